@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT */
+/* Builds, prices, writes and reads frequency tables. */
+#include "codec/freq_table.h"
+
+#include <math.h>
+#include <string.h>
+
+enum {
+	ONE_BYTE_LIMIT = 128,     /* frequencies below take one byte */
+	TWO_BYTE_TAG = 0x80,
+	TWO_BYTE_HIGH_MAX = 0x0F, /* what the tag leaves for the bits above the low byte */
+};
+
+static uint64_t sum_counts(const uint64_t count[WCX_SYMBOL_COUNT])
+{
+	uint64_t sum = 0;
+
+	for (int s = 0; s < WCX_SYMBOL_COUNT; s++)
+		sum += count[s];
+	return sum;
+}
+
+/* What one slot more (or, from freq - 1, one less) is worth to a symbol, in bits over all of its occurrences. */
+static double slot_worth(uint64_t count, unsigned freq)
+{
+	return (double)count * log2(1.0 + 1.0 / freq);
+}
+
+/* Rounds every share to the nearest; returns the sum. */
+static unsigned round_shares(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_freq_table *table)
+{
+	double scale = WCX_PROB_SCALE / (double)sum_counts(count);
+	unsigned sum = 0;
+
+	for (int s = 0; s < WCX_SYMBOL_COUNT; s++) {
+		unsigned freq = (unsigned)((double)count[s] * scale + 0.5);
+
+		if (freq == 0 && count[s])
+			freq = 1;
+		if (freq > WCX_PROB_SCALE - 1)
+			freq = WCX_PROB_SCALE - 1;
+		table->freq[s] = (uint16_t)freq;
+		sum += freq;
+	}
+	return sum;
+}
+
+/* Takes slots one by one from whom they help least. */
+static void take_slots(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_freq_table *table, unsigned excess)
+{
+	double loss[WCX_SYMBOL_COUNT];
+
+	for (int s = 0; s < WCX_SYMBOL_COUNT; s++)
+		loss[s] = table->freq[s] > 1 ? slot_worth(count[s], table->freq[s] - 1u) : INFINITY;
+	for (; excess; excess--) {
+		int least = 0;
+
+		for (int s = 1; s < WCX_SYMBOL_COUNT; s++)
+			if (loss[s] < loss[least])
+				least = s;
+		table->freq[least]--;
+		loss[least] = table->freq[least] > 1 ? slot_worth(count[least], table->freq[least] - 1u) : INFINITY;
+	}
+}
+
+/* Gives slots one by one to whom they help most. */
+static void give_slots(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_freq_table *table, unsigned missing)
+{
+	double gain[WCX_SYMBOL_COUNT];
+
+	for (int s = 0; s < WCX_SYMBOL_COUNT; s++)
+		gain[s] = count[s] && table->freq[s] < WCX_PROB_SCALE - 1 ? slot_worth(count[s], table->freq[s]) : -1;
+	for (; missing; missing--) {
+		int most = 0;
+
+		for (int s = 1; s < WCX_SYMBOL_COUNT; s++)
+			if (gain[s] > gain[most])
+				most = s;
+		table->freq[most]++;
+		gain[most] = table->freq[most] < WCX_PROB_SCALE - 1 ? slot_worth(count[most], table->freq[most]) : -1;
+	}
+}
+
+void wcx_freq_table_build(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_freq_table *ret)
+{
+	unsigned sum = round_shares(count, ret);
+
+	for (int s = 0; s < WCX_SYMBOL_COUNT; s++)
+		if (ret->freq[s] == WCX_PROB_SCALE - 1 && sum == WCX_PROB_SCALE - 1) {
+			ret->freq[s ^ 1] = 1; /* a lone symbol: the slot that is left goes to a neighbour that never occurs */
+			return;
+		}
+	if (sum > WCX_PROB_SCALE)
+		take_slots(count, ret, sum - WCX_PROB_SCALE);
+	else
+		give_slots(count, ret, WCX_PROB_SCALE - sum);
+}
+
+double wcx_freq_table_cost(const struct wcx_freq_table *table, const uint64_t count[WCX_SYMBOL_COUNT])
+{
+	double bits = 0;
+
+	for (int s = 0; s < WCX_SYMBOL_COUNT; s++) {
+		if (!count[s])
+			continue;
+		if (!table->freq[s])
+			return INFINITY;
+		bits += (double)count[s] * (WCX_PROB_BITS - log2(table->freq[s]));
+	}
+	return bits;
+}
+
+double wcx_counts_entropy(const uint64_t count[WCX_SYMBOL_COUNT])
+{
+	double sum = (double)sum_counts(count), bits = 0;
+
+	for (int s = 0; s < WCX_SYMBOL_COUNT; s++)
+		if (count[s])
+			bits += (double)count[s] * log2(sum / (double)count[s]);
+	return bits;
+}
+
+size_t wcx_freq_table_write(const struct wcx_freq_table *table, uint8_t dst[WCX_FREQ_TABLE_MAX_BYTES])
+{
+	size_t n = 0;
+
+	for (int s = 0; s < WCX_SYMBOL_COUNT;) {
+		unsigned freq = table->freq[s];
+		int first = s;
+
+		if (freq >= ONE_BYTE_LIMIT) {
+			dst[n++] = (uint8_t)(TWO_BYTE_TAG | freq >> 8);
+			dst[n++] = (uint8_t)freq;
+			s++;
+		} else if (freq) {
+			dst[n++] = (uint8_t)freq;
+			s++;
+		} else {
+			while (s < WCX_SYMBOL_COUNT && !table->freq[s])
+				s++;
+			dst[n++] = 0;
+			dst[n++] = (uint8_t)(s - first - 1);
+		}
+	}
+	return n;
+}
+
+enum wcx_result wcx_freq_table_parse(const uint8_t *src, size_t src_bytes, struct wcx_freq_table *ret, size_t *used_ret)
+{
+	struct wcx_freq_table table = { { 0 } };
+	unsigned sum = 0, symbol = 0, after_run = 0;
+	size_t n = 0;
+
+	while (symbol < WCX_SYMBOL_COUNT) {
+		if (n == src_bytes)
+			return WCX_BAD_DATA;
+		unsigned byte = src[n++], freq = byte;
+
+		if (byte == 0 || byte >= TWO_BYTE_TAG) {
+			if (n == src_bytes)
+				return WCX_BAD_DATA;
+			unsigned next = src[n++];
+
+			if (byte == 0) {
+				if (after_run || symbol + next + 1 > WCX_SYMBOL_COUNT)
+					return WCX_BAD_DATA;
+				symbol += next + 1;
+				after_run = 1;
+				continue;
+			}
+			if (byte - TWO_BYTE_TAG > TWO_BYTE_HIGH_MAX)
+				return WCX_BAD_DATA;
+			freq = (byte - TWO_BYTE_TAG) << 8 | next;
+			if (freq < ONE_BYTE_LIMIT)
+				return WCX_BAD_DATA;
+		}
+		table.freq[symbol++] = (uint16_t)freq;
+		sum += freq;
+		after_run = 0;
+	}
+	if (sum != WCX_PROB_SCALE)
+		return WCX_BAD_DATA;
+	if (ret)
+		*ret = table;
+	*used_ret = n;
+	return WCX_OK;
+}
