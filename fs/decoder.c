@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT */
+/* Sends batches of tiles to the GPU where there is one, and to the CPU otherwise or when the GPU lets go. */
+#include "fs/decoder.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cuda/gpu_decode.h"
+
+/* A batch with what is the decoder's own about it. */
+struct bench {
+	struct wcx_decode_batch batch; /* first, so that the one is found from the other */
+	struct wcx_decode_scratch *scratch;
+	struct bench *next;
+};
+
+struct wcx_decoder {
+	struct wcx_gpu *gpu;   /* NULL: CPU only */
+	atomic_bool gpu_lost;  /* set once, at the first failure */
+	char name[WCX_GPU_NAME_BYTES + 8];
+	wcx_notice_fn *notice;
+	void *notice_user;
+	pthread_mutex_t lock;  /* protects idle and the list behind it */
+	struct bench *idle;
+};
+
+int wcx_decoder_kind_parse(const char *name, enum wcx_decoder_kind *ret)
+{
+	static const char *const names[] = {
+		[WCX_DECODER_AUTO] = "auto",
+		[WCX_DECODER_CPU] = "cpu",
+		[WCX_DECODER_CUDA] = "cuda",
+	};
+
+	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+		if (strcmp(name, names[i]) == 0) {
+			*ret = (enum wcx_decoder_kind)i;
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
+static void send_notice(const struct wcx_decoder *decoder, const char *text)
+{
+	if (decoder->notice)
+		decoder->notice(decoder->notice_user, text);
+}
+
+static int open_gpu(struct wcx_decoder *decoder, enum wcx_decoder_kind kind, struct wcx_error *err)
+{
+	char name[WCX_GPU_NAME_BYTES], text[WCX_GPU_NAME_BYTES + 32];
+	enum wcx_result result = wcx_gpu_open(&decoder->gpu, name);
+
+	if (result == WCX_OK) {
+		snprintf(decoder->name, sizeof decoder->name, "cuda (%s)", name);
+		return 0;
+	}
+	if (kind == WCX_DECODER_CUDA)
+		return wcx_fail(err, ENODEV, "no GPU to decode on: %s", name);
+	snprintf(text, sizeof text, "decoding on the CPU: %s", name);
+	send_notice(decoder, text);
+	return 0;
+}
+
+int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *user, struct wcx_decoder **ret, struct wcx_error *err)
+{
+	struct wcx_decoder *decoder = calloc(1, sizeof *decoder);
+	int r = 0;
+
+	if (!decoder)
+		return wcx_fail(err, ENOMEM, "no memory for a decoder");
+	decoder->notice = notice;
+	decoder->notice_user = user;
+	strcpy(decoder->name, "cpu");
+	pthread_mutex_init(&decoder->lock, NULL);
+	if (kind != WCX_DECODER_CPU)
+		r = open_gpu(decoder, kind, err);
+	if (r == 0)
+		*ret = decoder;
+	else
+		wcx_decoder_free(decoder);
+	return r;
+}
+
+static void free_bench(struct bench *bench)
+{
+	wcx_decode_scratch_free(bench->scratch);
+	free(bench->batch.packed);
+	free(bench);
+}
+
+void wcx_decoder_free(struct wcx_decoder *decoder)
+{
+	if (!decoder)
+		return;
+	while (decoder->idle) {
+		struct bench *bench = decoder->idle;
+
+		decoder->idle = bench->next;
+		free_bench(bench);
+	}
+	wcx_gpu_free(decoder->gpu);
+	pthread_mutex_destroy(&decoder->lock);
+	free(decoder);
+}
+
+const char *wcx_decoder_name(const struct wcx_decoder *decoder)
+{
+	return decoder->name;
+}
+
+struct wcx_decode_batch *wcx_decoder_borrow(struct wcx_decoder *decoder)
+{
+	struct bench *bench;
+
+	pthread_mutex_lock(&decoder->lock);
+	bench = decoder->idle;
+	if (bench)
+		decoder->idle = bench->next;
+	pthread_mutex_unlock(&decoder->lock);
+	if (bench)
+		return &bench->batch;
+
+	bench = calloc(1, sizeof *bench);
+	if (!bench)
+		return NULL;
+	bench->scratch = wcx_decode_scratch_create();
+	bench->batch.packed = malloc(WCX_BATCH_PACKED_BYTES);
+	if (!bench->scratch || !bench->batch.packed) {
+		free_bench(bench);
+		return NULL;
+	}
+	return &bench->batch;
+}
+
+void wcx_decoder_return(struct wcx_decoder *decoder, struct wcx_decode_batch *batch)
+{
+	struct bench *bench = (struct bench *)batch;
+
+	pthread_mutex_lock(&decoder->lock);
+	bench->next = decoder->idle;
+	decoder->idle = bench;
+	pthread_mutex_unlock(&decoder->lock);
+}
+
+static void run_on_gpu(struct wcx_decoder *decoder, struct wcx_tile_job *jobs, size_t job_count)
+{
+	if (wcx_gpu_decode(decoder->gpu, jobs, job_count) != WCX_DEVICE_FAILED)
+		return;
+	if (!atomic_exchange(&decoder->gpu_lost, true))
+		send_notice(decoder, "the GPU failed; decoding on the CPU from now on");
+}
+
+void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count)
+{
+	struct bench *bench = (struct bench *)batch;
+
+	for (size_t i = 0; i < job_count; i++)
+		batch->jobs[i].result = WCX_DEVICE_FAILED;
+	if (decoder->gpu && !atomic_load(&decoder->gpu_lost))
+		run_on_gpu(decoder, batch->jobs, job_count);
+	/* That a tile is damaged is for the CPU to say, as the reference. */
+	for (size_t i = 0; i < job_count; i++)
+		if (batch->jobs[i].result != WCX_OK)
+			wcx_tile_decode(&batch->jobs[i], bench->scratch);
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A decoder restores batches of tiles, on the CPU or on the GPU.  All functions are safe from any number of threads.
+ */
+#ifndef WCX_DECODER_H
+#define WCX_DECODER_H
+
+#include <stddef.h>
+
+#include "codec/tile.h"
+#include "fs/error.h"
+
+enum wcx_decoder_kind { WCX_DECODER_AUTO, WCX_DECODER_CPU, WCX_DECODER_CUDA };
+
+enum {
+	WCX_BATCH_TILES = 32,
+	WCX_BATCH_BYTES = 4 * WCX_TILE_MAX_BYTES, /* decoded: 32 tiles of INT8; four of the largest tiles that there can be */
+	WCX_BATCH_PACKED_BYTES = WCX_BATCH_BYTES + 16 * WCX_BATCH_TILES, /* no tile is larger packed, but each may be aligned */
+};
+
+struct wcx_decoder;
+
+/* Called with a line that a user should see once, such as "the GPU failed; using the CPU".  Must be safe from any thread. */
+typedef void wcx_notice_fn(void *user, const char *text);
+
+/* wcx_decoder_kind_parse - "auto", "cpu" or "cuda"; -EINVAL for anything else */
+int wcx_decoder_kind_parse(const char *name, enum wcx_decoder_kind *ret);
+
+/*
+ * wcx_decoder_create - make a decoder
+ *
+ * WCX_DECODER_AUTO takes the GPU where there is one, and otherwise the CPU after a notice.  WCX_DECODER_CUDA fails with
+ * -ENODEV where there is none.  Not to be called before a fork: a GPU does not survive one.  notice may be NULL.
+ * Returns 0, -ENODEV or -ENOMEM.
+ */
+int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *user, struct wcx_decoder **ret, struct wcx_error *err);
+void wcx_decoder_free(struct wcx_decoder *decoder); /* NULL is fine; no call may be under way */
+
+/* wcx_decoder_name - "cpu", or "cuda" with the device's name behind it; lives as long as the decoder */
+const char *wcx_decoder_name(const struct wcx_decoder *decoder);
+
+/* A batch of tiles on its way from a file to memory.  The working memory that decoding takes is lent with it. */
+struct wcx_decode_batch {
+	uint8_t *packed; /* WCX_BATCH_PACKED_BYTES, for the packed tiles */
+	struct wcx_tile_job jobs[WCX_BATCH_TILES];
+	struct wcx_freq_table tables[WCX_BATCH_TILES][WCX_PLANES_MAX];
+};
+
+/* wcx_decoder_borrow - get an empty batch, to be returned; NULL when there is no memory.  Allocates only when all are lent out. */
+struct wcx_decode_batch *wcx_decoder_borrow(struct wcx_decoder *decoder);
+void wcx_decoder_return(struct wcx_decoder *decoder, struct wcx_decode_batch *batch);
+
+/*
+ * wcx_decoder_run - decode the first job_count jobs of a batch
+ *
+ * Blocks until every job has its result.  What the GPU could not do, for whatever reason, has been done on the CPU by
+ * then, so a result is WCX_OK, WCX_BAD_DATA or WCX_WRONG_SIZE.
+ */
+void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count);
+
+#endif

@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: MIT */
+/* Reads byte ranges of the original file: finds the tiles, has those that are missing decoded, and copies. */
+#include "fs/image.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fs/safetensors.h"
+
+enum {
+	NAMES_MAX_HEADER_BYTES = 1 << 20, /* a header beyond this is not parsed just to name a tensor in a message */
+};
+
+struct wcx_image {
+	atomic_uint refs;
+	struct wcx_container *container;
+	struct wcx_tile_cache *cache;
+	struct wcx_decoder *decoder;
+	uint64_t cache_owner;
+};
+
+/* The tiles of one batch, in the order of the file. */
+struct tile_set {
+	size_t count, bytes; /* bytes: decoded, of all */
+	struct wcx_tile_info info[WCX_BATCH_TILES];
+	const struct wcx_segment *segment[WCX_BATCH_TILES];
+	struct wcx_cached_tile *tile[WCX_BATCH_TILES];
+	enum wcx_cache_outcome outcome[WCX_BATCH_TILES];
+};
+
+/* A range of the original file that is being read, and the next tile that may hold a part of it. */
+struct cursor {
+	uint64_t start, end;
+	const struct wcx_segment *segment, *segments_end;
+	uint64_t next_tile;
+	uint64_t start_tile; /* where the range starts, or the segment's first */
+};
+
+int wcx_image_open(int fd, const char *path, struct wcx_tile_cache *cache, struct wcx_decoder *decoder, struct wcx_image **ret,
+		   struct wcx_error *err)
+{
+	struct wcx_image *image = calloc(1, sizeof *image);
+	int r;
+
+	if (!image)
+		return wcx_fail(err, ENOMEM, "%s: no memory", path);
+	r = wcx_container_open(fd, path, &image->container, err);
+	if (r < 0) {
+		free(image);
+		return r;
+	}
+	image->cache = cache;
+	image->decoder = decoder;
+	image->cache_owner = wcx_tile_cache_owner(cache);
+	atomic_init(&image->refs, 1);
+	*ret = image;
+	return 0;
+}
+
+struct wcx_image *wcx_image_get(struct wcx_image *image)
+{
+	atomic_fetch_add(&image->refs, 1);
+	return image;
+}
+
+void wcx_image_put(struct wcx_image *image)
+{
+	if (!image || atomic_fetch_sub(&image->refs, 1) != 1)
+		return;
+	wcx_container_free(image->container);
+	free(image);
+}
+
+const struct wcx_container *wcx_image_container(const struct wcx_image *image)
+{
+	return image->container;
+}
+
+uint64_t wcx_image_bytes(const struct wcx_image *image)
+{
+	return wcx_container_superblock(image->container)->original_bytes;
+}
+
+/* The part of [start, end) that the tile's row y holds, as offsets in the file; empty when from >= to. */
+struct run {
+	uint64_t from, to;
+};
+
+static struct run row_run(const struct wcx_segment *seg, const struct wcx_tile_info *tile, uint32_t y, uint64_t start, uint64_t end)
+{
+	uint64_t from = seg->offset + ((tile->row + y) * seg->cols + tile->col) * seg->elem_bytes;
+	uint64_t to = from + (uint64_t)tile->shape.cols * seg->elem_bytes;
+
+	return (struct run){ from > start ? from : start, to < end ? to : end };
+}
+
+/* The tile's rows that [start, end) touches, first to last (first > last if none); the tile must not start behind the range. */
+static void rows_touched(const struct wcx_segment *seg, const struct wcx_tile_info *tile, uint64_t start, uint64_t end, uint64_t *first,
+			 uint64_t *last)
+{
+	uint64_t row_bytes = seg->cols * seg->elem_bytes;
+	uint64_t from = start > seg->offset ? (start - seg->offset) / row_bytes : 0;
+	uint64_t to = (end - 1 - seg->offset) / row_bytes;
+
+	*first = from > tile->row ? from - tile->row : 0;
+	*last = to < tile->row + tile->shape.rows ? to - tile->row : tile->shape.rows - 1u;
+}
+
+/* Whether the tile holds any byte of [start, end). */
+static int tile_is_touched(const struct wcx_segment *seg, const struct wcx_tile_info *tile, uint64_t start, uint64_t end)
+{
+	uint64_t first, last;
+
+	rows_touched(seg, tile, start, end, &first, &last);
+	for (uint64_t y = first; y <= last; y++) {
+		struct run run = row_run(seg, tile, (uint32_t)y, start, end);
+
+		if (run.from < run.to)
+			return 1;
+	}
+	return 0;
+}
+
+/* Copies what the tile holds of [start, end) to dst, where start lies. */
+static void copy_tile(const struct wcx_segment *seg, const struct wcx_tile_info *tile, const uint8_t *data, uint64_t start, uint64_t end,
+		      uint8_t *dst)
+{
+	uint64_t tile_row_bytes = (uint64_t)tile->shape.cols * seg->elem_bytes, first, last;
+
+	rows_touched(seg, tile, start, end, &first, &last);
+	for (uint64_t y = first; y <= last; y++) {
+		struct run whole = row_run(seg, tile, (uint32_t)y, 0, UINT64_MAX);
+		struct run run = row_run(seg, tile, (uint32_t)y, start, end);
+
+		if (run.from < run.to)
+			memcpy(dst + (run.from - start), data + y * tile_row_bytes + (run.from - whole.from), run.to - run.from);
+	}
+}
+
+/*
+ * Goes to the row of tiles in which the range starts.  Tiles left of its start may hold a part of the range too, the
+ * beginning of the next row; if one does, so do all before it.
+ */
+static void cursor_enter(struct cursor *cursor)
+{
+	const struct wcx_segment *seg = cursor->segment;
+	uint64_t from = cursor->start > seg->offset ? (cursor->start - seg->offset) / seg->elem_bytes : 0;
+
+	cursor->next_tile = seg->first_tile + from / seg->cols / seg->tile_rows * seg->tiles_across;
+	cursor->start_tile = cursor->next_tile + from % seg->cols / seg->tile_cols;
+}
+
+static void cursor_start(struct cursor *cursor, const struct wcx_image *image, uint64_t start, uint64_t end)
+{
+	const struct wcx_container *c = image->container;
+
+	*cursor = (struct cursor){
+		.start = start,
+		.end = end,
+		.segment = wcx_container_segment(c, wcx_container_segment_at(c, start)),
+		.segments_end = wcx_container_segment(c, 0) + wcx_container_superblock(c)->segment_count,
+	};
+	cursor_enter(cursor);
+}
+
+/* The next tile that holds a byte of the range; 0 when there is none. */
+static int cursor_next(struct cursor *cursor, const struct wcx_image *image, struct wcx_tile_info *tile,
+		       const struct wcx_segment **segment_ret)
+{
+	while (cursor->segment < cursor->segments_end && cursor->segment->offset < cursor->end) {
+		const struct wcx_segment *seg = cursor->segment;
+
+		while (cursor->next_tile < seg->first_tile + seg->tile_count) {
+			wcx_container_tile(image->container, seg, cursor->next_tile, tile);
+			if (row_run(seg, tile, 0, 0, UINT64_MAX).from >= cursor->end)
+				break; /* and all further tiles start further on */
+			cursor->next_tile++;
+			if (tile_is_touched(seg, tile, cursor->start, cursor->end)) {
+				*segment_ret = seg;
+				return 1;
+			}
+			if (cursor->next_tile < cursor->start_tile)
+				cursor->next_tile = cursor->start_tile;
+		}
+		cursor->segment++;
+		if (cursor->segment < cursor->segments_end && cursor->segment->offset < cursor->end)
+			cursor_enter(cursor);
+	}
+	return 0;
+}
+
+/* Writes "`name`" of a segment's tensor, or what else can be said of it. */
+static void describe_segment(struct wcx_image *image, size_t segment_index, char *dst, size_t dst_bytes)
+{
+	const struct wcx_segment *seg = wcx_container_segment(image->container, segment_index);
+	struct wcx_safetensors *st = NULL;
+
+	if (segment_index == 0) {
+		snprintf(dst, dst_bytes, "the header");
+		return;
+	}
+	snprintf(dst, dst_bytes, "tensor number %zu", segment_index);
+	if (wcx_container_segment(image->container, 0)->bytes > NAMES_MAX_HEADER_BYTES || wcx_image_header(image, &st, NULL) < 0)
+		return;
+	for (size_t i = 0; i < st->tensor_count; i++)
+		if (st->tensors[i].offset == seg->offset && st->tensors[i].bytes == seg->bytes)
+			snprintf(dst, dst_bytes, "tensor `%s`", st->tensors[i].name);
+	wcx_safetensors_free(st);
+}
+
+static int fail_tile(struct wcx_image *image, const struct wcx_tile_info *tile, int errnum, const char *what, struct wcx_error *err)
+{
+	size_t segment_index = wcx_container_segment_of_tile(image->container, tile->tile_index);
+	const struct wcx_segment *seg = wcx_container_segment(image->container, segment_index);
+	struct run first = row_run(seg, tile, 0, 0, UINT64_MAX);
+	char name[256];
+
+	if (!err)
+		return -errnum;
+	describe_segment(image, segment_index, name, sizeof name);
+	return wcx_fail(err, errnum, "%s: %s, tile %llu (offset %llu of the original, packed at %llu): %s",
+			wcx_container_path(image->container), name, (unsigned long long)(tile->tile_index - seg->first_tile),
+			(unsigned long long)first.from, (unsigned long long)tile->packed_offset, what);
+}
+
+/* Reads packed bytes; 0, -errno, or -EBADMSG when the file has become too short. */
+static int read_packed(const struct wcx_image *image, uint8_t *dst, size_t bytes, uint64_t offset)
+{
+	for (size_t done = 0; done < bytes;) {
+		ssize_t n = pread(wcx_container_fd(image->container), dst + done, bytes - done, (off_t)(offset + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EBADMSG;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+/* Where a tile's packed bytes end, with the gap that aligns the next. */
+static uint64_t packed_end(const struct wcx_tile_info *tile)
+{
+	uint64_t end = tile->packed_offset + tile->packed_bytes;
+
+	return (end + WCX_TILE_ALIGN - 1) / WCX_TILE_ALIGN * WCX_TILE_ALIGN;
+}
+
+/* One packed tile in a batch: its bytes are at `packed` when errnum is 0. */
+struct packed_tile {
+	const struct wcx_tile_info *info;
+	const struct wcx_segment *segment;
+	uint8_t *dst;
+	const uint8_t *packed;
+	int errnum;
+};
+
+/* Reads the packed bytes of tiles into the batch, those that lie side by side in the file with one pread. */
+static void read_tiles(const struct wcx_image *image, struct packed_tile *tiles, size_t count, uint8_t *buffer)
+{
+	for (size_t first = 0, after; first < count; first = after) {
+		const struct wcx_tile_info *info = tiles[first].info;
+		size_t bytes = info->packed_bytes;
+		int errnum;
+
+		after = first + 1;
+		if (info->mode == WCX_TILE_CONSTANT)
+			continue;
+		while (after < count && tiles[after].info->mode != WCX_TILE_CONSTANT &&
+		       tiles[after].info->packed_offset == packed_end(tiles[after - 1].info)) {
+			bytes = (size_t)(tiles[after].info->packed_offset - info->packed_offset) + tiles[after].info->packed_bytes;
+			after++;
+		}
+		errnum = read_packed(image, buffer, bytes, info->packed_offset);
+		for (size_t i = first; i < after; i++) {
+			tiles[i].errnum = errnum;
+			tiles[i].packed = buffer + (tiles[i].info->packed_offset - info->packed_offset);
+		}
+		buffer += (bytes + WCX_TILE_ALIGN - 1) / WCX_TILE_ALIGN * WCX_TILE_ALIGN;
+	}
+}
+
+/* Turns tiles that were read and have the right checksum into jobs; returns how many, with job_of[j] the tile of job j. */
+static size_t make_jobs(const struct wcx_image *image, struct wcx_decode_batch *batch, struct packed_tile *tiles, size_t count,
+			size_t job_of[WCX_BATCH_TILES])
+{
+	const struct wcx_segment *tables_of = NULL;
+	size_t job_count = 0, set = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		const struct wcx_tile_info *info = tiles[i].info;
+		struct wcx_tile_job *job = &batch->jobs[job_count];
+
+		if (tiles[i].errnum)
+			continue;
+		if (info->mode != WCX_TILE_CONSTANT && wcx_checksum32(tiles[i].packed, info->packed_bytes) != info->checksum) {
+			tiles[i].errnum = -EBADMSG;
+			continue;
+		}
+		if (tables_of != tiles[i].segment) {
+			tables_of = tiles[i].segment;
+			set = i;
+			wcx_container_tables(image->container, tables_of, batch->tables[set]);
+		}
+		*job = (struct wcx_tile_job){
+			.shape = info->shape,
+			.mode = info->mode,
+			.constant = info->constant,
+			.src = tiles[i].packed,
+			.src_bytes = info->packed_bytes,
+			.dst = tiles[i].dst,
+			.dst_bytes = wcx_tile_shape_bytes(&info->shape),
+		};
+		for (uint32_t p = 0; p < info->shape.elem_bytes; p++)
+			job->tables[p] = tables_of->table_mask >> p & 1 ? &batch->tables[set][p] : NULL;
+		job_of[job_count++] = i;
+	}
+	return job_count;
+}
+
+/* Reads and decodes up to WCX_BATCH_TILES tiles of up to WCX_BATCH_BYTES when decoded; each gets its errnum. */
+static void load_tiles(const struct wcx_image *image, struct packed_tile *tiles, size_t count)
+{
+	struct wcx_decode_batch *batch = wcx_decoder_borrow(image->decoder);
+	size_t job_of[WCX_BATCH_TILES], job_count;
+
+	if (!batch) {
+		for (size_t i = 0; i < count; i++)
+			tiles[i].errnum = -ENOMEM;
+		return;
+	}
+	read_tiles(image, tiles, count, batch->packed);
+	job_count = make_jobs(image, batch, tiles, count, job_of);
+	wcx_decoder_run(image->decoder, batch, job_count);
+	for (size_t j = 0; j < job_count; j++)
+		tiles[job_of[j]].errnum = wcx_result_errno(batch->jobs[j].result);
+	wcx_decoder_return(image->decoder, batch);
+}
+
+/* Takes the next tiles of the range in hand, as many as a batch holds. */
+static int acquire_tiles(struct wcx_image *image, struct cursor *cursor, struct tile_set *set)
+{
+	set->count = set->bytes = 0;
+	while (set->count < WCX_BATCH_TILES && set->bytes <= WCX_BATCH_BYTES - WCX_TILE_MAX_BYTES) {
+		size_t i = set->count, tile_bytes;
+
+		if (!cursor_next(cursor, image, &set->info[i], &set->segment[i]))
+			break;
+		tile_bytes = wcx_tile_shape_bytes(&set->info[i].shape);
+		set->outcome[i] = wcx_tile_cache_acquire(image->cache, image->cache_owner, set->info[i].tile_index, tile_bytes,
+							 &set->tile[i]);
+		if (set->outcome[i] == WCX_CACHE_NO_MEMORY)
+			return -ENOMEM;
+		set->bytes += tile_bytes;
+		set->count++;
+	}
+	return 0;
+}
+
+/* Loads and publishes the tiles that fell to this thread, whether or not the read they are for can still succeed. */
+static void fill_tiles(struct wcx_image *image, struct tile_set *set)
+{
+	struct packed_tile missing[WCX_BATCH_TILES];
+	size_t missing_of[WCX_BATCH_TILES], count = 0;
+
+	for (size_t i = 0; i < set->count; i++) {
+		if (set->outcome[i] != WCX_CACHE_FILL)
+			continue;
+		missing[count] = (struct packed_tile){ &set->info[i], set->segment[i], wcx_cached_tile_data(set->tile[i]), NULL, 0 };
+		missing_of[count++] = i;
+	}
+	if (!count)
+		return;
+	load_tiles(image, missing, count);
+	for (size_t m = 0; m < count; m++)
+		wcx_tile_cache_publish(image->cache, set->tile[missing_of[m]], missing[m].errnum);
+}
+
+static int fail_load(struct wcx_image *image, const struct wcx_tile_info *tile, int errnum, struct wcx_error *err)
+{
+	return fail_tile(image, tile, -errnum, errnum == -EBADMSG ? "damaged" : strerror(-errnum), err);
+}
+
+/* Waits for the tiles in hand, copies them out and lets go of them; the first error wins. */
+static int use_tiles(struct wcx_image *image, struct tile_set *set, uint8_t *dst, uint64_t start, uint64_t end, int r,
+		     struct wcx_error *err)
+{
+	const struct wcx_tile_info *failed = NULL;
+
+	for (size_t i = 0; i < set->count; i++) {
+		int errnum = wcx_tile_cache_wait(image->cache, set->tile[i]);
+
+		if (r == 0 && errnum < 0) {
+			r = errnum;
+			failed = &set->info[i];
+		}
+		if (r == 0)
+			copy_tile(set->segment[i], &set->info[i], wcx_cached_tile_data(set->tile[i]), start, end, dst);
+		wcx_tile_cache_release(image->cache, set->tile[i]);
+	}
+	return failed ? fail_load(image, failed, r, err) : r;
+}
+
+ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
+{
+	uint64_t image_bytes = wcx_image_bytes(image), end;
+	struct cursor cursor;
+	struct tile_set set;
+
+	if (offset >= image_bytes || bytes == 0)
+		return 0;
+	end = bytes < image_bytes - offset ? offset + bytes : image_bytes;
+	cursor_start(&cursor, image, offset, end);
+	do {
+		int r = acquire_tiles(image, &cursor, &set);
+
+		fill_tiles(image, &set);
+		r = use_tiles(image, &set, dst, offset, end, r, err);
+		if (r == -ENOMEM && err)
+			wcx_fail(err, ENOMEM, "%s: no memory for tiles", wcx_container_path(image->container));
+		if (r < 0)
+			return r;
+	} while (set.count);
+	return (ssize_t)(end - offset);
+}
+
+int wcx_image_check_tile(struct wcx_image *image, uint64_t tile_index, struct wcx_error *err)
+{
+	size_t segment_index = wcx_container_segment_of_tile(image->container, tile_index);
+	const struct wcx_segment *seg = wcx_container_segment(image->container, segment_index);
+	struct wcx_tile_info info;
+	struct packed_tile tile = { &info, seg, NULL, NULL, 0 };
+
+	wcx_container_tile(image->container, seg, tile_index, &info);
+	tile.dst = malloc(wcx_tile_shape_bytes(&info.shape));
+	if (!tile.dst)
+		return wcx_fail(err, ENOMEM, "%s: no memory for a tile", wcx_container_path(image->container));
+	load_tiles(image, &tile, 1);
+	free(tile.dst);
+	return tile.errnum ? fail_load(image, &info, tile.errnum, err) : 0;
+}
+
+/* The tensors with data must be the segments behind the first, one by one. */
+static int check_segments(const struct wcx_image *image, const struct wcx_safetensors *st, struct wcx_error *err)
+{
+	const struct wcx_container *c = image->container;
+	size_t segment_count = wcx_container_superblock(c)->segment_count, s = 1;
+
+	for (size_t i = 0; i < st->tensor_count; i++) {
+		const struct wcx_tensor *tensor = &st->tensors[i];
+
+		if (!tensor->bytes)
+			continue;
+		if (s == segment_count || wcx_container_segment(c, s)->offset != tensor->offset ||
+		    wcx_container_segment(c, s)->bytes != tensor->bytes)
+			return wcx_fail(err, EBADMSG, "%s: damaged: the index does not have tensor `%s`, offset %llu", wcx_container_path(c),
+					tensor->name, (unsigned long long)tensor->offset);
+		s++;
+	}
+	if (s != segment_count)
+		return wcx_fail(err, EBADMSG, "%s: damaged: the index has more tensors than the header", wcx_container_path(c));
+	return 0;
+}
+
+int wcx_image_header(struct wcx_image *image, struct wcx_safetensors **ret, struct wcx_error *err)
+{
+	const char *path = wcx_container_path(image->container);
+	uint64_t header_bytes = wcx_container_segment(image->container, 0)->bytes, json_bytes;
+	struct wcx_safetensors *st = NULL;
+	uint8_t *header;
+	ssize_t n;
+	int r;
+
+	if (header_bytes > WCX_SAFETENSORS_LENGTH_BYTES + (uint64_t)WCX_SAFETENSORS_MAX_JSON_BYTES)
+		return wcx_fail(err, EBADMSG, "%s: damaged: header too large", path);
+	header = malloc((size_t)header_bytes);
+	if (!header)
+		return wcx_fail(err, ENOMEM, "%s: no memory for the header", path);
+	n = wcx_image_read(image, header, (size_t)header_bytes, 0, err);
+	r = n < 0 ? (int)n : wcx_safetensors_json_bytes(path, header, wcx_image_bytes(image), &json_bytes, err);
+	if (r == 0 && json_bytes != header_bytes - WCX_SAFETENSORS_LENGTH_BYTES)
+		r = wcx_fail(err, EBADMSG, "%s: damaged: the header does not fill its segment", path);
+	if (r == 0)
+		r = wcx_safetensors_parse(path, (const char *)header + WCX_SAFETENSORS_LENGTH_BYTES, (size_t)json_bytes,
+					  wcx_image_bytes(image), &st, err);
+	if (r == 0)
+		r = check_segments(image, st, err);
+	if (r == 0)
+		*ret = st;
+	else
+		wcx_safetensors_free(st);
+	free(header);
+	return r;
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * An image is an open .wcx file, read as the safetensors file that it holds, through a tile cache and a decoder that it shares
+ * with other images.  Safe from any number of threads.
+ */
+#ifndef WCX_IMAGE_H
+#define WCX_IMAGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "fs/container.h"
+#include "fs/decoder.h"
+#include "fs/error.h"
+#include "fs/safetensors.h"
+#include "fs/tile_cache.h"
+
+struct wcx_image;
+
+/*
+ * wcx_image_open - open a .wcx file
+ *
+ * path is only for messages.  On success the image owns fd; cache and decoder must outlive it.  The image starts with one
+ * reference.  Errors are those of wcx_container_open.
+ */
+int wcx_image_open(int fd, const char *path, struct wcx_tile_cache *cache, struct wcx_decoder *decoder, struct wcx_image **ret,
+		   struct wcx_error *err);
+struct wcx_image *wcx_image_get(struct wcx_image *image); /* one more reference; returns image */
+void wcx_image_put(struct wcx_image *image);              /* one less; the last one closes.  NULL is fine */
+
+const struct wcx_container *wcx_image_container(const struct wcx_image *image);
+uint64_t wcx_image_bytes(const struct wcx_image *image); /* size of the original file */
+
+/*
+ * wcx_image_read - read bytes of the original file
+ *
+ * Like pread: returns the bytes read, fewer only at the end of the file, or -EBADMSG when a tile in the range is
+ * damaged (err names it), -ENOMEM, or the errno of a failed read of the packed file.  After an error dst is undefined.
+ */
+ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err);
+
+/*
+ * wcx_image_check_tile - read and decode one tile past the cache
+ *
+ * Returns 0 or the error as wcx_image_read gives it.
+ */
+int wcx_image_check_tile(struct wcx_image *image, uint64_t tile_index, struct wcx_error *err);
+
+/*
+ * wcx_image_header - read and parse the safetensors header
+ *
+ * Checks that its tensors with data are the container's segments 1, 2, … in this order.  Returns 0 with *ret, which the caller frees
+ * with wcx_safetensors_free; -EBADMSG, -EINVAL or another error otherwise.
+ */
+int wcx_image_header(struct wcx_image *image, struct wcx_safetensors **ret, struct wcx_error *err);
+
+#endif

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/* What the commands of the program wcx share. */
+#ifndef WCX_COMMAND_H
+#define WCX_COMMAND_H
+
+#include <stdint.h>
+
+#include "fs/decoder.h"
+#include "fs/error.h"
+#include "fs/image.h"
+
+/* Exit codes, as the help of every command lists them. */
+enum { WCX_EXIT_OK, WCX_EXIT_FAILED, WCX_EXIT_USAGE };
+
+/* Options that all commands have, and what those need to run. */
+struct command {
+	const char *name;      /* of the command, for messages */
+	int quiet, verbose;
+	unsigned thread_count;
+	enum wcx_decoder_kind decoder_kind;
+	struct wcx_tile_cache *cache;
+	struct wcx_decoder *decoder;
+};
+
+int wcx_command_pack(struct command *command, int argc, char **argv);
+int wcx_command_unpack(struct command *command, int argc, char **argv);
+int wcx_command_verify(struct command *command, int argc, char **argv);
+int wcx_command_info(struct command *command, int argc, char **argv);
+
+/* Options for wcx_command_option, to be put into every command's own. */
+#define WCX_COMMAND_SHORT_OPTIONS "hqvj:"
+#define WCX_COMMAND_LONG_OPTIONS                                                                                                           \
+	{ "help", no_argument, NULL, 'h' }, { "quiet", no_argument, NULL, 'q' }, { "verbose", no_argument, NULL, 'v' },                    \
+	{ "threads", required_argument, NULL, 'j' }, { "decoder", required_argument, NULL, 'D' }
+
+/*
+ * wcx_command_option - handle an option that all commands have
+ *
+ * Returns -1 to go on, or the exit code with which to end (after -h, which prints help, or a wrong option).
+ */
+int wcx_command_option(struct command *command, int option, const char *help);
+
+/* wcx_command_usage - say what is wrong with the command line; returns WCX_EXIT_USAGE */
+int wcx_command_usage(const struct command *command, const char *what);
+
+/* wcx_command_failed - print an error; returns WCX_EXIT_FAILED */
+int wcx_command_failed(const struct command *command, const struct wcx_error *err);
+
+/* wcx_command_open - open a .wcx file with the command's cache and decoder, which are made at the first call; 0 or -errno */
+int wcx_command_open(struct command *command, const char *path, struct wcx_image **ret, struct wcx_error *err);
+
+/* wcx_command_stop - becomes nonzero at SIGINT, SIGTERM or SIGHUP once wcx_command_catch_signals was called */
+extern volatile int wcx_command_stop;
+void wcx_command_catch_signals(void);
+
+/* wcx_progress - draw how far something is, on standard error if that is a terminal; user is the struct command */
+void wcx_progress(void *user, const char *what, uint64_t done, uint64_t total);
+void wcx_progress_clear(const struct command *command); /* before anything else is printed */
+
+#endif

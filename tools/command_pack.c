@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/* wcx pack */
+#include <getopt.h>
+#include <stdio.h>
+
+#include "fs/pack.h"
+#include "tools/command.h"
+
+static const char help[] =
+	"usage: wcx pack [OPTIONS] FILE.safetensors FILE.wcx\n"
+	"\n"
+	"Compresses FILE.safetensors without loss.  The source is only read.  The output appears when it is complete and has been\n"
+	"decoded again and compared; until then, and after a failure, there is none.\n"
+	"\n"
+	"  -f, --force       replace an existing output\n"
+	"  -j, --threads=N   use N threads (default: one a core)\n"
+	"  -q, --quiet       no progress and no summary\n"
+	"  -v, --verbose     say more\n"
+	"  -h, --help        this text\n"
+	"\n"
+	"Examples:\n"
+	"  wcx pack model.safetensors store/model.safetensors.wcx\n"
+	"  for f in *.safetensors; do wcx pack -q \"$f\" \"store/$f.wcx\" || break; done\n"
+	"\n"
+	"Exit codes: 0 done, 1 failed (the message says why), 2 wrong command line.\n";
+
+int wcx_command_pack(struct command *command, int argc, char **argv)
+{
+	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS, { "force", no_argument, NULL, 'f' }, { 0 } };
+	struct wcx_pack_options pack = { .stop = &wcx_command_stop, .progress = wcx_progress, .user = command };
+	struct wcx_pack_result result;
+	struct wcx_error err;
+	int option, status;
+
+	while ((option = getopt_long(argc, argv, WCX_COMMAND_SHORT_OPTIONS "f", options, NULL)) != -1) {
+		if (option == 'f')
+			pack.replace = 1;
+		else if ((status = wcx_command_option(command, option, help)) >= 0)
+			return status;
+	}
+	if (argc - optind != 2)
+		return wcx_command_usage(command, "needs a source and an output");
+	pack.thread_count = command->thread_count;
+	wcx_command_catch_signals();
+	if (wcx_pack(argv[optind], argv[optind + 1], &pack, &result, &err) < 0)
+		return wcx_command_failed(command, &err);
+	wcx_progress_clear(command);
+	if (!command->quiet)
+		fprintf(stderr, "%s: %llu bytes, %.4f of them kept (ratio %.4f)\n", argv[optind + 1],
+			(unsigned long long)result.packed_bytes, (double)result.packed_bytes / (double)result.original_bytes,
+			(double)result.original_bytes / (double)result.packed_bytes);
+	return WCX_EXIT_OK;
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/* wcx unpack */
+#include <getopt.h>
+#include <stdio.h>
+
+#include "fs/unpack.h"
+#include "tools/command.h"
+
+static const char help[] =
+	"usage: wcx unpack [OPTIONS] FILE.wcx FILE.safetensors\n"
+	"\n"
+	"Restores the original file, byte for byte.  It appears when it is complete and its SHA-256 is right.\n"
+	"\n"
+	"  -f, --force         replace an existing output\n"
+	"  -j, --threads=N     use N threads (default: one a core)\n"
+	"      --decoder=NAME  auto (default), cpu or cuda\n"
+	"  -q, --quiet         no progress\n"
+	"  -v, --verbose       say more, such as what decodes\n"
+	"  -h, --help          this text\n"
+	"\n"
+	"Example:\n"
+	"  wcx unpack store/model.safetensors.wcx model.safetensors\n"
+	"\n"
+	"Exit codes: 0 done, 1 failed (the message says why), 2 wrong command line.\n";
+
+int wcx_command_unpack(struct command *command, int argc, char **argv)
+{
+	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS, { "force", no_argument, NULL, 'f' }, { 0 } };
+	struct wcx_pack_options unpack = { .stop = &wcx_command_stop, .progress = wcx_progress, .user = command };
+	struct wcx_image *image = NULL;
+	struct wcx_error err;
+	int option, status, r;
+
+	while ((option = getopt_long(argc, argv, WCX_COMMAND_SHORT_OPTIONS "f", options, NULL)) != -1) {
+		if (option == 'f')
+			unpack.replace = 1;
+		else if ((status = wcx_command_option(command, option, help)) >= 0)
+			return status;
+	}
+	if (argc - optind != 2)
+		return wcx_command_usage(command, "needs a packed file and an output");
+	unpack.thread_count = command->thread_count;
+	wcx_command_catch_signals();
+	r = wcx_command_open(command, argv[optind], &image, &err);
+	if (r == 0)
+		r = wcx_unpack(image, argv[optind + 1], &unpack, &err);
+	wcx_image_put(image);
+	return r < 0 ? wcx_command_failed(command, &err) : WCX_EXIT_OK;
+}

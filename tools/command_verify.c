@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/* wcx verify */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+
+#include "fs/export.h"
+#include "tools/command.h"
+
+static const char help[] =
+	"usage: wcx verify [OPTIONS] FILE.wcx...\n"
+	"\n"
+	"Checks packed files in full: superblock, index, every tile's checksum and coding, and the SHA-256 of the original.  Names the tensor,\n"
+	"tile and offset of whatever is damaged.\n"
+	"\n"
+	"  -j, --threads=N     use N threads (default: one a core)\n"
+	"      --decoder=NAME  auto (default), cpu or cuda\n"
+	"  -q, --quiet         print only what is damaged\n"
+	"  -v, --verbose       say more, such as what decodes\n"
+	"  -h, --help          this text\n"
+	"\n"
+	"Example:\n"
+	"  wcx verify store/*.wcx\n"
+	"\n"
+	"Exit codes: 0 all are sound, 1 one is damaged or cannot be read, 2 wrong command line.\n";
+
+static void print_damage(void *user, uint64_t tile_index, const struct wcx_error *why)
+{
+	(void)tile_index;
+	wcx_command_failed(user, why);
+}
+
+static void draw(void *user, uint64_t done, uint64_t total)
+{
+	wcx_progress(user, "verifying", done, total);
+}
+
+static int verify_file(struct command *command, const char *path, struct wcx_error *err)
+{
+	static const struct wcx_export_ops ops = { .progress = draw, .damaged = print_damage };
+	struct wcx_image *image = NULL;
+	int r = wcx_command_open(command, path, &image, err);
+
+	if (r == 0)
+		r = wcx_verify(image, command->thread_count, &ops, command, &wcx_command_stop, err);
+	wcx_image_put(image);
+	return r;
+}
+
+int wcx_command_verify(struct command *command, int argc, char **argv)
+{
+	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS, { 0 } };
+	int option, status = WCX_EXIT_OK;
+
+	while ((option = getopt_long(argc, argv, WCX_COMMAND_SHORT_OPTIONS, options, NULL)) != -1)
+		if ((status = wcx_command_option(command, option, help)) >= 0)
+			return status;
+	if (optind == argc)
+		return wcx_command_usage(command, "needs a packed file");
+	wcx_command_catch_signals();
+	for (status = WCX_EXIT_OK; optind < argc && !wcx_command_stop; optind++) {
+		struct wcx_error err;
+
+		if (verify_file(command, argv[optind], &err) < 0) {
+			status = wcx_command_failed(command, &err);
+			continue;
+		}
+		wcx_progress_clear(command);
+		if (!command->quiet)
+			printf("%s: sound\n", argv[optind]);
+	}
+	return wcx_command_stop ? WCX_EXIT_FAILED : status;
+}

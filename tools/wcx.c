@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT */
+/* The program wcx: finds the command and runs it. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fs/version.h"
+#include "tools/command.h"
+
+enum { THREADS_MAX = 1024, CACHE_BYTES = 64 << 20, PROGRESS_INTERVAL_MS = 100 };
+
+static const struct {
+	const char *name;
+	int (*run)(struct command *command, int argc, char **argv);
+	const char *arguments, *summary;
+} commands[] = {
+	{ "pack", wcx_command_pack, "FILE.safetensors FILE.wcx", "compress a model file without loss" },
+	{ "unpack", wcx_command_unpack, "FILE.wcx FILE.safetensors", "restore the original file" },
+	{ "verify", wcx_command_verify, "FILE.wcx...", "check every byte of packed files" },
+	{ "info", wcx_command_info, "FILE.wcx", "show what a packed file holds" },
+};
+
+volatile int wcx_command_stop;
+
+static void on_signal(int number)
+{
+	(void)number;
+	wcx_command_stop = 1;
+}
+
+void wcx_command_catch_signals(void)
+{
+	struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGHUP, &action, NULL);
+}
+
+static void print_help(FILE *out)
+{
+	fprintf(out, "usage: wcx COMMAND [OPTIONS] ...\n\nKeeps safetensors files losslessly compressed; wcxfs mounts them.\n\n");
+	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+		fprintf(out, "  wcx %-6s %-26s %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
+	fprintf(out, "\n  -h, --help     this text; `wcx COMMAND --help` tells more\n  -V, --version  the version\n\n"
+		     "Exit codes: 0 done, 1 failed (the message says why), 2 wrong command line.\n");
+}
+
+int wcx_command_usage(const struct command *command, const char *what)
+{
+	fprintf(stderr, "wcx %s: %s; see wcx %s --help\n", command->name, what, command->name);
+	return WCX_EXIT_USAGE;
+}
+
+int wcx_command_failed(const struct command *command, const struct wcx_error *err)
+{
+	wcx_progress_clear(command);
+	fprintf(stderr, "wcx %s: %s\n", command->name, err->text);
+	return WCX_EXIT_FAILED;
+}
+
+int wcx_command_option(struct command *command, int option, const char *help)
+{
+	unsigned long threads;
+	char *end;
+
+	switch (option) {
+	case 'h':
+		fputs(help, stdout);
+		return WCX_EXIT_OK;
+	case 'q':
+		command->quiet = 1;
+		return -1;
+	case 'v':
+		command->verbose = 1;
+		return -1;
+	case 'j':
+		threads = strtoul(optarg, &end, 10);
+		if (*optarg < '0' || *optarg > '9' || *end || threads < 1 || threads > THREADS_MAX)
+			return wcx_command_usage(command, "the number of threads has to be 1 to 1024");
+		command->thread_count = (unsigned)threads;
+		return -1;
+	case 'D':
+		if (wcx_decoder_kind_parse(optarg, &command->decoder_kind) < 0)
+			return wcx_command_usage(command, "the decoder has to be auto, cpu or cuda");
+		return -1;
+	default: /* getopt has said what is wrong */
+		return WCX_EXIT_USAGE;
+	}
+}
+
+static void print_notice(void *user, const char *text)
+{
+	const struct command *command = user;
+
+	if (command->verbose)
+		fprintf(stderr, "wcx %s: %s\n", command->name, text);
+}
+
+int wcx_command_open(struct command *command, const char *path, struct wcx_image **ret, struct wcx_error *err)
+{
+	int fd, r = 0;
+
+	if (!command->cache)
+		command->cache = wcx_tile_cache_create(CACHE_BYTES);
+	if (!command->cache)
+		return wcx_fail(err, ENOMEM, "no memory for decoded tiles");
+	if (!command->decoder)
+		r = wcx_decoder_create(command->decoder_kind, print_notice, command, &command->decoder, err);
+	if (r < 0)
+		return r;
+	/* Opening a FIFO would wait for a writer; the container refuses what is no regular file. */
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return wcx_fail(err, errno, "%s: %s", path, strerror(errno));
+	r = wcx_image_open(fd, path, command->cache, command->decoder, ret, err);
+	if (r < 0)
+		close(fd);
+	return r;
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Drawn on one line, over and over; calls come one at a time. */
+static struct {
+	const char *what; /* NULL: nothing is on the screen */
+	int64_t started_ms, drawn_ms;
+} progress;
+
+void wcx_progress_clear(const struct command *command)
+{
+	if (progress.what && !command->quiet)
+		fprintf(stderr, "\r\033[K");
+	progress.what = NULL;
+}
+
+void wcx_progress(void *user, const char *what, uint64_t done, uint64_t total)
+{
+	const struct command *command = user;
+	int64_t now = now_ms();
+	double seconds;
+
+	if (command->quiet || !isatty(STDERR_FILENO))
+		return;
+	if (!progress.what || strcmp(progress.what, what) != 0) {
+		progress.what = what;
+		progress.started_ms = now;
+	} else if (now - progress.drawn_ms < PROGRESS_INTERVAL_MS && done < total) {
+		return;
+	}
+	progress.drawn_ms = now;
+	seconds = (double)(now - progress.started_ms) / 1000;
+	fprintf(stderr, "\r\033[K%s %3.0f %%  %.2f of %.2f GB  %.0f MB/s", what, 100.0 * (double)done / (double)total, (double)done * 1e-9,
+		(double)total * 1e-9, seconds > 0 ? (double)done * 1e-6 / seconds : 0);
+}
+
+static int run_command(int argc, char **argv)
+{
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	struct command command = { .thread_count = cores < 1 ? 1 : cores > THREADS_MAX ? THREADS_MAX : (unsigned)cores };
+	int status;
+
+	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+		if (strcmp(argv[0], commands[i].name) != 0)
+			continue;
+		command.name = commands[i].name;
+		status = commands[i].run(&command, argc, argv);
+		wcx_progress_clear(&command);
+		wcx_decoder_free(command.decoder);
+		wcx_tile_cache_free(command.cache);
+		return status;
+	}
+	fprintf(stderr, "wcx: there is no command `%s`; see wcx --help\n", argv[0]);
+	return WCX_EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+	int status;
+
+	if (argc < 2) {
+		print_help(stderr);
+		return WCX_EXIT_USAGE;
+	}
+	if (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0) {
+		print_help(stdout);
+		status = WCX_EXIT_OK;
+	} else if (strcmp(argv[1], "-V") == 0 || strcmp(argv[1], "--version") == 0) {
+		printf("wcx %s\n", WCX_VERSION_TEXT);
+		status = WCX_EXIT_OK;
+	} else {
+		status = run_command(argc - 1, argv + 1);
+	}
+	if (fflush(stdout) == EOF && status == WCX_EXIT_OK) {
+		perror("wcx: standard output");
+		status = WCX_EXIT_FAILED;
+	}
+	return status;
+}
