@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+/* The callbacks that show a store through FUSE's low-level interface, read-only. */
+#ifndef WCX_FUSE_OPS_H
+#define WCX_FUSE_OPS_H
+
+#include "fs/store.h"
+
+enum { WCX_FUSE_READ_BYTES = 1 << 20 }; /* the largest read: what libfuse before 3.17 can take; goes to -o max_read too */
+
+struct fuse_lowlevel_ops;
+struct wcx_fuse;
+
+/* What to give fuse_session_new, with a struct wcx_fuse as user data. */
+extern const struct fuse_lowlevel_ops wcx_fuse_ops;
+
+/* wcx_fuse_create - everything the callbacks need; the store must outlive it.  Returns 0 or -errno. */
+int wcx_fuse_create(struct wcx_store *store, struct wcx_fuse **ret);
+void wcx_fuse_free(struct wcx_fuse *fuse); /* after the session's loop has ended; NULL is fine */
+
+#endif

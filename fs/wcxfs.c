@@ -1,0 +1,576 @@
+/* SPDX-License-Identifier: MIT */
+/* wcxfs, the daemon: mounts a store of packed files, shown as the originals. */
+#define FUSE_USE_VERSION 314
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse_lowlevel.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <mntent.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "fs/decoder.h"
+#include "fs/fuse_ops.h"
+#include "fs/store.h"
+#include "fs/tile_cache.h"
+#include "fs/version.h"
+
+enum {
+	EXIT_OK = 0,
+	EXIT_FAILED = 1,
+	EXIT_USAGE = 2,
+	THREADS_PER_CPU = 2, /* while one waits for the disk or the GPU, another copies */
+	THREADS_MIN = 16,    /* what a loader on a small machine uses at once */
+	THREADS_MAX = 128,
+	READY_FD = 3,
+};
+
+static const uint64_t cache_min_bytes = UINT64_C(64) << 20;
+static const uint64_t cache_max_bytes = UINT64_C(8) << 30;
+
+struct options {
+	char *store, *mountpoint; /* as given; absolute once checked */
+	char *cache_text, *decoder_text;
+	int foreground, help, version;
+	uint64_t cache_bytes;
+	enum wcx_decoder_kind decoder;
+};
+
+/* What a mounted store consists of, in the order of creation. */
+struct mount {
+	struct wcx_tile_cache *cache;
+	struct wcx_decoder *decoder;
+	struct wcx_store *store;
+	struct wcx_fuse *fuse;
+	struct fuse_session *session;
+	int has_handlers, is_mounted;
+};
+
+/* A thread that answers SIGUSR1 with the cache's counters. */
+struct stats_thread {
+	pthread_t thread;
+	struct wcx_tile_cache *cache;
+	atomic_int stop;
+	int is_running;
+};
+
+static const char help_text[] =
+	"Usage: wcxfs STORE MOUNTPOINT [-o OPTION[,OPTION...]] [-f] [-d]\n"
+	"\n"
+	"Mounts the directory STORE, read-only, at the directory MOUNTPOINT.  A packed file NAME.wcx is shown as NAME,\n"
+	"with the original's size and bytes; everything else is shown as it is.\n"
+	"\n"
+	"Options:\n"
+	"  -o cache_size=BYTES  memory for decoded tiles, with K, M, G or T for powers of 1024\n"
+	"                       (default: an eighth of the RAM, but at least 64M and at most 8G)\n"
+	"  -o decoder=KIND      auto: the GPU if there is one, else the CPU (default); cpu; cuda: fail without a GPU\n"
+	"  -o allow_other       let other users in; everyone but root needs user_allow_other in /etc/fuse.conf for that\n"
+	"  -o ...               any other option of libfuse, see mount.fuse3(8)\n"
+	"  -f                   stay in the foreground, messages on stderr (else: syslog)\n"
+	"  -d                   the same, with every request\n"
+	"  -h, --help           print this help\n"
+	"  -V, --version        print versions\n"
+	"\n"
+	"wcxfs returns when the files can be used.  `fusermount3 -u MOUNTPOINT' unmounts, and so do SIGTERM, SIGINT and\n"
+	"SIGHUP; SIGUSR1 logs how the cache of tiles is doing.\n"
+	"\n"
+	"Exit status: 0 mounted (with -f: unmounted again), 1 it failed, 2 wrong usage.\n"
+	"\n"
+	"Examples:\n"
+	"  wcxfs /data/models /mnt/models\n"
+	"  wcxfs /data/models /data/models -o allow_other,cache_size=16G    over the store itself\n"
+	"  wcxfs ~/.cache/huggingface/hub ~/hub -o decoder=cpu -f           with links between packed files\n"
+	"  fusermount3 -u /mnt/models\n";
+
+static void log_to_stderr(enum fuse_log_level level, const char *format, va_list args)
+{
+	flockfile(stderr);
+	if (level < FUSE_LOG_DEBUG) /* the trace of requests comes in fragments of lines */
+		fputs("wcxfs: ", stderr);
+	vfprintf(stderr, format, args);
+	funlockfile(stderr);
+}
+
+static void log_to_syslog(enum fuse_log_level level, const char *format, va_list args)
+{
+	vsyslog((int)level, format, args); /* libfuse numbers its levels as syslog does */
+}
+
+static void log_notice(void *user, const char *text)
+{
+	(void)user;
+	fuse_log(FUSE_LOG_NOTICE, "%s\n", text);
+}
+
+static int parse_bytes(const char *text, uint64_t *ret)
+{
+	static const char units[] = "KMGT";
+	unsigned shift = 0;
+	uint64_t value;
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return -EINVAL;
+	errno = 0;
+	value = strtoull(text, &end, 10);
+	if (errno)
+		return -errno;
+	if (*end) {
+		const char *unit = strchr(units, *end >= 'a' ? *end - 'a' + 'A' : *end);
+
+		if (!unit || end[1])
+			return -EINVAL;
+		shift = 10 * (unsigned)(unit - units + 1);
+	}
+	if (value > UINT64_MAX >> shift)
+		return -ERANGE;
+	*ret = value << shift;
+	return 0;
+}
+
+static uint64_t default_cache_bytes(void)
+{
+	uint64_t bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 8;
+
+	if (bytes < cache_min_bytes)
+		return cache_min_bytes;
+	return bytes < cache_max_bytes ? bytes : cache_max_bytes;
+}
+
+static int parse_argument(void *data, const char *arg, int key, struct fuse_args *args)
+{
+	struct options *opts = data;
+	char **place;
+
+	(void)args;
+	if (key == FUSE_OPT_KEY_OPT && arg[0] == '-') {
+		fprintf(stderr, "wcxfs: unknown option %s\n", arg);
+		return -1;
+	}
+	if (key != FUSE_OPT_KEY_NONOPT)
+		return 1;
+	place = !opts->store ? &opts->store : &opts->mountpoint;
+	if (*place) {
+		fprintf(stderr, "wcxfs: %s is one argument too many\n", arg);
+		return -1;
+	}
+	*place = strdup(arg);
+	return *place ? 0 : -1;
+}
+
+static int parse_command_line(struct fuse_args *args, struct options *opts)
+{
+	static const struct fuse_opt specs[] = {
+		{ "cache_size=%s", offsetof(struct options, cache_text), 0 },
+		{ "decoder=%s", offsetof(struct options, decoder_text), 0 },
+		{ "-f", offsetof(struct options, foreground), 1 },
+		{ "-d", offsetof(struct options, foreground), 1 },
+		{ "debug", offsetof(struct options, foreground), 1 },
+		FUSE_OPT_KEY("-d", FUSE_OPT_KEY_KEEP),
+		FUSE_OPT_KEY("debug", FUSE_OPT_KEY_KEEP),
+		{ "-h", offsetof(struct options, help), 1 },
+		{ "--help", offsetof(struct options, help), 1 },
+		{ "-V", offsetof(struct options, version), 1 },
+		{ "--version", offsetof(struct options, version), 1 },
+		FUSE_OPT_END,
+	};
+
+	if (fuse_opt_parse(args, opts, specs, parse_argument))
+		return -EINVAL;
+	if (opts->help || opts->version)
+		return 0;
+	if (!opts->mountpoint) {
+		fprintf(stderr, "wcxfs: a store and a mount point are needed; `wcxfs --help' tells more\n");
+		return -EINVAL;
+	}
+	opts->cache_bytes = default_cache_bytes();
+	if (opts->cache_text && parse_bytes(opts->cache_text, &opts->cache_bytes)) {
+		fprintf(stderr, "wcxfs: cache_size=%s: not a number of bytes, such as 512M or 4G\n", opts->cache_text);
+		return -EINVAL;
+	}
+	if (opts->decoder_text && wcx_decoder_kind_parse(opts->decoder_text, &opts->decoder)) {
+		fprintf(stderr, "wcxfs: decoder=%s: unknown; it is auto, cpu or cuda\n", opts->decoder_text);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* Replaces *path by its absolute form, for the daemon leaves the directory it was started in. */
+static int resolve_directory(const char *what, char **path)
+{
+	struct stat st;
+	char *absolute = realpath(*path, NULL);
+	int error = absolute ? 0 : errno;
+
+	if (!error && stat(absolute, &st))
+		error = errno;
+	if (!error && !S_ISDIR(st.st_mode))
+		error = ENOTDIR;
+	if (error) {
+		fprintf(stderr, "wcxfs: %s %s: %s%s\n", what, *path, strerror(error),
+			error == ENOTCONN ? " (left by a dead mount: `fusermount3 -u' removes it)" : "");
+		free(absolute);
+		return -error;
+	}
+	free(*path);
+	*path = absolute;
+	return 0;
+}
+
+static int is_mounted_already(const char *mountpoint)
+{
+	FILE *mounts = setmntent("/proc/self/mounts", "r");
+	const struct mntent *entry;
+	int found = 0;
+
+	if (!mounts)
+		return 0;
+	while (!found && (entry = getmntent(mounts)))
+		found = !strcmp(entry->mnt_type, "fuse.wcxfs") && !strcmp(entry->mnt_dir, mountpoint);
+	endmntent(mounts);
+	return found;
+}
+
+static int is_inside(const char *dir, const char *path)
+{
+	size_t bytes = strlen(dir);
+
+	if (bytes == 1) /* the root ends in a slash of its own */
+		return path[1] != '\0';
+	return !strncmp(dir, path, bytes) && path[bytes] == '/';
+}
+
+static int check_directories(struct options *opts)
+{
+	if (resolve_directory("store", &opts->store) || resolve_directory("mount point", &opts->mountpoint))
+		return -EINVAL;
+	if (is_mounted_already(opts->mountpoint)) {
+		fprintf(stderr, "wcxfs: mount point %s: a store is mounted there already\n", opts->mountpoint);
+		return -EBUSY;
+	}
+	if (is_inside(opts->store, opts->mountpoint)) {
+		fprintf(stderr, "wcxfs: mount point %s: inside the store; the store would show itself without end\n",
+			opts->mountpoint);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* Ours after the user's where theirs would break something, before them where they may have reasons. */
+static int complete_arguments(struct fuse_args *args, const struct options *opts)
+{
+	char number[64];
+	char *names = NULL;
+	int failed;
+
+	snprintf(number, sizeof number, "-omax_read=%d", WCX_FUSE_READ_BYTES);
+	failed = fuse_opt_add_opt(&names, "subtype=wcxfs");
+	if (!failed) {
+		char *fsname = NULL;
+
+		failed = asprintf(&fsname, "fsname=%s", opts->store) < 0 || fuse_opt_add_opt_escaped(&names, fsname);
+		free(fsname);
+	}
+	failed = failed || fuse_opt_insert_arg(args, 1, names) || fuse_opt_insert_arg(args, 1, "-o") ||
+		 fuse_opt_add_arg(args, "-oro,default_permissions") || fuse_opt_add_arg(args, number);
+	free(names);
+	return failed ? -ENOMEM : 0;
+}
+
+static void log_stats(struct wcx_tile_cache *cache)
+{
+	struct wcx_tile_cache_stats stats;
+
+	wcx_tile_cache_get_stats(cache, &stats);
+	fuse_log(FUSE_LOG_INFO,
+		 "tiles: %" PRIu64 " hits, %" PRIu64 " misses, %" PRIu64 " waits, %" PRIu64 " evictions; %" PRIu64
+		 " bytes cached, at most %" PRIu64 "\n",
+		 stats.hits, stats.misses, stats.waits, stats.evictions, stats.bytes, stats.peak_bytes);
+}
+
+static void *stats_loop(void *arg)
+{
+	struct stats_thread *stats = arg;
+	sigset_t signals;
+	int number;
+
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGUSR1);
+	while (!sigwait(&signals, &number) && !stats->stop)
+		log_stats(stats->cache);
+	return NULL;
+}
+
+static int stats_start(struct stats_thread *stats, struct wcx_tile_cache *cache)
+{
+	int ret;
+
+	stats->cache = cache;
+	ret = -pthread_create(&stats->thread, NULL, stats_loop, stats);
+	stats->is_running = !ret;
+	return ret;
+}
+
+static void stats_stop(struct stats_thread *stats)
+{
+	if (!stats->is_running)
+		return;
+	stats->stop = 1;
+	pthread_kill(stats->thread, SIGUSR1);
+	pthread_join(stats->thread, NULL);
+}
+
+static int mount_create(struct mount *mount, struct fuse_args *args, const struct options *opts)
+{
+	struct wcx_error err;
+	int ret;
+
+	mount->cache = wcx_tile_cache_create(opts->cache_bytes);
+	if (!mount->cache) {
+		fuse_log(FUSE_LOG_ERR, "no memory for the cache\n");
+		return -ENOMEM;
+	}
+	ret = wcx_decoder_create(opts->decoder, log_notice, NULL, &mount->decoder, &err);
+	if (!ret)
+		ret = wcx_store_create(opts->store, mount->cache, mount->decoder, &mount->store, &err);
+	if (ret) {
+		fuse_log(FUSE_LOG_ERR, "%s\n", err.text);
+		return ret;
+	}
+	ret = wcx_fuse_create(mount->store, &mount->fuse);
+	if (ret) {
+		fuse_log(FUSE_LOG_ERR, "%s: %s\n", opts->store, strerror(-ret));
+		return ret;
+	}
+	mount->session = fuse_session_new(args, &wcx_fuse_ops, sizeof wcx_fuse_ops, mount->fuse);
+	if (!mount->session)
+		return -EINVAL; /* libfuse has said why */
+	if (fuse_session_mount(mount->session, opts->mountpoint)) {
+		fuse_log(FUSE_LOG_ERR, "cannot mount at %s\n", opts->mountpoint);
+		return -EIO;
+	}
+	mount->is_mounted = 1;
+	return 0;
+}
+
+static void mount_free(struct mount *mount)
+{
+	if (mount->is_mounted)
+		fuse_session_unmount(mount->session);
+	if (mount->has_handlers)
+		fuse_remove_signal_handlers(mount->session);
+	if (mount->session)
+		fuse_session_destroy(mount->session);
+	wcx_fuse_free(mount->fuse);
+	wcx_store_free(mount->store);
+	wcx_decoder_free(mount->decoder);
+	wcx_tile_cache_free(mount->cache);
+}
+
+/* Threads stay once they are there, up to the maximum: libfuse advises against ending idle ones. */
+static int run_loop(struct fuse_session *session)
+{
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	long threads = THREADS_PER_CPU * sysconf(_SC_NPROCESSORS_ONLN);
+	int ret;
+
+	if (!config)
+		return -ENOMEM;
+	threads = threads < THREADS_MIN ? THREADS_MIN : threads > THREADS_MAX ? THREADS_MAX : threads;
+	fuse_loop_cfg_set_clone_fd(config, 1);
+	fuse_loop_cfg_set_max_threads(config, (unsigned)threads);
+	ret = fuse_session_loop_mt(session, config);
+	fuse_loop_cfg_destroy(config);
+	return ret > 0 ? 0 : ret; /* above 0: the signal that ended it */
+}
+
+/* The mount stands: let go of the terminal, and of the command that waits for this byte. */
+static int detach(void)
+{
+	int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (null_fd < 0)
+		return -errno;
+	if (setsid() < 0 || chdir("/") || dup2(null_fd, 0) < 0 || dup2(null_fd, 1) < 0 || dup2(null_fd, 2) < 0)
+		return -errno;
+	close(null_fd);
+	openlog("wcxfs", LOG_PID, LOG_DAEMON);
+	fuse_set_log_func(log_to_syslog);
+	if (write(READY_FD, "", 1) != 1)
+		return -errno;
+	close(READY_FD);
+	return 0;
+}
+
+/* Every open file takes a descriptor, so we allow ourselves as many as we may have. */
+static void raise_fd_limit(void)
+{
+	struct rlimit limit;
+
+	if (!getrlimit(RLIMIT_NOFILE, &limit)) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
+/*
+ * The signals that end us have to reach the main thread, whose wait they interrupt, and SIGUSR1 the thread that waits for
+ * it.  So all are blocked while threads are made, CUDA's too, and in the loop the main thread lets in those that end us.
+ */
+static void block_signals(void)
+{
+	sigset_t signals;
+
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGHUP);
+	sigaddset(&signals, SIGUSR1);
+	pthread_sigmask(SIG_BLOCK, &signals, NULL);
+}
+
+static void unblock_ending_signals(void)
+{
+	sigset_t signals;
+
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGHUP);
+	pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
+}
+
+static int serve(struct fuse_args *args, const struct options *opts)
+{
+	struct stats_thread stats = { 0 };
+	struct mount mount = { 0 };
+	int ret;
+
+	raise_fd_limit();
+	block_signals();
+	ret = mount_create(&mount, args, opts);
+	if (ret)
+		goto out;
+	ret = stats_start(&stats, mount.cache);
+	if (ret)
+		goto out;
+	ret = fuse_set_signal_handlers(mount.session);
+	if (ret)
+		goto out;
+	mount.has_handlers = 1;
+	if (!opts->foreground)
+		ret = detach();
+	if (!ret) {
+		fuse_log(FUSE_LOG_INFO, "%s mounted at %s, decoding with %s\n", opts->store, opts->mountpoint,
+			 wcx_decoder_name(mount.decoder));
+		unblock_ending_signals();
+		ret = run_loop(mount.session);
+	}
+	if (ret)
+		fuse_log(FUSE_LOG_ERR, "%s: %s\n", opts->mountpoint, strerror(-ret));
+out:
+	stats_stop(&stats);
+	mount_free(&mount);
+	return ret ? EXIT_FAILED : EXIT_OK;
+}
+
+/* Waits until the daemon says that the mount stands, or has ended without saying so: then its exit status is ours. */
+static int wait_for_daemon(pid_t pid, int ready_fd)
+{
+	ssize_t bytes;
+	int status;
+	char byte;
+
+	do
+		bytes = read(ready_fd, &byte, 1);
+	while (bytes < 0 && errno == EINTR);
+	if (bytes == 1)
+		return EXIT_OK;
+	if (waitpid(pid, &status, 0) != pid)
+		return EXIT_FAILED;
+	if (WIFEXITED(status) && WEXITSTATUS(status) != EXIT_OK)
+		return WEXITSTATUS(status);
+	if (WIFSIGNALED(status))
+		fprintf(stderr, "wcxfs: ended by signal %d before the store was mounted\n", WTERMSIG(status));
+	return EXIT_FAILED;
+}
+
+/*
+ * Forks before anything else is done, because threads and GPUs do not survive a fork.  The child reports errors to the
+ * stderr it was given, so they come from the command that was typed.
+ */
+static int serve_in_background(struct fuse_args *args, const struct options *opts)
+{
+	int ready[2];
+	pid_t pid;
+
+	if (pipe2(ready, O_CLOEXEC)) {
+		fprintf(stderr, "wcxfs: pipe: %s\n", strerror(errno));
+		return EXIT_FAILED;
+	}
+	fflush(NULL);
+	pid = fork();
+	if (pid < 0) {
+		fprintf(stderr, "wcxfs: fork: %s\n", strerror(errno));
+		return EXIT_FAILED;
+	}
+	if (pid > 0) {
+		close(ready[1]);
+		return wait_for_daemon(pid, ready[0]);
+	}
+	/* Whatever the caller had open is not a daemon's to keep. */
+	if ((ready[1] != READY_FD && dup3(ready[1], READY_FD, O_CLOEXEC) < 0) || close_range(READY_FD + 1, UINT_MAX, 0)) {
+		fprintf(stderr, "wcxfs: %s\n", strerror(errno));
+		return EXIT_FAILED;
+	}
+	return serve(args, opts);
+}
+
+static int run(struct fuse_args *args, struct options *opts)
+{
+	if (parse_command_line(args, opts))
+		return EXIT_USAGE;
+	if (opts->help) {
+		fputs(help_text, stdout);
+		return EXIT_OK;
+	}
+	if (opts->version) {
+		printf("wcxfs %s, libfuse %s\n", WCX_VERSION_TEXT, fuse_pkgversion());
+		return EXIT_OK;
+	}
+	if (check_directories(opts))
+		return EXIT_FAILED;
+	if (complete_arguments(args, opts)) {
+		fprintf(stderr, "wcxfs: no memory\n");
+		return EXIT_FAILED;
+	}
+	return opts->foreground ? serve(args, opts) : serve_in_background(args, opts);
+}
+
+int main(int argc, char **argv)
+{
+	struct fuse_args args = FUSE_ARGS_INIT(argc, argv);
+	struct options opts = { .decoder = WCX_DECODER_AUTO };
+	int status;
+
+	fuse_set_log_func(log_to_stderr);
+	status = run(&args, &opts);
+	fuse_opt_free_args(&args);
+	free(opts.store);
+	free(opts.mountpoint);
+	free(opts.cache_text);
+	free(opts.decoder_text);
+	return status;
+}
