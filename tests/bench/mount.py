@@ -1,0 +1,300 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""mount.py [options] [FILE.safetensors] - how fast a mounted file is read, beside the raw file and a server that does nothing.
+
+The file (by default one that is generated: 512 MiB of INT8) is read as model loaders do, cold and then again, warm:
+
+  raw file           cold: its pages were dropped from the page cache
+  null server        a FUSE server that answers from memory: the ceiling of a mount.  Cold: freshly mounted
+  null server, push  the same, which also pushes the file into the page cache ahead of the reader
+  wcxfs              cold: freshly mounted; the .wcx file's own pages are in the page cache, or with --wcx-pages out not
+
+Each round visits all of them in turn.  Before, the mounted file's SHA-256 is compared, which also warms up; while it
+runs, the sums of all that was read must agree.  Prints the median of the rounds in GB/s with slowest and fastest.
+To drop all caches takes root; without, the kernel is only asked to drop the pages of the files.
+"""
+import argparse
+import contextlib
+import hashlib
+import os
+import select
+import shutil
+import statistics
+import subprocess
+import sys
+
+import setting
+
+MODES = {  # label: mode of the reader, KiB in a block
+    "mmap": ("mmap", 1024),
+    "read 1 MiB": ("read", 1024),
+    "O_DIRECT 1 MiB": ("direct", 1024),
+    "random 64 KiB": ("random", 64),
+}
+PUSHED_MODES = ["mmap", "read 1 MiB"]  # pushing is for whoever reads the file in order through the page cache
+FILES_MAX = 4
+MOUNT_POLL_MS = 100
+STOP_S = 60
+
+
+class Failed(Exception):
+    pass
+
+
+def drop_caches(paths, notes):
+    try:
+        with open("/proc/sys/vm/drop_caches", "w") as knob:
+            knob.write("3")
+    except OSError:
+        notes.add("Caches could not be dropped (not root?); the pages of the files themselves were.")
+        for path in paths:
+            with open(path, "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def bring_in(paths):
+    buffer = bytearray(1 << 20)
+    for path in paths:
+        with open(path, "rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
+def wait_mounted(process, mountpoint):
+    """Wait until the process has mounted, of which the kernel tells through /proc/self/mounts."""
+    with open("/proc/self/mounts", "rb", buffering=0) as mounts:
+        change = select.poll()
+        change.register(mounts, select.POLLERR | select.POLLPRI)
+        while process.poll() is None:
+            mounts.seek(0)
+            if f" {mountpoint} ".encode() in mounts.read():
+                return
+            change.poll(MOUNT_POLL_MS)
+    raise Failed(f"{process.args[0]} ended with status {process.returncode}")
+
+
+@contextlib.contextmanager
+def mounted(command, mountpoint, log):
+    """Runs a server in the foreground, from the time it has mounted until it is asked to end."""
+    with open(log, "wb") as messages:
+        process = subprocess.Popen(command, stderr=messages)
+    try:
+        wait_mounted(process, mountpoint)
+        yield
+    except Failed as failure:
+        with open(log, errors="replace") as messages:
+            raise Failed(f"{failure}: {messages.read()}") from None
+    finally:
+        process.terminate()
+        process.wait(STOP_S)
+
+
+class Raw:
+    name = "raw file"
+    modes = list(MODES)
+
+    def __init__(self, paths, notes):
+        self.paths, self.notes = paths, notes
+
+    @contextlib.contextmanager
+    def fresh(self):
+        drop_caches(self.paths, self.notes)
+        yield self.paths
+
+
+class Null:
+    def __init__(self, command, bench, push_threads):
+        self.name = "null server, push" if push_threads else "null server"
+        self.modes = PUSHED_MODES if push_threads else list(MODES)
+        self.mountpoint, self.log = bench.mountpoint, bench.log
+        mib = max(1, -(-os.path.getsize(bench.raw[0]) // 2**20))
+        self.command = [command, self.mountpoint, str(mib), str(push_threads)]
+        self.paths = [os.path.join(self.mountpoint, str(i)) for i in range(len(bench.raw))]
+
+    @contextlib.contextmanager
+    def fresh(self):
+        with mounted(self.command, self.mountpoint, self.log):
+            yield self.paths
+
+
+class Wcxfs:
+    name = "wcxfs"
+    modes = list(MODES)
+
+    def __init__(self, command, bench, options, pages):
+        self.mountpoint, self.log, self.notes, self.pages = bench.mountpoint, bench.log, bench.notes, pages
+        self.command = [command, bench.store, self.mountpoint, "-f", "-o", options]
+        self.packed = [os.path.join(bench.store, name) for name in sorted(os.listdir(bench.store))]
+        self.paths = [os.path.join(self.mountpoint, os.path.basename(path)[: -len(".wcx")]) for path in self.packed]
+
+    @contextlib.contextmanager
+    def fresh(self):
+        if self.pages == "in":
+            bring_in(self.packed)
+        else:
+            drop_caches(self.packed, self.notes)
+        with mounted(self.command, self.mountpoint, self.log):
+            yield self.paths
+
+    def decoder(self):
+        """What the daemon says it decodes with."""
+        with open(self.log) as messages:
+            said = [line.rsplit("decoding with ", 1)[1].strip() for line in messages if "decoding with " in line]
+        return said[0] if said else "unknown"
+
+
+class Bench:
+    """Files and directories of one run."""
+
+    def __init__(self, args, workdir):
+        self.notes = set()
+        self.store, self.mountpoint = os.path.join(workdir, "store"), os.path.join(workdir, "mnt")
+        self.log = os.path.join(workdir, "log")
+        shutil.rmtree(self.store, ignore_errors=True)
+        os.mkdir(self.store)
+        os.makedirs(self.mountpoint, exist_ok=True)
+        self.wcx = setting.program(args.wcx, args.build, "wcx")
+        self.raw = [os.path.abspath(args.file) if args.file else self.generate(args.mib, workdir)]
+        packed = os.path.join(self.store, "file0.safetensors.wcx")
+        subprocess.run([self.wcx, "pack", "-q", self.raw[0], packed], check=True)
+        for i in range(1, args.files):
+            self.raw.append(shutil.copyfile(self.raw[0], os.path.join(workdir, f"file{i}.safetensors")))
+            shutil.copyfile(packed, os.path.join(self.store, f"file{i}.safetensors.wcx"))
+        os.sync()  # only clean pages can be dropped
+
+    @staticmethod
+    def generate(mib, workdir):
+        path = os.path.join(workdir, "int8.safetensors")
+        make = os.path.join(setting.TESTS, "make_int8.py")
+        subprocess.run([sys.executable, make, path, "--only", "int8", "--mib", str(mib)], check=True)
+        return path
+
+
+def sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def verify(raw, wcxfs):
+    expected = sha256(raw[0])
+    with wcxfs.fresh() as paths:
+        for path in paths:
+            if sha256(path) != expected:
+                raise Failed(f"{path} differs from {raw[0]}")
+
+
+class Reader:
+    """Runs the reader and looks after its sums."""
+
+    def __init__(self, command):
+        self.command = command
+        self.sums = {}
+
+    def read(self, subject, label, paths):
+        """GB/s, or None where O_DIRECT is not to be had."""
+        mode, block_kib = MODES[label]
+        done = subprocess.run([self.command, mode, str(block_kib), *paths], capture_output=True, text=True)
+        if done.returncode and mode == "direct" and isinstance(subject, Raw):
+            return None
+        if done.returncode:
+            raise Failed(done.stderr.strip())
+        rate, _, _, _, _, checksum = done.stdout.split()
+        self.check(subject, mode, checksum)
+        return float(rate)
+
+    def check(self, subject, mode, checksum):
+        """Raw file and mount hold the same, and all ways to read a whole file give it."""
+        holds = "null" if isinstance(subject, Null) else "file"
+        key = holds, "random" if mode == "random" else "whole"
+        if self.sums.setdefault(key, checksum) != checksum:
+            raise Failed(f"{subject.name}, {mode}: sum {checksum}, should be {self.sums[key]}")
+
+
+def measure(subjects, reader, rounds):
+    """Rates by (label, state, subject's name), a list with one a round."""
+    rates = {}
+    for _ in range(rounds):
+        for label in MODES:
+            for subject in subjects:
+                if label not in subject.modes:
+                    continue
+                with subject.fresh() as paths:
+                    for state in "cold", "warm":
+                        rate = reader.read(subject, label, paths)
+                        rates.setdefault((label, state, subject.name), []).append(rate)
+    return rates
+
+
+def cell(values):
+    if not values or None in values:
+        return "–"
+    return f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
+
+
+def quotient(values, base):
+    if not values or not base or None in base:
+        return "–"
+    return f"{statistics.median(values) / statistics.median(base):.2f}"
+
+
+def report(subjects, rates):
+    names = [subject.name for subject in subjects]
+    rows = []
+    for label in MODES:
+        for state in "cold", "warm":
+            values = {name: rates.get((label, state, name)) for name in names}
+            ratios = [quotient(values["wcxfs"], values[name]) for name in ("null server", "raw file")]
+            rows.append([label, state] + [cell(values[name]) for name in names] + ratios)
+    return setting.markdown_table(["read", "state"] + names + ["wcxfs : null", "wcxfs : raw"], rows)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", nargs="?", metavar="FILE.safetensors")
+    parser.add_argument("--mib", type=int, default=512, help="size of the generated file (default: 512)")
+    parser.add_argument("--files", type=int, default=1, choices=range(1, FILES_MAX + 1), metavar="N",
+                        help="read N copies at the same time, a thread each")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--decoder", default="cpu", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--options", default="", metavar="OPT,...", help="more options for wcxfs, as for its -o")
+    parser.add_argument("--wcx-pages", default="in", choices=["in", "out"],
+                        help="whether a cold mount finds the .wcx file in the page cache (default: in)")
+    parser.add_argument("--push-threads", type=int, default=4, help="of the null server that pushes (default: 4)")
+    parser.add_argument("--build", default="build", help="where the programs were built (default: build)")
+    parser.add_argument("--wcx", help="the program wcx, if not the build's")
+    parser.add_argument("--wcxfs", help="the program wcxfs, if not the build's")
+    parser.add_argument("--ceilings", metavar="DIR", help="use nullfs and rd from there as null server and reader")
+    parser.add_argument("--workdir", help="directory for the files that are made (default: a temporary one)")
+    return parser.parse_args()
+
+
+def run(args, workdir):
+    null = setting.program(args.ceilings and os.path.join(args.ceilings, "nullfs"), args.build, "tests/bench/null_server")
+    read = setting.program(args.ceilings and os.path.join(args.ceilings, "rd"), args.build, "tests/bench/reader")
+    daemon = setting.program(args.wcxfs, args.build, "wcxfs")
+    origin = setting.origin()
+    bench = Bench(args, workdir)
+    wcxfs = Wcxfs(daemon, bench, ",".join(filter(None, [f"decoder={args.decoder}", args.options])), args.wcx_pages)
+    subjects = [Raw(bench.raw, bench.notes), Null(null, bench, 0), Null(null, bench, args.push_threads), wcxfs]
+    verify(bench.raw, wcxfs)
+    rates = measure(subjects, Reader(read), args.rounds)
+    raw_bytes, packed_bytes = os.path.getsize(bench.raw[0]), os.path.getsize(wcxfs.packed[0])
+    print(origin)
+    print(f"{args.files} file(s) of {raw_bytes / 2**20:.1f} MiB, packed {packed_bytes / 2**20:.1f} MiB (page cache: "
+          f"{args.wcx_pages} before a cold mount), decoder {wcxfs.decoder()}.")
+    print(f"GB/s, median of {args.rounds} rounds (slowest–fastest); all sums agree.\n")
+    print(report(subjects, rates))
+    print("\n".join([""] + sorted(bench.notes)), end="")
+
+
+def main():
+    args = parse_arguments()
+    try:
+        with setting.working_directory(args.workdir) as workdir:
+            run(args, workdir)
+    except (Failed, OSError, subprocess.SubprocessError) as failure:
+        sys.exit(f"mount.py: {failure}")
+
+
+if __name__ == "__main__":
+    main()

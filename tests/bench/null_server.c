@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A FUSE server that does nothing but answer: what the kernel's side alone costs, and so what a mount can reach at most.
+ *
+ *	null_server MOUNTPOINT FILE_MIB PUSH_THREADS [libfuse options]
+ *
+ * Shows files "0" to "15" of FILE_MIB MiB, whose bytes it holds in memory, until it is unmounted or gets SIGTERM.  With
+ * PUSH_THREADS above 0, the first read of a file starts that many threads, which hand the rest of the file to the page cache
+ * on their own (notify_store), ahead of the reader.  The session is set up as that of wcxfs.
+ */
+#define FUSE_USE_VERSION 314
+
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum {
+	FILE_COUNT = 16,
+	FIRST_INO = FUSE_ROOT_ID + 1,
+	PUSH_THREADS_MAX = 64,
+	PIECE_BYTES = 4 << 20,   /* what a thread pushes at a time */
+	NOISE_BYTES = 64 << 20,  /* repeated through each file */
+	REQUEST_BYTES = 1 << 20, /* the largest that libfuse before 3.17 takes */
+	BACKGROUND_REQUESTS = 64,
+	CONGESTED_REQUESTS = 48,
+	EXIT_USAGE = 2,
+};
+
+static const double cache_s = 3600;
+
+struct server;
+
+struct pushed_file {
+	struct server *server;
+	fuse_ino_t ino;
+	atomic_uint_fast64_t next; /* piece */
+	pthread_t threads[PUSH_THREADS_MAX];
+	unsigned thread_count;
+};
+
+struct server {
+	struct fuse_session *session;
+	uint8_t *noise; /* NOISE_BYTES, and the beginning once more, so that a read or piece never wraps */
+	uint64_t file_bytes;
+	unsigned push_threads;
+	atomic_bool stop;
+	pthread_mutex_t start_lock; /* protects the thread_count of all files */
+	struct pushed_file files[FILE_COUNT];
+};
+
+static const void *bytes_at(const struct server *server, uint64_t offset)
+{
+	return server->noise + offset % NOISE_BYTES;
+}
+
+static void attr_of(const struct server *server, fuse_ino_t ino, struct stat *ret)
+{
+	*ret = (struct stat){ .st_ino = ino, .st_nlink = 1, .st_mode = S_IFDIR | 0555 };
+	if (ino != FUSE_ROOT_ID) {
+		ret->st_mode = S_IFREG | 0444;
+		ret->st_size = (off_t)server->file_bytes;
+	}
+}
+
+static void op_init(void *user, struct fuse_conn_info *conn)
+{
+	(void)user;
+	conn->max_read = REQUEST_BYTES;
+	conn->max_write = REQUEST_BYTES; /* the kernel takes its page limit from this */
+	conn->max_background = BACKGROUND_REQUESTS;
+	conn->congestion_threshold = CONGESTED_REQUESTS;
+	conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
+}
+
+static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	const struct server *server = fuse_req_userdata(req);
+	struct fuse_entry_param entry = { .attr_timeout = cache_s, .entry_timeout = cache_s };
+	char *end;
+	unsigned long number = strtoul(name, &end, 10);
+
+	if (parent != FUSE_ROOT_ID || *name < '0' || *name > '9' || *end || number >= FILE_COUNT) {
+		fuse_reply_err(req, ENOENT);
+		return;
+	}
+	entry.ino = FIRST_INO + number;
+	attr_of(server, entry.ino, &entry.attr);
+	fuse_reply_entry(req, &entry);
+}
+
+static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info)
+{
+	struct stat attr;
+
+	(void)info;
+	attr_of(fuse_req_userdata(req), ino, &attr);
+	fuse_reply_attr(req, &attr, cache_s);
+}
+
+static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info)
+{
+	(void)ino;
+	info->keep_cache = 1;
+	fuse_reply_open(req, info);
+}
+
+static void *push_loop(void *argument)
+{
+	struct pushed_file *file = argument;
+	const struct server *server = file->server;
+
+	while (!atomic_load(&server->stop)) {
+		uint64_t offset = atomic_fetch_add(&file->next, 1) * PIECE_BYTES, left;
+		struct fuse_bufvec piece;
+
+		if (offset >= server->file_bytes)
+			break;
+		left = server->file_bytes - offset;
+		piece = FUSE_BUFVEC_INIT(left < PIECE_BYTES ? (size_t)left : PIECE_BYTES);
+		piece.buf[0].mem = (void *)(uintptr_t)bytes_at(server, offset);
+		if (fuse_lowlevel_notify_store(server->session, file->ino, (off_t)offset, &piece, 0))
+			break;
+	}
+	return NULL;
+}
+
+/* Starts the file's threads, once, with the piece behind the read that is being answered. */
+static void push_start(struct server *server, struct pushed_file *file, uint64_t offset)
+{
+	pthread_mutex_lock(&server->start_lock);
+	if (file->thread_count == 0)
+		atomic_store(&file->next, (offset + PIECE_BYTES - 1) / PIECE_BYTES);
+	while (file->thread_count < server->push_threads) {
+		if (pthread_create(&file->threads[file->thread_count], NULL, push_loop, file))
+			break;
+		file->thread_count++;
+	}
+	pthread_mutex_unlock(&server->start_lock);
+}
+
+static void op_read(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, struct fuse_file_info *info)
+{
+	struct server *server = fuse_req_userdata(req);
+	uint64_t start = (uint64_t)offset, left = start < server->file_bytes ? server->file_bytes - start : 0;
+
+	(void)info;
+	if (bytes > left)
+		bytes = (size_t)left;
+	if (server->push_threads)
+		push_start(server, &server->files[ino - FIRST_INO], start + bytes);
+	fuse_reply_buf(req, bytes_at(server, start), bytes);
+}
+
+static const struct fuse_lowlevel_ops ops = {
+	.init = op_init,
+	.lookup = op_lookup,
+	.getattr = op_getattr,
+	.open = op_open,
+	.read = op_read,
+};
+
+static int server_init(struct server *server, uint64_t file_mib, unsigned push_threads)
+{
+	uint64_t word = 0;
+
+	server->noise = mmap(NULL, NOISE_BYTES + PIECE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (server->noise == MAP_FAILED)
+		return -errno;
+	for (size_t i = 0; i < NOISE_BYTES; i += sizeof word) {
+		word += UINT64_C(0x9E3779B97F4A7C15);
+		memcpy(server->noise + i, &word, sizeof word);
+	}
+	memcpy(server->noise + NOISE_BYTES, server->noise, PIECE_BYTES);
+	server->file_bytes = file_mib << 20;
+	server->push_threads = push_threads;
+	pthread_mutex_init(&server->start_lock, NULL);
+	for (unsigned i = 0; i < FILE_COUNT; i++) {
+		server->files[i].server = server;
+		server->files[i].ino = FIRST_INO + i;
+	}
+	return 0;
+}
+
+static int server_run(struct server *server, const char *mountpoint)
+{
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	int ret = -ENOMEM;
+
+	if (!config)
+		goto out;
+	fuse_loop_cfg_set_clone_fd(config, 1);
+	ret = fuse_set_signal_handlers(server->session);
+	if (ret)
+		goto out;
+	if (fuse_session_mount(server->session, mountpoint)) {
+		ret = -EIO; /* libfuse has said why */
+		goto out_handlers;
+	}
+	ret = fuse_session_loop_mt(server->session, config);
+	/* Unmounting frees threads that wait for a page which a read without an answer keeps locked. */
+	atomic_store(&server->stop, true);
+	fuse_session_unmount(server->session);
+	for (int f = 0; f < FILE_COUNT; f++)
+		for (unsigned i = 0; i < server->files[f].thread_count; i++)
+			pthread_join(server->files[f].threads[i], NULL);
+out_handlers:
+	fuse_remove_signal_handlers(server->session);
+out:
+	fuse_loop_cfg_destroy(config);
+	return ret > 0 ? 0 : ret; /* above 0: the signal that ended it */
+}
+
+int main(int argc, char **argv)
+{
+	static struct server server;
+	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+	uint64_t file_mib = argc > 3 ? strtoull(argv[2], NULL, 10) : 0;
+	unsigned long push_threads = argc > 3 ? strtoul(argv[3], NULL, 10) : 0;
+	int ret;
+
+	if (file_mib == 0 || push_threads > PUSH_THREADS_MAX) {
+		fprintf(stderr, "usage: null_server MOUNTPOINT FILE_MIB PUSH_THREADS [libfuse options]\n");
+		return EXIT_USAGE;
+	}
+	ret = server_init(&server, file_mib, (unsigned)push_threads);
+	if (ret)
+		goto out;
+	ret = fuse_opt_add_arg(&args, argv[0]);
+	if (!ret)
+		ret = fuse_opt_add_arg(&args, "-oro,subtype=null,max_read=1048576"); /* REQUEST_BYTES, for the kernel */
+	for (int i = 4; i < argc && !ret; i++)
+		ret = fuse_opt_add_arg(&args, argv[i]);
+	if (ret)
+		goto out;
+	server.session = fuse_session_new(&args, &ops, sizeof ops, &server);
+	ret = server.session ? server_run(&server, argv[1]) : -EINVAL;
+out:
+	if (ret)
+		fprintf(stderr, "null_server: %s: %s\n", argv[1], strerror(-ret));
+	if (server.session)
+		fuse_session_destroy(server.session);
+	fuse_opt_free_args(&args);
+	return ret ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Counts the bytes that are decoded for each byte that is requested, for several shapes of tiles.
+ *
+ *	tile_geometry
+ *
+ * The tensors are 4096 x 14336 INT8, a matrix of a model with 7 billion weights.  What their bytes are does not matter,
+ * so all tiles of a file are one and the same stored tile, and the file is small.  The rest is the real way of a read,
+ * from wcx_image_read down, and the cache's own count of tiles that were missing.  Every read is compared with what it
+ * has to give; exit status 1 when it differs.
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "fs/container.h"
+#include "fs/decoder.h"
+#include "fs/image.h"
+#include "fs/tile_cache.h"
+#include "tests/bench/measure.h"
+
+enum {
+	ROWS = 4096,
+	COLS = 14336,
+	TENSOR_BYTES = ROWS * COLS,
+	TENSOR_COUNT = 16, /* one alone would fit into the cache, and there would be nothing to see */
+	HEADER_BYTES = 96, /* a short one; it moves the tiles off the boundaries of pages, as in real files */
+	PAGE_BYTES = 4096,
+	SEQUENTIAL_BYTES = 128 << 10, /* the kernel's readahead */
+	RANDOM_BYTES = 64 << 10,
+	RANDOM_READS = 4000,
+	CACHE_BYTES = 64 << 20,
+};
+
+struct geometry {
+	const char *name;
+	uint64_t cols; /* of the matrix as which the tensor is tiled */
+	uint32_t tile_rows, tile_cols;
+};
+
+static const struct geometry geometries[] = {
+	{ "256 × 256", COLS, 256, 256 },
+	{ "whole rows, 4 × 14336", COLS, 4, COLS },
+	{ "flat runs of 65,536", TENSOR_BYTES, 1, 65536 },
+};
+
+/* A packed file with one geometry, and what it is read with. */
+struct subject {
+	const struct geometry *geometry;
+	uint8_t tile[WCX_TILE_MAX_ELEMS]; /* the one that all others are */
+	size_t tile_bytes;
+	struct wcx_tile_cache *cache;
+	struct wcx_decoder *decoder;
+	struct wcx_image *image;
+};
+
+static void fail(const struct geometry *geometry, const char *what)
+{
+	fprintf(stderr, "tile_geometry: %s: %s\n", geometry->name, what);
+	exit(1);
+}
+
+static uint64_t random_next(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state;
+}
+
+/* A growing file in memory. */
+struct output {
+	FILE *file;
+	uint8_t *bytes;
+	size_t size;
+};
+
+static void write_entry(FILE *out, uint64_t place, uint32_t bytes, const uint8_t *src)
+{
+	const struct wcx_tile_info tile = {
+		.mode = WCX_TILE_STORED,
+		.packed_offset = place,
+		.packed_bytes = bytes,
+		.checksum = wcx_checksum32(src, bytes),
+	};
+	uint8_t entry[WCX_TILE_ENTRY_BYTES];
+
+	wcx_tile_entry_write(&tile, entry);
+	fwrite(entry, 1, sizeof entry, out);
+}
+
+static void write_segment(FILE *out, uint64_t bytes, uint64_t cols, uint32_t tile_rows, uint32_t tile_cols)
+{
+	const struct wcx_segment segment = {
+		.bytes = bytes,
+		.cols = cols,
+		.tile_rows = tile_rows,
+		.tile_cols = tile_cols,
+		.elem_bytes = 1,
+	};
+	uint8_t entry[WCX_SEGMENT_BYTES];
+
+	wcx_segment_write(&segment, entry);
+	fwrite(entry, 1, sizeof entry, out);
+}
+
+/* The index of the file: a header and TENSOR_COUNT tensors. */
+static struct output make_index(const struct subject *subject, const uint8_t header[HEADER_BYTES])
+{
+	const struct geometry *g = subject->geometry;
+	uint64_t header_place = WCX_SUPERBLOCK_BYTES + subject->tile_bytes;
+	uint64_t tiles = TENSOR_COUNT * (TENSOR_BYTES / subject->tile_bytes);
+	struct output index = { 0 };
+
+	index.file = open_memstream((char **)&index.bytes, &index.size);
+	if (!index.file)
+		fail(g, "no memory");
+	write_segment(index.file, HEADER_BYTES, HEADER_BYTES, 1, HEADER_BYTES);
+	for (int i = 0; i < TENSOR_COUNT; i++)
+		write_segment(index.file, TENSOR_BYTES, g->cols, g->tile_rows, g->tile_cols);
+	write_entry(index.file, header_place, HEADER_BYTES, header);
+	for (uint64_t i = 0; i < tiles; i++)
+		write_entry(index.file, WCX_SUPERBLOCK_BYTES, (uint32_t)subject->tile_bytes, subject->tile);
+	if (fclose(index.file) != 0)
+		fail(g, "no memory");
+	return index;
+}
+
+/* The packed file, as an open file without a name.  The SHA-256 is left out, for nothing here looks at it. */
+static int make_file(const struct subject *subject)
+{
+	static const uint8_t header[HEADER_BYTES];
+	struct output index = make_index(subject, header);
+	struct wcx_superblock sb = {
+		.original_bytes = HEADER_BYTES + (uint64_t)TENSOR_COUNT * TENSOR_BYTES,
+		.index_offset = WCX_SUPERBLOCK_BYTES + subject->tile_bytes + HEADER_BYTES,
+		.index_bytes = index.size,
+		.segment_count = 1 + TENSOR_COUNT,
+		.tile_count = 1 + TENSOR_COUNT * (TENSOR_BYTES / subject->tile_bytes),
+		.index_checksum = wcx_checksum64(index.bytes, index.size),
+	};
+	uint8_t superblock[WCX_SUPERBLOCK_BYTES];
+	int fd = memfd_create("tile_geometry", MFD_CLOEXEC);
+
+	sb.packed_bytes = sb.index_offset + sb.index_bytes;
+	wcx_superblock_write(&sb, superblock);
+	if (fd < 0 || write(fd, superblock, sizeof superblock) != (ssize_t)sizeof superblock ||
+	    write(fd, subject->tile, subject->tile_bytes) != (ssize_t)subject->tile_bytes ||
+	    write(fd, header, sizeof header) != (ssize_t)sizeof header ||
+	    write(fd, index.bytes, index.size) != (ssize_t)index.size)
+		fail(subject->geometry, "the file was not written");
+	free(index.bytes);
+	return fd;
+}
+
+static void subject_open(struct subject *subject, const struct geometry *geometry, uint64_t cache_bytes)
+{
+	uint64_t state = 88172645463325252;
+	struct wcx_error err;
+
+	subject->geometry = geometry;
+	subject->tile_bytes = (size_t)geometry->tile_rows * geometry->tile_cols;
+	for (size_t i = 0; i < subject->tile_bytes; i++)
+		subject->tile[i] = (uint8_t)(random_next(&state) >> 32);
+	subject->cache = wcx_tile_cache_create(cache_bytes);
+	if (!subject->cache)
+		fail(geometry, "no memory");
+	if (wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &subject->decoder, &err) < 0 ||
+	    wcx_image_open(make_file(subject), geometry->name, subject->cache, subject->decoder, &subject->image, &err) < 0)
+		fail(geometry, err.text);
+}
+
+static void subject_close(struct subject *subject)
+{
+	wcx_image_put(subject->image);
+	wcx_decoder_free(subject->decoder);
+	wcx_tile_cache_free(subject->cache);
+}
+
+/* What the bytes at an offset of the file, behind the header, have to be; *bytes_ret of them lie in one row of one tile. */
+static const uint8_t *expected_at(const struct subject *subject, uint64_t offset, size_t *bytes_ret)
+{
+	const struct geometry *g = subject->geometry;
+	uint64_t in_tensor = (offset - HEADER_BYTES) % TENSOR_BYTES;
+	uint64_t row = in_tensor / g->cols % g->tile_rows, col = in_tensor % g->cols % g->tile_cols;
+
+	*bytes_ret = g->tile_cols - col;
+	return subject->tile + row * g->tile_cols + col;
+}
+
+static void read_checked(struct subject *subject, uint8_t *dst, size_t bytes, uint64_t offset)
+{
+	struct wcx_error err = { "too few bytes" };
+
+	if (wcx_image_read(subject->image, dst, bytes, offset, &err) != (ssize_t)bytes)
+		fail(subject->geometry, err.text);
+	for (size_t i = 0, run; i < bytes; i += run) {
+		const uint8_t *expected = expected_at(subject, offset + i, &run);
+
+		run = run < bytes - i ? run : bytes - i;
+		if (memcmp(dst + i, expected, run) != 0)
+			fail(subject->geometry, "a read gave wrong bytes");
+	}
+}
+
+/* The first tensor from front to back, as the kernel's readahead asks for it; returns the bytes requested. */
+static uint64_t read_sequential(struct subject *subject, uint8_t *dst)
+{
+	uint64_t offset = SEQUENTIAL_BYTES; /* past the header, whose tile is of another size */
+
+	for (; offset + SEQUENTIAL_BYTES <= HEADER_BYTES + TENSOR_BYTES; offset += SEQUENTIAL_BYTES)
+		read_checked(subject, dst, SEQUENTIAL_BYTES, offset);
+	return offset - SEQUENTIAL_BYTES;
+}
+
+/* Pages anywhere in the tensors. */
+static uint64_t read_random(struct subject *subject, uint8_t *dst)
+{
+	uint64_t pages = (wcx_image_bytes(subject->image) - RANDOM_BYTES) / PAGE_BYTES, state = 88172645463325252;
+
+	for (int i = 0; i < RANDOM_READS; i++)
+		read_checked(subject, dst, RANDOM_BYTES, (1 + random_next(&state) % pages) * PAGE_BYTES);
+	return (uint64_t)RANDOM_READS * RANDOM_BYTES;
+}
+
+/* Decoded bytes per requested byte. */
+static double measure_reads(const struct geometry *geometry, uint64_t cache_bytes,
+			    uint64_t (*read)(struct subject *subject, uint8_t *dst))
+{
+	static uint8_t dst[SEQUENTIAL_BYTES];
+	static struct subject subject;
+	struct wcx_tile_cache_stats stats;
+	uint64_t requested;
+
+	subject_open(&subject, geometry, cache_bytes);
+	requested = read(&subject, dst);
+	wcx_tile_cache_get_stats(subject.cache, &stats);
+	subject_close(&subject);
+	return (double)(stats.misses * subject.tile_bytes) / (double)requested;
+}
+
+int main(int argc, char **argv)
+{
+	measure_print_origin(argc, argv);
+	printf("Decoded bytes per requested byte; %d tensors of %d × %d INT8, random reads at pages.\n\n", TENSOR_COUNT,
+	       ROWS, COLS);
+	printf("| tiles | sequential 128 KiB, no cache | 64 MiB cache | random 64 KiB, no cache | 64 MiB cache |\n"
+	       "|---|---|---|---|---|\n");
+	for (size_t i = 0; i < sizeof geometries / sizeof geometries[0]; i++) {
+		const struct geometry *g = &geometries[i];
+
+		printf("| %s | %.2f | %.2f | %.2f | %.2f |\n", g->name, measure_reads(g, 0, read_sequential),
+		       measure_reads(g, CACHE_BYTES, read_sequential), measure_reads(g, 0, read_random),
+		       measure_reads(g, CACHE_BYTES, read_random));
+	}
+	return 0;
+}

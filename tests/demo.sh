@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+#
+# The main job, from nothing: packs a trained model, mounts the store, and loads it with the unmodified safetensors package.
+# Installs what it needs (Debian's packages, and PyPI packages into build/), and leaves no mount and no files but build/.
+set -euo pipefail
+. "$(dirname "$0")/prepare.sh"
+
+work=
+cleanup() {
+	[ -z "$work" ] || { mountpoint -q "$work/mnt" && fusermount3 -u "$work/mnt"; rm -rf "$work"; }
+}
+trap cleanup EXIT
+
+install_build_packages
+mkdir -p "$build"
+say "Building wcx and wcxfs"
+build_programs
+say "Getting a trained model (all-MiniLM-L6-v2) and turning its matrices into INT8"
+make_python numpy safetensors
+fetch_model
+work=$(mktemp -d)
+mkdir "$work/original" "$work/store" "$work/mnt"
+"$PYTHON" "$root/tests/quantize_int8.py" "$build/model/model.safetensors" "$work/original/model.safetensors"
+
+say "Packing it"
+"$build/wcx" pack "$work/original/model.safetensors" "$work/store/model.safetensors.wcx"
+"$build/wcx" info "$work/store/model.safetensors.wcx"
+
+say "Mounting the store"
+"$build/wcxfs" "$work/store" "$work/mnt"
+ls -l "$work/store" "$work/mnt"
+
+say "Loading it from the mount with safetensors"
+"$PYTHON" - "$work/original/model.safetensors" "$work/mnt/model.safetensors" <<'END'
+import hashlib, sys
+import safetensors, safetensors.numpy
+import numpy as np
+
+original, mounted = sys.argv[1:]
+digest = lambda path: hashlib.sha256(open(path, "rb").read()).hexdigest()
+loaded, expected = (safetensors.numpy.load_file(path) for path in (mounted, original))
+assert loaded.keys() == expected.keys()
+assert all(loaded[name].tobytes() == expected[name].tobytes() for name in expected)
+w = loaded["encoder.layer.0.attention.self.query.weight"]
+print(f"safetensors {safetensors.__version__}: {len(loaded)} tensors, each equal to the original")
+print(f"encoder.layer.0.attention.self.query.weight: {w.dtype} {w.shape}, mean {np.mean(w):.4f}, first values {w.ravel()[:8].tolist()}")
+print(f"SHA-256 of the original  {digest(original)}\nSHA-256 through the mount {digest(mounted)}")
+assert digest(original) == digest(mounted)
+END
+
+say "Disk space"
+before=$(stat -c %s "$work/original/model.safetensors")
+after=$(stat -c %s "$work/store/model.safetensors.wcx")
+fusermount3 -u "$work/mnt"
+awk -v b="$before" -v a="$after" 'BEGIN { printf "%d bytes became %d: ratio %.4f, %d bytes (%.1f %%) saved\n", b, a, b / a, b - a, 100 * (b - a) / b }'

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+#
+# What has to be seen on a real GPU: first that everything is right, then how fast it is.
+#
+#   gpu_suite.sh [FILE.wcx ...]      packed models; a synthetic one of 1 GiB is made in any case
+#
+# WCX_BUILD is where wcx, wcxfs and gpu_check were built (build/ by default), PYTHON has numpy, torch and safetensors.  Needs root, for
+# the mount.  Without compute-sanitizer (CUDA Toolkit) that part is skipped.  SKIP="sanitizer bench" leaves those parts out.
+set -euo pipefail
+tests=$(cd "$(dirname "$0")" && pwd)
+build=$(cd "${WCX_BUILD:-$tests/../build}" && pwd)
+PYTHON=${PYTHON:-python3}
+SKIP=${SKIP:-}
+work=$(mktemp -d)
+mkdir "$work/store" "$work/original" "$work/mnt"
+
+cleanup() {
+	! mountpoint -q "$work/mnt" || umount "$work/mnt"
+	rm -rf "$work"
+}
+trap cleanup EXIT
+
+part() {
+	printf '\n== %s (%d s)\n' "$*" "$SECONDS"
+}
+
+wanted() {
+	[[ " $SKIP " != *" $1 "* ]]
+}
+
+# with_mount OPTIONS COMMAND... - runs the command while the store is mounted
+with_mount() {
+	"$build/wcxfs" "$work/store" "$work/mnt" -o "$1"
+	"${@:2}"
+	umount "$work/mnt"
+}
+
+same_sha256() {
+	local file
+
+	for file in "$work"/original/*; do
+		cmp "$file" "$work/mnt/$(basename "$file")"
+	done
+	echo "all files through the mount are equal to the originals"
+}
+
+nvidia-smi --query-gpu=name,driver_version --format=csv,noheader || true
+grep -m1 'model name' /proc/cpuinfo || true
+
+part "Generated tiles, valid and damaged, against the CPU"
+"$build/gpu_check"
+
+part "A synthetic INT8 file of 1 GiB"
+"$PYTHON" "$tests/make_int8.py" "$work/original/gaussian" --only int8 --mib 1024
+"$build/wcx" pack "$work/original/gaussian" "$work/store/gaussian.wcx"
+for file in "$@"; do
+	name=$(basename "$file" .wcx)
+	cp "$file" "$work/store/$name.wcx"
+	"$build/wcx" unpack --decoder=cpu "$file" "$work/original/$name"
+done
+
+part "Every tile of every file against the CPU"
+"$build/gpu_check" "$work"/store/*.wcx
+"$build/wcx" verify -v --decoder=cuda "$work"/store/*.wcx
+
+part "The mount"
+with_mount decoder=cuda same_sha256
+export WCX_GPU_FAIL_AFTER=20
+echo "the GPU lost after 20 batches:"
+with_mount decoder=cuda same_sha256
+unset WCX_GPU_FAIL_AFTER
+with_mount decoder=cuda "$PYTHON" - "$work/original" "$work/mnt" <<'END'
+import os, sys, time
+import torch
+from safetensors.torch import load_file
+
+def load(path):
+    start = time.perf_counter()
+    tensors = load_file(path, device="cuda")
+    torch.cuda.synchronize()
+    return tensors, os.path.getsize(path) / (time.perf_counter() - start) / 1e9
+
+torch.zeros(1, device="cuda")
+for name in sorted(os.listdir(sys.argv[1])):
+    (mounted, cold), (_, warm) = (load(os.path.join(sys.argv[2], name)) for _ in range(2))
+    original, raw = load(os.path.join(sys.argv[1], name))
+    assert mounted.keys() == original.keys()
+    assert all(torch.equal(mounted[k].view(torch.uint8), original[k].view(torch.uint8)) for k in original)
+    print(f"{name}: {len(original)} tensors on {torch.cuda.get_device_name()}, all equal; "
+          f"load_file: mount cold {cold:.2f} GB/s, mount warm {warm:.2f}, original from the page cache {raw:.2f}")
+END
+
+if wanted sanitizer && command -v compute-sanitizer >/dev/null; then
+	for tool in memcheck racecheck initcheck synccheck; do
+		part "compute-sanitizer, $tool"
+		timeout 150 compute-sanitizer --tool "$tool" --error-exitcode 9 "$build/gpu_check" | tail -n 4
+	done
+fi
+
+if wanted bench; then
+	part "How fast"
+	"$build/gpu_check" --bench
+fi
+part "Done"

@@ -1,0 +1,155 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+#
+# The layout of the source tree: what lies where, and who may include what.
+#
+#	tools -> fs -> { codec, cuda } -> codec
+#
+# codec needs libc alone; libfuse, CUDA, jansson, OpenSSL and xxHash are each known to few files.
+
+bats_require_minimum_version 1.5.0
+
+setup() {
+	cd "$BATS_TEST_DIRNAME/.."
+}
+
+# Print the includes of C and CUDA sources in the directories given, as "file:line:#include ...".
+includes() {
+	find "$@" -type f \( -name "*.[ch]" -o -name "*.cu" -o -name "*.cuh" \) -exec \
+		grep -nHE '^[[:space:]]*#[[:space:]]*include' {} +
+}
+
+# No line of the input matches the pattern; the lines that do are shown.
+none_match() {
+	if grep -E "$1"; then
+		return 1
+	fi
+}
+
+# Every line of the input matches the pattern; those that do not are shown.
+all_match() {
+	if grep -vE "$1"; then
+		return 1
+	fi
+}
+
+# Only the files named include headers that match the pattern, and each of them does.
+only_included_by() {
+	includes fs codec cuda tools | grep -E "<$1" | cut -d : -f 1 | sort -u >"$BATS_TEST_TMPDIR/files"
+	printf "%s\n" "${@:2}" | sort | diff - "$BATS_TEST_TMPDIR/files"
+}
+
+# Source files and scripts, one a line.
+sources() {
+	find fs codec cuda tools tests -type f \( -name "*.[ch]" -o -name "*.cu" -o -name "*.cuh" -o -name "*.py" \
+		-o -name "*.sh" -o -name "*.bash" -o -name "*.bats" \)
+}
+
+@test "the checks below see includes" {
+	includes codec cuda fs tools tests | grep -q "codec/tile.h:.*<stdint.h>"
+	echo "fs/a.c:1:#include <fuse.h>" >"$BATS_TEST_TMPDIR/lines"
+	run -1 none_match "<fuse" <"$BATS_TEST_TMPDIR/lines"
+	run -1 all_match 'include "codec/' <"$BATS_TEST_TMPDIR/lines"
+	run -1 only_included_by "fuse" fs/wcxfs.c
+	[[ "$output" == *"> fs/fuse_ops.c" ]]
+}
+
+@test "nothing but the directories and files agreed on lies at the top" {
+	find . -mindepth 1 -maxdepth 1 ! -name ".*" ! -name "build*" -printf "%f\n" |
+		all_match '^(fs|codec|cuda|tools|tests|docs|CMakeLists\.txt|README\.md|LICENSE)$'
+}
+
+@test "file names are unique in the tree" {
+	find fs codec cuda tools tests docs -type f ! -path "*/__pycache__/*" ! -name CMakeLists.txt -printf "%f\n" |
+		sort | uniq -d | none_match .
+}
+
+@test "every source file opens with the licence" {
+	while read -r file; do
+		case "$file" in
+		*.[ch] | *.cu | *.cuh)
+			[ "$(head -n 1 "$file")" = "/* SPDX-License-Identifier: MIT */" ]
+			;;
+		*)
+			[ "$(head -n 2 "$file" | grep -v "^#!" | head -n 1)" = "# SPDX-License-Identifier: MIT" ]
+			;;
+		esac || {
+			echo "$file"
+			return 1
+		}
+	done < <(sources)
+}
+
+@test "headers are included from the top of the tree" {
+	while IFS=: read -r file line text; do
+		header="$(sed -E 's/^[^"]*"([^"]*)".*/\1/' <<<"$text")"
+		[[ "$header" == */* ]] && [ -f "$header" ] || {
+			echo "$file:$line: $text"
+			return 1
+		}
+	done < <(includes fs codec cuda tools tests | grep '"')
+}
+
+@test "codec knows itself and libc" {
+	includes codec | grep '"' | all_match 'include "codec/'
+	includes codec | grep '<' |
+		all_match '<(assert|errno|immintrin|limits|math|stdatomic|stdbool|stddef|stdint|stdlib|string)\.h>'
+}
+
+@test "cuda knows itself, codec, libc, threads and CUDA" {
+	includes cuda | grep '"' | all_match 'include "(codec|cuda)/'
+	includes cuda | none_match '<(fuse|jansson|xxhash|openssl)'
+	# What is not compiled by nvcc is free of CUDA, so that it builds without.
+	includes cuda | grep -E '^[^:]*\.[ch]:' | none_match '<(cuda|nv|cub|thrust)'
+}
+
+@test "fs knows nothing of the command line and the tests" {
+	includes fs | none_match 'include "(tools|tests)/'
+}
+
+@test "only tests know the tests" {
+	includes tools | none_match 'include "tests/'
+}
+
+@test "libfuse is known to the callbacks and the daemon" {
+	only_included_by "fuse" fs/fuse_ops.c fs/wcxfs.c
+}
+
+@test "CUDA is known to nobody outside cuda" {
+	includes fs codec tools tests | none_match '<(cuda|cuda_runtime|nv[a-z]*|cub|thrust)[./_]'
+}
+
+@test "jansson is known to the one file that reads headers" {
+	only_included_by "jansson" fs/safetensors.c
+}
+
+@test "OpenSSL is known to the files that make a SHA-256" {
+	only_included_by "openssl" fs/export.c fs/pack.c
+}
+
+@test "xxHash is known to the container" {
+	only_included_by "xxhash" fs/container.c
+}
+
+@test "libraries do not print or exit" {
+	find codec cuda fs -type f ! -name wcxfs.c \( -name "*.[ch]" -o -name "*.cu" -o -name "*.cuh" \) -exec grep -nH . {} + |
+		none_match '\b(printf|fprintf|puts|putchar|perror|exit|_exit|abort)\(|\b(stdout|stderr)\b'
+}
+
+@test "every test is run by ctest" {
+	while read -r file; do
+		grep -qE "(^|[^A-Za-z0-9_])$(basename "${file%.*}")([^A-Za-z0-9_]|\$)" tests/CMakeLists.txt || {
+			echo "$file"
+			return 1
+		}
+	done < <(find tests -name "*.bats" -o -name "test_*.c")
+}
+
+@test "every source file is built" {
+	while read -r file; do
+		grep -qF "$file" CMakeLists.txt || {
+			echo "$file"
+			return 1
+		}
+	done < <(find fs codec cuda tools -name "*.c" -o -name "*.cu")
+}

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+#
+# Installs what the tests need, builds with warnings as errors (CUDA too where nvcc is present), and runs all tests.
+# Arguments go to ctest: `tests/run.sh -L unit` runs the unit tests alone.
+set -euo pipefail
+. "$(dirname "$0")/prepare.sh"
+
+install_build_packages
+install_packages bats zstd procps
+mkdir -p "$build"
+say "Building"
+build_programs -DWCX_WERROR=ON
+say "Preparing Python and a real model"
+make_python numpy ml_dtypes safetensors==0.8.0 xxhash
+fetch_model
+"$PYTHON" "$root/tests/model_forms.py" "$build/model/model.safetensors" "$build/model/forms"
+export WCX_MODELS=$build/model/forms
+say "Testing"
+ctest --test-dir "$build" --output-on-failure "$@"

@@ -1,0 +1,176 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+#
+# docs/format.md is what the C programs and an independent codec in Python (wcx_decode.py, wcx_encode.py) both do:
+# each reads the other's files, and both refuse the same ones.
+#
+# WCX_BUILD   where wcx was built; by default build/ beside tests/
+# PYTHON      Python with numpy and xxhash
+# WCX_MODELS  a directory with safetensors files of real models, optional
+
+bats_require_minimum_version 1.5.0
+
+setup_file() {
+	export WCX="${WCX_BUILD:-$BATS_TEST_DIRNAME/../build}/wcx"
+	export PYTHON="${PYTHON:-python3}"
+	export PYTHONDONTWRITEBYTECODE=1
+	export FILES="$BATS_FILE_TMPDIR"
+	test -x "$WCX"
+	python wcx_encode.py good "$FILES/good"
+	python wcx_encode.py bad "$FILES/bad"
+	python make_int8.py "$FILES/mixed.safetensors" --mib 8
+	"$WCX" pack "$FILES/mixed.safetensors" "$FILES/mixed.wcx"
+}
+
+# Run one of the programs beside this file.
+python() {
+	"$PYTHON" "$BATS_TEST_DIRNAME/$1" "${@:2}"
+}
+
+# Pack a file, decode it independently and compare.
+check_packed() {
+	local packed="$BATS_TEST_TMPDIR/packed.wcx" decoded="$BATS_TEST_TMPDIR/decoded"
+
+	"$WCX" pack "$1" "$packed"
+	python wcx_decode.py "$packed" "$decoded"
+	cmp "$1" "$decoded"
+	rm "$packed" "$decoded"
+}
+
+# The command ends by itself, without success, and names the file.
+check_refused() {
+	local file="$1"
+
+	run timeout 60 "${@:2}"
+	if [ "$status" -eq 0 ] || [ "$status" -ge 124 ] || [[ "$output" != *"$file"* ]]; then
+		echo "${*:2}: status $status: $output"
+		return 1
+	fi
+}
+
+@test "the independent decoder gives back what the independent encoder was given" {
+	for wcx in "$FILES"/good/*.wcx; do
+		python wcx_decode.py "$wcx" "$BATS_TEST_TMPDIR/decoded"
+		cmp "${wcx%.wcx}.safetensors" "$BATS_TEST_TMPDIR/decoded"
+	done
+}
+
+@test "the independent decoder refuses every bad file" {
+	PYTHONPATH="$BATS_TEST_DIRNAME" "$PYTHON" - "$FILES"/bad/*.wcx <<-'END'
+		import sys
+		from wcx_decode import Wcx, WcxError
+
+		for path in sys.argv[1:]:
+		    try:
+		        for _ in Wcx(path).decode_all():
+		            pass
+		    except WcxError:
+		        continue
+		    sys.exit(f"{path} was accepted")
+	END
+}
+
+@test "the independent decoder as a program refuses a bad file and writes nothing" {
+	check_refused "$FILES/bad/bad_data_sha256.wcx" \
+		"$PYTHON" "$BATS_TEST_DIRNAME/wcx_decode.py" "$FILES/bad/bad_data_sha256.wcx" "$BATS_TEST_TMPDIR/decoded"
+	[ ! -e "$BATS_TEST_TMPDIR/decoded" ]
+}
+
+@test "the independent decoder gives back a mixed checkpoint that wcx packed" {
+	run -0 python wcx_decode.py "$FILES/mixed.wcx" "$BATS_TEST_TMPDIR/decoded"
+	cmp "$FILES/mixed.safetensors" "$BATS_TEST_TMPDIR/decoded"
+	[[ "$output" == *"modes "*"CODED="* ]]
+	[[ "$output" == *"codings "*"RANS="* ]]
+}
+
+@test "the independent decoder gives back INT8 of five distributions that wcx packed" {
+	python gaussian_set.py "$BATS_TEST_TMPDIR/set"
+	for file in "$BATS_TEST_TMPDIR"/set/*.safetensors; do
+		check_packed "$file"
+	done
+}
+
+@test "the independent decoder gives back real models that wcx packed" {
+	[ -d "${WCX_MODELS:-}" ] || skip "WCX_MODELS is not a directory"
+	for file in "$WCX_MODELS"/*.safetensors; do
+		check_packed "$file"
+	done
+}
+
+@test "wcx unpack gives back what the independent encoder was given" {
+	for wcx in "$FILES"/good/*.wcx; do
+		echo "$wcx"
+		"$WCX" unpack "$wcx" "$BATS_TEST_TMPDIR/unpacked"
+		cmp "${wcx%.wcx}.safetensors" "$BATS_TEST_TMPDIR/unpacked"
+		rm "$BATS_TEST_TMPDIR/unpacked"
+	done
+}
+
+@test "wcx verify accepts every good file" {
+	for wcx in "$FILES"/good/*.wcx; do
+		"$WCX" verify "$wcx"
+	done
+}
+
+@test "wcx info accepts every good file and gives its size and SHA-256" {
+	for wcx in "$FILES"/good/*.wcx; do
+		original="${wcx%.wcx}.safetensors"
+		"$WCX" info --json "$wcx" > "$BATS_TEST_TMPDIR/info"
+		"$PYTHON" -c 'import json, sys; json.load(sys.stdin)' < "$BATS_TEST_TMPDIR/info"
+		grep -q "$(sha256sum < "$original" | cut -d ' ' -f 1)" "$BATS_TEST_TMPDIR/info"
+		grep -qw "$(stat -c %s "$original")" "$BATS_TEST_TMPDIR/info"
+	done
+}
+
+@test "wcx verify refuses every bad file and names it" {
+	for wcx in "$FILES"/bad/*.wcx; do
+		check_refused "$wcx" "$WCX" verify "$wcx"
+	done
+}
+
+@test "wcx unpack refuses every bad file, names it and leaves no output" {
+	for wcx in "$FILES"/bad/*.wcx; do
+		mkdir "$BATS_TEST_TMPDIR/out"
+		check_refused "$wcx" "$WCX" unpack "$wcx" "$BATS_TEST_TMPDIR/out/unpacked"
+		rmdir "$BATS_TEST_TMPDIR/out"
+	done
+}
+
+@test "wcx info refuses every file with a bad index and names it" {
+	for wcx in "$FILES"/bad/*.wcx; do
+		[[ "$wcx" == */bad_data_* ]] || check_refused "$wcx" "$WCX" info "$wcx"
+	done
+}
+
+@test "wcx info survives every file whose data alone are bad" {
+	for wcx in "$FILES"/bad/bad_data_*.wcx; do
+		run timeout 60 "$WCX" info "$wcx"
+		echo "$wcx: $status: $output"
+		[ "$status" -lt 124 ]
+	done
+}
+
+@test "wcx and the independent decoder agree on tiles with a changed byte" {
+	for name in every_element_size extreme_tables lanes_without_symbols predictors_mixed_by_tile shared_packed_tiles; do
+		python wcx_encode.py flips "$FILES/good/$name.wcx" "$BATS_TEST_TMPDIR/flips" 30 1
+	done
+	python wcx_encode.py flips "$FILES/mixed.wcx" "$BATS_TEST_TMPDIR/flips" 10 1
+	accepted=0
+	refused=0
+	for wcx in "$BATS_TEST_TMPDIR"/flips/*.wcx; do
+		original="${wcx%.wcx}.safetensors"
+		if [ -e "$original" ]; then
+			echo "$wcx"
+			"$WCX" unpack "$wcx" "$BATS_TEST_TMPDIR/unpacked"
+			cmp "$original" "$BATS_TEST_TMPDIR/unpacked"
+			rm "$BATS_TEST_TMPDIR/unpacked"
+			accepted=$((accepted + 1))
+		else
+			check_refused "$wcx" "$WCX" unpack "$wcx" "$BATS_TEST_TMPDIR/unpacked"
+			[ ! -e "$BATS_TEST_TMPDIR/unpacked" ]
+			refused=$((refused + 1))
+		fi
+	done
+	echo "$accepted accepted, $refused refused"
+	[ "$accepted" -gt 0 ] && [ "$refused" -gt 0 ]
+}
