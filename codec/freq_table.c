@@ -6,7 +6,7 @@
 #include <string.h>
 
 enum {
-	ONE_BYTE_LIMIT = 128,     /* frequencies below take one byte */
+	ONE_BYTE_LIMIT = 128, /* frequencies below take one byte */
 	TWO_BYTE_TAG = 0x80,
 	TWO_BYTE_HIGH_MAX = 0x0F, /* what the tag leaves for the bits above the low byte */
 };
@@ -87,7 +87,8 @@ void wcx_freq_table_build(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_fre
 
 	for (int s = 0; s < WCX_SYMBOL_COUNT; s++)
 		if (ret->freq[s] == WCX_PROB_SCALE - 1 && sum == WCX_PROB_SCALE - 1) {
-			ret->freq[s ^ 1] = 1; /* a lone symbol: the slot that is left goes to a neighbour that never occurs */
+			ret->freq[s ^ 1] =
+				1; /* a lone symbol: the slot that is left goes to a neighbour that never occurs */
 			return;
 		}
 	if (sum > WCX_PROB_SCALE)

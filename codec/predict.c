@@ -25,7 +25,8 @@ void wcx_residuals_make(enum wcx_predictor predictor, uint32_t rows, uint32_t co
 			break;
 		case WCX_PREDICT_AVG:
 			for (uint32_t x = 0; x < cols; x++)
-				residual[x] = (uint8_t)(plane[x] - average(x ? plane[x - 1] : 0, y ? plane[(int64_t)x - cols] : 0));
+				residual[x] = (uint8_t)(plane[x] -
+							average(x ? plane[x - 1] : 0, y ? plane[(int64_t)x - cols] : 0));
 			break;
 		case WCX_PREDICT_NONE:
 		case WCX_PREDICTOR_COUNT:
@@ -51,7 +52,8 @@ void wcx_residuals_undo(enum wcx_predictor predictor, uint32_t rows, uint32_t co
 			break;
 		case WCX_PREDICT_AVG:
 			for (uint32_t x = 0; x < cols; x++)
-				plane[x] = (uint8_t)(plane[x] + average(x ? plane[x - 1] : 0, y ? plane[(int64_t)x - cols] : 0));
+				plane[x] = (uint8_t)(plane[x] +
+						     average(x ? plane[x - 1] : 0, y ? plane[(int64_t)x - cols] : 0));
 			break;
 		case WCX_PREDICT_NONE:
 		case WCX_PREDICTOR_COUNT:

@@ -19,9 +19,9 @@ void wcx_rans_decode_table_build(const struct wcx_freq_table *freqs, struct wcx_
 }
 
 /*
- * With q = x / f, the new state is (q << 12) + x % f + start = x + start + q * (4096 - f).  q is the high half of x times the
- * rounded-up reciprocal: its error, below f / 2^64 for each unit of x, stays below 1 / f for all x < 2^20 f.  For f = 1 the
- * reciprocal does not fit; with 2^64 - 1 instead, q comes out one too small, and bias makes up for it.
+ * With q = x / f, the new state is (q << 12) + x % f + start = x + start + q * (4096 - f).  q is the high half of x times
+ * the rounded-up reciprocal: its error, below f / 2^64 for each unit of x, stays below 1 / f for all x < 2^20 f.  For f = 1
+ * the reciprocal does not fit; with 2^64 - 1 instead, q comes out one too small, and bias makes up for it.
  */
 void wcx_rans_encode_table_build(const struct wcx_freq_table *freqs, struct wcx_rans_encode_table *ret)
 {
@@ -62,8 +62,8 @@ static inline uint32_t decode_slot(const struct wcx_rans_decode_table *table, ui
  * A whole group, when there are words for every lane and step.  Who wants a word is a coin toss to the processor, so it is
  * done with masks: a branch here costs half of the speed.
  */
-static const uint8_t *decode_group(const struct wcx_rans_decode_table *table, uint32_t state[WCX_RANS_LANES], const uint8_t *word,
-				   uint8_t *dst)
+static const uint8_t *decode_group(const struct wcx_rans_decode_table *table, uint32_t state[WCX_RANS_LANES],
+				   const uint8_t *word, uint8_t *dst)
 {
 	for (unsigned k = 0; k < WCX_RANS_LANE_SYMBOLS; k++) {
 		for (unsigned lane = 0; lane < WCX_RANS_LANES; lane++) {
@@ -80,7 +80,7 @@ static const uint8_t *decode_group(const struct wcx_rans_decode_table *table, ui
 
 /* A group that may be short of symbols or of words; NULL when a word is missing. */
 static const uint8_t *decode_some(const struct wcx_rans_decode_table *table, uint32_t state[WCX_RANS_LANES],
-					 const uint8_t *word, const uint8_t *end, uint8_t *dst, size_t left)
+				  const uint8_t *word, const uint8_t *end, uint8_t *dst, size_t left)
 {
 	for (unsigned k = 0; k < WCX_RANS_LANE_SYMBOLS; k++) {
 		unsigned lanes = lanes_of_step(left, k);
@@ -101,8 +101,8 @@ static const uint8_t *decode_some(const struct wcx_rans_decode_table *table, uin
 	return word;
 }
 
-enum wcx_result wcx_rans_decode(const struct wcx_rans_decode_table *table, const uint8_t *src, size_t src_bytes, uint8_t *dst,
-				size_t symbol_count)
+enum wcx_result wcx_rans_decode(const struct wcx_rans_decode_table *table, const uint8_t *src, size_t src_bytes,
+				uint8_t *dst, size_t symbol_count)
 {
 	uint32_t state[WCX_RANS_LANES], off = 0;
 	const uint8_t *word = src + WCX_RANS_STATE_BYTES, *end = src + src_bytes;
@@ -126,8 +126,8 @@ enum wcx_result wcx_rans_decode(const struct wcx_rans_decode_table *table, const
 	return off || word != end ? WCX_BAD_DATA : WCX_OK;
 }
 
-size_t wcx_rans_encode(const struct wcx_rans_encode_table *table, const uint8_t *symbols, size_t symbol_count, uint16_t *words,
-		       uint8_t *dst, size_t dst_bytes)
+size_t wcx_rans_encode(const struct wcx_rans_encode_table *table, const uint8_t *symbols, size_t symbol_count,
+		       uint16_t *words, uint8_t *dst, size_t dst_bytes)
 {
 	uint32_t state[WCX_RANS_LANES], without_frequency = 0;
 	size_t word = symbol_count; /* words fill from the end, as the last one emitted is the first one read */

@@ -22,7 +22,7 @@ enum {
 	WCX_RANS_LANE_SYMBOLS = 4, /* neighbouring symbols of one lane in a group */
 	WCX_RANS_GROUP = WCX_RANS_LANES * WCX_RANS_LANE_SYMBOLS,
 	WCX_RANS_STATE_BYTES = WCX_RANS_LANES * 4,
-	WCX_RANS_LOW = 1 << 16,    /* states live in [LOW, 2^32): below it, a lane takes a word of 16 bits */
+	WCX_RANS_LOW = 1 << 16, /* states live in [LOW, 2^32): below it, a lane takes a word of 16 bits */
 };
 
 /*
@@ -54,8 +54,8 @@ void wcx_rans_encode_table_build(const struct wcx_freq_table *freqs, struct wcx_
  * Reads exactly src_bytes of untrusted bytes from src and writes symbol_count bytes to dst.  Returns WCX_OK, or WCX_BAD_DATA
  * when words are missing or left over or a final state is not WCX_RANS_LOW; dst is then undefined.
  */
-enum wcx_result wcx_rans_decode(const struct wcx_rans_decode_table *table, const uint8_t *src, size_t src_bytes, uint8_t *dst,
-				size_t symbol_count);
+enum wcx_result wcx_rans_decode(const struct wcx_rans_decode_table *table, const uint8_t *src, size_t src_bytes,
+				uint8_t *dst, size_t symbol_count);
 
 /*
  * wcx_rans_encode - encode symbol_count symbols
@@ -63,7 +63,7 @@ enum wcx_result wcx_rans_decode(const struct wcx_rans_decode_table *table, const
  * words is working memory for symbol_count words of 16 bits.  Returns the bytes written to dst, or 0 when they would be more
  * than dst_bytes or a symbol has no frequency.
  */
-size_t wcx_rans_encode(const struct wcx_rans_encode_table *table, const uint8_t *symbols, size_t symbol_count, uint16_t *words,
-		       uint8_t *dst, size_t dst_bytes);
+size_t wcx_rans_encode(const struct wcx_rans_encode_table *table, const uint8_t *symbols, size_t symbol_count,
+		       uint16_t *words, uint8_t *dst, size_t dst_bytes);
 
 #endif

@@ -38,13 +38,13 @@ struct wcx_tile_shape {
 struct wcx_tile_job {
 	struct wcx_tile_shape shape;
 	enum wcx_tile_mode mode;
-	uint64_t constant;                                     /* the element, for WCX_TILE_CONSTANT */
-	const struct wcx_freq_table *tables[WCX_PLANES_MAX];   /* by plane; NULL where a plane has none */
+	uint64_t constant;                                   /* the element, for WCX_TILE_CONSTANT */
+	const struct wcx_freq_table *tables[WCX_PLANES_MAX]; /* by plane; NULL where a plane has none */
 	const uint8_t *src;
 	size_t src_bytes;
 	uint8_t *dst;
-	size_t dst_bytes;                                      /* must be rows * cols * elem_bytes */
-	enum wcx_result result;                                /* set by the decoder */
+	size_t dst_bytes;       /* must be rows * cols * elem_bytes */
+	enum wcx_result result; /* set by the decoder */
 };
 
 /* One byte plane of a coded tile, as its header describes it, checked against the tile's size. */
@@ -62,7 +62,8 @@ size_t wcx_tile_shape_bytes(const struct wcx_tile_shape *shape);
  * wcx_tile_parse - read the plane headers of a coded tile
  *
  * Fills planes[0 .. elem_bytes) so that every payload lies within src_bytes.  has_table bit p tells whether plane p has a
- * frequency table.  Returns WCX_OK, WCX_BAD_DATA or WCX_WRONG_SIZE (a shape out of limits); after an error planes is undefined.
+ * frequency table.  Returns WCX_OK, WCX_BAD_DATA or WCX_WRONG_SIZE (a shape out of limits); after an error planes is
+ * undefined.
  */
 enum wcx_result wcx_tile_parse(const struct wcx_tile_shape *shape, uint32_t has_table, const uint8_t *src, size_t src_bytes,
 			       struct wcx_plane planes[WCX_PLANES_MAX]);
@@ -85,7 +86,7 @@ enum wcx_result wcx_tile_decode(struct wcx_tile_job *job, struct wcx_decode_scra
 struct wcx_plane_plan {
 	enum wcx_plane_coding coding; /* WCX_PLANE_STORED or WCX_PLANE_RANS */
 	enum wcx_predictor predictor;
-	struct wcx_freq_table table;  /* for RANS; a tile with a residual that it gives no frequency is stored */
+	struct wcx_freq_table table; /* for RANS; a tile with a residual that it gives no frequency is stored */
 };
 
 struct wcx_encode_scratch;
@@ -101,15 +102,16 @@ void wcx_encode_scratch_free(struct wcx_encode_scratch *scratch);
  * WCX_WRONG_SIZE (a shape out of limits).
  */
 enum wcx_result wcx_tile_encode(const struct wcx_tile_shape *shape, const uint8_t *src,
-				const struct wcx_plane_plan plan[WCX_PLANES_MAX], struct wcx_encode_scratch *scratch, uint8_t *dst,
-				enum wcx_tile_mode *mode_ret, size_t *bytes_ret, uint64_t *constant_ret);
+				const struct wcx_plane_plan plan[WCX_PLANES_MAX], struct wcx_encode_scratch *scratch,
+				uint8_t *dst, enum wcx_tile_mode *mode_ret, size_t *bytes_ret, uint64_t *constant_ret);
 
 /*
  * wcx_tile_count_residuals - statistics of one plane under one predictor
  *
  * Adds to count[s] how often residual s occurs in plane p of the tile.
  */
-void wcx_tile_count_residuals(const struct wcx_tile_shape *shape, const uint8_t *src, uint32_t plane, enum wcx_predictor predictor,
-			      struct wcx_encode_scratch *scratch, uint64_t count[WCX_SYMBOL_COUNT]);
+void wcx_tile_count_residuals(const struct wcx_tile_shape *shape, const uint8_t *src, uint32_t plane,
+			      enum wcx_predictor predictor, struct wcx_encode_scratch *scratch,
+			      uint64_t count[WCX_SYMBOL_COUNT]);
 
 #endif

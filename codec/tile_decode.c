@@ -30,7 +30,8 @@ size_t wcx_tile_shape_bytes(const struct wcx_tile_shape *shape)
 	uint64_t elems = (uint64_t)shape->rows * shape->cols;
 	uint32_t elem_bytes = shape->elem_bytes;
 
-	if (elems == 0 || elems > WCX_TILE_MAX_ELEMS || (elem_bytes != 1 && elem_bytes != 2 && elem_bytes != 4 && elem_bytes != 8))
+	if (elems == 0 || elems > WCX_TILE_MAX_ELEMS ||
+	    (elem_bytes != 1 && elem_bytes != 2 && elem_bytes != 4 && elem_bytes != 8))
 		return 0;
 	return (size_t)elems * elem_bytes;
 }
@@ -80,7 +81,8 @@ enum wcx_result wcx_tile_parse(const struct wcx_tile_shape *shape, uint32_t has_
 }
 
 static enum wcx_result decode_rans_plane(const struct wcx_tile_job *job, const struct wcx_plane *plane,
-					 const struct wcx_freq_table *freqs, struct wcx_decode_scratch *scratch, uint8_t *dst)
+					 const struct wcx_freq_table *freqs, struct wcx_decode_scratch *scratch,
+					 uint8_t *dst)
 {
 	const struct wcx_tile_shape *shape = &job->shape;
 	enum wcx_result result;
@@ -89,7 +91,8 @@ static enum wcx_result decode_rans_plane(const struct wcx_tile_job *job, const s
 		wcx_rans_decode_table_build(freqs, &scratch->table);
 		scratch->freqs = *freqs;
 	}
-	result = wcx_rans_decode(&scratch->table, job->src + plane->offset, plane->bytes, dst, (size_t)shape->rows * shape->cols);
+	result = wcx_rans_decode(&scratch->table, job->src + plane->offset, plane->bytes, dst,
+				 (size_t)shape->rows * shape->cols);
 	if (result == WCX_OK)
 		wcx_residuals_undo(plane->predictor, shape->rows, shape->cols, dst);
 	return result;

@@ -51,8 +51,9 @@ static const uint8_t *residuals_of(const struct wcx_tile_shape *shape, const uin
 	return scratch->residual;
 }
 
-void wcx_tile_count_residuals(const struct wcx_tile_shape *shape, const uint8_t *src, uint32_t plane, enum wcx_predictor predictor,
-			      struct wcx_encode_scratch *scratch, uint64_t count[WCX_SYMBOL_COUNT])
+void wcx_tile_count_residuals(const struct wcx_tile_shape *shape, const uint8_t *src, uint32_t plane,
+			      enum wcx_predictor predictor, struct wcx_encode_scratch *scratch,
+			      uint64_t count[WCX_SYMBOL_COUNT])
 {
 	/* Four histograms, since equal bytes in a row would wait for each other's increment. */
 	uint32_t partial[4][WCX_SYMBOL_COUNT] = { { 0 } };
@@ -83,12 +84,13 @@ static size_t encode_rans_plane(const struct wcx_tile_shape *shape, const uint8_
 		wcx_rans_encode_table_build(&plan->table, &scratch->planes[p].table);
 		scratch->planes[p].freqs = plan->table;
 	}
-	return wcx_rans_encode(&scratch->planes[p].table, symbols, (size_t)shape->rows * shape->cols, scratch->words, dst, room);
+	return wcx_rans_encode(&scratch->planes[p].table, symbols, (size_t)shape->rows * shape->cols, scratch->words, dst,
+			       room);
 }
 
 /* Writes one plane's payload into room bytes at dst; returns its size with padding, or 0 when it does not fit. */
-static size_t encode_plane(const struct wcx_tile_shape *shape, const uint8_t *src, const struct wcx_plane_plan *plan, uint32_t p,
-			   struct wcx_encode_scratch *scratch, uint8_t *header, uint8_t *dst, size_t room)
+static size_t encode_plane(const struct wcx_tile_shape *shape, const uint8_t *src, const struct wcx_plane_plan *plan,
+			   uint32_t p, struct wcx_encode_scratch *scratch, uint8_t *header, uint8_t *dst, size_t room)
 {
 	size_t elems = (size_t)shape->rows * shape->cols, bytes = 0, padded;
 	const uint8_t *plane = gather_plane(shape, src, p, scratch);
@@ -127,7 +129,8 @@ static size_t encode_coded(const struct wcx_tile_shape *shape, const uint8_t *sr
 		size_t plane_bytes = 0;
 
 		if (used < tile_bytes - 1)
-			plane_bytes = encode_plane(shape, src, plan, p, scratch, dst + 4 * p, dst + used, tile_bytes - 1 - used);
+			plane_bytes =
+				encode_plane(shape, src, plan, p, scratch, dst + 4 * p, dst + used, tile_bytes - 1 - used);
 		if (!plane_bytes)
 			return 0;
 		used += plane_bytes;
@@ -136,8 +139,8 @@ static size_t encode_coded(const struct wcx_tile_shape *shape, const uint8_t *sr
 }
 
 enum wcx_result wcx_tile_encode(const struct wcx_tile_shape *shape, const uint8_t *src,
-				const struct wcx_plane_plan plan[WCX_PLANES_MAX], struct wcx_encode_scratch *scratch, uint8_t *dst,
-				enum wcx_tile_mode *mode_ret, size_t *bytes_ret, uint64_t *constant_ret)
+				const struct wcx_plane_plan plan[WCX_PLANES_MAX], struct wcx_encode_scratch *scratch,
+				uint8_t *dst, enum wcx_tile_mode *mode_ret, size_t *bytes_ret, uint64_t *constant_ret)
 {
 	size_t tile_bytes = wcx_tile_shape_bytes(shape), coded_bytes;
 	uint8_t element[WCX_PLANES_MAX] = { 0 };

@@ -17,11 +17,11 @@ struct wcx_tile_batch {
 	struct wcx_batch_limits limits;
 	uint32_t tile_count, item_count, table_count, src_bytes, dst_bytes;
 	struct wcx_batch_tile *tiles;
-	struct wcx_plane_item *items;         /* in the order of the tiles */
-	uint32_t *slot;                       /* of an item; set by write */
+	struct wcx_plane_item *items; /* in the order of the tiles */
+	uint32_t *slot;               /* of an item; set by write */
 	const struct wcx_freq_table **tables;
-	uint32_t *group_items;                /* how many items each group has; those without a table are group 0 */
-	uint32_t *group_slot;                 /* working memory of write */
+	uint32_t *group_items; /* how many items each group has; those without a table are group 0 */
+	uint32_t *group_slot;  /* working memory of write */
 	struct wcx_decode_scratch *scratch;
 };
 

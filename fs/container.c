@@ -66,8 +66,8 @@ static int check_identity(const char *path, const uint8_t *src, uint64_t file_by
 	if (file_bytes < sizeof magic || memcmp(src, magic, sizeof magic) != 0)
 		return wcx_fail(err, EBADMSG, "%s: not a .wcx file", path);
 	if (file_bytes < WCX_SUPERBLOCK_BYTES)
-		return wcx_fail(err, EBADMSG, "%s: truncated: %llu bytes, a superblock has %d", path, (unsigned long long)file_bytes,
-				WCX_SUPERBLOCK_BYTES);
+		return wcx_fail(err, EBADMSG, "%s: truncated: %llu bytes, a superblock has %d", path,
+				(unsigned long long)file_bytes, WCX_SUPERBLOCK_BYTES);
 	if (wcx_le64_read(src + 120) != wcx_checksum64(src, 120))
 		return bad_superblock(err, path, 120, "checksum differs");
 	if (wcx_le32_read(src + 8) != WCX_VERSION)
@@ -79,7 +79,14 @@ static int check_identity(const char *path, const uint8_t *src, uint64_t file_by
 	return 0;
 }
 
-int wcx_superblock_parse(const char *path, const uint8_t *src, uint64_t file_bytes, struct wcx_superblock *ret, struct wcx_error *err)
+/* What the parts of the index take together; their counts must be within limits. */
+static uint64_t index_parts(const struct wcx_superblock *sb)
+{
+	return (uint64_t)sb->segment_count * WCX_SEGMENT_BYTES + sb->tile_count * WCX_TILE_ENTRY_BYTES + sb->table_bytes;
+}
+
+int wcx_superblock_parse(const char *path, const uint8_t *src, uint64_t file_bytes, struct wcx_superblock *ret,
+			 struct wcx_error *err)
 {
 	int r = check_identity(path, src, file_bytes, err);
 
@@ -112,8 +119,8 @@ int wcx_superblock_parse(const char *path, const uint8_t *src, uint64_t file_byt
 	if (sb.index_offset % WCX_TILE_ALIGN || sb.index_offset < WCX_SUPERBLOCK_BYTES || sb.index_offset > file_bytes ||
 	    sb.index_bytes != file_bytes - sb.index_offset)
 		return bad_superblock(err, path, 40, "index is not where it should be");
-	if (sb.segment_count == 0 || sb.tile_count == 0 || sb.tile_count > WCX_MAX_INDEX_BYTES || sb.table_bytes > WCX_MAX_INDEX_BYTES ||
-	    sb.index_bytes != (uint64_t)sb.segment_count * WCX_SEGMENT_BYTES + sb.tile_count * WCX_TILE_ENTRY_BYTES + sb.table_bytes)
+	if (sb.segment_count == 0 || sb.tile_count == 0 || sb.tile_count > WCX_MAX_INDEX_BYTES ||
+	    sb.table_bytes > WCX_MAX_INDEX_BYTES || sb.index_bytes != index_parts(&sb))
 		return bad_superblock(err, path, 56, "counts contradict the size of the index");
 	if (sb.table_count > sb.table_bytes / TABLE_MIN_BYTES)
 		return bad_superblock(err, path, 60, "more frequency tables than bytes for them");
@@ -130,9 +137,11 @@ static int read_exactly(int fd, const char *path, void *dst, size_t bytes, uint6
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return wcx_fail(err, errno, "%s: offset %llu: %s", path, (unsigned long long)(offset + done), strerror(errno));
+			return wcx_fail(err, errno, "%s: offset %llu: %s", path, (unsigned long long)(offset + done),
+					strerror(errno));
 		if (n == 0)
-			return wcx_fail(err, EBADMSG, "%s: truncated at offset %llu", path, (unsigned long long)(offset + done));
+			return wcx_fail(err, EBADMSG, "%s: truncated at offset %llu", path,
+					(unsigned long long)(offset + done));
 		done += (size_t)n;
 	}
 	return 0;
@@ -242,7 +251,8 @@ static int parse_segments(struct wcx_container *c, struct wcx_error *err)
 	return 0;
 }
 
-void wcx_container_tile(const struct wcx_container *c, const struct wcx_segment *seg, uint64_t tile_index, struct wcx_tile_info *ret)
+void wcx_container_tile(const struct wcx_container *c, const struct wcx_segment *seg, uint64_t tile_index,
+			struct wcx_tile_info *ret)
 {
 	const uint8_t *entry = c->entries + tile_index * WCX_TILE_ENTRY_BYTES;
 	uint64_t number = tile_index - seg->first_tile;
@@ -281,8 +291,8 @@ static const char *check_tile(const struct wcx_tile_info *tile, uint64_t index_o
 	}
 	if (tile->mode == WCX_TILE_STORED ? tile->packed_bytes != tile_bytes : tile->packed_bytes >= tile_bytes)
 		return "packed size contradicts the tile mode";
-	if (tile->packed_offset % WCX_TILE_ALIGN || tile->packed_offset < WCX_SUPERBLOCK_BYTES || tile->packed_offset > index_offset ||
-	    tile->packed_bytes > index_offset - tile->packed_offset)
+	if (tile->packed_offset % WCX_TILE_ALIGN || tile->packed_offset < WCX_SUPERBLOCK_BYTES ||
+	    tile->packed_offset > index_offset || tile->packed_bytes > index_offset - tile->packed_offset)
 		return "packed tile lies outside its area";
 	return NULL;
 }
@@ -418,7 +428,8 @@ size_t wcx_container_segment_of_tile(const struct wcx_container *c, uint64_t til
 	return low;
 }
 
-void wcx_container_tables(const struct wcx_container *c, const struct wcx_segment *seg, struct wcx_freq_table tables[WCX_PLANES_MAX])
+void wcx_container_tables(const struct wcx_container *c, const struct wcx_segment *seg,
+			  struct wcx_freq_table tables[WCX_PLANES_MAX])
 {
 	uint32_t number = seg->first_table;
 

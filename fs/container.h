@@ -51,14 +51,15 @@ struct wcx_tile_info {
 	uint64_t constant;      /* for WCX_TILE_CONSTANT */
 	uint64_t packed_offset; /* else */
 	uint32_t packed_bytes;
-	uint32_t checksum;      /* XXH3-32 of the packed bytes */
+	uint32_t checksum; /* XXH3-32 of the packed bytes */
 };
 
 struct wcx_container;
 
 /* The two ends of a superblock's life.  parse checks all of section 2.1 but the index's own checksum. */
 void wcx_superblock_write(const struct wcx_superblock *sb, uint8_t dst[WCX_SUPERBLOCK_BYTES]);
-int wcx_superblock_parse(const char *path, const uint8_t *src, uint64_t file_bytes, struct wcx_superblock *ret, struct wcx_error *err);
+int wcx_superblock_parse(const char *path, const uint8_t *src, uint64_t file_bytes, struct wcx_superblock *ret,
+			 struct wcx_error *err);
 
 /* wcx_superblock_read - read and check the superblock of an open file: one pread */
 int wcx_superblock_read(int fd, const char *path, struct wcx_superblock *ret, struct wcx_error *err);
@@ -67,7 +68,8 @@ int wcx_superblock_read(int fd, const char *path, struct wcx_superblock *ret, st
  * wcx_container_open - read and check superblock and index: two preads
  *
  * path is only for messages.  The container keeps fd and closes it when freed; on failure fd stays the caller's.
- * Returns 0; -EBADMSG for a damaged file, -ENOTSUP for a version or feature that is not known, -ENOMEM, or the errno of a failed read.
+ * Returns 0; -EBADMSG for a damaged file, -ENOTSUP for a version or feature that is not known, -ENOMEM, or the errno of a
+ * failed read.
  */
 int wcx_container_open(int fd, const char *path, struct wcx_container **ret, struct wcx_error *err);
 void wcx_container_free(struct wcx_container *container); /* NULL is fine */

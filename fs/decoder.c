@@ -20,12 +20,12 @@ struct bench {
 };
 
 struct wcx_decoder {
-	struct wcx_gpu *gpu;   /* NULL: CPU only */
-	atomic_bool gpu_lost;  /* set once, at the first failure */
+	struct wcx_gpu *gpu;  /* NULL: CPU only */
+	atomic_bool gpu_lost; /* set once, at the first failure */
 	char name[WCX_GPU_NAME_BYTES + 8];
 	wcx_notice_fn *notice;
 	void *notice_user;
-	pthread_mutex_t lock;  /* protects idle and the list behind it */
+	pthread_mutex_t lock; /* protects idle and the list behind it */
 	struct bench *idle;
 };
 
@@ -68,7 +68,8 @@ static int open_gpu(struct wcx_decoder *decoder, enum wcx_decoder_kind kind, str
 	return 0;
 }
 
-int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *user, struct wcx_decoder **ret, struct wcx_error *err)
+int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *user, struct wcx_decoder **ret,
+		       struct wcx_error *err)
 {
 	struct wcx_decoder *decoder = calloc(1, sizeof *decoder);
 	int r = 0;

@@ -14,8 +14,10 @@ enum wcx_decoder_kind { WCX_DECODER_AUTO, WCX_DECODER_CPU, WCX_DECODER_CUDA };
 
 enum {
 	WCX_BATCH_TILES = 32,
-	WCX_BATCH_BYTES = 4 * WCX_TILE_MAX_BYTES, /* decoded: 32 tiles of INT8; four of the largest tiles that there can be */
-	WCX_BATCH_PACKED_BYTES = WCX_BATCH_BYTES + 16 * WCX_BATCH_TILES, /* no tile is larger packed, but each may be aligned */
+	WCX_BATCH_BYTES =
+		4 * WCX_TILE_MAX_BYTES, /* decoded: 32 tiles of INT8; four of the largest tiles that there can be */
+	WCX_BATCH_PACKED_BYTES =
+		WCX_BATCH_BYTES + 16 * WCX_BATCH_TILES, /* no tile is larger packed, but each may be aligned */
 };
 
 struct wcx_decoder;
@@ -33,7 +35,8 @@ int wcx_decoder_kind_parse(const char *name, enum wcx_decoder_kind *ret);
  * -ENODEV where there is none.  Not to be called before a fork: a GPU does not survive one.  notice may be NULL.
  * Returns 0, -ENODEV or -ENOMEM.
  */
-int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *user, struct wcx_decoder **ret, struct wcx_error *err);
+int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *user, struct wcx_decoder **ret,
+		       struct wcx_error *err);
 void wcx_decoder_free(struct wcx_decoder *decoder); /* NULL is fine; no call may be under way */
 
 /* wcx_decoder_name - "cpu", or "cuda" with the device's name behind it; lives as long as the decoder */
@@ -46,7 +49,8 @@ struct wcx_decode_batch {
 	struct wcx_freq_table tables[WCX_BATCH_TILES][WCX_PLANES_MAX];
 };
 
-/* wcx_decoder_borrow - get an empty batch, to be returned; NULL when there is no memory.  Allocates only when all are lent out. */
+/* wcx_decoder_borrow - get an empty batch, to be returned; NULL when there is no memory.  Allocates only when all are lent
+ * out. */
 struct wcx_decode_batch *wcx_decoder_borrow(struct wcx_decoder *decoder);
 void wcx_decoder_return(struct wcx_decoder *decoder, struct wcx_decode_batch *batch);
 

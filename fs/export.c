@@ -11,11 +11,12 @@
 
 enum { CHUNK_BYTES = 2 << 20 };
 
-struct export {
+struct export
+{
 	struct wcx_image *image;
 	const struct wcx_export_ops *ops;
 	void *user;
-	uint8_t **chunks;    /* one a worker */
+	uint8_t **chunks; /* one a worker */
 	/* What follows belongs to the item whose turn it is. */
 	EVP_MD_CTX *digest;
 	uint64_t damaged_tiles;
@@ -95,8 +96,8 @@ static int allocate(struct export *x, unsigned thread_count)
 	return 0;
 }
 
-int wcx_export(struct wcx_image *image, unsigned thread_count, const struct wcx_export_ops *ops, void *user, const volatile int *stop,
-	       struct wcx_export_result *ret, struct wcx_error *err)
+int wcx_export(struct wcx_image *image, unsigned thread_count, const struct wcx_export_ops *ops, void *user,
+	       const volatile int *stop, struct wcx_export_result *ret, struct wcx_error *err)
 {
 	struct export x = { .image = image, .ops = ops, .user = user };
 	uint64_t chunk_count = (wcx_image_bytes(image) + CHUNK_BYTES - 1) / CHUNK_BYTES;
@@ -117,8 +118,8 @@ int wcx_export(struct wcx_image *image, unsigned thread_count, const struct wcx_
 	return r;
 }
 
-int wcx_verify(struct wcx_image *image, unsigned thread_count, const struct wcx_export_ops *ops, void *user, const volatile int *stop,
-	       struct wcx_error *err)
+int wcx_verify(struct wcx_image *image, unsigned thread_count, const struct wcx_export_ops *ops, void *user,
+	       const volatile int *stop, struct wcx_error *err)
 {
 	const struct wcx_container *c = wcx_image_container(image);
 	struct wcx_export_ops without_write = *ops;
@@ -132,7 +133,8 @@ int wcx_verify(struct wcx_image *image, unsigned thread_count, const struct wcx_
 		return r;
 	if (result.damaged_tiles)
 		return wcx_fail(err, EBADMSG, "%s: %llu of %llu tiles damaged", wcx_container_path(c),
-				(unsigned long long)result.damaged_tiles, (unsigned long long)wcx_container_superblock(c)->tile_count);
+				(unsigned long long)result.damaged_tiles,
+				(unsigned long long)wcx_container_superblock(c)->tile_count);
 	if (memcmp(result.sha256, wcx_container_superblock(c)->sha256, WCX_SHA256_BYTES) != 0)
 		return wcx_fail(err, EBADMSG, "%s: damaged: the SHA-256 of the original differs", wcx_container_path(c));
 	r = wcx_image_header(image, &st, err);

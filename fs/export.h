@@ -27,20 +27,21 @@ struct wcx_export_result {
 /*
  * wcx_export - decode an image from start to end
  *
- * thread_count threads decode ahead, with a few MiB of memory each.  With a damaged function, a chunk that holds damaged tiles is
- * not passed on; instead all tiles of its tensors are checked one by one, and the export goes on.  *stop, which a signal handler may set, ends the
- * export with -EINTR; it may be NULL.  Returns 0 when everything that could be read was passed on, or -errno.
+ * thread_count threads decode ahead, with a few MiB of memory each.  With a damaged function, a chunk that holds damaged
+ * tiles is not passed on; instead all tiles of its tensors are checked one by one, and the export goes on.  *stop, which a
+ * signal handler may set, ends the export with -EINTR; it may be NULL.  Returns 0 when everything that could be read was
+ * passed on, or -errno.
  */
-int wcx_export(struct wcx_image *image, unsigned thread_count, const struct wcx_export_ops *ops, void *user, const volatile int *stop,
-	       struct wcx_export_result *ret, struct wcx_error *err);
+int wcx_export(struct wcx_image *image, unsigned thread_count, const struct wcx_export_ops *ops, void *user,
+	       const volatile int *stop, struct wcx_export_result *ret, struct wcx_error *err);
 
 /*
  * wcx_verify - check a whole image: every tile's checksum and coding, and the SHA-256 of the original
  *
- * Damaged tiles and progress go to ops (whose write is not used).  Returns 0, -EBADMSG when anything is damaged, with err saying what or how
- * much, or another -errno.
+ * Damaged tiles and progress go to ops (whose write is not used).  Returns 0, -EBADMSG when anything is damaged, with err
+ * saying what or how much, or another -errno.
  */
-int wcx_verify(struct wcx_image *image, unsigned thread_count, const struct wcx_export_ops *ops, void *user, const volatile int *stop,
-	       struct wcx_error *err);
+int wcx_verify(struct wcx_image *image, unsigned thread_count, const struct wcx_export_ops *ops, void *user,
+	       const volatile int *stop, struct wcx_error *err);
 
 #endif

@@ -40,8 +40,8 @@ struct cursor {
 	uint64_t start_tile; /* where the range starts, or the segment's first */
 };
 
-int wcx_image_open(int fd, const char *path, struct wcx_tile_cache *cache, struct wcx_decoder *decoder, struct wcx_image **ret,
-		   struct wcx_error *err)
+int wcx_image_open(int fd, const char *path, struct wcx_tile_cache *cache, struct wcx_decoder *decoder,
+		   struct wcx_image **ret, struct wcx_error *err)
 {
 	struct wcx_image *image = calloc(1, sizeof *image);
 	int r;
@@ -90,7 +90,8 @@ struct run {
 	uint64_t from, to;
 };
 
-static struct run row_run(const struct wcx_segment *seg, const struct wcx_tile_info *tile, uint32_t y, uint64_t start, uint64_t end)
+static struct run row_run(const struct wcx_segment *seg, const struct wcx_tile_info *tile, uint32_t y, uint64_t start,
+			  uint64_t end)
 {
 	uint64_t from = seg->offset + ((tile->row + y) * seg->cols + tile->col) * seg->elem_bytes;
 	uint64_t to = from + (uint64_t)tile->shape.cols * seg->elem_bytes;
@@ -98,9 +99,10 @@ static struct run row_run(const struct wcx_segment *seg, const struct wcx_tile_i
 	return (struct run){ from > start ? from : start, to < end ? to : end };
 }
 
-/* The tile's rows that [start, end) touches, first to last (first > last if none); the tile must not start behind the range. */
-static void rows_touched(const struct wcx_segment *seg, const struct wcx_tile_info *tile, uint64_t start, uint64_t end, uint64_t *first,
-			 uint64_t *last)
+/* The tile's rows that [start, end) touches, first to last (first > last if none); the tile must not start behind the range.
+ */
+static void rows_touched(const struct wcx_segment *seg, const struct wcx_tile_info *tile, uint64_t start, uint64_t end,
+			 uint64_t *first, uint64_t *last)
 {
 	uint64_t row_bytes = seg->cols * seg->elem_bytes;
 	uint64_t from = start > seg->offset ? (start - seg->offset) / row_bytes : 0;
@@ -126,8 +128,8 @@ static int tile_is_touched(const struct wcx_segment *seg, const struct wcx_tile_
 }
 
 /* Copies what the tile holds of [start, end) to dst, where start lies. */
-static void copy_tile(const struct wcx_segment *seg, const struct wcx_tile_info *tile, const uint8_t *data, uint64_t start, uint64_t end,
-		      uint8_t *dst)
+static void copy_tile(const struct wcx_segment *seg, const struct wcx_tile_info *tile, const uint8_t *data, uint64_t start,
+		      uint64_t end, uint8_t *dst)
 {
 	uint64_t tile_row_bytes = (uint64_t)tile->shape.cols * seg->elem_bytes, first, last;
 
@@ -137,7 +139,8 @@ static void copy_tile(const struct wcx_segment *seg, const struct wcx_tile_info 
 		struct run run = row_run(seg, tile, (uint32_t)y, start, end);
 
 		if (run.from < run.to)
-			memcpy(dst + (run.from - start), data + y * tile_row_bytes + (run.from - whole.from), run.to - run.from);
+			memcpy(dst + (run.from - start), data + y * tile_row_bytes + (run.from - whole.from),
+			       run.to - run.from);
 	}
 }
 
@@ -204,7 +207,8 @@ static void describe_segment(struct wcx_image *image, size_t segment_index, char
 		return;
 	}
 	snprintf(dst, dst_bytes, "tensor number %zu", segment_index);
-	if (wcx_container_segment(image->container, 0)->bytes > NAMES_MAX_HEADER_BYTES || wcx_image_header(image, &st, NULL) < 0)
+	if (wcx_container_segment(image->container, 0)->bytes > NAMES_MAX_HEADER_BYTES ||
+	    wcx_image_header(image, &st, NULL) < 0)
 		return;
 	for (size_t i = 0; i < st->tensor_count; i++)
 		if (st->tensors[i].offset == seg->offset && st->tensors[i].bytes == seg->bytes)
@@ -212,7 +216,8 @@ static void describe_segment(struct wcx_image *image, size_t segment_index, char
 	wcx_safetensors_free(st);
 }
 
-static int fail_tile(struct wcx_image *image, const struct wcx_tile_info *tile, int errnum, const char *what, struct wcx_error *err)
+static int fail_tile(struct wcx_image *image, const struct wcx_tile_info *tile, int errnum, const char *what,
+		     struct wcx_error *err)
 {
 	size_t segment_index = wcx_container_segment_of_tile(image->container, tile->tile_index);
 	const struct wcx_segment *seg = wcx_container_segment(image->container, segment_index);
@@ -272,7 +277,8 @@ static void read_tiles(const struct wcx_image *image, struct packed_tile *tiles,
 			continue;
 		while (after < count && tiles[after].info->mode != WCX_TILE_CONSTANT &&
 		       tiles[after].info->packed_offset == packed_end(tiles[after - 1].info)) {
-			bytes = (size_t)(tiles[after].info->packed_offset - info->packed_offset) + tiles[after].info->packed_bytes;
+			bytes = (size_t)(tiles[after].info->packed_offset - info->packed_offset) +
+				tiles[after].info->packed_bytes;
 			after++;
 		}
 		errnum = read_packed(image, buffer, bytes, info->packed_offset);
@@ -285,8 +291,8 @@ static void read_tiles(const struct wcx_image *image, struct packed_tile *tiles,
 }
 
 /* Turns tiles that were read and have the right checksum into jobs; returns how many, with job_of[j] the tile of job j. */
-static size_t make_jobs(const struct wcx_image *image, struct wcx_decode_batch *batch, struct packed_tile *tiles, size_t count,
-			size_t job_of[WCX_BATCH_TILES])
+static size_t make_jobs(const struct wcx_image *image, struct wcx_decode_batch *batch, struct packed_tile *tiles,
+			size_t count, size_t job_of[WCX_BATCH_TILES])
 {
 	const struct wcx_segment *tables_of = NULL;
 	size_t job_count = 0, set = 0;
@@ -297,7 +303,8 @@ static size_t make_jobs(const struct wcx_image *image, struct wcx_decode_batch *
 
 		if (tiles[i].errnum)
 			continue;
-		if (info->mode != WCX_TILE_CONSTANT && wcx_checksum32(tiles[i].packed, info->packed_bytes) != info->checksum) {
+		if (info->mode != WCX_TILE_CONSTANT &&
+		    wcx_checksum32(tiles[i].packed, info->packed_bytes) != info->checksum) {
 			tiles[i].errnum = -EBADMSG;
 			continue;
 		}
@@ -351,8 +358,8 @@ static int acquire_tiles(struct wcx_image *image, struct cursor *cursor, struct 
 		if (!cursor_next(cursor, image, &set->info[i], &set->segment[i]))
 			break;
 		tile_bytes = wcx_tile_shape_bytes(&set->info[i].shape);
-		set->outcome[i] = wcx_tile_cache_acquire(image->cache, image->cache_owner, set->info[i].tile_index, tile_bytes,
-							 &set->tile[i]);
+		set->outcome[i] = wcx_tile_cache_acquire(image->cache, image->cache_owner, set->info[i].tile_index,
+							 tile_bytes, &set->tile[i]);
 		if (set->outcome[i] == WCX_CACHE_NO_MEMORY)
 			return -ENOMEM;
 		set->bytes += tile_bytes;
@@ -370,7 +377,8 @@ static void fill_tiles(struct wcx_image *image, struct tile_set *set)
 	for (size_t i = 0; i < set->count; i++) {
 		if (set->outcome[i] != WCX_CACHE_FILL)
 			continue;
-		missing[count] = (struct packed_tile){ &set->info[i], set->segment[i], wcx_cached_tile_data(set->tile[i]), NULL, 0 };
+		missing[count] =
+			(struct packed_tile){ &set->info[i], set->segment[i], wcx_cached_tile_data(set->tile[i]), NULL, 0 };
 		missing_of[count++] = i;
 	}
 	if (!count)
@@ -457,12 +465,13 @@ static int check_segments(const struct wcx_image *image, const struct wcx_safete
 			continue;
 		if (s == segment_count || wcx_container_segment(c, s)->offset != tensor->offset ||
 		    wcx_container_segment(c, s)->bytes != tensor->bytes)
-			return wcx_fail(err, EBADMSG, "%s: damaged: the index does not have tensor `%s`, offset %llu", wcx_container_path(c),
-					tensor->name, (unsigned long long)tensor->offset);
+			return wcx_fail(err, EBADMSG, "%s: damaged: the index does not have tensor `%s`, offset %llu",
+					wcx_container_path(c), tensor->name, (unsigned long long)tensor->offset);
 		s++;
 	}
 	if (s != segment_count)
-		return wcx_fail(err, EBADMSG, "%s: damaged: the index has more tensors than the header", wcx_container_path(c));
+		return wcx_fail(err, EBADMSG, "%s: damaged: the index has more tensors than the header",
+				wcx_container_path(c));
 	return 0;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An image is an open .wcx file, read as the safetensors file that it holds, through a tile cache and a decoder that it shares
- * with other images.  Safe from any number of threads.
+ * An image is an open .wcx file, read as the safetensors file that it holds, through a tile cache and a decoder that it
+ * shares with other images.  Safe from any number of threads.
  */
 #ifndef WCX_IMAGE_H
 #define WCX_IMAGE_H
@@ -24,8 +24,8 @@ struct wcx_image;
  * path is only for messages.  On success the image owns fd; cache and decoder must outlive it.  The image starts with one
  * reference.  Errors are those of wcx_container_open.
  */
-int wcx_image_open(int fd, const char *path, struct wcx_tile_cache *cache, struct wcx_decoder *decoder, struct wcx_image **ret,
-		   struct wcx_error *err);
+int wcx_image_open(int fd, const char *path, struct wcx_tile_cache *cache, struct wcx_decoder *decoder,
+		   struct wcx_image **ret, struct wcx_error *err);
 struct wcx_image *wcx_image_get(struct wcx_image *image); /* one more reference; returns image */
 void wcx_image_put(struct wcx_image *image);              /* one less; the last one closes.  NULL is fine */
 
@@ -50,8 +50,8 @@ int wcx_image_check_tile(struct wcx_image *image, uint64_t tile_index, struct wc
 /*
  * wcx_image_header - read and parse the safetensors header
  *
- * Checks that its tensors with data are the container's segments 1, 2, … in this order.  Returns 0 with *ret, which the caller frees
- * with wcx_safetensors_free; -EBADMSG, -EINVAL or another error otherwise.
+ * Checks that its tensors with data are the container's segments 1, 2, … in this order.  Returns 0 with *ret, which the
+ * caller frees with wcx_safetensors_free; -EBADMSG, -EINVAL or another error otherwise.
  */
 int wcx_image_header(struct wcx_image *image, struct wcx_safetensors **ret, struct wcx_error *err);
 

@@ -13,9 +13,9 @@
  * resizing, and 17 string comparisons in a store of 100,000 files are nothing beside the system calls of a look-up.
  */
 struct wcx_node_table {
-	pthread_mutex_t lock;  /* protects the tree, the list, and every node's entry, look-ups and links */
-	void *current;         /* by path: nodes that stand for what was last found there */
-	struct wcx_node *all;  /* list of all nodes, those left behind included */
+	pthread_mutex_t lock; /* protects the tree, the list, and every node's entry, look-ups and links */
+	void *current;        /* by path: nodes that stand for what was last found there */
+	struct wcx_node *all; /* list of all nodes, those left behind included */
 };
 
 struct wcx_node {

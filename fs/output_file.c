@@ -39,7 +39,8 @@ static int check_path(const struct wcx_output_file *file, struct wcx_error *err)
 	return 0;
 }
 
-int wcx_output_create(struct wcx_output_file *file, const char *path, const struct stat *source, int replace, struct wcx_error *err)
+int wcx_output_create(struct wcx_output_file *file, const char *path, const struct stat *source, int replace,
+		      struct wcx_error *err)
 {
 	char *directory = directory_of(path);
 	int r;
@@ -62,7 +63,8 @@ int wcx_output_create(struct wcx_output_file *file, const char *path, const stru
 	return r;
 }
 
-int wcx_output_write(const struct wcx_output_file *file, const void *src, size_t bytes, uint64_t offset, struct wcx_error *err)
+int wcx_output_write(const struct wcx_output_file *file, const void *src, size_t bytes, uint64_t offset,
+		     struct wcx_error *err)
 {
 	for (size_t done = 0; done < bytes;) {
 		ssize_t n = pwrite(file->fd, (const char *)src + done, bytes - done, (off_t)(offset + done));
@@ -92,7 +94,8 @@ static int rename_output(const struct wcx_output_file *file)
 	return 0;
 }
 
-/* Makes the new name durable; shortens the path to its directory.  Not every file system can sync one; the data are safe already. */
+/* Makes the new name durable; shortens the path to its directory.  Not every file system can sync one; the data are safe
+ * already. */
 static void sync_directory(char *path)
 {
 	int fd = open(dirname(path), O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -23,24 +23,25 @@
 #include "fs/tensor_plan.h"
 
 enum {
-	GROUP_BYTES = 256 << 20,   /* of the original: small enough to be read from the page cache the second time */
-	GROUP_TENSORS = 1024,      /* bounds the memory of the plans, 4 KiB each and up to 32 KiB while counting */
-	UNIT_BYTES = 1 << 20,      /* what a thread takes at a time; a tile is never larger */
+	GROUP_BYTES = 256 << 20, /* of the original: small enough to be read from the page cache the second time */
+	GROUP_TENSORS = 1024,    /* bounds the memory of the plans, 4 KiB each and up to 32 KiB while counting */
+	UNIT_BYTES = 1 << 20,    /* what a thread takes at a time; a tile is never larger */
 	UNIT_TILES = 32,
+	TENSOR_TABLES_MAX_BYTES = WCX_PLANES_MAX * WCX_FREQ_TABLE_MAX_BYTES,
 	VERIFY_CACHE_BYTES = 64 << 20,
 };
 
 /* Neighbouring tiles of one tensor, the item of the parallel loops: UNIT_BYTES and UNIT_TILES at most. */
 struct unit {
-	size_t plan;              /* index in the group */
+	size_t plan; /* index in the group */
 	uint64_t first_tile, tile_count;
-	uint64_t offset, bytes;   /* in the original */
+	uint64_t offset, bytes; /* in the original */
 };
 
 /* One thread's memory. */
 struct room {
-	uint8_t *src;             /* UNIT_BYTES */
-	uint8_t *dst;             /* the same for the packed tiles, and what aligns them */
+	uint8_t *src; /* UNIT_BYTES */
+	uint8_t *dst; /* the same for the packed tiles, and what aligns them */
 	struct wcx_encode_scratch *scratch;
 	struct wcx_tile_info tiles[UNIT_TILES];
 	struct wcx_predictor_trial trial;
@@ -53,7 +54,7 @@ struct packer {
 	struct stat src_stat;
 	struct wcx_output_file output;
 	struct wcx_safetensors *st;
-	struct room *rooms;       /* thread_count of them */
+	struct room *rooms; /* thread_count of them */
 
 	struct wcx_tensor_plan *plans; /* of the group */
 	size_t plan_count;
@@ -142,7 +143,8 @@ static int count_unit(void *user, struct wcx_parallel *loop, unsigned worker, ui
 	const struct unit *unit = &packer->units[item];
 	struct wcx_tensor_plan *plan = &packer->plans[unit->plan];
 	struct room *room = &packer->rooms[worker];
-	uint64_t residuals[WCX_PLANES_MAX][WCX_SYMBOL_COUNT] = { { 0 } }, originals[WCX_PLANES_MAX][WCX_SYMBOL_COUNT] = { { 0 } };
+	uint64_t residuals[WCX_PLANES_MAX][WCX_SYMBOL_COUNT] = { { 0 } };
+	uint64_t originals[WCX_PLANES_MAX][WCX_SYMBOL_COUNT] = { { 0 } };
 	int r = read_source(packer, room->src, unit->bytes, unit->offset, err);
 
 	(void)loop;
@@ -153,7 +155,8 @@ static int count_unit(void *user, struct wcx_parallel *loop, unsigned worker, ui
 		uint64_t offset;
 
 		wcx_tensor_plan_tile(plan, unit->first_tile + i, &shape, &offset);
-		wcx_tensor_plan_count(plan, &shape, room->src + (offset - unit->offset), room->scratch, residuals, originals);
+		wcx_tensor_plan_count(plan, &shape, room->src + (offset - unit->offset), room->scratch, residuals,
+				      originals);
 	}
 	pthread_mutex_lock(&packer->counts_lock);
 	for (uint32_t p = 0; p < plan->segment.elem_bytes; p++) {
@@ -170,7 +173,7 @@ static int count_unit(void *user, struct wcx_parallel *loop, unsigned worker, ui
 static int finish_plan(struct packer *packer, struct wcx_tensor_plan *plan, struct wcx_error *err)
 {
 	wcx_tensor_plan_finish(plan);
-	if (reserve(&packer->tables, &packer->tables_room, packer->table_bytes, WCX_PLANES_MAX * WCX_FREQ_TABLE_MAX_BYTES) < 0)
+	if (reserve(&packer->tables, &packer->tables_room, packer->table_bytes, TENSOR_TABLES_MAX_BYTES) < 0)
 		return no_memory(packer, err);
 	plan->segment.first_table = plan->segment.table_mask ? (uint32_t)packer->table_count : 0;
 	for (uint32_t p = 0; p < plan->segment.elem_bytes; p++) {
@@ -197,7 +200,8 @@ static uint64_t unit_tiles(const struct wcx_tensor_plan *plan)
 static void make_unit(const struct packer *packer, size_t plan_index, uint64_t first_tile, struct unit *ret)
 {
 	const struct wcx_tensor_plan *plan = &packer->plans[plan_index];
-	uint64_t tiles = plan->segment.tile_count - first_tile, most = unit_tiles(plan), end = plan->segment.offset + plan->segment.bytes;
+	uint64_t tiles = plan->segment.tile_count - first_tile, most = unit_tiles(plan);
+	uint64_t end = plan->segment.offset + plan->segment.bytes;
 	struct wcx_tile_shape shape;
 
 	*ret = (struct unit){ .plan = plan_index, .first_tile = first_tile, .tile_count = tiles < most ? tiles : most };
@@ -247,8 +251,8 @@ static uint64_t encode_tiles(const struct wcx_tensor_plan *plan, const struct un
 
 		*tile = (struct wcx_tile_info){ .packed_offset = used };
 		wcx_tensor_plan_tile(plan, unit->first_tile + i, &tile->shape, &offset);
-		wcx_tile_encode(&tile->shape, room->src + (offset - unit->offset), plan->planes, room->scratch, room->dst + used,
-				&tile->mode, &bytes, &tile->constant);
+		wcx_tile_encode(&tile->shape, room->src + (offset - unit->offset), plan->planes, room->scratch,
+				room->dst + used, &tile->mode, &bytes, &tile->constant);
 		tile->packed_bytes = (uint32_t)bytes;
 		if (tile->mode != WCX_TILE_CONSTANT)
 			tile->checksum = wcx_checksum32(room->dst + used, bytes);
@@ -259,7 +263,8 @@ static uint64_t encode_tiles(const struct wcx_tensor_plan *plan, const struct un
 }
 
 /* What has to happen in the order of the file: the digest, the place in the output, the entries in the index. */
-static int place_unit(struct packer *packer, const struct unit *unit, struct room *room, uint64_t packed_bytes, struct wcx_error *err)
+static int place_unit(struct packer *packer, const struct unit *unit, struct room *room, uint64_t packed_bytes,
+		      struct wcx_error *err)
 {
 	size_t used = packer->tile_count * WCX_TILE_ENTRY_BYTES, more = unit->tile_count * WCX_TILE_ENTRY_BYTES;
 
@@ -517,7 +522,9 @@ static void free_packer(struct packer *packer)
 int wcx_pack(const char *src_path, const char *dst_path, const struct wcx_pack_options *options, struct wcx_pack_result *ret,
 	     struct wcx_error *err)
 {
-	struct packer packer = { .options = options, .src_path = src_path, .src_fd = -1, .packed_bytes = WCX_SUPERBLOCK_BYTES };
+	struct packer packer = {
+		.options = options, .src_path = src_path, .src_fd = -1, .packed_bytes = WCX_SUPERBLOCK_BYTES
+	};
 	int r;
 
 	pthread_mutex_init(&packer.counts_lock, NULL);
@@ -534,7 +541,8 @@ int wcx_pack(const char *src_path, const char *dst_path, const struct wcx_pack_o
 			wcx_output_discard(&packer.output);
 	}
 	if (r == 0)
-		*ret = (struct wcx_pack_result){ .original_bytes = packer.st->file_bytes, .packed_bytes = packer.packed_bytes };
+		*ret = (struct wcx_pack_result){ .original_bytes = packer.st->file_bytes,
+						 .packed_bytes = packer.packed_bytes };
 	free_packer(&packer);
 	return r;
 }

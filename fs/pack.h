@@ -8,9 +8,9 @@
 #include "fs/error.h"
 
 struct wcx_pack_options {
-	unsigned thread_count;        /* at least 1 */
-	int replace;                  /* nonzero: an existing output is replaced (in one step, when the new one is complete) */
-	const volatile int *stop;     /* ends packing with -EINTR when it becomes nonzero; may be NULL */
+	unsigned thread_count;    /* at least 1 */
+	int replace;              /* nonzero: an existing output is replaced (in one step, when the new one is complete) */
+	const volatile int *stop; /* ends packing with -EINTR when it becomes nonzero; may be NULL */
 	/* What happens ("packing", "verifying"), with bytes of the original done and in total; may be NULL. */
 	void (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
 	void *user;
@@ -23,8 +23,8 @@ struct wcx_pack_result {
 /*
  * wcx_pack - pack the safetensors file src_path into dst_path
  *
- * Writes to a temporary name beside dst_path, reads all of it back through the decoder and compares the SHA-256 with the source's,
- * syncs, and only then renames.  src_path is only ever read.  Memory is bounded whatever the file's size.
+ * Writes to a temporary name beside dst_path, reads all of it back through the decoder and compares the SHA-256 with the
+ * source's, syncs, and only then renames.  src_path is only ever read.  Memory is bounded whatever the file's size.
  *
  * Returns 0, or -errno with err: -EINVAL for what is no safetensors file, -EEXIST when dst_path exists and replace is 0,
  * -EINTR, -ENOSPC and the like.  After a failure there is no temporary file, and an existing output is as it was.

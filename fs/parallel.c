@@ -15,8 +15,8 @@ struct wcx_parallel {
 	pthread_mutex_t lock;  /* protects everything below */
 	pthread_cond_t turned; /* turn or failed has changed */
 	uint64_t next_item;
-	uint64_t turn;         /* the item that may enter */
-	int failed;            /* the first error: no item begins or enters any more */
+	uint64_t turn; /* the item that may enter */
+	int failed;    /* the first error: no item begins or enters any more */
 	struct wcx_error error;
 };
 

@@ -20,10 +20,10 @@ struct dtype {
 };
 
 static const struct dtype dtypes[] = {
-	{ "BOOL", 8, 1 },        { "F4", 4, 1 },      { "F6_E2M3", 6, 1 }, { "F6_E3M2", 6, 1 },     { "U8", 8, 1 },
-	{ "I8", 8, 1 },          { "F8_E5M2", 8, 1 }, { "F8_E4M3", 8, 1 }, { "F8_E8M0", 8, 1 },     { "F8_E4M3FNUZ", 8, 1 },
-	{ "F8_E5M2FNUZ", 8, 1 }, { "I16", 16, 2 },    { "U16", 16, 2 },    { "F16", 16, 2 },        { "BF16", 16, 2 },
-	{ "I32", 32, 4 },        { "U32", 32, 4 },    { "F32", 32, 4 },    { "C64", 64, 4 },        { "F64", 64, 8 },
+	{ "BOOL", 8, 1 },        { "F4", 4, 1 },      { "F6_E2M3", 6, 1 }, { "F6_E3M2", 6, 1 }, { "U8", 8, 1 },
+	{ "I8", 8, 1 },          { "F8_E5M2", 8, 1 }, { "F8_E4M3", 8, 1 }, { "F8_E8M0", 8, 1 }, { "F8_E4M3FNUZ", 8, 1 },
+	{ "F8_E5M2FNUZ", 8, 1 }, { "I16", 16, 2 },    { "U16", 16, 2 },    { "F16", 16, 2 },    { "BF16", 16, 2 },
+	{ "I32", 32, 4 },        { "U32", 32, 4 },    { "F32", 32, 4 },    { "C64", 64, 4 },    { "F64", 64, 8 },
 	{ "I64", 64, 8 },        { "U64", 64, 8 },
 };
 
@@ -268,8 +268,8 @@ static int allocate(const char *path, struct header *header, struct wcx_error *e
 	json_t *info;
 
 	json_object_foreach(header->root, name, info)
-		dim_count += json_array_size(json_is_object(info) ? json_object_get(info, "shape") :
-								    json_array_get(info, 1));
+		dim_count +=
+			json_array_size(json_is_object(info) ? json_object_get(info, "shape") : json_array_get(info, 1));
 	/* One more of each, so that none is an allocation of nothing. */
 	header->dims = calloc(dim_count + 1, sizeof *header->dims);
 	header->st.tensors = calloc(json_object_size(header->root) + 1, sizeof *header->st.tensors);

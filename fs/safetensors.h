@@ -25,7 +25,7 @@
 #include "fs/error.h"
 
 enum {
-	WCX_SAFETENSORS_LENGTH_BYTES = 8,         /* the length in front of the JSON */
+	WCX_SAFETENSORS_LENGTH_BYTES = 8,           /* the length in front of the JSON */
 	WCX_SAFETENSORS_MAX_JSON_BYTES = 100000000, /* the library's limit */
 };
 
@@ -35,7 +35,7 @@ struct wcx_tensor {
 	uint32_t elem_bytes; /* bytes of an element as coding sees it: 1, 2, 4 or 8; 1 for unknown and sub-byte dtypes */
 	const uint64_t *shape;
 	size_t dim_count;
-	uint64_t offset;     /* of the data, from the start of the file */
+	uint64_t offset; /* of the data, from the start of the file */
 	uint64_t bytes;
 };
 

@@ -406,8 +406,7 @@ static int list_map_names(int dir_fd, struct wcx_dir_list *list)
 	return 0;
 }
 
-int wcx_store_list(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry,
-		   struct wcx_dir_list **ret)
+int wcx_store_list(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry, struct wcx_dir_list **ret)
 {
 	struct wcx_dir_list *list = NULL;
 	struct stored_path stored;

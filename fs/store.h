@@ -41,7 +41,7 @@ struct wcx_file_id {
 struct wcx_store_entry {
 	struct stat attr; /* as shown: the original's size, no write permission */
 	struct wcx_file_id id;
-	int packed;       /* nonzero: stored as NAME.wcx */
+	int packed; /* nonzero: stored as NAME.wcx */
 };
 
 struct wcx_dir_item {

@@ -8,11 +8,12 @@
 #include "codec/rans.h"
 
 enum {
-	MATRIX_MIN_COLS = 64,     /* trailing dimensions are taken as one row until it is this long */
+	MATRIX_MIN_COLS = 64,       /* trailing dimensions are taken as one row until it is this long */
 	TILE_MAX_BYTES = 128 << 10, /* a small read should not decode much more than it asks for */
 };
 
-/* A predictor has to save this share of the bits to be taken: it costs decoding time, and less is within the samples' noise. */
+/* A predictor has to save this share of the bits to be taken: it costs decoding time, and less is within the samples' noise.
+ */
 static const double PREDICTOR_MIN_GAIN = 0.005;
 
 static uint64_t elems_of(const struct wcx_tensor_plan *plan)
@@ -28,7 +29,8 @@ static uint32_t tile_elems(const struct wcx_tensor_plan *plan)
 	return most < WCX_TILE_MAX_ELEMS ? most : WCX_TILE_MAX_ELEMS;
 }
 
-/* The length of a row: what is left of the elements after dividing by as many leading dimensions as leave a row long enough. */
+/* The length of a row: what is left of the elements after dividing by as many leading dimensions as leave a row long enough.
+ */
 static uint64_t matrix_cols(const struct wcx_tensor *tensor, uint64_t elems)
 {
 	uint64_t rows = 1, cols = elems;
@@ -77,7 +79,9 @@ unsigned wcx_tensor_plan_samples(const struct wcx_tensor_plan *plan, struct wcx_
 
 		samples[i] = (struct wcx_sample){
 			.offset = plan->segment.offset + first_row * cols * plan->segment.elem_bytes,
-			.shape = { .rows = (uint32_t)sample_rows, .cols = (uint32_t)cols, .elem_bytes = plan->segment.elem_bytes },
+			.shape = { .rows = (uint32_t)sample_rows,
+				   .cols = (uint32_t)cols,
+				   .elem_bytes = plan->segment.elem_bytes },
 		};
 		if (!has_rows(plan)) /* one flat run, not a column */
 			samples[i].shape = (struct wcx_tile_shape){ 1, (uint32_t)sample_rows, plan->segment.elem_bytes };
@@ -101,7 +105,8 @@ void wcx_trial_add(struct wcx_predictor_trial *trial, const struct wcx_sample *s
 							 trial->counts[p][predictor]);
 }
 
-static enum wcx_predictor best_predictor(const struct wcx_tensor_plan *plan, const struct wcx_predictor_trial *trial, uint32_t plane)
+static enum wcx_predictor best_predictor(const struct wcx_tensor_plan *plan, const struct wcx_predictor_trial *trial,
+					 uint32_t plane)
 {
 	double least = wcx_counts_entropy(trial->counts[plane][WCX_PREDICT_NONE]) * (1 - PREDICTOR_MIN_GAIN);
 	enum wcx_predictor best = WCX_PREDICT_NONE;
@@ -144,7 +149,8 @@ enum wcx_result wcx_tensor_plan_choose(struct wcx_tensor_plan *plan, const struc
 	return plan->residuals && plan->originals ? WCX_OK : WCX_NO_MEMORY;
 }
 
-void wcx_tensor_plan_tile(const struct wcx_tensor_plan *plan, uint64_t tile, struct wcx_tile_shape *shape_ret, uint64_t *offset_ret)
+void wcx_tensor_plan_tile(const struct wcx_tensor_plan *plan, uint64_t tile, struct wcx_tile_shape *shape_ret,
+			  uint64_t *offset_ret)
 {
 	const struct wcx_segment *seg = &plan->segment;
 	uint64_t row = tile / seg->tiles_across * seg->tile_rows, col = tile % seg->tiles_across * seg->tile_cols;
@@ -169,7 +175,8 @@ void wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const struct wcx_
 }
 
 /* Whether coding a plane saves more than its table and the lanes' states in every tile cost. */
-static int coding_pays(const struct wcx_tensor_plan *plan, const struct wcx_freq_table *table, const uint64_t counts[WCX_SYMBOL_COUNT])
+static int coding_pays(const struct wcx_tensor_plan *plan, const struct wcx_freq_table *table,
+		       const uint64_t counts[WCX_SYMBOL_COUNT])
 {
 	uint8_t written[WCX_FREQ_TABLE_MAX_BYTES];
 	double bytes = wcx_freq_table_cost(table, counts) / 8;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Deciding how a tensor is coded: the shape of its tiles, a predictor for each byte plane, the frequency tables, and whether coding
- * pays at all.  Works from statistics that the packer gathers, and never reads a file itself.
+ * Deciding how a tensor is coded: the shape of its tiles, a predictor for each byte plane, the frequency tables, and whether
+ * coding pays at all.  Works from statistics that the packer gathers, and never reads a file itself.
  */
 #ifndef WCX_TENSOR_PLAN_H
 #define WCX_TENSOR_PLAN_H
@@ -55,7 +55,8 @@ void wcx_trial_add(struct wcx_predictor_trial *trial, const struct wcx_sample *s
 enum wcx_result wcx_tensor_plan_choose(struct wcx_tensor_plan *plan, const struct wcx_predictor_trial *trial);
 
 /* The plan's tile number tile (from 0 within the segment): its shape, and its offset in the file. */
-void wcx_tensor_plan_tile(const struct wcx_tensor_plan *plan, uint64_t tile, struct wcx_tile_shape *shape_ret, uint64_t *offset_ret);
+void wcx_tensor_plan_tile(const struct wcx_tensor_plan *plan, uint64_t tile, struct wcx_tile_shape *shape_ret,
+			  uint64_t *offset_ret);
 
 /* wcx_tensor_plan_count - add one tile's bytes to the statistics given, which are laid out as residuals and originals are */
 void wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const struct wcx_tile_shape *shape, const uint8_t *src,

@@ -181,7 +181,12 @@ static struct wcx_cached_tile *add_tile(struct wcx_tile_cache *cache, uint64_t o
 	if (!tile)
 		return NULL;
 	*tile = (struct wcx_cached_tile){
-		.owner = owner, .tile_index = tile_index, .bytes = bytes, .next_in_bucket = *bucket, .refs = 1, .in_table = 1,
+		.owner = owner,
+		.tile_index = tile_index,
+		.bytes = bytes,
+		.next_in_bucket = *bucket,
+		.refs = 1,
+		.in_table = 1,
 	};
 	pthread_cond_init(&tile->filled, NULL);
 	*bucket = tile;
@@ -191,8 +196,8 @@ static struct wcx_cached_tile *add_tile(struct wcx_tile_cache *cache, uint64_t o
 	return tile;
 }
 
-enum wcx_cache_outcome wcx_tile_cache_acquire(struct wcx_tile_cache *cache, uint64_t owner, uint64_t tile_index, size_t bytes,
-					      struct wcx_cached_tile **ret)
+enum wcx_cache_outcome wcx_tile_cache_acquire(struct wcx_tile_cache *cache, uint64_t owner, uint64_t tile_index,
+					      size_t bytes, struct wcx_cached_tile **ret)
 {
 	enum wcx_cache_outcome outcome = WCX_CACHE_READY;
 	struct wcx_cached_tile *tile, *evicted;

@@ -38,7 +38,8 @@ struct wcx_tile_cache_stats {
 struct wcx_tile_cache *wcx_tile_cache_create(uint64_t budget_bytes);
 void wcx_tile_cache_free(struct wcx_tile_cache *cache); /* NULL is fine; no tile may be in hand */
 
-/* wcx_tile_cache_owner - a number that no earlier caller got: the first half of a tile's key; what it leaves behind ages out */
+/* wcx_tile_cache_owner - a number that no earlier caller got: the first half of a tile's key; what it leaves behind ages out
+ */
 uint64_t wcx_tile_cache_owner(struct wcx_tile_cache *cache);
 
 /*
@@ -46,8 +47,8 @@ uint64_t wcx_tile_cache_owner(struct wcx_tile_cache *cache);
  *
  * Unless the outcome is WCX_CACHE_NO_MEMORY, *ret must be released.  bytes must be the same for every call with this key.
  */
-enum wcx_cache_outcome wcx_tile_cache_acquire(struct wcx_tile_cache *cache, uint64_t owner, uint64_t tile_index, size_t bytes,
-					      struct wcx_cached_tile **ret);
+enum wcx_cache_outcome wcx_tile_cache_acquire(struct wcx_tile_cache *cache, uint64_t owner, uint64_t tile_index,
+					      size_t bytes, struct wcx_cached_tile **ret);
 
 /* wcx_tile_cache_publish - end a fill: errnum 0 when the bytes are there, or the negative errno that waiters get */
 void wcx_tile_cache_publish(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile, int errnum);

@@ -2,25 +2,23 @@
 # SPDX-License-Identifier: MIT
 #
 # The program wcx as a user types it: what it prints, how it exits, and what it leaves behind.
-#
-# WCX_BUILD  where wcx was built; by default build/ beside tests/
-# PYTHON     Python with numpy and xxhash
 
 bats_require_minimum_version 1.5.0
 
+load suite
+
 setup_file() {
-	export WCX="${WCX_BUILD:-$BATS_TEST_DIRNAME/../build}/wcx"
-	export PYTHON="${PYTHON:-python3}" PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$BATS_TEST_DIRNAME"
+	suite_find numpy xxhash || return 0
+	export PYTHONPATH="$BATS_TEST_DIRNAME"
 	export MODEL="$BATS_FILE_TMPDIR/model.safetensors" PACKED="$BATS_FILE_TMPDIR/model.safetensors.wcx"
 
-	test -x "$WCX"
-	"$PYTHON" -c "import numpy, xxhash" || skip "$PYTHON lacks numpy or xxhash"
 	"$PYTHON" "$BATS_TEST_DIRNAME/make_int8.py" "$MODEL" --mib 8
 	"$WCX" pack -q "$MODEL" "$PACKED"
 }
 
 # A directory of its own for each test, which holds nothing of bats.
 setup() {
+	suite_start
 	mkdir "$BATS_TEST_TMPDIR/work"
 	cd "$BATS_TEST_TMPDIR/work"
 }

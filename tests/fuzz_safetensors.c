@@ -43,7 +43,7 @@ static void check_header(const struct wcx_safetensors *st)
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t input_bytes)
 {
 	struct wcx_safetensors *st = NULL;
-	struct wcx_error err = {""};
+	struct wcx_error err = { "" };
 	uint64_t json_bytes, data_bytes;
 	int result;
 

@@ -28,14 +28,14 @@
 
 enum {
 	EXIT_SKIPPED = 77,
-	GUARD_BYTES = 64,    /* around every decoded tile */
+	GUARD_BYTES = 64, /* around every decoded tile */
 	GUARD_VALUE = 0xA5,
-	FILE_BATCH = 512,    /* tiles of a file that are compared at a time */
+	FILE_BATCH = 512, /* tiles of a file that are compared at a time */
 	THREAD_COUNT = 8,
 	THREAD_CALLS = 6,
 	BENCH_BYTES = 1 << 27, /* of a set: packed, still more than the 60 MB cache of an H200 */
 	BENCH_REPEATS = 8,
-	BENCH_DRAWN = 64,    /* tiles of a set that are drawn; the others are copies in places of their own */
+	BENCH_DRAWN = 64, /* tiles of a set that are drawn; the others are copies in places of their own */
 	BENCH_ROUNDS = 20,
 	BENCH_MAX_THREADS = 16,
 };
@@ -674,10 +674,14 @@ static void bench_set_run(struct wcx_gpu *gpu, struct bench_set *set)
 static void bench_all(struct wcx_gpu *gpu)
 {
 	struct bench_set int8 = {
-		.name = "INT8, Gaussian sigma 33.6", .shape = { 1, 65536, 1 }, .content = GAUSS_INT,
+		.name = "INT8, Gaussian sigma 33.6",
+		.shape = { 1, 65536, 1 },
+		.content = GAUSS_INT,
 	};
 	struct bench_set bf16 = {
-		.name = "BF16, Gaussian sigma 0.02", .shape = { 1, 65536, 2 }, .content = GAUSS_FLOAT,
+		.name = "BF16, Gaussian sigma 0.02",
+		.shape = { 1, 65536, 2 },
+		.content = GAUSS_FLOAT,
 	};
 
 	bench_set_run(gpu, &int8);

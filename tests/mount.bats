@@ -2,15 +2,13 @@
 # SPDX-License-Identifier: MIT
 #
 # What a mounted store shows is what the original files are, however they are read.
-#
-# WCX_BUILD  where wcx and wcxfs were built; by default build/ beside tests/
-# PYTHON     Python with numpy, xxhash and safetensors
 
 bats_require_minimum_version 1.5.0
+load suite
 load mount_helper
 
 setup_file() {
-	mount_setup_file
+	mount_setup_file || return 0
 	export ORIG="$BATS_FILE_TMPDIR/orig" STORE="$BATS_FILE_TMPDIR/store"
 
 	mkdir -p "$ORIG/deep/er" "$STORE/deep/er"
@@ -30,11 +28,12 @@ setup_file() {
 }
 
 setup() {
+	suite_start
 	mount_setup
 }
 
 teardown() {
-	mount_teardown
+	[ -n "$SUITE_LACKS" ] || mount_teardown
 }
 
 same_sha256() {

@@ -7,12 +7,11 @@ reader() {
 }
 
 mount_setup_file() {
-	local build="${WCX_BUILD:-$BATS_TEST_DIRNAME/../build}"
-
-	export WCX="$build/wcx" WCXFS="$build/wcxfs"
-	export PYTHON="${PYTHON:-python3}" PYTHONDONTWRITEBYTECODE=1
-	[ -c /dev/fuse ] || skip "there is no /dev/fuse"
-	test -x "$WCX"
+	suite_find numpy xxhash safetensors || return 1
+	if [ ! -c /dev/fuse ]; then
+		SUITE_LACKS="there is no /dev/fuse"
+		return 1
+	fi
 	test -x "$WCXFS"
 }
 

@@ -149,7 +149,9 @@ static void changed_byte_of_superblock_or_index_is_refused(void)
 
 	for (size_t at = 0; at < packed.bytes; at = at + 1 == WCX_SUPERBLOCK_BYTES ? index_offset : at + 1) {
 		for (unsigned bit = 0; bit < 8; bit++) {
-			const char *told = at < 8 ? "not a .wcx file" : at < WCX_SUPERBLOCK_BYTES ? "offset 120: checksum" : "offset";
+			const char *told = at < 8                      ? "not a .wcx file"
+					   : at < WCX_SUPERBLOCK_BYTES ? "offset 120: checksum"
+								       : "offset";
 			struct wcx_error err;
 
 			copy.data[at] ^= (uint8_t)(1u << bit);
@@ -191,12 +193,9 @@ static void check_change(const struct change *change, size_t base, uint64_t name
 static void each_field_of_the_superblock_is_checked(void)
 {
 	static const struct change about_the_file[] = {
-		{ 8, 4, 0, ENOTSUP, "version 0" },
-		{ 8, 4, 2, ENOTSUP, "version 2" },
-		{ 16, 8, 1, ENOTSUP, "features" },
-		{ 16, 8, UINT64_C(1) << 63, ENOTSUP, "0x8000000000000000" },
-		{ 24, 8, 1 << 20, EBADMSG, "truncated" },
-		{ 24, 8, 200, EBADMSG, "damaged" },
+		{ 8, 4, 0, ENOTSUP, "version 0" },        { 8, 4, 2, ENOTSUP, "version 2" },
+		{ 16, 8, 1, ENOTSUP, "features" },        { 16, 8, UINT64_C(1) << 63, ENOTSUP, "0x8000000000000000" },
+		{ 24, 8, 1 << 20, EBADMSG, "truncated" }, { 24, 8, 200, EBADMSG, "damaged" },
 	};
 	static const struct change about_a_field[] = {
 		{ 12, 4, 1, EBADMSG, "reserved" },
@@ -231,7 +230,8 @@ static void each_field_of_the_superblock_is_checked(void)
 
 static void each_field_of_a_segment_is_checked(void)
 {
-	static const struct change changes[] = { /* to the second segment: 40 x 50 I8, coded, flat */
+	static const struct change changes[] = {
+		/* to the second segment: 40 x 50 I8, coded, flat */
 		{ 0, 8, 0, EBADMSG, "bad segment size" },
 		{ 0, 8, UINT64_MAX, EBADMSG, "bad segment size" },
 		{ 8, 8, 0, EBADMSG, "bad number of columns" },

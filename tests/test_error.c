@@ -20,13 +20,19 @@ static void controls_and_malformed_bytes_become_question_marks(void)
 	static const struct {
 		const char *name, *shown;
 	} cases[] = {
-		{"a\nb\tc\x1B[2J\x7F", "a?b?c?[2J?"},
-		{"\xC2\x9B" "31m", "??31m"},               /* U+009B, which some terminals take for ESC [ */
-		{"\xC2\xA0\xC3\xA9\xE5\x90\x8D\xF0\x9F\x98\x80", "\xC2\xA0\xC3\xA9\xE5\x90\x8D\xF0\x9F\x98\x80"},
-		{"\xFF\x80" "a", "??a"},
-		{"\xC3", "?"},
-		{"\xE5\x90" "a", "??a"},
-		{"\xC0\x80\xED\xA0\x80\xF4\x90\x80\x80", "?????????"}, /* overlong, a surrogate, above U+10FFFF */
+		{ "a\nb\tc\x1B[2J\x7F", "a?b?c?[2J?" },
+		{ "\xC2\x9B"
+		  "31m",
+		  "??31m" }, /* U+009B, which some terminals take for ESC [ */
+		{ "\xC2\xA0\xC3\xA9\xE5\x90\x8D\xF0\x9F\x98\x80", "\xC2\xA0\xC3\xA9\xE5\x90\x8D\xF0\x9F\x98\x80" },
+		{ "\xFF\x80"
+		  "a",
+		  "??a" },
+		{ "\xC3", "?" },
+		{ "\xE5\x90"
+		  "a",
+		  "??a" },
+		{ "\xC0\x80\xED\xA0\x80\xF4\x90\x80\x80", "?????????" }, /* overlong, a surrogate, above U+10FFFF */
 	};
 	struct wcx_error err;
 

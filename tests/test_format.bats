@@ -4,22 +4,23 @@
 # docs/format.md is what the C programs and an independent codec in Python (wcx_decode.py, wcx_encode.py) both do:
 # each reads the other's files, and both refuse the same ones.
 #
-# WCX_BUILD   where wcx was built; by default build/ beside tests/
-# PYTHON      Python with numpy and xxhash
 # WCX_MODELS  a directory with safetensors files of real models, optional
 
 bats_require_minimum_version 1.5.0
 
+load suite
+
 setup_file() {
-	export WCX="${WCX_BUILD:-$BATS_TEST_DIRNAME/../build}/wcx"
-	export PYTHON="${PYTHON:-python3}"
-	export PYTHONDONTWRITEBYTECODE=1
+	suite_find numpy xxhash || return 0
 	export FILES="$BATS_FILE_TMPDIR"
-	test -x "$WCX"
 	python wcx_encode.py good "$FILES/good"
 	python wcx_encode.py bad "$FILES/bad"
 	python make_int8.py "$FILES/mixed.safetensors" --mib 8
 	"$WCX" pack "$FILES/mixed.safetensors" "$FILES/mixed.wcx"
+}
+
+setup() {
+	suite_start
 }
 
 # Run one of the programs beside this file.

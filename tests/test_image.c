@@ -148,7 +148,11 @@ static struct sample_bytes build_image(struct sample_bytes original, const struc
 	struct builder builder = { .scratch = wcx_encode_scratch_create() };
 	uint64_t at = 8 + wcx_le64_read(original.data);
 	struct wcx_segment header = {
-		.bytes = at, .cols = at, .tile_rows = 1, .tile_cols = HEADER_TILE_COLS, .elem_bytes = 1,
+		.bytes = at,
+		.cols = at,
+		.tile_rows = 1,
+		.tile_cols = HEADER_TILE_COLS,
+		.elem_bytes = 1,
 	};
 	struct sample_bytes file = { 0 };
 
@@ -547,8 +551,9 @@ static void damage_is_named_by_file_tensor_tile_and_offset(void)
 	grid = wcx_container_segment(c, 1);
 	damage_tile(&fixture, grid->first_tile + 5);
 	offset = grid->offset + 2 * (4 * 11 + 3); /* tile 5 of 4 across begins at row 4, column 3 */
-	snprintf(expected, sizeof expected, "%s: tensor `grid`, tile 5 (offset %llu of the original, packed at %llu): damaged",
-		 path, (unsigned long long)offset, (unsigned long long)tile_info(&fixture, grid->first_tile + 5).packed_offset);
+	snprintf(expected, sizeof expected,
+		 "%s: tensor `grid`, tile 5 (offset %llu of the original, packed at %llu): damaged", path,
+		 (unsigned long long)offset, (unsigned long long)tile_info(&fixture, grid->first_tile + 5).packed_offset);
 	CHECK(wcx_image_read(fixture.image, buffer, 1, offset, &err) == -EBADMSG);
 	CHECK_TEXT(err.text, expected);
 	CHECK(wcx_image_check_tile(fixture.image, grid->first_tile + 5, &err) == -EBADMSG);

@@ -21,8 +21,8 @@
 
 /* --- allocations that fail --- */
 
-static atomic_long allocations;  /* so far; those that failed included */
-static atomic_long alive;        /* allocated and not freed */
+static atomic_long allocations;                 /* so far; those that failed included */
+static atomic_long alive;                       /* allocated and not freed */
 static long failing_from = -1, failing_to = -1; /* the allocations that fail, counted from 0; to is exclusive */
 
 static int fails(void)
@@ -40,9 +40,9 @@ static void *counted(void *memory)
 }
 
 /* A declaration and the definition behind it, because nothing else declares what the linker makes. */
-#define WRAPPED(type, name, ...)           \
-	type __real_##name(__VA_ARGS__);   \
-	type __wrap_##name(__VA_ARGS__);   \
+#define WRAPPED(type, name, ...)                                                                                            \
+	type __real_##name(__VA_ARGS__);                                                                                    \
+	type __wrap_##name(__VA_ARGS__);                                                                                    \
 	type __wrap_##name(__VA_ARGS__)
 
 WRAPPED(void *, malloc, size_t bytes)

@@ -282,7 +282,11 @@ static void check_interrupted(unsigned threads, const char *when, void (*meddle)
 {
 	struct meddler meddler = { .when = when, .meddle = meddle };
 	struct wcx_pack_options options = {
-		.thread_count = threads, .replace = 1, .stop = &meddler.stop, .progress = on_progress, .user = &meddler,
+		.thread_count = threads,
+		.replace = 1,
+		.stop = &meddler.stop,
+		.progress = on_progress,
+		.user = &meddler,
 	};
 	struct wcx_pack_result result;
 	struct wcx_error err = { "" };

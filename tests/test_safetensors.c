@@ -61,7 +61,7 @@ static int parse(const char *json, size_t json_bytes, uint64_t data_bytes, struc
 static struct wcx_safetensors *accept(const char *json, uint64_t data_bytes)
 {
 	struct wcx_safetensors *st = NULL;
-	struct wcx_error err = {""};
+	struct wcx_error err = { "" };
 
 	if (!CHECK(parse(json, strlen(json), data_bytes, &st, &err) == 0))
 		fprintf(stderr, "\t%s\n", err.text);
@@ -72,7 +72,7 @@ static struct wcx_safetensors *accept(const char *json, uint64_t data_bytes)
 static void check_refused_as(const char *kind, const char *json, size_t json_bytes)
 {
 	struct wcx_safetensors *st = NULL;
-	struct wcx_error err = {""};
+	struct wcx_error err = { "" };
 
 	CHECK(parse(json, json_bytes, 1, &st, &err) == -EINVAL);
 	err.text[strlen(kind) < strlen(err.text) ? strlen(kind) : 0] = '\0';
@@ -83,7 +83,7 @@ static void check_refused_as(const char *kind, const char *json, size_t json_byt
 static void check_refused(const char *json, uint64_t data_bytes, const char *expected)
 {
 	struct wcx_safetensors *st = NULL;
-	struct wcx_error err = {""};
+	struct wcx_error err = { "" };
 
 	CHECK(parse(json, strlen(json), data_bytes, &st, &err) == -EINVAL);
 	CHECK_TEXT(err.text, expected);
@@ -98,21 +98,21 @@ static void length_is_checked_before_anything_is_allocated(void)
 		const char *error; /* NULL: accepted */
 		uint64_t json_bytes;
 	} cases[] = {
-		{{0}, 0, "x: header too small", 0},
-		{{0}, 7, "x: header too small", 0},
-		{{0}, 8, NULL, 0},
-		{{2}, 10, NULL, 2},
-		{{2}, 9, "x: invalid header length", 0},
-		{{0x00, 0xE1, 0xF5, 0x05}, 100000008, NULL, 100000000},
-		{{0x00, 0xE1, 0xF5, 0x05}, 100000007, "x: invalid header length", 0},
-		{{0x01, 0xE1, 0xF5, 0x05}, UINT64_MAX, "x: header too large", 0},
-		{{0, 0, 0, 0, 0, 0, 0, 0x80}, UINT64_MAX, "x: header too large", 0},
-		{{255, 255, 255, 255, 255, 255, 255, 255}, 8, "x: header too large", 0},
+		{ { 0 }, 0, "x: header too small", 0 },
+		{ { 0 }, 7, "x: header too small", 0 },
+		{ { 0 }, 8, NULL, 0 },
+		{ { 2 }, 10, NULL, 2 },
+		{ { 2 }, 9, "x: invalid header length", 0 },
+		{ { 0x00, 0xE1, 0xF5, 0x05 }, 100000008, NULL, 100000000 },
+		{ { 0x00, 0xE1, 0xF5, 0x05 }, 100000007, "x: invalid header length", 0 },
+		{ { 0x01, 0xE1, 0xF5, 0x05 }, UINT64_MAX, "x: header too large", 0 },
+		{ { 0, 0, 0, 0, 0, 0, 0, 0x80 }, UINT64_MAX, "x: header too large", 0 },
+		{ { 255, 255, 255, 255, 255, 255, 255, 255 }, 8, "x: header too large", 0 },
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		uint64_t json_bytes = 0;
-		struct wcx_error err = {""};
+		struct wcx_error err = { "" };
 		int result = wcx_safetensors_json_bytes("x", cases[i].first, cases[i].file_bytes, &json_bytes, &err);
 
 		CHECK(result == (cases[i].error ? -EINVAL : 0));
@@ -160,11 +160,11 @@ static void dtypes_have_their_size_and_element(void)
 		unsigned bytes_of_8; /* elements */
 		unsigned elem_bytes;
 	} cases[] = {
-		{"BOOL", 8, 1},    {"F4", 4, 1},      {"F6_E2M3", 6, 1},     {"F6_E3M2", 6, 1},     {"U8", 8, 1},
-		{"I8", 8, 1},      {"F8_E5M2", 8, 1}, {"F8_E4M3", 8, 1},     {"F8_E8M0", 8, 1},     {"F8_E4M3FNUZ", 8, 1},
-		{"I16", 16, 2},    {"U16", 16, 2},    {"F8_E5M2FNUZ", 8, 1}, {"F16", 16, 2},        {"BF16", 16, 2},
-		{"I32", 32, 4},    {"U32", 32, 4},    {"F32", 32, 4},        {"C64", 64, 4},        {"F64", 64, 8},
-		{"I64", 64, 8},    {"U64", 64, 8},
+		{ "BOOL", 8, 1 }, { "F4", 4, 1 },      { "F6_E2M3", 6, 1 },     { "F6_E3M2", 6, 1 }, { "U8", 8, 1 },
+		{ "I8", 8, 1 },   { "F8_E5M2", 8, 1 }, { "F8_E4M3", 8, 1 },     { "F8_E8M0", 8, 1 }, { "F8_E4M3FNUZ", 8, 1 },
+		{ "I16", 16, 2 }, { "U16", 16, 2 },    { "F8_E5M2FNUZ", 8, 1 }, { "F16", 16, 2 },    { "BF16", 16, 2 },
+		{ "I32", 32, 4 }, { "U32", 32, 4 },    { "F32", 32, 4 },        { "C64", 64, 4 },    { "F64", 64, 8 },
+		{ "I64", 64, 8 }, { "U64", 64, 8 },
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -208,7 +208,8 @@ static void last_of_equal_names_counts(void)
 {
 	struct wcx_safetensors *st = accept("{\"a\":{\"dtype\":\"F64\",\"shape\":[5],\"data_offsets\":[7,9]},"
 					    "\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]},"
-					    "\"\\u0061\":{" U8_ONE "}}", 3);
+					    "\"\\u0061\":{" U8_ONE "}}",
+					    3);
 
 	if (st && CHECK(st->tensor_count == 2)) {
 		CHECK_TEXT(st->tensors[0].name, "a");
@@ -270,8 +271,9 @@ static void text_that_is_no_header_is_refused_with_its_place(void)
 static void misplaced_strings_are_refused_as_json(void)
 {
 	static const char *const cases[] = {
-		"\"a\"", "{\"a\"\"b\"}", "{\"a\":1\"b\"}", "{\"a\":[1\"b\"]}", "{}\"a\"", "{\"a\":\"\\u\"}",
-		"{\"a\":\"\\ud800\"}", "{\"a\":-\"\"}", "{\"a\":x\"\"}", "{\"a\":1.\"\"}", "{'\"\"", "{\"a\":'\"\"",
+		"\"a\"",           "{\"a\"\"b\"}",        "{\"a\":1\"b\"}", "{\"a\":[1\"b\"]}", "{}\"a\"",
+		"{\"a\":\"\\u\"}", "{\"a\":\"\\ud800\"}", "{\"a\":-\"\"}",  "{\"a\":x\"\"}",    "{\"a\":1.\"\"}",
+		"{'\"\"",          "{\"a\":'\"\"",
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
@@ -301,8 +303,8 @@ static void nesting_is_limited_to_127(void)
 /* A header without white space has no prefix and, but at its end, no place where a byte is too many. */
 static void truncation_at_every_length_is_refused(void)
 {
-	const char *json = "{\"__metadata__\":{\"k\":\"v\"},\"a\\ud83d\\ude00\":{" U8_ONE
-			   ",\"x\":[null,true,false,-1.5e+3,{}]}}";
+	const char *json =
+		"{\"__metadata__\":{\"k\":\"v\"},\"a\\ud83d\\ude00\":{" U8_ONE ",\"x\":[null,true,false,-1.5e+3,{}]}}";
 	struct wcx_safetensors *st = accept(json, 1);
 
 	wcx_safetensors_free(st);
@@ -339,7 +341,7 @@ static void every_allocation_may_fail(void)
 
 	while (result == -ENOMEM) {
 		struct wcx_safetensors *st = NULL;
-		struct wcx_error err = {""};
+		struct wcx_error err = { "" };
 
 		allocations_left = fail_at++;
 		result = parse(json, json_bytes, 20, &st, &err);
@@ -358,7 +360,7 @@ static void hundred_thousand_tensors_take_no_second(void)
 	size_t json_bytes;
 	char *json = make_many(count, 150, &json_bytes);
 	struct wcx_safetensors *st = NULL;
-	struct wcx_error err = {""};
+	struct wcx_error err = { "" };
 	clock_t start = clock();
 
 	CHECK(json_bytes > 20000000);

@@ -14,7 +14,7 @@ enum { WCX_EXIT_OK, WCX_EXIT_FAILED, WCX_EXIT_USAGE };
 
 /* Options that all commands have, and what those need to run. */
 struct command {
-	const char *name;      /* of the command, for messages */
+	const char *name; /* of the command, for messages */
 	int quiet, verbose;
 	unsigned thread_count;
 	enum wcx_decoder_kind decoder_kind;
@@ -29,9 +29,12 @@ int wcx_command_info(struct command *command, int argc, char **argv);
 
 /* Options for wcx_command_option, to be put into every command's own. */
 #define WCX_COMMAND_SHORT_OPTIONS "hqvj:"
-#define WCX_COMMAND_LONG_OPTIONS                                                                                                           \
-	{ "help", no_argument, NULL, 'h' }, { "quiet", no_argument, NULL, 'q' }, { "verbose", no_argument, NULL, 'v' },                    \
-	{ "threads", required_argument, NULL, 'j' }, { "decoder", required_argument, NULL, 'D' }
+#define WCX_COMMAND_LONG_OPTIONS                                                                                            \
+	{ "help", no_argument, NULL, 'h' }, { "quiet", no_argument, NULL, 'q' }, { "verbose", no_argument, NULL, 'v' },     \
+		{ "threads", required_argument, NULL, 'j' },                                                                \
+	{                                                                                                                   \
+		"decoder", required_argument, NULL, 'D'                                                                     \
+	}
 
 /*
  * wcx_command_option - handle an option that all commands have

@@ -11,14 +11,16 @@
 static const char help[] =
 	"usage: wcx info [--json] FILE.wcx\n"
 	"\n"
-	"Shows what a packed file holds: for each tensor its type, shape, size, packed size, tiles and how they are coded, then the same\n"
+	"Shows what a packed file holds: for each tensor its type, shape, size, packed size, tiles and how they are coded, "
+	"then the same\n"
 	"for the whole file.  Bits are per element; the limit is the order-0 entropy of the byte planes.\n"
 	"\n"
 	"      --json     one JSON object on standard output\n"
 	"  -q, -v         accepted, as by the other commands\n"
 	"  -h, --help     this text\n"
 	"\n"
-	"A tensor's mode is stored, constant, or what its coded tiles hold, from the highest byte of an element to the lowest: rans (with\n"
+	"A tensor's mode is stored, constant, or what its coded tiles hold, from the highest byte of an element to the "
+	"lowest: rans (with\n"
 	"-left, -up or -avg behind it when a predictor is used), stored or constant.\n"
 	"\n"
 	"Examples:\n"
@@ -100,7 +102,8 @@ static void print_shape(const struct wcx_tensor *tensor)
 	putchar(']');
 }
 
-static void print_json_tensor(const struct wcx_tensor *tensor, const struct wcx_segment *seg, const struct summary *sum, int first)
+static void print_json_tensor(const struct wcx_tensor *tensor, const struct wcx_segment *seg, const struct summary *sum,
+			      int first)
 {
 	printf("%s\n    {\"name\": ", first ? "" : ",");
 	print_json_string(tensor->name);
@@ -111,12 +114,16 @@ static void print_json_tensor(const struct wcx_tensor *tensor, const struct wcx_
 	printf(", \"offset\": %llu, \"bytes\": %llu, \"packed_bytes\": %llu", (unsigned long long)tensor->offset,
 	       (unsigned long long)tensor->bytes, (unsigned long long)sum->packed_bytes);
 	if (seg)
-		printf(", \"tiles\": %llu, \"tile_rows\": %lu, \"tile_cols\": %lu, \"tiles_coded\": %llu, \"tiles_stored\": %llu, "
-		       "\"tiles_constant\": %llu, \"bits_per_element\": %.4f, \"entropy_bits_per_element\": %.3f, \"mode\": \"%s\"}",
+		printf(", \"tiles\": %llu, \"tile_rows\": %lu, \"tile_cols\": %lu, \"tiles_coded\": %llu, \"tiles_stored\": "
+		       "%llu, "
+		       "\"tiles_constant\": %llu, \"bits_per_element\": %.4f, \"entropy_bits_per_element\": %.3f, \"mode\": "
+		       "\"%s\"}",
 		       (unsigned long long)seg->tile_count, (unsigned long)seg->tile_rows, (unsigned long)seg->tile_cols,
-		       (unsigned long long)sum->tile_count[WCX_TILE_CODED], (unsigned long long)sum->tile_count[WCX_TILE_STORED],
+		       (unsigned long long)sum->tile_count[WCX_TILE_CODED],
+		       (unsigned long long)sum->tile_count[WCX_TILE_STORED],
 		       (unsigned long long)sum->tile_count[WCX_TILE_CONSTANT],
-		       8.0 * (double)sum->packed_bytes * seg->elem_bytes / (double)seg->bytes, seg->entropy_millibits / 1000.0, sum->mode);
+		       8.0 * (double)sum->packed_bytes * seg->elem_bytes / (double)seg->bytes,
+		       seg->entropy_millibits / 1000.0, sum->mode);
 	else
 		printf(", \"tiles\": 0, \"mode\": \"empty\"}");
 }
@@ -176,10 +183,11 @@ static void print_info(const struct wcx_container *c, const struct wcx_safetenso
 	if (json) {
 		printf("{\n  \"file\": ");
 		print_json_string(wcx_container_path(c));
-		printf(",\n  \"version\": %d,\n  \"bytes\": %llu,\n  \"packed_bytes\": %llu,\n  \"ratio\": %.6f,\n", WCX_VERSION,
-		       (unsigned long long)sb->original_bytes, (unsigned long long)sb->packed_bytes, ratio);
+		printf(",\n  \"version\": %d,\n  \"bytes\": %llu,\n  \"packed_bytes\": %llu,\n  \"ratio\": %.6f,\n",
+		       WCX_VERSION, (unsigned long long)sb->original_bytes, (unsigned long long)sb->packed_bytes, ratio);
 		printf("  \"index_bytes\": %llu,\n  \"table_bytes\": %llu,\n  \"tiles\": %llu,\n  \"sha256\": \"",
-		       (unsigned long long)sb->index_bytes, (unsigned long long)sb->table_bytes, (unsigned long long)sb->tile_count);
+		       (unsigned long long)sb->index_bytes, (unsigned long long)sb->table_bytes,
+		       (unsigned long long)sb->tile_count);
 		for (int i = 0; i < WCX_SHA256_BYTES; i++)
 			printf("%02x", sb->sha256[i]);
 		printf("\",\n  \"tensors\": [");
@@ -187,10 +195,12 @@ static void print_info(const struct wcx_container *c, const struct wcx_safetenso
 		printf("\n  ]\n}\n");
 		return;
 	}
-	printf("%-8s %14s %14s %7s %8s %7s %6s %-20s %s\n", "dtype", "bytes", "packed", "ratio", "bits", "limit", "tiles", "mode", "tensor");
+	printf("%-8s %14s %14s %7s %8s %7s %6s %-20s %s\n", "dtype", "bytes", "packed", "ratio", "bits", "limit", "tiles",
+	       "mode", "tensor");
 	print_tensors(c, st, json);
 	printf("\n%s: %llu bytes packed into %llu (index %llu), ratio %.4f\nsha256 ", wcx_container_path(c),
-	       (unsigned long long)sb->original_bytes, (unsigned long long)sb->packed_bytes, (unsigned long long)sb->index_bytes, ratio);
+	       (unsigned long long)sb->original_bytes, (unsigned long long)sb->packed_bytes,
+	       (unsigned long long)sb->index_bytes, ratio);
 	for (int i = 0; i < WCX_SHA256_BYTES; i++)
 		printf("%02x", sb->sha256[i]);
 	printf("\n");

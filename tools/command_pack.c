@@ -6,23 +6,23 @@
 #include "fs/pack.h"
 #include "tools/command.h"
 
-static const char help[] =
-	"usage: wcx pack [OPTIONS] FILE.safetensors FILE.wcx\n"
-	"\n"
-	"Compresses FILE.safetensors without loss.  The source is only read.  The output appears when it is complete and has been\n"
-	"decoded again and compared; until then, and after a failure, there is none.\n"
-	"\n"
-	"  -f, --force       replace an existing output\n"
-	"  -j, --threads=N   use N threads (default: one a core)\n"
-	"  -q, --quiet       no progress and no summary\n"
-	"  -v, --verbose     say more\n"
-	"  -h, --help        this text\n"
-	"\n"
-	"Examples:\n"
-	"  wcx pack model.safetensors store/model.safetensors.wcx\n"
-	"  for f in *.safetensors; do wcx pack -q \"$f\" \"store/$f.wcx\" || break; done\n"
-	"\n"
-	"Exit codes: 0 done, 1 failed (the message says why), 2 wrong command line.\n";
+static const char help[] = "usage: wcx pack [OPTIONS] FILE.safetensors FILE.wcx\n"
+			   "\n"
+			   "Compresses FILE.safetensors without loss.  The source is only read.  The output appears when it "
+			   "is complete and has been\n"
+			   "decoded again and compared; until then, and after a failure, there is none.\n"
+			   "\n"
+			   "  -f, --force       replace an existing output\n"
+			   "  -j, --threads=N   use N threads (default: one a core)\n"
+			   "  -q, --quiet       no progress and no summary\n"
+			   "  -v, --verbose     say more\n"
+			   "  -h, --help        this text\n"
+			   "\n"
+			   "Examples:\n"
+			   "  wcx pack model.safetensors store/model.safetensors.wcx\n"
+			   "  for f in *.safetensors; do wcx pack -q \"$f\" \"store/$f.wcx\" || break; done\n"
+			   "\n"
+			   "Exit codes: 0 done, 1 failed (the message says why), 2 wrong command line.\n";
 
 int wcx_command_pack(struct command *command, int argc, char **argv)
 {

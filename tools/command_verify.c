@@ -7,22 +7,22 @@
 #include "fs/export.h"
 #include "tools/command.h"
 
-static const char help[] =
-	"usage: wcx verify [OPTIONS] FILE.wcx...\n"
-	"\n"
-	"Checks packed files in full: superblock, index, every tile's checksum and coding, and the SHA-256 of the original.  Names the tensor,\n"
-	"tile and offset of whatever is damaged.\n"
-	"\n"
-	"  -j, --threads=N     use N threads (default: one a core)\n"
-	"      --decoder=NAME  auto (default), cpu or cuda\n"
-	"  -q, --quiet         print only what is damaged\n"
-	"  -v, --verbose       say more, such as what decodes\n"
-	"  -h, --help          this text\n"
-	"\n"
-	"Example:\n"
-	"  wcx verify store/*.wcx\n"
-	"\n"
-	"Exit codes: 0 all are sound, 1 one is damaged or cannot be read, 2 wrong command line.\n";
+static const char help[] = "usage: wcx verify [OPTIONS] FILE.wcx...\n"
+			   "\n"
+			   "Checks packed files in full: superblock, index, every tile's checksum and coding, and the "
+			   "SHA-256 of the original.  Names the tensor,\n"
+			   "tile and offset of whatever is damaged.\n"
+			   "\n"
+			   "  -j, --threads=N     use N threads (default: one a core)\n"
+			   "      --decoder=NAME  auto (default), cpu or cuda\n"
+			   "  -q, --quiet         print only what is damaged\n"
+			   "  -v, --verbose       say more, such as what decodes\n"
+			   "  -h, --help          this text\n"
+			   "\n"
+			   "Example:\n"
+			   "  wcx verify store/*.wcx\n"
+			   "\n"
+			   "Exit codes: 0 all are sound, 1 one is damaged or cannot be read, 2 wrong command line.\n";
 
 static void print_damage(void *user, uint64_t tile_index, const struct wcx_error *why)
 {

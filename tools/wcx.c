@@ -46,7 +46,8 @@ void wcx_command_catch_signals(void)
 
 static void print_help(FILE *out)
 {
-	fprintf(out, "usage: wcx COMMAND [OPTIONS] ...\n\nKeeps safetensors files losslessly compressed; wcxfs mounts them.\n\n");
+	fprintf(out,
+		"usage: wcx COMMAND [OPTIONS] ...\n\nKeeps safetensors files losslessly compressed; wcxfs mounts them.\n\n");
 	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
 		fprintf(out, "  wcx %-6s %-26s %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
 	fprintf(out, "\n  -h, --help     this text; `wcx COMMAND --help` tells more\n  -V, --version  the version\n\n"
@@ -163,12 +164,13 @@ void wcx_progress(void *user, const char *what, uint64_t done, uint64_t total)
 	}
 	progress.drawn_ms = now;
 	seconds = (double)(now - progress.started_ms) / 1000;
-	fprintf(stderr, "\r\033[K%s %3.0f %%  %.2f of %.2f GB  %.0f MB/s", what, 100.0 * (double)done / (double)total, (double)done * 1e-9,
-		(double)total * 1e-9, seconds > 0 ? (double)done * 1e-6 / seconds : 0);
+	fprintf(stderr, "\r\033[K%s %3.0f %%  %.2f of %.2f GB  %.0f MB/s", what, 100.0 * (double)done / (double)total,
+		(double)done * 1e-9, (double)total * 1e-9, seconds > 0 ? (double)done * 1e-6 / seconds : 0);
 }
 
 static int run_command(int argc, char **argv)
 {
+	static char name[32] = "wcx "; /* for getopt's messages */
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 	struct command command = { .thread_count = cores < 1 ? 1 : cores > THREADS_MAX ? THREADS_MAX : (unsigned)cores };
 	int status;
@@ -177,6 +179,7 @@ static int run_command(int argc, char **argv)
 		if (strcmp(argv[0], commands[i].name) != 0)
 			continue;
 		command.name = commands[i].name;
+		argv[0] = strcat(name, command.name);
 		status = commands[i].run(&command, argc, argv);
 		wcx_progress_clear(&command);
 		wcx_decoder_free(command.decoder);
