@@ -108,7 +108,7 @@ check_refused() {
 }
 
 @test "progress is drawn on a terminal, but not with -q" {
-	command -v script || skip "there is no script(1) to make a terminal"
+	script -qec true /dev/null || skip "no terminal can be made with script(1)"
 	run -0 script -qec "'$WCX' pack '$MODEL' a.wcx && '$WCX' verify a.wcx && '$WCX' unpack a.wcx a" /dev/null
 	[[ "$output" == *"packing "*" %"* ]]
 	[[ "$output" == *"verifying 100 %"* ]]
