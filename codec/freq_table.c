@@ -87,8 +87,8 @@ void wcx_freq_table_build(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_fre
 
 	for (int s = 0; s < WCX_SYMBOL_COUNT; s++)
 		if (ret->freq[s] == WCX_PROB_SCALE - 1 && sum == WCX_PROB_SCALE - 1) {
-			ret->freq[s ^ 1] =
-				1; /* a lone symbol: the slot that is left goes to a neighbour that never occurs */
+			/* A lone symbol: the slot that is left goes to a neighbour that never occurs. */
+			ret->freq[s ^ 1] = 1;
 			return;
 		}
 	if (sum > WCX_PROB_SCALE)

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Predictors: a byte plane turned into residuals and back (docs/format.md, section 3.2). */
+/*
+ * Predictors: a byte plane turned into residuals and back (docs/format.md, section 3.2).  No function allocates; all are
+ * safe from any number of threads.
+ */
 #ifndef WCX_PREDICT_H
 #define WCX_PREDICT_H
 

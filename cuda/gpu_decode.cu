@@ -78,10 +78,14 @@ static enum wcx_result wcx_lane_open(struct wcx_gpu_lane *lane, cudaError_t *err
 	*error_ret = cudaMalloc(&lane->upload_dev, capacity.upload_bytes);
 	if (!*error_ret)
 		*error_ret = cudaMalloc(&lane->download_dev, capacity.download_bytes);
-	if (!*error_ret) /* the gaps between tiles come back too: not with what somebody else left in the device's memory */
-		*error_ret = cudaMemset(lane->download_dev, 0, capacity.download_bytes);
 	if (!*error_ret)
 		*error_ret = cudaStreamCreateWithFlags(&lane->stream, cudaStreamNonBlocking);
+	/*
+	 * The gaps between tiles come back too: not with what somebody else left in the device's memory.  In the lane's stream,
+	 * which waits for no other, so that this is over before the first batch.
+	 */
+	if (!*error_ret)
+		*error_ret = cudaMemsetAsync(lane->download_dev, 0, capacity.download_bytes, lane->stream);
 	if (!*error_ret)
 		*error_ret = cudaEventCreateWithFlags(&lane->done, cudaEventBlockingSync | cudaEventDisableTiming);
 	return *error_ret ? WCX_DEVICE_FAILED : WCX_OK;

@@ -56,12 +56,15 @@ struct wcx_tile_info {
 
 struct wcx_container;
 
-/* The two ends of a superblock's life.  parse checks all of section 2.1 but the index's own checksum. */
+/*
+ * The two ends of a superblock's life.  parse checks all of section 2.1 but the checksum of the index and, as it says
+ * nothing of the segments, their sum; src holds min(128, file_bytes) bytes.  It returns as wcx_container_open does.
+ */
 void wcx_superblock_write(const struct wcx_superblock *sb, uint8_t dst[WCX_SUPERBLOCK_BYTES]);
 int wcx_superblock_parse(const char *path, const uint8_t *src, uint64_t file_bytes, struct wcx_superblock *ret,
 			 struct wcx_error *err);
 
-/* wcx_superblock_read - read and check the superblock of an open file: one pread */
+/* wcx_superblock_read - read and check the superblock of an open file: one pread.  Returns as wcx_container_open does. */
 int wcx_superblock_read(int fd, const char *path, struct wcx_superblock *ret, struct wcx_error *err);
 
 /*

@@ -14,10 +14,10 @@ enum wcx_decoder_kind { WCX_DECODER_AUTO, WCX_DECODER_CPU, WCX_DECODER_CUDA };
 
 enum {
 	WCX_BATCH_TILES = 32,
-	WCX_BATCH_BYTES =
-		4 * WCX_TILE_MAX_BYTES, /* decoded: 32 tiles of INT8; four of the largest tiles that there can be */
-	WCX_BATCH_PACKED_BYTES =
-		WCX_BATCH_BYTES + 16 * WCX_BATCH_TILES, /* no tile is larger packed, but each may be aligned */
+	/* Decoded: 32 tiles of INT8; four of the largest tiles that there can be. */
+	WCX_BATCH_BYTES = 4 * WCX_TILE_MAX_BYTES,
+	/* No tile is larger packed, but each may be aligned. */
+	WCX_BATCH_PACKED_BYTES = WCX_BATCH_BYTES + 16 * WCX_BATCH_TILES,
 };
 
 struct wcx_decoder;
@@ -49,8 +49,7 @@ struct wcx_decode_batch {
 	struct wcx_freq_table tables[WCX_BATCH_TILES][WCX_PLANES_MAX];
 };
 
-/* wcx_decoder_borrow - get an empty batch, to be returned; NULL when there is no memory.  Allocates only when all are lent
- * out. */
+/* wcx_decoder_borrow - get a batch, to be returned; NULL when there is no memory.  Allocates only when all are lent out. */
 struct wcx_decode_batch *wcx_decoder_borrow(struct wcx_decoder *decoder);
 void wcx_decoder_return(struct wcx_decoder *decoder, struct wcx_decode_batch *batch);
 

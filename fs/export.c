@@ -11,11 +11,11 @@
 
 enum { CHUNK_BYTES = 2 << 20 };
 
-struct export
-{
+struct exporter {
 	struct wcx_image *image;
 	const struct wcx_export_ops *ops;
 	void *user;
+	const volatile int *stop;
 	uint8_t **chunks; /* one a worker */
 	/* What follows belongs to the item whose turn it is. */
 	EVP_MD_CTX *digest;
@@ -24,7 +24,7 @@ struct export
 };
 
 /* Finds the damaged tiles of a chunk, of which there is at least one; returns 0, or an error that is none of damage. */
-static int report_damage(struct export *x, uint64_t start, uint64_t end, struct wcx_error *err)
+static int report_damage(struct exporter *x, uint64_t start, uint64_t end, struct wcx_error *err)
 {
 	const struct wcx_container *c = wcx_image_container(x->image);
 	const struct wcx_segment *first = wcx_container_segment(c, wcx_container_segment_at(c, start));
@@ -32,8 +32,11 @@ static int report_damage(struct export *x, uint64_t start, uint64_t end, struct 
 	uint64_t tile = first->first_tile > x->checked_to ? first->first_tile : x->checked_to;
 
 	for (; tile < last->first_tile + last->tile_count; tile++) {
-		int r = wcx_image_check_tile(x->image, tile, err);
+		int r;
 
+		if (x->stop && *x->stop) /* a tensor can be as large as the file */
+			return wcx_fail(err, EINTR, "interrupted");
+		r = wcx_image_check_tile(x->image, tile, err);
 		if (r == -EBADMSG) {
 			x->damaged_tiles++;
 			x->ops->damaged(x->user, tile, err);
@@ -46,7 +49,7 @@ static int report_damage(struct export *x, uint64_t start, uint64_t end, struct 
 }
 
 /* Passes a chunk on, in turn. */
-static int pass_on(struct export *x, const uint8_t *chunk, ssize_t n, uint64_t start, uint64_t end, struct wcx_error *err)
+static int pass_on(struct exporter *x, const uint8_t *chunk, ssize_t n, uint64_t start, uint64_t end, struct wcx_error *err)
 {
 	int r = 0;
 
@@ -65,7 +68,7 @@ static int pass_on(struct export *x, const uint8_t *chunk, ssize_t n, uint64_t s
 
 static int export_chunk(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item, struct wcx_error *err)
 {
-	struct export *x = user;
+	struct exporter *x = user;
 	uint64_t start = item * CHUNK_BYTES, end = start + CHUNK_BYTES, total = wcx_image_bytes(x->image);
 	ssize_t n;
 	int r;
@@ -82,7 +85,7 @@ static int export_chunk(void *user, struct wcx_parallel *loop, unsigned worker, 
 	return r;
 }
 
-static int allocate(struct export *x, unsigned thread_count)
+static int allocate(struct exporter *x, unsigned thread_count)
 {
 	x->digest = EVP_MD_CTX_new();
 	x->chunks = calloc(thread_count, sizeof *x->chunks);
@@ -99,7 +102,7 @@ static int allocate(struct export *x, unsigned thread_count)
 int wcx_export(struct wcx_image *image, unsigned thread_count, const struct wcx_export_ops *ops, void *user,
 	       const volatile int *stop, struct wcx_export_result *ret, struct wcx_error *err)
 {
-	struct export x = { .image = image, .ops = ops, .user = user };
+	struct exporter x = { .image = image, .ops = ops, .user = user, .stop = stop };
 	uint64_t chunk_count = (wcx_image_bytes(image) + CHUNK_BYTES - 1) / CHUNK_BYTES;
 	int r = allocate(&x, thread_count);
 

@@ -4,7 +4,7 @@
  *
  * A node stands for one state of one file, and its attributes never change their size.  When the file behind a path turns
  * out to be another one, the answer is ESTALE, on which the kernel looks the path up again and gets a new node with a page
- * cache of its own.  So everything may be cached for long, and old pages never mix with new ones.
+ * cache of its own.  So files may be cached for long, and old pages never mix with new ones.
  */
 #define FUSE_USE_VERSION 314
 
@@ -32,6 +32,7 @@ enum {
 static const double cache_s = 3600;
 static const double dir_attr_s = 1;       /* a directory's mtime and link count change when files are added */
 static const double negative_entry_s = 1; /* a file that was not there may be any moment */
+static const double link_entry_s = 1;     /* a link is never opened, so ESTALE would never tell that it was replaced */
 
 struct wcx_fuse {
 	struct wcx_store *store;
@@ -110,6 +111,11 @@ static double attr_timeout(const struct stat *attr)
 	return S_ISDIR(attr->st_mode) ? dir_attr_s : cache_s;
 }
 
+static double entry_timeout(const struct stat *attr)
+{
+	return S_ISLNK(attr->st_mode) ? link_entry_s : cache_s;
+}
+
 static int child_path(fuse_ino_t parent, const char *name, char dst[PATH_MAX])
 {
 	const char *dir = path_of(parent);
@@ -147,7 +153,7 @@ static void op_init(void *user, struct fuse_conn_info *conn)
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct fuse_entry_param param = { .entry_timeout = cache_s };
+	struct fuse_entry_param param = { 0 };
 	struct wcx_fuse *fuse = fuse_of(req);
 	struct wcx_store_entry entry;
 	struct wcx_node *node;
@@ -178,6 +184,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	param.ino = (fuse_ino_t)(uintptr_t)node;
 	param.attr = entry.attr;
 	param.attr_timeout = attr_timeout(&entry.attr);
+	param.entry_timeout = entry_timeout(&entry.attr);
 	if (fuse_reply_entry(req, &param))
 		wcx_node_drop(fuse->nodes, node, 1); /* the kernel never heard of it */
 }

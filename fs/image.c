@@ -99,7 +99,9 @@ static struct run row_run(const struct wcx_segment *seg, const struct wcx_tile_i
 	return (struct run){ from > start ? from : start, to < end ? to : end };
 }
 
-/* The tile's rows that [start, end) touches, first to last (first > last if none); the tile must not start behind the range.
+/*
+ * The tile's rows that [start, end) touches, first to last (first > last if none).  The tile must not start behind the
+ * range.
  */
 static void rows_touched(const struct wcx_segment *seg, const struct wcx_tile_info *tile, uint64_t start, uint64_t end,
 			 uint64_t *first, uint64_t *last)
@@ -186,8 +188,9 @@ static int cursor_next(struct cursor *cursor, const struct wcx_image *image, str
 				*segment_ret = seg;
 				return 1;
 			}
-			if (cursor->next_tile < cursor->start_tile)
-				cursor->next_tile = cursor->start_tile;
+			if (cursor->next_tile > cursor->start_tile)
+				break; /* the range ends in a row of elements, left of this tile */
+			cursor->next_tile = cursor->start_tile;
 		}
 		cursor->segment++;
 		if (cursor->segment < cursor->segments_end && cursor->segment->offset < cursor->end)
@@ -484,6 +487,8 @@ int wcx_image_header(struct wcx_image *image, struct wcx_safetensors **ret, stru
 	ssize_t n;
 	int r;
 
+	if (header_bytes < WCX_SAFETENSORS_LENGTH_BYTES)
+		return wcx_fail(err, EBADMSG, "%s: damaged: header too small", path);
 	if (header_bytes > WCX_SAFETENSORS_LENGTH_BYTES + (uint64_t)WCX_SAFETENSORS_MAX_JSON_BYTES)
 		return wcx_fail(err, EBADMSG, "%s: damaged: header too large", path);
 	header = malloc((size_t)header_bytes);

@@ -33,6 +33,8 @@ static int check_path(const struct wcx_output_file *file, struct wcx_error *err)
 			return wcx_fail(err, EINVAL, "%s: is the source", file->path);
 		if (S_ISDIR(st.st_mode))
 			return wcx_fail(err, EISDIR, "%s: is a directory", file->path);
+		if (!S_ISREG(st.st_mode)) /* even if forced: not a device for a file of its name */
+			return wcx_fail(err, EINVAL, "%s: not a regular file", file->path);
 	}
 	if (!file->replace && lstat(file->path, &st) == 0)
 		return wcx_fail(err, EEXIST, "%s: exists already", file->path);
@@ -94,8 +96,10 @@ static int rename_output(const struct wcx_output_file *file)
 	return 0;
 }
 
-/* Makes the new name durable; shortens the path to its directory.  Not every file system can sync one; the data are safe
- * already. */
+/*
+ * Makes the new name durable; shortens the path to its directory.  Not every file system can sync one; the data are safe
+ * already.
+ */
 static void sync_directory(char *path)
 {
 	int fd = open(dirname(path), O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -21,8 +21,9 @@ struct wcx_output_file {
 /*
  * wcx_output_create - begin a file that is to be path
  *
- * Refuses a path that is the source itself, a directory or, unless replace is nonzero, there already.  On success the file
- * has to be committed or discarded; on failure there is nothing to discard.  Returns 0 or -errno.
+ * Refuses a path that is the source itself, anything but a regular file or, unless replace is nonzero, there already.  On
+ * success the file has to be committed or discarded, and path and source must stay until then; on failure there is nothing
+ * to discard.  Returns 0 or -errno.
  */
 int wcx_output_create(struct wcx_output_file *file, const char *path, const struct stat *source, int replace,
 		      struct wcx_error *err);

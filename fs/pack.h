@@ -11,7 +11,10 @@ struct wcx_pack_options {
 	unsigned thread_count;    /* at least 1 */
 	int replace;              /* nonzero: an existing output is replaced (in one step, when the new one is complete) */
 	const volatile int *stop; /* ends packing with -EINTR when it becomes nonzero; may be NULL */
-	/* What happens ("packing", "verifying"), with bytes of the original done and in total; may be NULL. */
+	/*
+	 * What happens ("packing", "verifying"), with bytes of the original done and in total.  Called from any thread, but
+	 * by one at a time; may be NULL.
+	 */
 	void (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
 	void *user;
 };

@@ -14,6 +14,8 @@
  * A header of the largest size, 100 MB, takes 8 GB of memory if it is made for that.  Up to version 2.15, jansson does not
  * notice when memory is refused for the text of a long string or number, and may then write out of bounds.
  *
+ * No function keeps state: all are safe from any number of threads.
+ *
  * Source: https://github.com/huggingface/safetensors (format and safetensors/src/tensor.rs).
  */
 #ifndef WCX_SAFETENSORS_H

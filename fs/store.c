@@ -571,6 +571,7 @@ out:
 static int file_open(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry,
 		     struct wcx_store_file *file, struct wcx_error *err)
 {
+	struct wcx_store_entry plain;
 	struct stored_path stored;
 	struct stat st;
 	int ret, fd;
@@ -578,6 +579,8 @@ static int file_open(struct wcx_store *store, const char *path, const struct wcx
 	ret = stored_path_set(&stored, path, entry->packed);
 	if (ret)
 		return ret;
+	if (entry->packed && lookup_plain(store, path, &plain) != -ENOENT)
+		return -ESTALE; /* what hides it came later */
 	fd = open_bytes(store, &stored, &st);
 	if (fd < 0)
 		return fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP ? -ESTALE : fd;

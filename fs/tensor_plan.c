@@ -12,8 +12,7 @@ enum {
 	TILE_MAX_BYTES = 128 << 10, /* a small read should not decode much more than it asks for */
 };
 
-/* A predictor has to save this share of the bits to be taken: it costs decoding time, and less is within the samples' noise.
- */
+/* A predictor has to save this share of the bits: it costs decoding time, and less is within the samples' noise. */
 static const double PREDICTOR_MIN_GAIN = 0.005;
 
 static uint64_t elems_of(const struct wcx_tensor_plan *plan)
@@ -29,8 +28,7 @@ static uint32_t tile_elems(const struct wcx_tensor_plan *plan)
 	return most < WCX_TILE_MAX_ELEMS ? most : WCX_TILE_MAX_ELEMS;
 }
 
-/* The length of a row: what is left of the elements after dividing by as many leading dimensions as leave a row long enough.
- */
+/* The length of a row: the elements divided by as many leading dimensions as leave it long enough. */
 static uint64_t matrix_cols(const struct wcx_tensor *tensor, uint64_t elems)
 {
 	uint64_t rows = 1, cols = elems;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Deciding how a tensor is coded: the shape of its tiles, a predictor for each byte plane, the frequency tables, and whether
- * coding pays at all.  Works from statistics that the packer gathers, and never reads a file itself.
+ * coding pays at all.  Works from statistics that the packer gathers, and never reads a file itself.  A function that takes
+ * a plan as const may run on it in many threads at a time, the others in one.
  */
 #ifndef WCX_TENSOR_PLAN_H
 #define WCX_TENSOR_PLAN_H

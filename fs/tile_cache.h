@@ -38,8 +38,7 @@ struct wcx_tile_cache_stats {
 struct wcx_tile_cache *wcx_tile_cache_create(uint64_t budget_bytes);
 void wcx_tile_cache_free(struct wcx_tile_cache *cache); /* NULL is fine; no tile may be in hand */
 
-/* wcx_tile_cache_owner - a number that no earlier caller got: the first half of a tile's key; what it leaves behind ages out
- */
+/* wcx_tile_cache_owner - a number that no earlier caller got: half of a tile's key; what it leaves behind ages out */
 uint64_t wcx_tile_cache_owner(struct wcx_tile_cache *cache);
 
 /*

@@ -538,6 +538,17 @@ static int serve_in_background(struct fuse_args *args, const struct options *opt
 	return serve(args, opts);
 }
 
+/* A caller may have closed stdin, stdout or stderr: what got their numbers would be lost when we let go of the terminal. */
+static int fill_standard_fds(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	return fd < 0 ? -errno : close(fd);
+}
+
 static int run(struct fuse_args *args, struct options *opts)
 {
 	if (parse_command_line(args, opts))
@@ -565,6 +576,8 @@ int main(int argc, char **argv)
 	struct options opts = { .decoder = WCX_DECODER_AUTO };
 	int status;
 
+	if (fill_standard_fds())
+		return EXIT_FAILED;
 	fuse_set_log_func(log_to_stderr);
 	status = run(&args, &opts);
 	fuse_opt_free_args(&args);

@@ -9,7 +9,7 @@ load suite
 
 setup_file() {
 	suite_find numpy xxhash || return 0
-	export PYTHONPATH="$BATS_TEST_DIRNAME"
+	export PYTHONPATH="$BATS_TEST_DIRNAME${PYTHONPATH:+:$PYTHONPATH}"
 	export MODEL="$BATS_FILE_TMPDIR/model.safetensors" PACKED="$BATS_FILE_TMPDIR/model.safetensors.wcx"
 
 	"$PYTHON" "$BATS_TEST_DIRNAME/make_int8.py" "$MODEL" --mib 8

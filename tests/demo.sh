@@ -44,7 +44,8 @@ assert loaded.keys() == expected.keys()
 assert all(loaded[name].tobytes() == expected[name].tobytes() for name in expected)
 w = loaded["encoder.layer.0.attention.self.query.weight"]
 print(f"safetensors {safetensors.__version__}: {len(loaded)} tensors, each equal to the original")
-print(f"encoder.layer.0.attention.self.query.weight: {w.dtype} {w.shape}, mean {np.mean(w):.4f}, first values {w.ravel()[:8].tolist()}")
+print(f"encoder.layer.0.attention.self.query.weight: {w.dtype} {w.shape}, mean {np.mean(w):.4f}, "
+      f"first values {w.ravel()[:8].tolist()}")
 print(f"SHA-256 of the original  {digest(original)}\nSHA-256 through the mount {digest(mounted)}")
 assert digest(original) == digest(mounted)
 END
@@ -53,4 +54,6 @@ say "Disk space"
 before=$(stat -c %s "$work/original/model.safetensors")
 after=$(stat -c %s "$work/store/model.safetensors.wcx")
 fusermount3 -u "$work/mnt"
-awk -v b="$before" -v a="$after" 'BEGIN { printf "%d bytes became %d: ratio %.4f, %d bytes (%.1f %%) saved\n", b, a, b / a, b - a, 100 * (b - a) / b }'
+awk -v b="$before" -v a="$after" 'BEGIN {
+	printf "%d bytes became %d: ratio %.4f, %d bytes (%.1f %%) saved\n", b, a, b / a, b - a, 100 * (b - a) / b
+}'

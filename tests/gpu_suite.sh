@@ -5,8 +5,9 @@
 #
 #   gpu_suite.sh [FILE.wcx ...]      packed models; a synthetic one of 1 GiB is made in any case
 #
-# WCX_BUILD is where wcx, wcxfs and gpu_check were built (build/ by default), PYTHON has numpy, torch and safetensors.  Needs root, for
-# the mount.  Without compute-sanitizer (CUDA Toolkit) that part is skipped.  SKIP="sanitizer bench" leaves those parts out.
+# WCX_BUILD is where wcx, wcxfs and gpu_check were built (build/ by default), PYTHON has numpy, torch and safetensors.
+# Needs root, for the mount.  Without compute-sanitizer (CUDA Toolkit) that part is skipped.  SKIP="sanitizer bench" leaves
+# those parts out.
 set -euo pipefail
 tests=$(cd "$(dirname "$0")" && pwd)
 build=$(cd "${WCX_BUILD:-$tests/../build}" && pwd)
@@ -36,7 +37,7 @@ with_mount() {
 	umount "$work/mnt"
 }
 
-same_sha256() {
+same_bytes() {
 	local file
 
 	for file in "$work"/original/*; do
@@ -65,10 +66,10 @@ part "Every tile of every file against the CPU"
 "$build/wcx" verify -v --decoder=cuda "$work"/store/*.wcx
 
 part "The mount"
-with_mount decoder=cuda same_sha256
+with_mount decoder=cuda same_bytes
 export WCX_GPU_FAIL_AFTER=20
 echo "the GPU lost after 20 batches:"
-with_mount decoder=cuda same_sha256
+with_mount decoder=cuda same_bytes
 unset WCX_GPU_FAIL_AFTER
 with_mount decoder=cuda "$PYTHON" - "$work/original" "$work/mnt" <<'END'
 import os, sys, time

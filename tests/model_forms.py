@@ -24,7 +24,7 @@ def int8(name, weights, axis):
     largest = np.abs(weights).max(axis=axis, keepdims=True)
     scale = np.maximum(largest / INT8_MAX, np.float32(1e-12))
     quantised = np.clip(np.rint(weights / scale), -128, 127).astype(np.int8)
-    return {name: quantised, name + "_scale": scale.astype(np.float16).reshape(-1, 1) if axis else scale.astype(np.float16).reshape(1)}
+    return {name: quantised, name + "_scale": scale.astype(np.float16).reshape((-1, 1) if axis else 1)}
 
 
 def fp8(name, weights):

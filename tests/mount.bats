@@ -280,7 +280,7 @@ has_gpu() {
 
 @test "writing in any way is refused with EROFS" {
 	start_mount "$STORE"
-	for command in "touch $MNT/new" "rm $MNT/config.json" "mkdir $MNT/dir" "chmod 600 $MNT/config.json" \
+	for command in "touch $MNT/new" "rm -f $MNT/config.json" "mkdir $MNT/dir" "chmod 600 $MNT/config.json" \
 		"truncate -s 0 $MNT/model.safetensors" "ln -s a $MNT/link" "mv $MNT/config.json $MNT/c" \
 		"dd if=/dev/zero of=$MNT/model.safetensors count=1 conv=notrunc"; do
 		run ! $command
@@ -319,6 +319,24 @@ has_gpu() {
 	same_sha256 "$ORIG/deep/er/other.safetensors" "$MNT/other.safetensors"
 	mv "$OWN/other.safetensors.wcx" "$OWN/other.safetensors"
 	cmp "$OWN/other.safetensors" "$MNT/other.safetensors"
+}
+
+@test "a plain file that is put beside its packed one is seen at the next open" {
+	own_store
+	start_mount "$OWN"
+	same_sha256 "$ORIG/deep/er/other.safetensors" "$MNT/other.safetensors"
+	echo plain >"$OWN/other.safetensors"
+	[ "$(cat "$MNT/other.safetensors")" = plain ]
+}
+
+@test "a link that is pointed elsewhere is followed there after a second" {
+	own_store
+	ln -s model.safetensors "$OWN/current"
+	start_mount "$OWN"
+	[ "$(readlink "$MNT/current")" = model.safetensors ]
+	ln -sfn config.json "$OWN/current"
+	reader wait_link "$MNT/current" config.json
+	same_sha256 "$ORIG/config.json" "$MNT/current"
 }
 
 @test "files that are added and removed are seen" {
@@ -427,6 +445,11 @@ has_gpu() {
 	start_mount "$STORE"
 	exec {fd}>&-
 	flock -n "$BATS_TEST_TMPDIR/lock" true
+}
+
+@test "a caller that has closed its standard streams gets a mount all the same" {
+	"$WCXFS" "$STORE" "$MNT" -o decoder=cpu <&- >&- 2>&-
+	same_sha256 "$ORIG/model.safetensors" "$MNT/model.safetensors"
 }
 
 @test "a relative mount point works, and the daemon holds no directory" {

@@ -13,6 +13,7 @@
   tile FILE.wcx                  print START and N of a coded tile in the middle, and the offset of its packed bytes
   flip FILE OFFSET               change one byte
   wait_exit PID                  wait until a process has ended, a minute at most
+  wait_link LINK TARGET          wait until a link leads there, a minute at most
 
 Exit status 1, with a message, when something differs.
 """
@@ -25,6 +26,7 @@ import select
 import sys
 import tempfile
 import threading
+import time
 
 PAGE = 4096
 SIZES = [1, 2, 7, 100, PAGE - 1, PAGE, PAGE + 1, 65535, 65536, 65537, 200_000, 1 << 20, (3 << 20) + 5]
@@ -249,6 +251,14 @@ def cmd_wait_exit(pid):
         return
     if not select.select([fd], [], [], 60)[0]:
         raise Differs(f"process {pid} is still there")
+
+
+def cmd_wait_link(link, target):
+    deadline = time.monotonic() + 60
+    while os.readlink(link) != target:
+        if time.monotonic() > deadline:
+            raise Differs(f"{link} still leads to {os.readlink(link)}")
+        time.sleep(0.05)
 
 
 def main():

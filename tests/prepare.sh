@@ -30,7 +30,8 @@ install_packages() {
 }
 
 install_build_packages() {
-	install_packages gcc g++ make cmake pkg-config libfuse3-dev fuse3 libjansson-dev libxxhash-dev libssl-dev python3 python3-venv
+	install_packages gcc g++ make cmake pkg-config libfuse3-dev fuse3 libjansson-dev libxxhash-dev libssl-dev \
+		python3 python3-venv
 }
 
 # make_python NAME... - $PYTHON, which has these PyPI packages
@@ -61,7 +62,7 @@ fetch_model() {
 
 # build_programs [OPTION...] - wcx and wcxfs, with options for cmake
 build_programs() {
-	cmake -S "$root" -B "$build" "$@" >"$build.log" 2>&1 || { cat "$build.log"; return 1; }
-	cmake --build "$build" -j "$(nproc)" >>"$build.log" 2>&1 || { cat "$build.log"; return 1; }
-	grep '^-- GPU decoder' "$build.log"
+	cmake -S "$root" -B "$build" "$@" >"$build/build.log" 2>&1 || { cat "$build/build.log"; return 1; }
+	cmake --build "$build" -j "$(nproc)" >>"$build/build.log" 2>&1 || { cat "$build/build.log"; return 1; }
+	grep '^-- GPU decoder' "$build/build.log"
 }

@@ -57,7 +57,7 @@ check_refused() {
 }
 
 @test "the independent decoder refuses every bad file" {
-	PYTHONPATH="$BATS_TEST_DIRNAME" "$PYTHON" - "$FILES"/bad/*.wcx <<-'END'
+	PYTHONPATH="$BATS_TEST_DIRNAME${PYTHONPATH:+:$PYTHONPATH}" "$PYTHON" - "$FILES"/bad/*.wcx <<-'END'
 		import sys
 		from wcx_decode import Wcx, WcxError
 

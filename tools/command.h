@@ -52,9 +52,13 @@ int wcx_command_failed(const struct command *command, const struct wcx_error *er
 /* wcx_command_open - open a .wcx file with the command's cache and decoder, which are made at the first call; 0 or -errno */
 int wcx_command_open(struct command *command, const char *path, struct wcx_image **ret, struct wcx_error *err);
 
-/* wcx_command_stop - becomes nonzero at SIGINT, SIGTERM or SIGHUP once wcx_command_catch_signals was called */
-extern volatile int wcx_command_stop;
+/*
+ * wcx_command_catch_signals - have wcx_command_stop become nonzero at SIGINT, SIGTERM or SIGHUP
+ *
+ * SIGHUP stays ignored where it is (nohup), and SIGXFSZ is from now on, so that writing fails with EFBIG.
+ */
 void wcx_command_catch_signals(void);
+extern volatile int wcx_command_stop;
 
 /* wcx_progress - draw how far something is, on standard error if that is a terminal; user is the struct command */
 void wcx_progress(void *user, const char *what, uint64_t done, uint64_t total);

@@ -11,17 +11,17 @@
 static const char help[] =
 	"usage: wcx info [--json] FILE.wcx\n"
 	"\n"
-	"Shows what a packed file holds: for each tensor its type, shape, size, packed size, tiles and how they are coded, "
-	"then the same\n"
-	"for the whole file.  Bits are per element; the limit is the order-0 entropy of the byte planes.\n"
+	"Shows what a packed file holds: for each tensor its type, shape, size, packed size,\n"
+	"tiles and how they are coded, then the same for the whole file.  Bits are per\n"
+	"element; the limit is the order-0 entropy of the byte planes.\n"
 	"\n"
 	"      --json     one JSON object on standard output\n"
 	"  -q, -v         accepted, as by the other commands\n"
 	"  -h, --help     this text\n"
 	"\n"
-	"A tensor's mode is stored, constant, or what its coded tiles hold, from the highest byte of an element to the "
-	"lowest: rans (with\n"
-	"-left, -up or -avg behind it when a predictor is used), stored or constant.\n"
+	"A tensor's mode is stored, constant, or what its first coded tile holds, from the\n"
+	"highest byte of an element to the lowest: rans (with -left, -up or -avg behind it\n"
+	"when a predictor is used), stored or constant.\n"
 	"\n"
 	"Examples:\n"
 	"  wcx info store/model.safetensors.wcx\n"
@@ -114,10 +114,9 @@ static void print_json_tensor(const struct wcx_tensor *tensor, const struct wcx_
 	printf(", \"offset\": %llu, \"bytes\": %llu, \"packed_bytes\": %llu", (unsigned long long)tensor->offset,
 	       (unsigned long long)tensor->bytes, (unsigned long long)sum->packed_bytes);
 	if (seg)
-		printf(", \"tiles\": %llu, \"tile_rows\": %lu, \"tile_cols\": %lu, \"tiles_coded\": %llu, \"tiles_stored\": "
-		       "%llu, "
-		       "\"tiles_constant\": %llu, \"bits_per_element\": %.4f, \"entropy_bits_per_element\": %.3f, \"mode\": "
-		       "\"%s\"}",
+		printf(", \"tiles\": %llu, \"tile_rows\": %lu, \"tile_cols\": %lu, "
+		       "\"tiles_coded\": %llu, \"tiles_stored\": %llu, \"tiles_constant\": %llu, "
+		       "\"bits_per_element\": %.4f, \"entropy_bits_per_element\": %.3f, \"mode\": \"%s\"}",
 		       (unsigned long long)seg->tile_count, (unsigned long)seg->tile_rows, (unsigned long)seg->tile_cols,
 		       (unsigned long long)sum->tile_count[WCX_TILE_CODED],
 		       (unsigned long long)sum->tile_count[WCX_TILE_STORED],

@@ -8,9 +8,9 @@
 
 static const char help[] = "usage: wcx pack [OPTIONS] FILE.safetensors FILE.wcx\n"
 			   "\n"
-			   "Compresses FILE.safetensors without loss.  The source is only read.  The output appears when it "
-			   "is complete and has been\n"
-			   "decoded again and compared; until then, and after a failure, there is none.\n"
+			   "Compresses FILE.safetensors without loss.  The source is only read.  The output\n"
+			   "appears when it is complete and has been decoded again and compared; until then,\n"
+			   "and after a failure, there is none.\n"
 			   "\n"
 			   "  -f, --force       replace an existing output\n"
 			   "  -j, --threads=N   use N threads (default: one a core)\n"

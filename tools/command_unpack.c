@@ -6,22 +6,22 @@
 #include "fs/unpack.h"
 #include "tools/command.h"
 
-static const char help[] =
-	"usage: wcx unpack [OPTIONS] FILE.wcx FILE.safetensors\n"
-	"\n"
-	"Restores the original file, byte for byte.  It appears when it is complete and its SHA-256 is right.\n"
-	"\n"
-	"  -f, --force         replace an existing output\n"
-	"  -j, --threads=N     use N threads (default: one a core)\n"
-	"      --decoder=NAME  auto (default), cpu or cuda\n"
-	"  -q, --quiet         no progress\n"
-	"  -v, --verbose       say more, such as what decodes\n"
-	"  -h, --help          this text\n"
-	"\n"
-	"Example:\n"
-	"  wcx unpack store/model.safetensors.wcx model.safetensors\n"
-	"\n"
-	"Exit codes: 0 done, 1 failed (the message says why), 2 wrong command line.\n";
+static const char help[] = "usage: wcx unpack [OPTIONS] FILE.wcx FILE.safetensors\n"
+			   "\n"
+			   "Restores the original file, byte for byte.  It appears when it is complete and its\n"
+			   "SHA-256 is right.\n"
+			   "\n"
+			   "  -f, --force         replace an existing output\n"
+			   "  -j, --threads=N     use N threads (default: one a core)\n"
+			   "      --decoder=NAME  auto (default), cpu or cuda\n"
+			   "  -q, --quiet         no progress\n"
+			   "  -v, --verbose       say more, such as what decodes\n"
+			   "  -h, --help          this text\n"
+			   "\n"
+			   "Example:\n"
+			   "  wcx unpack store/model.safetensors.wcx model.safetensors\n"
+			   "\n"
+			   "Exit codes: 0 done, 1 failed (the message says why), 2 wrong command line.\n";
 
 int wcx_command_unpack(struct command *command, int argc, char **argv)
 {

@@ -9,9 +9,9 @@
 
 static const char help[] = "usage: wcx verify [OPTIONS] FILE.wcx...\n"
 			   "\n"
-			   "Checks packed files in full: superblock, index, every tile's checksum and coding, and the "
-			   "SHA-256 of the original.  Names the tensor,\n"
-			   "tile and offset of whatever is damaged.\n"
+			   "Checks packed files in full: superblock, index, every tile's checksum and coding,\n"
+			   "and the SHA-256 of the original.  Names the tensor, tile and offset of whatever\n"
+			   "is damaged.\n"
 			   "\n"
 			   "  -j, --threads=N     use N threads (default: one a core)\n"
 			   "      --decoder=NAME  auto (default), cpu or cuda\n"

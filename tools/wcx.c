@@ -37,11 +37,14 @@ static void on_signal(int number)
 
 void wcx_command_catch_signals(void)
 {
-	struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+	struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART }, hangup;
 
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
-	sigaction(SIGHUP, &action, NULL);
+	if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN) /* as nohup leaves it */
+		sigaction(SIGHUP, &action, NULL);
+	/* A file size limit is an error of write like a full disk, and no reason to leave a temporary file behind. */
+	signal(SIGXFSZ, SIG_IGN);
 }
 
 static void print_help(FILE *out)
@@ -207,7 +210,7 @@ int main(int argc, char **argv)
 	} else {
 		status = run_command(argc - 1, argv + 1);
 	}
-	if (fflush(stdout) == EOF && status == WCX_EXIT_OK) {
+	if ((fflush(stdout) == EOF || ferror(stdout)) && status == WCX_EXIT_OK) {
 		perror("wcx: standard output");
 		status = WCX_EXIT_FAILED;
 	}
