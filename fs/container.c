@@ -217,6 +217,8 @@ static const char *parse_segment(const uint8_t *src, uint32_t table_count, struc
 	seg->rows = elems / seg->cols;
 	if (seg->tile_rows == 0 || seg->tile_cols == 0 || (uint64_t)seg->tile_rows * seg->tile_cols > WCX_TILE_MAX_ELEMS)
 		return "bad tile size";
+	if (seg->tile_cols < seg->cols && seg->tile_rows > WCX_TILE_MAX_ROWS)
+		return "narrow tiles that are too tall";
 	if (seg->table_mask >> seg->elem_bytes)
 		return "frequency table for a byte plane that is not there";
 	for (uint32_t mask = seg->table_mask; mask; mask &= mask - 1)
@@ -246,6 +248,8 @@ static int parse_segments(struct wcx_container *c, struct wcx_error *err)
 		offset += seg->bytes;
 		tile += seg->tile_count;
 	}
+	if (c->segments[0].bytes < WCX_HEADER_MIN_BYTES)
+		return bad_index(c, err, c->index, "first segment is too small for a header");
 	if (offset != c->superblock.original_bytes || tile != c->superblock.tile_count)
 		return bad_index(c, err, c->entries, "segments do not make up the file");
 	return 0;

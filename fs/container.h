@@ -19,6 +19,8 @@ enum {
 	WCX_SEGMENT_BYTES = 40,
 	WCX_TILE_ENTRY_BYTES = 16,
 	WCX_TILE_ALIGN = 16,
+	WCX_TILE_MAX_ROWS = 256, /* of a tile narrower than its matrix; bounds what a read decodes beyond its bytes */
+	WCX_HEADER_MIN_BYTES = 8,
 	WCX_SHA256_BYTES = 32,
 	WCX_MAX_INDEX_BYTES = 1 << 28, /* some 16 million tiles: a TiB of INT8 weights */
 };

@@ -487,8 +487,6 @@ int wcx_image_header(struct wcx_image *image, struct wcx_safetensors **ret, stru
 	ssize_t n;
 	int r;
 
-	if (header_bytes < WCX_SAFETENSORS_LENGTH_BYTES)
-		return wcx_fail(err, EBADMSG, "%s: damaged: header too small", path);
 	if (header_bytes > WCX_SAFETENSORS_LENGTH_BYTES + (uint64_t)WCX_SAFETENSORS_MAX_JSON_BYTES)
 		return wcx_fail(err, EBADMSG, "%s: damaged: header too large", path);
 	header = malloc((size_t)header_bytes);

@@ -91,7 +91,7 @@ check_refused() {
 @test "pack sums up what it saved, without progress, when standard error is no terminal" {
 	run --separate-stderr -0 "$WCX" pack "$MODEL" out.wcx
 	[ -z "$output" ]
-	[[ "$stderr" =~ ^"out.wcx: $(stat -c %s out.wcx) bytes, 0."[0-9]+" of them kept (ratio 1."[0-9]+")"$ ]]
+	[[ "$stderr" =~ ^"out.wcx: $(stat -c %s "$MODEL") bytes packed into $(stat -c %s out.wcx), ratio 1."[0-9]+$ ]]
 }
 
 @test "pack -q prints nothing" {
@@ -336,11 +336,25 @@ check_refused() {
 	sha256sum -c before
 }
 
+@test "a file size limit leaves no output and no temporary file" {
+	mkdir out
+	run -1 bash -c 'ulimit -f 100; exec "$WCX" pack "$MODEL" out/out.wcx'
+	[ "$output" = "wcx pack: out/out.wcx: File too large" ]
+	holds_only out
+}
+
+@test "--force replaces nothing but regular files" {
+	mkfifo pipe
+	run -1 "$WCX" unpack --force "$PACKED" pipe
+	[ "$output" = "wcx unpack: pipe: not a regular file" ]
+	[ -p pipe ]
+}
+
 # Interrupt packing once its temporary file is there.
 interrupt_pack() {
 	local status=0
 
-	"$WCX" pack --force endless.safetensors out/out.wcx 2>messages 3>&- &
+	env --default-signal=HUP "$WCX" pack --force endless.safetensors out/out.wcx 2>messages 3>&- &
 	until compgen -G "out/.wcx-*" >/dev/null; do
 		kill -0 "$!"
 	done

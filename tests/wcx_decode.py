@@ -128,6 +128,8 @@ def parse_segment(raw, number, first_tile, table_count):
     must(seg.cols >= 1 and seg.bytes // seg.elem_bytes % seg.cols == 0, f"{where}{seg.cols} columns do not fit its elements")
     must(seg.tile_rows >= 1 and seg.tile_cols >= 1, f"{where}a tile side is 0")
     must(seg.tile_rows * seg.tile_cols <= TILE_ELEMENTS_MAX, f"{where}tiles of {seg.tile_rows} x {seg.tile_cols} elements")
+    must(seg.tile_cols >= seg.cols or seg.tile_rows <= 256, f"{where}tiles of {seg.tile_rows} rows, narrower than the matrix")
+    must(number or seg.bytes >= 8, "a header of less than 8 bytes")
     must(seg.table_mask >> seg.elem_bytes == 0, f"{where}a table for a byte plane that does not exist")
     if seg.table_mask:
         must(seg.first_table + seg.table_mask.bit_count() <= table_count, f"{where}its tables do not exist")

@@ -417,7 +417,7 @@ def good_header_alone(_rng):
 def good_tile_wider_than_matrix(rng):
     file = start([("a", "I8", [33, 17]), ("b", "I8", [999])])
     file.add_segment(narrow(rng, 33 * 17, 1, 2.0), cols=17, tile=(256, 256), recipe=[(P_RANS, AVG)])
-    file.add_segment(narrow(rng, 999, 1, 2.0), tile=(65536, 1))
+    file.add_segment(narrow(rng, 999, 1, 2.0), tile=(256, 1))
     return file
 
 
@@ -626,6 +626,12 @@ def bad_segments():
     yield "segment_tile_too_large", with_segment(CODED_SEG, tile_rows=2, tile_cols=32769)
     yield "segment_tile_wraps_32_bit", with_segment(CODED_SEG, tile_rows=1 << 16, tile_cols=1 << 16)
     yield "segment_tile_wraps_to_fit", with_segment(CODED_SEG, tile_rows=(1 << 31) + 30, tile_cols=40)
+    yield "segment_tile_too_tall", with_segment(CODED_SEG, tile_rows=257, tile_cols=1)
+    file = base()
+    header_bytes = file.segments[0].bytes
+    file.segments[0].bytes = file.segments[0].cols = 7
+    file.set_packed(0, bytes(file.original[:7]))
+    yield "segment_header_too_small", file.build(original_bytes=len(file.original) - header_bytes + 7)
     yield "segment_more_tiles", with_segment(CODED_SEG, tile_rows=15)
     yield "segment_fewer_tiles", with_segment(CONSTANT_SEG, tile_cols=300)
     for elem_bytes in 0, 3, 5, 16, 255:

@@ -46,8 +46,8 @@ int wcx_command_pack(struct command *command, int argc, char **argv)
 		return wcx_command_failed(command, &err);
 	wcx_progress_clear(command);
 	if (!command->quiet)
-		fprintf(stderr, "%s: %llu bytes, %.4f of them kept (ratio %.4f)\n", argv[optind + 1],
-			(unsigned long long)result.packed_bytes, (double)result.packed_bytes / (double)result.original_bytes,
+		fprintf(stderr, "%s: %llu bytes packed into %llu, ratio %.4f\n", argv[optind + 1],
+			(unsigned long long)result.original_bytes, (unsigned long long)result.packed_bytes,
 			(double)result.original_bytes / (double)result.packed_bytes);
 	return WCX_EXIT_OK;
 }
