@@ -40,7 +40,7 @@ struct wcx_gpu_lane {
 };
 
 struct wcx_gpu {
-	pthread_mutex_t mutex;
+	pthread_mutex_t lock; /* protects everything below but the lanes that are taken, which are their takers' */
 	pthread_cond_t lane_freed;
 	struct wcx_gpu_lane *free_lanes;
 	bool failed;     /* for good: no further call gets to the device */
@@ -129,7 +129,7 @@ extern "C" enum wcx_result wcx_gpu_open(struct wcx_gpu **ret, char name[WCX_GPU_
 	gpu = (struct wcx_gpu *)calloc(1, sizeof *gpu);
 	if (!gpu)
 		goto out;
-	pthread_mutex_init(&gpu->mutex, NULL);
+	pthread_mutex_init(&gpu->lock, NULL);
 	pthread_cond_init(&gpu->lane_freed, NULL);
 	gpu->calls_left = wcx_calls_until_failure();
 	for (struct wcx_gpu_lane &lane : gpu->lanes) {
@@ -159,19 +159,19 @@ extern "C" void wcx_gpu_free(struct wcx_gpu *gpu)
 	}
 	assert(taken == 0);
 	pthread_cond_destroy(&gpu->lane_freed);
-	pthread_mutex_destroy(&gpu->mutex);
+	pthread_mutex_destroy(&gpu->lock);
 	free(gpu);
 }
 
 /* Counts a call, for the test hook. */
 static void wcx_gpu_call_begin(struct wcx_gpu *gpu)
 {
-	pthread_mutex_lock(&gpu->mutex);
+	pthread_mutex_lock(&gpu->lock);
 	if (gpu->calls_left == 0)
 		gpu->failed = true;
 	else if (gpu->calls_left > 0)
 		gpu->calls_left--;
-	pthread_mutex_unlock(&gpu->mutex);
+	pthread_mutex_unlock(&gpu->lock);
 }
 
 /* NULL when the GPU has failed or, without wait, when all lanes are taken. */
@@ -179,15 +179,15 @@ static struct wcx_gpu_lane *wcx_gpu_take_lane(struct wcx_gpu *gpu, bool wait)
 {
 	struct wcx_gpu_lane *lane = NULL;
 
-	pthread_mutex_lock(&gpu->mutex);
+	pthread_mutex_lock(&gpu->lock);
 	while (wait && !gpu->failed && !gpu->free_lanes)
-		pthread_cond_wait(&gpu->lane_freed, &gpu->mutex);
+		pthread_cond_wait(&gpu->lane_freed, &gpu->lock);
 	if (!gpu->failed && gpu->free_lanes) {
 		lane = gpu->free_lanes;
 		gpu->free_lanes = lane->next_free;
 		lane->taken = true;
 	}
-	pthread_mutex_unlock(&gpu->mutex);
+	pthread_mutex_unlock(&gpu->lock);
 	return lane;
 }
 
@@ -203,7 +203,7 @@ static void wcx_gpu_give_lane(struct wcx_gpu *gpu, struct wcx_gpu_lane *lane)
 		return;
 	cudaGetLastError();
 	error = cudaStreamSynchronize(lane->stream);
-	pthread_mutex_lock(&gpu->mutex);
+	pthread_mutex_lock(&gpu->lock);
 	gpu->failed |= error != cudaSuccess;
 	lane->next_free = gpu->free_lanes;
 	lane->taken = false;
@@ -212,7 +212,7 @@ static void wcx_gpu_give_lane(struct wcx_gpu *gpu, struct wcx_gpu_lane *lane)
 		pthread_cond_broadcast(&gpu->lane_freed);
 	else
 		pthread_cond_signal(&gpu->lane_freed);
-	pthread_mutex_unlock(&gpu->mutex);
+	pthread_mutex_unlock(&gpu->lock);
 }
 
 /* Sends the lane's batch on its way.  Its buffers are the device's until wcx_lane_collect. */
