@@ -10,6 +10,7 @@
 #include <xxhash.h>
 
 #include "codec/le.h"
+#include "fs/file_io.h"
 
 enum { TABLE_MIN_BYTES = 5 }; /* two symbols, one of them with a frequency of two bytes, and a run of those without */
 
@@ -128,22 +129,16 @@ int wcx_superblock_parse(const char *path, const uint8_t *src, uint64_t file_byt
 	return 0;
 }
 
-/* Like pread, but whole: a file that ends too early is damaged. */
+/* A file that ends too early is damaged. */
 static int read_exactly(int fd, const char *path, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
 {
-	for (size_t done = 0; done < bytes;) {
-		ssize_t n = pread(fd, (uint8_t *)dst + done, bytes - done, (off_t)(offset + done));
+	ssize_t n = wcx_read_at(fd, dst, bytes, offset);
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return wcx_fail(err, errno, "%s: offset %llu: %s", path, (unsigned long long)(offset + done),
-					strerror(errno));
-		if (n == 0)
-			return wcx_fail(err, EBADMSG, "%s: truncated at offset %llu", path,
-					(unsigned long long)(offset + done));
-		done += (size_t)n;
-	}
+	if (n < 0)
+		return wcx_fail(err, (int)-n, "%s: offset %llu: %s", path, (unsigned long long)offset, strerror((int)-n));
+	if ((size_t)n < bytes)
+		return wcx_fail(err, EBADMSG, "%s: truncated at offset %llu", path,
+				(unsigned long long)(offset + (uint64_t)n));
 	return 0;
 }
 
@@ -402,14 +397,25 @@ const struct wcx_segment *wcx_container_segment(const struct wcx_container *c, s
 	return &c->segments[segment_index];
 }
 
-size_t wcx_container_segment_at(const struct wcx_container *c, uint64_t offset)
+static uint64_t offset_of(const struct wcx_segment *seg)
+{
+	return seg->offset;
+}
+
+static uint64_t first_tile_of(const struct wcx_segment *seg)
+{
+	return seg->first_tile;
+}
+
+/* The last segment whose key, which grows from one to the next, is at most value. */
+static size_t last_upto(const struct wcx_container *c, uint64_t (*key)(const struct wcx_segment *), uint64_t value)
 {
 	size_t low = 0, high = c->superblock.segment_count;
 
 	while (high - low > 1) {
 		size_t middle = low + (high - low) / 2;
 
-		if (c->segments[middle].offset <= offset)
+		if (key(&c->segments[middle]) <= value)
 			low = middle;
 		else
 			high = middle;
@@ -417,19 +423,14 @@ size_t wcx_container_segment_at(const struct wcx_container *c, uint64_t offset)
 	return low;
 }
 
+size_t wcx_container_segment_at(const struct wcx_container *c, uint64_t offset)
+{
+	return last_upto(c, offset_of, offset);
+}
+
 size_t wcx_container_segment_of_tile(const struct wcx_container *c, uint64_t tile_index)
 {
-	size_t low = 0, high = c->superblock.segment_count;
-
-	while (high - low > 1) {
-		size_t middle = low + (high - low) / 2;
-
-		if (c->segments[middle].first_tile <= tile_index)
-			low = middle;
-		else
-			high = middle;
-	}
-	return low;
+	return last_upto(c, first_tile_of, tile_index);
 }
 
 void wcx_container_tables(const struct wcx_container *c, const struct wcx_segment *seg,

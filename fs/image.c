@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "fs/file_io.h"
 #include "fs/safetensors.h"
 
 enum {
@@ -238,16 +238,11 @@ static int fail_tile(struct wcx_image *image, const struct wcx_tile_info *tile, 
 /* Reads packed bytes; 0, -errno, or -EBADMSG when the file has become too short. */
 static int read_packed(const struct wcx_image *image, uint8_t *dst, size_t bytes, uint64_t offset)
 {
-	for (size_t done = 0; done < bytes;) {
-		ssize_t n = pread(wcx_container_fd(image->container), dst + done, bytes - done, (off_t)(offset + done));
+	ssize_t n = wcx_read_at(wcx_container_fd(image->container), dst, bytes, offset);
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EBADMSG;
-		done += (size_t)n;
-	}
-	return 0;
+	if (n < 0)
+		return (int)n;
+	return (size_t)n < bytes ? -EBADMSG : 0;
 }
 
 /* Where a tile's packed bytes end, with the gap that aligns the next. */

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/file_io.h"
+
 static int fail(const struct wcx_output_file *file, struct wcx_error *err)
 {
 	return wcx_fail(err, errno, "%s: %s", file->path, strerror(errno));
@@ -68,16 +70,9 @@ int wcx_output_create(struct wcx_output_file *file, const char *path, const stru
 int wcx_output_write(const struct wcx_output_file *file, const void *src, size_t bytes, uint64_t offset,
 		     struct wcx_error *err)
 {
-	for (size_t done = 0; done < bytes;) {
-		ssize_t n = pwrite(file->fd, (const char *)src + done, bytes - done, (off_t)(offset + done));
+	int r = wcx_write_at(file->fd, src, bytes, offset);
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return fail(file, err);
-		done += (size_t)n;
-	}
-	return 0;
+	return r < 0 ? wcx_fail(err, -r, "%s: %s", file->path, strerror(-r)) : 0;
 }
 
 /* Gives the temporary file its name; one that came up meanwhile is only replaced if that was asked for. */

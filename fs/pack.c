@@ -17,6 +17,7 @@
 
 #include "fs/container.h"
 #include "fs/export.h"
+#include "fs/file_io.h"
 #include "fs/output_file.h"
 #include "fs/parallel.h"
 #include "fs/safetensors.h"
@@ -81,18 +82,13 @@ static int no_memory(const struct packer *packer, struct wcx_error *err)
 
 static int read_source(const struct packer *packer, uint8_t *dst, uint64_t bytes, uint64_t offset, struct wcx_error *err)
 {
-	for (uint64_t done = 0; done < bytes;) {
-		ssize_t n = pread(packer->src_fd, dst + done, bytes - done, (off_t)(offset + done));
+	ssize_t n = wcx_read_at(packer->src_fd, dst, bytes, offset);
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return fail_on(err, packer->src_path, errno);
-		if (n == 0)
-			return wcx_fail(err, EIO, "%s: became shorter while it was packed, offset %llu", packer->src_path,
-					(unsigned long long)(offset + done));
-		done += (uint64_t)n;
-	}
+	if (n < 0)
+		return fail_on(err, packer->src_path, (int)-n);
+	if ((uint64_t)n < bytes)
+		return wcx_fail(err, EIO, "%s: became shorter while it was packed, offset %llu", packer->src_path,
+				(unsigned long long)(offset + (uint64_t)n));
 	return 0;
 }
 
