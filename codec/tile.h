@@ -58,6 +58,9 @@ struct wcx_plane {
 /* wcx_tile_shape_bytes - the size of the decoded tile, or 0 if the shape breaks a limit */
 size_t wcx_tile_shape_bytes(const struct wcx_tile_shape *shape);
 
+/* wcx_tile_has_table - which planes of a job have a frequency table: bit p for plane p */
+uint32_t wcx_tile_has_table(const struct wcx_tile_job *job);
+
 /*
  * wcx_tile_parse - read the plane headers of a coded tile
  *

@@ -36,6 +36,15 @@ size_t wcx_tile_shape_bytes(const struct wcx_tile_shape *shape)
 	return (size_t)elems * elem_bytes;
 }
 
+uint32_t wcx_tile_has_table(const struct wcx_tile_job *job)
+{
+	uint32_t has_table = 0;
+
+	for (uint32_t p = 0; p < job->shape.elem_bytes; p++)
+		has_table |= (uint32_t)(job->tables[p] != NULL) << p;
+	return has_table;
+}
+
 static int plane_is_sound(const struct wcx_plane *plane, uint32_t elems, int has_table)
 {
 	switch (plane->coding) {
@@ -110,12 +119,8 @@ static enum wcx_result decode_coded(const struct wcx_tile_job *job, struct wcx_d
 	struct wcx_plane planes[WCX_PLANES_MAX];
 	const uint32_t elem_bytes = job->shape.elem_bytes;
 	const size_t elems = job->dst_bytes / elem_bytes;
-	uint32_t has_table = 0;
-	enum wcx_result result;
+	enum wcx_result result = wcx_tile_parse(&job->shape, wcx_tile_has_table(job), job->src, job->src_bytes, planes);
 
-	for (uint32_t p = 0; p < elem_bytes; p++)
-		has_table |= (uint32_t)(job->tables[p] != NULL) << p;
-	result = wcx_tile_parse(&job->shape, has_table, job->src, job->src_bytes, planes);
 	for (uint32_t p = 0; p < elem_bytes && result == WCX_OK; p++) {
 		const uint8_t *payload = job->src + planes[p].offset;
 		uint8_t *target = elem_bytes == 1 ? job->dst : scratch->plane;

@@ -121,15 +121,6 @@ static void add_plane(struct wcx_tile_batch *batch, const struct wcx_tile_job *j
 	batch->group_items[group_of(item)]++;
 }
 
-static enum wcx_result parse_job(const struct wcx_tile_job *job, struct wcx_plane planes[WCX_PLANES_MAX])
-{
-	uint32_t has_table = 0;
-
-	for (uint32_t p = 0; p < job->shape.elem_bytes; p++)
-		has_table |= (uint32_t)(job->tables[p] != NULL) << p;
-	return wcx_tile_parse(&job->shape, has_table, job->src, job->src_bytes, planes);
-}
-
 /* False when there is no room left for the job's tile, which is smaller packed than decoded. */
 static bool add_coded_job(struct wcx_tile_batch *batch, struct wcx_tile_job *job)
 {
@@ -137,7 +128,7 @@ static bool add_coded_job(struct wcx_tile_batch *batch, struct wcx_tile_job *job
 	const uint32_t elem_bytes = job->shape.elem_bytes;
 	struct wcx_plane planes[WCX_PLANES_MAX];
 	uint32_t src_bytes, dst_bytes;
-	enum wcx_result result = parse_job(job, planes);
+	enum wcx_result result = wcx_tile_parse(&job->shape, wcx_tile_has_table(job), job->src, job->src_bytes, planes);
 
 	if (result != WCX_OK) {
 		job->result = result;

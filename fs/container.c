@@ -185,6 +185,24 @@ static uint64_t divide_up(uint64_t a, uint64_t b)
 	return a / b + (a % b != 0);
 }
 
+void wcx_segment_grid(struct wcx_segment *seg)
+{
+	seg->rows = seg->bytes / seg->elem_bytes / seg->cols;
+	seg->tiles_across = divide_up(seg->cols, seg->tile_cols);
+	seg->tile_count = seg->tiles_across * divide_up(seg->rows, seg->tile_rows);
+}
+
+void wcx_segment_place(const struct wcx_segment *seg, uint64_t number, struct wcx_tile_info *ret)
+{
+	ret->row = number / seg->tiles_across * seg->tile_rows;
+	ret->col = number % seg->tiles_across * seg->tile_cols;
+	ret->shape = (struct wcx_tile_shape){
+		.rows = seg->rows - ret->row < seg->tile_rows ? (uint32_t)(seg->rows - ret->row) : seg->tile_rows,
+		.cols = seg->cols - ret->col < seg->tile_cols ? (uint32_t)(seg->cols - ret->col) : seg->tile_cols,
+		.elem_bytes = seg->elem_bytes,
+	};
+}
+
 /* Reads a segment; offset and first_tile, which follow from those before it, are the caller's. */
 static const char *parse_segment(const uint8_t *src, uint32_t table_count, struct wcx_segment *seg)
 {
@@ -209,7 +227,6 @@ static const char *parse_segment(const uint8_t *src, uint32_t table_count, struc
 
 	if (seg->cols == 0 || seg->cols > elems || elems % seg->cols)
 		return "bad number of columns";
-	seg->rows = elems / seg->cols;
 	if (seg->tile_rows == 0 || seg->tile_cols == 0 || (uint64_t)seg->tile_rows * seg->tile_cols > WCX_TILE_MAX_ELEMS)
 		return "bad tile size";
 	if (seg->tile_cols < seg->cols && seg->tile_rows > WCX_TILE_MAX_ROWS)
@@ -220,8 +237,7 @@ static const char *parse_segment(const uint8_t *src, uint32_t table_count, struc
 		tables++;
 	if (tables && (uint64_t)seg->first_table + tables > table_count)
 		return "frequency table that is not there";
-	seg->tiles_across = divide_up(seg->cols, seg->tile_cols);
-	seg->tile_count = seg->tiles_across * divide_up(seg->rows, seg->tile_rows);
+	wcx_segment_grid(seg);
 	return NULL;
 }
 
@@ -254,25 +270,17 @@ void wcx_container_tile(const struct wcx_container *c, const struct wcx_segment 
 			struct wcx_tile_info *ret)
 {
 	const uint8_t *entry = c->entries + tile_index * WCX_TILE_ENTRY_BYTES;
-	uint64_t number = tile_index - seg->first_tile;
-	uint64_t row = number / seg->tiles_across * seg->tile_rows, col = number % seg->tiles_across * seg->tile_cols;
 	uint32_t size_and_mode = wcx_le32_read(entry + 8);
 
 	*ret = (struct wcx_tile_info){
 		.tile_index = tile_index,
-		.row = row,
-		.col = col,
-		.shape = {
-			.rows = seg->rows - row < seg->tile_rows ? (uint32_t)(seg->rows - row) : seg->tile_rows,
-			.cols = seg->cols - col < seg->tile_cols ? (uint32_t)(seg->cols - col) : seg->tile_cols,
-			.elem_bytes = seg->elem_bytes,
-		},
 		.mode = (enum wcx_tile_mode)(size_and_mode >> 24),
 		.constant = wcx_le64_read(entry),
 		.packed_offset = wcx_le64_read(entry),
 		.packed_bytes = size_and_mode & 0xFFFFFF,
 		.checksum = wcx_le32_read(entry + 12),
 	};
+	wcx_segment_place(seg, tile_index - seg->first_tile, ret);
 }
 
 static const char *check_tile(const struct wcx_tile_info *tile, uint64_t index_offset)

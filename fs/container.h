@@ -58,6 +58,20 @@ struct wcx_tile_info {
 
 struct wcx_container;
 
+/* wcx_tile_align_up - where the next packed tile may start, at or after an offset */
+static inline uint64_t wcx_tile_align_up(uint64_t offset)
+{
+	return (offset + WCX_TILE_ALIGN - 1) / WCX_TILE_ALIGN * WCX_TILE_ALIGN;
+}
+
+/*
+ * The geometry of a segment, for readers and the packer alike: from bytes, elem_bytes, cols and the size of a tile, grid
+ * fills in rows, tiles_across and tile_count; place then finds tile `number`, counted from 0 within the segment: the row
+ * and column of its first element, and its shape.
+ */
+void wcx_segment_grid(struct wcx_segment *segment);
+void wcx_segment_place(const struct wcx_segment *segment, uint64_t number, struct wcx_tile_info *ret);
+
 /*
  * The two ends of a superblock's life.  parse checks all of section 2.1 but the checksum of the index and, as it says
  * nothing of the segments, their sum; src holds min(128, file_bytes) bytes.  It returns as wcx_container_open does.

@@ -9,14 +9,7 @@
 
 #include "fs/utf8.h"
 
-/* C0 and C1 controls and DEL: names come from untrusted files, and a terminal obeys what it is sent. */
-static int is_control(const char *text)
-{
-	unsigned char first = (unsigned char)text[0];
-
-	return first < 0x20 || first == 0x7F || (first == 0xC2 && (unsigned char)text[1] < 0xA0);
-}
-
+/* Names come from untrusted files, and a terminal obeys the controls that it is sent. */
 static void clean_text(char *text)
 {
 	size_t left = strlen(text);
@@ -24,7 +17,7 @@ static void clean_text(char *text)
 	while (left > 0) {
 		int length = wcx_utf8_sequence(text, left);
 
-		if (length <= 0 || is_control(text)) {
+		if (length <= 0 || wcx_utf8_is_control(text)) {
 			*text = '?';
 			length = 1;
 		}

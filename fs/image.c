@@ -245,14 +245,6 @@ static int read_packed(const struct wcx_image *image, uint8_t *dst, size_t bytes
 	return (size_t)n < bytes ? -EBADMSG : 0;
 }
 
-/* Where a tile's packed bytes end, with the gap that aligns the next. */
-static uint64_t packed_end(const struct wcx_tile_info *tile)
-{
-	uint64_t end = tile->packed_offset + tile->packed_bytes;
-
-	return (end + WCX_TILE_ALIGN - 1) / WCX_TILE_ALIGN * WCX_TILE_ALIGN;
-}
-
 /* One packed tile in a batch: its bytes are at `packed` when errnum is 0. */
 struct packed_tile {
 	const struct wcx_tile_info *info;
@@ -274,7 +266,8 @@ static void read_tiles(const struct wcx_image *image, struct packed_tile *tiles,
 		if (info->mode == WCX_TILE_CONSTANT)
 			continue;
 		while (after < count && tiles[after].info->mode != WCX_TILE_CONSTANT &&
-		       tiles[after].info->packed_offset == packed_end(tiles[after - 1].info)) {
+		       tiles[after].info->packed_offset == wcx_tile_align_up(tiles[after - 1].info->packed_offset +
+									     tiles[after - 1].info->packed_bytes)) {
 			bytes = (size_t)(tiles[after].info->packed_offset - info->packed_offset) +
 				tiles[after].info->packed_bytes;
 			after++;
@@ -284,7 +277,7 @@ static void read_tiles(const struct wcx_image *image, struct packed_tile *tiles,
 			tiles[i].errnum = errnum;
 			tiles[i].packed = buffer + (tiles[i].info->packed_offset - info->packed_offset);
 		}
-		buffer += (bytes + WCX_TILE_ALIGN - 1) / WCX_TILE_ALIGN * WCX_TILE_ALIGN;
+		buffer += wcx_tile_align_up(bytes);
 	}
 }
 

@@ -230,11 +230,6 @@ static int make_units(struct packer *packer, struct wcx_error *err)
 
 /* --- the second pass --- */
 
-static uint64_t align_up(uint64_t offset)
-{
-	return (offset + WCX_TILE_ALIGN - 1) / WCX_TILE_ALIGN * WCX_TILE_ALIGN;
-}
-
 /* Encodes a unit's tiles side by side into room->dst, with offsets counted from there; returns the bytes. */
 static uint64_t encode_tiles(const struct wcx_tensor_plan *plan, const struct unit *unit, struct room *room)
 {
@@ -252,8 +247,8 @@ static uint64_t encode_tiles(const struct wcx_tensor_plan *plan, const struct un
 		tile->packed_bytes = (uint32_t)bytes;
 		if (tile->mode != WCX_TILE_CONSTANT)
 			tile->checksum = wcx_checksum32(room->dst + used, bytes);
-		memset(room->dst + used + bytes, 0, align_up(used + bytes) - (used + bytes));
-		used = align_up(used + bytes);
+		memset(room->dst + used + bytes, 0, wcx_tile_align_up(used + bytes) - (used + bytes));
+		used = wcx_tile_align_up(used + bytes);
 	}
 	return used;
 }
@@ -449,7 +444,7 @@ static int verify_output(struct packer *packer, struct wcx_error *err)
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(VERIFY_CACHE_BYTES);
 	struct wcx_decoder *decoder = NULL;
 	struct wcx_image *image = NULL;
-	int fd = dup(packer->output.fd);
+	int fd = fcntl(packer->output.fd, F_DUPFD_CLOEXEC, 0);
 	int r = 0;
 
 	if (fd < 0)

@@ -125,11 +125,9 @@ static void choose_tiles(struct wcx_tensor_plan *plan, int looks_up)
 	struct wcx_segment *seg = &plan->segment;
 
 	seg->cols = looks_up ? plan->matrix_cols : elems_of(plan);
-	seg->rows = elems_of(plan) / seg->cols;
 	seg->tile_cols = looks_up ? (uint32_t)seg->cols : tile_elems(plan);
 	seg->tile_rows = looks_up ? tile_elems(plan) / seg->tile_cols : 1;
-	seg->tiles_across = (seg->cols + seg->tile_cols - 1) / seg->tile_cols;
-	seg->tile_count = seg->tiles_across * ((seg->rows + seg->tile_rows - 1) / seg->tile_rows);
+	wcx_segment_grid(seg);
 }
 
 enum wcx_result wcx_tensor_plan_choose(struct wcx_tensor_plan *plan, const struct wcx_predictor_trial *trial)
@@ -151,14 +149,11 @@ void wcx_tensor_plan_tile(const struct wcx_tensor_plan *plan, uint64_t tile, str
 			  uint64_t *offset_ret)
 {
 	const struct wcx_segment *seg = &plan->segment;
-	uint64_t row = tile / seg->tiles_across * seg->tile_rows, col = tile % seg->tiles_across * seg->tile_cols;
+	struct wcx_tile_info place;
 
-	*shape_ret = (struct wcx_tile_shape){
-		.rows = seg->rows - row < seg->tile_rows ? (uint32_t)(seg->rows - row) : seg->tile_rows,
-		.cols = seg->cols - col < seg->tile_cols ? (uint32_t)(seg->cols - col) : seg->tile_cols,
-		.elem_bytes = seg->elem_bytes,
-	};
-	*offset_ret = seg->offset + (row * seg->cols + col) * seg->elem_bytes;
+	wcx_segment_place(seg, tile, &place);
+	*shape_ret = place.shape;
+	*offset_ret = seg->offset + (place.row * seg->cols + place.col) * seg->elem_bytes;
 }
 
 void wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const struct wcx_tile_shape *shape, const uint8_t *src,

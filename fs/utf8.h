@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Telling well-formed UTF-8 from other bytes (Unicode 15, table 3-7). */
+/* Telling well-formed UTF-8 from other bytes (Unicode 15, table 3-7), and what a terminal obeys from what it shows. */
 #ifndef WCX_UTF8_H
 #define WCX_UTF8_H
 
@@ -33,6 +33,14 @@ static inline int wcx_utf8_sequence(const char *text, size_t bytes)
 		high = 0xBF;
 	}
 	return length;
+}
+
+/* wcx_utf8_is_control - whether a sequence is a C0 or C1 control or DEL; text ends with a zero byte */
+static inline int wcx_utf8_is_control(const char *text)
+{
+	unsigned char first = (unsigned char)text[0];
+
+	return first < 0x20 || first == 0x7F || (first == 0xC2 && (unsigned char)text[1] < 0xA0);
 }
 
 #endif

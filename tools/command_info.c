@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "codec/tile.h"
+#include "fs/utf8.h"
 #include "tools/command.h"
 
 static const char help[] =
@@ -127,15 +128,14 @@ static void print_json_tensor(const struct wcx_tensor *tensor, const struct wcx_
 		printf(", \"tiles\": 0, \"mode\": \"empty\"}");
 }
 
-/* Prints a name from the file without what a terminal might obey: C0 and C1 control characters become '?'. */
+/* Prints a name from a parsed header, so well-formed UTF-8, with '?' for each control, which a terminal might obey. */
 static void print_name(const char *text, int width)
 {
-	for (; *text; text++, width--) {
-		const unsigned char *c = (const unsigned char *)text;
-		int is_c1 = c[0] == 0xC2 && c[1] >= 0x80 && c[1] < 0xA0;
+	for (; *text; width--) {
+		int is_control = wcx_utf8_is_control(text), length = wcx_utf8_sequence(text, 4);
 
-		putchar(is_c1 || c[0] < 0x20 || c[0] == 0x7F ? '?' : c[0]);
-		text += is_c1;
+		printf("%.*s", is_control ? 1 : length, is_control ? "?" : text);
+		text += length;
 	}
 	printf("%*s", width > 0 ? width : 0, "");
 }
