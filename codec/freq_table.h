@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Frequency tables: what rANS needs to know of a byte plane, and how it is written into a container
- * (docs/format.md, section 2.4).  No function allocates; all are safe from any number of threads.
+ * (docs/format.md, section 2.6).  No function allocates; all are safe from any number of threads.
  */
 #ifndef WCX_FREQ_TABLE_H
 #define WCX_FREQ_TABLE_H

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Tiles: the unit of coding and of random access (docs/format.md, sections 2.3 and 3).
+ * Tiles: the unit of coding and of random access (docs/format.md, section 3).
  *
- * A tile is rows x cols elements of elem_bytes bytes, in tile order (row by row).  Coding works on byte planes: plane p
- * is byte p of every element.  Nothing here allocates but the two functions that create scratch; every function may run
- * on any number of threads at a time, each with a scratch of its own.
+ * A tile is rows x cols elements of elem_bytes bytes, in tile order (row by row).  An element is cut into fields of
+ * bits, some of them coded with rANS and the others kept as they are; the recipe of a tensor says which.  Nothing here
+ * allocates but the two functions that create scratch; every function may run on any number of threads at a time, each with
+ * a scratch of its own.
  */
 #ifndef WCX_TILE_H
 #define WCX_TILE_H
@@ -16,20 +17,72 @@
 #include "codec/result.h"
 
 enum {
-	WCX_PLANES_MAX = 8, /* bytes in an element at most */
+	WCX_ELEM_MAX_BYTES = 8,
 	WCX_TILE_MAX_ELEMS = 65536,
-	WCX_TILE_MAX_BYTES = WCX_TILE_MAX_ELEMS * WCX_PLANES_MAX,
+	WCX_TILE_MAX_BYTES = WCX_TILE_MAX_ELEMS * WCX_ELEM_MAX_BYTES,
+	WCX_FIELDS_MAX = 12,       /* in an element */
+	WCX_FIELD_MAX_WIDTH = 32,  /* bits of a field */
+	WCX_CODED_MAX_WIDTH = 16,  /* bits of one that may be coded */
+	WCX_FIELD_TABLES_MAX = 4,  /* frequency tables that a field chooses from */
+	WCX_RAW_PLANES_MAX = 16,   /* in a tile */
+	WCX_CARRIED_BYTES = 64,    /* of the last raw plane or of the exceptions, in the states of the last coded field */
+	WCX_EXCEPTIONS_MAX = 4095, /* in a tile */
+	WCX_TILE_PART_ALIGN = 4,   /* of everything that a packed tile consists of, from its start */
 };
 
-/* The numbers of the next three are those of the format. */
-enum wcx_tile_mode { WCX_TILE_STORED, WCX_TILE_CODED, WCX_TILE_CONSTANT };
-enum wcx_plane_coding { WCX_PLANE_STORED, WCX_PLANE_RANS, WCX_PLANE_CONSTANT };
-enum wcx_predictor { WCX_PREDICT_NONE, WCX_PREDICT_LEFT, WCX_PREDICT_UP, WCX_PREDICT_AVG, WCX_PREDICTOR_COUNT };
+/*
+ * The numbers of the next three are those of the format.  WCX_TILE_ZSTD is for fs to decode: here it is an unknown mode.
+ */
+enum wcx_tile_mode { WCX_TILE_STORED, WCX_TILE_CODED, WCX_TILE_CONSTANT, WCX_TILE_ZSTD, WCX_TILE_MODE_COUNT };
+enum wcx_field_coding { WCX_FIELD_RAW, WCX_FIELD_RANS, WCX_FIELD_CONSTANT };
+enum wcx_predictor { WCX_PREDICT_NONE, WCX_PREDICT_LEFT, WCX_PREDICT_UP, WCX_PREDICT_LEFT2, WCX_PREDICTOR_COUNT };
 
 struct wcx_tile_shape {
 	uint32_t rows, cols; /* each at least 1, rows * cols at most WCX_TILE_MAX_ELEMS */
 	uint32_t elem_bytes; /* 1, 2, 4 or 8 */
 };
+
+/* Bits of an element.  Symbol s stands for value s in up to 8 bits; in more, 0 is 0 and any other s is base + s. */
+struct wcx_field {
+	uint8_t width;       /* bits */
+	uint8_t table_count; /* 0, 1, 2 or 4 */
+	uint16_t base;
+	const struct wcx_freq_table *tables; /* table_count of them; NULL if none */
+};
+
+/* How the elements of a tensor are cut and coded.  The fields are the owner's, and outlive it. */
+struct wcx_recipe {
+	uint8_t elem_bytes, rotation, predictor, field_count;
+	uint32_t run;                   /* elements that share a choice of table; 0 when no field has more than one */
+	const struct wcx_field *fields; /* from the lowest bits up */
+};
+
+/*
+ * wcx_recipe_check - whether a recipe keeps the rules of the format (sections 2.2 and 2.3), tables included
+ *
+ * Returns NULL, or what is wrong with it.  Nothing else here checks a recipe again.
+ */
+const char *wcx_recipe_check(const struct wcx_recipe *recipe);
+
+/* wcx_symbol_value - the value of a field that a symbol stands for */
+static inline uint32_t wcx_symbol_value(const struct wcx_field *field, uint32_t symbol)
+{
+	return field->width <= 8 || symbol == 0 ? symbol : field->base + symbol;
+}
+
+/* wcx_choice_bits - bits that a field's choice of a table takes for a run */
+static inline uint32_t wcx_choice_bits(const struct wcx_field *field)
+{
+	return field->table_count >> 1;
+}
+
+/* wcx_choices_bytes - what the choices of a field take in a tile of elems elements, with padding */
+static inline uint32_t wcx_choices_bytes(const struct wcx_recipe *recipe, const struct wcx_field *field, uint32_t elems)
+{
+	uint32_t bits = wcx_choice_bits(field);
+
+	return bits ? ((elems + recipe->run - 1) / recipe->run * bits + 31) / 32 * 4 : 0;
+}
 
 /*
  * One tile to decode.  The caller fills everything but result, and owns all that is pointed to; src is untrusted, the
@@ -38,8 +91,8 @@ struct wcx_tile_shape {
 struct wcx_tile_job {
 	struct wcx_tile_shape shape;
 	enum wcx_tile_mode mode;
-	uint64_t constant;                                   /* the element, for WCX_TILE_CONSTANT */
-	const struct wcx_freq_table *tables[WCX_PLANES_MAX]; /* by plane; NULL where a plane has none */
+	uint32_t constant;               /* the element, for WCX_TILE_CONSTANT */
+	const struct wcx_recipe *recipe; /* for WCX_TILE_CODED; checked, with the shape's elem_bytes */
 	const uint8_t *src;
 	size_t src_bytes;
 	uint8_t *dst;
@@ -47,29 +100,44 @@ struct wcx_tile_job {
 	enum wcx_result result; /* set by the decoder */
 };
 
-/* One byte plane of a coded tile, as its header describes it, checked against the tile's size. */
-struct wcx_plane {
-	enum wcx_plane_coding coding;
-	enum wcx_predictor predictor;
-	uint32_t offset; /* of the payload, from the start of the packed tile; a multiple of 4 */
-	uint32_t bytes;  /* of the payload; RANS: even and at least 128; STORED: the elements; CONSTANT: 1 */
+/* What a coded tile consists of, as its header describes it, checked against the tile's size. */
+struct wcx_raw_plane {
+	uint32_t offset;      /* from the start of the packed tile; a multiple of 4 */
+	uint8_t width, shift; /* bits: a power of two up to 32; where in the element they go */
 };
+struct wcx_coded_field {
+	uint32_t offset; /* of the states, from the start of the packed tile; a multiple of 4.  The choices end there. */
+	uint32_t bytes;  /* of states and words: even and at least 128 */
+	uint8_t field, shift;
+};
+struct wcx_tile_layout {
+	uint64_t constant_bits; /* of the CONSTANT fields, where they go in the element */
+	uint32_t plane_count, coded_count;
+	uint32_t exception_count;  /* elements whose value in the last coded field stands in the exceptions */
+	uint32_t exception_offset; /* from the start of the packed tile; a multiple of 4 */
+	uint32_t exception_bytes;  /* of all exceptions, whether carried or not; even */
+	uint32_t plane_carried, exception_carried; /* bytes that the final states of the last coded field have; one is 0 */
+	struct wcx_raw_plane planes[WCX_RAW_PLANES_MAX];
+	struct wcx_coded_field coded[WCX_FIELDS_MAX]; /* the carrier is the last */
+};
+
+/* wcx_exception_value_bytes - what the value of an exception takes in a field of so many bits */
+static inline uint32_t wcx_exception_value_bytes(uint32_t width)
+{
+	return width <= 8 ? 1 : 2;
+}
 
 /* wcx_tile_shape_bytes - the size of the decoded tile, or 0 if the shape breaks a limit */
 size_t wcx_tile_shape_bytes(const struct wcx_tile_shape *shape);
 
-/* wcx_tile_has_table - which planes of a job have a frequency table: bit p for plane p */
-uint32_t wcx_tile_has_table(const struct wcx_tile_job *job);
-
 /*
- * wcx_tile_parse - read the plane headers of a coded tile
+ * wcx_tile_parse - read the header of a coded tile
  *
- * Fills planes[0 .. elem_bytes) so that every payload lies within src_bytes.  has_table bit p tells whether plane p has a
- * frequency table.  Returns WCX_OK, WCX_BAD_DATA or WCX_WRONG_SIZE (a shape out of limits); after an error planes is
- * undefined.
+ * Fills *ret so that every plane (but the bytes carried) and payload lies within src_bytes.  Returns WCX_OK, WCX_BAD_DATA or
+ * WCX_WRONG_SIZE (a shape out of limits, or not the recipe's); after an error *ret is undefined.
  */
-enum wcx_result wcx_tile_parse(const struct wcx_tile_shape *shape, uint32_t has_table, const uint8_t *src, size_t src_bytes,
-			       struct wcx_plane planes[WCX_PLANES_MAX]);
+enum wcx_result wcx_tile_parse(const struct wcx_tile_shape *shape, const struct wcx_recipe *recipe, const uint8_t *src,
+			       size_t src_bytes, struct wcx_tile_layout *ret);
 
 /* Working memory for decoding: reusable without end, by one thread at a time. */
 struct wcx_decode_scratch;
@@ -80,17 +148,11 @@ void wcx_decode_scratch_free(struct wcx_decode_scratch *scratch);
  * wcx_tile_decode - restore one tile on the CPU
  *
  * Reads exactly job->src_bytes from job->src and writes job->dst_bytes to job->dst.  Does not look at the container's
- * checksum: that is the caller's.  Returns, and leaves in job->result, WCX_OK, WCX_BAD_DATA (malformed) or WCX_WRONG_SIZE
- * (dst_bytes is not the tile's size).  After an error dst is undefined and scratch remains usable.
+ * checksum: that is the caller's.  Returns, and leaves in job->result, WCX_OK, WCX_BAD_DATA (malformed, or a mode that is
+ * not known here) or WCX_WRONG_SIZE (dst_bytes is not the tile's size).  After an error dst is undefined and scratch remains
+ * usable.
  */
 enum wcx_result wcx_tile_decode(struct wcx_tile_job *job, struct wcx_decode_scratch *scratch);
-
-/* How the planes of a tensor are coded: made once for a tensor by the packer, used for each of its tiles. */
-struct wcx_plane_plan {
-	enum wcx_plane_coding coding; /* WCX_PLANE_STORED or WCX_PLANE_RANS */
-	enum wcx_predictor predictor;
-	struct wcx_freq_table table; /* for RANS; a tile with a residual that it gives no frequency is stored */
-};
 
 struct wcx_encode_scratch;
 struct wcx_encode_scratch *wcx_encode_scratch_create(void); /* NULL when there is no memory */
@@ -99,22 +161,25 @@ void wcx_encode_scratch_free(struct wcx_encode_scratch *scratch);
 /*
  * wcx_tile_encode - pack one tile
  *
- * src holds the tile's elements in tile order; plan has one entry a plane.  Chooses the cheapest of constant, coded (with
- * each plane coded as planned, constant, or stored when coding it does not pay) and stored.  dst must have room for the
- * decoded size.  *mode_ret, *bytes_ret and, for WCX_TILE_CONSTANT, *constant_ret tell what was made.  Returns WCX_OK or
- * WCX_WRONG_SIZE (a shape out of limits).
+ * src holds the tile's elements in tile order, recipe is checked and has the shape's elem_bytes.  Chooses the cheapest of
+ * constant, coded (with each field coded, constant, or raw when coding it does not pay) and stored, and for each run the
+ * table that takes the fewest bits.  dst must have room for the decoded size.  *mode_ret, *bytes_ret and, for
+ * WCX_TILE_CONSTANT, *constant_ret tell what was made.  Returns WCX_OK or WCX_WRONG_SIZE (a shape out of limits, or not the
+ * recipe's).
  */
-enum wcx_result wcx_tile_encode(const struct wcx_tile_shape *shape, const uint8_t *src,
-				const struct wcx_plane_plan plan[WCX_PLANES_MAX], struct wcx_encode_scratch *scratch,
-				uint8_t *dst, enum wcx_tile_mode *mode_ret, size_t *bytes_ret, uint64_t *constant_ret);
+enum wcx_result wcx_tile_encode(const struct wcx_tile_shape *shape, const uint8_t *src, const struct wcx_recipe *recipe,
+				struct wcx_encode_scratch *scratch, uint8_t *dst, enum wcx_tile_mode *mode_ret,
+				size_t *bytes_ret, uint32_t *constant_ret);
 
 /*
- * wcx_tile_count_residuals - statistics of one plane under one predictor
+ * wcx_tile_count - statistics of one field of a tile
  *
- * Adds to count[s] how often residual s occurs in plane p of the tile.
+ * Counts how often each symbol occurs in field number `field` of the recipe, and adds that to count[t][s] for table t: the
+ * one that takes the fewest bits for the run at hand, with 30 bits, those of an exception, for a symbol without a frequency.
+ * A value that no symbol stands for counts as *misfits_ret, which is added to as well.
  */
-void wcx_tile_count_residuals(const struct wcx_tile_shape *shape, const uint8_t *src, uint32_t plane,
-			      enum wcx_predictor predictor, struct wcx_encode_scratch *scratch,
-			      uint64_t count[WCX_SYMBOL_COUNT]);
+void wcx_tile_count(const struct wcx_tile_shape *shape, const uint8_t *src, const struct wcx_recipe *recipe, uint32_t field,
+		    struct wcx_encode_scratch *scratch, uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT],
+		    uint64_t *misfits_ret);
 
 #endif

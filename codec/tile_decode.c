@@ -5,14 +5,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/element.h"
 #include "codec/le.h"
-#include "codec/predict.h"
 #include "codec/rans.h"
+#include "codec/raw_plane.h"
+
+enum { CACHED_TABLES = 8 }; /* WCX_FIELD_TABLES_MAX at least; neighbouring tiles mostly share theirs */
 
 struct wcx_decode_scratch {
-	struct wcx_freq_table freqs; /* what table was built from: neighbouring tiles mostly share it */
-	struct wcx_rans_decode_table table;
-	uint8_t plane[WCX_TILE_MAX_ELEMS];
+	struct {
+		struct wcx_freq_table freqs; /* what table was built from */
+		struct wcx_rans_decode_table table;
+	} cached[CACHED_TABLES];
+	uint32_t next_victim;
+	uint8_t carried[WCX_CARRIED_BYTES];
+	uint8_t values[WCX_TILE_MAX_ELEMS];
+	uint8_t part[WCX_TILE_MAX_ELEMS * 4]; /* that ends with what was carried */
 };
 
 struct wcx_decode_scratch *wcx_decode_scratch_create(void)
@@ -25,136 +33,146 @@ void wcx_decode_scratch_free(struct wcx_decode_scratch *scratch)
 	free(scratch);
 }
 
-size_t wcx_tile_shape_bytes(const struct wcx_tile_shape *shape)
+/* The decoding table of these frequencies; those in use, a bit each, stay as they are. */
+static const struct wcx_rans_decode_table *cached_table(struct wcx_decode_scratch *scratch,
+							const struct wcx_freq_table *freqs, uint32_t *in_use)
 {
-	uint64_t elems = (uint64_t)shape->rows * shape->cols;
-	uint32_t elem_bytes = shape->elem_bytes;
+	uint32_t i = 0;
 
-	if (elems == 0 || elems > WCX_TILE_MAX_ELEMS ||
-	    (elem_bytes != 1 && elem_bytes != 2 && elem_bytes != 4 && elem_bytes != 8))
-		return 0;
-	return (size_t)elems * elem_bytes;
-}
-
-uint32_t wcx_tile_has_table(const struct wcx_tile_job *job)
-{
-	uint32_t has_table = 0;
-
-	for (uint32_t p = 0; p < job->shape.elem_bytes; p++)
-		has_table |= (uint32_t)(job->tables[p] != NULL) << p;
-	return has_table;
-}
-
-static int plane_is_sound(const struct wcx_plane *plane, uint32_t elems, int has_table)
-{
-	switch (plane->coding) {
-	case WCX_PLANE_STORED:
-		return plane->predictor == WCX_PREDICT_NONE && plane->bytes == elems;
-	case WCX_PLANE_CONSTANT:
-		return plane->predictor == WCX_PREDICT_NONE && plane->bytes == 1;
-	case WCX_PLANE_RANS:
-		return has_table && plane->bytes >= WCX_RANS_STATE_BYTES && plane->bytes % 2 == 0;
+	while (i < CACHED_TABLES && memcmp(&scratch->cached[i].freqs, freqs, sizeof *freqs) != 0)
+		i++;
+	if (i == CACHED_TABLES) {
+		do {
+			i = scratch->next_victim;
+			scratch->next_victim = (i + 1) % CACHED_TABLES;
+		} while (*in_use >> i & 1);
+		scratch->cached[i].freqs = *freqs;
+		wcx_rans_decode_table_build(freqs, &scratch->cached[i].table);
 	}
-	return 0;
+	*in_use |= 1u << i;
+	return &scratch->cached[i].table;
 }
 
-enum wcx_result wcx_tile_parse(const struct wcx_tile_shape *shape, uint32_t has_table, const uint8_t *src, size_t src_bytes,
-			       struct wcx_plane planes[WCX_PLANES_MAX])
+static enum wcx_result decode_field(const struct wcx_tile_job *job, const struct wcx_coded_field *coded, uint32_t elems,
+				    uint8_t *carried, struct wcx_decode_scratch *scratch)
 {
-	size_t tile_bytes = wcx_tile_shape_bytes(shape);
-	size_t offset = 4 * (size_t)shape->elem_bytes;
-
-	if (!tile_bytes)
-		return WCX_WRONG_SIZE;
-	if (src_bytes < offset || src_bytes >= tile_bytes)
-		return WCX_BAD_DATA;
-	for (uint32_t p = 0; p < shape->elem_bytes; p++) {
-		uint32_t header = wcx_le32_read(src + 4 * p);
-		uint32_t coding = header & 3, bytes = header >> 8;
-
-		if (coding > WCX_PLANE_CONSTANT || (header >> 4 & 15) != 0 || bytes > src_bytes - offset)
-			return WCX_BAD_DATA;
-		planes[p] = (struct wcx_plane){
-			.coding = (enum wcx_plane_coding)coding,
-			.predictor = (enum wcx_predictor)(header >> 2 & 3),
-			.offset = (uint32_t)offset,
-			.bytes = bytes,
-		};
-		if (!plane_is_sound(&planes[p], shape->rows * shape->cols, has_table >> p & 1))
-			return WCX_BAD_DATA;
-		offset += (bytes + 3) & ~3u;
-		if (offset > src_bytes)
-			return WCX_BAD_DATA;
-	}
-	return offset == src_bytes ? WCX_OK : WCX_BAD_DATA;
-}
-
-static enum wcx_result decode_rans_plane(const struct wcx_tile_job *job, const struct wcx_plane *plane,
-					 const struct wcx_freq_table *freqs, struct wcx_decode_scratch *scratch,
-					 uint8_t *dst)
-{
-	const struct wcx_tile_shape *shape = &job->shape;
+	const struct wcx_recipe *recipe = job->recipe;
+	const struct wcx_field *field = &recipe->fields[coded->field];
+	const struct wcx_rans_decode_table *tables[WCX_FIELD_TABLES_MAX];
+	struct wcx_rans_choices choices = {
+		.packed = job->src + coded->offset - wcx_choices_bytes(recipe, field, elems),
+		.bits = wcx_choice_bits(field),
+		.run = recipe->run,
+	};
+	uint32_t in_use = 0;
 	enum wcx_result result;
 
-	if (memcmp(&scratch->freqs, freqs, sizeof *freqs) != 0) {
-		wcx_rans_decode_table_build(freqs, &scratch->table);
-		scratch->freqs = *freqs;
+	for (uint32_t t = 0; t < field->table_count; t++)
+		tables[t] = cached_table(scratch, &field->tables[t], &in_use);
+	result = wcx_rans_decode(tables, &choices, job->src + coded->offset, coded->bytes, scratch->values, elems, carried);
+	if (result == WCX_OK) {
+		const struct wcx_element_ops *ops = wcx_element_ops(recipe->elem_bytes);
+
+		if (field->width <= 8)
+			ops->put8(scratch->values, elems, coded->shift, job->dst);
+		else
+			ops->put_symbols(scratch->values, elems, field->base, coded->shift, job->dst);
 	}
-	result = wcx_rans_decode(&scratch->table, job->src + plane->offset, plane->bytes, dst,
-				 (size_t)shape->rows * shape->cols);
-	if (result == WCX_OK)
-		wcx_residuals_undo(plane->predictor, shape->rows, shape->cols, dst);
 	return result;
 }
 
-/* Spreads a plane over the elements; with one byte an element the plane already is the tile. */
-static void merge_plane(const uint8_t *plane, uint8_t *dst, size_t elems, size_t elem_bytes)
+/* Puts a raw plane into the elements; src has all of it. */
+static void merge_plane(const struct wcx_raw_plane *plane, const uint8_t *src, uint32_t elems,
+			const struct wcx_element_ops *ops, struct wcx_decode_scratch *scratch, uint8_t *dst)
 {
-	for (size_t i = 0; i < elems; i++)
-		dst[i * elem_bytes] = plane[i];
+	switch (plane->width) {
+	case 32:
+		ops->put32(src, elems, plane->shift, dst);
+		break;
+	case 16:
+		ops->put16(src, elems, plane->shift, dst);
+		break;
+	case 8:
+		ops->put8(src, elems, plane->shift, dst);
+		break;
+	default:
+		wcx_raw_plane_unpack(src, elems, plane->width, scratch->values);
+		ops->put8(scratch->values, elems, plane->shift, dst);
+	}
+}
+
+/* A part of the tile with what the states carry of it at its end: bytes in all. */
+static const uint8_t *whole_part(const uint8_t *part, uint32_t bytes, uint32_t carried, struct wcx_decode_scratch *scratch)
+{
+	if (!carried)
+		return part;
+	memcpy(scratch->part, part, bytes - carried);
+	memcpy(scratch->part + bytes - carried, scratch->carried, carried);
+	return scratch->part;
+}
+
+static void merge_planes(const struct wcx_tile_job *job, const struct wcx_tile_layout *layout, uint32_t elems,
+			 struct wcx_decode_scratch *scratch)
+{
+	const struct wcx_element_ops *ops = wcx_element_ops(job->recipe->elem_bytes);
+
+	for (uint32_t i = 0; i < layout->plane_count; i++) {
+		const struct wcx_raw_plane *plane = &layout->planes[i];
+		uint32_t carried = i + 1 == layout->plane_count ? layout->plane_carried : 0;
+		const uint8_t *src =
+			whole_part(job->src + plane->offset, wcx_raw_plane_bytes(elems, plane->width), carried, scratch);
+
+		merge_plane(plane, src, elems, ops, scratch, job->dst);
+	}
+}
+
+/* Puts the exceptions in the place of what the carrier's symbols have left; positions must ascend. */
+static enum wcx_result put_exceptions(const struct wcx_tile_job *job, const struct wcx_tile_layout *layout, uint32_t elems,
+				      struct wcx_decode_scratch *scratch)
+{
+	const struct wcx_coded_field *carrier = &layout->coded[layout->coded_count - 1];
+	const uint32_t width = job->recipe->fields[carrier->field].width;
+	const uint8_t *positions =
+		whole_part(job->src + layout->exception_offset, layout->exception_bytes, layout->exception_carried, scratch);
+	const uint8_t *values = positions + 2 * layout->exception_count;
+	uint32_t after = 0;
+
+	for (uint32_t i = 0; i < layout->exception_count; i++) {
+		uint32_t position = wcx_le16_read(positions + 2 * i);
+		uint32_t value = width <= 8 ? values[i] : wcx_le16_read(values + 2 * i);
+
+		if (position < after || position >= elems || value >> width)
+			return WCX_BAD_DATA;
+		wcx_element_ops(job->recipe->elem_bytes)->replace(job->dst, position, carrier->shift, width, value);
+		after = position + 1;
+	}
+	return WCX_OK;
 }
 
 static enum wcx_result decode_coded(const struct wcx_tile_job *job, struct wcx_decode_scratch *scratch)
 {
-	struct wcx_plane planes[WCX_PLANES_MAX];
-	const uint32_t elem_bytes = job->shape.elem_bytes;
-	const size_t elems = job->dst_bytes / elem_bytes;
-	enum wcx_result result = wcx_tile_parse(&job->shape, wcx_tile_has_table(job), job->src, job->src_bytes, planes);
+	const struct wcx_recipe *recipe = job->recipe;
+	const struct wcx_element_ops *ops = wcx_element_ops(recipe->elem_bytes);
+	const uint32_t elems = job->shape.rows * job->shape.cols;
+	struct wcx_tile_layout layout;
+	enum wcx_result result = wcx_tile_parse(&job->shape, recipe, job->src, job->src_bytes, &layout);
 
-	for (uint32_t p = 0; p < elem_bytes && result == WCX_OK; p++) {
-		const uint8_t *payload = job->src + planes[p].offset;
-		uint8_t *target = elem_bytes == 1 ? job->dst : scratch->plane;
+	if (result != WCX_OK)
+		return result;
+	ops->fill(job->dst, elems, layout.constant_bits);
+	for (uint32_t i = 0; i < layout.coded_count && result == WCX_OK; i++) {
+		int carries = i + 1 == layout.coded_count && layout.plane_carried + layout.exception_carried > 0;
 
-		switch (planes[p].coding) {
-		case WCX_PLANE_STORED:
-			merge_plane(payload, job->dst + p, elems, elem_bytes);
-			continue;
-		case WCX_PLANE_CONSTANT:
-			memset(target, payload[0], elems);
-			break;
-		case WCX_PLANE_RANS:
-			result = decode_rans_plane(job, &planes[p], job->tables[p], scratch, target);
-			break;
-		}
-		if (elem_bytes > 1)
-			merge_plane(target, job->dst + p, elems, elem_bytes);
+		result = decode_field(job, &layout.coded[i], elems, carries ? scratch->carried : NULL, scratch);
 	}
-	return result;
-}
-
-static enum wcx_result decode_constant(const struct wcx_tile_job *job)
-{
-	uint8_t element[WCX_PLANES_MAX];
-	size_t done = job->shape.elem_bytes;
-
-	wcx_le64_write(element, job->constant);
-	memcpy(job->dst, element, done);
-	while (done < job->dst_bytes) { /* doubling what is there: many times faster than one by one */
-		size_t more = done < job->dst_bytes - done ? done : job->dst_bytes - done;
-
-		memcpy(job->dst + done, job->dst, more);
-		done += more;
-	}
+	if (result == WCX_OK && layout.exception_count)
+		result = put_exceptions(job, &layout, elems, scratch);
+	if (result != WCX_OK)
+		return result;
+	merge_planes(job, &layout, elems, scratch);
+	if (recipe->predictor != WCX_PREDICT_NONE)
+		ops->undo_residuals((enum wcx_predictor)recipe->predictor, job->shape.rows, job->shape.cols, job->dst);
+	ops->rotate_back(job->dst, elems, recipe->rotation);
 	return WCX_OK;
 }
 
@@ -178,7 +196,11 @@ enum wcx_result wcx_tile_decode(struct wcx_tile_job *job, struct wcx_decode_scra
 		job->result = decode_coded(job, scratch);
 		break;
 	case WCX_TILE_CONSTANT:
-		job->result = decode_constant(job);
+		wcx_element_ops(job->shape.elem_bytes)->fill(job->dst, tile_bytes / job->shape.elem_bytes, job->constant);
+		job->result = WCX_OK;
+		break;
+	case WCX_TILE_ZSTD:
+	case WCX_TILE_MODE_COUNT:
 		break;
 	}
 	return job->result;

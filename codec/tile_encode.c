@@ -1,22 +1,69 @@
 /* SPDX-License-Identifier: MIT */
-/* Packs tiles. */
+/* Packs tiles: decides field by field how it is coded, then writes the parts in their order. */
 #include "codec/tile.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/element.h"
 #include "codec/le.h"
-#include "codec/predict.h"
 #include "codec/rans.h"
+#include "codec/raw_plane.h"
+
+enum {
+	COST_SCALE = 32,                  /* costs of symbols are counted in 1/32 bit */
+	COST_EXCEPTION = 30 * COST_SCALE, /* its position and value, and the symbol in its place */
+	/* More than all symbols of a tile take that have a frequency, and as much as the widest field takes raw. */
+	COST_IMPOSSIBLE = WCX_TILE_MAX_ELEMS * WCX_CODED_MAX_WIDTH * COST_SCALE,
+	CHOICES_MAX_BYTES = WCX_TILE_MAX_ELEMS / WCX_RANS_GROUP * 2 / 8,
+	CONSTANT_MAX = 1 << 24, /* below this, a field header holds it */
+	CONSTANT_PROBE = 64,    /* elements that are looked at first */
+};
+
+/* What encoding a field takes that depends on its tables alone. */
+struct field_tables {
+	struct wcx_freq_table freqs[WCX_FIELD_TABLES_MAX]; /* what the rest was made from: the tiles of a tensor share it */
+	uint32_t count;
+	uint32_t symbol_count; /* that the field can have */
+	struct wcx_rans_encode_table encode[WCX_FIELD_TABLES_MAX];
+	uint32_t cost[WCX_SYMBOL_COUNT][WCX_FIELD_TABLES_MAX];
+	uint8_t cheapest[WCX_FIELD_TABLES_MAX]; /* a symbol of the highest frequency, to stand for exceptions */
+};
+
+/* Elements whose value in the carrier has no symbol, or one without a frequency in the table chosen. */
+struct exceptions {
+	uint32_t count;
+	uint16_t positions[WCX_TILE_MAX_ELEMS], values[WCX_TILE_MAX_ELEMS];
+};
+
+/* How a field of the tile at hand is coded. */
+struct field_state {
+	enum wcx_field_coding coding;
+	uint32_t constant;
+	uint32_t shift;
+	uint8_t choices[CHOICES_MAX_BYTES];
+	uint8_t symbols[WCX_TILE_MAX_ELEMS];
+};
 
 struct wcx_encode_scratch {
-	struct {
-		struct wcx_freq_table freqs; /* what table was built from: the tiles of a tensor share it */
-		struct wcx_rans_encode_table table;
-	} planes[WCX_PLANES_MAX];
-	uint8_t plane[WCX_TILE_MAX_ELEMS];
-	uint8_t residual[WCX_TILE_MAX_ELEMS];
+	struct field_tables tables[WCX_FIELDS_MAX];
+	struct field_state fields[WCX_FIELDS_MAX];
+	uint64_t elements[WCX_TILE_MAX_ELEMS]; /* of any size: rotated, and then as residuals */
+	uint64_t residuals[WCX_TILE_MAX_ELEMS];
+	uint32_t values[WCX_TILE_MAX_ELEMS];
+	uint8_t plane[WCX_TILE_MAX_ELEMS * 4];
 	uint16_t words[WCX_TILE_MAX_ELEMS];
+	struct exceptions exceptions;
+};
+
+/* A tile on its way, and what is known of it. */
+struct encoding {
+	const struct wcx_recipe *recipe;
+	const struct wcx_element_ops *ops;
+	uint32_t elems;
+	const void *residuals;
+	struct wcx_encode_scratch *scratch;
 };
 
 struct wcx_encode_scratch *wcx_encode_scratch_create(void)
@@ -29,140 +76,480 @@ void wcx_encode_scratch_free(struct wcx_encode_scratch *scratch)
 	free(scratch);
 }
 
-/* The plane's bytes: where they lie if an element is one byte, else gathered into scratch. */
-static const uint8_t *gather_plane(const struct wcx_tile_shape *shape, const uint8_t *src, uint32_t plane,
-				   struct wcx_encode_scratch *scratch)
+static uint32_t symbol_cost(const struct wcx_freq_table *table, uint32_t symbol)
 {
-	size_t elems = (size_t)shape->rows * shape->cols;
-
-	if (shape->elem_bytes == 1)
-		return src;
-	for (size_t i = 0; i < elems; i++)
-		scratch->plane[i] = src[i * shape->elem_bytes + plane];
-	return scratch->plane;
+	if (!table->freq[symbol])
+		return COST_IMPOSSIBLE;
+	return (uint32_t)((WCX_PROB_BITS - log2(table->freq[symbol])) * COST_SCALE + 0.5);
 }
 
-static const uint8_t *residuals_of(const struct wcx_tile_shape *shape, const uint8_t *plane, enum wcx_predictor predictor,
-				   struct wcx_encode_scratch *scratch)
+static const struct field_tables *field_tables(const struct wcx_field *field, uint32_t number,
+					       struct wcx_encode_scratch *scratch)
 {
-	if (predictor == WCX_PREDICT_NONE)
-		return plane;
-	wcx_residuals_make(predictor, shape->rows, shape->cols, plane, scratch->residual);
-	return scratch->residual;
-}
+	struct field_tables *tables = &scratch->tables[number];
+	size_t bytes = field->table_count * sizeof *field->tables;
 
-void wcx_tile_count_residuals(const struct wcx_tile_shape *shape, const uint8_t *src, uint32_t plane,
-			      enum wcx_predictor predictor, struct wcx_encode_scratch *scratch,
-			      uint64_t count[WCX_SYMBOL_COUNT])
-{
-	/* Four histograms, since equal bytes in a row would wait for each other's increment. */
-	uint32_t partial[4][WCX_SYMBOL_COUNT] = { { 0 } };
-	size_t elems = (size_t)shape->rows * shape->cols, i = 0;
-	const uint8_t *symbols = residuals_of(shape, gather_plane(shape, src, plane, scratch), predictor, scratch);
-
-	for (; i + 4 <= elems; i += 4)
-		for (size_t j = 0; j < 4; j++)
-			partial[j][symbols[i + j]]++;
-	for (; i < elems; i++)
-		partial[0][symbols[i]]++;
-	for (int s = 0; s < WCX_SYMBOL_COUNT; s++)
-		count[s] += (uint64_t)partial[0][s] + partial[1][s] + partial[2][s] + partial[3][s];
-}
-
-/* Whether all of bytes repeat the first `period` of them. */
-static int is_periodic(const uint8_t *src, size_t bytes, size_t period)
-{
-	return memcmp(src, src + period, bytes - period) == 0;
-}
-
-static size_t encode_rans_plane(const struct wcx_tile_shape *shape, const uint8_t *plane, const struct wcx_plane_plan *plan,
-				uint32_t p, struct wcx_encode_scratch *scratch, uint8_t *dst, size_t room)
-{
-	const uint8_t *symbols = residuals_of(shape, plane, plan->predictor, scratch);
-
-	if (memcmp(&scratch->planes[p].freqs, &plan->table, sizeof plan->table) != 0) {
-		wcx_rans_encode_table_build(&plan->table, &scratch->planes[p].table);
-		scratch->planes[p].freqs = plan->table;
-	}
-	return wcx_rans_encode(&scratch->planes[p].table, symbols, (size_t)shape->rows * shape->cols, scratch->words, dst,
-			       room);
-}
-
-/* Writes one plane's payload into room bytes at dst; returns its size with padding, or 0 when it does not fit. */
-static size_t encode_plane(const struct wcx_tile_shape *shape, const uint8_t *src, const struct wcx_plane_plan *plan,
-			   uint32_t p, struct wcx_encode_scratch *scratch, uint8_t *header, uint8_t *dst, size_t room)
-{
-	size_t elems = (size_t)shape->rows * shape->cols, bytes = 0, padded;
-	const uint8_t *plane = gather_plane(shape, src, p, scratch);
-	enum wcx_plane_coding coding = WCX_PLANE_STORED;
-	enum wcx_predictor predictor = WCX_PREDICT_NONE;
-
-	if (is_periodic(plane, elems, 1)) {
-		coding = WCX_PLANE_CONSTANT;
-		bytes = 1;
-	} else if (plan[p].coding == WCX_PLANE_RANS) {
-		bytes = encode_rans_plane(shape, plane, &plan[p], p, scratch, dst, elems - 1 < room ? elems - 1 : room);
-		if (bytes) {
-			coding = WCX_PLANE_RANS;
-			predictor = plan[p].predictor;
+	tables->symbol_count = field->width < 8 ? 1u << field->width : WCX_SYMBOL_COUNT;
+	if (tables->count == field->table_count && memcmp(tables->freqs, field->tables, bytes) == 0)
+		return tables;
+	tables->count = field->table_count;
+	memcpy(tables->freqs, field->tables, bytes);
+	for (uint32_t t = 0; t < field->table_count; t++) {
+		wcx_rans_encode_table_build(&field->tables[t], &tables->encode[t]);
+		tables->cheapest[t] = 0;
+		for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++) {
+			tables->cost[s][t] = symbol_cost(&field->tables[t], s);
+			if (field->tables[t].freq[s] > field->tables[t].freq[tables->cheapest[t]])
+				tables->cheapest[t] = (uint8_t)s;
 		}
 	}
-	if (coding == WCX_PLANE_STORED)
-		bytes = elems;
-	padded = (bytes + 3) & ~(size_t)3;
-	if (padded > room)
-		return 0;
-	if (coding != WCX_PLANE_RANS)
-		memcpy(dst, plane, bytes);
-	memset(dst + bytes, 0, padded - bytes);
-	wcx_le32_write(header, (uint32_t)coding | (uint32_t)predictor << 2 | (uint32_t)bytes << 8);
-	return padded;
+	return tables;
 }
 
-/* The size of the coded tile, or 0 when it would not be smaller than the tile as it is. */
-static size_t encode_coded(const struct wcx_tile_shape *shape, const uint8_t *src, size_t tile_bytes,
-			   const struct wcx_plane_plan *plan, struct wcx_encode_scratch *scratch, uint8_t *dst)
+/* Rotates and predicts; without either, the elements stay where they are. */
+static void start_encoding(const struct wcx_tile_shape *shape, const uint8_t *src, const struct wcx_recipe *recipe,
+			   struct wcx_encode_scratch *scratch, struct encoding *ret)
 {
-	size_t used = 4 * (size_t)shape->elem_bytes;
-
-	for (uint32_t p = 0; p < shape->elem_bytes; p++) {
-		size_t plane_bytes = 0;
-
-		if (used < tile_bytes - 1)
-			plane_bytes =
-				encode_plane(shape, src, plan, p, scratch, dst + 4 * p, dst + used, tile_bytes - 1 - used);
-		if (!plane_bytes)
-			return 0;
-		used += plane_bytes;
+	*ret = (struct encoding){
+		.recipe = recipe,
+		.ops = wcx_element_ops(recipe->elem_bytes),
+		.elems = shape->rows * shape->cols,
+		.residuals = src,
+		.scratch = scratch,
+	};
+	if (recipe->rotation) {
+		ret->ops->rotate(src, ret->elems, recipe->rotation, scratch->elements);
+		ret->residuals = scratch->elements;
 	}
-	return used;
+	if (recipe->predictor != WCX_PREDICT_NONE) {
+		ret->ops->make_residuals((enum wcx_predictor)recipe->predictor, shape->rows, shape->cols, ret->residuals,
+					 scratch->residuals);
+		ret->residuals = scratch->residuals;
+	}
 }
 
-enum wcx_result wcx_tile_encode(const struct wcx_tile_shape *shape, const uint8_t *src,
-				const struct wcx_plane_plan plan[WCX_PLANES_MAX], struct wcx_encode_scratch *scratch,
-				uint8_t *dst, enum wcx_tile_mode *mode_ret, size_t *bytes_ret, uint64_t *constant_ret)
+/* Whether all elements have the same bits from shift on, and a field header holds them. */
+static int field_is_constant(const struct encoding *e, uint32_t shift, uint32_t width, uint32_t *value_ret)
 {
-	size_t tile_bytes = wcx_tile_shape_bytes(shape), coded_bytes;
-	uint8_t element[WCX_PLANES_MAX] = { 0 };
+	uint32_t *values = e->scratch->values, probe = e->elems < CONSTANT_PROBE ? e->elems : CONSTANT_PROBE;
+	uint32_t last = 1;
 
-	if (!tile_bytes)
+	e->ops->get32(e->residuals, probe, shift, width, values);
+	while (last < probe && values[last] == values[0])
+		last++;
+	if (last < probe)
+		return 0;
+	*value_ret = values[0];
+	if (values[0] >= CONSTANT_MAX)
+		return 0;
+	e->ops->get32(e->residuals, e->elems, shift, width, values);
+	return memcmp(values, values + 1, (e->elems - 1) * sizeof *values) == 0;
+}
+
+/* Turns values of a field into symbols; the result is how many no symbol stands for, which become symbol 0. */
+static uint32_t take_symbols(const struct encoding *e, const struct wcx_field *field, uint32_t shift, uint32_t first,
+			     uint32_t count, uint8_t *symbols)
+{
+	const uint8_t *residuals = (const uint8_t *)e->residuals + (size_t)first * e->recipe->elem_bytes;
+	uint16_t *values = (uint16_t *)e->scratch->values;
+	uint32_t misfits = 0;
+
+	if (field->width <= 8) {
+		e->ops->get8(residuals, count, shift, field->width, symbols);
+		return 0;
+	}
+	e->ops->get16(residuals, count, shift, field->width, values);
+	for (uint32_t i = 0; i < count; i++) {
+		uint16_t above = (uint16_t)(values[i] - field->base), fits = above - 1u < WCX_SYMBOL_COUNT - 1;
+
+		symbols[i] = (uint8_t)(fits ? above : 0);
+		misfits += !fits && values[i] != 0;
+	}
+	return misfits;
+}
+
+/* How often each symbol occurs: four histograms, since equal symbols in a row would wait for each other's increment. */
+static void count_symbols(const uint8_t *symbols, uint32_t count, uint32_t symbol_count, uint32_t ret[WCX_SYMBOL_COUNT])
+{
+	uint32_t partial[4][WCX_SYMBOL_COUNT], i = 0;
+
+	for (uint32_t j = 0; j < 4; j++)
+		memset(partial[j], 0, symbol_count * sizeof partial[j][0]);
+	for (; i + 4 <= count; i += 4)
+		for (uint32_t j = 0; j < 4; j++)
+			partial[j][symbols[i + j]]++;
+	for (; i < count; i++)
+		partial[0][symbols[i]]++;
+	for (uint32_t s = 0; s < symbol_count; s++)
+		ret[s] = partial[0][s] + partial[1][s] + partial[2][s] + partial[3][s];
+}
+
+/* A run of a field: its symbols, how often each occurs, and the table for them. */
+struct run {
+	uint32_t first, length, choice;
+	uint32_t misfits; /* values that no symbol stands for */
+	uint32_t missing; /* symbols that have no frequency in the table */
+	uint32_t counts[WCX_SYMBOL_COUNT];
+};
+
+/*
+ * Chooses the table that takes the fewest bits, where a symbol without a frequency takes `price`; returns them, in units of
+ * 1 / COST_SCALE.
+ */
+static uint64_t choose_table(const struct field_tables *tables, uint32_t price, struct run *run)
+{
+	uint64_t sums[WCX_FIELD_TABLES_MAX] = { 0 }, least = UINT64_MAX;
+
+	for (uint32_t s = 0; s < tables->symbol_count; s++)
+		for (uint32_t t = 0; t < WCX_FIELD_TABLES_MAX; t++)
+			sums[t] += (uint64_t)run->counts[s] * tables->cost[s][t];
+	for (uint32_t t = 0; t < tables->count; t++) {
+		uint32_t missing = (uint32_t)(sums[t] / COST_IMPOSSIBLE);
+		uint64_t cost = sums[t] % COST_IMPOSSIBLE + (uint64_t)missing * price;
+
+		if (cost < least) {
+			least = cost;
+			run->choice = t;
+			run->missing = missing;
+		}
+	}
+	return least;
+}
+
+/* Goes on to the next run, or to the first where length is 0, and adds what it takes to *cost; false when there is none. */
+static int next_run(const struct encoding *e, uint32_t number, const struct field_tables *tables, uint32_t price,
+		    struct run *run, uint64_t *cost)
+{
+	const struct wcx_field *field = &e->recipe->fields[number];
+	struct field_state *state = &e->scratch->fields[number];
+	uint32_t run_elems = field->table_count > 1 ? e->recipe->run : e->elems;
+
+	run->first += run->length;
+	if (run->first == e->elems)
+		return 0;
+	run->length = e->elems - run->first < run_elems ? e->elems - run->first : run_elems;
+	run->misfits = take_symbols(e, field, state->shift, run->first, run->length, state->symbols + run->first);
+	count_symbols(state->symbols + run->first, run->length, tables->symbol_count, run->counts);
+	run->counts[0] -= run->misfits;
+	*cost += choose_table(tables, price, run) + (uint64_t)run->misfits * price;
+	return 1;
+}
+
+/* Moves the elements of a run that its table cannot code to the exceptions. */
+static void move_exceptions(const struct encoding *e, uint32_t number, const struct field_tables *tables,
+			    const struct run *run)
+{
+	const struct wcx_field *field = &e->recipe->fields[number];
+	uint8_t *symbols = e->scratch->fields[number].symbols + run->first;
+	const uint16_t *values = (const uint16_t *)e->scratch->values; /* of the run, if the field is wide */
+	struct exceptions *exceptions = &e->scratch->exceptions;
+
+	for (uint32_t i = 0; i < run->length; i++) {
+		uint32_t value = field->width <= 8 ? symbols[i] : values[i];
+
+		if (tables->freqs[run->choice].freq[symbols[i]] && value == wcx_symbol_value(field, symbols[i]))
+			continue;
+		exceptions->positions[exceptions->count] = (uint16_t)(run->first + i);
+		exceptions->values[exceptions->count++] = (uint16_t)value;
+		symbols[i] = tables->cheapest[run->choice];
+	}
+}
+
+/*
+ * Takes the symbols of a field and chooses a table for each run; whether coding them pays.  Only with may_except may there
+ * be exceptions, which are noted.
+ */
+static int coding_pays(const struct encoding *e, uint32_t number, int may_except)
+{
+	const struct wcx_field *field = &e->recipe->fields[number];
+	const struct field_tables *tables = field_tables(field, number, e->scratch);
+	struct field_state *state = &e->scratch->fields[number];
+	uint32_t overhead = WCX_RANS_STATE_BYTES - WCX_CARRIED_BYTES + wcx_choices_bytes(e->recipe, field, e->elems);
+	uint32_t price = may_except ? COST_EXCEPTION : COST_IMPOSSIBLE, bit = 0;
+	uint64_t cost = UINT64_C(8) * COST_SCALE * overhead, limit = (uint64_t)COST_SCALE * field->width * e->elems;
+	struct run run = { 0 };
+
+	memset(state->choices, 0, sizeof state->choices);
+	for (; cost < limit && next_run(e, number, tables, price, &run, &cost); bit += wcx_choice_bits(field)) {
+		state->choices[bit / 8] |= (uint8_t)(run.choice << bit % 8);
+		if (may_except && run.misfits + run.missing)
+			move_exceptions(e, number, tables, &run);
+	}
+	return cost < limit && (!may_except || e->scratch->exceptions.count <= WCX_EXCEPTIONS_MAX);
+}
+
+/* Decides how a field is coded.  With may_be_carrier, no higher field is coded. */
+static void decide_field(const struct encoding *e, uint32_t number, uint32_t shift, int may_be_carrier)
+{
+	const struct wcx_field *field = &e->recipe->fields[number];
+	struct field_state *state = &e->scratch->fields[number];
+
+	state->shift = shift;
+	state->coding = WCX_FIELD_RAW;
+	if (may_be_carrier)
+		e->scratch->exceptions.count = 0;
+	if (field_is_constant(e, shift, field->width, &state->constant))
+		state->coding = WCX_FIELD_CONSTANT;
+	else if (field->table_count && coding_pays(e, number, may_be_carrier))
+		state->coding = WCX_FIELD_RANS;
+}
+
+/* Decides from the highest field down, since the highest one that is coded is the carrier; the carrier, or field_count. */
+static uint32_t decide_fields(const struct encoding *e)
+{
+	uint32_t carrier = e->recipe->field_count, shift = 8u * e->recipe->elem_bytes;
+
+	for (uint32_t f = e->recipe->field_count; f-- > 0;) {
+		shift -= e->recipe->fields[f].width;
+		decide_field(e, f, shift, carrier == e->recipe->field_count);
+		if (e->scratch->fields[f].coding == WCX_FIELD_RANS && carrier == e->recipe->field_count)
+			carrier = f;
+	}
+	if (carrier == e->recipe->field_count)
+		e->scratch->exceptions.count = 0;
+	return carrier;
+}
+
+/* What has been written of a packed tile. */
+struct writer {
+	uint8_t *dst;
+	size_t used, room;
+};
+
+/* Room for the next part, with zeros up to where it starts; NULL when there is too little. */
+static uint8_t *writer_take(struct writer *writer, size_t bytes)
+{
+	size_t offset = (writer->used + WCX_TILE_PART_ALIGN - 1) / WCX_TILE_PART_ALIGN * WCX_TILE_PART_ALIGN;
+
+	if (offset + bytes > writer->room)
+		return NULL;
+	memset(writer->dst + writer->used, 0, offset - writer->used);
+	writer->used = offset + bytes;
+	return writer->dst + offset;
+}
+
+/* The raw plane of width bits from shift on, whole, in scratch->plane; returns its size. */
+static uint32_t make_plane(const struct encoding *e, uint32_t shift, uint32_t width)
+{
+	uint8_t *plane = e->scratch->plane, *values = (uint8_t *)e->scratch->values;
+
+	switch (width) {
+	case 32:
+		e->ops->get32(e->residuals, e->elems, shift, width, plane);
+		break;
+	case 16:
+		e->ops->get16(e->residuals, e->elems, shift, width, plane);
+		break;
+	default:
+		e->ops->get8(e->residuals, e->elems, shift, width, values);
+		wcx_raw_plane_pack(values, e->elems, width, plane);
+	}
+	return wcx_raw_plane_bytes(e->elems, width);
+}
+
+/*
+ * Writes the raw planes but for what the states carry, which goes to carried; false when there is no room.  *carries_ret is
+ * set when they carry something.
+ */
+static int write_planes(const struct encoding *e, int has_carrier, struct writer *writer, uint8_t *carried, int *carries_ret)
+{
+	uint32_t left = 0;
+
+	for (uint32_t f = 0; f < e->recipe->field_count; f++)
+		if (e->scratch->fields[f].coding == WCX_FIELD_RAW)
+			left += (uint32_t)__builtin_popcount(e->recipe->fields[f].width);
+	for (uint32_t f = 0; f < e->recipe->field_count; f++) {
+		uint32_t width = e->scratch->fields[f].coding == WCX_FIELD_RAW ? e->recipe->fields[f].width : 0;
+		uint32_t shift = e->scratch->fields[f].shift;
+
+		while (width) {
+			uint32_t plane_width = wcx_raw_plane_width(width), bytes = make_plane(e, shift, plane_width);
+			uint8_t *part;
+
+			if (--left == 0 && has_carrier && bytes >= WCX_CARRIED_BYTES) {
+				bytes -= WCX_CARRIED_BYTES;
+				*carries_ret = 1;
+				memcpy(carried, e->scratch->plane + bytes, WCX_CARRIED_BYTES);
+			}
+			part = writer_take(writer, bytes);
+			if (!part)
+				return 0;
+			memcpy(part, e->scratch->plane, bytes);
+			shift += plane_width;
+			width -= plane_width;
+		}
+	}
+	return 1;
+}
+
+/*
+ * Adds exceptions that are none until there are enough for the states to carry: those that are carried cost nothing, while
+ * fewer would cost their bytes.
+ */
+static void fill_exceptions(const struct encoding *e, uint32_t carrier, uint32_t enough)
+{
+	const uint8_t *symbols = e->scratch->fields[carrier].symbols;
+	struct exceptions *exceptions = &e->scratch->exceptions;
+
+	for (uint32_t position = 0, before = 0; exceptions->count < enough; position++, before++) {
+		uint32_t behind = exceptions->count - before;
+
+		if (behind && exceptions->positions[before] == position)
+			continue;
+		memmove(exceptions->positions + before + 1, exceptions->positions + before, behind * sizeof(uint16_t));
+		memmove(exceptions->values + before + 1, exceptions->values + before, behind * sizeof(uint16_t));
+		exceptions->positions[before] = (uint16_t)position;
+		exceptions->values[before] = (uint16_t)wcx_symbol_value(&e->recipe->fields[carrier], symbols[position]);
+		exceptions->count++;
+	}
+}
+
+/* Lays the exceptions out in scratch->plane; their size, made even. */
+static uint32_t lay_out_exceptions(const struct encoding *e, uint32_t value_bytes)
+{
+	const struct exceptions *exceptions = &e->scratch->exceptions;
+	uint32_t bytes = (exceptions->count * (2 + value_bytes) + 1) / 2 * 2;
+	uint8_t *positions = e->scratch->plane, *values = positions + 2 * exceptions->count;
+
+	memset(positions, 0, bytes);
+	for (uint32_t i = 0; i < exceptions->count; i++) {
+		wcx_le16_write(positions + 2 * i, exceptions->positions[i]);
+		if (value_bytes == 1)
+			values[i] = (uint8_t)exceptions->values[i];
+		else
+			wcx_le16_write(values + 2 * i, exceptions->values[i]);
+	}
+	return bytes;
+}
+
+/* Writes the exceptions but for what the states carry, if they carry nothing yet; false when there is no room. */
+static int write_exceptions(const struct encoding *e, uint32_t carrier, struct writer *writer, uint8_t *carried,
+			    int *carries_ret)
+{
+	uint32_t value_bytes = wcx_exception_value_bytes(e->recipe->fields[carrier].width), bytes;
+	uint32_t enough = (WCX_CARRIED_BYTES + value_bytes) / (2 + value_bytes); /* an odd byte is made even */
+	uint8_t *part;
+
+	if (!*carries_ret && e->scratch->exceptions.count > 1 && e->elems > enough)
+		fill_exceptions(e, carrier, enough);
+	bytes = lay_out_exceptions(e, value_bytes);
+	if (bytes >= WCX_CARRIED_BYTES && !*carries_ret) {
+		bytes -= WCX_CARRIED_BYTES;
+		*carries_ret = 1;
+		memcpy(carried, e->scratch->plane + bytes, WCX_CARRIED_BYTES);
+	}
+	part = writer_take(writer, bytes);
+	if (part)
+		memcpy(part, e->scratch->plane, bytes);
+	return part != NULL;
+}
+
+/* Writes the choices, states and words of a field; returns the bytes, or 0 when they find no room. */
+static uint32_t write_payload(const struct encoding *e, uint32_t number, const uint8_t *carried, struct writer *writer)
+{
+	const struct wcx_field *field = &e->recipe->fields[number];
+	const struct field_tables *tables = field_tables(field, number, e->scratch);
+	const struct field_state *state = &e->scratch->fields[number];
+	const struct wcx_rans_encode_table *encode[WCX_FIELD_TABLES_MAX];
+	struct wcx_rans_choices choices = { state->choices, wcx_choice_bits(field), e->recipe->run };
+	uint32_t choices_bytes = wcx_choices_bytes(e->recipe, field, e->elems);
+	uint8_t *start = writer_take(writer, choices_bytes);
+	size_t bytes;
+
+	if (!start)
+		return 0;
+	for (uint32_t t = 0; t < field->table_count; t++)
+		encode[t] = &tables->encode[t];
+	memcpy(start, state->choices, choices_bytes);
+	bytes = wcx_rans_encode(encode, &choices, state->symbols, e->elems, carried, e->scratch->words,
+				start + choices_bytes, writer->room - writer->used);
+	writer->used += bytes;
+	return bytes ? choices_bytes + (uint32_t)bytes : 0;
+}
+
+/* Writes the tile as decided; 0 when it finds no room. */
+static size_t write_tile(const struct encoding *e, uint32_t carrier, uint8_t *dst, size_t room)
+{
+	const uint32_t field_count = e->recipe->field_count;
+	struct writer writer = { dst, 0, room };
+	uint8_t carried[WCX_CARRIED_BYTES], *header = writer_take(&writer, 4u * field_count);
+	int carries = 0;
+
+	if (!header || !write_planes(e, carrier < field_count, &writer, carried, &carries))
+		return 0;
+	if (carrier < field_count && !write_exceptions(e, carrier, &writer, carried, &carries))
+		return 0;
+	for (uint32_t f = 0; f < field_count; f++) {
+		const struct field_state *state = &e->scratch->fields[f];
+		uint32_t value = state->coding == WCX_FIELD_CONSTANT ? state->constant << 8 : 0;
+
+		if (state->coding == WCX_FIELD_RANS) {
+			uint32_t bytes = write_payload(e, f, f == carrier && carries ? carried : NULL, &writer);
+
+			if (!bytes)
+				return 0;
+			value = bytes << 14 | (f == carrier ? e->scratch->exceptions.count << 2 : 0);
+		}
+		wcx_le32_write(header + 4 * f, (uint32_t)state->coding | value);
+	}
+	return writer.used;
+}
+
+/* The element, if all are the same and it is one that a tile entry can hold. */
+static int tile_is_constant(const uint8_t *src, size_t tile_bytes, uint32_t elem_bytes, uint32_t *constant_ret)
+{
+	uint8_t element[WCX_ELEM_MAX_BYTES] = { 0 };
+
+	if (memcmp(src, src + elem_bytes, tile_bytes - elem_bytes) != 0)
+		return 0;
+	memcpy(element, src, elem_bytes);
+	*constant_ret = wcx_le32_read(element);
+	return wcx_le32_read(element + 4) == 0;
+}
+
+enum wcx_result wcx_tile_encode(const struct wcx_tile_shape *shape, const uint8_t *src, const struct wcx_recipe *recipe,
+				struct wcx_encode_scratch *scratch, uint8_t *dst, enum wcx_tile_mode *mode_ret,
+				size_t *bytes_ret, uint32_t *constant_ret)
+{
+	size_t tile_bytes = wcx_tile_shape_bytes(shape);
+	struct encoding encoding;
+
+	if (!tile_bytes || shape->elem_bytes != recipe->elem_bytes)
 		return WCX_WRONG_SIZE;
 	*constant_ret = 0;
-	if (is_periodic(src, tile_bytes, shape->elem_bytes)) {
-		memcpy(element, src, shape->elem_bytes);
-		*constant_ret = wcx_le64_read(element);
+	if (tile_is_constant(src, tile_bytes, shape->elem_bytes, constant_ret)) {
 		*mode_ret = WCX_TILE_CONSTANT;
 		*bytes_ret = 0;
 		return WCX_OK;
 	}
-	coded_bytes = encode_coded(shape, src, tile_bytes, plan, scratch, dst);
-	if (coded_bytes) {
-		*mode_ret = WCX_TILE_CODED;
-		*bytes_ret = coded_bytes;
-	} else {
-		memcpy(dst, src, tile_bytes);
+	*constant_ret = 0;
+	start_encoding(shape, src, recipe, scratch, &encoding);
+	*mode_ret = WCX_TILE_CODED;
+	*bytes_ret = write_tile(&encoding, decide_fields(&encoding), dst, tile_bytes - 1);
+	if (!*bytes_ret) {
 		*mode_ret = WCX_TILE_STORED;
 		*bytes_ret = tile_bytes;
+		memcpy(dst, src, tile_bytes);
 	}
 	return WCX_OK;
+}
+
+void wcx_tile_count(const struct wcx_tile_shape *shape, const uint8_t *src, const struct wcx_recipe *recipe, uint32_t field,
+		    struct wcx_encode_scratch *scratch, uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT],
+		    uint64_t *misfits_ret)
+{
+	const struct field_tables *tables = field_tables(&recipe->fields[field], field, scratch);
+	struct encoding encoding;
+	struct run run = { 0 };
+	uint64_t cost = 0;
+
+	scratch->fields[field].shift = 0;
+	for (uint32_t f = 0; f < field; f++)
+		scratch->fields[field].shift += recipe->fields[f].width;
+	start_encoding(shape, src, recipe, scratch, &encoding);
+	while (next_run(&encoding, field, tables, COST_EXCEPTION, &run, &cost)) {
+		*misfits_ret += run.misfits;
+		for (uint32_t s = 0; s < tables->symbol_count; s++)
+			count[run.choice][s] += run.counts[s];
+	}
 }

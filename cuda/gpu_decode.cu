@@ -102,7 +102,7 @@ static cudaError_t wcx_device_find(char name[WCX_GPU_NAME_BYTES])
 	if (!error)
 		error = cudaGetDeviceProperties(&device, 0);
 	if (!error)
-		error = cudaFuncGetAttributes(&kernel, wcx_decode_planes);
+		error = cudaFuncGetAttributes(&kernel, wcx_kernel_of(1));
 	if (!error)
 		snprintf(name, WCX_GPU_NAME_BYTES, "%s", device.name);
 	return error;
@@ -222,15 +222,16 @@ static cudaError_t wcx_lane_submit(struct wcx_gpu_lane *lane)
 	struct wcx_batch_dev batch;
 	cudaError_t error;
 
-	batch.items = (const struct wcx_plane_item *)lane->upload_dev;
-	batch.tables = (const struct wcx_freq_table *)(lane->upload_dev + layout->tables_offset);
+	batch.items = (const struct wcx_tile_item *)lane->upload_dev;
+	batch.slots = (const uint32_t *)(lane->upload_dev + layout->slots_offset);
+	batch.tables = (const struct wcx_batch_table *)(lane->upload_dev + layout->tables_offset);
 	batch.src = lane->upload_dev + layout->src_offset;
 	batch.status = (uint32_t *)lane->download_dev;
 	batch.dst = lane->download_dev + layout->dst_offset;
 	wcx_tile_batch_write(lane->batch, lane->upload);
 	error = cudaMemcpyAsync(lane->upload_dev, lane->upload, layout->upload_bytes, cudaMemcpyHostToDevice, lane->stream);
 	if (!error)
-		error = wcx_launch_decode(batch, layout->slots, lane->stream);
+		error = wcx_launch_decode(batch, layout->launches, layout->launch_count, lane->stream);
 	if (!error)
 		error = cudaMemcpyAsync(lane->download, lane->download_dev, layout->download_bytes, cudaMemcpyDeviceToHost,
 					lane->stream);
@@ -266,7 +267,7 @@ static cudaError_t wcx_gpu_run(struct wcx_gpu *gpu, struct wcx_gpu_lane *idle, s
 		if (next < job_count && idle) {
 			next += wcx_tile_batch_fill(idle->batch, jobs + next, job_count - next);
 			idle->layout = wcx_tile_batch_layout(idle->batch);
-			if (idle->layout.slots == 0)
+			if (idle->layout.items == 0)
 				continue;
 			error = wcx_lane_submit(idle);
 			swap = busy;

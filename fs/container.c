@@ -21,10 +21,13 @@ struct wcx_container {
 	char *path;
 	struct wcx_superblock superblock;
 	struct wcx_segment *segments;
-	uint8_t *index;          /* as it stands in the file */
-	const uint8_t *entries;  /* of the tiles, within index */
-	const uint8_t *tables;   /* within index */
-	uint32_t *table_offsets; /* table_count of them, from tables */
+	uint32_t *tiled;    /* the numbers of the segments that have tiles of their own, in order */
+	size_t tiled_count; /* at most segment_count */
+	struct wcx_field *fields;
+	struct wcx_freq_table *tables;
+	uint64_t *packed_offsets; /* of the tiles */
+	uint8_t *index;           /* as it stands in the file */
+	const uint8_t *entries;   /* of the tiles, within index */
 };
 
 uint64_t wcx_checksum64(const void *src, size_t src_bytes)
@@ -41,7 +44,7 @@ void wcx_superblock_write(const struct wcx_superblock *sb, uint8_t dst[WCX_SUPER
 {
 	memcpy(dst, magic, sizeof magic);
 	wcx_le32_write(dst + 8, WCX_VERSION);
-	wcx_le32_write(dst + 12, 0);
+	wcx_le32_write(dst + 12, sb->field_count);
 	wcx_le64_write(dst + 16, sb->features);
 	wcx_le64_write(dst + 24, sb->packed_bytes);
 	wcx_le64_write(dst + 32, sb->original_bytes);
@@ -83,7 +86,8 @@ static int check_identity(const char *path, const uint8_t *src, uint64_t file_by
 /* What the parts of the index take together; their counts must be within limits. */
 static uint64_t index_parts(const struct wcx_superblock *sb)
 {
-	return (uint64_t)sb->segment_count * WCX_SEGMENT_BYTES + sb->tile_count * WCX_TILE_ENTRY_BYTES + sb->table_bytes;
+	return (uint64_t)sb->segment_count * WCX_SEGMENT_BYTES + (uint64_t)sb->field_count * WCX_FIELD_BYTES +
+	       sb->tile_count * WCX_TILE_ENTRY_BYTES + sb->table_bytes;
 }
 
 int wcx_superblock_parse(const char *path, const uint8_t *src, uint64_t file_bytes, struct wcx_superblock *ret,
@@ -100,6 +104,7 @@ int wcx_superblock_parse(const char *path, const uint8_t *src, uint64_t file_byt
 		.index_offset = wcx_le64_read(src + 40),
 		.index_bytes = wcx_le64_read(src + 48),
 		.segment_count = wcx_le32_read(src + 56),
+		.field_count = wcx_le32_read(src + 12),
 		.table_count = wcx_le32_read(src + 60),
 		.tile_count = wcx_le64_read(src + 64),
 		.table_bytes = wcx_le64_read(src + 72),
@@ -107,8 +112,6 @@ int wcx_superblock_parse(const char *path, const uint8_t *src, uint64_t file_byt
 	};
 
 	memcpy(sb.sha256, src + 88, WCX_SHA256_BYTES);
-	if (wcx_le32_read(src + 12) != 0)
-		return bad_superblock(err, path, 12, "reserved bytes are not zero");
 	if (sb.packed_bytes != file_bytes)
 		return wcx_fail(err, EBADMSG, "%s: %s: %llu bytes, should have %llu", path,
 				file_bytes < sb.packed_bytes ? "truncated" : "damaged", (unsigned long long)file_bytes,
@@ -125,6 +128,8 @@ int wcx_superblock_parse(const char *path, const uint8_t *src, uint64_t file_byt
 		return bad_superblock(err, path, 56, "counts contradict the size of the index");
 	if (sb.table_count > sb.table_bytes / TABLE_MIN_BYTES)
 		return bad_superblock(err, path, 60, "more frequency tables than bytes for them");
+	if (sb.table_count > WCX_MAX_TABLES)
+		return bad_superblock(err, path, 60, "too many frequency tables");
 	*ret = sb;
 	return 0;
 }
@@ -165,18 +170,18 @@ static int bad_index(const struct wcx_container *c, struct wcx_error *err, const
 
 static int parse_tables(struct wcx_container *c, struct wcx_error *err)
 {
-	size_t bytes = (size_t)c->superblock.table_bytes, offset = 0;
+	const uint8_t *src = c->entries + c->superblock.tile_count * WCX_TILE_ENTRY_BYTES;
+	const uint8_t *end = c->index + c->superblock.index_bytes;
 
 	for (uint32_t i = 0; i < c->superblock.table_count; i++) {
 		size_t used;
 
-		if (wcx_freq_table_parse(c->tables + offset, bytes - offset, NULL, &used) != WCX_OK)
-			return bad_index(c, err, c->tables + offset, "bad frequency table");
-		c->table_offsets[i] = (uint32_t)offset;
-		offset += used;
+		if (wcx_freq_table_parse(src, (size_t)(end - src), &c->tables[i], &used) != WCX_OK)
+			return bad_index(c, err, src, "bad frequency table");
+		src += used;
 	}
-	if (offset != bytes)
-		return bad_index(c, err, c->tables + offset, "bytes behind the last frequency table");
+	if (src != end)
+		return bad_index(c, err, src, "bytes behind the last frequency table");
 	return 0;
 }
 
@@ -187,7 +192,7 @@ static uint64_t divide_up(uint64_t a, uint64_t b)
 
 void wcx_segment_grid(struct wcx_segment *seg)
 {
-	seg->rows = seg->bytes / seg->elem_bytes / seg->cols;
+	seg->rows = seg->bytes / seg->recipe.elem_bytes / seg->cols;
 	seg->tiles_across = divide_up(seg->cols, seg->tile_cols);
 	seg->tile_count = seg->tiles_across * divide_up(seg->rows, seg->tile_rows);
 }
@@ -199,31 +204,85 @@ void wcx_segment_place(const struct wcx_segment *seg, uint64_t number, struct wc
 	ret->shape = (struct wcx_tile_shape){
 		.rows = seg->rows - ret->row < seg->tile_rows ? (uint32_t)(seg->rows - ret->row) : seg->tile_rows,
 		.cols = seg->cols - ret->col < seg->tile_cols ? (uint32_t)(seg->cols - ret->col) : seg->tile_cols,
-		.elem_bytes = seg->elem_bytes,
+		.elem_bytes = seg->recipe.elem_bytes,
 	};
 }
 
-/* Reads a segment; offset and first_tile, which follow from those before it, are the caller's. */
-static const char *parse_segment(const uint8_t *src, uint32_t table_count, struct wcx_segment *seg)
+/* Reads a segment's record as it stands. */
+static void read_segment(const uint8_t *src, struct wcx_segment *seg)
 {
-	static const uint8_t reserved[6];
-	uint32_t tables = 0;
-
 	seg->bytes = wcx_le64_read(src);
 	seg->cols = wcx_le64_read(src + 8);
 	seg->tile_rows = wcx_le32_read(src + 16);
 	seg->tile_cols = wcx_le32_read(src + 20);
-	seg->first_table = wcx_le32_read(src + 24);
-	seg->entropy_millibits = wcx_le32_read(src + 28);
-	seg->elem_bytes = src[32];
-	seg->table_mask = src[33];
-	if (memcmp(src + 34, reserved, sizeof reserved) != 0)
-		return "reserved bytes of a segment are not zero";
-	if (seg->elem_bytes != 1 && seg->elem_bytes != 2 && seg->elem_bytes != 4 && seg->elem_bytes != 8)
-		return "bad element size";
-	if (seg->bytes == 0 || seg->bytes > WCX_MAX_ORIGINAL_BYTES || seg->bytes % seg->elem_bytes)
+	seg->recipe.run = wcx_le32_read(src + 24);
+	seg->same_as = wcx_le32_read(src + 28);
+	seg->entropy_millibits = wcx_le32_read(src + 32);
+	seg->recipe.elem_bytes = src[36];
+	seg->recipe.rotation = src[37];
+	seg->recipe.predictor = src[38];
+	seg->recipe.field_count = src[39];
+}
+
+/* Puts in place of a segment what it is the same as. */
+static const char *copy_segment(const struct wcx_container *c, const uint8_t *src, struct wcx_segment *seg)
+{
+	static const uint8_t zeros[WCX_SEGMENT_BYTES];
+	uint32_t same_as = seg->same_as;
+
+	if (same_as >= (size_t)(seg - c->segments))
+		return "same content as a segment that is not an earlier one";
+	if (c->segments[same_as].same_as)
+		return "same content as a segment without tiles";
+	if (c->segments[same_as].bytes != seg->bytes)
+		return "same content as a segment of another size";
+	if (memcmp(src + 8, zeros, 20) != 0 || memcmp(src + 32, zeros, 8) != 0)
+		return "same content as another segment, but tiles of its own";
+	*seg = c->segments[same_as];
+	seg->same_as = same_as;
+	return NULL;
+}
+
+static const char *parse_field(const struct wcx_container *c, const uint8_t *src, struct wcx_field *field)
+{
+	uint32_t first_table = wcx_le32_read(src + 4);
+
+	*field = (struct wcx_field){
+		.width = src[0],
+		.table_count = src[1],
+		.base = (uint16_t)wcx_le16_read(src + 2),
+	};
+	if (!field->table_count)
+		return first_table ? "number of a frequency table for a field without any" : NULL;
+	if ((uint64_t)first_table + field->table_count > c->superblock.table_count)
+		return "frequency table that is not there";
+	field->tables = c->tables + first_table;
+	return NULL;
+}
+
+/* Reads and checks the fields of a segment, which are number first_field and further ones, and with them the recipe. */
+static const char *parse_recipe(const struct wcx_container *c, uint32_t first_field, struct wcx_recipe *recipe)
+{
+	const uint8_t *src = c->index + (size_t)c->superblock.segment_count * WCX_SEGMENT_BYTES;
+
+	if (recipe->field_count > c->superblock.field_count - first_field)
+		return "fields that are not there";
+	recipe->fields = c->fields + first_field;
+	for (uint32_t f = first_field; f < first_field + recipe->field_count; f++) {
+		const char *wrong = parse_field(c, src + (size_t)f * WCX_FIELD_BYTES, &c->fields[f]);
+
+		if (wrong)
+			return wrong;
+	}
+	return wcx_recipe_check(recipe);
+}
+
+/* Checks a segment's matrix and tiles; its recipe has been. */
+static const char *check_grid(struct wcx_segment *seg)
+{
+	if (seg->bytes == 0 || seg->bytes > WCX_MAX_ORIGINAL_BYTES || seg->bytes % seg->recipe.elem_bytes)
 		return "bad segment size";
-	uint64_t elems = seg->bytes / seg->elem_bytes;
+	uint64_t elems = seg->bytes / seg->recipe.elem_bytes;
 
 	if (seg->cols == 0 || seg->cols > elems || elems % seg->cols)
 		return "bad number of columns";
@@ -231,37 +290,60 @@ static const char *parse_segment(const uint8_t *src, uint32_t table_count, struc
 		return "bad tile size";
 	if (seg->tile_cols < seg->cols && seg->tile_rows > WCX_TILE_MAX_ROWS)
 		return "narrow tiles that are too tall";
-	if (seg->table_mask >> seg->elem_bytes)
-		return "frequency table for a byte plane that is not there";
-	for (uint32_t mask = seg->table_mask; mask; mask &= mask - 1)
-		tables++;
-	if (tables && (uint64_t)seg->first_table + tables > table_count)
-		return "frequency table that is not there";
 	wcx_segment_grid(seg);
+	return NULL;
+}
+
+/* What the segments up to some one make up. */
+struct segments_sum {
+	uint64_t bytes, tile_count;
+	uint32_t field_count;
+};
+
+static const char *parse_segment(struct wcx_container *c, uint32_t number, struct segments_sum *sum)
+{
+	const uint8_t *src = c->index + (size_t)number * WCX_SEGMENT_BYTES;
+	struct wcx_segment *seg = &c->segments[number];
+	const char *wrong;
+
+	read_segment(src, seg);
+	if (seg->same_as) {
+		wrong = copy_segment(c, src, seg);
+	} else {
+		wrong = parse_recipe(c, sum->field_count, &seg->recipe);
+		if (!wrong)
+			wrong = check_grid(seg);
+	}
+	if (wrong)
+		return wrong;
+	if (seg->bytes > c->superblock.original_bytes - sum->bytes ||
+	    (!seg->same_as && seg->tile_count > c->superblock.tile_count - sum->tile_count))
+		return "segment is larger than the file";
+	seg->offset = sum->bytes;
+	sum->bytes += seg->bytes;
+	if (seg->same_as)
+		return NULL;
+	seg->first_tile = sum->tile_count;
+	sum->tile_count += seg->tile_count;
+	sum->field_count += seg->recipe.field_count;
+	c->tiled[c->tiled_count++] = number;
 	return NULL;
 }
 
 static int parse_segments(struct wcx_container *c, struct wcx_error *err)
 {
-	uint64_t offset = 0, tile = 0;
+	const struct wcx_superblock *sb = &c->superblock;
+	struct segments_sum sum = { 0 };
 
-	for (uint32_t i = 0; i < c->superblock.segment_count; i++) {
-		const uint8_t *src = c->index + (size_t)i * WCX_SEGMENT_BYTES;
-		struct wcx_segment *seg = &c->segments[i];
-		const char *wrong = parse_segment(src, c->superblock.table_count, seg);
+	for (uint32_t i = 0; i < sb->segment_count; i++) {
+		const char *wrong = parse_segment(c, i, &sum);
 
 		if (wrong)
-			return bad_index(c, err, src, wrong);
-		if (seg->bytes > c->superblock.original_bytes - offset || seg->tile_count > c->superblock.tile_count - tile)
-			return bad_index(c, err, src, "segment is larger than the file");
-		seg->offset = offset;
-		seg->first_tile = tile;
-		offset += seg->bytes;
-		tile += seg->tile_count;
+			return bad_index(c, err, c->index + (size_t)i * WCX_SEGMENT_BYTES, wrong);
 	}
 	if (c->segments[0].bytes < WCX_HEADER_MIN_BYTES)
 		return bad_index(c, err, c->index, "first segment is too small for a header");
-	if (offset != c->superblock.original_bytes || tile != c->superblock.tile_count)
+	if (sum.bytes != sb->original_bytes || sum.tile_count != sb->tile_count || sum.field_count != sb->field_count)
 		return bad_index(c, err, c->entries, "segments do not make up the file");
 	return 0;
 }
@@ -270,56 +352,71 @@ void wcx_container_tile(const struct wcx_container *c, const struct wcx_segment 
 			struct wcx_tile_info *ret)
 {
 	const uint8_t *entry = c->entries + tile_index * WCX_TILE_ENTRY_BYTES;
-	uint32_t size_and_mode = wcx_le32_read(entry + 8);
+	uint32_t size_and_mode = wcx_le32_read(entry), value = wcx_le32_read(entry + 4);
+	int is_constant = size_and_mode >> 24 == WCX_TILE_CONSTANT;
 
 	*ret = (struct wcx_tile_info){
 		.tile_index = tile_index,
 		.mode = (enum wcx_tile_mode)(size_and_mode >> 24),
-		.constant = wcx_le64_read(entry),
-		.packed_offset = wcx_le64_read(entry),
+		.constant = is_constant ? value : 0,
+		.packed_offset = c->packed_offsets[tile_index],
 		.packed_bytes = size_and_mode & 0xFFFFFF,
-		.checksum = wcx_le32_read(entry + 12),
+		.checksum = is_constant ? 0 : value,
 	};
 	wcx_segment_place(seg, tile_index - seg->first_tile, ret);
 }
 
-static const char *check_tile(const struct wcx_tile_info *tile, uint64_t index_offset)
+static const char *check_tile(const struct wcx_tile_info *tile)
 {
 	size_t tile_bytes = wcx_tile_shape_bytes(&tile->shape);
 
-	if (tile->mode > WCX_TILE_CONSTANT)
-		return "unknown tile mode";
-	if (tile->mode == WCX_TILE_CONSTANT) {
-		if (tile->packed_bytes || tile->checksum)
-			return "constant tile with a size or checksum";
-		if (tile->shape.elem_bytes < 8 && tile->constant >> (8 * tile->shape.elem_bytes))
+	switch (tile->mode) {
+	case WCX_TILE_STORED:
+		return tile->packed_bytes != tile_bytes ? "packed size contradicts the tile mode" : NULL;
+	case WCX_TILE_CODED:
+	case WCX_TILE_ZSTD:
+		return tile->packed_bytes >= tile_bytes ? "packed size contradicts the tile mode" : NULL;
+	case WCX_TILE_CONSTANT:
+		if (tile->packed_bytes)
+			return "constant tile with a size";
+		if (tile->shape.elem_bytes < 4 && tile->constant >> (8 * tile->shape.elem_bytes))
 			return "constant tile whose element is too large";
 		return NULL;
+	case WCX_TILE_MODE_COUNT:
+		break;
 	}
-	if (tile->mode == WCX_TILE_STORED ? tile->packed_bytes != tile_bytes : tile->packed_bytes >= tile_bytes)
-		return "packed size contradicts the tile mode";
-	if (tile->packed_offset % WCX_TILE_ALIGN || tile->packed_offset < WCX_SUPERBLOCK_BYTES ||
-	    tile->packed_offset > index_offset || tile->packed_bytes > index_offset - tile->packed_offset)
-		return "packed tile lies outside its area";
-	return NULL;
+	return "unknown tile mode";
 }
 
-static int check_tiles(const struct wcx_container *c, struct wcx_error *err)
+/* Checks the tiles, and finds where they are: one behind the other. */
+static int place_tiles(struct wcx_container *c, struct wcx_error *err)
 {
-	for (uint32_t i = 0; i < c->superblock.segment_count; i++) {
-		const struct wcx_segment *seg = &c->segments[i];
+	uint64_t offset = WCX_SUPERBLOCK_BYTES;
+
+	for (size_t i = 0; i < c->tiled_count; i++) {
+		const struct wcx_segment *seg = &c->segments[c->tiled[i]];
 
 		for (uint64_t t = seg->first_tile; t < seg->first_tile + seg->tile_count; t++) {
 			struct wcx_tile_info tile;
 			const char *wrong;
 
+			c->packed_offsets[t] = offset;
 			wcx_container_tile(c, seg, t, &tile);
-			wrong = check_tile(&tile, c->superblock.index_offset);
+			wrong = check_tile(&tile);
 			if (wrong)
 				return bad_index(c, err, c->entries + t * WCX_TILE_ENTRY_BYTES, wrong);
+			offset = wcx_tile_align_up(offset + tile.packed_bytes);
 		}
 	}
+	if (offset != c->superblock.index_offset)
+		return bad_superblock(err, c->path, 40, "index is not where the packed tiles end");
 	return 0;
+}
+
+/* Room for count things, of which there may be none. */
+static void *allocate(uint64_t count, size_t bytes)
+{
+	return calloc(count ? (size_t)count : 1, bytes);
 }
 
 static int read_index(struct wcx_container *c, struct wcx_error *err)
@@ -328,12 +425,14 @@ static int read_index(struct wcx_container *c, struct wcx_error *err)
 	int r;
 
 	c->index = malloc((size_t)sb->index_bytes);
-	c->segments = calloc(sb->segment_count, sizeof *c->segments);
-	c->table_offsets = calloc(sb->table_count ? sb->table_count : 1, sizeof *c->table_offsets);
-	if (!c->index || !c->segments || !c->table_offsets)
+	c->segments = allocate(sb->segment_count, sizeof *c->segments);
+	c->tiled = allocate(sb->segment_count, sizeof *c->tiled);
+	c->fields = allocate(sb->field_count, sizeof *c->fields);
+	c->tables = allocate(sb->table_count, sizeof *c->tables);
+	c->packed_offsets = allocate(sb->tile_count, sizeof *c->packed_offsets);
+	if (!c->index || !c->segments || !c->tiled || !c->fields || !c->tables || !c->packed_offsets)
 		return wcx_fail(err, ENOMEM, "%s: no memory for the index", c->path);
-	c->entries = c->index + (size_t)sb->segment_count * WCX_SEGMENT_BYTES;
-	c->tables = c->entries + sb->tile_count * WCX_TILE_ENTRY_BYTES;
+	c->entries = c->index + (size_t)sb->segment_count * WCX_SEGMENT_BYTES + (size_t)sb->field_count * WCX_FIELD_BYTES;
 	r = read_exactly(c->fd, c->path, c->index, (size_t)sb->index_bytes, sb->index_offset, err);
 	if (r < 0)
 		return r;
@@ -343,7 +442,7 @@ static int read_index(struct wcx_container *c, struct wcx_error *err)
 	if (r == 0)
 		r = parse_segments(c, err);
 	if (r == 0)
-		r = check_tiles(c, err);
+		r = place_tiles(c, err);
 	return r;
 }
 
@@ -380,8 +479,11 @@ void wcx_container_free(struct wcx_container *c)
 		close(c->fd);
 	free(c->path);
 	free(c->segments);
+	free(c->tiled);
+	free(c->fields);
+	free(c->tables);
+	free(c->packed_offsets);
 	free(c->index);
-	free(c->table_offsets);
 	free(c);
 }
 
@@ -405,25 +507,26 @@ const struct wcx_segment *wcx_container_segment(const struct wcx_container *c, s
 	return &c->segments[segment_index];
 }
 
-static uint64_t offset_of(const struct wcx_segment *seg)
+static uint64_t offset_of(const struct wcx_container *c, size_t i)
 {
-	return seg->offset;
+	return c->segments[i].offset;
 }
 
-static uint64_t first_tile_of(const struct wcx_segment *seg)
+static uint64_t first_tile_of(const struct wcx_container *c, size_t i)
 {
-	return seg->first_tile;
+	return c->segments[c->tiled[i]].first_tile;
 }
 
-/* The last segment whose key, which grows from one to the next, is at most value. */
-static size_t last_upto(const struct wcx_container *c, uint64_t (*key)(const struct wcx_segment *), uint64_t value)
+/* The last of count things whose key, which grows from one to the next, is at most value. */
+static size_t last_upto(const struct wcx_container *c, size_t count, uint64_t (*key)(const struct wcx_container *, size_t),
+			uint64_t value)
 {
-	size_t low = 0, high = c->superblock.segment_count;
+	size_t low = 0, high = count;
 
 	while (high - low > 1) {
 		size_t middle = low + (high - low) / 2;
 
-		if (key(&c->segments[middle]) <= value)
+		if (key(c, middle) <= value)
 			low = middle;
 		else
 			high = middle;
@@ -433,47 +536,42 @@ static size_t last_upto(const struct wcx_container *c, uint64_t (*key)(const str
 
 size_t wcx_container_segment_at(const struct wcx_container *c, uint64_t offset)
 {
-	return last_upto(c, offset_of, offset);
+	return last_upto(c, c->superblock.segment_count, offset_of, offset);
 }
 
 size_t wcx_container_segment_of_tile(const struct wcx_container *c, uint64_t tile_index)
 {
-	return last_upto(c, first_tile_of, tile_index);
-}
-
-void wcx_container_tables(const struct wcx_container *c, const struct wcx_segment *seg,
-			  struct wcx_freq_table tables[WCX_PLANES_MAX])
-{
-	uint32_t number = seg->first_table;
-
-	for (uint32_t p = 0; p < seg->elem_bytes; p++) {
-		size_t used;
-
-		if (!(seg->table_mask >> p & 1))
-			continue;
-		uint32_t offset = c->table_offsets[number++];
-
-		/* Cannot fail: the same bytes were parsed when the container was opened. */
-		wcx_freq_table_parse(c->tables + offset, (size_t)c->superblock.table_bytes - offset, &tables[p], &used);
-	}
+	return c->tiled[last_upto(c, c->tiled_count, first_tile_of, tile_index)];
 }
 
 void wcx_segment_write(const struct wcx_segment *seg, uint8_t dst[WCX_SEGMENT_BYTES])
 {
 	memset(dst, 0, WCX_SEGMENT_BYTES);
 	wcx_le64_write(dst, seg->bytes);
+	wcx_le32_write(dst + 28, seg->same_as);
+	if (seg->same_as)
+		return;
 	wcx_le64_write(dst + 8, seg->cols);
 	wcx_le32_write(dst + 16, seg->tile_rows);
 	wcx_le32_write(dst + 20, seg->tile_cols);
-	wcx_le32_write(dst + 24, seg->first_table);
-	wcx_le32_write(dst + 28, seg->entropy_millibits);
-	dst[32] = seg->elem_bytes;
-	dst[33] = seg->table_mask;
+	wcx_le32_write(dst + 24, seg->recipe.run);
+	wcx_le32_write(dst + 32, seg->entropy_millibits);
+	dst[36] = seg->recipe.elem_bytes;
+	dst[37] = seg->recipe.rotation;
+	dst[38] = seg->recipe.predictor;
+	dst[39] = seg->recipe.field_count;
+}
+
+void wcx_field_write(const struct wcx_field *field, uint32_t first_table, uint8_t dst[WCX_FIELD_BYTES])
+{
+	dst[0] = field->width;
+	dst[1] = field->table_count;
+	wcx_le16_write(dst + 2, field->base);
+	wcx_le32_write(dst + 4, first_table);
 }
 
 void wcx_tile_entry_write(const struct wcx_tile_info *tile, uint8_t dst[WCX_TILE_ENTRY_BYTES])
 {
-	wcx_le64_write(dst, tile->mode == WCX_TILE_CONSTANT ? tile->constant : tile->packed_offset);
-	wcx_le32_write(dst + 8, tile->packed_bytes | (uint32_t)tile->mode << 24);
-	wcx_le32_write(dst + 12, tile->checksum);
+	wcx_le32_write(dst, tile->packed_bytes | (uint32_t)tile->mode << 24);
+	wcx_le32_write(dst + 4, tile->mode == WCX_TILE_CONSTANT ? tile->constant : tile->checksum);
 }

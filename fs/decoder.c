@@ -9,13 +9,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zstd.h>
 
+#include "codec/le.h"
 #include "cuda/gpu_decode.h"
 
 /* A batch with what is the decoder's own about it. */
 struct bench {
 	struct wcx_decode_batch batch; /* first, so that the one is found from the other */
 	struct wcx_decode_scratch *scratch;
+	ZSTD_DCtx *zstd;
 	struct bench *next;
 };
 
@@ -92,6 +95,7 @@ int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *
 static void free_bench(struct bench *bench)
 {
 	wcx_decode_scratch_free(bench->scratch);
+	ZSTD_freeDCtx(bench->zstd);
 	free(bench->batch.packed);
 	free(bench);
 }
@@ -132,8 +136,9 @@ struct wcx_decode_batch *wcx_decoder_borrow(struct wcx_decoder *decoder)
 	if (!bench)
 		return NULL;
 	bench->scratch = wcx_decode_scratch_create();
+	bench->zstd = ZSTD_createDCtx();
 	bench->batch.packed = malloc(WCX_BATCH_PACKED_BYTES);
-	if (!bench->scratch || !bench->batch.packed) {
+	if (!bench->scratch || !bench->zstd || !bench->batch.packed) {
 		free_bench(bench);
 		return NULL;
 	}
@@ -158,6 +163,28 @@ static void run_on_gpu(struct wcx_decoder *decoder, struct wcx_tile_job *jobs, s
 		send_notice(decoder, "the GPU failed; decoding on the CPU from now on");
 }
 
+/*
+ * Restores a tile of mode ZSTD.  Older formats, which the library may know too, are none of ours.  Decompressing in one
+ * piece takes no window but dst, whatever size the frame asks for.
+ */
+static enum wcx_result decompress(ZSTD_DCtx *zstd, const struct wcx_tile_job *job)
+{
+	if (job->src_bytes < 4 || wcx_le32_read(job->src) != ZSTD_MAGICNUMBER ||
+	    ZSTD_getFrameContentSize(job->src, job->src_bytes) != job->dst_bytes ||
+	    ZSTD_findFrameCompressedSize(job->src, job->src_bytes) != job->src_bytes ||
+	    ZSTD_decompressDCtx(zstd, job->dst, job->dst_bytes, job->src, job->src_bytes) != job->dst_bytes)
+		return WCX_BAD_DATA;
+	return WCX_OK;
+}
+
+static void decode_on_cpu(struct bench *bench, struct wcx_tile_job *job)
+{
+	if (job->mode == WCX_TILE_ZSTD)
+		job->result = decompress(bench->zstd, job);
+	else
+		wcx_tile_decode(job, bench->scratch);
+}
+
 void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count)
 {
 	struct bench *bench = (struct bench *)batch;
@@ -166,8 +193,8 @@ void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch
 		batch->jobs[i].result = WCX_DEVICE_FAILED;
 	if (decoder->gpu && !atomic_load(&decoder->gpu_lost))
 		run_on_gpu(decoder, batch->jobs, job_count);
-	/* That a tile is damaged is for the CPU to say, as the reference. */
+	/* That a tile is damaged is for the CPU to say, as the reference; and the GPU does not know the mode ZSTD. */
 	for (size_t i = 0; i < job_count; i++)
 		if (batch->jobs[i].result != WCX_OK)
-			wcx_tile_decode(&batch->jobs[i], bench->scratch);
+			decode_on_cpu(bench, &batch->jobs[i]);
 }

@@ -17,7 +17,7 @@ enum {
 	/* Decoded: 32 tiles of INT8; four of the largest tiles that there can be. */
 	WCX_BATCH_BYTES = 4 * WCX_TILE_MAX_BYTES,
 	/* No tile is larger packed, but each may be aligned. */
-	WCX_BATCH_PACKED_BYTES = WCX_BATCH_BYTES + 16 * WCX_BATCH_TILES,
+	WCX_BATCH_PACKED_BYTES = WCX_BATCH_BYTES + 4 * WCX_BATCH_TILES,
 };
 
 struct wcx_decoder;
@@ -46,7 +46,6 @@ const char *wcx_decoder_name(const struct wcx_decoder *decoder);
 struct wcx_decode_batch {
 	uint8_t *packed; /* WCX_BATCH_PACKED_BYTES, for the packed tiles */
 	struct wcx_tile_job jobs[WCX_BATCH_TILES];
-	struct wcx_freq_table tables[WCX_BATCH_TILES][WCX_PLANES_MAX];
 };
 
 /* wcx_decoder_borrow - get a batch, to be returned; NULL when there is no memory.  Allocates only when all are lent out. */
@@ -54,7 +53,7 @@ struct wcx_decode_batch *wcx_decoder_borrow(struct wcx_decoder *decoder);
 void wcx_decoder_return(struct wcx_decoder *decoder, struct wcx_decode_batch *batch);
 
 /*
- * wcx_decoder_run - decode the first job_count jobs of a batch
+ * wcx_decoder_run - decode the first job_count jobs of a batch, tiles of any mode
  *
  * Blocks until every job has its result.  What the GPU could not do, for whatever reason, has been done on the CPU by
  * then, so a result is WCX_OK, WCX_BAD_DATA or WCX_WRONG_SIZE.

@@ -23,15 +23,15 @@ struct exporter {
 	uint64_t checked_to; /* tiles below this were looked at after a chunk that failed */
 };
 
-/* Finds the damaged tiles of a chunk, of which there is at least one; returns 0, or an error that is none of damage. */
-static int report_damage(struct exporter *x, uint64_t start, uint64_t end, struct wcx_error *err)
+/*
+ * Finds the damaged tiles of a segment; returns 0, or an error that is none of damage.  A segment that is the same as an
+ * earlier one was looked at with that.
+ */
+static int check_segment(struct exporter *x, const struct wcx_segment *seg, struct wcx_error *err)
 {
-	const struct wcx_container *c = wcx_image_container(x->image);
-	const struct wcx_segment *first = wcx_container_segment(c, wcx_container_segment_at(c, start));
-	const struct wcx_segment *last = wcx_container_segment(c, wcx_container_segment_at(c, end - 1));
-	uint64_t tile = first->first_tile > x->checked_to ? first->first_tile : x->checked_to;
+	uint64_t tile = seg->first_tile > x->checked_to ? seg->first_tile : x->checked_to;
 
-	for (; tile < last->first_tile + last->tile_count; tile++) {
+	for (; tile < seg->first_tile + seg->tile_count; tile++) {
 		int r;
 
 		if (x->stop && *x->stop) /* a tensor can be as large as the file */
@@ -46,6 +46,18 @@ static int report_damage(struct exporter *x, uint64_t start, uint64_t end, struc
 	}
 	x->checked_to = tile;
 	return 0;
+}
+
+/* Finds the damaged tiles of a chunk, of which there is at least one; returns as check_segment does. */
+static int report_damage(struct exporter *x, uint64_t start, uint64_t end, struct wcx_error *err)
+{
+	const struct wcx_container *c = wcx_image_container(x->image);
+	size_t last = wcx_container_segment_at(c, end - 1);
+	int r = 0;
+
+	for (size_t i = wcx_container_segment_at(c, start); r == 0 && i <= last; i++)
+		r = check_segment(x, wcx_container_segment(c, i), err);
+	return r;
 }
 
 /* Passes a chunk on, in turn. */

@@ -93,8 +93,8 @@ struct run {
 static struct run row_run(const struct wcx_segment *seg, const struct wcx_tile_info *tile, uint32_t y, uint64_t start,
 			  uint64_t end)
 {
-	uint64_t from = seg->offset + ((tile->row + y) * seg->cols + tile->col) * seg->elem_bytes;
-	uint64_t to = from + (uint64_t)tile->shape.cols * seg->elem_bytes;
+	uint64_t from = seg->offset + ((tile->row + y) * seg->cols + tile->col) * tile->shape.elem_bytes;
+	uint64_t to = from + (uint64_t)tile->shape.cols * tile->shape.elem_bytes;
 
 	return (struct run){ from > start ? from : start, to < end ? to : end };
 }
@@ -106,7 +106,7 @@ static struct run row_run(const struct wcx_segment *seg, const struct wcx_tile_i
 static void rows_touched(const struct wcx_segment *seg, const struct wcx_tile_info *tile, uint64_t start, uint64_t end,
 			 uint64_t *first, uint64_t *last)
 {
-	uint64_t row_bytes = seg->cols * seg->elem_bytes;
+	uint64_t row_bytes = seg->cols * tile->shape.elem_bytes;
 	uint64_t from = start > seg->offset ? (start - seg->offset) / row_bytes : 0;
 	uint64_t to = (end - 1 - seg->offset) / row_bytes;
 
@@ -133,7 +133,7 @@ static int tile_is_touched(const struct wcx_segment *seg, const struct wcx_tile_
 static void copy_tile(const struct wcx_segment *seg, const struct wcx_tile_info *tile, const uint8_t *data, uint64_t start,
 		      uint64_t end, uint8_t *dst)
 {
-	uint64_t tile_row_bytes = (uint64_t)tile->shape.cols * seg->elem_bytes, first, last;
+	uint64_t tile_row_bytes = (uint64_t)tile->shape.cols * tile->shape.elem_bytes, first, last;
 
 	rows_touched(seg, tile, start, end, &first, &last);
 	for (uint64_t y = first; y <= last; y++) {
@@ -153,7 +153,7 @@ static void copy_tile(const struct wcx_segment *seg, const struct wcx_tile_info 
 static void cursor_enter(struct cursor *cursor)
 {
 	const struct wcx_segment *seg = cursor->segment;
-	uint64_t from = cursor->start > seg->offset ? (cursor->start - seg->offset) / seg->elem_bytes : 0;
+	uint64_t from = cursor->start > seg->offset ? (cursor->start - seg->offset) / seg->recipe.elem_bytes : 0;
 
 	cursor->next_tile = seg->first_tile + from / seg->cols / seg->tile_rows * seg->tiles_across;
 	cursor->start_tile = cursor->next_tile + from % seg->cols / seg->tile_cols;
@@ -199,40 +199,56 @@ static int cursor_next(struct cursor *cursor, const struct wcx_image *image, str
 	return 0;
 }
 
-/* Writes "`name`" of a segment's tensor, or what else can be said of it. */
-static void describe_segment(struct wcx_image *image, size_t segment_index, char *dst, size_t dst_bytes)
+const struct wcx_tensor *wcx_image_tensor_at(const struct wcx_safetensors *st, uint64_t offset)
 {
-	const struct wcx_segment *seg = wcx_container_segment(image->container, segment_index);
+	size_t low = 0, high = st->tensor_count;
+
+	while (high - low > 1) {
+		size_t middle = low + (high - low) / 2;
+
+		if (st->tensors[middle].offset <= offset)
+			low = middle;
+		else
+			high = middle;
+	}
+	return &st->tensors[low];
+}
+
+/* Writes "tensor `name`" of the one that holds a byte of a segment, or what else can be said of it. */
+static void describe_byte(struct wcx_image *image, const struct wcx_segment *seg, uint64_t offset, char *dst,
+			  size_t dst_bytes)
+{
+	const struct wcx_segment *header = wcx_container_segment(image->container, 0);
 	struct wcx_safetensors *st = NULL;
 
-	if (segment_index == 0) {
+	if (seg == header) {
 		snprintf(dst, dst_bytes, "the header");
 		return;
 	}
-	snprintf(dst, dst_bytes, "tensor number %zu", segment_index);
-	if (wcx_container_segment(image->container, 0)->bytes > NAMES_MAX_HEADER_BYTES ||
-	    wcx_image_header(image, &st, NULL) < 0)
+	snprintf(dst, dst_bytes, "segment number %td", seg - header);
+	if (header->bytes > NAMES_MAX_HEADER_BYTES || wcx_image_header(image, &st, NULL) < 0)
 		return;
-	for (size_t i = 0; i < st->tensor_count; i++)
-		if (st->tensors[i].offset == seg->offset && st->tensors[i].bytes == seg->bytes)
-			snprintf(dst, dst_bytes, "tensor `%s`", st->tensors[i].name);
+	snprintf(dst, dst_bytes, "tensor `%s`", wcx_image_tensor_at(st, offset)->name);
 	wcx_safetensors_free(st);
 }
 
-static int fail_tile(struct wcx_image *image, const struct wcx_tile_info *tile, int errnum, const char *what,
-		     struct wcx_error *err)
+/*
+ * Says what is wrong with a tile of a segment that was read from an offset on.  A tile may hold several tensors: the one
+ * that is named is the first of which bytes were asked for.
+ */
+static int fail_tile(struct wcx_image *image, const struct wcx_segment *seg, const struct wcx_tile_info *tile,
+		     uint64_t start, int errnum, struct wcx_error *err)
 {
-	size_t segment_index = wcx_container_segment_of_tile(image->container, tile->tile_index);
-	const struct wcx_segment *seg = wcx_container_segment(image->container, segment_index);
-	struct run first = row_run(seg, tile, 0, 0, UINT64_MAX);
+	uint64_t from = row_run(seg, tile, 0, 0, UINT64_MAX).from;
 	char name[256];
 
 	if (!err)
-		return -errnum;
-	describe_segment(image, segment_index, name, sizeof name);
-	return wcx_fail(err, errnum, "%s: %s, tile %llu (offset %llu of the original, packed at %llu): %s",
+		return errnum;
+	describe_byte(image, seg, from > start ? from : start, name, sizeof name);
+	return wcx_fail(err, -errnum, "%s: %s, tile %llu (offset %llu of the original, packed at %llu): %s",
 			wcx_container_path(image->container), name, (unsigned long long)(tile->tile_index - seg->first_tile),
-			(unsigned long long)first.from, (unsigned long long)tile->packed_offset, what);
+			(unsigned long long)from, (unsigned long long)tile->packed_offset,
+			errnum == -EBADMSG ? "damaged" : strerror(-errnum));
 }
 
 /* Reads packed bytes; 0, -errno, or -EBADMSG when the file has become too short. */
@@ -258,39 +274,28 @@ struct packed_tile {
 static void read_tiles(const struct wcx_image *image, struct packed_tile *tiles, size_t count, uint8_t *buffer)
 {
 	for (size_t first = 0, after; first < count; first = after) {
-		const struct wcx_tile_info *info = tiles[first].info;
-		size_t bytes = info->packed_bytes;
+		uint64_t start = tiles[first].info->packed_offset, end = start;
 		int errnum;
 
-		after = first + 1;
-		if (info->mode == WCX_TILE_CONSTANT)
-			continue;
-		while (after < count && tiles[after].info->mode != WCX_TILE_CONSTANT &&
-		       tiles[after].info->packed_offset == wcx_tile_align_up(tiles[after - 1].info->packed_offset +
-									     tiles[after - 1].info->packed_bytes)) {
-			bytes = (size_t)(tiles[after].info->packed_offset - info->packed_offset) +
-				tiles[after].info->packed_bytes;
-			after++;
-		}
-		errnum = read_packed(image, buffer, bytes, info->packed_offset);
+		for (after = first; after < count && tiles[after].info->packed_offset == wcx_tile_align_up(end); after++)
+			end = tiles[after].info->packed_offset + tiles[after].info->packed_bytes;
+		errnum = end > start ? read_packed(image, buffer, (size_t)(end - start), start) : 0;
 		for (size_t i = first; i < after; i++) {
 			tiles[i].errnum = errnum;
-			tiles[i].packed = buffer + (tiles[i].info->packed_offset - info->packed_offset);
+			tiles[i].packed = buffer + (tiles[i].info->packed_offset - start);
 		}
-		buffer += wcx_tile_align_up(bytes);
+		buffer += wcx_tile_align_up(end - start);
 	}
 }
 
 /* Turns tiles that were read and have the right checksum into jobs; returns how many, with job_of[j] the tile of job j. */
-static size_t make_jobs(const struct wcx_image *image, struct wcx_decode_batch *batch, struct packed_tile *tiles,
-			size_t count, size_t job_of[WCX_BATCH_TILES])
+static size_t make_jobs(struct wcx_decode_batch *batch, struct packed_tile *tiles, size_t count,
+			size_t job_of[WCX_BATCH_TILES])
 {
-	const struct wcx_segment *tables_of = NULL;
-	size_t job_count = 0, set = 0;
+	size_t job_count = 0;
 
 	for (size_t i = 0; i < count; i++) {
 		const struct wcx_tile_info *info = tiles[i].info;
-		struct wcx_tile_job *job = &batch->jobs[job_count];
 
 		if (tiles[i].errnum)
 			continue;
@@ -299,22 +304,16 @@ static size_t make_jobs(const struct wcx_image *image, struct wcx_decode_batch *
 			tiles[i].errnum = -EBADMSG;
 			continue;
 		}
-		if (tables_of != tiles[i].segment) {
-			tables_of = tiles[i].segment;
-			set = i;
-			wcx_container_tables(image->container, tables_of, batch->tables[set]);
-		}
-		*job = (struct wcx_tile_job){
+		batch->jobs[job_count] = (struct wcx_tile_job){
 			.shape = info->shape,
 			.mode = info->mode,
 			.constant = info->constant,
+			.recipe = &tiles[i].segment->recipe,
 			.src = tiles[i].packed,
 			.src_bytes = info->packed_bytes,
 			.dst = tiles[i].dst,
 			.dst_bytes = wcx_tile_shape_bytes(&info->shape),
 		};
-		for (uint32_t p = 0; p < info->shape.elem_bytes; p++)
-			job->tables[p] = tables_of->table_mask >> p & 1 ? &batch->tables[set][p] : NULL;
 		job_of[job_count++] = i;
 	}
 	return job_count;
@@ -332,7 +331,7 @@ static void load_tiles(const struct wcx_image *image, struct packed_tile *tiles,
 		return;
 	}
 	read_tiles(image, tiles, count, batch->packed);
-	job_count = make_jobs(image, batch, tiles, count, job_of);
+	job_count = make_jobs(batch, tiles, count, job_of);
 	wcx_decoder_run(image->decoder, batch, job_count);
 	for (size_t j = 0; j < job_count; j++)
 		tiles[job_of[j]].errnum = wcx_result_errno(batch->jobs[j].result);
@@ -379,29 +378,24 @@ static void fill_tiles(struct wcx_image *image, struct tile_set *set)
 		wcx_tile_cache_publish(image->cache, set->tile[missing_of[m]], missing[m].errnum);
 }
 
-static int fail_load(struct wcx_image *image, const struct wcx_tile_info *tile, int errnum, struct wcx_error *err)
-{
-	return fail_tile(image, tile, -errnum, errnum == -EBADMSG ? "damaged" : strerror(-errnum), err);
-}
-
 /* Waits for the tiles in hand, copies them out and lets go of them; the first error wins. */
 static int use_tiles(struct wcx_image *image, struct tile_set *set, uint8_t *dst, uint64_t start, uint64_t end, int r,
 		     struct wcx_error *err)
 {
-	const struct wcx_tile_info *failed = NULL;
+	size_t failed = set->count;
 
 	for (size_t i = 0; i < set->count; i++) {
 		int errnum = wcx_tile_cache_wait(image->cache, set->tile[i]);
 
 		if (r == 0 && errnum < 0) {
 			r = errnum;
-			failed = &set->info[i];
+			failed = i;
 		}
 		if (r == 0)
 			copy_tile(set->segment[i], &set->info[i], wcx_cached_tile_data(set->tile[i]), start, end, dst);
 		wcx_tile_cache_release(image->cache, set->tile[i]);
 	}
-	return failed ? fail_load(image, failed, r, err) : r;
+	return failed < set->count ? fail_tile(image, set->segment[failed], &set->info[failed], start, r, err) : r;
 }
 
 ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
@@ -440,29 +434,24 @@ int wcx_image_check_tile(struct wcx_image *image, uint64_t tile_index, struct wc
 		return wcx_fail(err, ENOMEM, "%s: no memory for a tile", wcx_container_path(image->container));
 	load_tiles(image, &tile, 1);
 	free(tile.dst);
-	return tile.errnum ? fail_load(image, &info, tile.errnum, err) : 0;
+	return tile.errnum ? fail_tile(image, seg, &info, 0, tile.errnum, err) : 0;
 }
 
-/* The tensors with data must be the segments behind the first, one by one. */
-static int check_segments(const struct wcx_image *image, const struct wcx_safetensors *st, struct wcx_error *err)
+/* Every tensor with data must lie within one segment behind the first. */
+static int check_tensors(const struct wcx_image *image, const struct wcx_safetensors *st, struct wcx_error *err)
 {
 	const struct wcx_container *c = image->container;
-	size_t segment_count = wcx_container_superblock(c)->segment_count, s = 1;
 
 	for (size_t i = 0; i < st->tensor_count; i++) {
 		const struct wcx_tensor *tensor = &st->tensors[i];
+		/* Not the first, for the data begin where that ends. */
+		const struct wcx_segment *seg = wcx_container_segment(c, wcx_container_segment_at(c, tensor->offset));
 
-		if (!tensor->bytes)
-			continue;
-		if (s == segment_count || wcx_container_segment(c, s)->offset != tensor->offset ||
-		    wcx_container_segment(c, s)->bytes != tensor->bytes)
-			return wcx_fail(err, EBADMSG, "%s: damaged: the index does not have tensor `%s`, offset %llu",
+		if (tensor->bytes > seg->offset + seg->bytes - tensor->offset)
+			return wcx_fail(err, EBADMSG,
+					"%s: damaged: tensor `%s`, offset %llu, does not lie within one segment",
 					wcx_container_path(c), tensor->name, (unsigned long long)tensor->offset);
-		s++;
 	}
-	if (s != segment_count)
-		return wcx_fail(err, EBADMSG, "%s: damaged: the index has more tensors than the header",
-				wcx_container_path(c));
 	return 0;
 }
 
@@ -488,7 +477,7 @@ int wcx_image_header(struct wcx_image *image, struct wcx_safetensors **ret, stru
 		r = wcx_safetensors_parse(path, (const char *)header + WCX_SAFETENSORS_LENGTH_BYTES, (size_t)json_bytes,
 					  wcx_image_bytes(image), &st, err);
 	if (r == 0)
-		r = check_segments(image, st, err);
+		r = check_tensors(image, st, err);
 	if (r == 0)
 		*ret = st;
 	else

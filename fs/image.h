@@ -41,7 +41,7 @@ uint64_t wcx_image_bytes(const struct wcx_image *image); /* size of the original
 ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err);
 
 /*
- * wcx_image_check_tile - read and decode one tile past the cache
+ * wcx_image_check_tile - read and decode one tile past the cache, as one of the first segment that has it
  *
  * Returns 0 or the error as wcx_image_read gives it.
  */
@@ -50,9 +50,12 @@ int wcx_image_check_tile(struct wcx_image *image, uint64_t tile_index, struct wc
 /*
  * wcx_image_header - read and parse the safetensors header
  *
- * Checks that its tensors with data are the container's segments 1, 2, … in this order.  Returns 0 with *ret, which the
- * caller frees with wcx_safetensors_free; -EBADMSG, -EINVAL or another error otherwise.
+ * Checks that each tensor with data lies within one of the container's segments other than the first.  Returns 0 with *ret,
+ * which the caller frees with wcx_safetensors_free; -EBADMSG, -EINVAL or another error otherwise.
  */
 int wcx_image_header(struct wcx_image *image, struct wcx_safetensors **ret, struct wcx_error *err);
+
+/* wcx_image_tensor_at - the tensor that a byte of the file belongs to; offset must be inside the data */
+const struct wcx_tensor *wcx_image_tensor_at(const struct wcx_safetensors *st, uint64_t offset);
 
 #endif

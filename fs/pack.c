@@ -9,11 +9,13 @@
 #include <fcntl.h>
 #include <openssl/evp.h>
 #include <pthread.h>
+#include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zstd.h>
 
 #include "fs/container.h"
 #include "fs/export.h"
@@ -25,10 +27,15 @@
 
 enum {
 	GROUP_BYTES = 256 << 20, /* of the original: small enough to be read from the page cache the second time */
-	GROUP_TENSORS = 1024,    /* bounds the memory of the plans, 4 KiB each and up to 32 KiB while counting */
+	GROUP_PLANS = 256,       /* bounds the memory of the plans, some 140 KiB each while counting */
 	UNIT_BYTES = 1 << 20,    /* what a thread takes at a time; a tile is never larger */
 	UNIT_TILES = 32,
-	TENSOR_TABLES_MAX_BYTES = WCX_PLANES_MAX * WCX_FREQ_TABLE_MAX_BYTES,
+	ROOM_SRC_BYTES = (int)UNIT_BYTES > (int)WCX_SAMPLES_MAX_BYTES ? (int)UNIT_BYTES : (int)WCX_SAMPLES_MAX_BYTES,
+	POOL_MEMBER_BYTES = 32 << 10, /* tensors up to this share segments */
+	POOL_BYTES = 4 << 20,         /* what they add up to at most */
+	TWIN_MIN_BYTES = 4 << 10,     /* segments from here on are compared with those before */
+	ZSTD_HEADER_LEVEL = 19,       /* headers are small */
+	ZSTD_TENSOR_LEVEL = 9,
 	VERIFY_CACHE_BYTES = 64 << 20,
 };
 
@@ -37,15 +44,24 @@ struct unit {
 	size_t plan; /* index in the group */
 	uint64_t first_tile, tile_count;
 	uint64_t offset, bytes; /* in the original */
+	uint64_t checksum;
 };
 
 /* One thread's memory. */
 struct room {
-	uint8_t *src; /* UNIT_BYTES */
-	uint8_t *dst; /* the same for the packed tiles, and what aligns them */
+	uint8_t *src; /* ROOM_SRC_BYTES: a unit, or the samples of a plan */
+	uint8_t *dst; /* UNIT_BYTES for the packed tiles, and what aligns them */
 	struct wcx_encode_scratch *scratch;
+	ZSTD_CCtx *zstd;
+	uint8_t *zstd_dst; /* UNIT_BYTES */
 	struct wcx_tile_info tiles[UNIT_TILES];
-	struct wcx_predictor_trial trial;
+	struct wcx_plan_counts counts;
+};
+
+/* A segment's content, by which another one with the same is recognised. */
+struct twin {
+	uint64_t bytes, checksum;
+	uint32_t segment;
 };
 
 struct packer {
@@ -61,10 +77,14 @@ struct packer {
 	size_t plan_count;
 	struct unit *units;
 	size_t unit_count;
-	pthread_mutex_t counts_lock; /* protects the counts of the group's plans */
+	size_t plans_unit[GROUP_PLANS + 1]; /* the first unit of each plan, and where those of the last end */
+	pthread_mutex_t counts_lock;        /* protects the counts of the group's plans */
 
-	uint8_t *segments, *tables, *entries; /* the index as it grows; entries belong to the unit whose turn it is */
-	size_t segment_count, table_count, table_bytes, tables_room, entries_room;
+	/* The index as it grows; entries belong to the unit whose turn it is. */
+	uint8_t *segments, *fields, *tables, *entries;
+	size_t segment_count, field_count, table_bytes, fields_room, tables_room, entries_room;
+	struct wcx_table_library library;
+	void *twins; /* a tree of struct twin */
 	uint64_t tile_count;
 	uint64_t done_bytes, packed_bytes; /* of the original encoded; of the output. These too belong to the unit in turn */
 	EVP_MD_CTX *digest;
@@ -110,25 +130,42 @@ static int reserve(uint8_t **array, size_t *room, size_t used, size_t more)
 	return 0;
 }
 
+static int read_unit(const struct packer *packer, const struct unit *unit, struct room *room, struct wcx_error *err)
+{
+	const struct wcx_tensor_plan *plan = &packer->plans[unit->plan];
+	struct wcx_tile_shape shape;
+	uint64_t offset;
+	int r = 0;
+
+	if (!plan->is_reference)
+		return read_source(packer, room->src, unit->bytes, unit->offset, err);
+	wcx_tensor_plan_tile(plan, unit->first_tile, &shape, &offset);
+	for (uint32_t y = 0; y < shape.rows && r == 0; y++)
+		r = read_source(packer, room->src + (size_t)y * shape.cols, shape.cols, offset + y * plan->segment.cols,
+				err);
+	return r;
+}
+
 /* --- the first pass --- */
 
 static int choose_plan(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item, struct wcx_error *err)
 {
 	struct packer *packer = user;
-	struct room *room = &packer->rooms[worker];
 	struct wcx_sample samples[WCX_SAMPLES_MAX];
 	unsigned count = wcx_tensor_plan_samples(&packer->plans[item], samples);
+	uint8_t *src = packer->rooms[worker].src;
 
 	(void)loop;
-	memset(&room->trial, 0, sizeof room->trial);
 	for (unsigned i = 0; i < count; i++) {
-		int r = read_source(packer, room->src, wcx_tile_shape_bytes(&samples[i].shape), samples[i].offset, err);
+		size_t bytes = wcx_tile_shape_bytes(&samples[i].shape);
+		int r = read_source(packer, src, bytes, samples[i].offset, err);
 
 		if (r < 0)
 			return r;
-		wcx_trial_add(&room->trial, &samples[i], room->src, room->scratch);
+		samples[i].src = src;
+		src += bytes;
 	}
-	if (wcx_tensor_plan_choose(&packer->plans[item], &room->trial) != WCX_OK)
+	if (wcx_tensor_plan_choose(&packer->plans[item], samples, count) != WCX_OK)
 		return no_memory(packer, err);
 	return 0;
 }
@@ -136,58 +173,116 @@ static int choose_plan(void *user, struct wcx_parallel *loop, unsigned worker, u
 static int count_unit(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item, struct wcx_error *err)
 {
 	struct packer *packer = user;
-	const struct unit *unit = &packer->units[item];
+	struct unit *unit = &packer->units[item];
 	struct wcx_tensor_plan *plan = &packer->plans[unit->plan];
 	struct room *room = &packer->rooms[worker];
-	uint64_t residuals[WCX_PLANES_MAX][WCX_SYMBOL_COUNT] = { { 0 } };
-	uint64_t originals[WCX_PLANES_MAX][WCX_SYMBOL_COUNT] = { { 0 } };
-	int r = read_source(packer, room->src, unit->bytes, unit->offset, err);
+	int r = read_unit(packer, unit, room, err);
 
 	(void)loop;
 	if (r < 0)
 		return r;
+	memset(&room->counts, 0, sizeof room->counts);
 	for (uint64_t i = 0; i < unit->tile_count; i++) {
 		struct wcx_tile_shape shape;
 		uint64_t offset;
 
 		wcx_tensor_plan_tile(plan, unit->first_tile + i, &shape, &offset);
-		wcx_tensor_plan_count(plan, &shape, room->src + (offset - unit->offset), room->scratch, residuals,
-				      originals);
+		wcx_tensor_plan_count(plan, &shape, room->src + (offset - unit->offset), room->scratch, &room->counts);
 	}
+	unit->checksum = wcx_checksum64(room->src, unit->bytes);
 	pthread_mutex_lock(&packer->counts_lock);
-	for (uint32_t p = 0; p < plan->segment.elem_bytes; p++) {
-		for (int s = 0; s < WCX_SYMBOL_COUNT; s++) {
-			plan->residuals[p][s] += residuals[p][s];
-			plan->originals[p][s] += originals[p][s];
-		}
-	}
+	wcx_plan_counts_add(plan, &room->counts);
 	pthread_mutex_unlock(&packer->counts_lock);
 	return 0;
 }
 
-/* Ends the planning of a tensor: its tables and its segment go into the index. */
-static int finish_plan(struct packer *packer, struct wcx_tensor_plan *plan, struct wcx_error *err)
+static int compare_twins(const void *a, const void *b)
 {
-	wcx_tensor_plan_finish(plan);
-	if (reserve(&packer->tables, &packer->tables_room, packer->table_bytes, TENSOR_TABLES_MAX_BYTES) < 0)
-		return no_memory(packer, err);
-	plan->segment.first_table = plan->segment.table_mask ? (uint32_t)packer->table_count : 0;
-	for (uint32_t p = 0; p < plan->segment.elem_bytes; p++) {
-		if (plan->planes[p].coding != WCX_PLANE_RANS)
-			continue;
-		packer->table_bytes += wcx_freq_table_write(&plan->planes[p].table, packer->tables + packer->table_bytes);
-		packer->table_count++;
+	const struct twin *x = a, *y = b;
+
+	if (x->bytes != y->bytes)
+		return x->bytes < y->bytes ? -1 : 1;
+	return (x->checksum > y->checksum) - (x->checksum < y->checksum);
+}
+
+/*
+ * Looks for an earlier segment with the same content; *same_as_ret gets its number, or 0 and this one is remembered.  Should
+ * two checksums agree by chance, verifying the output finds it.
+ */
+static int find_twin(struct packer *packer, size_t plan_index, uint32_t *same_as_ret, struct wcx_error *err)
+{
+	uint64_t chain[2] = { 0 };
+	struct twin *twin, **found;
+
+	*same_as_ret = 0;
+	if (packer->plans[plan_index].segment.bytes < TWIN_MIN_BYTES || packer->segment_count == 0)
+		return 0;
+	for (size_t u = packer->plans_unit[plan_index]; u < packer->plans_unit[plan_index + 1]; u++) {
+		chain[1] = packer->units[u].checksum;
+		chain[0] = wcx_checksum64(chain, sizeof chain);
 	}
-	wcx_segment_write(&plan->segment, packer->segments + packer->segment_count++ * WCX_SEGMENT_BYTES);
+	twin = malloc(sizeof *twin);
+	if (!twin)
+		return no_memory(packer, err);
+	*twin = (struct twin){ packer->plans[plan_index].segment.bytes, chain[0], (uint32_t)packer->segment_count };
+	found = tsearch(twin, &packer->twins, compare_twins);
+	if (!found) {
+		free(twin);
+		return no_memory(packer, err);
+	}
+	if (*found != twin) {
+		*same_as_ret = (*found)->segment;
+		free(twin);
+	}
 	return 0;
 }
 
-/* Tiles in a unit of this tensor. */
+/* Writes the recipe of a plan into the index, with the tables that are new. */
+static int add_recipe(struct packer *packer, const struct wcx_tensor_plan *plan, const uint32_t first_table[WCX_FIELDS_MAX],
+		      struct wcx_error *err)
+{
+	for (uint32_t f = 0; f < plan->segment.recipe.field_count; f++) {
+		const struct wcx_field *field = &plan->fields[f];
+
+		if (reserve(&packer->fields, &packer->fields_room, packer->field_count * WCX_FIELD_BYTES, WCX_FIELD_BYTES) <
+			    0 ||
+		    reserve(&packer->tables, &packer->tables_room, packer->table_bytes,
+			    WCX_FIELD_TABLES_MAX * WCX_FREQ_TABLE_MAX_BYTES) < 0)
+			return no_memory(packer, err);
+		wcx_field_write(field, first_table[f], packer->fields + packer->field_count++ * WCX_FIELD_BYTES);
+		if (!field->table_count || first_table[f] < packer->library.table_count)
+			continue;
+		for (uint32_t t = 0; t < field->table_count; t++)
+			packer->table_bytes += wcx_freq_table_write(&field->tables[t], packer->tables + packer->table_bytes);
+		wcx_table_library_add(&packer->library, field);
+	}
+	return 0;
+}
+
+/* Ends the planning of a tensor: its segment and what goes with it enter the index. */
+static int finish_plan(struct packer *packer, size_t plan_index, struct wcx_error *err)
+{
+	struct wcx_tensor_plan *plan = &packer->plans[plan_index];
+	uint32_t first_table[WCX_FIELDS_MAX];
+	int r = find_twin(packer, plan_index, &plan->segment.same_as, err);
+
+	if (r == 0 && !plan->segment.same_as) {
+		wcx_tensor_plan_finish(plan, &packer->library, first_table);
+		r = add_recipe(packer, plan, first_table, err);
+	}
+	if (r == 0)
+		wcx_segment_write(&plan->segment, packer->segments + packer->segment_count++ * WCX_SEGMENT_BYTES);
+	return r;
+}
+
+/* Tiles in a unit of this tensor.  The reference's are no ranges of bytes: they are taken one by one. */
 static uint64_t unit_tiles(const struct wcx_tensor_plan *plan)
 {
 	struct wcx_tile_shape shape;
 	uint64_t offset, tiles;
 
+	if (plan->is_reference)
+		return 1;
 	wcx_tensor_plan_tile(plan, 0, &shape, &offset);
 	tiles = UNIT_BYTES / wcx_tile_shape_bytes(&shape);
 	return tiles < UNIT_TILES ? tiles : UNIT_TILES;
@@ -203,8 +298,8 @@ static void make_unit(const struct packer *packer, size_t plan_index, uint64_t f
 	*ret = (struct unit){ .plan = plan_index, .first_tile = first_tile, .tile_count = tiles < most ? tiles : most };
 	wcx_tensor_plan_tile(plan, first_tile, &shape, &ret->offset);
 	if (tiles > most)
-		wcx_tensor_plan_tile(plan, first_tile + most, &shape, &end);
-	ret->bytes = end - ret->offset;
+		wcx_tensor_plan_tile(plan, first_tile + most, &(struct wcx_tile_shape){ 0 }, &end);
+	ret->bytes = plan->is_reference ? wcx_tile_shape_bytes(&shape) : end - ret->offset;
 }
 
 /* Cuts the group's tensors into units. */
@@ -222,13 +317,32 @@ static int make_units(struct packer *packer, struct wcx_error *err)
 	packer->units = calloc(count, sizeof *packer->units);
 	if (!packer->units)
 		return no_memory(packer, err);
-	for (size_t i = 0; i < packer->plan_count; i++)
+	for (size_t i = 0; i < packer->plan_count; i++) {
+		packer->plans_unit[i] = packer->unit_count;
 		for (uint64_t tile = 0; tile < packer->plans[i].segment.tile_count; tile += unit_tiles(&packer->plans[i]))
 			make_unit(packer, i, tile, &packer->units[packer->unit_count++]);
+	}
+	packer->plans_unit[packer->plan_count] = packer->unit_count;
 	return 0;
 }
 
 /* --- the second pass --- */
+
+/* Compresses a tile with Zstandard where that is smaller than what it has been packed into. */
+static void try_zstd(const struct wcx_tensor_plan *plan, const uint8_t *src, struct room *room, uint8_t *dst,
+		     struct wcx_tile_info *tile)
+{
+	size_t tile_bytes = wcx_tile_shape_bytes(&tile->shape);
+	uint8_t *frame = room->zstd_dst;
+	int level = plan->segment.offset == 0 ? ZSTD_HEADER_LEVEL : ZSTD_TENSOR_LEVEL;
+	size_t bytes = ZSTD_compressCCtx(room->zstd, frame, UNIT_BYTES, src, tile_bytes, level);
+
+	if (ZSTD_isError(bytes) || bytes >= tile->packed_bytes)
+		return;
+	memcpy(dst, frame, bytes);
+	tile->mode = WCX_TILE_ZSTD;
+	tile->packed_bytes = (uint32_t)bytes;
+}
 
 /* Encodes a unit's tiles side by side into room->dst, with offsets counted from there; returns the bytes. */
 static uint64_t encode_tiles(const struct wcx_tensor_plan *plan, const struct unit *unit, struct room *room)
@@ -237,20 +351,51 @@ static uint64_t encode_tiles(const struct wcx_tensor_plan *plan, const struct un
 
 	for (uint64_t i = 0; i < unit->tile_count; i++) {
 		struct wcx_tile_info *tile = &room->tiles[i];
-		uint64_t offset;
+		uint8_t *dst = room->dst + used;
+		uint64_t offset, end;
 		size_t bytes;
 
 		*tile = (struct wcx_tile_info){ .packed_offset = used };
 		wcx_tensor_plan_tile(plan, unit->first_tile + i, &tile->shape, &offset);
-		wcx_tile_encode(&tile->shape, room->src + (offset - unit->offset), plan->planes, room->scratch,
-				room->dst + used, &tile->mode, &bytes, &tile->constant);
+		wcx_tile_encode(&tile->shape, room->src + (offset - unit->offset), &plan->segment.recipe, room->scratch, dst,
+				&tile->mode, &bytes, &tile->constant);
 		tile->packed_bytes = (uint32_t)bytes;
+		if (plan->tries_zstd && tile->mode != WCX_TILE_CONSTANT)
+			try_zstd(plan, room->src + (offset - unit->offset), room, dst, tile);
 		if (tile->mode != WCX_TILE_CONSTANT)
-			tile->checksum = wcx_checksum32(room->dst + used, bytes);
-		memset(room->dst + used + bytes, 0, wcx_tile_align_up(used + bytes) - (used + bytes));
-		used = wcx_tile_align_up(used + bytes);
+			tile->checksum = wcx_checksum32(dst, tile->packed_bytes);
+		end = used + tile->packed_bytes;
+		used = wcx_tile_align_up(end);
+		memset(room->dst + end, 0, used - end);
 	}
 	return used;
+}
+
+/* Adds a range of the source to the digest, which wants it in order: for units that are not ranges. */
+static int digest_range(struct packer *packer, uint64_t offset, uint64_t bytes, uint8_t *buffer, struct wcx_error *err)
+{
+	while (bytes) {
+		size_t part = bytes < UNIT_BYTES ? (size_t)bytes : UNIT_BYTES;
+		int r = read_source(packer, buffer, part, offset, err);
+
+		if (r < 0)
+			return r;
+		if (EVP_DigestUpdate(packer->digest, buffer, part) != 1)
+			return no_memory(packer, err);
+		offset += part;
+		bytes -= part;
+	}
+	return 0;
+}
+
+static int digest_unit(struct packer *packer, const struct unit *unit, struct room *room, struct wcx_error *err)
+{
+	const struct wcx_tensor_plan *plan = &packer->plans[unit->plan];
+
+	if (plan->is_reference)
+		return unit->first_tile ? 0
+					: digest_range(packer, plan->segment.offset, plan->segment.bytes, room->src, err);
+	return EVP_DigestUpdate(packer->digest, room->src, unit->bytes) == 1 ? 0 : no_memory(packer, err);
 }
 
 /* What has to happen in the order of the file: the digest, the place in the output, the entries in the index. */
@@ -258,15 +403,16 @@ static int place_unit(struct packer *packer, const struct unit *unit, struct roo
 		      struct wcx_error *err)
 {
 	size_t used = packer->tile_count * WCX_TILE_ENTRY_BYTES, more = unit->tile_count * WCX_TILE_ENTRY_BYTES;
+	int is_twin = packer->plans[unit->plan].segment.same_as != 0, r;
 
-	if (reserve(&packer->entries, &packer->entries_room, used, more) < 0 ||
-	    EVP_DigestUpdate(packer->digest, room->src, unit->bytes) != 1)
+	r = digest_unit(packer, unit, room, err);
+	if (r < 0)
+		return r;
+	if (!is_twin && reserve(&packer->entries, &packer->entries_room, used, more) < 0)
 		return no_memory(packer, err);
-	for (uint64_t i = 0; i < unit->tile_count; i++) {
-		room->tiles[i].packed_offset += packer->packed_bytes;
+	for (uint64_t i = 0; i < unit->tile_count && !is_twin; i++)
 		wcx_tile_entry_write(&room->tiles[i], packer->entries + used + i * WCX_TILE_ENTRY_BYTES);
-	}
-	packer->tile_count += unit->tile_count;
+	packer->tile_count += is_twin ? 0 : unit->tile_count;
 	packer->packed_bytes += packed_bytes;
 	packer->done_bytes += unit->bytes;
 	if (packer->options->progress)
@@ -280,11 +426,11 @@ static int encode_unit(void *user, struct wcx_parallel *loop, unsigned worker, u
 	const struct unit *unit = &packer->units[item];
 	struct room *room = &packer->rooms[worker];
 	uint64_t packed_bytes, output_offset;
-	int r = read_source(packer, room->src, unit->bytes, unit->offset, err);
+	int r = read_unit(packer, unit, room, err);
 
 	if (r < 0)
 		return r;
-	packed_bytes = encode_tiles(&packer->plans[unit->plan], unit, room);
+	packed_bytes = packer->plans[unit->plan].segment.same_as ? 0 : encode_tiles(&packer->plans[unit->plan], unit, room);
 	r = wcx_parallel_enter(loop, item);
 	if (r < 0)
 		return r;
@@ -308,7 +454,7 @@ static int pack_group(struct packer *packer, struct wcx_error *err)
 	if (r == 0)
 		r = wcx_parallel_for(threads, packer->unit_count, count_unit, packer, stop, err);
 	for (size_t i = 0; i < packer->plan_count && r == 0; i++)
-		r = finish_plan(packer, &packer->plans[i], err);
+		r = finish_plan(packer, i, err);
 	if (r == 0)
 		r = wcx_parallel_for(threads, packer->unit_count, encode_unit, packer, stop, err);
 	for (size_t i = 0; i < packer->plan_count; i++)
@@ -317,23 +463,44 @@ static int pack_group(struct packer *packer, struct wcx_error *err)
 	return r;
 }
 
+/*
+ * How many tensors from number first on share a segment: small ones of a dtype, with those between them that have no data.
+ * *bytes_ret gets what they have together.
+ */
+static size_t pool_length(const struct packer *packer, size_t first, uint64_t *bytes_ret)
+{
+	const struct wcx_tensor *tensors = packer->st->tensors;
+	size_t after = first;
+
+	*bytes_ret = 0;
+	do {
+		*bytes_ret += tensors[after].bytes;
+		after++;
+	} while (!packer->options->is_reference && after < packer->st->tensor_count &&
+		 tensors[first].bytes <= POOL_MEMBER_BYTES && tensors[after].bytes <= POOL_MEMBER_BYTES &&
+		 *bytes_ret + tensors[after].bytes <= POOL_BYTES && strcmp(tensors[first].dtype, tensors[after].dtype) == 0);
+	return after - first;
+}
+
 static int pack_segments(struct packer *packer, struct wcx_error *err)
 {
-	uint64_t group_bytes = packer->st->header_bytes;
+	const struct wcx_tensor *tensors = packer->st->tensors;
+	uint64_t group_bytes = packer->st->header_bytes, bytes;
 	int r = 0;
 
-	wcx_tensor_plan_init(&packer->plans[packer->plan_count++], 0, packer->st->header_bytes, NULL);
-	for (size_t i = 0; i < packer->st->tensor_count && r == 0; i++) {
-		const struct wcx_tensor *tensor = &packer->st->tensors[i];
-
-		if (!tensor->bytes)
+	wcx_tensor_plan_init(&packer->plans[packer->plan_count++], 0, packer->st->header_bytes, NULL, 0,
+			     packer->options->is_reference);
+	for (size_t i = 0, length; i < packer->st->tensor_count && r == 0; i += length) {
+		length = pool_length(packer, i, &bytes);
+		if (!bytes)
 			continue;
-		if (packer->plan_count == GROUP_TENSORS || group_bytes >= GROUP_BYTES) {
+		if (packer->plan_count == GROUP_PLANS || group_bytes >= GROUP_BYTES) {
 			r = pack_group(packer, err);
 			group_bytes = 0;
 		}
-		wcx_tensor_plan_init(&packer->plans[packer->plan_count++], tensor->offset, tensor->bytes, tensor);
-		group_bytes += tensor->bytes;
+		wcx_tensor_plan_init(&packer->plans[packer->plan_count++], tensors[i].offset, bytes, &tensors[i],
+				     tensors[i].bytes < bytes, packer->options->is_reference);
+		group_bytes += bytes;
 	}
 	return r < 0 ? r : pack_group(packer, err);
 }
@@ -375,7 +542,7 @@ static int allocate(struct packer *packer, struct wcx_error *err)
 {
 	unsigned threads = packer->options->thread_count;
 
-	packer->plans = calloc(GROUP_TENSORS, sizeof *packer->plans);
+	packer->plans = calloc(GROUP_PLANS, sizeof *packer->plans);
 	packer->segments = malloc((packer->st->tensor_count + 1) * WCX_SEGMENT_BYTES);
 	packer->rooms = calloc(threads, sizeof *packer->rooms);
 	packer->digest = EVP_MD_CTX_new();
@@ -385,10 +552,12 @@ static int allocate(struct packer *packer, struct wcx_error *err)
 	for (unsigned i = 0; i < threads; i++) {
 		struct room *room = &packer->rooms[i];
 
-		room->src = malloc(UNIT_BYTES);
+		room->src = malloc(ROOM_SRC_BYTES);
 		room->dst = malloc(UNIT_BYTES + UNIT_TILES * WCX_TILE_ALIGN);
+		room->zstd_dst = malloc(UNIT_BYTES);
+		room->zstd = ZSTD_createCCtx();
 		room->scratch = wcx_encode_scratch_create();
-		if (!room->src || !room->dst || !room->scratch)
+		if (!room->src || !room->dst || !room->zstd_dst || !room->zstd || !room->scratch)
 			return no_memory(packer, err);
 	}
 	return 0;
@@ -396,27 +565,39 @@ static int allocate(struct packer *packer, struct wcx_error *err)
 
 static int write_index(struct packer *packer, struct wcx_error *err)
 {
-	size_t segments = packer->segment_count * WCX_SEGMENT_BYTES, entries = packer->tile_count * WCX_TILE_ENTRY_BYTES;
+	const struct {
+		const uint8_t *src;
+		size_t bytes;
+	} parts[] = {
+		{ packer->segments, packer->segment_count * WCX_SEGMENT_BYTES },
+		{ packer->fields, packer->field_count * WCX_FIELD_BYTES },
+		{ packer->entries, packer->tile_count * WCX_TILE_ENTRY_BYTES },
+		{ packer->tables, packer->table_bytes },
+	};
 	struct wcx_superblock sb = {
 		.original_bytes = packer->st->file_bytes,
 		.index_offset = packer->packed_bytes,
-		.index_bytes = segments + entries + packer->table_bytes,
 		.segment_count = (uint32_t)packer->segment_count,
-		.table_count = (uint32_t)packer->table_count,
+		.field_count = (uint32_t)packer->field_count,
+		.table_count = packer->library.table_count,
 		.tile_count = packer->tile_count,
 		.table_bytes = packer->table_bytes,
 	};
-	uint8_t block[WCX_SUPERBLOCK_BYTES], *index;
+	uint8_t block[WCX_SUPERBLOCK_BYTES], *index, *end;
 	int r;
 
+	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+		sb.index_bytes += parts[i].bytes;
 	if (sb.index_bytes > WCX_MAX_INDEX_BYTES)
 		return wcx_fail(err, EFBIG, "%s: too large for one .wcx file", packer->src_path);
-	index = malloc(sb.index_bytes);
+	index = end = malloc(sb.index_bytes);
 	if (!index)
 		return no_memory(packer, err);
-	memcpy(index, packer->segments, segments);
-	memcpy(index + segments, packer->entries, entries);
-	memcpy(index + segments + entries, packer->tables, packer->table_bytes);
+	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+		if (parts[i].bytes)
+			memcpy(end, parts[i].src, parts[i].bytes);
+		end += parts[i].bytes;
+	}
 	sb.packed_bytes = sb.index_offset + sb.index_bytes;
 	sb.index_checksum = wcx_checksum64(index, sb.index_bytes);
 	EVP_DigestFinal_ex(packer->digest, sb.sha256, NULL);
@@ -495,12 +676,16 @@ static void free_packer(struct packer *packer)
 	for (unsigned i = 0; packer->rooms && i < packer->options->thread_count; i++) {
 		free(packer->rooms[i].src);
 		free(packer->rooms[i].dst);
+		free(packer->rooms[i].zstd_dst);
+		ZSTD_freeCCtx(packer->rooms[i].zstd);
 		wcx_encode_scratch_free(packer->rooms[i].scratch);
 	}
 	free(packer->rooms);
 	free(packer->plans);
 	free(packer->units);
+	tdestroy(packer->twins, free);
 	free(packer->segments);
+	free(packer->fields);
 	free(packer->tables);
 	free(packer->entries);
 	EVP_MD_CTX_free(packer->digest);

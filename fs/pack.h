@@ -10,6 +10,7 @@
 struct wcx_pack_options {
 	unsigned thread_count;    /* at least 1 */
 	int replace;              /* nonzero: an existing output is replaced (in one step, when the new one is complete) */
+	int is_reference;         /* nonzero: in the scheme of docs/format.md, section 4, that ours is compared with */
 	const volatile int *stop; /* ends packing with -EINTR when it becomes nonzero; may be NULL */
 	/*
 	 * What happens ("packing", "verifying"), with bytes of the original done and in total.  Called from any thread, but

@@ -8,7 +8,7 @@ bats_require_minimum_version 1.5.0
 load suite
 
 setup_file() {
-	suite_find numpy xxhash || return 0
+	suite_find numpy xxhash zstandard || return 0
 	export PYTHONPATH="$BATS_TEST_DIRNAME${PYTHONPATH:+:$PYTHONPATH}"
 	export MODEL="$BATS_FILE_TMPDIR/model.safetensors" PACKED="$BATS_FILE_TMPDIR/model.safetensors.wcx"
 
@@ -142,13 +142,15 @@ check_refused() {
 	"$WCX" info --json "$PACKED" >info.json
 	"$PYTHON" -m json.tool info.json >/dev/null
 	"$PYTHON" - info.json "$MODEL" "$PACKED" "$(sha256sum <"$MODEL" | cut -d " " -f 1)" <<-'END'
-		import json, os, sys
+		import json, os, re, sys
 		from safetensors_io import read_header
 
 		with open(sys.argv[1]) as file:
 		    info = json.load(file)
 		with open(sys.argv[2], "rb") as file:
 		    tensors, _, data_at = read_header(file)
+		    file.seek(0)
+		    original = file.read()
 		assert info["bytes"] == os.path.getsize(sys.argv[2])
 		assert info["packed_bytes"] == os.path.getsize(sys.argv[3])
 		assert abs(info["ratio"] - info["bytes"] / info["packed_bytes"]) < 1e-5
@@ -160,20 +162,29 @@ check_refused() {
 		    assert told["dtype"] == tensor.dtype and told["shape"] == tensor.shape, told
 		    assert told["bytes"] == tensor.end - tensor.begin and told["packed_bytes"] <= told["bytes"], told
 		    assert not told["bytes"] or told["offset"] == data_at + tensor.begin, told
-		    assert (told["tiles"] == 0) == (told["bytes"] == 0), told
+		    twin = by_name.get(told["mode"].removeprefix("same as "))
+		    assert (told["tiles"] == 0) == (told["bytes"] == 0 or twin is not None), told
+		    if twin:
+		        assert told["packed_bytes"] == 0 and twin["packed_bytes"] > 0, told
+		        at, twin_at, size = told["offset"], twin["offset"], told["bytes"]
+		        assert original[at : at + size] == original[twin_at : twin_at + twin["bytes"]], told
 		assert sum(t["packed_bytes"] for t in info["tensors"]) < info["packed_bytes"]
 		assert sum(t["tiles"] for t in info["tensors"]) < info["tiles"]
 		modes = {name: t["mode"] for name, t in by_name.items()}
-		assert modes["model.layers.0.self_attn.q_proj.weight"] == "rans", modes
+		for name, bits in ("model.layers.0.self_attn.q_proj.weight", 8), ("pooler.dense.weight", 32):
+		    assert re.fullmatch(r"rans\d+(x[24])?(,rans\d+(x[24])?|,raw\d+)*", modes[name]), modes
+		    assert sum(map(int, re.findall(r"(?:rans|raw)(\d+)", modes[name]))) == bits, modes
+		assert "raw" in modes["pooler.dense.weight"], modes
 		assert modes["constant.weight"] == "constant" and modes["empty.weight"] == "empty", modes
-		assert modes["pooler.dense.weight"].startswith("rans,"), modes
+		assert modes["embed.flat"] == "same as lm_head.flat", modes
 	END
 }
 
 @test "info shows a line for each tensor and the whole file's SHA-256" {
 	run --separate-stderr -0 "$WCX" info "$PACKED"
 	[ -z "$stderr" ]
-	[[ "$output" == *" rans "*" model.layers.0.self_attn.q_proj.weight [512,512]"* ]]
+	[[ "$output" =~ " "rans[1-8](x[24])?(,raw[1-7])?" "+"model.layers.0.self_attn.q_proj.weight [512,512]" ]]
+	[[ "$output" == *" same as lm_head.flat "*"embed.flat [131073]"* ]]
 	[[ "$output" == *" empty "*" empty.mask [7,0,3]"* ]]
 	[[ "$output" == *"sha256 $(sha256sum <"$MODEL" | cut -d " " -f 1)"* ]]
 }
@@ -444,10 +455,10 @@ interrupt_pack() {
 
 # --- damage ---
 
-# Change a byte in the middle of a tile of a tensor; prints "NUMBER OFFSET", of the tile and of the original.
+# Change a byte in the middle of a tile of the segment with a tensor; prints "NUMBER OFFSET", of the tile and the original.
 damage_tile() {
 	"$PYTHON" - "$@" <<-'END'
-		import sys
+		import bisect, itertools, sys
 		from safetensors_io import read_header
 		from wcx_decode import Wcx
 
@@ -455,16 +466,20 @@ damage_tile() {
 		wcx = Wcx(path)
 		with open(original, "rb") as file:
 		    tensors, _, data_at = read_header(file)
-		segment = 1 + [t.name for t in tensors if t.end > t.begin].index(name)
-		tile = wcx.segments[segment].first_tile + number
+		begin = data_at + next(t for t in tensors if t.name == name).begin
+		starts = list(itertools.accumulate((s.bytes for s in wcx.segments), initial=0))
+		index = bisect.bisect_right(starts, begin) - 1
+		segment = wcx.segments[index]
+		tile = segment.first_tile + number
+		assert number < segment.tile_count and wcx.sizes[tile], "nothing there to change"
 		at = int(wcx.places[tile]) + int(wcx.sizes[tile]) // 2
 		with open(path, "r+b") as file:
 		    file.seek(at)
 		    byte = file.read(1)[0]
 		    file.seek(at)
 		    file.write(bytes([byte ^ 0x20]))
-		begin = data_at + next(t for t in tensors if t.name == name).begin
-		print(number, begin + number * wcx.segments[segment].tile_cols * wcx.segments[segment].elem_bytes)
+		y, x, _, _ = segment.tile_place(tile)
+		print(number, starts[index] + (y * segment.cols + x) * segment.elem_bytes)
 	END
 }
 

@@ -4,8 +4,9 @@
  * every other rule of docs/format.md has to hold by itself; an image that opens is read, and looked at tile by tile.
  *
  * clang -fsanitize=fuzzer,address,undefined -std=c11 -D_GNU_SOURCE -I. tests/fuzz_container.c codec/[!t]*.c \
- *         codec/tile_decode.c cuda/gpu_stub.c fs/container.c fs/decoder.c fs/error.c fs/export.c fs/image.c fs/parallel.c \
- *         fs/safetensors.c fs/tile_cache.c -ljansson -lxxhash -lcrypto -lm -lpthread
+ *         codec/tile_decode.c codec/tile_layout.c cuda/gpu_stub.c fs/container.c fs/decoder.c fs/error.c fs/export.c \
+ *         fs/file_io.c fs/image.c fs/parallel.c fs/safetensors.c fs/tile_cache.c -ljansson -lxxhash -lzstd -lcrypto -lm \
+ *         -lpthread
  *
  * A corpus to start from: tests/wcx_encode.py good DIR.
  */
@@ -23,6 +24,7 @@ enum {
 	CACHE_BYTES = 1 << 20,
 	READ_MAX_BYTES = 128, /* every byte may lie in a tile of its own, of 64 Ki elements */
 	WHOLE_MAX_BYTES = 64 << 10,
+	FILL_MAX_BYTES = 1 << 16, /* zeros that make up for packed bytes that are not there */
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t input_bytes);
@@ -48,23 +50,42 @@ static uint64_t sum_segments(const uint8_t *index, uint32_t count)
 	return sum;
 }
 
-/* Gives the tiles whose bytes are there the right checksums. */
-static void sign_tiles(const struct file *file, uint8_t *entries, uint64_t count, uint64_t index_offset)
+static uint64_t tile_bytes(const uint8_t *entry)
 {
-	for (uint8_t *entry = entries; entry < entries + count * WCX_TILE_ENTRY_BYTES; entry += WCX_TILE_ENTRY_BYTES) {
-		uint64_t offset = wcx_le64_read(entry), bytes = wcx_le32_read(entry + 8) & 0xFFFFFF;
+	return wcx_le32_read(entry) & 0xFFFFFF;
+}
 
-		if (entry[11] != WCX_TILE_CONSTANT && offset <= index_offset && bytes <= index_offset - offset)
-			wcx_le32_write(entry + 12, wcx_checksum32(file->data + offset, bytes));
+/* Where a tile behind all these would start. */
+static uint64_t tiles_end(const uint8_t *entries, uint64_t count)
+{
+	uint64_t end = WCX_SUPERBLOCK_BYTES;
+
+	for (uint64_t t = 0; t < count; t++)
+		end = wcx_tile_align_up(end + tile_bytes(entries + t * WCX_TILE_ENTRY_BYTES));
+	return end;
+}
+
+/* Gives the tiles the right checksums. */
+static void sign_tiles(const uint8_t *file, uint8_t *entries, uint64_t count)
+{
+	uint64_t offset = WCX_SUPERBLOCK_BYTES;
+
+	for (uint8_t *entry = entries; entry < entries + count * WCX_TILE_ENTRY_BYTES; entry += WCX_TILE_ENTRY_BYTES) {
+		if (entry[3] != WCX_TILE_CONSTANT)
+			wcx_le32_write(entry + 4, wcx_checksum32(file + offset, tile_bytes(entry)));
+		offset = wcx_tile_align_up(offset + tile_bytes(entry));
 	}
 }
 
-/* The input with the index moved to a multiple of 16 and all that follows from sizes and bytes filled in; or as it is. */
+/*
+ * The input with all filled in that follows from sizes and bytes: what stands between superblock and index becomes as large
+ * as the tiles, cut off or with zeros behind it.  Or the input as it is.
+ */
 static struct file make_file(const uint8_t *input, size_t input_bytes)
 {
-	struct file file = { calloc(1, input_bytes + WCX_TILE_ALIGN), input_bytes };
+	struct file file = { calloc(1, input_bytes + FILL_MAX_BYTES), input_bytes };
 	struct wcx_superblock sb;
-	uint64_t head_bytes;
+	uint64_t head_bytes, entries_at;
 
 	require(file.data != NULL);
 	memcpy(file.data, input, input_bytes);
@@ -72,24 +93,29 @@ static struct file make_file(const uint8_t *input, size_t input_bytes)
 		return file;
 	sb = (struct wcx_superblock){
 		.segment_count = wcx_le32_read(input + 56) & 0xFFFF,
+		.field_count = wcx_le32_read(input + 12) & 0xFFFF,
 		.table_count = wcx_le32_read(input + 60),
 		.tile_count = wcx_le64_read(input + 64) & 0xFFFF,
 		.table_bytes = wcx_le64_read(input + 72) & 0xFFFF,
 	};
 	memcpy(sb.sha256, input + 88, sizeof sb.sha256);
-	sb.index_bytes = sb.segment_count * WCX_SEGMENT_BYTES + sb.tile_count * WCX_TILE_ENTRY_BYTES + sb.table_bytes;
+	entries_at = (uint64_t)sb.segment_count * WCX_SEGMENT_BYTES + (uint64_t)sb.field_count * WCX_FIELD_BYTES;
+	sb.index_bytes = entries_at + sb.tile_count * WCX_TILE_ENTRY_BYTES + sb.table_bytes;
 	if (sb.index_bytes > input_bytes - WCX_SUPERBLOCK_BYTES)
 		return file;
 	head_bytes = input_bytes - sb.index_bytes;
-	sb.index_offset = (head_bytes + WCX_TILE_ALIGN - 1) / WCX_TILE_ALIGN * WCX_TILE_ALIGN;
+	sb.index_offset = tiles_end(input + head_bytes + entries_at, sb.tile_count);
+	if (sb.index_offset > head_bytes + FILL_MAX_BYTES)
+		return file;
 	sb.packed_bytes = file.bytes = sb.index_offset + sb.index_bytes;
 
 	uint8_t *index = file.data + sb.index_offset;
 
-	memset(file.data + head_bytes, 0, sb.index_offset - head_bytes);
+	if (sb.index_offset > head_bytes)
+		memset(file.data + head_bytes, 0, sb.index_offset - head_bytes);
 	memcpy(index, input + head_bytes, sb.index_bytes);
 	sb.original_bytes = sum_segments(index, sb.segment_count);
-	sign_tiles(&file, index + sb.segment_count * WCX_SEGMENT_BYTES, sb.tile_count, sb.index_offset);
+	sign_tiles(file.data, index + entries_at, sb.tile_count);
 	sb.index_checksum = wcx_checksum64(index, sb.index_bytes);
 	wcx_superblock_write(&sb, file.data);
 	return file;
@@ -102,8 +128,9 @@ static struct file make_file(const uint8_t *input, size_t input_bytes)
 static int check_byte(const struct wcx_container *c, const struct file *file, uint64_t offset, uint8_t byte)
 {
 	const struct wcx_segment *seg = wcx_container_segment(c, wcx_container_segment_at(c, offset));
-	uint64_t elem = (offset - seg->offset) / seg->elem_bytes, row = elem / seg->cols, col = elem % seg->cols;
-	uint64_t part = (offset - seg->offset) % seg->elem_bytes, down = row / seg->tile_rows, across = col / seg->tile_cols;
+	uint64_t elem_bytes = seg->recipe.elem_bytes, elem = (offset - seg->offset) / elem_bytes;
+	uint64_t row = elem / seg->cols, col = elem % seg->cols, part = (offset - seg->offset) % elem_bytes;
+	uint64_t down = row / seg->tile_rows, across = col / seg->tile_cols;
 	uint64_t width = seg->cols - across * seg->tile_cols;
 	struct wcx_tile_info tile;
 
@@ -111,11 +138,11 @@ static int check_byte(const struct wcx_container *c, const struct file *file, ui
 	wcx_container_tile(c, seg, seg->first_tile + down * seg->tiles_across + across, &tile);
 	require(tile.shape.cols == width && tile.row <= row && row - tile.row < tile.shape.rows);
 	if (tile.mode == WCX_TILE_CONSTANT)
-		require((uint8_t)(tile.constant >> 8 * part) == byte);
+		require((uint8_t)((uint64_t)tile.constant >> 8 * part) == byte);
 	if (tile.mode == WCX_TILE_STORED)
-		require(file->data[tile.packed_offset +
-				   (row % seg->tile_rows * width + col % seg->tile_cols) * seg->elem_bytes + part] == byte);
-	return tile.mode != WCX_TILE_CODED;
+		require(file->data[tile.packed_offset + (row % seg->tile_rows * width + col % seg->tile_cols) * elem_bytes +
+				   part] == byte);
+	return tile.mode == WCX_TILE_CONSTANT || tile.mode == WCX_TILE_STORED;
 }
 
 static void check_read(struct wcx_image *image, const struct file *file, uint64_t offset, size_t bytes)

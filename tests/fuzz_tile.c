@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fuzz target: any bytes as a packed tile, behind eight that say what the index would (see struct request) and a frequency
- * table.  A tile that decodes is encoded and decoded again.
+ * Fuzz target: any bytes as a packed tile, behind some that say what the index would: a shape, a recipe and four frequency
+ * tables that all fields share.  A tile that decodes is encoded and decoded again.
  *
  * clang -fsanitize=fuzzer,address,undefined -std=c11 -I. tests/fuzz_tile.c codec/[!t]*.c codec/tile_*.c -lm
  */
@@ -11,7 +11,7 @@
 #include "codec/le.h"
 #include "codec/tile.h"
 
-enum { REQUEST_BYTES = 8 };
+enum { REQUEST_BYTES = 8, FIELD_BYTES = 4 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t input_bytes);
 
@@ -21,103 +21,153 @@ static void require(int condition)
 		abort();
 }
 
-struct request {
-	struct wcx_tile_shape shape; /* may break the limits */
-	enum wcx_tile_mode mode;
-	uint32_t has_table;
-	enum wcx_predictor predictor; /* to encode with */
+/* What is left of the input. */
+struct input {
+	const uint8_t *at;
+	size_t left;
 };
 
-static struct request read_request(const uint8_t *src)
+static const uint8_t *take(struct input *input, size_t bytes)
 {
-	return (struct request){
-		.shape = { wcx_le16_read(src), wcx_le16_read(src + 2), src[4] & 0x80 ? src[4] : 1u << (src[4] & 3) },
-		.mode = (enum wcx_tile_mode)(src[5] % (WCX_TILE_CONSTANT + 1)),
-		.has_table = src[6],
-		.predictor = (enum wcx_predictor)(src[7] % WCX_PREDICTOR_COUNT),
-	};
+	const uint8_t *at = input->at;
+
+	if (input->left < bytes)
+		return NULL;
+	input->at += bytes;
+	input->left -= bytes;
+	return at;
 }
 
-/* A table from the input, if there is one, else one that gives every symbol the same; returns the bytes it took. */
-static size_t read_table(const uint8_t *src, size_t src_bytes, struct wcx_freq_table *table)
+struct request {
+	struct wcx_tile_shape shape; /* may break the limits, and not be the recipe's */
+	enum wcx_tile_mode mode;
+	struct wcx_recipe recipe; /* checked */
+	struct wcx_field fields[WCX_FIELDS_MAX];
+	struct wcx_freq_table tables[WCX_FIELD_TABLES_MAX];
+};
+
+/* A table from the input, if there is one, else one that any field can have. */
+static void read_table(struct input *input, struct wcx_freq_table *table)
 {
+	uint8_t written[WCX_FREQ_TABLE_MAX_BYTES];
 	size_t used;
 
-	if (wcx_freq_table_parse(src, src_bytes, table, &used) == WCX_OK) {
-		uint8_t written[WCX_FREQ_TABLE_MAX_BYTES];
-
-		require(wcx_freq_table_write(table, written) == used && memcmp(written, src, used) == 0);
-		return used;
+	if (wcx_freq_table_parse(input->at, input->left, table, &used) == WCX_OK) {
+		require(wcx_freq_table_write(table, written) == used && memcmp(written, input->at, used) == 0);
+		take(input, used);
+		return;
 	}
-	for (int s = 0; s < WCX_SYMBOL_COUNT; s++)
-		table->freq[s] = WCX_PROB_SCALE / WCX_SYMBOL_COUNT;
-	return 0;
+	*table = (struct wcx_freq_table){ .freq = { WCX_PROB_SCALE / 2, WCX_PROB_SCALE / 2 } };
+}
+
+/* Fills the request; false when the input has no recipe, or none that keeps the rules. */
+static int read_request(struct input *input, struct request *ret)
+{
+	const uint8_t *src = take(input, REQUEST_BYTES);
+
+	if (!src)
+		return 0;
+	ret->shape = (struct wcx_tile_shape){ wcx_le16_read(src), wcx_le16_read(src + 2),
+					      src[4] & 0x80 ? src[4] : 1u << (src[4] & 3) };
+	ret->mode = (enum wcx_tile_mode)(src[4] >> 2 & 3);
+	ret->recipe = (struct wcx_recipe){
+		.elem_bytes = (uint8_t)(1u << (src[4] & 3)),
+		.rotation = src[5] & 1,
+		.predictor = src[5] >> 1 & 7,
+		.field_count = src[6] % (WCX_FIELDS_MAX + 1),
+		.run = 128u * src[7],
+		.fields = ret->fields,
+	};
+	for (uint32_t f = 0; f < ret->recipe.field_count; f++) {
+		const uint8_t *field = take(input, FIELD_BYTES);
+
+		if (!field)
+			return 0;
+		ret->fields[f] = (struct wcx_field){ field[0], field[1], (uint16_t)wcx_le16_read(field + 2), ret->tables };
+		if (ret->fields[f].table_count == 0)
+			ret->fields[f].tables = NULL;
+	}
+	for (uint32_t t = 0; t < WCX_FIELD_TABLES_MAX; t++)
+		read_table(input, &ret->tables[t]);
+	return wcx_recipe_check(&ret->recipe) == NULL;
 }
 
 /* What was decoded, encoded and decoded again, must come out the same. */
-static void check_round_trip(const struct request *request, const uint8_t *tile, size_t tile_bytes,
-			     struct wcx_decode_scratch *decode)
+static void check_round_trip(const struct request *request, const struct wcx_recipe *recipe, const uint8_t *tile,
+			     size_t tile_bytes, struct wcx_encode_scratch *encode, struct wcx_decode_scratch *decode)
 {
-	struct wcx_encode_scratch *encode = wcx_encode_scratch_create();
-	struct wcx_plane_plan plan[WCX_PLANES_MAX];
-	struct wcx_tile_job job = { .shape = request->shape };
+	struct wcx_tile_job job = { .shape = request->shape, .recipe = recipe, .dst_bytes = tile_bytes };
 	uint8_t *packed = malloc(tile_bytes), *again = malloc(tile_bytes);
 
-	require(encode && packed && again);
-	for (uint32_t p = 0; p < request->shape.elem_bytes; p++) {
-		uint64_t count[WCX_SYMBOL_COUNT] = { 0 };
-
-		plan[p].coding = WCX_PLANE_RANS;
-		plan[p].predictor = request->predictor;
-		wcx_tile_count_residuals(&request->shape, tile, p, request->predictor, encode, count);
-		wcx_freq_table_build(count, &plan[p].table);
-		job.tables[p] = &plan[p].table;
-	}
-	require(wcx_tile_encode(&request->shape, tile, plan, encode, packed, &job.mode, &job.src_bytes, &job.constant) ==
+	require(packed && again);
+	require(wcx_tile_encode(&request->shape, tile, recipe, encode, packed, &job.mode, &job.src_bytes, &job.constant) ==
 		WCX_OK);
 	job.src = packed;
 	job.dst = again;
-	job.dst_bytes = tile_bytes;
 	require(wcx_tile_decode(&job, decode) == WCX_OK && memcmp(tile, again, tile_bytes) == 0);
-	wcx_encode_scratch_free(encode);
 	free(packed);
 	free(again);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *input, size_t input_bytes)
+/* Round trips with the tables of the request, and with those that the tile's own counts give. */
+static void check_round_trips(const struct request *request, const uint8_t *tile, size_t tile_bytes,
+			      struct wcx_decode_scratch *decode)
 {
+	static struct wcx_freq_table tables[WCX_FIELDS_MAX][WCX_FIELD_TABLES_MAX];
+	struct wcx_encode_scratch *encode = wcx_encode_scratch_create();
+	struct wcx_field fields[WCX_FIELDS_MAX];
+	struct wcx_recipe learned = request->recipe;
+
+	require(encode != NULL);
+	check_round_trip(request, &request->recipe, tile, tile_bytes, encode, decode);
+	learned.fields = fields;
+	for (uint32_t f = 0; f < learned.field_count; f++) {
+		uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT] = { { 0 } }, misfits = 0;
+
+		fields[f] = request->fields[f];
+		if (!fields[f].table_count)
+			continue;
+		wcx_tile_count(&request->shape, tile, &request->recipe, f, encode, count, &misfits);
+		for (uint32_t t = 0; t < fields[f].table_count; t++) {
+			count[t][0]++; /* of a table that is never chosen, nothing is counted */
+			wcx_freq_table_build(count[t], &tables[f][t]);
+		}
+		fields[f].tables = tables[f];
+	}
+	require(wcx_recipe_check(&learned) == NULL);
+	check_round_trip(request, &learned, tile, tile_bytes, encode, decode);
+	wcx_encode_scratch_free(encode);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *input_at, size_t input_bytes)
+{
+	struct input input = { input_at, input_bytes };
 	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create();
-	struct wcx_freq_table table;
 	struct request request;
-	size_t used, tile_bytes;
 
 	require(scratch != NULL);
-	if (input_bytes >= REQUEST_BYTES) {
-		request = read_request(input);
-		used = REQUEST_BYTES + read_table(input + REQUEST_BYTES, input_bytes - REQUEST_BYTES, &table);
-		tile_bytes = wcx_tile_shape_bytes(&request.shape);
-
+	if (read_request(&input, &request)) {
+		size_t tile_bytes = wcx_tile_shape_bytes(&request.shape);
 		/* Allocated to the byte, so that the sanitizer sees one read or written too far. */
+		uint8_t *src = malloc(input.left ? input.left : 1), *dst = malloc(tile_bytes ? tile_bytes : 1);
 		struct wcx_tile_job job = {
 			.shape = request.shape,
 			.mode = request.mode,
-			.src_bytes = input_bytes - used,
+			.recipe = &request.recipe,
+			.src = src,
+			.src_bytes = input.left,
+			.dst = dst,
 			.dst_bytes = tile_bytes,
 		};
-		uint8_t *src = malloc(job.src_bytes ? job.src_bytes : 1), *dst = malloc(tile_bytes ? tile_bytes : 1);
 		enum wcx_result result;
 
 		require(src && dst);
-		memcpy(src, input + used, job.src_bytes);
-		job.src = src;
-		job.dst = dst;
-		for (uint32_t p = 0; p < WCX_PLANES_MAX; p++)
-			job.tables[p] = request.has_table >> p & 1 ? &table : NULL;
+		memcpy(src, input.at, input.left);
 		result = wcx_tile_decode(&job, scratch);
 		require(result == job.result && (result == WCX_WRONG_SIZE) == (tile_bytes == 0));
 		require(result == WCX_OK || result == WCX_BAD_DATA || result == WCX_WRONG_SIZE);
 		if (result == WCX_OK)
-			check_round_trip(&request, dst, tile_bytes, scratch);
+			check_round_trips(&request, dst, tile_bytes, scratch);
 		free(src);
 		free(dst);
 	}

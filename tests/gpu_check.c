@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "codec/le.h"
 #include "codec/tile.h"
 #include "cuda/gpu_bench.h"
 #include "cuda/gpu_decode.h"
@@ -33,6 +34,7 @@ enum {
 	FILE_BATCH = 512, /* tiles of a file that are compared at a time */
 	THREAD_COUNT = 8,
 	THREAD_CALLS = 6,
+	VARIED_RUN = 640,
 	BENCH_BYTES = 1 << 27, /* of a set: packed, still more than the 60 MB cache of an H200 */
 	BENCH_REPEATS = 8,
 	BENCH_DRAWN = 64, /* tiles of a set that are drawn; the others are copies in places of their own */
@@ -76,8 +78,21 @@ static double rng_student(struct rng *rng)
 	return rng_gauss(rng) / sqrt(squares / 5);
 }
 
-/* Integers are as wide as the element, so that the upper planes of wide ones hold nothing but the sign. */
-enum content { GAUSS_INT, STUDENT_INT, GAUSS_FLOAT, UNIFORM, CONSTANT, CONTENT_COUNT };
+/*
+ * Integers are as wide as the element, so that the upper bytes of wide ones hold nothing but the sign.  The widths of what
+ * varies change every VARIED_RUN elements.  LOW_UNIFORM is uniform in the lower half of the element's bits, and 0 above.
+ */
+enum content {
+	GAUSS_INT,
+	VARIED_INT,
+	STUDENT_INT,
+	GAUSS_FLOAT,
+	VARIED_FLOAT,
+	UNIFORM,
+	LOW_UNIFORM,
+	CONSTANT,
+	CONTENT_COUNT
+};
 
 static int64_t clamped_int8(double value)
 {
@@ -104,7 +119,13 @@ static int64_t float_bits(double value, uint32_t elem_bytes)
 	return bits;
 }
 
-static void element_write(struct rng *rng, enum content content, uint32_t elem_bytes, uint8_t *dst)
+/* One of 1, 2, 4 and 8, drawn anew for every VARIED_RUN elements. */
+static double varied_width(size_t number)
+{
+	return 1 << ((uint32_t)(number / VARIED_RUN) * 2654435761u >> 30);
+}
+
+static void element_write(struct rng *rng, enum content content, uint32_t elem_bytes, size_t number, uint8_t *dst)
 {
 	int64_t bits = 0x0102030405060708; /* of a constant tile */
 
@@ -112,14 +133,23 @@ static void element_write(struct rng *rng, enum content content, uint32_t elem_b
 	case GAUSS_INT:
 		bits = clamped_int8(33.6 * rng_gauss(rng));
 		break;
+	case VARIED_INT:
+		bits = clamped_int8(4 * varied_width(number) * rng_gauss(rng));
+		break;
 	case STUDENT_INT:
 		bits = clamped_int8(10 * rng_student(rng));
 		break;
 	case GAUSS_FLOAT:
 		bits = float_bits(0.02 * rng_gauss(rng), elem_bytes);
 		break;
+	case VARIED_FLOAT:
+		bits = float_bits(0.01 * varied_width(number) * rng_gauss(rng), elem_bytes);
+		break;
 	case UNIFORM:
+	case LOW_UNIFORM:
 		bits = (int64_t)((uint64_t)rng_bits(rng) << 32 | rng_bits(rng));
+		if (content == LOW_UNIFORM)
+			bits &= (INT64_C(1) << 4 * elem_bytes) - 1;
 		break;
 	case CONSTANT:
 	case CONTENT_COUNT:
@@ -128,13 +158,6 @@ static void element_write(struct rng *rng, enum content content, uint32_t elem_b
 	for (uint32_t p = 0; p < elem_bytes; p++)
 		dst[p] = (uint8_t)(bits >> 8 * p);
 }
-
-/* A tile, what it was encoded to, and the tables for that; job describes it to a decoder and lacks only dst. */
-struct sample {
-	uint8_t *original, *packed;
-	struct wcx_freq_table tables[WCX_PLANES_MAX];
-	struct wcx_tile_job job;
-};
 
 static void *must_alloc(size_t bytes)
 {
@@ -147,38 +170,221 @@ static void *must_alloc(size_t bytes)
 	return memory;
 }
 
+/* How elements are cut into fields, the lowest first. */
+struct cut {
+	uint8_t elem_bytes, rotation, field_count;
+	struct {
+		uint8_t width, table_count;
+	} fields[WCX_FIELDS_MAX];
+};
+
+static const struct cut CUTS[] = {
+	/* bytes: raw bits below, as the packer cuts them; above; in the middle; nothing coded; nothing else */
+	{ 1, 0, 1, { { 8, 1 } } },
+	{ 1, 0, 1, { { 8, 4 } } },
+	{ 1, 0, 2, { { 1, 0 }, { 7, 1 } } },
+	{ 1, 0, 2, { { 2, 0 }, { 6, 2 } } },
+	{ 1, 0, 2, { { 3, 0 }, { 5, 4 } } },
+	{ 1, 0, 2, { { 4, 0 }, { 4, 1 } } },
+	{ 1, 1, 2, { { 3, 0 }, { 5, 1 } } },
+	{ 1, 0, 2, { { 5, 1 }, { 3, 0 } } },
+	{ 1, 1, 3, { { 2, 1 }, { 3, 0 }, { 3, 4 } } },
+	{ 1, 0, 3, { { 1, 0 }, { 4, 0 }, { 3, 1 } } },
+	{ 1, 0, 2, { { 4, 0 }, { 4, 0 } } },
+	{ 1, 0, 2, { { 4, 1 }, { 4, 2 } } },
+	{ 1, 0, 8, { { 1, 1 }, { 1, 0 }, { 1, 2 }, { 1, 0 }, { 1, 1 }, { 1, 4 }, { 1, 0 }, { 1, 1 } } },
+	/* two bytes: floats with each number of raw bits that has a loop of its own; integers */
+	{ 2, 1, 2, { { 4, 0 }, { 12, 1 } } },
+	{ 2, 1, 2, { { 5, 0 }, { 11, 1 } } },
+	{ 2, 1, 2, { { 6, 0 }, { 10, 2 } } },
+	{ 2, 1, 2, { { 7, 0 }, { 9, 1 } } },
+	{ 2, 1, 2, { { 8, 0 }, { 8, 4 } } },
+	{ 2, 0, 2, { { 9, 0 }, { 7, 1 } } },
+	{ 2, 1, 2, { { 10, 0 }, { 6, 1 } } },
+	{ 2, 1, 2, { { 11, 0 }, { 5, 1 } } },
+	{ 2, 1, 2, { { 3, 0 }, { 13, 1 } } },
+	{ 2, 0, 1, { { 16, 1 } } },
+	{ 2, 0, 2, { { 8, 1 }, { 8, 2 } } },
+	{ 2, 1, 3, { { 1, 0 }, { 7, 0 }, { 8, 1 } } },
+	/* four and eight: planes of all widths, many of them, and several coded fields */
+	{ 4, 1, 2, { { 22, 0 }, { 10, 1 } } },
+	{ 4, 1, 2, { { 24, 0 }, { 8, 1 } } },
+	{ 4, 1, 3, { { 16, 0 }, { 7, 0 }, { 9, 2 } } },
+	{ 4, 1, 5, { { 1, 0 }, { 8, 1 }, { 8, 1 }, { 5, 0 }, { 10, 4 } } },
+	{ 4, 0, 4, { { 8, 1 }, { 8, 1 }, { 8, 2 }, { 8, 1 } } },
+	{ 4, 0, 2, { { 16, 0 }, { 16, 0 } } },
+	{ 8, 1, 3, { { 32, 0 }, { 21, 0 }, { 11, 1 } } },
+	{ 8, 1, 3, { { 31, 0 }, { 20, 0 }, { 13, 2 } } },
+	{ 8, 0, 8, { { 8, 1 }, { 8, 1 }, { 8, 1 }, { 8, 1 }, { 8, 1 }, { 8, 1 }, { 8, 1 }, { 8, 4 } } },
+	{ 8, 0, 2, { { 32, 0 }, { 32, 0 } } },
+	{ 8, 1, 4, { { 15, 0 }, { 12, 1 }, { 27, 0 }, { 10, 1 } } },
+};
+enum { CUT_COUNT = sizeof CUTS / sizeof *CUTS };
+
+/* Any cut at all, even one with more planes than a recipe can have. */
+static struct cut random_cut(struct rng *rng)
+{
+	struct cut cut = { .elem_bytes = (uint8_t)(1 << rng_below(rng, 4)), .rotation = (uint8_t)rng_below(rng, 2) };
+	uint32_t left = 8u * cut.elem_bytes;
+
+	while (left) {
+		uint32_t width = 1 + rng_below(rng, left < WCX_FIELD_MAX_WIDTH ? left : WCX_FIELD_MAX_WIDTH);
+		uint32_t tables = rng_below(rng, 4) == 0 ? 0 : 1u << rng_below(rng, 3);
+
+		if (cut.field_count == WCX_FIELDS_MAX)
+			return CUTS[0];
+		cut.fields[cut.field_count].width = (uint8_t)width;
+		cut.fields[cut.field_count++].table_count = width <= WCX_CODED_MAX_WIDTH ? (uint8_t)tables : 0;
+		left -= width;
+	}
+	return cut;
+}
+
+/* A recipe with all that it points to. */
+struct coder {
+	struct wcx_field fields[WCX_FIELDS_MAX];
+	struct wcx_freq_table tables[WCX_FIELDS_MAX][WCX_FIELD_TABLES_MAX];
+	struct wcx_recipe recipe;
+};
+
+/* The largest value of a field, without prediction. */
+static uint32_t largest_value(const uint8_t *elements, size_t bytes, const struct cut *cut, uint32_t shift, uint32_t width)
+{
+	const uint32_t elem_bits = 8u * cut->elem_bytes;
+	uint32_t largest = 0;
+
+	for (size_t i = 0; i < bytes; i += cut->elem_bytes) {
+		uint64_t element = 0;
+		uint32_t value;
+
+		memcpy(&element, elements + i, cut->elem_bytes);
+		if (cut->rotation)
+			element = element << 1 | element >> (elem_bits - 1);
+		value = (uint32_t)(element >> shift & ((UINT64_C(1) << width) - 1));
+		largest = value > largest ? value : largest;
+	}
+	return largest;
+}
+
+/* Frequencies to begin with: a peak at symbol 0, and the wider the larger t. */
+static void first_table_make(uint32_t t, uint32_t width, struct wcx_freq_table *ret)
+{
+	uint64_t count[WCX_SYMBOL_COUNT] = { 0 };
+	const uint32_t symbols = width < 8 ? 1u << width : WCX_SYMBOL_COUNT;
+
+	for (uint32_t s = 0; s < symbols; s++) {
+		uint32_t distance = s < symbols - s ? s : symbols - s;
+
+		count[s] = 1 + (1u << 20) / (1 + distance * distance / (16u << 2 * t));
+	}
+	wcx_freq_table_build(count, ret);
+}
+
+/* Fields with tables to begin with. */
+static void fields_make(struct coder *coder, const struct cut *cut, const uint8_t *elements, size_t bytes)
+{
+	for (uint32_t f = 0, shift = 0; f < cut->field_count; shift += cut->fields[f++].width) {
+		const uint32_t width = cut->fields[f].width;
+		struct wcx_field *field = &coder->fields[f];
+		uint32_t largest;
+
+		*field = (struct wcx_field){ .width = cut->fields[f].width, .table_count = cut->fields[f].table_count };
+		if (!field->table_count)
+			continue;
+		field->tables = coder->tables[f];
+		for (uint32_t t = 0; t < field->table_count; t++)
+			first_table_make(t, width, &coder->tables[f][t]);
+		largest = width > 8 ? largest_value(elements, bytes, cut, shift, width) : 0;
+		field->base = (uint16_t)(largest > 255 ? largest - 255 : 0);
+	}
+}
+
+/* Gives each table the frequencies of what it suits best, without those of symbols that make up less than `rare` of it. */
+static void tables_make(struct coder *coder, double rare, const struct wcx_tile_shape *shape, const uint8_t *tiles,
+			size_t tile_count, struct wcx_encode_scratch *scratch)
+{
+	for (uint32_t f = 0; f < coder->recipe.field_count; f++) {
+		uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT] = { 0 }, misfits = 0;
+
+		for (size_t i = 0; i < tile_count && coder->fields[f].tables; i++)
+			wcx_tile_count(shape, tiles + i * wcx_tile_shape_bytes(shape), &coder->recipe, f, scratch, count,
+				       &misfits);
+		for (uint32_t t = 0; t < coder->fields[f].table_count; t++) {
+			uint64_t sum = 0;
+
+			for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
+				sum += count[t][s];
+			for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
+				if ((double)count[t][s] < rare * (double)sum)
+					count[t][s] = 0;
+			if (sum)
+				wcx_freq_table_build(count[t], &coder->tables[f][t]);
+		}
+	}
+}
+
+/*
+ * Makes a recipe of a cut for some tiles of the same shape that follow each other; false if that would be none.  What is
+ * rare comes to be exceptions.
+ */
+static bool coder_make(struct coder *coder, const struct cut *cut, enum wcx_predictor predictor, uint32_t run, double rare,
+		       const struct wcx_tile_shape *shape, const uint8_t *tiles, size_t tile_count,
+		       struct wcx_encode_scratch *scratch)
+{
+	coder->recipe = (struct wcx_recipe){ .elem_bytes = cut->elem_bytes,
+					     .rotation = cut->rotation,
+					     .predictor = (uint8_t)predictor,
+					     .field_count = cut->field_count,
+					     .fields = coder->fields };
+	fields_make(coder, cut, tiles, tile_count * wcx_tile_shape_bytes(shape));
+	for (uint32_t f = 0; f < cut->field_count; f++)
+		if (cut->fields[f].table_count > 1)
+			coder->recipe.run = run;
+	if (wcx_recipe_check(&coder->recipe))
+		return false;
+	tables_make(coder, rare, shape, tiles, tile_count, scratch);
+	return CHECK(wcx_recipe_check(&coder->recipe) == NULL);
+}
+
+/* A tile, what it was encoded to, and how; job describes it to a decoder and lacks only dst. */
+struct sample {
+	uint8_t *original, *packed;
+	struct coder coder;
+	struct wcx_tile_job job;
+};
+
 static void sample_free(struct sample *sample)
 {
 	free(sample->original);
 	free(sample->packed);
 }
 
-static void sample_make(struct sample *sample, struct rng *rng, struct wcx_tile_shape shape, enum content content,
-			enum wcx_predictor predictor, struct wcx_encode_scratch *scratch)
+/* False, with nothing to free, if the cut gives no recipe. */
+static bool sample_make(struct sample *sample, struct rng *rng, struct wcx_tile_shape shape, enum content content,
+			const struct cut *cut, enum wcx_predictor predictor, struct wcx_encode_scratch *scratch)
 {
+	/* The shortest run, the longest, the content's, any. */
+	const uint32_t runs[] = { 128, 65536, VARIED_RUN, 128 * (1 + rng_below(rng, 40)) };
+	const double rare = rng_below(rng, 2) ? 0.003 : 0;
 	const size_t bytes = wcx_tile_shape_bytes(&shape);
-	struct wcx_plane_plan plan[WCX_PLANES_MAX];
 
 	memset(sample, 0, sizeof *sample);
 	sample->original = must_alloc(bytes);
 	sample->packed = must_alloc(bytes);
 	for (size_t i = 0; i < bytes; i += shape.elem_bytes)
-		element_write(rng, content, shape.elem_bytes, sample->original + i);
-	for (uint32_t p = 0; p < shape.elem_bytes; p++) {
-		uint64_t count[WCX_SYMBOL_COUNT] = { 0 };
-
-		wcx_tile_count_residuals(&shape, sample->original, p, predictor, scratch, count);
-		wcx_freq_table_build(count, &plan[p].table);
-		plan[p].coding = WCX_PLANE_RANS;
-		plan[p].predictor = predictor;
-		sample->tables[p] = plan[p].table;
-		sample->job.tables[p] = &sample->tables[p];
+		element_write(rng, content, shape.elem_bytes, i / shape.elem_bytes, sample->original + i);
+	if (!coder_make(&sample->coder, cut, predictor, runs[rng_below(rng, 4)], rare, &shape, sample->original, 1,
+			scratch)) {
+		sample_free(sample);
+		return false;
 	}
 	sample->job.shape = shape;
+	sample->job.recipe = &sample->coder.recipe;
 	sample->job.src = sample->packed;
 	sample->job.dst_bytes = bytes;
-	CHECK(wcx_tile_encode(&shape, sample->original, plan, scratch, sample->packed, &sample->job.mode,
+	CHECK(wcx_tile_encode(&shape, sample->original, &sample->coder.recipe, scratch, sample->packed, &sample->job.mode,
 			      &sample->job.src_bytes, &sample->job.constant) == WCX_OK);
+	return true;
 }
 
 /* All the tiles that the checks share: freed at the end of the program. */
@@ -191,13 +397,13 @@ struct samples {
  * Rows x columns of one tile of each kind: the whole sizes, ragged ones, single rows and columns, and 1 to 300
  * elements.  Small tiles are stored whatever they hold unless their elements are wide.
  */
-static struct wcx_tile_shape sample_shape(struct rng *rng, size_t number)
+static struct wcx_tile_shape sample_shape(struct rng *rng, size_t number, uint32_t elem_bytes)
 {
 	static const uint32_t sides[][2] = {
 		{ 256, 256 }, { 1, 65536 }, { 65536, 1 }, { 16, 4096 },
 		{ 4096, 16 }, { 33, 1985 }, { 1927, 34 }, { 5, 13107 },
 	};
-	struct wcx_tile_shape shape = { 1, 1, 1u << rng_below(rng, 4) };
+	struct wcx_tile_shape shape = { 1, 1, elem_bytes };
 
 	if (number < sizeof sides / sizeof *sides) {
 		shape.rows = sides[number][0];
@@ -211,25 +417,85 @@ static struct wcx_tile_shape sample_shape(struct rng *rng, size_t number)
 	return shape;
 }
 
-/* Each content with each predictor in each large shape, then the small ones with whatever comes. */
+/* Each cut in each large shape, every other one predicted, then the small ones with whatever comes. */
 static struct samples samples_make(void)
 {
-	enum { LARGE = 8 * CONTENT_COUNT * WCX_PREDICTOR_COUNT, SMALL = 600 };
+	enum { LARGE = 8 * CUT_COUNT, SMALL = 900 };
 	struct rng rng = { 0x5EED };
 	struct wcx_encode_scratch *scratch = wcx_encode_scratch_create();
 	struct samples samples = { must_alloc((LARGE + SMALL) * sizeof(struct sample)), LARGE + SMALL };
 
 	if (!CHECK(scratch != NULL))
 		exit(1);
-	for (size_t i = 0; i < samples.count; i++) {
-		size_t kind = i < LARGE ? i / 8 : rng_bits(&rng);
-		struct wcx_tile_shape shape = sample_shape(&rng, i < LARGE ? i % 8 : i - LARGE + 8);
+	for (size_t i = 0; i < samples.count;) {
+		const size_t shape_number = i < LARGE ? i % 8 : i - LARGE + 8;
+		const enum content content = (enum content)rng_below(&rng, CONTENT_COUNT);
+		struct cut cut = i < LARGE ? CUTS[i / 8] : CUTS[rng_below(&rng, CUT_COUNT)];
+		enum wcx_predictor predictor = WCX_PREDICT_NONE;
 
-		sample_make(&samples.all[i], &rng, shape, (enum content)(kind % CONTENT_COUNT),
-			    (enum wcx_predictor)(kind / CONTENT_COUNT % WCX_PREDICTOR_COUNT), scratch);
+		if (i >= LARGE && rng_below(&rng, 2))
+			cut = random_cut(&rng);
+		if (rng_below(&rng, 2))
+			predictor = (enum wcx_predictor)rng_below(&rng, WCX_PREDICTOR_COUNT);
+		if (sample_make(&samples.all[i], &rng, sample_shape(&rng, shape_number, cut.elem_bytes), content, &cut,
+				predictor, scratch))
+			i++;
 	}
 	wcx_encode_scratch_free(scratch);
 	return samples;
+}
+
+/* How many coded samples have each property. */
+struct census {
+	size_t elem_bytes[WCX_ELEM_MAX_BYTES + 1], predictor[WCX_PREDICTOR_COUNT];
+	size_t plane_width[WCX_FIELD_MAX_WIDTH + 1], plane_count[WCX_RAW_PLANES_MAX + 1];
+	size_t coded_count[WCX_FIELDS_MAX + 1], table_count[WCX_FIELD_TABLES_MAX + 1]; /* tables of the carrier */
+	size_t constant_bits, plane_carried, exceptions, exceptions_carried, none_carried;
+};
+
+static void census_add(struct census *census, const struct wcx_tile_job *job)
+{
+	struct wcx_tile_layout layout;
+
+	if (!CHECK(wcx_tile_parse(&job->shape, job->recipe, job->src, job->src_bytes, &layout) == WCX_OK))
+		return;
+	census->elem_bytes[job->shape.elem_bytes]++;
+	census->predictor[job->recipe->predictor]++;
+	census->plane_count[layout.plane_count]++;
+	for (uint32_t p = 0; p < layout.plane_count; p++)
+		census->plane_width[layout.planes[p].width]++;
+	census->coded_count[layout.coded_count]++;
+	census->constant_bits += layout.constant_bits != 0;
+	if (!layout.coded_count)
+		return;
+	census->plane_carried += layout.plane_carried != 0;
+	census->exceptions += layout.exception_count != 0;
+	census->exceptions_carried += layout.exception_carried != 0;
+	census->none_carried += layout.plane_carried + layout.exception_carried == 0;
+	census->table_count[job->recipe->fields[layout.coded[layout.coded_count - 1].field].table_count]++;
+}
+
+static void check_samples_are_of_all_kinds(const struct samples *samples)
+{
+	struct census census = { .constant_bits = 0 };
+
+	for (size_t i = 0; i < samples->count; i++)
+		if (samples->all[i].job.mode == WCX_TILE_CODED)
+			census_add(&census, &samples->all[i].job);
+	for (uint32_t bytes = 1; bytes <= WCX_ELEM_MAX_BYTES; bytes *= 2)
+		CHECK(census.elem_bytes[bytes] >= 30);
+	for (uint32_t predictor = 0; predictor < WCX_PREDICTOR_COUNT; predictor++)
+		CHECK(census.predictor[predictor] >= 30);
+	for (uint32_t width = 1; width <= WCX_FIELD_MAX_WIDTH; width *= 2)
+		CHECK(census.plane_width[width] >= 10);
+	for (uint32_t count = 0; count <= 5; count++)
+		CHECK(census.plane_count[count] >= 10);
+	for (uint32_t count = 0; count <= 4; count++)
+		CHECK(census.coded_count[count] >= 5);
+	for (uint32_t count = 1; count <= WCX_FIELD_TABLES_MAX; count *= 2)
+		CHECK(census.table_count[count] >= 30);
+	CHECK(census.constant_bits >= 10 && census.exceptions >= 30);
+	CHECK(census.plane_carried >= 50 && census.exceptions_carried >= 5 && census.none_carried >= 50);
 }
 
 static void samples_free(struct samples *samples)
@@ -315,34 +581,44 @@ static void check_valid_tiles(struct wcx_gpu *gpu, const struct samples *samples
 	free(jobs);
 }
 
-static void check_wrong_sizes_are_refused(struct wcx_gpu *gpu, const struct samples *samples)
+static void check_wrong_jobs_are_refused(struct wcx_gpu *gpu, const struct samples *samples)
 {
-	struct wcx_tile_job jobs[4] = { samples->all[0].job, samples->all[0].job, samples->all[0].job, samples->all[0].job };
+	struct wcx_tile_job jobs[5];
 
+	for (size_t i = 0; i < 5; i++)
+		jobs[i] = samples->all[0].job;
 	jobs[0].dst_bytes--;
 	jobs[1].shape.rows = 0;
 	jobs[2].shape.elem_bytes = 3;
-	jobs[3].tables[0] = NULL;
-	compare_decoders(gpu, jobs, 4);
-	CHECK(jobs[0].result == WCX_WRONG_SIZE && jobs[3].result == WCX_BAD_DATA);
+	jobs[3].shape.elem_bytes = 2; /* not the recipe's */
+	jobs[3].dst_bytes *= 2;
+	jobs[4].mode = WCX_TILE_ZSTD;
+	compare_decoders(gpu, jobs, 5);
+	for (size_t i = 0; i < 4; i++)
+		CHECK(jobs[i].result == WCX_WRONG_SIZE);
+	CHECK(jobs[4].result == WCX_BAD_DATA);
 }
 
-/* Moves the end of a plane's payload by some bytes (of a tile with one plane), and tells the header so. */
-static void resize_payload(uint8_t *packed, size_t *bytes, int by)
+/* Moves the end of the last payload, which is that of header `field` and the end of the tile, by some bytes. */
+static void resize_payload(uint8_t *packed, size_t *bytes, uint32_t field, int by)
 {
-	size_t payload = (size_t)((long)(packed[1] | packed[2] << 8 | packed[3] << 16) + by);
-
-	for (int i = 0; i < 3; i++)
-		packed[1 + i] = (uint8_t)(payload >> 8 * i);
-	*bytes = 4 + (payload + 3) / 4 * 4;
+	wcx_le32_write(packed + 4 * field, wcx_le32_read(packed + 4 * field) + ((uint32_t)by << 14));
+	*bytes = (size_t)((long)*bytes + by);
 }
 
 /* packed has room for 8 bytes more than *bytes. */
-static void damage(struct rng *rng, const struct wcx_tile_shape *shape, uint8_t *packed, size_t *bytes)
+static void damage(struct rng *rng, const struct wcx_tile_job *job, uint8_t *packed, size_t *bytes)
 {
-	const size_t head = 4 * (size_t)shape->elem_bytes;
-	const uint32_t kind = rng_below(rng, 8);
+	const size_t head = 4u * job->recipe->field_count;
+	struct wcx_tile_layout layout;
+	const struct wcx_coded_field *last;
+	uint32_t kind = rng_below(rng, 12);
 
+	if (!CHECK(wcx_tile_parse(&job->shape, job->recipe, packed, *bytes, &layout) == WCX_OK))
+		return;
+	if ((kind > 6 && !layout.coded_count) || (kind > 9 && !layout.exception_count))
+		kind = 0;
+	last = &layout.coded[layout.coded_count ? layout.coded_count - 1 : 0];
 	switch (kind) {
 	case 0: /* flipped bits */
 	case 1:
@@ -353,18 +629,30 @@ static void damage(struct rng *rng, const struct wcx_tile_shape *shape, uint8_t 
 	case 3: /* cut off */
 		*bytes = rng_below(rng, (uint32_t)*bytes);
 		break;
-	case 4: /* random payloads */
+	case 4: /* random planes and payloads */
 		for (size_t i = head; i < *bytes; i++)
 			packed[i] = (uint8_t)rng_bits(rng);
 		break;
-	case 5: /* payloads all of one value: always, or never, a lane wants a word */
+	case 5: /* all of one value: always, or never, a lane wants a word */
 		memset(packed + head, rng_below(rng, 2) ? 0xFF : 0, *bytes - head);
 		break;
-	case 6: /* words left over, or missing */
-	case 7:
+	case 6: /* what a field is said to be */
+		packed[4 * rng_below(rng, job->recipe->field_count)] = (uint8_t)rng_below(rng, 5);
+		break;
+	case 7: /* words left over, or missing */
+	case 8:
 		memset(packed + *bytes, 0, 8);
-		if (shape->elem_bytes == 1)
-			resize_payload(packed, bytes, kind == 6 ? 2 : -2 * (1 + (int)rng_below(rng, 64)));
+		resize_payload(packed, bytes, last->field, kind == 7 ? 2 : -2 * (1 + (int)rng_below(rng, 64)));
+		break;
+	case 9: /* choices, if there are any, and states */
+		packed[last->offset - 4 + rng_below(rng, 132)] ^= (uint8_t)(1u << rng_below(rng, 8));
+		break;
+	case 10: /* exceptions, or the states behind them */
+		packed[layout.exception_offset + rng_below(rng, 64)] ^= (uint8_t)(1u << rng_below(rng, 8));
+		break;
+	case 11: /* the last exception's place, if no state carries it */
+		if (2 * layout.exception_count <= layout.exception_bytes - layout.exception_carried)
+			memset(packed + layout.exception_offset + 2 * (layout.exception_count - 1), 0xFF, 2);
 		break;
 	}
 }
@@ -385,7 +673,7 @@ static void check_damaged_tiles(struct wcx_gpu *gpu, const struct samples *sampl
 		packed = must_alloc(sample->job.src_bytes + 8);
 		memcpy(packed, sample->packed, sample->job.src_bytes);
 		jobs[count] = sample->job;
-		damage(&rng, &jobs[count].shape, packed, &jobs[count].src_bytes);
+		damage(&rng, &sample->job, packed, &jobs[count].src_bytes);
 		jobs[count++].src = packed;
 	}
 	CHECK(count >= 100);
@@ -463,50 +751,59 @@ static void check_lost_device_is_reported(const struct samples *samples)
 	wcx_gpu_free(gpu);
 }
 
-/* Reads a tile's packed bytes and describes it; its tables are those of its segment. */
-static bool file_job_read(const struct wcx_container *container, const struct wcx_segment *segment, uint64_t tile_index,
-			  const struct wcx_freq_table tables[WCX_PLANES_MAX], struct wcx_tile_job *job)
+/* Reads a tile's packed bytes and describes it. */
+static bool file_job_read(const struct wcx_container *container, const struct wcx_segment *segment,
+			  const struct wcx_tile_info *tile, struct wcx_tile_job *job)
 {
-	struct wcx_tile_info tile;
 	uint8_t *packed = NULL;
 
-	wcx_container_tile(container, segment, tile_index, &tile);
-	*job = (struct wcx_tile_job){ .shape = tile.shape, .mode = tile.mode, .constant = tile.constant };
-	for (uint32_t p = 0; p < tile.shape.elem_bytes; p++)
-		job->tables[p] = segment->table_mask >> p & 1 ? &tables[p] : NULL;
-	job->dst_bytes = wcx_tile_shape_bytes(&tile.shape);
-	if (tile.mode == WCX_TILE_CONSTANT)
+	*job = (struct wcx_tile_job){ .shape = tile->shape, .mode = tile->mode, .constant = tile->constant };
+	job->recipe = &segment->recipe;
+	job->dst_bytes = wcx_tile_shape_bytes(&tile->shape);
+	if (tile->mode == WCX_TILE_CONSTANT)
 		return true;
-	packed = must_alloc(tile.packed_bytes);
+	packed = must_alloc(tile->packed_bytes);
 	job->src = packed;
-	job->src_bytes = tile.packed_bytes;
-	return pread(wcx_container_fd(container), packed, tile.packed_bytes, (off_t)tile.packed_offset) == tile.packed_bytes;
+	job->src_bytes = tile->packed_bytes;
+	return pread(wcx_container_fd(container), packed, tile->packed_bytes, (off_t)tile->packed_offset) ==
+	       tile->packed_bytes;
 }
 
-static size_t check_segment(struct wcx_gpu *gpu, const struct wcx_container *container, const struct wcx_segment *segment)
-{
-	struct wcx_freq_table tables[WCX_PLANES_MAX];
-	struct wcx_tile_job *jobs = must_alloc(FILE_BATCH * sizeof *jobs);
-	size_t sound = 0;
+/* How many tiles of a file were sound, and how many no GPU gets to see. */
+struct file_tiles {
+	uint64_t sound, zstd;
+};
 
-	wcx_container_tables(container, segment, tables);
-	for (uint64_t done = 0, count; done < segment->tile_count; done += count) {
-		count = segment->tile_count - done < FILE_BATCH ? segment->tile_count - done : FILE_BATCH;
-		for (size_t i = 0; i < count; i++)
-			CHECK(file_job_read(container, segment, segment->first_tile + done + i, tables, &jobs[i]));
-		sound += compare_decoders(gpu, jobs, count);
+static void check_segment(struct wcx_gpu *gpu, const struct wcx_container *container, const struct wcx_segment *segment,
+			  struct file_tiles *tiles)
+{
+	struct wcx_tile_job *jobs = must_alloc(FILE_BATCH * sizeof *jobs);
+
+	for (uint64_t next = 0; next < segment->tile_count;) {
+		size_t count = 0;
+
+		for (; count < FILE_BATCH && next < segment->tile_count; next++) {
+			struct wcx_tile_info tile;
+
+			wcx_container_tile(container, segment, segment->first_tile + next, &tile);
+			if (tile.mode == WCX_TILE_ZSTD)
+				tiles->zstd++;
+			else
+				CHECK(file_job_read(container, segment, &tile, &jobs[count++]));
+		}
+		tiles->sound += compare_decoders(gpu, jobs, count);
 		for (size_t i = 0; i < count; i++)
 			free((void *)(uintptr_t)jobs[i].src);
 	}
 	free(jobs);
-	return sound;
 }
 
 static void check_file(struct wcx_gpu *gpu, const char *path)
 {
 	struct wcx_container *container = NULL;
 	struct wcx_error err = { "" };
-	uint64_t tile_count, sound = 0;
+	struct file_tiles tiles = { 0, 0 };
+	uint64_t tile_count;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
 	if (!CHECK(fd >= 0 && wcx_container_open(fd, path, &container, &err) == 0)) {
@@ -516,65 +813,77 @@ static void check_file(struct wcx_gpu *gpu, const char *path)
 		return;
 	}
 	tile_count = wcx_container_superblock(container)->tile_count;
-	for (size_t i = 0; i < wcx_container_superblock(container)->segment_count; i++)
-		sound += check_segment(gpu, container, wcx_container_segment(container, i));
-	CHECK(sound == tile_count);
-	printf("%s: %llu of %llu tiles are the same on CPU and GPU\n", path, (unsigned long long)sound,
-	       (unsigned long long)tile_count);
+	for (size_t i = 0; i < wcx_container_superblock(container)->segment_count; i++) {
+		const struct wcx_segment *segment = wcx_container_segment(container, i);
+
+		if (!segment->same_as)
+			check_segment(gpu, container, segment, &tiles);
+	}
+	CHECK(tiles.sound + tiles.zstd == tile_count);
+	printf("%s: %llu of %llu tiles are the same on CPU and GPU, %llu are Zstandard's\n", path,
+	       (unsigned long long)tiles.sound, (unsigned long long)tile_count, (unsigned long long)tiles.zstd);
 	wcx_container_free(container);
 }
 
-/* A set of tiles that share their tables, as those of one large tensor do. */
+/* A set of tiles that share their recipe, as those of one large tensor do. */
 struct bench_set {
 	const char *name;
 	struct wcx_tile_shape shape;
 	enum content content;
-	struct wcx_plane_plan plan[WCX_PLANES_MAX];
+	struct cut cut;
+	enum wcx_predictor predictor;
+	struct coder coder;
 	size_t tile_count, tile_bytes, packed_bytes;
 	uint8_t *original, *packed, *decoded;
 	struct wcx_tile_job *jobs;
 };
 
-static void bench_set_make(struct bench_set *set)
+/* Draws and encodes the first tiles. */
+static void bench_set_draw(struct bench_set *set)
 {
 	struct rng rng = { 0xBE7C4 };
 	struct wcx_encode_scratch *scratch = wcx_encode_scratch_create();
 
+	if (!CHECK(scratch != NULL))
+		exit(1);
+	for (size_t i = 0; i < BENCH_DRAWN * set->tile_bytes; i += set->shape.elem_bytes)
+		element_write(&rng, set->content, set->shape.elem_bytes, i / set->shape.elem_bytes, set->original + i);
+	CHECK(coder_make(&set->coder, &set->cut, set->predictor, VARIED_RUN, 0, &set->shape, set->original, BENCH_DRAWN,
+			 scratch));
+	for (size_t i = 0; i < BENCH_DRAWN; i++) {
+		struct wcx_tile_job *job = &set->jobs[i];
+
+		*job = (struct wcx_tile_job){ .shape = set->shape, .recipe = &set->coder.recipe };
+		CHECK(wcx_tile_encode(&set->shape, set->original + i * set->tile_bytes, &set->coder.recipe, scratch,
+				      set->packed + i * set->tile_bytes, &job->mode, &job->src_bytes,
+				      &job->constant) == WCX_OK);
+	}
+	wcx_encode_scratch_free(scratch);
+}
+
+static void bench_set_make(struct bench_set *set)
+{
 	set->tile_bytes = wcx_tile_shape_bytes(&set->shape);
 	set->tile_count = BENCH_BYTES / set->tile_bytes;
 	set->original = must_alloc(set->tile_count * set->tile_bytes);
 	set->packed = must_alloc(set->tile_count * set->tile_bytes);
 	set->decoded = must_alloc(set->tile_count * set->tile_bytes);
 	set->jobs = must_alloc(set->tile_count * sizeof *set->jobs);
-	if (!CHECK(scratch != NULL))
-		exit(1);
-	for (size_t i = 0; i < BENCH_DRAWN * set->tile_bytes; i += set->shape.elem_bytes)
-		element_write(&rng, set->content, set->shape.elem_bytes, set->original + i);
-	for (size_t i = BENCH_DRAWN; i < set->tile_count; i++)
-		memcpy(set->original + i * set->tile_bytes, set->original + i % BENCH_DRAWN * set->tile_bytes,
-		       set->tile_bytes);
-	for (uint32_t p = 0; p < set->shape.elem_bytes; p++) {
-		uint64_t count[WCX_SYMBOL_COUNT] = { 0 };
-
-		for (size_t i = 0; i < set->tile_count; i++)
-			wcx_tile_count_residuals(&set->shape, set->original + i * set->tile_bytes, p, WCX_PREDICT_NONE,
-						 scratch, count);
-		wcx_freq_table_build(count, &set->plan[p].table);
-		set->plan[p].coding = WCX_PLANE_RANS;
-	}
+	bench_set_draw(set);
 	for (size_t i = 0; i < set->tile_count; i++) {
+		const size_t start = i * set->tile_bytes, drawn = i % BENCH_DRAWN * set->tile_bytes;
 		struct wcx_tile_job *job = &set->jobs[i];
-		uint8_t *packed = set->packed + i * set->tile_bytes;
 
-		*job = (struct wcx_tile_job){ .shape = set->shape, .src = packed, .dst_bytes = set->tile_bytes };
-		job->dst = set->decoded + i * set->tile_bytes;
-		for (uint32_t p = 0; p < set->shape.elem_bytes; p++)
-			job->tables[p] = &set->plan[p].table;
-		CHECK(wcx_tile_encode(&set->shape, set->original + i * set->tile_bytes, set->plan, scratch, packed,
-				      &job->mode, &job->src_bytes, &job->constant) == WCX_OK);
+		*job = set->jobs[i % BENCH_DRAWN];
+		job->src = set->packed + start;
+		job->dst = set->decoded + start;
+		job->dst_bytes = set->tile_bytes;
 		set->packed_bytes += job->src_bytes;
+		if (i < BENCH_DRAWN)
+			continue;
+		memcpy(set->original + start, set->original + drawn, set->tile_bytes);
+		memcpy(set->packed + start, set->packed + drawn, job->src_bytes);
 	}
-	wcx_encode_scratch_free(scratch);
 }
 
 static void bench_set_free(struct bench_set *set)
@@ -671,29 +980,52 @@ static void bench_set_run(struct wcx_gpu *gpu, struct bench_set *set)
 	bench_set_free(set);
 }
 
+/* Cut as the packer does or might. */
 static void bench_all(struct wcx_gpu *gpu)
 {
-	struct bench_set int8 = {
-		.name = "INT8, Gaussian sigma 33.6",
-		.shape = { 1, 65536, 1 },
-		.content = GAUSS_INT,
-	};
-	struct bench_set bf16 = {
-		.name = "BF16, Gaussian sigma 0.02",
-		.shape = { 1, 65536, 2 },
-		.content = GAUSS_FLOAT,
+	struct bench_set sets[] = {
+		{ .name = "INT8, Gaussian sigma 33.6",
+		  .shape = { 1, 65536, 1 },
+		  .content = GAUSS_INT,
+		  .cut = { 1, 0, 1, { { 8, 1 } } } },
+		{ .name = "INT8, Gaussian sigma 33.6, 2 raw bits",
+		  .shape = { 1, 65536, 1 },
+		  .content = GAUSS_INT,
+		  .cut = { 1, 0, 2, { { 2, 0 }, { 6, 1 } } } },
+		{ .name = "INT8, Gaussian sigma 33.6, 3 raw bits",
+		  .shape = { 1, 65536, 1 },
+		  .content = GAUSS_INT,
+		  .cut = { 1, 0, 2, { { 3, 0 }, { 5, 1 } } } },
+		{ .name = "INT8, Gaussian sigma 4 to 32 in runs of 640, 4 tables",
+		  .shape = { 1, 65536, 1 },
+		  .content = VARIED_INT,
+		  .cut = { 1, 0, 1, { { 8, 4 } } } },
+		{ .name = "INT8, Gaussian sigma 33.6, 256 x 256, LEFT2",
+		  .shape = { 256, 256, 1 },
+		  .content = GAUSS_INT,
+		  .cut = { 1, 0, 1, { { 8, 1 } } },
+		  .predictor = WCX_PREDICT_LEFT2 },
+		{ .name = "BF16, Gaussian sigma 0.02, 6 raw bits",
+		  .shape = { 1, 65536, 2 },
+		  .content = GAUSS_FLOAT,
+		  .cut = { 2, 1, 2, { { 6, 0 }, { 10, 1 } } } },
+		{ .name = "F32, Gaussian sigma 0.02, 22 raw bits",
+		  .shape = { 1, 32768, 4 },
+		  .content = GAUSS_FLOAT,
+		  .cut = { 4, 1, 2, { { 22, 0 }, { 10, 1 } } } },
 	};
 
-	bench_set_run(gpu, &int8);
-	bench_set_run(gpu, &bf16);
+	for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
+		bench_set_run(gpu, &sets[i]);
 }
 
 static void check_generated(struct wcx_gpu *gpu, bool one_thread)
 {
 	struct samples samples = samples_make();
 
+	check_samples_are_of_all_kinds(&samples);
 	check_valid_tiles(gpu, &samples);
-	check_wrong_sizes_are_refused(gpu, &samples);
+	check_wrong_jobs_are_refused(gpu, &samples);
 	check_damaged_tiles(gpu, &samples);
 	if (!one_thread)
 		check_many_threads(gpu, &samples);

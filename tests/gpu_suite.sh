@@ -3,7 +3,7 @@
 #
 # What has to be seen on a real GPU: first that everything is right, then how fast it is.
 #
-#   gpu_suite.sh [FILE.wcx ...]      packed models; a synthetic one of 1 GiB is made in any case
+#   gpu_suite.sh [FILE.wcx ...]      packed models; synthetic ones are made in any case
 #
 # WCX_BUILD is where wcx, wcxfs and gpu_check were built (build/ by default), PYTHON has numpy, torch and safetensors.
 # Needs root, for the mount.  Without compute-sanitizer (CUDA Toolkit) that part is skipped.  SKIP="sanitizer bench" leaves
@@ -52,9 +52,13 @@ grep -m1 'model name' /proc/cpuinfo || true
 part "Generated tiles, valid and damaged, against the CPU"
 "$build/gpu_check"
 
-part "A synthetic INT8 file of 1 GiB"
+part "Synthetic files: INT8 of 1 GiB; 64 MiB in reference mode; all dtypes"
 "$PYTHON" "$tests/make_int8.py" "$work/original/gaussian" --only int8 --mib 1024
 "$build/wcx" pack "$work/original/gaussian" "$work/store/gaussian.wcx"
+"$PYTHON" "$tests/make_int8.py" "$work/original/reference" --only int8 --mib 64
+"$build/wcx" pack --mode=reference "$work/original/reference" "$work/store/reference.wcx"
+"$PYTHON" "$tests/make_int8.py" "$work/mixed" --mib 64
+"$build/wcx" pack "$work/mixed" "$work/mixed.wcx"
 for file in "$@"; do
 	name=$(basename "$file" .wcx)
 	cp "$file" "$work/store/$name.wcx"
@@ -62,8 +66,8 @@ for file in "$@"; do
 done
 
 part "Every tile of every file against the CPU"
-"$build/gpu_check" "$work"/store/*.wcx
-"$build/wcx" verify -v --decoder=cuda "$work"/store/*.wcx
+"$build/gpu_check" "$work"/store/*.wcx "$work/mixed.wcx"
+"$build/wcx" verify -v --decoder=cuda "$work"/store/*.wcx "$work/mixed.wcx"
 
 part "The mount"
 with_mount decoder=cuda same_bytes

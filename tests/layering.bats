@@ -5,7 +5,7 @@
 #
 #	tools -> fs -> { codec, cuda } -> codec
 #
-# codec needs libc alone; libfuse, CUDA, jansson, OpenSSL and xxHash are each known to few files.
+# codec needs libc alone; libfuse, CUDA, jansson, OpenSSL, xxHash and Zstandard are each known to few files.
 
 bats_require_minimum_version 1.5.0
 
@@ -98,7 +98,7 @@ sources() {
 
 @test "cuda knows itself, codec, libc, threads and CUDA" {
 	includes cuda | grep '"' | all_match 'include "(codec|cuda)/'
-	includes cuda | none_match '<(fuse|jansson|xxhash|openssl)'
+	includes cuda | none_match '<(fuse|jansson|xxhash|openssl|zstd)'
 	# What is not compiled by nvcc is free of CUDA, so that it builds without.
 	includes cuda | grep -E '^[^:]*\.[ch]:' | none_match '<(cuda|nv|cub|thrust)'
 }
@@ -129,6 +129,10 @@ sources() {
 
 @test "xxHash is known to the container" {
 	only_included_by "xxhash" fs/container.c
+}
+
+@test "zstd is known to the files that pack and decode" {
+	only_included_by "zstd" fs/decoder.c fs/pack.c
 }
 
 @test "libraries do not print or exit" {

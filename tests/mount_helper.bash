@@ -7,7 +7,7 @@ reader() {
 }
 
 mount_setup_file() {
-	suite_find numpy xxhash safetensors || return 1
+	suite_find numpy xxhash safetensors zstandard || return 1
 	if ! (exec 3<>/dev/fuse) 2>/dev/null; then
 		SUITE_LACKS="/dev/fuse cannot be opened"
 		return 1

@@ -30,8 +30,8 @@ install_packages() {
 }
 
 install_build_packages() {
-	install_packages gcc g++ make cmake pkg-config libfuse3-dev fuse3 libjansson-dev libxxhash-dev libssl-dev \
-		python3 python3-venv
+	install_packages gcc g++ make cmake pkg-config libfuse3-dev fuse3 libjansson-dev libxxhash-dev libzstd-dev \
+		libssl-dev python3 python3-venv
 }
 
 # make_python NAME... - $PYTHON, which has these PyPI packages

@@ -10,33 +10,40 @@
 
 #include "fs/export.h"
 #include "fs/image.h"
-#include "fs/pack.h"
 #include "tests/check.h"
-#include "tests/sample_files.h"
+#include "tests/sample_image.h"
 
 static const char path[] = "store/small.wcx"; /* as messages have it; the files have no name */
 
+/* The segments behind the header, by their numbers. */
+enum { CODED = 1, SCALE, WIDE, CONSTANT, TINY, ZIPPED, AGAIN, POOL, ONCE_MORE, SEGMENT_COUNT };
+/* The first field of each, and the fields of all. */
+enum { CODED_FIELD = 1, SCALE_FIELD = 2, WIDE_FIELD = 4, POOL_FIELD = 15, FIELD_COUNT = 18 };
+
+static const struct wcx_field scale_fields[2] = { { 4, 0, 0, NULL }, { 12, 1, 100, sample_tables } };
+static const struct wcx_recipe scale_recipe = { 2, 1, WCX_PREDICT_NONE, 2, 0, scale_fields };
+
+/* A few KiB that have everything. */
+static const struct sample_part parts[] = {
+	{ { "coded", "I8", "[40,50]", 2000, SAMPLE_GAUSSIAN, 3 }, 2000, 1, 65536, &sample_1_byte, 0, 0 },
+	{ { "scale", "F16", "[]", 2, SAMPLE_UNIFORM, 0 }, 1, 1, 1, &scale_recipe, 0, 0 },
+	{ { "empty", "F32", "[0,5]", 0, SAMPLE_CONSTANT, 0 }, 0, 0, 0, NULL, 0, 0 },
+	{ { "wide", "F64", "[3,50]", 1200, SAMPLE_STUDENT, 2 }, 50, 2, 30, &sample_8_bytes, 0, 0 },
+	{ { "constant", "U8", "[300]", 300, SAMPLE_CONSTANT, 0 }, 300, 1, 300, &sample_1_byte_plain, 0, 0 },
+	{ { "tiny", "I8", "[5]", 5, SAMPLE_UNIFORM, 0 }, 5, 2, 40, &sample_1_byte_left, 0, 0 },
+	{ { "zipped", "I8", "[250]", 250, SAMPLE_GAUSSIAN, 0.4 }, 250, 1, 200, &sample_1_byte_plain, 1, 0 },
+	{ { "again", "I8", "[2000]", 2000, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, CODED },
+	{ { "pool.a", "I16", "[70]", 140, SAMPLE_GAUSSIAN, 2 }, 10, 15, 10, &sample_2_bytes_split, 0, 0 },
+	{ { "pool.b", "I16", "[100]", 200, SAMPLE_GAUSSIAN, 2 }, 0, 0, 0, NULL, 0, 0 },
+	{ { "once more", "I8", "[2000]", 2000, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, CODED },
+};
+enum { PARTS = sizeof parts / sizeof parts[0] };
+
 static struct sample_bytes original, packed;
-static uint64_t index_offset;
-
-/* Packs the small sample. */
-static void make_packed(void)
-{
-	struct wcx_pack_options options = { .thread_count = 1 };
-	char *dir = sample_dir_create(), *src = sample_path(dir, "small.safetensors"), *dst = sample_path(dir, "small.wcx");
-	struct wcx_pack_result result;
-	struct wcx_error err = { "" };
-
-	original = sample_safetensors(sample_small, SAMPLE_SMALL_COUNT);
-	sample_write(src, original);
-	sample_require(wcx_pack(src, dst, &options, &result, &err) == 0, err.text);
-	packed = sample_read(dst);
-	index_offset = wcx_le64_read(packed.data + 40);
-	CHECK(result.packed_bytes == packed.bytes && result.original_bytes == original.bytes);
-	sample_dir_remove(dir);
-	free(src);
-	free(dst);
-}
+static uint64_t index_offset, fields_offset, entries_offset, tables_offset;
+static struct wcx_container *sound;
+static struct wcx_tile_cache *cache;
+static struct wcx_decoder *decoder;
 
 static struct sample_bytes copy_of_packed(void)
 {
@@ -82,33 +89,150 @@ static int refusal_of(const uint8_t *data, size_t bytes, struct wcx_error *err)
 	return r;
 }
 
+/* Makes the packed file; its SHA-256, which the image lacks, is that of what it decodes to. */
+static void make_packed(void)
+{
+	static const struct wcx_export_ops ops = { 0 };
+	struct wcx_export_result result;
+	struct wcx_error err = { "" };
+	struct wcx_image *image;
+
+	original = sample_original(parts, PARTS);
+	packed = sample_image(original, parts, PARTS);
+	index_offset = wcx_le64_read(packed.data + 40);
+	fields_offset = index_offset + SEGMENT_COUNT * WCX_SEGMENT_BYTES;
+	entries_offset = fields_offset + FIELD_COUNT * WCX_FIELD_BYTES;
+	tables_offset = entries_offset + wcx_le64_read(packed.data + 64) * WCX_TILE_ENTRY_BYTES;
+	sample_require(wcx_image_open(sample_open(packed.data, packed.bytes), path, cache, decoder, &image, &err) == 0,
+		       err.text);
+	sample_require(wcx_export(image, 1, &ops, NULL, NULL, &result, &err) == 0, err.text);
+	wcx_image_put(image);
+	memcpy(packed.data + 88, result.sha256, sizeof result.sha256);
+	seal(packed);
+	sample_require(open_bytes(packed.data, packed.bytes, &sound, &err) == 0, err.text);
+}
+
+static uint64_t segment_offset(size_t segment)
+{
+	return index_offset + segment * WCX_SEGMENT_BYTES;
+}
+
+static uint64_t field_offset(size_t field)
+{
+	return fields_offset + field * WCX_FIELD_BYTES;
+}
+
+/* Where the entry of a segment's first tile is. */
+static uint64_t entry_offset(size_t segment)
+{
+	return entries_offset + wcx_container_segment(sound, segment)->first_tile * WCX_TILE_ENTRY_BYTES;
+}
+
 static void sound_file_opens_and_tells_what_it_holds(void)
 {
-	const struct wcx_superblock *sb;
-	struct wcx_container *c = NULL;
+	const struct wcx_superblock *sb = wcx_container_superblock(sound);
 	uint64_t offset = 0, tile = 0;
-	struct wcx_error err;
 
-	if (!CHECK(open_bytes(packed.data, packed.bytes, &c, &err) == 0))
-		return;
-	sb = wcx_container_superblock(c);
 	CHECK(sb->original_bytes == original.bytes && sb->packed_bytes == packed.bytes);
-	CHECK(sb->segment_count == 6); /* the header and five tensors with data */
-	CHECK_TEXT(wcx_container_path(c), path);
+	CHECK(sb->segment_count == SEGMENT_COUNT && sb->field_count == FIELD_COUNT && sb->table_count == 8);
+	CHECK_TEXT(wcx_container_path(sound), path);
 	for (size_t i = 0; i < sb->segment_count; i++) {
-		const struct wcx_segment *seg = wcx_container_segment(c, i);
+		const struct wcx_segment *seg = wcx_container_segment(sound, i);
 
-		CHECK(seg->offset == offset && seg->first_tile == tile);
-		CHECK(seg->rows * seg->cols * seg->elem_bytes == seg->bytes);
-		CHECK(wcx_container_segment_at(c, offset) == i && wcx_container_segment_at(c, offset + seg->bytes - 1) == i);
-		CHECK(wcx_container_segment_of_tile(c, tile) == i);
-		CHECK(wcx_container_segment_of_tile(c, tile + seg->tile_count - 1) == i);
+		CHECK(seg->offset == offset);
+		CHECK(seg->rows * seg->cols * seg->recipe.elem_bytes == seg->bytes);
+		CHECK(wcx_container_segment_at(sound, offset) == i);
+		CHECK(wcx_container_segment_at(sound, offset + seg->bytes - 1) == i);
 		offset += seg->bytes;
+		if (seg->same_as)
+			continue;
+		CHECK(seg->first_tile == tile);
+		CHECK(wcx_container_segment_of_tile(sound, tile) == i);
+		CHECK(wcx_container_segment_of_tile(sound, tile + seg->tile_count - 1) == i);
 		tile += seg->tile_count;
 	}
 	CHECK(offset == original.bytes && tile == sb->tile_count);
-	wcx_container_free(c);
+	CHECK(wcx_container_segment(sound, POOL)->bytes == 140 + 200);
 	wcx_container_free(NULL);
+}
+
+static void segment_with_the_same_content_has_the_tiles_of_the_first(void)
+{
+	const struct wcx_segment *coded = wcx_container_segment(sound, CODED);
+	const size_t copies[] = { AGAIN, ONCE_MORE };
+
+	for (int i = 0; i < 2; i++) {
+		const struct wcx_segment *copy = wcx_container_segment(sound, copies[i]);
+		struct wcx_segment expected = *coded;
+
+		CHECK(copy->offset > coded->offset && copy->same_as == CODED);
+		expected.offset = copy->offset;
+		expected.same_as = CODED;
+		CHECK(memcmp(copy, &expected, sizeof expected) == 0);
+	}
+	CHECK(coded->same_as == 0 && wcx_container_segment_of_tile(sound, coded->first_tile) == CODED);
+}
+
+static void recipes_are_those_of_the_packer(void)
+{
+	const struct wcx_recipe *expected[SEGMENT_COUNT] = { &sample_1_byte_plain };
+	size_t segment = 0;
+
+	for (size_t i = 0; i < PARTS; i++)
+		if (parts[i].recipe || parts[i].same_as)
+			expected[++segment] = parts[i].same_as ? &sample_1_byte : parts[i].recipe;
+	CHECK(segment == SEGMENT_COUNT - 1);
+	for (size_t i = 0; i < SEGMENT_COUNT; i++) {
+		const struct wcx_recipe *recipe = &wcx_container_segment(sound, i)->recipe;
+
+		CHECK(recipe->elem_bytes == expected[i]->elem_bytes && recipe->rotation == expected[i]->rotation);
+		CHECK(recipe->predictor == expected[i]->predictor && recipe->run == expected[i]->run);
+		if (!CHECK(recipe->field_count == expected[i]->field_count))
+			continue;
+		for (int f = 0; f < recipe->field_count; f++) {
+			const struct wcx_field *field = &recipe->fields[f], *meant = &expected[i]->fields[f];
+
+			CHECK(field->width == meant->width && field->table_count == meant->table_count);
+			CHECK(field->base == meant->base && !field->tables == !meant->tables);
+			if (field->tables)
+				CHECK(memcmp(field->tables, meant->tables, meant->table_count * sizeof *meant->tables) == 0);
+		}
+	}
+}
+
+static void fields_share_tables(void)
+{
+	const struct wcx_field *coded = wcx_container_segment(sound, CODED)->recipe.fields;
+	const struct wcx_field *wide = wcx_container_segment(sound, WIDE)->recipe.fields;
+	const struct wcx_field *pool = wcx_container_segment(sound, POOL)->recipe.fields;
+
+	CHECK(coded->tables == wide[0].tables && coded->tables == wide[7].tables);
+	CHECK(pool[1].tables == coded->tables + 4);
+}
+
+static void tiles_lie_one_behind_the_other(void)
+{
+	const uint8_t *entry = packed.data + entries_offset;
+	uint64_t end = WCX_SUPERBLOCK_BYTES;
+	unsigned modes[WCX_TILE_MODE_COUNT] = { 0 };
+
+	for (uint64_t t = 0; t < wcx_container_superblock(sound)->tile_count; t++, entry += WCX_TILE_ENTRY_BYTES) {
+		const struct wcx_segment *seg = wcx_container_segment(sound, wcx_container_segment_of_tile(sound, t));
+		struct wcx_tile_info tile;
+
+		wcx_container_tile(sound, seg, t, &tile);
+		CHECK(tile.packed_offset == (end + 3) / 4 * 4);
+		CHECK(tile.packed_bytes == (wcx_le32_read(entry) & 0xFFFFFF) && tile.mode == (int)entry[3]);
+		if (tile.mode == WCX_TILE_CONSTANT)
+			CHECK(tile.constant == wcx_le32_read(entry + 4) && tile.checksum == 0 && tile.packed_bytes == 0);
+		else
+			CHECK(tile.checksum == wcx_checksum32(packed.data + tile.packed_offset, tile.packed_bytes));
+		end = tile.packed_offset + tile.packed_bytes;
+		modes[tile.mode]++;
+	}
+	CHECK((end + 3) / 4 * 4 == index_offset);
+	for (int mode = 0; mode < WCX_TILE_MODE_COUNT; mode++)
+		CHECK(modes[mode] > 0);
 }
 
 static void superblock_survives_writing(void)
@@ -120,6 +244,23 @@ static void superblock_survives_writing(void)
 	CHECK(wcx_superblock_parse(path, packed.data, packed.bytes, &sb, &err) == 0);
 	wcx_superblock_write(&sb, written);
 	CHECK(memcmp(written, packed.data, sizeof written) == 0);
+}
+
+static void number_of_tables_is_limited(void)
+{
+	struct wcx_superblock sb = *wcx_container_superblock(sound), parsed;
+	uint8_t written[WCX_SUPERBLOCK_BYTES];
+	struct wcx_error err;
+
+	sb.table_bytes = UINT64_C(5) * (WCX_MAX_TABLES + 1);
+	sb.index_bytes = tables_offset - index_offset + sb.table_bytes;
+	sb.packed_bytes = index_offset + sb.index_bytes;
+	for (uint32_t more = 0; more < 2; more++) {
+		sb.table_count = WCX_MAX_TABLES + more;
+		wcx_superblock_write(&sb, written);
+		CHECK(wcx_superblock_parse(path, written, sb.packed_bytes, &parsed, &err) == (more ? -EBADMSG : 0));
+	}
+	CHECK(strstr(err.text, "offset 60: too many frequency tables") != NULL);
 }
 
 static void file_cut_at_any_length_is_refused(void)
@@ -193,12 +334,13 @@ static void check_change(const struct change *change, size_t base, uint64_t name
 static void each_field_of_the_superblock_is_checked(void)
 {
 	static const struct change about_the_file[] = {
-		{ 8, 4, 0, ENOTSUP, "version 0" },        { 8, 4, 2, ENOTSUP, "version 2" },
+		{ 8, 4, 1, ENOTSUP, "version 1" },        { 8, 4, 3, ENOTSUP, "version 3" },
 		{ 16, 8, 1, ENOTSUP, "features" },        { 16, 8, UINT64_C(1) << 63, ENOTSUP, "0x8000000000000000" },
 		{ 24, 8, 1 << 20, EBADMSG, "truncated" }, { 24, 8, 200, EBADMSG, "damaged" },
 	};
 	static const struct change about_a_field[] = {
-		{ 12, 4, 1, EBADMSG, "reserved" },
+		{ 12, 4, FIELD_COUNT + 1, EBADMSG, "counts contradict" },
+		{ 12, 4, UINT32_MAX, EBADMSG, "counts contradict" },
 		{ 32, 8, 0, EBADMSG, "size of the original" },
 		{ 32, 8, (UINT64_C(1) << 60) + 1, EBADMSG, "size of the original" },
 		{ 40, 8, 112, EBADMSG, "index is not where" },
@@ -228,87 +370,224 @@ static void each_field_of_the_superblock_is_checked(void)
 	check_change(&offset_unaligned, 0, 40);
 }
 
-static void each_field_of_a_segment_is_checked(void)
+static void check_changes(const struct change *changes, size_t count, uint64_t base)
+{
+	for (size_t i = 0; i < count; i++)
+		check_change(&changes[i], base, base);
+}
+#define CHECK_CHANGES(changes, base) check_changes(changes, sizeof(changes) / sizeof(changes)[0], base)
+
+static void each_part_of_a_segment_is_checked(void)
 {
 	static const struct change changes[] = {
-		/* to the second segment: 40 x 50 I8, coded, flat */
+		/* to a row of 2000 elements of one byte: one field, four tables */
 		{ 0, 8, 0, EBADMSG, "bad segment size" },
 		{ 0, 8, UINT64_MAX, EBADMSG, "bad segment size" },
+		{ 0, 8, 20000, EBADMSG, "larger than the file" },
 		{ 8, 8, 0, EBADMSG, "bad number of columns" },
 		{ 8, 8, 3, EBADMSG, "bad number of columns" },
 		{ 8, 8, 4000, EBADMSG, "bad number of columns" },
 		{ 16, 4, 0, EBADMSG, "bad tile size" },
 		{ 20, 4, 0, EBADMSG, "bad tile size" },
 		{ 16, 8, UINT64_C(0x1000000010000), EBADMSG, "bad tile size" }, /* 65536 x 65536 is 0 in 32 bits */
-		{ 24, 4, 1000, EBADMSG, "table that is not there" },
-		{ 24, 4, UINT32_MAX, EBADMSG, "table that is not there" },
-		{ 32, 1, 0, EBADMSG, "bad element size" },
-		{ 32, 1, 3, EBADMSG, "bad element size" },
-		{ 33, 1, 3, EBADMSG, "byte plane that is not there" },
-		{ 34, 1, 1, EBADMSG, "reserved" },
-		{ 39, 1, 1, EBADMSG, "reserved" },
+		{ 16, 8, 257 | UINT64_C(10) << 32, EBADMSG, "narrow tiles that are too tall" },
+		{ 20, 4, 1, EBADMSG, "larger than the file" }, /* that many tiles */
+		{ 24, 4, 0, EBADMSG, "bad run" },
+		{ 24, 4, 64, EBADMSG, "bad run" },
+		{ 24, 4, 65536 + 128, EBADMSG, "bad run" },
+		{ 36, 1, 0, EBADMSG, "bad element size" },
+		{ 36, 1, 3, EBADMSG, "bad element size" },
+		{ 36, 1, 16, EBADMSG, "bad element size" },
+		{ 36, 1, 2, EBADMSG, "fields do not make up an element" },
+		{ 37, 1, 2, EBADMSG, "bad rotation" },
+		{ 38, 1, 4, EBADMSG, "unknown predictor" },
+		{ 39, 1, 0, EBADMSG, "bad number of fields" },
+		{ 39, 1, 13, EBADMSG, "bad number of fields" },
+		{ 39, 1, 2, EBADMSG, "fields do not make up an element" },
+		{ 39, 1, 18, EBADMSG, "fields that are not there" },
 	};
-	uint64_t segment = index_offset + WCX_SEGMENT_BYTES, entries = index_offset + 6 * WCX_SEGMENT_BYTES;
-	struct change smaller = { 0, 8, 1000, EBADMSG, "do not make up the file" };
-	struct change larger = { 0, 8, 2000000, EBADMSG, "larger than the file" };
-	struct change more_tiles = { 20, 4, 1, EBADMSG, "larger than the file" };
+	static const struct change to_the_header[] = {
+		{ 28, 4, 1, EBADMSG, "not an earlier one" },
+		{ 0, 8, 7, EBADMSG, "bad number of columns" },
+		{ 24, 4, 128, EBADMSG, "bad run" }, /* with one table */
+	};
+	static const struct change odd_size = { 0, 8, 1201, EBADMSG, "bad segment size" }; /* elements of eight bytes */
+	static const struct change row_less = { 0, 8, 320, EBADMSG, "do not make up the file" }; /* but as many tiles */
 
-	for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++)
-		check_change(&changes[i], segment, segment);
-	check_change(&larger, segment, segment);
-	check_change(&more_tiles, segment, segment);
-	/* The columns have to fit to get so far. */
-	wcx_le64_write(packed.data + segment + 8, 1000);
-	check_change(&smaller, segment, entries);
-	wcx_le64_write(packed.data + segment + 8, 2000);
+	CHECK_CHANGES(changes, segment_offset(CODED));
+	CHECK_CHANGES(to_the_header, segment_offset(0));
+	check_change(&odd_size, segment_offset(WIDE), segment_offset(WIDE));
+	check_change(&row_less, segment_offset(POOL), entries_offset);
 }
 
-static void each_field_of_a_tile_entry_is_checked(void)
+static void small_first_segment_is_refused(void)
 {
-	uint64_t entries = index_offset + 6 * WCX_SEGMENT_BYTES, coded = entries + WCX_TILE_ENTRY_BYTES;
-	uint64_t constant = entries + 4 * WCX_TILE_ENTRY_BYTES, stored = entries + 5 * WCX_TILE_ENTRY_BYTES;
-	const struct {
-		uint64_t entry;
+	struct sample_bytes copy = copy_of_packed();
+	struct wcx_error err;
+
+	wcx_le64_write(copy.data + segment_offset(0), 7);
+	wcx_le64_write(copy.data + segment_offset(0) + 8, 7);
+	seal(copy);
+	CHECK(refusal_of(copy.data, copy.bytes, &err) == -EBADMSG);
+	CHECK(strstr(err.text, "first segment is too small for a header") != NULL);
+	free(copy.data);
+}
+
+static void segments_with_the_same_content_are_checked(void)
+{
+	static const struct change changes[] = {
+		{ 28, 4, AGAIN, EBADMSG, "not an earlier one" },
+		{ 28, 4, POOL, EBADMSG, "not an earlier one" },
+		{ 28, 4, UINT32_MAX, EBADMSG, "not an earlier one" },
+		{ 28, 4, SCALE, EBADMSG, "of another size" },
+		{ 28, 4, 0, EBADMSG, "bad element size" },
+		{ 0, 8, 1999, EBADMSG, "of another size" },
+		{ 0, 8, 0, EBADMSG, "of another size" },
+		{ 8, 8, 2000, EBADMSG, "tiles of its own" },
+		{ 16, 4, 1, EBADMSG, "tiles of its own" },
+		{ 23, 1, 1, EBADMSG, "tiles of its own" },
+		{ 24, 4, 128, EBADMSG, "tiles of its own" },
+		{ 32, 4, 1, EBADMSG, "tiles of its own" },
+		{ 36, 1, 1, EBADMSG, "tiles of its own" },
+		{ 37, 1, 1, EBADMSG, "tiles of its own" },
+		{ 38, 1, 1, EBADMSG, "tiles of its own" },
+		{ 39, 1, 1, EBADMSG, "tiles of its own" },
+	};
+	static const struct change of_a_copy = { 28, 4, AGAIN, EBADMSG, "a segment without tiles" };
+
+	CHECK_CHANGES(changes, segment_offset(AGAIN));
+	check_change(&of_a_copy, segment_offset(ONCE_MORE), segment_offset(ONCE_MORE));
+}
+
+/* What is wrong with a field is told of its segment. */
+static void each_part_of_a_field_is_checked(void)
+{
+	static const struct {
+		size_t field, segment;
 		struct change change;
 	} cases[] = {
-		{ coded, { 11, 1, 3, EBADMSG, "unknown tile mode" } },
-		{ coded, { 11, 1, 255, EBADMSG, "unknown tile mode" } },
-		{ coded, { 11, 1, WCX_TILE_STORED, EBADMSG, "contradicts the tile mode" } },
-		{ coded, { 0, 8, 136, EBADMSG, "outside its area" } },
-		{ coded, { 0, 8, 112, EBADMSG, "outside its area" } },
-		{ coded, { 0, 8, index_offset, EBADMSG, "outside its area" } },
-		{ coded, { 0, 8, UINT64_MAX - 15, EBADMSG, "outside its area" } },
-		{ coded, { 9, 1, 0x77, EBADMSG, "contradicts the tile mode" } },
-		{ constant, { 8, 1, 1, EBADMSG, "with a size" } },
-		{ constant, { 12, 1, 1, EBADMSG, "or checksum" } },
-		{ constant, { 1, 1, 1, EBADMSG, "too large" } },
-		{ constant, { 7, 1, 0x80, EBADMSG, "too large" } },
-		{ stored, { 8, 1, 4, EBADMSG, "contradicts the tile mode" } },
-		{ stored, { 8, 1, 6, EBADMSG, "contradicts the tile mode" } },
+		{ CODED_FIELD, CODED, { 0, 1, 0, EBADMSG, "bad width" } },
+		{ CODED_FIELD, CODED, { 0, 1, 33, EBADMSG, "bad width" } },
+		{ CODED_FIELD, CODED, { 0, 1, 7, EBADMSG, "symbol that a field cannot have" } },
+		{ CODED_FIELD, CODED, { 0, 1, 17, EBADMSG, "too wide" } },
+		{ CODED_FIELD, CODED, { 0, 1, 9, EBADMSG, "fields do not make up an element" } },
+		{ CODED_FIELD, CODED, { 1, 1, 0, EBADMSG, "bad run" } },
+		{ CODED_FIELD, CODED, { 1, 1, 1, EBADMSG, "bad run" } },
+		{ CODED_FIELD, CODED, { 1, 1, 3, EBADMSG, "bad number of frequency tables" } },
+		{ CODED_FIELD, CODED, { 1, 1, 8, EBADMSG, "bad number of frequency tables" } },
+		{ CODED_FIELD, CODED, { 1, 1, 9, EBADMSG, "table that is not there" } },
+		{ CODED_FIELD, CODED, { 2, 1, 1, EBADMSG, "base of a narrow field" } },
+		{ CODED_FIELD, CODED, { 4, 4, 5, EBADMSG, "table that is not there" } },
+		{ CODED_FIELD, CODED, { 4, 4, UINT32_MAX, EBADMSG, "table that is not there" } },
+		{ SCALE_FIELD, SCALE, { 0, 1, 5, EBADMSG, "fields do not make up an element" } },
+		{ SCALE_FIELD, SCALE, { 3, 1, 1, EBADMSG, "base of a field without" } },
+		{ SCALE_FIELD, SCALE, { 4, 1, 1, EBADMSG, "for a field without any" } },
+		{ SCALE_FIELD + 1, SCALE, { 2, 2, 4096 - 255, EBADMSG, "base of a field too large" } },
+		{ POOL_FIELD + 1, POOL, { 4, 1, 3, EBADMSG, "symbol that a field cannot have" } },
+		{ POOL_FIELD + 1, POOL, { 4, 1, 7, EBADMSG, "table that is not there" } },
 	};
 
-	CHECK(packed.data[coded + 11] == WCX_TILE_CODED && packed.data[constant + 11] == WCX_TILE_CONSTANT);
-	CHECK(packed.data[stored + 11] == WCX_TILE_STORED);
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-		check_change(&cases[i].change, cases[i].entry, cases[i].entry);
+		check_change(&cases[i].change, field_offset(cases[i].field), segment_offset(cases[i].segment));
+}
+
+static void fields_of_too_many_raw_planes_are_refused(void)
+{
+	struct sample_bytes copy = copy_of_packed();
+	struct wcx_error err;
+
+	/* Four pairs of 7 and 9 bits: three and two planes each. */
+	for (size_t i = 0; i < 8; i++) {
+		struct wcx_field field = { .width = i % 2 ? 9 : 7 };
+
+		wcx_field_write(&field, 0, copy.data + field_offset(WIDE_FIELD + i));
+	}
+	wcx_le32_write(copy.data + segment_offset(WIDE) + 24, 0);
+	seal(copy);
+	CHECK(refusal_of(copy.data, copy.bytes, &err) == -EBADMSG);
+	CHECK(strstr(err.text, "too many raw planes") != NULL);
+	free(copy.data);
+}
+
+/* Opens the file with bytes put in at an offset, and 1 added to the count of the superblock at count_at. */
+static void check_insertion(uint64_t at, size_t bytes, size_t count_at, const char *text)
+{
+	struct sample_bytes longer = { calloc(1, packed.bytes + bytes), packed.bytes + bytes };
+	struct wcx_error err;
+
+	memcpy(longer.data, packed.data, at);
+	memcpy(longer.data + at + bytes, packed.data + at, packed.bytes - at);
+	wcx_le64_write(longer.data + 24, longer.bytes);
+	if (at < index_offset)
+		wcx_le64_write(longer.data + 40, index_offset + bytes);
+	else
+		wcx_le64_write(longer.data + 48, packed.bytes - index_offset + bytes);
+	if (count_at)
+		longer.data[count_at]++;
+	seal(longer);
+	CHECK(refusal_of(longer.data, longer.bytes, &err) == -EBADMSG);
+	if (!CHECK(strstr(err.text, text) != NULL))
+		fprintf(stderr, "\t\"%s\"\n\tshould have \"%s\"\n", err.text, text);
+	free(longer.data);
+}
+
+static void what_no_segment_accounts_for_is_refused(void)
+{
+	check_insertion(entries_offset, WCX_FIELD_BYTES, 12, "segments do not make up the file");
+	check_insertion(tables_offset, WCX_TILE_ENTRY_BYTES, 64, "segments do not make up the file");
+	check_insertion(index_offset, WCX_TILE_ALIGN, 0, "counts contradict the size of the index");
+	/* Behind the last tile, and in front of the first. */
+	check_insertion(index_offset - 1, WCX_TILE_ALIGN, 0, "offset 40: index is not where the packed tiles end");
+	check_insertion(WCX_SUPERBLOCK_BYTES, WCX_TILE_ALIGN, 0, "offset 40: index is not where the packed tiles end");
+}
+
+static void each_part_of_a_tile_entry_is_checked(void)
+{
+	static const struct change to_coded[] = {
+		{ 3, 1, WCX_TILE_MODE_COUNT, EBADMSG, "unknown tile mode" },
+		{ 3, 1, 255, EBADMSG, "unknown tile mode" },
+		{ 3, 1, WCX_TILE_STORED, EBADMSG, "contradicts the tile mode" },
+		{ 3, 1, WCX_TILE_CONSTANT, EBADMSG, "with a size" },
+		{ 0, 2, 2000, EBADMSG, "contradicts the tile mode" },
+		{ 2, 1, 1, EBADMSG, "contradicts the tile mode" },
+	};
+	static const struct change to_constant[] = {
+		{ 0, 1, 1, EBADMSG, "with a size" },
+		{ 5, 1, 1, EBADMSG, "too large" },
+		{ 7, 1, 0x80, EBADMSG, "too large" },
+		{ 3, 1, WCX_TILE_STORED, EBADMSG, "contradicts the tile mode" },
+	};
+	static const struct change to_stored[] = {
+		{ 0, 1, 4, EBADMSG, "contradicts the tile mode" },
+		{ 0, 1, 6, EBADMSG, "contradicts the tile mode" },
+		{ 3, 1, WCX_TILE_CODED, EBADMSG, "contradicts the tile mode" },
+		{ 3, 1, WCX_TILE_ZSTD, EBADMSG, "contradicts the tile mode" },
+	};
+	static const struct change to_zipped = { 0, 1, 200, EBADMSG, "contradicts the tile mode" };
+	struct change smaller = { 0, 2, 0, EBADMSG, "index is not where the packed tiles end" };
+
+	CHECK(packed.data[entry_offset(CODED) + 3] == WCX_TILE_CODED);
+	CHECK(packed.data[entry_offset(CONSTANT) + 3] == WCX_TILE_CONSTANT);
+	CHECK(packed.data[entry_offset(TINY) + 3] == WCX_TILE_STORED);
+	CHECK(packed.data[entry_offset(ZIPPED) + 3] == WCX_TILE_ZSTD);
+	CHECK_CHANGES(to_coded, entry_offset(CODED));
+	CHECK_CHANGES(to_constant, entry_offset(CONSTANT));
+	CHECK_CHANGES(to_stored, entry_offset(TINY));
+	check_change(&to_zipped, entry_offset(ZIPPED), entry_offset(ZIPPED));
+	smaller.value = wcx_le16_read(packed.data + entry_offset(CODED)) - 16;
+	check_change(&smaller, entry_offset(CODED), 40);
 }
 
 static void frequency_tables_are_checked(void)
 {
-	uint64_t tables = packed.bytes - wcx_le64_read(packed.data + 72);
-	uint32_t table_count = wcx_le32_read(packed.data + 60);
 	struct change bad = { 0, 1, 0xFF, EBADMSG, "bad frequency table" };
-	struct change fewer = { 60, 4, table_count - 1, EBADMSG, "bytes behind the last frequency table" };
-	struct change more = { 60, 4, table_count + 1, EBADMSG, "bad frequency table" };
+	struct change fewer = { 60, 4, 7, EBADMSG, "bytes behind the last frequency table" };
+	struct change more = { 60, 4, 9, EBADMSG, "bad frequency table" };
 
-	CHECK(table_count >= 2);
-	check_change(&bad, tables, tables);
+	check_change(&bad, tables_offset, tables_offset);
 	check_change(&fewer, 0, 0);
 	check_change(&more, 0, packed.bytes);
 }
-
-static struct wcx_tile_cache *cache;
-static struct wcx_decoder *decoder;
 
 /* Every byte as it was, read through the image and again by wcx_verify; else a message that names the file. */
 static int is_refused_or_right(struct sample_bytes file)
@@ -380,23 +659,34 @@ static void what_is_no_regular_file_is_refused(void)
 
 int main(void)
 {
-	make_packed();
 	cache = wcx_tile_cache_create(0);
 	CHECK(wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &decoder, NULL) == 0);
+	make_packed();
 
 	sound_file_opens_and_tells_what_it_holds();
+	segment_with_the_same_content_has_the_tiles_of_the_first();
+	recipes_are_those_of_the_packer();
+	fields_share_tables();
+	tiles_lie_one_behind_the_other();
+	number_of_tables_is_limited();
 	superblock_survives_writing();
 	file_cut_at_any_length_is_refused();
 	file_with_a_byte_more_is_refused();
 	changed_byte_of_superblock_or_index_is_refused();
 	each_field_of_the_superblock_is_checked();
-	each_field_of_a_segment_is_checked();
-	each_field_of_a_tile_entry_is_checked();
+	each_part_of_a_segment_is_checked();
+	small_first_segment_is_refused();
+	segments_with_the_same_content_are_checked();
+	each_part_of_a_field_is_checked();
+	fields_of_too_many_raw_planes_are_refused();
+	what_no_segment_accounts_for_is_refused();
+	each_part_of_a_tile_entry_is_checked();
 	frequency_tables_are_checked();
 	changed_bytes_behind_right_checksums_are_refused_or_change_nothing();
 	changed_bytes_of_tiles_are_refused_or_lie_in_gaps();
 	what_is_no_regular_file_is_refused();
 
+	wcx_container_free(sound);
 	wcx_decoder_free(decoder);
 	wcx_tile_cache_free(cache);
 	free(original.data);

@@ -11,7 +11,7 @@ bats_require_minimum_version 1.5.0
 load suite
 
 setup_file() {
-	suite_find numpy xxhash || return 0
+	suite_find numpy xxhash zstandard || return 0
 	export FILES="$BATS_FILE_TMPDIR"
 	python wcx_encode.py good "$FILES/good"
 	python wcx_encode.py bad "$FILES/bad"
@@ -28,11 +28,11 @@ python() {
 	"$PYTHON" "$BATS_TEST_DIRNAME/$1" "${@:2}"
 }
 
-# Pack a file, decode it independently and compare.
+# check_packed FILE OPTION... - pack a file, decode it independently and compare
 check_packed() {
 	local packed="$BATS_TEST_TMPDIR/packed.wcx" decoded="$BATS_TEST_TMPDIR/decoded"
 
-	"$WCX" pack "$1" "$packed"
+	"$WCX" pack "${@:2}" "$1" "$packed"
 	python wcx_decode.py "$packed" "$decoded"
 	cmp "$1" "$decoded"
 	rm "$packed" "$decoded"
@@ -82,6 +82,12 @@ check_refused() {
 	cmp "$FILES/mixed.safetensors" "$BATS_TEST_TMPDIR/decoded"
 	[[ "$output" == *"modes "*"CODED="* ]]
 	[[ "$output" == *"codings "*"RANS="* ]]
+	[[ "$output" == *"carriers of planes="[1-9]*" exceptions="[1-9]*"; exceptions "[1-9]* ]]
+	[[ "$output" == *"same_as "[1-9]* ]]
+}
+
+@test "the independent decoder gives back a mixed checkpoint that wcx packed in reference mode" {
+	check_packed "$FILES/mixed.safetensors" --mode=reference
 }
 
 @test "the independent decoder gives back INT8 of five distributions that wcx packed" {
@@ -152,7 +158,9 @@ check_refused() {
 }
 
 @test "wcx and the independent decoder agree on tiles with a changed byte" {
-	for name in every_element_size extreme_tables lanes_without_symbols predictors_mixed_by_tile shared_packed_tiles; do
+	for name in carried_bytes choices_of_tables codings_mixed_by_tile every_element_size exceptions \
+		exceptions_and_all_else exceptions_beside_small_planes exceptions_of_most_elements extreme_tables \
+		lanes_without_symbols same_content start_states_of_any_size wide_symbols; do
 		python wcx_encode.py flips "$FILES/good/$name.wcx" "$BATS_TEST_TMPDIR/flips" 30 1
 	done
 	python wcx_encode.py flips "$FILES/mixed.wcx" "$BATS_TEST_TMPDIR/flips" 10 1

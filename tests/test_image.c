@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Images: any range of the original file, from tiles of any geometry, by one thread or many, and what a damaged tile does to
- * reads of it and of its neighbours.
- *
- * The images are put together here, because the packer makes no tiles that are parts of rows.
+ * Images: any range of the original file, from tiles of any geometry and mode, by one thread or many, and what a damaged
+ * tile does to reads of it and of its neighbours.
  */
 #include "fs/image.h"
 
@@ -11,196 +9,40 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "fs/export.h"
 #include "tests/check.h"
-#include "tests/sample_files.h"
+#include "tests/sample_image.h"
 
-enum { THREADS = 16, HEADER_TILE_COLS = 100 };
+enum { THREADS = 16 };
 
 static const char path[] = "store/image.wcx"; /* as messages have it; the files have no name */
 
-/* How a tensor is tiled. */
-struct part {
-	struct sample_tensor tensor;
-	uint64_t cols;
-	uint32_t tile_rows, tile_cols, elem_bytes;
-	enum wcx_predictor predictor;
-};
-
-/* Small enough to read every range of it; every tile but one is stored or constant, and none is as wide as its matrix. */
-static const struct part small_parts[] = {
-	{ { "grid", "I16", "[13,11]", 286, SAMPLE_UNIFORM, 0 }, 11, 4, 3, 2, WCX_PREDICT_NONE },
-	{ { "flat", "F32", "[9]", 36, SAMPLE_UNIFORM, 0 }, 9, 1, 4, 4, WCX_PREDICT_NONE },
-	{ { "constant", "U8", "[5,5]", 25, SAMPLE_CONSTANT, 0 }, 5, 3, 2, 1, WCX_PREDICT_NONE },
-	{ { "column", "I64", "[7]", 56, SAMPLE_UNIFORM, 0 }, 1, 2, 3, 8, WCX_PREDICT_NONE },
-	{ { "byte", "U8", "[1]", 1, SAMPLE_UNIFORM, 0 }, 1, 1, 1, 1, WCX_PREDICT_NONE },
+/* Small enough to read every range of it; no tile is as wide as its matrix. */
+static const struct sample_part small_parts[] = {
+	{ { "grid", "I16", "[13,11]", 286, SAMPLE_UNIFORM, 0 }, 11, 4, 3, &sample_2_bytes, 0, 0 },
+	{ { "flat", "F32", "[9]", 36, SAMPLE_UNIFORM, 0 }, 9, 1, 4, &sample_4_bytes, 0, 0 },
+	{ { "constant", "U8", "[5,5]", 25, SAMPLE_CONSTANT, 0 }, 5, 3, 2, &sample_1_byte, 0, 0 },
+	{ { "column", "I64", "[7]", 56, SAMPLE_UNIFORM, 0 }, 1, 2, 3, &sample_8_bytes, 0, 0 },
+	{ { "zipped", "I8", "[4,50]", 200, SAMPLE_GAUSSIAN, 0.4 }, 50, 3, 40, &sample_1_byte_plain, 1, 0 },
+	{ { "again", "I16", "[143]", 286, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, 1 },
+	{ { "pool.a", "I8", "[7]", 7, SAMPLE_UNIFORM, 0 }, 21, 1, 5, &sample_1_byte_left, 0, 0 },
+	{ { "pool.b", "I8", "[9]", 9, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, 0 },
+	{ { "pool.c", "I8", "[5]", 5, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, 0 },
+	{ { "byte", "U8", "[1]", 1, SAMPLE_UNIFORM, 0 }, 1, 1, 1, &sample_1_byte, 0, 0 },
 };
 enum { SMALL_PARTS = sizeof small_parts / sizeof small_parts[0] };
 
 /* Coded tiles: squares that leave a rim, rows of tiles longer than a batch, and tiles of the largest size. */
-static const struct part large_parts[] = {
-	{ { "squares", "I8", "[700,900]", 630000, SAMPLE_GAUSSIAN, 20 }, 900, 256, 256, 1, WCX_PREDICT_NONE },
-	{ { "left", "I8", "[300,3000]", 900000, SAMPLE_STUDENT, 9 }, 3000, 64, 70, 1, WCX_PREDICT_LEFT },
-	{ { "wide", "F64", "[90,1100]", 792000, SAMPLE_GAUSSIAN, 2 }, 99000, 1, 65536, 8, WCX_PREDICT_NONE },
-	{ { "above", "I16", "[300,500]", 300000, SAMPLE_GAUSSIAN, 4 }, 500, 100, 500, 2, WCX_PREDICT_UP },
-	{ { "both", "I32", "[257,129]", 132612, SAMPLE_STUDENT, 3 }, 129, 30, 50, 4, WCX_PREDICT_AVG },
+static const struct sample_part large_parts[] = {
+	{ { "squares", "I8", "[700,900]", 630000, SAMPLE_GAUSSIAN, 20 }, 900, 256, 256, &sample_1_byte, 0, 0 },
+	{ { "left", "I8", "[300,3000]", 900000, SAMPLE_STUDENT, 9 }, 3000, 64, 70, &sample_1_byte_left, 0, 0 },
+	{ { "wide", "F64", "[90,1100]", 792000, SAMPLE_GAUSSIAN, 2 }, 99000, 1, 65536, &sample_8_bytes, 0, 0 },
+	{ { "again", "I8", "[630000]", 630000, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, 1 },
+	{ { "above", "I16", "[300,500]", 300000, SAMPLE_GAUSSIAN, 4 }, 500, 100, 500, &sample_2_bytes_split, 0, 0 },
+	{ { "both", "I32", "[257,129]", 132612, SAMPLE_STUDENT, 3 }, 129, 30, 50, &sample_4_bytes_left2, 0, 0 },
+	{ { "zipped", "I8", "[130000]", 130000, SAMPLE_GAUSSIAN, 3 }, 130000, 1, 65536, &sample_1_byte_plain, 1, 0 },
 };
 enum { LARGE_PARTS = sizeof large_parts / sizeof large_parts[0] };
-
-/* --- making an image --- */
-
-/* A .wcx file as it grows, in four pieces. */
-struct builder {
-	FILE *packed, *segments, *entries, *tables;
-	struct wcx_encode_scratch *scratch;
-	uint64_t packed_bytes;
-	uint32_t segment_count, table_count;
-	uint64_t tile_count;
-};
-
-/* Gathers tile number t of the segment, by the rule of docs/format.md, section 2.2, into dst. */
-static void gather_tile(const struct wcx_segment *seg, const uint8_t *src, uint64_t t, struct wcx_tile_shape *shape,
-			uint8_t *dst)
-{
-	uint64_t y = t / seg->tiles_across * seg->tile_rows, x = t % seg->tiles_across * seg->tile_cols;
-
-	shape->rows = (uint32_t)(seg->rows - y < seg->tile_rows ? seg->rows - y : seg->tile_rows);
-	shape->cols = (uint32_t)(seg->cols - x < seg->tile_cols ? seg->cols - x : seg->tile_cols);
-	shape->elem_bytes = seg->elem_bytes;
-	for (uint64_t row = y; row < y + shape->rows; row++, dst += (size_t)shape->cols * shape->elem_bytes)
-		memcpy(dst, src + (row * seg->cols + x) * seg->elem_bytes, (size_t)shape->cols * shape->elem_bytes);
-}
-
-static void make_plan(const struct builder *builder, const struct wcx_segment *seg, const uint8_t *src,
-		      enum wcx_predictor predictor, uint8_t *tile, struct wcx_plane_plan plan[WCX_PLANES_MAX])
-{
-	for (uint32_t p = 0; p < seg->elem_bytes; p++) {
-		uint64_t count[WCX_SYMBOL_COUNT] = { 0 };
-
-		for (uint64_t t = 0; t < seg->tile_count; t++) {
-			struct wcx_tile_shape shape;
-
-			gather_tile(seg, src, t, &shape, tile);
-			wcx_tile_count_residuals(&shape, tile, p, predictor, builder->scratch, count);
-		}
-		plan[p] = (struct wcx_plane_plan){ .coding = WCX_PLANE_RANS, .predictor = predictor };
-		wcx_freq_table_build(count, &plan[p].table);
-	}
-}
-
-static void add_tile(struct builder *builder, const struct wcx_tile_shape *shape, const uint8_t *tile,
-		     const struct wcx_plane_plan plan[WCX_PLANES_MAX], uint8_t *packed)
-{
-	struct wcx_tile_info info = { .packed_offset = WCX_SUPERBLOCK_BYTES + builder->packed_bytes };
-	uint8_t entry[WCX_TILE_ENTRY_BYTES];
-	size_t bytes;
-
-	CHECK(wcx_tile_encode(shape, tile, plan, builder->scratch, packed, &info.mode, &bytes, &info.constant) == WCX_OK);
-	info.packed_bytes = (uint32_t)bytes;
-	info.checksum = bytes ? wcx_checksum32(packed, bytes) : 0;
-	wcx_tile_entry_write(&info, entry);
-	fwrite(entry, 1, sizeof entry, builder->entries);
-	memset(packed + bytes, 0, -bytes & (WCX_TILE_ALIGN - 1));
-	bytes += -bytes & (WCX_TILE_ALIGN - 1);
-	fwrite(packed, 1, bytes, builder->packed);
-	builder->packed_bytes += bytes;
-	builder->tile_count++;
-}
-
-/* Adds a segment whose bytes, cols, tile size and element size are set. */
-static void add_segment(struct builder *builder, struct wcx_segment *seg, const uint8_t *src, enum wcx_predictor predictor)
-{
-	uint8_t written[WCX_SEGMENT_BYTES], table[WCX_FREQ_TABLE_MAX_BYTES];
-	uint8_t *tile = malloc(WCX_TILE_MAX_BYTES), *packed = malloc(WCX_TILE_MAX_BYTES + WCX_TILE_ALIGN);
-	struct wcx_plane_plan plan[WCX_PLANES_MAX];
-	struct wcx_tile_shape shape;
-
-	seg->rows = seg->bytes / seg->elem_bytes / seg->cols;
-	seg->tiles_across = (seg->cols + seg->tile_cols - 1) / seg->tile_cols;
-	seg->tile_count = seg->tiles_across * ((seg->rows + seg->tile_rows - 1) / seg->tile_rows);
-	seg->table_mask = (uint8_t)((1u << seg->elem_bytes) - 1);
-	seg->first_table = builder->table_count;
-	make_plan(builder, seg, src, predictor, tile, plan);
-	for (uint32_t p = 0; p < seg->elem_bytes; p++)
-		fwrite(table, 1, wcx_freq_table_write(&plan[p].table, table), builder->tables);
-	builder->table_count += seg->elem_bytes;
-	for (uint64_t t = 0; t < seg->tile_count; t++) {
-		gather_tile(seg, src, t, &shape, tile);
-		add_tile(builder, &shape, tile, plan, packed);
-	}
-	wcx_segment_write(seg, written);
-	fwrite(written, 1, sizeof written, builder->segments);
-	builder->segment_count++;
-	free(tile);
-	free(packed);
-}
-
-static void append(struct sample_bytes *file, const char *piece, size_t bytes)
-{
-	memcpy(file->data + file->bytes, piece, bytes);
-	file->bytes += bytes;
-}
-
-/* An image of the original, whose tensors are tiled as parts say. */
-static struct sample_bytes build_image(struct sample_bytes original, const struct part *parts, size_t part_count)
-{
-	char *pieces[4];
-	size_t bytes[4], index;
-	struct builder builder = { .scratch = wcx_encode_scratch_create() };
-	uint64_t at = 8 + wcx_le64_read(original.data);
-	struct wcx_segment header = {
-		.bytes = at,
-		.cols = at,
-		.tile_rows = 1,
-		.tile_cols = HEADER_TILE_COLS,
-		.elem_bytes = 1,
-	};
-	struct sample_bytes file = { 0 };
-
-	builder.packed = open_memstream(&pieces[0], &bytes[0]);
-	builder.segments = open_memstream(&pieces[1], &bytes[1]);
-	builder.entries = open_memstream(&pieces[2], &bytes[2]);
-	builder.tables = open_memstream(&pieces[3], &bytes[3]);
-	add_segment(&builder, &header, original.data, WCX_PREDICT_NONE);
-	for (size_t i = 0; i < part_count; at += parts[i++].tensor.bytes) {
-		struct wcx_segment seg = {
-			.bytes = parts[i].tensor.bytes,
-			.cols = parts[i].cols,
-			.tile_rows = parts[i].tile_rows,
-			.tile_cols = parts[i].tile_cols,
-			.elem_bytes = (uint8_t)parts[i].elem_bytes,
-		};
-
-		add_segment(&builder, &seg, original.data + at, parts[i].predictor);
-	}
-	CHECK(at == original.bytes);
-	fclose(builder.packed);
-	fclose(builder.segments);
-	fclose(builder.entries);
-	fclose(builder.tables);
-	wcx_encode_scratch_free(builder.scratch);
-
-	file.data = calloc(1, WCX_SUPERBLOCK_BYTES + bytes[0] + bytes[1] + bytes[2] + bytes[3]);
-	file.bytes = WCX_SUPERBLOCK_BYTES;
-	append(&file, pieces[0], bytes[0]);
-	index = file.bytes;
-	for (int i = 1; i < 4; i++)
-		append(&file, pieces[i], bytes[i]);
-	for (int i = 0; i < 4; i++)
-		free(pieces[i]);
-	struct wcx_superblock sb = {
-		.packed_bytes = file.bytes,
-		.original_bytes = original.bytes,
-		.index_offset = index,
-		.index_bytes = file.bytes - index,
-		.segment_count = builder.segment_count,
-		.table_count = builder.table_count,
-		.tile_count = builder.tile_count,
-		.table_bytes = bytes[3],
-		.index_checksum = wcx_checksum64(file.data + index, file.bytes - index),
-	};
-	wcx_superblock_write(&sb, file.data);
-	return file;
-}
 
 /* --- what every test here has --- */
 
@@ -212,16 +54,13 @@ struct fixture {
 	int fd; /* of the packed file, which tests may change */
 };
 
-static void open_fixture(struct fixture *fixture, const struct part *parts, size_t count, uint64_t cache_bytes)
+static void open_fixture(struct fixture *fixture, const struct sample_part *parts, size_t count, uint64_t cache_bytes)
 {
-	struct sample_tensor tensors[8];
 	struct wcx_error err = { "" };
 	int fd;
 
-	for (size_t i = 0; i < count; i++)
-		tensors[i] = parts[i].tensor;
-	fixture->original = sample_safetensors(tensors, count);
-	fixture->packed = build_image(fixture->original, parts, count);
+	fixture->original = sample_original(parts, count);
+	fixture->packed = sample_image(fixture->original, parts, count);
 	fixture->cache = wcx_tile_cache_create(cache_bytes);
 	sample_require(wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &fixture->decoder, &err) == 0, err.text);
 	fixture->fd = sample_open(fixture->packed.data, fixture->packed.bytes);
@@ -247,7 +86,7 @@ static uint64_t tile_of_byte(const struct wcx_container *c, uint64_t at)
 	while (at >= wcx_container_segment(c, i)->offset + wcx_container_segment(c, i)->bytes)
 		i++;
 	const struct wcx_segment *seg = wcx_container_segment(c, i);
-	uint64_t elem = (at - seg->offset) / seg->elem_bytes;
+	uint64_t elem = (at - seg->offset) / seg->recipe.elem_bytes;
 
 	return seg->first_tile + elem / seg->cols / seg->tile_rows * ((seg->cols + seg->tile_cols - 1) / seg->tile_cols) +
 	       elem % seg->cols / seg->tile_cols;
@@ -329,11 +168,11 @@ static void reads_behind_the_end_are_empty(void)
 static void large_image_is_tiled_as_meant(const struct fixture *fixture)
 {
 	const struct wcx_superblock *sb = wcx_container_superblock(wcx_image_container(fixture->image));
-	unsigned modes[3] = { 0 };
+	unsigned modes[WCX_TILE_MODE_COUNT] = { 0 };
 
 	for (uint64_t t = 0; t < sb->tile_count; t++)
 		modes[tile_info(fixture, t).mode]++;
-	CHECK(modes[WCX_TILE_CODED] > 200);
+	CHECK(modes[WCX_TILE_CODED] > 200 && modes[WCX_TILE_ZSTD] == 2);
 }
 
 static void random_ranges_of_coded_tiles_are_the_original(void)
@@ -366,14 +205,32 @@ static void header_lists_the_tensors(void)
 	if (CHECK(st && st->tensor_count == SMALL_PARTS)) {
 		CHECK_TEXT(st->tensors[1].name, "flat");
 		CHECK(st->tensors[1].bytes == 36 && st->tensors[1].elem_bytes == 4);
+		for (size_t i = 0; i < st->tensor_count; i++) {
+			const struct wcx_tensor *tensor = &st->tensors[i];
+
+			CHECK(wcx_image_tensor_at(st, tensor->offset) == tensor);
+			CHECK(wcx_image_tensor_at(st, tensor->offset + tensor->bytes - 1) == tensor);
+		}
 	}
 	wcx_safetensors_free(st);
 	close_fixture(&fixture);
 }
 
-static void index_that_contradicts_the_header_is_refused(void)
+/* Opens a fixture of the small parts with the same original behind other segments. */
+static void open_with_segments(struct fixture *fixture, const struct sample_part *parts)
 {
-	struct part swapped[SMALL_PARTS], fewer[SMALL_PARTS];
+	open_fixture(fixture, small_parts, SMALL_PARTS, 0);
+	wcx_image_put(fixture->image);
+	free(fixture->packed.data);
+	fixture->packed = sample_image(fixture->original, parts, SMALL_PARTS);
+	CHECK(wcx_image_open(sample_open(fixture->packed.data, fixture->packed.bytes), path, fixture->cache,
+			     fixture->decoder, &fixture->image, NULL) == 0);
+}
+
+static void tensor_that_is_not_within_one_segment_is_refused(void)
+{
+	struct sample_part swapped[SMALL_PARTS], shifted[SMALL_PARTS];
+	const struct sample_part *const cases[] = { swapped, shifted };
 	struct wcx_safetensors *st = NULL;
 	struct fixture fixture;
 	struct wcx_error err;
@@ -381,18 +238,13 @@ static void index_that_contradicts_the_header_is_refused(void)
 	memcpy(swapped, small_parts, sizeof swapped);
 	swapped[1] = small_parts[2];
 	swapped[2] = small_parts[1];
-	memcpy(fewer, small_parts, sizeof fewer);
-	fewer[3].tensor.bytes = 57; /* takes the last tensor's byte */
-	fewer[3].elem_bytes = 1;
+	memcpy(shifted, small_parts, sizeof shifted);
+	shifted[2].tensor.bytes += 1; /* takes a byte of the column */
+	shifted[2].cols = shifted[3].cols = 1;
+	shifted[3].tensor.bytes -= 1;
+	shifted[3].recipe = &sample_1_byte;
 	for (int i = 0; i < 2; i++) {
-		int fd;
-
-		open_fixture(&fixture, small_parts, SMALL_PARTS, 0);
-		wcx_image_put(fixture.image);
-		free(fixture.packed.data);
-		fixture.packed = build_image(fixture.original, i ? fewer : swapped, i ? SMALL_PARTS - 1 : SMALL_PARTS);
-		fd = sample_open(fixture.packed.data, fixture.packed.bytes);
-		CHECK(wcx_image_open(fd, path, fixture.cache, fixture.decoder, &fixture.image, &err) == 0);
+		open_with_segments(&fixture, cases[i]);
 		CHECK(wcx_image_header(fixture.image, &st, &err) == -EBADMSG);
 		CHECK(st == NULL);
 		CHECK(strstr(err.text, path) && strstr(err.text, i ? "`column`" : "`flat`"));
@@ -563,9 +415,81 @@ static void damage_is_named_by_file_tensor_tile_and_offset(void)
 	/* With the header gone, there is a number in place of the name. */
 	damage_tile(&fixture, 0);
 	CHECK(wcx_image_read(fixture.image, buffer, 1, offset, &err) == -EBADMSG);
-	CHECK(strstr(err.text, ": tensor number 1, tile 5 (") != NULL);
+	CHECK(strstr(err.text, ": segment number 1, tile 5 (") != NULL);
 	CHECK(wcx_image_read(fixture.image, buffer, 1, 0, &err) == -EBADMSG);
 	CHECK(strstr(err.text, ": the header, tile 0 (") != NULL);
+	close_fixture(&fixture);
+}
+
+/* Damages the tile that holds a byte of a segment, reads that byte, and checks that the message has the text. */
+static void check_damage_text(const struct fixture *fixture, size_t segment, uint64_t at, const char *text)
+{
+	const struct wcx_container *c = wcx_image_container(fixture->image);
+	uint64_t offset = wcx_container_segment(c, segment)->offset + at, tile = tile_of_byte(c, offset);
+	struct wcx_error err = { "" };
+	uint8_t byte;
+
+	damage_tile(fixture, tile);
+	CHECK(wcx_image_read(fixture->image, &byte, 1, offset, &err) == -EBADMSG);
+	if (!CHECK(strstr(err.text, text) != NULL))
+		fprintf(stderr, "\t\"%s\"\n\tshould have \"%s\"\n", err.text, text);
+	damage_tile(fixture, tile);
+}
+
+static void damage_names_the_tensor_that_was_read(void)
+{
+	struct fixture fixture;
+	char text[100];
+	uint64_t pool;
+
+	open_fixture(&fixture, small_parts, SMALL_PARTS, 0);
+	pool = wcx_container_segment(wcx_image_container(fixture.image), 7)->offset;
+	/* Tiles of five bytes: the second has the last two of pool.a and the first three of pool.b. */
+	snprintf(text, sizeof text, ": tensor `pool.a`, tile 1 (offset %llu ", (unsigned long long)pool + 5);
+	check_damage_text(&fixture, 7, 6, text);
+	snprintf(text, sizeof text, ": tensor `pool.b`, tile 1 (offset %llu ", (unsigned long long)pool + 5);
+	check_damage_text(&fixture, 7, 7, text);
+	check_damage_text(&fixture, 7, 19, ": tensor `pool.c`, tile 3 (");
+	check_damage_text(&fixture, 1, 8, ": tensor `grid`, tile 1 (");
+	check_damage_text(&fixture, 6, 8, ": tensor `again`, tile 1 (");
+	check_damage_text(&fixture, 5, 1, ": tensor `zipped`, tile 0 (");
+	close_fixture(&fixture);
+}
+
+/* What wcx_verify says of damage. */
+struct damage {
+	unsigned count;
+	uint64_t last_tile;
+	char text[WCX_ERROR_TEXT_BYTES];
+};
+
+static void note_damage(void *user, uint64_t tile_index, const struct wcx_error *why)
+{
+	struct damage *damage = user;
+
+	damage->count++;
+	damage->last_tile = tile_index;
+	strcpy(damage->text, why->text);
+}
+
+static void verify_counts_a_tile_of_two_segments_once(void)
+{
+	static const struct wcx_export_ops ops = { .damaged = note_damage };
+	struct damage damage = { 0 };
+	struct fixture fixture;
+	struct wcx_error err;
+
+	open_fixture(&fixture, small_parts, SMALL_PARTS, 1 << 20);
+	const struct wcx_container *c = wcx_image_container(fixture.image);
+	uint64_t tile = wcx_container_segment(c, 6)->first_tile + 3;
+	char text[100];
+
+	snprintf(text, sizeof text, "1 of %llu tiles damaged", (unsigned long long)wcx_container_superblock(c)->tile_count);
+	damage_tile(&fixture, tile);
+	CHECK(wcx_verify(fixture.image, 2, &ops, &damage, NULL, &err) == -EBADMSG);
+	CHECK(strstr(err.text, text) != NULL);
+	CHECK(damage.count == 1 && damage.last_tile == tile);
+	CHECK(strstr(damage.text, "tensor `grid`, tile 3 (") != NULL);
 	close_fixture(&fixture);
 }
 
@@ -597,8 +521,115 @@ static void file_that_became_shorter_is_damaged_where_it_ends(void)
 	CHECK(ftruncate(fixture.fd, (off_t)tile_info(&fixture, 1).packed_offset) == 0);
 	CHECK(range_is_right(&fixture, 0, 50, buffer));
 	CHECK(wcx_image_read(fixture.image, buffer, 1, last, NULL) == -EBADMSG);
-	CHECK(wcx_image_read(fixture.image, buffer, 10, HEADER_TILE_COLS - 5, NULL) == -EBADMSG);
+	CHECK(wcx_image_read(fixture.image, buffer, 10, SAMPLE_HEADER_TILE_COLS - 5, NULL) == -EBADMSG);
 	close_fixture(&fixture);
+}
+
+/* --- tiles of mode ZSTD --- */
+
+enum { ZSTD_TILE_BYTES = 3000 };
+
+/* Decodes a frame as a tile of dst_bytes elements of one byte; dst has room for ZSTD_TILE_BYTES. */
+static enum wcx_result decode_frame(const uint8_t *frame, size_t frame_bytes, uint8_t *dst, uint32_t dst_bytes)
+{
+	struct wcx_decoder *decoder = NULL;
+	struct wcx_decode_batch *batch;
+	uint8_t *copy = malloc(frame_bytes ? frame_bytes : 1),
+		*tile = malloc(dst_bytes); /* so that a checker sees the ends */
+	enum wcx_result result;
+
+	memcpy(copy, frame, frame_bytes);
+	sample_require(wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &decoder, NULL) == 0, "wcx_decoder_create");
+	batch = wcx_decoder_borrow(decoder);
+	batch->jobs[0] = (struct wcx_tile_job){
+		.shape = { 1, dst_bytes, 1 },
+		.mode = WCX_TILE_ZSTD,
+		.recipe = &sample_1_byte_plain,
+		.src = copy,
+		.src_bytes = frame_bytes,
+		.dst = tile,
+		.dst_bytes = dst_bytes,
+	};
+	wcx_decoder_run(decoder, batch, 1);
+	result = batch->jobs[0].result;
+	wcx_decoder_return(decoder, batch);
+	wcx_decoder_free(decoder);
+	memcpy(dst, tile, dst_bytes);
+	free(tile);
+	free(copy);
+	return result;
+}
+
+/* A tile and its frame, which has room for more behind it; returns the bytes of the frame. */
+static size_t make_frame(uint8_t tile[ZSTD_TILE_BYTES], uint8_t frame[2 * ZSTD_TILE_BYTES])
+{
+	struct sample_random random = { 7 };
+
+	sample_fill(&random, SAMPLE_GAUSSIAN, 3, tile, ZSTD_TILE_BYTES);
+	return ZSTD_compress(frame, 2 * ZSTD_TILE_BYTES, tile, ZSTD_TILE_BYTES, 19);
+}
+
+static void zstd_tile_is_one_frame_of_its_size(void)
+{
+	uint8_t tile[ZSTD_TILE_BYTES], frame[2 * ZSTD_TILE_BYTES], decoded[ZSTD_TILE_BYTES + 1];
+	static const uint8_t skipped[] = { 0x50, 0x2A, 0x4D, 0x18, 1, 0, 0, 0, 9 };
+	size_t bytes = make_frame(tile, frame);
+
+	CHECK(decode_frame(frame, bytes, decoded, ZSTD_TILE_BYTES) == WCX_OK);
+	CHECK(memcmp(decoded, tile, ZSTD_TILE_BYTES) == 0);
+	CHECK(decode_frame(frame, bytes, decoded, ZSTD_TILE_BYTES - 1) == WCX_BAD_DATA);
+	CHECK(decode_frame(frame, bytes, decoded, ZSTD_TILE_BYTES + 1) == WCX_BAD_DATA);
+	for (size_t cut = 0; cut < bytes; cut++)
+		CHECK(decode_frame(frame, cut, decoded, ZSTD_TILE_BYTES) == WCX_BAD_DATA);
+	frame[bytes] = 0;
+	CHECK(decode_frame(frame, bytes + 1, decoded, ZSTD_TILE_BYTES) == WCX_BAD_DATA);
+	memcpy(frame + bytes, skipped, sizeof skipped);
+	CHECK(decode_frame(frame, bytes + sizeof skipped, decoded, ZSTD_TILE_BYTES) == WCX_BAD_DATA);
+	CHECK(decode_frame(skipped, sizeof skipped, decoded, 1) == WCX_BAD_DATA);
+	/* Two frames of half a tile each. */
+	bytes = ZSTD_compress(frame, sizeof frame, tile, ZSTD_TILE_BYTES / 2, 19);
+	bytes += ZSTD_compress(frame + bytes, sizeof frame - bytes, tile + ZSTD_TILE_BYTES / 2, ZSTD_TILE_BYTES / 2, 19);
+	CHECK(decode_frame(frame, bytes, decoded, ZSTD_TILE_BYTES) == WCX_BAD_DATA);
+}
+
+/*
+ * Frames by the letter of RFC 8878: magic, descriptor, window of 2 GiB, size, and a block of one repeated byte; and one of
+ * the last format before it, which libraries may still decode.
+ */
+static void zstd_frames_made_by_hand_are_understood(void)
+{
+	static const uint8_t large_window[] = { 0x28, 0xB5, 0x2F, 0xFD, 0x40, 0xA8, 44, 0, 0x63, 0x09, 0, 0x5A };
+	static const uint8_t without_size[] = { 0x28, 0xB5, 0x2F, 0xFD, 0x00, 0xA8, 0x23, 0x03, 0, 0x5A };
+	static const uint8_t block_too_short[] = { 0x28, 0xB5, 0x2F, 0xFD, 0x20, 100, 0x1B, 0x03, 0, 0x5A };
+	static const uint8_t with_size[] = { 0x28, 0xB5, 0x2F, 0xFD, 0x20, 100, 0x23, 0x03, 0, 0x5A };
+	static const uint8_t with_dictionary[] = { 0x28, 0xB5, 0x2F, 0xFD, 0x21, 7, 100, 0x23, 0x03, 0, 0x5A };
+	static const uint8_t version_7[] = { 0x27, 0xB5, 0x2F, 0xFD, 0x20, 100, 0x80, 0, 100, 0x5A, 0xC0, 0, 0 };
+	uint8_t decoded[300], expected[300];
+
+	memset(expected, 0x5A, sizeof expected);
+	CHECK(decode_frame(large_window, sizeof large_window, decoded, 300) == WCX_OK);
+	CHECK(memcmp(decoded, expected, 300) == 0);
+	CHECK(decode_frame(without_size, sizeof without_size, decoded, 100) == WCX_BAD_DATA);
+	CHECK(decode_frame(block_too_short, sizeof block_too_short, decoded, 100) == WCX_BAD_DATA);
+	CHECK(decode_frame(with_size, sizeof with_size, decoded, 100) == WCX_OK);
+	CHECK(memcmp(decoded, expected, 100) == 0);
+	CHECK(decode_frame(with_dictionary, sizeof with_dictionary, decoded, 100) == WCX_BAD_DATA);
+	CHECK(decode_frame(version_7, sizeof version_7, decoded, 100) == WCX_BAD_DATA);
+}
+
+static void damaged_zstd_frames_do_no_harm(void)
+{
+	uint8_t tile[ZSTD_TILE_BYTES], frame[2 * ZSTD_TILE_BYTES], decoded[ZSTD_TILE_BYTES];
+	size_t bytes = make_frame(tile, frame);
+	unsigned refused = 0;
+
+	for (size_t bit = 0; bit < 8 * bytes; bit++) {
+		frame[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		refused += decode_frame(frame, bytes, decoded, ZSTD_TILE_BYTES) == WCX_BAD_DATA;
+		frame[bit / 8] ^= (uint8_t)(1 << bit % 8);
+	}
+	CHECK(refused > 0);
+	CHECK(decode_frame(frame, bytes, decoded, ZSTD_TILE_BYTES) == WCX_OK);
 }
 
 int main(void)
@@ -607,13 +638,18 @@ int main(void)
 	reads_behind_the_end_are_empty();
 	random_ranges_of_coded_tiles_are_the_original();
 	header_lists_the_tensors();
-	index_that_contradicts_the_header_is_refused();
+	tensor_that_is_not_within_one_segment_is_refused();
 	image_lives_until_its_last_reference_goes();
 	sixteen_readers_at_once_decode_each_tile_once();
 	sixteen_readers_with_little_memory_read_the_original();
 	damaged_tile_fails_reads_of_it_and_no_others();
 	damage_is_named_by_file_tensor_tile_and_offset();
+	damage_names_the_tensor_that_was_read();
+	verify_counts_a_tile_of_two_segments_once();
 	failed_read_is_tried_again();
 	file_that_became_shorter_is_damaged_where_it_ends();
+	zstd_tile_is_one_frame_of_its_size();
+	zstd_frames_made_by_hand_are_understood();
+	damaged_zstd_frames_do_no_harm();
 	return check_report();
 }

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Every allocation is made to fail in turn, while a file is packed, unpacked, opened and read: each time there is an error,
- * nothing leaks and no file is left behind.
+ * nothing leaks and no file is left behind.  And how much is allocated at a time does not grow with the file.
  *
  * The linker has to be told to --wrap each function that is WRAPPED below.
  */
 #include <errno.h>
+#include <malloc.h>
 #include <openssl/evp.h>
 #include <pthread.h>
+#include <search.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zstd.h>
 
 #include "fs/image.h"
 #include "fs/pack.h"
@@ -23,6 +26,7 @@
 
 static atomic_long allocations;                 /* so far; those that failed included */
 static atomic_long alive;                       /* allocated and not freed */
+static atomic_long alive_bytes, peak_bytes;     /* of memory, rounded as the library does */
 static long failing_from = -1, failing_to = -1; /* the allocations that fail, counted from 0; to is exclusive */
 
 static int fails(void)
@@ -32,11 +36,26 @@ static int fails(void)
 	return number >= failing_from && number < failing_to;
 }
 
-static void *counted(void *memory)
+static void *counted(void *object)
+{
+	if (object)
+		atomic_fetch_add(&alive, 1);
+	return object;
+}
+
+static void add_bytes(long bytes)
+{
+	long now = atomic_fetch_add(&alive_bytes, bytes) + bytes, peak = atomic_load(&peak_bytes);
+
+	while (now > peak && !atomic_compare_exchange_weak(&peak_bytes, &peak, now))
+		;
+}
+
+static void *counted_memory(void *memory)
 {
 	if (memory)
-		atomic_fetch_add(&alive, 1);
-	return memory;
+		add_bytes((long)malloc_usable_size(memory));
+	return counted(memory);
 }
 
 /* A declaration and the definition behind it, because nothing else declares what the linker makes. */
@@ -47,36 +66,47 @@ static void *counted(void *memory)
 
 WRAPPED(void *, malloc, size_t bytes)
 {
-	return fails() ? NULL : counted(__real_malloc(bytes));
+	return fails() ? NULL : counted_memory(__real_malloc(bytes));
 }
 
 WRAPPED(void *, calloc, size_t count, size_t bytes)
 {
-	return fails() ? NULL : counted(__real_calloc(count, bytes));
+	return fails() ? NULL : counted_memory(__real_calloc(count, bytes));
 }
 
 WRAPPED(void *, aligned_alloc, size_t align, size_t bytes)
 {
-	return fails() ? NULL : counted(__real_aligned_alloc(align, bytes));
+	return fails() ? NULL : counted_memory(__real_aligned_alloc(align, bytes));
 }
 
 WRAPPED(void *, realloc, void *old, size_t bytes)
 {
-	if (fails())
-		return NULL;
-	return old ? __real_realloc(old, bytes) : counted(__real_realloc(NULL, bytes));
+	long old_bytes = old ? (long)malloc_usable_size(old) : 0;
+	void *memory = fails() ? NULL : __real_realloc(old, bytes);
+
+	if (memory)
+		add_bytes((long)malloc_usable_size(memory) - old_bytes);
+	return old ? memory : counted(memory);
 }
 
 WRAPPED(char *, strdup, const char *text)
 {
-	return fails() ? NULL : counted(__real_strdup(text));
+	return fails() ? NULL : counted_memory(__real_strdup(text));
 }
 
 WRAPPED(void, free, void *memory)
 {
-	if (memory)
+	if (memory) {
 		atomic_fetch_sub(&alive, 1);
+		add_bytes(-(long)malloc_usable_size(memory));
+	}
 	__real_free(memory);
+}
+
+/* Its nodes are freed by tdestroy, within the library. */
+WRAPPED(void *, tsearch, const void *key, void **root, int (*compare)(const void *, const void *))
+{
+	return fails() ? NULL : __real_tsearch(key, root, compare);
 }
 
 WRAPPED(EVP_MD_CTX *, EVP_MD_CTX_new, void)
@@ -91,6 +121,30 @@ WRAPPED(void, EVP_MD_CTX_free, EVP_MD_CTX *digest)
 	__real_EVP_MD_CTX_free(digest);
 }
 
+WRAPPED(ZSTD_CCtx *, ZSTD_createCCtx, void)
+{
+	return fails() ? NULL : counted(__real_ZSTD_createCCtx());
+}
+
+WRAPPED(size_t, ZSTD_freeCCtx, ZSTD_CCtx *context)
+{
+	if (context)
+		atomic_fetch_sub(&alive, 1);
+	return __real_ZSTD_freeCCtx(context);
+}
+
+WRAPPED(ZSTD_DCtx *, ZSTD_createDCtx, void)
+{
+	return fails() ? NULL : counted(__real_ZSTD_createDCtx());
+}
+
+WRAPPED(size_t, ZSTD_freeDCtx, ZSTD_DCtx *context)
+{
+	if (context)
+		atomic_fetch_sub(&alive, 1);
+	return __real_ZSTD_freeDCtx(context);
+}
+
 WRAPPED(int, asprintf, char **ret, const char *format, ...)
 {
 	va_list args;
@@ -103,7 +157,7 @@ WRAPPED(int, asprintf, char **ret, const char *format, ...)
 	va_start(args, format);
 	length = vasprintf(ret, format, args);
 	va_end(args);
-	counted(*ret);
+	counted_memory(*ret);
 	return length;
 }
 
@@ -116,6 +170,21 @@ WRAPPED(int, pthread_create, pthread_t *thread, const pthread_attr_t *attr, void
 }
 
 /* --- what is tried --- */
+
+/* Coded, stored and constant tiles, pools, segments with the same content, more tables than the first buffer holds. */
+static const struct sample_tensor tensors[] = {
+	{ "coded", "I8", "[40,50]", 2000, SAMPLE_GAUSSIAN, 3 },
+	{ "scale", "F16", "[]", 2, SAMPLE_UNIFORM, 0 },
+	{ "empty", "F32", "[0,5]", 0, SAMPLE_CONSTANT, 0 },
+	{ "wide", "F64", "[30,50]", 12000, SAMPLE_STUDENT, 2 },
+	{ "constant", "U8", "[5000]", 5000, SAMPLE_CONSTANT, 0 },
+	{ "integers", "I64", "[1000]", 8000, SAMPLE_GAUSSIAN, 9 },
+	{ "twin", "U8", "[5000]", 5000, SAMPLE_CONSTANT, 0 },
+	{ "pool.0", "BF16", "[3,50]", 300, SAMPLE_STUDENT, 2 },
+	{ "pool.1", "BF16", "[3000]", 6000, SAMPLE_GAUSSIAN, 20 },
+	{ "more", "F32", "[1000]", 4000, SAMPLE_GAUSSIAN, 20 },
+	{ "tiny", "I8", "[5]", 5, SAMPLE_UNIFORM, 0 },
+};
 
 static char *dir, *src_path, *packed_path, *dst_path;
 static struct sample_bytes original;
@@ -256,6 +325,50 @@ static void every_failing_allocation_is_an_error_that_leaves_nothing(void)
 	}
 }
 
+/* Packs count tensors of so many bytes, each a segment, and returns what was allocated at the most. */
+static long packing_peak(size_t count, size_t bytes)
+{
+	struct sample_tensor *many = calloc(count, sizeof *many);
+	char(*texts)[2][24] = calloc(count, sizeof *texts);
+	struct wcx_pack_options options = { .thread_count = 2 };
+	char *path = sample_path(dir, "many.safetensors");
+	struct wcx_pack_result result;
+	struct sample_bytes file;
+	struct wcx_error err = { "" };
+
+	sample_require(many && texts, "calloc");
+	for (size_t i = 0; i < count; i++) {
+		snprintf(texts[i][0], sizeof texts[i][0], "tensor.%zu", i);
+		snprintf(texts[i][1], sizeof texts[i][1], "[%zu]", bytes / 8);
+		many[i] =
+			(struct sample_tensor){ texts[i][0], i % 2 ? "F64" : "I64", texts[i][1], bytes, SAMPLE_CONSTANT, 0 };
+	}
+	file = sample_safetensors(many, count);
+	sample_write(path, file);
+	free(file.data);
+	free(many);
+	free(texts);
+	atomic_store(&alive_bytes, 0);
+	atomic_store(&peak_bytes, 0);
+	sample_require(wcx_pack(path, dst_path, &options, &result, &err) == 0, err.text);
+	unlink(path);
+	unlink(dst_path);
+	free(path);
+	return atomic_load(&peak_bytes);
+}
+
+/* But for what a tensor has in the index and in the header, and what verifying caches: up to 64 MiB. */
+static void packing_takes_no_more_memory_for_more_or_larger_tensors(void)
+{
+	enum { MIB = 1 << 20 };
+	long some = packing_peak(300, 64), many = packing_peak(3000, 64);
+	long small = packing_peak(1, 66 * MIB), large = packing_peak(1, 100 * MIB);
+
+	CHECK(many < some + 2700 * 500);
+	CHECK(large < small + MIB);
+	CHECK(many < 128 * MIB && large < 128 * MIB);
+}
+
 static void threads_that_cannot_be_had_are_done_without(void)
 {
 	struct wcx_error err;
@@ -276,11 +389,12 @@ int main(void)
 	src_path = sample_path(dir, "small.safetensors");
 	packed_path = sample_path(dir, "small.wcx");
 	dst_path = sample_path(dir, "output");
-	original = sample_safetensors(sample_small, SAMPLE_SMALL_COUNT);
+	original = sample_safetensors(tensors, sizeof tensors / sizeof tensors[0]);
 	sample_write(src_path, original);
 	sample_require(wcx_pack(src_path, packed_path, &options, &result, &err) == 0, err.text);
 
 	every_failing_allocation_is_an_error_that_leaves_nothing();
+	packing_takes_no_more_memory_for_more_or_larger_tensors();
 	threads_that_cannot_be_had_are_done_without();
 
 	sample_dir_remove(dir);

@@ -14,7 +14,7 @@
 #include "tests/check.h"
 #include "tests/sample_files.h"
 
-/* Several units of work of every kind.  What `rows` holds is made below. */
+/* Several units of work of every kind.  What `rows` holds is made below, and `twin` is the same. */
 static const struct sample_tensor large[] = {
 	{ "a.weight", "I8", "[2000,1000]", 2000000, SAMPLE_GAUSSIAN, 20 },
 	{ "a.scale", "F32", "[2000,1]", 8000, SAMPLE_STUDENT, 4 },
@@ -24,20 +24,35 @@ static const struct sample_tensor large[] = {
 	{ "noise", "U8", "[700000]", 700000, SAMPLE_UNIFORM, 0 },
 	{ "wide", "F64", "[77,999]", 615384, SAMPLE_STUDENT, 2 },
 	{ "norm", "F16", "[1]", 2, SAMPLE_UNIFORM, 0 },
+	{ "twin", "I8", "[1000,300]", 300000, SAMPLE_CONSTANT, 0 },
+	{ "pool.0", "BF16", "[500]", 1000, SAMPLE_GAUSSIAN, 3 },
+	{ "pool.1", "BF16", "[30,100]", 6000, SAMPLE_GAUSSIAN, 3 },
+	{ "steps", "I64", "[20000]", 160000, SAMPLE_GAUSSIAN, 1 },
 };
 enum { LARGE_COUNT = sizeof large / sizeof large[0] };
 
 static char *dir, *src_path, *dst_path, *back_path;
 static struct sample_bytes original;
 
+/* Where a tensor's data begin in the file. */
+static size_t large_offset(const char *name)
+{
+	size_t at = 8 + wcx_le64_read(original.data);
+
+	for (size_t i = 0; strcmp(large[i].name, name) != 0; i++)
+		at += large[i].bytes;
+	return at;
+}
+
 /* Every row of the tensor `rows` is the one above with a little added: the best predictor is UP. */
 static void make_rows_alike(void)
 {
 	struct sample_random random = { 7 };
-	size_t at = original.bytes - 2 - 615384 - 700000 - 300000;
+	uint8_t *rows = original.data + large_offset("rows");
 
 	for (size_t i = 300; i < 300000; i++)
-		original.data[at + i] = (uint8_t)(original.data[at + i - 300] + sample_below(&random, 3));
+		rows[i] = (uint8_t)(rows[i - 300] + sample_below(&random, 3));
+	memcpy(original.data + large_offset("twin"), rows, 300000);
 }
 
 static void make_source(void)
@@ -77,13 +92,13 @@ static int unpack(const char *path, const struct wcx_pack_options *options, stru
 	return r;
 }
 
-static void output_is_the_same_for_any_number_of_threads(void)
+static void check_output_for_any_number_of_threads(int is_reference)
 {
 	static const unsigned thread_counts[] = { 1, 2, 5 };
 	struct sample_bytes first = { 0 };
 
 	for (size_t i = 0; i < 3; i++) {
-		struct wcx_pack_options options = { .thread_count = thread_counts[i] };
+		struct wcx_pack_options options = { .thread_count = thread_counts[i], .is_reference = is_reference };
 		struct wcx_pack_result result = { 0 };
 		struct sample_bytes packed, back;
 		struct wcx_error err = { "" };
@@ -110,26 +125,69 @@ static void output_is_the_same_for_any_number_of_threads(void)
 	free(first.data);
 }
 
+static void output_is_the_same_for_any_number_of_threads_in_either_mode(void)
+{
+	check_output_for_any_number_of_threads(0);
+	check_output_for_any_number_of_threads(1);
+}
+
+/* Packs the source and opens the index of the output, which is unlinked. */
+static struct wcx_container *pack_and_open(int is_reference)
+{
+	struct wcx_pack_options options = { .thread_count = 2, .is_reference = is_reference };
+	struct wcx_pack_result result;
+	struct wcx_container *c = NULL;
+	struct wcx_error err = { "" };
+
+	CHECK(wcx_pack(src_path, dst_path, &options, &result, &err) == 0);
+	sample_require(wcx_container_open(open(dst_path, O_RDONLY | O_CLOEXEC), dst_path, &c, &err) == 0, err.text);
+	unlink(dst_path);
+	return c;
+}
+
 /* The predictor that a tensor whose rows are alike gets, seen in its tiles. */
 static void rows_that_are_alike_get_tiles_of_whole_rows(void)
 {
-	struct wcx_pack_options options = { .thread_count = 2 };
-	struct wcx_pack_result result;
-	struct wcx_container *c = NULL;
-	struct wcx_error err;
-	int fd;
+	struct wcx_container *c = pack_and_open(0);
+	const struct wcx_segment *rows = wcx_container_segment(c, 5), *noise = wcx_container_segment(c, 6);
 
-	CHECK(wcx_pack(src_path, dst_path, &options, &result, &err) == 0);
-	fd = open(dst_path, O_RDONLY | O_CLOEXEC);
-	if (CHECK(wcx_container_open(fd, dst_path, &c, &err) == 0)) {
-		const struct wcx_segment *rows = wcx_container_segment(c, 5), *noise = wcx_container_segment(c, 6);
-
-		CHECK(rows->bytes == 300000 && rows->cols == 300);
-		CHECK(rows->tile_cols == 300 && rows->tile_rows == 65536 / 300);
-		CHECK(noise->bytes == 700000 && noise->cols == 700000 && noise->table_mask == 0);
-	}
+	CHECK(rows->bytes == 300000 && rows->cols == 300 && rows->recipe.predictor == WCX_PREDICT_UP);
+	CHECK(rows->tile_cols == 300 && rows->tile_rows == 65536 / 300);
+	CHECK(noise->bytes == 700000 && noise->cols == 700000 && noise->recipe.predictor == WCX_PREDICT_NONE);
+	CHECK(noise->recipe.field_count == 1 && noise->recipe.fields[0].table_count == 0);
 	wcx_container_free(c);
-	unlink(dst_path);
+}
+
+static void twins_and_pools_are_segments(void)
+{
+	struct wcx_container *c = pack_and_open(0);
+
+	CHECK(wcx_container_superblock(c)->segment_count == 1 + LARGE_COUNT - 1);
+	CHECK(wcx_container_segment(c, 9)->bytes == 300000 && wcx_container_segment(c, 9)->same_as == 5);
+	CHECK(wcx_container_segment(c, 10)->bytes == 7000);
+	wcx_container_free(c);
+}
+
+/* Every tensor by itself, as bytes; but the same content is there once in this mode too. */
+static void the_reference_mode_has_tiles_of_256_by_256_bytes_with_left2(void)
+{
+	static const uint64_t cols[LARGE_COUNT] = {
+		1000, 8000, 2200, 1600000, 300, 700000, 7992, 2, 300, 1000, 200, 160000
+	};
+	struct wcx_container *c = pack_and_open(1);
+
+	if (CHECK(wcx_container_superblock(c)->segment_count == 1 + LARGE_COUNT))
+		for (size_t i = 0; i < LARGE_COUNT; i++) {
+			const struct wcx_segment *seg = wcx_container_segment(c, 1 + i);
+
+			CHECK(seg->bytes == large[i].bytes && seg->cols == cols[i]);
+			CHECK(seg->tile_rows == 256 && seg->tile_cols == 256);
+			CHECK(seg->same_as == (strcmp(large[i].name, "twin") == 0 ? 5 : 0));
+			CHECK(seg->recipe.elem_bytes == 1 && seg->recipe.rotation == 0);
+			CHECK(seg->recipe.predictor == WCX_PREDICT_LEFT2 && seg->recipe.field_count == 1);
+			CHECK(seg->recipe.fields[0].table_count <= 1 && seg->recipe.run == 0);
+		}
+	wcx_container_free(c);
 }
 
 static void permissions_and_times_are_the_sources(void)
@@ -439,8 +497,10 @@ static void unpacking_a_damaged_file_leaves_nothing(void)
 int main(void)
 {
 	make_source();
-	output_is_the_same_for_any_number_of_threads();
+	output_is_the_same_for_any_number_of_threads_in_either_mode();
 	rows_that_are_alike_get_tiles_of_whole_rows();
+	twins_and_pools_are_segments();
+	the_reference_mode_has_tiles_of_256_by_256_bytes_with_left2();
 	permissions_and_times_are_the_sources();
 	existing_output_is_only_replaced_on_demand();
 	output_that_is_the_source_or_a_directory_is_refused();

@@ -4,9 +4,10 @@
 
 Written from docs/format.md alone, in its order and with its names, to be read beside it.  Checks every rule of the
 format, every tile's checksum and the SHA-256 of the whole, writes the safetensors file to OUT if one is given, and
-prints one line that counts the modes, codings and predictors met.  Exit status 1, with a message, when FILE is damaged.
+prints one line that counts what was met.  Exit status 1, with a message, when FILE is damaged.
 
-All the tiles of a window that have the same shape are decoded in lockstep: states are arrays of (tiles, 32 lanes).
+All the RANS fields of a window that have the same number of symbols are decoded in lockstep: states are arrays of
+(fields, 32 lanes).
 """
 import bisect
 import hashlib
@@ -14,30 +15,40 @@ import os
 import struct
 import sys
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import xxhash
+import zstandard
 
 MAGIC = bytes.fromhex("89574358 0D0A1A0A")
+ZSTD_MAGIC = bytes.fromhex("28B52FFD")
 SUPERBLOCK = struct.Struct("<8sIIQQQQQIIQQQ32sQ")
-SEGMENT = struct.Struct("<QQIIIIBB6s")
-TILE_ENTRY = np.dtype([("place", "<u8"), ("size_mode", "<u4"), ("checksum", "<u4")])
+SEGMENT = struct.Struct("<QQIIIIIBBBB")
+FIELD = struct.Struct("<BBHI")
+TILE_ENTRY = np.dtype([("size_mode", "<u4"), ("checksum", "<u4")])
 
-MODES = STORED, CODED, CONSTANT = range(3)
-MODE_NAMES = "STORED", "CODED", "CONSTANT"
-PLANE_STORED, PLANE_RANS, PLANE_CONSTANT = range(3)
-CODING_NAMES = "STORED", "RANS", "CONSTANT"
-NONE, LEFT, UP, AVG = range(4)
-PREDICTOR_NAMES = "NONE", "LEFT", "UP", "AVG"
+MODES = STORED, CODED, CONSTANT, ZSTD = range(4)
+MODE_NAMES = "STORED", "CODED", "CONSTANT", "ZSTD"
+FIELD_RAW, FIELD_RANS, FIELD_CONSTANT = range(3)
+CODING_NAMES = "RAW", "RANS", "CONSTANT"
+PREDICTORS = NONE, LEFT, UP, LEFT2 = range(4)
+PREDICTOR_NAMES = "NONE", "LEFT", "UP", "LEFT2"
 
 ORIGINAL_BYTES_MAX = 1 << 60
 INDEX_BYTES_MAX = 1 << 28
+TABLES_MAX = 131072
+TABLE_BYTES_MIN = 5
 TILE_ELEMENTS_MAX = 65536
+FIELDS_MAX = 12
+RAW_PLANES_MAX = 16
 FREQUENCY_SUM = 4096
 LANES = 32
+GROUP = 4 * LANES  # symbols
 STATES_BYTES = 4 * LANES
-FINAL_STATE = 1 << 16
+CARRIED_BYTES = 2 * LANES
+STATE_MIN = 1 << 16
+ALIGNMENT = 4  # of packed tiles and of the parts of a coded one
 
 WINDOW_BYTES = 64 << 20  # decoded bytes of the tiles that are decoded together: bounds the memory, not the result
 
@@ -59,6 +70,41 @@ def ceil_div(a, b):
     return -(-a // b)
 
 
+def align(a, b):
+    return ceil_div(a, b) * b
+
+
+# ---- the index (section 2) ----
+
+
+@dataclass
+class Field:
+    """Section 2.3; shift is the sum of the widths of the fields below."""
+
+    width: int
+    table_count: int
+    base: int
+    first_table: int
+    shift: int = 0
+
+    @property
+    def tables(self):
+        return range(self.first_table, self.first_table + self.table_count)
+
+    def planes(self):
+        """The raw planes: (bits, shift within the element), in their order."""
+        shift = self.shift
+        for bits in (32, 16, 8, 4, 2, 1):
+            if self.width & bits:
+                yield bits, shift
+                shift += bits
+
+    def values(self):
+        """What the symbols 0..256 stand for."""
+        symbols = np.arange(256, dtype=np.uint64)
+        return symbols if self.width <= 8 else np.where(symbols > 0, symbols + self.base, 0)
+
+
 @dataclass
 class Segment:
     """Section 2.2, with what follows from it."""
@@ -67,11 +113,15 @@ class Segment:
     cols: int
     tile_rows: int
     tile_cols: int
-    first_table: int
+    run: int
+    same_as: int
     entropy: int
     elem_bytes: int
-    table_mask: int
-    first_tile: int
+    rotation: int
+    predictor: int
+    field_count: int
+    first_tile: int = 0
+    fields: list = field(default_factory=list)
 
     @property
     def rows(self):
@@ -87,7 +137,11 @@ class Segment:
 
     @property
     def tile_count(self):
-        return self.grid_rows * self.grid_cols
+        return 0 if self.same_as else self.grid_rows * self.grid_cols
+
+    @property
+    def dtype(self):
+        return f"<u{self.elem_bytes}"
 
     def tile_place(self, tile):
         """Where a tile (numbered through the file) lies in the matrix: y, x, height, width."""
@@ -103,42 +157,60 @@ class Segment:
         widths[-1] = self.cols - (self.grid_cols - 1) * self.tile_cols
         return np.outer(heights, widths).reshape(-1)
 
-    def table(self, plane):
-        """The number of the plane's frequency table, None when it has none."""
-        if not self.table_mask >> plane & 1:
-            return None
-        return self.first_table + (self.table_mask & ((1 << plane) - 1)).bit_count()
 
-
-@dataclass
-class Plane:
-    """The header and the payload of one byte plane of one coded tile (section 3)."""
-
-    coding: int
-    predictor: int
-    payload: np.ndarray
-
-
-def parse_segment(raw, number, first_tile, table_count):
+def parse_segment(raw, number, earlier):
+    """The segment but for its fields, which follow all segments."""
     where = f"segment {number}: "
-    *fields, reserved = SEGMENT.unpack(raw)
-    seg = Segment(*fields, first_tile)
+    seg = Segment(*SEGMENT.unpack(raw))
+    must(seg.bytes >= 1, f"{where}empty")
+    if seg.same_as:
+        must(seg.same_as < number and not earlier[seg.same_as].same_as, f"{where}the same as segment {seg.same_as}")
+        must(seg.bytes == earlier[seg.same_as].bytes, f"{where}not the size of segment {seg.same_as}")
+        must(raw == SEGMENT.pack(seg.bytes, 0, 0, 0, 0, seg.same_as, 0, 0, 0, 0, 0), f"{where}more than same_as is set")
+        return seg
+    must(number or seg.bytes >= 8, "a header of less than 8 bytes")
     must(seg.elem_bytes in (1, 2, 4, 8), f"{where}elem_bytes is {seg.elem_bytes}")
-    must(seg.bytes >= 1 and seg.bytes % seg.elem_bytes == 0, f"{where}{seg.bytes} bytes in elements of {seg.elem_bytes}")
+    must(seg.bytes % seg.elem_bytes == 0, f"{where}{seg.bytes} bytes in elements of {seg.elem_bytes}")
     must(seg.cols >= 1 and seg.bytes // seg.elem_bytes % seg.cols == 0, f"{where}{seg.cols} columns do not fit its elements")
     must(seg.tile_rows >= 1 and seg.tile_cols >= 1, f"{where}a tile side is 0")
     must(seg.tile_rows * seg.tile_cols <= TILE_ELEMENTS_MAX, f"{where}tiles of {seg.tile_rows} x {seg.tile_cols} elements")
-    must(seg.tile_cols >= seg.cols or seg.tile_rows <= 256, f"{where}tiles of {seg.tile_rows} rows, narrower than the matrix")
-    must(number or seg.bytes >= 8, "a header of less than 8 bytes")
-    must(seg.table_mask >> seg.elem_bytes == 0, f"{where}a table for a byte plane that does not exist")
-    if seg.table_mask:
-        must(seg.first_table + seg.table_mask.bit_count() <= table_count, f"{where}its tables do not exist")
-    must(not any(reserved), f"{where}reserved bytes are set")
+    must(seg.tile_cols >= seg.cols or seg.tile_rows <= 256, f"{where}tiles of {seg.tile_rows} rows, but not all columns")
+    must(seg.rotation <= 1, f"{where}rotation {seg.rotation}")
+    must(seg.predictor in PREDICTORS, f"{where}predictor {seg.predictor}")
+    must(1 <= seg.field_count <= FIELDS_MAX, f"{where}{seg.field_count} fields")
     return seg
 
 
+def parse_field(raw, where, table_count):
+    this = Field(*FIELD.unpack(raw))
+    must(1 <= this.width <= 32, f"{where}a field of {this.width} bits")
+    must(this.table_count in (0, 1, 2, 4), f"{where}a field with {this.table_count} tables")
+    if this.table_count:
+        must(this.width <= 16, f"{where}a field of {this.width} bits with tables")
+        must(this.tables[-1] < table_count, f"{where}the tables of a field do not exist")
+        must(this.base <= max(0, 2**this.width - 256), f"{where}a field of {this.width} bits with base {this.base}")
+    else:
+        must(this.base == 0 and this.first_table == 0, f"{where}a field with a base or a table, but without tables")
+    return this
+
+
+def check_fields(seg, where):
+    """The rules about the fields of a segment together; also tells them where they lie."""
+    shift = 0
+    for this in seg.fields:
+        this.shift = shift
+        shift += this.width
+    must(shift == 8 * seg.elem_bytes, f"{where}fields of {shift} bits together")
+    plane_count = sum(this.width.bit_count() for this in seg.fields)
+    must(plane_count <= RAW_PLANES_MAX, f"{where}{plane_count} raw planes")
+    if any(this.table_count > 1 for this in seg.fields):
+        must(seg.run % GROUP == 0 and GROUP <= seg.run <= 65536, f"{where}runs of {seg.run}")
+    else:
+        must(seg.run == 0, f"{where}runs of {seg.run} without a choice")
+
+
 def parse_table(raw, at):
-    """The 256 frequencies of the table at raw[at:], and where the next one starts (section 2.4)."""
+    """The 256 frequencies of the table at raw[at:], and where the next one starts (section 2.6)."""
     frequencies = []
     after_run = False
     while len(frequencies) < 256:
@@ -175,81 +247,96 @@ class Wcx:
         self._parse_superblock(self.file[: SUPERBLOCK.size].tobytes())
         index = self.file[self.index_offset :].tobytes()
         must(xxh3(index) == self.index_checksum, "the checksum of the index differs")
-        entries_at = SEGMENT.size * self.segment_count
+        fields_at = SEGMENT.size * self.segment_count
+        entries_at = fields_at + FIELD.size * self.field_count
         tables_at = entries_at + TILE_ENTRY.itemsize * self.tile_count
-        self._parse_segments(index[:entries_at])
+        self._parse_segments(index[:fields_at])
+        self._parse_fields(index[fields_at:entries_at])
         self._parse_tile_entries(index[entries_at:tables_at])
         self._parse_tables(index[tables_at:])
         self.seen = Counter()
 
     def _parse_superblock(self, raw):
-        (magic, version, reserved, features, packed_bytes, self.original_bytes, self.index_offset, index_bytes,
+        (magic, version, self.field_count, features, packed_bytes, self.original_bytes, self.index_offset, index_bytes,
          self.segment_count, self.table_count, self.tile_count, self.table_bytes, self.index_checksum,
          self.sha256, checksum) = SUPERBLOCK.unpack(raw)
         must(magic == MAGIC, "not a .wcx file")
-        must(version == 1, f"version {version} is unknown")
+        must(version == 2, f"version {version} is unknown")
         must(checksum == xxh3(raw[:120]), "the checksum of the superblock differs")
-        must(reserved == 0, "reserved bytes of the superblock are set")
         must(features == 0, f"unknown features {features:#x}")
         must(packed_bytes == len(self.file), f"{len(self.file)} bytes long, but written as {packed_bytes}")
         must(1 <= self.original_bytes <= ORIGINAL_BYTES_MAX, f"an original of {self.original_bytes} bytes")
-        must(self.index_offset % 16 == 0 and self.index_offset >= SUPERBLOCK.size, f"index at offset {self.index_offset}")
         must(self.index_offset + index_bytes == packed_bytes, "the index does not end where the file ends")
-        parts = SEGMENT.size * self.segment_count + TILE_ENTRY.itemsize * self.tile_count + self.table_bytes
+        parts = (SEGMENT.size * self.segment_count + FIELD.size * self.field_count + TILE_ENTRY.itemsize * self.tile_count
+                 + self.table_bytes)
         must(index_bytes == parts, f"an index of {index_bytes} bytes whose parts have {parts}")
         must(index_bytes <= INDEX_BYTES_MAX, f"an index of {index_bytes} bytes")
         must(self.segment_count >= 1 and self.tile_count >= 1, "no segment or no tile")
+        must(self.table_count <= TABLES_MAX, f"{self.table_count} frequency tables")
+        must(self.table_count <= self.table_bytes // TABLE_BYTES_MIN, "more frequency tables than bytes for them")
 
     def _parse_segments(self, raw):
         self.segments = []
         first_tile = 0
         for number, at in enumerate(range(0, len(raw), SEGMENT.size)):
-            seg = parse_segment(raw[at : at + SEGMENT.size], number, first_tile, self.table_count)
+            seg = parse_segment(raw[at : at + SEGMENT.size], number, self.segments)
+            seg.first_tile = first_tile
             first_tile += seg.tile_count
             self.segments.append(seg)
         must(first_tile == self.tile_count, f"the segments have {first_tile} tiles, the superblock {self.tile_count}")
         total = sum(seg.bytes for seg in self.segments)
         must(total == self.original_bytes, f"segments of {total} bytes for an original of {self.original_bytes}")
+        # A segment without tiles begins where the next one with tiles does; bisect_right passes it over.
         self.first_tiles = [seg.first_tile for seg in self.segments]
+
+    def _parse_fields(self, raw):
+        total = sum(seg.field_count for seg in self.segments)
+        must(total == self.field_count, f"the segments have {total} fields, the superblock {self.field_count}")
+        fields = (raw[at : at + FIELD.size] for at in range(0, len(raw), FIELD.size))
+        for number, seg in enumerate(self.segments):
+            where = f"segment {number}: "
+            seg.fields = [parse_field(next(fields), where, self.table_count) for _ in range(seg.field_count)]
+            if not seg.same_as:
+                check_fields(seg, where)
 
     def _parse_tile_entries(self, raw):
         entries = np.frombuffer(raw, TILE_ENTRY)
-        self.places = entries["place"]
-        self.sizes = entries["size_mode"] & np.uint32(0xFFFFFF)
-        self.modes = entries["size_mode"] >> np.uint32(24)
+        self.sizes = (entries["size_mode"] & 0xFFFFFF).astype(np.int64)
+        self.modes = entries["size_mode"] >> 24
         self.checksums = entries["checksum"]
-        per_segment = [seg.tile_count for seg in self.segments]
-        elem_bytes = np.repeat([seg.elem_bytes for seg in self.segments], per_segment)
-        self.tile_bytes = np.concatenate([seg.tile_elements() for seg in self.segments]) * elem_bytes
+        starts = SUPERBLOCK.size + np.concatenate([[0], np.cumsum(align(self.sizes, ALIGNMENT))])
+        self.places = starts[:-1]
+        own = [seg for seg in self.segments if not seg.same_as]
+        elem_bytes = np.repeat([seg.elem_bytes for seg in own], [seg.tile_count for seg in own])
+        self.tile_bytes = np.concatenate([seg.tile_elements() for seg in own]) * elem_bytes
         self._check_tile_entries(elem_bytes)
+        must(starts[-1] == self.index_offset, f"the packed tiles end at {starts[-1]}, the index is at {self.index_offset}")
 
     def _check_tile_entries(self, elem_bytes):
-        end = np.uint64(self.index_offset)
-        constant = self.modes == CONSTANT
-        packed = ~constant
-        inside = (self.places <= end) & (self.sizes <= end - np.minimum(self.places, end))
-        unused_bits = np.minimum(elem_bytes * 8, 63).astype(np.uint64)
+        smaller = np.isin(self.modes, (CODED, ZSTD))
+        fits = self.checksums >> np.minimum(elem_bytes * 8, 63).astype(np.uint64) == 0
         rules = [
             (np.isin(self.modes, MODES), "an unknown mode"),
-            (constant | (self.places % np.uint64(16) == 0) & (self.places >= SUPERBLOCK.size), "a misplaced packed tile"),
-            (constant | inside, "a packed tile that reaches into the index"),
             ((self.modes != STORED) | (self.sizes == self.tile_bytes), "a stored tile of a wrong size"),
-            ((self.modes != CODED) | (self.sizes < self.tile_bytes), "a coded tile that saves nothing"),
-            (packed | (elem_bytes == 8) | (self.places >> unused_bits == 0), "a constant that does not fit its element"),
-            (packed | (self.sizes == 0) & (self.checksums == 0), "a constant tile with a size or a checksum"),
+            (~smaller | (self.sizes < self.tile_bytes), "a packed tile that saves nothing"),
+            ((self.modes != CONSTANT) | fits, "a constant that does not fit its element"),
+            ((self.modes != CONSTANT) | (self.sizes == 0), "a constant tile with a size"),
         ]
         for kept, message in rules:
             if not kept.all():
                 raise WcxError(f"{self.describe_tile(int(np.argmin(kept)))}: {message}")
 
     def _parse_tables(self, raw):
-        must(self.table_count <= len(raw), "more frequency tables than bytes for them")
         self.frequencies = []
         at = 0
         for _ in range(self.table_count):
             frequencies, at = parse_table(raw, at)
             self.frequencies.append(np.array(frequencies, np.uint32))
         must(at == len(raw), "bytes follow the last frequency table")
+        for number, seg in enumerate(self.segments):
+            for this in seg.fields:
+                beyond = any(self.frequencies[table][1 << this.width :].any() for table in this.tables if this.width < 8)
+                must(not beyond, f"segment {number}: a table gives symbols to a field that it does not have")
 
     def describe_tile(self, tile):
         number = bisect.bisect_right(self.first_tiles, tile) - 1
@@ -269,55 +356,68 @@ class Wcx:
         return self.decode_tiles([tile])[0]
 
     def decode_tiles(self, tiles):
-        """Decode any tiles; for each an array of bytes (height, width, elem_bytes)."""
+        """Decode any tiles; for each an array of elements (height, width)."""
         decoded = []
-        jobs = defaultdict(list)  # by (height, width, predictor): planes to decode in lockstep
+        jobs = defaultdict(list)  # by the number of symbols: RANS fields to decode in lockstep
         for tile in tiles:
             seg = self.segment_of(tile)
             _, _, height, width = seg.tile_place(tile)
-            elements = np.empty((height, width, seg.elem_bytes), np.uint8)
-            decoded.append(elements)
+            elements = np.zeros(height * width, seg.dtype)
+            decoded.append(elements.reshape(height, width))
             mode = int(self.modes[tile])
             self.seen["mode", mode] += 1
             if mode == CONSTANT:
-                elements[:] = np.frombuffer(int(self.places[tile]).to_bytes(8, "little"), np.uint8)[: seg.elem_bytes]
+                elements[:] = self.checksums[tile]
             elif mode == STORED:
-                elements[:] = self.packed_tile(tile).reshape(elements.shape)
+                elements.view(np.uint8)[:] = self.packed_tile(tile)
+            elif mode == ZSTD:
+                elements.view(np.uint8)[:] = self._decompress_tile(tile)
             else:
-                self._open_coded_tile(tile, elements, jobs)
-        for (height, width, predictor), planes in jobs.items():
-            self._decode_planes(height, width, predictor, planes)
+                jobs[height * width] += self._open_coded_tile(tile, seg, elements)
+        for n, fields in jobs.items():
+            if fields:
+                self._decode_fields(n, fields)
+        for tile, elements in zip(tiles, decoded):
+            if self.modes[tile] == CODED:
+                seg = self.segment_of(tile)
+                elements[:] = rotate_right(undo_prediction(elements, seg.predictor), seg.rotation)
         return decoded
 
-    def _open_coded_tile(self, tile, elements, jobs):
-        """Fill in the planes that need no decoding and note the others in jobs."""
-        where = self.describe_tile(tile)
-        height, width, elem_bytes = elements.shape
-        for p, plane in enumerate(parse_coded_tile(self.packed_tile(tile), elem_bytes, where)):
-            self.seen["coding", plane.coding] += 1
-            if plane.coding == PLANE_STORED:
-                must(len(plane.payload) == height * width, f"{where}: stored plane {p} of a wrong size")
-                elements[:, :, p] = plane.payload.reshape(height, width)
-            elif plane.coding == PLANE_CONSTANT:
-                must(len(plane.payload) == 1, f"{where}: constant plane {p} of a wrong size")
-                elements[:, :, p] = plane.payload[0]
-            else:
-                self.seen["predictor", plane.predictor] += 1
-                table = self.segment_of(tile).table(p)
-                must(table is not None, f"{where}: plane {p} has no frequency table")
-                must(len(plane.payload) >= STATES_BYTES and len(plane.payload) % 2 == 0,
-                     f"{where}: plane {p} has {len(plane.payload)} rANS bytes")
-                jobs[height, width, plane.predictor].append((tile, table, plane.payload, elements[:, :, p]))
+    def _decompress_tile(self, tile):
+        where, limit = self.describe_tile(tile), int(self.tile_bytes[tile])
+        packed = self.packed_tile(tile).tobytes()
+        must(packed.startswith(ZSTD_MAGIC), f"{where}: no Zstandard frame")
+        try:
+            must(zstandard.frame_content_size(packed) == limit, f"{where}: a Zstandard frame of another size, or of none")
+            data = zstandard.ZstdDecompressor().decompress(packed, allow_extra_data=False)
+        except zstandard.ZstdError as error:
+            raise WcxError(f"{where}: {error}") from None
+        must(len(data) == limit, f"{where}: a Zstandard frame of {len(data)} bytes for {limit}")
+        return np.frombuffer(data, np.uint8)
 
-    def _decode_planes(self, height, width, predictor, planes):
-        tiles, tables, payloads, targets = zip(*planes)
-        used, table_of = np.unique(tables, return_inverse=True)
-        symbols, good = rans_decode(payloads, height * width, [self.frequencies[table] for table in used], table_of)
-        if not good.all():
-            raise WcxError(f"{self.describe_tile(tiles[int(np.argmin(good))])}: rANS ends in a wrong state or place")
-        values = undo_prediction(symbols.reshape(-1, height, width), predictor)
-        for target, plane in zip(targets, values):
-            target[:] = plane
+    def _open_coded_tile(self, tile, seg, elements):
+        """Put into elements what needs no decoding; returns the RANS fields."""
+        self.seen["predictor", seg.predictor] += 1
+        coded = CodedTile(self.packed_tile(tile), seg, elements, self.describe_tile(tile))
+        for coding in coded.codings:
+            self.seen["coding", coding] += 1
+        for this in coded.rans_fields:
+            self.seen["table", this.field.table_count] += 1
+            self.seen["carrier of planes"] += this.cut_plane is not None
+            self.seen["carrier of exceptions"] += this.carries_exceptions
+            self.seen["exceptions"] += this.exception_count
+        return coded.rans_fields
+
+    def _decode_fields(self, n, fields):
+        """Decode RANS fields of n symbols each, and put their values, and the bytes they carry, into their elements."""
+        used, table_of = np.unique(np.stack([this.tables for this in fields]), return_inverse=True)
+        table_of = table_of.reshape(len(fields), -1)
+        payloads = [this.payload for this in fields]
+        symbols, x, good = rans_decode(payloads, n, [self.frequencies[table] for table in used], table_of)
+        good &= (x >> 16 == 1).all(axis=1)
+        for this, field_symbols, final_states, field_good in zip(fields, symbols, x & 0xFFFF, good):
+            must(field_good, f"{this.where}: rANS ends in a wrong state or place")
+            this.finish(this.field.values()[field_symbols], final_states.astype("<u2").view(np.uint8))
 
     def windows(self):
         """Ranges of tiles, all in order, of about WINDOW_BYTES each."""
@@ -329,17 +429,29 @@ class Wcx:
             yield range(first, last)
             first = last
 
-    def decode_segments(self):
-        """Yield the bytes of each segment in order; their concatenation is the safetensors file."""
+    def decode_own_segments(self):
+        """Yield the bytes of each segment that has tiles, in order."""
         for window in self.windows():
             for tile, elements in zip(window, self.decode_tiles(window)):
                 seg = self.segment_of(tile)
                 if tile == seg.first_tile:
-                    matrix = np.empty((seg.rows, seg.cols, seg.elem_bytes), np.uint8)
+                    matrix = np.empty((seg.rows, seg.cols), seg.dtype)
                 y, x, height, width = seg.tile_place(tile)
                 matrix[y : y + height, x : x + width] = elements
                 if tile == seg.first_tile + seg.tile_count - 1:
-                    yield matrix.reshape(-1)
+                    yield matrix.reshape(-1).view(np.uint8)
+
+    def decode_segments(self):
+        """Yield the bytes of each segment in order; their concatenation is the safetensors file."""
+        wanted = {seg.same_as for seg in self.segments} - {0}
+        kept = {}
+        own = self.decode_own_segments()
+        for number, seg in enumerate(self.segments):
+            self.seen["same_as"] += seg.same_as > 0
+            data = kept[seg.same_as] if seg.same_as else next(own)
+            if number in wanted:
+                kept[number] = data
+            yield data
 
     def decode_all(self):
         """Yield as decode_segments does; after the last segment, check the SHA-256."""
@@ -352,88 +464,204 @@ class Wcx:
     def summary(self):
         """One line: what has been decoded so far."""
         parts = []
-        for kind, names in (("mode", MODE_NAMES), ("coding", CODING_NAMES), ("predictor", PREDICTOR_NAMES)):
+        names_of = {"mode": MODE_NAMES, "coding": CODING_NAMES, "predictor": PREDICTOR_NAMES, "table": range(5)}
+        for kind, names in names_of.items():
             counts = [f"{name}={self.seen[kind, value]}" for value, name in enumerate(names) if self.seen[kind, value]]
             parts.append(f"{kind}s {' '.join(counts) or '-'}")
+        carriers = [f"{what}={self.seen['carrier of ' + what]}" for what in ("planes", "exceptions")]
+        parts.append(f"carriers of {' '.join(carriers)}")
+        parts.append(f"exceptions {self.seen['exceptions']}; same_as {self.seen['same_as']}")
         return f"{self.original_bytes} bytes, {self.segment_count} segments, {self.tile_count} tiles; " + "; ".join(parts)
 
 
-def parse_coded_tile(packed, elem_bytes, where):
-    """The planes of a coded tile (section 3)."""
-    at = 4 * elem_bytes
-    must(len(packed) >= at, f"{where}: too short for its plane headers")
-    planes = []
-    for p, header in enumerate(packed[:at].tobytes()[i : i + 4] for i in range(0, at, 4)):
-        header = int.from_bytes(header, "little")
-        coding, predictor, reserved, payload_bytes = header & 3, header >> 2 & 3, header >> 4 & 15, header >> 8
-        must(coding <= PLANE_CONSTANT, f"{where}: plane {p} has the unknown coding 3")
-        must(predictor == NONE or coding == PLANE_RANS, f"{where}: plane {p} has a predictor without rANS")
-        must(reserved == 0, f"{where}: plane {p} has reserved bits set")
-        must(at + payload_bytes <= len(packed), f"{where}: plane {p} passes the end of the tile")
-        planes.append(Plane(coding, predictor, packed[at : at + payload_bytes]))
-        at += ceil_div(payload_bytes, 4) * 4
-    must(at == len(packed), f"{where}: its planes end at {at}, the tile at {len(packed)}")
-    return planes
+# ---- coded tiles (section 3) ----
+
+
+@dataclass
+class RansField:
+    """A field of a coded tile that waits to be decoded.
+
+    What a carrier carries bytes of is here without them: cut_plane, which is None if no plane is carried, or exceptions.
+    """
+
+    where: str
+    field: Field
+    elements: np.ndarray  # of the tile, to put the values into
+    tables: np.ndarray  # the number of the table of each group
+    payload: np.ndarray  # states and words
+    exception_count: int
+    cut_plane: tuple = None  # the plane, its bits, its shift
+    exceptions: bytes = b""
+
+    @property
+    def carries_exceptions(self):
+        return len(self.exceptions) < exceptions_bytes(self.field, self.exception_count)
+
+    def finish(self, values, final_bytes):
+        """Put into the elements the values of the symbols, and what the low halves of the final states complete."""
+        if self.cut_plane:
+            plane, bits, shift = self.cut_plane
+            put_values(self.elements, unpack_bits(np.concatenate([plane, final_bytes]), bits, len(self.elements)), shift)
+        elif self.carries_exceptions:
+            self.exceptions += final_bytes.tobytes()
+        else:
+            must(not final_bytes.any(), f"{self.where}: rANS ends in states with bytes of nothing")
+        self.apply_exceptions(values)
+        put_values(self.elements, values, self.field.shift)
+
+    def apply_exceptions(self, values):
+        """Section 3.3."""
+        count, width = self.exception_count, self.field.width
+        positions = np.frombuffer(self.exceptions, "<u2", count).astype(np.int64)
+        exceptions = np.frombuffer(self.exceptions, "u1" if width <= 8 else "<u2", count, 2 * count)
+        must((np.diff(positions) > 0).all(), f"{self.where}: the positions of exceptions do not ascend")
+        must((positions < len(values)).all(), f"{self.where}: an exception beyond the last element")
+        must((exceptions.astype(np.int64) < 1 << width).all(), f"{self.where}: too large a value of an exception")
+        values[positions] = exceptions
+
+
+def exceptions_bytes(this, count):
+    return align((3 if this.width <= 8 else 4) * count, 2)
+
+
+class CodedTile:
+    """Reads a coded tile: what needs no decoding goes into elements, which are zeros, the rest into rans_fields."""
+
+    def __init__(self, packed, seg, elements, where):
+        self.packed, self.seg, self.elements, self.where = packed, seg, elements, where
+        self.end = 0  # of the part before
+        headers = self.take(4 * seg.field_count).view("<u4").tolist()
+        self.codings = [header & 3 for header in headers]
+        rans = [number for number, coding in enumerate(self.codings) if coding == FIELD_RANS]
+        self.carrier = rans[-1] if rans else None
+        for number, header in enumerate(headers):
+            self.check_header(number, header)
+        cut_plane = self.take_planes()
+        exceptions = self.take_exceptions(headers, bool(cut_plane))
+        self.rans_fields = [self.take_payload(seg.fields[number], headers[number]) for number in rans]
+        if rans:
+            self.rans_fields[-1].cut_plane = cut_plane
+            self.rans_fields[-1].exceptions = exceptions
+        must(self.end == len(packed), f"{where}: its parts end at {self.end}, the tile at {len(packed)}")
+
+    def take(self, part_bytes):
+        """The next part of the tile."""
+        start = align(self.end, ALIGNMENT)
+        self.end = start + part_bytes
+        must(self.end <= len(self.packed), f"{self.where}: its parts pass its end")
+        return self.packed[start : self.end]
+
+    def check_header(self, number, header):
+        this, where, coding = self.seg.fields[number], f"{self.where}: field {number}", header & 3
+        must(coding <= FIELD_CONSTANT, f"{where} has the unknown coding 3")
+        if coding == FIELD_RAW:
+            must(header >> 2 == 0, f"{where} is raw and has more than that in its header")
+        elif coding == FIELD_RANS:
+            must(this.table_count, f"{where} has no frequency table")
+            must(number == self.carrier or header >> 2 & 0xFFF == 0, f"{where} has exceptions, but is no carrier")
+        else:
+            must(header >> 2 & 63 == 0, f"{where} has reserved bits set")
+            must(header >> 8 < 1 << this.width, f"{where} has too large a value")
+            put_values(self.elements, np.array([header >> 8]), this.shift)
+
+    def take_planes(self):
+        """Take the raw planes; returns what is there of the last one, with its bits and shift, if the rest is carried."""
+        n = len(self.elements)
+        raw_fields = [this for this, coding in zip(self.seg.fields, self.codings) if coding == FIELD_RAW]
+        planes = [plane for this in raw_fields for plane in this.planes()]
+        for number, (bits, shift) in enumerate(planes):
+            plane_bytes = ceil_div(n * bits, 8)
+            if number == len(planes) - 1 and self.carrier is not None and plane_bytes >= CARRIED_BYTES:
+                return self.take(plane_bytes - CARRIED_BYTES), bits, shift
+            put_values(self.elements, unpack_bits(self.take(plane_bytes), bits, n), shift)
+        return None
+
+    def take_exceptions(self, headers, plane_is_carried):
+        """Take the carrier's exceptions, but for those of their bytes that it carries."""
+        count = headers[self.carrier] >> 2 & 0xFFF if self.carrier is not None else 0
+        if not count:
+            return b""
+        part_bytes = exceptions_bytes(self.seg.fields[self.carrier], count)
+        carried = not plane_is_carried and part_bytes >= CARRIED_BYTES
+        return self.take(part_bytes - CARRIED_BYTES * carried).tobytes()
+
+    def take_payload(self, this, header):
+        payload_bytes = header >> 14
+        run, choice_bits = self.seg.run, this.table_count >> 1
+        group_count = ceil_div(len(self.elements), GROUP)
+        run_count = ceil_div(len(self.elements), run) if choice_bits else 0
+        payload = self.take(payload_bytes)
+        choices_bytes = align(ceil_div(run_count * choice_bits, 8), 4)
+        must(payload_bytes >= choices_bytes + STATES_BYTES and payload_bytes % 2 == 0,
+             f"{self.where}: {payload_bytes} rANS bytes")
+        tables = np.full(group_count, this.first_table, np.int64)
+        if choice_bits:
+            choices = unpack_bits(payload[:choices_bytes], choice_bits, run_count)
+            tables += np.repeat(choices, run // GROUP)[:group_count]
+        return RansField(self.where, this, self.elements, tables, payload[choices_bytes:], header >> 2 & 0xFFF)
+
+
+def unpack_bits(data, bits, n):
+    """The first n numbers of a power of two bits each that stand in the bytes data."""
+    if bits >= 8:
+        return data.view(f"<u{bits // 8}")[:n]
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    return (data[:, None] >> shifts & ((1 << bits) - 1)).reshape(-1)[:n]
+
+
+def put_values(elements, values, shift):
+    elements |= values.astype(elements.dtype) << shift
 
 
 def rans_decode(payloads, n, frequencies, table_of):
-    """Section 3.1 for many planes of n symbols in lockstep; payloads[i] has the table frequencies[table_of[i]].
+    """Section 3.2 for many fields of n symbols in lockstep: group g of field i has the table frequencies[table_of[i, g]].
 
-    Returns the symbols, (planes, n), and for each plane whether it ended as it must.
+    Returns the symbols, (fields, n), the final states, (fields, 32), and for each field whether the words were right.
     """
-    symbol_at, frequency_at, rest_at = slot_tables(frequencies)
-    first_slot = (table_of.astype(np.uint32) * np.uint32(FREQUENCY_SUM))[:, None]
+    entries = slot_entries(frequencies)
+    first_slot = (table_of * FREQUENCY_SUM).astype(np.uint32)
     x = np.stack([np.frombuffer(payload[:STATES_BYTES].tobytes(), "<u4") for payload in payloads]).astype(np.uint32)
     words = [np.frombuffer(payload[STATES_BYTES:].tobytes(), "<u2") for payload in payloads]
     ends = np.cumsum([len(w) for w in words])
     next_word = (ends - [len(w) for w in words])[:, None]
     words = np.concatenate(words + [np.zeros(1, "<u2")]).astype(np.uint32)  # one more, so that clipping finds one
 
-    group_count = ceil_div(n, 4 * LANES)
+    group_count = ceil_div(n, GROUP)
     symbols = np.zeros((len(payloads), group_count, LANES, 4), np.uint8)
     lanes = np.arange(LANES)
     for g in range(group_count):
         for k in range(4):
-            active = 4 * LANES * g + 4 * lanes + k < n
-            slot = (x & np.uint32(FREQUENCY_SUM - 1)) + first_slot
-            symbols[:, g, :, k] = symbol_at[slot]
-            x = np.where(active, frequency_at[slot] * (x >> np.uint32(12)) + rest_at[slot], x)
-            takes = active & (x < FINAL_STATE)
+            active = GROUP * g + 4 * lanes + k < n
+            entry = entries[(x & FREQUENCY_SUM - 1) + first_slot[:, g, None]]
+            symbols[:, g, :, k] = entry & 0xFF
+            x = np.where(active, (entry >> 8 & 0xFFF) * (x >> 12) + (entry >> 20), x)
+            takes = active & (x < STATE_MIN)
             taken = np.cumsum(takes, axis=1)
             word = words.take(next_word + taken - 1, mode="clip")
-            x = np.where(takes, x << np.uint32(16) | word, x)
+            x = np.where(takes, x << 16 | word, x)
             next_word = next_word + taken[:, -1:]
-    # A plane that takes words past its end reads its neighbour's; next_word tells, because it never goes back.
-    good = (x == FINAL_STATE).all(axis=1) & (next_word[:, 0] == ends)
-    return symbols.reshape(len(payloads), -1)[:, :n], good
+    # A field that takes words past its end reads its neighbour's; next_word tells, because it never goes back.
+    return symbols.reshape(len(payloads), -1)[:, :n], x, next_word[:, 0] == ends
 
 
-def slot_tables(frequencies):
-    """For each slot of each table, one table behind the other: the symbol s, F(s) and slot - C(s)."""
-    symbol_at = np.concatenate([np.repeat(np.arange(256, dtype=np.uint8), table) for table in frequencies])
-    frequency_at = np.concatenate([np.repeat(table, table) for table in frequencies])
-    rest_at = np.concatenate([np.arange(f, dtype=np.uint32) for table in frequencies for f in table])
-    return symbol_at, frequency_at, rest_at
+def slot_entries(frequencies):
+    """For each slot of each table, one table behind the other: the symbol s, F(s) << 8 and (slot - C(s)) << 20."""
+    symbols = np.concatenate([np.repeat(np.arange(256, dtype=np.uint32), table) for table in frequencies])
+    own = np.concatenate([np.repeat(table, table) for table in frequencies])
+    rest = np.concatenate([np.arange(f, dtype=np.uint32) for table in frequencies for f in table])
+    return symbols | own << 8 | rest << 20
 
 
-def undo_prediction(symbols, predictor):
-    """Section 3.2 for many planes of one shape: symbols (planes, height, width) become plane bytes."""
-    if predictor == NONE:
-        return symbols
-    if predictor == LEFT:
-        return np.cumsum(symbols, axis=2, dtype=np.uint8)
-    if predictor == UP:
-        return np.cumsum(symbols, axis=1, dtype=np.uint8)
-    # AVG needs the bytes to the left and above, so the bytes of one anti-diagonal can be had at the same time.
-    count, height, width = symbols.shape
-    values = np.zeros((count, height + 1, width + 1), np.int8)  # a border of zeros above and to the left
-    residuals = symbols.view(np.int8)
-    for diagonal in range(height + width - 1):
-        y = np.arange(max(0, diagonal - width + 1), min(height, diagonal + 1))
-        x = diagonal - y
-        average = (values[:, y + 1, x].astype(np.int16) + values[:, y, x + 1]) >> 1
-        values[:, y + 1, x + 1] = average.astype(np.int8) + residuals[:, y, x]
-    return values[:, 1:, 1:].view(np.uint8)
+def undo_prediction(residuals, predictor):
+    """Section 3.5: the tile u from its residuals (height, width)."""
+    sums = {NONE: (), LEFT: (1,), UP: (0,), LEFT2: (1, 1)}
+    for axis in sums[predictor]:
+        residuals = np.cumsum(residuals, axis=axis, dtype=residuals.dtype)
+    return residuals
+
+
+def rotate_right(elements, bits):
+    return elements >> bits | elements << (8 * elements.itemsize - bits) if bits else elements
 
 
 def main():

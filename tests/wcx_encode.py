@@ -4,93 +4,281 @@
 
   good   files NAME.wcx that use all that docs/format.md allows, NAME.safetensors beside each as what they hold
   bad    files bad_WHY.wcx, each breaking one rule, with checksums that fit, so that the rule itself has to refuse it;
-         bad_data_WHY.wcx break a rule of section 3 or a checksum of data: only decoding the tile shows that
+         bad_data_WHY.wcx break a rule of section 3, that of a ZSTD tile or a checksum of data: only decoding shows that
   flips  COUNT copies of FILE, each with one byte of a packed tile changed and the checksums fixed up; beside those that
          wcx_decode.py still accepts lies what it decodes, as .safetensors
 
 Written from docs/format.md alone, independently of the C code and, but for flips, of wcx_decode.py.  Encodes symbol by
-symbol, as section 3.1 says it, and so is slow; the files are small.
+symbol, as section 3.2 says it, and so is slow; the files are small.
 """
-import copy
 import hashlib
+import itertools
 import os
 import random
 import struct
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import xxhash
+import zstandard
 
 import wcx_decode
 from safetensors_io import build_header, lay_out
 
-STORED, CODED, CONSTANT = range(3)
-P_STORED, P_RANS, P_CONSTANT = range(3)
-NONE, LEFT, UP, AVG = range(4)
+STORED, CODED, CONSTANT, ZSTD = range(4)
+RAW, RANS, CONST = range(3)  # codings of a field
+NOTHING, PLANE, EXCEPTIONS = range(3)  # what a carrier carries bytes of
+NONE, LEFT, UP, LEFT2 = PREDICTORS = range(4)
 
 
 def xxh3(data):
     return xxhash.xxh3_64_intdigest(bytes(data))
 
 
+# ---- elements and fields (sections 2.3, 3.4 and 3.5) ----
+
+
+@dataclass
+class Field:
+    """A field of a segment; first_table None is that of tables of its own, to be made."""
+
+    width: int
+    table_count: int = 0
+    base: int = 0
+    first_table: int = None
+
+    def pack(self):
+        return struct.pack("<BBHI", self.width, self.table_count, self.base, self.first_table or 0)
+
+    def planes(self):
+        """The bits of the raw planes, the largest first."""
+        return [1 << i for i in reversed(range(6)) if self.width >> i & 1]
+
+
+def raw_fields(elem_bytes):
+    return [Field(min(32, 8 * elem_bytes)) for _ in range(max(1, elem_bytes // 4))]
+
+
+def rotate(elements, bits):
+    """Rotate to the left; bits may be less than 0."""
+    width = 8 * elements.itemsize
+    bits %= width
+    return elements << bits | elements >> (width - bits) if bits else elements
+
+
+def predict(u, predictor):
+    """The prediction for every element of a tile (height, width)."""
+    left, left_left, up = np.zeros_like(u), np.zeros_like(u), np.zeros_like(u)
+    left[:, 1:] = u[:, :-1]
+    left_left[:, 2:] = u[:, :-2]
+    up[1:] = u[:-1]
+    return [np.zeros_like(u), left, up, left + left - left_left][predictor]
+
+
+def cut(tile, seg, fields):
+    """The values of each field of the tile's elements, in tile order."""
+    u = rotate(tile, seg.rotation)
+    residuals = (u - predict(u, seg.predictor)).reshape(-1).astype(np.uint64)
+    values = []
+    for this in fields:
+        values.append(residuals & ((1 << this.width) - 1))
+        residuals = residuals >> this.width
+    return values
+
+
+def symbols_for(values, this):
+    """The symbols of the values; -1 for those that no symbol stands for."""
+    values = values.astype(np.int64)
+    if this.width <= 8:
+        return values
+    symbols = np.where(values > 0, values - this.base, 0)
+    return np.where((symbols < 256) & ((symbols > 0) == (values > 0)), symbols, -1)
+
+
 # ---- coded tiles (section 3) ----
 
 
 @dataclass
-class Plane:
-    """A plane of a coded tile; what the header says can be made to differ from the payload."""
+class Source:
+    """What a coded tile is made from; listed are the exceptions: positions in ascending order."""
+
+    values: list
+    fields: list
+    codings: list
+    choices: dict  # of a table for each run, by field
+    run: int
+    listed: np.ndarray = None
+
+    @property
+    def carrier(self):
+        return max((f for f, coding in enumerate(self.codings) if coding == RANS), default=None)
+
+    def list_exceptions(self, more):
+        """List what needs it, and what more(values) gives."""
+        if self.carrier is not None:
+            values = self.values[self.carrier]
+            needed = np.flatnonzero(symbols_for(values, self.fields[self.carrier]) < 0)
+            self.listed = np.union1d(needed, more(values)).astype(int)
+
+    def table_of_elements(self, f):
+        """Which of the tables of a field each element is coded with."""
+        n = len(self.values[f])
+        return np.array(self.choices[f])[np.arange(n) // self.run] if f in self.choices else np.zeros(n, int)
+
+    def symbols(self, f, tables):
+        """What to code a field with: exceptions have any symbol, here their own if it has a frequency."""
+        symbols, table_of = symbols_for(self.values[f], self.fields[f]), self.table_of_elements(f)
+        known = (symbols >= 0) & (np.array(tables)[table_of, symbols] > 0)
+        if f == self.carrier:
+            instead = np.argmax(tables, axis=1)[table_of[self.listed]]
+            symbols[self.listed] = np.where(known[self.listed], symbols[self.listed], instead)
+            known[self.listed] = True
+        assert known.all(), "a value without a symbol"
+        return symbols.tolist()
+
+
+@dataclass
+class CodedField:
+    """A field of a coded tile; its header can be made to differ from what follows it."""
 
     coding: int
-    payload: bytes
-    predictor: int = NONE
-    reserved: int = 0
-    payload_bytes: int = None
+    value: int = 0  # CONST
+    exception_count: int = 0
+    payload_bytes: int = None  # None is what is right
+    flip: int = 0  # bits of the header
+    planes: list = field(default_factory=list)
+    exceptions: bytes = b""
+    payload: bytes = b""
 
     def header(self):
         payload_bytes = len(self.payload) if self.payload_bytes is None else self.payload_bytes
-        return struct.pack("<I", self.coding | self.predictor << 2 | self.reserved << 4 | payload_bytes << 8)
+        rest = [0, self.exception_count << 2 | payload_bytes << 14, self.value << 8][self.coding]
+        return struct.pack("<I", (self.coding | rest) ^ self.flip)
 
 
-def assemble(planes):
-    padded = (plane.payload + bytes(-len(plane.payload) % 4) for plane in planes)
-    return b"".join(plane.header() for plane in planes) + b"".join(padded)
+@dataclass
+class Options:
+    """What a coded tile may do that no packer does, and, in the lower half, what it may not."""
+
+    pad: callable = bytes  # makes padding and spare bits: so many bytes of it
+    eager: int = 0  # the steps at the start in which lanes take a word in any case
+    spoil: dict = field(default_factory=dict)  # by field: (lane, bits of its final state to flip)
+    exceptions: callable = lambda positions, values: (positions, values)  # what to list, from what is right: two lists
+    carry: int = None  # NOTHING, PLANE or EXCEPTIONS; None is what is right
 
 
-def predict(plane, predictor):
-    """The prediction for every byte of a plane (height, width)."""
-    left, up = np.zeros_like(plane), np.zeros_like(plane)
-    left[:, 1:] = plane[:, :-1]
-    up[1:] = plane[:-1]
-    average = (left.view(np.int8).astype(int) + up.view(np.int8)) // 2  # floor
-    return [np.zeros_like(plane), left, up, average.astype(np.uint8)][predictor]
+def padded(data, alignment, pad=bytes):
+    return data + pad(-len(data) % alignment)
 
 
-def residuals(plane, predictor):
-    return (plane - predict(plane, predictor)).tobytes()
+def parts_of(fields):
+    """The parts of a coded tile, in order."""
+    parts = [b"".join(this.header() for this in fields)]
+    parts += [plane for this in fields for plane in this.planes]
+    parts += [this.exceptions for this in fields if this.exceptions]
+    return parts + [this.payload for this in fields if this.payload]
 
 
-def rans_encode(symbols, frequencies, final_states=(1 << 16,) * 32):
-    """The payload for the symbols; final_states are what the decoder shall end with."""
-    starts = np.concatenate([[0], np.cumsum(frequencies)]).tolist()
+def join(parts, pad=bytes, alignment=4):
+    packed = b""
+    for part in parts:
+        packed = padded(packed, alignment, pad) + part
+    return packed
+
+
+def assemble(fields, pad=bytes):
+    return join(parts_of(fields), pad)
+
+
+def pack_bits(values, bits, pad=bytes):
+    """Values of some bits each as bytes: one little-endian number."""
+    out = np.packbits((np.asarray(values, np.uint64)[:, None] >> np.arange(bits, dtype=np.uint64) & 1).astype(np.uint8),
+                      bitorder="little").tobytes()
+    spare = 8 * len(out) - len(values) * bits
+    return out[:-1] + bytes([out[-1] | pad(1)[0] >> (8 - spare) << (8 - spare)]) if spare else out
+
+
+def rans_encode(symbols, tables, table_of, final_states, eager=0):
+    """States and words for the symbols; group g has tables[table_of[g]], final_states are what the decoder ends with."""
+    starts = [np.concatenate([[0], np.cumsum(table)]).tolist() for table in tables]
     x = list(final_states)
     words = []
-    for group in reversed(range(0, len(symbols), 128)):
+    for group in reversed(range(len(table_of))):
+        frequencies, start = tables[table_of[group]], starts[table_of[group]]
         for k in reversed(range(4)):
             for lane in reversed(range(32)):
-                i = group + 4 * lane + k
+                i = 128 * group + 4 * lane + k
                 if i >= len(symbols):
                     continue
                 s = symbols[i]
                 f = frequencies[s]
-                if x[lane] >= f << 20:
+                if x[lane] >= f << 20 or 4 * group + k < eager:
                     words.append(x[lane] & 0xFFFF)
                     x[lane] >>= 16
-                x[lane] = x[lane] // f << 12 | x[lane] % f + starts[s]
+                x[lane] = x[lane] // f << 12 | x[lane] % f + start[s]
     return struct.pack("<32I", *x) + struct.pack(f"<{len(words)}H", *reversed(words))
 
 
-# ---- frequency tables (section 2.4) ----
+def encode_tile(source, tables, options):
+    """The CodedFields of a tile."""
+    coded = [CodedField(coding) for coding in source.codings]
+    for made, this, values in zip(coded, source.fields, source.values):
+        if made.coding == CONST:
+            assert (values == values[0]).all()
+            made.value = int(values[0])
+        elif made.coding == RAW:
+            for bits in this.planes():
+                made.planes.append(pack_bits(values & ((1 << bits) - 1), bits, options.pad))
+                values = values >> bits
+    carrier = source.carrier
+    if carrier is not None:
+        add_exceptions(coded[carrier], source.fields[carrier], source, options)
+        carried = take_carried(coded, coded[carrier], options.carry)
+    for f, (made, this) in enumerate(zip(coded, source.fields)):
+        if made.coding == RANS:
+            own = tables[this.first_table : this.first_table + this.table_count]
+            made.payload = encode_payload(source, f, own, carried if f == carrier else bytes(64), options)
+    return coded
+
+
+def add_exceptions(made, this, source, options):
+    values = source.values[source.carrier][source.listed]
+    positions, values = options.exceptions(source.listed.tolist(), values.tolist())
+    made.exception_count = len(positions)
+    made.exceptions = padded(pack_exceptions(positions, values, this), 2, options.pad)
+
+
+def pack_exceptions(positions, values, this):
+    return np.array(positions, "<u2").tobytes() + np.array(values, "u1" if this.width <= 8 else "<u2").tobytes()
+
+
+def take_carried(coded, carrier, carry):
+    """Take the bytes that the carrier carries from what they belong to, the last raw plane or the exceptions."""
+    last = next((made for made in reversed(coded) if made.planes), None)
+    if carry is None:
+        carry = PLANE if last and len(last.planes[-1]) >= 64 else EXCEPTIONS if len(carrier.exceptions) >= 64 else NOTHING
+    if carry == PLANE:
+        carried, last.planes[-1] = last.planes[-1][-64:], last.planes[-1][:-64]
+    elif carry == EXCEPTIONS:
+        carried, carrier.exceptions = carrier.exceptions[-64:], carrier.exceptions[:-64]
+    else:
+        carried = b""
+    return carried.rjust(64, b"\0")
+
+
+def encode_payload(source, f, tables, carried, options):
+    states = [1 << 16 | half for half in struct.unpack("<32H", carried)]
+    lane, bits = options.spoil.get(f, (0, 0))
+    states[lane] ^= bits
+    choices = b""
+    if f in source.choices:
+        choices = padded(pack_bits(source.choices[f], len(tables) // 2, options.pad), 4, options.pad)
+    table_of_groups = source.table_of_elements(f)[::128]
+    return choices + rans_encode(source.symbols(f, tables), tables, table_of_groups, states, options.eager)
+
+
+# ---- frequency tables (section 2.6) ----
 
 
 def normalise(counts, floor=0):
@@ -98,8 +286,9 @@ def normalise(counts, floor=0):
     counts = [int(c) for c in counts]
     total = max(1, sum(counts))
     frequencies = [max(1 if c else 0, floor, c * 4096 // total) for c in counts]
-    if sum(1 for f in frequencies if f) < 2:
-        frequencies[0 if not frequencies[0] else 1] = 1
+    for s in 0, 1:
+        if sum(1 for f in frequencies if f) < 2:
+            frequencies[s] = max(1, frequencies[s])
     while sum(frequencies) != 4096:
         largest = frequencies.index(max(frequencies))
         frequencies[largest] -= min(sum(frequencies) - 4096, frequencies[largest] // 2)
@@ -128,28 +317,45 @@ def encode_table(frequencies):
 @dataclass
 class Segment:
     bytes: int
-    cols: int
-    tile_rows: int
-    tile_cols: int
-    first_table: int = 0
+    cols: int = 0
+    tile_rows: int = 0
+    tile_cols: int = 0
+    run: int = 0
+    same_as: int = 0
     entropy: int = 0
-    elem_bytes: int = 1
-    table_mask: int = 0
-    reserved: bytes = bytes(6)
+    elem_bytes: int = 0
+    rotation: int = 0
+    predictor: int = 0
+    field_count: int = 0
 
     def pack(self):
-        return struct.pack("<QQIIIIBB6s", self.bytes, self.cols, self.tile_rows, self.tile_cols, self.first_table,
-                           self.entropy, self.elem_bytes, self.table_mask, self.reserved)
+        return struct.pack("<QQIIIIIBBBB", self.bytes, self.cols, self.tile_rows, self.tile_cols, self.run, self.same_as,
+                           self.entropy, self.elem_bytes, self.rotation, self.predictor, self.field_count)
 
 
 @dataclass
 class Entry:
-    """A tile entry; checksum None is that of the packed bytes."""
+    """A tile entry with its packed bytes; size and checksum None are those of these."""
 
     mode: int
-    place: int
-    size: int = 0
+    data: bytes = b""
     checksum: int = None
+    size: int = None
+
+    def pack(self):
+        size = len(self.data) if self.size is None else self.size
+        checksum = xxh3(self.data) & 0xFFFFFFFF if self.checksum is None else self.checksum
+        return struct.pack("<II", size | self.mode << 24, checksum)
+
+
+def compress(data, level=3, **how):
+    return zstandard.ZstdCompressor(level=level, **how).compress(data)
+
+
+def with_content_size(frame, size):
+    """A frame with another size of its content, in the widest field; the frame must have one of 2 or 4 bytes, no window."""
+    old_bytes = {0x60: 2, 0xA0: 4}[frame[4] & ~4]
+    return frame[:4] + bytes([frame[4] | 0xC0]) + struct.pack("<Q", size) + frame[5 + old_bytes :]
 
 
 @dataclass
@@ -157,13 +363,16 @@ class File:
     """A .wcx file being made."""
 
     original: bytearray = field(default_factory=bytearray)
-    packed: bytearray = field(default_factory=bytearray)
     segments: list = field(default_factory=list)
+    contents: list = field(default_factory=list)  # of the segments
+    fields: list = field(default_factory=list)
     entries: list = field(default_factory=list)
     tables: list = field(default_factory=list)  # encoded
     frequencies: list = field(default_factory=list)
-    planes: dict = field(default_factory=dict)  # of the coded tiles, by tile
-    data: dict = field(default_factory=dict)  # of the coded tiles before coding, by tile: (rows, columns, bytes)
+    coded: dict = field(default_factory=dict)  # the CodedFields of the coded tiles, by tile
+    sources: dict = field(default_factory=dict)  # likewise
+    pad: callable = bytes
+    alignment: int = 4  # of the packed tiles
     gap: bytes = b""  # between the packed tiles and the index
     tail: bytes = b""  # behind the index
 
@@ -172,94 +381,90 @@ class File:
         self.frequencies.append(frequencies)
         return len(self.tables) - 1
 
-    def place_packed(self, data, gap=0):
-        """Append packed bytes, gap further 16-byte blocks behind the last; returns their offset."""
-        self.packed += bytes(-len(self.packed) % 16 + 16 * gap)
-        self.packed += data
-        return 128 + len(self.packed) - len(data)
+    def add_same(self, number):
+        """Add a segment with the content of another."""
+        self.segments.append(Segment(len(self.contents[number]), same_as=number))
+        self.contents.append(self.contents[number])
+        self.original += self.contents[number]
 
-    def set_packed(self, tile, data):
-        """Give a tile other packed bytes."""
-        entry = self.entries[tile]
-        entry.place, entry.size = self.place_packed(data), len(data)
-
-    def add_segment(self, data, *, cols=None, tile=None, elem_bytes=1, recipe=STORED, tables=None, gap=0):
+    def add_segment(self, data, *, elem_bytes=1, cols=None, tile=None, fields=None, rotation=0, predictor=NONE, run=0,
+                    recipe=STORED, choose=None, zstd=compress, listed=lambda i, values: [], options=None):
         """Add a segment of the given data.
 
-        tile is (rows, columns), by default flat.  recipe is STORED, CONSTANT or, for coded tiles, a list with a
-        (coding, predictor) for each plane; or a function from the number of the tile within the segment to one of
-        these.  tables is (first_table, table_mask) to use tables that exist; by default each plane gets its own.
+        tile is (rows, columns), by default flat.  recipe is a mode or, for coded tiles, a list with a coding for each
+        field (by default RANS for those with tables, RAW for the others); or a function from the number of the tile
+        within the segment to one of these.  choose(tile, field, run) is a choice of a table, by default each in turn.
+        listed(tile, values) are positions to list as exceptions even if their values in the carrier have symbols.
         """
         cols = len(data) // elem_bytes if cols is None else cols
         tile_rows, tile_cols = tile or (1, 65536)
-        matrix = np.frombuffer(data, np.uint8).reshape(-1, cols, elem_bytes)
+        fields = [replace(this) for this in fields or raw_fields(elem_bytes)]
+        seg = Segment(len(data), cols, tile_rows, tile_cols, run, 0, entropy(data, elem_bytes), elem_bytes, rotation,
+                      predictor, len(fields))
+        matrix = np.frombuffer(data, f"<u{elem_bytes}").reshape(-1, cols)
         tiles = [np.ascontiguousarray(matrix[y : y + tile_rows, x : x + tile_cols])
                  for y in range(0, len(matrix), tile_rows) for x in range(0, cols, tile_cols)]
-        recipes = [recipe(i) if callable(recipe) else recipe for i in range(len(tiles))]
-        first_table, mask = tables or self.make_tables(tiles, recipes)
-        entropy = self.entropy(matrix)
-        self.segments.append(Segment(len(data), cols, tile_rows, tile_cols, first_table, entropy, elem_bytes, mask))
+        self.segments.append(seg)
+        self.contents.append(bytes(data))
         self.original += data
-        for tile_data, tile_recipe in zip(tiles, recipes):
-            self.add_tile(tile_data, tile_recipe, first_table, mask, gap)
+        self.fields += fields
+        choose = choose or (lambda i, f, r: (i + f + r) % fields[f].table_count)
+        recipes = [recipe(i) if callable(recipe) else recipe for i in range(len(tiles))]
+        default = [RANS if this.table_count else RAW for this in fields]
+        sources = []
+        for i, (tile_data, how) in enumerate(zip(tiles, recipes)):
+            choices = {f: [choose(i, f, r) for r in range(-(-tile_data.size // run))]
+                       for f, this in enumerate(fields) if this.table_count > 1}
+            codings = default if how == CODED else how
+            is_coded = isinstance(codings, list)
+            sources.append(Source(cut(tile_data, seg, fields), fields, codings, choices, run) if is_coded else None)
+            if is_coded:
+                sources[-1].list_exceptions(lambda values, i=i: listed(i, values))
+        self.make_tables(fields, sources)
+        for tile_data, how, source in zip(tiles, recipes, sources):
+            if source:
+                self.add_coded(tile_data, source, options or Options())
+            else:
+                self.add_plain(tile_data, how, zstd)
 
-    @staticmethod
-    def entropy(matrix):
-        bits = 0.0
-        for p in range(matrix.shape[2]):
-            shares = np.unique(matrix[:, :, p], return_counts=True)[1] / matrix[:, :, p].size
-            bits -= (shares * np.log2(shares)).sum()
-        return int(bits * 1000)
+    def make_tables(self, fields, sources):
+        """Make tables for the fields that have no first_table yet, from what is coded with them."""
+        for f, this in enumerate(fields):
+            if not this.table_count or this.first_table is not None:
+                continue
+            counts = np.zeros((this.table_count, 256), int)
+            for source in sources:
+                if source and source.codings[f] == RANS:
+                    counted = np.ones(len(source.values[f]), bool)
+                    counted[source.listed if f == source.carrier else []] = False
+                    symbols = symbols_for(source.values[f], this)
+                    np.add.at(counts, (source.table_of_elements(f)[counted], symbols[counted]), 1)
+            this.first_table = len(self.tables)
+            for table in counts:
+                self.add_table(normalise(table))
 
-    def make_tables(self, tiles, recipes):
-        first_table, mask = len(self.tables), 0
-        for p in range(tiles[0].shape[2]):
-            counts = np.zeros(256, int)
-            for tile, recipe in zip(tiles, recipes):
-                if isinstance(recipe, list) and recipe[p][0] == P_RANS:
-                    counts += np.bincount(list(residuals(tile[:, :, p], recipe[p][1])), minlength=256)
-            if counts.any():
-                self.add_table(normalise(counts))
-                mask |= 1 << p
-        return first_table, mask
-
-    def add_tile(self, tile, recipe, first_table, mask, gap):
-        if recipe == CONSTANT:
+    def add_plain(self, tile, mode, zstd):
+        if mode == CONSTANT:
             assert (tile == tile[0, 0]).all()
-            self.entries.append(Entry(CONSTANT, int.from_bytes(tile[0, 0].tobytes(), "little"), 0, 0))
-            return
-        if recipe == STORED:
-            packed = tile.tobytes()
+            self.entries.append(Entry(CONSTANT, checksum=int(tile[0, 0])))
         else:
-            planes = [self.encode_plane(tile[:, :, p], *recipe[p], first_table + bin(mask & ((1 << p) - 1)).count("1"))
-                      for p in range(len(recipe))]
-            self.planes[len(self.entries)] = planes
-            self.data[len(self.entries)] = tile
-            packed = assemble(planes)
-            assert len(packed) < tile.size, f"coding does not pay: {len(packed)} of {tile.size}"
-        self.entries.append(Entry(STORED if recipe == STORED else CODED, self.place_packed(packed, gap), len(packed)))
+            self.entries.append(Entry(mode, tile.tobytes() if mode == STORED else zstd(tile.tobytes())))
+            assert mode == STORED or len(self.entries[-1].data) < tile.nbytes, "ZSTD does not pay"
 
-    def encode_plane(self, plane, coding, predictor, table):
-        if coding == P_STORED:
-            return Plane(coding, plane.tobytes())
-        if coding == P_CONSTANT:
-            assert (plane == plane[0, 0]).all()
-            return Plane(coding, plane[:1, :1].tobytes())
-        return Plane(coding, rans_encode(residuals(plane, predictor), self.frequencies[table]), predictor)
-
-    def pack_entry(self, entry):
-        checksum = entry.checksum
-        if checksum is None:
-            checksum = xxh3(self.packed[entry.place - 128 : entry.place - 128 + entry.size]) & 0xFFFFFFFF
-        return struct.pack("<QII", entry.place, entry.size | entry.mode << 24, checksum)
+    def add_coded(self, tile, source, options):
+        self.sources[len(self.entries)] = source
+        self.coded[len(self.entries)] = encode_tile(source, self.frequencies, options)
+        packed = assemble(self.coded[len(self.entries)], options.pad)
+        assert len(packed) < tile.nbytes, f"coding does not pay: {len(packed)} of {tile.nbytes}"
+        self.entries.append(Entry(CODED, packed))
 
     def build(self, **changed):
         """The bytes of the file; changed are fields of the superblock with other values than the right ones."""
         tables = b"".join(self.tables)
-        index = b"".join(s.pack() for s in self.segments) + b"".join(map(self.pack_entry, self.entries)) + tables
-        area = bytes(self.packed) + bytes(-len(self.packed) % 16) + self.gap
+        index = b"".join(part.pack() for part in [*self.segments, *self.fields, *self.entries]) + tables
+        area = b"".join(padded(entry.data, self.alignment, self.pad) for entry in self.entries) + self.gap
         fields = {
-            "magic": b"\x89WCX\r\n\x1a\n", "version": 1, "reserved": 0, "features": 0,
+            "magic": b"\x89WCX\r\n\x1a\n", "version": 2, "field_count": len(self.fields), "features": 0,
             "packed_bytes": 128 + len(area) + len(index) + len(self.tail),
             "original_bytes": sum(s.bytes for s in self.segments) % 2**64,
             "index_offset": 128 + len(area), "index_bytes": len(index),
@@ -272,6 +477,14 @@ class File:
         return superblock + struct.pack("<Q", xxh3(superblock) ^ wrong_sum) + area + index + self.tail
 
 
+def entropy(data, elem_bytes):
+    bits = 0.0
+    for column in np.frombuffer(data, np.uint8).reshape(-1, elem_bytes).T:
+        shares = np.unique(column, return_counts=True)[1] / column.size
+        bits -= (shares * np.log2(shares)).sum()
+    return int(bits * 1000)
+
+
 # ---- good files ----
 
 
@@ -282,21 +495,52 @@ def start(specs, metadata=None, header=None, **how):
     return file
 
 
-def narrow(rng, count, elem_bytes, spread=6.0):
-    """count elements: the plane above all others and plane 0 bell-shaped, plane 1 random, the others constant."""
-    planes = np.full((count, elem_bytes), 0x5A, np.uint8)
-    planes[:, 0] = np.rint(rng.standard_normal(count) * spread).astype(int) & 255
-    if elem_bytes > 1:
-        planes[:, 1] = rng.integers(0, 256, count)
-        planes[:, elem_bytes - 1] = np.rint(rng.standard_normal(count) * spread / 2).astype(int) & 255
-    return planes.tobytes()
+def draw(rng, count, elem_bytes, fields, rotation=0, spread=1 / 24, fixed=None):
+    """count elements: fields with tables bell-shaped, spread in parts of the symbols; fixed ones given; others random."""
+    u = np.zeros(count, np.uint64)
+    shift = 0
+    for f, this in enumerate(fields):
+        if f in (fixed or {}):
+            values = np.broadcast_to(fixed[f], count)
+        elif this.table_count:
+            values = draw_bell(rng, count, this, spread)
+        else:
+            values = rng.integers(0, 1 << this.width, count)
+        u |= values.astype(np.uint64) << shift
+        shift += this.width
+    return rotate(u.astype(f"<u{elem_bytes}"), -rotation).tobytes()
 
 
-def recipe_for(elem_bytes, predictor):
-    """A recipe for the data of narrow()."""
-    middle = [(P_STORED, NONE)] + [(P_CONSTANT, NONE)] * (elem_bytes - 3)
-    top = (P_RANS, predictor)
-    return {1: [top], 2: [(P_RANS, NONE), top]}.get(elem_bytes) or [(P_RANS, NONE)] + middle + [top]
+def draw_bell(rng, count, this, spread=1 / 24):
+    symbol_count = 1 << min(8, this.width)
+    values = np.rint(rng.standard_normal(count) * spread * symbol_count).astype(int) % symbol_count
+    return np.where(values > 0, values + this.base, 0) if this.width > 8 else values
+
+
+def draw_exceptions(rng, count, this, at):
+    """count values, bell-shaped but for those of any size, most of them without a symbol in a wide field, at some places."""
+    values = draw_bell(rng, count, this)
+    values[at] = rng.integers(0, 1 << this.width, len(at))
+    return values
+
+
+def spread_out(rng, count, n):
+    """count places of n in ascending order, the last and, where there are two, the first among them."""
+    ends = [n - 1, 0][:count]
+    return np.sort(np.concatenate([ends, rng.choice(np.arange(1, n - 1), count - len(ends), replace=False)]).astype(int))
+
+
+def fields_for(elem_bytes):
+    """Some raw and some coded fields."""
+    return {
+        1: [Field(2), Field(6, 1)],
+        2: [Field(5), Field(3), Field(8, 1)],
+        4: [Field(1), Field(8, 1), Field(15), Field(8, 1)],
+        8: [Field(1), Field(8, 1), Field(32), Field(15), Field(8, 1)],
+    }[elem_bytes]
+
+
+DTYPES = {1: "U8", 2: "U16", 4: "U32", 8: "U64"}
 
 
 def good_stored_only(rng):
@@ -307,28 +551,204 @@ def good_stored_only(rng):
 
 
 def good_every_element_size(rng):
-    dtypes = {1: "I8", 2: "BF16", 4: "F32", 8: "I64"}
-    file = start([(f"t{n}.{predictor}", dtype, [20, 30]) for n, dtype in dtypes.items() for predictor in range(4)])
-    for n in dtypes:
-        for predictor in range(4):
-            file.add_segment(narrow(rng, 600, n), elem_bytes=n, cols=30, tile=(20, 30), recipe=recipe_for(n, predictor))
+    cases = list(itertools.product(DTYPES, PREDICTORS, (0, 1)))
+    file = start([(f"t{n}.{predictor}.{rotation}", DTYPES[n], [30, 40]) for n, predictor, rotation in cases])
+    for n, predictor, rotation in cases:
+        file.add_segment(draw(rng, 1200, n, fields_for(n), rotation), elem_bytes=n, cols=40, tile=(30, 40), recipe=CODED,
+                         fields=fields_for(n), rotation=rotation, predictor=predictor)
     return file
 
 
-def good_predictors_in_square_tiles(rng):
-    file = start([(f"t{predictor}", "I8", [300, 390]) for predictor in range(4)])
-    for predictor in range(4):
-        file.add_segment(narrow(rng, 300 * 390, 1), cols=390, tile=(256, 256), recipe=[(P_RANS, predictor)])
+def good_raw_planes_of_every_width(rng):
+    """Fields of 1 to 32 raw bits, as the first field and as the last, of a number of elements that fills no byte."""
+    file = start([(f"t{width}.{last}", "U64", [999]) for width in range(1, 33) for last in range(2)])
+    for width in range(1, 33):
+        rest = 56 - width
+        fields = [Field(width), Field(8, 1), *[Field(part) for part in (min(32, rest), rest - 32) if part > 0]]
+        for order in fields, fields[::-1]:
+            file.add_segment(draw(rng, 999, 8, order), elem_bytes=8, fields=order, recipe=CODED)
     return file
 
 
-def good_predictors_mixed_by_tile(rng):
-    file = start([("edge", "I8", [70, 130]), ("wide", "I16", [70, 130])])
-    edge = (127 + np.rint(4 * rng.standard_normal((70, 130)))).astype(np.uint8)  # about where 127 becomes -128
-    file.add_segment(edge.tobytes(), cols=130, tile=(40, 50), recipe=lambda i: [(P_RANS, i % 4)])
-    wide = np.stack([edge, np.roll(edge, 1, axis=0)], axis=2)
-    file.add_segment(wide.tobytes(), cols=130, tile=(40, 50), elem_bytes=2,
-                     recipe=lambda i: STORED if i == 5 else [(P_RANS, i % 4), (P_RANS, (i + 1) % 4)])
+def good_carried_bytes(rng):
+    """A last plane of less than 64 bytes, of just 64 and of more; lanes without symbols that carry; nobody to carry."""
+    counts = [126, 127, 128, 129, 130, 600]
+    others = [("few", "U64", [30]), ("nobody", "U32", [300]), ("nothing", "U8", [900])]
+    file = start([(f"t{n}", "U32", [n]) for n in counts] + others)
+    for n in counts:
+        fields = [Field(20), Field(4), Field(8, 1)]
+        file.add_segment(draw(rng, n, 4, fields, fixed={0: 0x81234}), elem_bytes=4, fields=fields, recipe=[CONST, RAW, RANS])
+    fields = [Field(32), Field(24), Field(8, 1)]
+    file.add_segment(draw(rng, 30, 8, fields, fixed={1: 9}), elem_bytes=8, fields=fields, recipe=[RAW, CONST, RANS])
+    fields = [Field(16), Field(16)]
+    file.add_segment(draw(rng, 300, 4, fields, fixed={1: 9}), elem_bytes=4, fields=fields, recipe=[RAW, CONST])
+    fields = [Field(4, 1), Field(4, 1)]
+    file.add_segment(draw(rng, 900, 1, fields), fields=fields, recipe=CODED)
+    return file
+
+
+def good_wide_symbols(rng):
+    """Fields of 9 to 16 bits with the least, a middling and the largest base."""
+    cases = [(width, base) for width in range(9, 17) for base in (0, (1 << width) // 3, (1 << width) - 256)]
+    file = start([(f"t{width}.{base}", "BF16", [1500]) for width, base in cases])
+    for width, base in cases:
+        fields = [*[Field(16 - width)] * (width < 16), Field(width, 1, base)]
+        values = np.frombuffer(draw(rng, 1500, 2, fields, spread=1 / 12), "<u2").copy()
+        values[:2] = base + 1 << 16 - width, base + 255 << 16 - width
+        file.add_segment(rotate(values, -1).tobytes(), elem_bytes=2, fields=fields, rotation=1, recipe=CODED)
+    return file
+
+
+def good_exceptions(rng):
+    """Few and many, of fields of all widths, carried and not, beside a raw plane that is carried and beside none."""
+    cases = list(itertools.product(range(1, 17), (RAW, CONST), (1, 2, 3, 15, 16, 17, 20, 21, 22, 85, 100)))
+    file = start([(f"t{width}.{coding}.{count}", "U32", [600]) for width, coding, count in cases])
+    for width, coding, count in cases:
+        fields = [Field(16), *[Field(16 - width)] * (width < 16), Field(width, 1, min(1000, max(0, (1 << width) - 256)))]
+        at = spread_out(rng, count, 600)
+        fixed = {0: 0xABCD, len(fields) - 1: draw_exceptions(rng, 600, fields[-1], at)}
+        if coding == CONST and width < 16:
+            fixed[1] = 0
+        file.add_segment(draw(rng, 600, 4, fields, fixed=fixed), elem_bytes=4, fields=fields,
+                         recipe=[CONST, *[coding] * (width < 16), RANS], listed=lambda i, values: at)
+    return file
+
+
+def good_exceptions_beside_small_planes(rng):
+    """Planes of 63, of 64 and of 65 bytes, above the carrier and below it."""
+    cases = list(itertools.product((126, 127, 130), (8, 12), (5, 16, 21, 22, 30), (0, 1)))
+    file = start([(f"t{n}.{width}.{count}.{last}", "U64", [n]) for n, width, count, last in cases])
+    for n, width, count, last in cases:
+        at = spread_out(rng, count, n)
+        values = draw_exceptions(rng, n, Field(width, 1, 0), at)
+        parts = [(Field(4), RAW, None), (Field(28 - width), CONST, 1), (Field(width, 1), RANS, values),
+                 (Field(32), CONST, 9)]
+        if last:
+            parts.reverse()
+        fields = [this for this, _, _ in parts]
+        fixed = {f: value for f, (_, _, value) in enumerate(parts) if value is not None}
+        file.add_segment(draw(rng, n, 8, fields, fixed=fixed), elem_bytes=8, fields=fields,
+                         recipe=[coding for _, coding, _ in parts], listed=lambda i, values: at)
+    return file
+
+
+def good_exceptions_of_most_elements(rng):
+    """All elements, even and odd numbers of them; as many as a header can count, up to the last of a largest tile."""
+    sizes = [40, 41, 250, 251]
+    file = start([(f"t{n}.{width}", "U64", [n]) for n in sizes for width in (7, 14)] +
+                 [(f"last{width}.{coding}", "U32", [65536]) for width in (8, 16) for coding in (RAW, CONST)])
+    for n, width in itertools.product(sizes, (7, 14)):
+        fields = [Field(32), Field(width, 1, 0), Field(32 - width)]
+        fixed = {0: 9, 1: rng.integers(0, 1 << width, n), 2: 9}
+        file.add_segment(draw(rng, n, 8, fields, fixed=fixed), elem_bytes=8, fields=fields, recipe=[CONST, RANS, CONST],
+                         listed=lambda i, values: range(len(values)))
+    for width, coding in itertools.product((8, 16), (RAW, CONST)):
+        fields = [Field(32 - width), Field(width, 1, 0)]
+        at = np.arange(65536 - 4095, 65536)
+        fixed = {1: draw_exceptions(rng, 65536, fields[1], at)}
+        if coding == CONST:
+            fixed[0] = 77
+        file.add_segment(draw(rng, 65536, 4, fields, fixed=fixed), elem_bytes=4, fields=fields, recipe=[coding, RANS],
+                         listed=lambda i, values: at)
+    return file
+
+
+def good_exceptions_not_needed(rng):
+    """Every 20th element is listed, though all have symbols and are coded with these."""
+    file = start([(f"t{width}", "BF16", [900]) for width in range(5, 17)])
+    for width in range(5, 17):
+        fields = [*[Field(16 - width)] * (width < 16), Field(width, 1, (1 << width) - 256 if width > 8 else 0)]
+        file.add_segment(draw(rng, 900, 2, fields, 1), elem_bytes=2, fields=fields, rotation=1, recipe=CODED,
+                         listed=lambda i, values: range(0, 900, 20))
+    return file
+
+
+def good_exceptions_and_all_else(rng):
+    """With every predictor, beside other coded fields, of carriers with 1, 2 and 4 tables; and others that list none."""
+    cases = list(itertools.product(PREDICTORS, (1, 2, 4), (0, 70)))
+    file = start([(f"t{predictor}.{tables}.{count}", "F32", [30, 50]) for predictor, tables, count in cases] +
+                 [("tiles", "F32", [50, 70])])
+    for predictor, tables, count in cases:
+        fields = [Field(1), Field(8, 1), Field(3, 2), Field(7), Field(10, tables, 500), Field(3)]
+        values = draw_exceptions(rng, 1500, fields[4], spread_out(rng, count, 1500))
+        residuals = np.frombuffer(draw(rng, 1500, 4, fields, fixed={4: values}), "<u4").reshape(30, 50)
+        data = rotate(add_up(residuals, predictor), -1).tobytes()
+        file.add_segment(data, elem_bytes=4, cols=50, tile=(30, 50), fields=fields, rotation=1, predictor=predictor, run=128,
+                         recipe=CODED, options=Options(eager=1))
+    fields = [Field(8, 4), Field(16, 2, 300), Field(8)]  # each tile has another carrier, or exceptions in other numbers
+    at = rng.choice(3500, 300, replace=False)
+    fixed = {1: draw_exceptions(rng, 3500, fields[1], at), 2: 9}
+    file.add_segment(draw(rng, 3500, 4, fields, fixed=fixed), elem_bytes=4, cols=70, tile=(20, 30), fields=fields, run=256,
+                     listed=lambda i, values: range(0, len(values), 10 * i + 9),
+                     recipe=lambda i: [RANS, RANS if i % 2 else RAW, CONST])
+    return file
+
+
+def add_up(residuals, predictor):
+    """The tile whose residuals these are."""
+    for axis in [(), (1,), (0,), (1, 1)][predictor]:
+        residuals = np.cumsum(residuals, axis=axis, dtype=residuals.dtype)
+    return residuals
+
+
+def good_choices_of_tables(rng):
+    """1, 2 and 4 tables at a time, runs of all kinds of lengths, the last of them and its last group shorter."""
+    runs = [128, 256, 640, 1408, 65536]
+    file = start([(f"t{run}", "I32", [2, 3333]) for run in runs] + [("rows", "I8", [24, 384])])
+    fields = [Field(8, 4), Field(8, 1), Field(8, 2), Field(8)]
+    for run in runs:
+        file.add_segment(draw(rng, 6666, 4, fields), elem_bytes=4, cols=3333, tile=(1, 3333), fields=fields, run=run,
+                         recipe=CODED, choose=lambda i, f, r: rng.integers(0, fields[f].table_count))
+    widths = np.array([1, 3, 7, 20] * 6)  # one for each row
+    rows = np.rint(rng.standard_normal((24, 384)) * widths[:, None]).astype(np.int8)
+    file.add_segment(rows.tobytes(), cols=384, tile=(10, 384), fields=[Field(8, 4)], run=384, recipe=CODED,
+                     choose=lambda i, f, r: (10 * i + r) % 4)
+    return file
+
+
+def good_most_fields(rng):
+    """12 fields with 4 tables each; 12 of which the first and the last alone are coded; 16 raw planes."""
+    file = start([(f"t{i}", "F64", [2000]) for i in range(3)])
+    widths = [8, 4, 2, 8, 4, 8, 4, 8, 4, 8, 4, 2]
+    for tables in [4] * 12, [1, *[0] * 10, 1]:
+        fields = [Field(width, count) for width, count in zip(widths, tables)]
+        file.add_segment(draw(rng, 2000, 8, fields), elem_bytes=8, fields=fields, run=32 * tables[1], recipe=CODED)
+    fields = [Field(8, 1)] + [Field(width) for width in (16, 7, 7, 7, 7, 12)]
+    file.add_segment(draw(rng, 2000, 8, fields), elem_bytes=8, fields=fields, recipe=CODED)
+    return file
+
+
+def good_square_tiles(rng):
+    """Tiles of 256 x 256 that are cut at the right and at the lower edge."""
+    file = start([(f"t{predictor}", "I8", [300, 390]) for predictor in PREDICTORS])
+    for predictor in PREDICTORS:
+        fields = [Field(8, 1)] if predictor == LEFT2 else [Field(2), Field(6, 2)]
+        file.add_segment(draw(rng, 300 * 390, 1, [Field(8, 1)]), cols=390, tile=(256, 256), fields=fields,
+                         run=0 if predictor == LEFT2 else 1024, predictor=predictor, recipe=CODED)
+    return file
+
+
+def good_codings_mixed_by_tile(rng):
+    """Each tile has its fields coded in another way, and there are tiles of all modes."""
+    combinations = list(itertools.product((RANS, RAW, CONST), repeat=3))
+    combinations.remove((RAW, RAW, RAW))
+    fields = [Field(4, 1), Field(9, 1, 200), Field(3, 2)]
+    tiles = [draw(rng, 1000, 2, fields, fixed={f: (5, 201, 3)[f] for f in range(3) if codings[f] == CONST})
+             for codings in combinations]
+    tiles += [draw(rng, 1000, 2, fields), bytes(2000), b"\x12\x34" * 1000]
+    recipes = [*map(list, combinations), STORED, ZSTD, CONSTANT]
+    file = start([("a", "I16", [len(tiles), 1000])])
+    file.add_segment(b"".join(tiles), elem_bytes=2, tile=(1, 1000), fields=fields, run=256, recipe=lambda i: recipes[i])
+    return file
+
+
+def good_constant_fields(rng):
+    """Constant fields of all widths, of more than 24 bits too, with their largest values; tiles of a header alone."""
+    file = start([(f"t{width}", "U64", [50]) for width in range(1, 33)])
+    for width in range(1, 33):
+        fields = [Field(width), Field(32), Field(32 - width)] if width < 32 else [Field(32), Field(32)]
+        values = {0: (1 << min(24, width)) - 1, 1: 0x80F00F, 2: 0}
+        file.add_segment(draw(rng, 50, 8, fields, fixed=values), elem_bytes=8, fields=fields, recipe=[CONST] * len(fields))
     return file
 
 
@@ -336,8 +756,8 @@ def good_every_lane_tail(rng):
     """Tiles of one row whose number of symbols ends in each place of a group."""
     sizes = [*range(300, 300 + 128), 512, 4096, 65536]
     file = start([(f"t{n}", "I8", [n]) for n in sizes])
-    for n in sizes:
-        file.add_segment(narrow(rng, n, 1, 0.7), recipe=[(P_RANS, n % 4)])
+    for i, n in enumerate(sizes):
+        file.add_segment(draw(rng, n, 1, [Field(8, 1)], spread=0.003), fields=[Field(8, 1)], predictor=i % 4, recipe=CODED)
     return file
 
 
@@ -345,45 +765,58 @@ def good_lanes_without_symbols(rng):
     sizes = [30, 40, 77, 127]
     file = start([(f"t{n}", "I64", [n]) for n in sizes])
     for n in sizes:
-        data = np.full((n, 8), 9, np.uint8)
-        data[:, 3] = rng.integers(0, 2, n)
-        file.add_segment(data.tobytes(), elem_bytes=8, recipe=[(P_RANS if p == 3 else P_CONSTANT, NONE) for p in range(8)])
+        fields = [Field(24), Field(8, 1), Field(32)]
+        file.add_segment(draw(rng, n, 8, fields, fixed={0: 9, 2: 9}), elem_bytes=8, fields=fields,
+                         recipe=[CONST, RANS, CONST])
     return file
 
 
 def good_shared_tables(rng):
-    """Three tables: the first segment uses 0 and 1, the second 1 and 2, the third 1; another one is used by nobody."""
+    """Fields of one segment and of several, with ranges that overlap; another table is used by nobody."""
     file = start([("a", "I16", [900]), ("b", "I16", [900]), ("c", "I8", [900])])
-    for spread in 5, 7, 9, 11:
+    for spread in 5, 7, 9, 11, 13:
         counts = 1e6 * np.exp(-0.5 * (np.arange(256).astype(np.int8) / spread) ** 2)
         file.add_table(normalise(counts, floor=1))
-    two = [(P_RANS, NONE), (P_RANS, NONE)]
-    bell = lambda count: (np.rint(rng.standard_normal(count) * 6).astype(int) & 255).astype(np.uint8).tobytes()
-    file.add_segment(bell(1800), elem_bytes=2, recipe=two, tables=(0, 3))
-    file.add_segment(bell(1800), elem_bytes=2, recipe=two, tables=(1, 3))
-    file.add_segment(bell(900), recipe=[(P_RANS, UP)], tables=(1, 1))
+    for first, second in (0, 0), (1, 2):
+        fields = [Field(8, 2, 0, first), Field(8, 1, 0, second)]
+        file.add_segment(draw(rng, 900, 2, fields), elem_bytes=2, fields=fields, run=128, recipe=CODED)
+    file.add_segment(draw(rng, 900, 1, [Field(8, 1)]), fields=[Field(8, 4, 0, 0)], run=128, predictor=UP, recipe=CODED)
     return file
 
 
-def good_shared_packed_tiles(rng):
-    """Two tied tensors whose entries name the same packed bytes, of coded and of stored tiles."""
-    file = start([("a", "I8", [1000]), ("tied", "I8", [1000])])
-    data = narrow(rng, 1000, 1, 2.0)
-    recipe = lambda i: STORED if i == 1 else [(P_RANS, NONE)]
-    file.add_segment(data, tile=(1, 400), recipe=recipe)
-    first = [copy.copy(entry) for entry in file.entries[1:]]
-    file.add_segment(data, tile=(1, 400), recipe=recipe, tables=(0, 1))
-    file.entries[4:] = first
+def good_same_content(rng):
+    """Tied tensors, right behind each other and with others between, of all modes; the last segment is one of them."""
+    names = "plain", "constant", "coded", "zstd"
+    file = start([(f"{name}.{i}", "I8", [40, 50]) for i in range(4) for name in names])
+    contents = [rng.bytes(2000), bytes([7]) * 2000, draw(rng, 2000, 1, [Field(8, 1)], spread=0.01), b"zstd" * 500]
+    hows = [{}, {"recipe": CONSTANT}, {"recipe": CODED, "fields": [Field(8, 1)], "predictor": LEFT}, {"recipe": ZSTD}]
+    for data, how in zip(contents, hows):
+        file.add_segment(data, cols=50, tile=(25, 30), **how)
+    for i in range(3):
+        for number in range(1, 5) if i else range(4, 0, -1):
+            file.add_same(number)
     return file
 
 
 def good_constant_tiles(rng):
-    values = {1: b"\xff", 2: b"\x00\x80", 4: b"\x00\x00\x80\x3f", 8: b"\xff\xff\xff\xff\xff\xff\xff\xff"}
+    values = {1: b"\xff", 2: b"\x00\x80", 4: b"\x00\x00\x80\xff", 8: b"\xff\xff\xff\xff\0\0\0\0"}
     dtypes = {1: "BOOL", 2: "F16", 4: "F32", 8: "U64"}
     file = start([(f"t{n}", dtypes[n], [50, 60]) for n in values] + [("half", "I8", [200])])
     for n, value in values.items():
-        file.add_segment(value * 3000, elem_bytes=n, cols=60, tile=(32, 32), recipe=CONSTANT)
-    file.add_segment(bytes(100) + narrow(rng, 100, 1), tile=(1, 100), recipe=lambda i: STORED if i else CONSTANT)
+        file.add_segment(value * 3000, elem_bytes=n, cols=60, tile=(32, 32), rotation=1, predictor=UP, recipe=CONSTANT)
+    file.add_segment(bytes(100) + rng.bytes(100), tile=(1, 100), recipe=lambda i: STORED if i else CONSTANT)
+    return file
+
+
+def good_zstd_tiles(_rng):
+    """Frames of several levels, with a checksum, of several blocks, with a size of 8 bytes; the header is one too."""
+    ways = [compress, lambda part: compress(part, 1), lambda part: compress(part, 19),
+            lambda part: compress(part, write_checksum=True), lambda part: with_content_size(compress(part), len(part))]
+    data = np.repeat(np.arange(40000, dtype="<i8") // 3, 2).tobytes()
+    text = build_header(lay_out([(f"ids.{i}", "I64", [80000]) for i in range(len(ways))]), {"spaces": " " * 500})
+    file = start([], header=text, recipe=ZSTD)
+    for way in ways:
+        file.add_segment(data, elem_bytes=8, rotation=1, predictor=LEFT2, recipe=ZSTD, zstd=way)
     return file
 
 
@@ -399,12 +832,23 @@ def good_many_segments(rng):
     return file
 
 
+def good_neighbours_in_one_segment(rng):
+    """Several tensors, one of them without elements, lie in one segment, with tiles that begin within tensors."""
+    shapes = [[7], [3, 100], [0, 4], [], [640], [17, 5]]
+    file = start([(f"norm{i}", "F16", shape) for i, shape in enumerate(shapes)] + [("b", "I8", [100]), ("c", "I8", [300])])
+    fields = [Field(4), Field(12, 2, 100)]
+    file.add_segment(draw(rng, 1033, 2, fields, 1), elem_bytes=2, tile=(1, 500), fields=fields, rotation=1, run=128,
+                     recipe=lambda i: STORED if i == 2 else CODED)
+    file.add_segment(draw(rng, 400, 1, [Field(8, 1)], spread=0.01), fields=[Field(8, 1)], recipe=CODED)
+    return file
+
+
 def good_header_in_coded_tiles(rng):
     """A header with white space in front, in three coded tiles and a short stored one."""
     text = build_header(lay_out([(f"model.layers.{i}.weight", "I8", [4]) for i in range(100)]))[8:]
     text = b" \n\t " + text
     header = struct.pack("<Q", len(text)) + text
-    file = start([], header=header, tile=(1, 2500), recipe=lambda i: [(P_RANS, NONE)] if i < 3 else STORED)
+    file = start([], header=header, tile=(1, 2500), fields=[Field(8, 1)], recipe=lambda i: CODED if i < 3 else STORED)
     for _ in range(100):
         file.add_segment(rng.bytes(4))
     return file
@@ -416,53 +860,71 @@ def good_header_alone(_rng):
 
 def good_tile_wider_than_matrix(rng):
     file = start([("a", "I8", [33, 17]), ("b", "I8", [999])])
-    file.add_segment(narrow(rng, 33 * 17, 1, 2.0), cols=17, tile=(256, 256), recipe=[(P_RANS, AVG)])
-    file.add_segment(narrow(rng, 999, 1, 2.0), tile=(256, 1))
+    file.add_segment(draw(rng, 33 * 17, 1, [Field(8, 1)], spread=0.01), cols=17, tile=(256, 256), fields=[Field(8, 1)],
+                     predictor=LEFT2, recipe=CODED)
+    file.add_segment(rng.bytes(999), tile=(256, 1))
     return file
 
 
 def good_views_that_are_not_the_tensor(rng):
     """Segments tiled with other widths and element sizes than the tensor's own."""
-    file = start([("a", "BF16", [48, 64]), ("b", "I8", [60, 64]), ("c", "F32", [40, 25])])
-    file.add_segment(narrow(rng, 6144, 1), cols=96, tile=(16, 50), recipe=[(P_RANS, UP)])
-    file.add_segment(narrow(rng, 960, 4), cols=40, elem_bytes=4, tile=(24, 40), recipe=recipe_for(4, LEFT))
-    file.add_segment(narrow(rng, 500, 8), cols=1, elem_bytes=8, tile=(500, 3), recipe=recipe_for(8, AVG))
+    file = start([("a", "BF16", [48, 64]), ("b", "I8", [60, 64]), ("c", "F32", [40, 50])])
+    file.add_segment(draw(rng, 6144, 1, [Field(8, 1)]), cols=96, tile=(16, 50), fields=[Field(8, 1)], predictor=UP,
+                     recipe=CODED)
+    for cols, count, n, tile in (40, 960, 4, (24, 40)), (1, 1000, 8, (1000, 3)):
+        file.add_segment(draw(rng, count, n, fields_for(n), 1), cols=cols, elem_bytes=n, tile=tile, fields=fields_for(n),
+                         rotation=1, predictor=LEFT, recipe=CODED)
     return file
 
 
-def good_gaps_and_any_order(rng):
-    """Packed tiles in the reverse of their order, with gaps of zeros, a gap in front of the index too."""
-    file = start([("a", "I8", [2000])])
-    file.add_segment(narrow(rng, 2000, 1, 2.0), tile=(1, 300), recipe=[(P_RANS, LEFT)], gap=3)
-    old, file.packed = file.packed, bytearray()
-    for entry in reversed(file.entries):
-        entry.place = file.place_packed(old[entry.place - 128 : entry.place - 128 + entry.size], gap=2)
-    file.gap = bytes(48)
+def good_padding_of_any_content(rng):
+    """Random what is written as zeros and not checked: gaps, spare bits of planes, padding of choices and exceptions."""
+    fields = [Field(7), Field(8, 2), Field(8, 4), Field(9)]
+    file = start([(f"t{n}.{carries}", "U32", [n]) for n in range(1001, 1009) for carries in range(2)])
+    file.pad = rng.bytes
+    for n in range(1001, 1009):
+        for recipe in CODED, [CONST, RANS, RANS, CONST]:  # the latter carries exceptions and with them their padding
+            file.add_segment(draw(rng, n, 4, fields, fixed={} if recipe == CODED else {0: 1, 3: 2}), elem_bytes=4,
+                             fields=fields, run=384, options=Options(pad=rng.bytes), recipe=recipe,
+                             listed=lambda i, values: range(3, n, 30))
+    return file
+
+
+def good_start_states_of_any_size(rng):
+    """States below 2^16 at the start and, where a lane takes a word that leaves it there, behind it."""
+    file = start([(f"t{steps}", "I8", [1500]) for steps in range(1, 9)])
+    for steps in range(1, 9):
+        file.add_segment(draw(rng, 1500, 1, fields_for(1), spread=0.03), fields=fields_for(1), recipe=CODED,
+                         options=Options(eager=steps))
     return file
 
 
 def good_extreme_tables(rng):
     """Frequencies 4095 and 1; all 256 symbols with 16; symbols at both ends only; the longest run in the middle."""
-    file = start([(name, "U8", [4000]) for name in ("steep", "rare", "flat", "ends", "single")])
+    file = start([(name, "U8", [4000]) for name in ("steep", "rare", "flat", "ends", "single", "bits")])
     steep = file.add_table([4095, 1] + [0] * 254)
     flat = file.add_table([16] * 256)
     ends = file.add_table([127] + [0] * 254 + [3969])
     late = file.add_table([0] * 254 + [128, 3968])
     choose = lambda values, shares: rng.choice(np.array(values, np.uint8), 4000, p=shares).tobytes()
-    rans = [(P_RANS, NONE)]
-    file.add_segment(choose([0, 1], [0.999, 0.001]), recipe=rans, tables=(steep, 1))
-    file.add_segment(choose([0, 1], [0.9, 0.1]), recipe=rans, tables=(steep, 1))
-    file.add_segment(choose(range(256), None), recipe=STORED, tables=(flat, 1))
-    file.add_segment(choose([0, 255], [0.1, 0.9]), recipe=rans, tables=(ends, 1))
-    file.add_segment(bytes([255]) * 4000, recipe=rans, tables=(late, 1))
+    how = lambda table: {"fields": [Field(8, 1, 0, table)], "recipe": CODED}
+    file.add_segment(choose([0, 1], [0.999, 0.001]), **how(steep))
+    file.add_segment(choose([0, 1], [0.9, 0.1]), **how(steep))
+    file.add_segment(choose(range(256), None), fields=[Field(8, 1, 0, flat)])
+    file.add_segment(choose([0, 255], [0.1, 0.9]), **how(ends))
+    file.add_segment(bytes([255]) * 4000, **how(late))
+    fields = [Field(1, 1), Field(6, 1), Field(1, 1, 0, steep)]
+    file.add_segment(choose([0, 1, 128], [0.9, 0.05, 0.05]), fields=fields, recipe=CODED)
     return file
 
 
 def good_full_tiles(rng):
     """The largest tiles: 65,536 elements of eight bytes, and of one byte with a predictor that runs through it."""
     file = start([("wide", "I64", [65536]), ("flat", "I8", [65537])])
-    file.add_segment(narrow(rng, 65536, 8), elem_bytes=8, recipe=recipe_for(8, LEFT))
-    file.add_segment(narrow(rng, 65537, 1), recipe=lambda i: STORED if i else [(P_RANS, AVG)])
+    fields = [Field(31), Field(9), Field(8, 2), Field(16, 1, 65280)]
+    file.add_segment(draw(rng, 65536, 8, fields, 1), elem_bytes=8, fields=fields, rotation=1, run=65536, recipe=CODED)
+    file.add_segment(draw(rng, 65537, 1, [Field(8, 1)]), fields=[Field(8, 4)], run=128, predictor=LEFT2,
+                     recipe=lambda i: STORED if i else CODED)
     return file
 
 
@@ -475,86 +937,135 @@ def good_files():
 
 # ---- bad files ----
 
-HEADER, CODED_TILE, CONSTANT_TILE, STORED_TILE, SHORT_TILE = 0, 1, 2, 5, 6  # tiles of base()
-CODED_SEG, CONSTANT_SEG, STORED_SEG, SHORT_SEG = 1, 2, 3, 4  # its segments
-STORED_PLANE, RANS_PLANE, CONSTANT_PLANE, TOP_PLANE = range(4)  # planes of CODED_TILE
-N = 1200  # its elements
-SHORT_N, SHORT_PLANE = 40, 3  # elements of SHORT_TILE and its only plane in rANS
+# Tiles of base(), its segments, and how many elements its tiles have.
+HEADER, CODED_TILE, CONSTANT_TILE, STORED_TILE, SHORT_TILE, CARRYING_TILE, ZSTD_TILE = 0, 1, 2, 5, 6, 7, 8
+CODED_SEG, CONSTANT_SEG, STORED_SEG, SHORT_SEG, CARRYING_SEG, ZSTD_SEG, SAME_SEG, LAST_SAME_SEG = range(1, 9)
+N, STORED_N, SHORT_N, CARRYING_N, ZSTD_N = 1200, 24, 40, 1000, 600
+RAW_FIELD, CHOICE_FIELD, CONSTANT_FIELD, WIDE_FIELD = range(4)  # of CODED_SEG; the last is the carrier, of plane bytes
+SHORT_FIELD = 1  # of SHORT_SEG: its only one in rANS, a carrier with nothing to carry
+CARRYING_FIELD = 1  # of CARRYING_SEG: the carrier, of exceptions; the one before is in rANS too
+TABLE_COUNT = 6  # CHOICE_FIELD has 0 and 1, WIDE_FIELD 2, SHORT_FIELD 3, CARRYING_SEG 4 and 5
 
 
 def base():
     """The good file that each bad one differs from in one place."""
     rng = np.random.default_rng(7)
-    file = start([("a", "I32", [30, 40]), ("b", "U8", [300]), ("c", "U8", [20]), ("d", "I64", [SHORT_N])])
-    planes = np.full((N, 4), 0x11, np.uint8)
-    planes[:, STORED_PLANE] = rng.integers(0, 256, N)
-    planes[:, RANS_PLANE] = rng.integers(0, 9, N)
-    planes[:, TOP_PLANE] = rng.integers(250, 256, N)
-    recipe = [(P_STORED, NONE), (P_RANS, UP), (P_CONSTANT, NONE), (P_RANS, NONE)]
-    file.add_segment(planes.tobytes(), elem_bytes=4, cols=40, tile=(30, 40), recipe=recipe)
+    file = start([("a", "I32", [30, 40]), ("b", "U8", [300]), ("c", "U8", [STORED_N]), ("d", "I64", [SHORT_N]),
+                  ("e", "U16", [CARRYING_N]), ("f", "U8", [ZSTD_N]), ("g", "I32", [30, 40]), ("h", "I32", [30, 40])])
+    fields = [Field(7), Field(8, 2), Field(5), Field(12, 1, 1000)]
+    wide_values = draw_exceptions(rng, N, fields[WIDE_FIELD], spread_out(rng, 20, N))
+    file.add_segment(draw(rng, N, 4, fields, 1, fixed={CONSTANT_FIELD: 17, WIDE_FIELD: wide_values}), elem_bytes=4, cols=40,
+                     tile=(30, 40), fields=fields, rotation=1, run=256, recipe=[RAW, RANS, CONST, RANS])
     file.add_segment(b"\x07" * 300, tile=(1, 100), recipe=CONSTANT)
-    file.add_segment(rng.bytes(16) + struct.pack("<I", file.segments[0].bytes))  # ends as the index begins
-    short = np.full((SHORT_N, 8), 3, np.uint8)
-    short[:, SHORT_PLANE] = rng.integers(0, 2, SHORT_N)
-    recipe = [(P_RANS if p == SHORT_PLANE else P_CONSTANT, NONE) for p in range(8)]
-    file.add_segment(short.tobytes(), elem_bytes=8, recipe=recipe)
+    file.add_segment(rng.bytes(STORED_N))
+    fields = [Field(24), Field(8, 1), Field(32)]
+    file.add_segment(draw(rng, SHORT_N, 8, fields, fixed={0: 9, 2: 9}), elem_bytes=8, fields=fields,
+                     recipe=[CONST, RANS, CONST])
+    fields = [Field(8, 1), Field(5, 1), Field(3)]
+    at = spread_out(rng, 31, CARRYING_N)
+    values = draw_exceptions(rng, CARRYING_N, fields[CARRYING_FIELD], at)
+    file.add_segment(draw(rng, CARRYING_N, 2, fields, fixed={CARRYING_FIELD: values, 2: 6}), elem_bytes=2, fields=fields,
+                     recipe=[RANS, RANS, CONST], listed=lambda i, values: at)
+    file.add_segment(b"zstd" * (ZSTD_N // 4), recipe=ZSTD)
+    file.add_same(CODED_SEG)
+    file.add_same(CODED_SEG)
     return file
+
+
+def first_field(number):
+    """Where the fields of a segment of base() begin."""
+    return sum(seg.field_count for seg in base().segments[:number])
 
 
 def with_superblock(**changed):
     return base().build(**changed)
 
 
-def with_segment(number, **changed):
+def with_changes(changed_of, changed):
+    """base() with other values in the part of it that changed_of finds; functions get the old ones."""
     file = base()
+    part = changed_of(file)
     for name, value in changed.items():
-        setattr(file.segments[number], name, value)
-    return file.build()
+        setattr(part, name, value(getattr(part, name)) if callable(value) else value)
+    return file
+
+
+def with_segment(number, **changed):
+    return with_changes(lambda file: file.segments[number], changed).build()
 
 
 def with_entry(tile, **changed):
-    file = base()
-    for name, value in changed.items():
-        setattr(file.entries[tile], name, value)
+    return with_changes(lambda file: file.entries[tile], changed).build()
+
+
+def with_field(number, f, **changed):
+    return with_changes(lambda file: file.fields[first_field(number) + f], changed).build()
+
+
+def with_fields(number, fields, **changed):
+    """A segment with other fields; the checks of the index do not look at its tiles."""
+    file = with_changes(lambda file: file.segments[number], {"field_count": len(fields), **changed})
+    at = first_field(number)
+    file.fields[at : at + base().segments[number].field_count] = fields
     return file.build()
 
 
-def with_plane(plane, tile=CODED_TILE, **changed):
-    file = base()
-    for name, value in changed.items():
-        old = getattr(file.planes[tile][plane], name)
-        setattr(file.planes[tile][plane], name, value(old) if callable(value) else value)
-    file.set_packed(tile, assemble(file.planes[tile]))
+def with_coded(f, tile=CODED_TILE, **changed):
+    """A coded tile in which the header or the data of one field differ."""
+    file = with_changes(lambda file: file.coded[tile][f], changed)
+    file.entries[tile].data = assemble(file.coded[tile])
     return file.build()
+
+
+def with_plane(change):
+    """The last plane of CODED_TILE, of which a part is carried, with other bytes."""
+    return with_coded(RAW_FIELD, planes=lambda planes: [*planes[:-1], change(planes[-1])])
 
 
 def with_packed(tile, change):
-    file = base()
-    file.set_packed(tile, change(assemble(file.planes[tile])))
-    return file.build()
+    return with_entry(tile, data=change)
 
 
 def with_table(encoded):
-    """A fourth table, used by no plane."""
+    """A further table, used by no field."""
     file = base()
     file.tables.append(encoded)
     return file.build()
 
 
-def with_final_state(tile, plane, lane, table):
+def with_options(tile, **options):
+    """A coded tile that is made in another way."""
     file = base()
-    states = [1 << 16] * 32
-    states[lane] += 1
-    chosen = file.planes[tile][plane]
-    symbols = residuals(file.data[tile][:, :, plane], chosen.predictor)
-    chosen.payload = rans_encode(symbols, file.frequencies[table], states)
-    file.set_packed(tile, assemble(file.planes[tile]))
+    file.entries[tile].data = assemble(encode_tile(file.sources[tile], file.frequencies, Options(**options)))
+    source = file.sources[tile]
+    assert 8 * len(file.entries[tile].data) < len(source.values[0]) * sum(this.width for this in source.fields)
+    return file.build()
+
+
+def with_final_state(tile, f, lane, bits):
+    return with_options(tile, spoil={f: (lane, bits)})
+
+
+def with_listed(tile, change):
+    """A coded tile with other exceptions: pairs of position and value."""
+    return with_options(tile, exceptions=lambda positions, values: map(list, zip(*change(list(zip(positions, values))))))
+
+
+def with_parts(tile, change, **how):
+    """A coded tile with other parts (section 3), or with these joined otherwise."""
+    file = base()
+    packed = join(change(parts_of(file.coded[tile])), **how)
+    assert packed != file.entries[tile].data
+    file.entries[tile].data = packed
     return file.build()
 
 
 def bad_superblocks():
-    good = base().build()
-    index_bytes = 40 * 5 + 16 * 7 + len(b"".join(base().tables))
+    file = base()
+    good = file.build()
+    table_bytes = len(b"".join(file.tables))
+    index_bytes = len(b"".join(part.pack() for part in [*file.segments, *file.fields, *file.entries])) + table_bytes
+    rest_bytes = index_bytes - table_bytes
     index_offset = len(good) - index_bytes
     yield "empty", b""
     yield "no_wcx", b"\x08\0\0\0\0\0\0\0{}      " * 20
@@ -563,56 +1074,67 @@ def bad_superblocks():
     yield "cut_by_a_byte", good[:-1]
     yield "a_byte_appended", good + b"\0"
     yield "magic", with_superblock(magic=b"\x89WCX\n\x1a\n\0")
-    yield "version_0", with_superblock(version=0)
-    yield "version_2", with_superblock(version=2)
-    yield "superblock_reserved", with_superblock(reserved=1)
+    for version in 0, 1, 3, 2 << 16:
+        yield f"version_{version}", with_superblock(version=version)
     yield "feature", with_superblock(features=1)
     yield "feature_highest", with_superblock(features=1 << 63)
     yield "packed_bytes", with_superblock(packed_bytes=len(good) + 16)
     yield "original_bytes_0", with_superblock(original_bytes=0)
-    yield "original_bytes_more", with_superblock(original_bytes=sum(s.bytes for s in base().segments) + 1)
+    yield "original_bytes_more", with_superblock(original_bytes=len(file.original) + 1)
     yield "original_bytes_over_limit", with_superblock(original_bytes=(1 << 60) + 1)
     yield "superblock_checksum", with_superblock(checksum=1)
     yield "index_checksum", with_superblock(index_checksum=0)
     yield "index_offset_wraps", with_superblock(index_offset=2**64 - 16, index_bytes=len(good) + 16,
-                                                table_bytes=len(good) + 16 - 40 * 5 - 16 * 7)
+                                                table_bytes=len(good) + 16 - rest_bytes)
     yield "index_in_superblock", with_superblock(index_offset=112, index_bytes=len(good) - 112,
-                                                 table_bytes=len(good) - 112 - 40 * 5 - 16 * 7)
-    yield "index_bytes_0", with_superblock(index_bytes=0, index_offset=len(good) // 16 * 16)
-    yield "table_bytes", with_superblock(table_bytes=len(b"".join(base().tables)) - 1)
-    yield "tile_count_wraps", with_superblock(tile_count=7 + (1 << 60))
+                                                 table_bytes=len(good) - 112 - rest_bytes)
+    yield "index_bytes_0", with_superblock(index_bytes=0, index_offset=len(good))
+    yield "index_bytes_wraps", with_superblock(index_bytes=index_bytes, tile_count=len(file.entries) + (1 << 61))
+    yield "table_bytes", with_superblock(table_bytes=table_bytes - 1)
     yield "tile_count_0", with_superblock(tile_count=0)
     yield "segment_count_0", with_superblock(segment_count=0, original_bytes=0)
     yield "segment_count_huge", with_superblock(segment_count=2**32 - 1)
-    file = base()
-    file.add_table([16] * 256)
-    yield "table_count_less", file.build(table_count=3)
-    yield "table_count_more", with_superblock(table_count=4)
+    yield "field_count_huge", with_superblock(field_count=2**32 - 1)
+    longer = base()
+    longer.add_table([16] * 256)
+    yield "table_count_less", longer.build(table_count=TABLE_COUNT)
+    yield "table_count_more", with_superblock(table_count=TABLE_COUNT + 1)
     yield "table_count_huge", with_superblock(table_count=2**32 - 1)
+    longer.tables += [b"\x8f\xff\x01\x00\xfd"] * ((1 << 17) - TABLE_COUNT)
+    yield "table_count_over_limit", longer.build()
     yield "data_sha256", with_superblock(sha256=bytes(32))
-    nothing = File()
-    yield "no_segments", nothing.build()
-    file = base()
-    file.gap = bytes(8)
-    yield "index_not_aligned", file.build()
+    yield "no_segments", File().build()
+    for gap in 1, 2, 4, 12, 16:
+        file = base()
+        file.gap = bytes(gap)
+        yield f"index_behind_a_gap_of_{gap}", file.build()
+    for alignment in 1, 2, 8, 16:
+        file = base()
+        file.alignment = alignment
+        assert len(file.build()) != len(good)
+        yield f"tiles_at_multiples_of_{alignment}", file.build()
     file = base()
     file.tail = bytes(16)
     yield "index_ends_early", file.build()
-    yield "index_over_limit", index_over_limit(good[index_offset:])
+    yield "index_over_limit", index_over_limit(good[index_offset:], rest_bytes)
 
 
-def index_over_limit(index):
-    """An index of 2^28 + 16 bytes, all of whose further bytes are zeros that count as tables."""
-    index += bytes((1 << 28) + 16 - len(index))
+def index_over_limit(index, rest_bytes):
+    """An index of 2^28 + 8 bytes, all of whose further bytes are zeros that count as tables."""
+    index += bytes((1 << 28) + 8 - len(index))
     file = base()
-    area = 128 + len(file.packed) + -len(file.packed) % 16
-    head = file.build(packed_bytes=area + len(index), index_bytes=len(index), index_checksum=xxh3(index),
-                      table_bytes=len(index) - 40 * 5 - 16 * 7)
-    return head[:area] + index
+    area_end = len(file.build()) - rest_bytes - len(b"".join(file.tables))
+    head = file.build(packed_bytes=area_end + len(index), index_bytes=len(index), index_checksum=xxh3(index),
+                      table_bytes=len(index) - rest_bytes)
+    return head[:area_end] + index
 
 
 def bad_segments():
-    yield "segment_bytes_0", with_segment(STORED_SEG, bytes=0)
+    file = base()
+    before = sum(seg.bytes for seg in file.segments[:STORED_SEG])
+    del file.original[before : before + STORED_N], file.entries[STORED_TILE]
+    file.segments[STORED_SEG].bytes = 0
+    yield "segment_bytes_0", file.build()
     file = base()
     file.segments[CONSTANT_SEG].bytes = file.segments[CONSTANT_SEG].cols = 299
     yield "segment_bytes_less", file.build(original_bytes=len(file.original))
@@ -626,23 +1148,29 @@ def bad_segments():
     yield "segment_tile_too_large", with_segment(CODED_SEG, tile_rows=2, tile_cols=32769)
     yield "segment_tile_wraps_32_bit", with_segment(CODED_SEG, tile_rows=1 << 16, tile_cols=1 << 16)
     yield "segment_tile_wraps_to_fit", with_segment(CODED_SEG, tile_rows=(1 << 31) + 30, tile_cols=40)
-    yield "segment_tile_too_tall", with_segment(CODED_SEG, tile_rows=257, tile_cols=1)
     file = base()
-    header_bytes = file.segments[0].bytes
+    file.segments[STORED_SEG].tile_rows, file.segments[STORED_SEG].tile_cols = 257, 16
+    data = file.entries[STORED_TILE].data
+    file.entries[STORED_TILE : STORED_TILE + 1] = [Entry(STORED, data[:16]), Entry(STORED, data[16:])]
+    yield "segment_tile_too_tall", file.build()
+    file = base()
+    del file.original[7 : file.segments[0].bytes]
     file.segments[0].bytes = file.segments[0].cols = 7
-    file.set_packed(0, bytes(file.original[:7]))
-    yield "segment_header_too_small", file.build(original_bytes=len(file.original) - header_bytes + 7)
+    file.entries[0].data = bytes(file.original[:7])
+    yield "segment_header_too_small", file.build()
     yield "segment_more_tiles", with_segment(CODED_SEG, tile_rows=15)
     yield "segment_fewer_tiles", with_segment(CONSTANT_SEG, tile_cols=300)
     for elem_bytes in 0, 3, 5, 16, 255:
-        cols = 20 // max(1, elem_bytes) or 1
+        cols = STORED_N // max(1, elem_bytes) or 1
         yield f"segment_elem_bytes_{elem_bytes}", with_segment(STORED_SEG, elem_bytes=elem_bytes, cols=cols)
-    yield "segment_table_mask", with_segment(CODED_SEG, table_mask=0b11010)
-    yield "segment_table_missing", with_segment(SHORT_SEG, first_table=3)
-    yield "segment_second_table_missing", with_segment(CODED_SEG, first_table=2)
-    yield "segment_first_table_wraps", with_segment(CODED_SEG, first_table=2**32 - 1)
-    for byte in 0, 5:
-        yield f"segment_reserved_{byte}", with_segment(STORED_SEG, reserved=bytes(byte) + b"\1" + bytes(5 - byte))
+    for run in 0, 1, 64, 127, 129, 192, 65536 + 128, 2**31, 2**32 - 1:
+        yield f"segment_run_{run}", with_segment(CODED_SEG, run=run)
+    yield "segment_run_without_choices", with_segment(SHORT_SEG, run=128)
+    yield "segment_run_without_tables", with_segment(STORED_SEG, run=128)
+    for number in 2, 255:
+        yield f"segment_rotation_{number}", with_segment(STORED_SEG, rotation=number)
+    for number in 4, 255:
+        yield f"segment_predictor_{number}", with_segment(STORED_SEG, predictor=number)
     file = base()  # a sum of sizes that is right modulo 2^64
     for number in STORED_SEG, SHORT_SEG:
         file.segments[number].bytes += 1 << 63
@@ -650,45 +1178,107 @@ def bad_segments():
     yield "segment_bytes_sum_wraps", file.build()
 
 
+def bad_same_segments():
+    for number in SAME_SEG, LAST_SAME_SEG, LAST_SAME_SEG + 1, 2**32 - 1:
+        yield f"same_as_{number}", with_segment(SAME_SEG, same_as=number)
+    yield "same_as_that_is_the_same", with_segment(LAST_SAME_SEG, same_as=SAME_SEG)
+    file = base()
+    file.segments[LAST_SAME_SEG].bytes -= 4
+    del file.original[-4:]
+    yield "same_as_a_larger_one", file.build()
+    file = base()
+    file.segments[LAST_SAME_SEG].bytes += 4
+    file.original += bytes(4)
+    yield "same_as_a_smaller_one", file.build()
+    for name in "cols", "tile_rows", "tile_cols", "run", "entropy", "elem_bytes", "rotation", "predictor":
+        yield f"same_with_{name}", with_segment(SAME_SEG, **{name: 1})
+    yield "same_with_fields", with_fields(SAME_SEG, [Field(8)])
+    file = base()
+    file.segments[SAME_SEG] = replace(file.segments[CODED_SEG], same_as=CODED_SEG, field_count=0)
+    yield "same_with_everything", file.build()
+    yield "same_as_of_the_header", with_segment(0, same_as=1)
+
+
+def bad_fields():
+    yield "field_count_of_segment_0", with_fields(STORED_SEG, [])
+    fields = [Field(1) for _ in range(10)] + [Field(2) for _ in range(3)]
+    yield "field_count_of_segment_13", with_fields(STORED_SEG, fields, elem_bytes=2, cols=STORED_N // 2)
+    yield "field_count_of_segment_less", with_segment(CODED_SEG, field_count=3)
+    yield "field_count_of_segment_more", with_segment(CODED_SEG, field_count=5)
+    file = base()
+    file.fields.pop()
+    yield "one_field_less", file.build()
+    file = base()
+    file.fields.append(Field(8))
+    yield "one_field_more", file.build()
+    yield "field_width_0", with_fields(STORED_SEG, [Field(0), Field(8)])
+    yield "field_width_33", with_fields(STORED_SEG, [Field(33), Field(31)], elem_bytes=8, cols=STORED_N // 8)
+    yield "field_width_64", with_fields(STORED_SEG, [Field(64)], elem_bytes=8, cols=STORED_N // 8)
+    yield "field_widths_less", with_fields(STORED_SEG, [Field(7)])
+    yield "field_widths_more", with_fields(STORED_SEG, [Field(8), Field(1)])
+    yield "field_widths_of_another_element", with_fields(STORED_SEG, [Field(16)])
+    yield "field_widths_wrap", with_fields(STORED_SEG, [Field(32)] * 8 + [Field(8)])
+    yield "field_raw_planes_17", with_fields(STORED_SEG, [Field(3)] * 8 + [Field(8)], elem_bytes=4, cols=STORED_N // 4)
+    for count in 3, 5, 8, 255:
+        file = with_changes(lambda file: file.fields[first_field(CODED_SEG) + CHOICE_FIELD], {"table_count": count})
+        file.tables += file.tables[:1] * count  # enough of them
+        yield f"field_table_count_{count}", file.build()
+    for width in 17, 31:
+        fields = [Field(32 - width), Field(width, 1, 0, 3)]
+        yield f"field_width_{width}_with_table", with_fields(STORED_SEG, fields, elem_bytes=4, cols=STORED_N // 4)
+    yield "field_first_table_without_table", with_field(STORED_SEG, 0, first_table=1)
+    yield "field_base_without_table", with_field(STORED_SEG, 0, base=1)
+    yield "field_base_without_table_wide", with_field(SHORT_SEG, 2, base=1)
+    yield "field_base_of_8_bits", with_field(CODED_SEG, CHOICE_FIELD, base=1)
+    yield "field_base_of_8_bits_that_wraps", with_field(CODED_SEG, CHOICE_FIELD, base=(1 << 16) - 256)
+    yield "field_base_too_large", with_field(CODED_SEG, WIDE_FIELD, base=(1 << 12) - 255)
+    for width in 9, 16:
+        fields = [Field(width, 1, (1 << width) - 255, 3), Field(32 - width)]
+        yield f"field_base_too_large_{width}", with_fields(STORED_SEG, fields, elem_bytes=4, cols=STORED_N // 4)
+    yield "field_table_missing", with_field(CODED_SEG, WIDE_FIELD, first_table=TABLE_COUNT)
+    yield "field_second_table_missing", with_field(CODED_SEG, CHOICE_FIELD, first_table=TABLE_COUNT - 1)
+    yield "field_fourth_table_missing", with_field(CODED_SEG, CHOICE_FIELD, first_table=TABLE_COUNT - 3, table_count=4)
+    yield "field_first_table_wraps", with_field(CODED_SEG, CHOICE_FIELD, first_table=2**32 - 1)
+    for width in range(1, 8):
+        file = base()
+        table = file.add_table([4095] + [0] * ((1 << width) - 1) + [1] + [0] * (255 - (1 << width)))
+        file.fields[first_field(STORED_SEG) : first_field(STORED_SEG) + 1] = [Field(width, 1, 0, table), Field(8 - width)]
+        file.segments[STORED_SEG].field_count = 2
+        yield f"field_of_{width}_bits_with_more_symbols", file.build()
+    file = base()  # the last of four tables is the one with a symbol too many
+    for last in 15, 15, 15, 16:
+        file.add_table([4095] + [0] * (last - 1) + [1] + [0] * (255 - last))
+    file.fields[first_field(STORED_SEG) : first_field(STORED_SEG) + 1] = [Field(4), Field(4, 4, 0, TABLE_COUNT)]
+    file.segments[STORED_SEG].field_count, file.segments[STORED_SEG].run = 2, 128
+    yield "field_with_more_symbols_in_its_last_table", file.build()
+
+
 def bad_entries():
-    file = base()
-    end = 128 + len(file.packed) + -len(file.packed) % 16
-    stored = bytes(file.packed[file.entries[STORED_TILE].place - 128 :][:20])
-    file.packed += bytes(-len(file.packed) % 16 + 8) + stored
-    file.entries[STORED_TILE].place = 128 + len(file.packed) - 20
-    yield "place_not_aligned", file.build()
-    file = base()
-    file.set_packed(STORED_TILE, stored[:16])
-    file.entries[STORED_TILE].size, file.entries[STORED_TILE].checksum = 20, xxh3(stored) & 0xFFFFFFFF
-    yield "tile_reaches_into_index", file.build()
-    yield "place_in_superblock", with_entry(STORED_TILE, place=112, checksum=0)
-    yield "place_0", with_entry(CODED_TILE, place=0, checksum=0)
-    yield "tile_in_index", with_entry(STORED_TILE, place=end)
-    yield "place_wraps", with_entry(STORED_TILE, place=2**64 - 16, checksum=0)
-    for mode in 3, 4, 255:
+    for mode in 4, 5, 255:
         yield f"mode_{mode}", with_entry(STORED_TILE, mode=mode)
-    yield "stored_too_small", with_entry(STORED_TILE, size=19)
-    yield "stored_too_large", with_entry(STORED_TILE, size=21)
-    yield "stored_size_0", with_entry(STORED_TILE, size=0)
-    file = base()
-    file.set_packed(STORED_TILE, assemble([Plane(P_STORED, stored)]))
-    file.entries[STORED_TILE].mode = CODED
-    yield "coded_larger_than_tile", file.build()
-    file = base()
-    file.set_packed(CODED_TILE, bytes(file.data[CODED_TILE].tobytes()))
-    file.entries[CODED_TILE].mode = CODED
-    yield "coded_as_large_as_tile", file.build()
-    yield "constant_too_wide", with_entry(CONSTANT_TILE, place=0x107)
-    yield "constant_far_too_wide", with_entry(CONSTANT_TILE, place=7 | 1 << 63)
-    yield "constant_size", with_entry(CONSTANT_TILE, size=1)
-    yield "constant_checksum", with_entry(CONSTANT_TILE, checksum=1)
+    yield "stored_too_small", with_entry(STORED_TILE, size=STORED_N - 1)
+    yield "stored_too_large", with_entry(STORED_TILE, size=STORED_N + 1)
+    yield "stored_size_0", with_entry(STORED_TILE, data=b"")
+    yield "stored_size_0_in_place", with_entry(STORED_TILE, size=0)
+    yield "coded_as_large_as_tile", with_packed(CODED_TILE, lambda data: data + bytes(4 * N - len(data)))
+    yield "coded_larger_than_tile", with_packed(CODED_TILE, lambda data: data + bytes(4 * N + 4 - len(data)))
+    yield "coded_reaches_into_index", with_entry(CODED_TILE, size=4 * N - 1)
+    yield "zstd_as_large_as_tile", with_packed(ZSTD_TILE, lambda data: data + bytes(ZSTD_N - len(data)))
+    yield "zstd_larger_than_tile", with_packed(ZSTD_TILE, lambda data: data + bytes(ZSTD_N + 4 - len(data)))
+    yield "zstd_reaches_into_index", with_entry(ZSTD_TILE, size=ZSTD_N - 1)
+    yield "zstd_ends_before_index", with_entry(ZSTD_TILE, size=1)
+    yield "constant_too_wide", with_entry(CONSTANT_TILE, checksum=0x107)
+    yield "constant_far_too_wide", with_entry(CONSTANT_TILE, checksum=7 | 1 << 31)
+    yield "constant_size", with_entry(CONSTANT_TILE, data=b"\x07")
+    yield "constant_size_in_place", with_entry(CONSTANT_TILE, size=1)
     yield "data_stored_checksum", with_entry(STORED_TILE, checksum=1)
     yield "data_coded_checksum", with_entry(CODED_TILE, checksum=1)
+    yield "data_zstd_checksum", with_entry(ZSTD_TILE, checksum=1)
     file = base()
-    file.entries.append(copy.copy(file.entries[-1]))
+    file.entries.append(Entry(CONSTANT, checksum=7))
     yield "one_tile_more", file.build()
     file = base()
-    file.entries.pop()
+    file.entries.pop(CONSTANT_TILE)
     yield "one_tile_less", file.build()
 
 
@@ -697,8 +1287,8 @@ def bad_tables():
     yield "table_sum_less", with_table(b"\x0f" + flat[1:])
     yield "table_sum_more", with_table(b"\x11" + flat[1:])
     yield "table_sum_twice", with_table(b"\x20" * 256)
-    yield "table_empty", with_table(b"\x00\xff")
-    yield "table_single_symbol", with_table(b"\x90\x00" + b"\x00\xfe")
+    yield "table_empty", with_table(b"\x00\xff" * 3)
+    yield "table_single_symbol", with_table(b"\x90\x00" + b"\x00\xfe" + b"\x00")
     yield "table_first_byte", with_table(b"\xc8\x00" + b"\x88\x00" + b"\x00\xfd")
     yield "table_two_bytes_for_127", with_table(b"\x80\x7f" + b"\x8f\x81" + b"\x00\xfd")
     yield "table_two_bytes_for_0", with_table(b"\x80\x00" + b"\x88\x00" * 2 + b"\x00\xfc")
@@ -711,43 +1301,177 @@ def bad_tables():
 
 
 def bad_coded_tiles():
-    yield "data_coding_3_of_constant_plane", with_plane(CONSTANT_PLANE, coding=3)
-    yield "data_coding_3_of_rans_plane", with_plane(TOP_PLANE, coding=3)
-    yield "data_predictor_of_stored_plane", with_plane(STORED_PLANE, predictor=LEFT)
-    yield "data_predictor_of_constant_plane", with_plane(CONSTANT_PLANE, predictor=AVG)
-    for bit in range(4):
-        yield f"data_plane_reserved_{bit}", with_plane(RANS_PLANE, reserved=1 << bit)
-    yield "data_stored_plane_short", with_plane(STORED_PLANE, payload=lambda p: p[:-1])
-    yield "data_stored_plane_long", with_plane(STORED_PLANE, payload=lambda p: p + b"\0")
-    yield "data_stored_plane_empty", with_plane(STORED_PLANE, payload=b"")
-    yield "data_constant_plane_long", with_plane(CONSTANT_PLANE, payload=lambda p: p * 2)
-    yield "data_constant_plane_empty", with_plane(CONSTANT_PLANE, payload=b"")
-    yield "data_rans_odd", with_plane(RANS_PLANE, payload=lambda p: p + b"\0")
-    yield "data_rans_without_states", with_plane(RANS_PLANE, payload=b"")
-    yield "data_rans_states_cut", with_plane(RANS_PLANE, payload=lambda p: p[:126])
-    yield "data_rans_states_alone", with_plane(RANS_PLANE, payload=lambda p: p[:128])
-    yield "data_rans_word_missing", with_plane(RANS_PLANE, payload=lambda p: p[:-2])
-    yield "data_rans_last_word_missing", with_plane(TOP_PLANE, payload=lambda p: p[:-2])
-    yield "data_rans_word_left", with_plane(RANS_PLANE, payload=lambda p: p + b"\0\0")
-    yield "data_rans_last_words_left", with_plane(TOP_PLANE, payload=lambda p: p + b"\0\0\0\0")
-    yield "data_rans_final_state_of_lane_0", with_final_state(CODED_TILE, RANS_PLANE, 0, 0)
-    yield "data_rans_final_state_of_lane_31", with_final_state(CODED_TILE, TOP_PLANE, 31, 1)
-    yield "data_rans_state_of_lane_without_symbol", with_final_state(SHORT_TILE, SHORT_PLANE, 31, 2)
-    yield "data_rans_without_table", with_segment(CODED_SEG, first_table=1, table_mask=1 << TOP_PLANE)
-    yield "data_rans_without_tables", with_segment(SHORT_SEG, first_table=0, table_mask=0)
-    yield "data_payload_passes_tile", with_plane(TOP_PLANE, payload_bytes=4000)
-    yield "data_payload_as_large_as_can_be", with_plane(STORED_PLANE, payload_bytes=(1 << 24) - 1)
-    yield "data_coded_tile_longer", with_packed(CODED_TILE, lambda packed: packed + bytes(4))
-    yield "data_coded_tile_without_padding", with_packed(SHORT_TILE, lambda packed: packed[:-1])
-    yield "data_coded_tile_cut", with_packed(CODED_TILE, lambda packed: packed[:-4])
-    yield "data_coded_tile_headers_cut", with_packed(CODED_TILE, lambda packed: packed[:15])
-    yield "data_coded_tile_headers_alone", with_packed(CODED_TILE, lambda packed: packed[:16])
-    yield "data_coded_tile_empty", with_packed(CODED_TILE, lambda packed: b"")
+    for f, coding in enumerate([RAW, RANS, CONST, RANS]):
+        yield f"data_coding_3_of_field_{f}", with_coded(f, flip=coding ^ 3)
+    for bit in range(2, 8):
+        yield f"data_constant_field_reserved_{bit}", with_coded(CONSTANT_FIELD, flip=1 << bit)
+    for bit in 2, 7, 8, 13, 14, 31:
+        yield f"data_raw_field_reserved_{bit}", with_coded(RAW_FIELD, flip=1 << bit)
+    yield "data_raw_field_with_all_bits", with_coded(RAW_FIELD, flip=(1 << 32) - 4)
+    yield "data_constant_field_too_large", with_coded(CONSTANT_FIELD, value=1 << 5)
+    yield "data_constant_field_far_too_large", with_coded(CONSTANT_FIELD, value=1 << 23 | 17)
+    yield ("data_constant_field_of_8_bits_too_large",
+           with_coded(SHORT_FIELD, SHORT_TILE, coding=CONST, value=256, payload=b""))
+    file = base()
+    source = file.sources[CODED_TILE]
+    fields = [Field(5, 1, 0, 0) if f == CONSTANT_FIELD else this for f, this in enumerate(source.fields)]
+    made = encode_tile(replace(source, fields=fields, codings=[RAW, RANS, RANS, RANS]), file.frequencies, Options())
+    file.entries[CODED_TILE].data = assemble(made)  # right for a reader that takes table 0 where there is none
+    yield "data_rans_field_without_tables", file.build()
+    yield "data_raw_plane_short", with_plane(lambda plane: plane[:-16])
+    yield "data_raw_plane_long", with_plane(lambda plane: plane + bytes(16))
+    yield "data_raw_plane_whole", with_plane(lambda plane: plane + bytes(64))
+    yield "data_raw_plane_missing", with_coded(RAW_FIELD, planes=lambda planes: planes[:-1])
+    yield "data_raw_field_that_is_constant", with_coded(CONSTANT_FIELD, coding=RAW)
+    yield "data_choices_short", with_coded(CHOICE_FIELD, payload=lambda p: p[4:])
+    yield "data_choices_long", with_coded(CHOICE_FIELD, payload=lambda p: bytes(4) + p)
+    yield "data_choices_without_states", with_coded(CHOICE_FIELD, payload=lambda p: p[:130])
+    yield "data_rans_odd", with_coded(WIDE_FIELD, payload=lambda p: p + b"\0")
+    yield "data_rans_empty", with_coded(WIDE_FIELD, payload=b"")
+    yield "data_rans_states_cut", with_coded(WIDE_FIELD, payload=lambda p: p[:126])
+    yield "data_rans_states_alone", with_coded(WIDE_FIELD, payload=lambda p: p[:128])
+    for name, f in ("", CHOICE_FIELD), ("last_", WIDE_FIELD):
+        yield f"data_rans_{name}word_missing", with_coded(f, payload=lambda p: p[:-2])
+        yield f"data_rans_{name}word_left", with_coded(f, payload=lambda p: p + b"\0\0")
+        yield f"data_rans_{name}words_left", with_coded(f, payload=lambda p: p + b"\0\0\0\0")
+    for lane in 0, 17, 31:
+        yield f"data_rans_low_half_of_lane_{lane}", with_final_state(CODED_TILE, CHOICE_FIELD, lane, 1)
+        yield f"data_rans_high_half_of_lane_{lane}", with_final_state(CODED_TILE, CHOICE_FIELD, lane, 0x30000)
+        yield f"data_rans_high_half_of_carrier_{lane}", with_final_state(CODED_TILE, WIDE_FIELD, lane, 0x30000)
+    yield "data_rans_highest_bit_of_carrier", with_final_state(CODED_TILE, WIDE_FIELD, 5, 1 << 31)
+    yield "data_rans_low_half_of_carrier_without_bytes", with_final_state(SHORT_TILE, SHORT_FIELD, 0, 0x8000)
+    yield "data_rans_low_half_of_lane_without_symbol", with_final_state(SHORT_TILE, SHORT_FIELD, 31, 1)
+    yield "data_rans_high_half_of_lane_without_symbol", with_final_state(SHORT_TILE, SHORT_FIELD, 31, 0x30000)
+    yield "data_rans_0_in_lane_without_symbol", with_final_state(SHORT_TILE, SHORT_FIELD, 31, 0x10000)
+    yield "data_payload_passes_tile", with_coded(WIDE_FIELD, payload_bytes=3000)
+    yield "data_payload_as_large_as_can_be", with_coded(WIDE_FIELD, payload_bytes=(1 << 18) - 2)
+    yield "data_payload_of_first_field_passes_tile", with_coded(CHOICE_FIELD, payload_bytes=(1 << 18) - 2)
+    for size in 1, 2, 3, 4, 16, 64:
+        yield f"data_coded_tile_longer_by_{size}", with_packed(CODED_TILE, lambda packed, size=size: packed + bytes(size))
+    for size in 1, 2, 4, 64:
+        yield f"data_coded_tile_cut_by_{size}", with_packed(CODED_TILE, lambda packed, size=size: packed[:-size])
+    for size in 0, 1, 15, 16, 17, 64, 128:
+        yield f"data_coded_tile_of_{size}_bytes", with_packed(CODED_TILE, lambda packed, size=size: packed[:size])
+    yield "data_coded_tile_of_headers_alone", with_packed(SHORT_TILE, lambda packed: packed[:12])
+
+
+def bad_places_of_parts():
+    """Of CODED_TILE, which has headers, three planes, exceptions and two payloads; and of CARRYING_TILE, without planes."""
+    for alignment in 1, 2, 8, 16:
+        yield f"data_parts_at_multiples_of_{alignment}", with_parts(CODED_TILE, lambda parts: parts, alignment=alignment)
+    for alignment in 1, 16:
+        yield (f"data_carrying_parts_at_multiples_of_{alignment}",
+               with_parts(CARRYING_TILE, lambda parts: parts, alignment=alignment))
+    for name, tile, count in ("", CODED_TILE, 7), ("carrying_", CARRYING_TILE, 4):
+        assert len(parts_of(base().coded[tile])) == count
+        for i in range(count):
+            with_gap = lambda parts, i=i: [*parts[:i], bytes(4), *parts[i:]]
+            yield f"data_{name}gap_in_front_of_part_{i}", with_parts(tile, with_gap)
+            yield f"data_{name}part_{i}_missing", with_parts(tile, lambda parts, i=i: parts[:i] + parts[i + 1 :])
+    orders = {
+        "exceptions_first": (4, 0, 1, 2, 3, 5, 6),
+        "exceptions_in_front_of_planes": (0, 4, 1, 2, 3, 5, 6),
+        "exceptions_in_front_of_last_plane": (0, 1, 2, 4, 3, 5, 6),
+        "exceptions_behind_payload": (0, 1, 2, 3, 5, 4, 6),
+        "exceptions_behind_payloads": (0, 1, 2, 3, 5, 6, 4),
+        "payloads_in_front_of_planes": (0, 4, 5, 6, 1, 2, 3),
+        "payloads_exchanged": (0, 1, 2, 3, 4, 6, 5),
+    }
+    for name, order in orders.items():
+        yield f"data_{name}", with_parts(CODED_TILE, lambda parts, order=order: [parts[i] for i in order])
+    for name, order in ("first", (1, 0, 2, 3)), ("behind_payload", (0, 2, 1, 3)), ("behind_payloads", (0, 2, 3, 1)):
+        yield f"data_carried_exceptions_{name}", with_parts(CARRYING_TILE, lambda parts, o=order: [parts[i] for i in o])
+
+
+def bad_exceptions():
+    """What is listed is true as far as it can be: a reader that lets it pass may well restore the right elements."""
+    for name, tile, n, beyond in ("", CODED_TILE, N, 1 << 12), ("carried_", CARRYING_TILE, CARRYING_N, 1 << 5):
+        count = len(base().sources[tile].listed)
+        for at in 0, 1, count // 2, count - 2, count - 1:
+            double = lambda listed, at=at: [*listed[: at + 1], *listed[at:]]
+            yield f"data_{name}exception_{at}_twice", with_listed(tile, double)
+            too_large = lambda listed, at=at: [*listed[:at], (listed[at][0], listed[at][1] | beyond), *listed[at + 1 :]]
+            yield f"data_{name}exception_{at}_too_large", with_listed(tile, too_large)
+        for at in 0, 1, count // 2, count - 2:
+            exchange = lambda listed, at=at: [*listed[:at], listed[at + 1], listed[at], *listed[at + 2 :]]
+            yield f"data_{name}exceptions_{at}_and_next_exchanged", with_listed(tile, exchange)
+        yield f"data_{name}exceptions_descend", with_listed(tile, lambda listed: listed[::-1])
+        yield f"data_{name}exceptions_start_with_last", with_listed(tile, lambda listed: listed[-1:] + listed[:-1])
+        yield f"data_{name}exceptions_all_at_0", with_listed(tile, lambda listed: listed[:1] * count)
+        for position in n, n + 1, 1 << 15, (1 << 16) - 1:
+            yield f"data_{name}exception_at_{position}", with_listed(tile, lambda listed: [*listed, (position, 0)])
+        for changed in 0, 1, count - 1, count + 1, (1 << 12) - 1:
+            f = base().sources[tile].carrier
+            yield f"data_{name}exceptions_counted_as_{changed}", with_coded(f, tile, exception_count=changed)
+    yield "data_exception_far_too_large", with_listed(CODED_TILE, lambda listed: [(p, v | 0xF000) for p, v in listed])
+    yield ("data_carried_exception_far_too_large",
+           with_listed(CARRYING_TILE, lambda listed: [(p, v | 0xE0) for p, v in listed]))
+    for f, tile, name in (CHOICE_FIELD, CODED_TILE, "no_carrier"), (0, CARRYING_TILE, "no_carrier_of_exceptions"):
+        for bit in range(2, 14):
+            yield f"data_exception_bit_{bit}_of_{name}", with_coded(f, tile, flip=1 << bit)
+        source = base().sources[tile]
+        listed = pack_exceptions([5], [int(source.values[f][5])], source.fields[f]) + b"\0"
+        yield f"data_exception_of_{name}", with_coded(f, tile, exception_count=1, exceptions=listed)
+    yield "data_exception_counted_but_missing", with_coded(SHORT_FIELD, SHORT_TILE, exception_count=1)
+    yield "data_exceptions_not_counted", with_coded(SHORT_FIELD, SHORT_TILE, exceptions=bytes([5, 0, 0, 0]))
+    yield "data_plane_not_carried", with_options(CODED_TILE, carry=NOTHING)
+    yield "data_exceptions_carried_instead_of_plane", with_options(CODED_TILE, carry=EXCEPTIONS)
+    yield "data_exceptions_not_carried", with_options(CARRYING_TILE, carry=NOTHING)
+    for count, carry in (1, EXCEPTIONS), (20, EXCEPTIONS), (21, NOTHING), (22, NOTHING):
+        values = [int(value) for value in base().sources[SHORT_TILE].values[SHORT_FIELD][:count]]
+        what = "carried" if carry else "not_carried"
+        yield (f"data_{count}_exceptions_{what}",
+               with_options(SHORT_TILE, exceptions=lambda _p, _v: (list(range(count)), values), carry=carry))
+
+
+def bad_zstd_tiles():
+    skippable = struct.pack("<II", 0x184D2A50, 4) + b"skip"
+    content = b"zstd" * (ZSTD_N // 4)
+    frames = {
+        "no_frame": bytes(64),
+        "empty": b"",
+        "magic_alone": compress(content)[:4],
+        "cut": compress(content)[:-1],
+        "without_checksum": compress(content, write_checksum=True)[:-4],
+        "wrong_checksum": compress(content, write_checksum=True)[:-1] + b"\x55",
+        "a_byte_behind": compress(content) + b"\0",
+        "two_frames": compress(content[:300]) + compress(content[300:]),
+        "two_frames_each_the_tile": compress(content) * 2,
+        "empty_frame_behind": compress(content) + compress(b""),
+        "empty_frame_in_front": compress(b"") + compress(content),
+        "skippable_frame_behind": compress(content) + skippable,
+        "skippable_frame_in_front": skippable + compress(content),
+        "skippable_frame_alone": skippable,
+        "empty_frame": compress(b""),
+        "too_little": compress(content[:-1]),
+        "too_much": compress(content + b"z"),
+        "untold": compress(content, write_content_size=False),
+        "too_little_untold": compress(content[:-1], write_content_size=False),
+        "too_much_untold": compress(content + b"z", write_content_size=False),
+        "dictionary": compress(content, dict_data=dictionary()),
+        "far_too_much": compress(bytes(1 << 22)),
+        "far_too_much_untold": compress(bytes(1 << 22), write_content_size=False),
+        "too_little_for_what_it_tells": with_content_size(compress(content[:-1]), ZSTD_N),
+        "too_much_for_what_it_tells": with_content_size(compress(content + b"z"), ZSTD_N),
+    }
+    for size in 0, 1, ZSTD_N - 1, ZSTD_N + 1, ZSTD_N + (1 << 32), 1 << 60, (1 << 64) - 2, (1 << 64) - 1:
+        frames[f"size_of_{size}"] = with_content_size(compress(content), size)
+    for name, frame in frames.items():
+        assert len(frame) < ZSTD_N, name
+        yield f"data_zstd_{name}", with_entry(ZSTD_TILE, data=frame)
+
+
+def dictionary():
+    rng = np.random.default_rng(5)
+    words = [rng.bytes(8) for _ in range(50)]
+    samples = [b"".join(words[i] for i in rng.integers(0, 50, 20)) for _ in range(200)]
+    return zstandard.train_dictionary(2000, samples)
 
 
 def bad_files():
     """(name, bytes) of files that differ from base() in what their name says."""
-    for group in bad_superblocks, bad_segments, bad_entries, bad_tables, bad_coded_tiles:
+    for group in (bad_superblocks, bad_segments, bad_same_segments, bad_fields, bad_entries, bad_tables, bad_coded_tiles,
+                  bad_places_of_parts, bad_exceptions, bad_zstd_tiles):
         for why, data in group():
             yield "bad_" + why, data
 
@@ -765,18 +1489,17 @@ def seal(data):
 def flip_byte(wcx, data, rng):
     """Change one byte of a packed tile of data, whose index is wcx; all checksums but the SHA-256 become right.
 
-    The header's tiles are spared, because a reader may want to make sense of their text.  Every second byte is one of
-    the first of its tile, where plane headers and states are.
+    The header's tiles are spared, because a reader may want to make sense of their text, and ZSTD tiles, because what a
+    damaged frame decompresses to differs between versions of the library.  Every second byte is one of the first of its
+    tile, where field headers and states are.
     """
-    tile = rng.choice([t for t in range(wcx.segments[1].first_tile, wcx.tile_count) if wcx.modes[t] != CONSTANT])
-    size = int(wcx.sizes[tile])
-    at = int(wcx.places[tile]) + rng.randrange(min(size, 64) if rng.random() < 0.5 else size)
+    tiles = range(wcx.segments[1].first_tile, wcx.tile_count)
+    tile = rng.choice([t for t in tiles if wcx.modes[t] in (STORED, CODED)])
+    place, size = int(wcx.places[tile]), int(wcx.sizes[tile])
+    at = place + rng.randrange(min(size, 64) if rng.random() < 0.5 else size)
     data[at] ^= rng.choice([1 << rng.randrange(8), rng.randrange(1, 256)])
-    entries_at = wcx.index_offset + 40 * wcx.segment_count
-    for t in range(wcx.tile_count):  # tiles may share packed bytes
-        place, size = int(wcx.places[t]), int(wcx.sizes[t])
-        if wcx.modes[t] != CONSTANT and place <= at < place + size:
-            struct.pack_into("<I", data, entries_at + 16 * t + 12, xxh3(data[place : place + size]) & 0xFFFFFFFF)
+    entry_at = wcx.index_offset + 40 * wcx.segment_count + 8 * wcx.field_count + 8 * tile
+    struct.pack_into("<I", data, entry_at + 4, xxh3(data[place : place + size]) & 0xFFFFFFFF)
     seal(data)
 
 

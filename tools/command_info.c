@@ -20,9 +20,11 @@ static const char help[] =
 	"  -q, -v         accepted, as by the other commands\n"
 	"  -h, --help     this text\n"
 	"\n"
-	"A tensor's mode is stored, constant, or what its first coded tile holds, from the\n"
-	"highest byte of an element to the lowest: rans (with -left, -up or -avg behind it\n"
-	"when a predictor is used), stored or constant.\n"
+	"A tensor's mode is stored, zstd, constant, \"same as\" another tensor, or what its\n"
+	"first coded tile holds, from the highest bits of an element to the lowest: ransN or\n"
+	"ransNxT (N bits coded, with a choice of T tables), rawN (N bits as they are) or\n"
+	"const; then the predictor, if there is one: +left, +up or +left2.  Small tensors may\n"
+	"share their tiles: each shows those of all, and its share of the packed bytes.\n"
 	"\n"
 	"Examples:\n"
 	"  wcx info store/model.safetensors.wcx\n"
@@ -30,58 +32,86 @@ static const char help[] =
 	"\n"
 	"Exit codes: 0 done, 1 failed (the message says why), 2 wrong command line.\n";
 
-enum { MODE_TEXT_BYTES = WCX_PLANES_MAX * 16 };
+enum { MODE_TEXT_BYTES = WCX_FIELDS_MAX * 16 };
 
-/* What the tiles of a tensor add up to. */
+/* What the tiles of a segment add up to; nothing when they are those of another, where they are counted. */
 struct summary {
+	const struct wcx_segment *segment;
 	uint64_t packed_bytes;
-	uint64_t tile_count[WCX_TILE_CONSTANT + 1]; /* by mode */
+	uint64_t mode_count[WCX_TILE_MODE_COUNT]; /* tiles by mode */
 	char mode[MODE_TEXT_BYTES];
 };
 
-static void append(char *text, const char *more)
+/* A line of the output. */
+struct row {
+	const struct wcx_tensor *tensor;
+	const struct summary *summary; /* NULL: no data */
+	const struct wcx_tensor *twin; /* the tensor that has the same content and the tiles, or NULL */
+	uint64_t packed_bytes;
+};
+
+static void append(char text[MODE_TEXT_BYTES], const char *more)
 {
 	strncat(text, more, MODE_TEXT_BYTES - 1 - strlen(text));
 }
 
-/* Reads the plane headers of a coded tile; the rest of the tile is not needed and not checked. */
-static void describe_planes(const struct wcx_container *c, const struct wcx_tile_info *tile, char *text)
+static void append_field(char text[MODE_TEXT_BYTES], const struct wcx_field *field, int coding)
 {
-	static const char *const predictors[] = { "", "-left", "-up", "-avg" };
-	static const char *const codings[] = { "stored", "rans", "constant", "damaged" };
-	uint8_t headers[4 * WCX_PLANES_MAX];
-	ssize_t bytes = 4 * (ssize_t)tile->shape.elem_bytes;
+	char more[16] = "damaged";
+
+	if (coding == WCX_FIELD_RAW)
+		snprintf(more, sizeof more, "raw%d", field->width);
+	else if (coding == WCX_FIELD_RANS && field->table_count > 1)
+		snprintf(more, sizeof more, "rans%dx%d", field->width, field->table_count);
+	else if (coding == WCX_FIELD_RANS)
+		snprintf(more, sizeof more, "rans%d", field->width);
+	else if (coding == WCX_FIELD_CONSTANT)
+		snprintf(more, sizeof more, "const");
+	append(text, more);
+}
+
+/* Reads the field headers of a coded tile; the rest of the tile is not needed and not checked. */
+static void describe_fields(const struct wcx_container *c, const struct wcx_recipe *recipe, const struct wcx_tile_info *tile,
+			    char text[MODE_TEXT_BYTES])
+{
+	static const char *const predictors[WCX_PREDICTOR_COUNT] = { "", "+left", "+up", "+left2" };
+	uint8_t headers[4 * WCX_FIELDS_MAX];
+	ssize_t bytes = 4 * (ssize_t)recipe->field_count;
 
 	if (pread(wcx_container_fd(c), headers, (size_t)bytes, (off_t)tile->packed_offset) != bytes) {
 		append(text, "damaged");
 		return;
 	}
-	for (uint32_t p = tile->shape.elem_bytes; p-- > 0;) {
-		append(text, codings[headers[4 * p] & 3]);
-		append(text, predictors[headers[4 * p] >> 2 & 3]);
-		if (p)
-			append(text, ",");
+	for (uint32_t f = recipe->field_count; f-- > 0;) {
+		append_field(text, &recipe->fields[f], headers[4 * f] & 3);
+		append(text, f ? "," : predictors[recipe->predictor]);
 	}
 }
 
 static void summarise(const struct wcx_container *c, const struct wcx_segment *seg, struct summary *ret)
 {
-	memset(ret, 0, sizeof *ret);
+	*ret = (struct summary){ .segment = seg };
+	if (seg->same_as) {
+		append(ret->mode, "same as "); /* the name is another one for each of the segment's tensors */
+		return;
+	}
 	for (uint64_t t = seg->first_tile; t < seg->first_tile + seg->tile_count; t++) {
 		struct wcx_tile_info tile;
 
 		wcx_container_tile(c, seg, t, &tile);
 		ret->packed_bytes += tile.packed_bytes;
-		if (ret->tile_count[tile.mode]++ == 0 && tile.mode == WCX_TILE_CODED)
-			describe_planes(c, &tile, ret->mode);
+		if (ret->mode_count[tile.mode]++ == 0 && tile.mode == WCX_TILE_CODED)
+			describe_fields(c, &seg->recipe, &tile, ret->mode);
 	}
-	if (!ret->tile_count[WCX_TILE_CODED])
-		append(ret->mode, ret->tile_count[WCX_TILE_STORED] ? "stored" : "constant");
+	if (!ret->mode_count[WCX_TILE_CODED])
+		append(ret->mode, ret->mode_count[WCX_TILE_ZSTD]     ? "zstd"
+				  : ret->mode_count[WCX_TILE_STORED] ? "stored"
+								     : "constant");
 }
 
-static void print_json_string(const char *text)
+/* Prints what stands between the quotes of a JSON string. */
+static void print_json_text(const char *text)
 {
-	putchar('"');
 	for (; *text; text++) {
 		unsigned char c = (unsigned char)*text;
 
@@ -92,6 +122,12 @@ static void print_json_string(const char *text)
 		else
 			putchar(c);
 	}
+}
+
+static void print_json_string(const char *text)
+{
+	putchar('"');
+	print_json_text(text);
 	putchar('"');
 }
 
@@ -103,29 +139,45 @@ static void print_shape(const struct wcx_tensor *tensor)
 	putchar(']');
 }
 
-static void print_json_tensor(const struct wcx_tensor *tensor, const struct wcx_segment *seg, const struct summary *sum,
-			      int first)
+static double bits_per_element(const struct row *row)
 {
-	printf("%s\n    {\"name\": ", first ? "" : ",");
+	return 8.0 * (double)row->packed_bytes * row->summary->segment->recipe.elem_bytes / (double)row->tensor->bytes;
+}
+
+/* Tiles of the tensor's segment, unless these are another one's. */
+static uint64_t own_tiles(const struct row *row)
+{
+	return row->twin ? 0 : row->summary->segment->tile_count;
+}
+
+static void print_json_row(const struct row *row)
+{
+	const struct wcx_tensor *tensor = row->tensor;
+	const struct summary *sum = row->summary;
+
+	printf("\n    {\"name\": ");
 	print_json_string(tensor->name);
 	printf(", \"dtype\": ");
 	print_json_string(tensor->dtype);
 	printf(", \"shape\": ");
 	print_shape(tensor);
 	printf(", \"offset\": %llu, \"bytes\": %llu, \"packed_bytes\": %llu", (unsigned long long)tensor->offset,
-	       (unsigned long long)tensor->bytes, (unsigned long long)sum->packed_bytes);
-	if (seg)
-		printf(", \"tiles\": %llu, \"tile_rows\": %lu, \"tile_cols\": %lu, "
-		       "\"tiles_coded\": %llu, \"tiles_stored\": %llu, \"tiles_constant\": %llu, "
-		       "\"bits_per_element\": %.4f, \"entropy_bits_per_element\": %.3f, \"mode\": \"%s\"}",
-		       (unsigned long long)seg->tile_count, (unsigned long)seg->tile_rows, (unsigned long)seg->tile_cols,
-		       (unsigned long long)sum->tile_count[WCX_TILE_CODED],
-		       (unsigned long long)sum->tile_count[WCX_TILE_STORED],
-		       (unsigned long long)sum->tile_count[WCX_TILE_CONSTANT],
-		       8.0 * (double)sum->packed_bytes * seg->elem_bytes / (double)seg->bytes,
-		       seg->entropy_millibits / 1000.0, sum->mode);
-	else
+	       (unsigned long long)tensor->bytes, (unsigned long long)row->packed_bytes);
+	if (!sum) {
 		printf(", \"tiles\": 0, \"mode\": \"empty\"}");
+		return;
+	}
+	printf(", \"tiles\": %llu, \"tile_rows\": %lu, \"tile_cols\": %lu, "
+	       "\"tiles_coded\": %llu, \"tiles_stored\": %llu, \"tiles_constant\": %llu, \"tiles_zstd\": %llu, "
+	       "\"bits_per_element\": %.4f, \"entropy_bits_per_element\": %.3f, \"mode\": \"%s",
+	       (unsigned long long)own_tiles(row), (unsigned long)sum->segment->tile_rows,
+	       (unsigned long)sum->segment->tile_cols, (unsigned long long)sum->mode_count[WCX_TILE_CODED],
+	       (unsigned long long)sum->mode_count[WCX_TILE_STORED], (unsigned long long)sum->mode_count[WCX_TILE_CONSTANT],
+	       (unsigned long long)sum->mode_count[WCX_TILE_ZSTD], bits_per_element(row),
+	       sum->segment->entropy_millibits / 1000.0, sum->mode);
+	if (row->twin)
+		print_json_text(row->twin->name);
+	printf("\"}");
 }
 
 /* Prints a name from a parsed header, so well-formed UTF-8, with '?' for each control, which a terminal might obey. */
@@ -140,37 +192,68 @@ static void print_name(const char *text, int width)
 	printf("%*s", width > 0 ? width : 0, "");
 }
 
-static void print_table_tensor(const struct wcx_tensor *tensor, const struct wcx_segment *seg, const struct summary *sum)
+static void print_table_row(const struct row *row)
 {
+	const struct wcx_tensor *tensor = row->tensor;
+	const struct summary *sum = row->summary;
+	const int mode_width = 20;
+
 	print_name(tensor->dtype, 8);
-	printf(" %14llu %14llu %7.4f ", (unsigned long long)tensor->bytes, (unsigned long long)sum->packed_bytes,
-	       sum->packed_bytes ? (double)tensor->bytes / (double)sum->packed_bytes : 0.0);
-	if (seg)
-		printf("%8.4f %7.3f %6llu %-20s ", 8.0 * (double)sum->packed_bytes * seg->elem_bytes / (double)seg->bytes,
-		       seg->entropy_millibits / 1000.0, (unsigned long long)seg->tile_count, sum->mode);
+	printf(" %14llu %14llu %7.4f ", (unsigned long long)tensor->bytes, (unsigned long long)row->packed_bytes,
+	       row->packed_bytes ? (double)tensor->bytes / (double)row->packed_bytes : 0.0);
+	if (sum)
+		printf("%8.4f %7.3f %6llu ", bits_per_element(row), sum->segment->entropy_millibits / 1000.0,
+		       (unsigned long long)own_tiles(row));
 	else
-		printf("%8s %7s %6d %-20s ", "-", "-", 0, "empty");
+		printf("%8s %7s %6d ", "-", "-", 0);
+	if (row->twin) {
+		printf("%s", sum->mode);
+		print_name(row->twin->name, mode_width - (int)strlen(sum->mode));
+	} else {
+		printf("%-*s", mode_width, sum ? sum->mode : "empty");
+	}
+	putchar(' ');
 	print_name(tensor->name, 0);
 	putchar(' ');
 	print_shape(tensor);
 	putchar('\n');
 }
 
+/* The tensor of the segment's twin that lies there as this one does in the segment. */
+static const struct wcx_tensor *find_twin(const struct wcx_container *c, const struct wcx_safetensors *st,
+					  const struct wcx_segment *seg, const struct wcx_tensor *tensor)
+{
+	const struct wcx_segment *same = wcx_container_segment(c, seg->same_as);
+
+	return seg->same_as ? wcx_image_tensor_at(st, same->offset + (tensor->offset - seg->offset)) : NULL;
+}
+
 static void print_tensors(const struct wcx_container *c, const struct wcx_safetensors *st, int json)
 {
-	size_t segment = 1;
+	struct summary sum = { 0 };
 
 	for (size_t i = 0; i < st->tensor_count; i++) {
-		const struct wcx_tensor *tensor = &st->tensors[i];
-		const struct wcx_segment *seg = tensor->bytes ? wcx_container_segment(c, segment++) : NULL;
-		struct summary sum = { 0 };
+		struct row row = { .tensor = &st->tensors[i] };
 
-		if (seg)
-			summarise(c, seg, &sum);
-		if (json)
-			print_json_tensor(tensor, seg, &sum, i == 0);
-		else
-			print_table_tensor(tensor, seg, &sum);
+		if (row.tensor->bytes) {
+			const struct wcx_segment *seg =
+				wcx_container_segment(c, wcx_container_segment_at(c, row.tensor->offset));
+
+			if (sum.segment != seg)
+				summarise(c, seg, &sum);
+			row.summary = &sum;
+			row.twin = find_twin(c, st, seg, row.tensor);
+			/* In this order, so that the share of a tensor alone in its segment is all of it. */
+			row.packed_bytes =
+				(uint64_t)((double)sum.packed_bytes * ((double)row.tensor->bytes / (double)seg->bytes));
+		}
+		if (!json) {
+			print_table_row(&row);
+			continue;
+		}
+		if (i)
+			putchar(',');
+		print_json_row(&row);
 	}
 }
 

@@ -2,6 +2,7 @@
 /* wcx pack */
 #include <getopt.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "fs/pack.h"
 #include "tools/command.h"
@@ -13,6 +14,8 @@ static const char help[] = "usage: wcx pack [OPTIONS] FILE.safetensors FILE.wcx\
 			   "and after a failure, there is none.\n"
 			   "\n"
 			   "  -f, --force       replace an existing output\n"
+			   "      --mode=MODE   best (default) or reference, which is there to compare with:\n"
+			   "                    256 x 256 tiles, LEFT, difference, one table a tensor\n"
 			   "  -j, --threads=N   use N threads (default: one a core)\n"
 			   "  -q, --quiet       no progress and no summary\n"
 			   "  -v, --verbose     say more\n"
@@ -26,7 +29,10 @@ static const char help[] = "usage: wcx pack [OPTIONS] FILE.safetensors FILE.wcx\
 
 int wcx_command_pack(struct command *command, int argc, char **argv)
 {
-	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS, { "force", no_argument, NULL, 'f' }, { 0 } };
+	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS,
+						 { "force", no_argument, NULL, 'f' },
+						 { "mode", required_argument, NULL, 'm' },
+						 { 0 } };
 	struct wcx_pack_options pack = { .stop = &wcx_command_stop, .progress = wcx_progress, .user = command };
 	struct wcx_pack_result result;
 	struct wcx_error err;
@@ -35,6 +41,12 @@ int wcx_command_pack(struct command *command, int argc, char **argv)
 	while ((option = getopt_long(argc, argv, WCX_COMMAND_SHORT_OPTIONS "f", options, NULL)) != -1) {
 		if (option == 'f')
 			pack.replace = 1;
+		else if (option == 'm' && strcmp(optarg, "reference") == 0)
+			pack.is_reference = 1;
+		else if (option == 'm' && strcmp(optarg, "best") == 0)
+			pack.is_reference = 0;
+		else if (option == 'm')
+			return wcx_command_usage(command, "the mode is best or reference");
 		else if ((status = wcx_command_option(command, option, help)) >= 0)
 			return status;
 	}

@@ -33,8 +33,8 @@ enum {
 	PACKED_ALIGN = 16,       /* as in a container */
 };
 
-/* What the packer does to a tile in its first and its second pass, what a reader does, and a yardstick. */
-enum operation { COUNT, ENCODE, DECODE, COPY, OPERATION_COUNT };
+/* What the packer does to a tensor and twice to its tiles, what a reader does, and a yardstick. */
+enum operation { CHOOSE, COUNT, ENCODE, DECODE, COPY, OPERATION_COUNT };
 
 struct bench_tile {
 	const struct wcx_tensor_plan *plan;
@@ -45,6 +45,8 @@ struct bench_tile {
 /* Weights that are measured together. */
 struct bench_set {
 	char name[128];
+	struct wcx_tensor *tensors;
+	const uint8_t *base; /* where the file begins */
 	struct wcx_tensor_plan *plans;
 	struct bench_tile *tiles;
 	size_t plan_count, tile_count, bytes, packed_bytes;
@@ -57,8 +59,7 @@ struct bench_set {
 struct scratch {
 	struct wcx_encode_scratch *encode;
 	struct wcx_decode_scratch *decode;
-	struct wcx_predictor_trial trial;
-	uint64_t residuals[WCX_PLANES_MAX][WCX_SYMBOL_COUNT], originals[WCX_PLANES_MAX][WCX_SYMBOL_COUNT];
+	struct wcx_plan_counts counts;
 };
 
 static void fail(const char *name, const char *what)
@@ -121,28 +122,38 @@ static void generate_bf16(uint8_t *dst, double sigma)
 	}
 }
 
-/* Plans a tensor as the packer does; base is where the file begins. */
-static void plan_tensor(struct wcx_tensor_plan *plan, const struct wcx_tensor *tensor, const uint8_t *base,
-			struct scratch *scratch)
+/* Looks at samples of a tensor and drafts its recipe, as the packer does. */
+static void draft_tensor(struct wcx_tensor_plan *plan, const struct wcx_tensor *tensor, const uint8_t *base)
 {
 	struct wcx_sample samples[WCX_SAMPLES_MAX];
 	unsigned sample_count;
 
-	wcx_tensor_plan_init(plan, tensor->offset, tensor->bytes, tensor);
-	memset(&scratch->trial, 0, sizeof scratch->trial);
+	wcx_tensor_plan_init(plan, tensor->offset, tensor->bytes, tensor, 0, 0);
 	sample_count = wcx_tensor_plan_samples(plan, samples);
 	for (unsigned i = 0; i < sample_count; i++)
-		wcx_trial_add(&scratch->trial, &samples[i], base + samples[i].offset, scratch->encode);
-	if (wcx_tensor_plan_choose(plan, &scratch->trial) != WCX_OK)
+		samples[i].src = base + samples[i].offset;
+	if (wcx_tensor_plan_choose(plan, samples, sample_count) != WCX_OK)
 		fail(tensor->name, "no memory");
+}
+
+/* Plans a tensor as the packer does, with tables of its own. */
+static void plan_tensor(struct wcx_tensor_plan *plan, const struct wcx_tensor *tensor, const uint8_t *base,
+			struct scratch *scratch)
+{
+	static const struct wcx_table_library no_library;
+	uint32_t first_table[WCX_FIELDS_MAX];
+
+	draft_tensor(plan, tensor, base);
+	memset(&scratch->counts, 0, sizeof scratch->counts);
 	for (uint64_t t = 0; t < plan->segment.tile_count; t++) {
 		struct wcx_tile_shape shape;
 		uint64_t offset;
 
 		wcx_tensor_plan_tile(plan, t, &shape, &offset);
-		wcx_tensor_plan_count(plan, &shape, base + offset, scratch->encode, plan->residuals, plan->originals);
+		wcx_tensor_plan_count(plan, &shape, base + offset, scratch->encode, &scratch->counts);
 	}
-	wcx_tensor_plan_finish(plan);
+	wcx_plan_counts_add(plan, &scratch->counts);
+	wcx_tensor_plan_finish(plan, &no_library, first_table);
 }
 
 /* Lists the tiles of a plan from number first on; their places are not known yet. */
@@ -156,9 +167,7 @@ static void list_tiles(struct bench_set *set, const struct wcx_tensor_plan *plan
 		wcx_tensor_plan_tile(plan, t, &tile->job.shape, &offset);
 		tile->original = base + offset;
 		tile->job.dst_bytes = wcx_tile_shape_bytes(&tile->job.shape);
-		for (uint32_t p = 0; p < tile->job.shape.elem_bytes; p++)
-			if (plan->segment.table_mask >> p & 1)
-				tile->job.tables[p] = &plan->planes[p].table;
+		tile->job.recipe = &plan->segment.recipe;
 	}
 }
 
@@ -184,6 +193,9 @@ static void bench_set_plan(struct bench_set *set, const struct wcx_tensor *tenso
 {
 	size_t first = 0;
 
+	set->tensors = must_alloc(tensor_count * sizeof *set->tensors);
+	memcpy(set->tensors, tensors, tensor_count * sizeof *set->tensors);
+	set->base = base;
 	set->plans = must_alloc(tensor_count * sizeof *set->plans);
 	set->plan_count = tensor_count;
 	for (size_t i = 0; i < tensor_count; i++) {
@@ -192,7 +204,7 @@ static void bench_set_plan(struct bench_set *set, const struct wcx_tensor *tenso
 		plan_tensor(&set->plans[i], &tensors[i], base, scratch);
 		set->bytes += seg->bytes;
 		set->tile_count += seg->tile_count;
-		set->limit_bits += (double)seg->entropy_millibits / 1000 * (double)(seg->bytes / seg->elem_bytes);
+		set->limit_bits += (double)seg->entropy_millibits / 1000 * (double)(seg->bytes / seg->recipe.elem_bytes);
 	}
 	set->tiles = must_alloc(set->tile_count * sizeof *set->tiles);
 	for (size_t i = 0; i < tensor_count; i++) {
@@ -204,6 +216,9 @@ static void bench_set_plan(struct bench_set *set, const struct wcx_tensor *tenso
 
 static void bench_set_free(struct bench_set *set)
 {
+	for (size_t i = 0; i < set->plan_count; i++)
+		wcx_tensor_plan_free(&set->plans[i]);
+	free(set->tensors);
 	free(set->plans);
 	free(set->tiles);
 	free(set->packed);
@@ -215,8 +230,8 @@ static void encode_tile(struct bench_set *set, struct bench_tile *tile, struct s
 	struct wcx_tile_job *job = &tile->job;
 	uint8_t *packed = set->packed + (job->src - set->packed);
 
-	if (wcx_tile_encode(&job->shape, tile->original, tile->plan->planes, scratch->encode, packed, &job->mode,
-			    &job->src_bytes, &job->constant) != WCX_OK)
+	if (wcx_tile_encode(&job->shape, tile->original, job->recipe, scratch->encode, packed, &job->mode, &job->src_bytes,
+			    &job->constant) != WCX_OK)
 		fail(set->name, "a tile was not encoded");
 }
 
@@ -226,15 +241,29 @@ static void decode_tile(struct bench_set *set, struct bench_tile *tile, struct s
 		fail(set->name, "a tile was not decoded");
 }
 
+static void choose(struct bench_set *set)
+{
+	for (size_t i = 0; i < set->plan_count; i++) {
+		struct wcx_tensor_plan plan;
+
+		draft_tensor(&plan, &set->tensors[i], set->base);
+		wcx_tensor_plan_free(&plan);
+	}
+}
+
 static void operate(struct bench_set *set, enum operation operation, struct scratch *scratch)
 {
+	if (operation == CHOOSE)
+		choose(set);
 	for (size_t i = 0; i < set->tile_count; i++) {
 		struct bench_tile *tile = &set->tiles[i];
 
 		switch (operation) {
+		case CHOOSE:
+			break;
 		case COUNT:
 			wcx_tensor_plan_count(tile->plan, &tile->job.shape, tile->original, scratch->encode,
-					      scratch->residuals, scratch->originals);
+					      &scratch->counts);
 			break;
 		case ENCODE:
 			encode_tile(set, tile, scratch);
@@ -280,15 +309,27 @@ static void measure(struct bench_set *sets, size_t set_count, struct scratch *sc
 			}
 }
 
+static void print_rate(double rate[ROUNDS])
+{
+	struct measure_spread spread = measure_spread_of(rate, ROUNDS);
+
+	printf(" %.3f (%.3f–%.3f) |", spread.median, spread.min, spread.max);
+}
+
 static void print_set(struct bench_set *set)
 {
+	double packing[ROUNDS];
+
 	printf("| %s | %.1f | %.4f | %.4f |", set->name, (double)set->bytes / (1 << 20),
 	       (double)set->bytes / (double)set->packed_bytes, 8 * (double)set->bytes / set->limit_bits);
-	for (int operation = 0; operation < OPERATION_COUNT; operation++) {
-		struct measure_spread spread = measure_spread_of(set->rate[operation], ROUNDS);
-
-		printf(" %.3f (%.3f–%.3f) |", spread.median, spread.min, spread.max);
-	}
+	for (int round = 0; round < ROUNDS; round++)
+		packing[round] =
+			1 / (1 / set->rate[CHOOSE][round] + 1 / set->rate[COUNT][round] + 1 / set->rate[ENCODE][round]);
+	for (int operation = CHOOSE; operation <= ENCODE; operation++)
+		print_rate(set->rate[operation]);
+	print_rate(packing);
+	print_rate(set->rate[DECODE]);
+	print_rate(set->rate[COPY]);
 	printf("\n");
 }
 
@@ -414,8 +455,8 @@ static void bench_run(struct bench *bench)
 	for (size_t s = 0; s < bench->set_count; s++)
 		verify(&bench->sets[s], bench->scratch);
 	printf("One core, GB/s of decoded bytes: median of %d rounds (slowest–fastest); all tiles verified.\n\n", ROUNDS);
-	printf("| data | MiB | ratio | order-0 limit | count | encode | decode | memcpy |\n"
-	       "|---|---|---|---|---|---|---|---|\n");
+	printf("| data | MiB | ratio | order-0 limit | choose | count | encode | all three | decode | memcpy |\n"
+	       "|---|---|---|---|---|---|---|---|---|---|\n");
 	for (size_t s = 0; s < bench->set_count; s++)
 		print_set(&bench->sets[s]);
 }

