@@ -16,6 +16,7 @@ enum {
 	COST_EXCEPTION = 30 * COST_SCALE, /* its position and value, and the symbol in its place */
 	/* More than all symbols of a tile take that have a frequency, and as much as the widest field takes raw. */
 	COST_IMPOSSIBLE = WCX_TILE_MAX_ELEMS * WCX_CODED_MAX_WIDTH * COST_SCALE,
+	PIECE_ELEMS = 16384, /* of a run, for which counts have 16 bits and sums of costs 32 */
 	CHOICES_MAX_BYTES = WCX_TILE_MAX_ELEMS / WCX_RANS_GROUP * 2 / 8,
 	CONSTANT_MAX = 1 << 24, /* below this, a field header holds it */
 	CONSTANT_PROBE = 64,    /* elements that are looked at first */
@@ -27,7 +28,8 @@ struct field_tables {
 	uint32_t count;
 	uint32_t symbol_count; /* that the field can have */
 	struct wcx_rans_encode_table encode[WCX_FIELD_TABLES_MAX];
-	uint32_t cost[WCX_SYMBOL_COUNT][WCX_FIELD_TABLES_MAX];
+	int16_t cost[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];    /* of a symbol; 0 without a frequency */
+	int16_t missing[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT]; /* 1 without a frequency */
 	uint8_t cheapest[WCX_FIELD_TABLES_MAX]; /* a symbol of the highest frequency, to stand for exceptions */
 };
 
@@ -76,11 +78,9 @@ void wcx_encode_scratch_free(struct wcx_encode_scratch *scratch)
 	free(scratch);
 }
 
-static uint32_t symbol_cost(const struct wcx_freq_table *table, uint32_t symbol)
+static int16_t symbol_cost(uint32_t freq)
 {
-	if (!table->freq[symbol])
-		return COST_IMPOSSIBLE;
-	return (uint32_t)((WCX_PROB_BITS - log2(table->freq[symbol])) * COST_SCALE + 0.5);
+	return (int16_t)((WCX_PROB_BITS - log2(freq)) * COST_SCALE + 0.5);
 }
 
 static const struct field_tables *field_tables(const struct wcx_field *field, uint32_t number,
@@ -98,8 +98,11 @@ static const struct field_tables *field_tables(const struct wcx_field *field, ui
 		wcx_rans_encode_table_build(&field->tables[t], &tables->encode[t]);
 		tables->cheapest[t] = 0;
 		for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++) {
-			tables->cost[s][t] = symbol_cost(&field->tables[t], s);
-			if (field->tables[t].freq[s] > field->tables[t].freq[tables->cheapest[t]])
+			uint32_t freq = field->tables[t].freq[s];
+
+			tables->cost[t][s] = freq ? symbol_cost(freq) : 0;
+			tables->missing[t][s] = freq == 0;
+			if (freq > field->tables[t].freq[tables->cheapest[t]])
 				tables->cheapest[t] = (uint8_t)s;
 		}
 	}
@@ -168,22 +171,6 @@ static uint32_t take_symbols(const struct encoding *e, const struct wcx_field *f
 	return misfits;
 }
 
-/* How often each symbol occurs: four histograms, since equal symbols in a row would wait for each other's increment. */
-static void count_symbols(const uint8_t *symbols, uint32_t count, uint32_t symbol_count, uint32_t ret[WCX_SYMBOL_COUNT])
-{
-	uint32_t partial[4][WCX_SYMBOL_COUNT], i = 0;
-
-	for (uint32_t j = 0; j < 4; j++)
-		memset(partial[j], 0, symbol_count * sizeof partial[j][0]);
-	for (; i + 4 <= count; i += 4)
-		for (uint32_t j = 0; j < 4; j++)
-			partial[j][symbols[i + j]]++;
-	for (; i < count; i++)
-		partial[0][symbols[i]]++;
-	for (uint32_t s = 0; s < symbol_count; s++)
-		ret[s] = partial[0][s] + partial[1][s] + partial[2][s] + partial[3][s];
-}
-
 /* A run of a field: its symbols, how often each occurs, and the table for them. */
 struct run {
 	uint32_t first, length, choice;
@@ -193,24 +180,70 @@ struct run {
 };
 
 /*
- * Chooses the table that takes the fewest bits, where a symbol without a frequency takes `price`; returns them, in units of
- * 1 / COST_SCALE.
+ * How often each symbol occurs in a piece: four histograms, since equal symbols in a row would wait for each other's
+ * increment.
  */
-static uint64_t choose_table(const struct field_tables *tables, uint32_t price, struct run *run)
+static void count_piece(const uint8_t *symbols, uint32_t count, uint32_t symbol_count, int16_t ret[WCX_SYMBOL_COUNT])
 {
-	uint64_t sums[WCX_FIELD_TABLES_MAX] = { 0 }, least = UINT64_MAX;
+	uint16_t partial[4][WCX_SYMBOL_COUNT];
+	uint32_t i = 0;
 
-	for (uint32_t s = 0; s < tables->symbol_count; s++)
-		for (uint32_t t = 0; t < WCX_FIELD_TABLES_MAX; t++)
-			sums[t] += (uint64_t)run->counts[s] * tables->cost[s][t];
+	for (uint32_t j = 0; j < 4; j++)
+		memset(partial[j], 0, symbol_count * sizeof partial[j][0]);
+	for (; i + 4 <= count; i += 4)
+		for (uint32_t j = 0; j < 4; j++)
+			partial[j][symbols[i + j]]++;
+	for (; i < count; i++)
+		partial[0][symbols[i]]++;
+	for (uint32_t s = 0; s < symbol_count; s++)
+		ret[s] = (int16_t)(partial[0][s] + partial[1][s] + partial[2][s] + partial[3][s]);
+}
+
+/* The sum of products: 16-bit factors and a 32-bit sum are one instruction for eight of them. */
+static uint32_t dot_product(const int16_t *a, const int16_t *b, uint32_t count)
+{
+	int32_t sum = 0;
+
+	for (uint32_t i = 0; i < count; i++)
+		sum += a[i] * b[i];
+	return (uint32_t)sum;
+}
+
+/*
+ * Counts the symbols of a run and chooses the table that takes the fewest bits for them, where a symbol without a frequency
+ * takes `price`; returns the bits, in units of 1 / COST_SCALE.
+ */
+static uint64_t weigh_run(const struct field_tables *tables, const uint8_t *symbols, uint32_t price, struct run *run)
+{
+	uint64_t cost[WCX_FIELD_TABLES_MAX] = { 0 }, least = UINT64_MAX;
+	uint32_t missing[WCX_FIELD_TABLES_MAX] = { 0 }, symbol_count = tables->symbol_count;
+
+	memset(run->counts, 0, sizeof run->counts);
+	for (uint32_t first = 0; first < run->length; first += PIECE_ELEMS) {
+		int16_t counts[WCX_SYMBOL_COUNT];
+
+		count_piece(symbols + first, run->length - first < PIECE_ELEMS ? run->length - first : PIECE_ELEMS,
+			    symbol_count, counts);
+		for (uint32_t s = 0; s < symbol_count; s++)
+			run->counts[s] += (uint16_t)counts[s];
+		for (uint32_t t = 0; t < tables->count; t++) {
+			cost[t] += dot_product(counts, tables->cost[t], symbol_count);
+			missing[t] += dot_product(counts, tables->missing[t], symbol_count);
+		}
+	}
+	/* What stands for misfits does not count. */
+	run->counts[0] -= run->misfits;
 	for (uint32_t t = 0; t < tables->count; t++) {
-		uint32_t missing = (uint32_t)(sums[t] / COST_IMPOSSIBLE);
-		uint64_t cost = sums[t] % COST_IMPOSSIBLE + (uint64_t)missing * price;
+		uint64_t bits;
 
-		if (cost < least) {
-			least = cost;
+		cost[t] -= (uint64_t)run->misfits * (uint16_t)tables->cost[t][0];
+		missing[t] -= run->misfits * (uint16_t)tables->missing[t][0];
+		bits = cost[t] + (uint64_t)missing[t] * price;
+
+		if (bits < least) {
+			least = bits;
 			run->choice = t;
-			run->missing = missing;
+			run->missing = missing[t];
 		}
 	}
 	return least;
@@ -229,9 +262,7 @@ static int next_run(const struct encoding *e, uint32_t number, const struct fiel
 		return 0;
 	run->length = e->elems - run->first < run_elems ? e->elems - run->first : run_elems;
 	run->misfits = take_symbols(e, field, state->shift, run->first, run->length, state->symbols + run->first);
-	count_symbols(state->symbols + run->first, run->length, tables->symbol_count, run->counts);
-	run->counts[0] -= run->misfits;
-	*cost += choose_table(tables, price, run) + (uint64_t)run->misfits * price;
+	*cost += weigh_run(tables, state->symbols + run->first, price, run) + (uint64_t)run->misfits * price;
 	return 1;
 }
 

@@ -15,8 +15,9 @@ enum {
 	TILE_MAX_BYTES = 128 << 10, /* a small read should not decode much more than it asks for */
 	POOL_RUN = 128,             /* small tensors are short */
 	FLAT_RUN = 256,             /* where rows do not fit runs */
-	SAMPLE_MIN_ELEMS = 65536,
-	SAMPLE_MIN_ROWS = 128,
+	SAMPLE_MIN_ELEMS = 32768,
+	PREDICTOR_STRIDE = 4, /* predictors differ so much that a part of the samples shows which is best */
+	SAMPLE_MIN_ROWS = 96,
 	SAMPLE_SHARE = 8, /* of the elements of a large tensor, one in so many is looked at */
 	BYTE_BITS = 8,
 	RAW_MOST_BITS = 4,         /* low bits of a byte that may be raw */
@@ -187,7 +188,6 @@ static int study_open(struct study *study, struct wcx_tensor_plan *plan, const s
 	};
 	for (unsigned i = 0; i < count; i++)
 		study->elems += (size_t)samples[i].shape.rows * samples[i].shape.cols;
-	study->scale = (double)elems_of(plan) / (double)study->elems;
 	for (int i = 0; i < 2; i++)
 		study->elements[i] = malloc(study->elems * elem_bytes);
 	study->values = malloc(study->elems * sizeof *study->values);
@@ -198,13 +198,14 @@ static int study_open(struct study *study, struct wcx_tensor_plan *plan, const s
 	       study->runs;
 }
 
-/* Looks at the samples under a predictor from now on. */
-static void study_predict(struct study *study, enum wcx_predictor predictor)
+/* Looks at the samples under a predictor from now on, or at one of them in so many. */
+static void study_predict(struct study *study, enum wcx_predictor predictor, unsigned stride)
 {
 	const uint32_t elem_bytes = study->plan->segment.recipe.elem_bytes;
 	size_t at = 0;
 
-	for (unsigned i = 0; i < study->sample_count; i++) {
+	study->elems = 0;
+	for (unsigned i = 0; i < study->sample_count; i += stride) {
 		const struct wcx_tile_shape *shape = &study->samples[i].shape;
 		size_t elems = (size_t)shape->rows * shape->cols;
 
@@ -214,7 +215,9 @@ static void study_predict(struct study *study, enum wcx_predictor predictor)
 			study->ops->make_residuals(predictor, shape->rows, shape->cols, study->elements[0] + at,
 						   study->elements[1] + at);
 		at += elems * elem_bytes;
+		study->elems += elems;
 	}
+	study->scale = (double)elems_of(study->plan) / (double)study->elems;
 	study->current = study->elements[predictor != WCX_PREDICT_NONE];
 }
 
@@ -263,7 +266,7 @@ static double predicted_bits(struct study *study, enum wcx_predictor predictor)
 	const struct wcx_tensor_plan *plan = study->plan;
 	double bits = 0;
 
-	study_predict(study, predictor);
+	study_predict(study, predictor, PREDICTOR_STRIDE);
 	if (plan->kind != WCX_KIND_INTEGER) {
 		uint32_t width = exponent_bits(plan->kind);
 
@@ -293,7 +296,7 @@ static void choose_predictor(struct study *study)
 			recipe->predictor = (uint8_t)predictor;
 		}
 	}
-	study_predict(study, (enum wcx_predictor)recipe->predictor);
+	study_predict(study, (enum wcx_predictor)recipe->predictor, 1);
 }
 
 /* --- fields --- */
@@ -414,11 +417,15 @@ static uint32_t choose_run(const struct wcx_tensor_plan *plan)
 /* Turns a field of the samples into symbols; those that are none count as 0. */
 static void take_symbols(struct study *study, const struct wcx_field *field, uint32_t shift)
 {
+	if (field->width <= BYTE_BITS) {
+		study->ops->get8(study->current, study->elems, shift, field->width, study->symbols);
+		return;
+	}
 	study->ops->get16(study->current, study->elems, shift, field->width, study->values);
 	for (size_t i = 0; i < study->elems; i++) {
-		uint32_t value = study->values[i], symbol = value ? value - field->base : 0;
+		uint16_t above = (uint16_t)(study->values[i] - field->base);
 
-		study->symbols[i] = symbol < WCX_SYMBOL_COUNT ? (uint8_t)symbol : 0;
+		study->symbols[i] = above < WCX_SYMBOL_COUNT && study->values[i] ? (uint8_t)above : 0;
 	}
 }
 
@@ -533,7 +540,7 @@ enum wcx_result wcx_tensor_plan_choose(struct wcx_tensor_plan *plan, const struc
 	}
 	if (plan->is_reference) {
 		plan_reference(plan);
-		study_predict(&study, WCX_PREDICT_LEFT2);
+		study_predict(&study, WCX_PREDICT_LEFT2, 1);
 		choose_tables(&study, 0, 0, WCX_TILE_MAX_ELEMS);
 		plan->fields[0].table_count = 1;
 	} else {
