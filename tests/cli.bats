@@ -180,6 +180,34 @@ check_refused() {
 	END
 }
 
+@test "info --compare tells what zstd and the reference's scheme make of each tensor" {
+	"$WCX" info --json --compare "$PACKED" >info.json
+	"$WCX" info --compare "$PACKED" >info.txt
+	grep -q "limit  tiles zstd -19 reference mode" info.txt
+	"$WCX" pack -q --mode=reference "$MODEL" reference.wcx
+	"$WCX" info --json reference.wcx >reference.json
+	"$PYTHON" - info.json reference.json "$MODEL" <<-'END'
+		import json, sys
+		import zstandard
+
+		info, reference = (json.load(open(path)) for path in sys.argv[1:3])
+		with open(sys.argv[3], "rb") as file:
+		    original = file.read()
+		compared = 0
+		for tensor, other in zip(info["tensors"], reference["tensors"], strict=True):
+		    if not tensor["bytes"]:
+		        continue
+		    data = original[tensor["offset"] : tensor["offset"] + tensor["bytes"]]
+		    zstd = len(zstandard.ZstdCompressor(level=19).compress(data))
+		    # Another release of the library may find other matches.
+		    assert abs(tensor["zstd_bytes"] - zstd) <= 8 + zstd / 50, (tensor, zstd)
+		    if not other["mode"].startswith("same as"):
+		        assert tensor["reference_bytes"] == other["packed_bytes"], (tensor, other)
+		        compared += 1
+		assert compared > 10
+	END
+}
+
 @test "info shows a line for each tensor and the whole file's SHA-256" {
 	run --separate-stderr -0 "$WCX" info "$PACKED"
 	[ -z "$stderr" ]

@@ -131,8 +131,8 @@ sources() {
 	only_included_by "xxhash" fs/container.c
 }
 
-@test "zstd is known to the files that pack and decode" {
-	only_included_by "zstd" fs/decoder.c fs/pack.c
+@test "zstd is known to the files that pack, decode and compare" {
+	only_included_by "zstd" fs/compare.c fs/decoder.c fs/pack.c
 }
 
 @test "libraries do not print or exit" {
