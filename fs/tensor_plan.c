@@ -792,7 +792,7 @@ static void finish_field(struct wcx_tensor_plan *plan, uint32_t number, const st
 	if (library->table_count + *new_tables + field->table_count > WCX_MAX_TABLES)
 		bits = INFINITY;
 	bits += EXCEPTION_BITS * (double)plan->counts->misfits[number];
-	if (plan->segment.bytes <= SHARE_MAX_BYTES && number + 1u == plan->segment.recipe.field_count)
+	if (!plan->is_reference && plan->segment.bytes <= SHARE_MAX_BYTES && number + 1u == plan->segment.recipe.field_count)
 		shared = find_shared(library, field, counts, &bits);
 	overhead = (WCX_RANS_STATE_BYTES - WCX_CARRIED_BYTES) * (double)plan->segment.tile_count * BYTE_BITS;
 	if (field->table_count > 1)

@@ -200,7 +200,7 @@ check_refused() {
 		    data = original[tensor["offset"] : tensor["offset"] + tensor["bytes"]]
 		    zstd = len(zstandard.ZstdCompressor(level=19).compress(data))
 		    # Another release of the library may find other matches.
-		    assert abs(tensor["zstd_bytes"] - zstd) <= 8 + zstd / 50, (tensor, zstd)
+		    assert abs(tensor["zstd_bytes"] - zstd) <= 32 + zstd / 50, (tensor, zstd)
 		    if not other["mode"].startswith("same as"):
 		        assert tensor["reference_bytes"] == other["packed_bytes"], (tensor, other)
 		        compared += 1
