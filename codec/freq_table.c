@@ -121,6 +121,15 @@ double wcx_counts_entropy(const uint64_t count[WCX_SYMBOL_COUNT])
 	return bits;
 }
 
+uint32_t wcx_freq_table_last(const struct wcx_freq_table *table)
+{
+	uint32_t s = WCX_SYMBOL_COUNT - 1;
+
+	while (s && !table->freq[s])
+		s--;
+	return s;
+}
+
 size_t wcx_freq_table_write(const struct wcx_freq_table *table, uint8_t dst[WCX_FREQ_TABLE_MAX_BYTES])
 {
 	size_t n = 0;

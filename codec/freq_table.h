@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Frequency tables: what rANS needs to know of a byte plane, and how it is written into a container
+ * Frequency tables: what rANS needs to know of the symbols of a field, and how it is written into a container
  * (docs/format.md, section 2.6).  No function allocates; all are safe from any number of threads.
  */
 #ifndef WCX_FREQ_TABLE_H
@@ -36,6 +36,9 @@ double wcx_freq_table_cost(const struct wcx_freq_table *table, const uint64_t co
 
 /* wcx_counts_entropy - bits that symbols with these counts take at least, coded one by one (order 0) */
 double wcx_counts_entropy(const uint64_t count[WCX_SYMBOL_COUNT]);
+
+/* wcx_freq_table_last - the highest symbol that has a frequency */
+uint32_t wcx_freq_table_last(const struct wcx_freq_table *table);
 
 /* wcx_freq_table_write - write the table to dst; returns the bytes written */
 size_t wcx_freq_table_write(const struct wcx_freq_table *table, uint8_t dst[WCX_FREQ_TABLE_MAX_BYTES]);

@@ -64,6 +64,16 @@ struct wcx_recipe {
  */
 const char *wcx_recipe_check(const struct wcx_recipe *recipe);
 
+/*
+ * The two halves of it: all but the tables; and whether a field, which has passed that, may have a table with this last
+ * symbol.  For many recipes with the same tables, whose last symbols need not be looked for each time.
+ */
+const char *wcx_recipe_check_fields(const struct wcx_recipe *recipe);
+static inline const char *wcx_field_check_table(const struct wcx_field *field, uint32_t last_symbol)
+{
+	return last_symbol >> field->width ? "frequency of a symbol that a field cannot have" : NULL;
+}
+
 /* wcx_symbol_value - the value of a field that a symbol stands for */
 static inline uint32_t wcx_symbol_value(const struct wcx_field *field, uint32_t symbol)
 {

@@ -32,16 +32,10 @@ static const char *check_field(const struct wcx_field *field)
 		return "frequency tables for a field that is too wide";
 	if (field->width > 8)
 		return field->base > (1u << field->width) - WCX_SYMBOL_COUNT ? "base of a field too large" : NULL;
-	if (field->base)
-		return "base of a narrow field";
-	for (uint32_t t = 0; t < field->table_count; t++)
-		for (uint32_t s = 1u << field->width; s < WCX_SYMBOL_COUNT; s++)
-			if (field->tables[t].freq[s])
-				return "frequency of a symbol that a field cannot have";
-	return NULL;
+	return field->base ? "base of a narrow field" : NULL;
 }
 
-const char *wcx_recipe_check(const struct wcx_recipe *recipe)
+const char *wcx_recipe_check_fields(const struct wcx_recipe *recipe)
 {
 	uint32_t width = 0, planes = 0, most_tables = 0;
 
@@ -71,6 +65,16 @@ const char *wcx_recipe_check(const struct wcx_recipe *recipe)
 			    : recipe->run != 0)
 		return "bad run";
 	return NULL;
+}
+
+const char *wcx_recipe_check(const struct wcx_recipe *recipe)
+{
+	const char *wrong = wcx_recipe_check_fields(recipe);
+
+	for (uint32_t f = 0; f < recipe->field_count && !wrong; f++)
+		for (uint32_t t = 0; t < recipe->fields[f].table_count && !wrong; t++)
+			wrong = wcx_field_check_table(&recipe->fields[f], wcx_freq_table_last(&recipe->fields[f].tables[t]));
+	return wrong;
 }
 
 /* Takes the next part of a packed tile; its offset.  None is large enough for *end to wrap around. */

@@ -25,6 +25,7 @@ struct wcx_container {
 	size_t tiled_count; /* at most segment_count */
 	struct wcx_field *fields;
 	struct wcx_freq_table *tables;
+	uint8_t *last_symbols;    /* of the tables: a hostile index has millions of fields to hold against them */
 	uint64_t *packed_offsets; /* of the tiles */
 	uint8_t *index;           /* as it stands in the file */
 	const uint8_t *entries;   /* of the tiles, within index */
@@ -178,6 +179,7 @@ static int parse_tables(struct wcx_container *c, struct wcx_error *err)
 
 		if (wcx_freq_table_parse(src, (size_t)(end - src), &c->tables[i], &used) != WCX_OK)
 			return bad_index(c, err, src, "bad frequency table");
+		c->last_symbols[i] = (uint8_t)wcx_freq_table_last(&c->tables[i]);
 		src += used;
 	}
 	if (src != end)
@@ -260,21 +262,31 @@ static const char *parse_field(const struct wcx_container *c, const uint8_t *src
 	return NULL;
 }
 
+static const char *check_tables(const struct wcx_container *c, const struct wcx_field *field)
+{
+	const char *wrong = NULL;
+
+	for (uint32_t t = 0; t < field->table_count && !wrong; t++)
+		wrong = wcx_field_check_table(field, c->last_symbols[field->tables - c->tables + t]);
+	return wrong;
+}
+
 /* Reads and checks the fields of a segment, which are number first_field and further ones, and with them the recipe. */
 static const char *parse_recipe(const struct wcx_container *c, uint32_t first_field, struct wcx_recipe *recipe)
 {
 	const uint8_t *src = c->index + (size_t)c->superblock.segment_count * WCX_SEGMENT_BYTES;
+	const char *wrong = NULL;
 
 	if (recipe->field_count > c->superblock.field_count - first_field)
 		return "fields that are not there";
 	recipe->fields = c->fields + first_field;
-	for (uint32_t f = first_field; f < first_field + recipe->field_count; f++) {
-		const char *wrong = parse_field(c, src + (size_t)f * WCX_FIELD_BYTES, &c->fields[f]);
-
-		if (wrong)
-			return wrong;
-	}
-	return wcx_recipe_check(recipe);
+	for (uint32_t f = first_field; f < first_field + recipe->field_count && !wrong; f++)
+		wrong = parse_field(c, src + (size_t)f * WCX_FIELD_BYTES, &c->fields[f]);
+	if (!wrong)
+		wrong = wcx_recipe_check_fields(recipe);
+	for (uint32_t f = 0; f < recipe->field_count && !wrong; f++)
+		wrong = check_tables(c, &recipe->fields[f]);
+	return wrong;
 }
 
 /* Checks a segment's matrix and tiles; its recipe has been. */
@@ -429,8 +441,9 @@ static int read_index(struct wcx_container *c, struct wcx_error *err)
 	c->tiled = allocate(sb->segment_count, sizeof *c->tiled);
 	c->fields = allocate(sb->field_count, sizeof *c->fields);
 	c->tables = allocate(sb->table_count, sizeof *c->tables);
+	c->last_symbols = allocate(sb->table_count, sizeof *c->last_symbols);
 	c->packed_offsets = allocate(sb->tile_count, sizeof *c->packed_offsets);
-	if (!c->index || !c->segments || !c->tiled || !c->fields || !c->tables || !c->packed_offsets)
+	if (!c->index || !c->segments || !c->tiled || !c->fields || !c->tables || !c->last_symbols || !c->packed_offsets)
 		return wcx_fail(err, ENOMEM, "%s: no memory for the index", c->path);
 	c->entries = c->index + (size_t)sb->segment_count * WCX_SEGMENT_BYTES + (size_t)sb->field_count * WCX_FIELD_BYTES;
 	r = read_exactly(c->fd, c->path, c->index, (size_t)sb->index_bytes, sb->index_offset, err);
@@ -482,6 +495,7 @@ void wcx_container_free(struct wcx_container *c)
 	free(c->tiled);
 	free(c->fields);
 	free(c->tables);
+	free(c->last_symbols);
 	free(c->packed_offsets);
 	free(c->index);
 	free(c);

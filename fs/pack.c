@@ -211,11 +211,13 @@ static int compare_twins(const void *a, const void *b)
  */
 static int find_twin(struct packer *packer, size_t plan_index, uint32_t *same_as_ret, struct wcx_error *err)
 {
-	uint64_t chain[2] = { 0 };
+	const struct wcx_tensor_plan *plan = &packer->plans[plan_index];
+	/* The reference's units are no ranges: which bytes of the file they are depends on the width of the matrix. */
+	uint64_t chain[2] = { plan->is_reference ? plan->segment.cols : 0 };
 	struct twin *twin, **found;
 
 	*same_as_ret = 0;
-	if (packer->plans[plan_index].segment.bytes < TWIN_MIN_BYTES || packer->segment_count == 0)
+	if (plan->segment.bytes < TWIN_MIN_BYTES || packer->segment_count == 0)
 		return 0;
 	for (size_t u = packer->plans_unit[plan_index]; u < packer->plans_unit[plan_index + 1]; u++) {
 		chain[1] = packer->units[u].checksum;
@@ -224,7 +226,7 @@ static int find_twin(struct packer *packer, size_t plan_index, uint32_t *same_as
 	twin = malloc(sizeof *twin);
 	if (!twin)
 		return no_memory(packer, err);
-	*twin = (struct twin){ packer->plans[plan_index].segment.bytes, chain[0], (uint32_t)packer->segment_count };
+	*twin = (struct twin){ plan->segment.bytes, chain[0], (uint32_t)packer->segment_count };
 	found = tsearch(twin, &packer->twins, compare_twins);
 	if (!found) {
 		free(twin);
@@ -491,9 +493,10 @@ static int pack_segments(struct packer *packer, struct wcx_error *err)
 	wcx_tensor_plan_init(&packer->plans[packer->plan_count++], 0, packer->st->header_bytes, NULL, 0,
 			     packer->options->is_reference);
 	for (size_t i = 0, length; i < packer->st->tensor_count && r == 0; i += length) {
-		length = pool_length(packer, i, &bytes);
-		if (!bytes)
+		length = 1;
+		if (!tensors[i].bytes)
 			continue;
+		length = pool_length(packer, i, &bytes);
 		if (packer->plan_count == GROUP_PLANS || group_bytes >= GROUP_BYTES) {
 			r = pack_group(packer, err);
 			group_bytes = 0;

@@ -673,6 +673,7 @@ static double build_tables(uint64_t counts[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUN
 	*exceptions_ret = 0;
 	for (uint32_t t = 0; t < table_count; t++)
 		add_all(all, counts[t], WCX_SYMBOL_COUNT);
+	all[0] += wcx_counts_entropy(all) == 0; /* a table needs a symbol, even where all values are misfits */
 	for (uint32_t t = 0; t < table_count; t++) {
 		uint64_t kept[WCX_SYMBOL_COUNT], sum = 0;
 
@@ -791,9 +792,9 @@ static void finish_field(struct wcx_tensor_plan *plan, uint32_t number, const st
 
 	if (library->table_count + *new_tables + field->table_count > WCX_MAX_TABLES)
 		bits = INFINITY;
-	bits += EXCEPTION_BITS * (double)plan->counts->misfits[number];
 	if (!plan->is_reference && plan->segment.bytes <= SHARE_MAX_BYTES && number + 1u == plan->segment.recipe.field_count)
 		shared = find_shared(library, field, counts, &bits);
+	bits += EXCEPTION_BITS * (double)plan->counts->misfits[number];
 	overhead = (WCX_RANS_STATE_BYTES - WCX_CARRIED_BYTES) * (double)plan->segment.tile_count * BYTE_BITS;
 	if (field->table_count > 1)
 		overhead += (field->table_count >> 1) * ((double)elems_of(plan) / plan->segment.recipe.run);

@@ -468,7 +468,7 @@ static void each_part_of_a_field_is_checked(void)
 	} cases[] = {
 		{ CODED_FIELD, CODED, { 0, 1, 0, EBADMSG, "bad width" } },
 		{ CODED_FIELD, CODED, { 0, 1, 33, EBADMSG, "bad width" } },
-		{ CODED_FIELD, CODED, { 0, 1, 7, EBADMSG, "symbol that a field cannot have" } },
+		{ CODED_FIELD, CODED, { 0, 1, 7, EBADMSG, "fields do not make up an element" } },
 		{ CODED_FIELD, CODED, { 0, 1, 17, EBADMSG, "too wide" } },
 		{ CODED_FIELD, CODED, { 0, 1, 9, EBADMSG, "fields do not make up an element" } },
 		{ CODED_FIELD, CODED, { 1, 1, 0, EBADMSG, "bad run" } },
@@ -489,6 +489,34 @@ static void each_part_of_a_field_is_checked(void)
 
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
 		check_change(&cases[i].change, field_offset(cases[i].field), segment_offset(cases[i].segment));
+}
+
+/* Where a frequency table ends. */
+static uint64_t table_end(uint32_t table)
+{
+	uint64_t end = tables_offset;
+
+	for (uint32_t i = 0; i <= table; i++) {
+		size_t used = 0;
+
+		CHECK(wcx_freq_table_parse(packed.data + end, packed.bytes - end, NULL, &used) == WCX_OK);
+		end += used;
+	}
+	return end;
+}
+
+/* Symbol 255 gets the frequency of symbol 63, in tables of 64 symbols of which a field of 6 bits uses two. */
+static void every_table_of_a_field_is_held_against_its_width(void)
+{
+	for (uint32_t table = 4; table < 6; table++) {
+		uint64_t end = table_end(table);
+		uint32_t last = wcx_le32_read(packed.data + end - 4); /* two bytes of a frequency, and a run of 192 */
+		struct change change = { 0, 4, last >> 16 | (uint64_t)(uint16_t)last << 16, EBADMSG,
+					 "symbol that a field cannot have" };
+
+		CHECK((last & 0x80) != 0 && last >> 16 == 191 << 8);
+		check_change(&change, end - 4, segment_offset(POOL));
+	}
 }
 
 static void fields_of_too_many_raw_planes_are_refused(void)
@@ -678,6 +706,7 @@ int main(void)
 	small_first_segment_is_refused();
 	segments_with_the_same_content_are_checked();
 	each_part_of_a_field_is_checked();
+	every_table_of_a_field_is_held_against_its_width();
 	fields_of_too_many_raw_planes_are_refused();
 	what_no_segment_accounts_for_is_refused();
 	each_part_of_a_tile_entry_is_checked();

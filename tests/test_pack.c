@@ -169,6 +169,30 @@ static void twins_and_pools_are_segments(void)
 }
 
 /* Every tensor by itself, as bytes; but the same content is there once in this mode too. */
+/* Two tiles side by side in one, and on top of each other in the other: the same tiles, but not the same bytes. */
+static void tensors_of_the_same_tiles_are_no_twins_in_the_reference_mode(void)
+{
+	static const struct sample_tensor tensors[] = { { "tall", "I8", "[512,256]", 131072, SAMPLE_GAUSSIAN, 20 },
+							{ "wide", "I8", "[256,512]", 131072, SAMPLE_CONSTANT, 0 } };
+	struct wcx_pack_options options = { .thread_count = 1, .is_reference = 1 };
+	struct sample_bytes file = sample_safetensors(tensors, 2);
+	uint8_t *tall = file.data + file.bytes - 262144, *wide = tall + 131072;
+	char *path = sample_path(dir, "tiles.safetensors");
+	struct wcx_pack_result result;
+	struct wcx_error err = { "" };
+
+	for (size_t y = 0; y < 256; y++)
+		for (size_t tile = 0; tile < 2; tile++)
+			memcpy(wide + 512 * y + 256 * tile, tall + 65536 * tile + 256 * y, 256);
+	sample_write(path, file);
+	CHECK(wcx_pack(path, dst_path, &options, &result, &err) == 0);
+	CHECK_TEXT(err.text, "");
+	unlink(dst_path);
+	unlink(path);
+	free(path);
+	free(file.data);
+}
+
 static void the_reference_mode_has_tiles_of_256_by_256_bytes_with_left2(void)
 {
 	static const uint64_t cols[LARGE_COUNT] = {
@@ -500,6 +524,7 @@ int main(void)
 	output_is_the_same_for_any_number_of_threads_in_either_mode();
 	rows_that_are_alike_get_tiles_of_whole_rows();
 	twins_and_pools_are_segments();
+	tensors_of_the_same_tiles_are_no_twins_in_the_reference_mode();
 	the_reference_mode_has_tiles_of_256_by_256_bytes_with_left2();
 	permissions_and_times_are_the_sources();
 	existing_output_is_only_replaced_on_demand();

@@ -383,6 +383,42 @@ static void no_table_is_added_beyond_the_formats_limit(void)
 	}
 }
 
+/* Tables of the field, each halfway to one in which all symbols are the same. */
+static void flatten_tables(const struct wcx_field *field, struct wcx_freq_table *ret)
+{
+	for (uint32_t t = 0; t < field->table_count; t++) {
+		uint64_t counts[WCX_SYMBOL_COUNT] = { 0 };
+
+		for (uint32_t s = 0; s < 1u << field->width; s++)
+			counts[s] = field->tables[t].freq[s] + ((uint64_t)WCX_PROB_SCALE >> field->width);
+		wcx_freq_table_build(counts, &ret[t]);
+	}
+}
+
+/* They take the same with whatever table: a segment with some does not take a worse one of the library for that. */
+static void values_without_a_symbol_make_no_shared_table_cheaper(void)
+{
+	static struct wcx_table_library library;
+	struct wcx_freq_table tables[WCX_FIELD_TABLES_MAX];
+	uint32_t first_table[WCX_FIELDS_MAX];
+	struct wcx_tensor_plan plan;
+	struct wcx_field field;
+
+	for (uint32_t misfits = 0; misfits <= 2000; misfits += 2000) {
+		plan_weights(&plan);
+		plan.counts->misfits[1] = misfits;
+		wcx_tensor_plan_finish(&plan, &library, first_table);
+		field = plan.fields[1];
+		CHECK(plan.segment.recipe.field_count == 2 && field.table_count && field.width < 8);
+		CHECK(first_table[1] == library.table_count);
+		flatten_tables(&field, tables);
+		wcx_tensor_plan_free(&plan);
+		field.tables = tables;
+		if (!misfits)
+			wcx_table_library_add(&library, &field);
+	}
+}
+
 static void library_keeps_the_latest_tables(void)
 {
 	static struct wcx_table_library library;
@@ -843,6 +879,7 @@ int main(void)
 
 	samples_of_any_tensor_are_few_and_within_it();
 	no_table_is_added_beyond_the_formats_limit();
+	values_without_a_symbol_make_no_shared_table_cheaper();
 	library_keeps_the_latest_tables();
 
 	gaussian_int8_is_coded_high_and_raw_low_bits_within_0_3_percent_of_its_entropy();
