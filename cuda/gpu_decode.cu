@@ -67,6 +67,9 @@ static enum wcx_result wcx_lane_open(struct wcx_gpu_lane *lane, cudaError_t *err
 	const struct wcx_batch_limits limits = { WCX_LANE_ITEMS, WCX_LANE_TABLES, WCX_LANE_SRC_BYTES, WCX_LANE_DST_BYTES };
 	const struct wcx_batch_layout capacity = wcx_tile_batch_capacity(&limits);
 
+	static_assert((int)WCX_LANE_TABLES >= WCX_TILE_TABLES_MAX && (int)WCX_LANE_SRC_BYTES >= WCX_TILE_MAX_BYTES &&
+			      (int)WCX_LANE_DST_BYTES >= WCX_TILE_MAX_BYTES,
+		      "any tile fits, so that every batch takes a job");
 	lane->batch = wcx_tile_batch_create(&limits);
 	*error_ret = lane->batch ? cudaSuccess : cudaErrorMemoryAllocation;
 	if (!*error_ret)

@@ -49,13 +49,12 @@ struct wcx_tile_item {
 	uint32_t src_offset;                         /* of the tile, from the first packed tile; a multiple of 4 */
 	uint32_t dst_offset;                         /* of the tile, from the first decoded tile */
 	uint32_t rows, cols;
-	uint32_t run_groups; /* groups of 128 elements that share a choice of table */
-	uint32_t
-		whole_groups; /* at the tile's start: of 128 elements each, with all their raw bits in planes, and symbols */
+	uint32_t run_groups;   /* groups of 128 elements that share a choice of table */
+	uint32_t whole_groups; /* at the tile's start: groups with symbols for all elements, and all raw bits in planes */
 	uint8_t rotation, predictor;
 	/*
-	 * Where elements are nothing but one raw field, if any, and above it the carrier, as most are: how many raw bits
-	 * they have.  WCX_NOT_LOW where they are anything else.  Further coded fields do not matter.
+	 * Where elements are nothing but raw bits, if any, in the planes of one field, and above them the carrier, as most
+	 * are: how many raw bits they have.  WCX_NOT_LOW where they are anything else.
 	 */
 	uint8_t low_bits;
 };
@@ -69,8 +68,7 @@ struct wcx_batch_limits {
 	uint32_t src_bytes, dst_bytes; /* with the gaps that alignment leaves */
 };
 
-/* Slots that one launch of a kernel takes on: those of tiles with that size of elements and that many tables of the carrier.
- */
+/* The slots that one launch of a kernel takes: of tiles whose elements have that size, and carriers that many tables. */
 struct wcx_batch_launch {
 	uint32_t first_slot, slots;
 	uint8_t elem_bytes, table_count; /* table_count is 1 too where there is no carrier */

@@ -113,11 +113,12 @@ template <typename elem> static __device__ __forceinline__ typename wcx_quad<ele
 
 template <typename elem> static __device__ __forceinline__ void wcx_quad_rotate_right(wcx_quad<elem> *quad)
 {
-	constexpr uint32_t left = quad->elem_bits - 1;
+	using quads = wcx_quad<elem>;
+	constexpr uint32_t left = quads::elem_bits - 1;
 
 #pragma unroll
-	for (uint32_t i = 0; i < quad->words; i++) {
-		if constexpr (quad->word_elems == 1)
+	for (uint32_t i = 0; i < quads::words; i++) {
+		if constexpr (quads::word_elems == 1)
 			quad->w[i] = quad->w[i] >> 1 | quad->w[i] << left;
 		else
 			quad->w[i] = wcx_select_bits(wcx_repeat<elem>((elem)(1u << left)), quad->w[i] << left,
@@ -379,17 +380,18 @@ static __device__ __forceinline__ typename wcx_quad<elem>::word wcx_spread(uint6
 	} else if constexpr (sizeof(elem) == 2) {
 		return (low | low << (16 - width)) & ((1u << width) - 1) * 0x00010001u;
 	}
-	return low & (0xFFFFFFFFu >> (32 - width));
+	return low & wcx_low_mask(width);
 }
 
 template <typename elem, uint32_t width>
 static __device__ __forceinline__ void wcx_plane_add(const wcx_quad_bits &bits, uint32_t shift, wcx_quad<elem> *quad)
 {
-	constexpr uint32_t word_bits = quad->word_elems * width;
+	using quads = wcx_quad<elem>;
+	constexpr uint32_t word_bits = quads::word_elems * width;
 
-	static_assert(width < quad->elem_bits, "an element of nothing but raw bits is not coded");
+	static_assert(width < quads::elem_bits, "an element of nothing but raw bits is not coded");
 #pragma unroll
-	for (uint32_t i = 0; i < quad->words; i++) {
+	for (uint32_t i = 0; i < quads::words; i++) {
 		const uint64_t part = i * word_bits < 64 ? bits.low >> i * word_bits % 64 : bits.high >> i * word_bits % 64;
 
 		quad->w[i] |= wcx_spread<elem, width>(part) << shift;
@@ -765,7 +767,7 @@ static __device__ __forceinline__ bool wcx_decode_whole_groups(const wcx_tile_vi
 	if constexpr (sizeof(elem) == 1)
 		return wcx_decode_low_groups<elem, 0, 5>(tile, choices, symbols, reader);
 	else if constexpr (sizeof(elem) == 2)
-		return wcx_decode_low_groups<elem, 4, 12>(tile, choices, symbols, reader);
+		return wcx_decode_low_groups<elem, 5, 12>(tile, choices, symbols, reader);
 	return wcx_decode_groups<elem, wcx_any_planes>(tile, choices, symbols, reader);
 }
 
