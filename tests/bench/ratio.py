@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""ratio.py [options] FILE.safetensors... - how small wcx makes models, beside zstd -19 and the order-0 limit.
+"""ratio.py [options] FILE.safetensors... - how small wcx makes models, beside other codecs and the order-0 limit.
 
-For each tensor: bits per element as wcx packs it, as zstd -19 packs the tensor's bytes, and the limit of any code that
-takes the bytes of an element one by one (order 0).  For each file: the ratio, which for wcx counts header and index, and
-for the limit neither packs the header nor counts an index or a table.  Both programs have to give the input back.
-zstd is the program or the Python package (zstandard, or Python 3.14); without either its columns stay empty.
+For each file: the bytes that wcx makes of it, its reference mode, and its peers (peers.py says how these are used); the
+best of the peers is bold.  For each tensor: bits per element, where for wcx the tensor's tiles count, but not index and
+tables.  The limit is that of any code that takes the bytes of an element one by one, with a distribution of its own for
+each place in the element and each tensor (order 0), distributions free; a file's limit has the header packed by zstd.
+
+Whatever packs a file or a tensor has to give it back.
 """
 import argparse
 import concurrent.futures
@@ -13,107 +15,119 @@ import filecmp
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 
+import numpy as np
+import peers
 import setting
 
-sys.path.insert(0, setting.TESTS)
-from safetensors_io import ELEM_BYTES  # noqa: E402
-
-LEVEL = 19
+LIMIT, ZSTD = "order-0 limit", f"zstd -{peers.ZSTD_LEVEL}"
+MODES = {"wcx": [], "wcx, reference": ["--mode=reference"]}
 
 
-def program_zstd():
-    path = shutil.which("zstd")
-
-    def run(data, *options):
-        return subprocess.run([path, "-q", "-c", *options], input=data, stdout=subprocess.PIPE, check=True).stdout
-
-    if path is None:
-        return None
-    return lambda data: run(data, f"-{LEVEL}", "--no-check", f"--stream-size={len(data)}"), lambda data, _: run(data, "-d")
-
-
-def package_zstd():
-    try:
-        import zstandard
-    except ImportError:
-        return None
-    return zstandard.ZstdCompressor(level=LEVEL).compress, zstandard.ZstdDecompressor().decompress
-
-
-def standard_zstd():
-    try:
-        from compression import zstd
-    except ImportError:
-        return None
-    return lambda data: zstd.compress(data, level=LEVEL), lambda data, _: zstd.decompress(data)
-
-
-def zstd_bytes(zstd, data):
-    """The size of data packed by zstd, once that is known to give data back."""
-    compress, decompress = zstd
-    packed = compress(data)
-    if decompress(packed, len(data)) != data:
-        sys.exit("ratio.py: zstd gave other bytes back")
-    return len(packed)
-
-
-def pack(wcx, path, workdir):
+def pack(wcx, path, workdir, options):
     """Packs and restores a file; returns what wcx info says of it."""
     packed, restored = os.path.join(workdir, "packed.wcx"), os.path.join(workdir, "restored.safetensors")
-    subprocess.run([wcx, "pack", "-q", "--force", path, packed], check=True)
+    subprocess.run([wcx, "pack", "-q", "--force", *options, path, packed], check=True)
     subprocess.run([wcx, "unpack", "-q", "--force", packed, restored], check=True)
     if not filecmp.cmp(path, restored, shallow=False):
-        sys.exit(f"ratio.py: {path}: wcx gave other bytes back")
+        raise peers.Failed(f"{path}: wcx gave other bytes back")
     info = json.loads(subprocess.run([wcx, "info", "--json", packed], stdout=subprocess.PIPE, check=True).stdout)
+    info["packed_bytes"] = os.path.getsize(packed)
     os.remove(packed)
     os.remove(restored)
     return info
 
 
-class Tensor:
-    def __init__(self, info):
-        self.label = [info["name"], info["dtype"], "×".join(map(str, info["shape"]))]
-        self.offset, self.bytes, self.packed_bytes = info["offset"], info["bytes"], info["packed_bytes"]
-        self.elements = self.bytes // ELEM_BYTES.get(info["dtype"], 1)
-        self.limit_bytes = info["entropy_bits_per_element"] * self.elements / 8
-        self.zstd_bytes = None
-
-    def row(self):
-        return self.label + [bits(b, self.elements) for b in (self.packed_bytes, self.zstd_bytes, self.limit_bytes)]
+def limit_bits(tensor):
+    """Order-0 entropy of an element's bytes, each place by itself, in bits per element."""
+    bits = 0.0
+    for place in np.frombuffer(tensor.data, np.uint8).reshape(-1, tensor.elem_bytes).T:
+        counts = np.bincount(place)
+        share = counts[counts > 0] / len(place)
+        bits -= float(share @ np.log2(share))
+    return bits
 
 
-def bits(packed_bytes, elements):
-    return "–" if packed_bytes is None else f"{8 * packed_bytes / elements:.4f}"
+class Subject:
+    """One file: sizes of the whole by codec, and bits per element of the tensors by codec."""
+
+    def __init__(self, path, model):
+        self.path, self.model = path, model
+        self.name = os.path.basename(path).removesuffix(".safetensors")
+        self.sizes = {}
+        self.bits = {tensor.name: {} for tensor in model.tensors}
+
+    def pack_with_wcx(self, wcx, modes, workdir):
+        for mode in modes:
+            info = pack(wcx, self.path, workdir, MODES[mode])
+            self.sizes[mode] = info["packed_bytes"]
+            packed_bytes = {tensor["name"]: tensor["packed_bytes"] for tensor in info["tensors"]}
+            for tensor in self.model.tensors:
+                self.bits[tensor.name][mode] = bits_per_element(tensor, packed_bytes[tensor.name])
+
+    def find_limit(self):
+        total = 0.0
+        for tensor in self.model.tensors:
+            bits = self.bits[tensor.name][LIMIT] = limit_bits(tensor)
+            total += bits * len(tensor.data) / tensor.elem_bytes / 8
+        self.sizes[LIMIT] = math.ceil(total) + peers.header_bytes(self.model)
+
+    def pack_with_peers(self, functions, pool):
+        """zstd takes most of the time and knows threads; the others take their turns meanwhile."""
+        tensors = self.model.tensors if ZSTD in functions else []
+        parts = [pool.submit(peers.packed_bytes, peers.Zstd(), tensor) for tensor in tensors]
+        whole = {name: pool.submit(functions[name], self.model) for name in functions if name == ZSTD}
+        sizes = {name: functions[name](self.model) for name in functions if name not in whole}
+        self.sizes.update({name: whole[name].result() if name in whole else sizes[name] for name in functions})
+        for tensor, part in zip(tensors, parts):
+            self.bits[tensor.name][ZSTD] = bits_per_element(tensor, part.result())
+
+    def as_json(self):
+        tensors = [{"name": t.name, "dtype": t.dtype, "shape": t.shape, "bits": self.bits[t.name]}
+                   for t in self.model.tensors]
+        return {"name": self.name, "bytes": len(self.model.data), "sizes": self.sizes, "tensors": tensors}
 
 
-def ratio(original_bytes, packed_bytes):
-    return f"{original_bytes / packed_bytes:.4f}" if packed_bytes else "–"
+def bits_per_element(tensor, packed_bytes):
+    return 8 * packed_bytes * tensor.elem_bytes / len(tensor.data)
 
 
-class Model:
-    def __init__(self, wcx, path, workdir):
-        info = pack(wcx, path, workdir)
-        self.path, self.bytes, self.packed_bytes = path, info["bytes"], info["packed_bytes"]
-        self.tensors = [Tensor(t) for t in info["tensors"] if t["bytes"]]
-        self.zstd_bytes = None
-        self.limit_bytes = self.bytes - sum(t.bytes - t.limit_bytes for t in self.tensors)
+def difference(value, base):
+    return f"{100 * (value / base - 1):+.2f} %"
 
-    def pack_with_zstd(self, zstd, pool):
-        with open(self.path, "rb") as file:
-            data = file.read()
-        whole = pool.submit(zstd_bytes, zstd, data)
-        parts = [pool.submit(zstd_bytes, zstd, data[t.offset : t.offset + t.bytes]) for t in self.tensors]
-        for tensor, part in zip(self.tensors, parts):
-            tensor.zstd_bytes = part.result()
-        self.zstd_bytes = whole.result()
 
-    def row(self):
-        sizes = (self.packed_bytes, self.zstd_bytes, self.limit_bytes)
-        return [os.path.basename(self.path), f"{self.bytes / 2**20:.1f}"] + [ratio(self.bytes, size) for size in sizes]
+def file_rows(subjects, peer_names):
+    """A row a codec, a column a file; the best peer's size is bold."""
+    best = [min((s.sizes[name] for name in peer_names), default=None) for s in subjects]
+    rows = [["file as it is"] + [f"{len(s.model.data):,}" for s in subjects]]
+    for name in subjects[0].sizes:
+        cells = [f"{s.sizes[name]:,}" for s in subjects]
+        rows.append([name] + [f"**{c}**" if name in peer_names and s.sizes[name] == b else c
+                              for c, s, b in zip(cells, subjects, best)])
+    rows.append([f"wcx against {LIMIT}"] + [difference(s.sizes["wcx"], s.sizes[LIMIT]) for s in subjects])
+    if peer_names:
+        rows.append(["wcx against the best peer"] + [difference(s.sizes["wcx"], b) for s, b in zip(subjects, best)])
+    return rows
+
+
+def tensor_row(tensor, bits):
+    label = [tensor.name, tensor.dtype, "×".join(map(str, tensor.shape))]
+    off = difference(bits["wcx"], bits[LIMIT]) if bits[LIMIT] else "–"
+    return label + [f"{value:.4f}" for value in bits.values()] + [off]
+
+
+def report(args, origin, subjects, peer_names):
+    table = setting.markdown_table if args.markdown else setting.text_table
+    print(origin)
+    print("Bytes of whole files:\n")
+    print(table(["codec"] + [s.name for s in subjects], file_rows(subjects, peer_names)))
+    for subject in subjects:
+        shown = sorted(subject.model.tensors, key=lambda t: -len(t.data))[: args.largest]
+        head = ["tensor", "dtype", "shape", *subject.bits[shown[0].name], f"wcx against {LIMIT}"]
+        print(f"\n{subject.name}, bits per element ({len(shown)} of {len(subject.model.tensors)} tensors):\n")
+        print(table(head, [tensor_row(tensor, subject.bits[tensor.name]) for tensor in shown]))
 
 
 def parse_arguments():
@@ -122,36 +136,39 @@ def parse_arguments():
     parser.add_argument("--build", default="build", help="where the programs were built (default: build)")
     parser.add_argument("--wcx", help="the program wcx, if not the build's")
     parser.add_argument("--workdir", help="directory for the files that are made (default: a temporary one)")
-    parser.add_argument("--largest", type=int, default=math.inf, metavar="N", help="list only the N largest tensors of a file")
+    parser.add_argument("--largest", type=int, metavar="N", help="list only the N largest tensors of a file")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
-    parser.add_argument("--no-zstd", action="store_true", help="leave zstd out, which takes most of the time")
+    parser.add_argument("--json", metavar="FILE", help="write all figures there too, for ratio_chart.py")
+    parser.add_argument("--without", default=[], type=lambda text: text.split(","), metavar="NAME,...",
+                        help=f"leave out some of: reference, {', '.join(peers.FAMILIES)}")
     return parser.parse_args()
 
 
-def report(args, origin, models, zstd):
-    table = setting.markdown_table if args.markdown else setting.text_table
-    columns = ["wcx", f"zstd -{LEVEL}", "order-0 limit"]
-    print(origin)
-    if not zstd:
-        print("zstd was left out.\n" if args.no_zstd else "There is no zstd here, neither the program nor the package.\n")
-    print("Ratio of whole files:\n")
-    print(table(["file", "MiB"] + columns, [model.row() for model in models]))
-    for model in models:
-        shown = sorted(model.tensors, key=lambda t: -t.bytes)[: min(args.largest, len(model.tensors))]
-        print(f"\n{os.path.basename(model.path)}, bits per element ({len(shown)} of {len(model.tensors)} tensors):\n")
-        print(table(["tensor", "dtype", "shape"] + columns, [tensor.row() for tensor in shown]))
+def run(args, workdir):
+    wcx = setting.program(args.wcx, args.build, "wcx")
+    families = [family for family in peers.FAMILIES if family not in args.without]
+    modes = [mode for mode in MODES if not ("reference" in args.without and MODES[mode])]
+    origin = setting.origin() + ", ".join(map(peers.version, families)) + "\n"
+    functions = peers.load(families)
+    subjects = [Subject(path, peers.Model(path)) for path in args.files]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for subject in subjects:
+            subject.pack_with_wcx(wcx, modes, workdir)
+            subject.find_limit()
+            subject.pack_with_peers(functions, pool)
+    report(args, origin, subjects, list(functions))
+    if args.json:
+        with open(args.json, "w") as file:
+            json.dump([subject.as_json() for subject in subjects], file)
 
 
 def main():
     args = parse_arguments()
-    wcx = setting.program(args.wcx, args.build, "wcx")
-    origin = setting.origin()
-    zstd = None if args.no_zstd else program_zstd() or package_zstd() or standard_zstd()
-    with setting.working_directory(args.workdir) as workdir, concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        models = [Model(wcx, path, workdir) for path in args.files]
-        for model in models if zstd else []:
-            model.pack_with_zstd(zstd, pool)
-    report(args, origin, models, zstd)
+    try:
+        with setting.working_directory(args.workdir) as workdir:
+            run(args, workdir)
+    except (peers.Failed, ImportError, OSError, subprocess.SubprocessError) as failure:
+        sys.exit(f"ratio.py: {failure}")
 
 
 if __name__ == "__main__":

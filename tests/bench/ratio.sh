@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+#
+# Compares how small wcx and its peers make a real model in six forms and the synthetic set, from nothing, and draws
+# docs/bits_per_weight.svg.  Installs what it needs (Debian's packages, and PyPI packages into build/).
+# Arguments go to ratio.py.
+set -euo pipefail
+. "$(dirname "$0")/../prepare.sh"
+
+forms=()
+for form in i8pc i8pt f8 bf16 f16 f32; do
+	forms+=("$build/model/forms/$form.safetensors")
+done
+
+install_build_packages
+install_packages libhtscodecs2
+mkdir -p "$build"
+say "Building"
+build_programs
+say "Preparing Python, a real model and the synthetic set"
+make_python numpy ml_dtypes safetensors==0.8.0 zstandard pcodec matplotlib
+make_python --no-deps zipnn # which would bring PyTorch; ratio.py does without
+fetch_model
+"$PYTHON" "$root/tests/model_forms.py" "$build/model/model.safetensors" "$build/model/forms"
+"$PYTHON" "$root/tests/gaussian_set.py" "$build/model/gaussian"
+say "The synthetic set"
+"$PYTHON" "$root/tests/bench/ratio.py" --build "$build" --markdown "$@" "$build"/model/gaussian/*.safetensors
+say "The model"
+"$PYTHON" "$root/tests/bench/ratio.py" --build "$build" --markdown --json "$build/ratio.json" "$@" "${forms[@]}"
+"$PYTHON" "$root/tests/bench/ratio_chart.py" "$build/ratio.json" "$root/docs/bits_per_weight.svg"
