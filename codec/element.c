@@ -38,3 +38,23 @@ const struct wcx_element_ops *wcx_element_ops(uint32_t elem_bytes)
 	}
 	return &ops_64;
 }
+
+uint32_t wcx_symbols_take(const struct wcx_element_ops *ops, const struct wcx_field *field, const void *elements,
+			  uint32_t count, uint32_t shift, void *values, uint8_t *symbols)
+{
+	const uint16_any *from = values;
+	uint32_t misfits = 0;
+
+	if (field->width <= 8) {
+		ops->get8(elements, count, shift, field->width, symbols);
+		return 0;
+	}
+	ops->get16(elements, count, shift, field->width, values);
+	for (uint32_t i = 0; i < count; i++) {
+		uint16_t above = (uint16_t)(from[i] - field->base), fits = above - 1u < WCX_SYMBOL_COUNT - 1;
+
+		symbols[i] = (uint8_t)(fits ? above : 0);
+		misfits += !fits && from[i] != 0;
+	}
+	return misfits;
+}

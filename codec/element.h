@@ -39,6 +39,15 @@ struct wcx_element_ops {
 	void (*fill)(void *elements, size_t count, uint64_t element);
 };
 
+/*
+ * wcx_symbols_take - the symbols of a field of elements, in whose bits it starts at shift
+ *
+ * values is working memory for count values of 16 bits; it holds those of a field of more than 8 bits afterwards.  Returns
+ * how many values no symbol stands for; they become symbol 0.
+ */
+uint32_t wcx_symbols_take(const struct wcx_element_ops *ops, const struct wcx_field *field, const void *elements,
+			  uint32_t count, uint32_t shift, void *values, uint8_t *symbols);
+
 /* wcx_element_ops - the loops for elements of elem_bytes: 1, 2, 4 or 8 */
 const struct wcx_element_ops *wcx_element_ops(uint32_t elem_bytes);
 

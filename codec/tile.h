@@ -27,6 +27,7 @@ enum {
 	WCX_RAW_PLANES_MAX = 16,   /* in a tile */
 	WCX_CARRIED_BYTES = 64,    /* of the last raw plane or of the exceptions, in the states of the last coded field */
 	WCX_EXCEPTIONS_MAX = 4095, /* in a tile */
+	WCX_EXCEPTION_BITS = 30,   /* what one takes, about: position, value, and the symbol in its place */
 	WCX_TILE_PART_ALIGN = 4,   /* of everything that a packed tile consists of, from its start */
 };
 
@@ -137,6 +138,12 @@ static inline uint32_t wcx_exception_value_bytes(uint32_t width)
 	return width <= 8 ? 1 : 2;
 }
 
+/* wcx_exceptions_bytes - what so many exceptions take in a field of so many bits; even */
+static inline uint32_t wcx_exceptions_bytes(uint32_t count, uint32_t width)
+{
+	return (count * (2 + wcx_exception_value_bytes(width)) + 1) / 2 * 2;
+}
+
 /* wcx_tile_shape_bytes - the size of the decoded tile, or 0 if the shape breaks a limit */
 size_t wcx_tile_shape_bytes(const struct wcx_tile_shape *shape);
 
@@ -185,7 +192,7 @@ enum wcx_result wcx_tile_encode(const struct wcx_tile_shape *shape, const uint8_
  * wcx_tile_count - statistics of one field of a tile
  *
  * Counts how often each symbol occurs in field number `field` of the recipe, and adds that to count[t][s] for table t: the
- * one that takes the fewest bits for the run at hand, with 30 bits, those of an exception, for a symbol without a frequency.
+ * one that takes the fewest bits for the run at hand, with WCX_EXCEPTION_BITS for a symbol without a frequency.
  * A value that no symbol stands for counts as *misfits_ret, which is added to as well.
  */
 void wcx_tile_count(const struct wcx_tile_shape *shape, const uint8_t *src, const struct wcx_recipe *recipe, uint32_t field,

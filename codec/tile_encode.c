@@ -12,8 +12,8 @@
 #include "codec/raw_plane.h"
 
 enum {
-	COST_SCALE = 32,                  /* costs of symbols are counted in 1/32 bit */
-	COST_EXCEPTION = 30 * COST_SCALE, /* its position and value, and the symbol in its place */
+	COST_SCALE = 32, /* costs of symbols are counted in 1/32 bit */
+	COST_EXCEPTION = WCX_EXCEPTION_BITS * COST_SCALE,
 	/* More than all symbols of a tile take that have a frequency, and as much as the widest field takes raw. */
 	COST_IMPOSSIBLE = WCX_TILE_MAX_ELEMS * WCX_CODED_MAX_WIDTH * COST_SCALE,
 	PIECE_ELEMS = 16384, /* of a run, for which counts have 16 bits and sums of costs 32 */
@@ -149,28 +149,6 @@ static int field_is_constant(const struct encoding *e, uint32_t shift, uint32_t 
 	return memcmp(values, values + 1, (e->elems - 1) * sizeof *values) == 0;
 }
 
-/* Turns values of a field into symbols; the result is how many no symbol stands for, which become symbol 0. */
-static uint32_t take_symbols(const struct encoding *e, const struct wcx_field *field, uint32_t shift, uint32_t first,
-			     uint32_t count, uint8_t *symbols)
-{
-	const uint8_t *residuals = (const uint8_t *)e->residuals + (size_t)first * e->recipe->elem_bytes;
-	uint16_t *values = (uint16_t *)e->scratch->values;
-	uint32_t misfits = 0;
-
-	if (field->width <= 8) {
-		e->ops->get8(residuals, count, shift, field->width, symbols);
-		return 0;
-	}
-	e->ops->get16(residuals, count, shift, field->width, values);
-	for (uint32_t i = 0; i < count; i++) {
-		uint16_t above = (uint16_t)(values[i] - field->base), fits = above - 1u < WCX_SYMBOL_COUNT - 1;
-
-		symbols[i] = (uint8_t)(fits ? above : 0);
-		misfits += !fits && values[i] != 0;
-	}
-	return misfits;
-}
-
 /* A run of a field: its symbols, how often each occurs, and the table for them. */
 struct run {
 	uint32_t first, length, choice;
@@ -261,7 +239,9 @@ static int next_run(const struct encoding *e, uint32_t number, const struct fiel
 	if (run->first == e->elems)
 		return 0;
 	run->length = e->elems - run->first < run_elems ? e->elems - run->first : run_elems;
-	run->misfits = take_symbols(e, field, state->shift, run->first, run->length, state->symbols + run->first);
+	run->misfits =
+		wcx_symbols_take(e->ops, field, (const uint8_t *)e->residuals + (size_t)run->first * e->recipe->elem_bytes,
+				 run->length, state->shift, e->scratch->values, state->symbols + run->first);
 	*cost += weigh_run(tables, state->symbols + run->first, price, run) + (uint64_t)run->misfits * price;
 	return 1;
 }
@@ -336,8 +316,6 @@ static uint32_t decide_fields(const struct encoding *e)
 		if (e->scratch->fields[f].coding == WCX_FIELD_RANS && carrier == e->recipe->field_count)
 			carrier = f;
 	}
-	if (carrier == e->recipe->field_count)
-		e->scratch->exceptions.count = 0;
 	return carrier;
 }
 
@@ -436,16 +414,16 @@ static void fill_exceptions(const struct encoding *e, uint32_t carrier, uint32_t
 }
 
 /* Lays the exceptions out in scratch->plane; their size, made even. */
-static uint32_t lay_out_exceptions(const struct encoding *e, uint32_t value_bytes)
+static uint32_t lay_out_exceptions(const struct encoding *e, uint32_t width)
 {
 	const struct exceptions *exceptions = &e->scratch->exceptions;
-	uint32_t bytes = (exceptions->count * (2 + value_bytes) + 1) / 2 * 2;
+	uint32_t bytes = wcx_exceptions_bytes(exceptions->count, width);
 	uint8_t *positions = e->scratch->plane, *values = positions + 2 * exceptions->count;
 
 	memset(positions, 0, bytes);
 	for (uint32_t i = 0; i < exceptions->count; i++) {
 		wcx_le16_write(positions + 2 * i, exceptions->positions[i]);
-		if (value_bytes == 1)
+		if (wcx_exception_value_bytes(width) == 1)
 			values[i] = (uint8_t)exceptions->values[i];
 		else
 			wcx_le16_write(values + 2 * i, exceptions->values[i]);
@@ -457,13 +435,13 @@ static uint32_t lay_out_exceptions(const struct encoding *e, uint32_t value_byte
 static int write_exceptions(const struct encoding *e, uint32_t carrier, struct writer *writer, uint8_t *carried,
 			    int *carries_ret)
 {
-	uint32_t value_bytes = wcx_exception_value_bytes(e->recipe->fields[carrier].width), bytes;
+	uint32_t width = e->recipe->fields[carrier].width, value_bytes = wcx_exception_value_bytes(width), bytes;
 	uint32_t enough = (WCX_CARRIED_BYTES + value_bytes) / (2 + value_bytes); /* an odd byte is made even */
 	uint8_t *part;
 
 	if (!*carries_ret && e->scratch->exceptions.count > 1 && e->elems > enough)
 		fill_exceptions(e, carrier, enough);
-	bytes = lay_out_exceptions(e, value_bytes);
+	bytes = lay_out_exceptions(e, width);
 	if (bytes >= WCX_CARRIED_BYTES && !*carries_ret) {
 		bytes -= WCX_CARRIED_BYTES;
 		*carries_ret = 1;

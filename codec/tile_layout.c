@@ -134,12 +134,11 @@ static void place_planes(uint32_t width, uint32_t shift, uint32_t elems, uint32_
 /* Places the exceptions; without any, no part is there for them. */
 static void place_exceptions(const struct wcx_recipe *recipe, uint32_t *end, struct wcx_tile_layout *ret)
 {
-	uint32_t count = ret->exception_count, bytes;
+	uint32_t bytes;
 
-	if (!count)
+	if (!ret->exception_count)
 		return;
-	bytes = (count * (2 + wcx_exception_value_bytes(recipe->fields[ret->coded[ret->coded_count - 1].field].width)) + 1) /
-		2 * 2;
+	bytes = wcx_exceptions_bytes(ret->exception_count, recipe->fields[ret->coded[ret->coded_count - 1].field].width);
 	if (bytes >= WCX_CARRIED_BYTES && !ret->plane_carried)
 		ret->exception_carried = WCX_CARRIED_BYTES;
 	ret->exception_bytes = bytes;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "codec/rans.h"
+#include "codec/raw_plane.h"
 
 enum { WCX_BATCH_SRC_ALIGN = 16 };
 
@@ -160,14 +161,14 @@ static uint8_t low_bits_of(const struct wcx_tile_layout *layout)
 	return (uint8_t)bits;
 }
 
-/* A group of a plane takes 16 bytes for each bit of the width. */
 static uint32_t whole_groups_of(const struct wcx_tile_layout *layout, uint32_t elems)
 {
 	uint32_t groups = layout->coded_count ? elems / WCX_RANS_GROUP : 0;
 
 	if (layout->plane_carried) {
 		uint32_t width = layout->planes[layout->plane_count - 1].width;
-		uint32_t stored_groups = ((elems * width + 7) / 8 - layout->plane_carried) / (WCX_RANS_GROUP / 8 * width);
+		uint32_t stored = wcx_raw_plane_bytes(elems, width) - layout->plane_carried;
+		uint32_t stored_groups = stored / wcx_raw_plane_bytes(WCX_RANS_GROUP, width);
 
 		groups = stored_groups < groups ? stored_groups : groups;
 	}

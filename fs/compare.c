@@ -9,19 +9,17 @@
 
 #include "fs/tensor_plan.h"
 
-enum { PIECE_BYTES = 1 << 20 };
+enum { BUFFER_BYTES = WCX_SAMPLES_MAX_BYTES };
 
 /* A tensor on its way, with working memory for either way. */
 struct comparer {
 	struct wcx_image *image;
 	const struct wcx_tensor *tensor;
 	const volatile int *stop;
-	uint8_t *src, *dst; /* PIECE_BYTES and a tile; either is at least what samples take */
+	uint8_t *src, *dst; /* BUFFER_BYTES: a piece of the tensor, a tile, or the samples */
 	struct wcx_encode_scratch *scratch;
 	struct wcx_plan_counts *counts;
 };
-
-enum { BUFFER_BYTES = (int)PIECE_BYTES > (int)WCX_SAMPLES_MAX_BYTES ? (int)PIECE_BYTES : (int)WCX_SAMPLES_MAX_BYTES };
 
 static int no_memory(struct wcx_error *err)
 {
@@ -67,7 +65,7 @@ static int measure_zstd(const struct comparer *c, uint64_t *bytes_ret, struct wc
 		r = no_memory(err);
 	while (r == 0 && done < c->tensor->bytes) {
 		uint64_t left = c->tensor->bytes - done;
-		size_t bytes = left < PIECE_BYTES ? (size_t)left : PIECE_BYTES;
+		size_t bytes = left < BUFFER_BYTES ? (size_t)left : BUFFER_BYTES;
 
 		r = read_bytes(c, c->src, bytes, c->tensor->offset + done, err);
 		done += bytes;

@@ -30,7 +30,7 @@ enum {
 	GROUP_PLANS = 256,       /* bounds the memory of the plans, some 140 KiB each while counting */
 	UNIT_BYTES = 1 << 20,    /* what a thread takes at a time; a tile is never larger */
 	UNIT_TILES = 32,
-	ROOM_SRC_BYTES = (int)UNIT_BYTES > (int)WCX_SAMPLES_MAX_BYTES ? (int)UNIT_BYTES : (int)WCX_SAMPLES_MAX_BYTES,
+	ROOM_SRC_BYTES = WCX_SAMPLES_MAX_BYTES,
 	POOL_MEMBER_BYTES = 32 << 10, /* tensors up to this share segments */
 	POOL_BYTES = 4 << 20,         /* what they add up to at most */
 	TWIN_MIN_BYTES = 4 << 10,     /* segments from here on are compared with those before */
@@ -38,6 +38,8 @@ enum {
 	ZSTD_TENSOR_LEVEL = 9,
 	VERIFY_CACHE_BYTES = 64 << 20,
 };
+
+_Static_assert((int)ROOM_SRC_BYTES >= (int)UNIT_BYTES, "a room holds a unit");
 
 /* Neighbouring tiles of one tensor, the item of the parallel loops: UNIT_BYTES and UNIT_TILES at most. */
 struct unit {

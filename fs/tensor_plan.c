@@ -30,8 +30,8 @@ enum {
 static const double PREDICTOR_MIN_GAIN = 0.005;
 /* So much less have two tables to take than one, and four than two: they cost decoding time too. */
 static const double TABLES_MIN_GAIN = 0.0005;
-/* What an exception takes: position and value, and the symbol in its place.  Less, where the states have room for them. */
-static const double EXCEPTION_BITS = 30, CARRIED_EXCEPTION_BITS = 12;
+/* What an exception takes where the states have room for it. */
+static const double CARRIED_EXCEPTION_BITS = 12;
 /* A part of a mantissa that takes more of its bits than this is as good as random. */
 static const double RANDOM_MIN_SHARE = 0.99;
 
@@ -221,15 +221,21 @@ static void study_predict(struct study *study, enum wcx_predictor predictor, uns
 	study->current = study->elements[predictor != WCX_PREDICT_NONE];
 }
 
-/* The histogram of width bits from shift on; returns the bits that they take, coded one by one. */
-static double study_histogram(struct study *study, uint32_t shift, uint32_t width)
+/* Makes the histogram of width bits from shift on. */
+static void study_histogram(struct study *study, uint32_t shift, uint32_t width)
 {
-	double bits = 0;
-
 	memset(study->histogram, 0, ((size_t)1 << width) * sizeof *study->histogram);
 	study->ops->get16(study->current, study->elems, shift, width, study->values);
 	for (size_t i = 0; i < study->elems; i++)
 		study->histogram[study->values[i]]++;
+}
+
+/* The bits that width bits from shift on take, coded one by one. */
+static double study_entropy(struct study *study, uint32_t shift, uint32_t width)
+{
+	double bits = 0;
+
+	study_histogram(study, shift, width);
 	for (size_t v = 0; v < (size_t)1 << width; v++)
 		if (study->histogram[v])
 			bits += (double)study->histogram[v] * log2((double)study->elems / (double)study->histogram[v]);
@@ -243,7 +249,7 @@ static uint32_t elem_bits(const struct wcx_tensor_plan *plan)
 	return BYTE_BITS * plan->segment.recipe.elem_bytes;
 }
 
-/* Exponent and top bits of the mantissa, or the highest byte: where a predictor shows what it can do. */
+/* The exponent of a float, or a byte of anything else. */
 static uint32_t exponent_bits(enum wcx_elem_kind kind)
 {
 	switch (kind) {
@@ -261,6 +267,7 @@ static uint32_t exponent_bits(enum wcx_elem_kind kind)
 	return 8;
 }
 
+/* What a predictor can do shows in the exponent with the top of the mantissa, or in bytes. */
 static double predicted_bits(struct study *study, enum wcx_predictor predictor)
 {
 	const struct wcx_tensor_plan *plan = study->plan;
@@ -272,10 +279,10 @@ static double predicted_bits(struct study *study, enum wcx_predictor predictor)
 
 		if (elem_bits(plan) >= width + 2)
 			width += 2;
-		return study_histogram(study, elem_bits(plan) - width, width);
+		return study_entropy(study, elem_bits(plan) - width, width);
 	}
 	for (uint32_t shift = 0; shift < elem_bits(plan); shift += BYTE_BITS)
-		bits += study_histogram(study, shift, BYTE_BITS);
+		bits += study_entropy(study, shift, BYTE_BITS);
 	return bits;
 }
 
@@ -371,7 +378,7 @@ static uint32_t choose_top(struct study *study, uint32_t *base_ret)
 		study_histogram(study, elem_bits(plan) - width, width);
 		base = choose_base(study, width, &misfits);
 		bits = symbols_bits(study, width, base) + (double)(elem_bits(plan) - width) * (double)study->elems;
-		bits += EXCEPTION_BITS * (double)misfits;
+		bits += WCX_EXCEPTION_BITS * (double)misfits;
 		if (bits < least) {
 			least = bits;
 			best = width;
@@ -414,21 +421,6 @@ static uint32_t choose_run(const struct wcx_tensor_plan *plan)
 	return has_rows(plan) && plan->matrix_cols % WCX_RANS_GROUP == 0 ? (uint32_t)plan->matrix_cols : FLAT_RUN;
 }
 
-/* Turns a field of the samples into symbols; those that are none count as 0. */
-static void take_symbols(struct study *study, const struct wcx_field *field, uint32_t shift)
-{
-	if (field->width <= BYTE_BITS) {
-		study->ops->get8(study->current, study->elems, shift, field->width, study->symbols);
-		return;
-	}
-	study->ops->get16(study->current, study->elems, shift, field->width, study->values);
-	for (size_t i = 0; i < study->elems; i++) {
-		uint16_t above = (uint16_t)(study->values[i] - field->base);
-
-		study->symbols[i] = above < WCX_SYMBOL_COUNT && study->values[i] ? (uint8_t)above : 0;
-	}
-}
-
 /* What the symbols of clusters take, each in its own code; *symbols_ret is how many symbols their tables will have. */
 static double clusters_bits(uint64_t clusters[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT], uint32_t count, uint32_t *symbols_ret)
 {
@@ -456,17 +448,17 @@ static void draft_tables(uint64_t clusters[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUN
 	}
 }
 
-/* Chooses how many tables a field gets, or none where it is random, and drafts them. */
-static void choose_tables(struct study *study, uint32_t number, uint32_t shift, uint32_t run)
+/* Chooses how many tables a field gets, up to most_tables, or none where it is random, and drafts them. */
+static void choose_tables(struct study *study, uint32_t number, uint32_t shift, uint32_t run, uint32_t most_tables)
 {
 	struct wcx_tensor_plan *plan = study->plan;
 	struct wcx_field *field = &plan->fields[number];
 	uint64_t clusters[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT], best[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];
 	double least = INFINITY, counted = 0;
 
-	take_symbols(study, field, shift);
+	wcx_symbols_take(study->ops, field, study->current, (uint32_t)study->elems, shift, study->values, study->symbols);
 	wcx_run_counts_make(study->symbols, study->elems, run, study->runs);
-	for (uint32_t count = 1; count <= WCX_FIELD_TABLES_MAX; count *= 2) {
+	for (uint32_t count = 1; count <= most_tables; count *= 2) {
 		uint32_t symbols;
 		double bits;
 
@@ -541,14 +533,13 @@ enum wcx_result wcx_tensor_plan_choose(struct wcx_tensor_plan *plan, const struc
 	if (plan->is_reference) {
 		plan_reference(plan);
 		study_predict(&study, WCX_PREDICT_LEFT2, 1);
-		choose_tables(&study, 0, 0, WCX_TILE_MAX_ELEMS);
-		plan->fields[0].table_count = 1;
+		choose_tables(&study, 0, 0, WCX_TILE_MAX_ELEMS, 1);
 	} else {
 		choose_predictor(&study);
 		choose_fields(&study);
 		for (uint32_t f = 0; f < plan->segment.recipe.field_count; f++) {
 			if (plan->fields[f].table_count)
-				choose_tables(&study, f, shift, run);
+				choose_tables(&study, f, shift, run, WCX_FIELD_TABLES_MAX);
 			shift += plan->fields[f].width;
 		}
 		set_run(plan, run);
@@ -635,11 +626,13 @@ static void set_entropy(struct wcx_tensor_plan *plan)
 static uint64_t drop_rare(uint64_t counts[WCX_SYMBOL_COUNT], double price)
 {
 	uint64_t sum = 0, dropped = 0;
+	double worth;
 
 	for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
 		sum += counts[s];
+	worth = (double)sum * log2(1 + 1.0 / WCX_PROB_SCALE);
 	for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++) {
-		if ((double)counts[s] * price >= (double)sum * log2(1 + 1.0 / WCX_PROB_SCALE))
+		if ((double)counts[s] * price >= worth)
 			continue;
 		dropped += counts[s];
 		counts[s] = 0;
@@ -656,7 +649,7 @@ static double table_bits(const struct wcx_freq_table *table, const uint64_t coun
 		kept[s] = table->freq[s] ? counts[s] : 0;
 		exceptions += counts[s] - kept[s];
 	}
-	return wcx_freq_table_cost(table, kept) + EXCEPTION_BITS * (double)exceptions;
+	return wcx_freq_table_cost(table, kept) + WCX_EXCEPTION_BITS * (double)exceptions;
 }
 
 /*
@@ -722,7 +715,8 @@ static void split_byte(struct wcx_tensor_plan *plan)
 		double bits;
 
 		fold_counts(plan->counts->symbols[0], table_count, raw, folded);
-		bits = build_tables(folded, table_count, raw ? EXCEPTION_BITS : CARRIED_EXCEPTION_BITS, tables, &exceptions);
+		bits = build_tables(folded, table_count, raw ? WCX_EXCEPTION_BITS : CARRIED_EXCEPTION_BITS, tables,
+				    &exceptions);
 		bits += raw ? (double)(raw * elems_of(plan)) : uncarried_bits(plan, exceptions);
 		if (bits < least) {
 			least = bits;
@@ -785,7 +779,9 @@ static void finish_field(struct wcx_tensor_plan *plan, uint32_t number, const st
 	struct wcx_field *field = &plan->fields[number];
 	uint64_t(*counts)[WCX_SYMBOL_COUNT] = plan->counts->symbols[number];
 	/* Only the highest coded field has exceptions; and they are cheap where the states have nothing else to carry. */
-	double price = number + 1u < plan->segment.recipe.field_count ? 0 : number ? EXCEPTION_BITS : CARRIED_EXCEPTION_BITS;
+	double price = number + 1u < plan->segment.recipe.field_count ? 0
+		       : number                                       ? WCX_EXCEPTION_BITS
+								      : CARRIED_EXCEPTION_BITS;
 	uint64_t exceptions;
 	double bits = build_tables(counts, field->table_count, price, plan->tables[number], &exceptions), overhead;
 	const struct wcx_table_set *shared = NULL;
@@ -794,7 +790,7 @@ static void finish_field(struct wcx_tensor_plan *plan, uint32_t number, const st
 		bits = INFINITY;
 	if (!plan->is_reference && plan->segment.bytes <= SHARE_MAX_BYTES && number + 1u == plan->segment.recipe.field_count)
 		shared = find_shared(library, field, counts, &bits);
-	bits += EXCEPTION_BITS * (double)plan->counts->misfits[number];
+	bits += WCX_EXCEPTION_BITS * (double)plan->counts->misfits[number];
 	overhead = (WCX_RANS_STATE_BYTES - WCX_CARRIED_BYTES) * (double)plan->segment.tile_count * BYTE_BITS;
 	if (field->table_count > 1)
 		overhead += (field->table_count >> 1) * ((double)elems_of(plan) / plan->segment.recipe.run);
