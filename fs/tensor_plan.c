@@ -79,6 +79,7 @@ static const struct dtype *find_dtype(const char *name)
 		{ "F32", WCX_KIND_FP32, 4 },        { "C64", WCX_KIND_FP32, 4 },    { "F64", WCX_KIND_FP64, 8 },
 		{ "I16", WCX_KIND_INTEGER, 2 },     { "U16", WCX_KIND_INTEGER, 2 }, { "I32", WCX_KIND_INTEGER, 4 },
 		{ "U32", WCX_KIND_INTEGER, 4 },     { "I64", WCX_KIND_INTEGER, 8 }, { "U64", WCX_KIND_INTEGER, 8 },
+		{ "BOOL", WCX_KIND_INTEGER, 1 },
 	};
 	static const struct dtype bytes = { "", WCX_KIND_BYTES, 1 };
 

@@ -177,6 +177,7 @@ check_refused() {
 		assert "raw" in modes["pooler.dense.weight"], modes
 		assert modes["constant.weight"] == "constant" and modes["empty.weight"] == "empty", modes
 		assert modes["embed.flat"] == "same as lm_head.flat", modes
+		assert modes["mask.causal"] == "zstd", modes
 	END
 }
 
