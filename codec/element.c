@@ -43,6 +43,7 @@ uint32_t wcx_symbols_take(const struct wcx_element_ops *ops, const struct wcx_fi
 			  uint32_t count, uint32_t shift, void *values, uint8_t *symbols)
 {
 	const uint16_any *from = values;
+	const uint16_t base = field->base, zero = field->has_zero, span = WCX_SYMBOL_COUNT - zero;
 	uint32_t misfits = 0;
 
 	if (field->width <= 8) {
@@ -51,10 +52,10 @@ uint32_t wcx_symbols_take(const struct wcx_element_ops *ops, const struct wcx_fi
 	}
 	ops->get16(elements, count, shift, field->width, values);
 	for (uint32_t i = 0; i < count; i++) {
-		uint16_t above = (uint16_t)(from[i] - field->base), fits = above - 1u < WCX_SYMBOL_COUNT - 1;
+		uint16_t above = (uint16_t)(from[i] - base), fits = (uint16_t)(above - zero) < span;
 
 		symbols[i] = (uint8_t)(fits ? above : 0);
-		misfits += !fits && from[i] != 0;
+		misfits += !fits && (!zero || from[i] != 0);
 	}
 	return misfits;
 }

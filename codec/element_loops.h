@@ -11,23 +11,17 @@
 /* At any address, and over memory of any type. */
 typedef JOIN(uint, ELEM_BITS, _t) __attribute__((aligned(1), may_alias)) ELEM;
 
-static void NAME(rotate)(const void *src, size_t count, uint32_t rotation, void *dst)
+/* What is inverted is so by a mask of the lowest bit, where the sign is now. */
+static void NAME(rotate)(const void *src, size_t count, uint64_t fold_bits, void *dst)
 {
-	const ELEM *from = src;
+	const ELEM *from = src, fold = (ELEM)fold_bits;
 	ELEM *to = dst;
 
-	if (!rotation)
-		memcpy(dst, src, count * sizeof(ELEM));
-	for (size_t i = 0; rotation && i < count; i++)
-		to[i] = (ELEM)(from[i] << 1 | from[i] >> (ELEM_BITS - 1));
-}
+	for (size_t i = 0; i < count; i++) {
+		ELEM e = (ELEM)(from[i] << 1 | from[i] >> (ELEM_BITS - 1));
 
-static void NAME(rotate_back)(void *elements, size_t count, uint32_t rotation)
-{
-	ELEM *e = elements;
-
-	for (size_t i = 0; rotation && i < count; i++)
-		e[i] = (ELEM)(e[i] >> 1 | e[i] << (ELEM_BITS - 1));
+		to[i] = (ELEM)(e ^ (fold & (ELEM)(0 - (e & 1))));
+	}
 }
 
 static void NAME(make_residuals)(enum wcx_predictor predictor, uint32_t rows, uint32_t cols, const void *src, void *dst)
@@ -102,51 +96,13 @@ static void NAME(get32)(const void *elements, size_t count, uint32_t shift, uint
 		to[i] = (uint32_t)(e[i] >> shift) & mask;
 }
 
-static void NAME(put8)(const uint8_t *values, size_t count, uint32_t shift, void *elements)
+static void NAME(replace)(void *elements, size_t index, uint64_t mask, uint64_t bits, int signs)
 {
-	ELEM *e = elements;
-	size_t i = 0;
+	ELEM *e = (ELEM *)elements + index;
 
-	for (; ELEM_BITS == 8 && i + EIGHT <= count; i += EIGHT)
-		*(uint64_any *)(e + i) |= *(const uint64_any *)(values + i) << shift;
-	for (; i < count; i++)
-		e[i] = (ELEM)(e[i] | (ELEM)values[i] << shift);
-}
-
-static void NAME(put16)(const void *values, size_t count, uint32_t shift, void *elements)
-{
-	const uint16_any *from = values;
-	ELEM *e = elements;
-
-	for (size_t i = 0; i < count; i++)
-		e[i] = (ELEM)(e[i] | (ELEM)from[i] << shift);
-}
-
-static void NAME(put32)(const void *values, size_t count, uint32_t shift, void *elements)
-{
-	const uint32_any *from = values;
-	ELEM *e = elements;
-
-	for (size_t i = 0; i < count; i++)
-		e[i] = (ELEM)(e[i] | (ELEM)from[i] << shift);
-}
-
-static void NAME(put_symbols)(const uint8_t *symbols, size_t count, uint32_t base, uint32_t shift, void *elements)
-{
-	ELEM *e = elements;
-
-	for (size_t i = 0; i < count; i++) {
-		ELEM value = symbols[i] ? (ELEM)(base + symbols[i]) : 0;
-
-		e[i] = (ELEM)(e[i] | (ELEM)(value << shift));
-	}
-}
-
-static void NAME(replace)(void *elements, size_t index, uint32_t shift, uint32_t width, uint32_t value)
-{
-	ELEM *e = elements, mask = (ELEM)((UINT64_C(1) << width) - 1);
-
-	e[index] = (ELEM)((e[index] & ~(ELEM)(mask << shift)) | (ELEM)value << shift);
+	if (signs && *e >> (ELEM_BITS - 1))
+		bits ^= mask;
+	*e = (ELEM)((*e & ~(ELEM)mask) | (ELEM)bits);
 }
 
 static void NAME(fill)(void *elements, size_t count, uint64_t element)
@@ -159,16 +115,11 @@ static void NAME(fill)(void *elements, size_t count, uint64_t element)
 
 static const struct wcx_element_ops NAME(ops) = {
 	.rotate = NAME(rotate),
-	.rotate_back = NAME(rotate_back),
 	.make_residuals = NAME(make_residuals),
 	.undo_residuals = NAME(undo_residuals),
 	.get8 = NAME(get8),
 	.get16 = NAME(get16),
 	.get32 = NAME(get32),
-	.put8 = NAME(put8),
-	.put16 = NAME(put16),
-	.put32 = NAME(put32),
-	.put_symbols = NAME(put_symbols),
 	.replace = NAME(replace),
 	.fill = NAME(fill),
 };

@@ -9,6 +9,12 @@ enum {
 	ONE_BYTE_LIMIT = 128, /* frequencies below take one byte */
 	TWO_BYTE_TAG = 0x80,
 	TWO_BYTE_HIGH_MAX = 0x0F, /* what the tag leaves for the bits above the low byte */
+
+	/* A slot of 4096 is worth more to the other pairs than to one that is rarer than 2^-16, with exceptions as they are.
+	 */
+	PAIR_MIN_SHARE = 256,
+	PAIR_SCALE_BITS = 18,
+	PAIR_SCALE_SHIFT = 28, /* shares have 24 bits: at 2^16 the frequencies add up to 4096, but for their rounding */
 };
 
 static uint64_t sum_counts(const uint64_t count[WCX_SYMBOL_COUNT])
@@ -95,6 +101,43 @@ void wcx_freq_table_build(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_fre
 		take_slots(count, ret, sum - WCX_PROB_SCALE);
 	else
 		give_slots(count, ret, WCX_PROB_SCALE - sum);
+}
+
+/* Frequencies of pairs at a scale: a share of 2^24 times the scale, and 1 at least for those that are not too rare. */
+static uint32_t scale_pairs(const uint32_t share[WCX_SYMBOL_COUNT], uint32_t scale, struct wcx_freq_table *ret)
+{
+	uint32_t sum = 0;
+
+	for (int s = 0; s < WCX_SYMBOL_COUNT; s++) {
+		uint32_t freq = (uint32_t)((uint64_t)share[s] * scale >> PAIR_SCALE_SHIFT);
+
+		if (share[s] >= PAIR_MIN_SHARE && freq == 0)
+			freq = 1;
+		ret->freq[s] = share[s] < PAIR_MIN_SHARE ? 0 : (uint16_t)freq;
+		sum += ret->freq[s];
+	}
+	return sum;
+}
+
+/*
+ * The largest scale of which the sum is not too large is found bit by bit, for the sum grows with it; what is left then, a
+ * slot or two, the most frequent pair gets.
+ */
+void wcx_freq_table_pair(const struct wcx_freq_table *single, struct wcx_freq_table *ret)
+{
+	uint32_t share[WCX_SYMBOL_COUNT], scale = 0, sum;
+	int most = 0;
+
+	for (int s = 0; s < WCX_SYMBOL_COUNT; s++) {
+		share[s] = (uint32_t)single->freq[s % WCX_PAIR_SYMBOLS] * single->freq[s / WCX_PAIR_SYMBOLS];
+		if (share[s] > share[most])
+			most = s;
+	}
+	for (uint32_t bit = 1u << (PAIR_SCALE_BITS - 1); bit; bit >>= 1)
+		if (scale_pairs(share, scale + bit, ret) <= WCX_PROB_SCALE)
+			scale += bit;
+	sum = scale_pairs(share, scale, ret);
+	ret->freq[most] = (uint16_t)(ret->freq[most] + WCX_PROB_SCALE - sum);
 }
 
 double wcx_freq_table_cost(const struct wcx_freq_table *table, const uint64_t count[WCX_SYMBOL_COUNT])

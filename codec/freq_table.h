@@ -16,6 +16,7 @@ enum {
 	WCX_PROB_BITS = 12, /* beyond 12, decoding tables leave the L1 cache and speed falls by a third */
 	WCX_PROB_SCALE = 1 << WCX_PROB_BITS,
 	WCX_FREQ_TABLE_MAX_BYTES = 2 * WCX_SYMBOL_COUNT,
+	WCX_PAIR_SYMBOLS = 16, /* that either of a pair may be */
 };
 
 /* freq[s] is 0 to WCX_PROB_SCALE - 1; the sum is WCX_PROB_SCALE. */
@@ -30,6 +31,14 @@ struct wcx_freq_table {
  * table needs two.  The counts' sum must be at least 1 and below 2^56.
  */
 void wcx_freq_table_build(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_freq_table *ret);
+
+/*
+ * wcx_freq_table_pair - the table for pairs of symbols, which are independent
+ *
+ * single has symbols 0 to 15.  Symbol a + 16 b of *ret is the pair of a and b (docs/format.md, section 2.7); pairs that are
+ * very rare have no frequency.
+ */
+void wcx_freq_table_pair(const struct wcx_freq_table *single, struct wcx_freq_table *ret);
 
 /* wcx_freq_table_cost - bits that rANS takes for symbols with these counts; infinity if one has no frequency */
 double wcx_freq_table_cost(const struct wcx_freq_table *table, const uint64_t count[WCX_SYMBOL_COUNT]);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* The portable rANS coder: the reference for every faster variant. */
+/* rANS but for the loops that are worth a variant for each CPU: tables, states, the ends of streams, and encoding. */
 #include "codec/rans.h"
 
 #include <string.h>
 
+#include "codec/cpu.h"
 #include "codec/le.h"
 
 void wcx_rans_decode_table_build(const struct wcx_freq_table *freqs, struct wcx_rans_decode_table *ret)
@@ -14,7 +15,7 @@ void wcx_rans_decode_table_build(const struct wcx_freq_table *freqs, struct wcx_
 		uint32_t freq = freqs->freq[s];
 
 		for (uint32_t bias = 0; bias < freq; bias++)
-			ret->entry[slot++] = bias << 20 | freq << 8 | s;
+			ret->entry[slot++] = freq << 20 | s << 12 | bias;
 	}
 }
 
@@ -41,87 +42,73 @@ void wcx_rans_encode_table_build(const struct wcx_freq_table *freqs, struct wcx_
 	}
 }
 
-/* How many lanes have a symbol in step k of a group, when left symbols are left at its start. */
-static unsigned lanes_of_step(size_t left, unsigned k)
+/* --- start states: a nibble for each tells how many bits it has more than 16 below its highest one --- */
+
+static uint32_t state_width(const uint8_t *widths, uint32_t lane)
 {
-	if (left >= WCX_RANS_GROUP)
-		return WCX_RANS_LANES;
-	return left > k ? (unsigned)((left - k - 1) / WCX_RANS_LANE_SYMBOLS) + 1 : 0;
+	return 16 + (widths[lane / 2] >> 4 * (lane % 2) & 15);
 }
 
-/* A step of one lane but for the word that it may want: the symbol is the low byte of the entry. */
-static inline uint32_t decode_slot(const struct wcx_rans_decode_table *table, uint32_t x, uint32_t *entry_ret)
+size_t wcx_rans_states_bytes(const uint8_t *src, size_t src_bytes)
 {
-	uint32_t entry = table->entry[x & (WCX_PROB_SCALE - 1)];
+	uint32_t bits = 0;
+	size_t bytes;
 
-	*entry_ret = entry;
-	return (entry >> 8 & 0xFFF) * (x >> WCX_PROB_BITS) + (entry >> 20);
+	if (src_bytes < WCX_RANS_STATES_MIN_BYTES)
+		return 0;
+	for (uint32_t lane = 0; lane < WCX_LANES; lane++)
+		bits += state_width(src, lane);
+	bytes = WCX_RANS_WIDTHS_BYTES + (bits + 15) / 16 * 2;
+	return bytes <= src_bytes ? bytes : 0;
 }
 
-/*
- * A whole group, when there are words for every lane and step.  Who wants a word is a coin toss to the processor, so it is
- * done with masks: a branch here costs half of the speed.
- */
-static const uint8_t *decode_group(const struct wcx_rans_decode_table *table, uint32_t state[WCX_RANS_LANES],
-				   const uint8_t *word, uint8_t *dst)
+/* Reads the states, which are there in full. */
+static void read_states(const uint8_t *src, uint32_t state[WCX_LANES])
 {
-	for (unsigned k = 0; k < WCX_RANS_LANE_SYMBOLS; k++) {
-		for (unsigned lane = 0; lane < WCX_RANS_LANES; lane++) {
-			uint32_t entry, x = decode_slot(table, state[lane], &entry);
-			uint32_t wanting = x < WCX_RANS_LOW;
+	const uint8_t *bits = src + WCX_RANS_WIDTHS_BYTES;
+	uint64_t ahead = 0;
+	uint32_t ahead_bits = 0;
 
-			state[lane] = x << (wanting << 4) | (wcx_le16_read(word) & (0 - wanting));
-			word += 2 * wanting;
-			dst[WCX_RANS_LANE_SYMBOLS * lane + k] = (uint8_t)entry;
-		}
+	for (uint32_t lane = 0; lane < WCX_LANES; lane++) {
+		uint32_t width = state_width(src, lane);
+
+		for (; ahead_bits < width; ahead_bits += 16, bits += 2)
+			ahead |= (uint64_t)wcx_le16_read(bits) << ahead_bits;
+		state[lane] = 1u << width | (uint32_t)(ahead & ((1u << width) - 1));
+		ahead >>= width;
+		ahead_bits -= width;
 	}
-	return word;
 }
 
-/* A group that may be short of symbols or of words; NULL when a word is missing. */
-static const uint8_t *decode_some(const struct wcx_rans_decode_table *table, uint32_t state[WCX_RANS_LANES],
-				  const uint8_t *word, const uint8_t *end, uint8_t *dst, size_t left)
+/* Returns the bytes written, WCX_RANS_STATES_MAX_BYTES at most. */
+static size_t write_states(const uint32_t state[WCX_LANES], uint8_t *dst)
 {
-	for (unsigned k = 0; k < WCX_RANS_LANE_SYMBOLS; k++) {
-		unsigned lanes = lanes_of_step(left, k);
+	uint8_t *bits = dst + WCX_RANS_WIDTHS_BYTES;
+	uint64_t behind = 0;
+	uint32_t behind_bits = 0;
 
-		for (unsigned lane = 0; lane < lanes; lane++) {
-			uint32_t entry, x = decode_slot(table, state[lane], &entry);
+	memset(dst, 0, WCX_RANS_WIDTHS_BYTES);
+	for (uint32_t lane = 0; lane < WCX_LANES; lane++) {
+		uint32_t width = 31u - (uint32_t)__builtin_clz(state[lane]);
 
-			if (x < WCX_RANS_LOW) {
-				if (word == end)
-					return NULL;
-				x = x << 16 | wcx_le16_read(word);
-				word += 2;
-			}
-			state[lane] = x;
-			dst[WCX_RANS_LANE_SYMBOLS * lane + k] = (uint8_t)entry;
-		}
+		dst[lane / 2] |= (uint8_t)((width - 16) << 4 * (lane % 2));
+		behind |= (uint64_t)(state[lane] ^ 1u << width) << behind_bits;
+		for (behind_bits += width; behind_bits >= 16; behind_bits -= 16, bits += 2, behind >>= 16)
+			wcx_le16_write(bits, (uint32_t)behind & 0xFFFF);
 	}
-	return word;
-}
-
-/* Symbols first to end, all with one table; NULL when a word is missing. */
-static const uint8_t *decode_run(const struct wcx_rans_decode_table *table, uint32_t state[WCX_RANS_LANES],
-				 const uint8_t *word, const uint8_t *word_end, uint8_t *dst, size_t count)
-{
-	for (size_t group = 0; group < count && word; group += WCX_RANS_GROUP) {
-		size_t left = count - group;
-
-		if (left >= WCX_RANS_GROUP && word_end - word >= 2 * WCX_RANS_GROUP)
-			word = decode_group(table, state, word, dst + group);
-		else
-			word = decode_some(table, state, word, word_end, dst + group, left);
+	if (behind_bits) {
+		wcx_le16_write(bits, (uint32_t)behind);
+		bits += 2;
 	}
-	return word;
+	return (size_t)(bits - dst);
 }
 
 /* Takes the low halves of the final states; false when the states are not what they must be. */
-static int finish_states(const uint32_t state[WCX_RANS_LANES], uint8_t *carried)
+static int finish_states(const uint32_t state[WCX_LANES], uint8_t *carried)
 {
 	uint32_t off = 0;
 
-	for (unsigned lane = 0; lane < WCX_RANS_LANES; lane++) {
+	for (unsigned lane = 0; lane < WCX_LANES; lane++) {
 		off |= carried ? state[lane] >> 16 ^ 1 : state[lane] ^ WCX_RANS_LOW;
 		if (carried)
 			wcx_le16_write(carried + 2 * lane, state[lane]);
@@ -129,34 +116,90 @@ static int finish_states(const uint32_t state[WCX_RANS_LANES], uint8_t *carried)
 	return off == 0;
 }
 
-/* How many symbols the run that starts at symbol `first` has. */
-static size_t run_length(const struct wcx_rans_choices *choices, size_t first, size_t symbol_count)
+/* How many lanes have a symbol in step k of a line, when left symbols are left at its start. */
+static uint32_t lanes_of_step(size_t left, uint32_t k, uint32_t steps)
 {
-	size_t left = symbol_count - first;
-
-	return choices->bits && choices->run < left ? choices->run : left;
+	if (left >= WCX_LANES * steps)
+		return WCX_LANES;
+	return left > k ? (uint32_t)((left - k - 1) / steps) + 1 : 0;
 }
 
-enum wcx_result wcx_rans_decode(const struct wcx_rans_decode_table *const tables[], const struct wcx_rans_choices *choices,
-				const uint8_t *src, size_t src_bytes, uint8_t *dst, size_t symbol_count,
+/* A line that may be short of symbols or of words; false when a word is missing. */
+static int decode_some(const struct wcx_rans_decode_table *table, struct wcx_rans_reader *reader, size_t left,
+		       uint32_t steps, uint32_t words[WCX_LANES])
+{
+	memset(words, 0, WCX_LANES * sizeof *words);
+	for (uint32_t k = 0; k < steps; k++) {
+		uint32_t lanes = lanes_of_step(left, k, steps);
+
+		for (uint32_t lane = 0; lane < lanes; lane++) {
+			uint32_t x = reader->state[lane], entry = table->entry[x & (WCX_PROB_SCALE - 1)];
+
+			x = (entry >> 20) * (x >> WCX_PROB_BITS) + (entry & 0xFFF);
+			if (x < WCX_RANS_LOW) {
+				if (reader->word == reader->end)
+					return 0;
+				x = x << 16 | wcx_le16_read(reader->word);
+				reader->word += 2;
+			}
+			reader->state[lane] = x;
+			words[lane] |= (entry >> 12 & 0xFF) << 32 / steps * k % 32;
+		}
+	}
+	return 1;
+}
+
+/* Decodes lines [line, end) of a run; false when a word is missing. */
+static int decode_run(const struct wcx_cpu *cpu, const struct wcx_rans_stream *stream, uint32_t choice, uint32_t line,
+		      uint32_t end, struct wcx_rans_reader *reader, uint32_t *words)
+{
+	const struct wcx_rans_decode_table *table = stream->tables[choice];
+	const uint32_t line_symbols = WCX_LANES * stream->steps;
+	uint32_t whole = stream->symbol_count / line_symbols < end ? stream->symbol_count / line_symbols : end;
+
+	if (line < whole)
+		line += cpu->decode_lines(table, reader, whole - line, stream->steps, words + (size_t)line * WCX_LANES);
+	for (; line < end; line++)
+		if (!decode_some(table, reader, stream->symbol_count - (size_t)line * line_symbols, stream->steps,
+				 words + (size_t)line * WCX_LANES))
+			return 0;
+	return 1;
+}
+
+enum wcx_result wcx_rans_decode(const struct wcx_cpu *cpu, const struct wcx_rans_stream *stream, uint32_t *words,
+				const struct wcx_pair_sink *sink, uint32_t *sunk_ret,
 				uint8_t carried[WCX_RANS_CARRIED_BYTES])
 {
-	uint32_t state[WCX_RANS_LANES];
-	const uint8_t *word = src + WCX_RANS_STATE_BYTES, *end = src + src_bytes;
+	const uint32_t line_symbols = WCX_LANES * stream->steps;
+	const uint32_t lines = (stream->symbol_count + line_symbols - 1) / line_symbols;
+	const uint32_t run_lines = stream->choices.bits ? stream->choices.run_lines : lines;
+	uint32_t sink_lines = sink && cpu->decode_pairs ? sink->lines : 0;
+	size_t states_bytes = wcx_rans_states_bytes(stream->src, stream->src_bytes);
+	struct wcx_rans_reader reader = { .word = stream->src + states_bytes, .end = stream->src + stream->src_bytes };
 
-	if (src_bytes < WCX_RANS_STATE_BYTES || src_bytes % 2)
+	if (!states_bytes || stream->src_bytes % 2)
 		return WCX_BAD_DATA;
-	for (unsigned lane = 0; lane < WCX_RANS_LANES; lane++)
-		state[lane] = wcx_le32_read(src + 4 * lane);
-	for (size_t first = 0, r = 0; first < symbol_count; r++) {
-		size_t count = run_length(choices, first, symbol_count);
+	if (sink)
+		*sunk_ret = 0;
+	read_states(stream->src, reader.state);
+	for (uint32_t first = 0, run = 0, line; first < lines; first += run_lines, run++) {
+		uint32_t choice = wcx_rans_choice(&stream->choices, run);
+		uint32_t end = lines - first < run_lines ? lines : first + run_lines;
 
-		word = decode_run(tables[wcx_rans_choice(choices, r)], state, word, end, dst + first, count);
-		if (!word)
+		line = first;
+		if (line < sink_lines) {
+			uint32_t wanted = (end < sink_lines ? end : sink_lines) - line;
+			uint32_t done = cpu->decode_pairs(stream->tables[choice], &reader, line, wanted, sink);
+
+			line += done;
+			*sunk_ret = line;
+			if (done < wanted) /* words are getting scarce, and more are not to come */
+				sink_lines = 0;
+		}
+		if (!decode_run(cpu, stream, choice, line, end, &reader, words))
 			return WCX_BAD_DATA;
-		first += count;
 	}
-	return finish_states(state, carried) && word == end ? WCX_OK : WCX_BAD_DATA;
+	return finish_states(reader.state, carried) && reader.word == reader.end ? WCX_OK : WCX_BAD_DATA;
 }
 
 /*
@@ -164,13 +207,13 @@ enum wcx_result wcx_rans_decode(const struct wcx_rans_decode_table *const tables
  * read.  There is always room for one more, since no symbol takes more than one.  Written so that a compiler makes no branch
  * of who emits a word; returns the new left.
  */
-static inline size_t encode_step(const struct wcx_rans_encode_table *table, uint32_t state[WCX_RANS_LANES], uint16_t *words,
-				 size_t left, const uint8_t *symbols, size_t lanes)
+static inline size_t encode_step(const struct wcx_rans_encode_table *table, uint32_t state[WCX_LANES], uint16_t *words,
+				 size_t left, const uint8_t *symbols, uint32_t lanes, uint32_t steps)
 {
 	/* Unrolled, it is a tenth faster. */
 #pragma GCC unroll 4
-	for (size_t lane = lanes; lane-- > 0;) {
-		uint8_t s = symbols[WCX_RANS_LANE_SYMBOLS * lane];
+	for (uint32_t lane = lanes; lane-- > 0;) {
+		uint8_t s = symbols[steps * lane];
 		uint32_t x = state[lane], limit = table->symbol[s].limit, shifted = x >> 16, quotient;
 
 		words[left - 1] = (uint16_t)x;
@@ -183,29 +226,31 @@ static inline size_t encode_step(const struct wcx_rans_encode_table *table, uint
 }
 
 size_t wcx_rans_encode(const struct wcx_rans_encode_table *const tables[], const struct wcx_rans_choices *choices,
-		       const uint8_t *symbols, size_t symbol_count, const uint8_t *carried, uint16_t *words, uint8_t *dst,
-		       size_t dst_bytes)
+		       const uint8_t *symbols, uint32_t symbol_count, uint32_t steps, const uint8_t *carried,
+		       uint16_t *words, uint8_t *dst, size_t dst_bytes)
 {
-	uint32_t state[WCX_RANS_LANES];
-	size_t left = symbol_count, groups = (symbol_count + WCX_RANS_GROUP - 1) / WCX_RANS_GROUP, bytes;
+	const uint32_t line_symbols = WCX_LANES * steps;
+	uint32_t state[WCX_LANES], lines = (symbol_count + line_symbols - 1) / line_symbols;
+	uint8_t states[WCX_RANS_STATES_MAX_BYTES];
+	size_t left = symbol_count, bytes;
 
-	for (unsigned lane = 0; lane < WCX_RANS_LANES; lane++)
+	for (unsigned lane = 0; lane < WCX_LANES; lane++)
 		state[lane] = WCX_RANS_LOW | (carried ? wcx_le16_read(carried + 2 * lane) : 0);
-	while (groups-- > 0) {
-		size_t first = groups * WCX_RANS_GROUP;
+	while (lines-- > 0) {
+		size_t first = (size_t)lines * line_symbols;
 		const struct wcx_rans_encode_table *table =
-			tables[choices->bits ? wcx_rans_choice(choices, first / choices->run) : 0];
+			tables[choices->bits ? wcx_rans_choice(choices, lines / choices->run_lines) : 0];
 
-		for (unsigned k = WCX_RANS_LANE_SYMBOLS; k-- > 0;)
+		for (uint32_t k = steps; k-- > 0;)
 			left = encode_step(table, state, words, left, symbols + first + k,
-					   lanes_of_step(symbol_count - first, k));
+					   lanes_of_step(symbol_count - first, k, steps), steps);
 	}
-	bytes = WCX_RANS_STATE_BYTES + 2 * (symbol_count - left);
-	if (bytes > dst_bytes)
+	bytes = write_states(state, states);
+	if (bytes + 2 * (symbol_count - left) > dst_bytes)
 		return 0;
-	for (unsigned lane = 0; lane < WCX_RANS_LANES; lane++, dst += 4)
-		wcx_le32_write(dst, state[lane]);
-	for (; left < symbol_count; left++, dst += 2)
-		wcx_le16_write(dst, words[left]);
-	return bytes;
+	memcpy(dst, states, bytes);
+	dst += bytes;
+	for (size_t i = left; i < symbol_count; i++, dst += 2)
+		wcx_le16_write(dst, words[i]);
+	return bytes + 2 * (symbol_count - left);
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * rANS with 32 interleaved lanes: a GPU warp, or four AVX2 registers of 32-bit states (docs/format.md, section 3.2).
+ * rANS with 32 interleaved lanes: a GPU warp, or a few SIMD registers of 32-bit states (docs/format.md, section 3.2).
  *
- * Each lane codes four neighbouring symbols in a row, so that a decoder collects them in one 32-bit word a lane, and 32
- * such words are 128 consecutive bytes of output: no transposition on either machine.  Source of the method: J. Duda,
- * "Asymmetric numeral systems" (arXiv:1311.2540); interleaving: F. Giesen (arXiv:1402.3392).
+ * Symbols stand in lines: in each line a lane has `steps` symbols, 1, 2 or 4, one behind the other.  Here they are bytes in
+ * the order of lines, in a line of lanes, in a lane of steps.  Source of the method: J. Duda, "Asymmetric numeral systems"
+ * (arXiv:1311.2540); interleaving: F. Giesen (arXiv:1402.3392).
  *
  * No function allocates; all are safe from any number of threads.
  */
@@ -15,22 +15,25 @@
 #include <stdint.h>
 
 #include "codec/freq_table.h"
+#include "codec/line.h"
 #include "codec/result.h"
 
 enum {
-	WCX_RANS_LANES = 32,
-	WCX_RANS_LANE_SYMBOLS = 4, /* neighbouring symbols of one lane in a group */
-	WCX_RANS_GROUP = WCX_RANS_LANES * WCX_RANS_LANE_SYMBOLS,
-	WCX_RANS_STATE_BYTES = WCX_RANS_LANES * 4,
-	WCX_RANS_CARRIED_BYTES = WCX_RANS_LANES * 2, /* that the states can take along */
-	WCX_RANS_LOW = 1 << 16, /* states live in [LOW, 2^32): below it, a lane takes a word of 16 bits */
+	WCX_RANS_STEPS_MAX = 4,
+	WCX_RANS_LOW = 1 << 16,                 /* states live in [LOW, 2^32): below it, a lane takes a word of 16 bits */
+	WCX_RANS_CARRIED_BYTES = WCX_LANES * 2, /* that the final states take along */
+	WCX_RANS_WIDTHS_BYTES = WCX_LANES / 2,  /* before the start states: a nibble each for how long it is */
+	WCX_RANS_STATES_MIN_BYTES = WCX_RANS_WIDTHS_BYTES + WCX_LANES * 2,
+	WCX_RANS_STATES_MAX_BYTES = WCX_RANS_WIDTHS_BYTES + (WCX_LANES * 31 + 15) / 16 * 2,
+	/* What they take on average: a state's length is as likely to be one as another. */
+	WCX_RANS_STATES_BYTES = WCX_RANS_WIDTHS_BYTES + WCX_LANES * 47 / 16,
 };
 
 /*
  * What a slot decodes to:
  *
- *	 31        20 19         8 7       0
- *	| slot-start | frequency  | symbol  |
+ *	 31        20 19      12 11         0
+ *	| frequency  |  symbol  | slot-start |
  */
 struct wcx_rans_decode_table {
 	uint32_t entry[WCX_PROB_SCALE];
@@ -50,25 +53,65 @@ void wcx_rans_decode_table_build(const struct wcx_freq_table *freqs, struct wcx_
 void wcx_rans_encode_table_build(const struct wcx_freq_table *freqs, struct wcx_rans_encode_table *ret);
 
 /*
- * Which of several tables the symbols are coded with: the same for a run of them, a multiple of WCX_RANS_GROUP.  With bits 0
- * there is but one table; else run r has the one that bits [r * bits, (r + 1) * bits) of packed say.
+ * Which of several tables the symbols are coded with: the same for a run of lines.  With bits 0 there is but one table; else
+ * run r has the one that bits [r * bits, (r + 1) * bits) of packed say.
  */
 struct wcx_rans_choices {
 	const uint8_t *packed;
-	uint32_t bits; /* 0, 1 or 2 */
-	uint32_t run;  /* not looked at when bits is 0 */
+	uint32_t bits;      /* 0, 1 or 2 */
+	uint32_t run_lines; /* not looked at when bits is 0 */
+};
+
+/* wcx_rans_choice - the choice of run r */
+static inline uint32_t wcx_rans_choice(const struct wcx_rans_choices *choices, size_t r)
+{
+	size_t bit = r * choices->bits;
+
+	return choices->bits ? (uint32_t)choices->packed[bit / 8] >> bit % 8 & ((1u << choices->bits) - 1) : 0;
+}
+
+/* wcx_rans_states_bytes - what the start states take at the head of src, which is untrusted; 0 if src is too short */
+size_t wcx_rans_states_bytes(const uint8_t *src, size_t src_bytes);
+
+/* Where a decoder stands in the words. */
+struct wcx_rans_reader {
+	uint32_t state[WCX_LANES];
+	const uint8_t *word, *end; /* the next word, at any address; behind the last */
 };
 
 /*
- * wcx_rans_decode - decode symbol_count symbols
- *
- * tables holds 2^bits tables.  Reads exactly src_bytes of untrusted bytes from src, states and words, and writes
- * symbol_count bytes to dst.  carried gets the low halves of the final states; where it is NULL they must be 0.  Returns
- * WCX_OK, or WCX_BAD_DATA when words are missing or left over or a final state is not what it must be; dst and carried are
- * then undefined.
+ * What can be made of lines at once, with no word left out.  A decoder of pairs adds four raw bits below to each of the two
+ * elements that a symbol stands for, as FOLD has it, in place of storing symbols: nibbles is that raw plane, dst the tile.
  */
-enum wcx_result wcx_rans_decode(const struct wcx_rans_decode_table *const tables[], const struct wcx_rans_choices *choices,
-				const uint8_t *src, size_t src_bytes, uint8_t *dst, size_t symbol_count,
+struct wcx_pair_sink {
+	const uint8_t *nibbles;
+	uint8_t *dst;
+	uint32_t lines; /* from the first on: so many may be finished in this way, whose units are all in the plane */
+};
+
+/* What is decoded, all of it the caller's. */
+struct wcx_rans_stream {
+	const struct wcx_rans_decode_table *const *tables; /* 2^choices.bits of them */
+	struct wcx_rans_choices choices;
+	const uint8_t *src; /* states and words; untrusted */
+	size_t src_bytes;
+	uint32_t symbol_count;
+	uint32_t steps;
+};
+
+struct wcx_cpu;
+
+/*
+ * wcx_rans_decode - decode a stream
+ *
+ * Reads exactly src_bytes.  words has room for 32 words for each line, also for one that is not full: symbol k of a lane
+ * gets bits [32 / steps * k, 32 / steps * k + 8) of its word, and the others are 0.  With a sink, *sunk_ret is how many
+ * lines went there in place of words; sink may be NULL, and with it sunk_ret.  carried gets the low halves of the final
+ * states; where it is NULL they must be 0.  Returns WCX_OK, or WCX_BAD_DATA when states or words are missing or left over or
+ * a final state is not what it must be; what was to be written is then undefined.
+ */
+enum wcx_result wcx_rans_decode(const struct wcx_cpu *cpu, const struct wcx_rans_stream *stream, uint32_t *words,
+				const struct wcx_pair_sink *sink, uint32_t *sunk_ret,
 				uint8_t carried[WCX_RANS_CARRIED_BYTES]);
 
 /*
@@ -79,15 +122,7 @@ enum wcx_result wcx_rans_decode(const struct wcx_rans_decode_table *const tables
  * bytes written to dst, or 0 when they would be more than dst_bytes.
  */
 size_t wcx_rans_encode(const struct wcx_rans_encode_table *const tables[], const struct wcx_rans_choices *choices,
-		       const uint8_t *symbols, size_t symbol_count, const uint8_t *carried, uint16_t *words, uint8_t *dst,
-		       size_t dst_bytes);
-
-/* wcx_rans_choice - the choice of run r */
-static inline uint32_t wcx_rans_choice(const struct wcx_rans_choices *choices, size_t r)
-{
-	size_t bit = r * choices->bits;
-
-	return choices->bits ? (uint32_t)choices->packed[bit / 8] >> bit % 8 & ((1u << choices->bits) - 1) : 0;
-}
+		       const uint8_t *symbols, uint32_t symbol_count, uint32_t steps, const uint8_t *carried,
+		       uint16_t *words, uint8_t *dst, size_t dst_bytes);
 
 #endif

@@ -9,7 +9,6 @@
 #include "codec/element.h"
 #include "codec/le.h"
 #include "codec/rans.h"
-#include "codec/raw_plane.h"
 
 enum {
 	COST_SCALE = 32, /* costs of symbols are counted in 1/32 bit */
@@ -17,16 +16,19 @@ enum {
 	/* More than all symbols of a tile take that have a frequency, and as much as the widest field takes raw. */
 	COST_IMPOSSIBLE = WCX_TILE_MAX_ELEMS * WCX_CODED_MAX_WIDTH * COST_SCALE,
 	PIECE_ELEMS = 16384, /* of a run, for which counts have 16 bits and sums of costs 32 */
-	CHOICES_MAX_BYTES = WCX_TILE_MAX_ELEMS / WCX_RANS_GROUP * 2 / 8,
-	CONSTANT_MAX = 1 << 24, /* below this, a field header holds it */
-	CONSTANT_PROBE = 64,    /* elements that are looked at first */
+	CHOICES_MAX_BYTES = WCX_TILE_MAX_ELEMS / WCX_RUN_ELEMS * 2 / 8,
+	CONSTANT_PROBE = 64, /* elements that are looked at first */
+	/* A plane of 32 bits of the most elements; and the exceptions are smaller. */
+	PART_MAX_BYTES = WCX_TILE_MAX_ELEMS * 4,
 };
 
 /* What encoding a field takes that depends on its tables alone. */
 struct field_tables {
 	struct wcx_freq_table freqs[WCX_FIELD_TABLES_MAX]; /* what the rest was made from: the tiles of a tensor share it */
 	uint32_t count;
-	uint32_t symbol_count; /* that the field can have */
+	int is_pair;
+	uint32_t symbol_count; /* that the field can have; of pairs either half, of which the costs are, too */
+	struct wcx_freq_table pairs[WCX_FIELD_TABLES_MAX]; /* what pairs are coded with */
 	struct wcx_rans_encode_table encode[WCX_FIELD_TABLES_MAX];
 	int16_t cost[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];    /* of a symbol; 0 without a frequency */
 	int16_t missing[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT]; /* 1 without a frequency */
@@ -51,10 +53,10 @@ struct field_state {
 struct wcx_encode_scratch {
 	struct field_tables tables[WCX_FIELDS_MAX];
 	struct field_state fields[WCX_FIELDS_MAX];
-	uint64_t elements[WCX_TILE_MAX_ELEMS]; /* of any size: rotated, and then as residuals */
-	uint64_t residuals[WCX_TILE_MAX_ELEMS];
+	uint64_t elements[WCX_TILE_MAX_ELEMS]; /* of any size: transformed, or as residuals */
 	uint32_t values[WCX_TILE_MAX_ELEMS];
-	uint8_t plane[WCX_TILE_MAX_ELEMS * 4];
+	uint8_t part[PART_MAX_BYTES];
+	uint8_t pairs[WCX_TILE_MAX_ELEMS / 2];
 	uint16_t words[WCX_TILE_MAX_ELEMS];
 	struct exceptions exceptions;
 };
@@ -64,7 +66,8 @@ struct encoding {
 	const struct wcx_recipe *recipe;
 	const struct wcx_element_ops *ops;
 	uint32_t elems;
-	const void *residuals;
+	const uint8_t *plain;    /* elements, or residuals: of these raw planes are made */
+	const void *transformed; /* of these symbols are taken */
 	struct wcx_encode_scratch *scratch;
 };
 
@@ -90,12 +93,14 @@ static const struct field_tables *field_tables(const struct wcx_field *field, ui
 	size_t bytes = field->table_count * sizeof *field->tables;
 
 	tables->symbol_count = field->width < 8 ? 1u << field->width : WCX_SYMBOL_COUNT;
-	if (tables->count == field->table_count && memcmp(tables->freqs, field->tables, bytes) == 0)
+	if (tables->count == field->table_count && tables->is_pair == field->is_pair &&
+	    memcmp(tables->freqs, field->tables, bytes) == 0)
 		return tables;
 	tables->count = field->table_count;
+	tables->is_pair = field->is_pair;
 	memcpy(tables->freqs, field->tables, bytes);
 	for (uint32_t t = 0; t < field->table_count; t++) {
-		wcx_rans_encode_table_build(&field->tables[t], &tables->encode[t]);
+		wcx_rans_encode_table_build(wcx_field_table(field, t, &tables->pairs[t]), &tables->encode[t]);
 		tables->cheapest[t] = 0;
 		for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++) {
 			uint32_t freq = field->tables[t].freq[s];
@@ -109,7 +114,7 @@ static const struct field_tables *field_tables(const struct wcx_field *field, ui
 	return tables;
 }
 
-/* Rotates and predicts; without either, the elements stay where they are. */
+/* Transforms and predicts; without either, the elements stay where they are. */
 static void start_encoding(const struct wcx_tile_shape *shape, const uint8_t *src, const struct wcx_recipe *recipe,
 			   struct wcx_encode_scratch *scratch, struct encoding *ret)
 {
@@ -117,35 +122,34 @@ static void start_encoding(const struct wcx_tile_shape *shape, const uint8_t *sr
 		.recipe = recipe,
 		.ops = wcx_element_ops(recipe->elem_bytes),
 		.elems = shape->rows * shape->cols,
-		.residuals = src,
+		.plain = src,
+		.transformed = src,
 		.scratch = scratch,
 	};
-	if (recipe->rotation) {
-		ret->ops->rotate(src, ret->elems, recipe->rotation, scratch->elements);
-		ret->residuals = scratch->elements;
-	}
-	if (recipe->predictor != WCX_PREDICT_NONE) {
-		ret->ops->make_residuals((enum wcx_predictor)recipe->predictor, shape->rows, shape->cols, ret->residuals,
-					 scratch->residuals);
-		ret->residuals = scratch->residuals;
+	if (recipe->transform != WCX_TRANSFORM_NONE) {
+		ret->ops->rotate(src, ret->elems, wcx_fold_bits(recipe), scratch->elements);
+		ret->transformed = scratch->elements;
+	} else if (recipe->predictor != WCX_PREDICT_NONE) {
+		ret->ops->make_residuals((enum wcx_predictor)recipe->predictor, shape->rows, shape->cols, src,
+					 scratch->elements);
+		ret->plain = (const uint8_t *)scratch->elements;
+		ret->transformed = scratch->elements;
 	}
 }
 
-/* Whether all elements have the same bits from shift on, and a field header holds them. */
+/* Whether all elements have the same bits from shift on. */
 static int field_is_constant(const struct encoding *e, uint32_t shift, uint32_t width, uint32_t *value_ret)
 {
 	uint32_t *values = e->scratch->values, probe = e->elems < CONSTANT_PROBE ? e->elems : CONSTANT_PROBE;
 	uint32_t last = 1;
 
-	e->ops->get32(e->residuals, probe, shift, width, values);
+	e->ops->get32(e->transformed, probe, shift, width, values);
 	while (last < probe && values[last] == values[0])
 		last++;
 	if (last < probe)
 		return 0;
 	*value_ret = values[0];
-	if (values[0] >= CONSTANT_MAX)
-		return 0;
-	e->ops->get32(e->residuals, e->elems, shift, width, values);
+	e->ops->get32(e->transformed, e->elems, shift, width, values);
 	return memcmp(values, values + 1, (e->elems - 1) * sizeof *values) == 0;
 }
 
@@ -240,10 +244,17 @@ static int next_run(const struct encoding *e, uint32_t number, const struct fiel
 		return 0;
 	run->length = e->elems - run->first < run_elems ? e->elems - run->first : run_elems;
 	run->misfits =
-		wcx_symbols_take(e->ops, field, (const uint8_t *)e->residuals + (size_t)run->first * e->recipe->elem_bytes,
+		wcx_symbols_take(e->ops, field, (const uint8_t *)e->transformed + (size_t)run->first * e->recipe->elem_bytes,
 				 run->length, state->shift, e->scratch->values, state->symbols + run->first);
 	*cost += weigh_run(tables, state->symbols + run->first, price, run) + (uint64_t)run->misfits * price;
 	return 1;
+}
+
+/* Notes that an element is an exception, whose value is not that of its symbol. */
+static void add_exception(struct exceptions *exceptions, uint32_t position, uint32_t value)
+{
+	exceptions->positions[exceptions->count] = (uint16_t)position;
+	exceptions->values[exceptions->count++] = (uint16_t)value;
 }
 
 /* Moves the elements of a run that its table cannot code to the exceptions. */
@@ -253,16 +264,44 @@ static void move_exceptions(const struct encoding *e, uint32_t number, const str
 	const struct wcx_field *field = &e->recipe->fields[number];
 	uint8_t *symbols = e->scratch->fields[number].symbols + run->first;
 	const uint16_t *values = (const uint16_t *)e->scratch->values; /* of the run, if the field is wide */
-	struct exceptions *exceptions = &e->scratch->exceptions;
 
 	for (uint32_t i = 0; i < run->length; i++) {
 		uint32_t value = field->width <= 8 ? symbols[i] : values[i];
 
 		if (tables->freqs[run->choice].freq[symbols[i]] && value == wcx_symbol_value(field, symbols[i]))
 			continue;
-		exceptions->positions[exceptions->count] = (uint16_t)(run->first + i);
-		exceptions->values[exceptions->count++] = (uint16_t)value;
+		add_exception(&e->scratch->exceptions, run->first + i, value);
 		symbols[i] = tables->cheapest[run->choice];
+	}
+}
+
+/*
+ * The same of pairs: the second half of one without a frequency, or the first, becomes the cheapest symbol, or both do.  A
+ * run has an even number of elements unless the tile ends with it; then the cheapest symbol makes up the pair.
+ */
+static void move_pair_exceptions(const struct encoding *e, uint32_t number, const struct field_tables *tables,
+				 const struct run *run)
+{
+	uint8_t *symbols = e->scratch->fields[number].symbols + run->first;
+	const uint16_t *freq = tables->pairs[run->choice].freq;
+	const uint8_t cheapest = tables->cheapest[run->choice];
+
+	for (uint32_t i = 0; i < run->length; i += 2) {
+		uint8_t a = symbols[i], b = i + 1 < run->length ? symbols[i + 1] : cheapest;
+		int keeps_a, keeps_b;
+
+		if (freq[a | b << WCX_PAIR_WIDTH])
+			continue;
+		keeps_a = freq[a | cheapest << WCX_PAIR_WIDTH] != 0;
+		keeps_b = !keeps_a && freq[cheapest | b << WCX_PAIR_WIDTH];
+		if (!keeps_a) {
+			add_exception(&e->scratch->exceptions, run->first + i, a);
+			symbols[i] = cheapest;
+		}
+		if (!keeps_b && i + 1 < run->length) {
+			add_exception(&e->scratch->exceptions, run->first + i + 1, b);
+			symbols[i + 1] = cheapest;
+		}
 	}
 }
 
@@ -275,7 +314,7 @@ static int coding_pays(const struct encoding *e, uint32_t number, int may_except
 	const struct wcx_field *field = &e->recipe->fields[number];
 	const struct field_tables *tables = field_tables(field, number, e->scratch);
 	struct field_state *state = &e->scratch->fields[number];
-	uint32_t overhead = WCX_RANS_STATE_BYTES - WCX_CARRIED_BYTES + wcx_choices_bytes(e->recipe, field, e->elems);
+	uint32_t overhead = WCX_RANS_STATES_BYTES - WCX_CARRIED_BYTES + wcx_choices_bytes(e->recipe, field, e->elems);
 	uint32_t price = may_except ? COST_EXCEPTION : COST_IMPOSSIBLE, bit = 0;
 	uint64_t cost = UINT64_C(8) * COST_SCALE * overhead, limit = (uint64_t)COST_SCALE * field->width * e->elems;
 	struct run run = { 0 };
@@ -283,7 +322,9 @@ static int coding_pays(const struct encoding *e, uint32_t number, int may_except
 	memset(state->choices, 0, sizeof state->choices);
 	for (; cost < limit && next_run(e, number, tables, price, &run, &cost); bit += wcx_choice_bits(field)) {
 		state->choices[bit / 8] |= (uint8_t)(run.choice << bit % 8);
-		if (may_except && run.misfits + run.missing)
+		if (field->is_pair)
+			move_pair_exceptions(e, number, tables, &run);
+		else if (may_except && run.misfits + run.missing)
 			move_exceptions(e, number, tables, &run);
 	}
 	return cost < limit && (!may_except || e->scratch->exceptions.count <= WCX_EXCEPTIONS_MAX);
@@ -337,23 +378,62 @@ static uint8_t *writer_take(struct writer *writer, size_t bytes)
 	return writer->dst + offset;
 }
 
-/* The raw plane of width bits from shift on, whole, in scratch->plane; returns its size. */
+/* Adds the bits that mask shows of the words of a line to those of a unit; each goes where rotating them by so much puts it.
+ */
+static void add_line32(const uint8_t *src, uint32_t mask, uint32_t rotation, uint32_t *unit)
+{
+	for (uint32_t l = 0; l < WCX_LANES; l++) {
+		uint32_t word;
+
+		memcpy(&word, src + 4 * l, sizeof word);
+		unit[l] |= wcx_rotate_left32(word & mask, rotation);
+	}
+}
+
+static void add_line64(const uint8_t *src, uint64_t mask, uint32_t rotation, uint32_t *unit)
+{
+	for (uint32_t l = 0; l < WCX_LANES; l++) {
+		uint64_t word;
+
+		memcpy(&word, src + 8 * l, sizeof word);
+		word &= mask;
+		unit[l] |= wcx_rotate_left32((uint32_t)(word | word >> 32), rotation);
+	}
+}
+
+/*
+ * The raw plane of width bits from shift on of transformed elements, whole, in scratch->part; returns its size.  What FOLD
+ * inverts is in the plane as it was before.
+ */
 static uint32_t make_plane(const struct encoding *e, uint32_t shift, uint32_t width)
 {
-	uint8_t *plane = e->scratch->plane, *values = (uint8_t *)e->scratch->values;
+	const uint32_t elem_bytes = e->recipe->elem_bytes, line_bytes = wcx_line_bytes(elem_bytes);
+	const uint32_t lines = wcx_line_count(e->elems, elem_bytes), unit_lines = wcx_unit_lines(width, elem_bytes);
+	const uint32_t bytes = wcx_plane_units(lines, width, elem_bytes) * WCX_PLANE_UNIT_BYTES;
+	const uint64_t bits = ((UINT64_C(1) << width) - 1) << shift;
+	const uint64_t mask = wcx_repeat(wcx_place_bits(e->recipe, bits), elem_bytes);
+	const uint64_t folded = bits & wcx_fold_bits(e->recipe) ? mask : 0;
+	uint32_t *units = (uint32_t *)(void *)e->scratch->part;
 
-	switch (width) {
-	case 32:
-		e->ops->get32(e->residuals, e->elems, shift, width, plane);
-		break;
-	case 16:
-		e->ops->get16(e->residuals, e->elems, shift, width, plane);
-		break;
-	default:
-		e->ops->get8(e->residuals, e->elems, shift, width, values);
-		wcx_raw_plane_pack(values, e->elems, width, plane);
+	memset(units, 0, bytes);
+	for (uint32_t line = 0; line < lines; line++) {
+		const uint8_t *src = e->plain + (size_t)line * line_bytes;
+		uint32_t *unit = units + line / unit_lines * WCX_LANES, rotation = line % unit_lines * width;
+		size_t left = (size_t)e->elems * elem_bytes - (size_t)line * line_bytes;
+		uint8_t last[WCX_LANES * WCX_ELEM_MAX_BYTES] = { 0 };
+
+		if (left < line_bytes || folded) {
+			memcpy(last, src, left < line_bytes ? left : line_bytes);
+			src = last;
+		}
+		if (folded)
+			wcx_cpu_portable.fold(1, (uint32_t)folded, last);
+		if (elem_bytes == 8)
+			add_line64(src, mask, rotation, unit);
+		else
+			add_line32(src, (uint32_t)mask, rotation, unit);
 	}
-	return wcx_raw_plane_bytes(e->elems, width);
+	return bytes;
 }
 
 /*
@@ -372,18 +452,18 @@ static int write_planes(const struct encoding *e, int has_carrier, struct writer
 		uint32_t shift = e->scratch->fields[f].shift;
 
 		while (width) {
-			uint32_t plane_width = wcx_raw_plane_width(width), bytes = make_plane(e, shift, plane_width);
+			uint32_t plane_width = wcx_plane_width(width), bytes = make_plane(e, shift, plane_width);
 			uint8_t *part;
 
-			if (--left == 0 && has_carrier && bytes >= WCX_CARRIED_BYTES) {
+			if (--left == 0 && has_carrier) {
 				bytes -= WCX_CARRIED_BYTES;
 				*carries_ret = 1;
-				memcpy(carried, e->scratch->plane + bytes, WCX_CARRIED_BYTES);
+				memcpy(carried, e->scratch->part + bytes, WCX_CARRIED_BYTES);
 			}
 			part = writer_take(writer, bytes);
 			if (!part)
 				return 0;
-			memcpy(part, e->scratch->plane, bytes);
+			memcpy(part, e->scratch->part, bytes);
 			shift += plane_width;
 			width -= plane_width;
 		}
@@ -413,12 +493,12 @@ static void fill_exceptions(const struct encoding *e, uint32_t carrier, uint32_t
 	}
 }
 
-/* Lays the exceptions out in scratch->plane; their size, made even. */
+/* Lays the exceptions out in scratch->part; their size, made even. */
 static uint32_t lay_out_exceptions(const struct encoding *e, uint32_t width)
 {
 	const struct exceptions *exceptions = &e->scratch->exceptions;
 	uint32_t bytes = wcx_exceptions_bytes(exceptions->count, width);
-	uint8_t *positions = e->scratch->plane, *values = positions + 2 * exceptions->count;
+	uint8_t *positions = e->scratch->part, *values = positions + 2 * exceptions->count;
 
 	memset(positions, 0, bytes);
 	for (uint32_t i = 0; i < exceptions->count; i++) {
@@ -445,12 +525,31 @@ static int write_exceptions(const struct encoding *e, uint32_t carrier, struct w
 	if (bytes >= WCX_CARRIED_BYTES && !*carries_ret) {
 		bytes -= WCX_CARRIED_BYTES;
 		*carries_ret = 1;
-		memcpy(carried, e->scratch->plane + bytes, WCX_CARRIED_BYTES);
+		memcpy(carried, e->scratch->part + bytes, WCX_CARRIED_BYTES);
 	}
 	part = writer_take(writer, bytes);
 	if (part)
-		memcpy(part, e->scratch->plane, bytes);
+		memcpy(part, e->scratch->part, bytes);
 	return part != NULL;
+}
+
+/* The symbols of a field as they are coded: bytes, of pairs one for two elements. */
+static const uint8_t *coded_symbols(const struct encoding *e, uint32_t number, const struct field_tables *tables)
+{
+	const struct field_state *state = &e->scratch->fields[number];
+	uint8_t *pairs = e->scratch->pairs;
+
+	if (!tables->is_pair)
+		return state->symbols;
+	for (uint32_t i = 0; i + 1 < e->elems; i += 2)
+		pairs[i / 2] = (uint8_t)(state->symbols[i] | (uint32_t)state->symbols[i + 1] << WCX_PAIR_WIDTH);
+	if (e->elems % 2) {
+		uint32_t last = e->elems - 1, bit = e->recipe->run ? last / e->recipe->run * (tables->count >> 1) : 0;
+		uint32_t choice = state->choices[bit / 8] >> bit % 8 & (tables->count - 1);
+
+		pairs[last / 2] = (uint8_t)(state->symbols[last] | (uint32_t)tables->cheapest[choice] << WCX_PAIR_WIDTH);
+	}
+	return pairs;
 }
 
 /* Writes the choices, states and words of a field; returns the bytes, or 0 when they find no room. */
@@ -460,7 +559,8 @@ static uint32_t write_payload(const struct encoding *e, uint32_t number, const u
 	const struct field_tables *tables = field_tables(field, number, e->scratch);
 	const struct field_state *state = &e->scratch->fields[number];
 	const struct wcx_rans_encode_table *encode[WCX_FIELD_TABLES_MAX];
-	struct wcx_rans_choices choices = { state->choices, wcx_choice_bits(field), e->recipe->run };
+	struct wcx_rans_choices choices = { state->choices, wcx_choice_bits(field),
+					    e->recipe->run / wcx_line_elems(e->recipe->elem_bytes) };
 	uint32_t choices_bytes = wcx_choices_bytes(e->recipe, field, e->elems);
 	uint8_t *start = writer_take(writer, choices_bytes);
 	size_t bytes;
@@ -470,10 +570,21 @@ static uint32_t write_payload(const struct encoding *e, uint32_t number, const u
 	for (uint32_t t = 0; t < field->table_count; t++)
 		encode[t] = &tables->encode[t];
 	memcpy(start, state->choices, choices_bytes);
-	bytes = wcx_rans_encode(encode, &choices, state->symbols, e->elems, carried, e->scratch->words,
+	bytes = wcx_rans_encode(encode, &choices, coded_symbols(e, number, tables), wcx_field_symbols(field, e->elems),
+				wcx_field_steps(field, e->recipe->elem_bytes), carried, e->scratch->words,
 				start + choices_bytes, writer->room - writer->used);
 	writer->used += bytes;
 	return bytes ? choices_bytes + (uint32_t)bytes : 0;
+}
+
+/* Numbers in the header: one for each field that is constant or coded, but for the carrier. */
+static uint32_t count_numbers(const struct encoding *e, uint32_t carrier)
+{
+	uint32_t numbers = 0;
+
+	for (uint32_t f = 0; f < e->recipe->field_count; f++)
+		numbers += f != carrier && e->scratch->fields[f].coding != WCX_FIELD_RAW;
+	return numbers;
 }
 
 /* Writes the tile as decided; 0 when it finds no room. */
@@ -481,26 +592,31 @@ static size_t write_tile(const struct encoding *e, uint32_t carrier, uint8_t *ds
 {
 	const uint32_t field_count = e->recipe->field_count;
 	struct writer writer = { dst, 0, room };
-	uint8_t carried[WCX_CARRIED_BYTES], *header = writer_take(&writer, 4u * field_count);
+	uint8_t carried[WCX_CARRIED_BYTES], *number = writer_take(&writer, 4 + 4 * count_numbers(e, carrier));
+	uint32_t head = 0;
 	int carries = 0;
 
-	if (!header || !write_planes(e, carrier < field_count, &writer, carried, &carries))
+	if (!number || !write_planes(e, carrier < field_count, &writer, carried, &carries))
 		return 0;
-	if (carrier < field_count && !write_exceptions(e, carrier, &writer, carried, &carries))
-		return 0;
+	if (carrier < field_count) {
+		if (!write_exceptions(e, carrier, &writer, carried, &carries))
+			return 0;
+		head = e->scratch->exceptions.count << 2 * WCX_FIELDS_MAX;
+	}
 	for (uint32_t f = 0; f < field_count; f++) {
 		const struct field_state *state = &e->scratch->fields[f];
-		uint32_t value = state->coding == WCX_FIELD_CONSTANT ? state->constant << 8 : 0;
+		uint32_t value = state->constant;
 
+		head |= (uint32_t)state->coding << 2 * f;
 		if (state->coding == WCX_FIELD_RANS) {
-			uint32_t bytes = write_payload(e, f, f == carrier && carries ? carried : NULL, &writer);
-
-			if (!bytes)
+			value = write_payload(e, f, f == carrier && carries ? carried : NULL, &writer);
+			if (!value)
 				return 0;
-			value = bytes << 14 | (f == carrier ? e->scratch->exceptions.count << 2 : 0);
 		}
-		wcx_le32_write(header + 4 * f, (uint32_t)state->coding | value);
+		if (f != carrier && state->coding != WCX_FIELD_RAW)
+			wcx_le32_write(number += 4, value);
 	}
+	wcx_le32_write(dst, head);
 	return writer.used;
 }
 

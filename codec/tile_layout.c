@@ -4,7 +4,6 @@
 
 #include "codec/le.h"
 #include "codec/rans.h"
-#include "codec/raw_plane.h"
 
 static int has_elem_bytes(uint32_t elem_bytes)
 {
@@ -25,43 +24,68 @@ static const char *check_field(const struct wcx_field *field)
 	if (field->width == 0 || field->width > WCX_FIELD_MAX_WIDTH)
 		return "bad width of a field";
 	if (field->table_count == 0)
-		return field->base ? "base of a field without frequency tables" : NULL;
+		return field->base || field->is_pair || field->has_zero ? "symbols of a field without frequency tables"
+									: NULL;
 	if (field->table_count != 1 && field->table_count != 2 && field->table_count != 4)
 		return "bad number of frequency tables of a field";
 	if (field->width > WCX_CODED_MAX_WIDTH)
 		return "frequency tables for a field that is too wide";
 	if (field->width > 8)
 		return field->base > (1u << field->width) - WCX_SYMBOL_COUNT ? "base of a field too large" : NULL;
-	return field->base ? "base of a narrow field" : NULL;
+	return field->base || field->has_zero ? "base of a narrow field" : NULL;
+}
+
+/* What the field as one of a recipe must be. */
+static const char *check_place(const struct wcx_recipe *recipe, uint32_t number)
+{
+	const struct wcx_field *field = &recipe->fields[number];
+
+	if (field->is_pair &&
+	    (recipe->elem_bytes != 1 || field->width != WCX_PAIR_WIDTH || number + 1u != recipe->field_count))
+		return "pairs in a field that cannot have them";
+	return NULL;
+}
+
+static const char *check_transform(const struct wcx_recipe *recipe)
+{
+	if (recipe->transform >= WCX_TRANSFORM_COUNT)
+		return "unknown transform";
+	if (recipe->predictor >= WCX_PREDICTOR_COUNT)
+		return "unknown predictor";
+	if (recipe->transform != WCX_TRANSFORM_NONE && recipe->predictor != WCX_PREDICT_NONE)
+		return "transform and predictor at once";
+	if (recipe->transform == WCX_TRANSFORM_FOLD &&
+	    (recipe->elem_bytes != 1 || recipe->field_count < 2 || recipe->fields[0].table_count))
+		return "elements that cannot be folded";
+	return NULL;
 }
 
 const char *wcx_recipe_check_fields(const struct wcx_recipe *recipe)
 {
 	uint32_t width = 0, planes = 0, most_tables = 0;
+	const char *wrong;
 
 	if (!has_elem_bytes(recipe->elem_bytes))
 		return "bad element size";
-	if (recipe->rotation > 1)
-		return "bad rotation";
-	if (recipe->predictor >= WCX_PREDICTOR_COUNT)
-		return "unknown predictor";
 	if (recipe->field_count == 0 || recipe->field_count > WCX_FIELDS_MAX)
 		return "bad number of fields";
-	for (uint32_t f = 0; f < recipe->field_count; f++) {
-		const char *wrong = check_field(&recipe->fields[f]);
-
-		if (wrong)
-			return wrong;
+	wrong = check_transform(recipe);
+	for (uint32_t f = 0; f < recipe->field_count && !wrong; f++) {
+		wrong = check_field(&recipe->fields[f]);
+		if (!wrong)
+			wrong = check_place(recipe, f);
 		width += recipe->fields[f].width;
 		planes += (uint32_t)__builtin_popcount(recipe->fields[f].width);
 		if (recipe->fields[f].table_count > most_tables)
 			most_tables = recipe->fields[f].table_count;
 	}
+	if (wrong)
+		return wrong;
 	if (width != 8u * recipe->elem_bytes)
 		return "fields do not make up an element";
 	if (planes > WCX_RAW_PLANES_MAX)
 		return "fields of too many raw planes";
-	if (most_tables > 1 ? recipe->run == 0 || recipe->run % WCX_RANS_GROUP || recipe->run > WCX_TILE_MAX_ELEMS
+	if (most_tables > 1 ? recipe->run == 0 || recipe->run % WCX_RUN_ELEMS || recipe->run > WCX_TILE_MAX_ELEMS
 			    : recipe->run != 0)
 		return "bad run";
 	return NULL;
@@ -77,52 +101,95 @@ const char *wcx_recipe_check(const struct wcx_recipe *recipe)
 	return wrong;
 }
 
-/* Takes the next part of a packed tile; its offset.  None is large enough for *end to wrap around. */
-static uint32_t take_part(uint32_t *end, uint32_t bytes)
-{
-	uint32_t offset = (*end + WCX_TILE_PART_ALIGN - 1) / WCX_TILE_PART_ALIGN * WCX_TILE_PART_ALIGN;
+/* A packed tile that is being read: what there is of it, and where what has been read ends, if it is all there. */
+struct parser {
+	const struct wcx_recipe *recipe;
+	const uint8_t *src;
+	uint32_t src_bytes, elems, end;
+};
 
-	*end = offset + bytes;
+/* Takes the next part; its offset.  No part is so large that the end could wrap around. */
+static uint32_t take_part(struct parser *parser, uint32_t bytes)
+{
+	uint32_t offset = (parser->end + WCX_TILE_PART_ALIGN - 1) / WCX_TILE_PART_ALIGN * WCX_TILE_PART_ALIGN;
+
+	parser->end = offset + bytes;
 	return offset;
 }
 
-/* Notes what a field header says; of raw fields only how many planes they have. */
-static enum wcx_result parse_header(const struct wcx_field *field, uint32_t number, uint32_t shift, uint32_t header,
-				    struct wcx_tile_layout *ret)
+/* Takes a number of the header; false when the tile ends before it. */
+static int take_number(struct parser *parser, uint32_t *ret)
 {
-	switch (header & 3) {
-	case WCX_FIELD_RAW:
-		ret->plane_count += (uint32_t)__builtin_popcount(field->width);
-		return header >> 2 == 0 ? WCX_OK : WCX_BAD_DATA;
-	case WCX_FIELD_RANS:
-		/* Only the last coded field has exceptions. */
-		if (!field->table_count || ret->exception_count)
+	uint32_t offset = take_part(parser, 4);
+
+	if (parser->end > parser->src_bytes)
+		return 0;
+	*ret = wcx_le32_read(parser->src + offset);
+	return 1;
+}
+
+/* Notes a coded field, whose payload has so many bytes; UINT32_MAX for the carrier's, which is what the rest leaves. */
+static enum wcx_result note_coded(const struct wcx_recipe *recipe, uint32_t number, uint32_t shift, uint32_t payload_bytes,
+				  struct wcx_tile_layout *ret)
+{
+	if (!recipe->fields[number].table_count)
+		return WCX_BAD_DATA;
+	ret->coded[ret->coded_count++] =
+		(struct wcx_coded_field){ .words_bytes = payload_bytes, .field = (uint8_t)number, .shift = (uint8_t)shift };
+	return WCX_OK;
+}
+
+/* Reads the header: what is coded and what is constant, and how many raw planes there will be. */
+static enum wcx_result parse_header(struct parser *parser, uint32_t *head_ret, struct wcx_tile_layout *ret)
+{
+	const struct wcx_recipe *recipe = parser->recipe;
+	uint32_t head, carrier = WCX_FIELDS_MAX, shift = 0, number = UINT32_MAX;
+	enum wcx_result result = WCX_OK;
+
+	if (!take_number(parser, &head))
+		return WCX_BAD_DATA;
+	for (uint32_t f = 0; f < WCX_FIELDS_MAX; f++) {
+		if (wcx_tile_coding(head, f) > (f < recipe->field_count ? WCX_FIELD_CONSTANT : WCX_FIELD_RAW))
 			return WCX_BAD_DATA;
-		ret->exception_count = header >> 2 & WCX_EXCEPTIONS_MAX;
-		ret->coded[ret->coded_count++] =
-			(struct wcx_coded_field){ .bytes = header >> 14, .field = (uint8_t)number, .shift = (uint8_t)shift };
-		return WCX_OK;
-	case WCX_FIELD_CONSTANT:
-		ret->constant_bits |= (uint64_t)(header >> 8) << shift;
-		return (header >> 2 & 63) == 0 && header >> 8 < UINT64_C(1) << field->width ? WCX_OK : WCX_BAD_DATA;
+		if (wcx_tile_coding(head, f) == WCX_FIELD_RANS)
+			carrier = f;
 	}
-	return WCX_BAD_DATA;
+	ret->exception_count = head >> 2 * WCX_FIELDS_MAX;
+	if (ret->exception_count && carrier == WCX_FIELDS_MAX)
+		return WCX_BAD_DATA;
+	for (uint32_t f = 0; f < recipe->field_count && result == WCX_OK; f++) {
+		const uint32_t coding = wcx_tile_coding(head, f), width = recipe->fields[f].width;
+
+		if (coding == WCX_FIELD_RAW)
+			ret->plane_count += (uint32_t)__builtin_popcount(width);
+		else if (f != carrier && !take_number(parser, &number))
+			return WCX_BAD_DATA;
+		if (coding == WCX_FIELD_RANS)
+			result = note_coded(recipe, f, shift, f == carrier ? UINT32_MAX : number, ret);
+		if (coding == WCX_FIELD_CONSTANT) {
+			ret->constant_bits |= (uint64_t)number << shift;
+			result = (uint64_t)number >> width ? WCX_BAD_DATA : WCX_OK;
+		}
+		shift += width;
+	}
+	*head_ret = head;
+	return result;
 }
 
 /* Places the raw planes of one field. */
-static void place_planes(uint32_t width, uint32_t shift, uint32_t elems, uint32_t plane_count, uint32_t *end,
-			 struct wcx_tile_layout *ret, uint32_t *placed)
+static void place_planes(struct parser *parser, uint32_t width, uint32_t shift, uint32_t plane_count, uint32_t *placed,
+			 struct wcx_tile_layout *ret)
 {
-	while (width) {
-		uint32_t plane_width = wcx_raw_plane_width(width);
-		uint32_t bytes = wcx_raw_plane_bytes(elems, plane_width);
-		int is_last = *placed + 1 == plane_count;
+	const uint32_t elem_bytes = parser->recipe->elem_bytes, lines = wcx_line_count(parser->elems, elem_bytes);
 
-		if (is_last && ret->coded_count && bytes >= WCX_CARRIED_BYTES)
+	while (width) {
+		uint32_t plane_width = wcx_plane_width(width);
+		uint32_t bytes = wcx_plane_units(lines, plane_width, elem_bytes) * WCX_PLANE_UNIT_BYTES;
+
+		if (*placed + 1 == plane_count && ret->coded_count)
 			ret->plane_carried = WCX_CARRIED_BYTES;
-		bytes -= is_last ? ret->plane_carried : 0;
 		ret->planes[(*placed)++] = (struct wcx_raw_plane){
-			.offset = take_part(end, bytes),
+			.offset = take_part(parser, bytes - ret->plane_carried),
 			.width = (uint8_t)plane_width,
 			.shift = (uint8_t)shift,
 		};
@@ -132,59 +199,68 @@ static void place_planes(uint32_t width, uint32_t shift, uint32_t elems, uint32_
 }
 
 /* Places the exceptions; without any, no part is there for them. */
-static void place_exceptions(const struct wcx_recipe *recipe, uint32_t *end, struct wcx_tile_layout *ret)
+static void place_exceptions(struct parser *parser, struct wcx_tile_layout *ret)
 {
 	uint32_t bytes;
 
 	if (!ret->exception_count)
 		return;
-	bytes = wcx_exceptions_bytes(ret->exception_count, recipe->fields[ret->coded[ret->coded_count - 1].field].width);
+	bytes = wcx_exceptions_bytes(ret->exception_count,
+				     parser->recipe->fields[ret->coded[ret->coded_count - 1].field].width);
 	if (bytes >= WCX_CARRIED_BYTES && !ret->plane_carried)
 		ret->exception_carried = WCX_CARRIED_BYTES;
 	ret->exception_bytes = bytes;
-	ret->exception_offset = take_part(end, bytes - ret->exception_carried);
+	ret->exception_offset = take_part(parser, bytes - ret->exception_carried);
 }
 
-/* Places the choices, states and words of a coded field. */
-static enum wcx_result place_payload(const struct wcx_recipe *recipe, uint32_t elems, uint32_t *end,
-				     struct wcx_coded_field *coded)
+/* Places the choices, states and words of a coded field: in so many bytes, or in all that are left. */
+static enum wcx_result place_payload(struct parser *parser, struct wcx_coded_field *coded)
 {
-	uint32_t choices = wcx_choices_bytes(recipe, &recipe->fields[coded->field], elems);
-	uint32_t offset = take_part(end, coded->bytes);
+	const uint32_t choices = wcx_choices_bytes(parser->recipe, &parser->recipe->fields[coded->field], parser->elems);
+	uint32_t bytes = coded->words_bytes;
 
-	if (coded->bytes < choices + WCX_RANS_STATE_BYTES || coded->bytes % 2)
+	coded->offset = take_part(parser, choices);
+	if (parser->end > parser->src_bytes)
 		return WCX_BAD_DATA;
-	coded->offset = offset + choices;
-	coded->bytes -= choices;
+	coded->offset += choices;
+	if (bytes == UINT32_MAX)
+		bytes = parser->src_bytes - coded->offset;
+	else if (bytes < choices || bytes - choices > parser->src_bytes - coded->offset)
+		return WCX_BAD_DATA;
+	else
+		bytes -= choices;
+	coded->states_bytes = (uint32_t)wcx_rans_states_bytes(parser->src + coded->offset, bytes);
+	if (!coded->states_bytes || bytes % 2)
+		return WCX_BAD_DATA;
+	coded->words_bytes = bytes - coded->states_bytes;
+	parser->end = coded->offset + bytes;
 	return WCX_OK;
 }
 
 enum wcx_result wcx_tile_parse(const struct wcx_tile_shape *shape, const struct wcx_recipe *recipe, const uint8_t *src,
 			       size_t src_bytes, struct wcx_tile_layout *ret)
 {
-	size_t tile_bytes = wcx_tile_shape_bytes(shape);
-	uint32_t elems = shape->rows * shape->cols, shift = 0, placed = 0, end = 4u * recipe->field_count;
-	enum wcx_result result = WCX_OK;
+	const size_t tile_bytes = wcx_tile_shape_bytes(shape);
+	struct parser parser = { .recipe = recipe, .src = src, .src_bytes = (uint32_t)src_bytes };
+	uint32_t head, shift = 0, placed = 0;
+	enum wcx_result result;
 
 	if (!tile_bytes || shape->elem_bytes != recipe->elem_bytes)
 		return WCX_WRONG_SIZE;
-	if (src_bytes >= tile_bytes || src_bytes < end)
+	if (src_bytes >= tile_bytes)
 		return WCX_BAD_DATA;
+	parser.elems = shape->rows * shape->cols;
 	*ret = (struct wcx_tile_layout){ .plane_count = 0 };
-	for (uint32_t f = 0; f < recipe->field_count && result == WCX_OK; f++) {
-		result = parse_header(&recipe->fields[f], f, shift, wcx_le32_read(src + 4 * f), ret);
-		shift += recipe->fields[f].width;
-	}
+	result = parse_header(&parser, &head, ret);
 	if (result != WCX_OK)
 		return result;
-	shift = 0;
 	for (uint32_t f = 0; f < recipe->field_count; f++) {
-		if ((src[4 * f] & 3) == WCX_FIELD_RAW)
-			place_planes(recipe->fields[f].width, shift, elems, ret->plane_count, &end, ret, &placed);
+		if (wcx_tile_coding(head, f) == WCX_FIELD_RAW)
+			place_planes(&parser, recipe->fields[f].width, shift, ret->plane_count, &placed, ret);
 		shift += recipe->fields[f].width;
 	}
-	place_exceptions(recipe, &end, ret);
+	place_exceptions(&parser, ret);
 	for (uint32_t i = 0; i < ret->coded_count && result == WCX_OK; i++)
-		result = place_payload(recipe, elems, &end, &ret->coded[i]);
-	return result == WCX_OK && end != src_bytes ? WCX_BAD_DATA : result;
+		result = place_payload(&parser, &ret->coded[i]);
+	return result == WCX_OK && parser.end != src_bytes ? WCX_BAD_DATA : result;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Times the GPU's decoding alone, from device memory to device memory. */
+/* Times the GPU's decoding alone, from device memory to device memory.  For one thread at a time. */
 #ifndef WCX_GPU_BENCH_H
 #define WCX_GPU_BENCH_H
 
@@ -8,19 +8,32 @@
 
 #include "cuda/gpu_decode.h"
 
+struct wcx_gpu_bench;
+
 /*
- * wcx_gpu_time_decode - time the kernel on the coded tiles of these jobs
+ * wcx_gpu_bench_create - get ready to decode these jobs, all of them coded tiles
  *
- * Uploads the tiles once, and decodes each of them `repeats` times in one launch, every time to a place of its own.
- * ms_ret[r] gets what launch r of `rounds` took, in milliseconds by the device's events; an untimed launch comes
- * before.  *bytes_ret gets the bytes that each launch decodes; packed and decoded bytes must each stay below 4 GiB.
- * For figures that the cache does not flatter, the packed bytes of the jobs must exceed it.
- *
- * Every status is checked after the last launch, and the jobs get their results and bytes from the last of the repeats.
- * Returns WCX_OK, WCX_BAD_DATA (some tile did not decode), WCX_WRONG_SIZE (a count is 0, no tile is coded, or there are
- * too many bytes), WCX_NO_MEMORY, WCX_NO_DEVICE or WCX_DEVICE_FAILED.
+ * Has the tiles in the device's memory `repeats` times, and room for what each of them decodes to; the packed bytes, with
+ * all repeats, must stay below 4 GiB.  The jobs must outlive *ret, which the caller frees.  Returns WCX_OK, WCX_BAD_DATA (a
+ * tile's header is damaged), WCX_WRONG_SIZE (a count is 0, a tile is not coded, or there are too many bytes or tiles),
+ * WCX_NO_MEMORY, WCX_NO_DEVICE or WCX_DEVICE_FAILED.
  */
-enum wcx_result wcx_gpu_time_decode(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count, uint32_t repeats,
-				    uint32_t rounds, double *ms_ret, uint64_t *bytes_ret);
+enum wcx_result wcx_gpu_bench_create(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count, uint32_t repeats,
+				     struct wcx_gpu_bench **ret);
+void wcx_gpu_bench_free(struct wcx_gpu_bench *bench); /* NULL is fine */
+
+/* wcx_gpu_bench_bytes - what a run decodes */
+uint64_t wcx_gpu_bench_bytes(const struct wcx_gpu_bench *bench);
+
+/* wcx_gpu_bench_run - decode all of it, as one batch; milliseconds by the device's events.  WCX_OK or WCX_DEVICE_FAILED. */
+enum wcx_result wcx_gpu_bench_run(struct wcx_gpu_bench *bench, double *ms_ret);
+
+/*
+ * wcx_gpu_bench_check - run once more, over overwritten memory
+ *
+ * The jobs get results and bytes from the last of the repeats.  Returns WCX_OK, WCX_BAD_DATA (some tile did not decode) or
+ * WCX_DEVICE_FAILED.
+ */
+enum wcx_result wcx_gpu_bench_check(struct wcx_gpu_bench *bench);
 
 #endif

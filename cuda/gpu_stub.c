@@ -4,6 +4,7 @@
 
 #include "cuda/gpu_bench.h"
 #include "cuda/gpu_decode.h"
+#include "cuda/gpu_load.h"
 
 enum wcx_result wcx_gpu_open(struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES])
 {
@@ -25,15 +26,118 @@ enum wcx_result wcx_gpu_decode(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, s
 	return WCX_DEVICE_FAILED;
 }
 
-enum wcx_result wcx_gpu_time_decode(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count, uint32_t repeats,
-				    uint32_t rounds, double *ms_ret, uint64_t *bytes_ret)
+enum wcx_result wcx_gpu_bench_create(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count, uint32_t repeats,
+				     struct wcx_gpu_bench **ret)
 {
 	(void)gpu;
 	(void)jobs;
 	(void)job_count;
 	(void)repeats;
-	(void)rounds;
+	(void)ret;
+	return WCX_NO_DEVICE;
+}
+
+void wcx_gpu_bench_free(struct wcx_gpu_bench *bench)
+{
+	(void)bench;
+}
+
+uint64_t wcx_gpu_bench_bytes(const struct wcx_gpu_bench *bench)
+{
+	(void)bench;
+	return 0;
+}
+
+enum wcx_result wcx_gpu_bench_run(struct wcx_gpu_bench *bench, double *ms_ret)
+{
+	(void)bench;
 	(void)ms_ret;
-	(void)bytes_ret;
+	return WCX_NO_DEVICE;
+}
+
+enum wcx_result wcx_gpu_bench_check(struct wcx_gpu_bench *bench)
+{
+	(void)bench;
+	return WCX_NO_DEVICE;
+}
+
+enum wcx_result wcx_gpu_loader_open(int device, unsigned lane_count, struct wcx_gpu_loader **ret,
+				    char reason[WCX_GPU_NAME_BYTES])
+{
+	(void)device;
+	(void)lane_count;
+	(void)ret;
+	snprintf(reason, WCX_GPU_NAME_BYTES, "built without CUDA");
+	return WCX_NO_DEVICE;
+}
+
+void wcx_gpu_loader_free(struct wcx_gpu_loader *loader)
+{
+	(void)loader;
+}
+
+enum wcx_result wcx_gpu_load_follow(struct wcx_gpu_loader *loader, void *stream)
+{
+	(void)loader;
+	(void)stream;
+	return WCX_NO_DEVICE;
+}
+
+uint8_t *wcx_gpu_load_buffer(struct wcx_gpu_loader *loader, unsigned lane)
+{
+	(void)loader;
+	(void)lane;
+	return NULL;
+}
+
+uint64_t wcx_gpu_load_stage(struct wcx_gpu_loader *loader, unsigned lane)
+{
+	(void)loader;
+	(void)lane;
+	return 0;
+}
+
+enum wcx_result wcx_gpu_load_add(struct wcx_gpu_loader *loader, unsigned lane, const struct wcx_tile_job *job, uint64_t dst,
+				 int *added_ret)
+{
+	(void)loader;
+	(void)lane;
+	(void)job;
+	(void)dst;
+	*added_ret = 0;
+	return WCX_NO_DEVICE;
+}
+
+enum wcx_result wcx_gpu_load_submit(struct wcx_gpu_loader *loader, unsigned lane, size_t src_bytes)
+{
+	(void)loader;
+	(void)lane;
+	(void)src_bytes;
+	return WCX_NO_DEVICE;
+}
+
+enum wcx_result wcx_gpu_load_copy(struct wcx_gpu_loader *loader, unsigned lane, const struct wcx_load_copy *copy)
+{
+	(void)loader;
+	(void)lane;
+	(void)copy;
+	return WCX_NO_DEVICE;
+}
+
+enum wcx_result wcx_gpu_load_fill(struct wcx_gpu_loader *loader, unsigned lane, uint64_t dst, uint8_t value, size_t bytes)
+{
+	(void)loader;
+	(void)lane;
+	(void)dst;
+	(void)value;
+	(void)bytes;
+	return WCX_NO_DEVICE;
+}
+
+enum wcx_result wcx_gpu_load_wait(struct wcx_gpu_loader *loader, unsigned lane, uint32_t *failed_ret)
+{
+	(void)loader;
+	(void)lane;
+	(void)failed_ret;
 	return WCX_NO_DEVICE;
 }

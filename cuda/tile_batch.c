@@ -6,67 +6,36 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "codec/rans.h"
-#include "codec/raw_plane.h"
+#include "codec/element.h"
+#include "codec/le.h"
 
-enum { WCX_BATCH_SRC_ALIGN = 16 };
-
-/* The tables of one or more fields. */
-struct wcx_table_set {
+/* The tables of a field, as the batch has them. */
+struct table_set {
 	const struct wcx_freq_table *tables;
-	uint32_t table_count;
-	uint32_t first; /* number in the batch */
+	uint32_t count, first; /* first: number in the batch */
+	bool is_pair;
 };
 
-/* Tiles whose elements have the same size and whose carriers have the same tables: only they share blocks. */
-struct wcx_item_group {
-	uint32_t first_table; /* WCX_NO_TABLE where there is no carrier */
-	uint8_t elem_bytes, table_count;
-	uint32_t items, first_slot;
-};
-
-#define WCX_NO_TABLE UINT32_MAX
-
-struct wcx_batch_tile {
-	struct wcx_tile_job *job;
-	uint32_t group, number; /* which of the group's items */
+/* A shape while the batch is made: what it is recognised by, its kernel, and its items. */
+struct shape_group {
+	const struct wcx_recipe *recipe;
+	uint32_t codings; /* of the fields, as the tile's head has them */
+	uint8_t tile_class, table_count;
+	uint32_t items, next; /* how many; where in the control the next one goes */
 };
 
 struct wcx_tile_batch {
 	struct wcx_batch_limits limits;
 	struct wcx_batch_layout layout;
-	uint32_t item_count, set_count, table_count, group_count, src_bytes, dst_bytes;
-	struct wcx_batch_tile *tiles; /* one for each item */
+	uint32_t item_count, shape_count, set_count, table_count, place_count, block_count;
 	struct wcx_tile_item *items;
-	struct wcx_table_set *sets;
-	struct wcx_item_group *groups;
-	struct wcx_decode_scratch *scratch;
+	struct wcx_payload_place *places;
+	struct wcx_batch_shape *shapes;
+	struct shape_group *groups; /* one for each shape */
+	struct table_set *sets;
+	uint32_t *order;  /* shapes, as the control has them */
+	uint32_t *blocks; /* which of these each begins with */
 };
-
-static uint32_t align_up(uint32_t value, uint32_t align)
-{
-	return (value + align - 1) / align * align;
-}
-
-static void place_parts(uint32_t tables, uint32_t src_bytes, uint32_t dst_bytes, struct wcx_batch_layout *layout)
-{
-	layout->slots_offset = layout->items * sizeof(struct wcx_tile_item);
-	layout->tables_offset = layout->slots_offset + layout->slots * sizeof(uint32_t);
-	layout->src_offset = layout->tables_offset + tables * sizeof(struct wcx_batch_table);
-	layout->src_offset = (layout->src_offset + WCX_BATCH_SRC_ALIGN - 1) / WCX_BATCH_SRC_ALIGN * WCX_BATCH_SRC_ALIGN;
-	layout->upload_bytes = layout->src_offset + src_bytes + WCX_BATCH_SRC_SLACK;
-	layout->dst_offset = align_up(layout->items * (uint32_t)sizeof(uint32_t), WCX_BATCH_DST_ALIGN);
-	layout->download_bytes = layout->dst_offset + dst_bytes;
-}
-
-struct wcx_batch_layout wcx_tile_batch_capacity(const struct wcx_batch_limits *limits)
-{
-	struct wcx_batch_layout layout = { .items = limits->items };
-
-	layout.slots = limits->items + limits->tables * (WCX_BLOCK_MAX_ITEMS - 1);
-	place_parts(limits->tables, limits->src_bytes, limits->dst_bytes, &layout);
-	return layout;
-}
 
 struct wcx_tile_batch *wcx_tile_batch_create(const struct wcx_batch_limits *limits)
 {
@@ -75,12 +44,14 @@ struct wcx_tile_batch *wcx_tile_batch_create(const struct wcx_batch_limits *limi
 	if (!batch)
 		return NULL;
 	batch->limits = *limits;
-	batch->tiles = calloc(limits->items, sizeof *batch->tiles);
 	batch->items = calloc(limits->items, sizeof *batch->items);
+	batch->places = calloc(limits->places, sizeof *batch->places);
+	batch->shapes = calloc(limits->shapes, sizeof *batch->shapes);
+	batch->groups = calloc(limits->shapes, sizeof *batch->groups);
 	batch->sets = calloc(limits->tables, sizeof *batch->sets);
-	batch->groups = calloc(limits->tables, sizeof *batch->groups);
-	batch->scratch = wcx_decode_scratch_create();
-	if (batch->tiles && batch->items && batch->sets && batch->groups && batch->scratch)
+	batch->order = calloc(limits->shapes, sizeof *batch->order);
+	batch->blocks = calloc(limits->items, sizeof *batch->blocks);
+	if (batch->items && batch->places && batch->shapes && batch->groups && batch->sets && batch->order && batch->blocks)
 		return batch;
 	wcx_tile_batch_free(batch);
 	return NULL;
@@ -90,173 +61,329 @@ void wcx_tile_batch_free(struct wcx_tile_batch *batch)
 {
 	if (!batch)
 		return;
-	free(batch->tiles);
 	free(batch->items);
-	free(batch->sets);
+	free(batch->places);
+	free(batch->shapes);
 	free(batch->groups);
-	wcx_decode_scratch_free(batch->scratch);
+	free(batch->sets);
+	free(batch->order);
+	free(batch->blocks);
 	free(batch);
 }
+
+static void place_parts(uint32_t items, uint32_t places, uint32_t shapes, uint32_t tables, uint32_t blocks,
+			struct wcx_batch_layout *layout)
+{
+	layout->places_offset = items * sizeof(struct wcx_tile_item);
+	layout->shapes_offset = layout->places_offset + places * sizeof(struct wcx_payload_place);
+	layout->tables_offset = layout->shapes_offset + shapes * sizeof(struct wcx_batch_shape);
+	layout->blocks_offset = layout->tables_offset + tables * sizeof(struct wcx_batch_table);
+	layout->left_offset = layout->blocks_offset + blocks * sizeof(uint32_t);
+	layout->control_bytes = layout->left_offset + shapes * sizeof(uint32_t);
+}
+
+size_t wcx_tile_batch_capacity(const struct wcx_batch_limits *limits)
+{
+	struct wcx_batch_layout layout;
+
+	place_parts(limits->items, limits->places, limits->shapes, limits->tables, limits->items, &layout);
+	return layout.control_bytes;
+}
+
+void wcx_tile_batch_clear(struct wcx_tile_batch *batch)
+{
+	batch->item_count = batch->shape_count = batch->set_count = batch->table_count = batch->place_count =
+		batch->block_count = 0;
+}
+
+/* --- shapes --- */
 
 /* The number of a field's first table.  From the latest set backwards, since neighbouring tiles mostly share theirs. */
 static uint32_t first_table(struct wcx_tile_batch *batch, const struct wcx_field *field)
 {
-	struct wcx_table_set *set;
+	struct table_set *set;
 
 	for (uint32_t i = batch->set_count; i > 0; i--) {
 		set = &batch->sets[i - 1];
-		if (set->tables == field->tables && set->table_count == field->table_count)
+		if (set->tables == field->tables && set->count == field->table_count && set->is_pair == field->is_pair)
 			return set->first;
 	}
 	set = &batch->sets[batch->set_count++];
-	*set = (struct wcx_table_set){ field->tables, field->table_count, batch->table_count };
+	*set = (struct table_set){ field->tables, field->table_count, batch->table_count, field->is_pair };
 	batch->table_count += field->table_count;
 	return set->first;
 }
 
-static uint32_t group_number(struct wcx_tile_batch *batch, const struct wcx_item_group *wanted)
+static struct wcx_batch_field describe_field(struct wcx_tile_batch *batch, const struct wcx_recipe *recipe,
+					     const struct wcx_coded_field *coded)
 {
-	for (uint32_t i = batch->group_count; i > 0; i--) {
-		const struct wcx_item_group *group = &batch->groups[i - 1];
+	const struct wcx_field *field = &recipe->fields[coded->field];
 
-		if (group->first_table == wanted->first_table && group->elem_bytes == wanted->elem_bytes)
+	return (struct wcx_batch_field){
+		.table = first_table(batch, field),
+		.base = field->base,
+		.width = field->width,
+		.shift = coded->shift,
+		.choice_bits = (uint8_t)wcx_choice_bits(field),
+		.steps = (uint8_t)wcx_field_steps(field, recipe->elem_bytes),
+		.is_pair = field->is_pair,
+		.has_zero = field->has_zero,
+	};
+}
+
+static struct wcx_batch_plane describe_plane(const struct wcx_recipe *recipe, const struct wcx_raw_plane *plane)
+{
+	const uint64_t bits = ((UINT64_C(1) << plane->width) - 1) << plane->shift;
+
+	return (struct wcx_batch_plane){
+		.mask = wcx_repeat(wcx_place_bits(recipe, bits), recipe->elem_bytes),
+		.width = plane->width,
+		.unit_bits = (uint32_t)__builtin_ctz(wcx_unit_lines(plane->width, recipe->elem_bytes)),
+	};
+}
+
+/* The constant fields, with the numbers that they have in the header of a tile. */
+static void describe_constants(const struct wcx_recipe *recipe, uint32_t codings, const struct wcx_tile_layout *layout,
+			       struct wcx_batch_shape *shape)
+{
+	const uint32_t carrier = layout->coded_count ? layout->coded[layout->coded_count - 1].field : WCX_FIELDS_MAX;
+	uint8_t number = 0, shift = 0;
+
+	for (uint32_t f = 0; f < recipe->field_count; f++) {
+		const uint32_t coding = wcx_tile_coding(codings, f);
+
+		if (coding == WCX_FIELD_CONSTANT) {
+			shape->constants[shape->constant_count].number = number;
+			shape->constants[shape->constant_count++].shift = shift;
+		}
+		number = (uint8_t)(number + (coding != WCX_FIELD_RAW && f != carrier));
+		shift = (uint8_t)(shift + recipe->fields[f].width);
+	}
+}
+
+/* The raw bits below a carrier that has all above them, if that is all; -1 if it is not. */
+static int raw_bits_below(const struct wcx_recipe *recipe, const struct wcx_tile_layout *layout)
+{
+	const struct wcx_coded_field *carrier = &layout->coded[0];
+
+	if (layout->coded_count != 1 || carrier->field + 1u != recipe->field_count ||
+	    (carrier->shift ? carrier->field != 1 || layout->plane_count == 0 : layout->plane_count != 0))
+		return -1;
+	return carrier->shift;
+}
+
+/* The kernel for a tile. */
+static enum wcx_tile_class class_of(const struct wcx_recipe *recipe, const struct wcx_tile_layout *layout)
+{
+	const int raw = raw_bits_below(recipe, layout);
+	const struct wcx_field *carrier = &recipe->fields[recipe->field_count - 1];
+	const int folds = recipe->transform == WCX_TRANSFORM_FOLD;
+
+	if (raw >= 0 && !carrier->has_zero) {
+		if (recipe->elem_bytes == 1 && carrier->is_pair && folds)
+			return WCX_CLASS_PAIRS_FOLD;
+		if (recipe->elem_bytes == 1 && raw <= 4 && !carrier->is_pair && folds)
+			return (enum wcx_tile_class)(WCX_CLASS_BYTES_FOLD_1 + raw - 1);
+		if (recipe->elem_bytes == 1 && raw <= 4 && !carrier->is_pair &&
+		    (raw > 0 || recipe->transform == WCX_TRANSFORM_NONE))
+			return (enum wcx_tile_class)(WCX_CLASS_BYTES_0 + raw);
+		if (recipe->elem_bytes == 2 && raw >= 5 && raw <= 9 && recipe->transform == WCX_TRANSFORM_ROTATE)
+			return (enum wcx_tile_class)(WCX_CLASS_HALVES_5 + raw - 5);
+	}
+	switch (recipe->elem_bytes) {
+	case 1:
+		return WCX_CLASS_ANY_1;
+	case 2:
+		return WCX_CLASS_ANY_2;
+	case 4:
+		return WCX_CLASS_ANY_4;
+	}
+	return WCX_CLASS_ANY_8;
+}
+
+/* Adds a shape; there must be room for it. */
+static void add_shape(struct wcx_tile_batch *batch, const struct wcx_recipe *recipe, uint32_t codings,
+		      const struct wcx_tile_layout *layout)
+{
+	struct wcx_batch_shape *shape = &batch->shapes[batch->shape_count];
+	const uint32_t run = recipe->run ? recipe->run : (uint32_t)WCX_TILE_MAX_ELEMS;
+	uint8_t table_count = 1;
+
+	*shape = (struct wcx_batch_shape){
+		.run_factor = (1u << WCX_RUN_FACTOR_BITS) / (run / WCX_RUN_ELEMS) + 1,
+		.fold_mask = (uint32_t)wcx_repeat(wcx_place_bits(recipe, wcx_fold_bits(recipe)), 1),
+		.elem_bytes = recipe->elem_bytes,
+		.transform = recipe->transform,
+		.predictor = recipe->predictor,
+		.plane_count = (uint8_t)layout->plane_count,
+		.coded_count = (uint8_t)layout->coded_count,
+	};
+	for (uint32_t c = 0; c < layout->coded_count; c++) {
+		shape->coded[c] = describe_field(batch, recipe, &layout->coded[c]);
+		table_count = recipe->fields[layout->coded[c].field].table_count;
+	}
+	for (uint32_t p = 0; p < layout->plane_count; p++)
+		shape->planes[p] = describe_plane(recipe, &layout->planes[p]);
+	describe_constants(recipe, codings, layout, shape);
+	batch->groups[batch->shape_count++] = (struct shape_group){
+		.recipe = recipe,
+		.codings = codings,
+		.tile_class = (uint8_t)class_of(recipe, layout),
+		.table_count = table_count,
+	};
+}
+
+/* The number of the shape for a recipe and codings; shape_count if it is not there yet.  From the latest one backwards. */
+static uint32_t find_shape(const struct wcx_tile_batch *batch, const struct wcx_recipe *recipe, uint32_t codings)
+{
+	for (uint32_t i = batch->shape_count; i > 0; i--)
+		if (batch->groups[i - 1].recipe == recipe && batch->groups[i - 1].codings == codings)
 			return i - 1;
-	}
-	batch->groups[batch->group_count] = *wanted;
-	return batch->group_count++;
+	return batch->shape_count;
 }
 
-/* The group is that of the carrier, the last coded field. */
-static void add_fields(struct wcx_tile_batch *batch, const struct wcx_recipe *recipe, struct wcx_tile_item *item,
-		       struct wcx_batch_tile *tile)
+/* --- items --- */
+
+static struct wcx_payload_place place_payload(const struct wcx_recipe *recipe, const struct wcx_coded_field *coded,
+					      uint32_t elems)
 {
-	struct wcx_item_group group = { .first_table = WCX_NO_TABLE, .elem_bytes = recipe->elem_bytes, .table_count = 1 };
-
-	for (uint32_t i = 0; i < item->layout.coded_count; i++) {
-		const struct wcx_field *field = &recipe->fields[item->layout.coded[i].field];
-
-		group.first_table = first_table(batch, field);
-		group.table_count = field->table_count;
-		item->coded[i].table = group.first_table;
-		item->coded[i].base = field->base;
-		item->coded[i].width = field->width;
-		item->coded[i].choice_bits = (uint8_t)wcx_choice_bits(field);
-	}
-	tile->group = group_number(batch, &group);
-	tile->number = batch->groups[tile->group].items++;
+	return (struct wcx_payload_place){
+		.choices = coded->offset - wcx_choices_bytes(recipe, &recipe->fields[coded->field], elems),
+		.states = coded->offset,
+		.words = coded->offset + coded->states_bytes,
+		.words_bytes = coded->words_bytes,
+	};
 }
 
-static uint8_t low_bits_of(const struct wcx_tile_layout *layout)
-{
-	uint32_t bits = 0, last_width = UINT32_MAX;
-
-	for (uint32_t p = 0; p < layout->plane_count; p++) {
-		if (layout->planes[p].shift != bits || layout->planes[p].width >= last_width)
-			return WCX_NOT_LOW;
-		last_width = layout->planes[p].width;
-		bits += last_width;
-	}
-	if (!layout->coded_count || layout->constant_bits || layout->coded[layout->coded_count - 1].shift != bits)
-		return WCX_NOT_LOW;
-	return (uint8_t)bits;
-}
-
-static uint32_t whole_groups_of(const struct wcx_tile_layout *layout, uint32_t elems)
-{
-	uint32_t groups = layout->coded_count ? elems / WCX_RANS_GROUP : 0;
-
-	if (layout->plane_carried) {
-		uint32_t width = layout->planes[layout->plane_count - 1].width;
-		uint32_t stored = wcx_raw_plane_bytes(elems, width) - layout->plane_carried;
-		uint32_t stored_groups = stored / wcx_raw_plane_bytes(WCX_RANS_GROUP, width);
-
-		groups = stored_groups < groups ? stored_groups : groups;
-	}
-	return groups;
-}
-
-/* False when there is no room left for the job's tile, which is smaller packed than decoded. */
-static bool add_coded_job(struct wcx_tile_batch *batch, struct wcx_tile_job *job)
+enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wcx_tile_job *job, uint32_t src, uint64_t dst,
+				   int *added_ret)
 {
 	const struct wcx_batch_limits *limits = &batch->limits;
-	uint32_t src_bytes, dst_bytes = align_up((uint32_t)job->dst_bytes, WCX_BATCH_DST_ALIGN);
+	const struct wcx_recipe *recipe = job->recipe;
+	const uint32_t elems = job->shape.rows * job->shape.cols;
+	struct wcx_tile_layout layout;
 	struct wcx_tile_item *item = &batch->items[batch->item_count];
-	enum wcx_result result;
+	enum wcx_result result = wcx_tile_parse(&job->shape, recipe, job->src, job->src_bytes, &layout);
+	uint32_t codings, shape;
 
-	if (limits->items == batch->item_count || limits->tables - batch->table_count < WCX_TILE_TABLES_MAX ||
-	    limits->tables == batch->group_count || limits->dst_bytes - batch->dst_bytes < dst_bytes)
-		return false;
-	result = wcx_tile_parse(&job->shape, job->recipe, job->src, job->src_bytes, &item->layout);
-	if (result != WCX_OK) {
-		job->result = result;
-		return true;
+	*added_ret = 0;
+	if (result != WCX_OK)
+		return result;
+	codings = wcx_le32_read(job->src) & ((1u << 2 * WCX_FIELDS_MAX) - 1);
+	shape = find_shape(batch, recipe, codings);
+	if (limits->items == batch->item_count || limits->places - batch->place_count < WCX_FIELDS_MAX)
+		return WCX_OK;
+	if (shape == batch->shape_count) {
+		if (limits->shapes == batch->shape_count || limits->tables - batch->table_count < WCX_TILE_TABLES_MAX)
+			return WCX_OK;
+		add_shape(batch, recipe, codings, &layout);
 	}
-	src_bytes = align_up((uint32_t)job->src_bytes, WCX_BATCH_SRC_ALIGN);
-	if (limits->src_bytes - batch->src_bytes < src_bytes)
-		return false;
-	item->src_offset = batch->src_bytes;
-	item->dst_offset = batch->dst_bytes;
-	item->rows = job->shape.rows;
-	item->cols = job->shape.cols;
-	item->run_groups = (job->recipe->run ? job->recipe->run : (uint32_t)WCX_TILE_MAX_ELEMS) / WCX_RANS_GROUP;
-	item->whole_groups = whole_groups_of(&item->layout, item->rows * item->cols);
-	item->rotation = job->recipe->rotation;
-	item->predictor = job->recipe->predictor;
-	item->low_bits = low_bits_of(&item->layout);
-	batch->tiles[batch->item_count].job = job;
-	add_fields(batch, job->recipe, item, &batch->tiles[batch->item_count++]);
-	batch->src_bytes += src_bytes;
-	batch->dst_bytes += dst_bytes;
-	return true;
+	*item = (struct wcx_tile_item){
+		.dst = dst,
+		.src = src,
+		.elems = elems,
+		.cols = job->shape.cols,
+		.planes = layout.plane_count ? layout.planes[0].offset : 0,
+		.exceptions = layout.exception_offset,
+		.exception_count = (uint16_t)layout.exception_count,
+		.plane_carried = layout.plane_carried != 0,
+		.exceptions_carried = layout.exception_carried != 0,
+		.number = batch->item_count,
+		.shape = shape,
+		.others = batch->place_count,
+	};
+	for (uint32_t c = 0; c < layout.coded_count; c++) {
+		struct wcx_payload_place place = place_payload(recipe, &layout.coded[c], elems);
+
+		if (c + 1 == layout.coded_count)
+			item->carrier = place;
+		else
+			batch->places[batch->place_count++] = place;
+	}
+	batch->groups[shape].items++;
+	batch->item_count++;
+	*added_ret = 1;
+	return WCX_OK;
 }
 
-/* Gives the groups of one launch their slots, each group at the start of a block. */
-static void place_launch(struct wcx_tile_batch *batch, uint8_t elem_bytes, uint8_t table_count)
+/* --- launches --- */
+
+/* Has blocks begin where equal parts of a launch's items do. */
+static void place_blocks(struct wcx_tile_batch *batch, const struct wcx_batch_launch *launch, uint32_t items)
 {
-	struct wcx_batch_layout *layout = &batch->layout;
-	struct wcx_batch_launch launch = { .first_slot = layout->slots,
-					   .elem_bytes = elem_bytes,
-					   .table_count = table_count };
+	uint32_t shape = launch->first_shape, before = 0;
 
-	for (uint32_t i = 0; i < batch->group_count; i++) {
-		struct wcx_item_group *group = &batch->groups[i];
+	for (uint32_t b = 0; b < launch->block_count; b++) {
+		uint32_t begin = (uint32_t)((uint64_t)items * b / launch->block_count);
 
-		if (group->elem_bytes != elem_bytes || group->table_count != table_count)
+		while (begin >= before + batch->groups[batch->order[shape]].items)
+			before += batch->groups[batch->order[shape++]].items;
+		batch->blocks[launch->first_block + b] = shape;
+	}
+}
+
+/*
+ * Adds the launch of a class, which has so many items.  As many blocks as can run, or no more than it takes for each of the
+ * warps that take items to have one.
+ */
+static void add_launch(struct wcx_tile_batch *batch, uint8_t tile_class, uint32_t items, uint32_t *first_shape,
+		       uint32_t *first_item)
+{
+	struct wcx_batch_launch *launch = &batch->layout.launches[batch->layout.launch_count++];
+	uint32_t warps, runs, share;
+
+	*launch = (struct wcx_batch_launch){
+		.first_shape = *first_shape,
+		.first_block = batch->block_count,
+		.tile_class = tile_class,
+	};
+	for (uint32_t i = 0; i < batch->shape_count; i++) {
+		struct shape_group *group = &batch->groups[i];
+
+		if (group->tile_class != tile_class)
 			continue;
-		group->first_slot = launch.first_slot + launch.slots;
-		launch.slots += align_up(group->items, wcx_block_items(table_count));
+		batch->order[(*first_shape)++] = i;
+		batch->shapes[i].first_item = group->next = *first_item;
+		*first_item += group->items;
+		if (launch->table_count < group->table_count)
+			launch->table_count = group->table_count;
 	}
-	if (launch.slots == 0)
-		return;
-	layout->slots += launch.slots;
-	layout->launches[layout->launch_count++] = launch;
+	launch->shape_count = *first_shape - launch->first_shape;
+	warps = launch->table_count > 2 ? WCX_LARGE_BLOCK_WARPS : WCX_BLOCK_WARPS;
+	runs = batch->limits.blocks / (warps / WCX_BLOCK_WARPS);
+	share = (batch->item_count + runs - 1) / runs;
+	launch->block_warps = share < warps ? share : warps;
+	launch->block_count = (items + launch->block_warps - 1) / launch->block_warps;
+	if (launch->block_count > runs)
+		launch->block_count = runs;
+	place_blocks(batch, launch, items);
+	batch->block_count += launch->block_count;
 }
 
-size_t wcx_tile_batch_fill(struct wcx_tile_batch *batch, struct wcx_tile_job *jobs, size_t job_count)
+/* The launches overlap, each one's beginning with the last one's end: so the largest one comes last, behind all others'
+ * ends. */
+const struct wcx_batch_layout *wcx_tile_batch_finish(struct wcx_tile_batch *batch)
 {
-	size_t i;
+	uint32_t items[WCX_CLASS_COUNT] = { 0 }, first_item = 0, first_shape = 0;
 
-	batch->item_count = batch->set_count = batch->table_count = batch->group_count = batch->src_bytes =
-		batch->dst_bytes = 0;
-	for (i = 0; i < job_count; i++) {
-		size_t tile_bytes = wcx_tile_shape_bytes(&jobs[i].shape);
-
-		if (jobs[i].mode != WCX_TILE_CODED || !tile_bytes || jobs[i].dst_bytes != tile_bytes)
-			wcx_tile_decode(&jobs[i], batch->scratch);
-		else if (!add_coded_job(batch, &jobs[i]))
-			break;
-	}
+	for (uint32_t i = 0; i < batch->shape_count; i++)
+		items[batch->groups[i].tile_class] += batch->groups[i].items;
 	batch->layout = (struct wcx_batch_layout){ .items = batch->item_count };
-	for (uint8_t elem_bytes = 1; elem_bytes <= WCX_ELEM_MAX_BYTES; elem_bytes *= 2)
-		for (uint8_t table_count = 1; table_count <= WCX_FIELD_TABLES_MAX; table_count *= 2)
-			place_launch(batch, elem_bytes, table_count);
-	place_parts(batch->table_count, batch->src_bytes, batch->dst_bytes, &batch->layout);
-	return i;
-}
+	batch->block_count = 0;
+	for (;;) {
+		uint8_t least = WCX_CLASS_COUNT;
 
-struct wcx_batch_layout wcx_tile_batch_layout(const struct wcx_tile_batch *batch)
-{
-	return batch->layout;
+		for (uint8_t c = 0; c < WCX_CLASS_COUNT; c++)
+			if (items[c] && (least == WCX_CLASS_COUNT || items[c] < items[least]))
+				least = c;
+		if (least == WCX_CLASS_COUNT)
+			break;
+		add_launch(batch, least, items[least], &first_shape, &first_item);
+		items[least] = 0;
+	}
+	place_parts(batch->item_count, batch->place_count, batch->shape_count, batch->table_count, batch->block_count,
+		    &batch->layout);
+	return &batch->layout;
 }
 
 static void write_table(const struct wcx_freq_table *freqs, struct wcx_batch_table *ret)
@@ -270,34 +397,33 @@ static void write_table(const struct wcx_freq_table *freqs, struct wcx_batch_tab
 	ret->start[WCX_SYMBOL_COUNT] = ret->start[WCX_SYMBOL_COUNT + 1] = (uint16_t)sum;
 }
 
-void wcx_tile_batch_write(const struct wcx_tile_batch *batch, uint8_t *upload)
+static void write_set(const struct table_set *set, struct wcx_batch_table *tables)
 {
-	const struct wcx_batch_layout *layout = &batch->layout;
-	uint32_t *slots = (uint32_t *)(void *)(upload + layout->slots_offset);
-	struct wcx_batch_table *tables = (struct wcx_batch_table *)(void *)(upload + layout->tables_offset);
+	for (uint32_t t = 0; t < set->count; t++) {
+		struct wcx_freq_table pairs;
 
-	memcpy(upload, batch->items, batch->item_count * sizeof *batch->items);
-	for (uint32_t slot = 0; slot < layout->slots; slot++)
-		slots[slot] = WCX_NO_ITEM;
-	for (uint32_t i = 0; i < batch->item_count; i++) {
-		const struct wcx_batch_tile *tile = &batch->tiles[i];
-
-		slots[batch->groups[tile->group].first_slot + tile->number] = i;
-		memcpy(upload + layout->src_offset + batch->items[i].src_offset, tile->job->src, tile->job->src_bytes);
+		if (set->is_pair)
+			wcx_freq_table_pair(&set->tables[t], &pairs);
+		write_table(set->is_pair ? &pairs : &set->tables[t], &tables[set->first + t]);
 	}
-	for (uint32_t i = 0; i < batch->set_count; i++)
-		for (uint32_t t = 0; t < batch->sets[i].table_count; t++)
-			write_table(&batch->sets[i].tables[t], &tables[batch->sets[i].first + t]);
-	memset(upload + layout->upload_bytes - WCX_BATCH_SRC_SLACK, 0, WCX_BATCH_SRC_SLACK);
 }
 
-void wcx_tile_batch_finish(struct wcx_tile_batch *batch, const uint32_t *status, const uint8_t *dst)
+void wcx_tile_batch_write(struct wcx_tile_batch *batch, uint8_t *control)
 {
-	for (uint32_t i = 0; i < batch->item_count; i++) {
-		struct wcx_tile_job *job = batch->tiles[i].job;
+	const struct wcx_batch_layout *layout = &batch->layout;
+	struct wcx_tile_item *items = (struct wcx_tile_item *)(void *)control;
+	struct wcx_batch_shape *shapes = (struct wcx_batch_shape *)(void *)(control + layout->shapes_offset);
+	uint32_t *left = (uint32_t *)(void *)(control + layout->left_offset);
+	struct wcx_batch_table *tables = (struct wcx_batch_table *)(void *)(control + layout->tables_offset);
 
-		job->result = status[i] == WCX_OK ? WCX_OK : WCX_BAD_DATA;
-		if (job->result == WCX_OK)
-			memcpy(job->dst, dst + batch->items[i].dst_offset, job->dst_bytes);
+	for (uint32_t i = 0; i < batch->item_count; i++)
+		items[batch->groups[batch->items[i].shape].next++] = batch->items[i];
+	memcpy(control + layout->places_offset, batch->places, batch->place_count * sizeof *batch->places);
+	for (uint32_t i = 0; i < batch->shape_count; i++) {
+		shapes[i] = batch->shapes[batch->order[i]];
+		left[i] = batch->groups[batch->order[i]].items;
 	}
+	for (uint32_t i = 0; i < batch->set_count; i++)
+		write_set(&batch->sets[i], tables);
+	memcpy(control + layout->blocks_offset, batch->blocks, batch->block_count * sizeof *batch->blocks);
 }

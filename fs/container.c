@@ -12,7 +12,14 @@
 #include "codec/le.h"
 #include "fs/file_io.h"
 
-enum { TABLE_MIN_BYTES = 5 }; /* two symbols, one of them with a frequency of two bytes, and a run of those without */
+enum {
+	TABLE_MIN_BYTES = 5, /* two symbols, one of them with a frequency of two bytes, and a run of those without */
+
+	/* The flags of a field. */
+	FIELD_TABLES = 7,
+	FIELD_PAIRS = 1 << 3,
+	FIELD_ZERO = 1 << 4,
+};
 
 static const uint8_t magic[8] = { 0x89, 'W', 'C', 'X', '\r', '\n', 0x1A, '\n' };
 
@@ -221,7 +228,7 @@ static void read_segment(const uint8_t *src, struct wcx_segment *seg)
 	seg->same_as = wcx_le32_read(src + 28);
 	seg->entropy_millibits = wcx_le32_read(src + 32);
 	seg->recipe.elem_bytes = src[36];
-	seg->recipe.rotation = src[37];
+	seg->recipe.transform = src[37];
 	seg->recipe.predictor = src[38];
 	seg->recipe.field_count = src[39];
 }
@@ -251,9 +258,13 @@ static const char *parse_field(const struct wcx_container *c, const uint8_t *src
 
 	*field = (struct wcx_field){
 		.width = src[0],
-		.table_count = src[1],
+		.table_count = src[1] & FIELD_TABLES,
+		.is_pair = (src[1] & FIELD_PAIRS) != 0,
+		.has_zero = (src[1] & FIELD_ZERO) != 0,
 		.base = (uint16_t)wcx_le16_read(src + 2),
 	};
+	if (src[1] & ~(FIELD_TABLES | FIELD_PAIRS | FIELD_ZERO))
+		return "unknown flag of a field";
 	if (!field->table_count)
 		return first_table ? "number of a frequency table for a field without any" : NULL;
 	if ((uint64_t)first_table + field->table_count > c->superblock.table_count)
@@ -571,7 +582,7 @@ void wcx_segment_write(const struct wcx_segment *seg, uint8_t dst[WCX_SEGMENT_BY
 	wcx_le32_write(dst + 24, seg->recipe.run);
 	wcx_le32_write(dst + 32, seg->entropy_millibits);
 	dst[36] = seg->recipe.elem_bytes;
-	dst[37] = seg->recipe.rotation;
+	dst[37] = seg->recipe.transform;
 	dst[38] = seg->recipe.predictor;
 	dst[39] = seg->recipe.field_count;
 }
@@ -579,7 +590,7 @@ void wcx_segment_write(const struct wcx_segment *seg, uint8_t dst[WCX_SEGMENT_BY
 void wcx_field_write(const struct wcx_field *field, uint32_t first_table, uint8_t dst[WCX_FIELD_BYTES])
 {
 	dst[0] = field->width;
-	dst[1] = field->table_count;
+	dst[1] = (uint8_t)(field->table_count | (field->is_pair ? FIELD_PAIRS : 0) | (field->has_zero ? FIELD_ZERO : 0));
 	wcx_le16_write(dst + 2, field->base);
 	wcx_le32_write(dst + 4, first_table);
 }

@@ -14,7 +14,7 @@
 #include "fs/error.h"
 
 enum {
-	WCX_VERSION = 2,
+	WCX_VERSION = 3,
 	WCX_SUPERBLOCK_BYTES = 128,
 	WCX_SEGMENT_BYTES = 40,
 	WCX_FIELD_BYTES = 8,
@@ -23,7 +23,7 @@ enum {
 	WCX_TILE_MAX_ROWS = 256, /* of a tile narrower than its matrix; bounds what a read decodes beyond its bytes */
 	WCX_HEADER_MIN_BYTES = 8,
 	WCX_SHA256_BYTES = 32,
-	WCX_MAX_INDEX_BYTES = 1 << 28, /* some 32 million tiles: two TiB of INT8 weights */
+	WCX_MAX_INDEX_BYTES = 1 << 28, /* some 32 million tiles: a TiB of INT8 weights */
 	WCX_MAX_TABLES = 1 << 17,      /* 64 MiB when parsed */
 };
 #define WCX_MAX_ORIGINAL_BYTES (UINT64_C(1) << 60)
@@ -60,6 +60,12 @@ struct wcx_tile_info {
 };
 
 struct wcx_container;
+
+/* wcx_tile_row_offset - where row y of a tile, counted from its first, begins in the original file */
+static inline uint64_t wcx_tile_row_offset(const struct wcx_segment *segment, const struct wcx_tile_info *tile, uint32_t y)
+{
+	return segment->offset + ((tile->row + y) * segment->cols + tile->col) * tile->shape.elem_bytes;
+}
 
 /* wcx_tile_align_up - where the next packed tile may start, at or after an offset */
 static inline uint64_t wcx_tile_align_up(uint64_t offset)

@@ -23,6 +23,7 @@ struct bench {
 };
 
 struct wcx_decoder {
+	const struct wcx_cpu *cpu;
 	struct wcx_gpu *gpu;  /* NULL: CPU only */
 	atomic_bool gpu_lost; /* set once, at the first failure */
 	char name[WCX_GPU_NAME_BYTES + 8];
@@ -81,6 +82,7 @@ int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *
 		return wcx_fail(err, ENOMEM, "no memory for a decoder");
 	decoder->notice = notice;
 	decoder->notice_user = user;
+	decoder->cpu = wcx_cpu_choose();
 	strcpy(decoder->name, "cpu");
 	pthread_mutex_init(&decoder->lock, NULL);
 	if (kind != WCX_DECODER_CPU)
@@ -135,7 +137,7 @@ struct wcx_decode_batch *wcx_decoder_borrow(struct wcx_decoder *decoder)
 	bench = calloc(1, sizeof *bench);
 	if (!bench)
 		return NULL;
-	bench->scratch = wcx_decode_scratch_create();
+	bench->scratch = wcx_decode_scratch_create(decoder->cpu);
 	bench->zstd = ZSTD_createDCtx();
 	bench->batch.packed = malloc(WCX_BATCH_PACKED_BYTES);
 	if (!bench->scratch || !bench->zstd || !bench->batch.packed) {

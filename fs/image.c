@@ -93,7 +93,7 @@ struct run {
 static struct run row_run(const struct wcx_segment *seg, const struct wcx_tile_info *tile, uint32_t y, uint64_t start,
 			  uint64_t end)
 {
-	uint64_t from = seg->offset + ((tile->row + y) * seg->cols + tile->col) * tile->shape.elem_bytes;
+	uint64_t from = wcx_tile_row_offset(seg, tile, y);
 	uint64_t to = from + (uint64_t)tile->shape.cols * tile->shape.elem_bytes;
 
 	return (struct run){ from > start ? from : start, to < end ? to : end };
@@ -232,14 +232,10 @@ static void describe_byte(struct wcx_image *image, const struct wcx_segment *seg
 	wcx_safetensors_free(st);
 }
 
-/*
- * Says what is wrong with a tile of a segment that was read from an offset on.  A tile may hold several tensors: the one
- * that is named is the first of which bytes were asked for.
- */
-static int fail_tile(struct wcx_image *image, const struct wcx_segment *seg, const struct wcx_tile_info *tile,
-		     uint64_t start, int errnum, struct wcx_error *err)
+int wcx_image_fail_tile(struct wcx_image *image, const struct wcx_segment *seg, const struct wcx_tile_info *tile,
+			uint64_t start, int errnum, struct wcx_error *err)
 {
-	uint64_t from = row_run(seg, tile, 0, 0, UINT64_MAX).from;
+	uint64_t from = wcx_tile_row_offset(seg, tile, 0);
 	char name[256];
 
 	if (!err)
@@ -395,7 +391,7 @@ static int use_tiles(struct wcx_image *image, struct tile_set *set, uint8_t *dst
 			copy_tile(set->segment[i], &set->info[i], wcx_cached_tile_data(set->tile[i]), start, end, dst);
 		wcx_tile_cache_release(image->cache, set->tile[i]);
 	}
-	return failed < set->count ? fail_tile(image, set->segment[failed], &set->info[failed], start, r, err) : r;
+	return failed < set->count ? wcx_image_fail_tile(image, set->segment[failed], &set->info[failed], start, r, err) : r;
 }
 
 ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
@@ -434,7 +430,7 @@ int wcx_image_check_tile(struct wcx_image *image, uint64_t tile_index, struct wc
 		return wcx_fail(err, ENOMEM, "%s: no memory for a tile", wcx_container_path(image->container));
 	load_tiles(image, &tile, 1);
 	free(tile.dst);
-	return tile.errnum ? fail_tile(image, seg, &info, 0, tile.errnum, err) : 0;
+	return tile.errnum ? wcx_image_fail_tile(image, seg, &info, 0, tile.errnum, err) : 0;
 }
 
 /* Every tensor with data must lie within one segment behind the first. */

@@ -41,6 +41,15 @@ uint64_t wcx_image_bytes(const struct wcx_image *image); /* size of the original
 ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err);
 
 /*
+ * wcx_image_fail_tile - say what is wrong with a tile of a segment, of which bytes from an offset on were wanted
+ *
+ * A tile may hold several tensors: the one that is named is the first of which bytes were wanted.  errnum is negative;
+ * returns it.
+ */
+int wcx_image_fail_tile(struct wcx_image *image, const struct wcx_segment *segment, const struct wcx_tile_info *tile,
+			uint64_t start, int errnum, struct wcx_error *err);
+
+/*
  * wcx_image_check_tile - read and decode one tile past the cache, as one of the first segment that has it
  *
  * Returns 0 or the error as wcx_image_read gives it.

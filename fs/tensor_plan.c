@@ -11,10 +11,16 @@
 #include "fs/run_clusters.h"
 
 enum {
-	MATRIX_MIN_COLS = 64,       /* trailing dimensions are taken as one row until it is this long */
-	TILE_MAX_BYTES = 128 << 10, /* a small read should not decode much more than it asks for */
-	POOL_RUN = 128,             /* small tensors are short */
-	FLAT_RUN = 256,             /* where rows do not fit runs */
+	MATRIX_MIN_COLS = 64, /* trailing dimensions are taken as one row until it is this long */
+	/*
+	 * A small read should not decode much more than it asks for, and a GPU wants many tiles, each of which takes it some
+	 * time: 512 steps where a symbol is two weights of a byte, or one of two bytes.
+	 */
+	TILE_NARROW_BYTES = 32 << 10, /* where elements have one or two bytes */
+	TILE_WIDE_BYTES = 64 << 10,
+	TILE_ROWS_ALIGN = 1024, /* elements that leave no unit of a raw plane half empty, whatever its width */
+	POOL_RUN = 128,         /* small tensors are short */
+	FLAT_RUN = 256,         /* where rows do not fit runs */
 	SAMPLE_MIN_ELEMS = 32768,
 	PREDICTOR_STRIDE = 4, /* predictors differ so much that a part of the samples shows which is best */
 	SAMPLE_MIN_ROWS = 96,
@@ -25,6 +31,11 @@ enum {
 	SHARE_MAX_BYTES = 8 << 20, /* segments up to this may share tables: beyond, their own always pay */
 	REFERENCE_SIDE = 256,
 };
+
+/* Pairs may take so much more than single symbols do: they take half the time to decode. */
+static const double PAIRS_MAX_LOSS = 0.002;
+/* Zeros are a symbol where as exceptions they would take more than this share of the elements' bits. */
+static const double ZEROS_MIN_SHARE = 0.0005;
 
 /* A predictor has to save this share of the bits: it costs decoding time, and less is within the samples' noise. */
 static const double PREDICTOR_MIN_GAIN = 0.005;
@@ -43,9 +54,9 @@ static uint64_t elems_of(const struct wcx_tensor_plan *plan)
 /* Elements of a tile at most. */
 static uint32_t tile_elems(const struct wcx_tensor_plan *plan)
 {
-	uint32_t most = TILE_MAX_BYTES / plan->segment.recipe.elem_bytes;
+	const uint32_t elem_bytes = plan->segment.recipe.elem_bytes;
 
-	return most < WCX_TILE_MAX_ELEMS ? most : WCX_TILE_MAX_ELEMS;
+	return (elem_bytes <= 2 ? TILE_NARROW_BYTES : TILE_WIDE_BYTES) / elem_bytes;
 }
 
 /* The length of a row: the elements divided by as many leading dimensions as leave it long enough. */
@@ -106,7 +117,7 @@ void wcx_tensor_plan_init(struct wcx_tensor_plan *plan, uint64_t offset, uint64_
 	plan->segment.offset = offset;
 	plan->segment.bytes = bytes;
 	plan->segment.recipe.elem_bytes = dtype->elem_bytes;
-	plan->segment.recipe.rotation = is_float(dtype->kind) ? 1 : 0;
+	plan->segment.recipe.transform = is_float(dtype->kind) ? WCX_TRANSFORM_ROTATE : WCX_TRANSFORM_NONE;
 	plan->kind = dtype->kind;
 	plan->is_pool = is_pool;
 	plan->is_reference = is_reference && tensor;
@@ -210,8 +221,10 @@ static void study_predict(struct study *study, enum wcx_predictor predictor, uns
 		const struct wcx_tile_shape *shape = &study->samples[i].shape;
 		size_t elems = (size_t)shape->rows * shape->cols;
 
-		study->ops->rotate(study->samples[i].src, elems, study->plan->segment.recipe.rotation,
-				   study->elements[0] + at);
+		if (study->plan->segment.recipe.transform != WCX_TRANSFORM_NONE)
+			study->ops->rotate(study->samples[i].src, elems, 0, study->elements[0] + at);
+		else
+			memcpy(study->elements[0] + at, study->samples[i].src, elems * elem_bytes);
 		if (predictor != WCX_PREDICT_NONE)
 			study->ops->make_residuals(predictor, shape->rows, shape->cols, study->elements[0] + at,
 						   study->elements[1] + at);
@@ -296,7 +309,8 @@ static void choose_predictor(struct study *study)
 	for (uint32_t predictor = WCX_PREDICT_LEFT; predictor <= WCX_PREDICT_UP; predictor++) {
 		double bits;
 
-		if (study->plan->is_pool || (predictor == WCX_PREDICT_UP && study->samples[0].shape.rows < 2))
+		if (study->plan->is_pool || recipe->transform != WCX_TRANSFORM_NONE ||
+		    (predictor == WCX_PREDICT_UP && study->samples[0].shape.rows < 2))
 			continue;
 		bits = predicted_bits(study, (enum wcx_predictor)predictor);
 		if (bits < least) {
@@ -309,10 +323,18 @@ static void choose_predictor(struct study *study)
 
 /* --- fields --- */
 
-static void add_field(struct wcx_tensor_plan *plan, uint32_t width, uint32_t table_count, uint32_t base)
+static void add_field(struct wcx_tensor_plan *plan, uint32_t width, uint32_t table_count)
 {
 	plan->fields[plan->segment.recipe.field_count++] =
-		(struct wcx_field){ .width = (uint8_t)width, .table_count = (uint8_t)table_count, .base = (uint16_t)base };
+		(struct wcx_field){ .width = (uint8_t)width, .table_count = (uint8_t)table_count };
+}
+
+/* Whether the values in the histogram, of a field of so many bits, have so many zeros that these want a symbol. */
+static int wants_zero(const struct study *study, uint32_t width)
+{
+	const double zeros = (double)study->histogram[0], bits = (double)study->elems * elem_bits(study->plan);
+
+	return width > BYTE_BITS && zeros * WCX_EXCEPTION_BITS > ZEROS_MIN_SHARE * bits;
 }
 
 /*
@@ -320,19 +342,19 @@ static void add_field(struct wcx_tensor_plan *plan, uint32_t width, uint32_t tab
  * then are none.  Of the bases that are as good it is the roundest of the middle half: with room for values that the samples
  * lack, and the same for tensors that are alike, which can share tables then.
  */
-static uint32_t choose_base(const struct study *study, uint32_t width, uint64_t *misfits_ret)
+static uint32_t choose_base(const struct study *study, uint32_t width, uint32_t has_zero, uint64_t *misfits_ret)
 {
 	uint32_t first = 0, last = 0, most = (1u << width) - WCX_SYMBOL_COUNT, quarter;
-	uint64_t nonzero = study->elems - study->histogram[0], inside = 0, most_inside;
+	uint64_t others = study->elems - (has_zero ? study->histogram[0] : 0), inside = 0, most_inside;
 
 	*misfits_ret = 0;
 	if (width <= BYTE_BITS)
 		return 0;
-	for (uint32_t v = 1; v < WCX_SYMBOL_COUNT; v++)
+	for (uint32_t v = has_zero; v < WCX_SYMBOL_COUNT; v++)
 		inside += study->histogram[v];
 	most_inside = inside;
 	for (uint32_t base = 1; base <= most; base++) {
-		inside += study->histogram[base + WCX_SYMBOL_COUNT - 1] - study->histogram[base];
+		inside += study->histogram[base + WCX_SYMBOL_COUNT - 1] - study->histogram[base - 1 + has_zero];
 		if (inside > most_inside) {
 			most_inside = inside;
 			first = last = base;
@@ -340,7 +362,7 @@ static uint32_t choose_base(const struct study *study, uint32_t width, uint64_t 
 			last = base;
 		}
 	}
-	*misfits_ret = nonzero - most_inside;
+	*misfits_ret = others - most_inside;
 	quarter = (last - first) / 4;
 	first += quarter;
 	last -= quarter;
@@ -349,41 +371,42 @@ static uint32_t choose_base(const struct study *study, uint32_t width, uint64_t 
 	return last;
 }
 
-/* What the values in the histogram take as symbols counted from base, with the table that they would get. */
-static double symbols_bits(const struct study *study, uint32_t width, uint32_t base)
+/* What the values in the histogram take as symbols of a field, with the table that they would get. */
+static double symbols_bits(const struct study *study, const struct wcx_field *field)
 {
-	uint64_t counts[WCX_SYMBOL_COUNT] = { study->histogram[0] };
+	uint64_t counts[WCX_SYMBOL_COUNT] = { 0 };
 	struct wcx_freq_table table;
 	uint8_t written[WCX_FREQ_TABLE_MAX_BYTES];
 
-	for (uint32_t s = 1; s < WCX_SYMBOL_COUNT && base + s < 1u << width; s++)
-		counts[s] = study->histogram[base + s];
+	for (uint32_t s = 0; s < WCX_SYMBOL_COUNT && wcx_symbol_value(field, s) < 1u << field->width; s++)
+		counts[s] = study->histogram[wcx_symbol_value(field, s)];
+	counts[0] += wcx_counts_entropy(counts) == 0; /* a table needs a symbol, even where all values are misfits */
 	wcx_freq_table_build(counts, &table);
 	return wcx_freq_table_cost(&table, counts) +
 	       BYTE_BITS * (double)wcx_freq_table_write(&table, written) / study->scale;
 }
 
 /* Chooses how many bits of the mantissa are coded with the exponent, and what symbols are counted from. */
-static uint32_t choose_top(struct study *study, uint32_t *base_ret)
+static struct wcx_field choose_top(struct study *study)
 {
 	const struct wcx_tensor_plan *plan = study->plan;
-	uint32_t exponent = exponent_bits(plan->kind), best = exponent;
+	const uint32_t exponent = exponent_bits(plan->kind);
+	struct wcx_field best = { 0 };
 	double least = INFINITY;
 
-	*base_ret = 0;
 	for (uint32_t width = exponent; width <= exponent + 3 && width <= elem_bits(plan); width++) {
+		struct wcx_field field = { .width = (uint8_t)width, .table_count = 1 };
 		uint64_t misfits;
-		uint32_t base;
 		double bits;
 
 		study_histogram(study, elem_bits(plan) - width, width);
-		base = choose_base(study, width, &misfits);
-		bits = symbols_bits(study, width, base) + (double)(elem_bits(plan) - width) * (double)study->elems;
+		field.has_zero = (uint8_t)wants_zero(study, width);
+		field.base = (uint16_t)choose_base(study, width, field.has_zero, &misfits);
+		bits = symbols_bits(study, &field) + (double)(elem_bits(plan) - width) * (double)study->elems;
 		bits += WCX_EXCEPTION_BITS * (double)misfits;
 		if (bits < least) {
 			least = bits;
-			best = width;
-			*base_ret = base;
+			best = field;
 		}
 	}
 	return best;
@@ -392,24 +415,24 @@ static uint32_t choose_top(struct study *study, uint32_t *base_ret)
 /* The bits below the top field of a float: the sign, and the mantissa in parts that may turn out not to be random. */
 static void add_mantissa(struct wcx_tensor_plan *plan, uint32_t width)
 {
-	add_field(plan, 1, 0, 0);
+	add_field(plan, 1, 0);
 	for (width--; width; width -= width < BYTE_BITS ? width : BYTE_BITS)
-		add_field(plan, width < BYTE_BITS ? width : BYTE_BITS, 1, 0);
+		add_field(plan, width < BYTE_BITS ? width : BYTE_BITS, 1);
 }
 
 static void choose_fields(struct study *study)
 {
 	struct wcx_tensor_plan *plan = study->plan;
-	uint32_t base, top;
+	struct wcx_field top;
 
 	if (!is_float(plan->kind) || plan->kind == WCX_KIND_FP8) {
 		for (uint32_t i = 0; i < plan->segment.recipe.elem_bytes; i++)
-			add_field(plan, BYTE_BITS, 1, 0);
+			add_field(plan, BYTE_BITS, 1);
 		return;
 	}
-	top = choose_top(study, &base);
-	add_mantissa(plan, elem_bits(plan) - top);
-	add_field(plan, top, 1, base);
+	top = choose_top(study);
+	add_mantissa(plan, elem_bits(plan) - top.width);
+	plan->fields[plan->segment.recipe.field_count++] = top;
 }
 
 /* --- tables --- */
@@ -419,7 +442,7 @@ static uint32_t choose_run(const struct wcx_tensor_plan *plan)
 {
 	if (plan->is_pool)
 		return POOL_RUN;
-	return has_rows(plan) && plan->matrix_cols % WCX_RANS_GROUP == 0 ? (uint32_t)plan->matrix_cols : FLAT_RUN;
+	return has_rows(plan) && plan->matrix_cols % WCX_RUN_ELEMS == 0 ? (uint32_t)plan->matrix_cols : FLAT_RUN;
 }
 
 /* What the symbols of clusters take, each in its own code; *symbols_ret is how many symbols their tables will have. */
@@ -494,6 +517,15 @@ static void set_run(struct wcx_tensor_plan *plan, uint32_t run)
 			plan->segment.recipe.run = run;
 }
 
+/* The most rows up to so many that fill units of raw planes, or so many if there are none. */
+static uint32_t aligned_rows(uint32_t cols, uint32_t most)
+{
+	for (uint32_t rows = most; rows > most / 2; rows--)
+		if ((uint64_t)rows * cols % TILE_ROWS_ALIGN == 0)
+			return rows;
+	return most;
+}
+
 static void choose_tiles(struct wcx_tensor_plan *plan)
 {
 	struct wcx_segment *seg = &plan->segment;
@@ -502,7 +534,7 @@ static void choose_tiles(struct wcx_tensor_plan *plan)
 
 	seg->cols = rows ? plan->matrix_cols : elems_of(plan);
 	seg->tile_cols = rows ? (uint32_t)seg->cols : tile_elems(plan);
-	seg->tile_rows = rows ? tile_elems(plan) / seg->tile_cols : 1;
+	seg->tile_rows = rows ? aligned_rows(seg->tile_cols, tile_elems(plan) / seg->tile_cols) : 1;
 	wcx_segment_grid(seg);
 }
 
@@ -512,7 +544,7 @@ static void plan_reference(struct wcx_tensor_plan *plan)
 	struct wcx_segment *seg = &plan->segment;
 
 	seg->recipe.predictor = WCX_PREDICT_LEFT2;
-	add_field(plan, BYTE_BITS, 1, 0);
+	add_field(plan, BYTE_BITS, 1);
 	seg->cols = plan->matrix_cols;
 	seg->tile_rows = seg->tile_cols = REFERENCE_SIDE;
 	wcx_segment_grid(seg);
@@ -653,44 +685,57 @@ static double table_bits(const struct wcx_freq_table *table, const uint64_t coun
 	return wcx_freq_table_cost(table, kept) + WCX_EXCEPTION_BITS * (double)exceptions;
 }
 
+/* The same of symbols that are coded as pairs: as many of each as if neighbours were independent. */
+static double pairs_bits(const struct wcx_freq_table *table, const uint64_t counts[WCX_SYMBOL_COUNT])
+{
+	struct wcx_freq_table pairs;
+	double sum = 0, bits = 0;
+
+	wcx_freq_table_pair(table, &pairs);
+	for (uint32_t s = 0; s < WCX_PAIR_SYMBOLS; s++)
+		sum += (double)counts[s];
+	for (uint32_t p = 0; p < WCX_SYMBOL_COUNT && sum > 0; p++) {
+		double occur = (double)counts[p % WCX_PAIR_SYMBOLS] * (double)counts[p / WCX_PAIR_SYMBOLS] / sum / 2;
+
+		bits += occur * (pairs.freq[p] ? WCX_PROB_BITS - log2(pairs.freq[p]) : WCX_EXCEPTION_BITS);
+	}
+	return bits;
+}
+
+static double symbols_bits_with(const struct wcx_field *field, const struct wcx_freq_table *table,
+				const uint64_t counts[WCX_SYMBOL_COUNT])
+{
+	return field->is_pair ? pairs_bits(table, counts) : table_bits(table, counts);
+}
+
 /*
  * Tables for the counts of a field, and the bits that symbols and tables take together.  A price that is not 0 lets rare
- * symbols be exceptions; *exceptions_ret is how many.
+ * symbols be exceptions (of pairs, rare ones are so anyway); *exceptions_ret is how many.
  */
-static double build_tables(uint64_t counts[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT], uint32_t table_count, double price,
-			   struct wcx_freq_table *tables, uint64_t *exceptions_ret)
+static double build_tables(const struct wcx_field *field, uint64_t counts[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT],
+			   double price, struct wcx_freq_table *tables, uint64_t *exceptions_ret)
 {
 	uint64_t all[WCX_SYMBOL_COUNT] = { 0 };
 	uint8_t written[WCX_FREQ_TABLE_MAX_BYTES];
 	double bits = 0;
 
 	*exceptions_ret = 0;
-	for (uint32_t t = 0; t < table_count; t++)
+	for (uint32_t t = 0; t < field->table_count; t++)
 		add_all(all, counts[t], WCX_SYMBOL_COUNT);
 	all[0] += wcx_counts_entropy(all) == 0; /* a table needs a symbol, even where all values are misfits */
-	for (uint32_t t = 0; t < table_count; t++) {
+	for (uint32_t t = 0; t < field->table_count; t++) {
 		uint64_t kept[WCX_SYMBOL_COUNT], sum = 0;
 
 		for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
 			sum += counts[t][s];
 		memcpy(kept, sum ? counts[t] : all, sizeof kept);
-		if (price > 0)
+		if (price > 0 && !field->is_pair)
 			*exceptions_ret += drop_rare(kept, price);
 		wcx_freq_table_build(kept, &tables[t]);
-		bits += table_bits(&tables[t], counts[t]);
+		bits += symbols_bits_with(field, &tables[t], counts[t]);
 		bits += BYTE_BITS * (double)wcx_freq_table_write(&tables[t], written);
 	}
 	return bits;
-}
-
-/* Counts of symbols that have lost their lowest bits. */
-static void fold_counts(uint64_t from[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT], uint32_t table_count, uint32_t lost,
-			uint64_t to[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT])
-{
-	memset(to, 0, WCX_FIELD_TABLES_MAX * sizeof *to);
-	for (uint32_t t = 0; t < table_count; t++)
-		for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
-			to[t][s >> lost] += from[t][s];
 }
 
 /*
@@ -704,34 +749,89 @@ static double uncarried_bits(const struct wcx_tensor_plan *plan, uint64_t except
 	return BYTE_BITS * tiles * (bytes < 6 ? WCX_CARRIED_BYTES : fmax(0, WCX_CARRIED_BYTES - bytes));
 }
 
-/* Splits elements of a byte into coded high bits and raw low bits, as many as cost the least. */
+/* How elements of a byte are split into raw low bits and coded high ones. */
+struct byte_split {
+	enum wcx_transform transform;
+	uint32_t raw;
+	int is_pair;
+};
+
+/* The symbol of a split for a byte that was transformed as the plan has it. */
+static uint32_t split_symbol(const struct wcx_tensor_plan *plan, const struct byte_split *split, uint32_t byte)
+{
+	if (split->transform != plan->segment.recipe.transform) {
+		byte = (byte << 1 | byte >> 7) & 0xFF;
+		byte ^= byte & 1 ? 0xFFu << split->raw & 0xFF : 0;
+	}
+	return byte >> split->raw;
+}
+
+/* The bits that all elements take with a split; *field_ret is the coded field, and counts those of its symbols. */
+static double split_bits(const struct wcx_tensor_plan *plan, const struct byte_split *split, struct wcx_field *field_ret,
+			 uint64_t counts[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT])
+{
+	struct wcx_freq_table tables[WCX_FIELD_TABLES_MAX];
+	uint64_t exceptions;
+	double bits;
+
+	*field_ret = (struct wcx_field){
+		.width = (uint8_t)(BYTE_BITS - split->raw),
+		.table_count = plan->fields[0].table_count,
+		.is_pair = (uint8_t)split->is_pair,
+	};
+	memset(counts, 0, WCX_FIELD_TABLES_MAX * sizeof *counts);
+	for (uint32_t t = 0; t < field_ret->table_count; t++)
+		for (uint32_t byte = 0; byte < WCX_SYMBOL_COUNT; byte++)
+			counts[t][split_symbol(plan, split, byte)] += plan->counts->symbols[0][t][byte];
+	bits = build_tables(field_ret, counts, split->raw ? WCX_EXCEPTION_BITS : CARRIED_EXCEPTION_BITS, tables,
+			    &exceptions);
+	return bits + (split->raw ? (double)split->raw * (double)elems_of(plan) : uncarried_bits(plan, exceptions));
+}
+
+/* Goes on to the next way in which bytes may be split, from all zeros on; false when there is none. */
+static int next_split(const struct wcx_tensor_plan *plan, struct byte_split *split)
+{
+	const struct wcx_recipe *recipe = &plan->segment.recipe;
+	const int may_fold = recipe->transform == WCX_TRANSFORM_NONE && recipe->predictor == WCX_PREDICT_NONE;
+
+	if (split->raw < RAW_MOST_BITS) {
+		split->raw++;
+	} else if (split->transform == recipe->transform && may_fold) {
+		*split = (struct byte_split){ WCX_TRANSFORM_FOLD, split->is_pair ? RAW_MOST_BITS : 1, split->is_pair };
+	} else if (!split->is_pair && may_fold) {
+		*split = (struct byte_split){ recipe->transform, RAW_MOST_BITS, 1 };
+	} else {
+		return 0;
+	}
+	return 1;
+}
+
+/* Splits elements of a byte as it costs the least, but that pairs may cost a little more. */
 static void split_byte(struct wcx_tensor_plan *plan)
 {
-	uint64_t folded[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT], exceptions;
-	struct wcx_freq_table tables[WCX_FIELD_TABLES_MAX];
-	uint32_t table_count = plan->fields[0].table_count, best = 0;
+	struct byte_split split = { .transform = plan->segment.recipe.transform }, best = split;
+	uint64_t counts[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];
+	struct wcx_field field;
 	double least = INFINITY;
 
-	for (uint32_t raw = 0; raw <= RAW_MOST_BITS; raw++) {
-		double bits;
+	do {
+		double bits = split_bits(plan, &split, &field, counts);
 
-		fold_counts(plan->counts->symbols[0], table_count, raw, folded);
-		bits = build_tables(folded, table_count, raw ? WCX_EXCEPTION_BITS : CARRIED_EXCEPTION_BITS, tables,
-				    &exceptions);
-		bits += raw ? (double)(raw * elems_of(plan)) : uncarried_bits(plan, exceptions);
+		if (split.is_pair)
+			bits /= 1 + PAIRS_MAX_LOSS;
 		if (bits < least) {
 			least = bits;
-			best = raw;
+			best = split;
 		}
-	}
-	if (!best)
+	} while (next_split(plan, &split));
+	if (!best.raw)
 		return;
-	fold_counts(plan->counts->symbols[0], table_count, best, folded);
-	memcpy(plan->counts->symbols[1], folded, sizeof folded);
-	plan->fields[1] = plan->fields[0];
-	plan->fields[1].width = (uint8_t)(BYTE_BITS - best);
-	plan->fields[1].tables = plan->tables[1];
-	plan->fields[0] = (struct wcx_field){ .width = (uint8_t)best };
+	split_bits(plan, &best, &field, counts);
+	memcpy(plan->counts->symbols[1], counts, sizeof counts);
+	field.tables = plan->tables[1];
+	plan->fields[1] = field;
+	plan->fields[0] = (struct wcx_field){ .width = (uint8_t)best.raw };
+	plan->segment.recipe.transform = (uint8_t)best.transform;
 	plan->segment.recipe.field_count = 2;
 }
 
@@ -745,7 +845,7 @@ static double shared_bits(const struct wcx_table_set *set, uint64_t counts[WCX_F
 		double least = INFINITY;
 
 		for (uint32_t other = 0; other < set->field.table_count; other++)
-			least = fmin(least, table_bits(&set->tables[other], counts[t]));
+			least = fmin(least, symbols_bits_with(&set->field, &set->tables[other], counts[t]));
 		bits += least;
 	}
 	return bits;
@@ -762,6 +862,7 @@ static const struct wcx_table_set *find_shared(const struct wcx_table_library *l
 		double set_bits;
 
 		if (set->field.width != field->width || set->field.base != field->base ||
+		    set->field.is_pair != field->is_pair || set->field.has_zero != field->has_zero ||
 		    set->field.table_count != field->table_count)
 			continue;
 		set_bits = shared_bits(set, counts, field->table_count);
@@ -784,7 +885,7 @@ static void finish_field(struct wcx_tensor_plan *plan, uint32_t number, const st
 		       : number                                       ? WCX_EXCEPTION_BITS
 								      : CARRIED_EXCEPTION_BITS;
 	uint64_t exceptions;
-	double bits = build_tables(counts, field->table_count, price, plan->tables[number], &exceptions), overhead;
+	double bits = build_tables(field, counts, price, plan->tables[number], &exceptions), overhead;
 	const struct wcx_table_set *shared = NULL;
 
 	if (library->table_count + *new_tables + field->table_count > WCX_MAX_TABLES)
@@ -792,7 +893,7 @@ static void finish_field(struct wcx_tensor_plan *plan, uint32_t number, const st
 	if (!plan->is_reference && plan->segment.bytes <= SHARE_MAX_BYTES && number + 1u == plan->segment.recipe.field_count)
 		shared = find_shared(library, field, counts, &bits);
 	bits += WCX_EXCEPTION_BITS * (double)plan->counts->misfits[number];
-	overhead = (WCX_RANS_STATE_BYTES - WCX_CARRIED_BYTES) * (double)plan->segment.tile_count * BYTE_BITS;
+	overhead = (WCX_RANS_STATES_BYTES - WCX_CARRIED_BYTES) * (double)plan->segment.tile_count * BYTE_BITS;
 	if (field->table_count > 1)
 		overhead += (field->table_count >> 1) * ((double)elems_of(plan) / plan->segment.recipe.run);
 	if (bits + overhead >= (double)field->width * (double)elems_of(plan)) {
@@ -828,6 +929,8 @@ static void settle_fields(struct wcx_tensor_plan *plan, uint32_t first_table[WCX
 		plan->fields[kept++] = field;
 	}
 	plan->segment.recipe.field_count = (uint8_t)kept;
+	if (plan->segment.recipe.transform == WCX_TRANSFORM_FOLD && kept == 1)
+		plan->segment.recipe.transform = WCX_TRANSFORM_NONE; /* of raw bits alone */
 }
 
 void wcx_tensor_plan_finish(struct wcx_tensor_plan *plan, const struct wcx_table_library *library,

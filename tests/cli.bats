@@ -171,10 +171,14 @@ check_refused() {
 		assert sum(t["packed_bytes"] for t in info["tensors"]) < info["packed_bytes"]
 		assert sum(t["tiles"] for t in info["tensors"]) < info["tiles"]
 		modes = {name: t["mode"] for name, t in by_name.items()}
-		for name, bits in ("model.layers.0.self_attn.q_proj.weight", 8), ("pooler.dense.weight", 32):
-		    assert re.fullmatch(r"rans\d+(x[24])?(,rans\d+(x[24])?|,raw\d+)*", modes[name]), modes
+		layer = "model.layers.0."
+		for name, bits in (layer + "mlp.up_proj.weight", 8), (layer + "mlp.gate.weight", 16), ("pooler.dense.weight", 32):
+		    assert re.fullmatch(r"rans\d+(x[24])?(,rans\d+(x[24])?|,raw\d+)*(\+fold)?", modes[name]), modes
 		    assert sum(map(int, re.findall(r"(?:rans|raw)(\d+)", modes[name]))) == bits, modes
+		    assert not modes[name].endswith("+fold") or bits == 8, modes
 		assert "raw" in modes["pooler.dense.weight"], modes
+		assert re.fullmatch(r"pairs4(x[24])?,raw4\+fold", modes[layer + "self_attn.q_proj.weight"]), modes
+		assert modes["lm_head.flat"] == "pairs4,raw4+fold", modes
 		assert modes["constant.weight"] == "constant" and modes["empty.weight"] == "empty", modes
 		assert modes["embed.flat"] == "same as lm_head.flat", modes
 		assert modes["mask.causal"] == "zstd", modes
@@ -212,7 +216,8 @@ check_refused() {
 @test "info shows a line for each tensor and the whole file's SHA-256" {
 	run --separate-stderr -0 "$WCX" info "$PACKED"
 	[ -z "$stderr" ]
-	[[ "$output" =~ " "rans[1-8](x[24])?(,raw[1-7])?" "+"model.layers.0.self_attn.q_proj.weight [512,512]" ]]
+	[[ "$output" =~ " "pairs4(x[24])?,raw4[+]fold" "+"model.layers.0.self_attn.q_proj.weight [512,512]" ]]
+	[[ "$output" =~ " "rans[1-7](x[24])?,raw[1-7]([+]fold)?" "+"model.layers.0.mlp.up_proj.weight [512,512]" ]]
 	[[ "$output" == *" same as lm_head.flat "*"embed.flat [131073]"* ]]
 	[[ "$output" == *" empty "*" empty.mask [7,0,3]"* ]]
 	[[ "$output" == *"sha256 $(sha256sum <"$MODEL" | cut -d " " -f 1)"* ]]

@@ -3,10 +3,10 @@
  * Fuzz target: any bytes as a .wcx file.  What only says how large the file is, and the checksums, are set right, so that
  * every other rule of docs/format.md has to hold by itself; an image that opens is read, and looked at tile by tile.
  *
- * clang -fsanitize=fuzzer,address,undefined -std=c11 -D_GNU_SOURCE -I. tests/fuzz_container.c codec/[!t]*.c \
- *         codec/tile_decode.c codec/tile_layout.c cuda/gpu_stub.c fs/container.c fs/decoder.c fs/error.c fs/export.c \
- *         fs/file_io.c fs/image.c fs/parallel.c fs/safetensors.c fs/tile_cache.c -ljansson -lxxhash -lzstd -lcrypto -lm \
- *         -lpthread
+ * cmake -B fuzz -DWCX_CUDA=OFF -DCMAKE_C_COMPILER=clang -DCMAKE_C_FLAGS=-fsanitize=fuzzer-no-link,address,undefined
+ * cmake --build fuzz --target wcx_core fuzz_targets
+ * clang -fsanitize=fuzzer,address,undefined fuzz/tests/CMakeFiles/fuzz_targets.dir/fuzz_container.c.o \
+ *         fuzz/libwcx_core.a fuzz/libwcx_cuda.a fuzz/libwcx_codec.a -ljansson -lxxhash -lzstd -lcrypto -lm -lpthread
  *
  * A corpus to start from: tests/wcx_encode.py good DIR.
  */

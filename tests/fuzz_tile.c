@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Fuzz target: any bytes as a packed tile, behind some that say what the index would: a shape, a recipe and four frequency
- * tables that all fields share.  A tile that decodes is encoded and decoded again.
+ * tables that all fields share.  Every variant of the decoding loops must make the same of it.  A tile that decodes is
+ * encoded and decoded again.
  *
- * clang -fsanitize=fuzzer,address,undefined -std=c11 -I. tests/fuzz_tile.c codec/[!t]*.c codec/tile_*.c -lm
+ * cmake -B fuzz -DWCX_CUDA=OFF -DCMAKE_C_COMPILER=clang -DCMAKE_C_FLAGS=-fsanitize=fuzzer-no-link,address,undefined
+ * cmake --build fuzz --target wcx_codec fuzz_targets
+ * clang -fsanitize=fuzzer,address,undefined fuzz/tests/CMakeFiles/fuzz_targets.dir/fuzz_tile.c.o fuzz/libwcx_codec.a -lm
  */
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +14,7 @@
 #include "codec/le.h"
 #include "codec/tile.h"
 
-enum { REQUEST_BYTES = 8, FIELD_BYTES = 4 };
+enum { REQUEST_BYTES = 8, FIELD_BYTES = 4, VARIANTS_MAX = 8 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t input_bytes);
 
@@ -72,8 +75,8 @@ static int read_request(struct input *input, struct request *ret)
 	ret->mode = (enum wcx_tile_mode)(src[4] >> 2 & 3);
 	ret->recipe = (struct wcx_recipe){
 		.elem_bytes = (uint8_t)(1u << (src[4] & 3)),
-		.rotation = src[5] & 1,
-		.predictor = src[5] >> 1 & 7,
+		.transform = src[5] & 3,
+		.predictor = src[5] >> 2 & 7,
 		.field_count = src[6] % (WCX_FIELDS_MAX + 1),
 		.run = 128u * src[7],
 		.fields = ret->fields,
@@ -83,7 +86,14 @@ static int read_request(struct input *input, struct request *ret)
 
 		if (!field)
 			return 0;
-		ret->fields[f] = (struct wcx_field){ field[0], field[1], (uint16_t)wcx_le16_read(field + 2), ret->tables };
+		ret->fields[f] = (struct wcx_field){
+			.width = field[0],
+			.table_count = field[1] & 7,
+			.is_pair = field[1] >> 3 & 1,
+			.has_zero = field[1] >> 4 & 1,
+			.base = (uint16_t)wcx_le16_read(field + 2),
+			.tables = ret->tables,
+		};
 		if (ret->fields[f].table_count == 0)
 			ret->fields[f].tables = NULL;
 	}
@@ -92,42 +102,89 @@ static int read_request(struct input *input, struct request *ret)
 	return wcx_recipe_check(&ret->recipe) == NULL;
 }
 
-/* What was decoded, encoded and decoded again, must come out the same. */
-static void check_round_trip(const struct request *request, const struct wcx_recipe *recipe, const uint8_t *tile,
-			     size_t tile_bytes, struct wcx_encode_scratch *encode, struct wcx_decode_scratch *decode)
-{
-	struct wcx_tile_job job = { .shape = request->shape, .recipe = recipe, .dst_bytes = tile_bytes };
-	uint8_t *packed = malloc(tile_bytes), *again = malloc(tile_bytes);
+/* Working memory: to decode with each variant. */
+struct scratches {
+	struct wcx_encode_scratch *encode;
+	struct wcx_decode_scratch *decode[VARIANTS_MAX];
+	unsigned variant_count;
+};
 
-	require(packed && again);
-	require(wcx_tile_encode(&request->shape, tile, recipe, encode, packed, &job.mode, &job.src_bytes, &job.constant) ==
-		WCX_OK);
-	job.src = packed;
-	job.dst = again;
-	require(wcx_tile_decode(&job, decode) == WCX_OK && memcmp(tile, again, tile_bytes) == 0);
+static void scratches_create(struct scratches *scratches)
+{
+	const struct wcx_cpu *cpu;
+
+	*scratches = (struct scratches){ .encode = wcx_encode_scratch_create() };
+	require(scratches->encode != NULL);
+	while ((cpu = wcx_cpu_at(scratches->variant_count))) {
+		require(scratches->variant_count < VARIANTS_MAX);
+		scratches->decode[scratches->variant_count] = wcx_decode_scratch_create(cpu);
+		require(scratches->decode[scratches->variant_count++] != NULL);
+	}
+}
+
+static void scratches_free(struct scratches *scratches)
+{
+	wcx_encode_scratch_free(scratches->encode);
+	for (unsigned i = 0; i < scratches->variant_count; i++)
+		wcx_decode_scratch_free(scratches->decode[i]);
+}
+
+/* Decodes with the portable variant into job->dst and, with the same outcome, with each of the others. */
+static enum wcx_result decode(struct wcx_tile_job *job, const struct scratches *scratches)
+{
+	enum wcx_result result = wcx_tile_decode(job, scratches->decode[0]);
+
+	require(result == job->result);
+	require(result == WCX_OK || result == WCX_BAD_DATA || result == WCX_WRONG_SIZE);
+	for (unsigned i = 1; i < scratches->variant_count; i++) {
+		struct wcx_tile_job other = *job;
+
+		/* Allocated to the byte, so that the sanitizer sees one written too far. */
+		other.dst = malloc(job->dst_bytes ? job->dst_bytes : 1);
+		require(other.dst && wcx_tile_decode(&other, scratches->decode[i]) == result);
+		require(result != WCX_OK || memcmp(other.dst, job->dst, job->dst_bytes) == 0);
+		free(other.dst);
+	}
+	return result;
+}
+
+/* What was decoded, encoded and decoded again, must come out the same. */
+static void check_round_trip(const struct wcx_tile_job *decoded, const struct wcx_recipe *recipe,
+			     const struct scratches *scratches)
+{
+	struct wcx_tile_job job = { .shape = decoded->shape, .recipe = recipe, .dst_bytes = decoded->dst_bytes };
+	uint8_t *packed = malloc(job.dst_bytes), *src;
+
+	job.dst = malloc(job.dst_bytes);
+	require(packed && job.dst);
+	require(wcx_tile_encode(&job.shape, decoded->dst, recipe, scratches->encode, packed, &job.mode, &job.src_bytes,
+				&job.constant) == WCX_OK);
+	src = malloc(job.src_bytes ? job.src_bytes : 1);
+	require(src != NULL);
+	memcpy(src, packed, job.src_bytes);
+	job.src = src;
+	require(decode(&job, scratches) == WCX_OK && memcmp(decoded->dst, job.dst, job.dst_bytes) == 0);
+	free(src);
 	free(packed);
-	free(again);
+	free(job.dst);
 }
 
 /* Round trips with the tables of the request, and with those that the tile's own counts give. */
-static void check_round_trips(const struct request *request, const uint8_t *tile, size_t tile_bytes,
-			      struct wcx_decode_scratch *decode)
+static void check_round_trips(const struct wcx_tile_job *decoded, const struct scratches *scratches)
 {
 	static struct wcx_freq_table tables[WCX_FIELDS_MAX][WCX_FIELD_TABLES_MAX];
-	struct wcx_encode_scratch *encode = wcx_encode_scratch_create();
 	struct wcx_field fields[WCX_FIELDS_MAX];
-	struct wcx_recipe learned = request->recipe;
+	struct wcx_recipe learned = *decoded->recipe;
 
-	require(encode != NULL);
-	check_round_trip(request, &request->recipe, tile, tile_bytes, encode, decode);
+	check_round_trip(decoded, decoded->recipe, scratches);
 	learned.fields = fields;
 	for (uint32_t f = 0; f < learned.field_count; f++) {
 		uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT] = { { 0 } }, misfits = 0;
 
-		fields[f] = request->fields[f];
+		fields[f] = decoded->recipe->fields[f];
 		if (!fields[f].table_count)
 			continue;
-		wcx_tile_count(&request->shape, tile, &request->recipe, f, encode, count, &misfits);
+		wcx_tile_count(&decoded->shape, decoded->dst, decoded->recipe, f, scratches->encode, count, &misfits);
 		for (uint32_t t = 0; t < fields[f].table_count; t++) {
 			count[t][0]++; /* of a table that is never chosen, nothing is counted */
 			wcx_freq_table_build(count[t], &tables[f][t]);
@@ -135,17 +192,16 @@ static void check_round_trips(const struct request *request, const uint8_t *tile
 		fields[f].tables = tables[f];
 	}
 	require(wcx_recipe_check(&learned) == NULL);
-	check_round_trip(request, &learned, tile, tile_bytes, encode, decode);
-	wcx_encode_scratch_free(encode);
+	check_round_trip(decoded, &learned, scratches);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *input_at, size_t input_bytes)
 {
 	struct input input = { input_at, input_bytes };
-	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create();
+	struct scratches scratches;
 	struct request request;
 
-	require(scratch != NULL);
+	scratches_create(&scratches);
 	if (read_request(&input, &request)) {
 		size_t tile_bytes = wcx_tile_shape_bytes(&request.shape);
 		/* Allocated to the byte, so that the sanitizer sees one read or written too far. */
@@ -163,14 +219,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *input_at, size_t input_bytes)
 
 		require(src && dst);
 		memcpy(src, input.at, input.left);
-		result = wcx_tile_decode(&job, scratch);
-		require(result == job.result && (result == WCX_WRONG_SIZE) == (tile_bytes == 0));
-		require(result == WCX_OK || result == WCX_BAD_DATA || result == WCX_WRONG_SIZE);
+		result = decode(&job, &scratches);
+		require((result == WCX_WRONG_SIZE) == (tile_bytes == 0));
 		if (result == WCX_OK)
-			check_round_trips(&request, dst, tile_bytes, scratch);
+			check_round_trips(&job, &scratches);
 		free(src);
 		free(dst);
 	}
-	wcx_decode_scratch_free(scratch);
+	scratches_free(&scratches);
 	return 0;
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Checks the GPU's decoding against the CPU's, and times it.
+ * Checks the GPU's decoding against the CPU's.
  *
- *	gpu_check [--bench | --one-thread] [FILE.wcx ...]
+ *	gpu_check [--one-thread] [FILE.wcx ...]
  *
  * Without files: generated tiles of all shapes and kinds, the same damaged, many threads, and a device that fails.  With
- * files: every tile of theirs.  With --bench: times instead of checks.  With --one-thread: leaves out what takes many.
- * Without a GPU: exit status 77, which ctest counts as skipped.
+ * files: every tile of theirs.  With --one-thread: leaves out what takes many.  Without a GPU: exit status 77, which ctest
+ * counts as skipped.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,12 +17,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "codec/le.h"
 #include "codec/tile.h"
-#include "cuda/gpu_bench.h"
 #include "cuda/gpu_decode.h"
 #include "fs/container.h"
 #include "tests/check.h"
@@ -35,11 +33,6 @@ enum {
 	THREAD_COUNT = 8,
 	THREAD_CALLS = 6,
 	VARIED_RUN = 640,
-	BENCH_BYTES = 1 << 27, /* of a set: packed, still more than the 60 MB cache of an H200 */
-	BENCH_REPEATS = 8,
-	BENCH_DRAWN = 64, /* tiles of a set that are drawn; the others are copies in places of their own */
-	BENCH_ROUNDS = 20,
-	BENCH_MAX_THREADS = 16,
 };
 
 /* xorshift64*, seeded the same in every run. */
@@ -170,71 +163,99 @@ static void *must_alloc(size_t bytes)
 	return memory;
 }
 
+enum { NONE = WCX_TRANSFORM_NONE, ROTATE = WCX_TRANSFORM_ROTATE, FOLD = WCX_TRANSFORM_FOLD };
+enum { TABLES = 7, PAIRS = 8, ZERO = 16 }; /* bits of a field's coding; the lowest are the number of tables */
+
 /* How elements are cut into fields, the lowest first. */
 struct cut {
-	uint8_t elem_bytes, rotation, field_count;
+	uint8_t elem_bytes, transform, field_count;
 	struct {
-		uint8_t width, table_count;
+		uint8_t width, coding;
 	} fields[WCX_FIELDS_MAX];
 };
 
 static const struct cut CUTS[] = {
-	/* bytes: raw bits below, as the packer cuts them; above; in the middle; nothing coded; nothing else */
-	{ 1, 0, 1, { { 8, 1 } } },
-	{ 1, 0, 1, { { 8, 4 } } },
-	{ 1, 0, 2, { { 1, 0 }, { 7, 1 } } },
-	{ 1, 0, 2, { { 2, 0 }, { 6, 2 } } },
-	{ 1, 0, 2, { { 3, 0 }, { 5, 4 } } },
-	{ 1, 0, 2, { { 4, 0 }, { 4, 1 } } },
-	{ 1, 1, 2, { { 3, 0 }, { 5, 1 } } },
-	{ 1, 0, 2, { { 5, 1 }, { 3, 0 } } },
-	{ 1, 1, 3, { { 2, 1 }, { 3, 0 }, { 3, 4 } } },
-	{ 1, 0, 3, { { 1, 0 }, { 4, 0 }, { 3, 1 } } },
-	{ 1, 0, 2, { { 4, 0 }, { 4, 0 } } },
-	{ 1, 0, 2, { { 4, 1 }, { 4, 2 } } },
-	{ 1, 0, 8, { { 1, 1 }, { 1, 0 }, { 1, 2 }, { 1, 0 }, { 1, 1 }, { 1, 4 }, { 1, 0 }, { 1, 1 } } },
-	/* two bytes: floats with each number of raw bits that has a loop of its own; integers */
-	{ 2, 1, 2, { { 4, 0 }, { 12, 1 } } },
-	{ 2, 1, 2, { { 5, 0 }, { 11, 1 } } },
-	{ 2, 1, 2, { { 6, 0 }, { 10, 2 } } },
-	{ 2, 1, 2, { { 7, 0 }, { 9, 1 } } },
-	{ 2, 1, 2, { { 8, 0 }, { 8, 4 } } },
-	{ 2, 0, 2, { { 9, 0 }, { 7, 1 } } },
-	{ 2, 1, 2, { { 10, 0 }, { 6, 1 } } },
-	{ 2, 1, 2, { { 11, 0 }, { 5, 1 } } },
-	{ 2, 1, 2, { { 3, 0 }, { 13, 1 } } },
-	{ 2, 0, 1, { { 16, 1 } } },
-	{ 2, 0, 2, { { 8, 1 }, { 8, 2 } } },
-	{ 2, 1, 3, { { 1, 0 }, { 7, 0 }, { 8, 1 } } },
+	/* bytes: each kind that has a kernel of its own, with one table and with several */
+	{ 1, FOLD, 2, { { 4, 0 }, { 4, 1 | PAIRS } } },
+	{ 1, FOLD, 2, { { 4, 0 }, { 4, 2 | PAIRS } } },
+	{ 1, FOLD, 2, { { 4, 0 }, { 4, 4 | PAIRS } } },
+	{ 1, NONE, 1, { { 8, 1 } } },
+	{ 1, NONE, 1, { { 8, 4 } } },
+	{ 1, NONE, 2, { { 1, 0 }, { 7, 1 } } },
+	{ 1, NONE, 2, { { 2, 0 }, { 6, 2 } } },
+	{ 1, NONE, 2, { { 3, 0 }, { 5, 4 } } },
+	{ 1, NONE, 2, { { 4, 0 }, { 4, 1 } } },
+	{ 1, ROTATE, 2, { { 1, 0 }, { 7, 4 } } },
+	{ 1, ROTATE, 2, { { 2, 0 }, { 6, 1 } } },
+	{ 1, ROTATE, 2, { { 3, 0 }, { 5, 1 } } },
+	{ 1, ROTATE, 2, { { 4, 0 }, { 4, 2 } } },
+	{ 1, FOLD, 2, { { 1, 0 }, { 7, 1 } } },
+	{ 1, FOLD, 2, { { 2, 0 }, { 6, 4 } } },
+	{ 1, FOLD, 2, { { 3, 0 }, { 5, 1 } } },
+	{ 1, FOLD, 2, { { 4, 0 }, { 4, 2 } } },
+	/* and others: raw bits above, in the middle, more than that; pairs elsewhere; several coded; nothing coded */
+	{ 1, ROTATE, 1, { { 8, 1 } } },
+	{ 1, NONE, 2, { { 5, 1 }, { 3, 0 } } },
+	{ 1, ROTATE, 3, { { 2, 1 }, { 3, 0 }, { 3, 4 } } },
+	{ 1, FOLD, 3, { { 2, 0 }, { 3, 1 }, { 3, 2 } } },
+	{ 1, FOLD, 3, { { 1, 0 }, { 3, 0 }, { 4, 1 | PAIRS } } },
+	{ 1, NONE, 3, { { 1, 0 }, { 4, 0 }, { 3, 1 } } },
+	{ 1, NONE, 2, { { 4, 0 }, { 4, 1 | PAIRS } } },
+	{ 1, NONE, 2, { { 4, 1 }, { 4, 2 | PAIRS } } },
+	{ 1, ROTATE, 2, { { 4, 0 }, { 4, 4 | PAIRS } } },
+	{ 1, NONE, 2, { { 4, 0 }, { 4, 0 } } },
+	{ 1, FOLD, 2, { { 4, 0 }, { 4, 0 } } },
+	{ 1, NONE, 8, { { 1, 1 }, { 1, 0 }, { 1, 2 }, { 1, 0 }, { 1, 1 }, { 1, 4 }, { 1, 0 }, { 1, 1 } } },
+	/* two bytes: the same; floats, and integers */
+	{ 2, ROTATE, 2, { { 5, 0 }, { 11, 1 } } },
+	{ 2, ROTATE, 2, { { 6, 0 }, { 10, 2 } } },
+	{ 2, ROTATE, 2, { { 6, 0 }, { 10, 1 } } },
+	{ 2, ROTATE, 2, { { 7, 0 }, { 9, 1 } } },
+	{ 2, ROTATE, 2, { { 7, 0 }, { 9, 4 } } },
+	{ 2, ROTATE, 2, { { 8, 0 }, { 8, 4 } } },
+	{ 2, ROTATE, 2, { { 9, 0 }, { 7, 1 } } },
+	{ 2, ROTATE, 2, { { 4, 0 }, { 12, 1 } } },
+	{ 2, ROTATE, 2, { { 6, 0 }, { 10, 1 | ZERO } } },
+	{ 2, NONE, 2, { { 9, 0 }, { 7, 1 } } },
+	{ 2, ROTATE, 2, { { 11, 0 }, { 5, 1 } } },
+	{ 2, ROTATE, 2, { { 3, 0 }, { 13, 1 } } },
+	{ 2, NONE, 1, { { 16, 1 } } },
+	{ 2, NONE, 1, { { 16, 1 | ZERO } } },
+	{ 2, NONE, 2, { { 8, 1 }, { 8, 2 } } },
+	{ 2, ROTATE, 3, { { 1, 0 }, { 7, 0 }, { 8, 1 } } },
 	/* four and eight: planes of all widths, many of them, and several coded fields */
-	{ 4, 1, 2, { { 22, 0 }, { 10, 1 } } },
-	{ 4, 1, 2, { { 24, 0 }, { 8, 1 } } },
-	{ 4, 1, 3, { { 16, 0 }, { 7, 0 }, { 9, 2 } } },
-	{ 4, 1, 5, { { 1, 0 }, { 8, 1 }, { 8, 1 }, { 5, 0 }, { 10, 4 } } },
-	{ 4, 0, 4, { { 8, 1 }, { 8, 1 }, { 8, 2 }, { 8, 1 } } },
-	{ 4, 0, 2, { { 16, 0 }, { 16, 0 } } },
-	{ 8, 1, 3, { { 32, 0 }, { 21, 0 }, { 11, 1 } } },
-	{ 8, 1, 3, { { 31, 0 }, { 20, 0 }, { 13, 2 } } },
-	{ 8, 0, 8, { { 8, 1 }, { 8, 1 }, { 8, 1 }, { 8, 1 }, { 8, 1 }, { 8, 1 }, { 8, 1 }, { 8, 4 } } },
-	{ 8, 0, 2, { { 32, 0 }, { 32, 0 } } },
-	{ 8, 1, 4, { { 15, 0 }, { 12, 1 }, { 27, 0 }, { 10, 1 } } },
+	{ 4, ROTATE, 2, { { 22, 0 }, { 10, 1 } } },
+	{ 4, ROTATE, 2, { { 24, 0 }, { 8, 1 } } },
+	{ 4, ROTATE, 3, { { 16, 0 }, { 7, 0 }, { 9, 2 | ZERO } } },
+	{ 4, ROTATE, 5, { { 1, 0 }, { 8, 1 }, { 8, 1 }, { 5, 0 }, { 10, 4 } } },
+	{ 4, NONE, 4, { { 8, 1 }, { 8, 1 }, { 8, 2 }, { 8, 1 } } },
+	{ 4, NONE, 2, { { 16, 0 }, { 16, 0 } } },
+	{ 8, ROTATE, 3, { { 32, 0 }, { 21, 0 }, { 11, 1 } } },
+	{ 8, ROTATE, 3, { { 31, 0 }, { 20, 0 }, { 13, 2 | ZERO } } },
+	{ 8, NONE, 8, { { 8, 1 }, { 8, 1 }, { 8, 1 }, { 8, 1 }, { 8, 1 }, { 8, 1 }, { 8, 1 }, { 8, 4 } } },
+	{ 8, NONE, 2, { { 32, 0 }, { 32, 0 } } },
+	{ 8, ROTATE, 4, { { 15, 0 }, { 12, 1 }, { 27, 0 }, { 10, 1 } } },
 };
 enum { CUT_COUNT = sizeof CUTS / sizeof *CUTS };
 
-/* Any cut at all, even one with more planes than a recipe can have. */
+/* Any cut at all, even one with more planes than a recipe can have, or folded where it cannot be. */
 static struct cut random_cut(struct rng *rng)
 {
-	struct cut cut = { .elem_bytes = (uint8_t)(1 << rng_below(rng, 4)), .rotation = (uint8_t)rng_below(rng, 2) };
+	struct cut cut = { .elem_bytes = (uint8_t)(1 << rng_below(rng, 4)) };
 	uint32_t left = 8u * cut.elem_bytes;
 
+	cut.transform = (uint8_t)rng_below(rng, cut.elem_bytes == 1 ? WCX_TRANSFORM_COUNT : FOLD);
 	while (left) {
 		uint32_t width = 1 + rng_below(rng, left < WCX_FIELD_MAX_WIDTH ? left : WCX_FIELD_MAX_WIDTH);
 		uint32_t tables = rng_below(rng, 4) == 0 ? 0 : 1u << rng_below(rng, 3);
+		uint32_t f = cut.field_count;
 
-		if (cut.field_count == WCX_FIELDS_MAX)
+		if (f == WCX_FIELDS_MAX)
 			return CUTS[0];
-		cut.fields[cut.field_count].width = (uint8_t)width;
-		cut.fields[cut.field_count++].table_count = width <= WCX_CODED_MAX_WIDTH ? (uint8_t)tables : 0;
+		cut.fields[f].width = (uint8_t)width;
+		if (tables && width <= WCX_CODED_MAX_WIDTH)
+			cut.fields[f].coding = (uint8_t)(tables | (width > 8 && rng_below(rng, 2) ? ZERO : 0));
+		cut.field_count++;
 		left -= width;
 	}
 	return cut;
@@ -258,7 +279,7 @@ static uint32_t largest_value(const uint8_t *elements, size_t bytes, const struc
 		uint32_t value;
 
 		memcpy(&element, elements + i, cut->elem_bytes);
-		if (cut->rotation)
+		if (cut->transform != NONE)
 			element = element << 1 | element >> (elem_bits - 1);
 		value = (uint32_t)(element >> shift & ((UINT64_C(1) << width) - 1));
 		largest = value > largest ? value : largest;
@@ -288,7 +309,12 @@ static void fields_make(struct coder *coder, const struct cut *cut, const uint8_
 		struct wcx_field *field = &coder->fields[f];
 		uint32_t largest;
 
-		*field = (struct wcx_field){ .width = cut->fields[f].width, .table_count = cut->fields[f].table_count };
+		*field = (struct wcx_field){
+			.width = cut->fields[f].width,
+			.table_count = cut->fields[f].coding & TABLES,
+			.is_pair = (cut->fields[f].coding & PAIRS) != 0,
+			.has_zero = (cut->fields[f].coding & ZERO) != 0,
+		};
 		if (!field->table_count)
 			continue;
 		field->tables = coder->tables[f];
@@ -332,13 +358,13 @@ static bool coder_make(struct coder *coder, const struct cut *cut, enum wcx_pred
 		       struct wcx_encode_scratch *scratch)
 {
 	coder->recipe = (struct wcx_recipe){ .elem_bytes = cut->elem_bytes,
-					     .rotation = cut->rotation,
+					     .transform = cut->transform,
 					     .predictor = (uint8_t)predictor,
 					     .field_count = cut->field_count,
 					     .fields = coder->fields };
 	fields_make(coder, cut, tiles, tile_count * wcx_tile_shape_bytes(shape));
 	for (uint32_t f = 0; f < cut->field_count; f++)
-		if (cut->fields[f].table_count > 1)
+		if ((cut->fields[f].coding & TABLES) > 1)
 			coder->recipe.run = run;
 	if (wcx_recipe_check(&coder->recipe))
 		return false;
@@ -417,10 +443,10 @@ static struct wcx_tile_shape sample_shape(struct rng *rng, size_t number, uint32
 	return shape;
 }
 
-/* Each cut in each large shape, every other one predicted, then the small ones with whatever comes. */
+/* Each cut in each large shape, predicted where that may be, then the small ones with whatever comes. */
 static struct samples samples_make(void)
 {
-	enum { LARGE = 8 * CUT_COUNT, SMALL = 900 };
+	enum { LARGE = 8 * CUT_COUNT, SMALL = 1200 };
 	struct rng rng = { 0x5EED };
 	struct wcx_encode_scratch *scratch = wcx_encode_scratch_create();
 	struct samples samples = { must_alloc((LARGE + SMALL) * sizeof(struct sample)), LARGE + SMALL };
@@ -435,7 +461,7 @@ static struct samples samples_make(void)
 
 		if (i >= LARGE && rng_below(&rng, 2))
 			cut = random_cut(&rng);
-		if (rng_below(&rng, 2))
+		if (cut.transform == NONE)
 			predictor = (enum wcx_predictor)rng_below(&rng, WCX_PREDICTOR_COUNT);
 		if (sample_make(&samples.all[i], &rng, sample_shape(&rng, shape_number, cut.elem_bytes), content, &cut,
 				predictor, scratch))
@@ -450,12 +476,14 @@ struct census {
 	size_t elem_bytes[WCX_ELEM_MAX_BYTES + 1], predictor[WCX_PREDICTOR_COUNT];
 	size_t plane_width[WCX_FIELD_MAX_WIDTH + 1], plane_count[WCX_RAW_PLANES_MAX + 1];
 	size_t coded_count[WCX_FIELDS_MAX + 1], table_count[WCX_FIELD_TABLES_MAX + 1]; /* tables of the carrier */
+	size_t transform[WCX_TRANSFORM_COUNT], pairs, zeros;
 	size_t constant_bits, plane_carried, exceptions, exceptions_carried, none_carried;
 };
 
 static void census_add(struct census *census, const struct wcx_tile_job *job)
 {
 	struct wcx_tile_layout layout;
+	const struct wcx_field *carrier;
 
 	if (!CHECK(wcx_tile_parse(&job->shape, job->recipe, job->src, job->src_bytes, &layout) == WCX_OK))
 		return;
@@ -466,13 +494,17 @@ static void census_add(struct census *census, const struct wcx_tile_job *job)
 		census->plane_width[layout.planes[p].width]++;
 	census->coded_count[layout.coded_count]++;
 	census->constant_bits += layout.constant_bits != 0;
+	census->transform[job->recipe->transform]++;
 	if (!layout.coded_count)
 		return;
+	carrier = &job->recipe->fields[layout.coded[layout.coded_count - 1].field];
+	census->pairs += carrier->is_pair;
+	census->zeros += carrier->has_zero;
 	census->plane_carried += layout.plane_carried != 0;
 	census->exceptions += layout.exception_count != 0;
 	census->exceptions_carried += layout.exception_carried != 0;
 	census->none_carried += layout.plane_carried + layout.exception_carried == 0;
-	census->table_count[job->recipe->fields[layout.coded[layout.coded_count - 1].field].table_count]++;
+	census->table_count[carrier->table_count]++;
 }
 
 static void check_samples_are_of_all_kinds(const struct samples *samples)
@@ -494,8 +526,11 @@ static void check_samples_are_of_all_kinds(const struct samples *samples)
 		CHECK(census.coded_count[count] >= 5);
 	for (uint32_t count = 1; count <= WCX_FIELD_TABLES_MAX; count *= 2)
 		CHECK(census.table_count[count] >= 30);
+	for (uint32_t transform = 0; transform < WCX_TRANSFORM_COUNT; transform++)
+		CHECK(census.transform[transform] >= 30);
+	CHECK(census.pairs >= 30 && census.zeros >= 10);
 	CHECK(census.constant_bits >= 10 && census.exceptions >= 30);
-	CHECK(census.plane_carried >= 50 && census.exceptions_carried >= 5 && census.none_carried >= 50);
+	CHECK(census.plane_carried >= 50 && census.exceptions_carried >= 5 && census.none_carried >= 40);
 }
 
 static void samples_free(struct samples *samples)
@@ -538,7 +573,7 @@ static bool guard_is_whole(const uint8_t *guard)
  */
 static size_t compare_decoders(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count)
 {
-	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create();
+	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(wcx_cpu_choose());
 	size_t area_bytes, sound = 0;
 	uint8_t *area = place_jobs(jobs, job_count, &area_bytes), *expected = must_alloc(WCX_TILE_MAX_BYTES);
 
@@ -599,17 +634,10 @@ static void check_wrong_jobs_are_refused(struct wcx_gpu *gpu, const struct sampl
 	CHECK(jobs[4].result == WCX_BAD_DATA);
 }
 
-/* Moves the end of the last payload, which is that of header `field` and the end of the tile, by some bytes. */
-static void resize_payload(uint8_t *packed, size_t *bytes, uint32_t field, int by)
-{
-	wcx_le32_write(packed + 4 * field, wcx_le32_read(packed + 4 * field) + ((uint32_t)by << 14));
-	*bytes = (size_t)((long)*bytes + by);
-}
-
 /* packed has room for 8 bytes more than *bytes. */
 static void damage(struct rng *rng, const struct wcx_tile_job *job, uint8_t *packed, size_t *bytes)
 {
-	const size_t head = 4u * job->recipe->field_count;
+	const uint32_t head = 4;
 	struct wcx_tile_layout layout;
 	const struct wcx_coded_field *last;
 	uint32_t kind = rng_below(rng, 12);
@@ -629,25 +657,28 @@ static void damage(struct rng *rng, const struct wcx_tile_job *job, uint8_t *pac
 	case 3: /* cut off */
 		*bytes = rng_below(rng, (uint32_t)*bytes);
 		break;
-	case 4: /* random planes and payloads */
+	case 4: /* random planes and payloads, and perhaps numbers of the header */
 		for (size_t i = head; i < *bytes; i++)
 			packed[i] = (uint8_t)rng_bits(rng);
 		break;
 	case 5: /* all of one value: always, or never, a lane wants a word */
 		memset(packed + head, rng_below(rng, 2) ? 0xFF : 0, *bytes - head);
 		break;
-	case 6: /* what a field is said to be */
-		packed[4 * rng_below(rng, job->recipe->field_count)] = (uint8_t)rng_below(rng, 5);
+	case 6: /* what a field is said to be, or how many exceptions there are */
+		packed[rng_below(rng, head)] ^= (uint8_t)(1u << rng_below(rng, 8));
 		break;
-	case 7: /* words left over, or missing */
-	case 8:
+	case 7: /* words left over */
 		memset(packed + *bytes, 0, 8);
-		resize_payload(packed, bytes, last->field, kind == 7 ? 2 : -2 * (1 + (int)rng_below(rng, 64)));
+		*bytes += 2;
+		break;
+	case 8: /* or missing */
+		if (last->words_bytes)
+			*bytes -= 2 * (1 + rng_below(rng, last->words_bytes / 2));
 		break;
 	case 9: /* choices, if there are any, and states */
-		packed[last->offset - 4 + rng_below(rng, 132)] ^= (uint8_t)(1u << rng_below(rng, 8));
+		packed[last->offset - 4 + rng_below(rng, last->states_bytes + 4)] ^= (uint8_t)(1u << rng_below(rng, 8));
 		break;
-	case 10: /* exceptions, or the states behind them */
+	case 10: /* exceptions, or what is behind them */
 		packed[layout.exception_offset + rng_below(rng, 64)] ^= (uint8_t)(1u << rng_below(rng, 8));
 		break;
 	case 11: /* the last exception's place, if no state carries it */
@@ -825,200 +856,6 @@ static void check_file(struct wcx_gpu *gpu, const char *path)
 	wcx_container_free(container);
 }
 
-/* A set of tiles that share their recipe, as those of one large tensor do. */
-struct bench_set {
-	const char *name;
-	struct wcx_tile_shape shape;
-	enum content content;
-	struct cut cut;
-	enum wcx_predictor predictor;
-	struct coder coder;
-	size_t tile_count, tile_bytes, packed_bytes;
-	uint8_t *original, *packed, *decoded;
-	struct wcx_tile_job *jobs;
-};
-
-/* Draws and encodes the first tiles. */
-static void bench_set_draw(struct bench_set *set)
-{
-	struct rng rng = { 0xBE7C4 };
-	struct wcx_encode_scratch *scratch = wcx_encode_scratch_create();
-
-	if (!CHECK(scratch != NULL))
-		exit(1);
-	for (size_t i = 0; i < BENCH_DRAWN * set->tile_bytes; i += set->shape.elem_bytes)
-		element_write(&rng, set->content, set->shape.elem_bytes, i / set->shape.elem_bytes, set->original + i);
-	CHECK(coder_make(&set->coder, &set->cut, set->predictor, VARIED_RUN, 0, &set->shape, set->original, BENCH_DRAWN,
-			 scratch));
-	for (size_t i = 0; i < BENCH_DRAWN; i++) {
-		struct wcx_tile_job *job = &set->jobs[i];
-
-		*job = (struct wcx_tile_job){ .shape = set->shape, .recipe = &set->coder.recipe };
-		CHECK(wcx_tile_encode(&set->shape, set->original + i * set->tile_bytes, &set->coder.recipe, scratch,
-				      set->packed + i * set->tile_bytes, &job->mode, &job->src_bytes,
-				      &job->constant) == WCX_OK);
-	}
-	wcx_encode_scratch_free(scratch);
-}
-
-static void bench_set_make(struct bench_set *set)
-{
-	set->tile_bytes = wcx_tile_shape_bytes(&set->shape);
-	set->tile_count = BENCH_BYTES / set->tile_bytes;
-	set->original = must_alloc(set->tile_count * set->tile_bytes);
-	set->packed = must_alloc(set->tile_count * set->tile_bytes);
-	set->decoded = must_alloc(set->tile_count * set->tile_bytes);
-	set->jobs = must_alloc(set->tile_count * sizeof *set->jobs);
-	bench_set_draw(set);
-	for (size_t i = 0; i < set->tile_count; i++) {
-		const size_t start = i * set->tile_bytes, drawn = i % BENCH_DRAWN * set->tile_bytes;
-		struct wcx_tile_job *job = &set->jobs[i];
-
-		*job = set->jobs[i % BENCH_DRAWN];
-		job->src = set->packed + start;
-		job->dst = set->decoded + start;
-		job->dst_bytes = set->tile_bytes;
-		set->packed_bytes += job->src_bytes;
-		if (i < BENCH_DRAWN)
-			continue;
-		memcpy(set->original + start, set->original + drawn, set->tile_bytes);
-		memcpy(set->packed + start, set->packed + drawn, job->src_bytes);
-	}
-}
-
-static void bench_set_free(struct bench_set *set)
-{
-	free(set->original);
-	free(set->packed);
-	free(set->decoded);
-	free(set->jobs);
-}
-
-static int compare_doubles(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-/* Prints the median rate and, as the spread, the slowest and the fastest. */
-static void print_rates(const char *what, double *seconds, size_t count, double bytes)
-{
-	qsort(seconds, count, sizeof *seconds, compare_doubles);
-	printf("  %-28s %8.1f GB/s (%.1f to %.1f)\n", what, bytes / seconds[count / 2] / 1e9,
-	       bytes / seconds[count - 1] / 1e9, bytes / seconds[0] / 1e9);
-}
-
-static bool bench_set_is_decoded(struct bench_set *set)
-{
-	size_t bytes = set->tile_count * set->tile_bytes;
-	bool equal = memcmp(set->decoded, set->original, bytes) == 0;
-
-	memset(set->decoded, GUARD_VALUE, bytes);
-	return equal;
-}
-
-struct bench_thread {
-	pthread_t thread;
-	struct wcx_gpu *gpu;
-	struct wcx_tile_job *jobs;
-	size_t job_count;
-};
-
-static void *bench_thread(void *argument)
-{
-	struct bench_thread *self = argument;
-
-	CHECK(wcx_gpu_decode(self->gpu, self->jobs, self->job_count) == WCX_OK);
-	return NULL;
-}
-
-/* Seconds for the whole set, dealt out to so many threads. */
-static double bench_pass(struct wcx_gpu *gpu, struct bench_set *set, size_t thread_count)
-{
-	struct bench_thread threads[BENCH_MAX_THREADS];
-	const size_t share = set->tile_count / thread_count;
-	struct timespec start, stop;
-
-	clock_gettime(CLOCK_MONOTONIC, &start);
-	for (size_t i = 0; i < thread_count; i++) {
-		threads[i] = (struct bench_thread){ .gpu = gpu, .jobs = set->jobs + i * share, .job_count = share };
-		if (!CHECK(pthread_create(&threads[i].thread, NULL, bench_thread, &threads[i]) == 0))
-			exit(1);
-	}
-	for (size_t i = 0; i < thread_count; i++)
-		pthread_join(threads[i].thread, NULL);
-	clock_gettime(CLOCK_MONOTONIC, &stop);
-	return (double)(stop.tv_sec - start.tv_sec) + (double)(stop.tv_nsec - start.tv_nsec) / 1e9;
-}
-
-static void bench_set_run(struct wcx_gpu *gpu, struct bench_set *set)
-{
-	double seconds[BENCH_ROUNDS];
-	uint64_t bytes = 0;
-	char what[64];
-
-	bench_set_make(set);
-	printf("%s, %zu tiles of %zu bytes, ratio %.4f, decoded bytes a second:\n", set->name, set->tile_count,
-	       set->tile_bytes, (double)(set->tile_count * set->tile_bytes) / (double)set->packed_bytes);
-	memset(set->decoded, GUARD_VALUE, set->tile_count * set->tile_bytes);
-	if (CHECK(wcx_gpu_time_decode(gpu, set->jobs, set->tile_count, BENCH_REPEATS, BENCH_ROUNDS, seconds, &bytes) ==
-		  WCX_OK)) {
-		CHECK(bench_set_is_decoded(set));
-		for (size_t round = 0; round < BENCH_ROUNDS; round++)
-			seconds[round] /= 1e3;
-		print_rates("device to device", seconds, BENCH_ROUNDS, (double)bytes);
-	}
-	for (size_t threads = 1; threads <= BENCH_MAX_THREADS; threads *= 2) {
-		bench_pass(gpu, set, threads);
-		CHECK(bench_set_is_decoded(set));
-		for (size_t round = 0; round < BENCH_ROUNDS; round++)
-			seconds[round] = bench_pass(gpu, set, threads);
-		snprintf(what, sizeof what, "host to host, %2zu thread%s", threads, threads > 1 ? "s" : "");
-		print_rates(what, seconds, BENCH_ROUNDS, (double)(set->tile_count * set->tile_bytes));
-	}
-	bench_set_free(set);
-}
-
-/* Cut as the packer does or might. */
-static void bench_all(struct wcx_gpu *gpu)
-{
-	struct bench_set sets[] = {
-		{ .name = "INT8, Gaussian sigma 33.6",
-		  .shape = { 1, 65536, 1 },
-		  .content = GAUSS_INT,
-		  .cut = { 1, 0, 1, { { 8, 1 } } } },
-		{ .name = "INT8, Gaussian sigma 33.6, 2 raw bits",
-		  .shape = { 1, 65536, 1 },
-		  .content = GAUSS_INT,
-		  .cut = { 1, 0, 2, { { 2, 0 }, { 6, 1 } } } },
-		{ .name = "INT8, Gaussian sigma 33.6, 3 raw bits",
-		  .shape = { 1, 65536, 1 },
-		  .content = GAUSS_INT,
-		  .cut = { 1, 0, 2, { { 3, 0 }, { 5, 1 } } } },
-		{ .name = "INT8, Gaussian sigma 4 to 32 in runs of 640, 4 tables",
-		  .shape = { 1, 65536, 1 },
-		  .content = VARIED_INT,
-		  .cut = { 1, 0, 1, { { 8, 4 } } } },
-		{ .name = "INT8, Gaussian sigma 33.6, 256 x 256, LEFT2",
-		  .shape = { 256, 256, 1 },
-		  .content = GAUSS_INT,
-		  .cut = { 1, 0, 1, { { 8, 1 } } },
-		  .predictor = WCX_PREDICT_LEFT2 },
-		{ .name = "BF16, Gaussian sigma 0.02, 6 raw bits",
-		  .shape = { 1, 65536, 2 },
-		  .content = GAUSS_FLOAT,
-		  .cut = { 2, 1, 2, { { 6, 0 }, { 10, 1 } } } },
-		{ .name = "F32, Gaussian sigma 0.02, 22 raw bits",
-		  .shape = { 1, 32768, 4 },
-		  .content = GAUSS_FLOAT,
-		  .cut = { 4, 1, 2, { { 22, 0 }, { 10, 1 } } } },
-	};
-
-	for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
-		bench_set_run(gpu, &sets[i]);
-}
-
 static void check_generated(struct wcx_gpu *gpu, bool one_thread)
 {
 	struct samples samples = samples_make();
@@ -1037,9 +874,8 @@ int main(int argc, char **argv)
 {
 	char name[WCX_GPU_NAME_BYTES];
 	struct wcx_gpu *gpu = NULL;
-	bool bench = argc > 1 && strcmp(argv[1], "--bench") == 0;
 	bool one_thread = argc > 1 && strcmp(argv[1], "--one-thread") == 0;
-	int first_file = bench || one_thread ? 2 : 1;
+	int first_file = one_thread ? 2 : 1;
 	enum wcx_result result = wcx_gpu_open(&gpu, name);
 
 	printf("%s: %s\n", result == WCX_NO_DEVICE ? "skipped" : "GPU", name);
@@ -1049,9 +885,7 @@ int main(int argc, char **argv)
 		return check_report();
 	for (int i = first_file; i < argc; i++)
 		check_file(gpu, argv[i]);
-	if (bench)
-		bench_all(gpu);
-	else if (first_file == argc)
+	if (first_file == argc)
 		check_generated(gpu, one_thread);
 	wcx_gpu_free(gpu);
 	return check_report();

@@ -5,14 +5,16 @@
 #
 #   gpu_suite.sh [FILE.wcx ...]      packed models; synthetic ones are made in any case
 #
-# WCX_BUILD is where wcx, wcxfs and gpu_check were built (build/ by default), PYTHON has numpy, torch and safetensors.
-# Needs root, for the mount.  Without compute-sanitizer (CUDA Toolkit) that part is skipped.  SKIP="sanitizer bench" leaves
-# those parts out.
+# WCX_BUILD is where wcx, wcxfs, libwcx.so, gpu_check and gpu_rate were built (build/ by default); PYTHON has numpy, torch and
+# safetensors.  Needs root, for the mount.  Without compute-sanitizer (CUDA Toolkit) that part is skipped.  SKIP="tiles files
+# load mount sanitizer bench" leaves those parts out.
 set -euo pipefail
 tests=$(cd "$(dirname "$0")" && pwd)
 build=$(cd "${WCX_BUILD:-$tests/../build}" && pwd)
 PYTHON=${PYTHON:-python3}
 SKIP=${SKIP:-}
+export WCX_LIBRARY=$build/libwcx.so
+gpu_rate=$build/tests/bench/gpu_rate
 work=$(mktemp -d)
 mkdir "$work/store" "$work/original" "$work/mnt"
 
@@ -49,12 +51,16 @@ same_bytes() {
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader || true
 grep -m1 'model name' /proc/cpuinfo || true
 
-part "Generated tiles, valid and damaged, against the CPU"
-"$build/gpu_check"
+if wanted tiles; then
+	part "Generated tiles, valid and damaged, against the CPU"
+	"$build/gpu_check"
+fi
 
-part "Synthetic files: INT8 of 1 GiB; 64 MiB in reference mode; all dtypes"
-"$PYTHON" "$tests/make_int8.py" "$work/original/gaussian" --only int8 --mib 1024
+part "Synthetic files: INT8 of 2 GiB, BF16 of 512 MiB, INT8 of 64 MiB in reference mode, and all dtypes"
+"$PYTHON" "$tests/make_int8.py" "$work/original/gaussian" --only int8 --mib 2048
+"$PYTHON" "$tests/make_int8.py" "$work/original/bf16" --only bf16 --mib 512
 "$build/wcx" pack "$work/original/gaussian" "$work/store/gaussian.wcx"
+"$build/wcx" pack "$work/original/bf16" "$work/store/bf16.wcx"
 "$PYTHON" "$tests/make_int8.py" "$work/original/reference" --only int8 --mib 64
 "$build/wcx" pack --mode=reference "$work/original/reference" "$work/store/reference.wcx"
 "$PYTHON" "$tests/make_int8.py" "$work/mixed" --mib 64
@@ -65,19 +71,28 @@ for file in "$@"; do
 	"$build/wcx" unpack --decoder=cpu "$file" "$work/original/$name"
 done
 
-part "Every tile of every file against the CPU"
-"$build/gpu_check" "$work"/store/*.wcx "$work/mixed.wcx"
-"$build/wcx" verify -v --decoder=cuda "$work"/store/*.wcx "$work/mixed.wcx"
+if wanted files; then
+	part "Every tile of every file against the CPU"
+	"$build/gpu_check" "$work"/store/*.wcx "$work/mixed.wcx"
+	"$build/wcx" verify -v --decoder=cuda "$work"/store/*.wcx "$work/mixed.wcx"
+fi
 
-part "The mount"
-with_mount decoder=cuda same_bytes
-export WCX_GPU_FAIL_AFTER=20
-echo "the GPU lost after 20 batches:"
-"$build/wcx" verify -v --decoder=cuda "$work"/store/*.wcx 2>&1 | tee "$work/lost"
-grep -q "the GPU failed" "$work/lost"
-with_mount decoder=cuda same_bytes
-unset WCX_GPU_FAIL_AFTER
-with_mount decoder=cuda "$PYTHON" - "$work/original" "$work/mnt" <<'END'
+if wanted load; then
+	part "Straight into the GPU's memory"
+	"$PYTHON" "$tests/gpu_load_check.py" "$work/mixed.wcx" "$work/mixed" \
+		"$work/store/reference.wcx" "$work/original/reference"
+fi
+
+if wanted mount; then
+	part "The mount"
+	with_mount decoder=cuda same_bytes
+	export WCX_GPU_FAIL_AFTER=20
+	echo "the GPU lost after 20 batches:"
+	"$build/wcx" verify -v --decoder=cuda "$work"/store/*.wcx 2>&1 | tee "$work/lost"
+	grep -q "the GPU failed" "$work/lost"
+	with_mount decoder=cuda same_bytes
+	unset WCX_GPU_FAIL_AFTER
+	with_mount decoder=cuda "$PYTHON" - "$work/original" "$work/mnt" <<'END'
 import os, sys, time
 import torch
 from safetensors.torch import load_file
@@ -97,6 +112,7 @@ for name in sorted(os.listdir(sys.argv[1])):
     print(f"{name}: {len(original)} tensors on {torch.cuda.get_device_name()}, all equal; "
           f"load_file: mount cold {cold:.2f} GB/s, mount warm {warm:.2f}, original from the page cache {raw:.2f}")
 END
+fi
 
 if wanted sanitizer && command -v compute-sanitizer >/dev/null; then
 	# One thread: now and then racecheck's own locks block each other when several launch kernels.
@@ -109,7 +125,13 @@ if wanted sanitizer && command -v compute-sanitizer >/dev/null; then
 fi
 
 if wanted bench; then
-	part "How fast"
-	"$build/gpu_check" --bench
+	part "How fast: decoding in the GPU's memory, alone and with much to do, and from and to the host's"
+	"$gpu_rate" "$work"/store/*.wcx
+	"$gpu_rate" --latency "$work/store/gaussian.wcx"
+	"$gpu_rate" --host "$work/store/gaussian.wcx"
+	part "How fast: loading into the GPU's memory"
+	for name in gaussian bf16; do
+		"$PYTHON" "$tests/bench/load_rate.py" "$work/store/$name.wcx" "$work/original/$name"
+	done
 fi
 part "Done"

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""make_int8.py OUT.safetensors [--mib N] [--seed S] [--only int8] - make a mixed checkpoint of about N MiB.
+"""make_int8.py OUT.safetensors [--mib N] [--seed S] [--only int8|bf16] - make a mixed checkpoint of about N MiB.
 
 By default N is 8, and never less than about 5 come out.  The same N and seed give the same file.  It holds:
 
@@ -16,8 +16,8 @@ By default N is 8, and never less than about 5 come out.  The same N and seed gi
   a constant tensor, two tied pairs (equal bytes under two names), tensors without elements, 0-dimensional ones
   odd shapes: 4097 x 333, 131,073, 1 x 1 x 7
 
-with __metadata__, the JSON shuffled, the data aligned for their types.  --only int8: nothing but matrices of up to
-4096 x 14336 I8 from N(0, 33.6), clipped at 127, for benchmarks.
+with __metadata__, the JSON shuffled, the data aligned for their types.  --only: nothing but matrices of up
+to 4096 x 14336, I8 from N(0, 33.6), clipped at 127, or BF16 from N(0, 0.02), for benchmarks.
 """
 import argparse
 import zlib
@@ -189,21 +189,34 @@ def plan_mixed(plan, target_bytes):
     plan.groups += tail.groups
 
 
-def plan_int8(plan, target_bytes):
-    rows_left = max(1, target_bytes // BENCH_COLS)
+def plan_only(plan, dtype, target_bytes):
+    blocks, elem_bytes = (int8_blocks, 1) if dtype == "I8" else (bf16_blocks, 2)
+    rows_left = max(1, target_bytes // BENCH_COLS // elem_bytes)
     number = 0
     while rows_left:
         rows = min(BENCH_ROWS, rows_left)
-        plan.add(f"model.layers.{number}.mlp.down_proj.weight", "I8", [rows, BENCH_COLS], bench_blocks(rows))
+        plan.add(f"model.layers.{number}.mlp.down_proj.weight", dtype, [rows, BENCH_COLS], blocks(rows))
         rows_left -= rows
         number += 1
 
 
-def bench_blocks(rows):
+def gaussian_blocks(rng, rows):
+    for y in range(0, rows, BLOCK_ROWS):
+        yield gaussian(rng, (min(BLOCK_ROWS, rows - y), BENCH_COLS))
+
+
+def int8_blocks(rows):
     def make(rng):
-        for y in range(0, rows, BLOCK_ROWS):
-            values = np.float32(BENCH_SIGMA) * gaussian(rng, (min(BLOCK_ROWS, rows - y), BENCH_COLS))
-            yield np.clip(np.rint(values), -127, 127).astype(np.int8)
+        for block in gaussian_blocks(rng, rows):
+            yield np.clip(np.rint(np.float32(BENCH_SIGMA) * block), -127, 127).astype(np.int8)
+
+    return make
+
+
+def bf16_blocks(rows):
+    def make(rng):
+        for block in gaussian_blocks(rng, rows):
+            yield to_bf16(np.float32(SIGMA) * block)
 
     return make
 
@@ -213,10 +226,13 @@ def main():
     parser.add_argument("out")
     parser.add_argument("--mib", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", choices=["int8"])
+    parser.add_argument("--only", choices=["int8", "bf16"])
     args = parser.parse_args()
     plan = Plan(args.seed)
-    (plan_int8 if args.only else plan_mixed)(plan, args.mib << 20)
+    if args.only:
+        plan_only(plan, {"int8": "I8", "bf16": "BF16"}[args.only], args.mib << 20)
+    else:
+        plan_mixed(plan, args.mib << 20)
     plan.write(args.out)
 
 

@@ -156,12 +156,4 @@ static inline struct sample_bytes sample_safetensors(const struct sample_tensor 
 	return file;
 }
 
-/* A few KiB that have everything: coded, stored and constant tiles, elements of several sizes, tensors without data. */
-static const struct sample_tensor sample_small[] = {
-	{ "coded", "I8", "[40,50]", 2000, SAMPLE_GAUSSIAN, 3 }, { "scale", "F16", "[]", 2, SAMPLE_UNIFORM, 0 },
-	{ "empty", "F32", "[0,5]", 0, SAMPLE_CONSTANT, 0 },     { "wide", "F64", "[3,50]", 1200, SAMPLE_STUDENT, 2 },
-	{ "constant", "U8", "[300]", 300, SAMPLE_CONSTANT, 0 }, { "tiny", "I8", "[5]", 5, SAMPLE_UNIFORM, 0 },
-};
-enum { SAMPLE_SMALL_COUNT = sizeof sample_small / sizeof sample_small[0] };
-
 #endif

@@ -11,30 +11,46 @@
 #include "fs/container.h"
 #include "tests/sample_files.h"
 
-enum { SAMPLE_HEADER_TILE_COLS = 100, SAMPLE_PARTS_MAX = 16 };
+enum { SAMPLE_HEADER_TILE_COLS = 100, SAMPLE_PARTS_MAX = 16, SAMPLE_TABLES = 12 };
 
-/* Four tables for symbols of 8 bits, then four for those of 6: Cauchy distributions that get wider. */
-static struct wcx_freq_table sample_tables[8];
+/* Four tables each for symbols of 8, of 6 and of 4 bits: Cauchy distributions that get wider. */
+static struct wcx_freq_table sample_tables[SAMPLE_TABLES];
 
 static const struct wcx_field sample_bytes_fields[8] = {
-	{ 8, 4, 0, sample_tables }, { 8, 1, 0, sample_tables }, { 8, 2, 0, sample_tables }, { 8, 1, 0, sample_tables },
-	{ 8, 1, 0, sample_tables }, { 8, 1, 0, sample_tables }, { 8, 1, 0, sample_tables }, { 8, 1, 0, sample_tables },
+	{ .width = 8, .table_count = 4, .tables = sample_tables }, { .width = 8, .table_count = 1, .tables = sample_tables },
+	{ .width = 8, .table_count = 2, .tables = sample_tables }, { .width = 8, .table_count = 1, .tables = sample_tables },
+	{ .width = 8, .table_count = 1, .tables = sample_tables }, { .width = 8, .table_count = 1, .tables = sample_tables },
+	{ .width = 8, .table_count = 1, .tables = sample_tables }, { .width = 8, .table_count = 1, .tables = sample_tables },
 };
 static const struct wcx_field sample_split_fields[3] = {
-	{ 2, 0, 0, NULL },
-	{ 6, 2, 0, sample_tables + 4 },
-	{ 8, 1, 0, sample_tables },
+	{ .width = 2 },
+	{ .width = 6, .table_count = 2, .tables = sample_tables + 4 },
+	{ .width = 8, .table_count = 1, .tables = sample_tables },
+};
+static const struct wcx_field sample_pair_fields[2] = {
+	{ .width = 4 },
+	{ .width = 4, .table_count = 2, .is_pair = 1, .tables = sample_tables + 8 },
+};
+/* Symbols for 0 and for what lies below it. */
+static const struct wcx_field sample_zero_fields[2] = {
+	{ .width = 4 },
+	{ .width = 12, .table_count = 1, .has_zero = 1, .base = (1 << 12) - WCX_SYMBOL_COUNT, .tables = sample_tables },
 };
 
-/* How elements are coded: byte by byte, or with raw bits at the bottom, rotated. */
-static const struct wcx_recipe sample_1_byte = { 1, 0, WCX_PREDICT_NONE, 1, 256, sample_bytes_fields };
-static const struct wcx_recipe sample_1_byte_left = { 1, 0, WCX_PREDICT_LEFT, 1, 128, sample_bytes_fields };
-static const struct wcx_recipe sample_1_byte_plain = { 1, 0, WCX_PREDICT_NONE, 1, 0, sample_bytes_fields + 7 };
-static const struct wcx_recipe sample_2_bytes = { 2, 0, WCX_PREDICT_NONE, 2, 128, sample_bytes_fields };
-static const struct wcx_recipe sample_2_bytes_split = { 2, 1, WCX_PREDICT_UP, 3, 384, sample_split_fields };
-static const struct wcx_recipe sample_4_bytes = { 4, 0, WCX_PREDICT_NONE, 4, 128, sample_bytes_fields };
-static const struct wcx_recipe sample_4_bytes_left2 = { 4, 0, WCX_PREDICT_LEFT2, 4, 1024, sample_bytes_fields };
-static const struct wcx_recipe sample_8_bytes = { 8, 1, WCX_PREDICT_NONE, 8, 65536, sample_bytes_fields };
+/* How elements are coded: byte by byte, or with raw bits at the bottom; as they are, rotated or folded. */
+static const struct wcx_recipe sample_1_byte = { 1, WCX_TRANSFORM_NONE, WCX_PREDICT_NONE, 1, 256, sample_bytes_fields };
+static const struct wcx_recipe sample_1_byte_left = { 1, WCX_TRANSFORM_NONE, WCX_PREDICT_LEFT, 1, 128, sample_bytes_fields };
+static const struct wcx_recipe sample_1_byte_plain = {
+	1, WCX_TRANSFORM_NONE, WCX_PREDICT_NONE, 1, 0, sample_bytes_fields + 7
+};
+static const struct wcx_recipe sample_1_byte_pairs = { 1, WCX_TRANSFORM_FOLD, WCX_PREDICT_NONE, 2, 256, sample_pair_fields };
+static const struct wcx_recipe sample_2_bytes = { 2, WCX_TRANSFORM_NONE, WCX_PREDICT_NONE, 2, 128, sample_bytes_fields };
+static const struct wcx_recipe sample_2_bytes_split = { 2, WCX_TRANSFORM_NONE, WCX_PREDICT_UP, 3, 384, sample_split_fields };
+static const struct wcx_recipe sample_2_bytes_zero = { 2, WCX_TRANSFORM_ROTATE, WCX_PREDICT_NONE, 2, 0, sample_zero_fields };
+static const struct wcx_recipe sample_4_bytes = { 4, WCX_TRANSFORM_NONE, WCX_PREDICT_NONE, 4, 128, sample_bytes_fields };
+static const struct wcx_recipe sample_4_bytes_left2 = { 4,    WCX_TRANSFORM_NONE, WCX_PREDICT_LEFT2, 4,
+							1024, sample_bytes_fields };
+static const struct wcx_recipe sample_8_bytes = { 8, WCX_TRANSFORM_ROTATE, WCX_PREDICT_NONE, 8, 65536, sample_bytes_fields };
 
 /* A tensor, and the segment that it starts. */
 struct sample_part {
@@ -55,8 +71,8 @@ struct sample_builder {
 
 static inline void sample_make_tables(void)
 {
-	for (int i = 0; i < 8; i++) {
-		int symbols = i < 4 ? 256 : 64;
+	for (int i = 0; i < SAMPLE_TABLES; i++) {
+		int symbols = 256 >> 2 * (i / 4);
 		uint64_t count[WCX_SYMBOL_COUNT] = { 0 };
 
 		for (int s = 0; s < symbols; s++) {
@@ -196,9 +212,9 @@ static inline struct sample_bytes sample_image(struct sample_bytes original, con
 	for (int i = 0; i < 5; i++)
 		builder.pieces[i] = open_memstream(&pieces[i], &bytes[i]);
 	sample_make_tables();
-	for (int i = 0; i < 8; i++)
+	for (int i = 0; i < SAMPLE_TABLES; i++)
 		fwrite(table, 1, wcx_freq_table_write(&sample_tables[i], table), builder.pieces[4]);
-	builder.superblock.table_count = 8;
+	builder.superblock.table_count = SAMPLE_TABLES;
 	builder.superblock.original_bytes = original.bytes;
 	sample_add_segment(&builder, &header, original.data, 0);
 	for (size_t i = 0, next; i < count; i = next) {

@@ -16,12 +16,30 @@
 static const char path[] = "store/small.wcx"; /* as messages have it; the files have no name */
 
 /* The segments behind the header, by their numbers. */
-enum { CODED = 1, SCALE, WIDE, CONSTANT, TINY, ZIPPED, AGAIN, POOL, ONCE_MORE, SEGMENT_COUNT };
+enum { CODED = 1, SCALE, WIDE, CONSTANT, TINY, ZIPPED, AGAIN, POOL, ONCE_MORE, FOLDED, SPARSE, SEGMENT_COUNT };
 /* The first field of each, and the fields of all. */
-enum { CODED_FIELD = 1, SCALE_FIELD = 2, WIDE_FIELD = 4, POOL_FIELD = 15, FIELD_COUNT = 18 };
+enum {
+	CODED_FIELD = 1,
+	SCALE_FIELD = 2,
+	WIDE_FIELD = 5,
+	CONSTANT_FIELD = 13,
+	POOL_FIELD = 17,
+	FOLDED_FIELD = 20,
+	SPARSE_FIELD = 22,
+	FIELD_COUNT = 24
+};
 
-static const struct wcx_field scale_fields[2] = { { 4, 0, 0, NULL }, { 12, 1, 100, sample_tables } };
-static const struct wcx_recipe scale_recipe = { 2, 1, WCX_PREDICT_NONE, 2, 0, scale_fields };
+static const struct wcx_field scale_fields[3] = {
+	{ .width = 3 },
+	{ .width = 9, .table_count = 1, .has_zero = 1, .base = 100, .tables = sample_tables },
+	{ .width = 4, .table_count = 1, .tables = sample_tables + 8 },
+};
+static const struct wcx_recipe scale_recipe = { 2, WCX_TRANSFORM_ROTATE, WCX_PREDICT_NONE, 3, 0, scale_fields };
+static const struct wcx_field half_fields[2] = {
+	{ .width = 4, .table_count = 1, .tables = sample_tables + 10 },
+	{ .width = 4, .table_count = 1, .tables = sample_tables + 11 },
+};
+static const struct wcx_recipe half_recipe = { 1, WCX_TRANSFORM_ROTATE, WCX_PREDICT_NONE, 2, 0, half_fields };
 
 /* A few KiB that have everything. */
 static const struct sample_part parts[] = {
@@ -29,13 +47,15 @@ static const struct sample_part parts[] = {
 	{ { "scale", "F16", "[]", 2, SAMPLE_UNIFORM, 0 }, 1, 1, 1, &scale_recipe, 0, 0 },
 	{ { "empty", "F32", "[0,5]", 0, SAMPLE_CONSTANT, 0 }, 0, 0, 0, NULL, 0, 0 },
 	{ { "wide", "F64", "[3,50]", 1200, SAMPLE_STUDENT, 2 }, 50, 2, 30, &sample_8_bytes, 0, 0 },
-	{ { "constant", "U8", "[300]", 300, SAMPLE_CONSTANT, 0 }, 300, 1, 300, &sample_1_byte_plain, 0, 0 },
+	{ { "constant", "U8", "[300]", 300, SAMPLE_CONSTANT, 0 }, 300, 1, 300, &half_recipe, 0, 0 },
 	{ { "tiny", "I8", "[5]", 5, SAMPLE_UNIFORM, 0 }, 5, 2, 40, &sample_1_byte_left, 0, 0 },
 	{ { "zipped", "I8", "[250]", 250, SAMPLE_GAUSSIAN, 0.4 }, 250, 1, 200, &sample_1_byte_plain, 1, 0 },
 	{ { "again", "I8", "[2000]", 2000, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, CODED },
 	{ { "pool.a", "I16", "[70]", 140, SAMPLE_GAUSSIAN, 2 }, 10, 15, 10, &sample_2_bytes_split, 0, 0 },
 	{ { "pool.b", "I16", "[100]", 200, SAMPLE_GAUSSIAN, 2 }, 0, 0, 0, NULL, 0, 0 },
 	{ { "once more", "I8", "[2000]", 2000, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, CODED },
+	{ { "folded", "I8", "[30,50]", 1500, SAMPLE_GAUSSIAN, 5 }, 50, 15, 50, &sample_1_byte_pairs, 0, 0 },
+	{ { "sparse", "BF16", "[300]", 600, SAMPLE_GAUSSIAN, 0.4 }, 300, 1, 300, &sample_2_bytes_zero, 0, 0 },
 };
 enum { PARTS = sizeof parts / sizeof parts[0] };
 
@@ -134,7 +154,7 @@ static void sound_file_opens_and_tells_what_it_holds(void)
 	uint64_t offset = 0, tile = 0;
 
 	CHECK(sb->original_bytes == original.bytes && sb->packed_bytes == packed.bytes);
-	CHECK(sb->segment_count == SEGMENT_COUNT && sb->field_count == FIELD_COUNT && sb->table_count == 8);
+	CHECK(sb->segment_count == SEGMENT_COUNT && sb->field_count == FIELD_COUNT && sb->table_count == SAMPLE_TABLES);
 	CHECK_TEXT(wcx_container_path(sound), path);
 	for (size_t i = 0; i < sb->segment_count; i++) {
 		const struct wcx_segment *seg = wcx_container_segment(sound, i);
@@ -185,7 +205,7 @@ static void recipes_are_those_of_the_packer(void)
 	for (size_t i = 0; i < SEGMENT_COUNT; i++) {
 		const struct wcx_recipe *recipe = &wcx_container_segment(sound, i)->recipe;
 
-		CHECK(recipe->elem_bytes == expected[i]->elem_bytes && recipe->rotation == expected[i]->rotation);
+		CHECK(recipe->elem_bytes == expected[i]->elem_bytes && recipe->transform == expected[i]->transform);
 		CHECK(recipe->predictor == expected[i]->predictor && recipe->run == expected[i]->run);
 		if (!CHECK(recipe->field_count == expected[i]->field_count))
 			continue;
@@ -193,6 +213,7 @@ static void recipes_are_those_of_the_packer(void)
 			const struct wcx_field *field = &recipe->fields[f], *meant = &expected[i]->fields[f];
 
 			CHECK(field->width == meant->width && field->table_count == meant->table_count);
+			CHECK(field->is_pair == meant->is_pair && field->has_zero == meant->has_zero);
 			CHECK(field->base == meant->base && !field->tables == !meant->tables);
 			if (field->tables)
 				CHECK(memcmp(field->tables, meant->tables, meant->table_count * sizeof *meant->tables) == 0);
@@ -205,9 +226,10 @@ static void fields_share_tables(void)
 	const struct wcx_field *coded = wcx_container_segment(sound, CODED)->recipe.fields;
 	const struct wcx_field *wide = wcx_container_segment(sound, WIDE)->recipe.fields;
 	const struct wcx_field *pool = wcx_container_segment(sound, POOL)->recipe.fields;
+	const struct wcx_field *folded = wcx_container_segment(sound, FOLDED)->recipe.fields;
 
 	CHECK(coded->tables == wide[0].tables && coded->tables == wide[7].tables);
-	CHECK(pool[1].tables == coded->tables + 4);
+	CHECK(pool[1].tables == coded->tables + 4 && folded[1].tables == coded->tables + 8);
 }
 
 static void tiles_lie_one_behind_the_other(void)
@@ -233,6 +255,25 @@ static void tiles_lie_one_behind_the_other(void)
 	CHECK((end + 3) / 4 * 4 == index_offset);
 	for (int mode = 0; mode < WCX_TILE_MODE_COUNT; mode++)
 		CHECK(modes[mode] > 0);
+}
+
+/* The first four bytes of a segment's first tile, which is coded. */
+static uint32_t coded_head(size_t segment)
+{
+	const struct wcx_segment *seg = wcx_container_segment(sound, segment);
+	struct wcx_tile_info tile;
+
+	wcx_container_tile(sound, seg, seg->first_tile, &tile);
+	CHECK(tile.mode == WCX_TILE_CODED);
+	return wcx_le32_read(packed.data + tile.packed_offset);
+}
+
+/* So that the tests of changed bytes meet them. */
+static void pairs_and_zeros_with_exceptions_are_coded(void)
+{
+	CHECK(wcx_tile_coding(coded_head(FOLDED), 1) == WCX_FIELD_RANS);
+	CHECK(wcx_tile_coding(coded_head(SPARSE), 1) == WCX_FIELD_RANS);
+	CHECK(coded_head(SPARSE) >> 2 * WCX_FIELDS_MAX > 0);
 }
 
 static void superblock_survives_writing(void)
@@ -334,7 +375,7 @@ static void check_change(const struct change *change, size_t base, uint64_t name
 static void each_field_of_the_superblock_is_checked(void)
 {
 	static const struct change about_the_file[] = {
-		{ 8, 4, 1, ENOTSUP, "version 1" },        { 8, 4, 3, ENOTSUP, "version 3" },
+		{ 8, 4, 2, ENOTSUP, "version 2" },        { 8, 4, 4, ENOTSUP, "version 4" },
 		{ 16, 8, 1, ENOTSUP, "features" },        { 16, 8, UINT64_C(1) << 63, ENOTSUP, "0x8000000000000000" },
 		{ 24, 8, 1 << 20, EBADMSG, "truncated" }, { 24, 8, 200, EBADMSG, "damaged" },
 	};
@@ -399,23 +440,37 @@ static void each_part_of_a_segment_is_checked(void)
 		{ 36, 1, 3, EBADMSG, "bad element size" },
 		{ 36, 1, 16, EBADMSG, "bad element size" },
 		{ 36, 1, 2, EBADMSG, "fields do not make up an element" },
-		{ 37, 1, 2, EBADMSG, "bad rotation" },
-		{ 38, 1, 4, EBADMSG, "unknown predictor" },
+		{ 37, 1, WCX_TRANSFORM_COUNT, EBADMSG, "unknown transform" },
+		{ 37, 1, 255, EBADMSG, "unknown transform" },
+		{ 37, 1, WCX_TRANSFORM_FOLD, EBADMSG, "cannot be folded" },
+		{ 37, 2, WCX_TRANSFORM_ROTATE | WCX_PREDICT_LEFT << 8, EBADMSG, "transform and predictor at once" },
+		{ 38, 1, WCX_PREDICTOR_COUNT, EBADMSG, "unknown predictor" },
 		{ 39, 1, 0, EBADMSG, "bad number of fields" },
-		{ 39, 1, 13, EBADMSG, "bad number of fields" },
 		{ 39, 1, 2, EBADMSG, "fields do not make up an element" },
-		{ 39, 1, 18, EBADMSG, "fields that are not there" },
+		{ 39, 1, 10, EBADMSG, "fields do not make up an element" },
+		{ 39, 1, 11, EBADMSG, "bad number of fields" },
+		{ 39, 1, FIELD_COUNT, EBADMSG, "fields that are not there" },
 	};
 	static const struct change to_the_header[] = {
 		{ 28, 4, 1, EBADMSG, "not an earlier one" },
 		{ 0, 8, 7, EBADMSG, "bad number of columns" },
 		{ 24, 4, 128, EBADMSG, "bad run" }, /* with one table */
 	};
+	static const struct change to_folded[] = {
+		{ 38, 1, WCX_PREDICT_UP, EBADMSG, "transform and predictor at once" },
+		{ 39, 1, 1, EBADMSG, "cannot be folded" },
+	};
+	/* Of two bytes, the lowest of whose bits are never coded; and with a predictor. */
+	static const struct change fold_of_two = { 37, 1, WCX_TRANSFORM_FOLD, EBADMSG, "cannot be folded" };
+	static const struct change rotated_up = { 37, 1, WCX_TRANSFORM_ROTATE, EBADMSG, "transform and predictor at once" };
 	static const struct change odd_size = { 0, 8, 1201, EBADMSG, "bad segment size" }; /* elements of eight bytes */
 	static const struct change row_less = { 0, 8, 320, EBADMSG, "do not make up the file" }; /* but as many tiles */
 
 	CHECK_CHANGES(changes, segment_offset(CODED));
 	CHECK_CHANGES(to_the_header, segment_offset(0));
+	CHECK_CHANGES(to_folded, segment_offset(FOLDED));
+	check_change(&fold_of_two, segment_offset(SPARSE), segment_offset(SPARSE));
+	check_change(&rotated_up, segment_offset(POOL), segment_offset(POOL));
 	check_change(&odd_size, segment_offset(WIDE), segment_offset(WIDE));
 	check_change(&row_less, segment_offset(POOL), entries_offset);
 }
@@ -462,6 +517,7 @@ static void segments_with_the_same_content_are_checked(void)
 /* What is wrong with a field is told of its segment. */
 static void each_part_of_a_field_is_checked(void)
 {
+	enum { PAIRS = 1 << 3, ZERO = 1 << 4 };
 	static const struct {
 		size_t field, segment;
 		struct change change;
@@ -474,17 +530,30 @@ static void each_part_of_a_field_is_checked(void)
 		{ CODED_FIELD, CODED, { 1, 1, 0, EBADMSG, "bad run" } },
 		{ CODED_FIELD, CODED, { 1, 1, 1, EBADMSG, "bad run" } },
 		{ CODED_FIELD, CODED, { 1, 1, 3, EBADMSG, "bad number of frequency tables" } },
-		{ CODED_FIELD, CODED, { 1, 1, 8, EBADMSG, "bad number of frequency tables" } },
-		{ CODED_FIELD, CODED, { 1, 1, 9, EBADMSG, "table that is not there" } },
+		{ CODED_FIELD, CODED, { 1, 1, 7, EBADMSG, "bad number of frequency tables" } },
+		{ CODED_FIELD, CODED, { 1, 1, PAIRS, EBADMSG, "symbols of a field without" } },
+		{ CODED_FIELD, CODED, { 1, 1, ZERO, EBADMSG, "symbols of a field without" } },
+		{ CODED_FIELD, CODED, { 1, 1, ZERO | 4, EBADMSG, "base of a narrow field" } },
+		{ CODED_FIELD, CODED, { 1, 1, 1 << 5 | 4, EBADMSG, "unknown flag" } },
+		{ CODED_FIELD, CODED, { 1, 1, 1 << 6 | 4, EBADMSG, "unknown flag" } },
+		{ CODED_FIELD, CODED, { 1, 1, 1 << 7 | 4, EBADMSG, "unknown flag" } },
 		{ CODED_FIELD, CODED, { 2, 1, 1, EBADMSG, "base of a narrow field" } },
-		{ CODED_FIELD, CODED, { 4, 4, 5, EBADMSG, "table that is not there" } },
+		{ CODED_FIELD, CODED, { 4, 4, 9, EBADMSG, "table that is not there" } },
 		{ CODED_FIELD, CODED, { 4, 4, UINT32_MAX, EBADMSG, "table that is not there" } },
 		{ SCALE_FIELD, SCALE, { 0, 1, 5, EBADMSG, "fields do not make up an element" } },
-		{ SCALE_FIELD, SCALE, { 3, 1, 1, EBADMSG, "base of a field without" } },
+		{ SCALE_FIELD, SCALE, { 3, 1, 1, EBADMSG, "symbols of a field without" } },
 		{ SCALE_FIELD, SCALE, { 4, 1, 1, EBADMSG, "for a field without any" } },
-		{ SCALE_FIELD + 1, SCALE, { 2, 2, 4096 - 255, EBADMSG, "base of a field too large" } },
+		{ SCALE_FIELD + 1, SCALE, { 2, 2, 512 - 255, EBADMSG, "base of a field too large" } },
 		{ POOL_FIELD + 1, POOL, { 4, 1, 3, EBADMSG, "symbol that a field cannot have" } },
-		{ POOL_FIELD + 1, POOL, { 4, 1, 7, EBADMSG, "table that is not there" } },
+		{ POOL_FIELD + 1, POOL, { 4, 1, 11, EBADMSG, "table that is not there" } },
+		{ FOLDED_FIELD, FOLDED, { 1, 1, 1, EBADMSG, "cannot be folded" } },
+		{ FOLDED_FIELD + 1, FOLDED, { 4, 1, 7, EBADMSG, "symbol that a field cannot have" } },
+		{ SPARSE_FIELD + 1, SPARSE, { 2, 2, 4096 - 255, EBADMSG, "base of a field too large" } },
+		/* Pairs of more bits than four, of elements of two bytes, and not at the top. */
+		{ FOLDED_FIELD + 1, FOLDED, { 0, 1, 5, EBADMSG, "pairs in a field that cannot have them" } },
+		{ CODED_FIELD, CODED, { 1, 1, PAIRS | 4, EBADMSG, "pairs in a field that cannot have them" } },
+		{ SCALE_FIELD + 2, SCALE, { 1, 1, PAIRS | 1, EBADMSG, "pairs in a field that cannot have them" } },
+		{ CONSTANT_FIELD, CONSTANT, { 1, 1, PAIRS | 1, EBADMSG, "pairs in a field that cannot have them" } },
 	};
 
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
@@ -609,8 +678,8 @@ static void each_part_of_a_tile_entry_is_checked(void)
 static void frequency_tables_are_checked(void)
 {
 	struct change bad = { 0, 1, 0xFF, EBADMSG, "bad frequency table" };
-	struct change fewer = { 60, 4, 7, EBADMSG, "bytes behind the last frequency table" };
-	struct change more = { 60, 4, 9, EBADMSG, "bad frequency table" };
+	struct change fewer = { 60, 4, SAMPLE_TABLES - 1, EBADMSG, "bytes behind the last frequency table" };
+	struct change more = { 60, 4, SAMPLE_TABLES + 1, EBADMSG, "bad frequency table" };
 
 	check_change(&bad, tables_offset, tables_offset);
 	check_change(&fewer, 0, 0);
@@ -696,6 +765,7 @@ int main(void)
 	recipes_are_those_of_the_packer();
 	fields_share_tables();
 	tiles_lie_one_behind_the_other();
+	pairs_and_zeros_with_exceptions_are_coded();
 	number_of_tables_is_limited();
 	superblock_survives_writing();
 	file_cut_at_any_length_is_refused();

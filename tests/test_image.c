@@ -28,6 +28,7 @@ static const struct sample_part small_parts[] = {
 	{ { "pool.a", "I8", "[7]", 7, SAMPLE_UNIFORM, 0 }, 21, 1, 5, &sample_1_byte_left, 0, 0 },
 	{ { "pool.b", "I8", "[9]", 9, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, 0 },
 	{ { "pool.c", "I8", "[5]", 5, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, 0 },
+	{ { "pairs", "I8", "[3,5]", 15, SAMPLE_UNIFORM, 0 }, 5, 2, 5, &sample_1_byte_pairs, 0, 0 },
 	{ { "byte", "U8", "[1]", 1, SAMPLE_UNIFORM, 0 }, 1, 1, 1, &sample_1_byte, 0, 0 },
 };
 enum { SMALL_PARTS = sizeof small_parts / sizeof small_parts[0] };
@@ -40,6 +41,9 @@ static const struct sample_part large_parts[] = {
 	{ { "again", "I8", "[630000]", 630000, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, 1 },
 	{ { "above", "I16", "[300,500]", 300000, SAMPLE_GAUSSIAN, 4 }, 500, 100, 500, &sample_2_bytes_split, 0, 0 },
 	{ { "both", "I32", "[257,129]", 132612, SAMPLE_STUDENT, 3 }, 129, 30, 50, &sample_4_bytes_left2, 0, 0 },
+	{ { "folded", "I8", "[400,510]", 204000, SAMPLE_GAUSSIAN, 9 }, 510, 60, 510, &sample_1_byte_pairs, 0, 0 },
+	{ { "odd", "I8", "[99,333]", 32967, SAMPLE_STUDENT, 5 }, 333, 33, 111, &sample_1_byte_pairs, 0, 0 },
+	{ { "sparse", "F16", "[200,300]", 120000, SAMPLE_GAUSSIAN, 0.4 }, 300, 70, 300, &sample_2_bytes_zero, 0, 0 },
 	{ { "zipped", "I8", "[130000]", 130000, SAMPLE_GAUSSIAN, 3 }, 130000, 1, 65536, &sample_1_byte_plain, 1, 0 },
 };
 enum { LARGE_PARTS = sizeof large_parts / sizeof large_parts[0] };
@@ -517,7 +521,7 @@ static void file_that_became_shorter_is_damaged_where_it_ends(void)
 	uint64_t last;
 
 	open_fixture(&fixture, small_parts, SMALL_PARTS, 0);
-	last = fixture.original.bytes - 10; /* behind it are tiles of one element: constants, which have no packed bytes */
+	last = fixture.original.bytes - 10; /* in a tile with packed bytes; the last one, of one element, is a constant */
 	CHECK(ftruncate(fixture.fd, (off_t)tile_info(&fixture, 1).packed_offset) == 0);
 	CHECK(range_is_right(&fixture, 0, 50, buffer));
 	CHECK(wcx_image_read(fixture.image, buffer, 1, last, NULL) == -EBADMSG);

@@ -169,6 +169,21 @@ WRAPPED(int, pthread_create, pthread_t *thread, const pthread_attr_t *attr, void
 	return threads_fail ? EAGAIN : __real_pthread_create(thread, attr, run, arg);
 }
 
+/* Which variant of the codec is the fastest is measured in memory that can be done without: these allocations. */
+static long dispensable_from, dispensable_to;
+
+WRAPPED(const struct wcx_cpu *, wcx_cpu_choose, void)
+{
+	const struct wcx_cpu *cpu;
+
+	dispensable_from = atomic_load(&allocations);
+	cpu = __real_wcx_cpu_choose();
+	dispensable_to = atomic_load(&allocations);
+	if (failing_from < dispensable_to && failing_to > dispensable_from)
+		CHECK(cpu == &wcx_cpu_portable);
+	return cpu;
+}
+
 /* --- what is tried --- */
 
 /* Coded, stored and constant tiles, pools, segments with the same content, more tables than the first buffer holds. */
@@ -308,9 +323,11 @@ static void check_attempt(const struct attempt *attempt, unsigned thread_count)
 		int one = run_failing(attempt, thread_count, i, i + 1);
 		int all = run_failing(attempt, thread_count, i, INT32_MAX);
 
+		int is_dispensable = i >= dispensable_from && i < dispensable_to;
+
 		/* With several threads, how many allocations there are depends on how they run. */
-		if (thread_count == 1 && !(CHECK(one == -ENOMEM) && CHECK(all == -ENOMEM)))
-			fprintf(stderr, "\t%s went on without allocation %ld\n", attempt->name, i);
+		if (thread_count == 1 && !(CHECK(one == (is_dispensable ? 0 : -ENOMEM)) && CHECK(all == -ENOMEM)))
+			fprintf(stderr, "\t%s did not do as it has to without allocation %ld\n", attempt->name, i);
 	}
 	CHECK(run_failing(attempt, thread_count, -1, -1) == 0);
 }

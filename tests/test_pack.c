@@ -145,14 +145,14 @@ static struct wcx_container *pack_and_open(int is_reference)
 	return c;
 }
 
-/* The predictor that a tensor whose rows are alike gets, seen in its tiles. */
+/* The predictor that a tensor whose rows are alike gets, seen in its tiles: of 32 KiB at most. */
 static void rows_that_are_alike_get_tiles_of_whole_rows(void)
 {
 	struct wcx_container *c = pack_and_open(0);
 	const struct wcx_segment *rows = wcx_container_segment(c, 5), *noise = wcx_container_segment(c, 6);
 
 	CHECK(rows->bytes == 300000 && rows->cols == 300 && rows->recipe.predictor == WCX_PREDICT_UP);
-	CHECK(rows->tile_cols == 300 && rows->tile_rows == 65536 / 300);
+	CHECK(rows->tile_cols == 300 && rows->tile_rows == 32768 / 300);
 	CHECK(noise->bytes == 700000 && noise->cols == 700000 && noise->recipe.predictor == WCX_PREDICT_NONE);
 	CHECK(noise->recipe.field_count == 1 && noise->recipe.fields[0].table_count == 0);
 	wcx_container_free(c);
@@ -207,7 +207,7 @@ static void the_reference_mode_has_tiles_of_256_by_256_bytes_with_left2(void)
 			CHECK(seg->bytes == large[i].bytes && seg->cols == cols[i]);
 			CHECK(seg->tile_rows == 256 && seg->tile_cols == 256);
 			CHECK(seg->same_as == (strcmp(large[i].name, "twin") == 0 ? 5 : 0));
-			CHECK(seg->recipe.elem_bytes == 1 && seg->recipe.rotation == 0);
+			CHECK(seg->recipe.elem_bytes == 1 && seg->recipe.transform == WCX_TRANSFORM_NONE);
 			CHECK(seg->recipe.predictor == WCX_PREDICT_LEFT2 && seg->recipe.field_count == 1);
 			CHECK(seg->recipe.fields[0].table_count <= 1 && seg->recipe.run == 0);
 		}

@@ -6,10 +6,11 @@ Written from docs/format.md alone, in its order and with its names, to be read b
 format, every tile's checksum and the SHA-256 of the whole, writes the safetensors file to OUT if one is given, and
 prints one line that counts what was met.  Exit status 1, with a message, when FILE is damaged.
 
-All the RANS fields of a window that have the same number of symbols are decoded in lockstep: states are arrays of
+All the RANS fields of a window whose symbols are dealt to the lanes alike are decoded in lockstep: states are arrays of
 (fields, 32 lanes).
 """
 import bisect
+import functools
 import hashlib
 import os
 import struct
@@ -32,20 +33,26 @@ MODES = STORED, CODED, CONSTANT, ZSTD = range(4)
 MODE_NAMES = "STORED", "CODED", "CONSTANT", "ZSTD"
 FIELD_RAW, FIELD_RANS, FIELD_CONSTANT = range(3)
 CODING_NAMES = "RAW", "RANS", "CONSTANT"
+TRANSFORMS = NONE, ROTATE, FOLD = range(3)
+TRANSFORM_NAMES = "NONE", "ROTATE", "FOLD"
 PREDICTORS = NONE, LEFT, UP, LEFT2 = range(4)
 PREDICTOR_NAMES = "NONE", "LEFT", "UP", "LEFT2"
+FLAG_PAIRS, FLAG_ZERO = 1 << 3, 1 << 4
 
 ORIGINAL_BYTES_MAX = 1 << 60
 INDEX_BYTES_MAX = 1 << 28
 TABLES_MAX = 131072
 TABLE_BYTES_MIN = 5
 TILE_ELEMENTS_MAX = 65536
-FIELDS_MAX = 12
+FIELDS_MAX = 10
 RAW_PLANES_MAX = 16
+RUN_MIN, RUN_MAX = 128, 65536
 FREQUENCY_SUM = 4096
+PAIR_PRODUCT_MIN = 256
+PAIR_FACTOR_MAX = (1 << 18) - 1
 LANES = 32
-GROUP = 4 * LANES  # symbols
-STATES_BYTES = 4 * LANES
+UNIT_BYTES = 4 * LANES
+WIDTHS_BYTES = LANES // 2
 CARRIED_BYTES = 2 * LANES
 STATE_MIN = 1 << 16
 ALIGNMENT = 4  # of packed tiles and of the parts of a coded one
@@ -82,10 +89,22 @@ class Field:
     """Section 2.3; shift is the sum of the widths of the fields below."""
 
     width: int
-    table_count: int
+    flags: int
     base: int
     first_table: int
     shift: int = 0
+
+    @property
+    def table_count(self):
+        return self.flags & 7
+
+    @property
+    def is_of_pairs(self):
+        return bool(self.flags & FLAG_PAIRS)
+
+    @property
+    def has_zero(self):
+        return bool(self.flags & FLAG_ZERO)
 
     @property
     def tables(self):
@@ -100,9 +119,11 @@ class Field:
                 shift += bits
 
     def values(self):
-        """What the symbols 0..256 stand for."""
+        """What the symbols 0..256 stand for, those of pairs for two values each."""
         symbols = np.arange(256, dtype=np.uint64)
-        return symbols if self.width <= 8 else np.where(symbols > 0, symbols + self.base, 0)
+        if self.is_of_pairs:
+            return np.stack([symbols & 15, symbols >> 4], axis=1)
+        return np.where((symbols == 0) & self.has_zero, 0, symbols + self.base)
 
 
 @dataclass
@@ -117,7 +138,7 @@ class Segment:
     same_as: int
     entropy: int
     elem_bytes: int
-    rotation: int
+    transform: int
     predictor: int
     field_count: int
     first_tile: int = 0
@@ -142,6 +163,18 @@ class Segment:
     @property
     def dtype(self):
         return f"<u{self.elem_bytes}"
+
+    @property
+    def word_elements(self):
+        """Section 3.1: the elements that a lane has in each line."""
+        return max(1, 4 // self.elem_bytes)
+
+    def line_count(self, n):
+        return ceil_div(n, self.word_elements * LANES)
+
+    def plane_bytes(self, bits, n):
+        """Section 3.1: the bytes of a raw plane of n elements."""
+        return ceil_div(self.line_count(n) * bits * self.word_elements, 32) * UNIT_BYTES
 
     def tile_place(self, tile):
         """Where a tile (numbered through the file) lies in the matrix: y, x, height, width."""
@@ -175,8 +208,9 @@ def parse_segment(raw, number, earlier):
     must(seg.tile_rows >= 1 and seg.tile_cols >= 1, f"{where}a tile side is 0")
     must(seg.tile_rows * seg.tile_cols <= TILE_ELEMENTS_MAX, f"{where}tiles of {seg.tile_rows} x {seg.tile_cols} elements")
     must(seg.tile_cols >= seg.cols or seg.tile_rows <= 256, f"{where}tiles of {seg.tile_rows} rows, but not all columns")
-    must(seg.rotation <= 1, f"{where}rotation {seg.rotation}")
+    must(seg.transform in TRANSFORMS, f"{where}transform {seg.transform}")
     must(seg.predictor in PREDICTORS, f"{where}predictor {seg.predictor}")
+    must(seg.transform == NONE or seg.predictor == NONE, f"{where}a transform and a predictor")
     must(1 <= seg.field_count <= FIELDS_MAX, f"{where}{seg.field_count} fields")
     return seg
 
@@ -184,13 +218,16 @@ def parse_segment(raw, number, earlier):
 def parse_field(raw, where, table_count):
     this = Field(*FIELD.unpack(raw))
     must(1 <= this.width <= 32, f"{where}a field of {this.width} bits")
+    must(this.flags >> 5 == 0, f"{where}a field with the reserved flags {this.flags & 0xE0:#x}")
     must(this.table_count in (0, 1, 2, 4), f"{where}a field with {this.table_count} tables")
     if this.table_count:
         must(this.width <= 16, f"{where}a field of {this.width} bits with tables")
         must(this.tables[-1] < table_count, f"{where}the tables of a field do not exist")
         must(this.base <= max(0, 2**this.width - 256), f"{where}a field of {this.width} bits with base {this.base}")
+        must(this.width > 8 or not this.has_zero, f"{where}a field of {this.width} bits with ZERO")
     else:
-        must(this.base == 0 and this.first_table == 0, f"{where}a field with a base or a table, but without tables")
+        rest = this.flags, this.base, this.first_table
+        must(not any(rest), f"{where}a field with flags, a base or a table, but without tables")
     return this
 
 
@@ -203,8 +240,15 @@ def check_fields(seg, where):
     must(shift == 8 * seg.elem_bytes, f"{where}fields of {shift} bits together")
     plane_count = sum(this.width.bit_count() for this in seg.fields)
     must(plane_count <= RAW_PLANES_MAX, f"{where}{plane_count} raw planes")
+    *below, last = seg.fields
+    must(not any(this.is_of_pairs for this in below), f"{where}pairs in a field that is not the last")
+    if last.is_of_pairs:
+        must(last.width == 4 and seg.elem_bytes == 1, f"{where}pairs of {last.width} bits in {seg.elem_bytes} bytes")
+    if seg.transform == FOLD:
+        must(seg.elem_bytes == 1, f"{where}folded elements of {seg.elem_bytes} bytes")
+        must(below and not below[0].table_count, f"{where}folded elements without a lowest field that is never coded")
     if any(this.table_count > 1 for this in seg.fields):
-        must(seg.run % GROUP == 0 and GROUP <= seg.run <= 65536, f"{where}runs of {seg.run}")
+        must(seg.run % RUN_MIN == 0 and RUN_MIN <= seg.run <= RUN_MAX, f"{where}runs of {seg.run}")
     else:
         must(seg.run == 0, f"{where}runs of {seg.run} without a choice")
 
@@ -238,6 +282,21 @@ def parse_table(raw, at):
     return frequencies, at
 
 
+def pair_frequencies(frequencies):
+    """Section 2.7: the frequencies of pairs, from those of the symbols 0..16."""
+    single = frequencies[:16].astype(np.int64)
+    product = np.outer(single, single).reshape(-1)  # pair p is in row p >> 4 and column p & 15
+
+    def scaled(factor):
+        return np.where(product < PAIR_PRODUCT_MIN, 0, np.maximum(1, product * factor >> 28))
+
+    # The sum does not fall while the factor grows, so that the largest factor that fits is where it first does not.
+    factor = bisect.bisect(range(PAIR_FACTOR_MAX + 1), FREQUENCY_SUM, key=lambda k: scaled(k).sum()) - 1
+    pairs = scaled(factor)
+    pairs[np.argmax(product)] += FREQUENCY_SUM - pairs.sum()  # argmax is the lowest of several
+    return pairs.astype(np.uint32)
+
+
 class Wcx:
     """An opened .wcx file, its index checked in full."""
 
@@ -254,6 +313,7 @@ class Wcx:
         self._parse_fields(index[fields_at:entries_at])
         self._parse_tile_entries(index[entries_at:tables_at])
         self._parse_tables(index[tables_at:])
+        self.pair_frequencies = functools.cache(lambda table: pair_frequencies(self.frequencies[table]))
         self.seen = Counter()
 
     def _parse_superblock(self, raw):
@@ -261,7 +321,7 @@ class Wcx:
          self.segment_count, self.table_count, self.tile_count, self.table_bytes, self.index_checksum,
          self.sha256, checksum) = SUPERBLOCK.unpack(raw)
         must(magic == MAGIC, "not a .wcx file")
-        must(version == 2, f"version {version} is unknown")
+        must(version == 3, f"version {version} is unknown")
         must(checksum == xxh3(raw[:120]), "the checksum of the superblock differs")
         must(features == 0, f"unknown features {features:#x}")
         must(packed_bytes == len(self.file), f"{len(self.file)} bytes long, but written as {packed_bytes}")
@@ -358,7 +418,7 @@ class Wcx:
     def decode_tiles(self, tiles):
         """Decode any tiles; for each an array of elements (height, width)."""
         decoded = []
-        jobs = defaultdict(list)  # by the number of symbols: RANS fields to decode in lockstep
+        jobs = defaultdict(list)  # by what deals symbols to the lanes: RANS fields to decode in lockstep
         for tile in tiles:
             seg = self.segment_of(tile)
             _, _, height, width = seg.tile_place(tile)
@@ -373,14 +433,14 @@ class Wcx:
             elif mode == ZSTD:
                 elements.view(np.uint8)[:] = self._decompress_tile(tile)
             else:
-                jobs[height * width] += self._open_coded_tile(tile, seg, elements)
-        for n, fields in jobs.items():
-            if fields:
-                self._decode_fields(n, fields)
+                for this in self._open_coded_tile(tile, seg, elements):
+                    jobs[len(elements), seg.word_elements, this.field.is_of_pairs].append(this)
+        for (n, word_elements, are_pairs), fields in jobs.items():
+            self._decode_fields(n, word_elements, are_pairs, fields)
         for tile, elements in zip(tiles, decoded):
             if self.modes[tile] == CODED:
                 seg = self.segment_of(tile)
-                elements[:] = rotate_right(undo_prediction(elements, seg.predictor), seg.rotation)
+                elements[:] = undo_transform(undo_prediction(elements, seg.predictor), seg)
         return decoded
 
     def _decompress_tile(self, tile):
@@ -397,27 +457,31 @@ class Wcx:
 
     def _open_coded_tile(self, tile, seg, elements):
         """Put into elements what needs no decoding; returns the RANS fields."""
+        self.seen["transform", seg.transform] += 1
         self.seen["predictor", seg.predictor] += 1
         coded = CodedTile(self.packed_tile(tile), seg, elements, self.describe_tile(tile))
         for coding in coded.codings:
             self.seen["coding", coding] += 1
         for this in coded.rans_fields:
             self.seen["table", this.field.table_count] += 1
+            self.seen["pairs"] += this.field.is_of_pairs
             self.seen["carrier of planes"] += this.cut_plane is not None
             self.seen["carrier of exceptions"] += this.carries_exceptions
             self.seen["exceptions"] += this.exception_count
         return coded.rans_fields
 
-    def _decode_fields(self, n, fields):
-        """Decode RANS fields of n symbols each, and put their values, and the bytes they carry, into their elements."""
+    def _decode_fields(self, n, word_elements, are_pairs, fields):
+        """Decode RANS fields of n elements each, and put their values, and the bytes they carry, into their elements."""
         used, table_of = np.unique(np.stack([this.tables for this in fields]), return_inverse=True)
         table_of = table_of.reshape(len(fields), -1)
-        payloads = [this.payload for this in fields]
-        symbols, x, good = rans_decode(payloads, n, [self.frequencies[table] for table in used], table_of)
+        frequencies = [self.pair_frequencies(table) if are_pairs else self.frequencies[table] for table in used]
+        symbols, x, good = rans_decode([this.states for this in fields], [this.words for this in fields], n, word_elements,
+                                       1 + are_pairs, frequencies, table_of)
         good &= (x >> 16 == 1).all(axis=1)
         for this, field_symbols, final_states, field_good in zip(fields, symbols, x & 0xFFFF, good):
             must(field_good, f"{this.where}: rANS ends in a wrong state or place")
-            this.finish(this.field.values()[field_symbols], final_states.astype("<u2").view(np.uint8))
+            values = this.field.values()[field_symbols].reshape(-1)[:n]
+            this.finish(values, final_states.astype("<u2").view(np.uint8))
 
     def windows(self):
         """Ranges of tiles, all in order, of about WINDOW_BYTES each."""
@@ -464,12 +528,13 @@ class Wcx:
     def summary(self):
         """One line: what has been decoded so far."""
         parts = []
-        names_of = {"mode": MODE_NAMES, "coding": CODING_NAMES, "predictor": PREDICTOR_NAMES, "table": range(5)}
+        names_of = {"mode": MODE_NAMES, "coding": CODING_NAMES, "transform": TRANSFORM_NAMES, "predictor": PREDICTOR_NAMES,
+                    "table": range(5)}
         for kind, names in names_of.items():
             counts = [f"{name}={self.seen[kind, value]}" for value, name in enumerate(names) if self.seen[kind, value]]
             parts.append(f"{kind}s {' '.join(counts) or '-'}")
         carriers = [f"{what}={self.seen['carrier of ' + what]}" for what in ("planes", "exceptions")]
-        parts.append(f"carriers of {' '.join(carriers)}")
+        parts.append(f"pairs {self.seen['pairs']}; carriers of {' '.join(carriers)}")
         parts.append(f"exceptions {self.seen['exceptions']}; same_as {self.seen['same_as']}")
         return f"{self.original_bytes} bytes, {self.segment_count} segments, {self.tile_count} tiles; " + "; ".join(parts)
 
@@ -485,11 +550,13 @@ class RansField:
     """
 
     where: str
+    seg: Segment
     field: Field
     elements: np.ndarray  # of the tile, to put the values into
-    tables: np.ndarray  # the number of the table of each group
-    payload: np.ndarray  # states and words
-    exception_count: int
+    tables: np.ndarray  # the number of the table of each line
+    states: list
+    words: np.ndarray
+    exception_count: int = 0
     cut_plane: tuple = None  # the plane, its bits, its shift
     exceptions: bytes = b""
 
@@ -501,7 +568,7 @@ class RansField:
         """Put into the elements the values of the symbols, and what the low halves of the final states complete."""
         if self.cut_plane:
             plane, bits, shift = self.cut_plane
-            put_values(self.elements, unpack_bits(np.concatenate([plane, final_bytes]), bits, len(self.elements)), shift)
+            put_plane(self.elements, np.concatenate([plane, final_bytes]), bits, shift, self.seg)
         elif self.carries_exceptions:
             self.exceptions += final_bytes.tobytes()
         else:
@@ -530,108 +597,144 @@ class CodedTile:
     def __init__(self, packed, seg, elements, where):
         self.packed, self.seg, self.elements, self.where = packed, seg, elements, where
         self.end = 0  # of the part before
-        headers = self.take(4 * seg.field_count).view("<u4").tolist()
-        self.codings = [header & 3 for header in headers]
-        rans = [number for number, coding in enumerate(self.codings) if coding == FIELD_RANS]
+        rans, payload_sizes, exception_count = self.take_header()
         self.carrier = rans[-1] if rans else None
-        for number, header in enumerate(headers):
-            self.check_header(number, header)
         cut_plane = self.take_planes()
-        exceptions = self.take_exceptions(headers, bool(cut_plane))
-        self.rans_fields = [self.take_payload(seg.fields[number], headers[number]) for number in rans]
+        exceptions = self.take_exceptions(exception_count, bool(cut_plane))
+        self.rans_fields = [self.take_payload(seg.fields[f], size) for f, size in zip(rans, [*payload_sizes, None])]
         if rans:
+            self.rans_fields[-1].exception_count = exception_count
             self.rans_fields[-1].cut_plane = cut_plane
             self.rans_fields[-1].exceptions = exceptions
         must(self.end == len(packed), f"{where}: its parts end at {self.end}, the tile at {len(packed)}")
 
     def take(self, part_bytes):
-        """The next part of the tile."""
+        """The next part of the tile; None takes what is left."""
         start = align(self.end, ALIGNMENT)
-        self.end = start + part_bytes
+        self.end = max(start, len(self.packed)) if part_bytes is None else start + part_bytes
         must(self.end <= len(self.packed), f"{self.where}: its parts pass its end")
         return self.packed[start : self.end]
 
-    def check_header(self, number, header):
-        this, where, coding = self.seg.fields[number], f"{self.where}: field {number}", header & 3
-        must(coding <= FIELD_CONSTANT, f"{where} has the unknown coding 3")
-        if coding == FIELD_RAW:
-            must(header >> 2 == 0, f"{where} is raw and has more than that in its header")
-        elif coding == FIELD_RANS:
-            must(this.table_count, f"{where} has no frequency table")
-            must(number == self.carrier or header >> 2 & 0xFFF == 0, f"{where} has exceptions, but is no carrier")
-        else:
-            must(header >> 2 & 63 == 0, f"{where} has reserved bits set")
-            must(header >> 8 < 1 << this.width, f"{where} has too large a value")
-            put_values(self.elements, np.array([header >> 8]), this.shift)
+    def take_header(self):
+        """Take the header; returns the RANS fields, the sizes of their payloads but for the carrier's, the exceptions."""
+
+        def take_u32():
+            return int(self.take(4).view("<u4")[0])
+
+        first = take_u32()
+        self.codings = [first >> 2 * f & 3 for f in range(self.seg.field_count)]
+        exception_count = first >> 20
+        beyond = (first & 0xFFFFF) >> 2 * self.seg.field_count
+        must(beyond == 0, f"{self.where}: codings of fields that there are not")
+        rans = [f for f, coding in enumerate(self.codings) if coding == FIELD_RANS]
+        must(rans or exception_count == 0, f"{self.where}: exceptions without a carrier")
+        payload_sizes = []
+        for f, (this, coding) in enumerate(zip(self.seg.fields, self.codings)):
+            where = f"{self.where}: field {f}"
+            must(coding <= FIELD_CONSTANT, f"{where} has the unknown coding 3")
+            if coding == FIELD_RANS:
+                must(this.table_count, f"{where} has no frequency table")
+                if f != rans[-1]:
+                    payload_sizes.append(take_u32())
+            elif coding == FIELD_CONSTANT:
+                value = take_u32()
+                must(value < 1 << this.width, f"{where} has too large a value")
+                put_values(self.elements, np.array([value]), this.shift)
+        return rans, payload_sizes, exception_count
 
     def take_planes(self):
         """Take the raw planes; returns what is there of the last one, with its bits and shift, if the rest is carried."""
-        n = len(self.elements)
         raw_fields = [this for this, coding in zip(self.seg.fields, self.codings) if coding == FIELD_RAW]
         planes = [plane for this in raw_fields for plane in this.planes()]
         for number, (bits, shift) in enumerate(planes):
-            plane_bytes = ceil_div(n * bits, 8)
-            if number == len(planes) - 1 and self.carrier is not None and plane_bytes >= CARRIED_BYTES:
+            plane_bytes = self.seg.plane_bytes(bits, len(self.elements))
+            if number == len(planes) - 1 and self.carrier is not None:
                 return self.take(plane_bytes - CARRIED_BYTES), bits, shift
-            put_values(self.elements, unpack_bits(self.take(plane_bytes), bits, n), shift)
+            put_plane(self.elements, self.take(plane_bytes), bits, shift, self.seg)
         return None
 
-    def take_exceptions(self, headers, plane_is_carried):
+    def take_exceptions(self, count, plane_is_carried):
         """Take the carrier's exceptions, but for those of their bytes that it carries."""
-        count = headers[self.carrier] >> 2 & 0xFFF if self.carrier is not None else 0
         if not count:
             return b""
         part_bytes = exceptions_bytes(self.seg.fields[self.carrier], count)
         carried = not plane_is_carried and part_bytes >= CARRIED_BYTES
         return self.take(part_bytes - CARRIED_BYTES * carried).tobytes()
 
-    def take_payload(self, this, header):
-        payload_bytes = header >> 14
-        run, choice_bits = self.seg.run, this.table_count >> 1
-        group_count = ceil_div(len(self.elements), GROUP)
-        run_count = ceil_div(len(self.elements), run) if choice_bits else 0
+    def take_payload(self, this, payload_bytes):
+        """Take the payload of a RANS field, of all that is left where payload_bytes is None."""
+        n, run, choice_bits = len(self.elements), self.seg.run, this.table_count >> 1
         payload = self.take(payload_bytes)
-        choices_bytes = align(ceil_div(run_count * choice_bits, 8), 4)
-        must(payload_bytes >= choices_bytes + STATES_BYTES and payload_bytes % 2 == 0,
-             f"{self.where}: {payload_bytes} rANS bytes")
-        tables = np.full(group_count, this.first_table, np.int64)
+        must(len(payload) % 2 == 0, f"{self.where}: {len(payload)} rANS bytes")
+        run_count = ceil_div(n, run) if choice_bits else 0
+        widths_at = align(ceil_div(run_count * choice_bits, 8), 4)
+        must(len(payload) >= widths_at + WIDTHS_BYTES, f"{self.where}: {len(payload)} rANS bytes")
+        tables = np.full(self.seg.line_count(n), this.first_table, np.int64)
         if choice_bits:
-            choices = unpack_bits(payload[:choices_bytes], choice_bits, run_count)
-            tables += np.repeat(choices, run // GROUP)[:group_count]
-        return RansField(self.where, this, self.elements, tables, payload[choices_bytes:], header >> 2 & 0xFFF)
+            choices = unpack_bits(payload[:widths_at], choice_bits, run_count)
+            lines_per_run = run // (self.seg.word_elements * LANES)
+            tables += np.repeat(choices, lines_per_run)[: len(tables)]
+        states, words = start_states(payload[widths_at:], self.where)
+        return RansField(self.where, self.seg, this, self.elements, tables, states, words)
+
+
+def start_states(data, where):
+    """The states that the lanes start with, from the widths on, and the words behind them (section 3.2)."""
+    sizes = [16 + k for k in unpack_bits(data[:WIDTHS_BYTES], 4, LANES).tolist()]  # of a state, without its highest bit
+    end = WIDTHS_BYTES + align(ceil_div(sum(sizes), 8), 2)
+    must(end <= len(data), f"{where}: its start states pass its end")
+    number = int.from_bytes(data[WIDTHS_BYTES:end].tobytes(), "little")
+    states = []
+    for size in sizes:
+        states.append(1 << size | number & (1 << size) - 1)
+        number >>= size
+    return states, data[end:].view("<u2")
 
 
 def unpack_bits(data, bits, n):
-    """The first n numbers of a power of two bits each that stand in the bytes data."""
-    if bits >= 8:
-        return data.view(f"<u{bits // 8}")[:n]
+    """The first n numbers of 1, 2 or 4 bits each that stand in the bytes data."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
     return (data[:, None] >> shifts & ((1 << bits) - 1)).reshape(-1)[:n]
+
+
+def put_plane(elements, plane, bits, shift, seg):
+    """Section 3.1: put a raw plane into the elements; its lowest bit belongs at shift."""
+    per_unit = 32 // (bits * seg.word_elements)  # lines
+    turns = (bits * np.arange(per_unit, dtype=np.uint32))[:, None]
+    units = plane.view("<u4").reshape(-1, 1, LANES)
+    words = (units >> turns | units << (-turns & 31)).astype("<u4")  # (units, lines of each, lanes): what shows in place
+    if seg.elem_bytes == 8:
+        words = words.astype("<u8") * ((1 << 32) + 1)  # bits are the same in both halves
+    shown = words.reshape(-1).view(seg.dtype)[: len(elements)]
+    if seg.transform != NONE:
+        shown = rotate_right(shown, 8 * seg.elem_bytes - 1)
+    put_values(elements, shown >> shift & ((1 << bits) - 1), shift)
 
 
 def put_values(elements, values, shift):
     elements |= values.astype(elements.dtype) << shift
 
 
-def rans_decode(payloads, n, frequencies, table_of):
-    """Section 3.2 for many fields of n symbols in lockstep: group g of field i has the table frequencies[table_of[i, g]].
+def rans_decode(states, words, n, word_elements, symbol_elements, frequencies, table_of):
+    """Section 3.2 for many fields of n elements in lockstep: line g of field i has the table frequencies[table_of[i, g]].
 
-    Returns the symbols, (fields, n), the final states, (fields, 32), and for each field whether the words were right.
+    A lane has word_elements elements in each line, and each of its symbols is for symbol_elements of them.  Returns the
+    symbols, (fields, those of all lines whether they are there or not), the final states, (fields, 32), and for each field
+    whether the words were right.
     """
     entries = slot_entries(frequencies)
     first_slot = (table_of * FREQUENCY_SUM).astype(np.uint32)
-    x = np.stack([np.frombuffer(payload[:STATES_BYTES].tobytes(), "<u4") for payload in payloads]).astype(np.uint32)
-    words = [np.frombuffer(payload[STATES_BYTES:].tobytes(), "<u2") for payload in payloads]
+    x = np.array(states, np.uint32)
     ends = np.cumsum([len(w) for w in words])
     next_word = (ends - [len(w) for w in words])[:, None]
     words = np.concatenate(words + [np.zeros(1, "<u2")]).astype(np.uint32)  # one more, so that clipping finds one
 
-    group_count = ceil_div(n, GROUP)
-    symbols = np.zeros((len(payloads), group_count, LANES, 4), np.uint8)
+    line_count = table_of.shape[1]
+    symbols = np.zeros((len(states), line_count, LANES, word_elements // symbol_elements), np.uint8)
     lanes = np.arange(LANES)
-    for g in range(group_count):
-        for k in range(4):
-            active = GROUP * g + 4 * lanes + k < n
+    for g in range(line_count):
+        for k in range(symbols.shape[3]):
+            active = word_elements * (LANES * g + lanes) + symbol_elements * k < n
             entry = entries[(x & FREQUENCY_SUM - 1) + first_slot[:, g, None]]
             symbols[:, g, :, k] = entry & 0xFF
             x = np.where(active, (entry >> 8 & 0xFFF) * (x >> 12) + (entry >> 20), x)
@@ -641,7 +744,7 @@ def rans_decode(payloads, n, frequencies, table_of):
             x = np.where(takes, x << 16 | word, x)
             next_word = next_word + taken[:, -1:]
     # A field that takes words past its end reads its neighbour's; next_word tells, because it never goes back.
-    return symbols.reshape(len(payloads), -1)[:, :n], x, next_word[:, 0] == ends
+    return symbols.reshape(len(states), -1), x, next_word[:, 0] == ends
 
 
 def slot_entries(frequencies):
@@ -660,8 +763,16 @@ def undo_prediction(residuals, predictor):
     return residuals
 
 
+def undo_transform(u, seg):
+    """Section 3.4: the elements from u."""
+    if seg.transform == FOLD:
+        above = 0xFF >> seg.fields[0].width << seg.fields[0].width
+        u = np.where(u & 1, u ^ above, u).astype(u.dtype)
+    return u if seg.transform == NONE else rotate_right(u, 1)
+
+
 def rotate_right(elements, bits):
-    return elements >> bits | elements << (8 * elements.itemsize - bits) if bits else elements
+    return elements >> bits | elements << (8 * elements.itemsize - bits)
 
 
 def main():

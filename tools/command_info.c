@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "codec/le.h"
 #include "codec/tile.h"
 #include "fs/compare.h"
 #include "fs/parallel.h"
@@ -29,9 +30,10 @@ static const char help[] =
 	"\n"
 	"A tensor's mode is stored, zstd, constant, \"same as\" another tensor, or what its\n"
 	"first coded tile holds, from the highest bits of an element to the lowest: ransN or\n"
-	"ransNxT (N bits coded, with a choice of T tables), rawN (N bits as they are) or\n"
-	"const; then the predictor, if there is one: +left, +up or +left2.  Small tensors may\n"
-	"share their tiles: each shows those of all, and its share of the packed bytes.\n"
+	"ransNxT (N bits coded, with a choice of T tables), pairsNxT (of two elements at a\n"
+	"time), rawN (N bits as they are) or const; then +fold where signs invert what is\n"
+	"above them, or the predictor, if there is one: +left, +up or +left2.  Small tensors\n"
+	"may share their tiles: each shows those of all, and its share of the packed bytes.\n"
 	"\n"
 	"Examples:\n"
 	"  wcx info store/model.safetensors.wcx\n"
@@ -63,36 +65,35 @@ static void append(char text[MODE_TEXT_BYTES], const char *more)
 	strncat(text, more, MODE_TEXT_BYTES - 1 - strlen(text));
 }
 
-static void append_field(char text[MODE_TEXT_BYTES], const struct wcx_field *field, int coding)
+static void append_field(char text[MODE_TEXT_BYTES], const struct wcx_field *field, uint32_t coding)
 {
 	char more[16] = "damaged";
 
 	if (coding == WCX_FIELD_RAW)
 		snprintf(more, sizeof more, "raw%d", field->width);
 	else if (coding == WCX_FIELD_RANS && field->table_count > 1)
-		snprintf(more, sizeof more, "rans%dx%d", field->width, field->table_count);
+		snprintf(more, sizeof more, "%s%dx%d", field->is_pair ? "pairs" : "rans", field->width, field->table_count);
 	else if (coding == WCX_FIELD_RANS)
-		snprintf(more, sizeof more, "rans%d", field->width);
+		snprintf(more, sizeof more, "%s%d", field->is_pair ? "pairs" : "rans", field->width);
 	else if (coding == WCX_FIELD_CONSTANT)
 		snprintf(more, sizeof more, "const");
 	append(text, more);
 }
 
-/* Reads the field headers of a coded tile; the rest of the tile is not needed and not checked. */
+/* Reads the head of a coded tile; the rest of the tile is not needed and not checked. */
 static void describe_fields(const struct wcx_container *c, const struct wcx_recipe *recipe, const struct wcx_tile_info *tile,
 			    char text[MODE_TEXT_BYTES])
 {
 	static const char *const predictors[WCX_PREDICTOR_COUNT] = { "", "+left", "+up", "+left2" };
-	uint8_t headers[4 * WCX_FIELDS_MAX];
-	ssize_t bytes = 4 * (ssize_t)recipe->field_count;
+	uint8_t head[4];
 
-	if (pread(wcx_container_fd(c), headers, (size_t)bytes, (off_t)tile->packed_offset) != bytes) {
+	if (pread(wcx_container_fd(c), head, sizeof head, (off_t)tile->packed_offset) != (ssize_t)sizeof head) {
 		append(text, "damaged");
 		return;
 	}
 	for (uint32_t f = recipe->field_count; f-- > 0;) {
-		append_field(text, &recipe->fields[f], headers[4 * f] & 3);
-		append(text, f ? "," : predictors[recipe->predictor]);
+		append_field(text, &recipe->fields[f], wcx_tile_coding(wcx_le32_read(head), f));
+		append(text, f ? "," : recipe->transform == WCX_TRANSFORM_FOLD ? "+fold" : predictors[recipe->predictor]);
 	}
 }
 

@@ -5,9 +5,9 @@
  *	tile_geometry
  *
  * The tensors are 4096 x 14336 INT8, a matrix of a model with 7 billion weights.  What their bytes are does not matter,
- * so all bytes of a tile are the same, which makes the file small, and follow from its number.  The rest is the real way of
- *a read, from wcx_image_read down, and the cache's own count of tiles that were missing.  Every read is compared with what
- *it has to give; exit status 1 when it differs.
+ * so all bytes of a tile are the same, which makes the file small, and follow from its number.  The rest is the real way
+ * of a read, from wcx_image_read down, and the cache's own count of tiles that were missing.  Every read is compared with
+ * what it has to give; exit status 1 when it differs.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -44,7 +44,9 @@ struct geometry {
 static const struct geometry geometries[] = {
 	{ "256 × 256", COLS, 256, 256 },
 	{ "whole rows, 4 × 14336", COLS, 4, COLS },
+	{ "whole rows, 2 × 14336", COLS, 2, COLS },
 	{ "flat runs of 65,536", TENSOR_BYTES, 1, 65536 },
+	{ "flat runs of 32,768", TENSOR_BYTES, 1, 32768 },
 };
 
 /* A packed file with one geometry, and what it is read with. */

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT */
+/* Finds and compares the variants of the decoding loops. */
+#include "codec/cpu.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+	TRIAL_LINES = 128,
+	TRIAL_STEPS = 2,
+	TRIAL_SYMBOLS = TRIAL_LINES * WCX_LANES * TRIAL_STEPS,
+	TRIAL_BYTES = 2 * TRIAL_SYMBOLS,
+	TRIAL_ROUNDS = 5,
+};
+
+/* A variant, and whether this CPU can run it. */
+struct candidate {
+	const struct wcx_cpu *cpu;
+	int runs;
+};
+
+#ifdef __x86_64__
+static int has_avx2(void)
+{
+	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
+	       __builtin_cpu_supports("popcnt");
+}
+
+static int has_avx512(void)
+{
+	return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+	       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+const struct wcx_cpu *wcx_cpu_at(unsigned i)
+{
+	const struct candidate candidates[] = {
+		{ &wcx_cpu_portable, 1 },
+#ifdef __x86_64__
+		{ &wcx_cpu_avx2, has_avx2() },
+		{ &wcx_cpu_avx2_gather, has_avx2() },
+		{ &wcx_cpu_avx512, has_avx512() },
+#endif
+	};
+
+	for (size_t c = 0; c < sizeof candidates / sizeof candidates[0]; c++)
+		if (candidates[c].runs && i-- == 0)
+			return candidates[c].cpu;
+	return NULL;
+}
+
+const struct wcx_cpu *wcx_cpu_find(const char *name)
+{
+	const struct wcx_cpu *cpu = NULL;
+
+	for (unsigned i = 0; (cpu = wcx_cpu_at(i)) && strcmp(cpu->name, name) != 0; i++)
+		;
+	return cpu;
+}
+
+/* Something to decode, a bell of symbols, and where it is decoded to. */
+struct trial {
+	struct wcx_rans_encode_table encode;
+	struct wcx_rans_decode_table decode;
+	uint8_t symbols[TRIAL_SYMBOLS], stream[TRIAL_BYTES];
+	uint16_t encode_words[TRIAL_SYMBOLS];
+	uint32_t words[TRIAL_LINES * WCX_LANES];
+	uint8_t nibbles[TRIAL_LINES / 2 * WCX_PLANE_UNIT_BYTES], dst[TRIAL_LINES * WCX_LANES * 4];
+	size_t stream_bytes;
+};
+
+/* Each symbol is the sum of the bits of a pseudo-random number, near enough to a bell; so are the counts. */
+static void make_trial(struct trial *trial)
+{
+	const struct wcx_rans_encode_table *encode = &trial->encode;
+	uint64_t counts[WCX_SYMBOL_COUNT] = { 0 }, random = 1;
+	struct wcx_freq_table freqs;
+
+	for (uint32_t i = 0; i < TRIAL_SYMBOLS; i++) {
+		random = random * 6364136223846793005u + 1442695040888963407u;
+		trial->symbols[i] = (uint8_t)(4 * __builtin_popcountll(random >> 8) + (int)(random >> 60) % 4);
+		counts[trial->symbols[i]]++;
+	}
+	wcx_freq_table_build(counts, &freqs);
+	wcx_rans_encode_table_build(&freqs, &trial->encode);
+	wcx_rans_decode_table_build(&freqs, &trial->decode);
+	trial->stream_bytes = wcx_rans_encode(&encode, &(struct wcx_rans_choices){ 0 }, trial->symbols, TRIAL_SYMBOLS,
+					      TRIAL_STEPS, NULL, trial->encode_words, trial->stream, TRIAL_BYTES);
+}
+
+/* The least time that a variant takes for the trial, in nanoseconds; with a sink or without. */
+static int64_t time_trial(const struct wcx_cpu *cpu, struct trial *trial, const struct wcx_pair_sink *sink)
+{
+	const struct wcx_rans_decode_table *table = &trial->decode;
+	const struct wcx_rans_stream stream = {
+		.tables = &table,
+		.src = trial->stream,
+		.src_bytes = trial->stream_bytes,
+		.symbol_count = TRIAL_SYMBOLS,
+		.steps = TRIAL_STEPS,
+	};
+	int64_t least = INT64_MAX;
+	uint32_t sunk;
+
+	for (int round = 0; round < TRIAL_ROUNDS; round++) {
+		struct timespec start, end;
+		int64_t taken;
+
+		clock_gettime(CLOCK_MONOTONIC, &start);
+		if (wcx_rans_decode(cpu, &stream, trial->words, sink, sink ? &sunk : NULL, NULL) != WCX_OK)
+			return INT64_MAX / 2;
+		clock_gettime(CLOCK_MONOTONIC, &end);
+		taken = (end.tv_sec - start.tv_sec) * INT64_C(1000000000) + (end.tv_nsec - start.tv_nsec);
+		least = taken < least ? taken : least;
+	}
+	return least;
+}
+
+/* Single symbols count as much as pairs. */
+const struct wcx_cpu *wcx_cpu_choose(void)
+{
+	const struct wcx_cpu *best = &wcx_cpu_portable, *cpu;
+	struct wcx_pair_sink sink = { .lines = TRIAL_LINES };
+	struct trial *trial;
+	int64_t least = INT64_MAX;
+
+	if (!wcx_cpu_at(1))
+		return best;
+	trial = calloc(1, sizeof *trial);
+	if (!trial)
+		return best;
+	make_trial(trial);
+	sink.nibbles = trial->nibbles;
+	sink.dst = trial->dst;
+	for (unsigned i = 1; (cpu = wcx_cpu_at(i)); i++) {
+		int64_t taken = time_trial(cpu, trial, NULL) + time_trial(cpu, trial, &sink);
+
+		if (taken < least) {
+			least = taken;
+			best = cpu;
+		}
+	}
+	free(trial);
+	return best;
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The inner loops of decoding, in variants for what a CPU can do.  All variants restore the same bytes; the portable one is
+ * the reference.
+ */
+#ifndef WCX_CPU_H
+#define WCX_CPU_H
+
+#include <stdint.h>
+
+#include "codec/rans.h"
+
+/*
+ * How symbols become bits of elements.  The bits of an element that symbols stand for start at shift; with rotate, elements
+ * are rotated to the right by one bit afterwards.
+ */
+struct wcx_symbol_place {
+	uint32_t shift, base;
+	uint8_t elem_bytes, is_pair, has_zero, rotate;
+};
+
+/*
+ * A variant.  Loops over elements take `lines` whole lines of out, which may lie at any address, and count lines from the
+ * start of the tile where it matters.
+ */
+struct wcx_cpu {
+	const char *name;
+
+	/* Decodes lines of `steps` symbols as long as no symbol of a line can lack a word; returns how many lines. */
+	uint32_t (*decode_lines)(const struct wcx_rans_decode_table *table, struct wcx_rans_reader *reader, uint32_t lines,
+				 uint32_t steps, uint32_t *words);
+	/* The same of pairs, into a sink, from a line on.  NULL where that brings nothing. */
+	uint32_t (*decode_pairs)(const struct wcx_rans_decode_table *table, struct wcx_rans_reader *reader,
+				 uint32_t first_line, uint32_t lines, const struct wcx_pair_sink *sink);
+
+	/* out = constant, a word */
+	void (*fill)(uint32_t lines, uint64_t constant, uint32_t elem_bytes, void *out);
+	/* out |= the bits of symbols */
+	void (*put_symbols)(const uint32_t *words, uint32_t lines, const struct wcx_symbol_place *place, void *out);
+	/* out |= the bits of a raw plane, which has those that mask, a word, shows.  units is that of the first line. */
+	void (*put_plane)(const uint8_t *units, uint32_t first_line, uint32_t lines, uint32_t width, uint64_t mask,
+			  uint32_t elem_bytes, void *out);
+	/* Inverts the bits of mask, a word of bytes, in each byte whose highest bit is set. */
+	void (*fold)(uint32_t lines, uint32_t mask, void *out);
+};
+
+extern const struct wcx_cpu wcx_cpu_portable;
+#ifdef __x86_64__
+extern const struct wcx_cpu wcx_cpu_avx2, wcx_cpu_avx2_gather, wcx_cpu_avx512;
+#endif
+
+/*
+ * wcx_cpu_find - the variant of that name, or NULL where there is none or this CPU cannot run it
+ *
+ * wcx_cpu_at lists those that it can run, the portable one first; NULL behind the last.
+ */
+const struct wcx_cpu *wcx_cpu_find(const char *name);
+const struct wcx_cpu *wcx_cpu_at(unsigned i);
+
+/*
+ * wcx_cpu_choose - the fastest variant on this CPU
+ *
+ * Measures those that come into question, for some hundred microseconds: gathering from a table is fast on one CPU and slow
+ * on another that has the same features.  Allocates, and takes the portable variant if there is no memory.
+ */
+const struct wcx_cpu *wcx_cpu_choose(void);
+
+#endif

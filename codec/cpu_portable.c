@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+/* The portable variant of the decoding loops: the reference for every other. */
+#include "codec/cpu.h"
+
+#include <string.h>
+
+#include "codec/le.h"
+#include "codec/line_loops.h"
+
+/*
+ * A line, when there are words for every lane and step.  Who wants a word is a coin toss to the processor, so it is done
+ * with masks: a branch here costs half of the speed.
+ */
+static inline __attribute__((always_inline)) const uint8_t *decode_line(const struct wcx_rans_decode_table *table,
+									uint32_t state[WCX_LANES], const uint8_t *word,
+									uint32_t steps, uint32_t *words)
+{
+	uint32_t line[WCX_LANES] = { 0 };
+
+	for (uint32_t k = 0; k < steps; k++) {
+		for (uint32_t lane = 0; lane < WCX_LANES; lane++) {
+			uint32_t x = state[lane], entry = table->entry[x & (WCX_PROB_SCALE - 1)], wanting;
+
+			x = (entry >> 20) * (x >> WCX_PROB_BITS) + (entry & 0xFFF);
+			wanting = x < WCX_RANS_LOW;
+			state[lane] = x << (wanting << 4) | (wcx_le16_read(word) & (0 - wanting));
+			word += 2 * wanting;
+			line[lane] |= (entry >> 12 & 0xFF) << 32 / steps * k % 32;
+		}
+	}
+	memcpy(words, line, sizeof line);
+	return word;
+}
+
+static inline __attribute__((always_inline)) uint32_t decode_steps(const struct wcx_rans_decode_table *table,
+								   struct wcx_rans_reader *reader, uint32_t lines,
+								   uint32_t steps, uint32_t *words)
+{
+	uint32_t state[WCX_LANES], line = 0;
+
+	memcpy(state, reader->state, sizeof state);
+	for (; line < lines && reader->end - reader->word >= 2 * WCX_LANES * (ptrdiff_t)steps; line++)
+		reader->word = decode_line(table, state, reader->word, steps, words + (size_t)line * WCX_LANES);
+	memcpy(reader->state, state, sizeof state);
+	return line;
+}
+
+/* A number of steps that the compiler knows is worth a copy of the loops. */
+static uint32_t decode_lines(const struct wcx_rans_decode_table *table, struct wcx_rans_reader *reader, uint32_t lines,
+			     uint32_t steps, uint32_t *words)
+{
+	if (steps == 4)
+		return decode_steps(table, reader, lines, 4, words);
+	if (steps == 2)
+		return decode_steps(table, reader, lines, 2, words);
+	return decode_steps(table, reader, lines, 1, words);
+}
+
+const struct wcx_cpu wcx_cpu_portable = {
+	.name = "portable",
+	.decode_lines = decode_lines,
+	.fill = fill,
+	.put_symbols = put_symbols,
+	.put_plane = put_plane,
+	.fold = fold,
+};

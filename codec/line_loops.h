@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The loops over elements that every variant of codec/cpu.h has: plain C, compiled for each with what its CPU can do.  They
+ * are written so that a compiler turns them into SIMD.  Included once by each variant.
+ */
+#include "codec/line.h"
+
+/* At any address, and over memory of any type. */
+typedef uint32_t __attribute__((aligned(1), may_alias)) word32;
+typedef uint64_t __attribute__((aligned(1), may_alias)) word64;
+
+static void fill(uint32_t lines, uint64_t constant, uint32_t elem_bytes, void *out)
+{
+	const size_t count = (size_t)lines * WCX_LANES;
+	word64 *out64 = out;
+	word32 *out32 = out;
+
+	for (size_t i = 0; elem_bytes == 8 && i < count; i++)
+		out64[i] = constant;
+	for (size_t i = 0; elem_bytes < 8 && i < count; i++)
+		out32[i] = (uint32_t)constant;
+}
+
+/* One byte after the other. */
+static void put_bytes(const uint32_t *words, size_t count, uint32_t shift, uint32_t rotate, word32 *out)
+{
+	for (size_t i = 0; i < count; i++) {
+		uint32_t w = words[i] << shift;
+
+		out[i] |= rotate ? (w >> 1 & 0x7F7F7F7F) | (w << 7 & 0x80808080) : w;
+	}
+}
+
+/* Of a pair's halves the lower one goes first. */
+static void put_pairs(const uint32_t *words, size_t count, uint32_t shift, uint32_t rotate, word32 *out)
+{
+	for (size_t i = 0; i < count; i++) {
+		uint32_t w = ((words[i] & 0x000F000F) | (words[i] & 0x00F000F0) << 4) << shift;
+
+		out[i] |= rotate ? (w >> 1 & 0x7F7F7F7F) | (w << 7 & 0x80808080) : w;
+	}
+}
+
+/* Symbols 0 and others are told apart without a branch: adding 255 carries into bit 8 from 1 on. */
+static void put_halves(const uint32_t *words, size_t count, const struct wcx_symbol_place *place, word32 *out)
+{
+	const uint32_t shift = place->shift, rotate = place->rotate, base = place->base;
+
+	for (size_t i = 0; i < count; i++) {
+		uint32_t counts = place->has_zero ? (words[i] + 0x00FF00FF) >> 8 & 0x00010001 : 0x00010001;
+		uint32_t w = (words[i] + counts * base) << shift;
+
+		out[i] |= rotate ? (w >> 1 & 0x7FFF7FFF) | (w << 15 & 0x80008000) : w;
+	}
+}
+
+static void put_words(const uint32_t *words, size_t count, const struct wcx_symbol_place *place, word32 *out)
+{
+	const uint32_t shift = place->shift, rotate = place->rotate, base = place->base;
+
+	for (size_t i = 0; i < count; i++) {
+		uint32_t w = (words[i] + (place->has_zero && !words[i] ? 0 : base)) << shift;
+
+		out[i] |= rotate ? w >> 1 | w << 31 : w;
+	}
+}
+
+static void put_longs(const uint32_t *words, size_t count, const struct wcx_symbol_place *place, word64 *out)
+{
+	const uint32_t shift = place->shift, rotate = place->rotate, base = place->base;
+
+	for (size_t i = 0; i < count; i++) {
+		uint64_t w = (uint64_t)(words[i] + (place->has_zero && !words[i] ? 0 : base)) << shift;
+
+		out[i] |= rotate ? w >> 1 | w << 63 : w;
+	}
+}
+
+static void put_symbols(const uint32_t *words, uint32_t lines, const struct wcx_symbol_place *place, void *out)
+{
+	const size_t count = (size_t)lines * WCX_LANES;
+
+	switch (place->elem_bytes) {
+	case 1:
+		(place->is_pair ? put_pairs : put_bytes)(words, count, place->shift, place->rotate, out);
+		break;
+	case 2:
+		put_halves(words, count, place, out);
+		break;
+	case 4:
+		put_words(words, count, place, out);
+		break;
+	default:
+		put_longs(words, count, place, out);
+	}
+}
+
+static void put_plane(const uint8_t *units, uint32_t first_line, uint32_t lines, uint32_t width, uint64_t mask,
+		      uint32_t elem_bytes, void *out)
+{
+	const uint32_t unit_lines = wcx_unit_lines(width, elem_bytes), mask32 = (uint32_t)mask;
+	uint32_t turn = first_line % unit_lines;
+	const word32 *unit = (const word32 *)units;
+	word64 *out64 = out;
+	word32 *out32 = out;
+
+	for (uint32_t line = 0; line < lines; line++) {
+		const uint32_t right = turn * width, left = -right & 31;
+
+		for (uint32_t l = 0; elem_bytes < 8 && l < WCX_LANES; l++)
+			out32[l] |= (unit[l] >> right | unit[l] << left) & mask32;
+		for (uint32_t l = 0; elem_bytes == 8 && l < WCX_LANES; l++) {
+			uint64_t bits = unit[l] >> right | unit[l] << left;
+
+			out64[l] |= (bits << 32 | bits) & mask;
+		}
+		out32 += WCX_LANES;
+		out64 += WCX_LANES;
+		if (++turn == unit_lines) {
+			turn = 0;
+			unit += WCX_LANES;
+		}
+	}
+}
+
+static void fold(uint32_t lines, uint32_t mask, void *out)
+{
+	const size_t count = (size_t)lines * WCX_LANES;
+	word32 *out32 = out;
+
+	for (size_t i = 0; i < count; i++) {
+		uint32_t signs = out32[i] & 0x80808080;
+
+		out32[i] ^= ((signs << 1) - (signs >> 7)) & mask;
+	}
+}

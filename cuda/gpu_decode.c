@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: MIT */
+/* Decodes tiles from host memory to host memory: a fixed set of lanes, for callers to take turns at (docs/gpu.md). */
+#include "cuda/gpu_decode.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cuda/gpu_lane.h"
+
+enum {
+	/*
+	 * Copying a lane's tiles to and from pinned memory takes a CPU core several times as long as the GPU needs for
+	 * them: about 8 threads with a lane each keep a GPU busy.  From 4 MiB on, copies run at nearly the full speed
+	 * of PCIe.
+	 */
+	LANE_COUNT = 8,
+	LANE_DST_BYTES = 4 << 20,
+	LANE_SRC_BYTES = 4 << 20, /* a coded tile is smaller than its decoded one */
+	SRC_ALIGN = 16,
+	DST_ALIGN = 128, /* stores fill the cache's lines */
+};
+
+/* A tile of the batch that a lane has, and where it will be in the download. */
+struct taken_job {
+	struct wcx_tile_job *job;
+	uint32_t dst_offset;
+};
+
+struct decode_lane {
+	struct wcx_gpu_lane lane;
+	struct decode_lane *next_free;
+	bool taken;
+	uint32_t job_count;
+	struct taken_job jobs[WCX_LANE_ITEMS];
+};
+
+struct wcx_gpu {
+	struct wcx_kernels kernels;
+	pthread_mutex_t lock; /* protects everything below but the lanes that are taken, which are their takers' */
+	pthread_cond_t lane_freed;
+	struct decode_lane *free_lanes;
+	bool failed;     /* for good: no further call gets to the device */
+	long calls_left; /* until a failure is feigned; negative: none will be */
+	struct decode_lane lanes[LANE_COUNT];
+};
+
+/* Fails with the runtime's reason when there is no driver, no device, or none that the kernels were built for. */
+static cudaError_t find_device(struct wcx_kernels *kernels, char name[WCX_GPU_NAME_BYTES])
+{
+	struct cudaDeviceProp device;
+	int count;
+	cudaError_t error = cudaGetDeviceCount(&count);
+
+	if (!error)
+		error = cudaGetDeviceProperties(&device, 0);
+	if (!error)
+		error = wcx_kernels_open(kernels);
+	if (!error)
+		snprintf(name, WCX_GPU_NAME_BYTES, "%s", device.name);
+	return error;
+}
+
+/* The test hook of docs/gpu.md. */
+static long calls_until_failure(void)
+{
+	const char *text = getenv("WCX_GPU_FAIL_AFTER");
+
+	return text ? strtol(text, NULL, 10) : -1;
+}
+
+enum wcx_result wcx_gpu_open(struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES])
+{
+	struct wcx_kernels kernels;
+	struct wcx_gpu *gpu = NULL;
+	enum wcx_result result = WCX_NO_DEVICE;
+	cudaError_t error = find_device(&kernels, name);
+
+	static_assert((int)LANE_SRC_BYTES >= (int)WCX_TILE_MAX_BYTES && (int)LANE_DST_BYTES >= (int)WCX_TILE_MAX_BYTES,
+		      "any tile fits, so that every batch takes a job");
+	if (error)
+		goto out;
+	result = WCX_NO_MEMORY;
+	error = cudaErrorMemoryAllocation;
+	gpu = calloc(1, sizeof *gpu);
+	if (!gpu)
+		goto out;
+	gpu->kernels = kernels;
+	pthread_mutex_init(&gpu->lock, NULL);
+	pthread_cond_init(&gpu->lane_freed, NULL);
+	gpu->calls_left = calls_until_failure();
+	for (size_t i = 0; i < LANE_COUNT; i++) {
+		struct decode_lane *lane = &gpu->lanes[i];
+
+		result = wcx_lane_open(&lane->lane, &gpu->kernels, LANE_SRC_BYTES, LANE_DST_BYTES, &error);
+		if (result != WCX_OK)
+			goto out;
+		lane->next_free = gpu->free_lanes;
+		gpu->free_lanes = lane;
+	}
+	*ret = gpu;
+	return WCX_OK;
+out:
+	snprintf(name, WCX_GPU_NAME_BYTES, "%s", cudaGetErrorString(error));
+	wcx_gpu_free(gpu);
+	return result;
+}
+
+void wcx_gpu_free(struct wcx_gpu *gpu)
+{
+	size_t taken = 0;
+
+	if (!gpu)
+		return;
+	for (size_t i = 0; i < LANE_COUNT; i++) {
+		taken += gpu->lanes[i].taken;
+		wcx_lane_close(&gpu->lanes[i].lane);
+	}
+	assert(taken == 0);
+	pthread_cond_destroy(&gpu->lane_freed);
+	pthread_mutex_destroy(&gpu->lock);
+	free(gpu);
+}
+
+/* Counts a call, for the test hook. */
+static void begin_call(struct wcx_gpu *gpu)
+{
+	pthread_mutex_lock(&gpu->lock);
+	if (gpu->calls_left == 0)
+		gpu->failed = true;
+	else if (gpu->calls_left > 0)
+		gpu->calls_left--;
+	pthread_mutex_unlock(&gpu->lock);
+}
+
+/* NULL when the GPU has failed or, without wait, when all lanes are taken. */
+static struct decode_lane *take_lane(struct wcx_gpu *gpu, bool wait)
+{
+	struct decode_lane *lane = NULL;
+
+	pthread_mutex_lock(&gpu->lock);
+	while (wait && !gpu->failed && !gpu->free_lanes)
+		pthread_cond_wait(&gpu->lane_freed, &gpu->lock);
+	if (!gpu->failed && gpu->free_lanes) {
+		lane = gpu->free_lanes;
+		gpu->free_lanes = lane->next_free;
+		lane->taken = true;
+	}
+	pthread_mutex_unlock(&gpu->lock);
+	return lane;
+}
+
+/*
+ * Waits until the device leaves the lane's buffers alone, which after a failure it might not yet, and gives the lane
+ * back.  An error that is still there once the stream is empty is one that the device does not recover from.
+ */
+static void give_lane(struct wcx_gpu *gpu, struct decode_lane *lane)
+{
+	cudaError_t error;
+
+	if (!lane)
+		return;
+	cudaGetLastError();
+	error = cudaStreamSynchronize(lane->lane.stream);
+	wcx_lane_wait(&lane->lane);
+	pthread_mutex_lock(&gpu->lock);
+	gpu->failed |= error != cudaSuccess;
+	lane->next_free = gpu->free_lanes;
+	lane->taken = false;
+	gpu->free_lanes = lane;
+	if (gpu->failed)
+		pthread_cond_broadcast(&gpu->lane_freed);
+	else
+		pthread_cond_signal(&gpu->lane_freed);
+	pthread_mutex_unlock(&gpu->lock);
+}
+
+/* Puts a coded job into the batch; false when there is no room.  One that cannot be decoded has its result at once. */
+static bool add_job(struct decode_lane *lane, struct wcx_tile_job *job, uint32_t *src_bytes, uint32_t *dst_bytes)
+{
+	const uint32_t src = (*src_bytes + SRC_ALIGN - 1) / SRC_ALIGN * SRC_ALIGN;
+	const uint32_t dst = (*dst_bytes + DST_ALIGN - 1) / DST_ALIGN * DST_ALIGN;
+	enum wcx_result result;
+	int added;
+
+	if (job->src_bytes >= job->dst_bytes) {
+		job->result = WCX_BAD_DATA; /* as wcx_tile_parse would say */
+		return true;
+	}
+	if (src > LANE_SRC_BYTES || job->src_bytes > LANE_SRC_BYTES - src || dst > LANE_DST_BYTES ||
+	    job->dst_bytes > LANE_DST_BYTES - dst)
+		return false;
+	result = wcx_tile_batch_add(lane->lane.batch, job, src, dst, &added);
+	if (result != WCX_OK) {
+		job->result = result;
+		return true;
+	}
+	if (!added)
+		return false;
+	memcpy(lane->lane.upload + src, job->src, job->src_bytes);
+	lane->jobs[lane->job_count++] = (struct taken_job){ job, dst };
+	*src_bytes = src + (uint32_t)job->src_bytes;
+	*dst_bytes = dst + (uint32_t)job->dst_bytes;
+	return true;
+}
+
+/*
+ * Makes a batch of the first jobs, and sends it on its way.  Constant and stored tiles are restored here at once: copying
+ * them costs less than moving them over PCIe and back.  *done_ret is how many jobs have been seen to.
+ */
+static cudaError_t submit_jobs(struct decode_lane *lane, struct wcx_tile_job *jobs, size_t job_count, size_t *done_ret)
+{
+	uint32_t src_bytes = 0, dst_bytes = 0;
+	size_t i;
+
+	lane->job_count = 0;
+	for (i = 0; i < job_count; i++) {
+		const size_t tile_bytes = wcx_tile_shape_bytes(&jobs[i].shape);
+
+		if (jobs[i].mode != WCX_TILE_CODED || !tile_bytes || jobs[i].dst_bytes != tile_bytes)
+			wcx_tile_decode(&jobs[i], NULL); /* takes no scratch for these */
+		else if (!add_job(lane, &jobs[i], &src_bytes, &dst_bytes))
+			break;
+	}
+	*done_ret = i;
+	return lane->job_count
+		       ? wcx_lane_submit(&lane->lane, src_bytes, lane->lane.download_dev + WCX_LANE_STATUS_BYTES, dst_bytes)
+		       : cudaSuccess;
+}
+
+/* Waits for the batch and gives its jobs their results and bytes. */
+static cudaError_t collect_jobs(struct decode_lane *lane)
+{
+	cudaError_t error = wcx_lane_wait(&lane->lane);
+
+	for (uint32_t i = 0; i < lane->job_count && !error; i++) {
+		struct wcx_tile_job *job = lane->jobs[i].job;
+
+		job->result = wcx_lane_status(&lane->lane, i);
+		if (job->result == WCX_OK)
+			memcpy(job->dst, lane->lane.download + WCX_LANE_STATUS_BYTES + lane->jobs[i].dst_offset,
+			       job->dst_bytes);
+	}
+	return error;
+}
+
+/*
+ * Works through the jobs with one lane, or two where another is free: then one batch is copied in and out while the
+ * other is on the device.  Takes no second lane by waiting, so callers cannot wait for each other in a circle.
+ */
+static cudaError_t run_jobs(struct wcx_gpu *gpu, struct decode_lane *idle, struct wcx_tile_job *jobs, size_t job_count)
+{
+	struct decode_lane *busy = NULL, *swap;
+	size_t next = 0, done;
+	cudaError_t error = cudaSuccess;
+
+	while (!error && (next < job_count || busy)) {
+		if (next < job_count && !idle)
+			idle = take_lane(gpu, false);
+		if (next < job_count && idle) {
+			error = submit_jobs(idle, jobs + next, job_count - next, &done);
+			next += done;
+			if (idle->job_count == 0)
+				continue;
+			swap = busy;
+			busy = idle;
+			idle = swap;
+			if (!error && idle)
+				error = collect_jobs(idle);
+		} else {
+			error = collect_jobs(busy);
+			give_lane(gpu, idle);
+			idle = busy;
+			busy = NULL;
+		}
+	}
+	give_lane(gpu, idle);
+	give_lane(gpu, busy);
+	return error;
+}
+
+enum wcx_result wcx_gpu_decode(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count)
+{
+	struct decode_lane *lane;
+
+	for (size_t i = 0; i < job_count; i++)
+		jobs[i].result = WCX_DEVICE_FAILED;
+	begin_call(gpu);
+	lane = take_lane(gpu, true);
+	if (!lane || run_jobs(gpu, lane, jobs, job_count))
+		return WCX_DEVICE_FAILED;
+	return WCX_OK;
+}

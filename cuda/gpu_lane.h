@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A lane takes one batch of tiles at a time to the GPU: a stream, and buffers in pinned and in the device's memory.
+ *
+ * A lane is for one thread at a time, whose current device must be the one that it was opened on.
+ */
+#ifndef WCX_GPU_LANE_H
+#define WCX_GPU_LANE_H
+
+#include <cuda_runtime_api.h>
+
+#include "codec/result.h"
+#include "cuda/tile_batch.h"
+#include "cuda/tile_kernel.h"
+
+enum {
+	WCX_LANE_ITEMS = 2048, /* of 4 MiB: tiles of 2 KiB or more */
+	WCX_LANE_STATUS_BYTES = WCX_LANE_ITEMS * 4,
+};
+
+struct wcx_gpu_lane {
+	const struct wcx_kernels *kernels;
+	struct wcx_tile_batch *batch;
+	const struct wcx_batch_layout *layout; /* of the batch under way; NULL without one */
+	size_t src_bytes;                      /* that upload has room for, in front of slack and control */
+	uint8_t *upload, *upload_dev;          /* pinned, and the device's */
+	/* What comes back: statuses, and from WCX_LANE_STATUS_BYTES on, if there is room, decoded tiles. */
+	uint8_t *download, *download_dev;
+	cudaStream_t stream;
+	cudaEvent_t done;
+};
+
+/*
+ * wcx_lane_open - make a lane for batches of so many packed and, where they come back, decoded bytes
+ *
+ * *lane must be zero.  On failure, too, it has to be closed.  Returns WCX_OK, or WCX_NO_MEMORY or WCX_DEVICE_FAILED with
+ * *error_ret set.
+ */
+enum wcx_result wcx_lane_open(struct wcx_gpu_lane *lane, const struct wcx_kernels *kernels, size_t src_bytes,
+			      size_t dst_bytes, cudaError_t *error_ret);
+void wcx_lane_close(struct wcx_gpu_lane *lane); /* must be idle; a zero lane is fine */
+
+/*
+ * wcx_lane_submit - send the batch on its way: upload, decoding, and the download of statuses and dst_bytes
+ *
+ * The first src_bytes of upload are the packed tiles, to which the batch's items refer; their dst counts from dst.  All
+ * buffers are the device's until wcx_lane_wait.
+ */
+cudaError_t wcx_lane_submit(struct wcx_gpu_lane *lane, size_t src_bytes, uint8_t *dst, size_t dst_bytes);
+
+/* wcx_lane_wait - wait, without spinning, for what was submitted and put into the stream since, and start a new batch */
+cudaError_t wcx_lane_wait(struct wcx_gpu_lane *lane);
+
+/* wcx_lane_status - the result of an item, from wcx_lane_wait until the next batch is submitted */
+static inline enum wcx_result wcx_lane_status(const struct wcx_gpu_lane *lane, uint32_t item)
+{
+	return (enum wcx_result)((const uint32_t *)(const void *)lane->download)[item];
+}
+
+#endif

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/* Runs the threads in turns, between barriers, so that what they cost to start is not measured. */
+#include "tests/bench/decode_crew.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include "tests/bench/measure.h"
+#include "tests/bench/must.h"
+
+unsigned decode_crew_threads(unsigned i)
+{
+	unsigned cores = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (i < CREWS_MAX && 1u << i < cores)
+		return 1u << i;
+	return i == 0 || (i < CREWS_MAX && 1u << (i - 1) < cores) ? cores : 0;
+}
+
+struct crew {
+	const struct weight_set *set;
+	const struct wcx_cpu *cpu;
+	unsigned thread_count;
+	pthread_barrier_t turn; /* of the threads and of who measures them */
+};
+
+struct crew_member {
+	struct crew *crew;
+	unsigned number;
+	pthread_t thread;
+};
+
+/* In each turn a thread decodes one tile in so many, and in the next one others: no tile stays in its caches. */
+static void *crew_member_run(void *arg)
+{
+	struct crew_member *member = arg;
+	struct crew *crew = member->crew;
+	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(crew->cpu);
+
+	if (!scratch)
+		must_not("memory", strerror(ENOMEM));
+	pthread_barrier_wait(&crew->turn);
+	for (unsigned turn = 0; turn < crew->thread_count; turn++) {
+		for (size_t i = (member->number + turn) % crew->thread_count; i < crew->set->tile_count;
+		     i += crew->thread_count)
+			weight_set_decode(crew->set, i, scratch);
+		pthread_barrier_wait(&crew->turn);
+	}
+	wcx_decode_scratch_free(scratch);
+	return NULL;
+}
+
+double decode_crew_rate(const struct weight_set *set, const struct wcx_cpu *cpu, unsigned thread_count)
+{
+	struct crew crew = { .set = set, .cpu = cpu, .thread_count = thread_count };
+	struct crew_member *members = must_alloc(thread_count * sizeof *members);
+	double seconds;
+
+	pthread_barrier_init(&crew.turn, NULL, thread_count + 1);
+	for (unsigned i = 0; i < thread_count; i++) {
+		members[i] = (struct crew_member){ .crew = &crew, .number = i };
+		if (pthread_create(&members[i].thread, NULL, crew_member_run, &members[i]) != 0)
+			must_not("threads", "too few");
+	}
+	pthread_barrier_wait(&crew.turn);
+	seconds = -measure_now_s();
+	for (unsigned turn = 0; turn < thread_count; turn++)
+		pthread_barrier_wait(&crew.turn);
+	seconds += measure_now_s();
+	for (unsigned i = 0; i < thread_count; i++)
+		pthread_join(members[i].thread, NULL);
+	pthread_barrier_destroy(&crew.turn);
+	free(members);
+	return (double)set->bytes * thread_count / seconds * 1e-9;
+}

@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Times decoding on the GPU, and a peer in turn with it if the program was built with one.
+ *
+ *	gpu_rate [--mib N] [--latency] [--host] FILE.wcx ...
+ *
+ * Takes the coded tiles of a file whose elements have the size that most of its bytes have, repeats them to N MiB (1024 by
+ * default), and decodes them from device memory to device memory, all as one batch.  --latency decodes the first 64 KiB and
+ * the first 1 MiB alone instead; --host goes from host memory to host memory, with 1 to 16 threads.  The bytes are compared
+ * with the CPU's before anything is timed.
+ *
+ * The peer is nvCOMP's ANS, if CMake was given -DWCX_NVCOMP=DIR, where DIR/include/nvcomp/ans.h and DIR/lib64 are.  It codes
+ * the same bytes in chunks of several sizes, as its type char or, where elements have two bytes, float16.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "codec/tile.h"
+#include "cuda/gpu_bench.h"
+#include "cuda/gpu_decode.h"
+#include "fs/container.h"
+#include "tests/bench/gpu_peer.h"
+#include "tests/bench/measure.h"
+
+enum {
+	ROUNDS = 15,
+	MAX_THREADS = 16,
+	EXIT_SKIPPED = 77,
+};
+
+static _Noreturn void die(const char *path, const char *what)
+{
+	fprintf(stderr, "gpu_rate: %s: %s\n", path, what);
+	exit(1);
+}
+
+static void *must_alloc(size_t bytes)
+{
+	void *memory = malloc(bytes ? bytes : 1);
+
+	if (!memory)
+		die("memory", strerror(ENOMEM));
+	return memory;
+}
+
+/* The tiles of a file that are timed. */
+struct tile_set {
+	const char *path;
+	struct wcx_container *container;
+	uint32_t elem_bytes;
+	size_t count, decoded_bytes, packed_bytes;
+	struct wcx_tile_job *jobs;
+	uint8_t *original, *decoded, *packed;
+};
+
+static void set_open(struct tile_set *set, const char *path)
+{
+	struct wcx_error err = { "" };
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	set->path = path;
+	if (fd < 0)
+		die(path, strerror(errno));
+	if (wcx_container_open(fd, path, &set->container, &err) < 0)
+		die("file", err.text);
+}
+
+/* Calls fn for every coded tile of elements of a size. */
+static void for_each_tile(struct tile_set *set, uint32_t elem_bytes,
+			  void (*fn)(struct tile_set *, const struct wcx_segment *, const struct wcx_tile_info *))
+{
+	const struct wcx_container *container = set->container;
+	struct wcx_tile_info info;
+
+	for (size_t s = 0; s < wcx_container_superblock(container)->segment_count; s++) {
+		const struct wcx_segment *segment = wcx_container_segment(container, s);
+
+		for (uint64_t t = 0; t < segment->tile_count && !segment->same_as; t++) {
+			wcx_container_tile(container, segment, segment->first_tile + t, &info);
+			if (info.mode == WCX_TILE_CODED && info.shape.elem_bytes == elem_bytes)
+				fn(set, segment, &info);
+		}
+	}
+}
+
+static void count_tile(struct tile_set *set, const struct wcx_segment *segment, const struct wcx_tile_info *info)
+{
+	(void)segment;
+	set->count++;
+	set->decoded_bytes += wcx_tile_shape_bytes(&info->shape);
+	set->packed_bytes += info->packed_bytes;
+}
+
+/* Reads a tile's packed bytes, the next ones, and makes it a job. */
+static void read_tile(struct tile_set *set, const struct wcx_segment *segment, const struct wcx_tile_info *info)
+{
+	struct wcx_tile_job *job = &set->jobs[set->count++];
+
+	*job = (struct wcx_tile_job){
+		.shape = info->shape,
+		.mode = WCX_TILE_CODED,
+		.recipe = &segment->recipe,
+		.src = set->packed + set->packed_bytes,
+		.src_bytes = info->packed_bytes,
+		.dst = set->decoded + set->decoded_bytes,
+		.dst_bytes = wcx_tile_shape_bytes(&info->shape),
+	};
+	if (pread(wcx_container_fd(set->container), set->packed + set->packed_bytes, info->packed_bytes,
+		  (off_t)info->packed_offset) != info->packed_bytes)
+		die(set->path, "cannot read a tile");
+	set->packed_bytes += info->packed_bytes;
+	set->decoded_bytes += job->dst_bytes;
+}
+
+/* What the CPU makes of the jobs. */
+static void decode_on_cpu(struct tile_set *set)
+{
+	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(wcx_cpu_choose());
+
+	for (size_t i = 0; i < set->count && scratch; i++)
+		if (wcx_tile_decode(&set->jobs[i], scratch) != WCX_OK)
+			die(set->path, "a tile does not decode");
+	if (!scratch)
+		die("memory", strerror(ENOMEM));
+	wcx_decode_scratch_free(scratch);
+	memcpy(set->original, set->decoded, set->decoded_bytes);
+}
+
+static void set_load(struct tile_set *set, const char *path)
+{
+	size_t most = 0;
+
+	memset(set, 0, sizeof *set);
+	set_open(set, path);
+	for (uint32_t elem_bytes = 1; elem_bytes <= WCX_ELEM_MAX_BYTES; elem_bytes *= 2) {
+		set->count = set->decoded_bytes = set->packed_bytes = 0;
+		for_each_tile(set, elem_bytes, count_tile);
+		if (set->decoded_bytes > most) {
+			most = set->decoded_bytes;
+			set->elem_bytes = elem_bytes;
+		}
+	}
+	if (!set->elem_bytes)
+		die(path, "no coded tiles");
+	set->count = set->decoded_bytes = set->packed_bytes = 0;
+	for_each_tile(set, set->elem_bytes, count_tile);
+	set->jobs = must_alloc(set->count * sizeof *set->jobs);
+	set->original = must_alloc(set->decoded_bytes);
+	set->decoded = must_alloc(set->decoded_bytes);
+	set->packed = must_alloc(set->packed_bytes);
+	set->count = set->decoded_bytes = set->packed_bytes = 0;
+	for_each_tile(set, set->elem_bytes, read_tile);
+	decode_on_cpu(set);
+}
+
+static void set_free(struct tile_set *set)
+{
+	free(set->jobs);
+	free(set->original);
+	free(set->decoded);
+	free(set->packed);
+	wcx_container_free(set->container);
+}
+
+static void check_bytes(struct tile_set *set, size_t bytes, enum wcx_result result, const char *who)
+{
+	if (result != WCX_OK || memcmp(set->decoded, set->original, bytes) != 0)
+		die(set->path, who);
+	memset(set->decoded, 0xA5, bytes);
+}
+
+static void print_rate(const char *what, double *seconds, double bytes, double ratio, double than)
+{
+	struct measure_spread spread = measure_spread_of(seconds, ROUNDS);
+
+	printf("  %-26s %8.1f GB/s (%.1f to %.1f)", what, bytes / spread.median * 1e-9, bytes / spread.max * 1e-9,
+	       bytes / spread.min * 1e-9);
+	if (ratio > 0)
+		printf("  ratio %.4f", ratio);
+	if (than > 0)
+		printf("  ours is %.2f x this", spread.median / than);
+	printf("\n");
+}
+
+static struct wcx_gpu_bench *bench_open(struct wcx_gpu *gpu, struct tile_set *set, size_t count, uint32_t repeats)
+{
+	struct wcx_gpu_bench *bench = NULL;
+
+	if (wcx_gpu_bench_create(gpu, set->jobs, count, repeats, &bench) != WCX_OK)
+		die(set->path, "cannot set up decoding");
+	return bench;
+}
+
+/* A whole batch, and in turn with it the peer's. */
+static void time_batch(struct wcx_gpu *gpu, struct tile_set *set, uint64_t bytes)
+{
+	const uint32_t repeats = (uint32_t)((bytes + set->decoded_bytes - 1) / set->decoded_bytes);
+	struct wcx_gpu_bench *bench = bench_open(gpu, set, set->count, repeats);
+	struct gpu_peer *peers[GPU_PEERS_MAX];
+	const size_t peer_count = gpu_peers_create(set->original, set->decoded_bytes, repeats, set->elem_bytes, peers);
+	double seconds[1 + GPU_PEERS_MAX][ROUNDS];
+	double ours;
+
+	check_bytes(set, set->decoded_bytes, wcx_gpu_bench_check(bench), "the GPU's bytes are others");
+	for (size_t p = 0; p < peer_count; p++)
+		if (!gpu_peer_check(peers[p]))
+			die(set->path, "the peer's bytes are others");
+	for (size_t round = 0; round < ROUNDS; round++) {
+		if (wcx_gpu_bench_run(bench, &seconds[0][round]) != WCX_OK)
+			die(set->path, "the GPU failed");
+		for (size_t p = 0; p < peer_count; p++)
+			seconds[1 + p][round] = gpu_peer_run(peers[p]);
+		for (size_t p = 0; p <= peer_count; p++)
+			seconds[p][round] *= 1e-3;
+	}
+	print_rate("one batch", seconds[0], (double)wcx_gpu_bench_bytes(bench),
+		   (double)set->decoded_bytes / (double)set->packed_bytes, 0);
+	ours = measure_spread_of(seconds[0], ROUNDS).median / (double)wcx_gpu_bench_bytes(bench);
+	for (size_t p = 0; p < peer_count; p++) {
+		print_rate(gpu_peer_name(peers[p]), seconds[1 + p], (double)gpu_peer_bytes(peers[p]),
+			   gpu_peer_ratio(peers[p]), ours * (double)gpu_peer_bytes(peers[p]));
+		gpu_peer_free(peers[p]);
+	}
+	wcx_gpu_bench_free(bench);
+}
+
+/* So many bytes of the first tiles, alone on the device. */
+static void time_latency(struct wcx_gpu *gpu, struct tile_set *set, size_t bytes)
+{
+	struct wcx_gpu_bench *bench;
+	struct measure_spread spread;
+	double ms[ROUNDS];
+	size_t count = 0, sum = 0;
+
+	while (count < set->count && sum < bytes)
+		sum += set->jobs[count++].dst_bytes;
+	bench = bench_open(gpu, set, count, 1);
+	check_bytes(set, sum, wcx_gpu_bench_check(bench), "the GPU's bytes are others");
+	for (size_t round = 0; round < ROUNDS; round++)
+		if (wcx_gpu_bench_run(bench, &ms[round]) != WCX_OK)
+			die(set->path, "the GPU failed");
+	spread = measure_spread_of(ms, ROUNDS);
+	printf("  %zu KiB alone, %zu tiles    %6.1f us (%.1f to %.1f)\n", sum >> 10, count, spread.median * 1e3,
+	       spread.min * 1e3, spread.max * 1e3);
+	wcx_gpu_bench_free(bench);
+}
+
+struct host_thread {
+	pthread_t thread;
+	struct wcx_gpu *gpu;
+	struct wcx_tile_job *jobs;
+	size_t count;
+	enum wcx_result result;
+};
+
+static void *host_thread(void *argument)
+{
+	struct host_thread *self = argument;
+
+	self->result = wcx_gpu_decode(self->gpu, self->jobs, self->count);
+	return NULL;
+}
+
+/* Seconds for the set, dealt out to so many threads. */
+static double host_pass(struct wcx_gpu *gpu, struct tile_set *set, size_t thread_count)
+{
+	struct host_thread threads[MAX_THREADS];
+	double start = measure_now_s();
+
+	for (size_t i = 0; i < thread_count; i++) {
+		const size_t first = set->count * i / thread_count, end = set->count * (i + 1) / thread_count;
+
+		threads[i] = (struct host_thread){ .gpu = gpu, .jobs = set->jobs + first, .count = end - first };
+		if (pthread_create(&threads[i].thread, NULL, host_thread, &threads[i]))
+			die("thread", strerror(EAGAIN));
+	}
+	for (size_t i = 0; i < thread_count; i++) {
+		pthread_join(threads[i].thread, NULL);
+		if (threads[i].result != WCX_OK)
+			die(set->path, "the GPU failed");
+	}
+	return measure_now_s() - start;
+}
+
+static void time_host(struct wcx_gpu *gpu, struct tile_set *set)
+{
+	for (size_t threads = 1; threads <= MAX_THREADS; threads *= 2) {
+		double seconds[ROUNDS];
+		char what[64];
+
+		host_pass(gpu, set, threads);
+		check_bytes(set, set->decoded_bytes, WCX_OK, "the GPU's bytes are others");
+		for (size_t round = 0; round < ROUNDS; round++)
+			seconds[round] = host_pass(gpu, set, threads);
+		snprintf(what, sizeof what, "host to host, %zu thread%s", threads, threads > 1 ? "s" : "");
+		print_rate(what, seconds, (double)set->decoded_bytes, 0, 0);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	char name[WCX_GPU_NAME_BYTES];
+	bool latency = false, host = false;
+	struct wcx_gpu *gpu = NULL;
+	uint64_t mib = 1024;
+	int i;
+
+	for (i = 1; i < argc && argv[i][0] == '-'; i++) {
+		latency |= strcmp(argv[i], "--latency") == 0;
+		host |= strcmp(argv[i], "--host") == 0;
+		if (strcmp(argv[i], "--mib") == 0 && i + 1 < argc)
+			mib = strtoull(argv[++i], NULL, 10);
+	}
+	if (i == argc || mib == 0) {
+		fprintf(stderr, "usage: gpu_rate [--mib N] [--latency] [--host] FILE.wcx ...\n");
+		return 2;
+	}
+	measure_print_origin(argc, argv);
+	if (wcx_gpu_open(&gpu, name) != WCX_OK) {
+		printf("skipped: %s\n", name);
+		return EXIT_SKIPPED;
+	}
+	printf("%s, medians of %d rounds\n", name, ROUNDS);
+	for (; i < argc; i++) {
+		struct tile_set set;
+
+		set_load(&set, argv[i]);
+		printf("%s, %zu tiles of %u-byte elements, %.1f MB:\n",
+		       strrchr(argv[i], '/') ? strrchr(argv[i], '/') + 1 : argv[i], set.count, set.elem_bytes,
+		       (double)set.decoded_bytes * 1e-6);
+		if (latency) {
+			time_latency(gpu, &set, 64 << 10);
+			time_latency(gpu, &set, 1 << 20);
+		} else if (host) {
+			time_host(gpu, &set);
+		} else {
+			time_batch(gpu, &set, mib << 20);
+		}
+		set_free(&set);
+	}
+	wcx_gpu_free(gpu);
+	return 0;
+}

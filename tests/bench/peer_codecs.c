@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+/* Packs and unpacks with other programs' codecs. */
+#include "tests/bench/peer_codecs.h"
+
+#include <dlfcn.h>
+#include <zstd.h>
+
+#include "tests/bench/must.h"
+
+enum {
+	BLOCK_BYTES = 64 << 10,
+	PACKED_ROOM = BLOCK_BYTES * 5 / 4, /* more than either asks for, however random the block */
+	ZSTD_LEVEL = 19,
+	RANS_X32_ORDER_0 = 4,
+};
+
+/* As htscodecs/rANS_static4x16.h has them: out_size is the room at out and becomes what was written. */
+typedef unsigned char *rans_compress_fn(unsigned char *in, unsigned in_size, unsigned char *out, unsigned *out_size,
+					int order);
+typedef unsigned char *rans_uncompress_fn(unsigned char *in, unsigned in_size, unsigned char *out, unsigned *out_size);
+
+/* The functions of the library; its handle. */
+struct rans_library {
+	void *handle;
+	rans_compress_fn *compress;
+	rans_uncompress_fn *uncompress;
+};
+
+/* The library does not write to what it reads. */
+static size_t rans_pack(struct peer *peer, const uint8_t *src, size_t src_bytes, uint8_t *dst, size_t room)
+{
+	const struct rans_library *library = peer->pack_context;
+	unsigned bytes = (unsigned)room;
+
+	return library->compress((unsigned char *)src, (unsigned)src_bytes, dst, &bytes, RANS_X32_ORDER_0) ? bytes : 0;
+}
+
+static size_t rans_unpack(struct peer *peer, const uint8_t *src, size_t src_bytes, uint8_t *dst, size_t room)
+{
+	const struct rans_library *library = peer->unpack_context;
+	unsigned bytes = (unsigned)room;
+
+	return library->uncompress((unsigned char *)src, (unsigned)src_bytes, dst, &bytes) ? bytes : 0;
+}
+
+static size_t zstd_pack(struct peer *peer, const uint8_t *src, size_t src_bytes, uint8_t *dst, size_t room)
+{
+	size_t bytes = ZSTD_compressCCtx(peer->pack_context, dst, room, src, src_bytes, ZSTD_LEVEL);
+
+	return ZSTD_isError(bytes) ? 0 : bytes;
+}
+
+static size_t zstd_unpack(struct peer *peer, const uint8_t *src, size_t src_bytes, uint8_t *dst, size_t room)
+{
+	size_t bytes = ZSTD_decompressDCtx(peer->unpack_context, dst, room, src, src_bytes);
+
+	return ZSTD_isError(bytes) ? 0 : bytes;
+}
+
+/* What dlsym gives is an object pointer, which C does not turn into one to a function. */
+static void find_function(void *handle, const char *name, void *function_ret)
+{
+	void *found = dlsym(handle, name);
+
+	if (!found)
+		must_not("libhtscodecs.so.2", dlerror());
+	memcpy(function_ret, &found, sizeof found);
+}
+
+static struct rans_library *open_rans(void)
+{
+	void *handle = dlopen("libhtscodecs.so.2", RTLD_NOW);
+	struct rans_library *library;
+
+	if (!handle)
+		return NULL;
+	library = must_alloc(sizeof *library);
+	library->handle = handle;
+	find_function(handle, "rans_compress_to_4x16", &library->compress);
+	find_function(handle, "rans_uncompress_to_4x16", &library->uncompress);
+	return library;
+}
+
+void peers_open(struct peer peers[PEER_COUNT])
+{
+	struct rans_library *library = open_rans();
+
+	peers[0] = (struct peer){ "rANS 32x16", rans_pack, rans_unpack, library, library };
+	peers[1] = (struct peer){ "zstd -19", zstd_pack, zstd_unpack, ZSTD_createCCtx(), ZSTD_createDCtx() };
+	if (!peers[1].pack_context || !peers[1].unpack_context)
+		must_not("memory", strerror(ENOMEM));
+}
+
+void peers_close(struct peer peers[PEER_COUNT])
+{
+	struct rans_library *library = peers[0].pack_context;
+
+	if (library)
+		dlclose(library->handle);
+	free(library);
+	ZSTD_freeCCtx(peers[1].pack_context);
+	ZSTD_freeDCtx(peers[1].unpack_context);
+}
+
+int peer_is_there(const struct peer *peer)
+{
+	return peer->pack_context != NULL;
+}
+
+/* Cuts the tensors into blocks, each with places of its own for what becomes of it. */
+static void cut_blocks(struct peer_blocks *blocks, const struct weight_set *set)
+{
+	*blocks = (struct peer_blocks){ 0 };
+	for (size_t i = 0; i < set->tensor_count; i++)
+		blocks->count += (set->tensors[i].bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
+	blocks->blocks = must_alloc(blocks->count * sizeof *blocks->blocks);
+	for (size_t i = 0, b = 0; i < set->tensor_count; i++) {
+		const struct wcx_tensor *tensor = &set->tensors[i];
+
+		for (uint64_t at = 0; at < tensor->bytes; at += BLOCK_BYTES, b++) {
+			size_t bytes = tensor->bytes - at < BLOCK_BYTES ? (size_t)(tensor->bytes - at) : BLOCK_BYTES;
+
+			blocks->blocks[b] = (struct peer_block){
+				.original = set->base + tensor->offset + at,
+				.packed = must_alloc(PACKED_ROOM),
+				.unpacked = must_alloc(bytes),
+				.bytes = bytes,
+			};
+			memset(blocks->blocks[b].unpacked, 0, bytes);
+		}
+	}
+}
+
+void peer_blocks_pack(struct peer_blocks *blocks, struct peer *peer, const struct weight_set *set)
+{
+	cut_blocks(blocks, set);
+	for (size_t i = 0; i < blocks->count; i++) {
+		struct peer_block *block = &blocks->blocks[i];
+
+		block->packed_bytes = peer->pack(peer, block->original, block->bytes, block->packed, PACKED_ROOM);
+		if (!block->packed_bytes)
+			must_not(peer->name, "a block was not packed");
+		blocks->packed_bytes += block->packed_bytes;
+	}
+	peer_blocks_unpack(blocks, peer);
+	peer_blocks_check(blocks, peer);
+}
+
+void peer_blocks_free(struct peer_blocks *blocks)
+{
+	for (size_t i = 0; i < blocks->count; i++) {
+		free(blocks->blocks[i].packed);
+		free(blocks->blocks[i].unpacked);
+	}
+	free(blocks->blocks);
+}
+
+void peer_blocks_unpack(const struct peer_blocks *blocks, struct peer *peer)
+{
+	for (size_t i = 0; i < blocks->count; i++) {
+		const struct peer_block *block = &blocks->blocks[i];
+
+		if (peer->unpack(peer, block->packed, block->packed_bytes, block->unpacked, block->bytes) != block->bytes)
+			must_not(peer->name, "a block was not unpacked");
+	}
+}
+
+void peer_blocks_check(const struct peer_blocks *blocks, const struct peer *peer)
+{
+	for (size_t i = 0; i < blocks->count; i++) {
+		const struct peer_block *block = &blocks->blocks[i];
+
+		if (memcmp(block->unpacked, block->original, block->bytes) != 0)
+			must_not(peer->name, "a block was unpacked to other bytes");
+		memset(block->unpacked, 0, block->bytes);
+	}
+}
