@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""Loads packed model files as torch tensors, straight into a GPU's memory: libwcx through ctypes.
+
+    from wcx_torch import load_file
+    tensors = load_file("model.safetensors.wcx", device="cuda")
+
+As safetensors.torch.load_file does with the file that was packed.  Or, from a shell:
+
+    python3 wcx_torch.py model.safetensors.wcx [DEVICE]
+
+The library is looked for where WCX_LIBRARY says, beside this file, in ../build and ../lib, and where the system looks.
+"""
+import ctypes
+import os
+import sys
+import time
+
+import torch
+
+ERROR_BYTES = 1024
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "C64": torch.complex64,
+}
+for _name, _attribute in (
+    ("U16", "uint16"),
+    ("U32", "uint32"),
+    ("U64", "uint64"),
+    ("F8_E4M3", "float8_e4m3fn"),
+    ("F8_E5M2", "float8_e5m2"),
+    ("F8_E4M3FNUZ", "float8_e4m3fnuz"),
+    ("F8_E5M2FNUZ", "float8_e5m2fnuz"),
+    ("F8_E8M0", "float8_e8m0fnu"),
+):
+    if hasattr(torch, _attribute):
+        DTYPES[_name] = getattr(torch, _attribute)
+
+
+class TensorInfo(ctypes.Structure):
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("dtype", ctypes.c_char_p),
+        ("shape", ctypes.POINTER(ctypes.c_uint64)),
+        ("dim_count", ctypes.c_size_t),
+        ("offset", ctypes.c_uint64),
+        ("bytes", ctypes.c_uint64),
+    ]
+
+
+class Target(ctypes.Structure):
+    _fields_ = [("offset", ctypes.c_uint64), ("bytes", ctypes.c_uint64), ("dst", ctypes.c_void_p)]
+
+
+def _find_library():
+    here = os.path.dirname(os.path.abspath(__file__))
+    places = [here, os.path.join(here, "..", "build"), os.path.join(here, "..", "lib")]
+    paths = [os.environ.get("WCX_LIBRARY", "")] + [os.path.join(place, "libwcx.so") for place in places]
+    return ctypes.CDLL(next((path for path in paths if path and os.path.exists(path)), "libwcx.so.0"))
+
+
+_text = [ctypes.c_char_p, ctypes.c_size_t]
+_lib = _find_library()
+_lib.wcx_file_open.argtypes = [ctypes.c_char_p, ctypes.POINTER(ctypes.c_void_p)] + _text
+_lib.wcx_file_close.argtypes = [ctypes.c_void_p]
+_lib.wcx_file_close.restype = None
+_lib.wcx_file_tensor_count.argtypes = [ctypes.c_void_p]
+_lib.wcx_file_tensor_count.restype = ctypes.c_size_t
+_lib.wcx_file_tensor.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.POINTER(TensorInfo)]
+_lib.wcx_loader_open.argtypes = [ctypes.c_int, ctypes.c_uint, ctypes.POINTER(ctypes.c_void_p)] + _text
+_lib.wcx_loader_close.argtypes = [ctypes.c_void_p]
+_lib.wcx_loader_close.restype = None
+_lib.wcx_load.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(Target), ctypes.c_size_t, ctypes.c_void_p] + _text
+
+
+def _call(function, *arguments):
+    """Calls a function whose last arguments are room for an error; raises OSError with what is there."""
+    error = ctypes.create_string_buffer(ERROR_BYTES)
+    result = function(*arguments, error, ERROR_BYTES)
+    if result < 0:
+        raise OSError(-result, error.value.decode("utf-8", "replace"))
+
+
+class File:
+    """An open packed file; tensors are those that it shows, by name."""
+
+    def __init__(self, path):
+        self._file = ctypes.c_void_p()
+        _call(_lib.wcx_file_open, os.fsencode(path), ctypes.byref(self._file))
+        self.tensors = {}
+        for i in range(_lib.wcx_file_tensor_count(self._file)):
+            info = TensorInfo()
+            _lib.wcx_file_tensor(self._file, i, ctypes.byref(info))
+            self.tensors[info.name.decode()] = info
+
+    def close(self):
+        _lib.wcx_file_close(self._file)
+        self._file = ctypes.c_void_p()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+
+class Loader:
+    """A GPU's loader, to be kept: it sets pinned memory aside.  For one thread at a time."""
+
+    def __init__(self, device="cuda", threads=0):
+        self.device = torch.device(device)
+        if self.device.index is None:
+            self.device = torch.device("cuda", torch.cuda.current_device())
+        self._loader = ctypes.c_void_p()
+        _call(_lib.wcx_loader_open, self.device.index, threads, ctypes.byref(self._loader))
+
+    def close(self):
+        _lib.wcx_loader_close(self._loader)
+        self._loader = ctypes.c_void_p()
+
+    def load(self, file, names=None):
+        """The tensors of these names, or all, as a dict; on the current stream."""
+        tensors, targets = {}, []
+        for name in file.tensors if names is None else names:
+            info = file.tensors[name]
+            dtype = DTYPES.get(info.dtype.decode())
+            if dtype is None:
+                raise TypeError(f"{name}: torch has no type for {info.dtype.decode()}")
+            shape = info.shape[: info.dim_count]
+            tensors[name] = torch.empty(shape, dtype=dtype, device=self.device)
+            targets.append(Target(info.offset, info.bytes, tensors[name].data_ptr()))
+        stream = torch.cuda.current_stream(self.device).cuda_stream
+        _call(_lib.wcx_load, self._loader, file._file, (Target * len(targets))(*targets), len(targets), stream)
+        return tensors
+
+
+_loaders = {}
+
+
+def load_file(path, device="cuda"):
+    """All tensors of a packed file, as a dict."""
+    key = torch.device(device)
+    if key not in _loaders:
+        _loaders[key] = Loader(key)
+    with File(path) as file:
+        return _loaders[key].load(file)
+
+
+def main():
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: wcx_torch.py FILE.wcx [DEVICE]")
+    device = sys.argv[2] if len(sys.argv) > 2 else "cuda"
+    _loaders[torch.device(device)] = Loader(device)
+    start = time.perf_counter()
+    tensors = load_file(sys.argv[1], device)
+    seconds = time.perf_counter() - start
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    print(f"{len(tensors)} tensors, {total} bytes, in {seconds:.3f} s: {total / seconds / 1e9:.1f} GB/s")
+
+
+if __name__ == "__main__":
+    main()
