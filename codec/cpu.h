@@ -26,12 +26,12 @@ struct wcx_symbol_place {
 struct wcx_cpu {
 	const char *name;
 
-	/* Decodes lines of `steps` symbols as long as no symbol of a line can lack a word; returns how many lines. */
-	uint32_t (*decode_lines)(const struct wcx_rans_decode_table *table, struct wcx_rans_reader *reader, uint32_t lines,
-				 uint32_t steps, uint32_t *words);
-	/* The same of pairs, into a sink, from a line on.  NULL where that brings nothing. */
-	uint32_t (*decode_pairs)(const struct wcx_rans_decode_table *table, struct wcx_rans_reader *reader,
-				 uint32_t first_line, uint32_t lines, const struct wcx_pair_sink *sink);
+	/* Decodes full lines [line, end) as long as the reader has its reserve; returns the line that it has got to. */
+	uint32_t (*decode_lines)(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
+				 uint32_t end, uint32_t *words);
+	/* The same of pairs, into a sink.  NULL where that brings nothing. */
+	uint32_t (*decode_pairs)(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
+				 uint32_t end, const struct wcx_pair_sink *sink);
 
 	/* out = constant, a word */
 	void (*fill)(uint32_t lines, uint64_t constant, uint32_t elem_bytes, void *out);
@@ -43,6 +43,24 @@ struct wcx_cpu {
 	/* Inverts the bits of mask, a word of bytes, in each byte whose highest bit is set. */
 	void (*fold)(uint32_t lines, uint32_t mask, void *out);
 };
+
+/* A run of lines, of [line, end), that are coded with one table. */
+struct wcx_rans_run {
+	const uint32_t *entry;
+	uint32_t end;
+};
+
+static inline struct wcx_rans_run wcx_rans_run_at(const struct wcx_rans_stream *stream, uint32_t line, uint32_t end)
+{
+	const struct wcx_rans_choices *choices = &stream->choices;
+	uint32_t run, run_end;
+
+	if (!choices->bits)
+		return (struct wcx_rans_run){ stream->tables[0]->entry, end };
+	run = line / choices->run_lines;
+	run_end = (run + 1) * choices->run_lines;
+	return (struct wcx_rans_run){ stream->tables[wcx_rans_choice(choices, run)]->entry, run_end < end ? run_end : end };
+}
 
 extern const struct wcx_cpu wcx_cpu_portable;
 #ifdef __x86_64__

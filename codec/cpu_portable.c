@@ -2,6 +2,7 @@
 /* The portable variant of the decoding loops: the reference for every other. */
 #include "codec/cpu.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include "codec/le.h"
@@ -11,15 +12,14 @@
  * A line, when there are words for every lane and step.  Who wants a word is a coin toss to the processor, so it is done
  * with masks: a branch here costs half of the speed.
  */
-static inline __attribute__((always_inline)) const uint8_t *decode_line(const struct wcx_rans_decode_table *table,
-									uint32_t state[WCX_LANES], const uint8_t *word,
-									uint32_t steps, uint32_t *words)
+INLINE const uint8_t *decode_line(const uint32_t *entries, uint32_t state[WCX_LANES], const uint8_t *word, uint32_t steps,
+				  uint32_t *words)
 {
 	uint32_t line[WCX_LANES] = { 0 };
 
 	for (uint32_t k = 0; k < steps; k++) {
 		for (uint32_t lane = 0; lane < WCX_LANES; lane++) {
-			uint32_t x = state[lane], entry = table->entry[x & (WCX_PROB_SCALE - 1)], wanting;
+			uint32_t x = state[lane], entry = entries[x & (WCX_PROB_SCALE - 1)], wanting;
 
 			x = (entry >> 20) * (x >> WCX_PROB_BITS) + (entry & 0xFFF);
 			wanting = x < WCX_RANS_LOW;
@@ -32,28 +32,31 @@ static inline __attribute__((always_inline)) const uint8_t *decode_line(const st
 	return word;
 }
 
-static inline __attribute__((always_inline)) uint32_t decode_steps(const struct wcx_rans_decode_table *table,
-								   struct wcx_rans_reader *reader, uint32_t lines,
-								   uint32_t steps, uint32_t *words)
+INLINE uint32_t decode_steps(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
+			     uint32_t end, uint32_t steps, uint32_t *words)
 {
-	uint32_t state[WCX_LANES], line = 0;
+	struct wcx_rans_run run = { NULL, line };
+	uint32_t state[WCX_LANES];
 
 	memcpy(state, reader->state, sizeof state);
-	for (; line < lines && reader->end - reader->word >= 2 * WCX_LANES * (ptrdiff_t)steps; line++)
-		reader->word = decode_line(table, state, reader->word, steps, words + (size_t)line * WCX_LANES);
+	for (; line < end && reader->end - reader->word >= reader->reserve; line++, words += WCX_LANES) {
+		if (line == run.end)
+			run = wcx_rans_run_at(stream, line, end);
+		reader->word = decode_line(run.entry, state, reader->word, steps, words);
+	}
 	memcpy(reader->state, state, sizeof state);
 	return line;
 }
 
 /* A number of steps that the compiler knows is worth a copy of the loops. */
-static uint32_t decode_lines(const struct wcx_rans_decode_table *table, struct wcx_rans_reader *reader, uint32_t lines,
-			     uint32_t steps, uint32_t *words)
+static uint32_t decode_lines(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
+			     uint32_t end, uint32_t *words)
 {
-	if (steps == 4)
-		return decode_steps(table, reader, lines, 4, words);
-	if (steps == 2)
-		return decode_steps(table, reader, lines, 2, words);
-	return decode_steps(table, reader, lines, 1, words);
+	if (stream->steps == 4)
+		return decode_steps(stream, reader, line, end, 4, words);
+	if (stream->steps == 2)
+		return decode_steps(stream, reader, line, end, 2, words);
+	return decode_steps(stream, reader, line, end, 1, words);
 }
 
 const struct wcx_cpu wcx_cpu_portable = {

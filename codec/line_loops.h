@@ -5,6 +5,8 @@
  */
 #include "codec/line.h"
 
+#define INLINE static inline __attribute__((always_inline))
+
 /* At any address, and over memory of any type. */
 typedef uint32_t __attribute__((aligned(1), may_alias)) word32;
 typedef uint64_t __attribute__((aligned(1), may_alias)) word64;
@@ -95,27 +97,35 @@ static void put_symbols(const uint32_t *words, uint32_t lines, const struct wcx_
 	}
 }
 
+INLINE void put_plane_line(const word32 *unit, uint32_t right, uint32_t mask, word32 *out)
+{
+	for (uint32_t l = 0; l < WCX_LANES; l++)
+		out[l] |= (unit[l] >> right | unit[l] << (-right & 31)) & mask;
+}
+
+INLINE void put_plane_long_line(const word32 *unit, uint32_t right, uint64_t mask, word64 *out)
+{
+	for (uint32_t l = 0; l < WCX_LANES; l++) {
+		uint64_t bits = unit[l] >> right | unit[l] << (-right & 31);
+
+		out[l] |= (bits << 32 | bits) & mask;
+	}
+}
+
 static void put_plane(const uint8_t *units, uint32_t first_line, uint32_t lines, uint32_t width, uint64_t mask,
 		      uint32_t elem_bytes, void *out)
 {
-	const uint32_t unit_lines = wcx_unit_lines(width, elem_bytes), mask32 = (uint32_t)mask;
+	const uint32_t unit_lines = wcx_unit_lines(width, elem_bytes);
 	uint32_t turn = first_line % unit_lines;
 	const word32 *unit = (const word32 *)units;
-	word64 *out64 = out;
-	word32 *out32 = out;
+	uint8_t *to = out;
 
 	for (uint32_t line = 0; line < lines; line++) {
-		const uint32_t right = turn * width, left = -right & 31;
-
-		for (uint32_t l = 0; elem_bytes < 8 && l < WCX_LANES; l++)
-			out32[l] |= (unit[l] >> right | unit[l] << left) & mask32;
-		for (uint32_t l = 0; elem_bytes == 8 && l < WCX_LANES; l++) {
-			uint64_t bits = unit[l] >> right | unit[l] << left;
-
-			out64[l] |= (bits << 32 | bits) & mask;
-		}
-		out32 += WCX_LANES;
-		out64 += WCX_LANES;
+		if (elem_bytes == 8)
+			put_plane_long_line(unit, turn * width, mask, (word64 *)to);
+		else
+			put_plane_line(unit, turn * width, (uint32_t)mask, (word32 *)to);
+		to += wcx_line_bytes(elem_bytes);
 		if (++turn == unit_lines) {
 			turn = 0;
 			unit += WCX_LANES;

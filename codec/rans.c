@@ -124,82 +124,110 @@ static uint32_t lanes_of_step(size_t left, uint32_t k, uint32_t steps)
 	return left > k ? (uint32_t)((left - k - 1) / steps) + 1 : 0;
 }
 
-/* A line that may be short of symbols or of words; false when a word is missing. */
-static int decode_some(const struct wcx_rans_decode_table *table, struct wcx_rans_reader *reader, size_t left,
-		       uint32_t steps, uint32_t words[WCX_LANES])
+enum wcx_result wcx_rans_open(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader)
 {
+	const size_t states_bytes = wcx_rans_states_bytes(stream->src, stream->src_bytes);
+
+	if (!states_bytes || stream->src_bytes % 2)
+		return WCX_BAD_DATA;
+	read_states(stream->src, reader->state);
+	reader->word = stream->src + states_bytes;
+	reader->end = stream->src + stream->src_bytes;
+	reader->reserve = stream->steps * WCX_LANES * 2;
+	return WCX_OK;
+}
+
+/*
+ * Goes on in the tail, with the words that are left, so that lines need not count them: what is taken behind them shows at
+ * the end.  False where that has happened.
+ */
+static int enter_tail(struct wcx_rans_reader *reader)
+{
+	const size_t left = (size_t)(reader->end - reader->word);
+
+	if (!reader->reserve)
+		return 0;
+	memcpy(reader->tail, reader->word, left);
+	memset(reader->tail + left, 0, sizeof reader->tail - left);
+	reader->word = reader->tail;
+	reader->end = reader->tail + left;
+	reader->reserve = 0;
+	return 1;
+}
+
+/* A line that is short of symbols; false when a word is missing. */
+static int decode_last(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
+		       uint32_t words[WCX_LANES])
+{
+	const struct wcx_rans_choices *choices = &stream->choices;
+	const uint32_t choice = choices->bits ? wcx_rans_choice(choices, line / choices->run_lines) : 0;
+	const size_t left = stream->symbol_count - (size_t)line * WCX_LANES * stream->steps;
+
 	memset(words, 0, WCX_LANES * sizeof *words);
-	for (uint32_t k = 0; k < steps; k++) {
-		uint32_t lanes = lanes_of_step(left, k, steps);
+	for (uint32_t k = 0; k < stream->steps; k++) {
+		uint32_t lanes = lanes_of_step(left, k, stream->steps);
 
 		for (uint32_t lane = 0; lane < lanes; lane++) {
-			uint32_t x = reader->state[lane], entry = table->entry[x & (WCX_PROB_SCALE - 1)];
+			uint32_t x = reader->state[lane], entry = stream->tables[choice]->entry[x & (WCX_PROB_SCALE - 1)];
 
 			x = (entry >> 20) * (x >> WCX_PROB_BITS) + (entry & 0xFFF);
 			if (x < WCX_RANS_LOW) {
-				if (reader->word == reader->end)
+				if (reader->word >= reader->end)
 					return 0;
 				x = x << 16 | wcx_le16_read(reader->word);
 				reader->word += 2;
 			}
 			reader->state[lane] = x;
-			words[lane] |= (entry >> 12 & 0xFF) << 32 / steps * k % 32;
+			words[lane] |= (entry >> 12 & 0xFF) << 32 / stream->steps * k % 32;
 		}
 	}
 	return 1;
 }
 
-/* Decodes lines [line, end) of a run; false when a word is missing. */
-static int decode_run(const struct wcx_cpu *cpu, const struct wcx_rans_stream *stream, uint32_t choice, uint32_t line,
-		      uint32_t end, struct wcx_rans_reader *reader, uint32_t *words)
+enum wcx_result wcx_rans_decode_lines(const struct wcx_cpu *cpu, const struct wcx_rans_stream *stream,
+				      struct wcx_rans_reader *reader, uint32_t first, uint32_t end, uint32_t *words)
 {
-	const struct wcx_rans_decode_table *table = stream->tables[choice];
-	const uint32_t line_symbols = WCX_LANES * stream->steps;
-	uint32_t whole = stream->symbol_count / line_symbols < end ? stream->symbol_count / line_symbols : end;
+	const uint32_t full = stream->symbol_count / (WCX_LANES * stream->steps), full_end = full < end ? full : end;
+	uint32_t line = first;
 
-	if (line < whole)
-		line += cpu->decode_lines(table, reader, whole - line, stream->steps, words + (size_t)line * WCX_LANES);
-	for (; line < end; line++)
-		if (!decode_some(table, reader, stream->symbol_count - (size_t)line * line_symbols, stream->steps,
-				 words + (size_t)line * WCX_LANES))
-			return 0;
-	return 1;
+	while (line < full_end) {
+		line = cpu->decode_lines(stream, reader, line, full_end, words + (size_t)(line - first) * WCX_LANES);
+		if (line < full_end && !enter_tail(reader))
+			return WCX_BAD_DATA;
+	}
+	if (line < end && !decode_last(stream, reader, line, words + (size_t)(line - first) * WCX_LANES))
+		return WCX_BAD_DATA;
+	return WCX_OK;
+}
+
+enum wcx_result wcx_rans_decode_pairs(const struct wcx_cpu *cpu, const struct wcx_rans_stream *stream,
+				      struct wcx_rans_reader *reader, uint32_t first, uint32_t end,
+				      const struct wcx_pair_sink *sink)
+{
+	while (first < end) {
+		first = cpu->decode_pairs(stream, reader, first, end, sink);
+		if (first < end && !enter_tail(reader))
+			return WCX_BAD_DATA;
+	}
+	return WCX_OK;
+}
+
+enum wcx_result wcx_rans_close(const struct wcx_rans_reader *reader, uint8_t carried[WCX_RANS_CARRIED_BYTES])
+{
+	return finish_states(reader->state, carried) && reader->word == reader->end ? WCX_OK : WCX_BAD_DATA;
 }
 
 enum wcx_result wcx_rans_decode(const struct wcx_cpu *cpu, const struct wcx_rans_stream *stream, uint32_t *words,
-				const struct wcx_pair_sink *sink, uint32_t *sunk_ret,
 				uint8_t carried[WCX_RANS_CARRIED_BYTES])
 {
 	const uint32_t line_symbols = WCX_LANES * stream->steps;
 	const uint32_t lines = (stream->symbol_count + line_symbols - 1) / line_symbols;
-	const uint32_t run_lines = stream->choices.bits ? stream->choices.run_lines : lines;
-	uint32_t sink_lines = sink && cpu->decode_pairs ? sink->lines : 0;
-	size_t states_bytes = wcx_rans_states_bytes(stream->src, stream->src_bytes);
-	struct wcx_rans_reader reader = { .word = stream->src + states_bytes, .end = stream->src + stream->src_bytes };
+	struct wcx_rans_reader reader;
+	enum wcx_result result = wcx_rans_open(stream, &reader);
 
-	if (!states_bytes || stream->src_bytes % 2)
-		return WCX_BAD_DATA;
-	if (sink)
-		*sunk_ret = 0;
-	read_states(stream->src, reader.state);
-	for (uint32_t first = 0, run = 0, line; first < lines; first += run_lines, run++) {
-		uint32_t choice = wcx_rans_choice(&stream->choices, run);
-		uint32_t end = lines - first < run_lines ? lines : first + run_lines;
-
-		line = first;
-		if (line < sink_lines) {
-			uint32_t wanted = (end < sink_lines ? end : sink_lines) - line;
-			uint32_t done = cpu->decode_pairs(stream->tables[choice], &reader, line, wanted, sink);
-
-			line += done;
-			*sunk_ret = line;
-			if (done < wanted) /* words are getting scarce, and more are not to come */
-				sink_lines = 0;
-		}
-		if (!decode_run(cpu, stream, choice, line, end, &reader, words))
-			return WCX_BAD_DATA;
-	}
-	return finish_states(reader.state, carried) && reader.word == reader.end ? WCX_OK : WCX_BAD_DATA;
+	if (result == WCX_OK)
+		result = wcx_rans_decode_lines(cpu, stream, &reader, 0, lines, words);
+	return result == WCX_OK ? wcx_rans_close(&reader, carried) : result;
 }
 
 /*

@@ -20,6 +20,7 @@
 
 enum {
 	WCX_RANS_STEPS_MAX = 4,
+	WCX_RANS_LINE_WORDS_BYTES = WCX_RANS_STEPS_MAX * WCX_LANES * 2, /* the most that a line takes */
 	WCX_RANS_LOW = 1 << 16,                 /* states live in [LOW, 2^32): below it, a lane takes a word of 16 bits */
 	WCX_RANS_CARRIED_BYTES = WCX_LANES * 2, /* that the final states take along */
 	WCX_RANS_WIDTHS_BYTES = WCX_LANES / 2,  /* before the start states: a nibble each for how long it is */
@@ -62,7 +63,7 @@ struct wcx_rans_choices {
 	uint32_t run_lines; /* not looked at when bits is 0 */
 };
 
-/* wcx_rans_choice - the choice of run r */
+/* wcx_rans_choice - the choice of run r, 0 with bits 0 */
 static inline uint32_t wcx_rans_choice(const struct wcx_rans_choices *choices, size_t r)
 {
 	size_t bit = r * choices->bits;
@@ -72,22 +73,6 @@ static inline uint32_t wcx_rans_choice(const struct wcx_rans_choices *choices, s
 
 /* wcx_rans_states_bytes - what the start states take at the head of src, which is untrusted; 0 if src is too short */
 size_t wcx_rans_states_bytes(const uint8_t *src, size_t src_bytes);
-
-/* Where a decoder stands in the words. */
-struct wcx_rans_reader {
-	uint32_t state[WCX_LANES];
-	const uint8_t *word, *end; /* the next word, at any address; behind the last */
-};
-
-/*
- * What can be made of lines at once, with no word left out.  A decoder of pairs adds four raw bits below to each of the two
- * elements that a symbol stands for, as FOLD has it, in place of storing symbols: nibbles is that raw plane, dst the tile.
- */
-struct wcx_pair_sink {
-	const uint8_t *nibbles;
-	uint8_t *dst;
-	uint32_t lines; /* from the first on: so many may be finished in this way, whose units are all in the plane */
-};
 
 /* What is decoded, all of it the caller's. */
 struct wcx_rans_stream {
@@ -99,19 +84,61 @@ struct wcx_rans_stream {
 	uint32_t steps;
 };
 
+/*
+ * Where a decoder stands.  As long as `reserve` bytes of words are left, a line of full lanes may take, and look at, as many
+ * as it can want: so many are there, or, near the end of the stream, they are in tail, which has zeros behind them; reserve
+ * is 0 then.
+ */
+struct wcx_rans_reader {
+	uint32_t state[WCX_LANES];
+	const uint8_t *word, *end; /* the next word, at any address; behind the last one */
+	ptrdiff_t reserve;
+	uint8_t tail[2 * WCX_RANS_LINE_WORDS_BYTES];
+};
+
+/*
+ * What pairs may become at once: four raw bits are added below to each of the two elements that a symbol stands for, as FOLD
+ * has it.  nibbles is that raw plane, dst the tile.
+ */
+struct wcx_pair_sink {
+	const uint8_t *nibbles;
+	uint8_t *dst;
+};
+
 struct wcx_cpu;
 
 /*
- * wcx_rans_decode - decode a stream
+ * wcx_rans_open - begin with a stream
  *
- * Reads exactly src_bytes.  words has room for 32 words for each line, also for one that is not full: symbol k of a lane
- * gets bits [32 / steps * k, 32 / steps * k + 8) of its word, and the others are 0.  With a sink, *sunk_ret is how many
- * lines went there in place of words; sink may be NULL, and with it sunk_ret.  carried gets the low halves of the final
- * states; where it is NULL they must be 0.  Returns WCX_OK, or WCX_BAD_DATA when states or words are missing or left over or
- * a final state is not what it must be; what was to be written is then undefined.
+ * Returns WCX_OK, or WCX_BAD_DATA when the states are not there in full.  The stream must outlive the reader's use.
  */
+enum wcx_result wcx_rans_open(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader);
+
+/*
+ * wcx_rans_decode_lines - decode lines [first, end), which follow those that were decoded before
+ *
+ * The lines must be the stream's.  words gets 32 words for each, also for one that is not full: symbol k of a lane has bits
+ * [32 / steps * k, 32 / steps * k + 8) of its word, and the others are 0.  Returns WCX_OK, or WCX_BAD_DATA when words of the
+ * stream are missing; it may not notice until wcx_rans_close.
+ */
+enum wcx_result wcx_rans_decode_lines(const struct wcx_cpu *cpu, const struct wcx_rans_stream *stream,
+				      struct wcx_rans_reader *reader, uint32_t first, uint32_t end, uint32_t *words);
+
+/* wcx_rans_decode_pairs - the same for full lines of pairs, into a sink; for a cpu that has decode_pairs */
+enum wcx_result wcx_rans_decode_pairs(const struct wcx_cpu *cpu, const struct wcx_rans_stream *stream,
+				      struct wcx_rans_reader *reader, uint32_t first, uint32_t end,
+				      const struct wcx_pair_sink *sink);
+
+/*
+ * wcx_rans_close - once all lines are decoded
+ *
+ * carried gets the low halves of the final states; where it is NULL they must be 0.  Returns WCX_OK, or WCX_BAD_DATA when
+ * words are left over or were missing, or a final state is not what it must be: then nothing decoded was right.
+ */
+enum wcx_result wcx_rans_close(const struct wcx_rans_reader *reader, uint8_t carried[WCX_RANS_CARRIED_BYTES]);
+
+/* wcx_rans_decode - all of a stream, which has 32 words for each line, from opening to closing */
 enum wcx_result wcx_rans_decode(const struct wcx_cpu *cpu, const struct wcx_rans_stream *stream, uint32_t *words,
-				const struct wcx_pair_sink *sink, uint32_t *sunk_ret,
 				uint8_t carried[WCX_RANS_CARRIED_BYTES]);
 
 /*

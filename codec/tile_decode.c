@@ -9,7 +9,20 @@
 #include "codec/le.h"
 #include "codec/rans.h"
 
-enum { CACHED_TABLES = 8 }; /* WCX_FIELD_TABLES_MAX at least; neighbouring tiles mostly share theirs */
+enum {
+	CACHED_TABLES =
+		WCX_FIELDS_MAX * WCX_FIELD_TABLES_MAX, /* as many as a tile can need; neighbours mostly share theirs */
+	/* Lines are finished by so many at a time, which stay in the first cache.  The most that a unit of a plane has. */
+	BLOCK_LINES = 32,
+};
+
+/* A coded field on its way. */
+struct coded_stream {
+	struct wcx_rans_stream stream;
+	struct wcx_rans_reader reader;
+	struct wcx_symbol_place place;
+	const struct wcx_rans_decode_table *tables[WCX_FIELD_TABLES_MAX];
+};
 
 struct wcx_decode_scratch {
 	const struct wcx_cpu *cpu;
@@ -19,8 +32,9 @@ struct wcx_decode_scratch {
 		struct wcx_rans_decode_table table;
 	} cached[CACHED_TABLES];
 	uint32_t next_victim;
+	struct coded_stream coded[WCX_FIELDS_MAX]; /* of the tile, as many as its layout has; the carrier is the last */
 	uint8_t carried[WCX_CARRIED_BYTES];
-	uint32_t words[WCX_TILE_MAX_ELEMS];                /* symbols: a word each at most, with those that a line lacks */
+	uint32_t words[BLOCK_LINES * WCX_LANES];           /* symbols of a block */
 	uint8_t last_line[WCX_LANES * WCX_ELEM_MAX_BYTES]; /* of the tile, if it is part of one */
 	uint8_t part[WCX_EXCEPTIONS_MAX * 4];              /* that ends with what was carried */
 };
@@ -50,7 +64,7 @@ void wcx_decode_scratch_free(struct wcx_decode_scratch *scratch)
 
 /* The decoding table for one of a field's; those in use, a bit each, stay as they are. */
 static const struct wcx_rans_decode_table *cached_table(struct wcx_decode_scratch *scratch, const struct wcx_field *field,
-							uint32_t number, uint32_t *in_use)
+							uint32_t number, uint64_t *in_use)
 {
 	const struct wcx_freq_table *freqs = &field->tables[number];
 	struct wcx_freq_table pairs;
@@ -68,11 +82,11 @@ static const struct wcx_rans_decode_table *cached_table(struct wcx_decode_scratc
 		scratch->cached[i].is_pair = field->is_pair;
 		wcx_rans_decode_table_build(wcx_field_table(field, number, &pairs), &scratch->cached[i].table);
 	}
-	*in_use |= 1u << i;
+	*in_use |= UINT64_C(1) << i;
 	return &scratch->cached[i].table;
 }
 
-/* --- loops over the lines of a tile: whole ones in dst, and one that is not in last_line --- */
+/* --- blocks of lines: whole lines in the tile, or one that is not in last_line --- */
 
 static uint8_t *line_at(const struct decoding *d, uint32_t line)
 {
@@ -80,156 +94,202 @@ static uint8_t *line_at(const struct decoding *d, uint32_t line)
 				     : d->scratch->last_line;
 }
 
-/* Cuts [*line, end) to what lies in one piece; how many lines, the first of them at line_at. */
-static uint32_t piece(const struct decoding *d, uint32_t line, uint32_t end)
+/* Adds lines [first, end) of a raw plane to those at out; units is the one that has the first of them. */
+static void put_plane_lines(const struct decoding *d, const struct wcx_raw_plane *plane, const uint8_t *unit, uint32_t first,
+			    uint32_t end, void *out)
 {
-	return (line < d->whole_lines && end > d->whole_lines ? d->whole_lines : end) - line;
+	const uint64_t bits = ((UINT64_C(1) << plane->width) - 1) << plane->shift;
+	const uint64_t mask = wcx_repeat(wcx_place_bits(d->recipe, bits), d->recipe->elem_bytes);
+
+	if (first < end)
+		d->scratch->cpu->put_plane(unit, first, end - first, plane->width, mask, d->recipe->elem_bytes, out);
 }
 
-static void fill_lines(const struct decoding *d, uint32_t first)
-{
-	const uint32_t elem_bytes = d->recipe->elem_bytes;
-	const uint64_t constant = wcx_repeat(wcx_place_bits(d->recipe, d->layout.constant_bits), elem_bytes);
-
-	for (uint32_t line = first, count; line < d->lines; line += count) {
-		count = piece(d, line, d->lines);
-		d->scratch->cpu->fill(count, constant, elem_bytes, line_at(d, line));
-	}
-}
-
-/* Adds the symbols of lines from the first on, which are in words. */
-static void put_symbols(const struct decoding *d, const struct wcx_coded_field *coded, uint32_t first)
-{
-	const struct wcx_field *field = &d->recipe->fields[coded->field];
-	const struct wcx_symbol_place place = {
-		.shift = coded->shift,
-		.base = field->base,
-		.elem_bytes = d->recipe->elem_bytes,
-		.is_pair = field->is_pair,
-		.has_zero = field->has_zero,
-		.rotate = d->recipe->transform != WCX_TRANSFORM_NONE,
-	};
-
-	for (uint32_t line = first, count; line < d->lines; line += count) {
-		count = piece(d, line, d->lines);
-		d->scratch->cpu->put_symbols(d->scratch->words + (size_t)line * WCX_LANES, count, &place, line_at(d, line));
-	}
-}
-
-/* Adds lines [first, end) of a raw plane; units is the one that has the first of them. */
-static void put_plane_lines(const struct decoding *d, const struct wcx_raw_plane *plane, const uint8_t *units,
-			    uint32_t first, uint32_t end)
+/* Adds those lines of a raw plane; of the last unit's bytes the states may have the last. */
+static void put_plane(const struct decoding *d, const struct wcx_raw_plane *plane, uint32_t carried, uint32_t first,
+		      uint32_t end, uint8_t *out)
 {
 	const uint32_t elem_bytes = d->recipe->elem_bytes, unit_lines = wcx_unit_lines(plane->width, elem_bytes);
-	const uint64_t bits = ((UINT64_C(1) << plane->width) - 1) << plane->shift;
-	const uint64_t mask = wcx_repeat(wcx_place_bits(d->recipe, bits), elem_bytes);
-
-	for (uint32_t line = first, count; line < end; line += count) {
-		const uint8_t *unit = units + (size_t)(line / unit_lines - first / unit_lines) * WCX_PLANE_UNIT_BYTES;
-
-		count = piece(d, line, end);
-		d->scratch->cpu->put_plane(unit, line, count, plane->width, mask, elem_bytes, line_at(d, line));
-	}
-}
-
-/* Adds the lines of a raw plane from the first on; of the last unit's bytes the states may have the last. */
-static void put_plane(const struct decoding *d, const struct wcx_raw_plane *plane, uint32_t carried, uint32_t first)
-{
-	const uint32_t unit_lines = wcx_unit_lines(plane->width, d->recipe->elem_bytes);
-	const uint32_t stored_units = wcx_plane_units(d->lines, plane->width, d->recipe->elem_bytes) - (carried ? 1 : 0);
-	const uint32_t stored = stored_units * unit_lines < d->lines ? stored_units * unit_lines : d->lines;
+	const uint32_t stored_units = wcx_plane_units(d->lines, plane->width, elem_bytes) - (carried ? 1 : 0);
+	const uint32_t stored = stored_units * unit_lines < end ? stored_units * unit_lines : end;
 	const uint8_t *units = d->job->src + plane->offset;
 	uint8_t last[WCX_PLANE_UNIT_BYTES];
 
-	if (first < stored)
-		put_plane_lines(d, plane, units + (size_t)(first / unit_lines) * WCX_PLANE_UNIT_BYTES, first, stored);
-	if (stored == d->lines)
+	put_plane_lines(d, plane, units + (size_t)(first / unit_lines) * WCX_PLANE_UNIT_BYTES, first, stored, out);
+	if (stored == end)
 		return;
 	memcpy(last, units + (size_t)stored_units * WCX_PLANE_UNIT_BYTES, sizeof last - WCX_CARRIED_BYTES);
 	memcpy(last + sizeof last - WCX_CARRIED_BYTES, d->scratch->carried, WCX_CARRIED_BYTES);
-	put_plane_lines(d, plane, last, first > stored ? first : stored, d->lines);
+	if (first < stored)
+		out += (size_t)(stored - first) * wcx_line_bytes(elem_bytes);
+	put_plane_lines(d, plane, last, first > stored ? first : stored, end, out);
+}
+
+/* All that a block has besides symbols. */
+static void put_constants(const struct decoding *d, uint32_t first, uint32_t end)
+{
+	const uint32_t elem_bytes = d->recipe->elem_bytes;
+
+	d->scratch->cpu->fill(end - first, wcx_repeat(wcx_place_bits(d->recipe, d->layout.constant_bits), elem_bytes),
+			      elem_bytes, line_at(d, first));
+}
+
+static void put_planes(const struct decoding *d, uint32_t first, uint32_t end)
+{
+	const uint32_t planes = d->layout.plane_count;
+
+	for (uint32_t i = 0; i < planes; i++)
+		put_plane(d, &d->layout.planes[i], i + 1 == planes ? d->layout.plane_carried : 0, first, end,
+			  line_at(d, first));
 }
 
 /* Inverts what is above the first field, where signs are set. */
-static void fold_lines(const struct decoding *d, uint32_t first)
+static void fold(const struct decoding *d, uint32_t first, uint32_t end)
 {
 	const uint32_t mask = (uint32_t)wcx_repeat(wcx_place_bits(d->recipe, wcx_fold_bits(d->recipe)), 1);
 
-	for (uint32_t line = first, count; line < d->lines; line += count) {
-		count = piece(d, line, d->lines);
-		d->scratch->cpu->fold(count, mask, line_at(d, line));
+	if (d->recipe->transform == WCX_TRANSFORM_FOLD)
+		d->scratch->cpu->fold(end - first, mask, line_at(d, first));
+}
+
+/* Adds the symbols of all coded fields. */
+static enum wcx_result put_symbols(const struct decoding *d, uint32_t first, uint32_t end)
+{
+	struct wcx_decode_scratch *scratch = d->scratch;
+
+	for (uint32_t i = 0; i < d->layout.coded_count; i++) {
+		struct coded_stream *coded = &scratch->coded[i];
+		enum wcx_result result =
+			wcx_rans_decode_lines(scratch->cpu, &coded->stream, &coded->reader, first, end, scratch->words);
+
+		if (result != WCX_OK)
+			return result;
+		scratch->cpu->put_symbols(scratch->words, end - first, &coded->place, line_at(d, first));
 	}
+	return WCX_OK;
+}
+
+/* The first line behind a block that begins with this one. */
+static uint32_t block_end(const struct decoding *d, uint32_t line, uint32_t end)
+{
+	if (line < d->whole_lines && end > d->whole_lines)
+		end = d->whole_lines;
+	return end - line < BLOCK_LINES ? end : line + BLOCK_LINES;
+}
+
+/* Lines [line, end), whose raw bits are all in the tile. */
+static enum wcx_result put_lines(const struct decoding *d, uint32_t line, uint32_t end)
+{
+	enum wcx_result result = WCX_OK;
+
+	for (uint32_t next; line < end && result == WCX_OK; line = next) {
+		next = block_end(d, line, end);
+		put_constants(d, line, next);
+		put_planes(d, line, next);
+		result = put_symbols(d, line, next);
+		fold(d, line, next);
+	}
+	return result;
 }
 
 /* --- parts of a tile --- */
 
-/*
- * Whether the carrier's lines may be finished as they are decoded, and how: pairs above four raw bits, folded.  The lines of
- * the last unit have to wait for what the states carry.
- */
-static int has_sink(const struct decoding *d, struct wcx_pair_sink *ret)
+/* Opens the symbols of a coded field. */
+static enum wcx_result open_coded(const struct decoding *d, const struct wcx_coded_field *layout, struct coded_stream *coded,
+				  uint64_t *in_use)
 {
 	const struct wcx_recipe *recipe = d->recipe;
-
-	if (recipe->transform != WCX_TRANSFORM_FOLD || d->layout.plane_count != 1 || d->layout.coded_count != 1 ||
-	    !recipe->fields[d->layout.coded[0].field].is_pair || d->layout.planes[0].width != WCX_PAIR_WIDTH ||
-	    d->layout.planes[0].shift != 0)
-		return 0;
-	ret->nibbles = d->job->src + d->layout.planes[0].offset;
-	ret->dst = d->job->dst;
-	ret->lines = (d->lines - 1) / wcx_unit_lines(WCX_PAIR_WIDTH, 1) * wcx_unit_lines(WCX_PAIR_WIDTH, 1);
-	return 1;
-}
-
-/* Decodes the symbols of a field into words, but for those of *sunk_ret lines, which are finished. */
-static enum wcx_result decode_symbols(const struct decoding *d, const struct wcx_coded_field *coded,
-				      const struct wcx_pair_sink *sink, uint32_t *sunk_ret, uint8_t *carried)
-{
-	const struct wcx_field *field = &d->recipe->fields[coded->field];
-	const struct wcx_rans_decode_table *tables[WCX_FIELD_TABLES_MAX];
-	const uint8_t *src = d->job->src + coded->offset;
-	const struct wcx_rans_stream stream = {
-		.tables = tables,
-		.choices = { src - wcx_choices_bytes(d->recipe, field, d->elems), wcx_choice_bits(field),
-			     d->recipe->run / wcx_line_elems(d->recipe->elem_bytes) },
-		.src = src,
-		.src_bytes = coded->states_bytes + coded->words_bytes,
-		.symbol_count = wcx_field_symbols(field, d->elems),
-		.steps = wcx_field_steps(field, d->recipe->elem_bytes),
-	};
-	uint32_t in_use = 0;
+	const struct wcx_field *field = &recipe->fields[layout->field];
+	const uint8_t *src = d->job->src + layout->offset;
 
 	for (uint32_t t = 0; t < field->table_count; t++)
-		tables[t] = cached_table(d->scratch, field, t, &in_use);
-	return wcx_rans_decode(d->scratch->cpu, &stream, d->scratch->words, sink, sunk_ret, carried);
+		coded->tables[t] = cached_table(d->scratch, field, t, in_use);
+	coded->place = (struct wcx_symbol_place){
+		.shift = layout->shift,
+		.base = field->base,
+		.elem_bytes = recipe->elem_bytes,
+		.is_pair = field->is_pair,
+		.has_zero = field->has_zero,
+		.rotate = recipe->transform != WCX_TRANSFORM_NONE,
+	};
+	coded->stream = (struct wcx_rans_stream){
+		.tables = coded->tables,
+		.choices = { src - wcx_choices_bytes(recipe, field, d->elems), wcx_choice_bits(field),
+			     recipe->run / wcx_line_elems(recipe->elem_bytes) },
+		.src = src,
+		.src_bytes = layout->states_bytes + layout->words_bytes,
+		.symbol_count = wcx_field_symbols(field, d->elems),
+		.steps = wcx_field_steps(field, recipe->elem_bytes),
+	};
+	return wcx_rans_open(&coded->stream, &coded->reader);
+}
+
+/* Whether the tile is all pairs above four raw bits, folded, which some variants finish as they decode them. */
+static int is_folded_pairs(const struct decoding *d)
+{
+	const struct wcx_tile_layout *layout = &d->layout;
+
+	return d->scratch->cpu->decode_pairs && d->recipe->transform == WCX_TRANSFORM_FOLD && layout->plane_count == 1 &&
+	       layout->coded_count == 1 && d->recipe->fields[layout->coded[0].field].is_pair &&
+	       layout->planes[0].width == WCX_PAIR_WIDTH && layout->planes[0].shift == 0;
+}
+
+/* The lines whose raw bits are all in the tile: the states may have some of those that the last unit has. */
+static uint32_t settled_lines(const struct decoding *d)
+{
+	const uint32_t elem_bytes = d->recipe->elem_bytes;
+	uint32_t width;
+
+	if (!d->layout.plane_carried)
+		return d->lines;
+	width = d->layout.planes[d->layout.plane_count - 1].width;
+	return (wcx_plane_units(d->lines, width, elem_bytes) - 1) * wcx_unit_lines(width, elem_bytes);
+}
+
+/* Ends all streams; those but the carrier carry nothing. */
+static enum wcx_result close_coded(const struct decoding *d)
+{
+	const uint32_t count = d->layout.coded_count;
+	const int carries = d->layout.plane_carried + d->layout.exception_carried != 0;
+
+	for (uint32_t i = 0; i < count; i++)
+		if (wcx_rans_close(&d->scratch->coded[i].reader, carries && i + 1 == count ? d->scratch->carried : NULL) !=
+		    WCX_OK)
+			return WCX_BAD_DATA;
+	return WCX_OK;
 }
 
 /* All that is not an exception. */
 static enum wcx_result decode_lines(const struct decoding *d)
 {
-	const struct wcx_tile_layout *layout = &d->layout;
-	const struct wcx_coded_field *carrier = layout->coded_count ? &layout->coded[layout->coded_count - 1] : NULL;
-	uint8_t *carried = layout->plane_carried + layout->exception_carried ? d->scratch->carried : NULL;
-	struct wcx_pair_sink sink;
-	int sinks = carrier && has_sink(d, &sink);
-	uint32_t sunk = 0;
+	const uint32_t settled = settled_lines(d);
+	uint32_t line = 0, next;
+	uint64_t in_use = 0;
 	enum wcx_result result = WCX_OK;
 
-	if (sinks)
-		result = decode_symbols(d, carrier, &sink, &sunk, carried);
-	fill_lines(d, sunk);
-	for (uint32_t i = 0; i < layout->coded_count && result == WCX_OK; i++) {
-		int is_carrier = &layout->coded[i] == carrier;
+	for (uint32_t i = 0; i < d->layout.coded_count && result == WCX_OK; i++)
+		result = open_coded(d, &d->layout.coded[i], &d->scratch->coded[i], &in_use);
+	if (result == WCX_OK && is_folded_pairs(d)) {
+		const struct wcx_pair_sink sink = { d->job->src + d->layout.planes[0].offset, d->job->dst };
 
-		if (!sinks)
-			result = decode_symbols(d, &layout->coded[i], NULL, NULL, is_carrier ? carried : NULL);
-		if (result == WCX_OK)
-			put_symbols(d, &layout->coded[i], sunk);
+		line = settled < d->whole_lines ? settled : d->whole_lines;
+		result = wcx_rans_decode_pairs(d->scratch->cpu, &d->scratch->coded[0].stream, &d->scratch->coded[0].reader,
+					       0, line, &sink);
 	}
-	for (uint32_t i = 0; i < layout->plane_count && result == WCX_OK; i++)
-		put_plane(d, &layout->planes[i], i + 1 == layout->plane_count ? layout->plane_carried : 0, sunk);
-	if (result == WCX_OK && d->recipe->transform == WCX_TRANSFORM_FOLD)
-		fold_lines(d, sunk);
+	if (result == WCX_OK)
+		result = put_lines(d, line, settled);
+	for (line = settled; line < d->lines && result == WCX_OK; line = next) {
+		next = block_end(d, line, d->lines);
+		put_constants(d, line, next);
+		result = put_symbols(d, line, next);
+	}
+	if (result == WCX_OK)
+		result = close_coded(d);
+	for (line = settled; line < d->lines && result == WCX_OK; line = next) {
+		next = block_end(d, line, d->lines);
+		put_planes(d, line, next);
+		fold(d, line, next);
+	}
 	return result;
 }
 

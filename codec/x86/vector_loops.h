@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The loops of a variant with SIMD registers.  Included once by each, which has made of its instructions before:
+ *
+ *	vector, VECTOR_LANES	a register of so many 32-bit words
+ *	load, store		at any address
+ *	step			a step of all lanes; e gets their entries, which have the symbols in bits 12 to 19
+ *	either			bitwise or
+ *	place_symbols		the symbols of entries, with zeros beside them, from a bit on
+ *	finish_pairs		words of elements from the entries of their two steps and from their raw bits
+ *	rotate_right		by 0 or 4 bits
+ */
+enum { REGISTERS = WCX_LANES / VECTOR_LANES, PREFETCH_BYTES = 2048 };
+
+INLINE void load_states(const struct wcx_rans_reader *reader, vector state[REGISTERS])
+{
+	for (int r = 0; r < REGISTERS; r++)
+		state[r] = load(reader->state + r * VECTOR_LANES);
+}
+
+INLINE void store_states(struct wcx_rans_reader *reader, const vector state[REGISTERS])
+{
+	for (int r = 0; r < REGISTERS; r++)
+		store(reader->state + r * VECTOR_LANES, state[r]);
+}
+
+INLINE void decode_line(const uint32_t *entry, vector state[REGISTERS], const uint8_t **word, uint32_t steps,
+			uint32_t *words, int gather)
+{
+	vector w[REGISTERS] = { 0 }, e[REGISTERS];
+
+	for (uint32_t k = 0; k < steps; k++) {
+		step(entry, state, word, e, gather);
+		for (int r = 0; r < REGISTERS; r++) {
+			vector symbols = place_symbols(e[r], 32 / steps * k);
+
+			w[r] = k ? either(w[r], symbols) : symbols;
+		}
+	}
+	for (int r = 0; r < REGISTERS; r++)
+		store(words + r * VECTOR_LANES, w[r]);
+}
+
+INLINE uint32_t decode_steps(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
+			     uint32_t end, uint32_t steps, uint32_t *words, int gather)
+{
+	const uint8_t *word = reader->word;
+	vector state[REGISTERS];
+
+	load_states(reader, state);
+	while (line < end && reader->end - word >= reader->reserve) {
+		const struct wcx_rans_run run = wcx_rans_run_at(stream, line, end);
+
+		for (; line < run.end && reader->end - word >= reader->reserve; line++, words += WCX_LANES)
+			decode_line(run.entry, state, &word, steps, words, gather);
+	}
+	store_states(reader, state);
+	reader->word = word;
+	return line;
+}
+
+INLINE uint32_t decode_any_steps(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
+				 uint32_t end, uint32_t *words, int gather)
+{
+	if (stream->steps == 4)
+		return decode_steps(stream, reader, line, end, 4, words, gather);
+	if (stream->steps == 2)
+		return decode_steps(stream, reader, line, end, 2, words, gather);
+	return decode_steps(stream, reader, line, end, 1, words, gather);
+}
+
+/* A unit of raw bits has those of two lines, the second one's rotated by four bits. */
+INLINE void decode_pair_line(const uint32_t *entry, vector state[REGISTERS], const uint8_t **word, const uint8_t *unit,
+			     int rotated, uint8_t *dst, int gather)
+{
+	vector first[REGISTERS], second[REGISTERS];
+
+	/* Prefetchers end where a page does, of which the three streams have one every few lines. */
+	__builtin_prefetch(*word + PREFETCH_BYTES);
+	__builtin_prefetch(unit + PREFETCH_BYTES);
+	__builtin_prefetch(dst + PREFETCH_BYTES, 1);
+	__builtin_prefetch(dst + PREFETCH_BYTES + 64, 1);
+	step(entry, state, word, first, gather);
+	step(entry, state, word, second, gather);
+	for (int r = 0; r < REGISTERS; r++) {
+		const vector raw = load(unit + r * (int)sizeof(vector));
+
+		store(dst + r * (int)sizeof(vector), finish_pairs(first[r], second[r], rotate_right(raw, rotated)));
+	}
+}
+
+INLINE uint32_t decode_any_pairs(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
+				 uint32_t end, const struct wcx_pair_sink *sink, int gather)
+{
+	const uint8_t *word = reader->word;
+	vector state[REGISTERS];
+
+	load_states(reader, state);
+	while (line < end && reader->end - word >= reader->reserve) {
+		const struct wcx_rans_run run = wcx_rans_run_at(stream, line, end);
+
+		for (; line < run.end && reader->end - word >= reader->reserve; line++)
+			decode_pair_line(run.entry, state, &word, sink->nibbles + (size_t)line / 2 * WCX_PLANE_UNIT_BYTES,
+					 line % 2 * 4, sink->dst + (size_t)line * WCX_LANES * 4, gather);
+	}
+	store_states(reader, state);
+	reader->word = word;
+	return line;
+}
