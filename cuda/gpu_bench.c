@@ -157,7 +157,7 @@ static cudaError_t decode_once(struct wcx_gpu_bench *bench, float *ms_ret)
 		error = cudaEventRecord(bench->start, NULL);
 	if (!error)
 		error = wcx_kernels_decode(&bench->kernels, bench->used_dev, bench->layout, bench->src_dev, bench->dst_dev,
-					   bench->status_dev, NULL);
+					   bench->status_dev, 0, NULL);
 	if (!error)
 		error = cudaEventRecord(bench->stop, NULL);
 	if (!error)

@@ -52,11 +52,11 @@ struct wcx_gpu {
 static cudaError_t find_device(struct wcx_kernels *kernels, char name[WCX_GPU_NAME_BYTES])
 {
 	struct cudaDeviceProp device;
-	int count;
-	cudaError_t error = cudaGetDeviceCount(&count);
+	int number;
+	cudaError_t error = cudaGetDevice(&number);
 
 	if (!error)
-		error = cudaGetDeviceProperties(&device, 0);
+		error = cudaGetDeviceProperties(&device, number);
 	if (!error)
 		error = wcx_kernels_open(kernels);
 	if (!error)

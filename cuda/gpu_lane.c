@@ -78,13 +78,14 @@ cudaError_t wcx_lane_submit(struct wcx_gpu_lane *lane, size_t src_bytes, uint8_t
 	cudaError_t error;
 
 	lane->layout = wcx_tile_batch_finish(lane->batch);
+	lane->mark += WCX_STATUS_MARK;
 	memset(lane->upload + src_bytes, 0, control - src_bytes);
 	wcx_tile_batch_write(lane->batch, lane->upload + control);
 	error = cudaMemcpyAsync(lane->upload_dev, lane->upload, control + lane->layout->control_bytes,
 				cudaMemcpyHostToDevice, lane->stream);
 	if (!error)
 		error = wcx_kernels_decode(lane->kernels, lane->upload_dev + control, lane->layout, lane->upload_dev, dst,
-					   (uint32_t *)(void *)lane->download_dev, lane->stream);
+					   (uint32_t *)(void *)lane->download_dev, lane->mark, lane->stream);
 	if (!error)
 		error = cudaMemcpyAsync(lane->download, lane->download_dev,
 					dst_bytes ? WCX_LANE_STATUS_BYTES + dst_bytes

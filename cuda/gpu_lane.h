@@ -22,6 +22,7 @@ struct wcx_gpu_lane {
 	const struct wcx_kernels *kernels;
 	struct wcx_tile_batch *batch;
 	const struct wcx_batch_layout *layout; /* of the batch under way; NULL without one */
+	uint32_t mark;                         /* of the last batch's statuses */
 	size_t src_bytes;                      /* that upload has room for, in front of slack and control */
 	uint8_t *upload, *upload_dev;          /* pinned, and the device's */
 	/* What comes back: statuses, and from WCX_LANE_STATUS_BYTES on, if there is room, decoded tiles. */
@@ -51,10 +52,17 @@ cudaError_t wcx_lane_submit(struct wcx_gpu_lane *lane, size_t src_bytes, uint8_t
 /* wcx_lane_wait - wait, without spinning, for what was submitted and put into the stream since, and start a new batch */
 cudaError_t wcx_lane_wait(struct wcx_gpu_lane *lane);
 
-/* wcx_lane_status - the result of an item, from wcx_lane_wait until the next batch is submitted */
+/*
+ * wcx_lane_status - the result of an item, from wcx_lane_wait until the next batch is submitted
+ *
+ * WCX_OK or WCX_BAD_DATA; WCX_DEVICE_FAILED where the status is not one of this batch.
+ */
 static inline enum wcx_result wcx_lane_status(const struct wcx_gpu_lane *lane, uint32_t item)
 {
-	return (enum wcx_result)((const uint32_t *)(const void *)lane->download)[item];
+	const uint32_t status = ((const uint32_t *)(const void *)lane->download)[item];
+
+	return status / WCX_STATUS_MARK == lane->mark / WCX_STATUS_MARK ? (enum wcx_result)(status % WCX_STATUS_MARK)
+									: WCX_DEVICE_FAILED;
 }
 
 #endif

@@ -68,8 +68,10 @@ enum wcx_result wcx_gpu_loader_open(int device, unsigned lane_count, struct wcx_
 	error = cudaSetDevice(device);
 	if (!error)
 		error = wcx_kernels_open(&loader->kernels);
-	if (!error)
+	if (!error) {
+		result = WCX_DEVICE_FAILED;
 		error = cudaEventCreateWithFlags(&loader->begun, cudaEventDisableTiming);
+	}
 	if (!error)
 		result = open_lanes(loader, lane_count, &error);
 	leave(loader, before, error);
@@ -179,10 +181,8 @@ enum wcx_result wcx_gpu_load_wait(struct wcx_gpu_loader *loader, unsigned lane, 
 
 	its->items = 0;
 	for (uint32_t i = 0; i < items && result == WCX_OK; i++) {
-		if (wcx_lane_status(&its->lane, i) == WCX_OK)
-			continue;
+		result = wcx_lane_status(&its->lane, i);
 		*failed_ret = i;
-		result = WCX_BAD_DATA;
 	}
 	return result;
 }

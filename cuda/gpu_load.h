@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Decodes tiles from pinned buffers straight into the device's memory.  This header needs no CUDA; a build without CUDA
- *links a stub whose wcx_gpu_loader_open says WCX_NO_DEVICE.
+ * links a stub whose wcx_gpu_loader_open says WCX_NO_DEVICE.
  *
  * A loader has lanes.  A lane takes one batch at a time, and is for one thread at a time:
  *
  *	wait    for the lane's last batch, if there was one: its buffer can be filled again
- *	add     tiles whose packed bytes are in the buffer, or will be
+ *	add     tiles whose packed bytes are in the buffer
  *	submit  the buffer is copied and the tiles are decoded, while the host does something else
- *	copy, fill   what comes behind that
+ *	copy, fill	what comes behind that
  */
 #ifndef WCX_GPU_LOAD_H
 #define WCX_GPU_LOAD_H

@@ -212,7 +212,6 @@ static void add_shape(struct wcx_tile_batch *batch, const struct wcx_recipe *rec
 	*shape = (struct wcx_batch_shape){
 		.run_factor = (1u << WCX_RUN_FACTOR_BITS) / (run / WCX_RUN_ELEMS) + 1,
 		.fold_mask = (uint32_t)wcx_repeat(wcx_place_bits(recipe, wcx_fold_bits(recipe)), 1),
-		.elem_bytes = recipe->elem_bytes,
 		.transform = recipe->transform,
 		.predictor = recipe->predictor,
 		.plane_count = (uint8_t)layout->plane_count,

@@ -58,7 +58,7 @@ struct wcx_batch_shape {
 	uint32_t fold_mask;  /* the bits of a word that FOLD inverts */
 	uint32_t first_item; /* of its items, which follow each other; how many stands under left in the control */
 	uint32_t run_factor; /* group g of 128 elements is in run g * run_factor >> WCX_RUN_FACTOR_BITS */
-	uint8_t elem_bytes, transform, predictor;
+	uint8_t transform, predictor;
 	uint8_t plane_count, coded_count, constant_count;
 	struct wcx_batch_field coded[WCX_FIELDS_MAX]; /* the carrier is the last */
 	struct wcx_batch_plane planes[WCX_RAW_PLANES_MAX];

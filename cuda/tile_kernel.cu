@@ -26,7 +26,7 @@ struct wcx_batch_dev {
 	int *left;              /* items of each shape that nobody has taken; may go below 0 */
 	const uint8_t *src;
 	uint8_t *dst;
-	uint32_t *status;
+	uint32_t *status, mark;
 	struct wcx_batch_launch launch;
 	struct wcx_factors factors;
 };
@@ -332,6 +332,9 @@ template <uint32_t bits, uint32_t word_elems, uint32_t block_lines> struct wcx_l
 	static constexpr uint32_t width = bits >= 8 ? 8 : bits >= 4 ? 4 : bits >= 2 ? 2 : 1;
 	static constexpr uint32_t unit_lines = 32 / (width * word_elems);
 	static constexpr uint32_t unit_count = block_lines > unit_lines ? block_lines / unit_lines : 1;
+	static_assert(unit_count * WCX_PLANE_UNIT_BYTES + WCX_CARRIED_BYTES <=
+			      (int)WCX_BATCH_SRC_SLACK + (int)WCX_RANS_STATES_MIN_BYTES,
+		      "what is loaded behind the last block is the tile's or the batch's");
 	const uint32_t *units; /* the lane's words, of the units that are loaded next */
 	uint32_t mask;
 	uint32_t unit[unit_count], ahead[unit_count];
@@ -849,7 +852,7 @@ static __device__ __forceinline__ void wcx_decode_items(const struct wcx_warp &w
 		const bool sound = wcx_decode_tile<kind_type, multi>(warp, item);
 
 		if (wcx_lane() == 0)
-			batch.status[item.number] = sound ? WCX_OK : WCX_BAD_DATA;
+			batch.status[item.number] = batch.mark | (sound ? WCX_OK : WCX_BAD_DATA);
 	}
 }
 
@@ -861,8 +864,9 @@ static __device__ uint32_t wcx_find_shape(const struct wcx_batch_dev &batch, uin
 	for (uint32_t i = 0; i < launch.shape_count; i += WCX_LANES) {
 		const uint32_t number = from - launch.first_shape + i + wcx_lane();
 		const uint32_t shape = launch.first_shape + number % launch.shape_count;
-		const bool has = i + wcx_lane()<launch.shape_count &&*(volatile int *)(batch.left + shape)> 0;
-		const uint32_t having = __ballot_sync(WCX_ALL_LANES, has);
+		const volatile int *left = batch.left + shape;
+		const bool in_launch = i + wcx_lane() < launch.shape_count;
+		const uint32_t having = __ballot_sync(WCX_ALL_LANES, in_launch && *left > 0);
 
 		if (having)
 			return __shfl_sync(WCX_ALL_LANES, shape, __ffs(having) - 1);
@@ -979,6 +983,7 @@ static uint32_t wcx_block_shared_bytes(const struct wcx_kernels *kernels, uint32
 extern "C" cudaError_t wcx_kernels_open(struct wcx_kernels *ret)
 {
 	const uint32_t static_bytes = sizeof(struct wcx_batch_shape) + sizeof(uint32_t);
+	struct cudaFuncAttributes attributes;
 	int device, multiprocessors, shared_bytes;
 	cudaError_t error = cudaGetDevice(&device);
 
@@ -990,7 +995,11 @@ extern "C" cudaError_t wcx_kernels_open(struct wcx_kernels *ret)
 		return error;
 	if ((uint32_t)shared_bytes < static_bytes + WCX_FIELD_TABLES_MAX * WCX_TABLE_BYTES + WCX_WARP_SHARED_BYTES)
 		return cudaErrorNoKernelImageForDevice;
-	*ret = { 2 * (uint32_t)multiprocessors, (uint32_t)shared_bytes - static_bytes };
+	error = cudaFuncGetAttributes(&attributes, wcx_kernel(0, 1));
+	if (error)
+		return error;
+	/* As __CUDA_ARCH__ was when it was compiled, also where the driver did that for a newer device. */
+	*ret = { 2 * (uint32_t)multiprocessors, (uint32_t)shared_bytes - static_bytes, attributes.ptxVersion >= 90 };
 	for (uint32_t tile_class = 0; tile_class < WCX_CLASS_COUNT && !error; tile_class++)
 		for (uint32_t table_count = 1; table_count <= WCX_FIELD_TABLES_MAX && !error; table_count *= 2)
 			error = cudaFuncSetAttribute(
@@ -1001,7 +1010,7 @@ extern "C" cudaError_t wcx_kernels_open(struct wcx_kernels *ret)
 
 extern "C" cudaError_t wcx_kernels_decode(const struct wcx_kernels *kernels, uint8_t *control,
 					  const struct wcx_batch_layout *layout, const uint8_t *src, uint8_t *dst,
-					  uint32_t *status, cudaStream_t stream)
+					  uint32_t *status, uint32_t mark, cudaStream_t stream)
 {
 	struct wcx_batch_dev batch;
 	cudaLaunchAttribute early;
@@ -1020,6 +1029,7 @@ extern "C" cudaError_t wcx_kernels_decode(const struct wcx_kernels *kernels, uin
 	batch.src = src;
 	batch.dst = dst;
 	batch.status = status;
+	batch.mark = mark;
 	batch.factors = { 1u << 20, 1u << 16 };
 	for (uint32_t i = 0; i < layout->launch_count && !error; i++) {
 		const struct wcx_batch_launch &launch = layout->launches[i];
@@ -1031,7 +1041,7 @@ extern "C" cudaError_t wcx_kernels_decode(const struct wcx_kernels *kernels, uin
 		config.gridDim = dim3(launch.block_count);
 		config.blockDim = dim3(wcx_block_warps(kernels, table_count) * WCX_LANES);
 		config.dynamicSmemBytes = wcx_block_shared_bytes(kernels, table_count);
-		config.numAttrs = i > 0;
+		config.numAttrs = i > 0 && kernels->overlap;
 		error = cudaLaunchKernelExC(&config, wcx_kernel(launch.tile_class, table_count), arguments);
 	}
 	return error;

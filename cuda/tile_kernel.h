@@ -11,10 +11,13 @@ extern "C" {
 #endif
 #include "cuda/tile_batch.h"
 
+enum { WCX_STATUS_MARK = 256 };
+
 /* What a device can do. */
 struct wcx_kernels {
 	uint32_t blocks;       /* that run at a time, for struct wcx_batch_limits */
 	uint32_t shared_bytes; /* that a block can have */
+	int overlap;           /* whether launches can overlap: the kernels then see to the order themselves */
 };
 
 /*
@@ -30,11 +33,12 @@ cudaError_t wcx_kernels_open(struct wcx_kernels *ret);
  *
  * control is what wcx_tile_batch_write wrote, with this layout, and src what the tiles' src are counted from; both in the
  * device's memory, and src has WCX_BATCH_SRC_SLACK bytes behind the last tile.  dst is what the tiles' dst are counted from.
- * status gets WCX_OK or WCX_BAD_DATA for each item.  Uses up the control: to decode the batch again, it has to be copied
- * there again.  May be called from any thread.
+ * status gets mark | WCX_OK or mark | WCX_BAD_DATA for each item; mark is a multiple of WCX_STATUS_MARK that tells it from
+ * what may be there.  Uses up the control: to decode the batch again, it has to be copied there again.  May be called from
+ * any thread.
  */
 cudaError_t wcx_kernels_decode(const struct wcx_kernels *kernels, uint8_t *control, const struct wcx_batch_layout *layout,
-			       const uint8_t *src, uint8_t *dst, uint32_t *status, cudaStream_t stream);
+			       const uint8_t *src, uint8_t *dst, uint32_t *status, uint32_t mark, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

@@ -3,8 +3,8 @@
  * A warp decodes a stream of symbols: lane l of the warp is lane l of the bitstream (docs/format.md, section 3.2).
  *
  * What payloads hold is untrusted.  A step reads shared memory within the warp's own ring and the tables whatever it
- * decodes, and device memory within the payload alone; whether all words were taken, and no more, is asked at the end.  What
- * is not marked as a lane's own is the same in all lanes.
+ * decodes, and device memory within the payload, or behind it by less than WCX_BATCH_SRC_SLACK; whether all words were
+ * taken, and no more, is asked at the end.  What is not marked as a lane's own is the same in all lanes.
  *
  * The instructions of a step are what decoding takes its time for; docs/gpu.md counts them.
  */
@@ -46,14 +46,6 @@ static __device__ __forceinline__ uint32_t wcx_lane(void)
 static __device__ __forceinline__ uint32_t wcx_shared_address(const void *p)
 {
 	return (uint32_t)__cvta_generic_to_shared(p);
-}
-
-static __device__ __forceinline__ uint32_t wcx_shared_u32(uint32_t address)
-{
-	uint32_t value;
-
-	asm volatile("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
-	return value;
 }
 
 static __device__ __forceinline__ uint32_t wcx_shared_u16(uint32_t address)
