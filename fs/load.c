@@ -17,6 +17,7 @@
 #include "fs/tile_cache.h"
 
 enum {
+	THREADS_LIMIT = 256,
 	MOST_THREADS = 16,    /* by default: more than it takes to keep PCIe busy */
 	WORK_BYTES = 4 << 20, /* of decoded tiles, that a thread takes at a time, or one tile */
 	BATCH_TILES = 1024,
@@ -205,6 +206,11 @@ int wcx_loader_open(int device, unsigned threads, struct wcx_loader **ret, char 
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 	int r;
 
+	if (threads > THREADS_LIMIT) {
+		wcx_fail(&err, EINVAL, "%u threads: more than %d", threads, THREADS_LIMIT);
+		free(loader);
+		return report(-EINVAL, &err, error, error_bytes);
+	}
 	if (!threads)
 		threads = cores > 0 && cores < MOST_THREADS ? (unsigned)cores : MOST_THREADS;
 	if (loader)
@@ -302,8 +308,9 @@ static int add_works(struct load *load, const struct wcx_segment *segment, uint6
 }
 
 /*
- * The tiles of a segment that may have bytes of [from, to), which lies in it: those of the rows of tiles where it begins and
- * ends and all between; of a range within one row of elements, exactly those.
+ * The tiles of a segment that may have bytes of [from, to), which lies in it.  Of tiles that are one row of elements each,
+ * exactly those; otherwise whole rows of tiles, for in one of these what follows in the file may lie further left.  So
+ * neither *first nor *end is less for a range that lies further on.
  */
 static void tiles_of_range(const struct wcx_segment *segment, uint64_t from, uint64_t to, uint64_t *first, uint64_t *end)
 {
@@ -311,14 +318,15 @@ static void tiles_of_range(const struct wcx_segment *segment, uint64_t from, uin
 	const uint64_t first_elem = (from - segment->offset) / elem_bytes,
 		       last_elem = (to - 1 - segment->offset) / elem_bytes;
 	const uint64_t first_row = first_elem / segment->cols, last_row = last_elem / segment->cols;
-	const uint64_t row_tile = first_row / segment->tile_rows * segment->tiles_across;
 
-	*first = segment->first_tile + row_tile;
-	*end = segment->first_tile + (last_row / segment->tile_rows + 1) * segment->tiles_across;
-	if (first_row != last_row)
+	*first = segment->first_tile + first_row / segment->tile_rows * segment->tiles_across;
+	*end = segment->first_tile + last_row / segment->tile_rows * segment->tiles_across;
+	if (segment->rows > 1 && segment->tile_rows > 1) {
+		*end += segment->tiles_across;
 		return;
-	*end = *first + last_elem % segment->cols / segment->tile_cols + 1;
+	}
 	*first += first_elem % segment->cols / segment->tile_cols;
+	*end += last_elem % segment->cols / segment->tile_cols + 1;
 }
 
 /* Finds all tiles that have bytes of the spans; those with bytes of several are taken once. */
@@ -464,10 +472,19 @@ static void choose_tiles(const struct load *load, const struct work *work, uint6
 static int fail_tile(const struct load *load, const struct wcx_segment *segment, const struct wcx_tile_info *info,
 		     int errnum, struct wcx_error *err)
 {
-	const uint64_t offset = wcx_tile_row_offset(segment, info, 0);
-	const size_t s = first_span(load, offset);
-	const uint64_t start = s < load->span_count ? load->spans[s].from : 0;
+	const uint64_t row_bytes = (uint64_t)info->shape.cols * info->shape.elem_bytes;
+	uint64_t start = 0; /* what lies between wanted tiles is read too, and can fail */
 
+	/* What is wanted of the tile, so that the tensor that is named is one of those asked for. */
+	for (uint32_t y = 0; y < info->shape.rows; y++) {
+		const uint64_t from = wcx_tile_row_offset(segment, info, y);
+		const size_t s = first_span(load, from);
+
+		if (s < load->span_count && load->spans[s].from < from + row_bytes) {
+			start = load->spans[s].from;
+			break;
+		}
+	}
 	return wcx_image_fail_tile(load->file->image, segment, info, start, errnum, err);
 }
 
@@ -558,7 +575,8 @@ static int add_tiles(const struct load *load, unsigned lane, struct batch *batch
 			stage = wcx_gpu_load_stage(gpu, lane);
 		dst = tile->source == SOURCE_STAGE ? stage + tile->at : place_of_whole(load, batch->segment, &tile->info);
 		if (tile->source == SOURCE_STAGE && !stage)
-			return wcx_fail(err, ENOMEM, "no memory on the GPU for decoded tiles");
+			return wcx_fail(err, ENOMEM, "%s: no memory on the GPU for decoded tiles",
+					wcx_container_path(wcx_image_container(load->file->image)));
 		result = wcx_gpu_load_add(gpu, lane, &job, dst, &added);
 		if (result != WCX_OK)
 			return fail_tile(load, batch->segment, &tile->info, wcx_result_errno(result), err);

@@ -4,10 +4,11 @@
  *
  * A file is an open .wcx file.  It shows the safetensors file that it holds: the tensors that are in it, and where their
  * bytes lie in that file.  A loader belongs to a GPU.  It has threads read packed bytes into pinned buffers, copies them to
- * the GPU and decodes them there, all at the same time; weights are never decoded on the host.
+ * the GPU and decodes them there, all at the same time.  The host decodes nothing but what is not weights: headers,
+ * integers, and tiles of one value.
  *
- * Functions that can fail return 0 or a negative errno, and write one line to error, which names the file and, where there
- * is one, the tensor and the offset; error may be NULL.  A result that is not 0 leaves *ret as it was.
+ * Functions that can fail return 0 or a negative errno, and write one line to error, which names the file, the tensor and
+ * the offset that it is about; error may be NULL.  A result that is not 0 leaves *ret as it was.
  *
  * This header needs nothing but libc; stream is a cudaStream_t, and device addresses are pointers as CUDA gives them.
  */
@@ -31,7 +32,8 @@ struct wcx_loader;
  * wcx_file_open - open a packed file
  *
  * Checks its index and reads the header of the safetensors file.  *ret is the caller's to close.  Returns 0; -EBADMSG for a
- * damaged file, -ENOTSUP for a version that is not known, -ENOMEM, or the errno of a failed open or read.
+ * damaged file, -EINVAL for a header that safetensors does not allow, -ENOTSUP for a version that is not known, -ENOMEM, or
+ * the errno of a failed open or read.
  */
 WCX_API int wcx_file_open(const char *path, struct wcx_file **ret, char *error, size_t error_bytes);
 WCX_API void wcx_file_close(struct wcx_file *file); /* NULL is fine; no call may be under way */
@@ -72,7 +74,8 @@ WCX_API ssize_t wcx_file_read(struct wcx_file *file, void *dst, size_t bytes, ui
  *
  * device is CUDA's number of it.  So many threads read; 0 stands for as many as the machine has cores, but no more than 16.
  * For each of them, 12 MiB of pinned memory and 24 MiB of the GPU's are set aside.  Takes some time: keep it.  *ret is the
- * caller's to close.  Returns 0, -ENODEV (no such GPU, or built without CUDA), -ENOMEM or -EIO.
+ * caller's to close.  Returns 0, -EINVAL (more than 256 threads), -ENODEV (no such GPU, or built without CUDA), -ENOMEM or
+ * -EIO.
  */
 WCX_API int wcx_loader_open(int device, unsigned threads, struct wcx_loader **ret, char *error, size_t error_bytes);
 WCX_API void wcx_loader_close(struct wcx_loader *loader); /* NULL is fine */

@@ -63,6 +63,14 @@ def check_file(loader, packed, original_path):
             cuts = sorted(rng.randrange(len(original) + 1) for _ in range(rng.randrange(2, 9)))
             parts = [(a, b - a) for a, b in zip(cuts[::2], cuts[1::2])]
             check_ranges(loader, file, original, parts, [rng.randrange(16) for _ in parts], "parts")
+        for _ in range(10):
+            # Short ones close to each other: several in a tile, in a row of tiles, in the tiles of two rows.
+            at, parts = rng.randrange(len(original) // 2), []
+            for _ in range(rng.randrange(3, 40)):
+                size = min(rng.randrange(1, 3000), len(original) - at)
+                parts.append((at, size))
+                at = min(at + size + rng.randrange(1, 200000), len(original))
+            check_ranges(loader, file, original, parts, [rng.randrange(16) for _ in parts], "short parts")
         for bad in ([(len(original) - 1, 2)], [(0, 10), (9, 5)]):
             try:
                 load_ranges(loader, file, bad, [0] * len(bad))

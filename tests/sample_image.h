@@ -11,7 +11,7 @@
 #include "fs/container.h"
 #include "tests/sample_files.h"
 
-enum { SAMPLE_HEADER_TILE_COLS = 100, SAMPLE_PARTS_MAX = 16, SAMPLE_TABLES = 12 };
+enum { SAMPLE_HEADER_TILE_COLS = 100, SAMPLE_PARTS_MAX = 32, SAMPLE_TABLES = 12 };
 
 /* Four tables each for symbols of 8, of 6 and of 4 bits: Cauchy distributions that get wider. */
 static struct wcx_freq_table sample_tables[SAMPLE_TABLES];

@@ -13,6 +13,7 @@ The library is looked for where WCX_LIBRARY says, beside this file, in ../build 
 import ctypes
 import os
 import sys
+import threading
 import time
 
 import torch
@@ -90,6 +91,15 @@ def _call(function, *arguments):
         raise OSError(-result, error.value.decode("utf-8", "replace"))
 
 
+class Tensor:
+    """A tensor that a file shows: its dtype as the header has it, and its place in the original file."""
+
+    def __init__(self, info):
+        self.dtype = info.dtype.decode()
+        self.shape = tuple(info.shape[: info.dim_count])
+        self.offset, self.bytes = info.offset, info.bytes
+
+
 class File:
     """An open packed file; tensors are those that it shows, by name."""
 
@@ -100,7 +110,7 @@ class File:
         for i in range(_lib.wcx_file_tensor_count(self._file)):
             info = TensorInfo()
             _lib.wcx_file_tensor(self._file, i, ctypes.byref(info))
-            self.tensors[info.name.decode()] = info
+            self.tensors[info.name.decode()] = Tensor(info)
 
     def close(self):
         _lib.wcx_file_close(self._file)
@@ -113,13 +123,20 @@ class File:
         self.close()
 
 
+def _gpu(device):
+    """A device with its number: "cuda" is the current one."""
+    device = torch.device(device)
+    if device.type != "cuda":
+        raise ValueError(f"{device}: packed files are loaded to CUDA devices")
+    return device if device.index is not None else torch.device("cuda", torch.cuda.current_device())
+
+
 class Loader:
-    """A GPU's loader, to be kept: it sets pinned memory aside.  For one thread at a time."""
+    """A GPU's loader, to be kept: it sets pinned memory aside.  Threads that load at the same time take turns."""
 
     def __init__(self, device="cuda", threads=0):
-        self.device = torch.device(device)
-        if self.device.index is None:
-            self.device = torch.device("cuda", torch.cuda.current_device())
+        self.device = _gpu(device)
+        self._lock = threading.Lock()  # of the library's loader, which is for one thread at a time
         self._loader = ctypes.c_void_p()
         _call(_lib.wcx_loader_open, self.device.index, threads, ctypes.byref(self._loader))
 
@@ -132,34 +149,37 @@ class Loader:
         tensors, targets = {}, []
         for name in file.tensors if names is None else names:
             info = file.tensors[name]
-            dtype = DTYPES.get(info.dtype.decode())
+            dtype = DTYPES.get(info.dtype)
             if dtype is None:
-                raise TypeError(f"{name}: torch has no type for {info.dtype.decode()}")
-            shape = info.shape[: info.dim_count]
-            tensors[name] = torch.empty(shape, dtype=dtype, device=self.device)
+                raise TypeError(f"{name}: torch has no type for {info.dtype}")
+            tensors[name] = torch.empty(info.shape, dtype=dtype, device=self.device)
+            if tensors[name].nbytes != info.bytes:
+                raise ValueError(f"{name}: {info.bytes} bytes, which is not what {info.dtype} of its shape has")
             targets.append(Target(info.offset, info.bytes, tensors[name].data_ptr()))
         stream = torch.cuda.current_stream(self.device).cuda_stream
-        _call(_lib.wcx_load, self._loader, file._file, (Target * len(targets))(*targets), len(targets), stream)
+        with self._lock:
+            _call(_lib.wcx_load, self._loader, file._file, (Target * len(targets))(*targets), len(targets), stream)
         return tensors
 
 
 _loaders = {}
+_loaders_lock = threading.Lock()  # of _loaders
 
 
 def load_file(path, device="cuda"):
     """All tensors of a packed file, as a dict."""
-    key = torch.device(device)
-    if key not in _loaders:
-        _loaders[key] = Loader(key)
+    device = _gpu(device)
+    with _loaders_lock:
+        loader = _loaders.get(device) or _loaders.setdefault(device, Loader(device))
     with File(path) as file:
-        return _loaders[key].load(file)
+        return loader.load(file)
 
 
 def main():
     if len(sys.argv) not in (2, 3):
         sys.exit("usage: wcx_torch.py FILE.wcx [DEVICE]")
     device = sys.argv[2] if len(sys.argv) > 2 else "cuda"
-    _loaders[torch.device(device)] = Loader(device)
+    _loaders[_gpu(device)] = Loader(device)
     start = time.perf_counter()
     tensors = load_file(sys.argv[1], device)
     seconds = time.perf_counter() - start
