@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Sends batches of tiles to the GPU where there is one, and to the CPU otherwise or when the GPU lets go. */
+/* Sends batches of tiles to the GPU or the CPU, and to the CPU when the GPU lets go. */
 #include "fs/decoder.h"
 
 #include <errno.h>
@@ -9,10 +9,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <zstd.h>
 
 #include "codec/le.h"
 #include "cuda/gpu_decode.h"
+#include "fs/decode_trial.h"
+
+enum { TRIAL_ROUNDS = 5 };
 
 /* A batch with what is the decoder's own about it. */
 struct bench {
@@ -25,8 +29,9 @@ struct bench {
 struct wcx_decoder {
 	const struct wcx_cpu *cpu;
 	struct wcx_gpu *gpu;  /* NULL: CPU only */
+	size_t gpu_bytes;     /* decoded bytes of a batch from which on the GPU gets it */
 	atomic_bool gpu_lost; /* set once, at the first failure */
-	char name[WCX_GPU_NAME_BYTES + 8];
+	char name[WCX_GPU_NAME_BYTES + 64];
 	wcx_notice_fn *notice;
 	void *notice_user;
 	pthread_mutex_t lock; /* protects idle and the list behind it */
@@ -56,6 +61,17 @@ static void send_notice(const struct wcx_decoder *decoder, const char *text)
 		decoder->notice(decoder->notice_user, text);
 }
 
+static int choose_cpu(struct wcx_decoder *decoder, struct wcx_error *err)
+{
+	const char *name = getenv("WCX_CPU");
+
+	decoder->cpu = name && *name ? wcx_cpu_find(name) : wcx_cpu_choose();
+	if (!decoder->cpu)
+		return wcx_fail(err, EINVAL, "WCX_CPU=%s: this CPU has no such variant", name);
+	snprintf(decoder->name, sizeof decoder->name, "cpu (%s)", decoder->cpu->name);
+	return 0;
+}
+
 static int open_gpu(struct wcx_decoder *decoder, enum wcx_decoder_kind kind, struct wcx_error *err)
 {
 	char name[WCX_GPU_NAME_BYTES], text[WCX_GPU_NAME_BYTES + 32];
@@ -72,21 +88,106 @@ static int open_gpu(struct wcx_decoder *decoder, enum wcx_decoder_kind kind, str
 	return 0;
 }
 
+/* --- what a batch costs --- */
+
+static int64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+/* The least time for a number of tiles on the GPU, or on this thread's core; -1 when it fails. */
+static int64_t time_tiles(const struct wcx_decoder *decoder, bool on_gpu, struct wcx_decode_scratch *scratch,
+			  struct wcx_tile_job *jobs, size_t count)
+{
+	int64_t least = INT64_MAX;
+
+	for (int round = 0; round < TRIAL_ROUNDS; round++) {
+		int64_t start = now_ns(), taken;
+
+		if (on_gpu && wcx_gpu_decode(decoder->gpu, jobs, count) != WCX_OK)
+			return -1;
+		for (size_t i = 0; i < count && !on_gpu; i++)
+			wcx_tile_decode(&jobs[i], scratch);
+		taken = now_ns() - start;
+		least = taken < least ? taken : least;
+		for (size_t i = 0; i < count; i++)
+			if (jobs[i].result != WCX_OK)
+				return -1;
+	}
+	return least;
+}
+
+/*
+ * The size of a batch from which on the GPU takes less time.  There a batch has a price of its own, for copying and waiting,
+ * and one for each byte, for copying too; on a core it is the bytes alone.
+ */
+static size_t find_gpu_bytes(const struct wcx_decoder *decoder, struct wcx_decode_scratch *scratch,
+			     struct wcx_tile_job jobs[WCX_BATCH_TILES])
+{
+	const size_t tile_bytes = jobs[0].dst_bytes,
+		     count = WCX_BATCH_BYTES / tile_bytes < WCX_BATCH_TILES ? WCX_BATCH_BYTES / tile_bytes : WCX_BATCH_TILES;
+	const int64_t cpu_one = time_tiles(decoder, false, scratch, jobs, count) / (int64_t)count;
+	const int64_t gpu_one = time_tiles(decoder, true, NULL, jobs, 1);
+	const int64_t gpu_all = time_tiles(decoder, true, NULL, jobs, count);
+	const int64_t gpu_more = (gpu_all - gpu_one) / (int64_t)(count - 1);
+
+	if (cpu_one < 0 || gpu_one < 0 || gpu_all < 0)
+		return SIZE_MAX;
+	if (gpu_one <= cpu_one)
+		return 0;
+	if (gpu_more >= cpu_one)
+		return SIZE_MAX;
+	/* Of n tiles: gpu_one + (n - 1) gpu_more = n cpu_one. */
+	return (size_t)((gpu_one - gpu_more) / (cpu_one - gpu_more)) * tile_bytes + 1;
+}
+
+/* Where there is no memory to measure with, all goes to the GPU. */
+static void weigh_gpu(struct wcx_decoder *decoder)
+{
+	struct wcx_decode_trial *trial = wcx_decode_trial_create();
+	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(decoder->cpu);
+	uint8_t *dst = malloc(WCX_BATCH_BYTES);
+	struct wcx_tile_job jobs[WCX_BATCH_TILES];
+	char gpu[sizeof decoder->name];
+
+	if (trial && scratch && dst) {
+		for (size_t i = 0; i < WCX_BATCH_TILES; i++) {
+			jobs[i] = wcx_decode_trial_job(trial);
+			jobs[i].dst = dst + i * jobs[i].dst_bytes % WCX_BATCH_BYTES;
+		}
+		decoder->gpu_bytes = find_gpu_bytes(decoder, scratch, jobs);
+		memcpy(gpu, decoder->name, sizeof gpu);
+		if (decoder->gpu_bytes > WCX_BATCH_BYTES)
+			snprintf(decoder->name, sizeof decoder->name, "cpu (%s), which beats %.200s", decoder->cpu->name,
+				 gpu);
+		else
+			snprintf(decoder->name, sizeof decoder->name, "cpu (%s), from %zu KiB on %.200s", decoder->cpu->name,
+				 decoder->gpu_bytes >> 10, gpu);
+	}
+	wcx_decode_scratch_free(scratch);
+	wcx_decode_trial_free(trial);
+	free(dst);
+}
+
 int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *user, struct wcx_decoder **ret,
 		       struct wcx_error *err)
 {
 	struct wcx_decoder *decoder = calloc(1, sizeof *decoder);
-	int r = 0;
+	int r;
 
 	if (!decoder)
 		return wcx_fail(err, ENOMEM, "no memory for a decoder");
 	decoder->notice = notice;
 	decoder->notice_user = user;
-	decoder->cpu = wcx_cpu_choose();
-	strcpy(decoder->name, "cpu");
 	pthread_mutex_init(&decoder->lock, NULL);
-	if (kind != WCX_DECODER_CPU)
+	r = choose_cpu(decoder, err);
+	if (r == 0 && kind != WCX_DECODER_CPU)
 		r = open_gpu(decoder, kind, err);
+	if (r == 0 && kind == WCX_DECODER_AUTO && decoder->gpu)
+		weigh_gpu(decoder);
 	if (r == 0)
 		*ret = decoder;
 	else
@@ -190,10 +291,13 @@ static void decode_on_cpu(struct bench *bench, struct wcx_tile_job *job)
 void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count)
 {
 	struct bench *bench = (struct bench *)batch;
+	size_t coded_bytes = 0;
 
-	for (size_t i = 0; i < job_count; i++)
+	for (size_t i = 0; i < job_count; i++) {
 		batch->jobs[i].result = WCX_DEVICE_FAILED;
-	if (decoder->gpu && !atomic_load(&decoder->gpu_lost))
+		coded_bytes += batch->jobs[i].mode == WCX_TILE_CODED ? batch->jobs[i].dst_bytes : 0;
+	}
+	if (decoder->gpu && coded_bytes >= decoder->gpu_bytes && !atomic_load(&decoder->gpu_lost))
 		run_on_gpu(decoder, batch->jobs, job_count);
 	/* That a tile is damaged is for the CPU to say, as the reference; and the GPU does not know the mode ZSTD. */
 	for (size_t i = 0; i < job_count; i++)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A decoder restores batches of tiles, on the CPU or on the GPU.  All functions are safe from any number of threads.
+ * A decoder restores batches of tiles, on the CPU or on the GPU, or on the one that takes less time for a batch.  All
+ * functions are safe from any number of threads.
  */
 #ifndef WCX_DECODER_H
 #define WCX_DECODER_H
@@ -31,15 +32,17 @@ int wcx_decoder_kind_parse(const char *name, enum wcx_decoder_kind *ret);
 /*
  * wcx_decoder_create - make a decoder
  *
- * WCX_DECODER_AUTO takes the GPU where there is one, and otherwise the CPU after a notice.  WCX_DECODER_CUDA fails with
- * -ENODEV where there is none.  Not to be called before a fork: a GPU does not survive one.  notice may be NULL.
- * Returns 0, -ENODEV or -ENOMEM.
+ * WCX_DECODER_AUTO, where there is a GPU, measures what a batch costs on it and on the CPU, and gives each batch to the
+ * cheaper one; otherwise it takes the CPU after a notice.  WCX_DECODER_CUDA gives all batches to the GPU, and fails with
+ * -ENODEV where there is none.  On the CPU it is the fastest variant of the decoding loops that serves, or the one that the
+ * environment variable WCX_CPU names.  Not to be called before a fork: a GPU does not survive one.  notice may be NULL.
+ * Returns 0, -EINVAL when WCX_CPU names none that this CPU can run, -ENODEV or -ENOMEM.
  */
 int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *user, struct wcx_decoder **ret,
 		       struct wcx_error *err);
 void wcx_decoder_free(struct wcx_decoder *decoder); /* NULL is fine; no call may be under way */
 
-/* wcx_decoder_name - "cpu", or "cuda" with the device's name behind it; lives as long as the decoder */
+/* wcx_decoder_name - what decodes, for a log: "cpu (avx2)", for example; lives as long as the decoder */
 const char *wcx_decoder_name(const struct wcx_decoder *decoder);
 
 /* A batch of tiles on its way from a file to memory.  The working memory that decoding takes is lent with it. */

@@ -126,6 +126,22 @@ check_refused() {
 	done
 }
 
+@test "WCX_CPU names the variant of the decoding loops, and all make the same" {
+	WCX_CPU=portable "$WCX" unpack -q --decoder=cpu "$PACKED" portable
+	cmp "$MODEL" portable
+	for variant in avx2 avx2-gather avx512; do
+		run env WCX_CPU="$variant" "$WCX" unpack -q --decoder=cpu "$PACKED" "$variant"
+		if [ "$status" -eq 0 ]; then
+			cmp "$MODEL" "$variant"
+		else
+			[[ "$output" == *"WCX_CPU=$variant: this CPU has no such variant"* ]]
+		fi
+	done
+	run ! env WCX_CPU=other "$WCX" unpack -q --decoder=cpu "$PACKED" other
+	[[ "$output" == *"WCX_CPU=other: this CPU has no such variant"* ]]
+	[ ! -e other ]
+}
+
 @test "output has the source's permissions and modification time" {
 	cp "$MODEL" source
 	chmod 640 source

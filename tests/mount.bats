@@ -453,6 +453,14 @@ has_gpu() {
 	same_sha256 "$ORIG/model.safetensors" "$MNT/model.safetensors"
 }
 
+@test "the log names what decodes, which WCX_CPU chooses" {
+	run ! env WCX_CPU=other "$WCXFS" "$STORE" "$MNT" -f -o decoder=cpu
+	[[ "$output" == *"WCX_CPU=other: this CPU has no such variant"* ]]
+	WCX_CPU=portable start_logged_mount "$STORE" -o decoder=cpu
+	grep -q "decoding with cpu (portable)" "$LOG"
+	same_sha256 "$ORIG/model.safetensors" "$MNT/model.safetensors"
+}
+
 @test "a relative mount point works, and the daemon holds no directory" {
 	cd "$BATS_TEST_TMPDIR"
 	"$WCXFS" "$STORE" mnt

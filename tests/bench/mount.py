@@ -118,12 +118,14 @@ class Null:
 
 
 class Wcxfs:
-    name = "wcxfs"
     modes = list(MODES)
 
-    def __init__(self, command, bench, options, pages):
-        self.mountpoint, self.log, self.notes, self.pages = bench.mountpoint, bench.log, bench.notes, pages
+    def __init__(self, command, bench, kind, args, name):
+        self.name, self.pages = name, args.wcx_pages
+        self.mountpoint, self.log, self.notes = bench.mountpoint, bench.log, bench.notes
+        options = ",".join(filter(None, [f"decoder={kind}", args.options]))
         self.command = [command, bench.store, self.mountpoint, "-f", "-o", options]
+        self.decoder = "unknown"
         self.packed = [os.path.join(bench.store, name) for name in sorted(os.listdir(bench.store))]
         self.paths = [os.path.join(self.mountpoint, os.path.basename(path)[: -len(".wcx")]) for path in self.packed]
 
@@ -135,12 +137,9 @@ class Wcxfs:
             drop_caches(self.packed, self.notes)
         with mounted(self.command, self.mountpoint, self.log):
             yield self.paths
-
-    def decoder(self):
-        """What the daemon says it decodes with."""
         with open(self.log) as messages:
             said = [line.rsplit("decoding with ", 1)[1].strip() for line in messages if "decoding with " in line]
-        return said[0] if said else "unknown"
+        self.decoder = said[0] if said else "unknown"
 
 
 class Bench:
@@ -243,9 +242,15 @@ def report(subjects, rates):
     for label in MODES:
         for state in "cold", "warm":
             values = {name: rates.get((label, state, name)) for name in names}
-            ratios = [quotient(values["wcxfs"], values[name]) for name in ("null server", "raw file")]
+            # The last of the mounts: with several decoders, that is the one that the others are there to be compared with.
+            ratios = [quotient(values[names[-1]], values[name]) for name in ("null server", "raw file")]
+            if len(names) > 4:
+                best = max((values[name] for name in names[3:-1]), key=statistics.median)
+                ratios.append(quotient(values[names[-1]], best))
             rows.append([label, state] + [cell(values[name]) for name in names] + ratios)
-    return setting.markdown_table(["read", "state"] + names + ["wcxfs : null", "wcxfs : raw"], rows)
+    last = names[-1]
+    against = ["null", "raw"] + (["best other"] if len(names) > 4 else [])
+    return setting.markdown_table(["read", "state"] + names + [f"{last} : {other}" for other in against], rows)
 
 
 def parse_arguments():
@@ -255,7 +260,8 @@ def parse_arguments():
     parser.add_argument("--files", type=int, default=1, choices=range(1, FILES_MAX + 1), metavar="N",
                         help="read N copies at the same time, a thread each")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--decoder", default="cpu", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--decoder", default="cpu", metavar="KIND,...",
+                        help="auto, cpu, cuda, or several of them, to be compared (default: cpu)")
     parser.add_argument("--options", default="", metavar="OPT,...", help="more options for wcxfs, as for its -o")
     parser.add_argument("--wcx-pages", default="in", choices=["in", "out"],
                         help="whether a cold mount finds the .wcx file in the page cache (default: in)")
@@ -274,14 +280,17 @@ def run(args, workdir):
     daemon = setting.program(args.wcxfs, args.build, "wcxfs")
     origin = setting.origin()
     bench = Bench(args, workdir)
-    wcxfs = Wcxfs(daemon, bench, ",".join(filter(None, [f"decoder={args.decoder}", args.options])), args.wcx_pages)
-    subjects = [Raw(bench.raw, bench.notes), Null(null, bench, 0), Null(null, bench, args.push_threads), wcxfs]
-    verify(bench.raw, wcxfs)
+    kinds = args.decoder.split(",")
+    mounts = [Wcxfs(daemon, bench, kind, args, "wcxfs" if len(kinds) == 1 else f"wcxfs, {kind}") for kind in kinds]
+    subjects = [Raw(bench.raw, bench.notes), Null(null, bench, 0), Null(null, bench, args.push_threads)] + mounts
+    for wcxfs in mounts:
+        verify(bench.raw, wcxfs)
     rates = measure(subjects, Reader(read), args.rounds)
-    raw_bytes, packed_bytes = os.path.getsize(bench.raw[0]), os.path.getsize(wcxfs.packed[0])
+    raw_bytes, packed_bytes = os.path.getsize(bench.raw[0]), os.path.getsize(mounts[0].packed[0])
     print(origin)
     print(f"{args.files} file(s) of {raw_bytes / 2**20:.1f} MiB, packed {packed_bytes / 2**20:.1f} MiB (page cache: "
-          f"{args.wcx_pages} before a cold mount), decoder {wcxfs.decoder()}.")
+          f"{args.wcx_pages} before a cold mount).")
+    print("; ".join(f"{wcxfs.name}: {wcxfs.decoder}" for wcxfs in mounts) + ".")
     print(f"GB/s, median of {args.rounds} rounds (slowest–fastest); all sums agree.\n")
     print(report(subjects, rates))
     print("\n".join([""] + sorted(bench.notes)), end="")
