@@ -78,7 +78,7 @@ const struct wcx_cpu *wcx_cpu_at(unsigned i);
 /*
  * wcx_cpu_choose - the fastest variant on this CPU
  *
- * Measures those that come into question, for some hundred microseconds: gathering from a table is fast on one CPU and slow
+ * Measures those that come into question, for a millisecond or two: gathering from a table is fast on one CPU and slow
  * on another that has the same features.  Allocates, and takes the portable variant if there is no memory.
  */
 const struct wcx_cpu *wcx_cpu_choose(void);

@@ -67,6 +67,12 @@ static inline uint64_t wcx_tile_row_offset(const struct wcx_segment *segment, co
 	return segment->offset + ((tile->row + y) * segment->cols + tile->col) * tile->shape.elem_bytes;
 }
 
+/* wcx_tile_is_one_run - whether the tile's rows follow each other in the original, so that it is one run of bytes */
+static inline int wcx_tile_is_one_run(const struct wcx_segment *segment, const struct wcx_tile_info *tile)
+{
+	return tile->shape.rows == 1 || tile->shape.cols == segment->cols;
+}
+
 /* wcx_tile_align_up - where the next packed tile may start, at or after an offset */
 static inline uint64_t wcx_tile_align_up(uint64_t offset)
 {

@@ -121,27 +121,26 @@ static int64_t time_tiles(const struct wcx_decoder *decoder, bool on_gpu, struct
 }
 
 /*
- * The size of a batch from which on the GPU takes less time.  There a batch has a price of its own, for copying and waiting,
- * and one for each byte, for copying too; on a core it is the bytes alone.
+ * The size of a batch from which on it is the GPU's.  There a batch has a price of its own, for copying and waiting, and one
+ * for each byte, for copying too; on a core it is the bytes alone.  The GPU has to take a quarter less: one batch is
+ * measured, but several threads' share its lanes, and copying takes a core, too.
  */
 static size_t find_gpu_bytes(const struct wcx_decoder *decoder, struct wcx_decode_scratch *scratch,
 			     struct wcx_tile_job jobs[WCX_BATCH_TILES])
 {
-	const size_t tile_bytes = jobs[0].dst_bytes,
-		     count = WCX_BATCH_BYTES / tile_bytes < WCX_BATCH_TILES ? WCX_BATCH_BYTES / tile_bytes : WCX_BATCH_TILES;
-	const int64_t cpu_one = time_tiles(decoder, false, scratch, jobs, count) / (int64_t)count;
+	const size_t tile_bytes = jobs[0].dst_bytes, fit = WCX_BATCH_BYTES / tile_bytes;
+	const size_t count = fit < WCX_BATCH_TILES ? fit : WCX_BATCH_TILES;
+	const int64_t cpu_all = time_tiles(decoder, false, scratch, jobs, count);
 	const int64_t gpu_one = time_tiles(decoder, true, NULL, jobs, 1);
 	const int64_t gpu_all = time_tiles(decoder, true, NULL, jobs, count);
-	const int64_t gpu_more = (gpu_all - gpu_one) / (int64_t)(count - 1);
+	const int64_t gpu_more = (gpu_all - gpu_one) / (int64_t)(count - 1), may_take = cpu_all / (int64_t)count * 3 / 4;
 
-	if (cpu_one < 0 || gpu_one < 0 || gpu_all < 0)
+	if (cpu_all < 0 || gpu_one < 0 || gpu_all < 0 || (gpu_one > may_take && gpu_more >= may_take))
 		return SIZE_MAX;
-	if (gpu_one <= cpu_one)
+	if (gpu_one <= may_take)
 		return 0;
-	if (gpu_more >= cpu_one)
-		return SIZE_MAX;
-	/* Of n tiles: gpu_one + (n - 1) gpu_more = n cpu_one. */
-	return (size_t)((gpu_one - gpu_more) / (cpu_one - gpu_more)) * tile_bytes + 1;
+	/* Of n tiles: gpu_one + (n - 1) gpu_more = n may_take. */
+	return ((size_t)((gpu_one - gpu_more) / (may_take - gpu_more)) + 1) * tile_bytes;
 }
 
 /* Where there is no memory to measure with, all goes to the GPU. */

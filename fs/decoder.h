@@ -14,8 +14,8 @@
 enum wcx_decoder_kind { WCX_DECODER_AUTO, WCX_DECODER_CPU, WCX_DECODER_CUDA };
 
 enum {
-	WCX_BATCH_TILES = 32,
-	/* Decoded: 32 tiles of INT8; four of the largest tiles that there can be. */
+	WCX_BATCH_TILES = 64,
+	/* Decoded: 64 tiles of INT8; four of the largest tiles that there can be. */
 	WCX_BATCH_BYTES = 4 * WCX_TILE_MAX_BYTES,
 	/* No tile is larger packed, but each may be aligned. */
 	WCX_BATCH_PACKED_BYTES = WCX_BATCH_BYTES + 4 * WCX_BATCH_TILES,

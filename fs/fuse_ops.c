@@ -14,13 +14,17 @@
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <limits.h>
+#include <linux/fuse.h>
 #include <pthread.h>
 #include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include "fs/node_table.h"
+#include "fs/prefetch.h"
 
 enum {
 	PAGE_BYTES = 4096,
@@ -36,6 +40,8 @@ static const double link_entry_s = 1;     /* a link is never opened, so ESTALE w
 
 struct wcx_fuse {
 	struct wcx_store *store;
+	struct wcx_prefetcher *prefetcher; /* NULL until wcx_fuse_start */
+	int push_fd;                       /* the session's */
 	struct wcx_node_table *nodes;
 	struct wcx_store_entry root; /* what the store itself looked like when it was opened */
 	pthread_key_t read_buffer;   /* WCX_FUSE_READ_BYTES for each thread that reads */
@@ -122,6 +128,17 @@ static int child_path(fuse_ino_t parent, const char *name, char dst[PATH_MAX])
 	int bytes = snprintf(dst, PATH_MAX, "%s%s%s", dir, *dir ? "/" : "", name);
 
 	return bytes < PATH_MAX ? 0 : -ENAMETOOLONG;
+}
+
+/* An open file; of one that is not packed, prefetch is NULL. */
+struct open_file {
+	struct wcx_store_file *file;
+	struct wcx_prefetch_file *prefetch;
+};
+
+static struct open_file *file_of(const struct fuse_file_info *fi)
+{
+	return (struct open_file *)(uintptr_t)fi->fh;
 }
 
 static void *thread_read_buffer(struct wcx_fuse *fuse)
@@ -249,39 +266,110 @@ static void op_readlink(fuse_req_t req, fuse_ino_t ino)
 		fuse_reply_readlink(req, target);
 }
 
+/* --- prefetching --- */
+
+/*
+ * Hands pages to the kernel, as fuse_lowlevel_notify_store does; but that copies what is in more than one segment to a
+ * buffer of its own first.
+ */
+static int push_pages(void *user, uint64_t target, uint64_t offset, const struct iovec *segments, size_t count)
+{
+	struct wcx_fuse *fuse = user;
+	struct fuse_out_header header = { .error = FUSE_NOTIFY_STORE };
+	struct fuse_notify_store_out store = { .nodeid = target, .offset = offset };
+	struct iovec message[2 + WCX_VIEW_SEGMENTS_MAX] = { { &header, sizeof header }, { &store, sizeof store } };
+
+	for (size_t i = 0; i < count; i++) {
+		message[2 + i] = segments[i];
+		store.size += (uint32_t)segments[i].iov_len;
+	}
+	header.len = (uint32_t)(sizeof header + sizeof store) + store.size;
+	return writev(fuse->push_fd, message, (int)(2 + count)) < 0 ? -errno : 0;
+}
+
+/* Nothing will be pushed to a node any more. */
+static void let_go(void *user, uint64_t target)
+{
+	struct wcx_fuse *fuse = user;
+
+	wcx_node_drop(fuse->nodes, node_of(target), 1);
+}
+
+/*
+ * As long as something may be pushed to a node its number must not become another's, which the kernel's forgetting it would
+ * allow: so it is counted once more.
+ */
+static struct wcx_prefetch_file *watch(struct wcx_fuse *fuse, fuse_ino_t ino, const struct wcx_store_file *file)
+{
+	struct wcx_image *image = wcx_store_file_image(file);
+
+	if (!image || !fuse->prefetcher)
+		return NULL;
+	wcx_node_keep(fuse->nodes, node_of(ino));
+	return wcx_prefetch_open(fuse->prefetcher, image, ino, let_go);
+}
+
+/* --- files --- */
+
+static int open_file(struct wcx_fuse *fuse, fuse_ino_t ino, struct open_file **ret)
+{
+	struct open_file *open = calloc(1, sizeof *open);
+	struct wcx_store_entry entry;
+	struct wcx_error err;
+	int result;
+
+	if (!open)
+		return -ENOMEM;
+	entry_of(fuse, ino, &entry);
+	result = wcx_store_open(fuse->store, path_of(ino), &entry, &open->file, &err);
+	if (result) {
+		report(fuse, &err);
+		free(open);
+		return result;
+	}
+	open->prefetch = watch(fuse, ino, open->file);
+	*ret = open;
+	return 0;
+}
+
+static void close_file(struct wcx_fuse *fuse, struct open_file *open)
+{
+	if (open->prefetch)
+		wcx_prefetch_close(fuse->prefetcher, open->prefetch);
+	wcx_store_close(fuse->store, open->file);
+	free(open);
+}
+
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct wcx_fuse *fuse = fuse_of(req);
-	struct wcx_store_entry entry;
-	struct wcx_store_file *file;
-	struct wcx_error err;
+	struct open_file *open = NULL;
 	int ret;
 
 	if ((fi->flags & O_ACCMODE) != O_RDONLY) {
 		fuse_reply_err(req, EROFS);
 		return;
 	}
-	entry_of(fuse, ino, &entry);
-	ret = wcx_store_open(fuse->store, path_of(ino), &entry, &file, &err);
+	ret = open_file(fuse, ino, &open);
 	if (ret) {
-		report(fuse, &err);
 		fuse_reply_err(req, -ret);
 		return;
 	}
-	fi->fh = (uintptr_t)file;
+	fi->fh = (uintptr_t)open;
 	fi->keep_cache = 1; /* the node's file has not changed, so its pages have not either */
 	if (fuse_reply_open(req, fi))
-		wcx_store_close(fuse->store, file); /* the open was interrupted: no release will come */
+		close_file(fuse, open); /* the open was interrupted: no release will come */
 }
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
-	wcx_store_close(fuse_of(req)->store, (struct wcx_store_file *)(uintptr_t)fi->fh);
+	close_file(fuse_of(req), file_of(fi));
 	fuse_reply_err(req, 0);
 }
 
-static void read_packed(fuse_req_t req, struct wcx_store_file *file, size_t bytes, off_t offset)
+/* Reads by way of a buffer, which serves any tiles. */
+static void read_copied(fuse_req_t req, struct wcx_store_file *file, size_t bytes, off_t offset)
 {
 	struct wcx_fuse *fuse = fuse_of(req);
 	void *buffer = thread_read_buffer(fuse);
@@ -301,11 +389,35 @@ static void read_packed(fuse_req_t req, struct wcx_store_file *file, size_t byte
 	fuse_reply_buf(req, buffer, (size_t)done);
 }
 
+/* Answers from the tiles in the cache, which the kernel copies once, where a batch of them has all that is wanted. */
+static void read_packed(fuse_req_t req, struct wcx_store_file *file, size_t bytes, off_t offset)
+{
+	struct wcx_image *image = wcx_store_file_image(file);
+	const uint64_t start = (uint64_t)offset, file_bytes = wcx_image_bytes(image);
+	struct wcx_image_view view;
+
+	if (start >= file_bytes) {
+		fuse_reply_buf(req, NULL, 0);
+		return;
+	}
+	if (bytes > file_bytes - start)
+		bytes = (size_t)(file_bytes - start);
+	if (bytes == 0 || wcx_image_view_open(image, start, bytes, &view, NULL) < 0) {
+		read_copied(req, file, bytes, offset); /* says what is wrong, too */
+		return;
+	}
+	if (view.bytes == bytes)
+		fuse_reply_iov(req, view.segments, (int)view.count);
+	else
+		read_copied(req, file, bytes, offset);
+	wcx_image_view_close(image, &view, 0);
+}
+
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, struct fuse_file_info *fi)
 {
-	struct wcx_store_file *file = (struct wcx_store_file *)(uintptr_t)fi->fh;
+	struct open_file *open = file_of(fi);
 	struct fuse_bufvec vec = FUSE_BUFVEC_INIT(bytes);
-	int fd = wcx_store_file_fd(file);
+	int fd = wcx_store_file_fd(open->file);
 
 	(void)ino;
 	if (fd < 0 && bytes > WCX_FUSE_READ_BYTES) {
@@ -313,7 +425,10 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, 
 		return;
 	}
 	if (fd < 0) {
-		read_packed(req, file, bytes, offset);
+		if (open->prefetch)
+			wcx_prefetch_note(fuse_of(req)->prefetcher, open->prefetch, (uint64_t)offset, bytes,
+					  fi->flags & O_DIRECT);
+		read_packed(req, open->file, bytes, offset);
 		return;
 	}
 	vec.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
@@ -427,10 +542,31 @@ out:
 	return result;
 }
 
+int wcx_fuse_start(struct wcx_fuse *fuse, int session_fd, unsigned threads, uint64_t window_bytes, int drop_packed)
+{
+	const struct wcx_prefetch_options options = {
+		.threads = threads,
+		.window_bytes = window_bytes,
+		.drop_packed = drop_packed,
+		.push = push_pages,
+		.user = fuse,
+	};
+
+	fuse->push_fd = session_fd;
+	fuse->prefetcher = wcx_prefetcher_create(&options);
+	return fuse->prefetcher ? 0 : -ENOMEM;
+}
+
+int wcx_fuse_stop(struct wcx_fuse *fuse, unsigned timeout_ms)
+{
+	return fuse->prefetcher ? wcx_prefetcher_stop(fuse->prefetcher, timeout_ms) : 0;
+}
+
 void wcx_fuse_free(struct wcx_fuse *fuse)
 {
 	if (!fuse)
 		return;
+	wcx_prefetcher_free(fuse->prefetcher);
 	wcx_node_table_free(fuse->nodes);
 	tdestroy(fuse->reports, free);
 	pthread_key_delete(fuse->read_buffer);

@@ -15,6 +15,20 @@ extern const struct fuse_lowlevel_ops wcx_fuse_ops;
 
 /* wcx_fuse_create - everything the callbacks need; the store must outlive it.  Returns 0 or -errno. */
 int wcx_fuse_create(struct wcx_store *store, struct wcx_fuse **ret);
+
+/*
+ * wcx_fuse_start - start to prefetch, on so many threads, at most so many bytes ahead of each reader
+ *
+ * Once the session is mounted, and before its loop.  Returns 0 or -ENOMEM.
+ */
+int wcx_fuse_start(struct wcx_fuse *fuse, int session_fd, unsigned threads, uint64_t window_bytes, int drop_packed);
+
+/*
+ * wcx_fuse_stop - end prefetching, after the loop and before the session's descriptor is closed
+ *
+ * Returns 0, or -ETIMEDOUT: a thread waits for a page that nobody answers for any more; ending the connection frees it.
+ */
+int wcx_fuse_stop(struct wcx_fuse *fuse, unsigned timeout_ms);
 void wcx_fuse_free(struct wcx_fuse *fuse); /* after the session's loop has ended; NULL is fine */
 
 #endif

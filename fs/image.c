@@ -3,6 +3,7 @@
 #include "fs/image.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -374,6 +375,80 @@ static void fill_tiles(struct wcx_image *image, struct tile_set *set)
 		wcx_tile_cache_publish(image->cache, set->tile[missing_of[m]], missing[m].errnum);
 }
 
+/* Shows what the tiles in hand have of [start, end); -E2BIG where that is not one piece of each. */
+static int show_tiles(const struct tile_set *set, uint64_t start, uint64_t end, struct wcx_image_view *view)
+{
+	view->count = view->bytes = 0;
+	for (size_t i = 0; i < set->count; i++) {
+		const uint64_t tile_start = wcx_tile_row_offset(set->segment[i], &set->info[i], 0);
+		const uint64_t tile_end = tile_start + wcx_tile_shape_bytes(&set->info[i].shape);
+		const uint64_t from = tile_start > start ? tile_start : start, to = tile_end < end ? tile_end : end;
+
+		if (!wcx_tile_is_one_run(set->segment[i], &set->info[i]) || from != start + view->bytes)
+			return -E2BIG;
+		view->segments[view->count] = (struct iovec){
+			.iov_base = wcx_cached_tile_data(set->tile[i]) + (from - tile_start),
+			.iov_len = (size_t)(to - from),
+		};
+		view->tiles[view->count++] = set->tile[i];
+		view->bytes += (size_t)(to - from);
+	}
+	return 0;
+}
+
+int wcx_image_view_open(struct wcx_image *image, uint64_t offset, size_t bytes, struct wcx_image_view *view,
+			struct wcx_error *err)
+{
+	struct cursor cursor;
+	struct tile_set set;
+	size_t i;
+	int r;
+
+	cursor_start(&cursor, image, offset, offset + bytes);
+	r = acquire_tiles(image, &cursor, &set);
+	if (r < 0 && err)
+		wcx_fail(err, ENOMEM, "%s: no memory for tiles", wcx_container_path(image->container));
+	fill_tiles(image, &set);
+	for (i = 0; i < set.count && r == 0; i++) {
+		r = wcx_tile_cache_wait(image->cache, set.tile[i]);
+		if (r < 0)
+			wcx_image_fail_tile(image, set.segment[i], &set.info[i], offset, r, err);
+	}
+	if (r == 0)
+		r = show_tiles(&set, offset, offset + bytes, view);
+	for (i = 0; i < set.count && r < 0; i++)
+		wcx_tile_cache_release(image->cache, set.tile[i], 0);
+	return r;
+}
+
+void wcx_image_view_close(struct wcx_image *image, struct wcx_image_view *view, int passed)
+{
+	for (size_t i = 0; i < view->count; i++)
+		wcx_tile_cache_release(image->cache, view->tiles[i], passed && i > 0 && i + 1 < view->count);
+	view->count = view->bytes = 0;
+}
+
+void wcx_image_advise(struct wcx_image *image, uint64_t offset, uint64_t bytes, int advice)
+{
+	const struct wcx_segment *seg;
+	struct wcx_tile_info first, last;
+	struct cursor cursor;
+	uint64_t packed_bytes;
+
+	if (offset >= wcx_image_bytes(image) || bytes == 0)
+		return;
+	cursor_start(&cursor, image, offset, offset + 1);
+	if (!cursor_next(&cursor, image, &first, &seg))
+		return;
+	cursor_start(&cursor, image, offset + bytes - 1, offset + bytes);
+	if (offset + bytes > wcx_image_bytes(image) || !cursor_next(&cursor, image, &last, &seg) ||
+	    last.packed_offset < first.packed_offset)
+		return;
+	packed_bytes = last.packed_offset + last.packed_bytes - first.packed_offset;
+	if (packed_bytes) /* 0 would mean all that follow */
+		posix_fadvise(wcx_container_fd(image->container), (off_t)first.packed_offset, (off_t)packed_bytes, advice);
+}
+
 /* Waits for the tiles in hand, copies them out and lets go of them; the first error wins. */
 static int use_tiles(struct wcx_image *image, struct tile_set *set, uint8_t *dst, uint64_t start, uint64_t end, int r,
 		     struct wcx_error *err)
@@ -389,7 +464,7 @@ static int use_tiles(struct wcx_image *image, struct tile_set *set, uint8_t *dst
 		}
 		if (r == 0)
 			copy_tile(set->segment[i], &set->info[i], wcx_cached_tile_data(set->tile[i]), start, end, dst);
-		wcx_tile_cache_release(image->cache, set->tile[i]);
+		wcx_tile_cache_release(image->cache, set->tile[i], 0);
 	}
 	return failed < set->count ? wcx_image_fail_tile(image, set->segment[failed], &set->info[failed], start, r, err) : r;
 }

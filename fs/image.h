@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #include "fs/container.h"
 #include "fs/decoder.h"
@@ -39,6 +40,34 @@ uint64_t wcx_image_bytes(const struct wcx_image *image); /* size of the original
  * damaged (err names it), -ENOMEM, or the errno of a failed read of the packed file.  After an error dst is undefined.
  */
 ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err);
+
+/* Bytes of the original file where they are in the cache, which keeps them as long as the view is open. */
+enum { WCX_VIEW_SEGMENTS_MAX = WCX_BATCH_TILES };
+struct wcx_image_view {
+	struct iovec segments[WCX_VIEW_SEGMENTS_MAX]; /* one behind the other */
+	size_t count;                                 /* of segments */
+	size_t bytes;                                 /* of all together */
+	struct wcx_cached_tile *tiles[WCX_VIEW_SEGMENTS_MAX];
+};
+
+/*
+ * wcx_image_view_open - have a range decoded, and see it without a copy
+ *
+ * Shows at least one byte, but maybe not all: as much as one batch of tiles has.  Returns 0; -E2BIG when the range is in
+ * tiles of another form than runs of whole rows, which wcx_image_read serves; or an error as wcx_image_read gives it, also
+ * when a tile is damaged that is not the first: then the bytes before are shown to nobody.  The range must lie in the file.
+ */
+int wcx_image_view_open(struct wcx_image *image, uint64_t offset, size_t bytes, struct wcx_image_view *view,
+			struct wcx_error *err);
+
+/* wcx_image_view_close - let go of the tiles; passed: nobody will want the inner ones soon, so they leave the cache */
+void wcx_image_view_close(struct wcx_image *image, struct wcx_image_view *view, int passed);
+
+/*
+ * wcx_image_advise - tell the kernel what becomes of the packed bytes of a range of the original: POSIX_FADV_WILLNEED or
+ * POSIX_FADV_DONTNEED
+ */
+void wcx_image_advise(struct wcx_image *image, uint64_t offset, uint64_t bytes, int advice);
 
 /*
  * wcx_image_fail_tile - say what is wrong with a tile of a segment, of which bytes from an offset on were wanted

@@ -19,7 +19,7 @@
 enum {
 	THREADS_LIMIT = 256,
 	MOST_THREADS = 16,    /* by default: more than it takes to keep PCIe busy */
-	WORK_BYTES = 4 << 20, /* of decoded tiles, that a thread takes at a time, or one tile */
+	WORK_BYTES = 2 << 20, /* of decoded tiles, that a thread takes at a time, or one tile: more leave the cache on the way */
 	BATCH_TILES = 1024,
 	READ_BYTES = 512 << 10,
 	STAGE_ALIGN = 128,
@@ -363,19 +363,14 @@ static int make_works(struct load *load, struct wcx_error *err)
 
 /* --- tiles --- */
 
-/* Whether the tile's rows follow each other in the file, so that it is one run of bytes. */
-static int is_one_run(const struct wcx_segment *segment, const struct wcx_tile_info *info)
-{
-	return info->shape.rows == 1 || info->shape.cols == segment->cols;
-}
-
 /* Where the tile is to be, if all of it is to be in one piece; 0 otherwise. */
 static uint64_t place_of_whole(const struct load *load, const struct wcx_segment *segment, const struct wcx_tile_info *info)
 {
 	const uint64_t from = wcx_tile_row_offset(segment, info, 0), to = from + wcx_tile_shape_bytes(&info->shape);
 	const size_t s = first_span(load, from);
 
-	if (!is_one_run(segment, info) || s == load->span_count || load->spans[s].from > from || load->spans[s].to < to)
+	if (!wcx_tile_is_one_run(segment, info) || s == load->span_count || load->spans[s].from > from ||
+	    load->spans[s].to < to)
 		return 0;
 	return load->spans[s].dst + (from - load->spans[s].from);
 }
@@ -386,12 +381,13 @@ static int is_touched(const struct load *load, const struct wcx_segment *segment
 
 	for (uint32_t y = 0; y < info->shape.rows; y++) {
 		const uint64_t from = wcx_tile_row_offset(segment, info, y);
-		const uint64_t to = is_one_run(segment, info) ? from + info->shape.rows * row_bytes : from + row_bytes;
+		const uint64_t to =
+			wcx_tile_is_one_run(segment, info) ? from + info->shape.rows * row_bytes : from + row_bytes;
 		const size_t s = first_span(load, from);
 
 		if (s < load->span_count && load->spans[s].from < to)
 			return 1;
-		if (is_one_run(segment, info))
+		if (wcx_tile_is_one_run(segment, info))
 			break;
 	}
 	return 0;
@@ -594,7 +590,7 @@ static enum wcx_result copy_tile(const struct load *load, unsigned lane, const s
 {
 	const struct wcx_tile_info *info = &tile->info;
 	const size_t row_bytes = (size_t)info->shape.cols * info->shape.elem_bytes;
-	const int one_run = is_one_run(segment, info);
+	const int one_run = wcx_tile_is_one_run(segment, info);
 	const uint32_t runs = one_run ? 1 : info->shape.rows;
 	const size_t run_bytes = one_run ? row_bytes * info->shape.rows : row_bytes;
 	enum wcx_result result = WCX_OK;
@@ -638,8 +634,8 @@ static enum wcx_result copy_matrix_tile(const struct load *load, unsigned lane, 
 		.dst_pitch = segment->cols * info->shape.elem_bytes,
 	};
 
-	if (is_one_run(segment, info) || copy.dst_pitch > INT32_MAX || s == load->span_count || load->spans[s].from > from ||
-	    load->spans[s].to < to)
+	if (wcx_tile_is_one_run(segment, info) || copy.dst_pitch > INT32_MAX || s == load->span_count ||
+	    load->spans[s].from > from || load->spans[s].to < to)
 		return copy_tile(load, lane, segment, tile);
 	copy.dst = load->spans[s].dst + (from - load->spans[s].from);
 	return wcx_gpu_load_copy(load->loader->gpu, lane, &copy);

@@ -122,6 +122,13 @@ struct wcx_node *wcx_node_take(struct wcx_node_table *table, const char *path, c
 	return node;
 }
 
+void wcx_node_keep(struct wcx_node_table *table, struct wcx_node *node)
+{
+	pthread_mutex_lock(&table->lock);
+	node->lookup_count++;
+	pthread_mutex_unlock(&table->lock);
+}
+
 void wcx_node_drop(struct wcx_node_table *table, struct wcx_node *node, uint64_t count)
 {
 	pthread_mutex_lock(&table->lock);

@@ -26,6 +26,9 @@ void wcx_node_table_free(struct wcx_node_table *table); /* frees all nodes, coun
  */
 struct wcx_node *wcx_node_take(struct wcx_node_table *table, const char *path, const struct wcx_store_entry *entry);
 
+/* wcx_node_keep - count a node once more that the caller knows to be alive */
+void wcx_node_keep(struct wcx_node_table *table, struct wcx_node *node);
+
 /* wcx_node_drop - take back count look-ups; the node is gone after the last one */
 void wcx_node_drop(struct wcx_node_table *table, struct wcx_node *node, uint64_t count);
 

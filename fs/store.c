@@ -633,6 +633,11 @@ int wcx_store_file_fd(const struct wcx_store_file *file)
 	return file->fd;
 }
 
+struct wcx_image *wcx_store_file_image(const struct wcx_store_file *file)
+{
+	return file->image ? file->image->image : NULL;
+}
+
 ssize_t wcx_store_file_read(struct wcx_store_file *file, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
 {
 	ssize_t done;

@@ -25,6 +25,7 @@
 
 #include "fs/decoder.h"
 #include "fs/error.h"
+#include "fs/image.h"
 #include "fs/tile_cache.h"
 
 struct wcx_store;
@@ -108,6 +109,9 @@ void wcx_store_close(struct wcx_store *store, struct wcx_store_file *file);
 
 /* wcx_store_file_fd - a descriptor with the bytes of a file that is not packed; -1 for a packed one.  The file keeps it. */
 int wcx_store_file_fd(const struct wcx_store_file *file);
+
+/* wcx_store_file_image - the image of a packed file, NULL for one that is not; the file keeps it */
+struct wcx_image *wcx_store_file_image(const struct wcx_store_file *file);
 
 /* wcx_store_file_read - read a packed file, as wcx_image_read does, but with -EIO for a damaged tile */
 ssize_t wcx_store_file_read(struct wcx_store_file *file, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err);

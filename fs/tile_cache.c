@@ -10,6 +10,7 @@ enum {
 	MIN_BUCKETS = 64,
 	BYTES_A_BUCKET = 32 << 10, /* with tiles of 64 KiB, two buckets a tile */
 	DATA_ALIGN = 64,
+	SPARE_BYTES = 4 << 20, /* some batches */
 };
 
 enum tile_state { FILLING, READY, FAILED };
@@ -33,6 +34,9 @@ struct wcx_tile_cache {
 	pthread_mutex_t lock; /* protects everything below and in the tiles, but not the bytes that data points to */
 	struct wcx_cached_tile **buckets;
 	struct wcx_cached_tile *newest, *oldest;
+	/* Tiles that have left, whose memory waits for others: what was decoded to a moment ago is in a core's cache. */
+	struct wcx_cached_tile *spare; /* chained by `older` */
+	uint64_t spare_bytes;          /* as the budget counts */
 	uint64_t next_owner;
 	struct wcx_tile_cache_stats stats;
 };
@@ -72,6 +76,12 @@ void wcx_tile_cache_free(struct wcx_tile_cache *cache)
 		struct wcx_cached_tile *tile = cache->newest;
 
 		cache->newest = tile->older;
+		free_tile(tile);
+	}
+	while (cache->spare) {
+		struct wcx_cached_tile *tile = cache->spare;
+
+		cache->spare = tile->older;
 		free_tile(tile);
 	}
 	pthread_mutex_destroy(&cache->lock);
@@ -126,6 +136,30 @@ static void table_remove(struct wcx_tile_cache *cache, struct wcx_cached_tile *t
 static uint64_t weight_of(const struct wcx_cached_tile *tile)
 {
 	return tile->bytes + sizeof *tile;
+}
+
+/* Puts a tile that has left aside, unless there are enough. */
+static int keep_spare(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile)
+{
+	if (cache->spare_bytes + weight_of(tile) > SPARE_BYTES)
+		return 0;
+	cache->spare_bytes += weight_of(tile);
+	tile->older = cache->spare;
+	cache->spare = tile;
+	return 1;
+}
+
+/* Takes the spare tile that was put aside last. */
+static struct wcx_cached_tile *take_spare(struct wcx_tile_cache *cache)
+{
+	struct wcx_cached_tile *tile = cache->spare;
+
+	if (!tile)
+		return NULL;
+	cache->spare = tile->older;
+	cache->spare_bytes -= weight_of(tile);
+	tile->older = NULL;
+	return tile;
 }
 
 /* Takes the oldest tiles that nobody holds out of the cache until it is within budget; they are chained by `older`. */
@@ -223,7 +257,8 @@ enum wcx_cache_outcome wcx_tile_cache_acquire(struct wcx_tile_cache *cache, uint
 		return WCX_CACHE_NO_MEMORY;
 	}
 	cache->stats.misses++;
-	evicted = evict(cache);
+	evicted = take_spare(cache);
+	*(evicted ? &evicted->older : &evicted) = evict(cache);
 	pthread_mutex_unlock(&cache->lock);
 
 	tile->data = recycle(evicted, bytes);
@@ -231,7 +266,7 @@ enum wcx_cache_outcome wcx_tile_cache_acquire(struct wcx_tile_cache *cache, uint
 		tile->data = aligned_alloc(DATA_ALIGN, (bytes + DATA_ALIGN - 1) / DATA_ALIGN * DATA_ALIGN);
 	if (!tile->data) {
 		wcx_tile_cache_publish(cache, tile, -ENOMEM);
-		wcx_tile_cache_release(cache, tile);
+		wcx_tile_cache_release(cache, tile, 0);
 		return WCX_CACHE_NO_MEMORY;
 	}
 	*ret = tile;
@@ -261,19 +296,22 @@ int wcx_tile_cache_wait(struct wcx_tile_cache *cache, struct wcx_cached_tile *ti
 	return errnum;
 }
 
-void wcx_tile_cache_release(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile)
+void wcx_tile_cache_release(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile, int passed)
 {
 	struct wcx_cached_tile *evicted = NULL;
 
 	pthread_mutex_lock(&cache->lock);
 	if (--tile->refs == 0) {
-		if (tile->in_table) {
+		if (tile->in_table && !passed) {
 			lru_add(cache, tile);
 			evicted = evict(cache);
 		} else {
+			if (tile->in_table)
+				table_remove(cache, tile);
 			cache->stats.bytes -= weight_of(tile);
 			tile->older = NULL;
-			evicted = tile;
+			if (!passed || !keep_spare(cache, tile))
+				evicted = tile;
 		}
 	}
 	pthread_mutex_unlock(&cache->lock);

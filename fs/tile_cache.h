@@ -55,7 +55,8 @@ void wcx_tile_cache_publish(struct wcx_tile_cache *cache, struct wcx_cached_tile
 /* wcx_tile_cache_wait - wait for the fill of a tile in hand; returns what was published.  A failed tile is not kept. */
 int wcx_tile_cache_wait(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile);
 
-void wcx_tile_cache_release(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile);
+/* wcx_tile_cache_release - let go of a tile; passed: nobody will want it soon, so that it leaves once nobody has it in hand */
+void wcx_tile_cache_release(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile, int passed);
 
 /* The bytes of a tile in hand: for its filler to write, and once ready for everyone to read. */
 uint8_t *wcx_cached_tile_data(struct wcx_cached_tile *tile);

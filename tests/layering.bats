@@ -132,7 +132,7 @@ sources() {
 }
 
 @test "xxHash is known to the container" {
-	only_included_by "xxhash" fs/container.c
+	only_included_by "xxh" fs/container.c
 }
 
 @test "zstd is known to the files that pack, decode and compare" {

@@ -461,6 +461,44 @@ has_gpu() {
 	same_sha256 "$ORIG/model.safetensors" "$MNT/model.safetensors"
 }
 
+@test "wcx warm reads files and trees, after which a reader asks for no tile" {
+	local before
+
+	start_logged_mount "$STORE" -o cache_size=0
+	"$WCX" warm -q "$MNT"
+	cat "$MNT/model.safetensors" >/dev/null # waits for what was asked for and not waited for
+	before=$(counter misses)
+	[ "$before" -gt 100 ]
+	same_sha256 "$ORIG/model.safetensors" "$MNT/model.safetensors"
+	[ "$(counter misses)" -eq "$before" ]
+	run -1 "$WCX" warm "$MNT/no such file"
+	[[ "$output" == *"no such file: No such file or directory"* ]]
+}
+
+@test "a file read in order, in any way, is right with any window" {
+	for options in prefetch=0 prefetch=1M prefetch=64M,drop_packed prefetch=64M,cache_size=64M,readahead=128K; do
+		start_logged_mount "$STORE" -o "$options"
+		reader streams "$ORIG/model.safetensors" "$MNT/model.safetensors"
+		fusermount3 -u "$MNT"
+		wait "$DAEMON"
+	done
+}
+
+@test "SIGTERM ends a daemon that is decoding ahead of a reader" {
+	start_logged_mount "$STORE"
+	cat "$MNT/model.safetensors" >/dev/null &
+	kill -TERM "$DAEMON"
+	wait "$DAEMON"
+	! is_mounted
+}
+
+@test "sizes of windows that are none are told with status 2" {
+	for option in prefetch=lots readahead=-1; do
+		run -2 "$WCXFS" "$STORE" "$MNT" -o "$option"
+		[[ "$output" == *"$option: not a number of bytes"* ]]
+	done
+}
+
 @test "a relative mount point works, and the daemon holds no directory" {
 	cd "$BATS_TEST_TMPDIR"
 	"$WCXFS" "$STORE" mnt

@@ -8,6 +8,8 @@
   sendfile ORIGINAL FILE         sendfile(2) into a file
   many ORIGINAL FILE N           N processes, and N threads in each of two more, all at once, each with places of its own
   at_once ORIGINAL FILE N        N processes that start to read the whole file at the same time, past the page cache
+  streams ORIGINAL FILE          the whole file from front to back, from back to front, by parts side by side, and with holes,
+                                 each with the pages dropped before
   damaged ORIGINAL FILE START N  whatever touches START..START + N cannot be read (EIO), everything else is right
   safetensors ORIGINAL FILE      the safetensors package finds the same metadata and tensors in both
   tile FILE.wcx                  print START and N of a coded tile in the middle, and the offset of its packed bytes
@@ -161,6 +163,47 @@ def read_directly(original, path, barrier):
 def cmd_at_once(original, path, count):
     barrier = multiprocessing.Barrier(int(count))
     run_processes(read_directly, [(original, path, barrier)] * int(count))
+
+
+def drop_pages(fd):
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def check_blocks(expected, fd, offsets, length, what):
+    for offset in offsets:
+        same(expected[offset : offset + length], pread_all(fd, length, offset), f"{what}, offset {offset}")
+
+
+def cmd_streams(original, path):
+    expected = read_file(original)
+    fd = os.open(path, os.O_RDONLY)
+    failures = []
+    for length in (100_000, 1 << 20):
+        forwards = range(0, len(expected), length)
+        holes = [offset for offset in forwards if offset // (4 << 20) % 2 == 0]
+        for what, offsets in (("forwards", forwards), ("backwards", forwards[::-1]), ("with holes", holes)):
+            drop_pages(fd)
+            check_blocks(expected, fd, offsets, length, what)
+        drop_pages(fd)
+
+        def read_part(part):
+            try:
+                check_blocks(expected, fd, forwards[len(forwards) * part // 4 : len(forwards) * (part + 1) // 4], length,
+                             "side by side")
+            except Exception as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=read_part, args=(part,)) for part in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+    drop_pages(fd)
+    with mmap.mmap(fd, 0, mmap.MAP_PRIVATE, mmap.PROT_READ) as mapping:
+        same(expected, mapping[:], "mapping")
+    os.close(fd)
 
 
 def read_or_eio(fd, buffer, offset):

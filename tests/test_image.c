@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Images: any range of the original file, from tiles of any geometry and mode, by one thread or many, and what a damaged
- * tile does to reads of it and of its neighbours.
+ * Images: any range of the original file, from tiles of any geometry and mode, by one thread or many, read or seen in the
+ * cache, what a damaged tile does to reads of it and of its neighbours, and what the kernel is told of packed bytes.
+ *
+ * The linker has to be told to --wrap posix_fadvise64, which is what posix_fadvise is for files of any size.
  */
 #include "fs/image.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -47,6 +50,23 @@ static const struct sample_part large_parts[] = {
 	{ { "zipped", "I8", "[130000]", 130000, SAMPLE_GAUSSIAN, 3 }, 130000, 1, 65536, &sample_1_byte_plain, 1, 0 },
 };
 enum { LARGE_PARTS = sizeof large_parts / sizeof large_parts[0] };
+
+/* Tiles that are runs of bytes, of all sizes; so many small ones, and so large ones, that a batch has its limits. */
+static const struct sample_part run_parts[] = {
+	{ { "rows", "I8", "[900,700]", 630000, SAMPLE_GAUSSIAN, 20 }, 700, 30, 700, &sample_1_byte, 0, 0 },
+	{ { "again", "I8", "[630000]", 630000, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, 1 },
+	{ { "bytes", "I8", "[400]", 400, SAMPLE_UNIFORM, 0 }, 400, 1, 3, &sample_1_byte_left, 0, 0 },
+	{ { "wide", "F64", "[400000]", 3200000, SAMPLE_GAUSSIAN, 2 }, 400000, 1, 65536, &sample_8_bytes, 0, 0 },
+	{ { "constant", "U8", "[200,1000]", 200000, SAMPLE_CONSTANT, 0 }, 1000, 7, 1000, &sample_1_byte, 0, 0 },
+	{ { "parts", "I16", "[3,5000]", 30000, SAMPLE_STUDENT, 9 }, 5000, 1, 999, &sample_2_bytes, 0, 0 },
+	{ { "zipped", "I8", "[130000]", 130000, SAMPLE_GAUSSIAN, 3 }, 130000, 1, 65536, &sample_1_byte_plain, 1, 0 },
+	{ { "pool.a", "I8", "[7]", 7, SAMPLE_UNIFORM, 0 }, 21, 1, 5, &sample_1_byte_left, 0, 0 },
+	{ { "pool.b", "I8", "[14]", 14, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, 0 },
+	{ { "short", "I8", "[64]", 64, SAMPLE_UNIFORM, 0 }, 64, 1, 64, &sample_1_byte, 0, 0 },
+	{ { "short2", "I8", "[64]", 64, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, 9 },
+	{ { "end", "U8", "[1]", 1, SAMPLE_UNIFORM, 0 }, 1, 1, 1, &sample_1_byte, 0, 0 },
+};
+enum { RUN_PARTS = sizeof run_parts / sizeof run_parts[0] };
 
 /* --- what every test here has --- */
 
@@ -266,6 +286,308 @@ static void image_lives_until_its_last_reference_goes(void)
 	wcx_image_put(fixture.image);
 	CHECK(range_is_right(&fixture, 3, 50, buffer));
 	wcx_image_put(NULL);
+	close_fixture(&fixture);
+}
+
+/* --- views --- */
+
+/* The tile that a byte is in is one run, as the header says it. */
+static int is_in_run(const struct fixture *fixture, uint64_t at)
+{
+	const struct wcx_container *c = wcx_image_container(fixture->image);
+	const struct wcx_segment *seg = wcx_container_segment(c, wcx_container_segment_at(c, at));
+
+	return seg->tile_cols >= seg->cols || tile_info(fixture, tile_of_byte(c, at)).shape.rows == 1;
+}
+
+/* What a view shows is a tile a segment, the original's bytes, and all of the range unless a batch has no more. */
+static int view_is_right(const struct fixture *fixture, const struct wcx_image_view *view, uint64_t offset, size_t bytes)
+{
+	const struct wcx_container *c = wcx_image_container(fixture->image);
+	size_t decoded = 0, shown = 0;
+	struct wcx_tile_info info;
+
+	for (size_t i = 0; i < view->count; shown += view->segments[i++].iov_len) {
+		const uint64_t tile = tile_of_byte(c, offset + shown);
+		const struct iovec *segment = &view->segments[i];
+
+		if (!segment->iov_len ||
+		    memcmp(segment->iov_base, fixture->original.data + offset + shown, segment->iov_len))
+			return 0;
+		if (tile_of_byte(c, offset + shown + segment->iov_len - 1) != tile)
+			return 0;
+		info = tile_info(fixture, tile);
+		decoded += wcx_tile_shape_bytes(&info.shape);
+	}
+	if (shown != view->bytes || shown == 0 || shown > bytes)
+		return 0;
+	return shown == bytes || view->count == WCX_BATCH_TILES || decoded > WCX_BATCH_BYTES - WCX_TILE_MAX_BYTES;
+}
+
+/* Looks at a range, or has it refused where it begins in a tile that is no run; returns whether that was as it should be. */
+static int range_shows_right(const struct fixture *fixture, uint64_t offset, size_t bytes, int *is_shown)
+{
+	struct wcx_image_view view;
+	int r = wcx_image_view_open(fixture->image, offset, bytes, &view, NULL), is_right;
+
+	*is_shown = r == 0;
+	if (r < 0)
+		return r == -E2BIG;
+	is_right = is_in_run(fixture, offset) && view_is_right(fixture, &view, offset, bytes);
+	wcx_image_view_close(fixture->image, &view, bytes % 2);
+	return is_right && view.count == 0 && view.bytes == 0;
+}
+
+static void every_view_of_a_small_image_is_the_original(void)
+{
+	static const uint64_t budgets[] = { 0, 3000, 1 << 20 };
+	struct fixture fixture;
+
+	for (size_t b = 0; b < sizeof budgets / sizeof budgets[0]; b++) {
+		size_t total, wrong = 0, shown = 0, refused = 0;
+		int is_shown;
+
+		open_fixture(&fixture, small_parts, SMALL_PARTS, budgets[b]);
+		total = fixture.original.bytes;
+		for (size_t offset = 0; offset < total; offset++) {
+			for (size_t bytes = 1 + offset % 29; offset + bytes <= total; bytes += 29) {
+				wrong += !range_shows_right(&fixture, offset, bytes, &is_shown);
+				shown += is_shown != 0;
+				refused += !is_shown;
+				/* A byte is refused only in a tile that is none of whole rows. */
+				if (bytes == 1)
+					wrong += is_shown != is_in_run(&fixture, offset);
+			}
+		}
+		CHECK(wrong == 0 && shown > 1000 && refused > 1000);
+		close_fixture(&fixture);
+	}
+}
+
+static void views_of_large_images_are_the_original(void)
+{
+	static const struct {
+		const struct sample_part *parts;
+		size_t count;
+	} images[] = { { run_parts, RUN_PARTS }, { large_parts, LARGE_PARTS } };
+	struct sample_random random = { 62 };
+
+	for (size_t m = 0; m < 2; m++) {
+		struct fixture fixture;
+		size_t wrong = 0, shown = 0;
+
+		open_fixture(&fixture, images[m].parts, images[m].count, 1 << 20);
+		for (int i = 0; i < 600; i++) {
+			const size_t offset = (size_t)sample_below(&random, fixture.original.bytes);
+			const size_t left = fixture.original.bytes - offset;
+			const size_t most = i % 10 ? 5000 : left,
+				     bytes = 1 + (size_t)sample_below(&random, most < left ? most : left);
+			int is_shown;
+
+			wrong += !range_shows_right(&fixture, offset, bytes, &is_shown);
+			shown += is_shown != 0;
+		}
+		CHECK(wrong == 0 && (m == 0 ? shown == 600 : shown > 100 && shown < 500));
+		close_fixture(&fixture);
+	}
+}
+
+/* One view behind the other shows all, each as much as a batch has. */
+static void views_go_on_where_a_batch_ends(void)
+{
+	uint64_t at = 0, views_by_count = 0, views_by_bytes = 0;
+	struct wcx_image_view view;
+	struct fixture fixture;
+
+	open_fixture(&fixture, run_parts, RUN_PARTS, 64 << 20);
+	while (at < fixture.original.bytes) {
+		const size_t left = fixture.original.bytes - (size_t)at;
+
+		if (!CHECK(wcx_image_view_open(fixture.image, at, left, &view, NULL) == 0))
+			break;
+		CHECK(view_is_right(&fixture, &view, at, left));
+		views_by_count += view.bytes < left && view.count == WCX_BATCH_TILES;
+		views_by_bytes += view.bytes < left && view.count < WCX_BATCH_TILES;
+		at += view.bytes;
+		wcx_image_view_close(fixture.image, &view, 0);
+	}
+	CHECK(at == fixture.original.bytes && views_by_count > 0 && views_by_bytes > 0);
+	close_fixture(&fixture);
+}
+
+static void tiles_of_an_open_view_stay_when_they_are_evicted(void)
+{
+	struct wcx_image_view views[3];
+	struct wcx_tile_cache_stats stats;
+	struct fixture fixture;
+	uint8_t *buffer;
+
+	open_fixture(&fixture, run_parts, RUN_PARTS, 0);
+	buffer = malloc(fixture.original.bytes + 2);
+	for (size_t i = 0; i < 3; i++)
+		CHECK(wcx_image_view_open(fixture.image, i * 10000, 300000, &views[i], NULL) == 0);
+	CHECK(range_is_right(&fixture, 0, fixture.original.bytes, buffer));
+	for (size_t i = 0; i < 3; i++) {
+		CHECK(view_is_right(&fixture, &views[i], i * 10000, 300000));
+		wcx_image_view_close(fixture.image, &views[i], i == 1);
+		CHECK(range_is_right(&fixture, 0, fixture.original.bytes, buffer));
+	}
+	wcx_tile_cache_get_stats(fixture.cache, &stats);
+	CHECK(stats.bytes == 0);
+	free(buffer);
+	close_fixture(&fixture);
+}
+
+/* Opens a view of some tiles of "rows", and returns how many had to be decoded for it. */
+static uint64_t show_rows(const struct fixture *fixture, size_t tiles, int passed)
+{
+	const struct wcx_segment *rows = wcx_container_segment(wcx_image_container(fixture->image), 1);
+	struct wcx_tile_cache_stats before, after;
+	struct wcx_image_view view;
+
+	wcx_tile_cache_get_stats(fixture->cache, &before);
+	CHECK(wcx_image_view_open(fixture->image, rows->offset + 5, tiles * 21000 - 10, &view, NULL) == 0);
+	CHECK(view.count == tiles);
+	wcx_image_view_close(fixture->image, &view, passed);
+	wcx_tile_cache_get_stats(fixture->cache, &after);
+	return after.misses - before.misses;
+}
+
+static void inner_tiles_that_are_passed_leave_the_cache(void)
+{
+	struct fixture fixture;
+
+	open_fixture(&fixture, run_parts, RUN_PARTS, 64 << 20);
+	CHECK(show_rows(&fixture, 10, 0) == 10);
+	CHECK(show_rows(&fixture, 10, 0) == 0);
+	CHECK(show_rows(&fixture, 10, 1) == 0);
+	CHECK(show_rows(&fixture, 10, 1) == 8);
+	CHECK(show_rows(&fixture, 1, 0) == 0); /* the ends have stayed */
+	CHECK(show_rows(&fixture, 10, 0) == 8);
+	CHECK(show_rows(&fixture, 2, 1) == 0 && show_rows(&fixture, 1, 1) == 0);
+	CHECK(show_rows(&fixture, 10, 0) == 0);
+	CHECK(show_rows(&fixture, 3, 1) == 0 && show_rows(&fixture, 10, 0) == 1);
+	close_fixture(&fixture);
+}
+
+/* A view of damaged tiles fails; nothing of it stays in hand. */
+static void check_damaged_view(const struct fixture *fixture, uint64_t offset, size_t bytes, const char *text)
+{
+	struct wcx_image_view view;
+	struct wcx_error err = { "" };
+
+	CHECK(wcx_image_view_open(fixture->image, offset, bytes, &view, &err) == -EBADMSG);
+	if (!CHECK(strstr(err.text, text) != NULL))
+		fprintf(stderr, "\t\"%s\"\n\tshould have \"%s\"\n", err.text, text);
+	CHECK(wcx_image_view_open(fixture->image, offset, bytes, &view, NULL) == -EBADMSG);
+}
+
+static void damaged_tile_fails_views_of_it_and_no_others(void)
+{
+	struct wcx_tile_cache_stats stats;
+	struct wcx_image_view view;
+	struct fixture fixture;
+	char text[2][160];
+	uint64_t rows;
+
+	open_fixture(&fixture, run_parts, RUN_PARTS, 0);
+	const struct wcx_segment *seg = wcx_container_segment(wcx_image_container(fixture.image), 1);
+
+	rows = seg->offset;
+	for (int i = 0; i < 2; i++) {
+		snprintf(text[i], sizeof text[i],
+			 "%s: tensor `rows`, tile %d (offset %llu of the original, packed at %llu): damaged", path,
+			 4 + 3 * i, (unsigned long long)rows + (unsigned)(4 + 3 * i) * 21000,
+			 (unsigned long long)tile_info(&fixture, seg->first_tile + 4 + 3 * (unsigned)i).packed_offset);
+		damage_tile(&fixture, seg->first_tile + 4 + 3 * (unsigned)i);
+	}
+	check_damaged_view(&fixture, rows + 4 * 21000 + 7, 10, text[0]);
+	check_damaged_view(&fixture, rows + 4 * 21000 + 7, 30000, text[0]);
+	check_damaged_view(&fixture, rows + 100, 21000 * 6, text[0]); /* the first of two */
+	check_damaged_view(&fixture, rows + 5 * 21000, 21000 * 9, text[1]);
+	check_damaged_view(&fixture, rows + 630000 + 5 * 21000, 21000 * 9, "tensor `again`, tile 7 (");
+	wcx_tile_cache_get_stats(fixture.cache, &stats);
+	CHECK(stats.bytes == 0);
+	CHECK(wcx_image_view_open(fixture.image, rows, 4 * 21000, &view, NULL) == 0);
+	CHECK(view_is_right(&fixture, &view, rows, 4 * 21000));
+	wcx_image_view_close(fixture.image, &view, 0);
+	CHECK(wcx_image_view_open(fixture.image, rows + 5 * 21000, 2 * 21000, &view, NULL) == 0);
+	wcx_image_view_close(fixture.image, &view, 0);
+	damage_tile(&fixture, seg->first_tile + 4);
+	damage_tile(&fixture, seg->first_tile + 7);
+	CHECK(wcx_image_view_open(fixture.image, rows, 10 * 21000, &view, NULL) == 0);
+	wcx_image_view_close(fixture.image, &view, 0);
+	close_fixture(&fixture);
+}
+
+/* --- advice --- */
+
+int __wrap_posix_fadvise64(int fd, off_t offset, off_t bytes, int advice);
+
+static struct {
+	unsigned calls;
+	int fd, advice;
+	off_t offset, bytes;
+} advised;
+
+int __wrap_posix_fadvise64(int fd, off_t offset, off_t bytes, int advice)
+{
+	advised.calls++;
+	advised.fd = fd;
+	advised.offset = offset;
+	advised.bytes = bytes;
+	advised.advice = advice;
+	return 0;
+}
+
+static void advice_is_for_the_packed_bytes_of_a_range(void)
+{
+	struct sample_random random = { 63 };
+	struct fixture fixture;
+	unsigned wrong = 0, given = 0;
+
+	open_fixture(&fixture, run_parts, RUN_PARTS, 0);
+	const struct wcx_container *c = wcx_image_container(fixture.image);
+
+	for (unsigned i = 0; i < 2000; i++) {
+		const uint64_t offset = sample_below(&random, fixture.original.bytes),
+			       left = fixture.original.bytes - offset;
+		const uint64_t bytes = 1 + sample_below(&random, i % 3 && left > 30000 ? 30000 : left);
+		const struct wcx_tile_info first = tile_info(&fixture, tile_of_byte(c, offset));
+		const struct wcx_tile_info last = tile_info(&fixture, tile_of_byte(c, offset + bytes - 1));
+		const off_t start = (off_t)first.packed_offset, end = (off_t)(last.packed_offset + last.packed_bytes);
+		const int advice = i % 2 ? POSIX_FADV_DONTNEED : POSIX_FADV_WILLNEED;
+
+		memset(&advised, 0, sizeof advised);
+		wcx_image_advise(fixture.image, offset, bytes, advice);
+		given += advised.calls;
+		if (end > start) /* 0 bytes would be all that follow */
+			wrong += advised.calls != 1 || advised.fd != wcx_container_fd(c) || advised.offset != start ||
+				 advised.bytes != end - start || advised.advice != advice;
+		else
+			wrong += advised.calls != 0;
+	}
+	CHECK(wrong == 0 && given > 1000);
+	close_fixture(&fixture);
+}
+
+static void there_is_no_advice_for_what_has_no_packed_bytes(void)
+{
+	struct fixture fixture;
+
+	open_fixture(&fixture, run_parts, RUN_PARTS, 0);
+	const struct wcx_container *c = wcx_image_container(fixture.image);
+	const uint64_t total = fixture.original.bytes, constant = wcx_container_segment(c, 5)->offset;
+
+	memset(&advised, 0, sizeof advised);
+	wcx_image_advise(fixture.image, constant, 200000, POSIX_FADV_DONTNEED);
+	wcx_image_advise(fixture.image, constant + 1000, 1, POSIX_FADV_WILLNEED);
+	CHECK(advised.calls == 0);
+	wcx_image_advise(fixture.image, 0, 0, POSIX_FADV_DONTNEED);
+	wcx_image_advise(fixture.image, total, 1, POSIX_FADV_DONTNEED);
+	wcx_image_advise(fixture.image, UINT64_MAX, 1, POSIX_FADV_DONTNEED);
+	wcx_image_advise(fixture.image, total - 1, 2, POSIX_FADV_DONTNEED);
+	CHECK(advised.calls == 0);
 	close_fixture(&fixture);
 }
 
@@ -644,6 +966,14 @@ int main(void)
 	header_lists_the_tensors();
 	tensor_that_is_not_within_one_segment_is_refused();
 	image_lives_until_its_last_reference_goes();
+	every_view_of_a_small_image_is_the_original();
+	views_of_large_images_are_the_original();
+	views_go_on_where_a_batch_ends();
+	tiles_of_an_open_view_stay_when_they_are_evicted();
+	inner_tiles_that_are_passed_leave_the_cache();
+	damaged_tile_fails_views_of_it_and_no_others();
+	advice_is_for_the_packed_bytes_of_a_range();
+	there_is_no_advice_for_what_has_no_packed_bytes();
 	sixteen_readers_at_once_decode_each_tile_once();
 	sixteen_readers_with_little_memory_read_the_original();
 	damaged_tile_fails_reads_of_it_and_no_others();

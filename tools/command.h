@@ -25,6 +25,7 @@ struct command {
 int wcx_command_pack(struct command *command, int argc, char **argv);
 int wcx_command_unpack(struct command *command, int argc, char **argv);
 int wcx_command_verify(struct command *command, int argc, char **argv);
+int wcx_command_warm(struct command *command, int argc, char **argv);
 int wcx_command_info(struct command *command, int argc, char **argv);
 
 /* Options for wcx_command_option, to be put into every command's own. */

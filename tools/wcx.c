@@ -24,6 +24,7 @@ static const struct {
 	{ "pack", wcx_command_pack, "FILE.safetensors FILE.wcx", "compress a model file without loss" },
 	{ "unpack", wcx_command_unpack, "FILE.wcx FILE.safetensors", "restore the original file" },
 	{ "verify", wcx_command_verify, "FILE.wcx...", "check every byte of packed files" },
+	{ "warm", wcx_command_warm, "PATH...", "have the kernel hold files of a mount" },
 	{ "info", wcx_command_info, "FILE.wcx", "show what a packed file holds" },
 };
 

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT */
+/* wcx warm */
+#include <errno.h>
+#include <fcntl.h>
+#include <fts.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fs/file_io.h"
+#include "fs/parallel.h"
+#include "tools/command.h"
+
+enum { BLOCK_BYTES = 4 << 20 };
+
+static const char help[] = "usage: wcx warm [OPTIONS] PATH...\n"
+			   "\n"
+			   "Reads files, or all files in directories, so that the kernel has their pages when\n"
+			   "a model is loaded: those of a mount are decoded now and not then.  What does not\n"
+			   "fit in memory beside all else the kernel drops again.\n"
+			   "\n"
+			   "  -j, --threads=N     use N threads (default: one a core)\n"
+			   "  -q, --quiet         print only errors\n"
+			   "  -v, --verbose       say more\n"
+			   "  -h, --help          this text\n"
+			   "\n"
+			   "Example:\n"
+			   "  wcx warm /mnt/models/llama\n"
+			   "\n"
+			   "Exit codes: 0 done, 1 a file cannot be read, 2 wrong command line.\n";
+
+/* A file to be read, by blocks. */
+struct warming {
+	struct command *command;
+	const char *path;
+	int fd;
+	uint64_t bytes;
+	uint8_t **buffers; /* one a thread */
+};
+
+static int read_block(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item, struct wcx_error *err)
+{
+	struct warming *warming = user;
+	const uint64_t offset = item * BLOCK_BYTES, left = warming->bytes - offset;
+	const size_t wanted = left < BLOCK_BYTES ? (size_t)left : BLOCK_BYTES;
+	ssize_t n;
+	int r;
+
+	if (!warming->buffers[worker])
+		warming->buffers[worker] = malloc(BLOCK_BYTES);
+	if (!warming->buffers[worker])
+		return wcx_fail(err, ENOMEM, "%s: no memory", warming->path);
+	n = wcx_read_at(warming->fd, warming->buffers[worker], wanted, offset);
+	if (n < 0)
+		return wcx_fail(err, (int)-n, "%s, offset %llu: %s", warming->path, (unsigned long long)offset,
+				strerror((int)-n));
+	r = wcx_parallel_enter(loop, item);
+	if (r < 0)
+		return r;
+	wcx_progress(warming->command, "warming", offset + (uint64_t)n, warming->bytes);
+	wcx_parallel_leave(loop);
+	return 0;
+}
+
+static int warm_file(struct command *command, const char *path, struct wcx_error *err)
+{
+	struct warming warming = { .command = command, .path = path };
+	struct stat st;
+	int r = 0;
+
+	warming.fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (warming.fd < 0 || fstat(warming.fd, &st))
+		r = wcx_fail(err, errno, "%s: %s", path, strerror(errno));
+	warming.buffers = calloc(command->thread_count, sizeof *warming.buffers);
+	if (r == 0 && !warming.buffers)
+		r = wcx_fail(err, ENOMEM, "%s: no memory", path);
+	if (r == 0) {
+		warming.bytes = (uint64_t)st.st_size;
+		r = wcx_parallel_for(command->thread_count, (warming.bytes + BLOCK_BYTES - 1) / BLOCK_BYTES, read_block,
+				     &warming, &wcx_command_stop, err);
+	}
+	for (unsigned i = 0; warming.buffers && i < command->thread_count; i++)
+		free(warming.buffers[i]);
+	free(warming.buffers);
+	if (warming.fd >= 0)
+		close(warming.fd);
+	wcx_progress_clear(command);
+	if (r == 0 && command->verbose)
+		fprintf(stderr, "wcx warm: %s: %llu bytes\n", path, (unsigned long long)warming.bytes);
+	return r;
+}
+
+/* Warms the files of a tree, one after the other; links to files are followed, as loaders do. */
+static int warm_tree(struct command *command, char *path)
+{
+	char *paths[] = { path, NULL };
+	FTS *tree = fts_open(paths, FTS_LOGICAL | FTS_NOCHDIR, NULL);
+	int status = WCX_EXIT_OK;
+	struct wcx_error err;
+	const FTSENT *entry;
+
+	if (!tree) {
+		wcx_fail(&err, errno, "%s: %s", path, strerror(errno));
+		return wcx_command_failed(command, &err);
+	}
+	while (!wcx_command_stop && (entry = fts_read(tree))) {
+		int r = 0;
+
+		if (entry->fts_info == FTS_F)
+			r = warm_file(command, entry->fts_path, &err);
+		else if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR || entry->fts_info == FTS_NS)
+			r = wcx_fail(&err, entry->fts_errno, "%s: %s", entry->fts_path, strerror(entry->fts_errno));
+		if (r < 0)
+			status = wcx_command_failed(command, &err);
+	}
+	fts_close(tree);
+	return status;
+}
+
+int wcx_command_warm(struct command *command, int argc, char **argv)
+{
+	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS, { 0 } };
+	int option, status = WCX_EXIT_OK;
+
+	while ((option = getopt_long(argc, argv, WCX_COMMAND_SHORT_OPTIONS, options, NULL)) != -1)
+		if ((status = wcx_command_option(command, option, help)) >= 0)
+			return status;
+	if (optind == argc)
+		return wcx_command_usage(command, "needs a file or directory");
+	wcx_command_catch_signals();
+	for (status = WCX_EXIT_OK; optind < argc && !wcx_command_stop; optind++)
+		if (warm_tree(command, argv[optind]) != WCX_EXIT_OK)
+			status = WCX_EXIT_FAILED;
+	return wcx_command_stop ? WCX_EXIT_FAILED : status;
+}
