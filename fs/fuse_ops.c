@@ -406,11 +406,26 @@ static void read_packed(fuse_req_t req, struct wcx_store_file *file, size_t byte
 		read_copied(req, file, bytes, offset); /* says what is wrong, too */
 		return;
 	}
-	if (view.bytes == bytes)
-		fuse_reply_iov(req, view.segments, (int)view.count);
-	else
+	if (view.bytes < bytes) {
+		wcx_image_view_close(image, &view, 0);
 		read_copied(req, file, bytes, offset);
+		return;
+	}
+	wcx_image_get(image); /* once there is an answer, the file may be closed */
+	fuse_reply_iov(req, view.segments, (int)view.count);
 	wcx_image_view_close(image, &view, 0);
+	wcx_image_put(image);
+}
+
+/* Reads a file whose readers are followed, which may be closed once there is an answer. */
+static void read_watched(fuse_req_t req, struct wcx_store_file *file, struct wcx_prefetch_file *watched, size_t bytes,
+			 off_t offset, int direct)
+{
+	struct wcx_prefetcher *prefetcher = fuse_of(req)->prefetcher;
+
+	wcx_prefetch_note(prefetcher, watched, (uint64_t)offset, bytes, direct);
+	read_packed(req, file, bytes, offset);
+	wcx_prefetch_answered(prefetcher, watched, (uint64_t)offset, bytes, direct);
 }
 
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, struct fuse_file_info *fi)
@@ -425,10 +440,7 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, 
 		return;
 	}
 	if (fd < 0) {
-		if (open->prefetch)
-			wcx_prefetch_note(fuse_of(req)->prefetcher, open->prefetch, (uint64_t)offset, bytes,
-					  fi->flags & O_DIRECT);
-		read_packed(req, open->file, bytes, offset);
+		read_watched(req, open->file, open->prefetch, bytes, offset, fi->flags & O_DIRECT);
 		return;
 	}
 	vec.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;

@@ -5,11 +5,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
 
 enum {
 	PAGE_BYTES = WCX_PREFETCH_PAGE_BYTES,
+	ASKED_MAX = 128,  /* requests under way: more than a server has threads */
 	READERS_MAX = 16, /* of a file, that are told apart: as many as the loader with the most threads has */
 	PIECE_BYTES = 1 << 20,
 	/*
@@ -39,14 +41,21 @@ struct reader {
 	int is_followed;
 };
 
+/* Pages that have been asked for and not been answered yet. */
+struct asked_range {
+	uint64_t start, end;
+};
+
 struct wcx_prefetch_file {
 	struct wcx_image *image;
 	uint64_t target, bytes;
 	wcx_prefetch_release_fn *release;
-	unsigned open_count, busy_count; /* opens; threads at work for it */
+	unsigned open_count, busy_count; /* opens; threads at work for it, and requests without an answer */
 	int is_dead;                     /* the target takes no more, or a tile is damaged */
 	uint64_t notes;
 	struct reader readers[READERS_MAX];
+	struct asked_range asked[ASKED_MAX];
+	size_t asked_count;
 	struct wcx_prefetch_file *next, **link; /* of all files */
 	struct wcx_prefetch_file *next_waiting; /* of those for which there is something to do */
 	int is_waiting;
@@ -58,9 +67,10 @@ struct wcx_prefetcher {
 	pthread_cond_t work;  /* there is a file waiting, or stop */
 	struct wcx_prefetch_file *files;
 	struct wcx_prefetch_file *waiting, **waiting_end;
-	int stop;
+	atomic_int stop; /* set under the lock */
 	struct wcx_prefetch_stats stats;
-	unsigned thread_count, joined_count;
+	pthread_cond_t ended; /* ended_count has grown */
+	unsigned thread_count, ended_count, joined_count;
 	pthread_t threads[];
 };
 
@@ -176,17 +186,21 @@ static int is_near(const struct reader *reader, uint64_t offset, uint64_t end, i
 	       distance(reader, offset, end) <= (uint64_t)(reader->is_followed ? NEAR_PROVEN_BYTES : NEAR_BYTES);
 }
 
-/* The reader that a request comes from, if it is a known one. */
+/* The reader that a request comes from, if it is a known one: the nearest, and of several that is followed. */
 static struct reader *find_reader(struct wcx_prefetch_file *file, uint64_t offset, uint64_t end, int direct)
 {
 	struct reader *best = NULL;
+	uint64_t least = UINT64_MAX;
 
 	for (size_t i = 0; i < READERS_MAX; i++) {
 		struct reader *reader = &file->readers[i];
+		const uint64_t away = distance(reader, offset, end);
 
-		if (is_near(reader, offset, end, direct) &&
-		    (!best || distance(reader, offset, end) < distance(best, offset, end)))
-			best = reader;
+		if (!is_near(reader, offset, end, direct) || away > least ||
+		    (away == least && reader->is_followed <= best->is_followed))
+			continue;
+		best = reader;
+		least = away;
 	}
 	return best;
 }
@@ -310,14 +324,17 @@ static void free_file(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_fil
 	free(file);
 }
 
+/* A target may take something again once it is opened anew. */
 static struct wcx_prefetch_file *open_locked(struct wcx_prefetcher *prefetcher, struct wcx_image *image, uint64_t target)
 {
 	struct wcx_prefetch_file *file = prefetcher->files;
 
 	while (file && (file->image != image || file->target != target))
 		file = file->next;
-	if (file)
+	if (file) {
 		file->open_count++;
+		file->is_dead = 0;
+	}
 	return file;
 }
 
@@ -364,18 +381,19 @@ void wcx_prefetch_close(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_f
 		free_file(prefetcher, file);
 }
 
-void wcx_prefetch_note(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file, uint64_t offset, size_t bytes,
-		       int direct)
+static struct asked_range pages_of(const struct wcx_prefetch_file *file, uint64_t offset, size_t bytes)
 {
-	struct reader *reader;
-	uint64_t end;
+	const uint64_t end = bytes < file->bytes - offset ? offset + bytes : file->bytes;
 
-	if (!file || !bytes || offset >= file->bytes)
-		return;
-	end = bytes < file->bytes - offset ? offset + bytes : file->bytes;
-	direct = direct != 0;
-	pthread_mutex_lock(&prefetcher->lock);
-	reader = find_reader(file, offset, end, direct);
+	return (struct asked_range){ page_down(offset), page_down(end + PAGE_BYTES - 1) };
+}
+
+/* Finds out whose request it is, and whether there is something to do for that reader now. */
+static void note_locked(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file, uint64_t offset, uint64_t end,
+			int direct)
+{
+	struct reader *reader = find_reader(file, offset, end, direct);
+
 	if (reader)
 		advance(prefetcher, reader, offset, end);
 	else
@@ -385,7 +403,49 @@ void wcx_prefetch_note(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_fi
 		add_waiting(prefetcher, file);
 		pthread_cond_signal(&prefetcher->work);
 	}
+}
+
+void wcx_prefetch_note(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file, uint64_t offset, size_t bytes,
+		       int direct)
+{
+	if (!file)
+		return;
+	direct = direct != 0;
+	pthread_mutex_lock(&prefetcher->lock);
+	file->busy_count++; /* until it is answered: then the file may be closed already */
+	if (bytes && offset < file->bytes) {
+		if (!direct && file->asked_count < ASKED_MAX)
+			file->asked[file->asked_count++] = pages_of(file, offset, bytes);
+		note_locked(prefetcher, file, offset, bytes < file->bytes - offset ? offset + bytes : file->bytes, direct);
+	}
 	pthread_mutex_unlock(&prefetcher->lock);
+}
+
+static void forget_asked(struct wcx_prefetch_file *file, struct asked_range range)
+{
+	for (size_t i = 0; i < file->asked_count; i++) {
+		if (file->asked[i].start != range.start || file->asked[i].end != range.end)
+			continue;
+		file->asked[i] = file->asked[--file->asked_count];
+		return;
+	}
+}
+
+void wcx_prefetch_answered(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file, uint64_t offset, size_t bytes,
+			   int direct)
+{
+	int is_over;
+
+	if (!file)
+		return;
+	pthread_mutex_lock(&prefetcher->lock);
+	if (bytes && offset < file->bytes && !direct)
+		forget_asked(file, pages_of(file, offset, bytes));
+	file->busy_count--;
+	is_over = is_over_locked(prefetcher, file);
+	pthread_mutex_unlock(&prefetcher->lock);
+	if (is_over)
+		free_file(prefetcher, file);
 }
 
 /* --- threads --- */
@@ -421,17 +481,42 @@ static size_t cut_segments(const struct wcx_image_view *view, uint64_t offset, u
 	return count;
 }
 
+/* The first part of [*start, end) that nobody waits for an answer to: moves *start there and returns where it ends. */
+static uint64_t next_unasked(struct wcx_prefetcher *prefetcher, const struct wcx_prefetch_file *file, uint64_t *start,
+			     uint64_t end)
+{
+	pthread_mutex_lock(&prefetcher->lock);
+	for (size_t i = 0; i < file->asked_count; i++) {
+		if (file->asked[i].start > *start || file->asked[i].end <= *start)
+			continue;
+		*start = file->asked[i].end;
+		i = (size_t)-1; /* there may be one behind it */
+	}
+	for (size_t i = 0; i < file->asked_count; i++)
+		if (file->asked[i].start > *start && file->asked[i].start < end)
+			end = file->asked[i].start;
+	pthread_mutex_unlock(&prefetcher->lock);
+	return end;
+}
+
 static int push_range(struct wcx_prefetcher *prefetcher, const struct piece *piece, const struct wcx_image_view *view,
 		      uint64_t offset, uint64_t start, uint64_t end)
 {
-	struct iovec segments[WCX_VIEW_SEGMENTS_MAX];
-	size_t count;
+	int r = 0;
 
-	cut_passed(prefetcher, piece, &start, &end);
-	if (start >= end)
-		return 0;
-	count = cut_segments(view, offset, start, end, segments);
-	return prefetcher->options.push(prefetcher->options.user, piece->file->target, start, segments, count);
+	while (start < end && r == 0) {
+		struct iovec segments[WCX_VIEW_SEGMENTS_MAX];
+		uint64_t stop;
+
+		cut_passed(prefetcher, piece, &start, &end);
+		stop = next_unasked(prefetcher, piece->file, &start, end);
+		if (start >= end)
+			break;
+		r = prefetcher->options.push(prefetcher->options.user, piece->file->target, start, segments,
+					     cut_segments(view, offset, start, stop, segments));
+		start = stop;
+	}
+	return r;
 }
 
 /* Pushes whole pages of a view, but for the mark. */
@@ -496,7 +581,7 @@ static int do_piece(struct wcx_prefetcher *prefetcher, const struct piece *piece
 	int r = 0;
 
 	cut_passed(prefetcher, piece, &at, &limit);
-	while (at < limit && r == 0)
+	while (at < limit && r == 0 && !prefetcher->stop)
 		r = do_part(prefetcher, piece, &at, limit);
 	if (r == 0 && !piece->direct && prefetcher->options.drop_packed)
 		wcx_image_advise(piece->file->image, piece->start, piece->end - piece->start, POSIX_FADV_DONTNEED);
@@ -528,7 +613,7 @@ static void finish_piece(struct wcx_prefetcher *prefetcher, const struct piece *
 	int is_over;
 
 	pthread_mutex_lock(&prefetcher->lock);
-	piece->file->is_dead |= r < 0;
+	piece->file->is_dead |= r < 0 && r != -ENOMEM; /* of memory there may be more soon */
 	*(piece->direct ? &prefetcher->stats.decoded_bytes : &prefetcher->stats.pushed_bytes) += piece->end - piece->start;
 	piece->file->busy_count--;
 	is_over = is_over_locked(prefetcher, piece->file);
@@ -554,6 +639,8 @@ static void *work_loop(void *user)
 		finish_piece(prefetcher, &piece, do_piece(prefetcher, &piece));
 		pthread_mutex_lock(&prefetcher->lock);
 	}
+	prefetcher->ended_count++;
+	pthread_cond_broadcast(&prefetcher->ended);
 	pthread_mutex_unlock(&prefetcher->lock);
 	return NULL;
 }
@@ -561,12 +648,17 @@ static void *work_loop(void *user)
 struct wcx_prefetcher *wcx_prefetcher_create(const struct wcx_prefetch_options *options)
 {
 	struct wcx_prefetcher *prefetcher = calloc(1, sizeof *prefetcher + options->threads * sizeof prefetcher->threads[0]);
+	pthread_condattr_t monotonic;
 
 	if (!prefetcher)
 		return NULL;
 	prefetcher->options = *options;
 	prefetcher->waiting_end = &prefetcher->waiting;
 	pthread_mutex_init(&prefetcher->lock, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&prefetcher->ended, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	pthread_cond_init(&prefetcher->work, NULL);
 	while (prefetcher->thread_count < options->threads &&
 	       pthread_create(&prefetcher->threads[prefetcher->thread_count], NULL, work_loop, prefetcher) == 0)
@@ -576,23 +668,32 @@ struct wcx_prefetcher *wcx_prefetcher_create(const struct wcx_prefetch_options *
 	return prefetcher;
 }
 
+static struct timespec in_ms(unsigned ms)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	time.tv_nsec += ms % 1000 * 1000000L;
+	time.tv_sec += ms / 1000 + time.tv_nsec / 1000000000;
+	time.tv_nsec %= 1000000000;
+	return time;
+}
+
 int wcx_prefetcher_stop(struct wcx_prefetcher *prefetcher, unsigned timeout_ms)
 {
-	struct timespec until;
+	const struct timespec until = in_ms(timeout_ms);
+	int r = 0;
 
 	pthread_mutex_lock(&prefetcher->lock);
 	prefetcher->stop = 1;
 	pthread_cond_broadcast(&prefetcher->work);
+	while (prefetcher->ended_count < prefetcher->thread_count && r == 0)
+		r = pthread_cond_timedwait(&prefetcher->ended, &prefetcher->lock, &until);
+	r = prefetcher->ended_count < prefetcher->thread_count ? -ETIMEDOUT : 0;
 	pthread_mutex_unlock(&prefetcher->lock);
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += timeout_ms / 1000;
-	until.tv_nsec += timeout_ms % 1000 * 1000000L;
-	until.tv_sec += until.tv_nsec / 1000000000;
-	until.tv_nsec %= 1000000000;
-	for (; prefetcher->joined_count < prefetcher->thread_count; prefetcher->joined_count++)
-		if (pthread_timedjoin_np(prefetcher->threads[prefetcher->joined_count], NULL, &until))
-			return -ETIMEDOUT;
-	return 0;
+	for (; r == 0 && prefetcher->joined_count < prefetcher->thread_count; prefetcher->joined_count++)
+		pthread_join(prefetcher->threads[prefetcher->joined_count], NULL);
+	return r;
 }
 
 void wcx_prefetcher_free(struct wcx_prefetcher *prefetcher)
@@ -606,6 +707,7 @@ void wcx_prefetcher_free(struct wcx_prefetcher *prefetcher)
 		free_file(prefetcher, file);
 	}
 	pthread_cond_destroy(&prefetcher->work);
+	pthread_cond_destroy(&prefetcher->ended);
 	pthread_mutex_destroy(&prefetcher->lock);
 	free(prefetcher);
 }

@@ -71,9 +71,16 @@ struct wcx_prefetch_file *wcx_prefetch_open(struct wcx_prefetcher *prefetcher, s
 					    wcx_prefetch_release_fn *release);
 void wcx_prefetch_close(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file); /* NULL is fine */
 
-/* wcx_prefetch_note - tell of a request; direct: for a reader that does not look where things are pushed.  NULL is fine. */
+/*
+ * wcx_prefetch_note - tell of a request; direct: of a reader that does not look where things are pushed.  NULL is fine.
+ *
+ * Until wcx_prefetch_answered is called for the same range, once the answer has been given, nothing is pushed there: whoever
+ * asks may keep the place locked.
+ */
 void wcx_prefetch_note(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file, uint64_t offset, size_t bytes,
 		       int direct);
+void wcx_prefetch_answered(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file, uint64_t offset, size_t bytes,
+			   int direct);
 
 void wcx_prefetcher_get_stats(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_stats *ret);
 

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <mntent.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -36,15 +37,14 @@ enum {
 	THREADS_MIN = 16,    /* what a loader on a small machine uses at once */
 	THREADS_MAX = 128,
 	PREFETCH_THREADS_MIN = 2,
-	PREFETCH_THREADS_MAX = 8, /* more wait for each other in the kernel, for the lock of a file's pages */
-	STOP_MS = 1000,
+	PREFETCH_THREADS_MAX = 16,
+	STOP_MS = 10,
+	STOP_TRIES = 200,
 	READY_FD = 3,
 };
 
 /* The most that is worked ahead of a reader: at 6 GB/s, 10 ms.  Not more than a sixteenth of the RAM. */
 static const uint64_t prefetch_bytes_default = UINT64_C(64) << 20;
-/* The kernel's 128 KiB are a request of two tiles; but a fault at random reads as much, around it. */
-static const uint64_t readahead_bytes_default = UINT64_C(1) << 20;
 static const uint64_t cache_min_bytes = UINT64_C(64) << 20;
 static const uint64_t cache_max_bytes = UINT64_C(8) << 30;
 
@@ -64,6 +64,7 @@ struct mount {
 	struct wcx_fuse *fuse;
 	struct fuse_session *session;
 	int has_handlers, is_mounted;
+	int minor; /* of the device that it is for the kernel, whatever lies at the path by now; -1: not known */
 	const char *mountpoint;
 };
 
@@ -87,7 +88,8 @@ static const char help_text[] =
 	"  -o decoder=KIND      auto: the GPU if there is one, else the CPU (default); cpu; cuda: fail without a GPU\n"
 	"  -o prefetch=BYTES    decode so much ahead of whoever reads a file in order (default: 64M, but at most a\n"
 	"                       sixteenth of the RAM); 0: nothing\n"
-	"  -o readahead=BYTES   what the kernel asks for ahead of a reader (default: 1M); takes privileges\n"
+	"  -o readahead=BYTES   what the kernel asks for ahead of a reader (default: what it has, 128K as a rule); to\n"
+	"                       raise it takes privileges\n"
 	"  -o drop_packed       have the kernel forget the packed bytes of what was decoded ahead, so that a model does "
 	"not\n"
 	"                       take memory twice\n"
@@ -234,7 +236,6 @@ static int parse_command_line(struct fuse_args *args, struct options *opts)
 	}
 	opts->cache_bytes = default_cache_bytes();
 	opts->prefetch_bytes = default_prefetch_bytes();
-	opts->readahead_bytes = readahead_bytes_default;
 	if (parse_size("cache_size", opts->cache_text, &opts->cache_bytes) ||
 	    parse_size("prefetch", opts->prefetch_text, &opts->prefetch_bytes) ||
 	    parse_size("readahead", opts->readahead_text, &opts->readahead_bytes))
@@ -425,18 +426,36 @@ static int write_number(const char *path, uint64_t number)
 	return ret;
 }
 
+/* Answers the first request, which mounting has queued: what it says of readahead would undo ours. */
+static int answer_init(struct fuse_session *session)
+{
+	struct fuse_buf buffer = { 0 };
+	int bytes;
+
+	do
+		bytes = fuse_session_receive_buf(session, &buffer);
+	while (bytes == -EINTR);
+	if (bytes > 0)
+		fuse_session_process_buf(session, &buffer);
+	free(buffer.mem);
+	return bytes > 0 ? 0 : bytes < 0 ? bytes : -EIO;
+}
+
 /* A server can only lower the kernel's readahead when it is mounted; to raise it takes privileges. */
-static void raise_readahead(const char *mountpoint, uint64_t bytes)
+static int set_readahead(const struct mount *mount, uint64_t bytes)
 {
 	char path[64];
-	int minor = mount_minor(mountpoint), ret = -ENOENT;
+	int ret = answer_init(mount->session);
 
-	if (minor >= 0) {
-		snprintf(path, sizeof path, "/sys/class/bdi/0:%d/read_ahead_kb", minor);
-		ret = write_number(path, bytes >> 10);
+	if (ret) {
+		fuse_log(FUSE_LOG_ERR, "%s: %s\n", mount->mountpoint, strerror(-ret));
+		return ret;
 	}
+	snprintf(path, sizeof path, "/sys/class/bdi/0:%d/read_ahead_kb", mount->minor);
+	ret = write_number(path, bytes >> 10);
 	if (ret)
 		fuse_log(FUSE_LOG_NOTICE, "the kernel's readahead stays as it is: %s\n", strerror(-ret));
+	return 0;
 }
 
 static int start_prefetching(struct mount *mount, const struct options *opts)
@@ -486,29 +505,64 @@ static int mount_create(struct mount *mount, struct fuse_args *args, const struc
 	}
 	mount->is_mounted = 1;
 	mount->mountpoint = opts->mountpoint;
-	raise_readahead(opts->mountpoint, opts->readahead_bytes);
-	return start_prefetching(mount, opts);
+	mount->minor = mount_minor(opts->mountpoint);
+	ret = start_prefetching(mount, opts);
+	if (!ret && opts->readahead_text)
+		ret = set_readahead(mount, opts->readahead_bytes);
+	return ret;
+}
+
+/* Answers requests until there are none, or the connection has ended. */
+static void answer_queued(struct fuse_session *session)
+{
+	struct pollfd pollfd = { .fd = fuse_session_fd(session), .events = POLLIN };
+	struct fuse_buf buffer = { 0 };
+
+	while (poll(&pollfd, 1, 0) == 1 && !(pollfd.revents & (POLLERR | POLLHUP | POLLNVAL))) {
+		const int bytes = fuse_session_receive_buf(session, &buffer);
+
+		if (bytes == -EINTR)
+			continue;
+		if (bytes <= 0)
+			break;
+		fuse_session_process_buf(session, &buffer);
+	}
+	free(buffer.mem);
 }
 
 /*
- * Ends prefetching.  A thread may wait for a page that a reader has asked for, which nobody answers any more: it gets on
- * when the connection is ended.
+ * Ends prefetching.  A thread may wait for a page that a reader has asked for: so requests go on being answered until all
+ * threads have ended.  Where that does not help, the connection is ended: ours, as it was numbered when it was made, and
+ * through the path only if what lies there is ours.  Returns 0, or -ETIMEDOUT when threads are left that use what the mount
+ * consists of.
  */
-static void stop_prefetching(struct mount *mount)
+static int stop_prefetching(struct mount *mount)
 {
 	char path[64];
+	int ret = -ETIMEDOUT;
 
-	if (!mount->is_mounted || !wcx_fuse_stop(mount->fuse, STOP_MS))
-		return;
-	snprintf(path, sizeof path, "/sys/fs/fuse/connections/%d/abort", mount_minor(mount->mountpoint));
-	if (write_number(path, 1))
+	if (!mount->is_mounted)
+		return 0;
+	fuse_session_reset(mount->session);
+	for (int i = 0; i < STOP_TRIES && ret; i++) {
+		ret = wcx_fuse_stop(mount->fuse, STOP_MS);
+		if (ret)
+			answer_queued(mount->session);
+	}
+	if (!ret)
+		return 0;
+	snprintf(path, sizeof path, "/sys/fs/fuse/connections/%d/abort", mount->minor);
+	if (write_number(path, 1) && mount->minor >= 0 && mount_minor(mount->mountpoint) == mount->minor)
 		umount2(mount->mountpoint, MNT_FORCE | MNT_DETACH);
-	wcx_fuse_stop(mount->fuse, STOP_MS);
+	return wcx_fuse_stop(mount->fuse, STOP_TRIES * STOP_MS);
 }
 
 static void mount_free(struct mount *mount)
 {
-	stop_prefetching(mount);
+	if (stop_prefetching(mount)) {
+		fuse_log(FUSE_LOG_ERR, "%s: a thread does not end\n", mount->mountpoint);
+		_exit(EXIT_FAILED); /* what it uses must not be freed */
+	}
 	if (mount->is_mounted)
 		fuse_session_unmount(mount->session);
 	if (mount->has_handlers)
@@ -597,7 +651,7 @@ static void unblock_ending_signals(void)
 static int serve(struct fuse_args *args, const struct options *opts)
 {
 	struct stats_thread stats = { 0 };
-	struct mount mount = { 0 };
+	struct mount mount = { .minor = -1 };
 	int ret;
 
 	raise_fd_limit();

@@ -484,6 +484,16 @@ has_gpu() {
 	done
 }
 
+@test "readahead=BYTES is what the kernel has, once the mount stands" {
+	local number
+
+	start_mount "$STORE" -o readahead=512K
+	ls "$MNT" >/dev/null
+	number=$(awk -v path="$MNT" '$5 == path { print $3 }' /proc/self/mountinfo | tail -n 1)
+	[ -w "/sys/class/bdi/$number/read_ahead_kb" ] || skip "the kernel's readahead cannot be changed here"
+	[ "$(cat "/sys/class/bdi/$number/read_ahead_kb")" -eq 512 ]
+}
+
 @test "SIGTERM ends a daemon that is decoding ahead of a reader" {
 	start_logged_mount "$STORE"
 	cat "$MNT/model.safetensors" >/dev/null &

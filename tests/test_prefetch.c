@@ -515,6 +515,7 @@ static void ask(struct rig *rig, struct node *node, size_t number, uint64_t offs
 	spot->told = spot->backwards ? (offset < spot->told ? offset : spot->told) : (end > spot->told ? end : spot->told);
 	pthread_mutex_unlock(&kernel.lock);
 	wcx_prefetch_note(rig->prefetcher, rig->opened[node - kernel.nodes], offset, bytes, direct);
+	wcx_prefetch_answered(rig->prefetcher, rig->opened[node - kernel.nodes], offset, bytes, direct);
 	pthread_mutex_lock(&kernel.lock);
 	spot->known = spot->backwards ? 0 : spot->told;
 	pthread_mutex_unlock(&kernel.lock);
@@ -1034,6 +1035,57 @@ static void file_that_is_closed_while_it_waits_is_forgotten(void)
 	}
 }
 
+static void nothing_is_pushed_where_an_answer_is_due(void)
+{
+	struct wcx_prefetch_file *file;
+	struct node *node;
+	struct rig rig;
+	unsigned wrong = 0;
+
+	open_rig(&rig, 2, WINDOW);
+	node = add_file(&rig, chunks);
+	file = rig.opened[0];
+	add_spot(node, 0, 0);
+	/* Far ahead of the reader, and by parts of pages; each twice, as two processes may ask. */
+	for (int i = 0; i < 2; i++) {
+		wcx_prefetch_note(rig.prefetcher, file, 3 * MIB + 5, 100, 0);
+		wcx_prefetch_note(rig.prefetcher, file, 3 * MIB + PAGE, 3 * PAGE, 0);
+		wcx_prefetch_note(rig.prefetcher, file, 4 * MIB - PAGE, 2 * PAGE + 1, 0);
+	}
+	prove(&rig, node, 0, 0, 8 * MIB);
+	settle();
+	CHECK(node->pushed > 0);
+	for (uint64_t page = 3 * MIB / PAGE; page < 3 * MIB / PAGE + 4; page++)
+		wrong += node->pages[page] > 1;
+	CHECK(wrong == 0);
+	for (int i = 0; i < 2; i++) {
+		wcx_prefetch_answered(rig.prefetcher, file, 3 * MIB + 5, 100, 0);
+		wcx_prefetch_answered(rig.prefetcher, file, 3 * MIB + PAGE, 3 * PAGE, 0);
+		wcx_prefetch_answered(rig.prefetcher, file, 4 * MIB - PAGE, 2 * PAGE + 1, 0);
+	}
+	close_rig(&rig);
+}
+
+static void file_outlives_its_last_close_until_all_is_answered(void)
+{
+	struct wcx_prefetch_file *file;
+	struct node *node;
+	struct rig rig;
+
+	open_rig(&rig, 1, WINDOW);
+	node = add_file(&rig, plain);
+	file = rig.opened[0];
+	wcx_prefetch_note(rig.prefetcher, file, 0, MIB, 0);
+	wcx_prefetch_note(rig.prefetcher, file, MIB, MIB, 1);
+	close_node(&rig, node);
+	CHECK(node->releases == 0);
+	wcx_prefetch_answered(rig.prefetcher, file, MIB, MIB, 1);
+	CHECK(node->releases == 0);
+	wcx_prefetch_answered(rig.prefetcher, file, 0, MIB, 0);
+	CHECK(node->releases == 1);
+	close_rig(&rig);
+}
+
 static void reader_that_skips_a_part_is_still_followed(void)
 {
 	struct wcx_prefetch_stats stats;
@@ -1388,8 +1440,10 @@ static void *run_churn(void *user)
 		uint64_t at = sample_below(&random, 8) * MIB;
 
 		CHECK(file != NULL);
-		for (int r = 0; r < 24; r++, at += 128 * KIB)
+		for (int r = 0; r < 24; r++, at += 128 * KIB) {
 			wcx_prefetch_note(churn->rig->prefetcher, file, at, 128 * KIB, 0);
+			wcx_prefetch_answered(churn->rig->prefetcher, file, at, 128 * KIB, 0);
+		}
 		wcx_prefetch_close(churn->rig->prefetcher, file);
 	}
 	return NULL;
@@ -1417,6 +1471,7 @@ static void files_come_and_go_while_threads_work(void)
 	CHECK(churn.nodes[3]->releases == churn.nodes[3]->opens - 1);
 	wcx_prefetch_close(rig.prefetcher, NULL);
 	wcx_prefetch_note(rig.prefetcher, NULL, 0, MIB, 0);
+	wcx_prefetch_answered(rig.prefetcher, NULL, 0, MIB, 0);
 	close_rig(&rig);
 }
 
@@ -1453,8 +1508,11 @@ static void small_files_are_left_alone(void)
 		node = add_file(&rig, file);
 		add_spot(node, 0, 0);
 		wcx_prefetch_note(rig.prefetcher, rig.opened[0], file->bytes, MIB, 0);
+		wcx_prefetch_answered(rig.prefetcher, rig.opened[0], file->bytes, MIB, 0);
 		wcx_prefetch_note(rig.prefetcher, rig.opened[0], UINT64_MAX, MIB, 0);
+		wcx_prefetch_answered(rig.prefetcher, rig.opened[0], UINT64_MAX, MIB, 0);
 		wcx_prefetch_note(rig.prefetcher, rig.opened[0], 0, 0, 0);
+		wcx_prefetch_answered(rig.prefetcher, rig.opened[0], 0, 0, 0);
 		for (uint64_t at = 0; at < file->bytes + MIB; at += 4096)
 			ask(&rig, node, 0, at, 4096, 0);
 		settle();
@@ -1559,6 +1617,8 @@ int main(void)
 	one_request_sets_all_threads_to_work();
 	other_image_or_target_is_another_file();
 	file_that_is_closed_while_it_waits_is_forgotten();
+	nothing_is_pushed_where_an_answer_is_due();
+	file_outlives_its_last_close_until_all_is_answered();
 	reader_that_skips_a_part_is_still_followed();
 	readers_without_order_set_next_to_nothing_off();
 	nothing_is_pushed_without_threads_or_windows();

@@ -106,15 +106,21 @@ static int warm_tree(struct command *command, char *path)
 		wcx_fail(&err, errno, "%s: %s", path, strerror(errno));
 		return wcx_command_failed(command, &err);
 	}
-	while (!wcx_command_stop && (entry = fts_read(tree))) {
+	while (!wcx_command_stop && (errno = 0, entry = fts_read(tree))) {
 		int r = 0;
 
 		if (entry->fts_info == FTS_F)
 			r = warm_file(command, entry->fts_path, &err);
 		else if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR || entry->fts_info == FTS_NS)
 			r = wcx_fail(&err, entry->fts_errno, "%s: %s", entry->fts_path, strerror(entry->fts_errno));
+		else if (entry->fts_info == FTS_SLNONE && entry->fts_level == FTS_ROOTLEVEL)
+			r = wcx_fail(&err, ENOENT, "%s: a link to nothing", entry->fts_path);
 		if (r < 0)
 			status = wcx_command_failed(command, &err);
+	}
+	if (!wcx_command_stop && errno) {
+		wcx_fail(&err, errno, "%s: %s", path, strerror(errno));
+		status = wcx_command_failed(command, &err);
 	}
 	fts_close(tree);
 	return status;

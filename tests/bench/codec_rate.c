@@ -130,9 +130,12 @@ static void measure(struct subject *subjects, size_t subject_count, struct tools
 				subject->rate[operation][round] =
 					(double)subject->set->bytes / (measure_now_s() - start) * 1e-9;
 			}
-			for (unsigned i = 0; decode_crew_threads(i); i++)
-				subject->crew_rate[i][round] =
-					decode_crew_rate(subject->set, tools->best, decode_crew_threads(i));
+			for (unsigned i = 0; decode_crew_threads(i); i++) {
+				const unsigned threads = decode_crew_threads(i);
+
+				subject->crew_rate[i][round] = decode_crew_rate(subject->set, tools->best, threads);
+				subject->machine_rate[i][round] = decode_crew_rate(subject->set, NULL, threads);
+			}
 		}
 }
 

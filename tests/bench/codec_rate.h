@@ -30,6 +30,7 @@ struct subject {
 	struct peer_blocks blocks[PEER_COUNT];
 	double rate[OPERATIONS_MAX][ROUNDS];
 	double crew_rate[CREWS_MAX][ROUNDS];
+	double machine_rate[CREWS_MAX][ROUNDS]; /* the same threads, doing nothing but arithmetic */
 };
 
 /* The operations in the order of their rates: those of packing, memcpy, the variants, the peers. */

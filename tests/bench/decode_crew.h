@@ -14,8 +14,9 @@ unsigned decode_crew_threads(unsigned i);
 /*
  * decode_crew_rate - GB/s of decoded bytes that so many threads make together
  *
- * They decode the set as many times as they are, so that each has the same to do whatever their number.  What goes wrong
- * ends the program.
+ * They decode the set as many times as they are, so that each has the same to do whatever their number.  Without a cpu they
+ * do nothing but arithmetic, as long for a tile whatever its size: how that goes with their number is the machine's doing.
+ * What goes wrong ends the program.
  */
 double decode_crew_rate(const struct weight_set *set, const struct wcx_cpu *cpu, unsigned thread_count);
 

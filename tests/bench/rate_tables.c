@@ -78,18 +78,29 @@ static void print_decoding(const struct subject *subject, const struct tools *to
 	printf("\n");
 }
 
-/* The rate of each crew, and what it is of that of one thread times as many as there are. */
+/* What a crew's rate is of one thread's times as many as there are. */
+static void print_linear(const double rate[CREWS_MAX][ROUNDS], unsigned crew)
+{
+	double linear[ROUNDS];
+
+	for (int round = 0; round < ROUNDS; round++)
+		linear[round] = decode_crew_threads(crew) * rate[0][round];
+	print_times(rate[crew], linear);
+}
+
+/* The rate of each crew and what it is of linear, and in a line below, what arithmetic alone is of that. */
 static void print_crews(const struct subject *subject)
 {
 	printf("| %s |", subject->set->name);
 	for (unsigned i = 0; decode_crew_threads(i); i++) {
-		double linear[ROUNDS];
-
 		print_rate(subject->crew_rate[i]);
-		for (int round = 0; round < ROUNDS; round++)
-			linear[round] = decode_crew_threads(i) * subject->crew_rate[0][round];
 		if (i > 0)
-			print_times(subject->crew_rate[i], linear);
+			print_linear(subject->crew_rate, i);
+	}
+	printf("\n| arithmetic alone, beside it | |");
+	for (unsigned i = 1; decode_crew_threads(i); i++) {
+		printf(" |");
+		print_linear(subject->machine_rate, i);
 	}
 	printf("\n");
 }
