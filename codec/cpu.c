@@ -2,6 +2,7 @@
 /* Finds and compares the variants of the decoding loops. */
 #include "codec/cpu.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -148,16 +149,20 @@ static const struct wcx_cpu *fastest(struct trial *trial)
 
 const struct wcx_cpu *wcx_cpu_choose(void)
 {
-	const struct wcx_cpu *best = &wcx_cpu_portable;
+	static const struct wcx_cpu *_Atomic measured; /* the CPU stays the same: who comes later need not measure again */
+	const struct wcx_cpu *best = atomic_load(&measured);
 	struct trial *trial;
 
-	if (!wcx_cpu_at(1))
+	if (best)
 		return best;
+	if (!wcx_cpu_at(1))
+		return &wcx_cpu_portable;
 	trial = calloc(1, sizeof *trial);
 	if (!trial)
-		return best;
+		return &wcx_cpu_portable;
 	make_trial(trial);
 	best = fastest(trial);
 	free(trial);
+	atomic_store(&measured, best);
 	return best;
 }

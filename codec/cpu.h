@@ -79,7 +79,8 @@ const struct wcx_cpu *wcx_cpu_at(unsigned i);
  * wcx_cpu_choose - the fastest variant on this CPU
  *
  * Measures those that come into question, for a millisecond or two: gathering from a table is fast on one CPU and slow
- * on another that has the same features.  Allocates, and takes the portable variant if there is no memory.
+ * on another that has the same features.  Does so once in a process.  Allocates, and takes the portable variant if there
+ * is no memory.
  */
 const struct wcx_cpu *wcx_cpu_choose(void);
 

@@ -217,19 +217,6 @@ enum wcx_result wcx_rans_close(const struct wcx_rans_reader *reader, uint8_t car
 	return finish_states(reader->state, carried) && reader->word == reader->end ? WCX_OK : WCX_BAD_DATA;
 }
 
-enum wcx_result wcx_rans_decode(const struct wcx_cpu *cpu, const struct wcx_rans_stream *stream, uint32_t *words,
-				uint8_t carried[WCX_RANS_CARRIED_BYTES])
-{
-	const uint32_t line_symbols = WCX_LANES * stream->steps;
-	const uint32_t lines = (stream->symbol_count + line_symbols - 1) / line_symbols;
-	struct wcx_rans_reader reader;
-	enum wcx_result result = wcx_rans_open(stream, &reader);
-
-	if (result == WCX_OK)
-		result = wcx_rans_decode_lines(cpu, stream, &reader, 0, lines, words);
-	return result == WCX_OK ? wcx_rans_close(&reader, carried) : result;
-}
-
 /*
  * The symbols of one step, backwards.  words[left] is the last word emitted: they fill from the end, as it is the first one
  * read.  There is always room for one more, since no symbol takes more than one.  Written so that a compiler makes no branch

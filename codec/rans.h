@@ -137,10 +137,6 @@ enum wcx_result wcx_rans_decode_pairs(const struct wcx_cpu *cpu, const struct wc
  */
 enum wcx_result wcx_rans_close(const struct wcx_rans_reader *reader, uint8_t carried[WCX_RANS_CARRIED_BYTES]);
 
-/* wcx_rans_decode - all of a stream, which has 32 words for each line, from opening to closing */
-enum wcx_result wcx_rans_decode(const struct wcx_cpu *cpu, const struct wcx_rans_stream *stream, uint32_t *words,
-				uint8_t carried[WCX_RANS_CARRIED_BYTES]);
-
 /*
  * wcx_rans_encode - encode symbol_count symbols
  *

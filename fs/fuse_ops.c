@@ -334,8 +334,7 @@ static int open_file(struct wcx_fuse *fuse, fuse_ino_t ino, struct open_file **r
 
 static void close_file(struct wcx_fuse *fuse, struct open_file *open)
 {
-	if (open->prefetch)
-		wcx_prefetch_close(fuse->prefetcher, open->prefetch);
+	wcx_prefetch_close(fuse->prefetcher, open->prefetch);
 	wcx_store_close(fuse->store, open->file);
 	free(open);
 }
@@ -394,14 +393,11 @@ static void read_packed(fuse_req_t req, struct wcx_store_file *file, size_t byte
 {
 	struct wcx_image *image = wcx_store_file_image(file);
 	const uint64_t start = (uint64_t)offset, file_bytes = wcx_image_bytes(image);
+	const uint64_t left = start < file_bytes ? file_bytes - start : 0;
 	struct wcx_image_view view;
 
-	if (start >= file_bytes) {
-		fuse_reply_buf(req, NULL, 0);
-		return;
-	}
-	if (bytes > file_bytes - start)
-		bytes = (size_t)(file_bytes - start);
+	if (bytes > left)
+		bytes = (size_t)left;
 	if (bytes == 0 || wcx_image_view_open(image, start, bytes, &view, NULL) < 0) {
 		read_copied(req, file, bytes, offset); /* says what is wrong, too */
 		return;

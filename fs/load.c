@@ -18,8 +18,9 @@
 
 enum {
 	THREADS_LIMIT = 256,
-	MOST_THREADS = 16,    /* by default: more than it takes to keep PCIe busy */
-	WORK_BYTES = 2 << 20, /* of decoded tiles, that a thread takes at a time, or one tile: more leave the cache on the way */
+	MOST_THREADS = 16, /* by default: more than it takes to keep PCIe busy */
+	WORK_BYTES =
+		2 << 20, /* of decoded tiles, that a thread takes at a time, or one tile: more leave the cache on the way */
 	BATCH_TILES = 1024,
 	READ_BYTES = 512 << 10,
 	STAGE_ALIGN = 128,
@@ -45,6 +46,7 @@ enum source {
 struct batch_tile {
 	struct wcx_tile_info info;
 	enum source source;
+	uint64_t place; /* on the device, if all of it is to be in one piece there; 0 otherwise */
 	size_t at;
 };
 
@@ -405,10 +407,8 @@ static int has_one_value(const struct wcx_tile_info *info)
 
 /* What becomes of a tile. */
 static enum source choose_source(const struct load *load, const struct wcx_segment *segment,
-				 const struct wcx_tile_info *info)
+				 const struct wcx_tile_info *info, uint64_t place)
 {
-	const uint64_t place = place_of_whole(load, segment, info);
-
 	if (!place && !is_touched(load, segment, info))
 		return SOURCE_NONE;
 	if (info->mode == WCX_TILE_CODED)
@@ -442,7 +442,8 @@ static void choose_tiles(const struct load *load, const struct work *work, uint6
 
 		wcx_container_tile(container, work->segment, work->first_tile + done + batch->count, &tile->info);
 		tile_bytes = wcx_tile_shape_bytes(&tile->info.shape);
-		tile->source = choose_source(load, work->segment, &tile->info);
+		tile->place = place_of_whole(load, work->segment, &tile->info);
+		tile->source = choose_source(load, work->segment, &tile->info, tile->place);
 		start = (size_t)(tile->info.packed_offset - batch->tiles[0].info.packed_offset);
 		if (start + tile->info.packed_bytes + literals + (is_literal(tile) ? tile_bytes + LITERAL_ALIGN : 0) >
 			    WCX_LOAD_BUFFER_BYTES - LITERAL_ALIGN ||
@@ -569,7 +570,7 @@ static int add_tiles(const struct load *load, unsigned lane, struct batch *batch
 			continue;
 		if (tile->source == SOURCE_STAGE && !stage)
 			stage = wcx_gpu_load_stage(gpu, lane);
-		dst = tile->source == SOURCE_STAGE ? stage + tile->at : place_of_whole(load, batch->segment, &tile->info);
+		dst = tile->source == SOURCE_STAGE ? stage + tile->at : tile->place;
 		if (tile->source == SOURCE_STAGE && !stage)
 			return wcx_fail(err, ENOMEM, "%s: no memory on the GPU for decoded tiles",
 					wcx_container_path(wcx_image_container(load->file->image)));
@@ -650,9 +651,8 @@ static int place_tiles(const struct load *load, unsigned lane, const struct batc
 		const struct batch_tile *tile = &batch->tiles[i];
 
 		if (tile->source == SOURCE_VALUE)
-			result =
-				wcx_gpu_load_fill(load->loader->gpu, lane, place_of_whole(load, batch->segment, &tile->info),
-						  (uint8_t)tile->info.constant, wcx_tile_shape_bytes(&tile->info.shape));
+			result = wcx_gpu_load_fill(load->loader->gpu, lane, tile->place, (uint8_t)tile->info.constant,
+						   wcx_tile_shape_bytes(&tile->info.shape));
 		else if (tile->source == SOURCE_STAGE || tile->source == SOURCE_BUFFER)
 			result = copy_matrix_tile(load, lane, batch->segment, tile);
 	}

@@ -381,10 +381,14 @@ void wcx_prefetch_close(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_f
 		free_file(prefetcher, file);
 }
 
-static struct asked_range pages_of(const struct wcx_prefetch_file *file, uint64_t offset, size_t bytes)
+/* Where a request ends in the file, in which it begins. */
+static uint64_t request_end(const struct wcx_prefetch_file *file, uint64_t offset, size_t bytes)
 {
-	const uint64_t end = bytes < file->bytes - offset ? offset + bytes : file->bytes;
+	return bytes < file->bytes - offset ? offset + bytes : file->bytes;
+}
 
+static struct asked_range pages_of(uint64_t offset, uint64_t end)
+{
 	return (struct asked_range){ page_down(offset), page_down(end + PAGE_BYTES - 1) };
 }
 
@@ -414,9 +418,11 @@ void wcx_prefetch_note(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_fi
 	pthread_mutex_lock(&prefetcher->lock);
 	file->busy_count++; /* until it is answered: then the file may be closed already */
 	if (bytes && offset < file->bytes) {
+		const uint64_t end = request_end(file, offset, bytes);
+
 		if (!direct && file->asked_count < ASKED_MAX)
-			file->asked[file->asked_count++] = pages_of(file, offset, bytes);
-		note_locked(prefetcher, file, offset, bytes < file->bytes - offset ? offset + bytes : file->bytes, direct);
+			file->asked[file->asked_count++] = pages_of(offset, end);
+		note_locked(prefetcher, file, offset, end, direct);
 	}
 	pthread_mutex_unlock(&prefetcher->lock);
 }
@@ -440,7 +446,7 @@ void wcx_prefetch_answered(struct wcx_prefetcher *prefetcher, struct wcx_prefetc
 		return;
 	pthread_mutex_lock(&prefetcher->lock);
 	if (bytes && offset < file->bytes && !direct)
-		forget_asked(file, pages_of(file, offset, bytes));
+		forget_asked(file, pages_of(offset, request_end(file, offset, bytes)));
 	file->busy_count--;
 	is_over = is_over_locked(prefetcher, file);
 	pthread_mutex_unlock(&prefetcher->lock);

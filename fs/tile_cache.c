@@ -158,7 +158,6 @@ static struct wcx_cached_tile *take_spare(struct wcx_tile_cache *cache)
 		return NULL;
 	cache->spare = tile->older;
 	cache->spare_bytes -= weight_of(tile);
-	tile->older = NULL;
 	return tile;
 }
 
@@ -234,7 +233,7 @@ enum wcx_cache_outcome wcx_tile_cache_acquire(struct wcx_tile_cache *cache, uint
 					      size_t bytes, struct wcx_cached_tile **ret)
 {
 	enum wcx_cache_outcome outcome = WCX_CACHE_READY;
-	struct wcx_cached_tile *tile, *evicted;
+	struct wcx_cached_tile *tile, *spare, *evicted;
 
 	pthread_mutex_lock(&cache->lock);
 	tile = find_tile(cache, owner, tile_index);
@@ -257,8 +256,12 @@ enum wcx_cache_outcome wcx_tile_cache_acquire(struct wcx_tile_cache *cache, uint
 		return WCX_CACHE_NO_MEMORY;
 	}
 	cache->stats.misses++;
-	evicted = take_spare(cache);
-	*(evicted ? &evicted->older : &evicted) = evict(cache);
+	evicted = evict(cache);
+	spare = take_spare(cache);
+	if (spare) {
+		spare->older = evicted;
+		evicted = spare;
+	}
 	pthread_mutex_unlock(&cache->lock);
 
 	tile->data = recycle(evicted, bytes);

@@ -92,9 +92,8 @@ static const char help_text[] =
 	"                       sixteenth of the RAM); 0: nothing\n"
 	"  -o readahead=BYTES   what the kernel asks for ahead of a reader (default: what it has, 128K as a rule); to\n"
 	"                       raise it takes privileges\n"
-	"  -o drop_packed       have the kernel forget the packed bytes of what was decoded ahead, so that a model does "
-	"not\n"
-	"                       take memory twice\n"
+	"  -o drop_packed       have the kernel forget the packed bytes of what was decoded ahead, so that a model does\n"
+	"                       not take memory twice\n"
 	"  -o allow_other       let other users in; everyone but root needs user_allow_other in /etc/fuse.conf for that\n"
 	"  -o ...               any other option of libfuse, see mount.fuse3(8)\n"
 	"  -f                   stay in the foreground, messages on stderr (else: syslog)\n"
@@ -428,8 +427,8 @@ static int write_number(const char *path, uint64_t number)
 	return ret;
 }
 
-/* Answers the first request, which mounting has queued: what it says of readahead would undo ours. */
-static int answer_init(struct fuse_session *session)
+/* Waits for a request and answers it; returns what the session read, 0 or less where there is no more. */
+static int answer_one(struct fuse_session *session)
 {
 	struct fuse_buf buffer = { 0 };
 	int bytes;
@@ -440,16 +439,18 @@ static int answer_init(struct fuse_session *session)
 	if (bytes > 0)
 		fuse_session_process_buf(session, &buffer);
 	free(buffer.mem);
-	return bytes > 0 ? 0 : bytes < 0 ? bytes : -EIO;
+	return bytes;
 }
 
 /* A server can only lower the kernel's readahead when it is mounted; to raise it takes privileges. */
 static int set_readahead(const struct mount *mount, uint64_t bytes)
 {
 	char path[64];
-	int ret = answer_init(mount->session);
+	/* The first request, which mounting has queued: what its answer says of readahead would undo ours. */
+	int ret = answer_one(mount->session);
 
-	if (ret) {
+	if (ret <= 0) {
+		ret = ret ? ret : -EIO;
 		fuse_log(FUSE_LOG_ERR, "%s: %s\n", mount->mountpoint, strerror(-ret));
 		return ret;
 	}
@@ -518,18 +519,9 @@ static int mount_create(struct mount *mount, struct fuse_args *args, const struc
 static void answer_queued(struct fuse_session *session)
 {
 	struct pollfd pollfd = { .fd = fuse_session_fd(session), .events = POLLIN };
-	struct fuse_buf buffer = { 0 };
 
-	while (poll(&pollfd, 1, 0) == 1 && !(pollfd.revents & (POLLERR | POLLHUP | POLLNVAL))) {
-		const int bytes = fuse_session_receive_buf(session, &buffer);
-
-		if (bytes == -EINTR)
-			continue;
-		if (bytes <= 0)
-			break;
-		fuse_session_process_buf(session, &buffer);
-	}
-	free(buffer.mem);
+	while (poll(&pollfd, 1, 0) == 1 && !(pollfd.revents & (POLLERR | POLLHUP | POLLNVAL)) && answer_one(session) > 0)
+		;
 }
 
 /*
@@ -623,8 +615,7 @@ static void raise_fd_limit(void)
 	}
 }
 
-/* Tiles come and go in many threads: with a heap for each, what lies free in them is half of the memory that is not tiles.
- */
+/* Tiles come and go in many threads: with a heap for each, what lies free in them is half of what is not tiles. */
 static void keep_heaps_few(void)
 {
 #ifdef M_ARENA_MAX

@@ -338,9 +338,13 @@ static int is_idle(const struct wcx_gpu_loader *loader)
 
 static void open_lane(struct lane *lane, unsigned number)
 {
+	const unsigned at = trap.at;
+
 	lane->buffer = __real_aligned_alloc(4096, WCX_LOAD_BUFFER_BYTES);
 	lane->sent = __real_aligned_alloc(4096, WCX_LOAD_BUFFER_BYTES);
+	trap.at = UINT_MAX; /* nor is this memory that may fail */
 	lane->scratch = wcx_decode_scratch_create(wcx_cpu_choose());
+	trap.at = at;
 	lane->items = __real_calloc(ITEMS_MAX, sizeof *lane->items);
 	sample_require(lane->buffer && lane->sent && lane->scratch && lane->items, "memory for a lane");
 	lane->random.state = seed + number;
