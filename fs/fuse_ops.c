@@ -565,6 +565,11 @@ int wcx_fuse_start(struct wcx_fuse *fuse, int session_fd, unsigned threads, uint
 	return fuse->prefetcher ? 0 : -ENOMEM;
 }
 
+void wcx_fuse_get_stats(struct wcx_fuse *fuse, struct wcx_prefetch_stats *ret)
+{
+	wcx_prefetcher_get_stats(fuse->prefetcher, ret);
+}
+
 int wcx_fuse_stop(struct wcx_fuse *fuse, unsigned timeout_ms)
 {
 	return fuse->prefetcher ? wcx_prefetcher_stop(fuse->prefetcher, timeout_ms) : 0;

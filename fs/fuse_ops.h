@@ -3,6 +3,7 @@
 #ifndef WCX_FUSE_OPS_H
 #define WCX_FUSE_OPS_H
 
+#include "fs/prefetch.h"
 #include "fs/store.h"
 
 enum { WCX_FUSE_READ_BYTES = 1 << 20 }; /* the largest read: what libfuse before 3.17 can take; goes to -o max_read too */
@@ -29,6 +30,9 @@ int wcx_fuse_start(struct wcx_fuse *fuse, int session_fd, unsigned threads, uint
  * Returns 0, or -ETIMEDOUT: a thread waits for a page that nobody answers for any more; ending the connection frees it.
  */
 int wcx_fuse_stop(struct wcx_fuse *fuse, unsigned timeout_ms);
+
+/* wcx_fuse_get_stats - what prefetching has done by now; after wcx_fuse_start */
+void wcx_fuse_get_stats(struct wcx_fuse *fuse, struct wcx_prefetch_stats *ret);
 void wcx_fuse_free(struct wcx_fuse *fuse); /* after the session's loop has ended; NULL is fine */
 
 #endif

@@ -29,8 +29,7 @@ struct tile_set {
 	size_t count, bytes; /* bytes: decoded, of all */
 	struct wcx_tile_info info[WCX_BATCH_TILES];
 	const struct wcx_segment *segment[WCX_BATCH_TILES];
-	struct wcx_cached_tile *tile[WCX_BATCH_TILES];
-	enum wcx_cache_outcome outcome[WCX_BATCH_TILES];
+	struct wcx_cache_item item[WCX_BATCH_TILES];
 };
 
 /* A range of the original file that is being read, and the next tile that may hold a part of it. */
@@ -340,19 +339,17 @@ static int acquire_tiles(struct wcx_image *image, struct cursor *cursor, struct 
 {
 	set->count = set->bytes = 0;
 	while (set->count < WCX_BATCH_TILES && set->bytes <= WCX_BATCH_BYTES - WCX_TILE_MAX_BYTES) {
-		size_t i = set->count, tile_bytes;
+		const struct wcx_tile_info *info = &set->info[set->count];
+		struct wcx_cache_item *item = &set->item[set->count];
 
-		if (!cursor_next(cursor, image, &set->info[i], &set->segment[i]))
+		if (!cursor_next(cursor, image, &set->info[set->count], &set->segment[set->count]))
 			break;
-		tile_bytes = wcx_tile_shape_bytes(&set->info[i].shape);
-		set->outcome[i] = wcx_tile_cache_acquire(image->cache, image->cache_owner, set->info[i].tile_index,
-							 tile_bytes, &set->tile[i]);
-		if (set->outcome[i] == WCX_CACHE_NO_MEMORY)
-			return -ENOMEM;
-		set->bytes += tile_bytes;
+		item->tile_index = info->tile_index;
+		item->bytes = wcx_tile_shape_bytes(&info->shape);
+		set->bytes += item->bytes;
 		set->count++;
 	}
-	return 0;
+	return set->count ? wcx_tile_cache_acquire(image->cache, image->cache_owner, set->item, set->count) : 0;
 }
 
 /* Loads and publishes the tiles that fell to this thread, whether or not the read they are for can still succeed. */
@@ -362,17 +359,17 @@ static void fill_tiles(struct wcx_image *image, struct tile_set *set)
 	size_t missing_of[WCX_BATCH_TILES], count = 0;
 
 	for (size_t i = 0; i < set->count; i++) {
-		if (set->outcome[i] != WCX_CACHE_FILL)
+		if (set->item[i].outcome != WCX_CACHE_FILL)
 			continue;
-		missing[count] =
-			(struct packed_tile){ &set->info[i], set->segment[i], wcx_cached_tile_data(set->tile[i]), NULL, 0 };
+		missing[count] = (struct packed_tile){ &set->info[i], set->segment[i], set->item[i].data, NULL, 0 };
 		missing_of[count++] = i;
 	}
 	if (!count)
 		return;
 	load_tiles(image, missing, count);
 	for (size_t m = 0; m < count; m++)
-		wcx_tile_cache_publish(image->cache, set->tile[missing_of[m]], missing[m].errnum);
+		set->item[missing_of[m]].errnum = missing[m].errnum;
+	wcx_tile_cache_publish(image->cache, set->item, set->count);
 }
 
 /* Shows what the tiles in hand have of [start, end); -E2BIG where that is not one piece of each. */
@@ -387,10 +384,10 @@ static int show_tiles(const struct tile_set *set, uint64_t start, uint64_t end, 
 		if (!wcx_tile_is_one_run(set->segment[i], &set->info[i]) || from != start + view->bytes)
 			return -E2BIG;
 		view->segments[view->count] = (struct iovec){
-			.iov_base = wcx_cached_tile_data(set->tile[i]) + (from - tile_start),
+			.iov_base = set->item[i].data + (from - tile_start),
 			.iov_len = (size_t)(to - from),
 		};
-		view->tiles[view->count++] = set->tile[i];
+		view->tiles[view->count++] = set->item[i];
 		view->bytes += (size_t)(to - from);
 	}
 	return 0;
@@ -401,7 +398,6 @@ int wcx_image_view_open(struct wcx_image *image, uint64_t offset, size_t bytes, 
 {
 	struct cursor cursor;
 	struct tile_set set;
-	size_t i;
 	int r;
 
 	cursor_start(&cursor, image, offset, offset + bytes);
@@ -409,22 +405,25 @@ int wcx_image_view_open(struct wcx_image *image, uint64_t offset, size_t bytes, 
 	if (r < 0 && err)
 		wcx_fail(err, ENOMEM, "%s: no memory for tiles", wcx_container_path(image->container));
 	fill_tiles(image, &set);
-	for (i = 0; i < set.count && r == 0; i++) {
-		r = wcx_tile_cache_wait(image->cache, set.tile[i]);
-		if (r < 0)
-			wcx_image_fail_tile(image, set.segment[i], &set.info[i], offset, r, err);
-	}
+	wcx_tile_cache_wait(image->cache, set.item, set.count);
+	for (size_t i = 0; i < set.count && r == 0; i++)
+		if (set.item[i].errnum < 0)
+			r = wcx_image_fail_tile(image, set.segment[i], &set.info[i], offset, set.item[i].errnum, err);
 	if (r == 0)
 		r = show_tiles(&set, offset, offset + bytes, view);
-	for (i = 0; i < set.count && r < 0; i++)
-		wcx_tile_cache_release(image->cache, set.tile[i], 0);
+	if (r < 0)
+		wcx_tile_cache_release(image->cache, set.item, set.count, 0);
 	return r;
 }
 
 void wcx_image_view_close(struct wcx_image *image, struct wcx_image_view *view, int passed)
 {
-	for (size_t i = 0; i < view->count; i++)
-		wcx_tile_cache_release(image->cache, view->tiles[i], passed && i > 0 && i + 1 < view->count);
+	const size_t inner = view->count > 2 ? view->count - 2 : 0;
+
+	wcx_tile_cache_release(image->cache, view->tiles, view->count - inner - 1, 0);
+	if (inner)
+		wcx_tile_cache_release(image->cache, view->tiles + view->count - inner - 1, inner, passed);
+	wcx_tile_cache_release(image->cache, view->tiles + view->count - 1, 1, 0);
 	view->count = view->bytes = 0;
 }
 
@@ -455,17 +454,15 @@ static int use_tiles(struct wcx_image *image, struct tile_set *set, uint8_t *dst
 {
 	size_t failed = set->count;
 
-	for (size_t i = 0; i < set->count; i++) {
-		int errnum = wcx_tile_cache_wait(image->cache, set->tile[i]);
-
-		if (r == 0 && errnum < 0) {
-			r = errnum;
+	wcx_tile_cache_wait(image->cache, set->item, set->count);
+	for (size_t i = 0; i < set->count && r == 0; i++) {
+		r = set->item[i].errnum;
+		if (r < 0)
 			failed = i;
-		}
-		if (r == 0)
-			copy_tile(set->segment[i], &set->info[i], wcx_cached_tile_data(set->tile[i]), start, end, dst);
-		wcx_tile_cache_release(image->cache, set->tile[i], 0);
+		else
+			copy_tile(set->segment[i], &set->info[i], set->item[i].data, start, end, dst);
 	}
+	wcx_tile_cache_release(image->cache, set->item, set->count, 0);
 	return failed < set->count ? wcx_image_fail_tile(image, set->segment[failed], &set->info[failed], start, r, err) : r;
 }
 

@@ -47,7 +47,7 @@ struct wcx_image_view {
 	struct iovec segments[WCX_VIEW_SEGMENTS_MAX]; /* one behind the other */
 	size_t count;                                 /* of segments */
 	size_t bytes;                                 /* of all together */
-	struct wcx_cached_tile *tiles[WCX_VIEW_SEGMENTS_MAX];
+	struct wcx_cache_item tiles[WCX_VIEW_SEGMENTS_MAX];
 };
 
 /*

@@ -14,6 +14,8 @@ enum {
 	ASKED_MAX = 128,  /* requests under way: more than a server has threads */
 	READERS_MAX = 16, /* of a file, that are told apart: as many as the loader with the most threads has */
 	PIECE_BYTES = 1 << 20,
+	PUSHERS_MAX = 4, /* of a file, at a time: more wait for each other, spinning, for the lock of its page cache */
+	MARKS = 2,       /* in a window: each makes the reader wait, but where it is known only when it gets to one */
 	/*
 	 * A reader is followed once it has read so much in order.  A random read of 1 MiB comes as several requests in
 	 * order, and must not set anything off.
@@ -46,6 +48,13 @@ struct asked_range {
 	uint64_t start, end;
 };
 
+/* A thread that has something to push, once others have. */
+struct push_turn {
+	pthread_cond_t come;
+	int has_come;
+	struct push_turn *next;
+};
+
 struct wcx_prefetch_file {
 	struct wcx_image *image;
 	uint64_t target, bytes;
@@ -56,6 +65,8 @@ struct wcx_prefetch_file {
 	struct reader readers[READERS_MAX];
 	struct asked_range asked[ASKED_MAX];
 	size_t asked_count;
+	unsigned pusher_count;
+	struct push_turn *turns;                /* in order */
 	struct wcx_prefetch_file *next, **link; /* of all files */
 	struct wcx_prefetch_file *next_waiting; /* of those for which there is something to do */
 	int is_waiting;
@@ -139,7 +150,7 @@ static int has_work(const struct wcx_prefetcher *prefetcher, const struct wcx_pr
 static struct piece next_piece(const struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file, size_t number)
 {
 	struct reader *reader = &file->readers[number];
-	const uint64_t spacing = window_of(prefetcher, reader) / 4;
+	const uint64_t spacing = window_of(prefetcher, reader) / MARKS;
 	struct piece piece = { .file = file, .mark = no_mark, .direct = reader->direct, .reader = number };
 
 	piece.backwards = reader->backwards;
@@ -403,6 +414,8 @@ static void note_locked(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_f
 	else
 		reader = new_reader(prefetcher, file, offset, end, direct);
 	reader->noticed = ++file->notes;
+	prefetcher->stats.requests++;
+	prefetcher->stats.requested_bytes += end - offset;
 	if (has_work(prefetcher, file, reader) && !prefetcher->stop) {
 		add_waiting(prefetcher, file);
 		pthread_cond_signal(&prefetcher->work);
@@ -525,17 +538,56 @@ static int push_range(struct wcx_prefetcher *prefetcher, const struct piece *pie
 	return r;
 }
 
+/* Waits until few enough push to the file. */
+static void begin_push(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
+{
+	struct push_turn turn = { .come = PTHREAD_COND_INITIALIZER }, **at = &file->turns;
+
+	pthread_mutex_lock(&prefetcher->lock);
+	if (file->pusher_count < PUSHERS_MAX) {
+		file->pusher_count++;
+	} else {
+		while (*at)
+			at = &(*at)->next;
+		*at = &turn;
+		while (!turn.has_come)
+			pthread_cond_wait(&turn.come, &prefetcher->lock);
+	}
+	pthread_mutex_unlock(&prefetcher->lock);
+	pthread_cond_destroy(&turn.come);
+}
+
+static void end_push(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
+{
+	struct push_turn *turn;
+
+	pthread_mutex_lock(&prefetcher->lock);
+	turn = file->turns;
+	if (turn) { /* whose the place is now */
+		file->turns = turn->next;
+		turn->has_come = 1;
+		pthread_cond_signal(&turn->come);
+	} else {
+		file->pusher_count--;
+	}
+	pthread_mutex_unlock(&prefetcher->lock);
+}
+
 /* Pushes whole pages of a view, but for the mark. */
 static int push_view(struct wcx_prefetcher *prefetcher, const struct piece *piece, const struct wcx_image_view *view,
 		     uint64_t offset, uint64_t end)
 {
 	int r = 0;
 
-	if (piece->mark < offset || piece->mark >= end)
-		return push_range(prefetcher, piece, view, offset, offset, end);
-	r = push_range(prefetcher, piece, view, offset, offset, piece->mark);
-	if (r == 0 && piece->mark + PAGE_BYTES < end)
-		r = push_range(prefetcher, piece, view, offset, piece->mark + PAGE_BYTES, end);
+	begin_push(prefetcher, piece->file);
+	if (piece->mark < offset || piece->mark >= end) {
+		r = push_range(prefetcher, piece, view, offset, offset, end);
+	} else {
+		r = push_range(prefetcher, piece, view, offset, offset, piece->mark);
+		if (r == 0 && piece->mark + PAGE_BYTES < end)
+			r = push_range(prefetcher, piece, view, offset, piece->mark + PAGE_BYTES, end);
+	}
+	end_push(prefetcher, piece->file);
 	return r;
 }
 

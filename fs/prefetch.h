@@ -8,7 +8,7 @@
  * push function, which puts it where the reader will look (a FUSE server: into the kernel's page cache), or stays in the
  * tile cache, for readers that go past whatever that is.
  *
- * A reader that finds everything there asks for nothing.  So that the window can follow it, one page in a quarter of a
+ * A reader that finds everything there asks for nothing.  So that the window can follow it, one page in half a
  * window is not pushed: the request for it says where the reader is.
  *
  * All functions are safe from any number of threads.  None but the free functions waits for anything.
@@ -44,6 +44,7 @@ struct wcx_prefetch_options {
 
 struct wcx_prefetch_stats {
 	uint64_t pushed_bytes, decoded_bytes; /* to the target; for the cache alone */
+	uint64_t requests, requested_bytes;   /* that readers sent */
 	uint64_t windows, given_up;           /* readers followed, and those that went elsewhere */
 };
 

@@ -6,11 +6,15 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "fs/tile_arena.h"
+
 enum {
 	MIN_BUCKETS = 64,
 	BYTES_A_BUCKET = 32 << 10, /* with tiles of 64 KiB, two buckets a tile */
 	DATA_ALIGN = 64,
-	SPARE_BYTES = 4 << 20, /* some batches */
+	/* For what sizes that do not fit each other leave unused; beyond, tiles go a little earlier. */
+	ARENA_SPARE_BYTES = 8 << 20,
+	BLOCK_TILES = 128,
 };
 
 enum tile_state { FILLING, READY, FAILED };
@@ -19,13 +23,20 @@ struct wcx_cached_tile {
 	uint64_t owner, tile_index;
 	size_t bytes;
 	uint8_t *data;
-	struct wcx_cached_tile *next_in_bucket;
+	struct wcx_cached_tile *next;          /* in its bucket, or among those without a use */
 	struct wcx_cached_tile *newer, *older; /* in the LRU list, which holds the tiles that nobody has in hand */
 	unsigned refs;
 	int in_table;
+	int in_heap; /* data is not in the arena */
 	enum tile_state state;
 	int errnum;            /* when FAILED */
 	pthread_cond_t filled; /* state is no longer FILLING */
+};
+
+/* Tiles are made many at a time, and stay. */
+struct tile_block {
+	struct tile_block *next;
+	struct wcx_cached_tile tiles[BLOCK_TILES];
 };
 
 struct wcx_tile_cache {
@@ -34,9 +45,10 @@ struct wcx_tile_cache {
 	pthread_mutex_t lock; /* protects everything below and in the tiles, but not the bytes that data points to */
 	struct wcx_cached_tile **buckets;
 	struct wcx_cached_tile *newest, *oldest;
-	/* Tiles that have left, whose memory waits for others: what was decoded to a moment ago is in a core's cache. */
-	struct wcx_cached_tile *spare; /* chained by `older` */
-	uint64_t spare_bytes;          /* as the budget counts */
+	struct wcx_tile_arena *arena;
+	struct tile_block *blocks;
+	struct wcx_cached_tile *unused;
+	size_t unused_count;
 	uint64_t next_owner;
 	struct wcx_tile_cache_stats stats;
 };
@@ -51,40 +63,34 @@ struct wcx_tile_cache *wcx_tile_cache_create(uint64_t budget_bytes)
 	while (buckets < budget_bytes / BYTES_A_BUCKET)
 		buckets *= 2;
 	cache->buckets = calloc(buckets, sizeof(struct wcx_cached_tile *));
-	if (!cache->buckets) {
-		free(cache);
-		return NULL;
-	}
+	cache->arena = wcx_tile_arena_create(budget_bytes < UINT64_MAX - ARENA_SPARE_BYTES ? budget_bytes + ARENA_SPARE_BYTES
+											   : budget_bytes);
 	cache->bucket_mask = buckets - 1;
 	cache->budget_bytes = budget_bytes;
 	pthread_mutex_init(&cache->lock, NULL);
-	return cache;
-}
-
-static void free_tile(struct wcx_cached_tile *tile)
-{
-	pthread_cond_destroy(&tile->filled);
-	free(tile->data);
-	free(tile);
+	if (cache->buckets && cache->arena)
+		return cache;
+	wcx_tile_cache_free(cache);
+	return NULL;
 }
 
 void wcx_tile_cache_free(struct wcx_tile_cache *cache)
 {
 	if (!cache)
 		return;
-	while (cache->newest) {
-		struct wcx_cached_tile *tile = cache->newest;
+	for (struct wcx_cached_tile *tile = cache->newest; tile; tile = tile->older)
+		if (tile->in_heap)
+			free(tile->data);
+	while (cache->blocks) {
+		struct tile_block *block = cache->blocks;
 
-		cache->newest = tile->older;
-		free_tile(tile);
-	}
-	while (cache->spare) {
-		struct wcx_cached_tile *tile = cache->spare;
-
-		cache->spare = tile->older;
-		free_tile(tile);
+		cache->blocks = block->next;
+		for (size_t i = 0; i < BLOCK_TILES; i++)
+			pthread_cond_destroy(&block->tiles[i].filled);
+		free(block);
 	}
 	pthread_mutex_destroy(&cache->lock);
+	wcx_tile_arena_free(cache->arena);
 	free(cache->buckets);
 	free(cache);
 }
@@ -127,8 +133,8 @@ static void table_remove(struct wcx_tile_cache *cache, struct wcx_cached_tile *t
 	struct wcx_cached_tile **at = bucket_of(cache, tile->owner, tile->tile_index);
 
 	while (*at != tile)
-		at = &(*at)->next_in_bucket;
-	*at = tile->next_in_bucket;
+		at = &(*at)->next;
+	*at = tile->next;
 	tile->in_table = 0;
 }
 
@@ -138,63 +144,51 @@ static uint64_t weight_of(const struct wcx_cached_tile *tile)
 	return tile->bytes + sizeof *tile;
 }
 
-/* Puts a tile that has left aside, unless there are enough. */
-static int keep_spare(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile)
+static void add_unused(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile)
 {
-	if (cache->spare_bytes + weight_of(tile) > SPARE_BYTES)
-		return 0;
-	cache->spare_bytes += weight_of(tile);
-	tile->older = cache->spare;
-	cache->spare = tile;
-	return 1;
+	tile->next = cache->unused;
+	cache->unused = tile;
+	cache->unused_count++;
 }
 
-/* Takes the spare tile that was put aside last. */
-static struct wcx_cached_tile *take_spare(struct wcx_tile_cache *cache)
+/* A tile that is in no list and in nobody's hand; memory of the heap is added to the chain, for later. */
+static void retire(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile, void **heap)
 {
-	struct wcx_cached_tile *tile = cache->spare;
-
-	if (!tile)
-		return NULL;
-	cache->spare = tile->older;
-	cache->spare_bytes -= weight_of(tile);
-	return tile;
-}
-
-/* Takes the oldest tiles that nobody holds out of the cache until it is within budget; they are chained by `older`. */
-static struct wcx_cached_tile *evict(struct wcx_tile_cache *cache)
-{
-	struct wcx_cached_tile *evicted = NULL;
-
-	while (cache->stats.bytes > cache->budget_bytes && cache->oldest) {
-		struct wcx_cached_tile *tile = cache->oldest;
-
-		lru_remove(cache, tile);
-		table_remove(cache, tile);
-		cache->stats.bytes -= weight_of(tile);
-		cache->stats.evictions++;
-		tile->older = evicted;
-		evicted = tile;
+	cache->stats.bytes -= weight_of(tile);
+	if (tile->in_heap) {
+		*(void **)(void *)tile->data = *heap;
+		*heap = tile->data;
+	} else if (tile->data) {
+		wcx_tile_arena_give(cache->arena, tile->data, tile->bytes);
 	}
-	return evicted;
+	add_unused(cache, tile);
 }
 
-/* Frees evicted tiles, but gives back the memory of one that has just the size wanted: fresh memory costs page faults. */
-static uint8_t *recycle(struct wcx_cached_tile *evicted, size_t bytes)
+static void free_heap(void *heap)
 {
-	uint8_t *data = NULL;
+	while (heap) {
+		void *next = *(void **)heap;
 
-	while (evicted) {
-		struct wcx_cached_tile *tile = evicted;
-
-		evicted = tile->older;
-		if (!data && tile->bytes == bytes) {
-			data = tile->data;
-			tile->data = NULL;
-		}
-		free_tile(tile);
+		free(heap);
+		heap = next;
 	}
-	return data;
+}
+
+static void evict_oldest(struct wcx_tile_cache *cache, void **heap)
+{
+	struct wcx_cached_tile *tile = cache->oldest;
+
+	lru_remove(cache, tile);
+	table_remove(cache, tile);
+	cache->stats.evictions++;
+	retire(cache, tile, heap);
+}
+
+/* Takes the oldest tiles that nobody holds out of the cache until it is within budget. */
+static void evict(struct wcx_tile_cache *cache, void **heap)
+{
+	while (cache->stats.bytes > cache->budget_bytes && cache->oldest)
+		evict_oldest(cache, heap);
 }
 
 static struct wcx_cached_tile *find_tile(struct wcx_tile_cache *cache, uint64_t owner, uint64_t tile_index)
@@ -202,128 +196,174 @@ static struct wcx_cached_tile *find_tile(struct wcx_tile_cache *cache, uint64_t 
 	struct wcx_cached_tile *tile = *bucket_of(cache, owner, tile_index);
 
 	while (tile && (tile->owner != owner || tile->tile_index != tile_index))
-		tile = tile->next_in_bucket;
+		tile = tile->next;
 	return tile;
 }
 
-static struct wcx_cached_tile *add_tile(struct wcx_tile_cache *cache, uint64_t owner, uint64_t tile_index, size_t bytes)
+/* Locks, with so many unused tiles at hand; not locked and -ENOMEM where there is no memory for them. */
+static int lock_with_unused(struct wcx_tile_cache *cache, size_t count)
 {
-	struct wcx_cached_tile **bucket = bucket_of(cache, owner, tile_index);
-	struct wcx_cached_tile *tile = calloc(1, sizeof *tile);
+	pthread_mutex_lock(&cache->lock);
+	while (cache->unused_count < count) {
+		struct tile_block *block;
 
-	if (!tile)
-		return NULL;
-	*tile = (struct wcx_cached_tile){
-		.owner = owner,
-		.tile_index = tile_index,
-		.bytes = bytes,
-		.next_in_bucket = *bucket,
-		.refs = 1,
-		.in_table = 1,
-	};
-	pthread_cond_init(&tile->filled, NULL);
+		pthread_mutex_unlock(&cache->lock);
+		block = calloc(1, sizeof *block);
+		if (!block)
+			return -ENOMEM;
+		for (size_t i = 0; i < BLOCK_TILES; i++)
+			pthread_cond_init(&block->tiles[i].filled, NULL);
+		pthread_mutex_lock(&cache->lock);
+		block->next = cache->blocks;
+		cache->blocks = block;
+		for (size_t i = 0; i < BLOCK_TILES; i++)
+			add_unused(cache, &block->tiles[i]);
+	}
+	return 0;
+}
+
+static struct wcx_cached_tile *add_tile(struct wcx_tile_cache *cache, uint64_t owner, const struct wcx_cache_item *item,
+					void **heap)
+{
+	struct wcx_cached_tile **bucket = bucket_of(cache, owner, item->tile_index), *tile = cache->unused;
+
+	cache->unused = tile->next;
+	cache->unused_count--;
+	tile->owner = owner;
+	tile->tile_index = item->tile_index;
+	tile->bytes = item->bytes;
+	tile->next = *bucket;
+	tile->refs = 1;
+	tile->in_table = 1;
+	tile->in_heap = 0;
+	tile->state = FILLING;
+	tile->errnum = 0;
 	*bucket = tile;
 	cache->stats.bytes += weight_of(tile);
 	if (cache->stats.bytes > cache->stats.peak_bytes)
 		cache->stats.peak_bytes = cache->stats.bytes;
+	evict(cache, heap);
+	tile->data = wcx_tile_arena_take(cache->arena, tile->bytes);
+	while (!tile->data && cache->oldest) {
+		evict_oldest(cache, heap);
+		tile->data = wcx_tile_arena_take(cache->arena, tile->bytes);
+	}
 	return tile;
 }
 
-enum wcx_cache_outcome wcx_tile_cache_acquire(struct wcx_tile_cache *cache, uint64_t owner, uint64_t tile_index,
-					      size_t bytes, struct wcx_cached_tile **ret)
+static void acquire_one(struct wcx_tile_cache *cache, uint64_t owner, struct wcx_cache_item *item, void **heap)
 {
-	enum wcx_cache_outcome outcome = WCX_CACHE_READY;
-	struct wcx_cached_tile *tile, *spare, *evicted;
+	struct wcx_cached_tile *tile = find_tile(cache, owner, item->tile_index);
 
-	pthread_mutex_lock(&cache->lock);
-	tile = find_tile(cache, owner, tile_index);
-	if (tile) {
+	item->errnum = 0;
+	if (!tile) {
+		tile = add_tile(cache, owner, item, heap);
+		item->outcome = WCX_CACHE_FILL;
+		cache->stats.misses++;
+	} else {
 		if (tile->refs++ == 0)
 			lru_remove(cache, tile);
-		if (tile->state == FILLING) {
-			outcome = WCX_CACHE_PENDING;
-			cache->stats.waits++;
-		} else {
-			cache->stats.hits++;
+		item->outcome = tile->state == FILLING ? WCX_CACHE_PENDING : WCX_CACHE_READY;
+		*(tile->state == FILLING ? &cache->stats.waits : &cache->stats.hits) += 1;
+	}
+	item->tile = tile;
+	item->data = item->outcome == WCX_CACHE_PENDING ? NULL : tile->data; /* which its filler may have to get first */
+}
+
+/* Gets memory for tiles that the arena had none for. */
+static int use_heap(struct wcx_tile_cache *cache, struct wcx_cache_item *items, size_t count)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		const size_t bytes = items[i].bytes ? items[i].bytes : 1;
+
+		if (items[i].outcome != WCX_CACHE_FILL || items[i].data)
+			continue;
+		items[i].data = aligned_alloc(DATA_ALIGN, (bytes + DATA_ALIGN - 1) / DATA_ALIGN * DATA_ALIGN);
+		if (items[i].data) {
+			items[i].tile->data = items[i].data;
+			items[i].tile->in_heap = 1;
+			continue;
 		}
+		r = items[i].errnum = -ENOMEM;
+		wcx_tile_cache_publish(cache, &items[i], 1);
+		wcx_tile_cache_release(cache, &items[i], 1, 0);
+		items[i].outcome = WCX_CACHE_NO_MEMORY;
+	}
+	return r;
+}
+
+int wcx_tile_cache_acquire(struct wcx_tile_cache *cache, uint64_t owner, struct wcx_cache_item *items, size_t count)
+{
+	void *heap = NULL;
+
+	if (lock_with_unused(cache, count)) {
+		for (size_t i = 0; i < count; i++)
+			items[i].outcome = WCX_CACHE_NO_MEMORY;
+		return -ENOMEM;
+	}
+	for (size_t i = 0; i < count; i++)
+		acquire_one(cache, owner, &items[i], &heap);
+	pthread_mutex_unlock(&cache->lock);
+	free_heap(heap);
+	return use_heap(cache, items, count);
+}
+
+void wcx_tile_cache_publish(struct wcx_tile_cache *cache, struct wcx_cache_item *items, size_t count)
+{
+	pthread_mutex_lock(&cache->lock);
+	for (size_t i = 0; i < count; i++) {
+		struct wcx_cached_tile *tile = items[i].tile;
+
+		if (items[i].outcome != WCX_CACHE_FILL)
+			continue;
+		tile->state = items[i].errnum ? FAILED : READY;
+		tile->errnum = items[i].errnum;
+		if (items[i].errnum)
+			table_remove(cache, tile); /* so that the next one who asks tries again */
+		pthread_cond_broadcast(&tile->filled);
+	}
+	pthread_mutex_unlock(&cache->lock);
+}
+
+void wcx_tile_cache_wait(struct wcx_tile_cache *cache, struct wcx_cache_item *items, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		struct wcx_cached_tile *tile = items[i].tile;
+
+		if (items[i].outcome != WCX_CACHE_PENDING)
+			continue;
+		pthread_mutex_lock(&cache->lock);
+		while (tile->state == FILLING)
+			pthread_cond_wait(&tile->filled, &cache->lock);
+		items[i].errnum = tile->errnum;
+		items[i].data = tile->data;
 		pthread_mutex_unlock(&cache->lock);
-		*ret = tile;
-		return outcome;
 	}
-	tile = add_tile(cache, owner, tile_index, bytes);
-	if (!tile) {
-		pthread_mutex_unlock(&cache->lock);
-		return WCX_CACHE_NO_MEMORY;
-	}
-	cache->stats.misses++;
-	evicted = evict(cache);
-	spare = take_spare(cache);
-	if (spare) {
-		spare->older = evicted;
-		evicted = spare;
-	}
-	pthread_mutex_unlock(&cache->lock);
-
-	tile->data = recycle(evicted, bytes);
-	if (!tile->data)
-		tile->data = aligned_alloc(DATA_ALIGN, (bytes + DATA_ALIGN - 1) / DATA_ALIGN * DATA_ALIGN);
-	if (!tile->data) {
-		wcx_tile_cache_publish(cache, tile, -ENOMEM);
-		wcx_tile_cache_release(cache, tile, 0);
-		return WCX_CACHE_NO_MEMORY;
-	}
-	*ret = tile;
-	return WCX_CACHE_FILL;
 }
 
-void wcx_tile_cache_publish(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile, int errnum)
+void wcx_tile_cache_release(struct wcx_tile_cache *cache, struct wcx_cache_item *items, size_t count, int passed)
 {
-	pthread_mutex_lock(&cache->lock);
-	tile->state = errnum ? FAILED : READY;
-	tile->errnum = errnum;
-	if (errnum)
-		table_remove(cache, tile); /* so that the next one who asks tries again */
-	pthread_cond_broadcast(&tile->filled);
-	pthread_mutex_unlock(&cache->lock);
-}
-
-int wcx_tile_cache_wait(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile)
-{
-	int errnum;
+	void *heap = NULL;
 
 	pthread_mutex_lock(&cache->lock);
-	while (tile->state == FILLING)
-		pthread_cond_wait(&tile->filled, &cache->lock);
-	errnum = tile->errnum;
-	pthread_mutex_unlock(&cache->lock);
-	return errnum;
-}
+	for (size_t i = 0; i < count; i++) {
+		struct wcx_cached_tile *tile = items[i].tile;
 
-void wcx_tile_cache_release(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile, int passed)
-{
-	struct wcx_cached_tile *evicted = NULL;
-
-	pthread_mutex_lock(&cache->lock);
-	if (--tile->refs == 0) {
+		if (items[i].outcome == WCX_CACHE_NO_MEMORY || --tile->refs > 0)
+			continue;
 		if (tile->in_table && !passed) {
 			lru_add(cache, tile);
-			evicted = evict(cache);
-		} else {
-			if (tile->in_table)
-				table_remove(cache, tile);
-			cache->stats.bytes -= weight_of(tile);
-			tile->older = NULL;
-			if (!passed || !keep_spare(cache, tile))
-				evicted = tile;
+			continue;
 		}
+		if (tile->in_table)
+			table_remove(cache, tile);
+		retire(cache, tile, &heap);
 	}
+	evict(cache, &heap);
 	pthread_mutex_unlock(&cache->lock);
-	recycle(evicted, 0);
-}
-
-uint8_t *wcx_cached_tile_data(struct wcx_cached_tile *tile)
-{
-	return tile->data;
+	free_heap(heap);
 }
 
 void wcx_tile_cache_get_stats(struct wcx_tile_cache *cache, struct wcx_tile_cache_stats *ret)

@@ -70,10 +70,10 @@ struct mount {
 	const char *mountpoint;
 };
 
-/* A thread that answers SIGUSR1 with the cache's counters. */
+/* A thread that answers SIGUSR1 with the counters of cache and prefetching. */
 struct stats_thread {
 	pthread_t thread;
-	struct wcx_tile_cache *cache;
+	const struct mount *mount;
 	atomic_int stop;
 	int is_running;
 };
@@ -102,7 +102,7 @@ static const char help_text[] =
 	"  -V, --version        print versions\n"
 	"\n"
 	"wcxfs returns when the files can be used.  `fusermount3 -u MOUNTPOINT' unmounts, and so do SIGTERM, SIGINT and\n"
-	"SIGHUP; SIGUSR1 logs how the cache of tiles is doing.\n"
+	"SIGHUP; SIGUSR1 logs how the cache and prefetching are doing.\n"
 	"\n"
 	"Exit status: 0 mounted (with -f: unmounted again), 1 it failed, 2 wrong usage.\n"
 	"\n"
@@ -330,15 +330,22 @@ static int complete_arguments(struct fuse_args *args, const struct options *opts
 	return failed ? -ENOMEM : 0;
 }
 
-static void log_stats(struct wcx_tile_cache *cache)
+static void log_stats(const struct mount *mount)
 {
-	struct wcx_tile_cache_stats stats;
+	struct wcx_prefetch_stats ahead;
+	struct wcx_tile_cache_stats tiles;
 
-	wcx_tile_cache_get_stats(cache, &stats);
+	wcx_tile_cache_get_stats(mount->cache, &tiles);
 	fuse_log(FUSE_LOG_INFO,
 		 "tiles: %" PRIu64 " hits, %" PRIu64 " misses, %" PRIu64 " waits, %" PRIu64 " evictions; %" PRIu64
 		 " bytes cached, at most %" PRIu64 "\n",
-		 stats.hits, stats.misses, stats.waits, stats.evictions, stats.bytes, stats.peak_bytes);
+		 tiles.hits, tiles.misses, tiles.waits, tiles.evictions, tiles.bytes, tiles.peak_bytes);
+	wcx_fuse_get_stats(mount->fuse, &ahead);
+	fuse_log(FUSE_LOG_INFO,
+		 "requests: %" PRIu64 " for %" PRIu64 " bytes; ahead of them %" PRIu64 " bytes pushed, %" PRIu64
+		 " decoded; %" PRIu64 " readers followed, %" PRIu64 " of them given up\n",
+		 ahead.requests, ahead.requested_bytes, ahead.pushed_bytes, ahead.decoded_bytes, ahead.windows,
+		 ahead.given_up);
 }
 
 static void *stats_loop(void *arg)
@@ -350,15 +357,15 @@ static void *stats_loop(void *arg)
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGUSR1);
 	while (!sigwait(&signals, &number) && !stats->stop)
-		log_stats(stats->cache);
+		log_stats(stats->mount);
 	return NULL;
 }
 
-static int stats_start(struct stats_thread *stats, struct wcx_tile_cache *cache)
+static int stats_start(struct stats_thread *stats, const struct mount *mount)
 {
 	int ret;
 
-	stats->cache = cache;
+	stats->mount = mount;
 	ret = -pthread_create(&stats->thread, NULL, stats_loop, stats);
 	stats->is_running = !ret;
 	return ret;
@@ -662,7 +669,7 @@ static int serve(struct fuse_args *args, const struct options *opts)
 	ret = mount_create(&mount, args, opts);
 	if (ret)
 		goto out;
-	ret = stats_start(&stats, mount.cache);
+	ret = stats_start(&stats, &mount);
 	if (ret)
 		goto out;
 	ret = fuse_set_signal_handlers(mount.session);

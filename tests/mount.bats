@@ -476,9 +476,15 @@ has_gpu() {
 }
 
 @test "a file read in order, in any way, is right with any window" {
+	local options pushed
+
 	for options in prefetch=0 prefetch=1M prefetch=64M,drop_packed prefetch=64M,cache_size=64M,readahead=128K; do
 		start_logged_mount "$STORE" -o "$options"
 		reader streams "$ORIG/model.safetensors" "$MNT/model.safetensors"
+		kill -USR1 "$DAEMON"
+		log_until "requests:"
+		pushed=$(tail -n 1 "$LOG" | sed -E 's/.* ([0-9]+) bytes pushed.*/\1/')
+		if [ "$options" = prefetch=0 ]; then [ "$pushed" -eq 0 ]; else [ "$pushed" -gt 0 ]; fi
 		fusermount3 -u "$MNT"
 		wait "$DAEMON"
 	done

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The tile cache: what is kept and for how long, that a tile is filled once, and what happens when that fails.
+ * The tile cache: what is kept and for how long, that a tile is filled once, what happens when that fails, and its memory.
  *
  * The linker has to be told to --wrap each function that is WRAPPED below.
  */
+#include "fs/tile_arena.h"
 #include "fs/tile_cache.h"
 
 #include <errno.h>
@@ -31,6 +32,7 @@ enum {
 	type __wrap_##name(__VA_ARGS__)
 
 static atomic_long alive, alive_bytes; /* allocated and not freed */
+static atomic_int has_no_heap;         /* aligned_alloc fails */
 
 static void *counted(void *memory)
 {
@@ -48,7 +50,7 @@ WRAPPED(void *, calloc, size_t count, size_t bytes)
 
 WRAPPED(void *, aligned_alloc, size_t align, size_t bytes)
 {
-	return counted(__real_aligned_alloc(align, bytes));
+	return has_no_heap ? NULL : counted(__real_aligned_alloc(align, bytes));
 }
 
 WRAPPED(void, free, void *memory)
@@ -60,38 +62,66 @@ WRAPPED(void, free, void *memory)
 	__real_free(memory);
 }
 
+/* One tile at a time. */
+static enum wcx_cache_outcome acquire(struct wcx_tile_cache *cache, uint64_t owner, uint64_t index, size_t bytes,
+				      struct wcx_cache_item *ret)
+{
+	int r;
+
+	*ret = (struct wcx_cache_item){ .tile_index = index, .bytes = bytes, .errnum = -1 };
+	r = wcx_tile_cache_acquire(cache, owner, ret, 1);
+	CHECK((ret->outcome == WCX_CACHE_NO_MEMORY) == (r == -ENOMEM) && (r == 0 || r == -ENOMEM));
+	return ret->outcome;
+}
+
+static void publish(struct wcx_tile_cache *cache, struct wcx_cache_item *tile, int errnum)
+{
+	tile->errnum = errnum;
+	wcx_tile_cache_publish(cache, tile, 1);
+}
+
+static int wait_for(struct wcx_tile_cache *cache, struct wcx_cache_item *tile)
+{
+	wcx_tile_cache_wait(cache, tile, 1);
+	return tile->errnum;
+}
+
+static void release(struct wcx_tile_cache *cache, struct wcx_cache_item *tile, int passed)
+{
+	wcx_tile_cache_release(cache, tile, 1, passed);
+}
+
 /* What one tile of TILE_BYTES takes of a budget. */
 static uint64_t tile_weight(void)
 {
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(1 << 20);
 	struct wcx_tile_cache_stats stats;
-	struct wcx_cached_tile *tile;
+	struct wcx_cache_item tile;
 
-	CHECK(wcx_tile_cache_acquire(cache, 0, 0, TILE_BYTES, &tile) == WCX_CACHE_FILL);
+	CHECK(acquire(cache, 0, 0, TILE_BYTES, &tile) == WCX_CACHE_FILL);
 	wcx_tile_cache_get_stats(cache, &stats);
-	wcx_tile_cache_publish(cache, tile, 0);
-	wcx_tile_cache_release(cache, tile, 0);
+	publish(cache, &tile, 0);
+	release(cache, &tile, 0);
 	wcx_tile_cache_free(cache);
 	return stats.bytes;
 }
 
 /* Takes a tile in hand, filling it with its own number if it is not there; returns what acquire did. */
-static enum wcx_cache_outcome take(struct wcx_tile_cache *cache, uint64_t owner, uint64_t index,
-				   struct wcx_cached_tile **ret)
+static enum wcx_cache_outcome take(struct wcx_tile_cache *cache, uint64_t owner, uint64_t index, struct wcx_cache_item *ret)
 {
-	enum wcx_cache_outcome outcome = wcx_tile_cache_acquire(cache, owner, index, TILE_BYTES, ret);
+	enum wcx_cache_outcome outcome = acquire(cache, owner, index, TILE_BYTES, ret);
 
 	if (outcome == WCX_CACHE_FILL) {
-		memset(wcx_cached_tile_data(*ret), (int)index, TILE_BYTES);
-		wcx_tile_cache_publish(cache, *ret, 0);
+		memset(ret->data, (int)index, TILE_BYTES);
+		publish(cache, ret, 0);
 	}
-	CHECK(wcx_tile_cache_wait(cache, *ret) == 0);
+	CHECK(wait_for(cache, ret) == 0);
 	return outcome;
 }
 
-static int holds_its_bytes(struct wcx_cached_tile *tile, uint64_t index)
+static int holds_its_bytes(struct wcx_cache_item tile, uint64_t index)
 {
-	const uint8_t *data = wcx_cached_tile_data(tile);
+	const uint8_t *data = tile.data;
 	size_t wrong = 0;
 
 	for (size_t i = 0; i < TILE_BYTES; i++)
@@ -101,11 +131,11 @@ static int holds_its_bytes(struct wcx_cached_tile *tile, uint64_t index)
 
 static enum wcx_cache_outcome touch(struct wcx_tile_cache *cache, uint64_t index)
 {
-	struct wcx_cached_tile *tile;
+	struct wcx_cache_item tile;
 	enum wcx_cache_outcome outcome = take(cache, 1, index, &tile);
 
 	CHECK(holds_its_bytes(tile, index));
-	wcx_tile_cache_release(cache, tile, 0);
+	release(cache, &tile, 0);
 	return outcome;
 }
 
@@ -150,7 +180,7 @@ static void unused_tiles_stay_within_the_budget(void)
 static void tiles_in_hand_outlast_the_budget_and_keep_their_bytes(void)
 {
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(2 * tile_weight());
-	struct wcx_cached_tile *tiles[8];
+	struct wcx_cache_item tiles[8];
 	struct wcx_tile_cache_stats stats;
 
 	for (uint64_t i = 0; i < 8; i++)
@@ -161,7 +191,7 @@ static void tiles_in_hand_outlast_the_budget_and_keep_their_bytes(void)
 		touch(cache, i);
 	for (uint64_t i = 0; i < 8; i++) {
 		CHECK(holds_its_bytes(tiles[i], i));
-		wcx_tile_cache_release(cache, tiles[i], 0);
+		release(cache, &tiles[i], 0);
 	}
 	wcx_tile_cache_get_stats(cache, &stats);
 	CHECK(stats.bytes == 2 * tile_weight());
@@ -172,15 +202,15 @@ static void tiles_in_hand_outlast_the_budget_and_keep_their_bytes(void)
 static void budget_of_nothing_keeps_nothing(void)
 {
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(0);
-	struct wcx_cached_tile *first, *second;
+	struct wcx_cache_item first, second;
 	struct wcx_tile_cache_stats stats;
 
 	CHECK(take(cache, 1, 5, &first) == WCX_CACHE_FILL);
 	CHECK(take(cache, 1, 5, &second) == WCX_CACHE_READY);
-	CHECK(first == second);
-	wcx_tile_cache_release(cache, first, 0);
+	CHECK(first.tile == second.tile);
+	release(cache, &first, 0);
 	CHECK(holds_its_bytes(second, 5));
-	wcx_tile_cache_release(cache, second, 0);
+	release(cache, &second, 0);
 	wcx_tile_cache_get_stats(cache, &stats);
 	CHECK(stats.bytes == 0);
 	CHECK(touch(cache, 5) == WCX_CACHE_FILL);
@@ -191,14 +221,14 @@ static void owners_do_not_see_each_others_tiles(void)
 {
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(1 << 20);
 	uint64_t a = wcx_tile_cache_owner(cache), b = wcx_tile_cache_owner(cache);
-	struct wcx_cached_tile *of_a, *of_b;
+	struct wcx_cache_item of_a, of_b;
 
 	CHECK(a != b);
 	CHECK(take(cache, a, 7, &of_a) == WCX_CACHE_FILL);
 	CHECK(take(cache, b, 7, &of_b) == WCX_CACHE_FILL);
-	CHECK(of_a != of_b);
-	wcx_tile_cache_release(cache, of_a, 0);
-	wcx_tile_cache_release(cache, of_b, 0);
+	CHECK(of_a.tile != of_b.tile);
+	release(cache, &of_a, 0);
+	release(cache, &of_b, 0);
 	wcx_tile_cache_free(cache);
 }
 
@@ -213,19 +243,19 @@ struct crowd {
 static void *join_crowd(void *arg)
 {
 	struct crowd *crowd = arg;
-	struct wcx_cached_tile *tile;
+	struct wcx_cache_item tile;
 	struct wcx_tile_cache_stats stats;
 
 	pthread_barrier_wait(&crowd->start);
-	switch (wcx_tile_cache_acquire(crowd->cache, 1, 3, TILE_BYTES, &tile)) {
+	switch (acquire(crowd->cache, 1, 3, TILE_BYTES, &tile)) {
 	case WCX_CACHE_FILL:
 		atomic_fetch_add(&crowd->fills, 1);
-		memset(wcx_cached_tile_data(tile), 3, TILE_BYTES);
+		memset(tile.data, 3, TILE_BYTES);
 		do {
 			sched_yield();
 			wcx_tile_cache_get_stats(crowd->cache, &stats);
 		} while (stats.waits < THREADS - 1);
-		wcx_tile_cache_publish(crowd->cache, tile, crowd->errnum);
+		publish(crowd->cache, &tile, crowd->errnum);
 		break;
 	case WCX_CACHE_PENDING:
 		atomic_fetch_add(&crowd->pending, 1);
@@ -235,9 +265,9 @@ static void *join_crowd(void *arg)
 		CHECK(0);
 		return NULL;
 	}
-	if (wcx_tile_cache_wait(crowd->cache, tile) == crowd->errnum && (crowd->errnum || holds_its_bytes(tile, 3)))
+	if (wait_for(crowd->cache, &tile) == crowd->errnum && (crowd->errnum || holds_its_bytes(tile, 3)))
 		atomic_fetch_add(&crowd->right, 1);
-	wcx_tile_cache_release(crowd->cache, tile, 0);
+	release(crowd->cache, &tile, 0);
 	return NULL;
 }
 
@@ -284,15 +314,15 @@ static void failed_fill_reaches_all_who_wait_and_is_tried_again(void)
 static void failed_tile_in_hand_does_not_stand_in_the_way_of_the_next_fill(void)
 {
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(1 << 20);
-	struct wcx_cached_tile *failed, *good;
+	struct wcx_cache_item failed, good;
 
-	CHECK(wcx_tile_cache_acquire(cache, 1, 9, TILE_BYTES, &failed) == WCX_CACHE_FILL);
-	wcx_tile_cache_publish(cache, failed, -EIO);
+	CHECK(acquire(cache, 1, 9, TILE_BYTES, &failed) == WCX_CACHE_FILL);
+	publish(cache, &failed, -EIO);
 	CHECK(take(cache, 1, 9, &good) == WCX_CACHE_FILL);
-	CHECK(wcx_tile_cache_wait(cache, failed) == -EIO);
+	CHECK(wait_for(cache, &failed) == -EIO);
 	CHECK(holds_its_bytes(good, 9));
-	wcx_tile_cache_release(cache, good, 0);
-	wcx_tile_cache_release(cache, failed, 0);
+	release(cache, &good, 0);
+	release(cache, &failed, 0);
 	CHECK(touch(cache, 9) == WCX_CACHE_READY);
 	wcx_tile_cache_free(cache);
 }
@@ -302,11 +332,11 @@ static void failed_tile_in_hand_does_not_stand_in_the_way_of_the_next_fill(void)
 /* As touch, but passed. */
 static enum wcx_cache_outcome pass(struct wcx_tile_cache *cache, uint64_t index)
 {
-	struct wcx_cached_tile *tile;
+	struct wcx_cache_item tile;
 	enum wcx_cache_outcome outcome = take(cache, 1, index, &tile);
 
 	CHECK(holds_its_bytes(tile, index));
-	wcx_tile_cache_release(cache, tile, 1);
+	release(cache, &tile, 1);
 	return outcome;
 }
 
@@ -334,19 +364,19 @@ static void passed_tile_leaves_and_the_others_stay(void)
 static void passed_tile_stays_for_others_who_have_it_in_hand(void)
 {
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(1 << 20);
-	struct wcx_cached_tile *first, *second, *third;
+	struct wcx_cache_item first, second, third;
 	struct wcx_tile_cache_stats stats;
 
 	CHECK(take(cache, 1, 5, &first) == WCX_CACHE_FILL);
 	CHECK(take(cache, 1, 5, &second) == WCX_CACHE_READY);
-	wcx_tile_cache_release(cache, first, 1);
-	CHECK(take(cache, 1, 5, &third) == WCX_CACHE_READY && third == second);
+	release(cache, &first, 1);
+	CHECK(take(cache, 1, 5, &third) == WCX_CACHE_READY && third.tile == second.tile);
 	for (uint64_t i = 20; i < 30; i++)
 		pass(cache, i);
 	CHECK(holds_its_bytes(second, 5));
-	wcx_tile_cache_release(cache, second, 0);
+	release(cache, &second, 0);
 	CHECK(holds_its_bytes(third, 5));
-	wcx_tile_cache_release(cache, third, 1);
+	release(cache, &third, 1);
 	wcx_tile_cache_get_stats(cache, &stats);
 	CHECK(stats.bytes == 0);
 	CHECK(touch(cache, 5) == WCX_CACHE_FILL);
@@ -356,15 +386,15 @@ static void passed_tile_stays_for_others_who_have_it_in_hand(void)
 static void failed_tile_may_be_passed(void)
 {
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(1 << 20);
-	struct wcx_cached_tile *failed, *good;
+	struct wcx_cache_item failed, good;
 	struct wcx_tile_cache_stats stats;
 
-	CHECK(wcx_tile_cache_acquire(cache, 1, 9, TILE_BYTES, &failed) == WCX_CACHE_FILL);
-	wcx_tile_cache_publish(cache, failed, -EIO);
+	CHECK(acquire(cache, 1, 9, TILE_BYTES, &failed) == WCX_CACHE_FILL);
+	publish(cache, &failed, -EIO);
 	CHECK(take(cache, 1, 9, &good) == WCX_CACHE_FILL);
-	wcx_tile_cache_release(cache, failed, 1);
+	release(cache, &failed, 1);
 	CHECK(holds_its_bytes(good, 9));
-	wcx_tile_cache_release(cache, good, 0);
+	release(cache, &good, 0);
 	CHECK(pass(cache, 9) == WCX_CACHE_READY);
 	wcx_tile_cache_get_stats(cache, &stats);
 	CHECK(stats.bytes == 0);
@@ -374,86 +404,234 @@ static void failed_tile_may_be_passed(void)
 static void memory_of_a_passed_tile_serves_the_next_of_its_size(void)
 {
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(1 << 20);
-	struct wcx_cached_tile *tiles[3], *tile;
-	const uint8_t *data[3];
-	long before;
+	struct wcx_cache_item tile;
+	const uint8_t *data;
 
-	for (uint64_t i = 0; i < 3; i++) {
-		CHECK(take(cache, 1, i, &tiles[i]) == WCX_CACHE_FILL);
-		data[i] = wcx_cached_tile_data(tiles[i]);
+	for (uint64_t i = 0; i < 20; i++) {
+		CHECK(take(cache, 1, i, &tile) == WCX_CACHE_FILL);
+		CHECK(i == 0 || tile.data == data);
+		CHECK(holds_its_bytes(tile, i));
+		data = tile.data;
+		release(cache, &tile, 1);
 	}
-	for (uint64_t i = 0; i < 3; i++)
-		wcx_tile_cache_release(cache, tiles[i], 1);
-	for (uint64_t i = 3; i-- > 0;) { /* the one that left last comes first */
-		before = atomic_load(&alive_bytes);
-		CHECK(take(cache, 1, 10 + i, &tile) == WCX_CACHE_FILL);
-		CHECK(wcx_cached_tile_data(tile) == data[i] && holds_its_bytes(tile, 10 + i));
-		CHECK(atomic_load(&alive_bytes) == before);
-		wcx_tile_cache_release(cache, tile, 0);
-	}
-	/* Of another size it does not. */
-	pass(cache, 0);
-	CHECK(wcx_tile_cache_acquire(cache, 1, 77, TILE_BYTES + 500, &tile) == WCX_CACHE_FILL);
-	memset(wcx_cached_tile_data(tile), 7, TILE_BYTES + 500);
-	wcx_tile_cache_publish(cache, tile, 0);
-	wcx_tile_cache_release(cache, tile, 1);
-	CHECK(wcx_tile_cache_acquire(cache, 1, 78, 10, &tile) == WCX_CACHE_FILL);
-	memset(wcx_cached_tile_data(tile), 7, 10);
-	wcx_tile_cache_publish(cache, tile, 0);
-	wcx_tile_cache_release(cache, tile, 0);
 	wcx_tile_cache_free(cache);
 }
 
-/* Has many tiles in hand at once, and then lets go of them as passed. */
-static void pass_many(struct wcx_tile_cache *cache, size_t count, size_t bytes)
-{
-	struct wcx_cached_tile **tiles = malloc(count * sizeof(struct wcx_cached_tile *));
+/* --- several at a time --- */
 
-	for (size_t i = 0; i < count; i++) {
-		CHECK(wcx_tile_cache_acquire(cache, 1, i, bytes, &tiles[i]) == WCX_CACHE_FILL);
-		wcx_tile_cache_publish(cache, tiles[i], 0);
-	}
-	for (size_t i = 0; i < count; i++)
-		wcx_tile_cache_release(cache, tiles[i], 1);
-	free(tiles);
+static void tiles_taken_at_once_are_each_ready_missing_or_somebody_elses(void)
+{
+	struct wcx_tile_cache *cache = wcx_tile_cache_create(1 << 20);
+	struct wcx_cache_item others, items[4] = { { .tile_index = 1, .bytes = TILE_BYTES },
+						   { .tile_index = 2, .bytes = 5000 },
+						   { .tile_index = 3, .bytes = TILE_BYTES },
+						   { .tile_index = 4, .bytes = TILE_BYTES } };
+	struct wcx_tile_cache_stats stats;
+
+	touch(cache, 3);
+	CHECK(acquire(cache, 1, 4, TILE_BYTES, &others) == WCX_CACHE_FILL);
+	CHECK(wcx_tile_cache_acquire(cache, 1, items, 4) == 0);
+	CHECK(items[0].outcome == WCX_CACHE_FILL && items[1].outcome == WCX_CACHE_FILL);
+	CHECK(items[2].outcome == WCX_CACHE_READY && items[3].outcome == WCX_CACHE_PENDING);
+	CHECK(holds_its_bytes(items[2], 3));
+	memset(items[0].data, 1, TILE_BYTES);
+	memset(items[1].data, 2, 5000);
+	items[1].errnum = -EIO;
+	wcx_tile_cache_publish(cache, items, 4);
+	memset(others.data, 4, TILE_BYTES);
+	publish(cache, &others, 0);
+	wcx_tile_cache_wait(cache, items, 4);
+	CHECK(items[0].errnum == 0 && items[1].errnum == -EIO && items[2].errnum == 0 && items[3].errnum == 0);
+	CHECK(items[3].data == others.data && holds_its_bytes(items[3], 4));
+	wcx_tile_cache_release(cache, items, 4, 0);
+	release(cache, &others, 0);
+	wcx_tile_cache_get_stats(cache, &stats);
+	CHECK(stats.misses == 4 && stats.hits == 1 && stats.waits == 1 && stats.bytes == 3 * tile_weight());
+	CHECK(touch(cache, 1) == WCX_CACHE_READY && touch(cache, 3) == WCX_CACHE_READY &&
+	      touch(cache, 4) == WCX_CACHE_READY);
+	wcx_tile_cache_free(cache);
 }
 
-static void spare_memory_is_bounded_and_freed_at_the_end(void)
+/* --- memory --- */
+
+enum { SLAB_BYTES = 2 << 20, SLOT_BYTES = 4096 };
+
+/* Sizes as tiles have them, small ones most often. */
+static size_t sample_size(struct sample_random *random)
 {
-	static const struct {
-		size_t count, bytes;
-	} cases[] = { { 300, 64 << 10 }, { 50, 512 << 10 }, { 3, 5 << 20 }, { 60000, 1 }, { 2000, 8000 } };
+	return 1 + sample_below(random, sample_below(random, 4) ? 40 << 10 : 600 << 10);
+}
 
-	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-		const long objects = atomic_load(&alive), memory = atomic_load(&alive_bytes);
-		struct wcx_tile_cache *cache = wcx_tile_cache_create(64 << 20);
-		const long empty = atomic_load(&alive_bytes);
-		struct wcx_tile_cache_stats stats;
-		size_t kept = 0;
+static void arena_gives_memory_that_nobody_else_has(void)
+{
+	enum { SLABS = 10, HELD_MAX = 400, ROUNDS = 40000 };
+	struct wcx_tile_arena *arena = wcx_tile_arena_create(SLABS * (uint64_t)SLAB_BYTES - 5);
+	struct sample_random random = { 11 };
+	struct {
+		uint32_t *memory, value;
+		size_t bytes;
+	} held[HELD_MAX];
+	size_t count = 0, refused = 0, wrong = 0;
 
-		pass_many(cache, cases[i].count, cases[i].bytes);
-		wcx_tile_cache_get_stats(cache, &stats);
-		CHECK(stats.bytes == 0 && stats.evictions == 0);
-		CHECK(stats.peak_bytes == cases[i].count * (cases[i].bytes + tile_weight() - TILE_BYTES));
-		/* Of 4 MiB, and what memory costs beside. */
-		CHECK(atomic_load(&alive_bytes) - empty <= 8 << 20);
-		CHECK(cases[i].bytes > 1 << 20 || atomic_load(&alive_bytes) - empty >= 3 << 20);
-		/* Each serves once, and then there is none. */
-		for (uint64_t n = 0; n < 10; n++) {
-			const long before = atomic_load(&alive);
-			struct wcx_cached_tile *tile;
+	for (int i = 0; i < ROUNDS; i++) {
+		if (count < HELD_MAX && sample_below(&random, 100) < 51) {
+			const size_t bytes = sample_size(&random);
+			uint32_t *memory = wcx_tile_arena_take(arena, bytes);
 
-			CHECK(wcx_tile_cache_acquire(cache, 2, n, cases[i].bytes, &tile) == WCX_CACHE_FILL);
-			kept += atomic_load(&alive) == before;
-			wcx_tile_cache_publish(cache, tile, 0);
-			wcx_tile_cache_release(cache, tile, 0);
+			refused += !memory;
+			wrong += (uintptr_t)memory % SLOT_BYTES != 0;
+			if (!memory)
+				continue;
+			for (size_t at = 0; at < (bytes + 3) / 4; at += SLOT_BYTES / 4)
+				memory[at] = (uint32_t)i;
+			held[count].memory = memory;
+			held[count].value = (uint32_t)i;
+			held[count++].bytes = bytes;
+		} else if (count) {
+			const size_t n = sample_below(&random, (uint32_t)count);
+
+			for (size_t at = 0; at < (held[n].bytes + 3) / 4; at += SLOT_BYTES / 4)
+				wrong += held[n].memory[at] != held[n].value;
+			wcx_tile_arena_give(arena, held[n].memory, held[n].bytes);
+			held[n] = held[--count];
 		}
-		CHECK(cases[i].bytes > 1 << 20 ? kept == 0 : kept >= 7);
-		wcx_tile_cache_get_stats(cache, &stats);
-		CHECK(stats.bytes <= 64 << 20);
-		wcx_tile_cache_free(cache);
-		CHECK(atomic_load(&alive) <= objects && atomic_load(&alive_bytes) <= memory);
 	}
+	CHECK(wrong == 0);
+	CHECK(refused > 100); /* it was full at times */
+	while (count--)
+		wcx_tile_arena_give(arena, held[count].memory, held[count].bytes);
+	/* All is there again, for any size. */
+	for (size_t bytes = SLAB_BYTES; bytes >= SLOT_BYTES; bytes /= 8) {
+		const size_t all = SLABS * (SLAB_BYTES / bytes);
+		void **taken = malloc(all * sizeof(void *));
+
+		for (size_t i = 0; i < all; i++)
+			CHECK((taken[i] = wcx_tile_arena_take(arena, bytes)));
+		CHECK(!wcx_tile_arena_take(arena, 1));
+		for (size_t i = 0; i < all; i++)
+			wcx_tile_arena_give(arena, taken[i], bytes);
+		free(taken);
+	}
+	wcx_tile_arena_free(arena);
+}
+
+static void arena_has_nothing_of_more_than_a_slab_and_may_be_empty(void)
+{
+	struct wcx_tile_arena *arena = wcx_tile_arena_create(3 * (uint64_t)SLAB_BYTES), *empty = wcx_tile_arena_create(0);
+	struct wcx_tile_arena *too_large = wcx_tile_arena_create(UINT64_MAX);
+	void *memory = wcx_tile_arena_take(arena, 0);
+
+	CHECK(memory);
+	wcx_tile_arena_give(arena, memory, 0);
+	CHECK(!wcx_tile_arena_take(arena, SLAB_BYTES + 1));
+	memory = wcx_tile_arena_take(arena, SLAB_BYTES);
+	CHECK(memory && (uintptr_t)memory % SLAB_BYTES == 0);
+	memset(memory, 1, SLAB_BYTES);
+	CHECK(empty && !wcx_tile_arena_take(empty, 1));
+	CHECK(too_large && !wcx_tile_arena_take(too_large, 1));
+	wcx_tile_arena_free(arena);
+	wcx_tile_arena_free(empty);
+	wcx_tile_arena_free(too_large);
+	wcx_tile_arena_free(NULL);
+}
+
+static void tiles_beyond_the_arena_are_in_the_heap_until_they_leave(void)
+{
+	enum { COUNT = 12, BYTES = 2 << 20 }; /* the arena has the budget and 8 MiB */
+	const long before = atomic_load(&alive_bytes);
+	struct wcx_tile_cache *cache = wcx_tile_cache_create(2 << 20);
+	struct wcx_cache_item tiles[COUNT], large;
+	struct wcx_tile_cache_stats stats;
+	long empty;
+
+	CHECK(acquire(cache, 1, 99, BYTES + 1, &large) == WCX_CACHE_FILL);
+	memset(large.data, 9, BYTES + 1);
+	publish(cache, &large, 0);
+	release(cache, &large, 1);
+	empty = atomic_load(&alive_bytes);
+	for (int i = 0; i < COUNT; i++) {
+		CHECK(acquire(cache, 1, (uint64_t)i, BYTES, &tiles[i]) == WCX_CACHE_FILL);
+		memset(tiles[i].data, i, BYTES);
+		publish(cache, &tiles[i], 0);
+	}
+	CHECK(atomic_load(&alive_bytes) - empty >= (COUNT - 5) * (long)BYTES);
+	for (int i = 0; i < COUNT; i++) {
+		CHECK(tiles[i].data[0] == i && tiles[i].data[BYTES - 1] == i);
+		release(cache, &tiles[i], i % 2);
+	}
+	CHECK(atomic_load(&alive_bytes) == empty);
+	wcx_tile_cache_get_stats(cache, &stats);
+	CHECK(stats.bytes <= 2 << 20);
+	/* One that stays in the heap until the end. */
+	for (int i = 0; i < 4; i++)
+		CHECK(acquire(cache, 2, (uint64_t)i, BYTES, &tiles[i]) == WCX_CACHE_FILL);
+	wcx_tile_cache_publish(cache, tiles, 4);
+	wcx_tile_cache_release(cache, tiles, 4, 0);
+	CHECK(acquire(cache, 3, 0, BYTES + 100, &large) == WCX_CACHE_FILL);
+	publish(cache, &large, 0);
+	release(cache, &large, 0);
+	wcx_tile_cache_free(cache);
+	CHECK(atomic_load(&alive_bytes) == before);
+}
+
+static void without_memory_for_one_the_others_stay_in_hand(void)
+{
+	struct wcx_tile_cache *cache = wcx_tile_cache_create(1 << 20);
+	struct wcx_cache_item items[3] = { { .tile_index = 1, .bytes = TILE_BYTES },
+					   { .tile_index = 2, .bytes = SLAB_BYTES + 1 },
+					   { .tile_index = 3, .bytes = TILE_BYTES } };
+	struct wcx_tile_cache_stats stats;
+
+	has_no_heap = 1;
+	CHECK(wcx_tile_cache_acquire(cache, 1, items, 3) == -ENOMEM);
+	CHECK(items[0].outcome == WCX_CACHE_FILL && items[1].outcome == WCX_CACHE_NO_MEMORY &&
+	      items[2].outcome == WCX_CACHE_FILL);
+	memset(items[0].data, 1, TILE_BYTES);
+	memset(items[2].data, 3, TILE_BYTES);
+	wcx_tile_cache_publish(cache, items, 3);
+	wcx_tile_cache_wait(cache, items, 3);
+	wcx_tile_cache_release(cache, items, 3, 0);
+	has_no_heap = 0;
+	wcx_tile_cache_get_stats(cache, &stats);
+	CHECK(stats.bytes == 2 * tile_weight());
+	CHECK(touch(cache, 1) == WCX_CACHE_READY && touch(cache, 3) == WCX_CACHE_READY);
+	CHECK(acquire(cache, 1, 2, SLAB_BYTES + 1, &items[1]) == WCX_CACHE_FILL);
+	publish(cache, &items[1], 0);
+	release(cache, &items[1], 0);
+	wcx_tile_cache_free(cache);
+}
+
+static void tiles_leave_early_where_others_find_no_room_beside_them(void)
+{
+	/* As many slots as the arena has, all taken by tiles of a byte, which are far from the budget. */
+	enum { BUDGET = 16 << 20, SLABS = (BUDGET + (8 << 20)) / SLAB_BYTES, SLOTS = SLAB_BYTES / SLOT_BYTES };
+	struct wcx_tile_cache *cache = wcx_tile_cache_create(BUDGET);
+	struct wcx_tile_cache_stats stats;
+	struct wcx_cache_item tile;
+	const long heap = atomic_load(&alive_bytes);
+	long with_tiles;
+
+	for (uint64_t i = 0; i < SLABS * SLOTS; i++) {
+		CHECK(acquire(cache, 1, i, 1, &tile) == WCX_CACHE_FILL);
+		tile.data[0] = (uint8_t)i;
+		publish(cache, &tile, 0);
+		release(cache, &tile, 0);
+	}
+	with_tiles = atomic_load(&alive_bytes);
+	wcx_tile_cache_get_stats(cache, &stats);
+	CHECK(stats.evictions == 0 && stats.bytes < BUDGET && with_tiles - heap < 4 << 20);
+	CHECK(acquire(cache, 2, 0, 1 << 20, &tile) == WCX_CACHE_FILL);
+	memset(tile.data, 1, 1 << 20);
+	publish(cache, &tile, 0);
+	release(cache, &tile, 0);
+	wcx_tile_cache_get_stats(cache, &stats);
+	CHECK(stats.evictions == SLOTS); /* the oldest, which were in one slab */
+	CHECK(atomic_load(&alive_bytes) - with_tiles < 64 << 10); /* not in the heap */
+	for (uint64_t i = SLOTS; i < SLABS * SLOTS; i++) {
+		CHECK(acquire(cache, 1, i, 1, &tile) == WCX_CACHE_READY && tile.data[0] == (uint8_t)i);
+		release(cache, &tile, 0);
+	}
+	wcx_tile_cache_free(cache);
 }
 
 static void passed_tiles_make_no_room_that_is_not_there(void)
@@ -483,26 +661,26 @@ struct stress {
 /* Several tiles in hand at a time, as a read has them: acquire all, fill one's own, then wait for the others. */
 static void stress_round(struct stress *stress, struct sample_random *random)
 {
-	struct wcx_cached_tile *tiles[4];
+	struct wcx_cache_item tiles[4];
 	uint64_t first = sample_below(random, STRESS_TILES), count = 1 + sample_below(random, 4);
-	enum wcx_cache_outcome outcomes[4];
 	int fails = sample_below(random, 8) == 0;
 
 	for (uint64_t i = 0; i < count; i++)
-		outcomes[i] = wcx_tile_cache_acquire(stress->cache, 1, first + i, TILE_BYTES, &tiles[i]);
+		tiles[i] = (struct wcx_cache_item){ .tile_index = first + i, .bytes = TILE_BYTES };
+	CHECK(wcx_tile_cache_acquire(stress->cache, 1, tiles, count) == 0);
 	for (uint64_t i = 0; i < count; i++) {
-		if (outcomes[i] != WCX_CACHE_FILL)
+		if (tiles[i].outcome != WCX_CACHE_FILL)
 			continue;
-		memset(wcx_cached_tile_data(tiles[i]), (int)(first + i), TILE_BYTES);
-		wcx_tile_cache_publish(stress->cache, tiles[i], fails ? -EIO : 0);
+		memset(tiles[i].data, (int)(first + i), TILE_BYTES);
+		tiles[i].errnum = fails ? -EIO : 0;
 		atomic_fetch_add(&stress->filled, 1);
 	}
+	wcx_tile_cache_publish(stress->cache, tiles, count);
+	wcx_tile_cache_wait(stress->cache, tiles, count);
 	for (uint64_t i = 0; i < count; i++) {
-		int errnum = wcx_tile_cache_wait(stress->cache, tiles[i]);
-
-		if (errnum != -EIO && (errnum != 0 || !holds_its_bytes(tiles[i], first + i)))
+		if (tiles[i].errnum != -EIO && (tiles[i].errnum != 0 || !holds_its_bytes(tiles[i], first + i)))
 			CHECK(0);
-		wcx_tile_cache_release(stress->cache, tiles[i], sample_below(random, 3) == 0);
+		release(stress->cache, &tiles[i], sample_below(random, 3) == 0);
 	}
 	atomic_fetch_add(&stress->acquired, (unsigned)count);
 }
@@ -550,7 +728,12 @@ int main(void)
 	passed_tile_stays_for_others_who_have_it_in_hand();
 	failed_tile_may_be_passed();
 	memory_of_a_passed_tile_serves_the_next_of_its_size();
-	spare_memory_is_bounded_and_freed_at_the_end();
+	tiles_taken_at_once_are_each_ready_missing_or_somebody_elses();
+	arena_gives_memory_that_nobody_else_has();
+	arena_has_nothing_of_more_than_a_slab_and_may_be_empty();
+	tiles_beyond_the_arena_are_in_the_heap_until_they_leave();
+	without_memory_for_one_the_others_stay_in_hand();
+	tiles_leave_early_where_others_find_no_room_beside_them();
 	passed_tiles_make_no_room_that_is_not_there();
 	tiles_are_right_when_sixteen_threads_fight_for_a_small_budget();
 	wcx_tile_cache_free(NULL);

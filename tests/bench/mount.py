@@ -10,7 +10,8 @@ The file (by default one that is generated: 512 MiB of INT8) is read as model lo
   wcxfs              cold: freshly mounted; the .wcx file's own pages are in the page cache, or with --wcx-pages out not
 
 Each round visits all of them in turn.  Before, the mounted file's SHA-256 is compared, which also warms up; while it
-runs, the sums of all that was read must agree.  Prints the median of the rounds in GB/s with slowest and fastest.
+runs, the sums of all that was read must agree.  Prints the median of the rounds in GB/s with slowest and fastest, and what
+the servers took: the largest resident memory, and CPU time for a cold read, the kernel's on their behalf included.
 To drop all caches takes root; without, the kernel is only asked to drop the pages of the files.
 """
 import argparse
@@ -25,13 +26,16 @@ import sys
 
 import setting
 
-MODES = {  # label: mode of the reader, KiB in a block
-    "mmap": ("mmap", 1024),
-    "read 1 MiB": ("read", 1024),
-    "O_DIRECT 1 MiB": ("direct", 1024),
-    "random 64 KiB": ("random", 64),
+READS = {  # name: heading, mode of the reader, KiB in a block
+    "mmap": ("mmap", "mmap", 1024),
+    "read": ("read 1 MiB", "read", 1024),
+    "direct": ("O_DIRECT 1 MiB", "direct", 1024),
+    "random": ("random 64 KiB", "random", 64),
+    "direct8": ("8 threads, O_DIRECT 1 MiB", "direct:8", 1024),
+    "read8": ("8 threads, read 16 MiB", "read:8", 16384),
 }
-PUSHED_MODES = ["mmap", "read 1 MiB"]  # pushing is for whoever reads the file in order through the page cache
+DEFAULT_READS = "mmap,read,direct,random"
+PUSHED = ["mmap", "read", "read8"]  # pushing is for whoever reads the file in order through the page cache
 FILES_MAX = 4
 MOUNT_POLL_MS = 100
 STOP_S = 60
@@ -80,7 +84,7 @@ def mounted(command, mountpoint, log):
         process = subprocess.Popen(command, stderr=messages)
     try:
         wait_mounted(process, mountpoint)
-        yield
+        yield process
     except Failed as failure:
         with open(log, errors="replace") as messages:
             raise Failed(f"{failure}: {messages.read()}") from None
@@ -89,9 +93,26 @@ def mounted(command, mountpoint, log):
         process.wait(STOP_S)
 
 
+class Usage:
+    """What the processes of a subject took."""
+
+    def __init__(self):
+        self.peak_mib, self.cold_cpu_s = 0, {}
+
+    def note(self, process, name, is_cold, gb):
+        with open(f"/proc/{process.pid}/status") as status:
+            lines = dict(line.split(":", 1) for line in status)
+        self.peak_mib = max(self.peak_mib, int(lines["VmHWM"].split()[0]) // 1024)
+        if is_cold:
+            with open(f"/proc/{process.pid}/stat") as stat:
+                fields = stat.read().rsplit(")", 1)[1].split()
+            cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            self.cold_cpu_s.setdefault(name, []).append(cpu_s / gb)
+
+
 class Raw:
     name = "raw file"
-    modes = list(MODES)
+    reads = list(READS)
 
     def __init__(self, paths, notes):
         self.paths, self.notes = paths, notes
@@ -99,13 +120,13 @@ class Raw:
     @contextlib.contextmanager
     def fresh(self):
         drop_caches(self.paths, self.notes)
-        yield self.paths
+        yield self.paths, None
 
 
 class Null:
     def __init__(self, command, bench, push_threads):
         self.name = "null server, push" if push_threads else "null server"
-        self.modes = PUSHED_MODES if push_threads else list(MODES)
+        self.reads = PUSHED if push_threads else list(READS)
         self.mountpoint, self.log = bench.mountpoint, bench.log
         mib = max(1, -(-os.path.getsize(bench.raw[0]) // 2**20))
         self.command = [command, self.mountpoint, str(mib), str(push_threads)]
@@ -113,12 +134,12 @@ class Null:
 
     @contextlib.contextmanager
     def fresh(self):
-        with mounted(self.command, self.mountpoint, self.log):
-            yield self.paths
+        with mounted(self.command, self.mountpoint, self.log) as process:
+            yield self.paths, process
 
 
 class Wcxfs:
-    modes = list(MODES)
+    reads = list(READS)
 
     def __init__(self, command, bench, kind, args, name):
         self.name, self.pages = name, args.wcx_pages
@@ -135,8 +156,8 @@ class Wcxfs:
             bring_in(self.packed)
         else:
             drop_caches(self.packed, self.notes)
-        with mounted(self.command, self.mountpoint, self.log):
-            yield self.paths
+        with mounted(self.command, self.mountpoint, self.log) as process:
+            yield self.paths, process
         with open(self.log) as messages:
             said = [line.rsplit("decoding with ", 1)[1].strip() for line in messages if "decoding with " in line]
         self.decoder = said[0] if said else "unknown"
@@ -176,7 +197,7 @@ def sha256(path):
 
 def verify(raw, wcxfs):
     expected = sha256(raw[0])
-    with wcxfs.fresh() as paths:
+    with wcxfs.fresh() as (paths, _):
         for path in paths:
             if sha256(path) != expected:
                 raise Failed(f"{path} differs from {raw[0]}")
@@ -189,17 +210,17 @@ class Reader:
         self.command = command
         self.sums = {}
 
-    def read(self, subject, label, paths):
-        """GB/s, or None where O_DIRECT is not to be had."""
-        mode, block_kib = MODES[label]
+    def read(self, subject, name, paths):
+        """GB/s and seconds, or None where O_DIRECT is not to be had."""
+        _, mode, block_kib = READS[name]
         done = subprocess.run([self.command, mode, str(block_kib), *paths], capture_output=True, text=True)
-        if done.returncode and mode == "direct" and isinstance(subject, Raw):
-            return None
+        if done.returncode and mode.startswith("direct") and isinstance(subject, Raw):
+            return None, None
         if done.returncode:
             raise Failed(done.stderr.strip())
-        rate, _, _, _, _, checksum = done.stdout.split()
+        rate, _, seconds, _, _, checksum = done.stdout.split()
         self.check(subject, mode, checksum)
-        return float(rate)
+        return float(rate), float(seconds)
 
     def check(self, subject, mode, checksum):
         """Raw file and mount hold the same, and all ways to read a whole file give it."""
@@ -209,19 +230,22 @@ class Reader:
             raise Failed(f"{subject.name}, {mode}: sum {checksum}, should be {self.sums[key]}")
 
 
-def measure(subjects, reader, rounds):
-    """Rates by (label, state, subject's name), a list with one a round."""
-    rates = {}
+def measure(subjects, names, reader, rounds):
+    """Rates by (name of the read, state, subject's name), a list with one a round; and the usage of each subject that has a process."""
+    rates, usages = {}, {}
     for _ in range(rounds):
-        for label in MODES:
+        for name in names:
             for subject in subjects:
-                if label not in subject.modes:
+                if name not in subject.reads:
                     continue
-                with subject.fresh() as paths:
+                with subject.fresh() as (paths, process):
                     for state in "cold", "warm":
-                        rate = reader.read(subject, label, paths)
-                        rates.setdefault((label, state, subject.name), []).append(rate)
-    return rates
+                        rate, seconds = reader.read(subject, name, paths)
+                        rates.setdefault((name, state, subject.name), []).append(rate)
+                        if process:
+                            usage = usages.setdefault(subject.name, Usage())
+                            usage.note(process, name, state == "cold", rate * seconds)
+    return rates, usages
 
 
 def cell(values):
@@ -236,20 +260,28 @@ def quotient(values, base):
     return f"{statistics.median(values) / statistics.median(base):.2f}"
 
 
-def report(subjects, rates):
+def report_usage(reads, usages):
+    def seconds(usage, read):
+        return f"{statistics.median(usage.cold_cpu_s[read]):.2f}" if read in usage.cold_cpu_s else "–"
+
+    rows = [[name, str(usage.peak_mib)] + [seconds(usage, read) for read in reads] for name, usage in usages.items()]
+    return setting.markdown_table(["server", "resident MiB, at most"] + [f"{READS[read][0]}: s/GB" for read in reads], rows)
+
+
+def report(subjects, reads, rates):
     names = [subject.name for subject in subjects]
     rows = []
-    for label in MODES:
+    for read in reads:
         for state in "cold", "warm":
-            values = {name: rates.get((label, state, name)) for name in names}
+            values = {name: rates.get((read, state, name)) for name in names}
             # The last of the mounts: with several decoders, that is the one that the others are there to be compared with.
-            ratios = [quotient(values[names[-1]], values[name]) for name in ("null server", "raw file")]
+            ratios = [quotient(values[names[-1]], values[name]) for name in names[:3]]
             if len(names) > 4:
                 best = max((values[name] for name in names[3:-1]), key=statistics.median)
                 ratios.append(quotient(values[names[-1]], best))
-            rows.append([label, state] + [cell(values[name]) for name in names] + ratios)
+            rows.append([READS[read][0], state] + [cell(values[name]) for name in names] + ratios)
     last = names[-1]
-    against = ["null", "raw"] + (["best other"] if len(names) > 4 else [])
+    against = ["raw", "null", "push"] + (["best other"] if len(names) > 4 else [])
     return setting.markdown_table(["read", "state"] + names + [f"{last} : {other}" for other in against], rows)
 
 
@@ -260,6 +292,8 @@ def parse_arguments():
     parser.add_argument("--files", type=int, default=1, choices=range(1, FILES_MAX + 1), metavar="N",
                         help="read N copies at the same time, a thread each")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--reads", default=DEFAULT_READS, metavar="HOW,...",
+                        help=f"of {', '.join(READS)}: how to read (default: {DEFAULT_READS})")
     parser.add_argument("--decoder", default="cpu", metavar="KIND,...",
                         help="auto, cpu, cuda, or several of them, to be compared (default: cpu)")
     parser.add_argument("--options", default="", metavar="OPT,...", help="more options for wcxfs, as for its -o")
@@ -276,23 +310,27 @@ def parse_arguments():
 
 def run(args, workdir):
     null = setting.program(args.ceilings and os.path.join(args.ceilings, "nullfs"), args.build, "tests/bench/null_server")
-    read = setting.program(args.ceilings and os.path.join(args.ceilings, "rd"), args.build, "tests/bench/reader")
+    reader = setting.program(args.ceilings and os.path.join(args.ceilings, "rd"), args.build, "tests/bench/reader")
     daemon = setting.program(args.wcxfs, args.build, "wcxfs")
     origin = setting.origin()
     bench = Bench(args, workdir)
     kinds = args.decoder.split(",")
+    reads = args.reads.split(",")
+    if not set(reads) <= set(READS):
+        raise Failed(f"--reads {args.reads}: they are {', '.join(READS)}")
     mounts = [Wcxfs(daemon, bench, kind, args, "wcxfs" if len(kinds) == 1 else f"wcxfs, {kind}") for kind in kinds]
     subjects = [Raw(bench.raw, bench.notes), Null(null, bench, 0), Null(null, bench, args.push_threads)] + mounts
     for wcxfs in mounts:
         verify(bench.raw, wcxfs)
-    rates = measure(subjects, Reader(read), args.rounds)
+    rates, usages = measure(subjects, reads, Reader(reader), args.rounds)
     raw_bytes, packed_bytes = os.path.getsize(bench.raw[0]), os.path.getsize(mounts[0].packed[0])
     print(origin)
     print(f"{args.files} file(s) of {raw_bytes / 2**20:.1f} MiB, packed {packed_bytes / 2**20:.1f} MiB (page cache: "
           f"{args.wcx_pages} before a cold mount).")
     print("; ".join(f"{wcxfs.name}: {wcxfs.decoder}" for wcxfs in mounts) + ".")
     print(f"GB/s, median of {args.rounds} rounds (slowest–fastest); all sums agree.\n")
-    print(report(subjects, rates))
+    print(report(subjects, reads, rates))
+    print(f"\nWhat the servers took; CPU seconds are of the cold reads.\n\n{report_usage(reads, usages)}")
     print("\n".join([""] + sorted(bench.notes)), end="")
 
 

@@ -2,16 +2,20 @@
 /*
  * A FUSE server that does nothing but answer: what the kernel's side alone costs, and so what a mount can reach at most.
  *
- *	null_server MOUNTPOINT FILE_MIB PUSH_THREADS [libfuse options]
+ *	null_server MOUNTPOINT FILE_MIB|DIR PUSH_THREADS [libfuse options]
  *
- * Shows files "0" to "15" of FILE_MIB MiB, whose bytes it holds in memory, until it is unmounted or gets SIGTERM.  With
+ * Shows files "0" to "15" of FILE_MIB MiB, or copies of the files in DIR, whose bytes it holds in memory, until it is
+ * unmounted or gets SIGTERM.  With
  * PUSH_THREADS above 0, the first read of a file starts that many threads, which hand the rest of the file to the page cache
  * on their own (notify_store), ahead of the reader.  The session is set up as that of wcxfs.
  */
 #define FUSE_USE_VERSION 314
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <fuse_lowlevel.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -21,9 +25,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 enum {
-	FILE_COUNT = 16,
+	FILES_MAX = 64,
+	NOISE_FILES = 16,
 	FIRST_INO = FUSE_ROOT_ID + 1,
 	PUSH_THREADS_MAX = 64,
 	PIECE_BYTES = 4 << 20,   /* what a thread pushes at a time */
@@ -41,6 +48,9 @@ struct server;
 struct pushed_file {
 	struct server *server;
 	fuse_ino_t ino;
+	char name[NAME_MAX + 1];
+	uint8_t *data; /* NULL: noise */
+	uint64_t bytes;
 	atomic_uint_fast64_t next; /* piece */
 	pthread_t threads[PUSH_THREADS_MAX];
 	unsigned thread_count;
@@ -49,16 +59,16 @@ struct pushed_file {
 struct server {
 	struct fuse_session *session;
 	uint8_t *noise; /* NOISE_BYTES, and the beginning once more, so that a read or piece never wraps */
-	uint64_t file_bytes;
 	unsigned push_threads;
 	atomic_bool stop;
 	pthread_mutex_t start_lock; /* protects the thread_count of all files */
-	struct pushed_file files[FILE_COUNT];
+	unsigned file_count;
+	struct pushed_file files[FILES_MAX];
 };
 
-static const void *bytes_at(const struct server *server, uint64_t offset)
+static const void *bytes_at(const struct pushed_file *file, uint64_t offset)
 {
-	return server->noise + offset % NOISE_BYTES;
+	return file->data ? file->data + offset : file->server->noise + offset % NOISE_BYTES;
 }
 
 static void attr_of(const struct server *server, fuse_ino_t ino, struct stat *ret)
@@ -66,7 +76,7 @@ static void attr_of(const struct server *server, fuse_ino_t ino, struct stat *re
 	*ret = (struct stat){ .st_ino = ino, .st_nlink = 1, .st_mode = S_IFDIR | 0555 };
 	if (ino != FUSE_ROOT_ID) {
 		ret->st_mode = S_IFREG | 0444;
-		ret->st_size = (off_t)server->file_bytes;
+		ret->st_size = (off_t)server->files[ino - FIRST_INO].bytes;
 	}
 }
 
@@ -84,10 +94,11 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	const struct server *server = fuse_req_userdata(req);
 	struct fuse_entry_param entry = { .attr_timeout = cache_s, .entry_timeout = cache_s };
-	char *end;
-	unsigned long number = strtoul(name, &end, 10);
+	unsigned number = 0;
 
-	if (parent != FUSE_ROOT_ID || *name < '0' || *name > '9' || *end || number >= FILE_COUNT) {
+	while (number < server->file_count && strcmp(server->files[number].name, name) != 0)
+		number++;
+	if (parent != FUSE_ROOT_ID || number == server->file_count) {
 		fuse_reply_err(req, ENOENT);
 		return;
 	}
@@ -121,11 +132,11 @@ static void *push_loop(void *argument)
 		uint64_t offset = atomic_fetch_add(&file->next, 1) * PIECE_BYTES, left;
 		struct fuse_bufvec piece;
 
-		if (offset >= server->file_bytes)
+		if (offset >= file->bytes)
 			break;
-		left = server->file_bytes - offset;
+		left = file->bytes - offset;
 		piece = FUSE_BUFVEC_INIT(left < PIECE_BYTES ? (size_t)left : PIECE_BYTES);
-		piece.buf[0].mem = (void *)(uintptr_t)bytes_at(server, offset);
+		piece.buf[0].mem = (void *)(uintptr_t)bytes_at(file, offset);
 		if (fuse_lowlevel_notify_store(server->session, file->ino, (off_t)offset, &piece, 0))
 			break;
 	}
@@ -149,14 +160,15 @@ static void push_start(struct server *server, struct pushed_file *file, uint64_t
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, struct fuse_file_info *info)
 {
 	struct server *server = fuse_req_userdata(req);
-	uint64_t start = (uint64_t)offset, left = start < server->file_bytes ? server->file_bytes - start : 0;
+	struct pushed_file *file = &server->files[ino - FIRST_INO];
+	uint64_t start = (uint64_t)offset, left = start < file->bytes ? file->bytes - start : 0;
 
 	(void)info;
 	if (bytes > left)
 		bytes = (size_t)left;
 	if (server->push_threads)
-		push_start(server, &server->files[ino - FIRST_INO], start + bytes);
-	fuse_reply_buf(req, bytes_at(server, start), bytes);
+		push_start(server, file, start + bytes);
+	fuse_reply_buf(req, bytes_at(file, start), bytes);
 }
 
 static const struct fuse_lowlevel_ops ops = {
@@ -167,7 +179,17 @@ static const struct fuse_lowlevel_ops ops = {
 	.read = op_read,
 };
 
-static int server_init(struct server *server, uint64_t file_mib, unsigned push_threads)
+static struct pushed_file *add_file(struct server *server, const char *name)
+{
+	struct pushed_file *file = &server->files[server->file_count];
+
+	file->server = server;
+	file->ino = FIRST_INO + server->file_count++;
+	snprintf(file->name, sizeof file->name, "%s", name);
+	return file;
+}
+
+static int make_noise(struct server *server, uint64_t file_mib)
 {
 	uint64_t word = 0;
 
@@ -179,14 +201,69 @@ static int server_init(struct server *server, uint64_t file_mib, unsigned push_t
 		memcpy(server->noise + i, &word, sizeof word);
 	}
 	memcpy(server->noise + NOISE_BYTES, server->noise, PIECE_BYTES);
-	server->file_bytes = file_mib << 20;
-	server->push_threads = push_threads;
-	pthread_mutex_init(&server->start_lock, NULL);
-	for (unsigned i = 0; i < FILE_COUNT; i++) {
-		server->files[i].server = server;
-		server->files[i].ino = FIRST_INO + i;
+	for (unsigned i = 0; i < NOISE_FILES; i++) {
+		char name[8];
+
+		snprintf(name, sizeof name, "%u", i);
+		add_file(server, name)->bytes = file_mib << 20;
 	}
 	return 0;
+}
+
+static int read_whole(int fd, struct pushed_file *file)
+{
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st))
+		return -errno;
+	file->data = malloc((size_t)st.st_size + 1);
+	if (!file->data)
+		return -ENOMEM;
+	while (file->bytes < (uint64_t)st.st_size) {
+		ssize_t n = read(fd, file->data + file->bytes, (size_t)st.st_size - file->bytes);
+
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		file->bytes += (uint64_t)n;
+	}
+	return 0;
+}
+
+static int copy_files(struct server *server, const char *path)
+{
+	DIR *dir = opendir(path);
+	struct dirent *entry;
+	int ret = dir ? 0 : -errno;
+
+	while (ret == 0 && (entry = readdir(dir))) {
+		int fd;
+
+		if (entry->d_type != DT_REG)
+			continue;
+		if (server->file_count == FILES_MAX) {
+			ret = -E2BIG;
+			break;
+		}
+		fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_CLOEXEC);
+		ret = read_whole(fd, add_file(server, entry->d_name));
+		if (fd >= 0)
+			close(fd);
+	}
+	if (dir)
+		closedir(dir);
+	return ret;
+}
+
+static int server_init(struct server *server, const char *files, unsigned push_threads)
+{
+	char *end;
+	uint64_t file_mib = strtoull(files, &end, 10);
+
+	server->push_threads = push_threads;
+	pthread_mutex_init(&server->start_lock, NULL);
+	if (*end)
+		return copy_files(server, files);
+	return file_mib ? make_noise(server, file_mib) : -EINVAL;
 }
 
 static int server_run(struct server *server, const char *mountpoint)
@@ -208,7 +285,7 @@ static int server_run(struct server *server, const char *mountpoint)
 	/* Unmounting frees threads that wait for a page which a read without an answer keeps locked. */
 	atomic_store(&server->stop, true);
 	fuse_session_unmount(server->session);
-	for (int f = 0; f < FILE_COUNT; f++)
+	for (unsigned f = 0; f < server->file_count; f++)
 		for (unsigned i = 0; i < server->files[f].thread_count; i++)
 			pthread_join(server->files[f].threads[i], NULL);
 out_handlers:
@@ -222,15 +299,14 @@ int main(int argc, char **argv)
 {
 	static struct server server;
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
-	uint64_t file_mib = argc > 3 ? strtoull(argv[2], NULL, 10) : 0;
 	unsigned long push_threads = argc > 3 ? strtoul(argv[3], NULL, 10) : 0;
 	int ret;
 
-	if (file_mib == 0 || push_threads > PUSH_THREADS_MAX) {
-		fprintf(stderr, "usage: null_server MOUNTPOINT FILE_MIB PUSH_THREADS [libfuse options]\n");
+	if (argc < 4 || push_threads > PUSH_THREADS_MAX) {
+		fprintf(stderr, "usage: null_server MOUNTPOINT FILE_MIB|DIR PUSH_THREADS [libfuse options]\n");
 		return EXIT_USAGE;
 	}
-	ret = server_init(&server, file_mib, (unsigned)push_threads);
+	ret = server_init(&server, argv[2], (unsigned)push_threads);
 	if (ret)
 		goto out;
 	ret = fuse_opt_add_arg(&args, argv[0]);

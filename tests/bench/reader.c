@@ -2,20 +2,23 @@
 /*
  * Reads files as model loaders do, and prints how fast it went.
  *
- *	reader MODE BLOCK_KIB FILE...
+ *	reader MODE[:THREADS] BLOCK_KIB FILE...
  *
- * One thread a file.  MODE is
+ * One thread a file, or so many, which take its blocks in turn.  MODE is
  *
- *	mmap     one private mapping, read from front to back, as a framework copies out of it
- *	read     read(2), a block at a time
+ *	mmap     a private mapping, read from front to back, as a framework copies out of it
+ *	read     pread(2), a block at a time
  *	direct   the same with O_DIRECT
  *	random   pread(2) of blocks at random places, a quarter as many as the file has
+ *
+ * So read:8 with blocks of 16 MiB is what loaders do that fetch a file ahead into the page cache.
  *
  * Prints GB/s of all files together, the seconds, and the sum of all 64-bit words, by which equal contents are seen.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,20 +29,31 @@
 
 #include "tests/bench/measure.h"
 
-enum { PAGE_BYTES = 4096, EXIT_USAGE = 2 };
+enum { PAGE_BYTES = 4096, THREADS_MAX = 64, EXIT_USAGE = 2 };
+
+/* A file that is read, by one thread or several. */
+struct source {
+	const struct mode *mode;
+	const char *path;
+	int fd;
+	size_t block_bytes;
+	uint64_t file_bytes, block_count, turns; /* turns: blocks that are read */
+	atomic_uint_fast64_t turn;
+	const uint8_t *map;
+};
 
 struct job {
 	pthread_t thread;
-	const struct mode *mode;
-	const char *path;
-	size_t block_bytes;
-	uint64_t file_bytes, bytes, sum;
+	struct source *source;
+	uint8_t *buffer;
+	uint64_t bytes, sum;
 };
 
 struct mode {
 	const char *name;
-	void (*read)(struct job *job, int fd);
+	void (*read)(struct job *job, uint64_t turn);
 	int open_flags;
+	int is_mapped;
 };
 
 static void fail(const char *path, const char *what)
@@ -62,137 +76,157 @@ static uint64_t sum_words(const uint8_t *src, size_t bytes)
 	return sum + word;
 }
 
-static void read_mapping(struct job *job, int fd)
+static void read_mapped(struct job *job, uint64_t turn)
 {
-	uint8_t *map = mmap(NULL, job->file_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+	const struct source *source = job->source;
+	uint64_t offset = turn * source->block_bytes, left = source->file_bytes - offset;
+	size_t bytes = left < source->block_bytes ? (size_t)left : source->block_bytes;
 
-	if (map == MAP_FAILED)
-		fail(job->path, "mmap");
-	job->sum = sum_words(map, job->file_bytes);
-	job->bytes = job->file_bytes;
-	munmap(map, job->file_bytes);
+	job->sum += sum_words(source->map + offset, bytes);
+	job->bytes += bytes;
 }
 
-static void read_block(struct job *job, int fd, uint8_t *buffer, uint64_t block_index)
+static void read_block(struct job *job, uint64_t block_index)
 {
-	uint64_t offset = block_index * job->block_bytes;
-	size_t want = job->file_bytes - offset < job->block_bytes ? (size_t)(job->file_bytes - offset) : job->block_bytes;
-	size_t done = 0;
+	const struct source *source = job->source;
+	uint64_t offset = block_index * source->block_bytes, left = source->file_bytes - offset;
+	size_t want = left < source->block_bytes ? (size_t)left : source->block_bytes, done = 0;
 
 	while (done < want) {
 		/* The whole rest of the block, even behind the end of the file: O_DIRECT wants whole sectors. */
-		ssize_t n = pread(fd, buffer + done, job->block_bytes - done, (off_t)(offset + done));
+		ssize_t n = pread(source->fd, job->buffer + done, source->block_bytes - done, (off_t)(offset + done));
 
 		if (n <= 0)
-			fail(job->path, n < 0 ? "pread" : "ends early");
+			fail(source->path, n < 0 ? "pread" : "ends early");
 		done += (size_t)n;
 	}
-	job->sum += sum_words(buffer, done);
+	job->sum += sum_words(job->buffer, done);
 	job->bytes += done;
 }
 
-static uint8_t *block_alloc(const struct job *job)
+static void read_random(struct job *job, uint64_t turn)
 {
-	uint8_t *buffer = aligned_alloc(PAGE_BYTES, job->block_bytes);
+	uint64_t mixed = (turn + 1) * UINT64_C(0x9E3779B97F4A7C15);
 
-	if (!buffer)
-		fail(job->path, "memory");
-	return buffer;
-}
-
-static uint64_t block_count(const struct job *job)
-{
-	return (job->file_bytes + job->block_bytes - 1) / job->block_bytes;
-}
-
-static void read_in_order(struct job *job, int fd)
-{
-	uint8_t *buffer = block_alloc(job);
-
-	for (uint64_t i = 0; i < block_count(job); i++)
-		read_block(job, fd, buffer, i);
-	free(buffer);
-}
-
-static void read_random(struct job *job, int fd)
-{
-	uint8_t *buffer = block_alloc(job);
-	uint64_t state = 88172645463325252;
-
-	for (uint64_t i = 0; i < (block_count(job) + 3) / 4; i++) {
-		state ^= state << 13;
-		state ^= state >> 7;
-		state ^= state << 17;
-		read_block(job, fd, buffer, state % block_count(job));
-	}
-	free(buffer);
+	mixed = (mixed ^ mixed >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
+	mixed = (mixed ^ mixed >> 27) * UINT64_C(0x94D049BB133111EB);
+	read_block(job, (mixed ^ mixed >> 31) % job->source->block_count);
 }
 
 static const struct mode modes[] = {
-	{ "mmap", read_mapping, 0 },
-	{ "read", read_in_order, 0 },
-	{ "direct", read_in_order, O_DIRECT },
-	{ "random", read_random, 0 },
+	{ "mmap", read_mapped, 0, 1 },
+	{ "read", read_block, 0, 0 },
+	{ "direct", read_block, O_DIRECT, 0 },
+	{ "random", read_random, 0, 0 },
 };
 
-static const struct mode *mode_find(const char *name)
+/* MODE or MODE:THREADS; NULL if it is neither. */
+static const struct mode *mode_parse(const char *text, unsigned *threads_ret)
 {
+	const char *colon = strchr(text, ':');
+	const size_t chars = colon ? (size_t)(colon - text) : strlen(text);
+	const unsigned long threads = colon ? strtoul(colon + 1, NULL, 10) : 1;
+
+	if (threads < 1 || threads > THREADS_MAX)
+		return NULL;
+	*threads_ret = (unsigned)threads;
 	for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++)
-		if (strcmp(modes[i].name, name) == 0)
+		if (strlen(modes[i].name) == chars && strncmp(modes[i].name, text, chars) == 0)
 			return &modes[i];
 	return NULL;
+}
+
+static void source_open(struct source *source)
+{
+	struct stat st;
+
+	source->fd = open(source->path, O_RDONLY | O_CLOEXEC | source->mode->open_flags);
+	if (source->fd < 0 || fstat(source->fd, &st) < 0)
+		fail(source->path, "open");
+	source->file_bytes = (uint64_t)st.st_size;
+	source->block_count = (source->file_bytes + source->block_bytes - 1) / source->block_bytes;
+	source->turns = source->mode->read == read_random ? (source->block_count + 3) / 4 : source->block_count;
+	if (!source->mode->is_mapped || !source->file_bytes)
+		return;
+	source->map = mmap(NULL, source->file_bytes, PROT_READ, MAP_PRIVATE, source->fd, 0);
+	if (source->map == MAP_FAILED)
+		fail(source->path, "mmap");
+}
+
+static void source_close(struct source *source)
+{
+	if (source->map)
+		munmap((void *)(uintptr_t)source->map, source->file_bytes);
+	close(source->fd);
 }
 
 static void *job_run(void *argument)
 {
 	struct job *job = argument;
-	int fd = open(job->path, O_RDONLY | O_CLOEXEC | job->mode->open_flags);
-	struct stat st;
+	struct source *source = job->source;
+	uint64_t turn;
 
-	if (fd < 0 || fstat(fd, &st) < 0)
-		fail(job->path, "open");
-	job->file_bytes = (uint64_t)st.st_size;
-	if (job->file_bytes > 0)
-		job->mode->read(job, fd);
-	close(fd);
+	job->buffer = aligned_alloc(PAGE_BYTES, source->block_bytes);
+	if (!job->buffer)
+		fail(source->path, "memory");
+	while ((turn = atomic_fetch_add(&source->turn, 1)) < source->turns)
+		source->mode->read(job, turn);
+	free(job->buffer);
 	return NULL;
 }
 
-static void run(struct job *jobs, int job_count)
+/* Runs all jobs, and prints what they read. */
+static void run(struct source *sources, size_t source_count, struct job *jobs, size_t job_count)
 {
 	uint64_t bytes = 0, sum = 0;
 	double start = measure_now_s(), seconds;
 
-	for (int i = 0; i < job_count; i++) {
+	for (size_t i = 0; i < source_count; i++)
+		source_open(&sources[i]);
+	for (size_t i = 0; i < job_count; i++) {
 		errno = pthread_create(&jobs[i].thread, NULL, job_run, &jobs[i]);
 		if (errno)
-			fail(jobs[i].path, "thread");
+			fail(jobs[i].source->path, "thread");
 	}
-	for (int i = 0; i < job_count; i++) {
+	for (size_t i = 0; i < job_count; i++) {
 		pthread_join(jobs[i].thread, NULL);
 		bytes += jobs[i].bytes;
 		sum += jobs[i].sum;
 	}
+	for (size_t i = 0; i < source_count; i++)
+		source_close(&sources[i]);
 	seconds = measure_now_s() - start;
 	printf("%.3f GB/s  %.4f s  sum %016llx\n", (double)bytes / seconds * 1e-9, seconds, (unsigned long long)sum);
 }
 
 int main(int argc, char **argv)
 {
-	const struct mode *mode = argc > 3 ? mode_find(argv[1]) : NULL;
-	size_t block_kib = argc > 3 ? strtoul(argv[2], NULL, 10) : 0;
+	unsigned threads = 0;
+	const struct mode *mode = argc > 3 ? mode_parse(argv[1], &threads) : NULL;
+	size_t block_kib = argc > 3 ? strtoul(argv[2], NULL, 10) : 0, source_count, job_count;
+	struct source *sources;
 	struct job *jobs;
 
 	if (!mode || block_kib == 0 || block_kib % 4) {
-		fprintf(stderr, "usage: reader mmap|read|direct|random BLOCK_KIB FILE...   (BLOCK_KIB: a multiple of 4)\n");
+		fprintf(stderr, "usage: reader mmap|read|direct|random[:THREADS] BLOCK_KIB FILE...\n"
+				"(BLOCK_KIB: a multiple of 4)\n");
 		return EXIT_USAGE;
 	}
-	jobs = calloc((size_t)argc - 3, sizeof *jobs);
-	if (!jobs)
+	source_count = (size_t)argc - 3;
+	job_count = source_count * threads;
+	sources = calloc(source_count, sizeof *sources);
+	jobs = calloc(job_count, sizeof *jobs);
+	if (!sources || !jobs)
 		fail(argv[3], "memory");
-	for (int i = 0; i < argc - 3; i++)
-		jobs[i] = (struct job){ .mode = mode, .path = argv[3 + i], .block_bytes = block_kib << 10 };
-	run(jobs, argc - 3);
+	for (size_t i = 0; i < source_count; i++) {
+		sources[i].mode = mode;
+		sources[i].path = argv[3 + i];
+		sources[i].block_bytes = block_kib << 10;
+	}
+	for (size_t i = 0; i < job_count; i++)
+		jobs[i].source = &sources[i / threads];
+	run(sources, source_count, jobs, job_count);
+	free(sources);
 	free(jobs);
 	return 0;
 }
