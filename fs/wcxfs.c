@@ -29,6 +29,7 @@
 #include "fs/store.h"
 #include "fs/tile_cache.h"
 #include "fs/version.h"
+#include "fs/warm_child.h"
 
 enum {
 	EXIT_OK = 0,
@@ -53,6 +54,7 @@ static const uint64_t cache_max_bytes = UINT64_C(8) << 30;
 struct options {
 	char *store, *mountpoint; /* as given; absolute once checked */
 	char *cache_text, *decoder_text, *prefetch_text, *readahead_text;
+	char *warm; /* a path in the store */
 	int foreground, help, version, drop_packed;
 	uint64_t cache_bytes, prefetch_bytes, readahead_bytes;
 	enum wcx_decoder_kind decoder;
@@ -68,12 +70,14 @@ struct mount {
 	int has_handlers, is_mounted;
 	int minor; /* of the device that it is for the kernel, whatever lies at the path by now; -1: not known */
 	const char *mountpoint;
+	struct wcx_warm_child warming; /* once there are threads, the signal thread's */
+	const char *warm;
 };
 
-/* A thread that answers SIGUSR1 with the counters of cache and prefetching. */
-struct stats_thread {
+/* A thread that answers SIGUSR1 with the counters of cache and prefetching, and SIGCHLD with what has become of warming. */
+struct signal_thread {
 	pthread_t thread;
-	const struct mount *mount;
+	struct mount *mount;
 	atomic_int stop;
 	int is_running;
 };
@@ -94,6 +98,7 @@ static const char help_text[] =
 	"                       raise it takes privileges\n"
 	"  -o drop_packed       have the kernel forget the packed bytes of what was decoded ahead, so that a model does\n"
 	"                       not take memory twice\n"
+	"  -o warm=PATH         once it is mounted, read a file or a directory of the store into the page cache; . is all\n"
 	"  -o allow_other       let other users in; everyone but root needs user_allow_other in /etc/fuse.conf for that\n"
 	"  -o ...               any other option of libfuse, see mount.fuse3(8)\n"
 	"  -f                   stay in the foreground, messages on stderr (else: syslog)\n"
@@ -110,6 +115,7 @@ static const char help_text[] =
 	"  wcxfs /data/models /mnt/models\n"
 	"  wcxfs /data/models /data/models -o allow_other,cache_size=16G    over the store itself\n"
 	"  wcxfs ~/.cache/huggingface/hub ~/hub -o decoder=cpu -f           with links between packed files\n"
+	"  wcxfs /data/models /mnt/models -o warm=llama                     decode a model before it is asked for\n"
 	"  fusermount3 -u /mnt/models\n";
 
 static void log_to_stderr(enum fuse_log_level level, const char *format, va_list args)
@@ -214,6 +220,7 @@ static int parse_command_line(struct fuse_args *args, struct options *opts)
 		{ "decoder=%s", offsetof(struct options, decoder_text), 0 },
 		{ "prefetch=%s", offsetof(struct options, prefetch_text), 0 },
 		{ "readahead=%s", offsetof(struct options, readahead_text), 0 },
+		{ "warm=%s", offsetof(struct options, warm), 0 },
 		{ "drop_packed", offsetof(struct options, drop_packed), 1 },
 		{ "-f", offsetof(struct options, foreground), 1 },
 		{ "-d", offsetof(struct options, foreground), 1 },
@@ -293,6 +300,41 @@ static int is_inside(const char *dir, const char *path)
 	return !strncmp(dir, path, bytes) && path[bytes] == '/';
 }
 
+/* Whether a path names something in the store, packed or not, and nothing elsewhere. */
+static int is_in_store(const char *store, const char *path)
+{
+	char full[PATH_MAX];
+	struct stat st;
+
+	for (const char *name = path; *name; name += strcspn(name, "/"), name += strspn(name, "/"))
+		if (strcspn(name, "/") == 2 && name[0] == '.' && name[1] == '.')
+			return 0;
+	if (*path == '/' || snprintf(full, sizeof full, "%s/%s.wcx", store, path) >= (int)sizeof full)
+		return 0;
+	if (!stat(full, &st))
+		return 1;
+	full[strlen(full) - strlen(".wcx")] = '\0';
+	return !stat(full, &st);
+}
+
+/* The path becomes one in the mount. */
+static int check_warm(struct options *opts)
+{
+	char *path;
+
+	if (!opts->warm)
+		return 0;
+	if (!is_in_store(opts->store, opts->warm)) {
+		fprintf(stderr, "wcxfs: warm=%s: not in the store %s\n", opts->warm, opts->store);
+		return -ENOENT;
+	}
+	if (asprintf(&path, "%s/%s", opts->mountpoint, opts->warm) < 0)
+		return -ENOMEM;
+	free(opts->warm);
+	opts->warm = path;
+	return 0;
+}
+
 static int check_directories(struct options *opts)
 {
 	if (resolve_directory("store", &opts->store) || resolve_directory("mount point", &opts->mountpoint))
@@ -348,36 +390,56 @@ static void log_stats(const struct mount *mount)
 		 ahead.given_up);
 }
 
-static void *stats_loop(void *arg)
+/* Another child may have ended, of libfuse's: that is nothing to us. */
+static void log_warming(struct mount *mount)
 {
-	struct stats_thread *stats = arg;
+	int status;
+
+	if (!wcx_warm_child_reap(&mount->warming, &status))
+		return;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		fuse_log(FUSE_LOG_INFO, "%s: in the page cache\n", mount->warm);
+	else
+		fuse_log(FUSE_LOG_ERR, "%s: not warmed: `wcx warm' ended with %s %d\n", mount->warm,
+			 WIFEXITED(status) ? "status" : "signal",
+			 WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+}
+
+static void *signal_loop(void *arg)
+{
+	struct signal_thread *thread = arg;
 	sigset_t signals;
 	int number;
 
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGUSR1);
-	while (!sigwait(&signals, &number) && !stats->stop)
-		log_stats(stats->mount);
+	sigaddset(&signals, SIGCHLD);
+	while (!sigwait(&signals, &number) && !thread->stop) {
+		if (number == SIGUSR1)
+			log_stats(thread->mount);
+		else
+			log_warming(thread->mount);
+	}
 	return NULL;
 }
 
-static int stats_start(struct stats_thread *stats, const struct mount *mount)
+static int signal_start(struct signal_thread *thread, struct mount *mount)
 {
 	int ret;
 
-	stats->mount = mount;
-	ret = -pthread_create(&stats->thread, NULL, stats_loop, stats);
-	stats->is_running = !ret;
+	thread->mount = mount;
+	ret = -pthread_create(&thread->thread, NULL, signal_loop, thread);
+	thread->is_running = !ret;
 	return ret;
 }
 
-static void stats_stop(struct stats_thread *stats)
+static void signal_stop(struct signal_thread *thread)
 {
-	if (!stats->is_running)
+	if (!thread->is_running)
 		return;
-	stats->stop = 1;
-	pthread_kill(stats->thread, SIGUSR1);
-	pthread_join(stats->thread, NULL);
+	thread->stop = 1;
+	pthread_kill(thread->thread, SIGUSR1);
+	pthread_join(thread->thread, NULL);
 }
 
 /* Undoes the \ooo that mountinfo has in the place of blanks. */
@@ -631,8 +693,9 @@ static void keep_heaps_few(void)
 }
 
 /*
- * The signals that end us have to reach the main thread, whose wait they interrupt, and SIGUSR1 the thread that waits for
- * it.  So all are blocked while threads are made, CUDA's too, and in the loop the main thread lets in those that end us.
+ * The signals that end us have to reach the main thread, whose wait they interrupt, and SIGUSR1 and SIGCHLD the thread that
+ * waits for them.  So all are blocked while threads are made, CUDA's too, and in the loop the main thread lets in those that
+ * end us.
  */
 static void block_signals(void)
 {
@@ -643,6 +706,7 @@ static void block_signals(void)
 	sigaddset(&signals, SIGINT);
 	sigaddset(&signals, SIGHUP);
 	sigaddset(&signals, SIGUSR1);
+	sigaddset(&signals, SIGCHLD);
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);
 }
 
@@ -659,17 +723,22 @@ static void unblock_ending_signals(void)
 
 static int serve(struct fuse_args *args, const struct options *opts)
 {
-	struct stats_thread stats = { 0 };
-	struct mount mount = { .minor = -1 };
+	struct signal_thread signals = { 0 };
+	struct mount mount = { .minor = -1, .warm = opts->warm };
 	int ret;
 
 	keep_heaps_few();
 	raise_fd_limit();
+	ret = opts->warm ? wcx_warm_child_fork(opts->warm, opts->foreground, &mount.warming) : 0;
+	if (ret) {
+		fuse_log(FUSE_LOG_ERR, "warm: %s\n", strerror(-ret));
+		return EXIT_FAILED;
+	}
 	block_signals();
 	ret = mount_create(&mount, args, opts);
 	if (ret)
 		goto out;
-	ret = stats_start(&stats, &mount);
+	ret = signal_start(&signals, &mount);
 	if (ret)
 		goto out;
 	ret = fuse_set_signal_handlers(mount.session);
@@ -681,13 +750,15 @@ static int serve(struct fuse_args *args, const struct options *opts)
 	if (!ret) {
 		fuse_log(FUSE_LOG_INFO, "%s mounted at %s, decoding with %s\n", opts->store, opts->mountpoint,
 			 wcx_decoder_name(mount.decoder));
+		wcx_warm_child_start(&mount.warming);
 		unblock_ending_signals();
 		ret = run_loop(mount.session);
 	}
 	if (ret)
 		fuse_log(FUSE_LOG_ERR, "%s: %s\n", opts->mountpoint, strerror(-ret));
 out:
-	stats_stop(&stats);
+	signal_stop(&signals);
+	wcx_warm_child_end(&mount.warming);
 	mount_free(&mount);
 	return ret ? EXIT_FAILED : EXIT_OK;
 }
@@ -767,7 +838,7 @@ static int run(struct fuse_args *args, struct options *opts)
 		printf("wcxfs %s, libfuse %s\n", WCX_VERSION_TEXT, fuse_pkgversion());
 		return EXIT_OK;
 	}
-	if (check_directories(opts))
+	if (check_directories(opts) || check_warm(opts))
 		return EXIT_FAILED;
 	if (complete_arguments(args, opts)) {
 		fprintf(stderr, "wcxfs: no memory\n");
@@ -793,5 +864,6 @@ int main(int argc, char **argv)
 	free(opts.decoder_text);
 	free(opts.prefetch_text);
 	free(opts.readahead_text);
+	free(opts.warm);
 	return status;
 }

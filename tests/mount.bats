@@ -475,6 +475,39 @@ has_gpu() {
 	[[ "$output" == *"no such file: No such file or directory"* ]]
 }
 
+@test "warm=PATH reads a part of the store into the page cache, and the log says so" {
+	local before
+
+	start_logged_mount "$STORE" -o cache_size=0,warm=deep
+	log_until "$MNT/deep: in the page cache"
+	before=$(counter misses)
+	[ "$before" -gt 0 ]
+	same_sha256 "$ORIG/deep/er/other.safetensors" "$MNT/deep/er/other.safetensors"
+	[ "$(counter misses)" -eq "$before" ]
+	same_sha256 "$ORIG/model.safetensors" "$MNT/model.safetensors"
+	[ "$(counter misses)" -gt "$before" ]
+	[ -z "$(pgrep -P "$DAEMON")" ]
+}
+
+@test "warm=PATH of what is not in the store, or outside it, is an error" {
+	for path in nothing ../store deep/../.. /etc; do
+		run -1 "$WCXFS" "$STORE" "$MNT" -o "warm=$path"
+		[[ "$output" == *"warm=$path: not in the store"* ]]
+	done
+	! is_mounted
+}
+
+@test "a mount that warms ends at once at SIGTERM, and so does the reading" {
+	local pid
+
+	start_logged_mount "$STORE" -o warm=.
+	pid=$(pgrep -P "$DAEMON")
+	kill -TERM "$DAEMON"
+	wait "$DAEMON"
+	! is_mounted
+	reader wait_exit "$pid"
+}
+
 @test "a file read in order, in any way, is right with any window" {
 	local options pushed
 
