@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 
 #include "fs/file_io.h"
 #include "fs/safetensors.h"
@@ -427,6 +428,15 @@ void wcx_image_view_close(struct wcx_image *image, struct wcx_image_view *view, 
 	view->count = view->bytes = 0;
 }
 
+/* Whether the kernel has a byte of the packed file: asking for what it has costs a look at every page. */
+static int is_cached(const struct wcx_image *image, uint64_t packed_offset)
+{
+	uint8_t byte;
+	const struct iovec iov = { &byte, 1 };
+
+	return preadv2(wcx_container_fd(image->container), &iov, 1, (off_t)packed_offset, RWF_NOWAIT) == 1;
+}
+
 void wcx_image_advise(struct wcx_image *image, uint64_t offset, uint64_t bytes, int advice)
 {
 	const struct wcx_segment *seg;
@@ -444,7 +454,8 @@ void wcx_image_advise(struct wcx_image *image, uint64_t offset, uint64_t bytes, 
 	    last.packed_offset < first.packed_offset)
 		return;
 	packed_bytes = last.packed_offset + last.packed_bytes - first.packed_offset;
-	if (packed_bytes) /* 0 would mean all that follow */
+	/* 0 bytes would mean all that follow. */
+	if (packed_bytes && !(advice == POSIX_FADV_WILLNEED && is_cached(image, first.packed_offset)))
 		posix_fadvise(wcx_container_fd(image->container), (off_t)first.packed_offset, (off_t)packed_bytes, advice);
 }
 

@@ -64,8 +64,9 @@ int wcx_image_view_open(struct wcx_image *image, uint64_t offset, size_t bytes, 
 void wcx_image_view_close(struct wcx_image *image, struct wcx_image_view *view, int passed);
 
 /*
- * wcx_image_advise - tell the kernel what becomes of the packed bytes of a range of the original: POSIX_FADV_WILLNEED or
- * POSIX_FADV_DONTNEED
+ * wcx_image_advise - tell the kernel what becomes of the packed bytes of a range of the original
+ *
+ * POSIX_FADV_WILLNEED, unless it has the first of them, or POSIX_FADV_DONTNEED.
  */
 void wcx_image_advise(struct wcx_image *image, uint64_t offset, uint64_t bytes, int advice);
 

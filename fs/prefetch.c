@@ -26,6 +26,14 @@ enum {
 	NEAR_PROVEN_BYTES = 2 << 20,
 	/* A reader that skips a part of the file is most likely the same. */
 	SKIP_BYTES = 256 << 20,
+	/*
+	 * One that begins where a large tensor does will most likely want all of it.  Its window begins with half of this,
+	 * and ends with the tensor until it has gone beyond; after some that wanted less, nobody is taken at their word.
+	 */
+	GUESSED_RUN_BYTES = 8 << 20,
+	GUESSED_TENSOR_BYTES = 4 << 20,
+	WRONG_GUESSES_MAX = 4,
+	FETCH_BYTES = 8 << 20, /* of the original at a time: what a disk has to do at once, to be as fast as it can */
 };
 
 /*
@@ -38,7 +46,9 @@ struct reader {
 	uint64_t pos, front;
 	uint64_t run;     /* bytes that it has gone through in order */
 	uint64_t marked;  /* where the last mark was left */
+	uint64_t fetched; /* how far the packed bytes were asked for */
 	uint64_t noticed; /* when it was last heard of: a count of notes */
+	uint64_t guessed; /* the end of the tensor that it is expected to read; 0 where it was not, or has gone beyond */
 	int backwards, direct;
 	int is_followed;
 };
@@ -62,6 +72,7 @@ struct wcx_prefetch_file {
 	unsigned open_count, busy_count; /* opens; threads at work for it, and requests without an answer */
 	int is_dead;                     /* the target takes no more, or a tile is damaged */
 	uint64_t notes;
+	unsigned wrong_guesses; /* one after the other */
 	struct reader readers[READERS_MAX];
 	struct asked_range asked[ASKED_MAX];
 	size_t asked_count;
@@ -85,10 +96,14 @@ struct wcx_prefetcher {
 	pthread_t threads[];
 };
 
-/* A part of a file for one thread: [start, end), whose page at mark is left out. */
+/*
+ * A part of a file for one thread: [start, end), whose page at mark is left out; and [fetch_start, fetch_end), whose packed
+ * bytes are asked for, because they will be wanted by those who come after.
+ */
 struct piece {
 	struct wcx_prefetch_file *file;
 	uint64_t start, end, mark;
+	uint64_t fetch_start, fetch_end;
 	int direct, backwards;
 	size_t reader; /* number */
 };
@@ -127,10 +142,14 @@ static uint64_t window_limit(const struct wcx_prefetcher *prefetcher, const stru
 			     const struct reader *reader)
 {
 	const uint64_t window = window_of(prefetcher, reader);
+	uint64_t limit;
 
 	if (reader->backwards)
 		return reader->pos > window ? reader->pos - window : 0;
-	return forward_limit(file, reader, file->bytes - reader->pos < window ? file->bytes : reader->pos + window);
+	limit = file->bytes - reader->pos < window ? file->bytes : reader->pos + window;
+	if (reader->guessed && reader->guessed < limit)
+		limit = reader->guessed;
+	return forward_limit(file, reader, limit);
 }
 
 static int has_work(const struct wcx_prefetcher *prefetcher, const struct wcx_prefetch_file *file,
@@ -143,7 +162,25 @@ static int has_work(const struct wcx_prefetcher *prefetcher, const struct wcx_pr
 	/* By whole pieces, for a page more is not worth a thread's waking. */
 	if (reader->backwards)
 		return reader->front > limit && (limit == 0 || reader->front - limit >= PIECE_BYTES);
-	return reader->front < limit && (limit == file->bytes || limit - reader->front >= PIECE_BYTES);
+	return reader->front < limit &&
+	       (limit == file->bytes || limit == reader->guessed || limit - reader->front >= PIECE_BYTES);
+}
+
+/* Has the packed bytes fetched as far ahead of the decoding as that is of the reader. */
+static void fetch_ahead(const struct wcx_prefetcher *prefetcher, const struct wcx_prefetch_file *file, struct reader *reader,
+			struct piece *piece)
+{
+	const uint64_t window = window_of(prefetcher, reader);
+	uint64_t end = file->bytes - reader->front < window ? file->bytes : reader->front + window;
+
+	if (reader->guessed && end > reader->guessed)
+		end = reader->guessed;
+	if (reader->fetched < reader->front)
+		reader->fetched = reader->front;
+	if (end < reader->fetched + FETCH_BYTES)
+		return;
+	piece->fetch_start = reader->fetched;
+	piece->fetch_end = reader->fetched = end;
 }
 
 /* Takes the next piece of a reader's window. */
@@ -169,6 +206,7 @@ static struct piece next_piece(const struct wcx_prefetcher *prefetcher, struct w
 		reader->front = piece.end;
 		if (piece.end - reader->marked >= spacing)
 			piece.mark = piece.start;
+		fetch_ahead(prefetcher, file, reader, &piece);
 	}
 	if (piece.mark != no_mark)
 		reader->marked = piece.mark;
@@ -225,6 +263,24 @@ static void follow(struct wcx_prefetcher *prefetcher, struct reader *reader, int
 	prefetcher->stats.windows++;
 }
 
+/* Where the tensor ends that a request from elsewhere is the beginning of; 0 when it is of none, or of the header, too. */
+static uint64_t guess_end(const struct wcx_prefetch_file *file, uint64_t offset, uint64_t end)
+{
+	const struct wcx_container *container = wcx_image_container(file->image);
+	const struct wcx_segment *segment;
+
+	if (offset == 0 || file->wrong_guesses == WRONG_GUESSES_MAX)
+		return 0;
+	segment = wcx_container_segment(container, wcx_container_segment_at(container, end - 1));
+	return segment->offset >= offset && segment->bytes >= GUESSED_TENSOR_BYTES ? segment->offset + segment->bytes : 0;
+}
+
+/* Of a reader that was taken at its word, whether it has not kept it as yet. */
+static int is_unproven(const struct reader *reader)
+{
+	return reader->guessed && reader->pos - reader->low < PROVEN_BYTES;
+}
+
 /*
  * Puts a new reader in the place of the one that was not heard of for longest.  It may be one that has skipped a part, and
  * is then followed at once; or another, so that the one it might have been keeps its place, with less ahead of it.
@@ -240,8 +296,9 @@ static struct reader *new_reader(struct wcx_prefetcher *prefetcher, struct wcx_p
 
 		if (reader->noticed < place->noticed)
 			place = reader;
-		if (reader->is_followed && !reader->backwards && reader->direct == direct && offset > reader->front &&
-		    offset - reader->front <= SKIP_BYTES && (!skipping || reader->front > skipping->front))
+		if (reader->is_followed && !reader->backwards && !is_unproven(reader) && reader->direct == direct &&
+		    offset > reader->front && offset - reader->front <= SKIP_BYTES &&
+		    (!skipping || reader->front > skipping->front))
 			skipping = reader;
 	}
 	if (skipping) {
@@ -249,15 +306,32 @@ static struct reader *new_reader(struct wcx_prefetcher *prefetcher, struct wcx_p
 		run = skipping->run;
 	}
 	prefetcher->stats.given_up += place->is_followed && place->front != place->pos;
+	file->wrong_guesses += is_unproven(place) && file->wrong_guesses < WRONG_GUESSES_MAX;
 	*place = (struct reader){ .low = offset, .high = end, .forward = end - offset, .direct = direct };
+	place->guessed = guess_end(file, offset, end);
+	if (place->guessed && run < GUESSED_RUN_BYTES)
+		run = GUESSED_RUN_BYTES;
 	if (run >= PROVEN_BYTES)
 		follow(prefetcher, place, 0, run);
 	return place;
 }
 
-/* Moves a reader on by a request of its own. */
-static void advance(struct wcx_prefetcher *prefetcher, struct reader *reader, uint64_t offset, uint64_t end)
+/* A reader that was taken at its word goes the other way: so nothing is known of it but where it has been. */
+static void take_back_guess(struct wcx_prefetch_file *file, struct reader *reader)
 {
+	file->wrong_guesses += file->wrong_guesses < WRONG_GUESSES_MAX;
+	reader->is_followed = 0;
+	reader->guessed = 0;
+	reader->high = reader->pos;
+	reader->forward = 0;
+}
+
+/* Moves a reader on by a request of its own. */
+static void advance(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file, struct reader *reader,
+		    uint64_t offset, uint64_t end)
+{
+	if (reader->guessed && offset < reader->low)
+		take_back_guess(file, reader);
 	if (!reader->is_followed) {
 		/* The gap that a request leaves is no part of what was read. */
 		if (end > reader->high)
@@ -266,12 +340,18 @@ static void advance(struct wcx_prefetcher *prefetcher, struct reader *reader, ui
 			reader->back += (end < reader->low ? end : reader->low) - offset;
 		reader->high = end > reader->high ? end : reader->high;
 		reader->low = offset < reader->low ? offset : reader->low;
-		if (reader->forward >= PROVEN_BYTES || reader->back >= PROVEN_BYTES)
+		if (reader->forward >= PROVEN_BYTES || reader->back >= PROVEN_BYTES) {
 			follow(prefetcher, reader, reader->back > reader->forward, PROVEN_BYTES);
+			file->wrong_guesses = 0;
+		}
 	} else if (!reader->backwards && end > reader->pos) {
 		reader->run += end - reader->pos;
 		reader->pos = end;
 		reader->front = reader->front < end ? end : reader->front;
+		if (reader->guessed && !is_unproven(reader))
+			file->wrong_guesses = 0;
+		if (end >= reader->guessed)
+			reader->guessed = 0;
 	} else if (reader->backwards && offset < reader->pos) {
 		reader->run += reader->pos - offset;
 		reader->pos = offset;
@@ -410,7 +490,7 @@ static void note_locked(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_f
 	struct reader *reader = find_reader(file, offset, end, direct);
 
 	if (reader)
-		advance(prefetcher, reader, offset, end);
+		advance(prefetcher, file, reader, offset, end);
 	else
 		reader = new_reader(prefetcher, file, offset, end, direct);
 	reader->noticed = ++file->notes;
@@ -638,6 +718,9 @@ static int do_piece(struct wcx_prefetcher *prefetcher, const struct piece *piece
 	uint64_t at = piece->start, limit = piece->end;
 	int r = 0;
 
+	if (piece->fetch_start < piece->fetch_end)
+		wcx_image_advise(piece->file->image, piece->fetch_start, piece->fetch_end - piece->fetch_start,
+				 POSIX_FADV_WILLNEED);
 	cut_passed(prefetcher, piece, &at, &limit);
 	while (at < limit && r == 0 && !prefetcher->stop)
 		r = do_part(prefetcher, piece, &at, limit);

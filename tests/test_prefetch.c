@@ -758,9 +758,9 @@ static void window_of_a_backward_reader_ends_at_the_start(void)
 
 	open_rig(&rig, 1, WINDOW);
 	node = add_file(&rig, plain);
-	add_spot(node, 6 * MIB, 1);
-	for (uint64_t at = 6 * MIB; at > 4 * MIB - 512 * KIB; at -= 64 * KIB) {
-		CHECK(node->pushed == 0 || at <= 4 * MIB);
+	add_spot(node, 5 * MIB, 1);
+	for (uint64_t at = 5 * MIB; at > 3 * MIB - 512 * KIB; at -= 64 * KIB) {
+		CHECK(node->pushed == 0 || at <= 3 * MIB);
 		ask(&rig, node, 0, at - 64 * KIB, 64 * KIB, 0);
 		settle();
 	}
@@ -1177,6 +1177,120 @@ static void readers_without_order_set_next_to_nothing_off(void)
 	}
 	settle();
 	CHECK(node->asked == (uint64_t)1000 * MIB && node->pushed * 20 <= node->asked);
+	close_rig(&rig);
+}
+
+/* --- readers that begin with a tensor --- */
+
+static uint64_t tensor_start(const struct file *file, uint64_t number)
+{
+	return file->header + number * file->unit;
+}
+
+static void tensor_read_from_its_start_is_decoded_ahead_at_once_to_its_end(void)
+{
+	const uint64_t start = tensor_start(huge, 3), end = tensor_start(huge, 4) / PAGE * PAGE;
+	struct node *node;
+	struct rig rig;
+	uint64_t at = start / PAGE * PAGE;
+
+	open_rig(&rig, 2, 64 * MIB);
+	node = add_file(&rig, huge);
+	ask(&rig, node, 0, at, 128 * KIB, 0);
+	settle();
+	CHECK(node->pushed >= 3 * MIB && node->pushed <= 5 * MIB && holes(node, at, at + 3 * MIB) <= 1);
+	for (at += 128 * KIB; at + 128 * KIB < end; at += 128 * KIB) {
+		ask(&rig, node, 0, at, 128 * KIB, 0);
+		settle();
+	}
+	/* What there is of a piece belongs to it. */
+	CHECK(holes(node, start, end) <= 16 && holes(node, end + MIB, end + 3 * MIB) == 2 * MIB / PAGE);
+	ask(&rig, node, 0, at, 256 * KIB, 0);
+	settle();
+	CHECK(holes(node, end + MIB, end + 3 * MIB) <= 2);
+	close_rig(&rig);
+}
+
+static void only_the_start_of_a_large_tensor_sets_anything_off(void)
+{
+	const struct {
+		const struct file *file;
+		uint64_t offset;
+		int is_start;
+	} cases[] = {
+		{ huge, tensor_start(huge, 5) - 64 * KIB, 1 }, /* as the kernel reads around a fault */
+		{ huge, tensor_start(huge, 5) - 127 * KIB, 1 },
+		{ huge, tensor_start(huge, 5) + PAGE, 0 },
+		{ huge, tensor_start(huge, 5) - 129 * KIB, 0 },
+		{ huge, tensor_start(huge, 5) + 5 * MIB, 0 },
+		{ huge, 0, 0 }, /* the header is what is wanted, as a rule */
+		{ chunks, tensor_start(chunks, 7), 0 },
+	};
+
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct node *node;
+		struct rig rig;
+
+		open_rig(&rig, 2, WINDOW);
+		node = add_file(&rig, cases[i].file);
+		ask(&rig, node, 0, cases[i].offset, 128 * KIB, 0);
+		settle();
+		CHECK((node->pushed > 0) == cases[i].is_start);
+		close_rig(&rig);
+	}
+}
+
+/* Reads a page of each of many tensors, so that who read before is forgotten; returns what was pushed. */
+static uint64_t look_around(struct rig *rig, struct node *node, uint64_t first)
+{
+	const uint64_t pushed = node->pushed;
+
+	for (uint64_t i = 0; i < 20; i++)
+		ask(rig, node, 0, tensor_start(huge, first + i) + 8 * MIB, PAGE, 0);
+	settle();
+	return node->pushed - pushed;
+}
+
+static void who_only_looks_at_the_starts_of_tensors_is_soon_known(void)
+{
+	struct node *node;
+	struct rig rig;
+	uint64_t pushed;
+
+	open_rig(&rig, 2, WINDOW);
+	node = add_file(&rig, huge);
+	for (uint64_t i = 0; i < 8; i++) {
+		pushed = node->pushed;
+		ask(&rig, node, 0, tensor_start(huge, 40 * i), 64 * KIB, 0);
+		settle();
+		CHECK((node->pushed > pushed) == (i < 4));
+		CHECK(look_around(&rig, node, 40 * i + 2) == 0);
+	}
+	/* Until somebody reads in order again. */
+	prove(&rig, node, 0, tensor_start(huge, 400) + MIB, 3 * MIB);
+	settle();
+	pushed = node->pushed;
+	ask(&rig, node, 0, tensor_start(huge, 450), 64 * KIB, 0);
+	settle();
+	CHECK(node->pushed > pushed);
+	close_rig(&rig);
+}
+
+/* The kernel reads the end of a tensor, and the next one's beginning with it, for somebody who then goes backwards. */
+static void reader_that_goes_the_other_way_is_followed_there(void)
+{
+	const uint64_t start = tensor_start(huge, 9) / PAGE * PAGE + 64 * KIB;
+	struct node *node;
+	struct rig rig;
+
+	open_rig(&rig, 2, WINDOW);
+	node = add_file(&rig, huge);
+	for (uint64_t i = 1; i <= 40; i++) {
+		ask(&rig, node, 0, start - i * 128 * KIB, 128 * KIB, 0);
+		settle();
+	}
+	CHECK(holes(node, start - 40 * 128 * KIB - MIB, start - 40 * 128 * KIB) <= 2);
+	CHECK(holes(node, start + 6 * MIB, start + 8 * MIB) == 2 * MIB / PAGE);
 	close_rig(&rig);
 }
 
@@ -1650,6 +1764,10 @@ int main(void)
 	file_outlives_its_last_close_until_all_is_answered();
 	reader_that_skips_a_part_is_still_followed();
 	readers_without_order_set_next_to_nothing_off();
+	tensor_read_from_its_start_is_decoded_ahead_at_once_to_its_end();
+	only_the_start_of_a_large_tensor_sets_anything_off();
+	who_only_looks_at_the_starts_of_tensors_is_soon_known();
+	reader_that_goes_the_other_way_is_followed_there();
 	nothing_is_pushed_without_threads_or_windows();
 	direct_reader_finds_tiles_decoded();
 	direct_and_other_readers_are_two();

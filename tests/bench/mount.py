@@ -93,6 +93,13 @@ def mounted(command, mountpoint, log):
         process.wait(STOP_S)
 
 
+def peak_mib(process):
+    """The largest resident memory that a process ever had."""
+    with open(f"/proc/{process.pid}/status") as status:
+        lines = dict(line.split(":", 1) for line in status)
+    return int(lines["VmHWM"].split()[0]) // 1024
+
+
 class Usage:
     """What the processes of a subject took."""
 
@@ -100,9 +107,7 @@ class Usage:
         self.peak_mib, self.cold_cpu_s = 0, {}
 
     def note(self, process, name, is_cold, gb):
-        with open(f"/proc/{process.pid}/status") as status:
-            lines = dict(line.split(":", 1) for line in status)
-        self.peak_mib = max(self.peak_mib, int(lines["VmHWM"].split()[0]) // 1024)
+        self.peak_mib = max(self.peak_mib, peak_mib(process))
         if is_cold:
             with open(f"/proc/{process.pid}/stat") as stat:
                 fields = stat.read().rsplit(")", 1)[1].split()

@@ -123,6 +123,26 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info)
 	fuse_reply_open(req, info);
 }
 
+/* Offsets count files. */
+static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, struct fuse_file_info *info)
+{
+	const struct server *server = fuse_req_userdata(req);
+	char *buffer = malloc(bytes);
+	size_t used = 0;
+
+	(void)ino, (void)info;
+	for (unsigned i = (unsigned)offset; buffer && i < server->file_count; i++) {
+		const struct stat attr = { .st_ino = server->files[i].ino, .st_mode = S_IFREG };
+		size_t taken = fuse_add_direntry(req, buffer + used, bytes - used, server->files[i].name, &attr, i + 1);
+
+		if (taken > bytes - used)
+			break;
+		used += taken;
+	}
+	fuse_reply_buf(req, buffer, used);
+	free(buffer);
+}
+
 static void *push_loop(void *argument)
 {
 	struct pushed_file *file = argument;
@@ -177,6 +197,7 @@ static const struct fuse_lowlevel_ops ops = {
 	.getattr = op_getattr,
 	.open = op_open,
 	.read = op_read,
+	.readdir = op_readdir,
 };
 
 static struct pushed_file *add_file(struct server *server, const char *name)
