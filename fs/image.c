@@ -14,6 +14,7 @@
 #include "fs/safetensors.h"
 
 enum {
+	ADVISED_TIMES = 4, /* a packed tile is not larger than decoded, but aligned: at most four bytes for one */
 	NAMES_MAX_HEADER_BYTES = 1 << 20, /* a header beyond this is not parsed just to name a tensor in a message */
 };
 
@@ -454,8 +455,9 @@ void wcx_image_advise(struct wcx_image *image, uint64_t offset, uint64_t bytes, 
 	    last.packed_offset < first.packed_offset)
 		return;
 	packed_bytes = last.packed_offset + last.packed_bytes - first.packed_offset;
-	/* 0 bytes would mean all that follow. */
-	if (packed_bytes && !(advice == POSIX_FADV_WILLNEED && is_cached(image, first.packed_offset)))
+	/* 0 bytes would mean all that follow; and between tensors that share tiles and others there may be half a file. */
+	if (packed_bytes && packed_bytes <= ADVISED_TIMES * bytes + 2 * WCX_TILE_MAX_BYTES &&
+	    !(advice == POSIX_FADV_WILLNEED && is_cached(image, first.packed_offset)))
 		posix_fadvise(wcx_container_fd(image->container), (off_t)first.packed_offset, (off_t)packed_bytes, advice);
 }
 

@@ -33,7 +33,7 @@ enum {
 	GUESSED_RUN_BYTES = 8 << 20,
 	GUESSED_TENSOR_BYTES = 4 << 20,
 	WRONG_GUESSES_MAX = 4,
-	FETCH_BYTES = 8 << 20, /* of the original at a time: what a disk has to do at once, to be as fast as it can */
+	FETCH_BYTES = 4 << 20, /* of the original at a time: what a disk has to do at once, to be as fast as it can */
 };
 
 /*
@@ -177,7 +177,7 @@ static void fetch_ahead(const struct wcx_prefetcher *prefetcher, const struct wc
 		end = reader->guessed;
 	if (reader->fetched < reader->front)
 		reader->fetched = reader->front;
-	if (end < reader->fetched + FETCH_BYTES)
+	if (end < reader->fetched + FETCH_BYTES && !(end == file->bytes && end > reader->fetched))
 		return;
 	piece->fetch_start = reader->fetched;
 	piece->fetch_end = reader->fetched = end;
@@ -254,6 +254,12 @@ static struct reader *find_reader(struct wcx_prefetch_file *file, uint64_t offse
 	return best;
 }
 
+/* Of a reader that was taken at its word, whether it has not kept it as yet. */
+static int is_unproven(const struct reader *reader)
+{
+	return reader->guessed && reader->pos - reader->low < PROVEN_BYTES;
+}
+
 static void follow(struct wcx_prefetcher *prefetcher, struct reader *reader, int backwards, uint64_t run)
 {
 	reader->is_followed = 1;
@@ -273,12 +279,6 @@ static uint64_t guess_end(const struct wcx_prefetch_file *file, uint64_t offset,
 		return 0;
 	segment = wcx_container_segment(container, wcx_container_segment_at(container, end - 1));
 	return segment->offset >= offset && segment->bytes >= GUESSED_TENSOR_BYTES ? segment->offset + segment->bytes : 0;
-}
-
-/* Of a reader that was taken at its word, whether it has not kept it as yet. */
-static int is_unproven(const struct reader *reader)
-{
-	return reader->guessed && reader->pos - reader->low < PROVEN_BYTES;
 }
 
 /*
@@ -330,7 +330,7 @@ static void take_back_guess(struct wcx_prefetch_file *file, struct reader *reade
 static void advance(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file, struct reader *reader,
 		    uint64_t offset, uint64_t end)
 {
-	if (reader->guessed && offset < reader->low)
+	if (is_unproven(reader) && offset < reader->low)
 		take_back_guess(file, reader);
 	if (!reader->is_followed) {
 		/* The gap that a request leaves is no part of what was read. */

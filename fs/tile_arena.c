@@ -2,9 +2,9 @@
 /*
  * Memory for decoded tiles.
  *
- * A slab of 2 MiB, a huge page, holds slots of one size, a multiple of 4 KiB.  A slab that is empty may take any size next.
- * Tiles come and go in the order in which files are read, so that slabs empty as wholes; one that is kept by a single tile
- * goes when that is evicted.
+ * A slab of 512 KiB holds slots of one size: a power of two, or one and a half times that, so that there are few sizes, each
+ * of which keeps a slab that is not full.  A slab that is empty may take any size next; who owns what is in one is known, so
+ * that it can be emptied.
  */
 #include "fs/tile_arena.h"
 
@@ -12,11 +12,13 @@
 #include <sys/mman.h>
 
 enum {
-	SLAB_BYTES = 2 << 20,
+	SLAB_BYTES = WCX_ARENA_MAX_BYTES,
+	HUGE_BYTES = 2 << 20,
 	SLOT_UNIT = 4096,
-	UNITS = SLAB_BYTES / SLOT_UNIT,
+	UNITS = WCX_ARENA_SLOTS_MAX, /* in a slab */
 	BITS = 64,
 };
+_Static_assert(UNITS *SLOT_UNIT == SLAB_BYTES, "the smallest slots fill a slab");
 
 struct slab {
 	struct slab *next, *previous; /* in the list of its size that have room, or of the empty ones */
@@ -26,12 +28,15 @@ struct slab {
 };
 
 struct wcx_tile_arena {
-	uint8_t *memory; /* aligned to a slab */
+	uint8_t *memory; /* aligned to a huge page */
 	void *reserved;
 	size_t reserved_bytes;
 	size_t slab_count, used_count; /* used_count: those that ever were used */
 	struct slab *empty;
 	struct slab *with_room[UNITS + 1]; /* by units */
+	/* Of slots that are not free: the first of all slabs, the second of all, ...: what few slots need not is never
+	 * touched. */
+	void **owners;
 	struct slab slabs[];
 };
 
@@ -54,14 +59,14 @@ static void list_add(struct slab **list, struct slab *slab)
 /* Reserves addresses, without which the arena has no slabs. */
 static void reserve(struct wcx_tile_arena *arena, size_t slab_count)
 {
-	size_t bytes = (slab_count + 1) * SLAB_BYTES; /* one more, to align them */
+	size_t bytes = slab_count * SLAB_BYTES + HUGE_BYTES; /* to align them */
 	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (memory == MAP_FAILED)
 		return;
 	arena->reserved = memory;
 	arena->reserved_bytes = bytes;
-	arena->memory = (uint8_t *)memory + (SLAB_BYTES - (uintptr_t)memory % SLAB_BYTES) % SLAB_BYTES;
+	arena->memory = (uint8_t *)memory + (HUGE_BYTES - (uintptr_t)memory % HUGE_BYTES) % HUGE_BYTES;
 	arena->slab_count = slab_count;
 	madvise(arena->memory, slab_count * SLAB_BYTES, MADV_HUGEPAGE); /* without, pages are small */
 }
@@ -73,8 +78,14 @@ struct wcx_tile_arena *wcx_tile_arena_create(uint64_t bytes)
 	const size_t slab_count = slabs < slabs_max ? (size_t)slabs : 0;
 	struct wcx_tile_arena *arena = calloc(1, sizeof *arena + slab_count * sizeof arena->slabs[0]);
 
-	if (arena && slab_count)
-		reserve(arena, slab_count);
+	if (!arena || !slab_count)
+		return arena;
+	arena->owners = calloc(slab_count, UNITS * sizeof *arena->owners);
+	if (!arena->owners) {
+		free(arena);
+		return NULL;
+	}
+	reserve(arena, slab_count);
 	return arena;
 }
 
@@ -84,7 +95,13 @@ void wcx_tile_arena_free(struct wcx_tile_arena *arena)
 		return;
 	if (arena->reserved)
 		munmap(arena->reserved, arena->reserved_bytes);
+	free(arena->owners);
 	free(arena);
+}
+
+int wcx_tile_arena_is_empty(const struct wcx_tile_arena *arena)
+{
+	return arena->slab_count == 0;
 }
 
 /* A slab without anything in it: one that was used before, if there is any.  NULL when the arena is full. */
@@ -122,12 +139,23 @@ static uint32_t take_slot(struct slab *slab)
 	return word * BITS + bit;
 }
 
-static uint32_t units_of(size_t bytes)
+static void **owner_of(const struct wcx_tile_arena *arena, const struct slab *slab, uint32_t slot)
 {
-	return bytes ? (uint32_t)((bytes - 1) / SLOT_UNIT + 1) : 1;
+	return &arena->owners[slot * arena->slab_count + (size_t)(slab - arena->slabs)];
 }
 
-void *wcx_tile_arena_take(struct wcx_tile_arena *arena, size_t bytes)
+/* The size of the slot for so many bytes. */
+static uint32_t units_of(size_t bytes)
+{
+	const uint32_t units = bytes ? (uint32_t)((bytes - 1) / SLOT_UNIT + 1) : 1;
+	uint32_t power = 1;
+
+	while (power < units)
+		power *= 2;
+	return power > 2 && units <= power / 4 * 3 ? power / 4 * 3 : power;
+}
+
+void *wcx_tile_arena_take(struct wcx_tile_arena *arena, size_t bytes, void *owner)
 {
 	struct slab **list, *slab;
 	uint32_t units, slot;
@@ -145,6 +173,7 @@ void *wcx_tile_arena_take(struct wcx_tile_arena *arena, size_t bytes)
 		list_add(list, slab);
 	}
 	slot = take_slot(slab);
+	*owner_of(arena, slab, slot) = owner;
 	if (!slab->free_count)
 		list_remove(list, slab);
 	return arena->memory + (size_t)(slab - arena->slabs) * SLAB_BYTES + (size_t)slot * units * SLOT_UNIT;
@@ -162,4 +191,21 @@ void wcx_tile_arena_give(struct wcx_tile_arena *arena, void *memory, size_t byte
 		list_remove(list, slab);
 	slab->is_free[slot / BITS] |= UINT64_C(1) << slot % BITS;
 	list_add(++slab->free_count == slab->slot_count ? &arena->empty : list, slab);
+}
+
+size_t wcx_tile_arena_slab(const struct wcx_tile_arena *arena, const void *memory, void *owners[WCX_ARENA_SLOTS_MAX])
+{
+	const size_t offset = (size_t)((const uint8_t *)memory - arena->memory);
+	const struct slab *slab = &arena->slabs[offset / SLAB_BYTES];
+	size_t count = 0;
+
+	for (uint32_t slot = 0; slot < slab->slot_count; slot++)
+		if (!(slab->is_free[slot / BITS] >> slot % BITS & 1))
+			owners[count++] = *owner_of(arena, slab, slot);
+	return count;
+}
+
+size_t wcx_tile_arena_slot_bytes(size_t bytes)
+{
+	return (size_t)units_of(bytes) * SLOT_UNIT;
 }

@@ -15,6 +15,7 @@ enum {
 	/* For what sizes that do not fit each other leave unused; beyond, tiles go a little earlier. */
 	ARENA_SPARE_BYTES = 8 << 20,
 	BLOCK_TILES = 128,
+	ROOM_TRIES = 2,
 };
 
 enum tile_state { FILLING, READY, FAILED };
@@ -174,10 +175,8 @@ static void free_heap(void *heap)
 	}
 }
 
-static void evict_oldest(struct wcx_tile_cache *cache, void **heap)
+static void evict_tile(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile, void **heap)
 {
-	struct wcx_cached_tile *tile = cache->oldest;
-
 	lru_remove(cache, tile);
 	table_remove(cache, tile);
 	cache->stats.evictions++;
@@ -188,7 +187,7 @@ static void evict_oldest(struct wcx_tile_cache *cache, void **heap)
 static void evict(struct wcx_tile_cache *cache, void **heap)
 {
 	while (cache->stats.bytes > cache->budget_bytes && cache->oldest)
-		evict_oldest(cache, heap);
+		evict_tile(cache, cache->oldest, heap);
 }
 
 static struct wcx_cached_tile *find_tile(struct wcx_tile_cache *cache, uint64_t owner, uint64_t tile_index)
@@ -222,6 +221,40 @@ static int lock_with_unused(struct wcx_tile_cache *cache, size_t count)
 	return 0;
 }
 
+/*
+ * Makes room for a tile where the budget has some, but all slots are of other sizes: the oldest tile goes, and if its slot
+ * is of another size, with all that are in its slab.  Further tiles are not worth it.
+ */
+static void make_room(struct wcx_tile_cache *cache, size_t bytes, void **heap)
+{
+	void *owners[WCX_ARENA_SLOTS_MAX];
+	const struct wcx_cached_tile *oldest = cache->oldest;
+	size_t count;
+
+	if (oldest->in_heap || wcx_tile_arena_slot_bytes(oldest->bytes) == wcx_tile_arena_slot_bytes(bytes)) {
+		evict_tile(cache, cache->oldest, heap);
+		return;
+	}
+	count = wcx_tile_arena_slab(cache->arena, oldest->data, owners);
+	for (size_t i = 0; i < count; i++) {
+		struct wcx_cached_tile *tile = owners[i];
+
+		if (tile->refs == 0)
+			evict_tile(cache, tile, heap);
+	}
+}
+
+static uint8_t *take_memory(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile, void **heap)
+{
+	uint8_t *data = wcx_tile_arena_take(cache->arena, tile->bytes, tile);
+
+	for (int i = 0; !data && i < ROOM_TRIES && cache->oldest && !wcx_tile_arena_is_empty(cache->arena); i++) {
+		make_room(cache, tile->bytes, heap);
+		data = wcx_tile_arena_take(cache->arena, tile->bytes, tile);
+	}
+	return data;
+}
+
 static struct wcx_cached_tile *add_tile(struct wcx_tile_cache *cache, uint64_t owner, const struct wcx_cache_item *item,
 					void **heap)
 {
@@ -243,11 +276,7 @@ static struct wcx_cached_tile *add_tile(struct wcx_tile_cache *cache, uint64_t o
 	if (cache->stats.bytes > cache->stats.peak_bytes)
 		cache->stats.peak_bytes = cache->stats.bytes;
 	evict(cache, heap);
-	tile->data = wcx_tile_arena_take(cache->arena, tile->bytes);
-	while (!tile->data && cache->oldest) {
-		evict_oldest(cache, heap);
-		tile->data = wcx_tile_arena_take(cache->arena, tile->bytes);
-	}
+	tile->data = take_memory(cache, tile, heap);
 	return tile;
 }
 
@@ -353,7 +382,8 @@ void wcx_tile_cache_release(struct wcx_tile_cache *cache, struct wcx_cache_item 
 
 		if (items[i].outcome == WCX_CACHE_NO_MEMORY || --tile->refs > 0)
 			continue;
-		if (tile->in_table && !passed) {
+		/* The arena's memory stays whether it is used or not: what is in the heap would come on top of it. */
+		if (tile->in_table && !passed && !(tile->in_heap && !wcx_tile_arena_is_empty(cache->arena))) {
 			lru_add(cache, tile);
 			continue;
 		}

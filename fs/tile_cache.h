@@ -53,10 +53,11 @@ void wcx_tile_cache_free(struct wcx_tile_cache *cache); /* NULL is fine; no tile
 uint64_t wcx_tile_cache_owner(struct wcx_tile_cache *cache);
 
 /*
- * wcx_tile_cache_acquire - take tiles in hand, different ones
+ * wcx_tile_cache_acquire - take tiles in hand
  *
- * Sets the rest of each item.  Returns 0 or, when there is no memory for all, -ENOMEM; what is in hand then has to be
- * published and released all the same, for which the other functions pass over the rest.
+ * Sets the rest of each item.  Of a tile that is among them twice the second is pending until the caller publishes.  Returns
+ * 0 or, when there is no memory for all, -ENOMEM; what is in hand then has to be published and released all the same, for
+ * which the other functions pass over the rest.
  */
 int wcx_tile_cache_acquire(struct wcx_tile_cache *cache, uint64_t owner, struct wcx_cache_item *items, size_t count);
 

@@ -22,7 +22,7 @@ struct wcx_warm_child {
  * -errno.
  */
 int wcx_warm_child_fork(const char *path, int shows_progress, struct wcx_warm_child *ret);
-void wcx_warm_child_start(struct wcx_warm_child *child);
+void wcx_warm_child_start(struct wcx_warm_child *child); /* with SIGPIPE ignored, before anybody reaps */
 
 /*
  * wcx_warm_child_reap - look whether it has ended: 1 if it has, with its status as waitpid(2) has it; then there is none

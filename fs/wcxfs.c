@@ -17,15 +17,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <syslog.h>
 #include <unistd.h>
 
+#include "fs/connection.h"
 #include "fs/decoder.h"
 #include "fs/fuse_ops.h"
+#include "fs/guard.h"
 #include "fs/store.h"
 #include "fs/tile_cache.h"
 #include "fs/version.h"
@@ -68,8 +69,9 @@ struct mount {
 	struct wcx_fuse *fuse;
 	struct fuse_session *session;
 	int has_handlers, is_mounted;
-	int minor; /* of the device that it is for the kernel, whatever lies at the path by now; -1: not known */
+	int number; /* of the connection, whatever lies at the path by now; -1: not known */
 	const char *mountpoint;
+	struct wcx_guard guard;
 	struct wcx_warm_child warming; /* once there are threads, the signal thread's */
 	const char *warm;
 };
@@ -107,7 +109,7 @@ static const char help_text[] =
 	"  -V, --version        print versions\n"
 	"\n"
 	"wcxfs returns when the files can be used.  `fusermount3 -u MOUNTPOINT' unmounts, and so do SIGTERM, SIGINT and\n"
-	"SIGHUP; SIGUSR1 logs how the cache and prefetching are doing.\n"
+	"SIGHUP, which a mount that is being warmed needs; SIGUSR1 logs how the cache and prefetching are doing.\n"
 	"\n"
 	"Exit status: 0 mounted (with -f: unmounted again), 1 it failed, 2 wrong usage.\n"
 	"\n"
@@ -309,12 +311,14 @@ static int is_in_store(const char *store, const char *path)
 	for (const char *name = path; *name; name += strcspn(name, "/"), name += strspn(name, "/"))
 		if (strcspn(name, "/") == 2 && name[0] == '.' && name[1] == '.')
 			return 0;
-	if (*path == '/' || snprintf(full, sizeof full, "%s/%s.wcx", store, path) >= (int)sizeof full)
+	if (!*path || *path == '/' || snprintf(full, sizeof full, "%s/%s.wcx", store, path) >= (int)sizeof full)
 		return 0;
 	if (!stat(full, &st))
 		return 1;
 	full[strlen(full) - strlen(".wcx")] = '\0';
-	return !stat(full, &st);
+	if (stat(full, &st))
+		return 0;
+	return !S_ISREG(st.st_mode) || strcmp(full + strlen(full) - strlen(".wcx"), ".wcx");
 }
 
 /* The path becomes one in the mount. */
@@ -442,47 +446,6 @@ static void signal_stop(struct signal_thread *thread)
 	pthread_join(thread->thread, NULL);
 }
 
-/* Undoes the \ooo that mountinfo has in the place of blanks. */
-static void unescape(char *text)
-{
-	char *to = text;
-
-	for (; *text; text++, to++) {
-		unsigned code;
-
-		if (*text == '\\' && sscanf(text + 1, "%3o", &code) == 1) {
-			*to = (char)code;
-			text += 3;
-		} else {
-			*to = *text;
-		}
-	}
-	*to = '\0';
-}
-
-/* The minor number of the device that a mount is for the kernel; -1 if it cannot be found.  Asks nothing of the mount. */
-static int mount_minor(const char *mountpoint)
-{
-	FILE *mounts = fopen("/proc/self/mountinfo", "re");
-	char *line = NULL, *path = NULL;
-	size_t room = 0;
-	int found = -1, minor;
-
-	while (mounts && getline(&line, &room, mounts) >= 0) {
-		if (sscanf(line, "%*d %*d 0:%d %*s %ms", &minor, &path) != 2)
-			continue;
-		unescape(path);
-		if (strcmp(path, mountpoint) == 0)
-			found = minor; /* the last one is on top */
-		free(path);
-		path = NULL;
-	}
-	free(line);
-	if (mounts)
-		fclose(mounts);
-	return found;
-}
-
 /* Writes a number to a file of the kernel's; returns 0 or -errno. */
 static int write_number(const char *path, uint64_t number)
 {
@@ -523,7 +486,7 @@ static int set_readahead(const struct mount *mount, uint64_t bytes)
 		fuse_log(FUSE_LOG_ERR, "%s: %s\n", mount->mountpoint, strerror(-ret));
 		return ret;
 	}
-	snprintf(path, sizeof path, "/sys/class/bdi/0:%d/read_ahead_kb", mount->minor);
+	snprintf(path, sizeof path, "/sys/class/bdi/0:%d/read_ahead_kb", mount->number);
 	ret = write_number(path, bytes >> 10);
 	if (ret)
 		fuse_log(FUSE_LOG_NOTICE, "the kernel's readahead stays as it is: %s\n", strerror(-ret));
@@ -577,7 +540,9 @@ static int mount_create(struct mount *mount, struct fuse_args *args, const struc
 	}
 	mount->is_mounted = 1;
 	mount->mountpoint = opts->mountpoint;
-	mount->minor = mount_minor(opts->mountpoint);
+	mount->number = wcx_connection_number(opts->mountpoint);
+	if (mount->number >= 0)
+		wcx_guard_watch(&mount->guard, mount->number, opts->mountpoint);
 	ret = start_prefetching(mount, opts);
 	if (!ret && opts->readahead_text)
 		ret = set_readahead(mount, opts->readahead_bytes);
@@ -601,7 +566,6 @@ static void answer_queued(struct fuse_session *session)
  */
 static int stop_prefetching(struct mount *mount)
 {
-	char path[64];
 	int ret = -ETIMEDOUT;
 
 	if (!mount->is_mounted)
@@ -614,9 +578,7 @@ static int stop_prefetching(struct mount *mount)
 	}
 	if (!ret)
 		return 0;
-	snprintf(path, sizeof path, "/sys/fs/fuse/connections/%d/abort", mount->minor);
-	if (write_number(path, 1) && mount->minor >= 0 && mount_minor(mount->mountpoint) == mount->minor)
-		umount2(mount->mountpoint, MNT_FORCE | MNT_DETACH);
+	wcx_connection_abort(mount->number, mount->mountpoint);
 	return wcx_fuse_stop(mount->fuse, STOP_TRIES * STOP_MS);
 }
 
@@ -626,6 +588,7 @@ static void mount_free(struct mount *mount)
 		fuse_log(FUSE_LOG_ERR, "%s: a thread does not end\n", mount->mountpoint);
 		_exit(EXIT_FAILED); /* what it uses must not be freed */
 	}
+	wcx_guard_end(&mount->guard);
 	if (mount->is_mounted)
 		fuse_session_unmount(mount->session);
 	if (mount->has_handlers)
@@ -724,20 +687,25 @@ static void unblock_ending_signals(void)
 static int serve(struct fuse_args *args, const struct options *opts)
 {
 	struct signal_thread signals = { 0 };
-	struct mount mount = { .minor = -1, .warm = opts->warm };
+	struct mount mount = { .number = -1, .warm = opts->warm };
 	int ret;
 
 	keep_heaps_few();
 	raise_fd_limit();
-	ret = opts->warm ? wcx_warm_child_fork(opts->warm, opts->foreground, &mount.warming) : 0;
+	ret = wcx_guard_fork(&mount.guard);
+	if (!ret && opts->warm)
+		ret = wcx_warm_child_fork(opts->warm, opts->foreground, &mount.warming);
 	if (ret) {
-		fuse_log(FUSE_LOG_ERR, "warm: %s\n", strerror(-ret));
+		fuse_log(FUSE_LOG_ERR, "cannot fork: %s\n", strerror(-ret));
+		wcx_guard_end(&mount.guard);
 		return EXIT_FAILED;
 	}
+	signal(SIGPIPE, SIG_IGN); /* a child may be gone when we tell it something */
 	block_signals();
 	ret = mount_create(&mount, args, opts);
 	if (ret)
 		goto out;
+	wcx_warm_child_start(&mount.warming); /* its first request waits for the loop */
 	ret = signal_start(&signals, &mount);
 	if (ret)
 		goto out;
@@ -750,7 +718,6 @@ static int serve(struct fuse_args *args, const struct options *opts)
 	if (!ret) {
 		fuse_log(FUSE_LOG_INFO, "%s mounted at %s, decoding with %s\n", opts->store, opts->mountpoint,
 			 wcx_decoder_name(mount.decoder));
-		wcx_warm_child_start(&mount.warming);
 		unblock_ending_signals();
 		ret = run_loop(mount.session);
 	}
@@ -853,8 +820,11 @@ int main(int argc, char **argv)
 	struct options opts = { .decoder = WCX_DECODER_AUTO };
 	int status;
 
+	if (argc == 1 && !strcmp(argv[0], WCX_GUARD_NAME))
+		return wcx_guard_main();
 	if (fill_standard_fds())
 		return EXIT_FAILED;
+	signal(SIGCHLD, SIG_DFL); /* who started us may not care for children, and that is inherited */
 	fuse_set_log_func(log_to_stderr);
 	status = run(&args, &opts);
 	fuse_opt_free_args(&args);

@@ -20,6 +20,7 @@ with __metadata__, the JSON shuffled, the data aligned for their types.  --only:
 to 4096 x 14336, I8 from N(0, 33.6), clipped at 127, or BF16 from N(0, 0.02), for benchmarks.
 """
 import argparse
+import multiprocessing
 import zlib
 
 import numpy as np
@@ -77,8 +78,8 @@ class Plan:
         self.add_group([(name, dtype, shape)], make, key)
 
     def add_group(self, specs, make, key=None):
+        self.groups.append((len(self.specs), make, [self.seed, zlib.crc32((key or specs[0][0]).encode())]))
         self.specs += specs
-        self.groups.append((make, [self.seed, zlib.crc32((key or specs[0][0]).encode())]))
 
     def add_int8(self, name, rows, cols, draw, per_channel, key=None):
         def make(rng):
@@ -96,11 +97,22 @@ class Plan:
         tensors = lay_out(self.specs)
         shuffled = np.random.default_rng(self.seed).permutation(len(tensors))
         metadata = {"format": "pt", "made_by": "make_int8.py", "seed": str(self.seed)}
+        header = build_header([tensors[i] for i in shuffled], metadata)
         with open(path, "wb") as out:
-            out.write(build_header([tensors[i] for i in shuffled], metadata))
-            for make, seed in self.groups:
-                for array in make(np.random.default_rng(seed)):
-                    out.write(np.ascontiguousarray(array))
+            out.write(header)
+        jobs = [(path, len(header) + tensors[first].begin, number)
+                for number, (first, _, _) in enumerate(self.groups)]
+        Plan.written = self  # the functions that make arrays go to other processes by fork alone
+        with multiprocessing.get_context("fork").Pool() as pool:
+            pool.starmap(write_group, jobs, chunksize=1)
+
+
+def write_group(path, offset, number):
+    _, make, seed = Plan.written.groups[number]
+    with open(path, "r+b") as out:
+        out.seek(offset)
+        for array in make(np.random.default_rng(seed)):
+            out.write(np.ascontiguousarray(array))
 
 
 def add_float(plan, name, dtype, shape, mean=0.0):
@@ -185,8 +197,8 @@ def plan_mixed(plan, target_bytes):
     add_ties_and_odd_shapes(tail)
     add_floats_and_integers(plan)
     add_layers(plan, target_bytes - plan.bytes() - tail.bytes())
+    plan.groups += [(len(plan.specs) + first, make, seed) for first, make, seed in tail.groups]
     plan.specs += tail.specs
-    plan.groups += tail.groups
 
 
 def plan_only(plan, dtype, target_bytes):

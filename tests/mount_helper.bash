@@ -65,6 +65,13 @@ counter() {
 	tail -n 1 "$LOG" | grep -oE "[0-9]+ $1" | cut -d " " -f 1
 }
 
+# Print how many reads of packed files a logged mount was asked for.
+request_count() {
+	kill -USR1 "$DAEMON"
+	log_until "requests:"
+	tail -n 1 "$LOG" | sed -E 's/.*requests: ([0-9]+) .*/\1/'
+}
+
 # Everything gone: the mount and the process that served it.
 check_gone() {
 	local pid

@@ -14,6 +14,8 @@
   safetensors ORIGINAL FILE      the safetensors package finds the same metadata and tensors in both
   tile FILE.wcx                  print START and N of a coded tile in the middle, and the offset of its packed bytes
   flip FILE OFFSET               change one byte
+  kill_pusher PID COPY           read a slow daemon's file at six places, kill it when it waits for a page to push to, or
+                                 after ten seconds, and see that all readers end
   wait_exit PID                  wait until a process has ended, a minute at most
   wait_link LINK TARGET          wait until a link leads there, a minute at most
 
@@ -25,6 +27,8 @@ import multiprocessing
 import os
 import random
 import select
+import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -285,6 +289,44 @@ def cmd_flip(path, offset):
         byte = file.read(1)[0]
         file.seek(int(offset))
         file.write(bytes([byte ^ 0x40]))
+
+
+def read_until_error(path, start):
+    with open(path, "rb", buffering=0) as file:
+        file.seek(start)
+        try:
+            while file.read(128 << 10):
+                pass
+        except OSError:
+            pass
+
+
+def waits_to_push(pid):
+    for task in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{task}/stack") as stack:
+                if (calls := stack.read()) and "fuse_dev_do_write" in calls and "folio" in calls:
+                    return True
+        except OSError:
+            pass
+    return False
+
+
+def cmd_kill_pusher(pid, path):
+    step = os.path.getsize(path) // 6
+    readers = [multiprocessing.Process(target=read_until_error, args=(path, i * step), daemon=True) for i in range(6)]
+    for reader in readers:
+        reader.start()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and not waits_to_push(pid):
+        pass
+    os.kill(int(pid), signal.SIGKILL)
+    for reader in readers:
+        reader.join(30)
+        if reader.is_alive():
+            subprocess.run(["umount", "-f", os.path.dirname(path)], check=False)  # which frees them
+            raise Differs("a reader waits for a daemon that was killed")
+    cmd_wait_exit(pid)
 
 
 def cmd_wait_exit(pid):

@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "tests/check.h"
 #include "tests/sample_data.h"
@@ -33,6 +34,7 @@ enum {
 
 static atomic_long alive, alive_bytes; /* allocated and not freed */
 static atomic_int has_no_heap;         /* aligned_alloc fails */
+static atomic_int has_no_addresses;    /* mmap fails */
 
 static void *counted(void *memory)
 {
@@ -51,6 +53,11 @@ WRAPPED(void *, calloc, size_t count, size_t bytes)
 WRAPPED(void *, aligned_alloc, size_t align, size_t bytes)
 {
 	return has_no_heap ? NULL : counted(__real_aligned_alloc(align, bytes));
+}
+
+WRAPPED(void *, mmap64, void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
+{
+	return has_no_addresses ? MAP_FAILED : __real_mmap64(address, bytes, protection, flags, fd, offset);
 }
 
 WRAPPED(void, free, void *memory)
@@ -452,19 +459,46 @@ static void tiles_taken_at_once_are_each_ready_missing_or_somebody_elses(void)
 	wcx_tile_cache_free(cache);
 }
 
+/* Tied tensors share their tiles. */
+static void tile_may_be_wanted_twice_at_once(void)
+{
+	struct wcx_tile_cache *cache = wcx_tile_cache_create(1 << 20);
+
+	for (int fails = 1; fails >= 0; fails--) {
+		struct wcx_cache_item items[3] = { { .tile_index = 5, .bytes = TILE_BYTES },
+						   { .tile_index = 6, .bytes = TILE_BYTES },
+						   { .tile_index = 5, .bytes = TILE_BYTES } };
+		struct wcx_tile_cache_stats stats;
+
+		CHECK(wcx_tile_cache_acquire(cache, 1, items, 3) == 0);
+		CHECK(items[0].outcome == WCX_CACHE_FILL && items[2].outcome == WCX_CACHE_PENDING);
+		memset(items[0].data, 5, TILE_BYTES);
+		memset(items[1].data, 6, TILE_BYTES);
+		items[0].errnum = fails ? -EIO : 0;
+		wcx_tile_cache_publish(cache, items, 3);
+		wcx_tile_cache_wait(cache, items, 3);
+		CHECK(items[0].errnum == items[2].errnum && items[0].data == items[2].data);
+		CHECK(items[2].errnum == (fails ? -EIO : 0) && holds_its_bytes(items[2], 5));
+		wcx_tile_cache_release(cache, items, 3, 1);
+		wcx_tile_cache_get_stats(cache, &stats);
+		CHECK(stats.bytes == 0);
+	}
+	wcx_tile_cache_free(cache);
+}
+
 /* --- memory --- */
 
-enum { SLAB_BYTES = 2 << 20, SLOT_BYTES = 4096 };
+enum { SLAB_BYTES = 512 << 10, SLOT_BYTES = 4096 };
 
 /* Sizes as tiles have them, small ones most often. */
 static size_t sample_size(struct sample_random *random)
 {
-	return 1 + sample_below(random, sample_below(random, 4) ? 40 << 10 : 600 << 10);
+	return 1 + sample_below(random, sample_below(random, 4) ? 40 << 10 : SLAB_BYTES);
 }
 
 static void arena_gives_memory_that_nobody_else_has(void)
 {
-	enum { SLABS = 10, HELD_MAX = 400, ROUNDS = 40000 };
+	enum { SLABS = 40, HELD_MAX = 400, ROUNDS = 40000 };
 	struct wcx_tile_arena *arena = wcx_tile_arena_create(SLABS * (uint64_t)SLAB_BYTES - 5);
 	struct sample_random random = { 11 };
 	struct {
@@ -476,7 +510,7 @@ static void arena_gives_memory_that_nobody_else_has(void)
 	for (int i = 0; i < ROUNDS; i++) {
 		if (count < HELD_MAX && sample_below(&random, 100) < 51) {
 			const size_t bytes = sample_size(&random);
-			uint32_t *memory = wcx_tile_arena_take(arena, bytes);
+			uint32_t *memory = wcx_tile_arena_take(arena, bytes, NULL);
 
 			refused += !memory;
 			wrong += (uintptr_t)memory % SLOT_BYTES != 0;
@@ -506,8 +540,8 @@ static void arena_gives_memory_that_nobody_else_has(void)
 		void **taken = malloc(all * sizeof(void *));
 
 		for (size_t i = 0; i < all; i++)
-			CHECK((taken[i] = wcx_tile_arena_take(arena, bytes)));
-		CHECK(!wcx_tile_arena_take(arena, 1));
+			CHECK((taken[i] = wcx_tile_arena_take(arena, bytes, NULL)));
+		CHECK(!wcx_tile_arena_take(arena, 1, NULL));
 		for (size_t i = 0; i < all; i++)
 			wcx_tile_arena_give(arena, taken[i], bytes);
 		free(taken);
@@ -519,27 +553,64 @@ static void arena_has_nothing_of_more_than_a_slab_and_may_be_empty(void)
 {
 	struct wcx_tile_arena *arena = wcx_tile_arena_create(3 * (uint64_t)SLAB_BYTES), *empty = wcx_tile_arena_create(0);
 	struct wcx_tile_arena *too_large = wcx_tile_arena_create(UINT64_MAX);
-	void *memory = wcx_tile_arena_take(arena, 0);
+	void *memory = wcx_tile_arena_take(arena, 0, NULL);
 
 	CHECK(memory);
 	wcx_tile_arena_give(arena, memory, 0);
-	CHECK(!wcx_tile_arena_take(arena, SLAB_BYTES + 1));
-	memory = wcx_tile_arena_take(arena, SLAB_BYTES);
+	CHECK(!wcx_tile_arena_take(arena, SLAB_BYTES + 1, NULL));
+	memory = wcx_tile_arena_take(arena, SLAB_BYTES, NULL);
 	CHECK(memory && (uintptr_t)memory % SLAB_BYTES == 0);
 	memset(memory, 1, SLAB_BYTES);
-	CHECK(empty && !wcx_tile_arena_take(empty, 1));
-	CHECK(too_large && !wcx_tile_arena_take(too_large, 1));
+	CHECK(empty && !wcx_tile_arena_take(empty, 1, NULL));
+	CHECK(too_large && !wcx_tile_arena_take(too_large, 1, NULL));
 	wcx_tile_arena_free(arena);
 	wcx_tile_arena_free(empty);
 	wcx_tile_arena_free(too_large);
 	wcx_tile_arena_free(NULL);
 }
 
+static void owners_of_what_lies_in_a_slab_are_known(void)
+{
+	enum { SLABS = 3, BYTES = 40000, SLOTS = SLAB_BYTES / (12 * SLOT_BYTES) };
+	static const struct {
+		size_t bytes, units;
+	} sizes[] = { { 0, 1 },      { 4096, 1 },    { 4097, 2 },     { 9000, 3 },        { 13000, 4 },
+		      { 16385, 6 },  { 24576, 6 },   { 24577, 8 },    { 32768, 8 },       { BYTES, 12 },
+		      { 65536, 16 }, { 393216, 96 }, { 393217, 128 }, { SLAB_BYTES, 128 } };
+	struct wcx_tile_arena *arena = wcx_tile_arena_create(SLABS * (uint64_t)SLAB_BYTES);
+	int numbers[SLABS * SLOTS];
+	void *taken[SLABS * SLOTS], *owners[WCX_ARENA_SLOTS_MAX];
+
+	for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+		CHECK(wcx_tile_arena_slot_bytes(sizes[i].bytes) == sizes[i].units * SLOT_BYTES);
+	for (int i = 0; i < SLABS * SLOTS; i++)
+		CHECK((taken[i] = wcx_tile_arena_take(arena, BYTES, &numbers[i])));
+	for (int i = 0; i < SLABS * SLOTS; i += 3)
+		wcx_tile_arena_give(arena, taken[i], BYTES);
+	for (int i = 0; i < SLABS * SLOTS; i++) {
+		size_t count, expected = 0;
+
+		if (i % 3 == 0)
+			continue;
+		count = wcx_tile_arena_slab(arena, taken[i], owners);
+		for (int other = 0; other < SLABS * SLOTS; other++) {
+			size_t found = 0;
+
+			for (size_t n = 0; n < count; n++)
+				found += owners[n] == &numbers[other];
+			CHECK(found == (other % 3 != 0 && other / SLOTS == i / SLOTS));
+			expected += found;
+		}
+		CHECK(count == expected);
+	}
+	wcx_tile_arena_free(arena);
+}
+
 static void tiles_beyond_the_arena_are_in_the_heap_until_they_leave(void)
 {
-	enum { COUNT = 12, BYTES = 2 << 20 }; /* the arena has the budget and 8 MiB */
+	enum { COUNT = 24, BYTES = 512 << 10 }; /* the arena has the budget and 8 MiB */
 	const long before = atomic_load(&alive_bytes);
-	struct wcx_tile_cache *cache = wcx_tile_cache_create(2 << 20);
+	struct wcx_tile_cache *cache = wcx_tile_cache_create(BYTES);
 	struct wcx_cache_item tiles[COUNT], large;
 	struct wcx_tile_cache_stats stats;
 	long empty;
@@ -554,15 +625,15 @@ static void tiles_beyond_the_arena_are_in_the_heap_until_they_leave(void)
 		memset(tiles[i].data, i, BYTES);
 		publish(cache, &tiles[i], 0);
 	}
-	CHECK(atomic_load(&alive_bytes) - empty >= (COUNT - 5) * (long)BYTES);
+	CHECK(atomic_load(&alive_bytes) - empty >= (COUNT - 17) * (long)BYTES);
 	for (int i = 0; i < COUNT; i++) {
 		CHECK(tiles[i].data[0] == i && tiles[i].data[BYTES - 1] == i);
 		release(cache, &tiles[i], i % 2);
 	}
 	CHECK(atomic_load(&alive_bytes) == empty);
 	wcx_tile_cache_get_stats(cache, &stats);
-	CHECK(stats.bytes <= 2 << 20);
-	/* One that stays in the heap until the end. */
+	CHECK(stats.bytes <= BYTES);
+	/* What was in the heap is gone, and the arena's memory serves again. */
 	for (int i = 0; i < 4; i++)
 		CHECK(acquire(cache, 2, (uint64_t)i, BYTES, &tiles[i]) == WCX_CACHE_FILL);
 	wcx_tile_cache_publish(cache, tiles, 4);
@@ -620,17 +691,79 @@ static void tiles_leave_early_where_others_find_no_room_beside_them(void)
 	with_tiles = atomic_load(&alive_bytes);
 	wcx_tile_cache_get_stats(cache, &stats);
 	CHECK(stats.evictions == 0 && stats.bytes < BUDGET && with_tiles - heap < 4 << 20);
-	CHECK(acquire(cache, 2, 0, 1 << 20, &tile) == WCX_CACHE_FILL);
-	memset(tile.data, 1, 1 << 20);
+	CHECK(acquire(cache, 2, 0, SLAB_BYTES, &tile) == WCX_CACHE_FILL);
+	memset(tile.data, 1, SLAB_BYTES);
 	publish(cache, &tile, 0);
 	release(cache, &tile, 0);
 	wcx_tile_cache_get_stats(cache, &stats);
-	CHECK(stats.evictions == SLOTS); /* the oldest, which were in one slab */
+	CHECK(stats.evictions == SLOTS);                          /* the oldest, which were in one slab */
 	CHECK(atomic_load(&alive_bytes) - with_tiles < 64 << 10); /* not in the heap */
 	for (uint64_t i = SLOTS; i < SLABS * SLOTS; i++) {
 		CHECK(acquire(cache, 1, i, 1, &tile) == WCX_CACHE_READY && tile.data[0] == (uint8_t)i);
 		release(cache, &tile, 0);
 	}
+	wcx_tile_cache_free(cache);
+}
+
+/* Without addresses there is the heap for all. */
+static void cache_without_an_arena_keeps_to_its_budget(void)
+{
+	struct wcx_tile_cache *cache;
+	struct wcx_tile_cache_stats stats;
+	long before, after;
+
+	has_no_addresses = 1;
+	cache = wcx_tile_cache_create(20 * tile_weight());
+	has_no_addresses = 0;
+	before = atomic_load(&alive_bytes);
+	for (uint64_t i = 0; i < 20; i++)
+		CHECK(touch(cache, i) == WCX_CACHE_FILL);
+	for (uint64_t i = 0; i < 20; i++)
+		CHECK(touch(cache, i) == WCX_CACHE_READY);
+	after = atomic_load(&alive_bytes);
+	CHECK(after - before >= 20 * TILE_BYTES);
+	for (uint64_t i = 20; i < 100; i++)
+		CHECK(touch(cache, i) == WCX_CACHE_FILL);
+	CHECK(atomic_load(&alive_bytes) <= after + TILE_BYTES);
+	wcx_tile_cache_get_stats(cache, &stats);
+	CHECK(stats.bytes == 20 * tile_weight() && stats.evictions == 80);
+	wcx_tile_cache_free(cache);
+}
+
+/* A model's large tiles, read at random, and small ones of many sizes among them. */
+static void tiles_of_many_sizes_do_not_empty_the_cache(void)
+{
+	enum { BUDGET = 64 << 20, LARGE = 128 << 10, LARGE_COUNT = 2 * BUDGET / LARGE, ODD_COUNT = 500, ROUNDS = 60000 };
+	struct wcx_tile_cache *cache = wcx_tile_cache_create(BUDGET);
+	struct sample_random random = { 3 };
+	uint64_t most = 0, least = UINT64_MAX;
+
+	for (int i = 0; i < ROUNDS; i++) {
+		const int is_odd = sample_below(&random, 20) == 0;
+		const uint64_t index =
+			is_odd ? LARGE_COUNT + sample_below(&random, ODD_COUNT) : sample_below(&random, LARGE_COUNT);
+		const size_t bytes = is_odd ? SLOT_BYTES * (1 + index % 31) : LARGE;
+		struct wcx_tile_cache_stats before, after;
+		struct wcx_cache_item tile;
+
+		wcx_tile_cache_get_stats(cache, &before);
+		if (acquire(cache, 1, index, bytes, &tile) == WCX_CACHE_FILL) {
+			tile.data[0] = (uint8_t)index;
+			tile.data[bytes - 1] = (uint8_t)(index >> 8);
+			publish(cache, &tile, 0);
+		}
+		if (tile.data[0] != (uint8_t)index || tile.data[bytes - 1] != (uint8_t)(index >> 8))
+			CHECK(0);
+		release(cache, &tile, 0);
+		wcx_tile_cache_get_stats(cache, &after);
+		if (i < ROUNDS / 4)
+			continue;
+		most = after.evictions - before.evictions > most ? after.evictions - before.evictions : most;
+		least = after.bytes < least ? after.bytes : least;
+	}
+	if (!CHECK(most <= 2 * 128 && least >= BUDGET / 4 * 3))
+		fprintf(stderr, "at most %llu evictions at once, at least %llu bytes\n", (unsigned long long)most,
+			(unsigned long long)least);
 	wcx_tile_cache_free(cache);
 }
 
@@ -729,9 +862,13 @@ int main(void)
 	failed_tile_may_be_passed();
 	memory_of_a_passed_tile_serves_the_next_of_its_size();
 	tiles_taken_at_once_are_each_ready_missing_or_somebody_elses();
+	tile_may_be_wanted_twice_at_once();
 	arena_gives_memory_that_nobody_else_has();
 	arena_has_nothing_of_more_than_a_slab_and_may_be_empty();
+	owners_of_what_lies_in_a_slab_are_known();
 	tiles_beyond_the_arena_are_in_the_heap_until_they_leave();
+	cache_without_an_arena_keeps_to_its_budget();
+	tiles_of_many_sizes_do_not_empty_the_cache();
 	without_memory_for_one_the_others_stay_in_hand();
 	tiles_leave_early_where_others_find_no_room_beside_them();
 	passed_tiles_make_no_room_that_is_not_there();

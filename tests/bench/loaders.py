@@ -123,7 +123,8 @@ def load_pretrained(folder, names, device):
     from transformers import AutoModelForCausalLM
 
     del names
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, device_map=device).state_dict()
+    tensors = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, device_map=device).state_dict()
+    return tensors if device != "cpu" else {key: tensor.clone() for key, tensor in tensors.items()}
 
 
 LOADERS = {"load_file": load_shards, "from_pretrained": load_pretrained}
@@ -154,8 +155,6 @@ def load(subject, loader, names, device, packed):
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
         peak = mount.peak_mib(process) if process else 0
-        if device == "cpu":
-            tensors = {name: tensor.clone() for name, tensor in tensors.items()}  # of what is unmounted nothing may be left
         gc.collect()
     return seconds, tensors, peak
 

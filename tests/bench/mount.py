@@ -275,18 +275,19 @@ def report_usage(reads, usages):
 
 def report(subjects, reads, rates):
     names = [subject.name for subject in subjects]
+    last, mounts = names[-1], [subject.name for subject in subjects if isinstance(subject, Wcxfs)]
+    others = [name for name in names if name not in mounts]
     rows = []
     for read in reads:
         for state in "cold", "warm":
             values = {name: rates.get((read, state, name)) for name in names}
             # The last of the mounts: with several decoders, that is the one that the others are there to be compared with.
-            ratios = [quotient(values[names[-1]], values[name]) for name in names[:3]]
-            if len(names) > 4:
-                best = max((values[name] for name in names[3:-1]), key=statistics.median)
-                ratios.append(quotient(values[names[-1]], best))
+            ratios = [quotient(values[last], values[name]) for name in others]
+            if len(mounts) > 1:
+                best = max((values[name] for name in mounts[:-1]), key=statistics.median)
+                ratios.append(quotient(values[last], best))
             rows.append([READS[read][0], state] + [cell(values[name]) for name in names] + ratios)
-    last = names[-1]
-    against = ["raw", "null", "push"] + (["best other"] if len(names) > 4 else [])
+    against = others + (["best other"] if len(mounts) > 1 else [])
     return setting.markdown_table(["read", "state"] + names + [f"{last} : {other}" for other in against], rows)
 
 
@@ -297,6 +298,7 @@ def parse_arguments():
     parser.add_argument("--files", type=int, default=1, choices=range(1, FILES_MAX + 1), metavar="N",
                         help="read N copies at the same time, a thread each")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--without-null", action="store_true", help="leave the null servers out")
     parser.add_argument("--reads", default=DEFAULT_READS, metavar="HOW,...",
                         help=f"of {', '.join(READS)}: how to read (default: {DEFAULT_READS})")
     parser.add_argument("--decoder", default="cpu", metavar="KIND,...",
@@ -324,7 +326,10 @@ def run(args, workdir):
     if not set(reads) <= set(READS):
         raise Failed(f"--reads {args.reads}: they are {', '.join(READS)}")
     mounts = [Wcxfs(daemon, bench, kind, args, "wcxfs" if len(kinds) == 1 else f"wcxfs, {kind}") for kind in kinds]
-    subjects = [Raw(bench.raw, bench.notes), Null(null, bench, 0), Null(null, bench, args.push_threads)] + mounts
+    subjects = [Raw(bench.raw, bench.notes)]
+    if not args.without_null:
+        subjects += [Null(null, bench, 0), Null(null, bench, args.push_threads)]
+    subjects += mounts
     for wcxfs in mounts:
         verify(bench.raw, wcxfs)
     rates, usages = measure(subjects, reads, Reader(reader), args.rounds)

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/* A process that ends a mount's connection when the daemon has been killed. */
+#include "fs/guard.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fs/connection.h"
+
+enum { KEPT_FD = 3 };
+
+/* What the daemon's end is told by: nobody sends that by mistake, as SIGUSR1 to all that are called wcxfs. */
+#define DEATH_SIGNAL (SIGRTMIN + 7)
+
+/* Keeps nothing of the daemon's: not its terminal, its directory or its files. */
+static void let_go(int fd)
+{
+	int null_fd = open("/dev/null", O_RDWR);
+
+	for (int standard = STDIN_FILENO; standard <= STDERR_FILENO && null_fd >= 0; standard++)
+		dup2(null_fd, standard);
+	if (fd == KEPT_FD)
+		fcntl(fd, F_SETFD, 0); /* which dup2 does otherwise */
+	else
+		dup2(fd, KEPT_FD);
+	close_range(KEPT_FD + 1, UINT_MAX, 0);
+	setsid();
+	if (chdir("/"))
+		_exit(EXIT_FAILURE);
+}
+
+/* What the guard is told. */
+struct watched {
+	int number;
+	char mountpoint[PATH_MAX];
+};
+
+static _Noreturn void become_guard(int fd, pid_t parent)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	let_go(fd);
+	/* Comes when the thread that forked us has ended, whether or not others have. */
+	prctl(PR_SET_PDEATHSIG, DEATH_SIGNAL);
+	if (getppid() == parent)
+		execl("/proc/self/exe", WCX_GUARD_NAME, (char *)NULL); /* a name, and memory, of its own */
+	_exit(EXIT_FAILURE);
+}
+
+int wcx_guard_main(void)
+{
+	struct watched watched;
+	sigset_t death;
+	size_t done = 0;
+	ssize_t n;
+	int number;
+
+	while (done < sizeof watched && (n = read(KEPT_FD, (char *)&watched + done, sizeof watched - done)) > 0)
+		done += (size_t)n;
+	if (done < sizeof watched)
+		return EXIT_SUCCESS; /* there was no mount */
+	sigemptyset(&death);
+	sigaddset(&death, DEATH_SIGNAL);
+	while (sigwait(&death, &number))
+		;
+	wcx_connection_abort(watched.number, watched.mountpoint);
+	return EXIT_SUCCESS;
+}
+
+int wcx_guard_fork(struct wcx_guard *ret)
+{
+	const pid_t self = getpid();
+	int pipe_fds[2];
+	pid_t pid;
+
+	if (pipe2(pipe_fds, O_CLOEXEC))
+		return -errno;
+	pid = fork();
+	if (pid == 0) {
+		close(pipe_fds[1]);
+		become_guard(pipe_fds[0], self);
+	}
+	close(pipe_fds[0]);
+	if (pid < 0) {
+		close(pipe_fds[1]);
+		return -EAGAIN;
+	}
+	*ret = (struct wcx_guard){ .pid = pid, .fd = pipe_fds[1] };
+	return 0;
+}
+
+void wcx_guard_watch(struct wcx_guard *guard, int number, const char *mountpoint)
+{
+	struct watched watched = { .number = number };
+
+	snprintf(watched.mountpoint, sizeof watched.mountpoint, "%s", mountpoint);
+	/* It reads it, or is gone: then there is none. */
+	if (guard->pid && write(guard->fd, &watched, sizeof watched) != sizeof watched)
+		wcx_guard_end(guard);
+}
+
+void wcx_guard_end(struct wcx_guard *guard)
+{
+	if (!guard->pid)
+		return;
+	kill(guard->pid, SIGKILL);
+	while (waitpid(guard->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	close(guard->fd);
+	guard->pid = 0;
+}
