@@ -3,6 +3,7 @@
 #include "fs/decoder.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -34,8 +35,10 @@ struct wcx_decoder {
 	char name[WCX_GPU_NAME_BYTES + 64];
 	wcx_notice_fn *notice;
 	void *notice_user;
-	pthread_mutex_t lock; /* protects idle and the list behind it */
+	pthread_mutex_t lock; /* protects everything below, and the list behind idle */
 	struct bench *idle;
+	unsigned lent, lent_max;
+	pthread_cond_t returned; /* lent is below lent_max */
 };
 
 int wcx_decoder_kind_parse(const char *name, enum wcx_decoder_kind *ret)
@@ -181,7 +184,9 @@ int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *
 		return wcx_fail(err, ENOMEM, "no memory for a decoder");
 	decoder->notice = notice;
 	decoder->notice_user = user;
+	decoder->lent_max = UINT_MAX;
 	pthread_mutex_init(&decoder->lock, NULL);
+	pthread_cond_init(&decoder->returned, NULL);
 	r = choose_cpu(decoder, err);
 	if (r == 0 && kind != WCX_DECODER_CPU)
 		r = open_gpu(decoder, kind, err);
@@ -213,6 +218,7 @@ void wcx_decoder_free(struct wcx_decoder *decoder)
 		free_bench(bench);
 	}
 	wcx_gpu_free(decoder->gpu);
+	pthread_cond_destroy(&decoder->returned);
 	pthread_mutex_destroy(&decoder->lock);
 	free(decoder);
 }
@@ -222,26 +228,55 @@ const char *wcx_decoder_name(const struct wcx_decoder *decoder)
 	return decoder->name;
 }
 
-struct wcx_decode_batch *wcx_decoder_borrow(struct wcx_decoder *decoder)
+void wcx_decoder_limit(struct wcx_decoder *decoder, unsigned batches)
 {
-	struct bench *bench;
+	decoder->lent_max = batches;
+}
 
-	pthread_mutex_lock(&decoder->lock);
-	bench = decoder->idle;
-	if (bench)
-		decoder->idle = bench->next;
-	pthread_mutex_unlock(&decoder->lock);
-	if (bench)
-		return &bench->batch;
+static struct bench *make_bench(const struct wcx_decoder *decoder)
+{
+	struct bench *bench = calloc(1, sizeof *bench);
 
-	bench = calloc(1, sizeof *bench);
 	if (!bench)
 		return NULL;
 	bench->scratch = wcx_decode_scratch_create(decoder->cpu);
 	bench->zstd = ZSTD_createDCtx();
 	bench->batch.packed = malloc(WCX_BATCH_PACKED_BYTES);
-	if (!bench->scratch || !bench->zstd || !bench->batch.packed) {
-		free_bench(bench);
+	if (bench->scratch && bench->zstd && bench->batch.packed)
+		return bench;
+	free_bench(bench);
+	return NULL;
+}
+
+/* A bench, if there is one, is idle from now on. */
+static void take_back(struct wcx_decoder *decoder, struct bench *bench)
+{
+	pthread_mutex_lock(&decoder->lock);
+	decoder->lent--;
+	if (bench) {
+		bench->next = decoder->idle;
+		decoder->idle = bench;
+	}
+	pthread_cond_signal(&decoder->returned);
+	pthread_mutex_unlock(&decoder->lock);
+}
+
+struct wcx_decode_batch *wcx_decoder_borrow(struct wcx_decoder *decoder)
+{
+	struct bench *bench;
+
+	pthread_mutex_lock(&decoder->lock);
+	while (decoder->lent >= decoder->lent_max)
+		pthread_cond_wait(&decoder->returned, &decoder->lock);
+	decoder->lent++;
+	bench = decoder->idle;
+	if (bench)
+		decoder->idle = bench->next;
+	pthread_mutex_unlock(&decoder->lock);
+	if (!bench)
+		bench = make_bench(decoder);
+	if (!bench) {
+		take_back(decoder, NULL);
 		return NULL;
 	}
 	return &bench->batch;
@@ -249,12 +284,7 @@ struct wcx_decode_batch *wcx_decoder_borrow(struct wcx_decoder *decoder)
 
 void wcx_decoder_return(struct wcx_decoder *decoder, struct wcx_decode_batch *batch)
 {
-	struct bench *bench = (struct bench *)batch;
-
-	pthread_mutex_lock(&decoder->lock);
-	bench->next = decoder->idle;
-	decoder->idle = bench;
-	pthread_mutex_unlock(&decoder->lock);
+	take_back(decoder, (struct bench *)batch);
 }
 
 static void run_on_gpu(struct wcx_decoder *decoder, struct wcx_tile_job *jobs, size_t job_count)

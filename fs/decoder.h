@@ -51,7 +51,19 @@ struct wcx_decode_batch {
 	struct wcx_tile_job jobs[WCX_BATCH_TILES];
 };
 
-/* wcx_decoder_borrow - get a batch, to be returned; NULL when there is no memory.  Allocates only when all are lent out. */
+/*
+ * wcx_decoder_limit - lend at most so many batches at a time, each of which takes 2 to 3 MiB; before any is lent
+ *
+ * Without, there is no limit.
+ */
+void wcx_decoder_limit(struct wcx_decoder *decoder, unsigned batches);
+
+/*
+ * wcx_decoder_borrow - get a batch, to be returned
+ *
+ * Waits where all are lent: so who has one must wait for nothing but the disk and the decoder.  Returns NULL when there is
+ * no memory.  Allocates only when all that there are are lent out.
+ */
 struct wcx_decode_batch *wcx_decoder_borrow(struct wcx_decoder *decoder);
 void wcx_decoder_return(struct wcx_decoder *decoder, struct wcx_decode_batch *batch);
 

@@ -31,6 +31,7 @@ enum {
 	BACKGROUND_REQUESTS = 64, /* the kernel's 12 leave readahead of several files waiting for each other */
 	CONGESTED_REQUESTS = 48,  /* three quarters, as the kernel does by default */
 	REPORTS_MAX = 1000,
+	READ_BUFFERS = 8, /* for answers that have to be put together: others wait for one */
 };
 
 static const double cache_s = 3600;
@@ -44,7 +45,10 @@ struct wcx_fuse {
 	int push_fd;                       /* the session's */
 	struct wcx_node_table *nodes;
 	struct wcx_store_entry root; /* what the store itself looked like when it was opened */
-	pthread_key_t read_buffer;   /* WCX_FUSE_READ_BYTES for each thread that reads */
+	pthread_mutex_t buffer_lock; /* protects the next four */
+	pthread_cond_t buffer_given;
+	void *buffers[READ_BUFFERS]; /* WCX_FUSE_READ_BYTES each, those that nobody has first */
+	unsigned buffer_count, buffers_out;
 
 	pthread_mutex_t report_lock; /* protects what follows */
 	void *reports;               /* tsearch(3) tree of lines already logged */
@@ -141,18 +145,30 @@ static struct open_file *file_of(const struct fuse_file_info *fi)
 	return (struct open_file *)(uintptr_t)fi->fh;
 }
 
-static void *thread_read_buffer(struct wcx_fuse *fuse)
+/* Who has a buffer waits for tiles, and who decodes those for no buffer. */
+static void *take_buffer(struct wcx_fuse *fuse)
 {
-	void *buffer = pthread_getspecific(fuse->read_buffer);
+	void *buffer = NULL;
 
+	pthread_mutex_lock(&fuse->buffer_lock);
+	while (fuse->buffers_out == READ_BUFFERS)
+		pthread_cond_wait(&fuse->buffer_given, &fuse->buffer_lock);
+	fuse->buffers_out++;
+	if (fuse->buffer_count)
+		buffer = fuse->buffers[--fuse->buffer_count];
+	pthread_mutex_unlock(&fuse->buffer_lock);
+	return buffer ? buffer : aligned_alloc(PAGE_BYTES, WCX_FUSE_READ_BYTES);
+}
+
+/* NULL, where there was no memory, is given back too. */
+static void give_buffer(struct wcx_fuse *fuse, void *buffer)
+{
+	pthread_mutex_lock(&fuse->buffer_lock);
+	fuse->buffers_out--;
 	if (buffer)
-		return buffer;
-	buffer = aligned_alloc(PAGE_BYTES, WCX_FUSE_READ_BYTES);
-	if (buffer && pthread_setspecific(fuse->read_buffer, buffer)) {
-		free(buffer);
-		buffer = NULL;
-	}
-	return buffer;
+		fuse->buffers[fuse->buffer_count++] = buffer;
+	pthread_cond_signal(&fuse->buffer_given);
+	pthread_mutex_unlock(&fuse->buffer_lock);
 }
 
 static void op_init(void *user, struct fuse_conn_info *conn)
@@ -371,21 +387,19 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 static void read_copied(fuse_req_t req, struct wcx_store_file *file, size_t bytes, off_t offset)
 {
 	struct wcx_fuse *fuse = fuse_of(req);
-	void *buffer = thread_read_buffer(fuse);
-	struct wcx_error err;
-	ssize_t done;
+	void *buffer = take_buffer(fuse);
+	struct wcx_error err = { .text = "" };
+	ssize_t done = -ENOMEM;
 
-	if (!buffer) {
-		fuse_reply_err(req, ENOMEM);
-		return;
-	}
-	done = wcx_store_file_read(file, buffer, bytes, (uint64_t)offset, &err);
+	if (buffer)
+		done = wcx_store_file_read(file, buffer, bytes, (uint64_t)offset, &err);
 	if (done < 0) {
 		report(fuse, &err);
 		fuse_reply_err(req, (int)-done);
-		return;
+	} else {
+		fuse_reply_buf(req, buffer, (size_t)done);
 	}
-	fuse_reply_buf(req, buffer, (size_t)done);
+	give_buffer(fuse, buffer);
 }
 
 /* Answers from the tiles in the cache, which the kernel copies once, where a batch of them has all that is wanted. */
@@ -538,9 +552,8 @@ int wcx_fuse_create(struct wcx_store *store, struct wcx_fuse **ret)
 	result = wcx_store_lookup(store, "", &fuse->root, &err);
 	if (result)
 		goto out;
-	result = -pthread_key_create(&fuse->read_buffer, free);
-	if (result)
-		goto out;
+	pthread_mutex_init(&fuse->buffer_lock, NULL);
+	pthread_cond_init(&fuse->buffer_given, NULL);
 	pthread_mutex_init(&fuse->report_lock, NULL);
 	*ret = fuse;
 	return 0;
@@ -582,7 +595,10 @@ void wcx_fuse_free(struct wcx_fuse *fuse)
 	wcx_prefetcher_free(fuse->prefetcher);
 	wcx_node_table_free(fuse->nodes);
 	tdestroy(fuse->reports, free);
-	pthread_key_delete(fuse->read_buffer);
+	while (fuse->buffer_count)
+		free(fuse->buffers[--fuse->buffer_count]);
+	pthread_cond_destroy(&fuse->buffer_given);
+	pthread_mutex_destroy(&fuse->buffer_lock);
 	pthread_mutex_destroy(&fuse->report_lock);
 	free(fuse);
 }

@@ -41,6 +41,8 @@ enum {
 	THREADS_MAX = 128,
 	PREFETCH_THREADS_MIN = 2,
 	PREFETCH_THREADS_MAX = 16,
+	BATCHES_MIN = 4,
+	BATCHES_MAX = 16,
 	STOP_MS = 10,
 	STOP_TRIES = 200,
 	READY_FD = 3,
@@ -493,12 +495,19 @@ static int set_readahead(const struct mount *mount, uint64_t bytes)
 	return 0;
 }
 
-static int start_prefetching(struct mount *mount, const struct options *opts)
+/* The number of cores, or what is nearest to it between two limits. */
+static unsigned core_count(unsigned least, unsigned most)
 {
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
-	unsigned threads = cores < PREFETCH_THREADS_MIN   ? PREFETCH_THREADS_MIN
-			   : cores > PREFETCH_THREADS_MAX ? PREFETCH_THREADS_MAX
-							  : (unsigned)cores;
+
+	if (cores < (long)least)
+		return least;
+	return cores < (long)most ? (unsigned)cores : most;
+}
+
+static int start_prefetching(struct mount *mount, const struct options *opts)
+{
+	unsigned threads = core_count(PREFETCH_THREADS_MIN, PREFETCH_THREADS_MAX);
 	/* What is decoded for readers past the page cache has to stay in the cache until they come. */
 	uint64_t window = opts->prefetch_bytes < opts->cache_bytes / 4 ? opts->prefetch_bytes : opts->cache_bytes / 4;
 	int ret = wcx_fuse_start(mount->fuse, fuse_session_fd(mount->session), window ? threads : 0, window,
@@ -526,6 +535,8 @@ static int mount_create(struct mount *mount, struct fuse_args *args, const struc
 		fuse_log(FUSE_LOG_ERR, "%s\n", err.text);
 		return ret;
 	}
+	/* More than decode at a time take memory alone, and where reading waits for the disk, the kernel was told before. */
+	wcx_decoder_limit(mount->decoder, core_count(BATCHES_MIN, BATCHES_MAX));
 	ret = wcx_fuse_create(mount->store, &mount->fuse);
 	if (ret) {
 		fuse_log(FUSE_LOG_ERR, "%s: %s\n", opts->store, strerror(-ret));

@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "fs/export.h"
@@ -851,6 +853,50 @@ static void file_that_became_shorter_is_damaged_where_it_ends(void)
 	close_fixture(&fixture);
 }
 
+/* --- batches --- */
+
+enum { LENT_MAX = 3, BORROWERS = 12, BORROWINGS = 300 };
+
+struct lending {
+	struct wcx_decoder *decoder;
+	atomic_uint lent, most, served;
+};
+
+static void *borrow_often(void *user)
+{
+	struct lending *lending = user;
+
+	for (int i = 0; i < BORROWINGS; i++) {
+		struct wcx_decode_batch *batch = wcx_decoder_borrow(lending->decoder);
+		const unsigned lent = atomic_fetch_add(&lending->lent, 1) + 1;
+		unsigned most = atomic_load(&lending->most);
+
+		while (lent > most && !atomic_compare_exchange_weak(&lending->most, &most, lent))
+			;
+		memset(batch->packed, i, 1000); /* nobody else's */
+		sched_yield();
+		atomic_fetch_add(&lending->served, batch->packed[0] == (uint8_t)i && batch->packed[999] == (uint8_t)i);
+		atomic_fetch_sub(&lending->lent, 1);
+		wcx_decoder_return(lending->decoder, batch);
+	}
+	return NULL;
+}
+
+static void no_more_batches_are_lent_than_the_limit(void)
+{
+	struct lending lending = { .decoder = NULL };
+	pthread_t threads[BORROWERS];
+
+	sample_require(wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &lending.decoder, NULL) == 0, "wcx_decoder_create");
+	wcx_decoder_limit(lending.decoder, LENT_MAX);
+	for (int i = 0; i < BORROWERS; i++)
+		CHECK(pthread_create(&threads[i], NULL, borrow_often, &lending) == 0);
+	for (int i = 0; i < BORROWERS; i++)
+		pthread_join(threads[i], NULL);
+	CHECK(lending.served == BORROWERS * BORROWINGS && lending.most <= LENT_MAX);
+	wcx_decoder_free(lending.decoder);
+}
+
 /* --- tiles of mode ZSTD --- */
 
 enum { ZSTD_TILE_BYTES = 3000 };
@@ -982,6 +1028,7 @@ int main(void)
 	verify_counts_a_tile_of_two_segments_once();
 	failed_read_is_tried_again();
 	file_that_became_shorter_is_damaged_where_it_ends();
+	no_more_batches_are_lent_than_the_limit();
 	zstd_tile_is_one_frame_of_its_size();
 	zstd_frames_made_by_hand_are_understood();
 	damaged_zstd_frames_do_no_harm();
