@@ -28,19 +28,20 @@ static void unescape(char *text)
 	*to = '\0';
 }
 
-int wcx_connection_number(const char *mountpoint)
+/* The minor number of the device of what lies on top at a path, if that has no disk, as a FUSE mount; otherwise -1. */
+static int find_number(const char *mountpoint)
 {
 	FILE *mounts = fopen("/proc/self/mountinfo", "re");
 	char *line = NULL, *path = NULL;
 	size_t room = 0;
-	int found = -1, minor;
+	int found = -1, major, minor;
 
 	while (mounts && getline(&line, &room, mounts) >= 0) {
-		if (sscanf(line, "%*d %*d 0:%d %*s %ms", &minor, &path) != 2)
+		if (sscanf(line, "%*d %*d %d:%d %*s %ms", &major, &minor, &path) != 3)
 			continue;
 		unescape(path);
 		if (strcmp(path, mountpoint) == 0)
-			found = minor; /* the last one is on top */
+			found = major == 0 ? minor : -1; /* the last one is on top */
 		free(path);
 		path = NULL;
 	}
@@ -50,18 +51,20 @@ int wcx_connection_number(const char *mountpoint)
 	return found;
 }
 
-int wcx_connection_abort(int number, const char *mountpoint)
+void wcx_connection_find(const char *mountpoint, struct wcx_connection *ret)
 {
 	char path[64];
-	int fd, ret;
 
-	snprintf(path, sizeof path, "/sys/fs/fuse/connections/%d/abort", number);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	ret = fd >= 0 && write(fd, "1", 1) == 1 ? 0 : -errno;
-	if (fd >= 0)
-		close(fd);
-	/* That file system need not be mounted.  Forcing an unmounting aborts first, whether or not there are users. */
-	if (ret && number >= 0 && wcx_connection_number(mountpoint) == number)
-		ret = umount2(mountpoint, MNT_FORCE) && errno != EBUSY ? -errno : 0;
-	return ret;
+	ret->number = find_number(mountpoint);
+	snprintf(path, sizeof path, "/sys/fs/fuse/connections/%d/abort", ret->number);
+	ret->abort_fd = ret->number >= 0 ? open(path, O_WRONLY | O_CLOEXEC) : -1;
+}
+
+void wcx_connection_abort(const struct wcx_connection *connection, const char *mountpoint)
+{
+	if (connection->abort_fd >= 0 && write(connection->abort_fd, "1", 1) == 1)
+		return;
+	/* Forcing an unmounting aborts first, whether or not there are users. */
+	if (connection->abort_fd < 0 && connection->number >= 0 && find_number(mountpoint) == connection->number)
+		umount2(mountpoint, MNT_FORCE);
 }

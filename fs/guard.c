@@ -38,7 +38,7 @@ static void let_go(int fd)
 
 /* What the guard is told. */
 struct watched {
-	int number;
+	pid_t daemon;
 	char mountpoint[PATH_MAX];
 };
 
@@ -58,21 +58,24 @@ static _Noreturn void become_guard(int fd, pid_t parent)
 
 int wcx_guard_main(void)
 {
+	struct wcx_connection connection;
 	struct watched watched;
 	sigset_t death;
 	size_t done = 0;
 	ssize_t n;
 	int number;
 
+	prctl(PR_SET_PDEATHSIG, DEATH_SIGNAL); /* which a program with privileges of its own does not inherit */
 	while (done < sizeof watched && (n = read(KEPT_FD, (char *)&watched + done, sizeof watched - done)) > 0)
 		done += (size_t)n;
 	if (done < sizeof watched)
 		return EXIT_SUCCESS; /* there was no mount */
+	wcx_connection_find(watched.mountpoint, &connection);
 	sigemptyset(&death);
 	sigaddset(&death, DEATH_SIGNAL);
-	while (sigwait(&death, &number))
+	while (getppid() == watched.daemon && sigwait(&death, &number))
 		;
-	wcx_connection_abort(watched.number, watched.mountpoint);
+	wcx_connection_abort(&connection, watched.mountpoint);
 	return EXIT_SUCCESS;
 }
 
@@ -98,20 +101,42 @@ int wcx_guard_fork(struct wcx_guard *ret)
 	return 0;
 }
 
-void wcx_guard_watch(struct wcx_guard *guard, int number, const char *mountpoint)
+static volatile pid_t guard_of_signals; /* a handler has nothing else to go by */
+
+static void tell_guard(int number)
 {
-	struct watched watched = { .number = number };
+	if (guard_of_signals)
+		kill(guard_of_signals, DEATH_SIGNAL);
+	raise(number); /* now with what it does by default */
+}
+
+static void watch_signals(pid_t guard)
+{
+	static const int signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGQUIT, SIGSYS };
+	struct sigaction action = { .sa_handler = tell_guard, .sa_flags = (int)(SA_RESETHAND | SA_NODEFER) };
+
+	guard_of_signals = guard;
+	for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
+		sigaction(signals[i], &action, NULL);
+}
+
+void wcx_guard_watch(struct wcx_guard *guard, const char *mountpoint)
+{
+	struct watched watched = { .daemon = getpid() };
 
 	snprintf(watched.mountpoint, sizeof watched.mountpoint, "%s", mountpoint);
 	/* It reads it, or is gone: then there is none. */
 	if (guard->pid && write(guard->fd, &watched, sizeof watched) != sizeof watched)
 		wcx_guard_end(guard);
+	if (guard->pid)
+		watch_signals(guard->pid);
 }
 
 void wcx_guard_end(struct wcx_guard *guard)
 {
 	if (!guard->pid)
 		return;
+	guard_of_signals = 0;
 	kill(guard->pid, SIGKILL);
 	while (waitpid(guard->pid, NULL, 0) < 0 && errno == EINTR)
 		;

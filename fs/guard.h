@@ -11,6 +11,8 @@
 
 #include <sys/types.h>
 
+#include "fs/connection.h"
+
 #define WCX_GUARD_NAME "wcxfs-guard"
 
 struct wcx_guard {
@@ -27,8 +29,13 @@ struct wcx_guard {
 int wcx_guard_fork(struct wcx_guard *ret);
 int wcx_guard_main(void); /* returns an exit status */
 
-/* wcx_guard_watch - tell it of the connection, by number and absolute path; with SIGPIPE ignored */
-void wcx_guard_watch(struct wcx_guard *guard, int number, const char *mountpoint);
+/*
+ * wcx_guard_watch - tell it where the mount is, by an absolute path
+ *
+ * With SIGPIPE ignored.  From then on it is also told of signals that would end the process with a core, which is written
+ * once all threads have ended.
+ */
+void wcx_guard_watch(struct wcx_guard *guard, const char *mountpoint);
 
 /* wcx_guard_end - end the process; none is fine */
 void wcx_guard_end(struct wcx_guard *guard);

@@ -2,9 +2,9 @@
 /*
  * Memory for decoded tiles.
  *
- * A slab of 512 KiB holds slots of one size: a power of two, or one and a half times that, so that there are few sizes, each
- * of which keeps a slab that is not full.  A slab that is empty may take any size next; who owns what is in one is known, so
- * that it can be emptied.
+ * A slab of 512 KiB holds slots of one size: a power of two or, if small, one and a half times that, so that there are few
+ * sizes, each of which keeps a slab that is not full.  A slab that is empty may take any size next; who owns what is in one
+ * is known, so that it can be emptied.
  */
 #include "fs/tile_arena.h"
 
@@ -152,7 +152,8 @@ static uint32_t units_of(size_t bytes)
 
 	while (power < units)
 		power *= 2;
-	return power > 2 && units <= power / 4 * 3 ? power / 4 * 3 : power;
+	/* Of more than a quarter of a slab no further ones fit. */
+	return power > 2 && power <= UNITS / 4 && units <= power / 4 * 3 ? power / 4 * 3 : power;
 }
 
 void *wcx_tile_arena_take(struct wcx_tile_arena *arena, size_t bytes, void *owner)

@@ -41,8 +41,7 @@ enum {
 	THREADS_MAX = 128,
 	PREFETCH_THREADS_MIN = 2,
 	PREFETCH_THREADS_MAX = 16,
-	BATCHES_MIN = 4,
-	BATCHES_MAX = 16,
+	BATCHES_MAX = 16, /* as many threads as read and decode at a time: on few cores most of them wait for the disk */
 	STOP_MS = 10,
 	STOP_TRIES = 200,
 	READY_FD = 3,
@@ -71,7 +70,7 @@ struct mount {
 	struct wcx_fuse *fuse;
 	struct fuse_session *session;
 	int has_handlers, is_mounted;
-	int number; /* of the connection, whatever lies at the path by now; -1: not known */
+	struct wcx_connection connection; /* whatever lies at the path by now */
 	const char *mountpoint;
 	struct wcx_guard guard;
 	struct wcx_warm_child warming; /* once there are threads, the signal thread's */
@@ -488,26 +487,19 @@ static int set_readahead(const struct mount *mount, uint64_t bytes)
 		fuse_log(FUSE_LOG_ERR, "%s: %s\n", mount->mountpoint, strerror(-ret));
 		return ret;
 	}
-	snprintf(path, sizeof path, "/sys/class/bdi/0:%d/read_ahead_kb", mount->number);
+	snprintf(path, sizeof path, "/sys/class/bdi/0:%d/read_ahead_kb", mount->connection.number);
 	ret = write_number(path, bytes >> 10);
 	if (ret)
 		fuse_log(FUSE_LOG_NOTICE, "the kernel's readahead stays as it is: %s\n", strerror(-ret));
 	return 0;
 }
 
-/* The number of cores, or what is nearest to it between two limits. */
-static unsigned core_count(unsigned least, unsigned most)
-{
-	long cores = sysconf(_SC_NPROCESSORS_ONLN);
-
-	if (cores < (long)least)
-		return least;
-	return cores < (long)most ? (unsigned)cores : most;
-}
-
 static int start_prefetching(struct mount *mount, const struct options *opts)
 {
-	unsigned threads = core_count(PREFETCH_THREADS_MIN, PREFETCH_THREADS_MAX);
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned threads = cores < PREFETCH_THREADS_MIN   ? PREFETCH_THREADS_MIN
+			   : cores > PREFETCH_THREADS_MAX ? PREFETCH_THREADS_MAX
+							  : (unsigned)cores;
 	/* What is decoded for readers past the page cache has to stay in the cache until they come. */
 	uint64_t window = opts->prefetch_bytes < opts->cache_bytes / 4 ? opts->prefetch_bytes : opts->cache_bytes / 4;
 	int ret = wcx_fuse_start(mount->fuse, fuse_session_fd(mount->session), window ? threads : 0, window,
@@ -535,8 +527,7 @@ static int mount_create(struct mount *mount, struct fuse_args *args, const struc
 		fuse_log(FUSE_LOG_ERR, "%s\n", err.text);
 		return ret;
 	}
-	/* More than decode at a time take memory alone, and where reading waits for the disk, the kernel was told before. */
-	wcx_decoder_limit(mount->decoder, core_count(BATCHES_MIN, BATCHES_MAX));
+	wcx_decoder_limit(mount->decoder, BATCHES_MAX);
 	ret = wcx_fuse_create(mount->store, &mount->fuse);
 	if (ret) {
 		fuse_log(FUSE_LOG_ERR, "%s: %s\n", opts->store, strerror(-ret));
@@ -551,13 +542,20 @@ static int mount_create(struct mount *mount, struct fuse_args *args, const struc
 	}
 	mount->is_mounted = 1;
 	mount->mountpoint = opts->mountpoint;
-	mount->number = wcx_connection_number(opts->mountpoint);
-	if (mount->number >= 0)
-		wcx_guard_watch(&mount->guard, mount->number, opts->mountpoint);
+	wcx_connection_find(opts->mountpoint, &mount->connection);
+	wcx_guard_watch(&mount->guard, opts->mountpoint);
 	ret = start_prefetching(mount, opts);
 	if (!ret && opts->readahead_text)
 		ret = set_readahead(mount, opts->readahead_bytes);
 	return ret;
+}
+
+/* Whether a session's connection has not ended yet. */
+static int is_connected(struct fuse_session *session)
+{
+	struct pollfd pollfd = { .fd = fuse_session_fd(session), .events = POLLIN };
+
+	return poll(&pollfd, 1, 0) >= 0 && !(pollfd.revents & (POLLERR | POLLHUP | POLLNVAL));
 }
 
 /* Answers requests until there are none, or the connection has ended. */
@@ -589,7 +587,8 @@ static int stop_prefetching(struct mount *mount)
 	}
 	if (!ret)
 		return 0;
-	wcx_connection_abort(mount->number, mount->mountpoint);
+	if (is_connected(mount->session))
+		wcx_connection_abort(&mount->connection, mount->mountpoint);
 	return wcx_fuse_stop(mount->fuse, STOP_TRIES * STOP_MS);
 }
 
@@ -606,6 +605,8 @@ static void mount_free(struct mount *mount)
 		fuse_remove_signal_handlers(mount->session);
 	if (mount->session)
 		fuse_session_destroy(mount->session);
+	if (mount->connection.abort_fd >= 0)
+		close(mount->connection.abort_fd);
 	wcx_fuse_free(mount->fuse);
 	wcx_store_free(mount->store);
 	wcx_decoder_free(mount->decoder);
@@ -698,7 +699,7 @@ static void unblock_ending_signals(void)
 static int serve(struct fuse_args *args, const struct options *opts)
 {
 	struct signal_thread signals = { 0 };
-	struct mount mount = { .number = -1, .warm = opts->warm };
+	struct mount mount = { .connection = { -1, -1 }, .warm = opts->warm };
 	int ret;
 
 	keep_heaps_few();

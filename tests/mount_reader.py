@@ -14,8 +14,8 @@
   safetensors ORIGINAL FILE      the safetensors package finds the same metadata and tensors in both
   tile FILE.wcx                  print START and N of a coded tile in the middle, and the offset of its packed bytes
   flip FILE OFFSET               change one byte
-  kill_pusher PID COPY           read a slow daemon's file at six places, kill it when it waits for a page to push to, or
-                                 after ten seconds, and see that all readers end
+  kill_pusher PID COPY SIGNAL    read a slow daemon's file at six places, kill it when it waits for a page to push to, and
+                                 see that all readers end
   wait_exit PID                  wait until a process has ended, a minute at most
   wait_link LINK TARGET          wait until a link leads there, a minute at most
 
@@ -312,15 +312,16 @@ def waits_to_push(pid):
     return False
 
 
-def cmd_kill_pusher(pid, path):
+def cmd_kill_pusher(pid, path, name):
     step = os.path.getsize(path) // 6
     readers = [multiprocessing.Process(target=read_until_error, args=(path, i * step), daemon=True) for i in range(6)]
     for reader in readers:
         reader.start()
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and not waits_to_push(pid):
-        pass
-    os.kill(int(pid), signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while not waits_to_push(pid):
+        if time.monotonic() > deadline:
+            raise Differs("nothing was to be seen of pushing")
+    os.kill(int(pid), signal.Signals[f"SIG{name}"])
     for reader in readers:
         reader.join(30)
         if reader.is_alive():

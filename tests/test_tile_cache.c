@@ -574,9 +574,9 @@ static void owners_of_what_lies_in_a_slab_are_known(void)
 	enum { SLABS = 3, BYTES = 40000, SLOTS = SLAB_BYTES / (12 * SLOT_BYTES) };
 	static const struct {
 		size_t bytes, units;
-	} sizes[] = { { 0, 1 },      { 4096, 1 },    { 4097, 2 },     { 9000, 3 },        { 13000, 4 },
-		      { 16385, 6 },  { 24576, 6 },   { 24577, 8 },    { 32768, 8 },       { BYTES, 12 },
-		      { 65536, 16 }, { 393216, 96 }, { 393217, 128 }, { SLAB_BYTES, 128 } };
+	} sizes[] = { { 0, 1 },      { 4096, 1 },    { 4097, 2 },     { 9000, 3 },     { 13000, 4 },       { 16385, 6 },
+		      { 24576, 6 },  { 24577, 8 },   { 32768, 8 },    { BYTES, 12 },   { 65536, 16 },      { 98304, 24 },
+		      { 98305, 32 }, { 131073, 64 }, { 393216, 128 }, { 393217, 128 }, { SLAB_BYTES, 128 } };
 	struct wcx_tile_arena *arena = wcx_tile_arena_create(SLABS * (uint64_t)SLAB_BYTES);
 	int numbers[SLABS * SLOTS];
 	void *taken[SLABS * SLOTS], *owners[WCX_ARENA_SLOTS_MAX];
