@@ -22,16 +22,12 @@ enum { KEPT_FD = 3 };
 /* Keeps nothing of the daemon's: not its terminal, its directory or its files. */
 static void let_go(int fd)
 {
-	int null_fd = open("/dev/null", O_RDWR);
-
-	for (int standard = STDIN_FILENO; standard <= STDERR_FILENO && null_fd >= 0; standard++)
-		dup2(null_fd, standard);
+	wcx_child_let_go_of_terminal();
 	if (fd == KEPT_FD)
 		fcntl(fd, F_SETFD, 0); /* which dup2 does otherwise */
 	else
 		dup2(fd, KEPT_FD);
 	close_range(KEPT_FD + 1, UINT_MAX, 0);
-	setsid();
 	if (chdir("/"))
 		_exit(EXIT_FAILURE);
 }
@@ -42,10 +38,11 @@ struct watched {
 	char mountpoint[PATH_MAX];
 };
 
-static _Noreturn void become_guard(int fd, pid_t parent)
+static void become_guard(void *user, int fd, pid_t parent)
 {
 	sigset_t all;
 
+	(void)user;
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	let_go(fd);
@@ -53,7 +50,6 @@ static _Noreturn void become_guard(int fd, pid_t parent)
 	prctl(PR_SET_PDEATHSIG, DEATH_SIGNAL);
 	if (getppid() == parent)
 		execl("/proc/self/exe", WCX_GUARD_NAME, (char *)NULL); /* a name, and memory, of its own */
-	_exit(EXIT_FAILURE);
 }
 
 int wcx_guard_main(void)
@@ -79,26 +75,9 @@ int wcx_guard_main(void)
 	return EXIT_SUCCESS;
 }
 
-int wcx_guard_fork(struct wcx_guard *ret)
+int wcx_guard_fork(struct wcx_child *ret)
 {
-	const pid_t self = getpid();
-	int pipe_fds[2];
-	pid_t pid;
-
-	if (pipe2(pipe_fds, O_CLOEXEC))
-		return -errno;
-	pid = fork();
-	if (pid == 0) {
-		close(pipe_fds[1]);
-		become_guard(pipe_fds[0], self);
-	}
-	close(pipe_fds[0]);
-	if (pid < 0) {
-		close(pipe_fds[1]);
-		return -EAGAIN;
-	}
-	*ret = (struct wcx_guard){ .pid = pid, .fd = pipe_fds[1] };
-	return 0;
+	return wcx_child_fork(become_guard, NULL, ret);
 }
 
 static volatile pid_t guard_of_signals; /* a handler has nothing else to go by */
@@ -120,26 +99,26 @@ static void watch_signals(pid_t guard)
 		sigaction(signals[i], &action, NULL);
 }
 
-void wcx_guard_watch(struct wcx_guard *guard, const char *mountpoint)
+void wcx_guard_watch(struct wcx_child *guard, const char *mountpoint)
 {
 	struct watched watched = { .daemon = getpid() };
 
 	snprintf(watched.mountpoint, sizeof watched.mountpoint, "%s", mountpoint);
 	/* It reads it, or is gone: then there is none. */
-	if (guard->pid && write(guard->fd, &watched, sizeof watched) != sizeof watched)
+	if (wcx_child_tell(guard, &watched, sizeof watched))
 		wcx_guard_end(guard);
 	if (guard->pid)
 		watch_signals(guard->pid);
 }
 
-void wcx_guard_end(struct wcx_guard *guard)
+void wcx_guard_end(struct wcx_child *guard)
 {
-	if (!guard->pid)
+	const pid_t pid = guard->pid;
+
+	if (!pid)
 		return;
 	guard_of_signals = 0;
-	kill(guard->pid, SIGKILL);
-	while (waitpid(guard->pid, NULL, 0) < 0 && errno == EINTR)
+	wcx_child_kill(guard, SIGKILL);
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 		;
-	close(guard->fd);
-	guard->pid = 0;
 }

@@ -9,16 +9,9 @@
 #ifndef WCX_GUARD_H
 #define WCX_GUARD_H
 
-#include <sys/types.h>
-
-#include "fs/connection.h"
+#include "fs/child.h"
 
 #define WCX_GUARD_NAME "wcxfs-guard"
-
-struct wcx_guard {
-	pid_t pid; /* 0: none */
-	int fd;
-};
 
 /*
  * wcx_guard_fork - make the process
@@ -26,7 +19,7 @@ struct wcx_guard {
  * For before there are threads, by the one that lives longest.  Runs this program again, under the name of WCX_GUARD_NAME,
  * as which it has to do nothing but wcx_guard_main.  Returns 0 or -errno.
  */
-int wcx_guard_fork(struct wcx_guard *ret);
+int wcx_guard_fork(struct wcx_child *ret);
 int wcx_guard_main(void); /* returns an exit status */
 
 /*
@@ -35,9 +28,9 @@ int wcx_guard_main(void); /* returns an exit status */
  * With SIGPIPE ignored.  From then on it is also told of signals that would end the process with a core, which is written
  * once all threads have ended.
  */
-void wcx_guard_watch(struct wcx_guard *guard, const char *mountpoint);
+void wcx_guard_watch(struct wcx_child *guard, const char *mountpoint);
 
 /* wcx_guard_end - end the process; none is fine */
-void wcx_guard_end(struct wcx_guard *guard);
+void wcx_guard_end(struct wcx_child *guard);
 
 #endif

@@ -137,19 +137,25 @@ static uint64_t forward_limit(const struct wcx_prefetch_file *file, const struct
 	return limit;
 }
 
+/* A window from a place on, as far as there is something that the reader is expected to want. */
+static uint64_t window_end(const struct wcx_prefetcher *prefetcher, const struct wcx_prefetch_file *file,
+			   const struct reader *reader, uint64_t from)
+{
+	const uint64_t window = window_of(prefetcher, reader);
+	const uint64_t end = file->bytes - from < window ? file->bytes : from + window;
+
+	return reader->guessed && reader->guessed < end ? reader->guessed : end;
+}
+
 /* How far the work may go: forwards an end, backwards a start. */
 static uint64_t window_limit(const struct wcx_prefetcher *prefetcher, const struct wcx_prefetch_file *file,
 			     const struct reader *reader)
 {
 	const uint64_t window = window_of(prefetcher, reader);
-	uint64_t limit;
 
 	if (reader->backwards)
 		return reader->pos > window ? reader->pos - window : 0;
-	limit = file->bytes - reader->pos < window ? file->bytes : reader->pos + window;
-	if (reader->guessed && reader->guessed < limit)
-		limit = reader->guessed;
-	return forward_limit(file, reader, limit);
+	return forward_limit(file, reader, window_end(prefetcher, file, reader, reader->pos));
 }
 
 static int has_work(const struct wcx_prefetcher *prefetcher, const struct wcx_prefetch_file *file,
@@ -170,11 +176,8 @@ static int has_work(const struct wcx_prefetcher *prefetcher, const struct wcx_pr
 static void fetch_ahead(const struct wcx_prefetcher *prefetcher, const struct wcx_prefetch_file *file, struct reader *reader,
 			struct piece *piece)
 {
-	const uint64_t window = window_of(prefetcher, reader);
-	uint64_t end = file->bytes - reader->front < window ? file->bytes : reader->front + window;
+	const uint64_t end = window_end(prefetcher, file, reader, reader->front);
 
-	if (reader->guessed && end > reader->guessed)
-		end = reader->guessed;
 	if (reader->fetched < reader->front)
 		reader->fetched = reader->front;
 	if (end < reader->fetched + FETCH_BYTES && !(end == file->bytes && end > reader->fetched))
@@ -281,6 +284,11 @@ static uint64_t guess_end(const struct wcx_prefetch_file *file, uint64_t offset,
 	return segment->offset >= offset && segment->bytes >= GUESSED_TENSOR_BYTES ? segment->offset + segment->bytes : 0;
 }
 
+static void count_wrong_guess(struct wcx_prefetch_file *file)
+{
+	file->wrong_guesses += file->wrong_guesses < WRONG_GUESSES_MAX;
+}
+
 /*
  * Puts a new reader in the place of the one that was not heard of for longest.  It may be one that has skipped a part, and
  * is then followed at once; or another, so that the one it might have been keeps its place, with less ahead of it.
@@ -306,7 +314,8 @@ static struct reader *new_reader(struct wcx_prefetcher *prefetcher, struct wcx_p
 		run = skipping->run;
 	}
 	prefetcher->stats.given_up += place->is_followed && place->front != place->pos;
-	file->wrong_guesses += is_unproven(place) && file->wrong_guesses < WRONG_GUESSES_MAX;
+	if (is_unproven(place))
+		count_wrong_guess(file);
 	*place = (struct reader){ .low = offset, .high = end, .forward = end - offset, .direct = direct };
 	place->guessed = guess_end(file, offset, end);
 	if (place->guessed && run < GUESSED_RUN_BYTES)
@@ -319,7 +328,7 @@ static struct reader *new_reader(struct wcx_prefetcher *prefetcher, struct wcx_p
 /* A reader that was taken at its word goes the other way: so nothing is known of it but where it has been. */
 static void take_back_guess(struct wcx_prefetch_file *file, struct reader *reader)
 {
-	file->wrong_guesses += file->wrong_guesses < WRONG_GUESSES_MAX;
+	count_wrong_guess(file);
 	reader->is_followed = 0;
 	reader->guessed = 0;
 	reader->high = reader->pos;

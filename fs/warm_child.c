@@ -3,7 +3,6 @@
 #include "fs/warm_child.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -31,81 +30,49 @@ static const char *find_program(char path[PATH_MAX])
 	return access(path, X_OK) ? "wcx" : path;
 }
 
-static void let_go_of_terminal(void)
-{
-	int null_fd = open("/dev/null", O_RDWR);
+/* What there is to warm. */
+struct warming {
+	const char *path;
+	int shows_progress;
+};
 
-	setsid();
-	if (null_fd >= 0) {
-		dup2(null_fd, STDIN_FILENO);
-		dup2(null_fd, STDOUT_FILENO);
-		dup2(null_fd, STDERR_FILENO);
-	}
-}
-
-static _Noreturn void run(const char *path, int start_fd, pid_t parent, int shows_progress)
+static void run(void *user, int start_fd, pid_t parent)
 {
+	const struct warming *warming = user;
 	char program[PATH_MAX], byte;
 	ssize_t n;
 
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != parent)
-		_exit(EXIT_FAILURE);
-	if (!shows_progress)
-		let_go_of_terminal();
+		return;
+	if (!warming->shows_progress)
+		wcx_child_let_go_of_terminal();
 	do
 		n = read(start_fd, &byte, 1);
 	while (n < 0 && errno == EINTR);
 	if (n != 1)
-		_exit(EXIT_FAILURE);
-	execlp(find_program(program), "wcx", "warm", "--", path, (char *)NULL);
+		return;
+	execlp(find_program(program), "wcx", "warm", "--", warming->path, (char *)NULL);
 	_exit(EXIT_NO_PROGRAM);
 }
 
-int wcx_warm_child_fork(const char *path, int shows_progress, struct wcx_warm_child *ret)
+int wcx_warm_child_fork(const char *path, int shows_progress, struct wcx_child *ret)
 {
-	const pid_t self = getpid();
-	int start[2];
-	pid_t pid;
+	struct warming warming = { path, shows_progress };
 
-	if (pipe2(start, O_CLOEXEC))
-		return -errno;
-	pid = fork();
-	if (pid == 0) {
-		close(start[1]);
-		run(path, start[0], self, shows_progress);
-	}
-	close(start[0]);
-	if (pid < 0) {
-		close(start[1]);
-		return -EAGAIN;
-	}
-	*ret = (struct wcx_warm_child){ .pid = pid, .start_fd = start[1] };
-	return 0;
+	return wcx_child_fork(run, &warming, ret);
 }
 
-void wcx_warm_child_start(struct wcx_warm_child *child)
+void wcx_warm_child_start(struct wcx_child *child)
 {
-	/* One that is gone already is reaped as one that was done. */
-	const ssize_t written = child->pid ? write(child->start_fd, "", 1) : 0;
-
-	(void)written;
+	wcx_child_tell(child, "", 1); /* one that is gone already is reaped as one that was done */
 }
 
-int wcx_warm_child_reap(struct wcx_warm_child *child, int *status_ret)
+int wcx_warm_child_reap(struct wcx_child *child, int *status_ret)
 {
 	if (!child->pid || waitpid(child->pid, status_ret, WNOHANG) != child->pid)
 		return 0;
-	close(child->start_fd);
+	close(child->fd);
 	child->pid = 0;
 	return 1;
-}
-
-void wcx_warm_child_end(struct wcx_warm_child *child)
-{
-	if (!child->pid)
-		return;
-	kill(child->pid, SIGTERM);
-	close(child->start_fd);
-	child->pid = 0;
 }

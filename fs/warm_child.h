@@ -7,12 +7,7 @@
 #ifndef WCX_WARM_CHILD_H
 #define WCX_WARM_CHILD_H
 
-#include <sys/types.h>
-
-struct wcx_warm_child {
-	pid_t pid; /* 0: none */
-	int start_fd;
-};
+#include "fs/child.h"
 
 /*
  * wcx_warm_child_fork - make the process, which waits to be started
@@ -21,15 +16,14 @@ struct wcx_warm_child {
  * on the path.  shows_progress: what it has to say goes to stderr; otherwise it lets go of the terminal.  Returns 0 or
  * -errno.
  */
-int wcx_warm_child_fork(const char *path, int shows_progress, struct wcx_warm_child *ret);
-void wcx_warm_child_start(struct wcx_warm_child *child); /* with SIGPIPE ignored, before anybody reaps */
+int wcx_warm_child_fork(const char *path, int shows_progress, struct wcx_child *ret);
+void wcx_warm_child_start(struct wcx_child *child); /* with SIGPIPE ignored, before anybody reaps */
 
 /*
  * wcx_warm_child_reap - look whether it has ended: 1 if it has, with its status as waitpid(2) has it; then there is none
  *
  * For whoever gets SIGCHLD.
  */
-int wcx_warm_child_reap(struct wcx_warm_child *child, int *status_ret);
-void wcx_warm_child_end(struct wcx_warm_child *child); /* does not wait; a child that is none is fine */
+int wcx_warm_child_reap(struct wcx_child *child, int *status_ret);
 
 #endif

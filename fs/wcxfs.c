@@ -72,8 +72,8 @@ struct mount {
 	int has_handlers, is_mounted;
 	struct wcx_connection connection; /* whatever lies at the path by now */
 	const char *mountpoint;
-	struct wcx_guard guard;
-	struct wcx_warm_child warming; /* once there are threads, the signal thread's */
+	struct wcx_child guard;
+	struct wcx_child warming; /* once there are threads, the signal thread's */
 	const char *warm;
 };
 
@@ -737,7 +737,7 @@ static int serve(struct fuse_args *args, const struct options *opts)
 		fuse_log(FUSE_LOG_ERR, "%s: %s\n", opts->mountpoint, strerror(-ret));
 out:
 	signal_stop(&signals);
-	wcx_warm_child_end(&mount.warming);
+	wcx_child_kill(&mount.warming, SIGTERM);
 	mount_free(&mount);
 	return ret ? EXIT_FAILED : EXIT_OK;
 }

@@ -44,6 +44,15 @@ int wcx_command_info(struct command *command, int argc, char **argv);
  */
 int wcx_command_option(struct command *command, int option, const char *help);
 
+/*
+ * wcx_command_each - do something for every path of a command line that has only these options
+ *
+ * missing says what is needed where there is none.  handle returns an exit code; the command's is WCX_EXIT_FAILED if one
+ * was, or when a signal came.
+ */
+int wcx_command_each(struct command *command, int argc, char **argv, const char *help, const char *missing,
+		     int (*handle)(struct command *command, char *path));
+
 /* wcx_command_usage - say what is wrong with the command line; returns WCX_EXIT_USAGE */
 int wcx_command_usage(const struct command *command, const char *what);
 

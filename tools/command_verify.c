@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* wcx verify */
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 
 #include "fs/export.h"
@@ -35,39 +34,25 @@ static void draw(void *user, uint64_t done, uint64_t total)
 	wcx_progress(user, "verifying", done, total);
 }
 
-static int verify_file(struct command *command, const char *path, struct wcx_error *err)
+static int verify_file(struct command *command, char *path)
 {
 	static const struct wcx_export_ops ops = { .progress = draw, .damaged = print_damage };
 	struct wcx_image *image = NULL;
-	int r = wcx_command_open(command, path, &image, err);
+	struct wcx_error err;
+	int r = wcx_command_open(command, path, &image, &err);
 
 	if (r == 0)
-		r = wcx_verify(image, command->thread_count, &ops, command, &wcx_command_stop, err);
+		r = wcx_verify(image, command->thread_count, &ops, command, &wcx_command_stop, &err);
 	wcx_image_put(image);
-	return r;
+	if (r < 0)
+		return wcx_command_failed(command, &err);
+	wcx_progress_clear(command);
+	if (!command->quiet)
+		printf("%s: sound\n", path);
+	return WCX_EXIT_OK;
 }
 
 int wcx_command_verify(struct command *command, int argc, char **argv)
 {
-	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS, { 0 } };
-	int option, status = WCX_EXIT_OK;
-
-	while ((option = getopt_long(argc, argv, WCX_COMMAND_SHORT_OPTIONS, options, NULL)) != -1)
-		if ((status = wcx_command_option(command, option, help)) >= 0)
-			return status;
-	if (optind == argc)
-		return wcx_command_usage(command, "needs a packed file");
-	wcx_command_catch_signals();
-	for (status = WCX_EXIT_OK; optind < argc && !wcx_command_stop; optind++) {
-		struct wcx_error err;
-
-		if (verify_file(command, argv[optind], &err) < 0) {
-			status = wcx_command_failed(command, &err);
-			continue;
-		}
-		wcx_progress_clear(command);
-		if (!command->quiet)
-			printf("%s: sound\n", argv[optind]);
-	}
-	return wcx_command_stop ? WCX_EXIT_FAILED : status;
+	return wcx_command_each(command, argc, argv, help, "needs a packed file", verify_file);
 }

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fts.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -128,17 +127,5 @@ static int warm_tree(struct command *command, char *path)
 
 int wcx_command_warm(struct command *command, int argc, char **argv)
 {
-	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS, { 0 } };
-	int option, status = WCX_EXIT_OK;
-
-	while ((option = getopt_long(argc, argv, WCX_COMMAND_SHORT_OPTIONS, options, NULL)) != -1)
-		if ((status = wcx_command_option(command, option, help)) >= 0)
-			return status;
-	if (optind == argc)
-		return wcx_command_usage(command, "needs a file or directory");
-	wcx_command_catch_signals();
-	for (status = WCX_EXIT_OK; optind < argc && !wcx_command_stop; optind++)
-		if (warm_tree(command, argv[optind]) != WCX_EXIT_OK)
-			status = WCX_EXIT_FAILED;
-	return wcx_command_stop ? WCX_EXIT_FAILED : status;
+	return wcx_command_each(command, argc, argv, help, "needs a file or directory", warm_tree);
 }

@@ -58,6 +58,24 @@ static void print_help(FILE *out)
 		     "Exit codes: 0 done, 1 failed (the message says why), 2 wrong command line.\n");
 }
 
+int wcx_command_each(struct command *command, int argc, char **argv, const char *help, const char *missing,
+		     int (*handle)(struct command *command, char *path))
+{
+	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS, { 0 } };
+	int option, status = WCX_EXIT_OK;
+
+	while ((option = getopt_long(argc, argv, WCX_COMMAND_SHORT_OPTIONS, options, NULL)) != -1)
+		if ((status = wcx_command_option(command, option, help)) >= 0)
+			return status;
+	if (optind == argc)
+		return wcx_command_usage(command, missing);
+	wcx_command_catch_signals();
+	for (status = WCX_EXIT_OK; optind < argc && !wcx_command_stop; optind++)
+		if (handle(command, argv[optind]) != WCX_EXIT_OK)
+			status = WCX_EXIT_FAILED;
+	return wcx_command_stop ? WCX_EXIT_FAILED : status;
+}
+
 int wcx_command_usage(const struct command *command, const char *what)
 {
 	fprintf(stderr, "wcx %s: %s; see wcx %s --help\n", command->name, what, command->name);

@@ -19,7 +19,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 
 import mount
 import setting
@@ -179,12 +178,7 @@ def compare(args, workdir):
 
 
 def main():
-    args = parse_arguments()
-    try:
-        with setting.working_directory(args.workdir) as workdir:
-            compare(args, workdir)
-    except (mount.Failed, OSError, subprocess.SubprocessError) as failure:
-        sys.exit(f"filesystems.py: {failure}")
+    mount.run_in_directory(parse_arguments(), compare)
 
 
 if __name__ == "__main__":

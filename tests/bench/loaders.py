@@ -229,12 +229,7 @@ def run(args, workdir):
 
 
 def main():
-    args = parse_arguments()
-    try:
-        with setting.working_directory(args.workdir) as workdir:
-            run(args, workdir)
-    except (mount.Failed, OSError, subprocess.SubprocessError) as failure:
-        sys.exit(f"loaders.py: {failure}")
+    mount.run_in_directory(parse_arguments(), run)
 
 
 if __name__ == "__main__":

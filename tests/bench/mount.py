@@ -344,13 +344,17 @@ def run(args, workdir):
     print("\n".join([""] + sorted(bench.notes)), end="")
 
 
-def main():
-    args = parse_arguments()
+def run_in_directory(args, function):
+    """Calls a benchmark's function with its arguments and the directory for its files; ends with a message if it fails."""
     try:
         with setting.working_directory(args.workdir) as workdir:
-            run(args, workdir)
+            function(args, workdir)
     except (Failed, OSError, subprocess.SubprocessError) as failure:
-        sys.exit(f"mount.py: {failure}")
+        sys.exit(f"{os.path.basename(sys.argv[0])}: {failure}")
+
+
+def main():
+    run_in_directory(parse_arguments(), run)
 
 
 if __name__ == "__main__":
