@@ -21,7 +21,7 @@ make_python numpy safetensors
 fetch_model
 work=$(mktemp -d)
 mkdir "$work/original" "$work/store" "$work/mnt"
-"$PYTHON" "$root/tests/quantize_int8.py" "$build/model/model.safetensors" "$work/original/model.safetensors"
+"$PYTHON" "$root/tests/fixtures/quantize_int8.py" "$build/model/model.safetensors" "$work/original/model.safetensors"
 
 say "Packing it"
 "$build/wcx" pack "$work/original/model.safetensors" "$work/store/model.safetensors.wcx"

@@ -3,9 +3,10 @@
 #
 # The layout of the source tree: what lies where, and who may include what.
 #
-#	tools -> fs -> { codec, cuda } -> codec
+#	tools -> fs/{mount,pack,lib} -> fs/read -> fs/format -> fs/base
+#	fs -> codec, fs/read and fs/lib -> cuda -> codec
 #
-# codec needs libc alone; libfuse, CUDA, jansson, OpenSSL, xxHash and Zstandard are each known to few files.
+# fs/mount, fs/pack and fs/lib do not know each other.  codec needs libc alone; libfuse, CUDA, jansson, OpenSSL, xxHash and Zstandard are each known to few files.
 
 bats_require_minimum_version 1.5.0
 
@@ -50,8 +51,8 @@ sources() {
 	echo "fs/a.c:1:#include <fuse.h>" >"$BATS_TEST_TMPDIR/lines"
 	run -1 none_match "<fuse" <"$BATS_TEST_TMPDIR/lines"
 	run -1 all_match 'include "codec/' <"$BATS_TEST_TMPDIR/lines"
-	run -1 only_included_by "fuse" fs/wcxfs.c
-	[[ "$output" == *"> fs/fuse_ops.c" ]]
+	run -1 only_included_by "fuse" fs/mount/wcxfs.c
+	[[ "$output" == *"> fs/mount/fuse_ops.c" ]]
 }
 
 @test "nothing but the directories and files agreed on lies at the top" {
@@ -105,6 +106,29 @@ sources() {
 	includes fs tools tests | grep '"cuda/' | all_match 'include "cuda/gpu_(decode|load|bench)\.h"'
 }
 
+# check_room ROOM BELOW... - a room of fs includes its own headers, codec's, and those of the rooms below
+check_room() {
+	local rooms
+
+	rooms="$(printf "|fs/%s" "$@")"
+	includes "fs/$1" | grep '"' | all_match "include \"(codec|cuda$rooms)/"
+}
+
+@test "each room of fs knows the rooms below alone" {
+	check_room base
+	check_room format base
+	check_room read format base
+	check_room pack read format base
+	check_room mount read format base
+	check_room lib read format base
+	# Every file is in one of these rooms.
+	find fs -type f | all_match '^fs/(base|format|read|pack|mount|lib)/[a-z0-9_]+\.[ch]$'
+}
+
+@test "the GPU is known to the rooms that decode" {
+	includes fs/base fs/format fs/pack fs/mount | grep '"' | none_match 'include "cuda/'
+}
+
 @test "fs knows nothing of the command line and the tests" {
 	includes fs | none_match 'include "(tools|tests)/'
 }
@@ -114,7 +138,7 @@ sources() {
 }
 
 @test "libfuse is known to the callbacks and the daemon" {
-	only_included_by "fuse" fs/fuse_ops.c fs/wcxfs.c
+	only_included_by "fuse" fs/mount/fuse_ops.c fs/mount/wcxfs.c
 }
 
 @test "CUDA is known to nobody outside cuda" {
@@ -124,19 +148,19 @@ sources() {
 }
 
 @test "jansson is known to the one file that reads headers" {
-	only_included_by "jansson" fs/safetensors.c
+	only_included_by "jansson" fs/format/safetensors.c
 }
 
 @test "OpenSSL is known to the files that make a SHA-256" {
-	only_included_by "openssl" fs/export.c fs/pack.c
+	only_included_by "openssl" fs/read/export.c fs/pack/pack.c
 }
 
 @test "xxHash is known to the container" {
-	only_included_by "xxh" fs/container.c
+	only_included_by "xxh" fs/format/container.c
 }
 
 @test "zstd is known to the files that pack, decode and compare" {
-	only_included_by "zstd" fs/compare.c fs/decoder.c fs/pack.c
+	only_included_by "zstd" fs/pack/compare.c fs/read/decoder.c fs/pack/pack.c
 }
 
 @test "libraries do not print or exit" {

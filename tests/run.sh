@@ -14,7 +14,7 @@ build_programs -DWCX_WERROR=ON
 say "Preparing Python and a real model"
 make_python numpy ml_dtypes safetensors==0.8.0 xxhash zstandard
 fetch_model
-"$PYTHON" "$root/tests/model_forms.py" "$build/model/model.safetensors" "$build/model/forms"
+"$PYTHON" "$root/tests/fixtures/model_forms.py" "$build/model/model.safetensors" "$build/model/forms"
 export WCX_MODELS=$build/model/forms
 say "Testing"
 ctest --test-dir "$build" --output-on-failure "$@"

@@ -5,9 +5,9 @@
 
 #include <stdint.h>
 
-#include "fs/decoder.h"
-#include "fs/error.h"
-#include "fs/image.h"
+#include "fs/base/error.h"
+#include "fs/read/decoder.h"
+#include "fs/read/image.h"
 
 /* Exit codes, as the help of every command lists them. */
 enum { WCX_EXIT_OK, WCX_EXIT_FAILED, WCX_EXIT_USAGE };

@@ -9,9 +9,9 @@
 
 #include "codec/le.h"
 #include "codec/tile.h"
-#include "fs/compare.h"
-#include "fs/parallel.h"
-#include "fs/utf8.h"
+#include "fs/base/parallel.h"
+#include "fs/base/utf8.h"
+#include "fs/pack/compare.h"
 #include "tools/command.h"
 
 static const char help[] =

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fs/pack.h"
+#include "fs/pack/pack.h"
 #include "tools/command.h"
 
 static const char help[] = "usage: wcx pack [OPTIONS] FILE.safetensors FILE.wcx\n"

@@ -3,7 +3,7 @@
 #include <getopt.h>
 #include <stdio.h>
 
-#include "fs/unpack.h"
+#include "fs/read/unpack.h"
 #include "tools/command.h"
 
 static const char help[] = "usage: wcx unpack [OPTIONS] FILE.wcx FILE.safetensors\n"

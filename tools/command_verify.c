@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "fs/export.h"
+#include "fs/read/export.h"
 #include "tools/command.h"
 
 static const char help[] = "usage: wcx verify [OPTIONS] FILE.wcx...\n"

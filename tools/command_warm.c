@@ -9,8 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "fs/file_io.h"
-#include "fs/parallel.h"
+#include "fs/base/file_io.h"
+#include "fs/base/parallel.h"
 #include "tools/command.h"
 
 enum { BLOCK_BYTES = 4 << 20 };

@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "fs/version.h"
+#include "fs/base/version.h"
 #include "tools/command.h"
 
 enum { THREADS_MAX = 1024, CACHE_BYTES = 64 << 20, PROGRESS_INTERVAL_MS = 100 };

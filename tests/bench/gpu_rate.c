@@ -25,7 +25,7 @@
 #include "codec/tile.h"
 #include "cuda/gpu_bench.h"
 #include "cuda/gpu_decode.h"
-#include "fs/container.h"
+#include "fs/format/container.h"
 #include "tests/bench/gpu_peer.h"
 #include "tests/bench/measure.h"
 

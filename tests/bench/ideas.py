@@ -13,7 +13,7 @@ import numpy as np
 
 import setting
 
-sys.path.insert(0, setting.TESTS)
+sys.path.insert(0, setting.FIXTURES)
 from safetensors_io import ELEM_BYTES, read_header  # noqa: E402
 
 PROB_BITS = 12

@@ -35,7 +35,7 @@ from safetensors.torch import load_file
 import mount
 import setting
 
-sys.path.insert(0, setting.TESTS)
+sys.path.insert(0, setting.FIXTURES)
 from safetensors_io import build_header, lay_out, to_bf16  # noqa: E402
 
 HIDDEN, INTERMEDIATE, HEADS, VOCABULARY = 2048, 8192, 16, 32000

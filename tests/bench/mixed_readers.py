@@ -4,7 +4,7 @@
 
 Four files (INT8, BF16, and two with all dtypes) are mounted with a cache of 64 MiB and read by sixteen processes: each file by
 mmap, by read(2) from front to back, with O_DIRECT at random places, and by several streams (forwards, backwards, side by side,
-with holes; tests/mount_reader.py).  Every three seconds the kernel's caches are dropped, which takes root.  Prints what the
+with holes; tests/system/mount_reader.py).  Every three seconds the kernel's caches are dropped, which takes root.  Prints what the
 daemon counted and the largest resident memory it had; exit status 1 if a byte was wrong, a reader failed, or the daemon did
 not end as it should.  To be run in a memory cgroup to have the kernel reclaim pages all the time.
 """
@@ -29,7 +29,7 @@ END_S = 120  # for readers that have begun a round
 def round_command(way, original, copy, number):
     if way == "compare":
         return ["cmp", original, copy]
-    reader = [sys.executable, os.path.join(setting.TESTS, "mount_reader.py"), way, original, copy]
+    reader = [sys.executable, os.path.join(setting.TESTS, "system", "mount_reader.py"), way, original, copy]
     return reader + [str(number)] if way == "direct" else reader
 
 
@@ -55,7 +55,7 @@ def run(args, workdir):
     os.mkdir(mountpoint)
     originals = {name: os.path.join(workdir, name) for name in FILES}
     for name, path in originals.items():
-        subprocess.run([sys.executable, os.path.join(setting.TESTS, "make_int8.py"), path, *FILES[name]], check=True)
+        subprocess.run([sys.executable, os.path.join(setting.FIXTURES, "make_int8.py"), path, *FILES[name]], check=True)
         subprocess.run([wcx, "pack", "-q", path, os.path.join(store, name + ".wcx")], check=True)
     failures, counts, notes = [], [], set()
     origin = setting.origin()

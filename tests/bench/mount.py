@@ -190,7 +190,7 @@ class Bench:
     @staticmethod
     def generate(mib, workdir):
         path = os.path.join(workdir, "int8.safetensors")
-        make = os.path.join(setting.TESTS, "make_int8.py")
+        make = os.path.join(setting.FIXTURES, "make_int8.py")
         subprocess.run([sys.executable, make, path, "--only", "int8", "--mib", str(mib)], check=True)
         return path
 

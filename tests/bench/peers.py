@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import setting
 
-sys.path.insert(0, setting.TESTS)
+sys.path.insert(0, setting.FIXTURES)
 from safetensors_io import ELEM_BYTES, read_header  # noqa: E402
 
 ZSTD_LEVEL = 19

@@ -21,8 +21,8 @@ say "Preparing Python, a real model and the synthetic set"
 make_python numpy ml_dtypes safetensors==0.8.0 zstandard pcodec matplotlib
 make_python --no-deps zipnn # which would bring PyTorch; ratio.py does without
 fetch_model
-"$PYTHON" "$root/tests/model_forms.py" "$build/model/model.safetensors" "$build/model/forms"
-"$PYTHON" "$root/tests/gaussian_set.py" "$build/model/gaussian"
+"$PYTHON" "$root/tests/fixtures/model_forms.py" "$build/model/model.safetensors" "$build/model/forms"
+"$PYTHON" "$root/tests/fixtures/gaussian_set.py" "$build/model/gaussian"
 say "The synthetic set"
 "$PYTHON" "$root/tests/bench/ratio.py" --build "$build" --markdown "$@" "$build"/model/gaussian/*.safetensors
 say "The model"

@@ -16,10 +16,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "fs/container.h"
-#include "fs/decoder.h"
-#include "fs/image.h"
-#include "fs/tile_cache.h"
+#include "fs/format/container.h"
+#include "fs/read/decoder.h"
+#include "fs/read/image.h"
+#include "fs/read/tile_cache.h"
 #include "tests/bench/measure.h"
 
 enum {

@@ -12,8 +12,8 @@
 #include <stdint.h>
 
 #include "codec/tile.h"
-#include "fs/safetensors.h"
-#include "fs/tensor_plan.h"
+#include "fs/format/safetensors.h"
+#include "fs/pack/tensor_plan.h"
 
 struct weight_tile {
 	const struct wcx_tensor_plan *plan;

@@ -1,0 +1,606 @@
+/* SPDX-License-Identifier: MIT */
+/* Reads and writes superblock and index, and checks every number in them before anything relies on it. */
+#include "fs/format/container.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#ifdef WCX_XXHASH_DISPATCHES
+#include <xxh_x86dispatch.h>
+#else
+#include <xxhash.h>
+#endif
+
+#include "codec/le.h"
+#include "fs/base/file_io.h"
+
+enum {
+	TABLE_MIN_BYTES = 5, /* two symbols, one of them with a frequency of two bytes, and a run of those without */
+
+	/* The flags of a field. */
+	FIELD_TABLES = 7,
+	FIELD_PAIRS = 1 << 3,
+	FIELD_ZERO = 1 << 4,
+};
+
+static const uint8_t magic[8] = { 0x89, 'W', 'C', 'X', '\r', '\n', 0x1A, '\n' };
+
+struct wcx_container {
+	int fd;
+	char *path;
+	struct wcx_superblock superblock;
+	struct wcx_segment *segments;
+	uint32_t *tiled;    /* the numbers of the segments that have tiles of their own, in order */
+	size_t tiled_count; /* at most segment_count */
+	struct wcx_field *fields;
+	struct wcx_freq_table *tables;
+	uint8_t *last_symbols;    /* of the tables: a hostile index has millions of fields to hold against them */
+	uint64_t *packed_offsets; /* of the tiles */
+	uint8_t *index;           /* as it stands in the file */
+	const uint8_t *entries;   /* of the tiles, within index */
+};
+
+uint64_t wcx_checksum64(const void *src, size_t src_bytes)
+{
+	return XXH3_64bits(src, src_bytes);
+}
+
+uint32_t wcx_checksum32(const void *src, size_t src_bytes)
+{
+	return (uint32_t)XXH3_64bits(src, src_bytes);
+}
+
+void wcx_superblock_write(const struct wcx_superblock *sb, uint8_t dst[WCX_SUPERBLOCK_BYTES])
+{
+	memcpy(dst, magic, sizeof magic);
+	wcx_le32_write(dst + 8, WCX_VERSION);
+	wcx_le32_write(dst + 12, sb->field_count);
+	wcx_le64_write(dst + 16, sb->features);
+	wcx_le64_write(dst + 24, sb->packed_bytes);
+	wcx_le64_write(dst + 32, sb->original_bytes);
+	wcx_le64_write(dst + 40, sb->index_offset);
+	wcx_le64_write(dst + 48, sb->index_bytes);
+	wcx_le32_write(dst + 56, sb->segment_count);
+	wcx_le32_write(dst + 60, sb->table_count);
+	wcx_le64_write(dst + 64, sb->tile_count);
+	wcx_le64_write(dst + 72, sb->table_bytes);
+	wcx_le64_write(dst + 80, sb->index_checksum);
+	memcpy(dst + 88, sb->sha256, WCX_SHA256_BYTES);
+	wcx_le64_write(dst + 120, wcx_checksum64(dst, 120));
+}
+
+static int bad_superblock(struct wcx_error *err, const char *path, int offset, const char *what)
+{
+	return wcx_fail(err, EBADMSG, "%s: damaged superblock, offset %d: %s", path, offset, what);
+}
+
+/* What a damaged or foreign file shows first: it says what the file is not. */
+static int check_identity(const char *path, const uint8_t *src, uint64_t file_bytes, struct wcx_error *err)
+{
+	if (file_bytes < sizeof magic || memcmp(src, magic, sizeof magic) != 0)
+		return wcx_fail(err, EBADMSG, "%s: not a .wcx file", path);
+	if (file_bytes < WCX_SUPERBLOCK_BYTES)
+		return wcx_fail(err, EBADMSG, "%s: truncated: %llu bytes, a superblock has %d", path,
+				(unsigned long long)file_bytes, WCX_SUPERBLOCK_BYTES);
+	if (wcx_le64_read(src + 120) != wcx_checksum64(src, 120))
+		return bad_superblock(err, path, 120, "checksum differs");
+	if (wcx_le32_read(src + 8) != WCX_VERSION)
+		return wcx_fail(err, ENOTSUP, "%s: format version %lu, this program reads version %d", path,
+				(unsigned long)wcx_le32_read(src + 8), WCX_VERSION);
+	if (wcx_le64_read(src + 16) != 0)
+		return wcx_fail(err, ENOTSUP, "%s: needs features that this program does not have (flags %#llx)", path,
+				(unsigned long long)wcx_le64_read(src + 16));
+	return 0;
+}
+
+/* What the parts of the index take together; their counts must be within limits. */
+static uint64_t index_parts(const struct wcx_superblock *sb)
+{
+	return (uint64_t)sb->segment_count * WCX_SEGMENT_BYTES + (uint64_t)sb->field_count * WCX_FIELD_BYTES +
+	       sb->tile_count * WCX_TILE_ENTRY_BYTES + sb->table_bytes;
+}
+
+int wcx_superblock_parse(const char *path, const uint8_t *src, uint64_t file_bytes, struct wcx_superblock *ret,
+			 struct wcx_error *err)
+{
+	int r = check_identity(path, src, file_bytes, err);
+
+	if (r < 0)
+		return r;
+	struct wcx_superblock sb = {
+		.features = wcx_le64_read(src + 16),
+		.packed_bytes = wcx_le64_read(src + 24),
+		.original_bytes = wcx_le64_read(src + 32),
+		.index_offset = wcx_le64_read(src + 40),
+		.index_bytes = wcx_le64_read(src + 48),
+		.segment_count = wcx_le32_read(src + 56),
+		.field_count = wcx_le32_read(src + 12),
+		.table_count = wcx_le32_read(src + 60),
+		.tile_count = wcx_le64_read(src + 64),
+		.table_bytes = wcx_le64_read(src + 72),
+		.index_checksum = wcx_le64_read(src + 80),
+	};
+
+	memcpy(sb.sha256, src + 88, WCX_SHA256_BYTES);
+	if (sb.packed_bytes != file_bytes)
+		return wcx_fail(err, EBADMSG, "%s: %s: %llu bytes, should have %llu", path,
+				file_bytes < sb.packed_bytes ? "truncated" : "damaged", (unsigned long long)file_bytes,
+				(unsigned long long)sb.packed_bytes);
+	if (sb.original_bytes == 0 || sb.original_bytes > WCX_MAX_ORIGINAL_BYTES)
+		return bad_superblock(err, path, 32, "size of the original out of limits");
+	if (sb.index_bytes > WCX_MAX_INDEX_BYTES)
+		return bad_superblock(err, path, 48, "index over the size limit");
+	if (sb.index_offset % WCX_TILE_ALIGN || sb.index_offset < WCX_SUPERBLOCK_BYTES || sb.index_offset > file_bytes ||
+	    sb.index_bytes != file_bytes - sb.index_offset)
+		return bad_superblock(err, path, 40, "index is not where it should be");
+	if (sb.segment_count == 0 || sb.tile_count == 0 || sb.tile_count > WCX_MAX_INDEX_BYTES ||
+	    sb.table_bytes > WCX_MAX_INDEX_BYTES || sb.index_bytes != index_parts(&sb))
+		return bad_superblock(err, path, 56, "counts contradict the size of the index");
+	if (sb.table_count > sb.table_bytes / TABLE_MIN_BYTES)
+		return bad_superblock(err, path, 60, "more frequency tables than bytes for them");
+	if (sb.table_count > WCX_MAX_TABLES)
+		return bad_superblock(err, path, 60, "too many frequency tables");
+	*ret = sb;
+	return 0;
+}
+
+/* A file that ends too early is damaged. */
+static int read_exactly(int fd, const char *path, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
+{
+	ssize_t n = wcx_read_at(fd, dst, bytes, offset);
+
+	if (n < 0)
+		return wcx_fail(err, (int)-n, "%s: offset %llu: %s", path, (unsigned long long)offset, strerror((int)-n));
+	if ((size_t)n < bytes)
+		return wcx_fail(err, EBADMSG, "%s: truncated at offset %llu", path,
+				(unsigned long long)(offset + (uint64_t)n));
+	return 0;
+}
+
+int wcx_superblock_read(int fd, const char *path, struct wcx_superblock *ret, struct wcx_error *err)
+{
+	uint8_t block[WCX_SUPERBLOCK_BYTES] = { 0 };
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return wcx_fail(err, errno, "%s: %s", path, strerror(errno));
+	if (!S_ISREG(st.st_mode))
+		return wcx_fail(err, EBADMSG, "%s: not a regular file", path);
+	uint64_t file_bytes = (uint64_t)st.st_size;
+	int r = read_exactly(fd, path, block, file_bytes < sizeof block ? (size_t)file_bytes : sizeof block, 0, err);
+
+	return r < 0 ? r : wcx_superblock_parse(path, block, file_bytes, ret, err);
+}
+
+static int bad_index(const struct wcx_container *c, struct wcx_error *err, const uint8_t *at, const char *what)
+{
+	return wcx_fail(err, EBADMSG, "%s: damaged index, offset %llu: %s", c->path,
+			(unsigned long long)(c->superblock.index_offset + (uint64_t)(at - c->index)), what);
+}
+
+static int parse_tables(struct wcx_container *c, struct wcx_error *err)
+{
+	const uint8_t *src = c->entries + c->superblock.tile_count * WCX_TILE_ENTRY_BYTES;
+	const uint8_t *end = c->index + c->superblock.index_bytes;
+
+	for (uint32_t i = 0; i < c->superblock.table_count; i++) {
+		size_t used;
+
+		if (wcx_freq_table_parse(src, (size_t)(end - src), &c->tables[i], &used) != WCX_OK)
+			return bad_index(c, err, src, "bad frequency table");
+		c->last_symbols[i] = (uint8_t)wcx_freq_table_last(&c->tables[i]);
+		src += used;
+	}
+	if (src != end)
+		return bad_index(c, err, src, "bytes behind the last frequency table");
+	return 0;
+}
+
+static uint64_t divide_up(uint64_t a, uint64_t b)
+{
+	return a / b + (a % b != 0);
+}
+
+void wcx_segment_grid(struct wcx_segment *seg)
+{
+	seg->rows = seg->bytes / seg->recipe.elem_bytes / seg->cols;
+	seg->tiles_across = divide_up(seg->cols, seg->tile_cols);
+	seg->tile_count = seg->tiles_across * divide_up(seg->rows, seg->tile_rows);
+}
+
+void wcx_segment_place(const struct wcx_segment *seg, uint64_t number, struct wcx_tile_info *ret)
+{
+	ret->row = number / seg->tiles_across * seg->tile_rows;
+	ret->col = number % seg->tiles_across * seg->tile_cols;
+	ret->shape = (struct wcx_tile_shape){
+		.rows = seg->rows - ret->row < seg->tile_rows ? (uint32_t)(seg->rows - ret->row) : seg->tile_rows,
+		.cols = seg->cols - ret->col < seg->tile_cols ? (uint32_t)(seg->cols - ret->col) : seg->tile_cols,
+		.elem_bytes = seg->recipe.elem_bytes,
+	};
+}
+
+/* Reads a segment's record as it stands. */
+static void read_segment(const uint8_t *src, struct wcx_segment *seg)
+{
+	seg->bytes = wcx_le64_read(src);
+	seg->cols = wcx_le64_read(src + 8);
+	seg->tile_rows = wcx_le32_read(src + 16);
+	seg->tile_cols = wcx_le32_read(src + 20);
+	seg->recipe.run = wcx_le32_read(src + 24);
+	seg->same_as = wcx_le32_read(src + 28);
+	seg->entropy_millibits = wcx_le32_read(src + 32);
+	seg->recipe.elem_bytes = src[36];
+	seg->recipe.transform = src[37];
+	seg->recipe.predictor = src[38];
+	seg->recipe.field_count = src[39];
+}
+
+/* Puts in place of a segment what it is the same as. */
+static const char *copy_segment(const struct wcx_container *c, const uint8_t *src, struct wcx_segment *seg)
+{
+	static const uint8_t zeros[WCX_SEGMENT_BYTES];
+	uint32_t same_as = seg->same_as;
+
+	if (same_as >= (size_t)(seg - c->segments))
+		return "same content as a segment that is not an earlier one";
+	if (c->segments[same_as].same_as)
+		return "same content as a segment without tiles";
+	if (c->segments[same_as].bytes != seg->bytes)
+		return "same content as a segment of another size";
+	if (memcmp(src + 8, zeros, 20) != 0 || memcmp(src + 32, zeros, 8) != 0)
+		return "same content as another segment, but tiles of its own";
+	*seg = c->segments[same_as];
+	seg->same_as = same_as;
+	return NULL;
+}
+
+static const char *parse_field(const struct wcx_container *c, const uint8_t *src, struct wcx_field *field)
+{
+	uint32_t first_table = wcx_le32_read(src + 4);
+
+	*field = (struct wcx_field){
+		.width = src[0],
+		.table_count = src[1] & FIELD_TABLES,
+		.is_pair = (src[1] & FIELD_PAIRS) != 0,
+		.has_zero = (src[1] & FIELD_ZERO) != 0,
+		.base = (uint16_t)wcx_le16_read(src + 2),
+	};
+	if (src[1] & ~(FIELD_TABLES | FIELD_PAIRS | FIELD_ZERO))
+		return "unknown flag of a field";
+	if (!field->table_count)
+		return first_table ? "number of a frequency table for a field without any" : NULL;
+	if ((uint64_t)first_table + field->table_count > c->superblock.table_count)
+		return "frequency table that is not there";
+	field->tables = c->tables + first_table;
+	return NULL;
+}
+
+static const char *check_tables(const struct wcx_container *c, const struct wcx_field *field)
+{
+	const char *wrong = NULL;
+
+	for (uint32_t t = 0; t < field->table_count && !wrong; t++)
+		wrong = wcx_field_check_table(field, c->last_symbols[field->tables - c->tables + t]);
+	return wrong;
+}
+
+/* Reads and checks the fields of a segment, which are number first_field and further ones, and with them the recipe. */
+static const char *parse_recipe(const struct wcx_container *c, uint32_t first_field, struct wcx_recipe *recipe)
+{
+	const uint8_t *src = c->index + (size_t)c->superblock.segment_count * WCX_SEGMENT_BYTES;
+	const char *wrong = NULL;
+
+	if (recipe->field_count > c->superblock.field_count - first_field)
+		return "fields that are not there";
+	recipe->fields = c->fields + first_field;
+	for (uint32_t f = first_field; f < first_field + recipe->field_count && !wrong; f++)
+		wrong = parse_field(c, src + (size_t)f * WCX_FIELD_BYTES, &c->fields[f]);
+	if (!wrong)
+		wrong = wcx_recipe_check_fields(recipe);
+	for (uint32_t f = 0; f < recipe->field_count && !wrong; f++)
+		wrong = check_tables(c, &recipe->fields[f]);
+	return wrong;
+}
+
+/* Checks a segment's matrix and tiles; its recipe has been. */
+static const char *check_grid(struct wcx_segment *seg)
+{
+	if (seg->bytes == 0 || seg->bytes > WCX_MAX_ORIGINAL_BYTES || seg->bytes % seg->recipe.elem_bytes)
+		return "bad segment size";
+	uint64_t elems = seg->bytes / seg->recipe.elem_bytes;
+
+	if (seg->cols == 0 || seg->cols > elems || elems % seg->cols)
+		return "bad number of columns";
+	if (seg->tile_rows == 0 || seg->tile_cols == 0 || (uint64_t)seg->tile_rows * seg->tile_cols > WCX_TILE_MAX_ELEMS)
+		return "bad tile size";
+	if (seg->tile_cols < seg->cols && seg->tile_rows > WCX_TILE_MAX_ROWS)
+		return "narrow tiles that are too tall";
+	wcx_segment_grid(seg);
+	return NULL;
+}
+
+/* What the segments up to some one make up. */
+struct segments_sum {
+	uint64_t bytes, tile_count;
+	uint32_t field_count;
+};
+
+static const char *parse_segment(struct wcx_container *c, uint32_t number, struct segments_sum *sum)
+{
+	const uint8_t *src = c->index + (size_t)number * WCX_SEGMENT_BYTES;
+	struct wcx_segment *seg = &c->segments[number];
+	const char *wrong;
+
+	read_segment(src, seg);
+	if (seg->same_as) {
+		wrong = copy_segment(c, src, seg);
+	} else {
+		wrong = parse_recipe(c, sum->field_count, &seg->recipe);
+		if (!wrong)
+			wrong = check_grid(seg);
+	}
+	if (wrong)
+		return wrong;
+	if (seg->bytes > c->superblock.original_bytes - sum->bytes ||
+	    (!seg->same_as && seg->tile_count > c->superblock.tile_count - sum->tile_count))
+		return "segment is larger than the file";
+	seg->offset = sum->bytes;
+	sum->bytes += seg->bytes;
+	if (seg->same_as)
+		return NULL;
+	seg->first_tile = sum->tile_count;
+	sum->tile_count += seg->tile_count;
+	sum->field_count += seg->recipe.field_count;
+	c->tiled[c->tiled_count++] = number;
+	return NULL;
+}
+
+static int parse_segments(struct wcx_container *c, struct wcx_error *err)
+{
+	const struct wcx_superblock *sb = &c->superblock;
+	struct segments_sum sum = { 0 };
+
+	for (uint32_t i = 0; i < sb->segment_count; i++) {
+		const char *wrong = parse_segment(c, i, &sum);
+
+		if (wrong)
+			return bad_index(c, err, c->index + (size_t)i * WCX_SEGMENT_BYTES, wrong);
+	}
+	if (c->segments[0].bytes < WCX_HEADER_MIN_BYTES)
+		return bad_index(c, err, c->index, "first segment is too small for a header");
+	if (sum.bytes != sb->original_bytes || sum.tile_count != sb->tile_count || sum.field_count != sb->field_count)
+		return bad_index(c, err, c->entries, "segments do not make up the file");
+	return 0;
+}
+
+void wcx_container_tile(const struct wcx_container *c, const struct wcx_segment *seg, uint64_t tile_index,
+			struct wcx_tile_info *ret)
+{
+	const uint8_t *entry = c->entries + tile_index * WCX_TILE_ENTRY_BYTES;
+	uint32_t size_and_mode = wcx_le32_read(entry), value = wcx_le32_read(entry + 4);
+	int is_constant = size_and_mode >> 24 == WCX_TILE_CONSTANT;
+
+	*ret = (struct wcx_tile_info){
+		.tile_index = tile_index,
+		.mode = (enum wcx_tile_mode)(size_and_mode >> 24),
+		.constant = is_constant ? value : 0,
+		.packed_offset = c->packed_offsets[tile_index],
+		.packed_bytes = size_and_mode & 0xFFFFFF,
+		.checksum = is_constant ? 0 : value,
+	};
+	wcx_segment_place(seg, tile_index - seg->first_tile, ret);
+}
+
+static const char *check_tile(const struct wcx_tile_info *tile)
+{
+	size_t tile_bytes = wcx_tile_shape_bytes(&tile->shape);
+
+	switch (tile->mode) {
+	case WCX_TILE_STORED:
+		return tile->packed_bytes != tile_bytes ? "packed size contradicts the tile mode" : NULL;
+	case WCX_TILE_CODED:
+	case WCX_TILE_ZSTD:
+		return tile->packed_bytes >= tile_bytes ? "packed size contradicts the tile mode" : NULL;
+	case WCX_TILE_CONSTANT:
+		if (tile->packed_bytes)
+			return "constant tile with a size";
+		if (tile->shape.elem_bytes < 4 && tile->constant >> (8 * tile->shape.elem_bytes))
+			return "constant tile whose element is too large";
+		return NULL;
+	case WCX_TILE_MODE_COUNT:
+		break;
+	}
+	return "unknown tile mode";
+}
+
+/* Checks the tiles, and finds where they are: one behind the other. */
+static int place_tiles(struct wcx_container *c, struct wcx_error *err)
+{
+	uint64_t offset = WCX_SUPERBLOCK_BYTES;
+
+	for (size_t i = 0; i < c->tiled_count; i++) {
+		const struct wcx_segment *seg = &c->segments[c->tiled[i]];
+
+		for (uint64_t t = seg->first_tile; t < seg->first_tile + seg->tile_count; t++) {
+			struct wcx_tile_info tile;
+			const char *wrong;
+
+			c->packed_offsets[t] = offset;
+			wcx_container_tile(c, seg, t, &tile);
+			wrong = check_tile(&tile);
+			if (wrong)
+				return bad_index(c, err, c->entries + t * WCX_TILE_ENTRY_BYTES, wrong);
+			offset = wcx_tile_align_up(offset + tile.packed_bytes);
+		}
+	}
+	if (offset != c->superblock.index_offset)
+		return bad_superblock(err, c->path, 40, "index is not where the packed tiles end");
+	return 0;
+}
+
+/* Room for count things, of which there may be none. */
+static void *allocate(uint64_t count, size_t bytes)
+{
+	return calloc(count ? (size_t)count : 1, bytes);
+}
+
+static int read_index(struct wcx_container *c, struct wcx_error *err)
+{
+	const struct wcx_superblock *sb = &c->superblock;
+	int r;
+
+	c->index = malloc((size_t)sb->index_bytes);
+	c->segments = allocate(sb->segment_count, sizeof *c->segments);
+	c->tiled = allocate(sb->segment_count, sizeof *c->tiled);
+	c->fields = allocate(sb->field_count, sizeof *c->fields);
+	c->tables = allocate(sb->table_count, sizeof *c->tables);
+	c->last_symbols = allocate(sb->table_count, sizeof *c->last_symbols);
+	c->packed_offsets = allocate(sb->tile_count, sizeof *c->packed_offsets);
+	if (!c->index || !c->segments || !c->tiled || !c->fields || !c->tables || !c->last_symbols || !c->packed_offsets)
+		return wcx_fail(err, ENOMEM, "%s: no memory for the index", c->path);
+	c->entries = c->index + (size_t)sb->segment_count * WCX_SEGMENT_BYTES + (size_t)sb->field_count * WCX_FIELD_BYTES;
+	r = read_exactly(c->fd, c->path, c->index, (size_t)sb->index_bytes, sb->index_offset, err);
+	if (r < 0)
+		return r;
+	if (wcx_checksum64(c->index, (size_t)sb->index_bytes) != sb->index_checksum)
+		return bad_index(c, err, c->index, "checksum differs");
+	r = parse_tables(c, err);
+	if (r == 0)
+		r = parse_segments(c, err);
+	if (r == 0)
+		r = place_tiles(c, err);
+	return r;
+}
+
+int wcx_container_open(int fd, const char *path, struct wcx_container **ret, struct wcx_error *err)
+{
+	struct wcx_container *c = calloc(1, sizeof *c);
+	int r = -ENOMEM;
+
+	if (c)
+		c->path = strdup(path);
+	if (!c || !c->path) {
+		wcx_fail(err, ENOMEM, "%s: no memory", path);
+		goto out;
+	}
+	c->fd = fd;
+	r = wcx_superblock_read(fd, path, &c->superblock, err);
+	if (r == 0)
+		r = read_index(c, err);
+	if (r == 0)
+		*ret = c;
+out:
+	if (r < 0 && c) {
+		c->fd = -1;
+		wcx_container_free(c);
+	}
+	return r;
+}
+
+void wcx_container_free(struct wcx_container *c)
+{
+	if (!c)
+		return;
+	if (c->fd >= 0)
+		close(c->fd);
+	free(c->path);
+	free(c->segments);
+	free(c->tiled);
+	free(c->fields);
+	free(c->tables);
+	free(c->last_symbols);
+	free(c->packed_offsets);
+	free(c->index);
+	free(c);
+}
+
+int wcx_container_fd(const struct wcx_container *c)
+{
+	return c->fd;
+}
+
+const char *wcx_container_path(const struct wcx_container *c)
+{
+	return c->path;
+}
+
+const struct wcx_superblock *wcx_container_superblock(const struct wcx_container *c)
+{
+	return &c->superblock;
+}
+
+const struct wcx_segment *wcx_container_segment(const struct wcx_container *c, size_t segment_index)
+{
+	return &c->segments[segment_index];
+}
+
+static uint64_t offset_of(const struct wcx_container *c, size_t i)
+{
+	return c->segments[i].offset;
+}
+
+static uint64_t first_tile_of(const struct wcx_container *c, size_t i)
+{
+	return c->segments[c->tiled[i]].first_tile;
+}
+
+/* The last of count things whose key, which grows from one to the next, is at most value. */
+static size_t last_upto(const struct wcx_container *c, size_t count, uint64_t (*key)(const struct wcx_container *, size_t),
+			uint64_t value)
+{
+	size_t low = 0, high = count;
+
+	while (high - low > 1) {
+		size_t middle = low + (high - low) / 2;
+
+		if (key(c, middle) <= value)
+			low = middle;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+size_t wcx_container_segment_at(const struct wcx_container *c, uint64_t offset)
+{
+	return last_upto(c, c->superblock.segment_count, offset_of, offset);
+}
+
+size_t wcx_container_segment_of_tile(const struct wcx_container *c, uint64_t tile_index)
+{
+	return c->tiled[last_upto(c, c->tiled_count, first_tile_of, tile_index)];
+}
+
+void wcx_segment_write(const struct wcx_segment *seg, uint8_t dst[WCX_SEGMENT_BYTES])
+{
+	memset(dst, 0, WCX_SEGMENT_BYTES);
+	wcx_le64_write(dst, seg->bytes);
+	wcx_le32_write(dst + 28, seg->same_as);
+	if (seg->same_as)
+		return;
+	wcx_le64_write(dst + 8, seg->cols);
+	wcx_le32_write(dst + 16, seg->tile_rows);
+	wcx_le32_write(dst + 20, seg->tile_cols);
+	wcx_le32_write(dst + 24, seg->recipe.run);
+	wcx_le32_write(dst + 32, seg->entropy_millibits);
+	dst[36] = seg->recipe.elem_bytes;
+	dst[37] = seg->recipe.transform;
+	dst[38] = seg->recipe.predictor;
+	dst[39] = seg->recipe.field_count;
+}
+
+void wcx_field_write(const struct wcx_field *field, uint32_t first_table, uint8_t dst[WCX_FIELD_BYTES])
+{
+	dst[0] = field->width;
+	dst[1] = (uint8_t)(field->table_count | (field->is_pair ? FIELD_PAIRS : 0) | (field->has_zero ? FIELD_ZERO : 0));
+	wcx_le16_write(dst + 2, field->base);
+	wcx_le32_write(dst + 4, first_table);
+}
+
+void wcx_tile_entry_write(const struct wcx_tile_info *tile, uint8_t dst[WCX_TILE_ENTRY_BYTES])
+{
+	wcx_le32_write(dst, tile->packed_bytes | (uint32_t)tile->mode << 24);
+	wcx_le32_write(dst + 4, tile->mode == WCX_TILE_CONSTANT ? tile->constant : tile->checksum);
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+/* The kernel's side of a mount. */
+#include "fs/mount/connection.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+/* Undoes the \ooo that mountinfo has in the place of blanks. */
+static void unescape(char *text)
+{
+	char *to = text;
+
+	for (; *text; text++, to++) {
+		unsigned code;
+
+		if (*text == '\\' && sscanf(text + 1, "%3o", &code) == 1) {
+			*to = (char)code;
+			text += 3;
+		} else {
+			*to = *text;
+		}
+	}
+	*to = '\0';
+}
+
+/* The minor number of the device of what lies on top at a path, if that has no disk, as a FUSE mount; otherwise -1. */
+static int find_number(const char *mountpoint)
+{
+	FILE *mounts = fopen("/proc/self/mountinfo", "re");
+	char *line = NULL, *path = NULL;
+	size_t room = 0;
+	int found = -1, major, minor;
+
+	while (mounts && getline(&line, &room, mounts) >= 0) {
+		if (sscanf(line, "%*d %*d %d:%d %*s %ms", &major, &minor, &path) != 3)
+			continue;
+		unescape(path);
+		if (strcmp(path, mountpoint) == 0)
+			found = major == 0 ? minor : -1; /* the last one is on top */
+		free(path);
+		path = NULL;
+	}
+	free(line);
+	if (mounts)
+		fclose(mounts);
+	return found;
+}
+
+void wcx_connection_find(const char *mountpoint, struct wcx_connection *ret)
+{
+	char path[64];
+
+	ret->number = find_number(mountpoint);
+	snprintf(path, sizeof path, "/sys/fs/fuse/connections/%d/abort", ret->number);
+	ret->abort_fd = ret->number >= 0 ? open(path, O_WRONLY | O_CLOEXEC) : -1;
+}
+
+void wcx_connection_abort(const struct wcx_connection *connection, const char *mountpoint)
+{
+	if (connection->abort_fd >= 0 && write(connection->abort_fd, "1", 1) == 1)
+		return;
+	/* Forcing an unmounting aborts first, whether or not there are users. */
+	if (connection->abort_fd < 0 && connection->number >= 0 && find_number(mountpoint) == connection->number)
+		umount2(mountpoint, MNT_FORCE);
+}

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT */
+/* Clusters runs by what they would take in each other's code. */
+#include "fs/pack/run_clusters.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	ROUNDS = 4, /* more change the result by less than a thousandth */
+	STRIDE = 8, /* sums side by side, so that a compiler makes SIMD of them; divides WCX_SYMBOL_COUNT */
+};
+
+/* Working memory: where each run is, and sums of and bits in each cluster, by place in symbols. */
+struct clustering {
+	uint8_t cluster[WCX_CLUSTER_RUNS_MAX];
+	float sums[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];
+	float bits[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];
+};
+
+/* Places in use, rounded up to whole strides. */
+static uint32_t padded_count(const struct wcx_run_counts *runs)
+{
+	return (runs->symbol_count + STRIDE - 1) / STRIDE * STRIDE;
+}
+
+void wcx_run_counts_make(const uint8_t *symbols, size_t symbol_count, uint32_t run, struct wcx_run_counts *ret)
+{
+	uint32_t all[WCX_SYMBOL_COUNT] = { 0 }, place[WCX_SYMBOL_COUNT] = { 0 };
+	uint32_t count = (uint32_t)((symbol_count + run - 1) / run);
+
+	for (size_t i = 0; i < symbol_count; i++)
+		all[symbols[i]]++;
+	ret->symbol_count = 0;
+	for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
+		if (all[s]) {
+			place[s] = ret->symbol_count;
+			ret->symbols[ret->symbol_count++] = (uint8_t)s;
+		}
+	ret->run_count = count < WCX_CLUSTER_RUNS_MAX ? count : WCX_CLUSTER_RUNS_MAX;
+	for (uint32_t r = 0; r < ret->run_count; r++) {
+		size_t first = (size_t)((uint64_t)r * count / ret->run_count) * run;
+		uint32_t occur[WCX_SYMBOL_COUNT] = { 0 };
+
+		for (size_t i = first; i < first + run && i < symbol_count; i++)
+			occur[place[symbols[i]]]++;
+		for (uint32_t i = 0; i < padded_count(ret); i++)
+			ret->counts[r][i] = (float)occur[i];
+	}
+}
+
+/* Adds up the runs of each cluster. */
+static void add_up(const struct wcx_run_counts *runs, struct clustering *c, uint32_t cluster_count)
+{
+	memset(c->sums, 0, cluster_count * sizeof *c->sums);
+	for (uint32_t r = 0; r < runs->run_count; r++)
+		for (uint32_t i = 0; i < padded_count(runs); i++)
+			c->sums[c->cluster[r]][i] += runs->counts[r][i];
+}
+
+/* What symbols take in a cluster's code, in which each has a little more than its sum, so that all have a code. */
+static void price(const struct wcx_run_counts *runs, struct clustering *c, uint32_t cluster)
+{
+	const float little = 0.05F;
+	float sum = 0;
+
+	for (uint32_t i = 0; i < runs->symbol_count; i++)
+		sum += c->sums[cluster][i] + little;
+	memset(c->bits[cluster], 0, sizeof c->bits[cluster]);
+	for (uint32_t i = 0; i < runs->symbol_count; i++)
+		c->bits[cluster][i] = log2f(sum / (c->sums[cluster][i] + little));
+}
+
+static float run_bits(const struct wcx_run_counts *runs, uint32_t run, const float bits[WCX_SYMBOL_COUNT])
+{
+	float sums[STRIDE] = { 0 }, sum = 0;
+
+	for (uint32_t i = 0; i < padded_count(runs); i += STRIDE)
+		for (uint32_t j = 0; j < STRIDE; j++)
+			sums[j] += runs->counts[run][i + j] * bits[i + j];
+	for (uint32_t j = 0; j < STRIDE; j++)
+		sum += sums[j];
+	return sum;
+}
+
+static int compare_floats(const void *a, const void *b)
+{
+	float x = *(const float *)a, y = *(const float *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Starts with as many runs in each cluster, from those that take the fewest bits a symbol to those that take the most. */
+static void start(const struct wcx_run_counts *runs, struct clustering *c, uint32_t cluster_count)
+{
+	float width[WCX_CLUSTER_RUNS_MAX], sorted[WCX_CLUSTER_RUNS_MAX];
+
+	memset(c->cluster, 0, sizeof c->cluster);
+	add_up(runs, c, 1);
+	if (cluster_count == 1)
+		return;
+	price(runs, c, 0);
+	for (uint32_t r = 0; r < runs->run_count; r++) {
+		float count = 0;
+
+		for (uint32_t i = 0; i < runs->symbol_count; i++)
+			count += runs->counts[r][i];
+		sorted[r] = width[r] = run_bits(runs, r, c->bits[0]) / count;
+	}
+	qsort(sorted, runs->run_count, sizeof *sorted, compare_floats);
+	for (uint32_t r = 0; r < runs->run_count; r++)
+		while (c->cluster[r] + 1u < cluster_count &&
+		       width[r] > sorted[(c->cluster[r] + 1) * runs->run_count / cluster_count])
+			c->cluster[r]++;
+	add_up(runs, c, cluster_count);
+}
+
+/* Moves each run to the cluster in whose code it takes the fewest bits. */
+static void move_runs(const struct wcx_run_counts *runs, struct clustering *c, uint32_t cluster_count)
+{
+	for (uint32_t k = 0; k < cluster_count; k++)
+		price(runs, c, k);
+	for (uint32_t r = 0; r < runs->run_count; r++) {
+		float least = INFINITY;
+
+		for (uint32_t k = 0; k < cluster_count; k++) {
+			float bits = run_bits(runs, r, c->bits[k]);
+
+			if (bits < least) {
+				least = bits;
+				c->cluster[r] = (uint8_t)k;
+			}
+		}
+	}
+	add_up(runs, c, cluster_count);
+}
+
+void wcx_run_clusters_make(const struct wcx_run_counts *runs, uint32_t cluster_count,
+			   uint64_t clusters[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT])
+{
+	struct clustering c;
+
+	start(runs, &c, cluster_count);
+	for (int round = 0; round < ROUNDS && cluster_count > 1; round++)
+		move_runs(runs, &c, cluster_count);
+	memset(clusters, 0, cluster_count * sizeof *clusters);
+	for (uint32_t k = 0; k < cluster_count; k++)
+		for (uint32_t i = 0; i < runs->symbol_count; i++)
+			clusters[k][runs->symbols[i]] = (uint64_t)c.sums[k][i];
+}

@@ -1,0 +1,568 @@
+/* SPDX-License-Identifier: MIT */
+/* Reads byte ranges of the original file: finds the tiles, has those that are missing decoded, and copies. */
+#include "fs/read/image.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#include "fs/base/file_io.h"
+#include "fs/format/safetensors.h"
+
+enum {
+	ADVISED_TIMES = 4, /* a packed tile is not larger than decoded, but aligned: at most four bytes for one */
+	NAMES_MAX_HEADER_BYTES = 1 << 20, /* a header beyond this is not parsed just to name a tensor in a message */
+};
+
+struct wcx_image {
+	atomic_uint refs;
+	struct wcx_container *container;
+	struct wcx_tile_cache *cache;
+	struct wcx_decoder *decoder;
+	uint64_t cache_owner;
+};
+
+/* The tiles of one batch, in the order of the file. */
+struct tile_set {
+	size_t count, bytes; /* bytes: decoded, of all */
+	struct wcx_tile_info info[WCX_BATCH_TILES];
+	const struct wcx_segment *segment[WCX_BATCH_TILES];
+	struct wcx_cache_item item[WCX_BATCH_TILES];
+};
+
+/* A range of the original file that is being read, and the next tile that may hold a part of it. */
+struct cursor {
+	uint64_t start, end;
+	const struct wcx_segment *segment, *segments_end;
+	uint64_t next_tile;
+	uint64_t start_tile; /* where the range starts, or the segment's first */
+};
+
+int wcx_image_open(int fd, const char *path, struct wcx_tile_cache *cache, struct wcx_decoder *decoder,
+		   struct wcx_image **ret, struct wcx_error *err)
+{
+	struct wcx_image *image = calloc(1, sizeof *image);
+	int r;
+
+	if (!image)
+		return wcx_fail(err, ENOMEM, "%s: no memory", path);
+	r = wcx_container_open(fd, path, &image->container, err);
+	if (r < 0) {
+		free(image);
+		return r;
+	}
+	image->cache = cache;
+	image->decoder = decoder;
+	image->cache_owner = wcx_tile_cache_owner(cache);
+	atomic_init(&image->refs, 1);
+	*ret = image;
+	return 0;
+}
+
+struct wcx_image *wcx_image_get(struct wcx_image *image)
+{
+	atomic_fetch_add(&image->refs, 1);
+	return image;
+}
+
+void wcx_image_put(struct wcx_image *image)
+{
+	if (!image || atomic_fetch_sub(&image->refs, 1) != 1)
+		return;
+	wcx_container_free(image->container);
+	free(image);
+}
+
+const struct wcx_container *wcx_image_container(const struct wcx_image *image)
+{
+	return image->container;
+}
+
+uint64_t wcx_image_bytes(const struct wcx_image *image)
+{
+	return wcx_container_superblock(image->container)->original_bytes;
+}
+
+/* The part of [start, end) that the tile's row y holds, as offsets in the file; empty when from >= to. */
+struct run {
+	uint64_t from, to;
+};
+
+static struct run row_run(const struct wcx_segment *seg, const struct wcx_tile_info *tile, uint32_t y, uint64_t start,
+			  uint64_t end)
+{
+	uint64_t from = wcx_tile_row_offset(seg, tile, y);
+	uint64_t to = from + (uint64_t)tile->shape.cols * tile->shape.elem_bytes;
+
+	return (struct run){ from > start ? from : start, to < end ? to : end };
+}
+
+/*
+ * The tile's rows that [start, end) touches, first to last (first > last if none).  The tile must not start behind the
+ * range.
+ */
+static void rows_touched(const struct wcx_segment *seg, const struct wcx_tile_info *tile, uint64_t start, uint64_t end,
+			 uint64_t *first, uint64_t *last)
+{
+	uint64_t row_bytes = seg->cols * tile->shape.elem_bytes;
+	uint64_t from = start > seg->offset ? (start - seg->offset) / row_bytes : 0;
+	uint64_t to = (end - 1 - seg->offset) / row_bytes;
+
+	*first = from > tile->row ? from - tile->row : 0;
+	*last = to < tile->row + tile->shape.rows ? to - tile->row : tile->shape.rows - 1u;
+}
+
+/* Whether the tile holds any byte of [start, end). */
+static int tile_is_touched(const struct wcx_segment *seg, const struct wcx_tile_info *tile, uint64_t start, uint64_t end)
+{
+	uint64_t first, last;
+
+	rows_touched(seg, tile, start, end, &first, &last);
+	for (uint64_t y = first; y <= last; y++) {
+		struct run run = row_run(seg, tile, (uint32_t)y, start, end);
+
+		if (run.from < run.to)
+			return 1;
+	}
+	return 0;
+}
+
+/* Copies what the tile holds of [start, end) to dst, where start lies. */
+static void copy_tile(const struct wcx_segment *seg, const struct wcx_tile_info *tile, const uint8_t *data, uint64_t start,
+		      uint64_t end, uint8_t *dst)
+{
+	uint64_t tile_row_bytes = (uint64_t)tile->shape.cols * tile->shape.elem_bytes, first, last;
+
+	rows_touched(seg, tile, start, end, &first, &last);
+	for (uint64_t y = first; y <= last; y++) {
+		struct run whole = row_run(seg, tile, (uint32_t)y, 0, UINT64_MAX);
+		struct run run = row_run(seg, tile, (uint32_t)y, start, end);
+
+		if (run.from < run.to)
+			memcpy(dst + (run.from - start), data + y * tile_row_bytes + (run.from - whole.from),
+			       run.to - run.from);
+	}
+}
+
+/*
+ * Goes to the row of tiles in which the range starts.  Tiles left of its start may hold a part of the range too, the
+ * beginning of the next row; if one does, so do all before it.
+ */
+static void cursor_enter(struct cursor *cursor)
+{
+	const struct wcx_segment *seg = cursor->segment;
+	uint64_t from = cursor->start > seg->offset ? (cursor->start - seg->offset) / seg->recipe.elem_bytes : 0;
+
+	cursor->next_tile = seg->first_tile + from / seg->cols / seg->tile_rows * seg->tiles_across;
+	cursor->start_tile = cursor->next_tile + from % seg->cols / seg->tile_cols;
+}
+
+static void cursor_start(struct cursor *cursor, const struct wcx_image *image, uint64_t start, uint64_t end)
+{
+	const struct wcx_container *c = image->container;
+
+	*cursor = (struct cursor){
+		.start = start,
+		.end = end,
+		.segment = wcx_container_segment(c, wcx_container_segment_at(c, start)),
+		.segments_end = wcx_container_segment(c, 0) + wcx_container_superblock(c)->segment_count,
+	};
+	cursor_enter(cursor);
+}
+
+/* The next tile that holds a byte of the range; 0 when there is none. */
+static int cursor_next(struct cursor *cursor, const struct wcx_image *image, struct wcx_tile_info *tile,
+		       const struct wcx_segment **segment_ret)
+{
+	while (cursor->segment < cursor->segments_end && cursor->segment->offset < cursor->end) {
+		const struct wcx_segment *seg = cursor->segment;
+
+		while (cursor->next_tile < seg->first_tile + seg->tile_count) {
+			wcx_container_tile(image->container, seg, cursor->next_tile, tile);
+			if (row_run(seg, tile, 0, 0, UINT64_MAX).from >= cursor->end)
+				break; /* and all further tiles start further on */
+			cursor->next_tile++;
+			if (tile_is_touched(seg, tile, cursor->start, cursor->end)) {
+				*segment_ret = seg;
+				return 1;
+			}
+			if (cursor->next_tile > cursor->start_tile)
+				break; /* the range ends in a row of elements, left of this tile */
+			cursor->next_tile = cursor->start_tile;
+		}
+		cursor->segment++;
+		if (cursor->segment < cursor->segments_end && cursor->segment->offset < cursor->end)
+			cursor_enter(cursor);
+	}
+	return 0;
+}
+
+const struct wcx_tensor *wcx_image_tensor_at(const struct wcx_safetensors *st, uint64_t offset)
+{
+	size_t low = 0, high = st->tensor_count;
+
+	while (high - low > 1) {
+		size_t middle = low + (high - low) / 2;
+
+		if (st->tensors[middle].offset <= offset)
+			low = middle;
+		else
+			high = middle;
+	}
+	return &st->tensors[low];
+}
+
+/* Writes "tensor `name`" of the one that holds a byte of a segment, or what else can be said of it. */
+static void describe_byte(struct wcx_image *image, const struct wcx_segment *seg, uint64_t offset, char *dst,
+			  size_t dst_bytes)
+{
+	const struct wcx_segment *header = wcx_container_segment(image->container, 0);
+	struct wcx_safetensors *st = NULL;
+
+	if (seg == header) {
+		snprintf(dst, dst_bytes, "the header");
+		return;
+	}
+	snprintf(dst, dst_bytes, "segment number %td", seg - header);
+	if (header->bytes > NAMES_MAX_HEADER_BYTES || wcx_image_header(image, &st, NULL) < 0)
+		return;
+	snprintf(dst, dst_bytes, "tensor `%s`", wcx_image_tensor_at(st, offset)->name);
+	wcx_safetensors_free(st);
+}
+
+int wcx_image_fail_tile(struct wcx_image *image, const struct wcx_segment *seg, const struct wcx_tile_info *tile,
+			uint64_t start, int errnum, struct wcx_error *err)
+{
+	uint64_t from = wcx_tile_row_offset(seg, tile, 0);
+	char name[256];
+
+	if (!err)
+		return errnum;
+	describe_byte(image, seg, from > start ? from : start, name, sizeof name);
+	return wcx_fail(err, -errnum, "%s: %s, tile %llu (offset %llu of the original, packed at %llu): %s",
+			wcx_container_path(image->container), name, (unsigned long long)(tile->tile_index - seg->first_tile),
+			(unsigned long long)from, (unsigned long long)tile->packed_offset,
+			errnum == -EBADMSG ? "damaged" : strerror(-errnum));
+}
+
+/* Reads packed bytes; 0, -errno, or -EBADMSG when the file has become too short. */
+static int read_packed(const struct wcx_image *image, uint8_t *dst, size_t bytes, uint64_t offset)
+{
+	ssize_t n = wcx_read_at(wcx_container_fd(image->container), dst, bytes, offset);
+
+	if (n < 0)
+		return (int)n;
+	return (size_t)n < bytes ? -EBADMSG : 0;
+}
+
+/* One packed tile in a batch: its bytes are at `packed` when errnum is 0. */
+struct packed_tile {
+	const struct wcx_tile_info *info;
+	const struct wcx_segment *segment;
+	uint8_t *dst;
+	const uint8_t *packed;
+	int errnum;
+};
+
+/* Reads the packed bytes of tiles into the batch, those that lie side by side in the file with one pread. */
+static void read_tiles(const struct wcx_image *image, struct packed_tile *tiles, size_t count, uint8_t *buffer)
+{
+	for (size_t first = 0, after; first < count; first = after) {
+		uint64_t start = tiles[first].info->packed_offset, end = start;
+		int errnum;
+
+		for (after = first; after < count && tiles[after].info->packed_offset == wcx_tile_align_up(end); after++)
+			end = tiles[after].info->packed_offset + tiles[after].info->packed_bytes;
+		errnum = end > start ? read_packed(image, buffer, (size_t)(end - start), start) : 0;
+		for (size_t i = first; i < after; i++) {
+			tiles[i].errnum = errnum;
+			tiles[i].packed = buffer + (tiles[i].info->packed_offset - start);
+		}
+		buffer += wcx_tile_align_up(end - start);
+	}
+}
+
+/* Turns tiles that were read and have the right checksum into jobs; returns how many, with job_of[j] the tile of job j. */
+static size_t make_jobs(struct wcx_decode_batch *batch, struct packed_tile *tiles, size_t count,
+			size_t job_of[WCX_BATCH_TILES])
+{
+	size_t job_count = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		const struct wcx_tile_info *info = tiles[i].info;
+
+		if (tiles[i].errnum)
+			continue;
+		if (info->mode != WCX_TILE_CONSTANT &&
+		    wcx_checksum32(tiles[i].packed, info->packed_bytes) != info->checksum) {
+			tiles[i].errnum = -EBADMSG;
+			continue;
+		}
+		batch->jobs[job_count] = (struct wcx_tile_job){
+			.shape = info->shape,
+			.mode = info->mode,
+			.constant = info->constant,
+			.recipe = &tiles[i].segment->recipe,
+			.src = tiles[i].packed,
+			.src_bytes = info->packed_bytes,
+			.dst = tiles[i].dst,
+			.dst_bytes = wcx_tile_shape_bytes(&info->shape),
+		};
+		job_of[job_count++] = i;
+	}
+	return job_count;
+}
+
+/* Reads and decodes up to WCX_BATCH_TILES tiles of up to WCX_BATCH_BYTES when decoded; each gets its errnum. */
+static void load_tiles(const struct wcx_image *image, struct packed_tile *tiles, size_t count)
+{
+	struct wcx_decode_batch *batch = wcx_decoder_borrow(image->decoder);
+	size_t job_of[WCX_BATCH_TILES], job_count;
+
+	if (!batch) {
+		for (size_t i = 0; i < count; i++)
+			tiles[i].errnum = -ENOMEM;
+		return;
+	}
+	read_tiles(image, tiles, count, batch->packed);
+	job_count = make_jobs(batch, tiles, count, job_of);
+	wcx_decoder_run(image->decoder, batch, job_count);
+	for (size_t j = 0; j < job_count; j++)
+		tiles[job_of[j]].errnum = wcx_result_errno(batch->jobs[j].result);
+	wcx_decoder_return(image->decoder, batch);
+}
+
+/* Takes the next tiles of the range in hand, as many as a batch holds. */
+static int acquire_tiles(struct wcx_image *image, struct cursor *cursor, struct tile_set *set)
+{
+	set->count = set->bytes = 0;
+	while (set->count < WCX_BATCH_TILES && set->bytes <= WCX_BATCH_BYTES - WCX_TILE_MAX_BYTES) {
+		const struct wcx_tile_info *info = &set->info[set->count];
+		struct wcx_cache_item *item = &set->item[set->count];
+
+		if (!cursor_next(cursor, image, &set->info[set->count], &set->segment[set->count]))
+			break;
+		item->tile_index = info->tile_index;
+		item->bytes = wcx_tile_shape_bytes(&info->shape);
+		set->bytes += item->bytes;
+		set->count++;
+	}
+	return set->count ? wcx_tile_cache_acquire(image->cache, image->cache_owner, set->item, set->count) : 0;
+}
+
+/* Loads and publishes the tiles that fell to this thread, whether or not the read they are for can still succeed. */
+static void fill_tiles(struct wcx_image *image, struct tile_set *set)
+{
+	struct packed_tile missing[WCX_BATCH_TILES];
+	size_t missing_of[WCX_BATCH_TILES], count = 0;
+
+	for (size_t i = 0; i < set->count; i++) {
+		if (set->item[i].outcome != WCX_CACHE_FILL)
+			continue;
+		missing[count] = (struct packed_tile){ &set->info[i], set->segment[i], set->item[i].data, NULL, 0 };
+		missing_of[count++] = i;
+	}
+	if (!count)
+		return;
+	load_tiles(image, missing, count);
+	for (size_t m = 0; m < count; m++)
+		set->item[missing_of[m]].errnum = missing[m].errnum;
+	wcx_tile_cache_publish(image->cache, set->item, set->count);
+}
+
+/* Shows what the tiles in hand have of [start, end); -E2BIG where that is not one piece of each. */
+static int show_tiles(const struct tile_set *set, uint64_t start, uint64_t end, struct wcx_image_view *view)
+{
+	view->count = view->bytes = 0;
+	for (size_t i = 0; i < set->count; i++) {
+		const uint64_t tile_start = wcx_tile_row_offset(set->segment[i], &set->info[i], 0);
+		const uint64_t tile_end = tile_start + wcx_tile_shape_bytes(&set->info[i].shape);
+		const uint64_t from = tile_start > start ? tile_start : start, to = tile_end < end ? tile_end : end;
+
+		if (!wcx_tile_is_one_run(set->segment[i], &set->info[i]) || from != start + view->bytes)
+			return -E2BIG;
+		view->segments[view->count] = (struct iovec){
+			.iov_base = set->item[i].data + (from - tile_start),
+			.iov_len = (size_t)(to - from),
+		};
+		view->tiles[view->count++] = set->item[i];
+		view->bytes += (size_t)(to - from);
+	}
+	return 0;
+}
+
+int wcx_image_view_open(struct wcx_image *image, uint64_t offset, size_t bytes, struct wcx_image_view *view,
+			struct wcx_error *err)
+{
+	struct cursor cursor;
+	struct tile_set set;
+	int r;
+
+	cursor_start(&cursor, image, offset, offset + bytes);
+	r = acquire_tiles(image, &cursor, &set);
+	if (r < 0 && err)
+		wcx_fail(err, ENOMEM, "%s: no memory for tiles", wcx_container_path(image->container));
+	fill_tiles(image, &set);
+	wcx_tile_cache_wait(image->cache, set.item, set.count);
+	for (size_t i = 0; i < set.count && r == 0; i++)
+		if (set.item[i].errnum < 0)
+			r = wcx_image_fail_tile(image, set.segment[i], &set.info[i], offset, set.item[i].errnum, err);
+	if (r == 0)
+		r = show_tiles(&set, offset, offset + bytes, view);
+	if (r < 0)
+		wcx_tile_cache_release(image->cache, set.item, set.count, 0);
+	return r;
+}
+
+void wcx_image_view_close(struct wcx_image *image, struct wcx_image_view *view, int passed)
+{
+	const size_t inner = view->count > 2 ? view->count - 2 : 0;
+
+	wcx_tile_cache_release(image->cache, view->tiles, view->count - inner - 1, 0);
+	if (inner)
+		wcx_tile_cache_release(image->cache, view->tiles + view->count - inner - 1, inner, passed);
+	wcx_tile_cache_release(image->cache, view->tiles + view->count - 1, 1, 0);
+	view->count = view->bytes = 0;
+}
+
+/* Whether the kernel has a byte of the packed file: asking for what it has costs a look at every page. */
+static int is_cached(const struct wcx_image *image, uint64_t packed_offset)
+{
+	uint8_t byte;
+	const struct iovec iov = { &byte, 1 };
+
+	return preadv2(wcx_container_fd(image->container), &iov, 1, (off_t)packed_offset, RWF_NOWAIT) == 1;
+}
+
+void wcx_image_advise(struct wcx_image *image, uint64_t offset, uint64_t bytes, int advice)
+{
+	const struct wcx_segment *seg;
+	struct wcx_tile_info first, last;
+	struct cursor cursor;
+	uint64_t packed_bytes;
+
+	if (offset >= wcx_image_bytes(image) || bytes == 0)
+		return;
+	cursor_start(&cursor, image, offset, offset + 1);
+	if (!cursor_next(&cursor, image, &first, &seg))
+		return;
+	cursor_start(&cursor, image, offset + bytes - 1, offset + bytes);
+	if (offset + bytes > wcx_image_bytes(image) || !cursor_next(&cursor, image, &last, &seg) ||
+	    last.packed_offset < first.packed_offset)
+		return;
+	packed_bytes = last.packed_offset + last.packed_bytes - first.packed_offset;
+	/* 0 bytes would mean all that follow; and between tensors that share tiles and others there may be half a file. */
+	if (packed_bytes && packed_bytes <= ADVISED_TIMES * bytes + 2 * WCX_TILE_MAX_BYTES &&
+	    !(advice == POSIX_FADV_WILLNEED && is_cached(image, first.packed_offset)))
+		posix_fadvise(wcx_container_fd(image->container), (off_t)first.packed_offset, (off_t)packed_bytes, advice);
+}
+
+/* Waits for the tiles in hand, copies them out and lets go of them; the first error wins. */
+static int use_tiles(struct wcx_image *image, struct tile_set *set, uint8_t *dst, uint64_t start, uint64_t end, int r,
+		     struct wcx_error *err)
+{
+	size_t failed = set->count;
+
+	wcx_tile_cache_wait(image->cache, set->item, set->count);
+	for (size_t i = 0; i < set->count && r == 0; i++) {
+		r = set->item[i].errnum;
+		if (r < 0)
+			failed = i;
+		else
+			copy_tile(set->segment[i], &set->info[i], set->item[i].data, start, end, dst);
+	}
+	wcx_tile_cache_release(image->cache, set->item, set->count, 0);
+	return failed < set->count ? wcx_image_fail_tile(image, set->segment[failed], &set->info[failed], start, r, err) : r;
+}
+
+ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
+{
+	uint64_t image_bytes = wcx_image_bytes(image), end;
+	struct cursor cursor;
+	struct tile_set set;
+
+	if (offset >= image_bytes || bytes == 0)
+		return 0;
+	end = bytes < image_bytes - offset ? offset + bytes : image_bytes;
+	cursor_start(&cursor, image, offset, end);
+	do {
+		int r = acquire_tiles(image, &cursor, &set);
+
+		fill_tiles(image, &set);
+		r = use_tiles(image, &set, dst, offset, end, r, err);
+		if (r == -ENOMEM && err)
+			wcx_fail(err, ENOMEM, "%s: no memory for tiles", wcx_container_path(image->container));
+		if (r < 0)
+			return r;
+	} while (set.count);
+	return (ssize_t)(end - offset);
+}
+
+int wcx_image_check_tile(struct wcx_image *image, uint64_t tile_index, struct wcx_error *err)
+{
+	size_t segment_index = wcx_container_segment_of_tile(image->container, tile_index);
+	const struct wcx_segment *seg = wcx_container_segment(image->container, segment_index);
+	struct wcx_tile_info info;
+	struct packed_tile tile = { &info, seg, NULL, NULL, 0 };
+
+	wcx_container_tile(image->container, seg, tile_index, &info);
+	tile.dst = malloc(wcx_tile_shape_bytes(&info.shape));
+	if (!tile.dst)
+		return wcx_fail(err, ENOMEM, "%s: no memory for a tile", wcx_container_path(image->container));
+	load_tiles(image, &tile, 1);
+	free(tile.dst);
+	return tile.errnum ? wcx_image_fail_tile(image, seg, &info, 0, tile.errnum, err) : 0;
+}
+
+/* Every tensor with data must lie within one segment behind the first. */
+static int check_tensors(const struct wcx_image *image, const struct wcx_safetensors *st, struct wcx_error *err)
+{
+	const struct wcx_container *c = image->container;
+
+	for (size_t i = 0; i < st->tensor_count; i++) {
+		const struct wcx_tensor *tensor = &st->tensors[i];
+		/* Not the first, for the data begin where that ends. */
+		const struct wcx_segment *seg = wcx_container_segment(c, wcx_container_segment_at(c, tensor->offset));
+
+		if (tensor->bytes > seg->offset + seg->bytes - tensor->offset)
+			return wcx_fail(err, EBADMSG,
+					"%s: damaged: tensor `%s`, offset %llu, does not lie within one segment",
+					wcx_container_path(c), tensor->name, (unsigned long long)tensor->offset);
+	}
+	return 0;
+}
+
+int wcx_image_header(struct wcx_image *image, struct wcx_safetensors **ret, struct wcx_error *err)
+{
+	const char *path = wcx_container_path(image->container);
+	uint64_t header_bytes = wcx_container_segment(image->container, 0)->bytes, json_bytes;
+	struct wcx_safetensors *st = NULL;
+	uint8_t *header;
+	ssize_t n;
+	int r;
+
+	if (header_bytes > WCX_SAFETENSORS_LENGTH_BYTES + (uint64_t)WCX_SAFETENSORS_MAX_JSON_BYTES)
+		return wcx_fail(err, EBADMSG, "%s: damaged: header too large", path);
+	header = malloc((size_t)header_bytes);
+	if (!header)
+		return wcx_fail(err, ENOMEM, "%s: no memory for the header", path);
+	n = wcx_image_read(image, header, (size_t)header_bytes, 0, err);
+	r = n < 0 ? (int)n : wcx_safetensors_json_bytes(path, header, wcx_image_bytes(image), &json_bytes, err);
+	if (r == 0 && json_bytes != header_bytes - WCX_SAFETENSORS_LENGTH_BYTES)
+		r = wcx_fail(err, EBADMSG, "%s: damaged: the header does not fill its segment", path);
+	if (r == 0)
+		r = wcx_safetensors_parse(path, (const char *)header + WCX_SAFETENSORS_LENGTH_BYTES, (size_t)json_bytes,
+					  wcx_image_bytes(image), &st, err);
+	if (r == 0)
+		r = check_tensors(image, st, err);
+	if (r == 0)
+		*ret = st;
+	else
+		wcx_safetensors_free(st);
+	free(header);
+	return r;
+}

@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: MIT */
+/* The LRU cache of decoded tiles. */
+#include "fs/read/tile_cache.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "fs/read/tile_arena.h"
+
+enum {
+	MIN_BUCKETS = 64,
+	BYTES_A_BUCKET = 32 << 10, /* with tiles of 64 KiB, two buckets a tile */
+	DATA_ALIGN = 64,
+	/* For what sizes that do not fit each other leave unused; beyond, tiles go a little earlier. */
+	ARENA_SPARE_BYTES = 8 << 20,
+	BLOCK_TILES = 128,
+	ROOM_TRIES = 2,
+};
+
+enum tile_state { FILLING, READY, FAILED };
+
+struct wcx_cached_tile {
+	uint64_t owner, tile_index;
+	size_t bytes;
+	uint8_t *data;
+	struct wcx_cached_tile *next;          /* in its bucket, or among those without a use */
+	struct wcx_cached_tile *newer, *older; /* in the LRU list, which holds the tiles that nobody has in hand */
+	unsigned refs;
+	int in_table;
+	int in_heap; /* data is not in the arena */
+	enum tile_state state;
+	int errnum;            /* when FAILED */
+	pthread_cond_t filled; /* state is no longer FILLING */
+};
+
+/* Tiles are made many at a time, and stay. */
+struct tile_block {
+	struct tile_block *next;
+	struct wcx_cached_tile tiles[BLOCK_TILES];
+};
+
+struct wcx_tile_cache {
+	uint64_t budget_bytes;
+	size_t bucket_mask;
+	pthread_mutex_t lock; /* protects everything below and in the tiles, but not the bytes that data points to */
+	struct wcx_cached_tile **buckets;
+	struct wcx_cached_tile *newest, *oldest;
+	struct wcx_tile_arena *arena;
+	struct tile_block *blocks;
+	struct wcx_cached_tile *unused;
+	size_t unused_count;
+	uint64_t next_owner;
+	struct wcx_tile_cache_stats stats;
+};
+
+struct wcx_tile_cache *wcx_tile_cache_create(uint64_t budget_bytes)
+{
+	struct wcx_tile_cache *cache = calloc(1, sizeof *cache);
+	size_t buckets = MIN_BUCKETS;
+
+	if (!cache)
+		return NULL;
+	while (buckets < budget_bytes / BYTES_A_BUCKET)
+		buckets *= 2;
+	cache->buckets = calloc(buckets, sizeof(struct wcx_cached_tile *));
+	cache->arena = wcx_tile_arena_create(budget_bytes < UINT64_MAX - ARENA_SPARE_BYTES ? budget_bytes + ARENA_SPARE_BYTES
+											   : budget_bytes);
+	cache->bucket_mask = buckets - 1;
+	cache->budget_bytes = budget_bytes;
+	pthread_mutex_init(&cache->lock, NULL);
+	if (cache->buckets && cache->arena)
+		return cache;
+	wcx_tile_cache_free(cache);
+	return NULL;
+}
+
+void wcx_tile_cache_free(struct wcx_tile_cache *cache)
+{
+	if (!cache)
+		return;
+	for (struct wcx_cached_tile *tile = cache->newest; tile; tile = tile->older)
+		if (tile->in_heap)
+			free(tile->data);
+	while (cache->blocks) {
+		struct tile_block *block = cache->blocks;
+
+		cache->blocks = block->next;
+		for (size_t i = 0; i < BLOCK_TILES; i++)
+			pthread_cond_destroy(&block->tiles[i].filled);
+		free(block);
+	}
+	pthread_mutex_destroy(&cache->lock);
+	wcx_tile_arena_free(cache->arena);
+	free(cache->buckets);
+	free(cache);
+}
+
+uint64_t wcx_tile_cache_owner(struct wcx_tile_cache *cache)
+{
+	uint64_t owner;
+
+	pthread_mutex_lock(&cache->lock);
+	owner = cache->next_owner++;
+	pthread_mutex_unlock(&cache->lock);
+	return owner;
+}
+
+static struct wcx_cached_tile **bucket_of(struct wcx_tile_cache *cache, uint64_t owner, uint64_t tile_index)
+{
+	/* Fibonacci hashing; neighbouring tiles of a file land in different buckets. */
+	uint64_t mixed = (owner * UINT64_C(0xD6E8FEB86659FD93) ^ tile_index) * UINT64_C(0x9E3779B97F4A7C15);
+
+	return &cache->buckets[mixed >> 32 & cache->bucket_mask];
+}
+
+static void lru_remove(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile)
+{
+	*(tile->newer ? &tile->newer->older : &cache->newest) = tile->older;
+	*(tile->older ? &tile->older->newer : &cache->oldest) = tile->newer;
+	tile->newer = tile->older = NULL;
+}
+
+static void lru_add(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile)
+{
+	tile->newer = NULL;
+	tile->older = cache->newest;
+	*(cache->newest ? &cache->newest->newer : &cache->oldest) = tile;
+	cache->newest = tile;
+}
+
+static void table_remove(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile)
+{
+	struct wcx_cached_tile **at = bucket_of(cache, tile->owner, tile->tile_index);
+
+	while (*at != tile)
+		at = &(*at)->next;
+	*at = tile->next;
+	tile->in_table = 0;
+}
+
+/* What a tile costs the budget: small ones cost more for their bookkeeping than for their bytes. */
+static uint64_t weight_of(const struct wcx_cached_tile *tile)
+{
+	return tile->bytes + sizeof *tile;
+}
+
+static void add_unused(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile)
+{
+	tile->next = cache->unused;
+	cache->unused = tile;
+	cache->unused_count++;
+}
+
+/* A tile that is in no list and in nobody's hand; memory of the heap is added to the chain, for later. */
+static void retire(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile, void **heap)
+{
+	cache->stats.bytes -= weight_of(tile);
+	if (tile->in_heap) {
+		*(void **)(void *)tile->data = *heap;
+		*heap = tile->data;
+	} else if (tile->data) {
+		wcx_tile_arena_give(cache->arena, tile->data, tile->bytes);
+	}
+	add_unused(cache, tile);
+}
+
+static void free_heap(void *heap)
+{
+	while (heap) {
+		void *next = *(void **)heap;
+
+		free(heap);
+		heap = next;
+	}
+}
+
+static void evict_tile(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile, void **heap)
+{
+	lru_remove(cache, tile);
+	table_remove(cache, tile);
+	cache->stats.evictions++;
+	retire(cache, tile, heap);
+}
+
+/* Takes the oldest tiles that nobody holds out of the cache until it is within budget. */
+static void evict(struct wcx_tile_cache *cache, void **heap)
+{
+	while (cache->stats.bytes > cache->budget_bytes && cache->oldest)
+		evict_tile(cache, cache->oldest, heap);
+}
+
+static struct wcx_cached_tile *find_tile(struct wcx_tile_cache *cache, uint64_t owner, uint64_t tile_index)
+{
+	struct wcx_cached_tile *tile = *bucket_of(cache, owner, tile_index);
+
+	while (tile && (tile->owner != owner || tile->tile_index != tile_index))
+		tile = tile->next;
+	return tile;
+}
+
+/* Locks, with so many unused tiles at hand; not locked and -ENOMEM where there is no memory for them. */
+static int lock_with_unused(struct wcx_tile_cache *cache, size_t count)
+{
+	pthread_mutex_lock(&cache->lock);
+	while (cache->unused_count < count) {
+		struct tile_block *block;
+
+		pthread_mutex_unlock(&cache->lock);
+		block = calloc(1, sizeof *block);
+		if (!block)
+			return -ENOMEM;
+		for (size_t i = 0; i < BLOCK_TILES; i++)
+			pthread_cond_init(&block->tiles[i].filled, NULL);
+		pthread_mutex_lock(&cache->lock);
+		block->next = cache->blocks;
+		cache->blocks = block;
+		for (size_t i = 0; i < BLOCK_TILES; i++)
+			add_unused(cache, &block->tiles[i]);
+	}
+	return 0;
+}
+
+/*
+ * Makes room for a tile where the budget has some, but all slots are of other sizes: the oldest tile goes, and if its slot
+ * is of another size, with all that are in its slab.  Further tiles are not worth it.
+ */
+static void make_room(struct wcx_tile_cache *cache, size_t bytes, void **heap)
+{
+	void *owners[WCX_ARENA_SLOTS_MAX];
+	const struct wcx_cached_tile *oldest = cache->oldest;
+	size_t count;
+
+	if (oldest->in_heap || wcx_tile_arena_slot_bytes(oldest->bytes) == wcx_tile_arena_slot_bytes(bytes)) {
+		evict_tile(cache, cache->oldest, heap);
+		return;
+	}
+	count = wcx_tile_arena_slab(cache->arena, oldest->data, owners);
+	for (size_t i = 0; i < count; i++) {
+		struct wcx_cached_tile *tile = owners[i];
+
+		if (tile->refs == 0)
+			evict_tile(cache, tile, heap);
+	}
+}
+
+static uint8_t *take_memory(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile, void **heap)
+{
+	uint8_t *data = wcx_tile_arena_take(cache->arena, tile->bytes, tile);
+
+	for (int i = 0; !data && i < ROOM_TRIES && cache->oldest && !wcx_tile_arena_is_empty(cache->arena); i++) {
+		make_room(cache, tile->bytes, heap);
+		data = wcx_tile_arena_take(cache->arena, tile->bytes, tile);
+	}
+	return data;
+}
+
+static struct wcx_cached_tile *add_tile(struct wcx_tile_cache *cache, uint64_t owner, const struct wcx_cache_item *item,
+					void **heap)
+{
+	struct wcx_cached_tile **bucket = bucket_of(cache, owner, item->tile_index), *tile = cache->unused;
+
+	cache->unused = tile->next;
+	cache->unused_count--;
+	tile->owner = owner;
+	tile->tile_index = item->tile_index;
+	tile->bytes = item->bytes;
+	tile->next = *bucket;
+	tile->refs = 1;
+	tile->in_table = 1;
+	tile->in_heap = 0;
+	tile->state = FILLING;
+	tile->errnum = 0;
+	*bucket = tile;
+	cache->stats.bytes += weight_of(tile);
+	if (cache->stats.bytes > cache->stats.peak_bytes)
+		cache->stats.peak_bytes = cache->stats.bytes;
+	evict(cache, heap);
+	tile->data = take_memory(cache, tile, heap);
+	return tile;
+}
+
+static void acquire_one(struct wcx_tile_cache *cache, uint64_t owner, struct wcx_cache_item *item, void **heap)
+{
+	struct wcx_cached_tile *tile = find_tile(cache, owner, item->tile_index);
+
+	item->errnum = 0;
+	if (!tile) {
+		tile = add_tile(cache, owner, item, heap);
+		item->outcome = WCX_CACHE_FILL;
+		cache->stats.misses++;
+	} else {
+		if (tile->refs++ == 0)
+			lru_remove(cache, tile);
+		item->outcome = tile->state == FILLING ? WCX_CACHE_PENDING : WCX_CACHE_READY;
+		*(tile->state == FILLING ? &cache->stats.waits : &cache->stats.hits) += 1;
+	}
+	item->tile = tile;
+	item->data = item->outcome == WCX_CACHE_PENDING ? NULL : tile->data; /* which its filler may have to get first */
+}
+
+/* Gets memory for tiles that the arena had none for. */
+static int use_heap(struct wcx_tile_cache *cache, struct wcx_cache_item *items, size_t count)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		const size_t bytes = items[i].bytes ? items[i].bytes : 1;
+
+		if (items[i].outcome != WCX_CACHE_FILL || items[i].data)
+			continue;
+		items[i].data = aligned_alloc(DATA_ALIGN, (bytes + DATA_ALIGN - 1) / DATA_ALIGN * DATA_ALIGN);
+		if (items[i].data) {
+			items[i].tile->data = items[i].data;
+			items[i].tile->in_heap = 1;
+			continue;
+		}
+		r = items[i].errnum = -ENOMEM;
+		wcx_tile_cache_publish(cache, &items[i], 1);
+		wcx_tile_cache_release(cache, &items[i], 1, 0);
+		items[i].outcome = WCX_CACHE_NO_MEMORY;
+	}
+	return r;
+}
+
+int wcx_tile_cache_acquire(struct wcx_tile_cache *cache, uint64_t owner, struct wcx_cache_item *items, size_t count)
+{
+	void *heap = NULL;
+
+	if (lock_with_unused(cache, count)) {
+		for (size_t i = 0; i < count; i++)
+			items[i].outcome = WCX_CACHE_NO_MEMORY;
+		return -ENOMEM;
+	}
+	for (size_t i = 0; i < count; i++)
+		acquire_one(cache, owner, &items[i], &heap);
+	pthread_mutex_unlock(&cache->lock);
+	free_heap(heap);
+	return use_heap(cache, items, count);
+}
+
+void wcx_tile_cache_publish(struct wcx_tile_cache *cache, struct wcx_cache_item *items, size_t count)
+{
+	pthread_mutex_lock(&cache->lock);
+	for (size_t i = 0; i < count; i++) {
+		struct wcx_cached_tile *tile = items[i].tile;
+
+		if (items[i].outcome != WCX_CACHE_FILL)
+			continue;
+		tile->state = items[i].errnum ? FAILED : READY;
+		tile->errnum = items[i].errnum;
+		if (items[i].errnum)
+			table_remove(cache, tile); /* so that the next one who asks tries again */
+		pthread_cond_broadcast(&tile->filled);
+	}
+	pthread_mutex_unlock(&cache->lock);
+}
+
+void wcx_tile_cache_wait(struct wcx_tile_cache *cache, struct wcx_cache_item *items, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		struct wcx_cached_tile *tile = items[i].tile;
+
+		if (items[i].outcome != WCX_CACHE_PENDING)
+			continue;
+		pthread_mutex_lock(&cache->lock);
+		while (tile->state == FILLING)
+			pthread_cond_wait(&tile->filled, &cache->lock);
+		items[i].errnum = tile->errnum;
+		items[i].data = tile->data;
+		pthread_mutex_unlock(&cache->lock);
+	}
+}
+
+void wcx_tile_cache_release(struct wcx_tile_cache *cache, struct wcx_cache_item *items, size_t count, int passed)
+{
+	void *heap = NULL;
+
+	pthread_mutex_lock(&cache->lock);
+	for (size_t i = 0; i < count; i++) {
+		struct wcx_cached_tile *tile = items[i].tile;
+
+		if (items[i].outcome == WCX_CACHE_NO_MEMORY || --tile->refs > 0)
+			continue;
+		/* The arena's memory stays whether it is used or not: what is in the heap would come on top of it. */
+		if (tile->in_table && !passed && !(tile->in_heap && !wcx_tile_arena_is_empty(cache->arena))) {
+			lru_add(cache, tile);
+			continue;
+		}
+		if (tile->in_table)
+			table_remove(cache, tile);
+		retire(cache, tile, &heap);
+	}
+	evict(cache, &heap);
+	pthread_mutex_unlock(&cache->lock);
+	free_heap(heap);
+}
+
+void wcx_tile_cache_get_stats(struct wcx_tile_cache *cache, struct wcx_tile_cache_stats *ret)
+{
+	pthread_mutex_lock(&cache->lock);
+	*ret = cache->stats;
+	pthread_mutex_unlock(&cache->lock);
+}

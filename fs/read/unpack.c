@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/* Restores a file from an image. */
+#include "fs/read/unpack.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "fs/base/output_file.h"
+#include "fs/read/export.h"
+
+struct unpacker {
+	const struct wcx_pack_options *options;
+	struct wcx_output_file output;
+	uint64_t offset;
+};
+
+static int write_chunk(void *user, const void *src, size_t src_bytes, struct wcx_error *err)
+{
+	struct unpacker *unpacker = user;
+	int r = wcx_output_write(&unpacker->output, src, src_bytes, unpacker->offset, err);
+
+	unpacker->offset += src_bytes;
+	return r;
+}
+
+static void report_progress(void *user, uint64_t done, uint64_t total)
+{
+	struct unpacker *unpacker = user;
+
+	if (unpacker->options->progress)
+		unpacker->options->progress(unpacker->options->user, "unpacking", done, total);
+}
+
+int wcx_unpack(struct wcx_image *image, const char *dst_path, const struct wcx_pack_options *options, struct wcx_error *err)
+{
+	static const struct wcx_export_ops ops = { .write = write_chunk, .progress = report_progress };
+	const struct wcx_container *c = wcx_image_container(image);
+	struct unpacker unpacker = { .options = options };
+	struct wcx_export_result result;
+	struct stat source;
+	int r;
+
+	if (fstat(wcx_container_fd(c), &source) < 0)
+		return wcx_fail(err, errno, "%s: %s", wcx_container_path(c), strerror(errno));
+	r = wcx_output_create(&unpacker.output, dst_path, &source, options->replace, err);
+	if (r < 0)
+		return r;
+	r = wcx_export(image, options->thread_count, &ops, &unpacker, options->stop, &result, err);
+	if (r == 0 && memcmp(result.sha256, wcx_container_superblock(c)->sha256, WCX_SHA256_BYTES) != 0)
+		r = wcx_fail(err, EBADMSG, "%s: damaged: the SHA-256 of the original differs", wcx_container_path(c));
+	if (r == 0)
+		r = wcx_output_commit(&unpacker.output, err);
+	if (r < 0)
+		wcx_output_discard(&unpacker.output);
+	return r;
+}

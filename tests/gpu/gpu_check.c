@@ -1,0 +1,892 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Checks the GPU's decoding against the CPU's.
+ *
+ *	gpu_check [--one-thread] [FILE.wcx ...]
+ *
+ * Without files: generated tiles of all shapes and kinds, the same damaged, many threads, and a device that fails.  With
+ * files: every tile of theirs.  With --one-thread: leaves out what takes many.  Without a GPU: exit status 77, which ctest
+ * counts as skipped.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "codec/le.h"
+#include "codec/tile.h"
+#include "cuda/gpu_decode.h"
+#include "fs/format/container.h"
+#include "tests/unit/check.h"
+
+enum {
+	EXIT_SKIPPED = 77,
+	GUARD_BYTES = 64, /* around every decoded tile */
+	GUARD_VALUE = 0xA5,
+	FILE_BATCH = 512, /* tiles of a file that are compared at a time */
+	THREAD_COUNT = 8,
+	THREAD_CALLS = 6,
+	VARIED_RUN = 640,
+};
+
+/* xorshift64*, seeded the same in every run. */
+struct rng {
+	uint64_t state;
+};
+
+static uint32_t rng_bits(struct rng *rng)
+{
+	rng->state ^= rng->state >> 12;
+	rng->state ^= rng->state << 25;
+	rng->state ^= rng->state >> 27;
+	return (uint32_t)(rng->state * UINT64_C(0x2545F4914F6CDD1D) >> 32);
+}
+
+static uint32_t rng_below(struct rng *rng, uint32_t limit)
+{
+	return (uint32_t)((uint64_t)rng_bits(rng) * limit >> 32);
+}
+
+/* Standard normal, by Box and Muller. */
+static double rng_gauss(struct rng *rng)
+{
+	double radius = sqrt(-2 * log((rng_bits(rng) + 1.0) / 4294967296.0));
+
+	return radius * cos(6.283185307179586 * rng_bits(rng) / 4294967296.0);
+}
+
+/* Student's t with 5 degrees of freedom: heavy tails. */
+static double rng_student(struct rng *rng)
+{
+	double squares = 0;
+
+	for (int i = 0; i < 5; i++)
+		squares += pow(rng_gauss(rng), 2);
+	return rng_gauss(rng) / sqrt(squares / 5);
+}
+
+/*
+ * Integers are as wide as the element, so that the upper bytes of wide ones hold nothing but the sign.  The widths of what
+ * varies change every VARIED_RUN elements.  LOW_UNIFORM is uniform in the lower half of the element's bits, and 0 above.
+ */
+enum content {
+	GAUSS_INT,
+	VARIED_INT,
+	STUDENT_INT,
+	GAUSS_FLOAT,
+	VARIED_FLOAT,
+	UNIFORM,
+	LOW_UNIFORM,
+	CONSTANT,
+	CONTENT_COUNT
+};
+
+static int64_t clamped_int8(double value)
+{
+	return lrint(fmax(-128, fmin(127, value)));
+}
+
+/* The bits of a float of that many bytes: BF16 is the upper half of a single; for one byte, an INT8 of sigma 20. */
+static int64_t float_bits(double value, uint32_t elem_bytes)
+{
+	float single = (float)value;
+	int32_t single_bits;
+	int64_t bits;
+
+	memcpy(&bits, &value, sizeof bits);
+	memcpy(&single_bits, &single, sizeof single_bits);
+	switch (elem_bytes) {
+	case 1:
+		return clamped_int8(1000 * value);
+	case 2:
+		return single_bits >> 16;
+	case 4:
+		return single_bits;
+	}
+	return bits;
+}
+
+/* One of 1, 2, 4 and 8, drawn anew for every VARIED_RUN elements. */
+static double varied_width(size_t number)
+{
+	return 1 << ((uint32_t)(number / VARIED_RUN) * 2654435761u >> 30);
+}
+
+static void element_write(struct rng *rng, enum content content, uint32_t elem_bytes, size_t number, uint8_t *dst)
+{
+	int64_t bits = 0x0102030405060708; /* of a constant tile */
+
+	switch (content) {
+	case GAUSS_INT:
+		bits = clamped_int8(33.6 * rng_gauss(rng));
+		break;
+	case VARIED_INT:
+		bits = clamped_int8(4 * varied_width(number) * rng_gauss(rng));
+		break;
+	case STUDENT_INT:
+		bits = clamped_int8(10 * rng_student(rng));
+		break;
+	case GAUSS_FLOAT:
+		bits = float_bits(0.02 * rng_gauss(rng), elem_bytes);
+		break;
+	case VARIED_FLOAT:
+		bits = float_bits(0.01 * varied_width(number) * rng_gauss(rng), elem_bytes);
+		break;
+	case UNIFORM:
+	case LOW_UNIFORM:
+		bits = (int64_t)((uint64_t)rng_bits(rng) << 32 | rng_bits(rng));
+		if (content == LOW_UNIFORM)
+			bits &= (INT64_C(1) << 4 * elem_bytes) - 1;
+		break;
+	case CONSTANT:
+	case CONTENT_COUNT:
+		break;
+	}
+	for (uint32_t p = 0; p < elem_bytes; p++)
+		dst[p] = (uint8_t)(bits >> 8 * p);
+}
+
+static void *must_alloc(size_t bytes)
+{
+	void *memory = malloc(bytes ? bytes : 1);
+
+	if (!memory) {
+		fprintf(stderr, "gpu_check: out of memory\n");
+		exit(1);
+	}
+	return memory;
+}
+
+enum { NONE = WCX_TRANSFORM_NONE, ROTATE = WCX_TRANSFORM_ROTATE, FOLD = WCX_TRANSFORM_FOLD };
+enum { TABLES = 7, PAIRS = 8, ZERO = 16 }; /* bits of a field's coding; the lowest are the number of tables */
+
+/* How elements are cut into fields, the lowest first. */
+struct cut {
+	uint8_t elem_bytes, transform, field_count;
+	struct {
+		uint8_t width, coding;
+	} fields[WCX_FIELDS_MAX];
+};
+
+static const struct cut CUTS[] = {
+	/* bytes: each kind that has a kernel of its own, with one table and with several */
+	{ 1, FOLD, 2, { { 4, 0 }, { 4, 1 | PAIRS } } },
+	{ 1, FOLD, 2, { { 4, 0 }, { 4, 2 | PAIRS } } },
+	{ 1, FOLD, 2, { { 4, 0 }, { 4, 4 | PAIRS } } },
+	{ 1, NONE, 1, { { 8, 1 } } },
+	{ 1, NONE, 1, { { 8, 4 } } },
+	{ 1, NONE, 2, { { 1, 0 }, { 7, 1 } } },
+	{ 1, NONE, 2, { { 2, 0 }, { 6, 2 } } },
+	{ 1, NONE, 2, { { 3, 0 }, { 5, 4 } } },
+	{ 1, NONE, 2, { { 4, 0 }, { 4, 1 } } },
+	{ 1, ROTATE, 2, { { 1, 0 }, { 7, 4 } } },
+	{ 1, ROTATE, 2, { { 2, 0 }, { 6, 1 } } },
+	{ 1, ROTATE, 2, { { 3, 0 }, { 5, 1 } } },
+	{ 1, ROTATE, 2, { { 4, 0 }, { 4, 2 } } },
+	{ 1, FOLD, 2, { { 1, 0 }, { 7, 1 } } },
+	{ 1, FOLD, 2, { { 2, 0 }, { 6, 4 } } },
+	{ 1, FOLD, 2, { { 3, 0 }, { 5, 1 } } },
+	{ 1, FOLD, 2, { { 4, 0 }, { 4, 2 } } },
+	/* and others: raw bits above, in the middle, more than that; pairs elsewhere; several coded; nothing coded */
+	{ 1, ROTATE, 1, { { 8, 1 } } },
+	{ 1, NONE, 2, { { 5, 1 }, { 3, 0 } } },
+	{ 1, ROTATE, 3, { { 2, 1 }, { 3, 0 }, { 3, 4 } } },
+	{ 1, FOLD, 3, { { 2, 0 }, { 3, 1 }, { 3, 2 } } },
+	{ 1, FOLD, 3, { { 1, 0 }, { 3, 0 }, { 4, 1 | PAIRS } } },
+	{ 1, NONE, 3, { { 1, 0 }, { 4, 0 }, { 3, 1 } } },
+	{ 1, NONE, 2, { { 4, 0 }, { 4, 1 | PAIRS } } },
+	{ 1, NONE, 2, { { 4, 1 }, { 4, 2 | PAIRS } } },
+	{ 1, ROTATE, 2, { { 4, 0 }, { 4, 4 | PAIRS } } },
+	{ 1, NONE, 2, { { 4, 0 }, { 4, 0 } } },
+	{ 1, FOLD, 2, { { 4, 0 }, { 4, 0 } } },
+	{ 1, NONE, 8, { { 1, 1 }, { 1, 0 }, { 1, 2 }, { 1, 0 }, { 1, 1 }, { 1, 4 }, { 1, 0 }, { 1, 1 } } },
+	/* two bytes: the same; floats, and integers */
+	{ 2, ROTATE, 2, { { 5, 0 }, { 11, 1 } } },
+	{ 2, ROTATE, 2, { { 6, 0 }, { 10, 2 } } },
+	{ 2, ROTATE, 2, { { 6, 0 }, { 10, 1 } } },
+	{ 2, ROTATE, 2, { { 7, 0 }, { 9, 1 } } },
+	{ 2, ROTATE, 2, { { 7, 0 }, { 9, 4 } } },
+	{ 2, ROTATE, 2, { { 8, 0 }, { 8, 4 } } },
+	{ 2, ROTATE, 2, { { 9, 0 }, { 7, 1 } } },
+	{ 2, ROTATE, 2, { { 4, 0 }, { 12, 1 } } },
+	{ 2, ROTATE, 2, { { 6, 0 }, { 10, 1 | ZERO } } },
+	{ 2, NONE, 2, { { 9, 0 }, { 7, 1 } } },
+	{ 2, ROTATE, 2, { { 11, 0 }, { 5, 1 } } },
+	{ 2, ROTATE, 2, { { 3, 0 }, { 13, 1 } } },
+	{ 2, NONE, 1, { { 16, 1 } } },
+	{ 2, NONE, 1, { { 16, 1 | ZERO } } },
+	{ 2, NONE, 2, { { 8, 1 }, { 8, 2 } } },
+	{ 2, ROTATE, 3, { { 1, 0 }, { 7, 0 }, { 8, 1 } } },
+	/* four and eight: planes of all widths, many of them, and several coded fields */
+	{ 4, ROTATE, 2, { { 22, 0 }, { 10, 1 } } },
+	{ 4, ROTATE, 2, { { 24, 0 }, { 8, 1 } } },
+	{ 4, ROTATE, 3, { { 16, 0 }, { 7, 0 }, { 9, 2 | ZERO } } },
+	{ 4, ROTATE, 5, { { 1, 0 }, { 8, 1 }, { 8, 1 }, { 5, 0 }, { 10, 4 } } },
+	{ 4, NONE, 4, { { 8, 1 }, { 8, 1 }, { 8, 2 }, { 8, 1 } } },
+	{ 4, NONE, 2, { { 16, 0 }, { 16, 0 } } },
+	{ 8, ROTATE, 3, { { 32, 0 }, { 21, 0 }, { 11, 1 } } },
+	{ 8, ROTATE, 3, { { 31, 0 }, { 20, 0 }, { 13, 2 | ZERO } } },
+	{ 8, NONE, 8, { { 8, 1 }, { 8, 1 }, { 8, 1 }, { 8, 1 }, { 8, 1 }, { 8, 1 }, { 8, 1 }, { 8, 4 } } },
+	{ 8, NONE, 2, { { 32, 0 }, { 32, 0 } } },
+	{ 8, ROTATE, 4, { { 15, 0 }, { 12, 1 }, { 27, 0 }, { 10, 1 } } },
+};
+enum { CUT_COUNT = sizeof CUTS / sizeof *CUTS };
+
+/* Any cut at all, even one with more planes than a recipe can have, or folded where it cannot be. */
+static struct cut random_cut(struct rng *rng)
+{
+	struct cut cut = { .elem_bytes = (uint8_t)(1 << rng_below(rng, 4)) };
+	uint32_t left = 8u * cut.elem_bytes;
+
+	cut.transform = (uint8_t)rng_below(rng, cut.elem_bytes == 1 ? WCX_TRANSFORM_COUNT : FOLD);
+	while (left) {
+		uint32_t width = 1 + rng_below(rng, left < WCX_FIELD_MAX_WIDTH ? left : WCX_FIELD_MAX_WIDTH);
+		uint32_t tables = rng_below(rng, 4) == 0 ? 0 : 1u << rng_below(rng, 3);
+		uint32_t f = cut.field_count;
+
+		if (f == WCX_FIELDS_MAX)
+			return CUTS[0];
+		cut.fields[f].width = (uint8_t)width;
+		if (tables && width <= WCX_CODED_MAX_WIDTH)
+			cut.fields[f].coding = (uint8_t)(tables | (width > 8 && rng_below(rng, 2) ? ZERO : 0));
+		cut.field_count++;
+		left -= width;
+	}
+	return cut;
+}
+
+/* A recipe with all that it points to. */
+struct coder {
+	struct wcx_field fields[WCX_FIELDS_MAX];
+	struct wcx_freq_table tables[WCX_FIELDS_MAX][WCX_FIELD_TABLES_MAX];
+	struct wcx_recipe recipe;
+};
+
+/* The largest value of a field, without prediction. */
+static uint32_t largest_value(const uint8_t *elements, size_t bytes, const struct cut *cut, uint32_t shift, uint32_t width)
+{
+	const uint32_t elem_bits = 8u * cut->elem_bytes;
+	uint32_t largest = 0;
+
+	for (size_t i = 0; i < bytes; i += cut->elem_bytes) {
+		uint64_t element = 0;
+		uint32_t value;
+
+		memcpy(&element, elements + i, cut->elem_bytes);
+		if (cut->transform != NONE)
+			element = element << 1 | element >> (elem_bits - 1);
+		value = (uint32_t)(element >> shift & ((UINT64_C(1) << width) - 1));
+		largest = value > largest ? value : largest;
+	}
+	return largest;
+}
+
+/* Frequencies to begin with: a peak at symbol 0, and the wider the larger t. */
+static void first_table_make(uint32_t t, uint32_t width, struct wcx_freq_table *ret)
+{
+	uint64_t count[WCX_SYMBOL_COUNT] = { 0 };
+	const uint32_t symbols = width < 8 ? 1u << width : WCX_SYMBOL_COUNT;
+
+	for (uint32_t s = 0; s < symbols; s++) {
+		uint32_t distance = s < symbols - s ? s : symbols - s;
+
+		count[s] = 1 + (1u << 20) / (1 + distance * distance / (16u << 2 * t));
+	}
+	wcx_freq_table_build(count, ret);
+}
+
+/* Fields with tables to begin with. */
+static void fields_make(struct coder *coder, const struct cut *cut, const uint8_t *elements, size_t bytes)
+{
+	for (uint32_t f = 0, shift = 0; f < cut->field_count; shift += cut->fields[f++].width) {
+		const uint32_t width = cut->fields[f].width;
+		struct wcx_field *field = &coder->fields[f];
+		uint32_t largest;
+
+		*field = (struct wcx_field){
+			.width = cut->fields[f].width,
+			.table_count = cut->fields[f].coding & TABLES,
+			.is_pair = (cut->fields[f].coding & PAIRS) != 0,
+			.has_zero = (cut->fields[f].coding & ZERO) != 0,
+		};
+		if (!field->table_count)
+			continue;
+		field->tables = coder->tables[f];
+		for (uint32_t t = 0; t < field->table_count; t++)
+			first_table_make(t, width, &coder->tables[f][t]);
+		largest = width > 8 ? largest_value(elements, bytes, cut, shift, width) : 0;
+		field->base = (uint16_t)(largest > 255 ? largest - 255 : 0);
+	}
+}
+
+/* Gives each table the frequencies of what it suits best, without those of symbols that make up less than `rare` of it. */
+static void tables_make(struct coder *coder, double rare, const struct wcx_tile_shape *shape, const uint8_t *tiles,
+			size_t tile_count, struct wcx_encode_scratch *scratch)
+{
+	for (uint32_t f = 0; f < coder->recipe.field_count; f++) {
+		uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT] = { 0 }, misfits = 0;
+
+		for (size_t i = 0; i < tile_count && coder->fields[f].tables; i++)
+			wcx_tile_count(shape, tiles + i * wcx_tile_shape_bytes(shape), &coder->recipe, f, scratch, count,
+				       &misfits);
+		for (uint32_t t = 0; t < coder->fields[f].table_count; t++) {
+			uint64_t sum = 0;
+
+			for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
+				sum += count[t][s];
+			for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
+				if ((double)count[t][s] < rare * (double)sum)
+					count[t][s] = 0;
+			if (sum)
+				wcx_freq_table_build(count[t], &coder->tables[f][t]);
+		}
+	}
+}
+
+/*
+ * Makes a recipe of a cut for some tiles of the same shape that follow each other; false if that would be none.  What is
+ * rare comes to be exceptions.
+ */
+static bool coder_make(struct coder *coder, const struct cut *cut, enum wcx_predictor predictor, uint32_t run, double rare,
+		       const struct wcx_tile_shape *shape, const uint8_t *tiles, size_t tile_count,
+		       struct wcx_encode_scratch *scratch)
+{
+	coder->recipe = (struct wcx_recipe){ .elem_bytes = cut->elem_bytes,
+					     .transform = cut->transform,
+					     .predictor = (uint8_t)predictor,
+					     .field_count = cut->field_count,
+					     .fields = coder->fields };
+	fields_make(coder, cut, tiles, tile_count * wcx_tile_shape_bytes(shape));
+	for (uint32_t f = 0; f < cut->field_count; f++)
+		if ((cut->fields[f].coding & TABLES) > 1)
+			coder->recipe.run = run;
+	if (wcx_recipe_check(&coder->recipe))
+		return false;
+	tables_make(coder, rare, shape, tiles, tile_count, scratch);
+	return CHECK(wcx_recipe_check(&coder->recipe) == NULL);
+}
+
+/* A tile, what it was encoded to, and how; job describes it to a decoder and lacks only dst. */
+struct sample {
+	uint8_t *original, *packed;
+	struct coder coder;
+	struct wcx_tile_job job;
+};
+
+static void sample_free(struct sample *sample)
+{
+	free(sample->original);
+	free(sample->packed);
+}
+
+/* False, with nothing to free, if the cut gives no recipe. */
+static bool sample_make(struct sample *sample, struct rng *rng, struct wcx_tile_shape shape, enum content content,
+			const struct cut *cut, enum wcx_predictor predictor, struct wcx_encode_scratch *scratch)
+{
+	/* The shortest run, the longest, the content's, any. */
+	const uint32_t runs[] = { 128, 65536, VARIED_RUN, 128 * (1 + rng_below(rng, 40)) };
+	const double rare = rng_below(rng, 2) ? 0.003 : 0;
+	const size_t bytes = wcx_tile_shape_bytes(&shape);
+
+	memset(sample, 0, sizeof *sample);
+	sample->original = must_alloc(bytes);
+	sample->packed = must_alloc(bytes);
+	for (size_t i = 0; i < bytes; i += shape.elem_bytes)
+		element_write(rng, content, shape.elem_bytes, i / shape.elem_bytes, sample->original + i);
+	if (!coder_make(&sample->coder, cut, predictor, runs[rng_below(rng, 4)], rare, &shape, sample->original, 1,
+			scratch)) {
+		sample_free(sample);
+		return false;
+	}
+	sample->job.shape = shape;
+	sample->job.recipe = &sample->coder.recipe;
+	sample->job.src = sample->packed;
+	sample->job.dst_bytes = bytes;
+	CHECK(wcx_tile_encode(&shape, sample->original, &sample->coder.recipe, scratch, sample->packed, &sample->job.mode,
+			      &sample->job.src_bytes, &sample->job.constant) == WCX_OK);
+	return true;
+}
+
+/* All the tiles that the checks share: freed at the end of the program. */
+struct samples {
+	struct sample *all;
+	size_t count;
+};
+
+/*
+ * Rows x columns of one tile of each kind: the whole sizes, ragged ones, single rows and columns, and 1 to 300
+ * elements.  Small tiles are stored whatever they hold unless their elements are wide.
+ */
+static struct wcx_tile_shape sample_shape(struct rng *rng, size_t number, uint32_t elem_bytes)
+{
+	static const uint32_t sides[][2] = {
+		{ 256, 256 }, { 1, 65536 }, { 65536, 1 }, { 16, 4096 },
+		{ 4096, 16 }, { 33, 1985 }, { 1927, 34 }, { 5, 13107 },
+	};
+	struct wcx_tile_shape shape = { 1, 1, elem_bytes };
+
+	if (number < sizeof sides / sizeof *sides) {
+		shape.rows = sides[number][0];
+		shape.cols = sides[number][1];
+	} else if (number < 308) {
+		shape.cols = (uint32_t)number - 7;
+	} else {
+		shape.cols = 1 + rng_below(rng, 700);
+		shape.rows = 1 + rng_below(rng, 90);
+	}
+	return shape;
+}
+
+/* Each cut in each large shape, predicted where that may be, then the small ones with whatever comes. */
+static struct samples samples_make(void)
+{
+	enum { LARGE = 8 * CUT_COUNT, SMALL = 1200 };
+	struct rng rng = { 0x5EED };
+	struct wcx_encode_scratch *scratch = wcx_encode_scratch_create();
+	struct samples samples = { must_alloc((LARGE + SMALL) * sizeof(struct sample)), LARGE + SMALL };
+
+	if (!CHECK(scratch != NULL))
+		exit(1);
+	for (size_t i = 0; i < samples.count;) {
+		const size_t shape_number = i < LARGE ? i % 8 : i - LARGE + 8;
+		const enum content content = (enum content)rng_below(&rng, CONTENT_COUNT);
+		struct cut cut = i < LARGE ? CUTS[i / 8] : CUTS[rng_below(&rng, CUT_COUNT)];
+		enum wcx_predictor predictor = WCX_PREDICT_NONE;
+
+		if (i >= LARGE && rng_below(&rng, 2))
+			cut = random_cut(&rng);
+		if (cut.transform == NONE)
+			predictor = (enum wcx_predictor)rng_below(&rng, WCX_PREDICTOR_COUNT);
+		if (sample_make(&samples.all[i], &rng, sample_shape(&rng, shape_number, cut.elem_bytes), content, &cut,
+				predictor, scratch))
+			i++;
+	}
+	wcx_encode_scratch_free(scratch);
+	return samples;
+}
+
+/* How many coded samples have each property. */
+struct census {
+	size_t elem_bytes[WCX_ELEM_MAX_BYTES + 1], predictor[WCX_PREDICTOR_COUNT];
+	size_t plane_width[WCX_FIELD_MAX_WIDTH + 1], plane_count[WCX_RAW_PLANES_MAX + 1];
+	size_t coded_count[WCX_FIELDS_MAX + 1], table_count[WCX_FIELD_TABLES_MAX + 1]; /* tables of the carrier */
+	size_t transform[WCX_TRANSFORM_COUNT], pairs, zeros;
+	size_t constant_bits, plane_carried, exceptions, exceptions_carried, none_carried;
+};
+
+static void census_add(struct census *census, const struct wcx_tile_job *job)
+{
+	struct wcx_tile_layout layout;
+	const struct wcx_field *carrier;
+
+	if (!CHECK(wcx_tile_parse(&job->shape, job->recipe, job->src, job->src_bytes, &layout) == WCX_OK))
+		return;
+	census->elem_bytes[job->shape.elem_bytes]++;
+	census->predictor[job->recipe->predictor]++;
+	census->plane_count[layout.plane_count]++;
+	for (uint32_t p = 0; p < layout.plane_count; p++)
+		census->plane_width[layout.planes[p].width]++;
+	census->coded_count[layout.coded_count]++;
+	census->constant_bits += layout.constant_bits != 0;
+	census->transform[job->recipe->transform]++;
+	if (!layout.coded_count)
+		return;
+	carrier = &job->recipe->fields[layout.coded[layout.coded_count - 1].field];
+	census->pairs += carrier->is_pair;
+	census->zeros += carrier->has_zero;
+	census->plane_carried += layout.plane_carried != 0;
+	census->exceptions += layout.exception_count != 0;
+	census->exceptions_carried += layout.exception_carried != 0;
+	census->none_carried += layout.plane_carried + layout.exception_carried == 0;
+	census->table_count[carrier->table_count]++;
+}
+
+static void check_samples_are_of_all_kinds(const struct samples *samples)
+{
+	struct census census = { .constant_bits = 0 };
+
+	for (size_t i = 0; i < samples->count; i++)
+		if (samples->all[i].job.mode == WCX_TILE_CODED)
+			census_add(&census, &samples->all[i].job);
+	for (uint32_t bytes = 1; bytes <= WCX_ELEM_MAX_BYTES; bytes *= 2)
+		CHECK(census.elem_bytes[bytes] >= 30);
+	for (uint32_t predictor = 0; predictor < WCX_PREDICTOR_COUNT; predictor++)
+		CHECK(census.predictor[predictor] >= 30);
+	for (uint32_t width = 1; width <= WCX_FIELD_MAX_WIDTH; width *= 2)
+		CHECK(census.plane_width[width] >= 10);
+	for (uint32_t count = 0; count <= 5; count++)
+		CHECK(census.plane_count[count] >= 10);
+	for (uint32_t count = 0; count <= 4; count++)
+		CHECK(census.coded_count[count] >= 5);
+	for (uint32_t count = 1; count <= WCX_FIELD_TABLES_MAX; count *= 2)
+		CHECK(census.table_count[count] >= 30);
+	for (uint32_t transform = 0; transform < WCX_TRANSFORM_COUNT; transform++)
+		CHECK(census.transform[transform] >= 30);
+	CHECK(census.pairs >= 30 && census.zeros >= 10);
+	CHECK(census.constant_bits >= 10 && census.exceptions >= 30);
+	CHECK(census.plane_carried >= 50 && census.exceptions_carried >= 5 && census.none_carried >= 40);
+}
+
+static void samples_free(struct samples *samples)
+{
+	for (size_t i = 0; i < samples->count; i++)
+		sample_free(&samples->all[i]);
+	free(samples->all);
+}
+
+/* Gives each job a place in one guarded area, which the caller frees; the places and the guards hold the same value. */
+static uint8_t *place_jobs(struct wcx_tile_job *jobs, size_t job_count, size_t *bytes_ret)
+{
+	size_t bytes = GUARD_BYTES;
+	uint8_t *area;
+
+	for (size_t i = 0; i < job_count; i++)
+		bytes += jobs[i].dst_bytes + GUARD_BYTES;
+	area = must_alloc(bytes);
+	memset(area, GUARD_VALUE, bytes);
+	*bytes_ret = bytes;
+	bytes = GUARD_BYTES;
+	for (size_t i = 0; i < job_count; i++) {
+		jobs[i].dst = area + bytes;
+		bytes += jobs[i].dst_bytes + GUARD_BYTES;
+	}
+	return area;
+}
+
+static bool guard_is_whole(const uint8_t *guard)
+{
+	for (size_t i = 0; i < GUARD_BYTES; i++)
+		if (guard[i] != GUARD_VALUE)
+			return false;
+	return true;
+}
+
+/*
+ * Decodes the jobs on the GPU and on the CPU: results, bytes and the memory in between must agree.  Returns how many
+ * were sound.
+ */
+static size_t compare_decoders(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count)
+{
+	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(wcx_cpu_choose());
+	size_t area_bytes, sound = 0;
+	uint8_t *area = place_jobs(jobs, job_count, &area_bytes), *expected = must_alloc(WCX_TILE_MAX_BYTES);
+
+	CHECK(guard_is_whole(area));
+	CHECK(wcx_gpu_decode(gpu, jobs, job_count) == WCX_OK);
+	for (size_t i = 0; i < job_count && scratch; i++) {
+		struct wcx_tile_job reference = jobs[i];
+
+		reference.dst = expected;
+		wcx_tile_decode(&reference, scratch);
+		CHECK(jobs[i].result == reference.result);
+		if (reference.result == WCX_OK) {
+			CHECK(memcmp(jobs[i].dst, expected, jobs[i].dst_bytes) == 0);
+			sound++;
+		}
+		CHECK(guard_is_whole(jobs[i].dst - GUARD_BYTES) && guard_is_whole(jobs[i].dst + jobs[i].dst_bytes));
+	}
+	CHECK(scratch != NULL);
+	free(expected);
+	free(area);
+	wcx_decode_scratch_free(scratch);
+	return sound;
+}
+
+static void check_valid_tiles(struct wcx_gpu *gpu, const struct samples *samples)
+{
+	struct wcx_tile_job *jobs = must_alloc(samples->count * sizeof *jobs);
+	size_t area_bytes;
+	uint8_t *area;
+
+	for (size_t i = 0; i < samples->count; i++)
+		jobs[i] = samples->all[i].job;
+	CHECK(compare_decoders(gpu, jobs, samples->count) == samples->count);
+
+	area = place_jobs(jobs, samples->count, &area_bytes);
+	CHECK(wcx_gpu_decode(gpu, jobs, samples->count) == WCX_OK);
+	for (size_t i = 0; i < samples->count; i++)
+		CHECK(memcmp(jobs[i].dst, samples->all[i].original, jobs[i].dst_bytes) == 0);
+	free(area);
+	free(jobs);
+}
+
+static void check_wrong_jobs_are_refused(struct wcx_gpu *gpu, const struct samples *samples)
+{
+	struct wcx_tile_job jobs[5];
+
+	for (size_t i = 0; i < 5; i++)
+		jobs[i] = samples->all[0].job;
+	jobs[0].dst_bytes--;
+	jobs[1].shape.rows = 0;
+	jobs[2].shape.elem_bytes = 3;
+	jobs[3].shape.elem_bytes = 2; /* not the recipe's */
+	jobs[3].dst_bytes *= 2;
+	jobs[4].mode = WCX_TILE_ZSTD;
+	compare_decoders(gpu, jobs, 5);
+	for (size_t i = 0; i < 4; i++)
+		CHECK(jobs[i].result == WCX_WRONG_SIZE);
+	CHECK(jobs[4].result == WCX_BAD_DATA);
+}
+
+/* packed has room for 8 bytes more than *bytes. */
+static void damage(struct rng *rng, const struct wcx_tile_job *job, uint8_t *packed, size_t *bytes)
+{
+	const uint32_t head = 4;
+	struct wcx_tile_layout layout;
+	const struct wcx_coded_field *last;
+	uint32_t kind = rng_below(rng, 12);
+
+	if (!CHECK(wcx_tile_parse(&job->shape, job->recipe, packed, *bytes, &layout) == WCX_OK))
+		return;
+	if ((kind > 6 && !layout.coded_count) || (kind > 9 && !layout.exception_count))
+		kind = 0;
+	last = &layout.coded[layout.coded_count ? layout.coded_count - 1 : 0];
+	switch (kind) {
+	case 0: /* flipped bits */
+	case 1:
+	case 2:
+		for (uint32_t flips = 1 + rng_below(rng, 3); flips > 0; flips--)
+			packed[rng_below(rng, (uint32_t)*bytes)] ^= (uint8_t)(1u << rng_below(rng, 8));
+		break;
+	case 3: /* cut off */
+		*bytes = rng_below(rng, (uint32_t)*bytes);
+		break;
+	case 4: /* random planes and payloads, and perhaps numbers of the header */
+		for (size_t i = head; i < *bytes; i++)
+			packed[i] = (uint8_t)rng_bits(rng);
+		break;
+	case 5: /* all of one value: always, or never, a lane wants a word */
+		memset(packed + head, rng_below(rng, 2) ? 0xFF : 0, *bytes - head);
+		break;
+	case 6: /* what a field is said to be, or how many exceptions there are */
+		packed[rng_below(rng, head)] ^= (uint8_t)(1u << rng_below(rng, 8));
+		break;
+	case 7: /* words left over */
+		memset(packed + *bytes, 0, 8);
+		*bytes += 2;
+		break;
+	case 8: /* or missing */
+		if (last->words_bytes)
+			*bytes -= 2 * (1 + rng_below(rng, last->words_bytes / 2));
+		break;
+	case 9: /* choices, if there are any, and states */
+		packed[last->offset - 4 + rng_below(rng, last->states_bytes + 4)] ^= (uint8_t)(1u << rng_below(rng, 8));
+		break;
+	case 10: /* exceptions, or what is behind them */
+		packed[layout.exception_offset + rng_below(rng, 64)] ^= (uint8_t)(1u << rng_below(rng, 8));
+		break;
+	case 11: /* the last exception's place, if no state carries it */
+		if (2 * layout.exception_count <= layout.exception_bytes - layout.exception_carried)
+			memset(packed + layout.exception_offset + 2 * (layout.exception_count - 1), 0xFF, 2);
+		break;
+	}
+}
+
+static void check_damaged_tiles(struct wcx_gpu *gpu, const struct samples *samples)
+{
+	enum { COPIES = 12, LARGEST = 20000 };
+	struct rng rng = { 0xBAD };
+	struct wcx_tile_job *jobs = must_alloc(samples->count * COPIES * sizeof *jobs);
+	size_t count = 0, sound;
+
+	for (size_t i = 0; i < samples->count * COPIES; i++) {
+		const struct sample *sample = &samples->all[i / COPIES];
+		uint8_t *packed;
+
+		if (sample->job.mode != WCX_TILE_CODED || sample->job.src_bytes > LARGEST)
+			continue;
+		packed = must_alloc(sample->job.src_bytes + 8);
+		memcpy(packed, sample->packed, sample->job.src_bytes);
+		jobs[count] = sample->job;
+		damage(&rng, &sample->job, packed, &jobs[count].src_bytes);
+		jobs[count++].src = packed;
+	}
+	CHECK(count >= 100);
+	sound = compare_decoders(gpu, jobs, count);
+	CHECK(sound < count / 2);
+	printf("%zu damaged tiles, of which %zu still decode\n", count, sound);
+	for (size_t i = 0; i < count; i++)
+		free((void *)(uintptr_t)jobs[i].src);
+	free(jobs);
+}
+
+struct decoding_thread {
+	pthread_t thread;
+	struct wcx_gpu *gpu;
+	const struct samples *samples;
+	size_t first;
+};
+
+/* Calls with one tile, some tiles and, once around, all of them. */
+static void *decoding_thread(void *argument)
+{
+	const struct decoding_thread *self = argument;
+	const struct samples *samples = self->samples;
+	struct wcx_tile_job *jobs = must_alloc(samples->count * sizeof *jobs);
+
+	for (size_t call = 0; call < THREAD_CALLS; call++) {
+		size_t count = call == 0 ? samples->count : 1 + 37 * call, area_bytes;
+		uint8_t *area;
+
+		for (size_t i = 0; i < count; i++)
+			jobs[i] = samples->all[(self->first + 5 * call + i) % samples->count].job;
+		area = place_jobs(jobs, count, &area_bytes);
+		CHECK(wcx_gpu_decode(self->gpu, jobs, count) == WCX_OK);
+		for (size_t i = 0; i < count; i++) {
+			const struct sample *sample = &samples->all[(self->first + 5 * call + i) % samples->count];
+
+			CHECK(jobs[i].result == WCX_OK && memcmp(jobs[i].dst, sample->original, jobs[i].dst_bytes) == 0);
+		}
+		free(area);
+	}
+	free(jobs);
+	return NULL;
+}
+
+static void check_many_threads(struct wcx_gpu *gpu, const struct samples *samples)
+{
+	struct decoding_thread threads[THREAD_COUNT];
+
+	for (size_t i = 0; i < THREAD_COUNT; i++) {
+		threads[i] = (struct decoding_thread){ .gpu = gpu, .samples = samples, .first = 101 * i };
+		if (!CHECK(pthread_create(&threads[i].thread, NULL, decoding_thread, &threads[i]) == 0))
+			exit(1);
+	}
+	for (size_t i = 0; i < THREAD_COUNT; i++)
+		pthread_join(threads[i].thread, NULL);
+}
+
+static void check_lost_device_is_reported(const struct samples *samples)
+{
+	char name[WCX_GPU_NAME_BYTES];
+	struct wcx_tile_job job = samples->all[0].job;
+	struct wcx_gpu *gpu = NULL;
+
+	setenv("WCX_GPU_FAIL_AFTER", "2", 1);
+	CHECK(wcx_gpu_open(&gpu, name) == WCX_OK);
+	unsetenv("WCX_GPU_FAIL_AFTER");
+	job.dst = must_alloc(job.dst_bytes);
+	for (int call = 0; gpu && call < 5; call++) {
+		enum wcx_result expected = call < 2 ? WCX_OK : WCX_DEVICE_FAILED;
+
+		CHECK(wcx_gpu_decode(gpu, &job, 1) == expected);
+		CHECK(job.result == expected);
+	}
+	free(job.dst);
+	wcx_gpu_free(gpu);
+}
+
+/* Reads a tile's packed bytes and describes it. */
+static bool file_job_read(const struct wcx_container *container, const struct wcx_segment *segment,
+			  const struct wcx_tile_info *tile, struct wcx_tile_job *job)
+{
+	uint8_t *packed = NULL;
+
+	*job = (struct wcx_tile_job){ .shape = tile->shape, .mode = tile->mode, .constant = tile->constant };
+	job->recipe = &segment->recipe;
+	job->dst_bytes = wcx_tile_shape_bytes(&tile->shape);
+	if (tile->mode == WCX_TILE_CONSTANT)
+		return true;
+	packed = must_alloc(tile->packed_bytes);
+	job->src = packed;
+	job->src_bytes = tile->packed_bytes;
+	return pread(wcx_container_fd(container), packed, tile->packed_bytes, (off_t)tile->packed_offset) ==
+	       tile->packed_bytes;
+}
+
+/* How many tiles of a file were sound, and how many no GPU gets to see. */
+struct file_tiles {
+	uint64_t sound, zstd;
+};
+
+static void check_segment(struct wcx_gpu *gpu, const struct wcx_container *container, const struct wcx_segment *segment,
+			  struct file_tiles *tiles)
+{
+	struct wcx_tile_job *jobs = must_alloc(FILE_BATCH * sizeof *jobs);
+
+	for (uint64_t next = 0; next < segment->tile_count;) {
+		size_t count = 0;
+
+		for (; count < FILE_BATCH && next < segment->tile_count; next++) {
+			struct wcx_tile_info tile;
+
+			wcx_container_tile(container, segment, segment->first_tile + next, &tile);
+			if (tile.mode == WCX_TILE_ZSTD)
+				tiles->zstd++;
+			else
+				CHECK(file_job_read(container, segment, &tile, &jobs[count++]));
+		}
+		tiles->sound += compare_decoders(gpu, jobs, count);
+		for (size_t i = 0; i < count; i++)
+			free((void *)(uintptr_t)jobs[i].src);
+	}
+	free(jobs);
+}
+
+static void check_file(struct wcx_gpu *gpu, const char *path)
+{
+	struct wcx_container *container = NULL;
+	struct wcx_error err = { "" };
+	struct file_tiles tiles = { 0, 0 };
+	uint64_t tile_count;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (!CHECK(fd >= 0 && wcx_container_open(fd, path, &container, &err) == 0)) {
+		fprintf(stderr, "%s: %s\n", path, fd < 0 ? strerror(errno) : err.text);
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	tile_count = wcx_container_superblock(container)->tile_count;
+	for (size_t i = 0; i < wcx_container_superblock(container)->segment_count; i++) {
+		const struct wcx_segment *segment = wcx_container_segment(container, i);
+
+		if (!segment->same_as)
+			check_segment(gpu, container, segment, &tiles);
+	}
+	CHECK(tiles.sound + tiles.zstd == tile_count);
+	printf("%s: %llu of %llu tiles are the same on CPU and GPU, %llu are Zstandard's\n", path,
+	       (unsigned long long)tiles.sound, (unsigned long long)tile_count, (unsigned long long)tiles.zstd);
+	wcx_container_free(container);
+}
+
+static void check_generated(struct wcx_gpu *gpu, bool one_thread)
+{
+	struct samples samples = samples_make();
+
+	check_samples_are_of_all_kinds(&samples);
+	check_valid_tiles(gpu, &samples);
+	check_wrong_jobs_are_refused(gpu, &samples);
+	check_damaged_tiles(gpu, &samples);
+	if (!one_thread)
+		check_many_threads(gpu, &samples);
+	check_lost_device_is_reported(&samples);
+	samples_free(&samples);
+}
+
+int main(int argc, char **argv)
+{
+	char name[WCX_GPU_NAME_BYTES];
+	struct wcx_gpu *gpu = NULL;
+	bool one_thread = argc > 1 && strcmp(argv[1], "--one-thread") == 0;
+	int first_file = one_thread ? 2 : 1;
+	enum wcx_result result = wcx_gpu_open(&gpu, name);
+
+	printf("%s: %s\n", result == WCX_NO_DEVICE ? "skipped" : "GPU", name);
+	if (result == WCX_NO_DEVICE)
+		return EXIT_SKIPPED;
+	if (!CHECK(result == WCX_OK))
+		return check_report();
+	for (int i = first_file; i < argc; i++)
+		check_file(gpu, argv[i]);
+	if (first_file == argc)
+		check_generated(gpu, one_thread);
+	wcx_gpu_free(gpu);
+	return check_report();
+}

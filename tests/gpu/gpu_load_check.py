@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: MIT
+"""gpu_load_check.py PACKED ORIGINAL [PACKED ORIGINAL ...] - checks libwcx's loading into a GPU's memory.
+
+Each packed file is loaded whole, tensor by tensor, in part, to odd addresses, behind work in a stream of its own, and
+damaged; everything is compared with the original's bytes.  Needs torch and a GPU; WCX_LIBRARY names libwcx.so.
+"""
+import ctypes
+import os
+import random
+import shutil
+import sys
+import tempfile
+
+import numpy as np
+import torch
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tools"))
+import wcx_torch  # noqa: E402
+from wcx_torch import File, Loader, Target, _call, _lib  # noqa: E402
+
+GUARD = 64
+
+
+def original_bytes(path):
+    return np.fromfile(path, dtype=np.uint8)
+
+
+def load_ranges(loader, file, ranges, shifts):
+    """Loads ranges to places in one buffer, `shifts` bytes off multiples of 256, and gives them back with the guards."""
+    starts, end = [], GUARD
+    for (offset, size), shift in zip(ranges, shifts):
+        starts.append((end + 255) // 256 * 256 + shift)
+        end = starts[-1] + size + GUARD
+    buffer = torch.full((end,), 0xA5, dtype=torch.uint8, device=loader.device)
+    targets = [Target(o, n, buffer.data_ptr() + s) for (o, n), s in zip(ranges, starts)]
+    stream = torch.cuda.current_stream(loader.device).cuda_stream
+    _call(_lib.wcx_load, loader._loader, file._file, (Target * len(targets))(*targets), len(targets), stream)
+    host = buffer.cpu().numpy()
+    untouched = np.ones(end, dtype=bool)
+    parts = []
+    for (_, size), start in zip(ranges, starts):
+        parts.append(host[start : start + size])
+        untouched[start : start + size] = False
+    assert (host[untouched] == 0xA5).all(), "bytes outside the targets were written"
+    return parts
+
+
+def check_ranges(loader, file, original, ranges, shifts, what):
+    for (offset, size), part in zip(ranges, load_ranges(loader, file, ranges, shifts)):
+        assert np.array_equal(part, original[offset : offset + size]), f"{what}: offset {offset}, {size} bytes"
+
+
+def check_file(loader, packed, original_path):
+    original = original_bytes(original_path)
+    rng = random.Random(1)
+    with File(packed) as file:
+        every = [(info.offset, info.bytes) for info in file.tensors.values()]
+        check_ranges(loader, file, original, [(0, len(original))], [0], "whole file")
+        check_ranges(loader, file, original, every, [0] * len(every), "every tensor")
+        shuffled = rng.sample(every, len(every))
+        check_ranges(loader, file, original, shuffled, [rng.randrange(16) for _ in shuffled], "odd addresses")
+        for _ in range(10):
+            cuts = sorted(rng.randrange(len(original) + 1) for _ in range(rng.randrange(2, 9)))
+            parts = [(a, b - a) for a, b in zip(cuts[::2], cuts[1::2])]
+            check_ranges(loader, file, original, parts, [rng.randrange(16) for _ in parts], "parts")
+        for _ in range(10):
+            # Short ones close to each other: several in a tile, in a row of tiles, in the tiles of two rows.
+            at, parts = rng.randrange(len(original) // 2), []
+            for _ in range(rng.randrange(3, 40)):
+                size = min(rng.randrange(1, 3000), len(original) - at)
+                parts.append((at, size))
+                at = min(at + size + rng.randrange(1, 200000), len(original))
+            check_ranges(loader, file, original, parts, [rng.randrange(16) for _ in parts], "short parts")
+        for bad in ([(len(original) - 1, 2)], [(0, 10), (9, 5)]):
+            try:
+                load_ranges(loader, file, bad, [0] * len(bad))
+                raise AssertionError(f"{bad} is accepted")
+            except OSError as error:
+                assert packed in str(error)
+    print(f"{packed}: whole, {len(every)} tensors, and parts of it are right")
+
+
+def check_stream(loader, packed):
+    """What is in the stream before the load must not come behind it, and what is put there later not before it."""
+    with File(packed) as file:
+        reference = loader.load(file)
+        stream = torch.cuda.Stream(loader.device)
+        with torch.cuda.stream(stream):
+            tensors, targets = {}, []
+            for name, info in file.tensors.items():
+                tensors[name] = torch.empty(max(info.bytes, 1), dtype=torch.uint8, device=loader.device)
+                targets.append(Target(info.offset, info.bytes, tensors[name].data_ptr()))
+            torch.cuda._sleep(200_000_000)
+            for tensor in tensors.values():
+                tensor.fill_(0xA5)
+            _call(_lib.wcx_load, loader._loader, file._file, (Target * len(targets))(*targets), len(targets), stream.cuda_stream)
+            copies = {name: tensor.clone() for name, tensor in tensors.items()}
+        torch.cuda.synchronize()
+        for name, info in file.tensors.items():
+            expected = reference[name].contiguous().view(-1).view(torch.uint8)
+            assert torch.equal(copies[name][: info.bytes], expected), name
+    print(f"{packed}: loading keeps to the stream's order")
+
+
+def check_damage(loader, packed, original_path):
+    """One flipped bit behind the superblock: refused when the index has it, else an error that names file and place."""
+    original = original_bytes(original_path)
+    rng = random.Random(2)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "damaged.wcx")
+        shutil.copyfile(packed, path)
+        size = os.path.getsize(path)
+        named = 0
+        for _ in range(20):
+            at, bit = rng.randrange(128, size * 9 // 10), 1 << rng.randrange(8)
+            with open(path, "r+b") as damaged:
+                damaged.seek(at)
+                value = damaged.read(1)[0]
+                damaged.seek(at)
+                damaged.write(bytes([value ^ bit]))
+            try:
+                with File(path) as file:
+                    load_ranges(loader, file, [(0, len(original))], [0])
+                print(f"{packed}: a flipped bit at {at} changes nothing (a gap)")
+            except OSError as error:
+                assert path in str(error), str(error)
+                named += "damaged" in str(error) and "tile" in str(error) and "offset" in str(error)
+            with open(path, "r+b") as damaged:
+                damaged.seek(at)
+                damaged.write(bytes([value]))
+        assert named >= 10, f"only {named} errors name a tile"
+        with File(path) as file:  # the loader goes on
+            check_ranges(loader, file, original, [(0, len(original))], [0], "after damage")
+    print(f"{packed}: damage is named, in {named} of 20 cases by tile and offset, and the loader goes on")
+
+
+def main():
+    files = sys.argv[1:]
+    if not files or len(files) % 2:
+        sys.exit(__doc__)
+    if not torch.cuda.is_available():
+        print("skipped: torch finds no GPU")
+        sys.exit(77)
+    for threads in (0, 1):
+        loader = Loader("cuda", threads)
+        for packed, original in zip(files[::2], files[1::2]):
+            check_file(loader, packed, original)
+            check_stream(loader, packed)
+            check_damage(loader, packed, original)
+        loader.close()
+    try:
+        Loader(torch.device("cuda", 99))
+        raise AssertionError("GPU number 99 is there")
+    except OSError as error:
+        print(error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+#
+# What has to be seen on a real GPU: first that everything is right, then how fast it is.
+#
+#   gpu_suite.sh [FILE.wcx ...]      packed models; synthetic ones are made in any case
+#
+# WCX_BUILD is where wcx, wcxfs, libwcx.so, gpu_check and gpu_rate were built (build/ by default); PYTHON has numpy, torch and
+# safetensors.  Needs root, for the mount.  Without compute-sanitizer (CUDA Toolkit) that part is skipped.  SKIP="tiles files
+# load mount sanitizer bench" leaves those parts out.
+set -euo pipefail
+tests=$(cd "$(dirname "$0")/.." && pwd)
+build=$(cd "${WCX_BUILD:-$tests/../build}" && pwd)
+PYTHON=${PYTHON:-python3}
+SKIP=${SKIP:-}
+export WCX_LIBRARY=$build/libwcx.so
+gpu_rate=$build/tests/bench/gpu_rate
+work=$(mktemp -d)
+mkdir "$work/store" "$work/original" "$work/mnt"
+
+cleanup() {
+	! mountpoint -q "$work/mnt" || umount "$work/mnt"
+	rm -rf "$work"
+}
+trap cleanup EXIT
+
+part() {
+	printf '\n== %s (%d s)\n' "$*" "$SECONDS"
+}
+
+wanted() {
+	[[ " $SKIP " != *" $1 "* ]]
+}
+
+# with_mount OPTIONS COMMAND... - runs the command while the store is mounted
+with_mount() {
+	"$build/wcxfs" "$work/store" "$work/mnt" -o "$1"
+	"${@:2}"
+	umount "$work/mnt"
+}
+
+same_bytes() {
+	local file
+
+	for file in "$work"/original/*; do
+		cmp "$file" "$work/mnt/$(basename "$file")"
+	done
+	echo "all files through the mount are equal to the originals"
+}
+
+nvidia-smi --query-gpu=name,driver_version --format=csv,noheader || true
+grep -m1 'model name' /proc/cpuinfo || true
+
+if wanted tiles; then
+	part "Generated tiles, valid and damaged, against the CPU"
+	"$build/gpu_check"
+fi
+
+part "Synthetic files: INT8 of 2 GiB, BF16 of 512 MiB, INT8 of 64 MiB in reference mode, and all dtypes"
+"$PYTHON" "$tests/fixtures/make_int8.py" "$work/original/gaussian" --only int8 --mib 2048
+"$PYTHON" "$tests/fixtures/make_int8.py" "$work/original/bf16" --only bf16 --mib 512
+"$build/wcx" pack "$work/original/gaussian" "$work/store/gaussian.wcx"
+"$build/wcx" pack "$work/original/bf16" "$work/store/bf16.wcx"
+"$PYTHON" "$tests/fixtures/make_int8.py" "$work/original/reference" --only int8 --mib 64
+"$build/wcx" pack --mode=reference "$work/original/reference" "$work/store/reference.wcx"
+"$PYTHON" "$tests/fixtures/make_int8.py" "$work/mixed" --mib 64
+"$build/wcx" pack "$work/mixed" "$work/mixed.wcx"
+for file in "$@"; do
+	name=$(basename "$file" .wcx)
+	cp "$file" "$work/store/$name.wcx"
+	"$build/wcx" unpack --decoder=cpu "$file" "$work/original/$name"
+done
+
+if wanted files; then
+	part "Every tile of every file against the CPU"
+	"$build/gpu_check" "$work"/store/*.wcx "$work/mixed.wcx"
+	"$build/wcx" verify -v --decoder=cuda "$work"/store/*.wcx "$work/mixed.wcx"
+fi
+
+if wanted load; then
+	part "Straight into the GPU's memory"
+	"$PYTHON" "$tests/gpu/gpu_load_check.py" "$work/mixed.wcx" "$work/mixed" \
+		"$work/store/reference.wcx" "$work/original/reference"
+fi
+
+if wanted mount; then
+	part "The mount"
+	with_mount decoder=cuda same_bytes
+	export WCX_GPU_FAIL_AFTER=20
+	echo "the GPU lost after 20 batches:"
+	"$build/wcx" verify -v --decoder=cuda "$work"/store/*.wcx 2>&1 | tee "$work/lost"
+	grep -q "the GPU failed" "$work/lost"
+	with_mount decoder=cuda same_bytes
+	unset WCX_GPU_FAIL_AFTER
+	with_mount decoder=cuda "$PYTHON" - "$work/original" "$work/mnt" <<'END'
+import os, sys, time
+import torch
+from safetensors.torch import load_file
+
+def load(path):
+    start = time.perf_counter()
+    tensors = load_file(path, device="cuda")
+    torch.cuda.synchronize()
+    return tensors, os.path.getsize(path) / (time.perf_counter() - start) / 1e9
+
+torch.zeros(1, device="cuda")
+for name in sorted(os.listdir(sys.argv[1])):
+    (mounted, cold), (_, warm) = (load(os.path.join(sys.argv[2], name)) for _ in range(2))
+    original, raw = load(os.path.join(sys.argv[1], name))
+    assert mounted.keys() == original.keys()
+    assert all(torch.equal(mounted[k].view(torch.uint8), original[k].view(torch.uint8)) for k in original)
+    print(f"{name}: {len(original)} tensors on {torch.cuda.get_device_name()}, all equal; "
+          f"load_file: mount cold {cold:.2f} GB/s, mount warm {warm:.2f}, original from the page cache {raw:.2f}")
+END
+fi
+
+if wanted sanitizer && command -v compute-sanitizer >/dev/null; then
+	# One thread: now and then racecheck's own locks block each other when several launch kernels.
+	for tool in memcheck initcheck synccheck racecheck; do
+		part "compute-sanitizer, $tool"
+		threads=()
+		[ "$tool" != racecheck ] || threads=(--one-thread)
+		timeout 150 compute-sanitizer --tool "$tool" --error-exitcode 9 "$build/gpu_check" "${threads[@]}" | tail -n 4
+	done
+fi
+
+if wanted bench; then
+	part "How fast: decoding in the GPU's memory, alone and with much to do, and from and to the host's"
+	"$gpu_rate" "$work"/store/*.wcx
+	"$gpu_rate" --latency "$work/store/gaussian.wcx"
+	"$gpu_rate" --host "$work/store/gaussian.wcx"
+	part "How fast: loading into the GPU's memory"
+	for name in gaussian bf16; do
+		"$PYTHON" "$tests/bench/load_rate.py" "$work/store/$name.wcx" "$work/original/$name"
+	done
+fi
+part "Done"

@@ -1,0 +1,219 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+#
+# docs/format.md is what the C programs and an independent codec in Python (wcx_decode.py, wcx_encode.py) both do:
+# each reads the other's files, and both refuse the same ones.
+#
+# WCX_MODELS  a directory with safetensors files of real models, optional
+
+bats_require_minimum_version 1.5.0
+
+load ../fixtures/suite
+
+setup_file() {
+	suite_find numpy xxhash zstandard || return 0
+	export FILES="$BATS_FILE_TMPDIR"
+	python wcx_encode.py good "$FILES/good"
+	python wcx_encode.py bad "$FILES/bad"
+	"$PYTHON" "$FIXTURES/make_int8.py" "$FILES/mixed.safetensors" --mib 8
+	"$WCX" pack "$FILES/mixed.safetensors" "$FILES/mixed.wcx"
+}
+
+setup() {
+	suite_start
+}
+
+# Run one of the programs beside this file.
+python() {
+	"$PYTHON" "$BATS_TEST_DIRNAME/$1" "${@:2}"
+}
+
+# Run a program from standard input that uses those beside this file.
+python_text() {
+	"$PYTHON" - "$@"
+}
+
+# check_packed FILE OPTION... - pack a file, decode it independently and compare
+check_packed() {
+	local packed="$BATS_TEST_TMPDIR/packed.wcx" decoded="$BATS_TEST_TMPDIR/decoded"
+
+	"$WCX" pack "${@:2}" "$1" "$packed"
+	python wcx_decode.py "$packed" "$decoded"
+	cmp "$1" "$decoded"
+	rm "$packed" "$decoded"
+}
+
+# The command ends by itself, without success, and names the file.
+check_refused() {
+	local file="$1"
+
+	run timeout 60 "${@:2}"
+	if [ "$status" -eq 0 ] || [ "$status" -ge 124 ] || [[ "$output" != *"$file"* ]]; then
+		echo "${*:2}: status $status: $output"
+		return 1
+	fi
+}
+
+@test "the independent decoder gives back what the independent encoder was given" {
+	python_text "$FILES"/good/*.wcx <<-'END'
+		import sys
+		from wcx_decode import Wcx
+
+		for path in sys.argv[1:]:
+		    print(path)
+		    with open(path.removesuffix(".wcx") + ".safetensors", "rb") as file:
+		        original = file.read()
+		    if b"".join(segment.tobytes() for segment in Wcx(path).decode_all()) != original:
+		        sys.exit(f"{path} decodes to something else")
+	END
+}
+
+@test "the independent decoder refuses every bad file" {
+	python_text "$FILES"/bad/*.wcx <<-'END'
+		import sys
+		from wcx_decode import Wcx, WcxError
+
+		for path in sys.argv[1:]:
+		    try:
+		        for _ in Wcx(path).decode_all():
+		            pass
+		    except WcxError:
+		        continue
+		    sys.exit(f"{path} was accepted")
+	END
+}
+
+@test "the independent decoder as a program refuses a bad file and writes nothing" {
+	check_refused "$FILES/bad/bad_data_sha256.wcx" \
+		"$PYTHON" "$BATS_TEST_DIRNAME/wcx_decode.py" "$FILES/bad/bad_data_sha256.wcx" "$BATS_TEST_TMPDIR/decoded"
+	[ ! -e "$BATS_TEST_TMPDIR/decoded" ]
+}
+
+@test "the independent decoder gives back a mixed checkpoint that wcx packed" {
+	run -0 python wcx_decode.py "$FILES/mixed.wcx" "$BATS_TEST_TMPDIR/decoded"
+	cmp "$FILES/mixed.safetensors" "$BATS_TEST_TMPDIR/decoded"
+	[[ "$output" == *"modes "*"CODED="* ]]
+	[[ "$output" == *"codings "*"RANS="* ]]
+	[[ "$output" == *"transforms "*"ROTATE="*" FOLD="* ]]
+	[[ "$output" == *"; pairs "[1-9]*"; carriers of planes="[1-9]*"; exceptions "[1-9]* ]]
+	[[ "$output" == *"same_as "[1-9]* ]]
+}
+
+@test "the independent decoder gives back a mixed checkpoint that wcx packed in reference mode" {
+	check_packed "$FILES/mixed.safetensors" --mode=reference
+}
+
+@test "the independent decoder gives back INT8 of five distributions that wcx packed" {
+	python gaussian_set.py "$BATS_TEST_TMPDIR/set"
+	for file in "$BATS_TEST_TMPDIR"/set/*.safetensors; do
+		check_packed "$file"
+	done
+}
+
+@test "the independent decoder gives back tensors of random and constant bits alone that wcx packed" {
+	python_text "$BATS_TEST_TMPDIR/random.safetensors" <<-'END'
+		import sys
+		import numpy as np
+		from safetensors_io import build_header, lay_out
+
+		rng = np.random.default_rng(1)
+		tensors = [("nibbles", "U8", rng.integers(0x30, 0x40, 50000).astype("u1")),
+		           ("low_bytes", "I32", rng.integers(0, 1 << 16, 50000).astype("<i4")),
+		           ("mantissas", "F64", rng.integers(0x3FF << 52, 0x400 << 52, 9000))]
+		for n in range(1000, 8000, 500):
+		    tensors += [(f"random.{n}", "I8", rng.integers(-128, 128, n).astype("i1")),
+		                (f"high_bytes.{n}", "U16", rng.integers(0, 256, n).astype("<u2") << 8)]
+		with open(sys.argv[1], "wb") as out:
+		    out.write(build_header(lay_out([(name, dtype, values.shape) for name, dtype, values in tensors])))
+		    out.write(b"".join(values.tobytes() for _, _, values in tensors))
+	END
+	check_packed "$BATS_TEST_TMPDIR/random.safetensors"
+}
+
+@test "the independent decoder gives back real models that wcx packed" {
+	[ -d "${WCX_MODELS:-}" ] || skip "WCX_MODELS is not a directory"
+	for file in "$WCX_MODELS"/*.safetensors; do
+		check_packed "$file"
+	done
+}
+
+@test "wcx unpack gives back what the independent encoder was given" {
+	for wcx in "$FILES"/good/*.wcx; do
+		echo "$wcx"
+		"$WCX" unpack "$wcx" "$BATS_TEST_TMPDIR/unpacked"
+		cmp "${wcx%.wcx}.safetensors" "$BATS_TEST_TMPDIR/unpacked"
+		rm "$BATS_TEST_TMPDIR/unpacked"
+	done
+}
+
+@test "wcx verify accepts every good file" {
+	for wcx in "$FILES"/good/*.wcx; do
+		"$WCX" verify "$wcx"
+	done
+}
+
+@test "wcx info accepts every good file and gives its size and SHA-256" {
+	for wcx in "$FILES"/good/*.wcx; do
+		original="${wcx%.wcx}.safetensors"
+		"$WCX" info --json "$wcx" > "$BATS_TEST_TMPDIR/info"
+		"$PYTHON" -c 'import json, sys; json.load(sys.stdin)' < "$BATS_TEST_TMPDIR/info"
+		grep -q "$(sha256sum < "$original" | cut -d ' ' -f 1)" "$BATS_TEST_TMPDIR/info"
+		grep -qw "$(stat -c %s "$original")" "$BATS_TEST_TMPDIR/info"
+	done
+}
+
+@test "wcx verify refuses every bad file and names it" {
+	for wcx in "$FILES"/bad/*.wcx; do
+		check_refused "$wcx" "$WCX" verify "$wcx"
+	done
+}
+
+@test "wcx unpack refuses every bad file, names it and leaves no output" {
+	mkdir "$BATS_TEST_TMPDIR/out"
+	for wcx in "$FILES"/bad/*.wcx; do
+		check_refused "$wcx" "$WCX" unpack "$wcx" "$BATS_TEST_TMPDIR/out/${wcx##*/}.unpacked"
+	done
+	ls -A "$BATS_TEST_TMPDIR/out"
+	rmdir "$BATS_TEST_TMPDIR/out"
+}
+
+@test "wcx info refuses every file with a bad index and names it" {
+	for wcx in "$FILES"/bad/*.wcx; do
+		[[ "$wcx" == */bad_data_* ]] || check_refused "$wcx" "$WCX" info "$wcx"
+	done
+}
+
+@test "wcx info survives every file whose data alone are bad" {
+	for wcx in "$FILES"/bad/bad_data_*.wcx; do
+		run timeout 60 "$WCX" info "$wcx"
+		echo "$wcx: $status: $output"
+		[ "$status" -lt 124 ]
+	done
+}
+
+@test "wcx and the independent decoder agree on tiles with a changed byte" {
+	for name in carried_bytes choices_of_tables codings_mixed_by_tile every_element_size exceptions_and_all_else \
+		exceptions_beside_planes exceptions_in_pairs exceptions_of_most_elements extreme_tables folded \
+		folded_codings_mixed_by_tile lanes_without_symbols pairs same_content start_states_of_any_size wide_symbols; do
+		python wcx_encode.py flips "$FILES/good/$name.wcx" "$BATS_TEST_TMPDIR/flips" 14 1
+	done
+	python wcx_encode.py flips "$FILES/mixed.wcx" "$BATS_TEST_TMPDIR/flips" 10 1
+	accepted=0
+	refused=0
+	for wcx in "$BATS_TEST_TMPDIR"/flips/*.wcx; do
+		original="${wcx%.wcx}.safetensors"
+		if [ -e "$original" ]; then
+			echo "$wcx"
+			"$WCX" unpack "$wcx" "$BATS_TEST_TMPDIR/unpacked"
+			cmp "$original" "$BATS_TEST_TMPDIR/unpacked"
+			rm "$BATS_TEST_TMPDIR/unpacked"
+			accepted=$((accepted + 1))
+		else
+			check_refused "$wcx" "$WCX" unpack "$wcx" "$BATS_TEST_TMPDIR/unpacked"
+			[ ! -e "$BATS_TEST_TMPDIR/unpacked" ]
+			refused=$((refused + 1))
+		fi
+	done
+	echo "$accepted accepted, $refused refused"
+	[ "$accepted" -gt 0 ] && [ "$refused" -gt 0 ]
+}

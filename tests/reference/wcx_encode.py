@@ -1,0 +1,1988 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""wcx_encode.py good|bad OUTDIR, wcx_encode.py flips FILE.wcx OUTDIR COUNT SEED - make .wcx files to test readers with.
+
+  good   files NAME.wcx that use all that docs/format.md allows, NAME.safetensors beside each as what they hold
+  bad    files bad_WHY.wcx, each breaking one rule, with checksums that fit, so that the rule itself has to refuse it;
+         bad_data_WHY.wcx break a rule of section 3, that of a ZSTD tile or a checksum of data: only decoding shows that
+  flips  COUNT copies of FILE, each with one byte of a packed tile changed and the checksums fixed up; beside those that
+         wcx_decode.py still accepts lies what it decodes, as .safetensors
+
+Written from docs/format.md alone, independently of the C code and, but for flips, of wcx_decode.py.  Encodes symbol by
+symbol, as section 3.2 says it, and so is slow; the files are small.
+"""
+import copy
+import functools
+import hashlib
+import itertools
+import os
+import random
+import struct
+import sys
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import xxhash
+import zstandard
+
+import wcx_decode
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fixtures"))
+from safetensors_io import build_header, lay_out  # noqa: E402
+
+STORED, CODED, CONSTANT, ZSTD = range(4)
+RAW, RANS, CONST = range(3)  # codings of a field
+NOTHING, PLANE, EXCEPTIONS = range(3)  # what a carrier carries bytes of
+NONE, ROTATE, FOLD = range(3)  # transforms
+NONE, LEFT, UP, LEFT2 = PREDICTORS = range(4)
+
+
+def xxh3(data):
+    return xxhash.xxh3_64_intdigest(bytes(data))
+
+
+# ---- elements and fields (sections 2.3, 3.4 and 3.5) ----
+
+
+@dataclass
+class Field:
+    """A field of a segment; first_table None is that of tables of its own, to be made."""
+
+    width: int
+    table_count: int = 0
+    base: int = 0
+    first_table: int = None
+    pairs: bool = False
+    zero: bool = False
+    reserved: int = 0  # of the flags
+
+    def pack(self):
+        flags = self.table_count | self.pairs << 3 | self.zero << 4 | self.reserved
+        return struct.pack("<BBHI", self.width, flags, self.base, self.first_table or 0)
+
+    def planes(self):
+        """The bits of the raw planes, the largest first."""
+        return [1 << i for i in reversed(range(6)) if self.width >> i & 1]
+
+
+def raw_fields(elem_bytes):
+    return [Field(min(32, 8 * elem_bytes)) for _ in range(max(1, elem_bytes // 4))]
+
+
+def rotate(elements, bits):
+    """Rotate to the left; bits may be less than 0."""
+    width = 8 * elements.itemsize
+    bits %= width
+    return elements << bits | elements >> (width - bits) if bits else elements
+
+
+def fold(u, lowest):
+    """Invert what is above the lowest field where bit 0 is set; done twice, nothing is changed."""
+    above = u.dtype.type(2 ** (8 * u.itemsize) - 2**lowest.width)
+    return np.where(u & 1, u ^ above, u)
+
+
+def transform(elements, how, fields):
+    u = rotate(elements, 1) if how else elements
+    return fold(u, fields[0]) if how == FOLD else u
+
+
+def undo_transform(u, how, fields):
+    u = fold(u, fields[0]) if how == FOLD else u
+    return rotate(u, -1) if how else u
+
+
+def predict(u, predictor):
+    """The prediction for every element of a tile (height, width)."""
+    left, left_left, up = np.zeros_like(u), np.zeros_like(u), np.zeros_like(u)
+    left[:, 1:] = u[:, :-1]
+    left_left[:, 2:] = u[:, :-2]
+    up[1:] = u[:-1]
+    return [np.zeros_like(u), left, up, left + left - left_left][predictor]
+
+
+def cut(tile, seg, fields):
+    """The values of each field of the tile's elements, in tile order."""
+    u = transform(tile, seg.transform, fields)
+    residuals = (u - predict(u, seg.predictor)).reshape(-1).astype(np.uint64)
+    values = []
+    for this in fields:
+        values.append(residuals & ((1 << this.width) - 1))
+        residuals = residuals >> this.width
+    return values
+
+
+def symbols_for(values, this):
+    """The symbols of the values, in a field of pairs those of one element each; -1 where there is none."""
+    values = values.astype(np.int64)
+    symbols = values - this.base
+    if this.zero:
+        symbols = np.where(values == 0, 0, np.where(symbols > 0, symbols, -1))
+    return np.where((symbols >= 0) & (symbols < 256), symbols, -1)
+
+
+# ---- coded tiles (section 3) ----
+
+
+@dataclass
+class Source:
+    """What a coded tile is made from; listed are the exceptions: positions in ascending order."""
+
+    seg: "Segment"
+    values: list
+    fields: list
+    codings: list
+    choices: dict  # of a table for each run, by field
+    listed: np.ndarray = None
+
+    @property
+    def carrier(self):
+        return last_coded(self.codings)
+
+    def list_exceptions(self, more):
+        """List what needs it, and what more(values) gives."""
+        if self.carrier is not None:
+            values = self.values[self.carrier]
+            needed = np.flatnonzero(symbols_for(values, self.fields[self.carrier]) < 0)
+            self.listed = np.union1d(needed, more(values)).astype(int)
+
+    def list_pairs_without_symbol(self, tables):
+        """List both elements of the pairs that no symbol stands for."""
+        symbols = self.pair_symbols(self.carrier, tables)
+        pairs = np.flatnonzero([symbol is None for symbol in symbols])
+        both = np.concatenate([2 * pairs, 2 * pairs + 1])
+        self.listed = np.union1d(self.listed, both[both < len(self.values[self.carrier])])
+
+    def table_of_elements(self, f):
+        """Which of the tables of a field each element is coded with."""
+        n = len(self.values[f])
+        return np.array(self.choices[f])[np.arange(n) // self.seg.run] if f in self.choices else np.zeros(n, int)
+
+    def symbols(self, f, tables):
+        """What to code a field with: exceptions have any symbol, here their own if it has a frequency."""
+        if self.fields[f].pairs:
+            symbols = self.pair_symbols(f, tables)
+            assert None not in symbols, "a pair without a symbol"
+            return symbols
+        symbols, table_of = symbols_for(self.values[f], self.fields[f]), self.table_of_elements(f)
+        known = (symbols >= 0) & (np.array(tables)[table_of, symbols] > 0)
+        if f == self.carrier:
+            instead = np.argmax(tables, axis=1)[table_of[self.listed]]
+            symbols[self.listed] = np.where(known[self.listed], symbols[self.listed], instead)
+            known[self.listed] = True
+        assert known.all(), "a value without a symbol"
+        return symbols.tolist()
+
+    def pair_symbols(self, f, tables):
+        """Likewise of pairs; None where none will do.  The value that the last pair may lack is 15 or, if rare, any."""
+        values, free = self.values[f].tolist(), set(self.listed.tolist())
+        table_of = self.table_of_elements(f)[::2]
+        if len(values) % 2:
+            free.add(len(values))
+            values.append(15)
+        symbols = []
+        for a_at, a, b, table in zip(itertools.count(0, 2), values[::2], values[1::2], table_of):
+            own, b_at, frequencies = a + 16 * b, a_at + 1, tables[table]
+            if frequencies[own]:
+                symbols.append(own)
+                continue
+            possible = [p for p in range(256) if frequencies[p] and (p % 16 == a or a_at in free)
+                        and (p // 16 == b or b_at in free)]
+            symbols.append(max(possible, key=lambda p: frequencies[p], default=None))
+        return symbols
+
+
+def last_coded(codings):
+    return max((f for f, coding in enumerate(codings) if coding == RANS), default=None)
+
+
+@dataclass
+class CodedField:
+    """A field of a coded tile."""
+
+    coding: int
+    value: int = 0  # CONST
+    payload_bytes: int = None  # to be in the header; None is what is right
+    planes: list = field(default_factory=list)
+    payload: bytes = b""
+
+
+@dataclass
+class CodedTile:
+    """What a coded tile consists of; its header can be made to differ from what follows it."""
+
+    fields: list
+    exception_count: int = 0
+    exceptions: bytes = b""
+    flip: int = 0  # bits of the first word of the header
+
+    @property
+    def carrier(self):
+        return last_coded([made.coding for made in self.fields])
+
+    def header(self):
+        first, more = self.exception_count << 20, []
+        for f, made in enumerate(self.fields):
+            first |= made.coding << 2 * f
+            if made.coding == CONST:
+                more.append(made.value)
+            elif made.coding == RANS and f != self.carrier:
+                more.append(len(made.payload) if made.payload_bytes is None else made.payload_bytes)
+        return struct.pack(f"<{1 + len(more)}I", first ^ self.flip, *more)
+
+    def parts(self):
+        """In order, without those that are not there."""
+        parts = [self.header()]
+        parts += [plane for made in self.fields for plane in made.planes]
+        parts += [self.exceptions] if self.exceptions else []
+        return parts + [made.payload for made in self.fields if made.payload]
+
+    def assemble(self, pad=bytes):
+        return join(self.parts(), pad)
+
+
+@dataclass
+class Options:
+    """What a coded tile may do that no packer does, and, in the lower half, what it may not."""
+
+    pad: callable = bytes  # makes padding and spare bits: so many bytes of it
+    spoil: dict = field(default_factory=dict)  # by field: (lane, bits of its final state to flip)
+    exceptions: callable = lambda positions, values: (positions, values)  # what to list, from what is right: two lists
+    carry: int = None  # NOTHING, PLANE or EXCEPTIONS; None is what is right
+
+
+def padded(data, alignment, pad=bytes):
+    return data + pad(-len(data) % alignment)
+
+
+def join(parts, pad=bytes, alignment=4):
+    packed = b""
+    for part in parts:
+        packed = padded(packed, alignment, pad) + part
+    return packed
+
+
+def pack_bits(values, bits, pad=bytes):
+    """Values of some bits each as bytes: one little-endian number."""
+    number = sum(int(value) << bits * i for i, value in enumerate(values))
+    return pack_number(number, bits * len(values), pad)
+
+
+def pack_number(number, bits, pad):
+    """A number of some bits as bytes; the bits of the last byte beyond it are made by pad."""
+    spare = -bits % 8
+    last = pad(1)[0] >> 8 - spare << bits if spare else 0
+    return (number | last).to_bytes((bits + spare) // 8, "little")
+
+
+def pack_plane(values, bits, shift, seg, pad=bytes):
+    """A raw plane (section 3.1) of values whose lowest bit is bit shift of the transformed elements."""
+    elem_bits, p = 8 * seg.elem_bytes, seg.word_elements
+    line, in_line = np.divmod(np.arange(len(values)), 32 * p)
+    lane, t = np.divmod(in_line, p)
+    unit, i = np.divmod(line, 32 // (bits * p))
+    units = np.unpackbits(np.frombuffer(pad(128 * (unit[-1] + 1)), np.uint8), bitorder="little").reshape(-1, 32, 32)
+    for b in range(bits):
+        x = shift + b if seg.transform == NONE else (shift + b - 1) % elem_bits
+        units[unit, lane, (elem_bits * t + x + bits * i) % 32] = values >> b & 1
+    return np.packbits(units, bitorder="little").tobytes()
+
+
+def rans_encode(symbols, tables, table_of_lines, per_line, final_states):
+    """Start states and words for the symbols, of which a lane has per_line in each line; the decoder ends in final_states.
+
+    Line g has tables[table_of_lines[g]].
+    """
+    starts = [np.concatenate([[0], np.cumsum(table)]).tolist() for table in tables]
+    x = list(final_states)
+    words = []
+    for line in reversed(range(len(table_of_lines))):
+        frequencies, start = tables[table_of_lines[line]], starts[table_of_lines[line]]
+        for k in reversed(range(per_line)):
+            for lane in reversed(range(32)):
+                i = per_line * (32 * line + lane) + k
+                if i >= len(symbols):
+                    continue
+                s = symbols[i]
+                f = frequencies[s]
+                if x[lane] >= f << 20:
+                    words.append(x[lane] & 0xFFFF)
+                    x[lane] >>= 16
+                x[lane] = x[lane] // f << 12 | x[lane] % f + start[s]
+    return x, words[::-1]
+
+
+def pack_states(states, pad=bytes):
+    """Start states behind their widths."""
+    number = at = 0
+    widths = [x.bit_length() - 17 for x in states]
+    for x, k in zip(states, widths):
+        number |= (x - (1 << 16 + k)) << at
+        at += 16 + k
+    return pack_bits(widths, 4) + padded(pack_number(number, at, pad), 2, pad)
+
+
+def encode_tile(source, tables, options):
+    """The CodedTile of what is in source."""
+    coded = CodedTile([CodedField(coding) for coding in source.codings])
+    shift = 0
+    for made, this, values in zip(coded.fields, source.fields, source.values):
+        plane_shift = shift
+        shift += this.width
+        if made.coding == CONST:
+            assert (values == values[0]).all()
+            made.value = int(values[0])
+        elif made.coding == RAW:
+            for bits in this.planes():
+                made.planes.append(pack_plane(values, bits, plane_shift, source.seg, options.pad))
+                values = values >> bits
+                plane_shift += bits
+    carrier = source.carrier
+    if carrier is not None:
+        add_exceptions(coded, source.fields[carrier], source, options)
+        carried = take_carried(coded, options.carry)
+    for f, (made, this) in enumerate(zip(coded.fields, source.fields)):
+        if made.coding == RANS:
+            final = carried if f == carrier else bytes(64)
+            made.payload = encode_payload(source, f, tables_of(this, tables), final, options)
+    return coded
+
+
+def tables_of(this, tables):
+    """What the symbols of a field are coded with."""
+    own = tables[this.first_table : this.first_table + this.table_count]
+    return [pair_table(table) for table in own] if this.pairs else own
+
+
+def add_exceptions(coded, this, source, options):
+    values = source.values[source.carrier][source.listed]
+    positions, values = options.exceptions(source.listed.tolist(), values.tolist())
+    coded.exception_count = len(positions)
+    coded.exceptions = padded(pack_exceptions(positions, values, this), 2, options.pad)
+
+
+def pack_exceptions(positions, values, this):
+    return np.array(positions, "<u2").tobytes() + np.array(values, "u1" if this.width <= 8 else "<u2").tobytes()
+
+
+def take_carried(coded, carry):
+    """Take the bytes that the carrier carries from what they belong to, the last raw plane or the exceptions."""
+    last = next((made for made in reversed(coded.fields) if made.planes), None)
+    if carry is None:
+        carry = PLANE if last else EXCEPTIONS if len(coded.exceptions) >= 64 else NOTHING
+    if carry == PLANE:
+        carried, last.planes[-1] = last.planes[-1][-64:], last.planes[-1][:-64]
+    elif carry == EXCEPTIONS:
+        carried, coded.exceptions = coded.exceptions[-64:], coded.exceptions[:-64]
+    else:
+        carried = b""
+    return carried.rjust(64, b"\0")
+
+
+def encode_payload(source, f, tables, final_halves, options):
+    states = [1 << 16 | half for half in struct.unpack("<32H", final_halves)]
+    lane, bits = options.spoil.get(f, (0, 0))
+    states[lane] ^= bits
+    choices = b""
+    if f in source.choices:
+        choices = padded(pack_bits(source.choices[f], len(tables) // 2, options.pad), 4, options.pad)
+    p = source.seg.word_elements
+    per_line = p // 2 if source.fields[f].pairs else p
+    states, words = rans_encode(source.symbols(f, tables), tables, source.table_of_elements(f)[:: 32 * p], per_line, states)
+    return choices + pack_states(states, options.pad) + struct.pack(f"<{len(words)}H", *words)
+
+
+# ---- frequency tables (sections 2.6 and 2.7) ----
+
+
+def normalise(counts, floor=0):
+    """256 frequencies that sum to 4096, none above 4095, at least 1 (and floor) where there is a count."""
+    counts = [int(c) for c in counts]
+    total = max(1, sum(counts))
+    frequencies = [max(1 if c else 0, floor, c * 4096 // total) for c in counts]
+    for s in 0, 1:
+        if sum(1 for f in frequencies if f) < 2:
+            frequencies[s] = max(1, frequencies[s])
+    while sum(frequencies) != 4096:
+        largest = frequencies.index(max(frequencies))
+        frequencies[largest] -= min(sum(frequencies) - 4096, frequencies[largest] // 2)
+    return frequencies
+
+
+def encode_table(frequencies):
+    out = bytearray()
+    s = 0
+    while s < 256:
+        f = frequencies[s]
+        run = next((i for i, g in enumerate(frequencies[s:]) if g), 256 - s)
+        if run:
+            out += bytes([0, run - 1])
+        elif f < 128:
+            out.append(f)
+        else:
+            out += bytes([0x80 | f >> 8, f & 0xFF])
+        s += max(run, 1)
+    return bytes(out)
+
+
+def pair_table(frequencies):
+    """The table of pairs that is made from a table."""
+    products = [frequencies[p % 16] * frequencies[p // 16] for p in range(256)]
+    scaled = lambda k: [0 if q < 256 else max(1, q * k >> 28) for q in products]
+    k = 0
+    for bit in reversed(range(18)):  # the sum never falls while k grows
+        k |= (sum(scaled(k | 1 << bit)) <= 4096) << bit
+    pairs = scaled(k)
+    pairs[products.index(max(products))] += 4096 - sum(pairs)
+    return pairs
+
+
+# ---- the container (section 2) ----
+
+
+@dataclass
+class Segment:
+    bytes: int
+    cols: int = 0
+    tile_rows: int = 0
+    tile_cols: int = 0
+    run: int = 0
+    same_as: int = 0
+    entropy: int = 0
+    elem_bytes: int = 0
+    transform: int = 0
+    predictor: int = 0
+    field_count: int = 0
+
+    @property
+    def word_elements(self):
+        return max(1, 4 // self.elem_bytes)
+
+    def pack(self):
+        return struct.pack("<QQIIIIIBBBB", self.bytes, self.cols, self.tile_rows, self.tile_cols, self.run, self.same_as,
+                           self.entropy, self.elem_bytes, self.transform, self.predictor, self.field_count)
+
+
+@dataclass
+class Entry:
+    """A tile entry with its packed bytes; size and checksum None are those of these."""
+
+    mode: int
+    data: bytes = b""
+    checksum: int = None
+    size: int = None
+
+    def pack(self):
+        size = len(self.data) if self.size is None else self.size
+        checksum = xxh3(self.data) & 0xFFFFFFFF if self.checksum is None else self.checksum
+        return struct.pack("<II", size | self.mode << 24, checksum)
+
+
+def compress(data, level=3, **how):
+    return zstandard.ZstdCompressor(level=level, **how).compress(data)
+
+
+def with_content_size(frame, size):
+    """A frame with another size of its content, in the widest field; the frame must have one of 2 or 4 bytes, no window."""
+    old_bytes = {0x60: 2, 0xA0: 4}[frame[4] & ~4]
+    return frame[:4] + bytes([frame[4] | 0xC0]) + struct.pack("<Q", size) + frame[5 + old_bytes :]
+
+
+@dataclass
+class File:
+    """A .wcx file being made."""
+
+    original: bytearray = field(default_factory=bytearray)
+    segments: list = field(default_factory=list)
+    contents: list = field(default_factory=list)  # of the segments
+    fields: list = field(default_factory=list)
+    entries: list = field(default_factory=list)
+    tables: list = field(default_factory=list)  # encoded
+    frequencies: list = field(default_factory=list)
+    coded: dict = field(default_factory=dict)  # the CodedTiles, by tile
+    sources: dict = field(default_factory=dict)  # likewise
+    pad: callable = bytes
+    alignment: int = 4  # of the packed tiles
+    gap: bytes = b""  # between the packed tiles and the index
+    tail: bytes = b""  # behind the index
+
+    def add_table(self, frequencies):
+        self.tables.append(encode_table(frequencies))
+        self.frequencies.append(frequencies)
+        return len(self.tables) - 1
+
+    def add_same(self, number):
+        """Add a segment with the content of another."""
+        self.segments.append(Segment(len(self.contents[number]), same_as=number))
+        self.contents.append(self.contents[number])
+        self.original += self.contents[number]
+
+    def add_segment(self, data, *, elem_bytes=1, cols=None, tile=None, fields=None, transform=NONE, predictor=NONE,
+                    run=0, recipe=STORED, choose=None, zstd=compress, listed=lambda i, values: [], options=None):
+        """Add a segment of the given data.
+
+        tile is (rows, columns), by default flat.  recipe is a mode or, for coded tiles, a list with a coding for each
+        field (by default RANS for those with tables, RAW for the others); or a function from the number of the tile
+        within the segment to one of these.  choose(tile, field, run) is a choice of a table, by default each in turn.
+        listed(tile, values) are positions to list as exceptions even if their values in the carrier have symbols.
+        """
+        cols = len(data) // elem_bytes if cols is None else cols
+        tile_rows, tile_cols = tile or (1, 65536)
+        fields = [replace(this) for this in fields or raw_fields(elem_bytes)]
+        seg = Segment(len(data), cols, tile_rows, tile_cols, run, 0, entropy(data, elem_bytes), elem_bytes, transform,
+                      predictor, len(fields))
+        matrix = np.frombuffer(data, f"<u{elem_bytes}").reshape(-1, cols)
+        tiles = [np.ascontiguousarray(matrix[y : y + tile_rows, x : x + tile_cols])
+                 for y in range(0, len(matrix), tile_rows) for x in range(0, cols, tile_cols)]
+        self.segments.append(seg)
+        self.contents.append(bytes(data))
+        self.original += data
+        self.fields += fields
+        choose = choose or (lambda i, f, r: (i + f + r) % fields[f].table_count)
+        recipes = [recipe(i) if callable(recipe) else recipe for i in range(len(tiles))]
+        default = [RANS if this.table_count else RAW for this in fields]
+        sources = []
+        for i, (tile_data, how) in enumerate(zip(tiles, recipes)):
+            choices = {f: [choose(i, f, r) for r in range(-(-tile_data.size // run))]
+                       for f, this in enumerate(fields) if this.table_count > 1}
+            codings = default if how == CODED else how
+            is_coded = isinstance(codings, list)
+            sources.append(Source(seg, cut(tile_data, seg, fields), fields, codings, choices) if is_coded else None)
+            if is_coded:
+                sources[-1].list_exceptions(lambda values, i=i: listed(i, values))
+        self.make_tables(fields, sources)
+        for tile_data, how, source in zip(tiles, recipes, sources):
+            if source:
+                self.add_coded(tile_data, source, options or Options())
+            else:
+                self.add_plain(tile_data, how, zstd)
+
+    def make_tables(self, fields, sources):
+        """Make tables for the fields that have no first_table yet, from what is coded with them."""
+        for f, this in enumerate(fields):
+            if not this.table_count or this.first_table is not None:
+                continue
+            counts = np.zeros((this.table_count, 256), int)
+            for source in sources:
+                if source and source.codings[f] == RANS:
+                    counted = np.ones(len(source.values[f]), bool)
+                    counted[source.listed if f == source.carrier else []] = False
+                    symbols = symbols_for(source.values[f], this)
+                    np.add.at(counts, (source.table_of_elements(f)[counted], symbols[counted]), 1)
+            this.first_table = len(self.tables)
+            for table in counts:
+                self.add_table(normalise(table))
+
+    def add_plain(self, tile, mode, zstd):
+        if mode == CONSTANT:
+            assert (tile == tile[0, 0]).all()
+            self.entries.append(Entry(CONSTANT, checksum=int(tile[0, 0])))
+        else:
+            self.entries.append(Entry(mode, tile.tobytes() if mode == STORED else zstd(tile.tobytes())))
+            assert mode == STORED or len(self.entries[-1].data) < tile.nbytes, "ZSTD does not pay"
+
+    def add_coded(self, tile, source, options):
+        carrier = source.carrier
+        if carrier is not None and source.fields[carrier].pairs:
+            source.list_pairs_without_symbol(tables_of(source.fields[carrier], self.frequencies))
+        self.sources[len(self.entries)] = source
+        self.coded[len(self.entries)] = encode_tile(source, self.frequencies, options)
+        packed = self.coded[len(self.entries)].assemble(options.pad)
+        assert len(packed) < tile.nbytes, f"coding does not pay: {len(packed)} of {tile.nbytes}"
+        self.entries.append(Entry(CODED, packed))
+
+    def build(self, **changed):
+        """The bytes of the file; changed are fields of the superblock with other values than the right ones."""
+        tables = b"".join(self.tables)
+        index = b"".join(part.pack() for part in [*self.segments, *self.fields, *self.entries]) + tables
+        area = b"".join(padded(entry.data, self.alignment, self.pad) for entry in self.entries) + self.gap
+        fields = {
+            "magic": b"\x89WCX\r\n\x1a\n", "version": 3, "field_count": len(self.fields), "features": 0,
+            "packed_bytes": 128 + len(area) + len(index) + len(self.tail),
+            "original_bytes": sum(s.bytes for s in self.segments) % 2**64,
+            "index_offset": 128 + len(area), "index_bytes": len(index),
+            "segment_count": len(self.segments), "table_count": len(self.tables), "tile_count": len(self.entries),
+            "table_bytes": len(tables), "index_checksum": xxh3(index), "sha256": hashlib.sha256(self.original).digest(),
+        }
+        wrong_sum = changed.pop("checksum", 0)
+        fields.update(changed)
+        superblock = struct.pack("<8sIIQQQQQIIQQQ32s", *fields.values())
+        return superblock + struct.pack("<Q", xxh3(superblock) ^ wrong_sum) + area + index + self.tail
+
+
+def entropy(data, elem_bytes):
+    bits = 0.0
+    for column in np.frombuffer(data, np.uint8).reshape(-1, elem_bytes).T:
+        shares = np.unique(column, return_counts=True)[1] / column.size
+        bits -= (shares * np.log2(shares)).sum()
+    return int(bits * 1000)
+
+
+# ---- good files ----
+
+
+def start(specs, metadata=None, header=None, **how):
+    """A file with the segment of the safetensors header for (name, dtype, shape), in the order of their data."""
+    file = File()
+    file.add_segment(build_header(lay_out(specs), metadata) if header is None else header, **how)
+    return file
+
+
+def draw(rng, count, elem_bytes, fields, transform=NONE, spread=1 / 24, fixed=None):
+    """count elements: fields with tables bell-shaped, spread in parts of the symbols; fixed ones given; others random."""
+    u = np.zeros(count, np.uint64)
+    shift = 0
+    for f, this in enumerate(fields):
+        if f in (fixed or {}):
+            values = np.broadcast_to(fixed[f], count)
+        elif this.table_count:
+            values = draw_bell(rng, count, this, spread)
+        else:
+            values = rng.integers(0, 1 << this.width, count)
+        u |= values.astype(np.uint64) << shift
+        shift += this.width
+    return undo_transform(u.astype(f"<u{elem_bytes}"), transform, fields).tobytes()
+
+
+def draw_bell(rng, count, this, spread=1 / 24):
+    symbol_count = 1 << min(8, this.width)
+    symbols = np.rint(rng.standard_normal(count) * spread * symbol_count).astype(int) % symbol_count
+    return np.where((symbols == 0) & this.zero, 0, symbols + this.base)
+
+
+def draw_exceptions(rng, count, this, at):
+    """count values, bell-shaped but for those of any size, most of them without a symbol in a wide field, at some places."""
+    values = draw_bell(rng, count, this)
+    values[at] = rng.integers(0, 1 << this.width, len(at))
+    return values
+
+
+def spread_out(rng, count, n):
+    """count places of n in ascending order, the last and, where there are two, the first among them."""
+    ends = [n - 1, 0][:count]
+    return np.sort(np.concatenate([ends, rng.choice(np.arange(1, n - 1), count - len(ends), replace=False)]).astype(int))
+
+
+def fields_for(elem_bytes):
+    """Some raw and some coded fields."""
+    return {
+        1: [Field(2), Field(6, 1)],
+        2: [Field(5), Field(3), Field(8, 1)],
+        4: [Field(1), Field(8, 1), Field(15), Field(8, 1)],
+        8: [Field(1), Field(8, 1), Field(32), Field(15), Field(8, 1)],
+    }[elem_bytes]
+
+
+DTYPES = {1: "U8", 2: "U16", 4: "U32", 8: "U64"}
+
+
+def good_stored_only(rng):
+    file = start([("a", "U8", [1]), ("b", "BF16", [3, 5])], {"format": "pt"})
+    file.add_segment(b"\x07")
+    file.add_segment(rng.bytes(30), elem_bytes=2)
+    return file
+
+
+def good_every_element_size(rng):
+    cases = [(n, predictor, NONE) for n in DTYPES for predictor in PREDICTORS]
+    cases += [(n, NONE, ROTATE) for n in DTYPES] + [(1, NONE, FOLD)]
+    file = start([(f"t{n}.{predictor}.{transform}", DTYPES[n], [50, 40]) for n, predictor, transform in cases])
+    for n, predictor, transform in cases:
+        file.add_segment(draw(rng, 2000, n, fields_for(n), transform), elem_bytes=n, cols=40, tile=(50, 40), recipe=CODED,
+                         fields=fields_for(n), transform=transform, predictor=predictor)
+    return file
+
+
+def good_raw_planes_of_every_width(rng):
+    """Fields of all widths, as the first field and as the last, of elements that do not fill the last line."""
+    cases = [(n, width, last, transform) for n, transform in [*itertools.product(DTYPES, (NONE, ROTATE)), (1, FOLD)]
+             for width in range(1, min(33, 8 * n)) for last in range(2 - (transform == FOLD))]
+    count_of = {1: 2045, 2: 2045, 4: 1021, 8: 1021}
+    file = start([(f"t{n}.{width}.{last}.{transform}", DTYPES[n], [count_of[n]]) for n, width, last, transform in cases])
+    for n, width, last, transform in cases:
+        coded = min(8, 8 * n - width)
+        fields = [Field(width), Field(coded, 1), *raw_parts(8 * n - width - coded)]
+        if last:
+            fields.reverse()
+        file.add_segment(draw(rng, count_of[n], n, fields, transform, spread=0.01), elem_bytes=n, fields=fields,
+                         transform=transform, recipe=CODED)
+    return file
+
+
+def raw_parts(width):
+    """Raw fields of some bits together."""
+    return [Field(part) for part in (min(32, width), width - 32) if part > 0]
+
+
+def good_lines_and_units(rng):
+    """Planes of 1 to 32 bits of elements that just fill lines and units, that are one too few and one too many."""
+    cases = []
+    for n, bits in itertools.product(DTYPES, (1, 2, 4, 8, 16, 32)):
+        if bits < 8 * n:
+            unit, line = 1024 // bits, 32 * max(1, 4 // n)
+            counts = {units * unit + lines * line + more for units in (2, 3) for lines in (0, 1) for more in (-1, 0, 1)}
+            cases += [(n, bits, count) for count in sorted(counts)]
+    file = start([(f"t{n}.{bits}.{count}", DTYPES[n], [count]) for n, bits, count in cases])
+    for i, (n, bits, count) in enumerate(cases):
+        coded = min(8, 8 * n - bits)
+        fields = [Field(bits), Field(coded, 1), *raw_parts(8 * n - bits - coded)]
+        rest = range(2, len(fields))
+        file.add_segment(draw(rng, count, n, fields, i % 2, spread=0.01, fixed={f: 1 for f in rest}), elem_bytes=n,
+                         fields=fields, transform=i % 2, recipe=[RAW, RANS, *[CONST for _ in rest]])
+    return file
+
+
+def good_carried_bytes(rng):
+    """Bytes of elements and of none; lanes without symbols that carry; nothing to carry; nobody to carry; several planes."""
+    counts = [29, 30, 31, 32, 48, 49, 64, 65]
+    others = [("nobody", "U32", [300]), ("nothing", "U8", [900]), ("planes", "U32", [1000])]
+    file = start([(f"t{n}", "U64", [n]) for n in counts] + others)
+    for n in counts:
+        fields = [Field(32), Field(24), Field(8, 1)]
+        file.add_segment(draw(rng, n, 8, fields, spread=0.01, fixed={1: 9}), elem_bytes=8, fields=fields,
+                         recipe=[RAW, CONST, RANS])
+    fields = [Field(16), Field(16)]
+    file.add_segment(draw(rng, 300, 4, fields, fixed={1: 9}), elem_bytes=4, fields=fields, recipe=[RAW, CONST])
+    fields = [Field(4, 1), Field(4, 1)]
+    file.add_segment(draw(rng, 900, 1, fields), fields=fields, recipe=CODED)
+    fields = [Field(3), Field(8, 1), Field(10), Field(8, 1), Field(3)]
+    file.add_segment(draw(rng, 1000, 4, fields), elem_bytes=4, fields=fields, recipe=CODED)
+    return file
+
+
+def good_wide_symbols(rng):
+    """Fields of 9 to 16 bits with the least, a middling and the largest base, with a symbol for 0 and without."""
+    cases = [(width, base, zero) for width in range(9, 17) for base in (0, 1, (1 << width) // 3, (1 << width) - 256)
+             for zero in (False, True)]
+    file = start([(f"t{width}.{base}.{zero}", "BF16", [1500]) for width, base, zero in cases])
+    for width, base, zero in cases:
+        fields = [*[Field(16 - width)] * (width < 16), Field(width, 1, base, zero=zero)]
+        values = draw_bell(rng, 1500, fields[-1], spread=1 / 12)
+        values[:3] = base + zero, base + 1, base + 255
+        file.add_segment(draw(rng, 1500, 2, fields, ROTATE, fixed={len(fields) - 1: values}), elem_bytes=2, fields=fields,
+                         transform=ROTATE, recipe=CODED)
+    return file
+
+
+def good_exceptions(rng):
+    """Few and many, of fields of all widths, carried and not, beside a raw plane that is carried and beside none."""
+    cases = list(itertools.product(range(1, 17), (RAW, CONST), (1, 2, 3, 15, 16, 17, 20, 21, 22, 85, 100)))
+    file = start([(f"t{width}.{coding}.{count}", "U32", [600]) for width, coding, count in cases])
+    for width, coding, count in cases:
+        base = min(1000, max(0, (1 << width) - 256))
+        fields = [Field(16), *[Field(16 - width)] * (width < 16), Field(width, 1, base, zero=width > 8 and count % 2 == 0)]
+        at = spread_out(rng, count, 600)
+        fixed = {0: 0xABCD, len(fields) - 1: draw_exceptions(rng, 600, fields[-1], at)}
+        if coding == CONST and width < 16:
+            fixed[1] = 0
+        file.add_segment(draw(rng, 600, 4, fields, fixed=fixed), elem_bytes=4, fields=fields,
+                         recipe=[CONST, *[coding] * (width < 16), RANS], listed=lambda i, values: at)
+    return file
+
+
+def good_exceptions_beside_planes(rng):
+    """Exceptions of fewer bytes than are carried, of as many and of more, with the plane above the carrier and below it."""
+    cases = list(itertools.product((8, 12), (5, 16, 21, 22, 30), (0, 1)))
+    file = start([(f"t{width}.{count}.{last}", "U64", [130]) for width, count, last in cases])
+    for width, count, last in cases:
+        at = spread_out(rng, count, 130)
+        values = draw_exceptions(rng, 130, Field(width, 1), at)
+        parts = [(Field(4), RAW, None), (Field(28 - width), CONST, 1), (Field(width, 1), RANS, values),
+                 (Field(32), CONST, 9)]
+        if last:
+            parts.reverse()
+        fields = [this for this, _, _ in parts]
+        fixed = {f: value for f, (_, _, value) in enumerate(parts) if value is not None}
+        file.add_segment(draw(rng, 130, 8, fields, fixed=fixed), elem_bytes=8, fields=fields,
+                         recipe=[coding for _, coding, _ in parts], listed=lambda i, values: at)
+    return file
+
+
+def good_exceptions_of_most_elements(rng):
+    """All elements, even and odd numbers of them; as many as a header can count, up to the last of a largest tile."""
+    sizes = [40, 41, 250, 251]
+    file = start([(f"t{n}.{width}", "U64", [n]) for n in sizes for width in (7, 14)] +
+                 [(f"last{width}.{coding}", "U32", [65536]) for width in (8, 16) for coding in (RAW, CONST)])
+    for n, width in itertools.product(sizes, (7, 14)):
+        fields = [Field(32), Field(width, 1, 0), Field(32 - width)]
+        fixed = {0: 9, 1: rng.integers(0, 1 << width, n), 2: 9}
+        file.add_segment(draw(rng, n, 8, fields, fixed=fixed), elem_bytes=8, fields=fields, recipe=[CONST, RANS, CONST],
+                         listed=lambda i, values: range(len(values)))
+    for width, coding in itertools.product((8, 16), (RAW, CONST)):
+        fields = [Field(32 - width), Field(width, 1, 0)]
+        at = np.arange(65536 - 4095, 65536)
+        fixed = {1: draw_exceptions(rng, 65536, fields[1], at)}
+        if coding == CONST:
+            fixed[0] = 77
+        file.add_segment(draw(rng, 65536, 4, fields, fixed=fixed), elem_bytes=4, fields=fields, recipe=[coding, RANS],
+                         listed=lambda i, values: at)
+    return file
+
+
+def good_exceptions_not_needed(rng):
+    """Every 40th element is listed, though all have symbols and are coded with these."""
+    file = start([(f"t{width}", "BF16", [2000]) for width in range(5, 17)])
+    for width in range(5, 17):
+        fields = [*[Field(16 - width)] * (width < 16), Field(width, 1, (1 << width) - 256 if width > 8 else 0)]
+        file.add_segment(draw(rng, 2000, 2, fields, ROTATE), elem_bytes=2, fields=fields, transform=ROTATE, recipe=CODED,
+                         listed=lambda i, values: range(0, 2000, 40))
+    return file
+
+
+def good_exceptions_and_all_else(rng):
+    """With every predictor and rotated, beside other coded fields, of carriers with 1, 2 and 4 tables; others list none."""
+    ways = [(NONE, predictor) for predictor in PREDICTORS] + [(ROTATE, NONE)]
+    cases = list(itertools.product(ways, (1, 2, 4), (0, 70)))
+    file = start([(f"t{way}.{tables}.{count}", "F32", [30, 50]) for way, tables, count in cases] +
+                 [("tiles", "F32", [50, 70])])
+    for (transform, predictor), tables, count in cases:
+        fields = [Field(1), Field(8, 1), Field(3, 2), Field(7), Field(10, tables, 500, zero=tables > 1), Field(3)]
+        values = draw_exceptions(rng, 1500, fields[4], spread_out(rng, count, 1500))
+        data = draw(rng, 1500, 4, fields, transform, fixed={4: values})
+        data = add_up(np.frombuffer(data, "<u4").reshape(30, 50), predictor).tobytes()
+        file.add_segment(data, elem_bytes=4, cols=50, tile=(30, 50), fields=fields, transform=transform, predictor=predictor,
+                         run=128, recipe=CODED)
+    fields = [Field(8, 4), Field(16, 2, 300), Field(8)]  # each tile has another carrier, or exceptions in other numbers
+    at = rng.choice(3500, 300, replace=False)
+    fixed = {1: draw_exceptions(rng, 3500, fields[1], at), 2: 9}
+    file.add_segment(draw(rng, 3500, 4, fields, fixed=fixed), elem_bytes=4, cols=70, tile=(20, 30), fields=fields, run=256,
+                     listed=lambda i, values: range(0, len(values), 10 * i + 9),
+                     recipe=lambda i: [RANS, RANS if i % 2 else RAW, CONST])
+    return file
+
+
+def add_up(residuals, predictor):
+    """The tile whose residuals these are."""
+    for axis in [(), (1,), (0,), (1, 1)][predictor]:
+        residuals = np.cumsum(residuals, axis=axis, dtype=residuals.dtype)
+    return residuals
+
+
+def good_choices_of_tables(rng):
+    """1, 2 and 4 tables at a time, runs of all kinds of lengths, the last of them and its last line shorter."""
+    runs = [128, 256, 640, 1408, 65536]
+    others = [("rows", "I8", [24, 384]), ("pairs", "I8", [24, 384]), ("short", "I16", [3, 1111]), ("long", "I64", [1777])]
+    file = start([(f"t{run}", "I32", [2, 3333]) for run in runs] + others)
+    fields = [Field(8, 4), Field(8, 1), Field(8, 2), Field(8)]
+    for run in runs:
+        file.add_segment(draw(rng, 6666, 4, fields), elem_bytes=4, cols=3333, tile=(1, 3333), fields=fields, run=run,
+                         recipe=CODED, choose=lambda i, f, r: rng.integers(0, fields[f].table_count))
+    widths = np.array([1, 3, 7, 20] * 6)  # one for each row
+    rows = np.rint(rng.standard_normal((24, 384)) * widths[:, None]).astype(np.int8)
+    how = {"cols": 384, "tile": (10, 384), "run": 384, "recipe": CODED, "choose": lambda i, f, r: (10 * i + r) % 4}
+    file.add_segment(rows.tobytes(), fields=[Field(8, 4)], **how)
+    file.add_segment(rows.tobytes(), fields=[Field(4), Field(4, 4, pairs=True)], transform=FOLD, **how)
+    fields = [Field(8, 2), Field(8, 4)]
+    file.add_segment(draw(rng, 3333, 2, fields), elem_bytes=2, cols=1111, tile=(2, 1111), fields=fields, run=128,
+                     recipe=CODED, choose=lambda i, f, r: rng.integers(0, fields[f].table_count))
+    fields = [Field(8, 4), Field(31), Field(17), Field(8, 2)]
+    file.add_segment(draw(rng, 1777, 8, fields), elem_bytes=8, fields=fields, run=256, recipe=CODED)
+    return file
+
+
+def good_pairs(rng):
+    """Pairs with 1, 2 and 4 tables over fields of all kinds, with every transform and predictor; numbers odd and even."""
+    raw, coded, both = [Field(4)], [Field(4, 1)], [Field(2, 2), Field(2)]
+    ways = [(below, NONE, predictor) for below in (raw, coded, both) for predictor in PREDICTORS]
+    ways += [(below, ROTATE, NONE) for below in (raw, coded, both)]
+    ways += [(below, FOLD, NONE) for below in (raw, [Field(1), Field(3)], [Field(1), Field(3, 1)], [Field(3), Field(1, 4)])]
+    cases = list(itertools.product(ways, (1, 2, 4), ([1, 1501], [30, 43])))
+    file = start([(f"t{i}", "I8", shape) for i, (_, _, shape) in enumerate(cases)])
+    for (below, transform, predictor), table_count, (rows, cols) in cases:
+        fields = [*below, Field(4, table_count, pairs=True)]
+        data = draw(rng, rows * cols, 1, fields, transform)
+        data = add_up(np.frombuffer(data, np.uint8).reshape(rows, cols), predictor).tobytes()
+        choosing = any(this.table_count > 1 for this in fields)
+        file.add_segment(data, cols=cols, tile=(rows, cols), fields=fields, transform=transform, predictor=predictor,
+                         run=256 if choosing else 0, recipe=CODED)
+    return file
+
+
+def good_pairs_of_every_tail(rng):
+    """Tiles whose number of elements ends in each place of a line, folded or not, of one line too."""
+    sizes = [117, 118, 119, 120, 127, 128, *range(640, 640 + 129), 65535]
+    file = start([(f"t{n}", "I8", [n]) for n in sizes])
+    fields = [Field(4), Field(4, 1, pairs=True)]
+    for i, n in enumerate(sizes):
+        transform = FOLD if i % 2 else NONE
+        data = draw(rng, n, 1, fields, transform, spread=0.01, fixed={0: 5} if n < 640 else {})
+        file.add_segment(data, fields=fields, transform=transform, recipe=[CONST if n < 640 else RAW, RANS])
+    return file
+
+
+def good_tables_of_pairs(rng):
+    """Tables whose pairs are few, many, all as likely, most likely in several places, or of no symbol, each with a field."""
+    tables = [
+        [4095, 1], [1, 4095], [2048, 2048], [2048] + [0] * 14 + [2048], [1365, 1365, 1366], [1366, 1365, 1365],
+        [256] * 16, [255, 257] * 8, [4081] + [1] * 15, [1] * 15 + [4081], [2047, 2047, 1, 1], [16, 2032, 16, 2032],
+        [15, 4050, 16, 15], [15, 17, 4064], [273] * 14 + [137, 137], [2000, 1500, 400, 100, 50, 20, 10, 5, 4, 3, 2, 1, 1],
+        [1 << i for i in (11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0)],
+    ]
+    tables += [normalise(rng.integers(0, 1 << 12, 16) ** power) for power in (1, 2, 3, 4, 6) for _ in range(4)]
+    file = start([(f"t{i}", "U8", [1999]) for i in range(len(tables))])
+    for i, table in enumerate(tables):
+        table = [*table, *[0] * (256 - len(table))]
+        fields = [Field(4), Field(4, 1, 0, file.add_table(table), pairs=True)]
+        values = rng.choice(16, 1999, p=np.array(table[:16]) / 4096)
+        # At 1 in 4096 even symbols that are in the table are not to be expected among the values.
+        present = np.flatnonzero(table)
+        values[: len(present)] = present
+        file.add_segment(draw(rng, 1999, 1, fields, fixed={1: values, 0: 3}), fields=fields, recipe=[CONST, RANS])
+    return file
+
+
+def good_exceptions_in_pairs(rng):
+    """Of the first, the second or both elements of pairs, and of one that has none beside it; carried and not; folded."""
+    places = {
+        "first": lambda n: range(0, n, 20), "second": lambda n: range(1, n, 20), "ends": lambda n: [0, n - 1],
+        "both": lambda n: np.flatnonzero(np.arange(n) // 2 % 20 == 4), "last": lambda n: [n - 1],
+        "one_before_last": lambda n: [n - 2], "neighbours": lambda n: range(901, 990),
+        "any": lambda n: spread_out(rng, 50, n),
+    }
+    cases = list(itertools.product(places, (RAW, CONST), (NONE, FOLD), (2000, 2001), (1, 2)))
+    file = start([(f"t{'.'.join(map(str, case))}", "U8", [case[3]]) for case in cases])
+    for place, coding, transform, n, table_count in cases:
+        fields = [Field(3), Field(1), Field(4, table_count, pairs=True)]
+        at = np.array(places[place](n))
+        fixed = {2: draw_exceptions(rng, n, fields[2], at), **({0: 5, 1: 1} if coding == CONST else {1: 0})}
+        file.add_segment(draw(rng, n, 1, fields, transform, spread=0.02, fixed=fixed), fields=fields, transform=transform,
+                         run=128 * (table_count > 1), recipe=[coding, CONST, RANS], listed=lambda i, values, at=at: at)
+    return file
+
+
+def good_folded(rng):
+    """Single symbols above a first field of 1 to 7 bits, raw or constant, with other fields between; with exceptions."""
+    cases = [([Field(width), Field(8 - width, tables)], [RAW, RANS]) for width in range(1, 8) for tables in (1, 2, 4)]
+    cases += [([Field(width), Field(8 - width, 1)], [CONST, RANS]) for width in range(1, 8)]
+    cases += [
+        ([Field(1), Field(2), Field(5, 4)], [RAW, RAW, RANS]), ([Field(1), Field(2, 1), Field(5, 2)], [RAW, RANS, RANS]),
+        ([Field(1), Field(2), Field(5, 1)], [RAW, CONST, RANS]), ([Field(1), Field(5, 1), Field(2)], [RAW, RANS, CONST]),
+        ([Field(2), Field(3, 4), Field(3)], [RAW, RANS, RAW]), ([Field(4), Field(4)], [RAW, CONST]),
+        ([Field(1), Field(7, 1)], [CONST, CONST]), ([Field(1), Field(3), Field(4)], [CONST, RAW, CONST]),
+    ]
+    shapes = [1, 3001], [66, 61]
+    file = start([(f"t{i}.{rows}", "I8", [rows, cols]) for i in range(len(cases)) for rows, cols in shapes])
+    for i, (fields, recipe) in enumerate(cases):
+        for rows, cols in shapes:
+            # The first field, which says what is inverted, is odd in one of two segments with a constant one.
+            fixed = {f: (rows & 1) if f == 0 else 1 for f, coding in enumerate(recipe) if coding == CONST}
+            data = draw(rng, rows * cols, 1, fields, FOLD, spread=0.02, fixed=fixed)
+            choosing = any(this.table_count > 1 for this in fields)
+            file.add_segment(data, cols=cols, tile=(min(33, rows), cols), fields=fields, transform=FOLD, recipe=recipe,
+                             run=384 if choosing else 0, listed=lambda i, values: range(0, len(values), 80))
+    return file
+
+
+def good_folded_codings_mixed_by_tile(rng):
+    """Each tile of folded elements, some in pairs, has its fields coded in another way; and there are tiles of all modes."""
+    combinations = list(itertools.product((RAW, CONST), (RANS, RAW, CONST), (RANS, RAW, CONST)))
+    combinations.remove((RAW, RAW, RAW))
+    fields = [Field(1), Field(3, 1), Field(4, 2, pairs=True)]
+    tiles = [draw(rng, 2045, 1, fields, FOLD, fixed={f: (1, 6, 11)[f] for f in range(3) if codings[f] == CONST})
+             for codings in combinations]
+    tiles += [draw(rng, 2045, 1, fields, FOLD), bytes(2045), b"\x80" * 2045]
+    recipes = [*map(list, combinations), STORED, ZSTD, CONSTANT]
+    file = start([("a", "I8", [len(tiles), 2045])])
+    file.add_segment(b"".join(tiles), tile=(1, 2045), fields=fields, transform=FOLD, run=512, recipe=lambda i: recipes[i])
+    return file
+
+
+def good_most_fields(rng):
+    """10 fields with 4 tables each; 10 of which the first and the last alone are coded; 16 raw planes."""
+    file = start([(f"t{i}", "F64", [2000]) for i in range(3)])
+    widths = [8, 4, 2, 8, 8, 8, 8, 8, 8, 2]
+    for tables in [4] * 10, [1, *[0] * 8, 1]:
+        fields = [Field(width, count) for width, count in zip(widths, tables)]
+        file.add_segment(draw(rng, 2000, 8, fields), elem_bytes=8, fields=fields, run=32 * tables[1], recipe=CODED)
+    fields = [Field(8, 1)] + [Field(width) for width in (16, 7, 7, 7, 7, 12)]
+    file.add_segment(draw(rng, 2000, 8, fields), elem_bytes=8, fields=fields, recipe=CODED)
+    return file
+
+
+def good_square_tiles(rng):
+    """Tiles of 256 x 256 that are cut at the right and at the lower edge."""
+    file = start([(f"t{i}", "I8", [300, 390]) for i in range(5)])
+    how = {"cols": 390, "tile": (256, 256), "recipe": CODED}
+    for predictor in NONE, LEFT, UP:
+        file.add_segment(draw(rng, 300 * 390, 1, [Field(8, 1)]), fields=[Field(2), Field(6, 2)], run=1024,
+                         predictor=predictor, **how)
+    file.add_segment(draw(rng, 300 * 390, 1, [Field(8, 1)]), fields=[Field(8, 1)], predictor=LEFT2, **how)
+    file.add_segment(draw(rng, 300 * 390, 1, [Field(8, 1)]), fields=[Field(4), Field(4, 4, pairs=True)], run=256,
+                     transform=FOLD, **how)
+    return file
+
+
+def good_codings_mixed_by_tile(rng):
+    """Each tile has its fields coded in another way, and there are tiles of all modes."""
+    combinations = list(itertools.product((RANS, RAW, CONST), repeat=3))
+    combinations.remove((RAW, RAW, RAW))
+    fields = [Field(4, 1), Field(9, 1, 200), Field(3, 2)]
+    tiles = [draw(rng, 1000, 2, fields, fixed={f: (5, 201, 3)[f] for f in range(3) if codings[f] == CONST})
+             for codings in combinations]
+    tiles += [draw(rng, 1000, 2, fields), bytes(2000), b"\x12\x34" * 1000]
+    recipes = [*map(list, combinations), STORED, ZSTD, CONSTANT]
+    file = start([("a", "I16", [len(tiles), 1000])])
+    file.add_segment(b"".join(tiles), elem_bytes=2, tile=(1, 1000), fields=fields, run=256, recipe=lambda i: recipes[i])
+    return file
+
+
+def good_constant_fields(rng):
+    """Constant fields of all widths with their largest values; tiles of a header alone, with as many as can be."""
+    file = start([(f"t{width}", "U64", [50]) for width in range(1, 33)] + [("most", "U64", [50])])
+    for width in range(1, 33):
+        fields = [Field(width), Field(32), Field(32 - width)] if width < 32 else [Field(32), Field(32)]
+        values = {0: (1 << width) - 1, 1: 0x8000F00F, 2: 0}
+        file.add_segment(draw(rng, 50, 8, fields, fixed=values), elem_bytes=8, fields=fields, recipe=[CONST] * len(fields))
+    fields = [Field(width) for width in (2, 4, 8, 8, 8, 8, 8, 8, 8, 2)]
+    values = {f: f if f < 9 else 3 for f in range(10)}
+    values[0] = 1
+    file.add_segment(draw(rng, 50, 8, fields, fixed=values), elem_bytes=8, fields=fields, recipe=[CONST] * 10)
+    return file
+
+
+def good_every_lane_tail(rng):
+    """Tiles of one row whose number of symbols ends in each place of a line."""
+    sizes = {1: [*range(300, 300 + 128), 512, 4096, 65536], 2: range(256, 256 + 64), 4: range(96, 96 + 32),
+             8: range(64, 64 + 32)}
+    cases = [(n, size) for n in sizes for size in sizes[n]]
+    file = start([(f"t{n}.{size}", DTYPES[n], [size]) for n, size in cases])
+    for i, (n, size) in enumerate(cases):
+        fields = [*raw_parts(8 * n - 8), Field(8, 1)]
+        constant = range(len(fields) - 1)
+        file.add_segment(draw(rng, size, n, fields, spread=0.003, fixed={f: 0 for f in constant}), elem_bytes=n,
+                         fields=fields, predictor=i % 4 if n == 1 else NONE, recipe=[*[CONST for _ in constant], RANS])
+    return file
+
+
+def good_lanes_without_symbols(rng):
+    cases = [(8, n) for n in (14, 30, 31, 40, 77, 127)] + [(4, 31), (2, 63), (2, 62), (1, 117), (1, 122), (1, 124)]
+    file = start([(f"t{elem_bytes}.{n}", DTYPES[elem_bytes], [n]) for elem_bytes, n in cases])
+    for elem_bytes, n in cases:
+        fields = [*raw_parts(8 * elem_bytes - 8), Field(8, 1)]
+        constant = range(len(fields) - 1)
+        file.add_segment(draw(rng, n, elem_bytes, fields, spread=0.003, fixed={f: 9 for f in constant}), fields=fields,
+                         elem_bytes=elem_bytes, recipe=[*[CONST for _ in constant], RANS])
+    return file
+
+
+def good_shared_tables(rng):
+    """Fields of one segment and of several, with ranges that overlap; another table is used by nobody."""
+    file = start([("a", "I16", [900]), ("b", "I16", [900]), ("c", "I8", [900]), ("pairs", "I8", [900])])
+    for spread in 5, 7, 9, 11, 13:
+        counts = 1e6 * np.exp(-0.5 * (np.arange(256).astype(np.int8) / spread) ** 2)
+        file.add_table(normalise(counts, floor=1))
+    for first, second in (0, 0), (1, 2):
+        fields = [Field(8, 2, 0, first), Field(8, 1, 0, second)]
+        file.add_segment(draw(rng, 900, 2, fields), elem_bytes=2, fields=fields, run=128, recipe=CODED)
+    file.add_segment(draw(rng, 900, 1, [Field(8, 1)]), fields=[Field(8, 4, 0, 0)], run=128, predictor=UP, recipe=CODED)
+    table = file.add_table(normalise([1 + (900 >> i) for i in range(16)] + [0] * 240))
+    fields = [Field(4, 1, 0, table), Field(4, 1, 0, table, pairs=True)]  # one table for values and for pairs of them
+    file.add_segment(draw(rng, 900, 1, fields, fixed={f: rng.geometric(0.5, 900) % 16 for f in range(2)}), fields=fields,
+                     recipe=CODED)
+    return file
+
+
+def good_same_content(rng):
+    """Tied tensors, right behind each other and with others between, of all modes; the last segment is one of them."""
+    names = "plain", "constant", "coded", "zstd"
+    file = start([(f"{name}.{i}", "I8", [40, 50]) for i in range(4) for name in names])
+    contents = [rng.bytes(2000), bytes([7]) * 2000, draw(rng, 2000, 1, [Field(8, 1)], spread=0.01), b"zstd" * 500]
+    hows = [{}, {"recipe": CONSTANT}, {"recipe": CODED, "fields": [Field(8, 1)], "predictor": LEFT}, {"recipe": ZSTD}]
+    for data, how in zip(contents, hows):
+        file.add_segment(data, cols=50, tile=(25, 30), **how)
+    for i in range(3):
+        for number in range(1, 5) if i else range(4, 0, -1):
+            file.add_same(number)
+    return file
+
+
+def good_constant_tiles(rng):
+    values = {1: b"\xff", 2: b"\x00\x80", 4: b"\x00\x00\x80\xff", 8: b"\xff\xff\xff\xff\0\0\0\0"}
+    dtypes = {1: "BOOL", 2: "F16", 4: "F32", 8: "U64"}
+    file = start([(f"t{n}", dtypes[n], [50, 60]) for n in values] + [("half", "I8", [200])])
+    for n, value in values.items():
+        how = {"predictor": UP} if n == 2 else {"transform": ROTATE}
+        file.add_segment(value * 3000, elem_bytes=n, cols=60, tile=(32, 32), recipe=CONSTANT, **how)
+    file.add_segment(bytes([1]) * 100 + rng.bytes(100), tile=(1, 100), fields=[Field(4), Field(4)], transform=FOLD,
+                     recipe=lambda i: STORED if i else CONSTANT)
+    return file
+
+
+def good_zstd_tiles(_rng):
+    """Frames of several levels, with a checksum, of several blocks, with a size of 8 bytes; the header is one too."""
+    ways = [compress, lambda part: compress(part, 1), lambda part: compress(part, 19),
+            lambda part: compress(part, write_checksum=True), lambda part: with_content_size(compress(part), len(part))]
+    data = np.repeat(np.arange(40000, dtype="<i8") // 3, 2).tobytes()
+    text = build_header(lay_out([(f"ids.{i}", "I64", [80000]) for i in range(len(ways))]), {"spaces": " " * 500})
+    file = start([], header=text, recipe=ZSTD)
+    for i, way in enumerate(ways):
+        how = {"predictor": LEFT2} if i % 2 else {"transform": ROTATE}
+        file.add_segment(data, elem_bytes=8, recipe=ZSTD, zstd=way, **how)
+    return file
+
+
+def good_many_segments(rng):
+    """With tensors without elements (no segment) and of no dimension between the others."""
+    specs = []
+    for i in range(200):
+        specs += [(f"t{i}", "I8", [i % 7 + 1, 3]), (f"empty{i}", "F32", [0, 5]), (f"scalar{i}", "F64", [])]
+    file = start(specs, {"k": "v"})
+    for i in range(200):
+        file.add_segment(rng.bytes((i % 7 + 1) * 3))
+        file.add_segment(bytes(8), elem_bytes=8, recipe=STORED if i % 2 else CONSTANT)
+    return file
+
+
+def good_neighbours_in_one_segment(rng):
+    """Several tensors, one of them without elements, lie in one segment, with tiles that begin within tensors."""
+    shapes = [[7], [3, 100], [0, 4], [], [640], [17, 5]]
+    file = start([(f"norm{i}", "F16", shape) for i, shape in enumerate(shapes)] + [("b", "I8", [100]), ("c", "I8", [300])])
+    fields = [Field(4), Field(12, 2, 100)]
+    file.add_segment(draw(rng, 1033, 2, fields, ROTATE), elem_bytes=2, tile=(1, 500), fields=fields, transform=ROTATE,
+                     run=128, recipe=lambda i: STORED if i == 2 else CODED)
+    file.add_segment(draw(rng, 400, 1, [Field(8, 1)], spread=0.01), fields=[Field(8, 1)], recipe=CODED)
+    return file
+
+
+def good_header_in_coded_tiles(rng):
+    """A header with white space in front, in three coded tiles and a short stored one."""
+    text = build_header(lay_out([(f"model.layers.{i}.weight", "I8", [4]) for i in range(100)]))[8:]
+    text = b" \n\t " + text
+    header = struct.pack("<Q", len(text)) + text
+    file = start([], header=header, tile=(1, 2500), fields=[Field(8, 1)], recipe=lambda i: CODED if i < 3 else STORED)
+    for _ in range(100):
+        file.add_segment(rng.bytes(4))
+    return file
+
+
+def good_header_alone(_rng):
+    return start([("nothing", "F32", [0])], {"only": "metadata"})
+
+
+def good_tile_wider_than_matrix(rng):
+    file = start([("a", "I8", [33, 17]), ("b", "I8", [999])])
+    file.add_segment(draw(rng, 33 * 17, 1, [Field(8, 1)], spread=0.01), cols=17, tile=(256, 256), fields=[Field(8, 1)],
+                     predictor=LEFT2, recipe=CODED)
+    file.add_segment(rng.bytes(999), tile=(256, 1))
+    return file
+
+
+def good_views_that_are_not_the_tensor(rng):
+    """Segments tiled with other widths and element sizes than the tensor's own."""
+    file = start([("a", "BF16", [48, 64]), ("b", "I8", [60, 64]), ("c", "F32", [40, 50])])
+    file.add_segment(draw(rng, 6144, 1, [Field(8, 1)]), cols=96, tile=(16, 50), fields=[Field(8, 1)], predictor=UP,
+                     recipe=CODED)
+    for cols, count, n, tile, how in ((40, 960, 4, (24, 40), {"transform": ROTATE}),
+                                      (1, 1000, 8, (1000, 3), {"predictor": LEFT})):
+        file.add_segment(draw(rng, count, n, fields_for(n)), cols=cols, elem_bytes=n, tile=tile, fields=fields_for(n),
+                         recipe=CODED, **how)
+    return file
+
+
+def good_padding_of_any_content(rng):
+    """Random what is written as zeros and not checked: gaps, what of planes belongs to no element, spare bits, padding."""
+    fields = [Field(7), Field(8, 2), Field(8, 4), Field(9)]
+    file = start([(f"t{n}.{carries}", "U32", [n]) for n in range(1001, 1009) for carries in range(2)] +
+                 [(f"pairs{n}", "U8", [n]) for n in range(1001, 1009)])
+    file.pad = rng.bytes
+    for n in range(1001, 1009):
+        for recipe in CODED, [CONST, RANS, RANS, CONST]:  # the latter carries exceptions and with them their padding
+            file.add_segment(draw(rng, n, 4, fields, fixed={} if recipe == CODED else {0: 1, 3: 2}), elem_bytes=4,
+                             fields=fields, run=384, options=Options(pad=rng.bytes), recipe=recipe,
+                             listed=lambda i, values: range(3, n, 30))
+    for n in range(1001, 1009):
+        fields = [Field(4), Field(4, 2, pairs=True)]
+        file.add_segment(draw(rng, n, 1, fields, FOLD), fields=fields, transform=FOLD, run=128, recipe=CODED,
+                         options=Options(pad=rng.bytes), listed=lambda i, values: range(3, n, 101))
+    return file
+
+
+def good_start_states_of_any_size(rng):
+    """From 17 to 32 bits, in lanes that share a byte of widths with others of any size."""
+    file = start([(f"t{n}", "I8", [n]) for n in range(1500, 1520)])
+    met = set()
+    for n in range(1500, 1520):
+        fields = [Field(8, 1)]
+        file.add_segment(draw(rng, n, 1, fields, spread=0.001 * (n - 1499)), fields=fields, recipe=CODED)
+        (payload,) = file.coded[len(file.entries) - 1].parts()[1:]
+        met |= {half for byte in payload[:16] for half in ((0, byte & 15), (1, byte >> 4))}
+    assert len(met) == 32, "a width of a state is not met"
+    return file
+
+
+def good_extreme_tables(rng):
+    """Frequencies 4095 and 1; all 256 symbols with 16; symbols at both ends only; the longest run in the middle."""
+    file = start([(name, "U8", [4000]) for name in ("steep", "rare", "flat", "ends", "single", "bits")])
+    steep = file.add_table([4095, 1] + [0] * 254)
+    flat = file.add_table([16] * 256)
+    ends = file.add_table([127] + [0] * 254 + [3969])
+    late = file.add_table([0] * 254 + [128, 3968])
+    choose = lambda values, shares: rng.choice(np.array(values, np.uint8), 4000, p=shares).tobytes()
+    how = lambda table: {"fields": [Field(8, 1, 0, table)], "recipe": CODED}
+    file.add_segment(choose([0, 1], [0.999, 0.001]), **how(steep))
+    file.add_segment(choose([0, 1], [0.9, 0.1]), **how(steep))
+    file.add_segment(choose(range(256), None), fields=[Field(8, 1, 0, flat)])
+    file.add_segment(choose([0, 255], [0.1, 0.9]), **how(ends))
+    file.add_segment(bytes([255]) * 4000, **how(late))
+    fields = [Field(1, 1), Field(6, 1), Field(1, 1, 0, steep)]
+    file.add_segment(choose([0, 1, 128], [0.9, 0.05, 0.05]), fields=fields, recipe=CODED)
+    return file
+
+
+def good_full_tiles(rng):
+    """The largest tiles: 65,536 elements of eight bytes, and of one byte with a predictor that runs through it."""
+    file = start([("wide", "I64", [65536]), ("flat", "I8", [65537])])
+    fields = [Field(31), Field(9), Field(8, 2), Field(16, 1, 65280)]
+    file.add_segment(draw(rng, 65536, 8, fields, ROTATE), elem_bytes=8, fields=fields, transform=ROTATE, run=65536,
+                     recipe=CODED)
+    file.add_segment(draw(rng, 65537, 1, [Field(8, 1)]), fields=[Field(8, 4)], run=128, predictor=LEFT2,
+                     recipe=lambda i: STORED if i else CODED)
+    return file
+
+
+def good_files():
+    """(name, File) for each function good_NAME."""
+    for name, make in globals().copy().items():
+        if name.startswith("good_") and name != "good_files":
+            yield name[len("good_") :], make(np.random.default_rng(2026))
+
+
+# ---- bad files ----
+
+# Tiles of base(), its segments, and how many elements its tiles have.
+HEADER, CODED_TILE, CONSTANT_TILE, STORED_TILE, SHORT_TILE, CARRYING_TILE, ZSTD_TILE, PAIR_TILE = 0, 1, 2, 5, 6, 7, 8, 9
+CODED_SEG, CONSTANT_SEG, STORED_SEG, SHORT_SEG, CARRYING_SEG, ZSTD_SEG, PAIR_SEG, SAME_SEG, LAST_SAME_SEG = range(1, 10)
+N, CONSTANT_N, STORED_N, SHORT_N, CARRYING_N, ZSTD_N, PAIR_N = 1200, 100, 24, 30, 1000, 600, 901
+RAW_FIELD, CHOICE_FIELD, CONSTANT_FIELD, WIDE_FIELD = range(4)  # of CODED_SEG; the last is the carrier, of plane bytes
+SHORT_FIELD = 1  # of SHORT_SEG: its only one in rANS, a carrier with nothing to carry
+CARRYING_FIELD = 1  # of CARRYING_SEG: the carrier, of exceptions; the one before is in rANS too
+PAIR_FIELD = 1  # of PAIR_SEG, whose elements are folded; the one before is raw
+TABLE_COUNT = 8  # CHOICE_FIELD has 0 and 1, WIDE_FIELD 2, SHORT_FIELD 3, CARRYING_SEG 4 and 5, PAIR_FIELD 6 and 7
+PAIR_TABLE = 6
+
+
+def base():
+    """The good file that each bad one differs from in one place, to be changed."""
+    return copy.deepcopy(make_base())
+
+
+@functools.cache
+def make_base():
+    rng = np.random.default_rng(7)
+    file = start([("a", "I32", [30, 40]), ("b", "U8", [3 * CONSTANT_N]), ("c", "U8", [STORED_N]), ("d", "I64", [SHORT_N]),
+                  ("e", "U16", [CARRYING_N]), ("f", "U8", [ZSTD_N]), ("g", "I8", [PAIR_N]), ("h", "I32", [30, 40]),
+                  ("i", "I32", [30, 40])])
+    fields = [Field(7), Field(8, 2), Field(5), Field(12, 1, 1000, zero=True)]
+    wide_values = draw_exceptions(rng, N, fields[WIDE_FIELD], spread_out(rng, 20, N))
+    file.add_segment(draw(rng, N, 4, fields, ROTATE, fixed={CONSTANT_FIELD: 17, WIDE_FIELD: wide_values}), elem_bytes=4,
+                     cols=40, tile=(30, 40), fields=fields, transform=ROTATE, run=256, recipe=[RAW, RANS, CONST, RANS])
+    file.add_segment(b"\x07" * 3 * CONSTANT_N, tile=(1, CONSTANT_N), recipe=CONSTANT)
+    file.add_segment(rng.bytes(STORED_N))
+    fields = [Field(24), Field(8, 1), Field(32)]
+    file.add_segment(draw(rng, SHORT_N, 8, fields, fixed={0: 9, 2: 9}), elem_bytes=8, fields=fields,
+                     recipe=[CONST, RANS, CONST])
+    fields = [Field(8, 1), Field(5, 1), Field(3)]
+    at = spread_out(rng, 31, CARRYING_N)
+    values = draw_exceptions(rng, CARRYING_N, fields[CARRYING_FIELD], at)
+    file.add_segment(draw(rng, CARRYING_N, 2, fields, fixed={CARRYING_FIELD: values, 2: 6}), elem_bytes=2, fields=fields,
+                     recipe=[RANS, RANS, CONST], listed=lambda i, values: at)
+    file.add_segment(b"zstd" * (ZSTD_N // 4), recipe=ZSTD)
+    fields = [Field(4), Field(4, 2, pairs=True)]
+    at = spread_out(rng, 21, PAIR_N)
+    values = draw_exceptions(rng, PAIR_N, fields[PAIR_FIELD], at)
+    file.add_segment(draw(rng, PAIR_N, 1, fields, FOLD, fixed={PAIR_FIELD: values}), fields=fields, transform=FOLD, run=256,
+                     recipe=CODED, listed=lambda i, values: at)
+    file.add_same(CODED_SEG)
+    file.add_same(CODED_SEG)
+    return file
+
+
+def first_field(number):
+    """Where the fields of a segment of base() begin."""
+    return sum(seg.field_count for seg in base().segments[:number])
+
+
+def with_superblock(**changed):
+    return base().build(**changed)
+
+
+def with_changes(changed_of, changed):
+    """base() with other values in the part of it that changed_of finds; functions get the old ones."""
+    file = base()
+    part = changed_of(file)
+    for name, value in changed.items():
+        setattr(part, name, value(getattr(part, name)) if callable(value) else value)
+    return file
+
+
+def with_segment(number, **changed):
+    return with_changes(lambda file: file.segments[number], changed).build()
+
+
+def with_entry(tile, **changed):
+    return with_changes(lambda file: file.entries[tile], changed).build()
+
+
+def with_field(number, f, **changed):
+    return with_changes(lambda file: file.fields[first_field(number) + f], changed).build()
+
+
+def with_fields(number, fields, **changed):
+    """A segment with other fields; the checks of the index do not look at its tiles."""
+    file = with_changes(lambda file: file.segments[number], {"field_count": len(fields), **changed})
+    at = first_field(number)
+    file.fields[at : at + base().segments[number].field_count] = fields
+    return file.build()
+
+
+def with_coded(f, tile=CODED_TILE, **changed):
+    """A coded tile in which what is of one field differs."""
+    return with_coded_tile(tile, lambda coded: coded.fields[f], **changed)
+
+
+def with_coded_tile(tile, part_of=lambda coded: coded, **changed):
+    """A coded tile in which what part_of finds in it differs, or something of no field alone."""
+    file = with_changes(lambda file: part_of(file.coded[tile]), changed)
+    file.entries[tile].data = file.coded[tile].assemble()
+    return file.build()
+
+
+def with_plane(change):
+    """The last plane of CODED_TILE, of which a part is carried, with other bytes."""
+    return with_coded(RAW_FIELD, planes=lambda planes: [*planes[:-1], change(planes[-1])])
+
+
+def with_packed(tile, change):
+    return with_entry(tile, data=change)
+
+
+def with_table(encoded):
+    """A further table, used by no field."""
+    file = base()
+    file.tables.append(encoded)
+    return file.build()
+
+
+def with_options(tile, **options):
+    """A coded tile that is made in another way."""
+    file = base()
+    file.entries[tile].data = encode_tile(file.sources[tile], file.frequencies, Options(**options)).assemble()
+    source = file.sources[tile]
+    assert 8 * len(file.entries[tile].data) < len(source.values[0]) * sum(this.width for this in source.fields)
+    return file.build()
+
+
+def with_final_state(tile, f, lane, bits):
+    return with_options(tile, spoil={f: (lane, bits)})
+
+
+def with_listed(tile, change):
+    """A coded tile with other exceptions: pairs of position and value."""
+    return with_options(tile, exceptions=lambda positions, values: map(list, zip(*change(list(zip(positions, values))))))
+
+
+def with_parts(tile, change, **how):
+    """A coded tile with other parts (section 3), or with these joined otherwise."""
+    file = base()
+    packed = join(change(file.coded[tile].parts()), **how)
+    assert packed != file.entries[tile].data
+    file.entries[tile].data = packed
+    return file.build()
+
+
+def bad_superblocks():
+    file = base()
+    good = file.build()
+    table_bytes = len(b"".join(file.tables))
+    index_bytes = len(b"".join(part.pack() for part in [*file.segments, *file.fields, *file.entries])) + table_bytes
+    rest_bytes = index_bytes - table_bytes
+    index_offset = len(good) - index_bytes
+    yield "empty", b""
+    yield "no_wcx", b"\x08\0\0\0\0\0\0\0{}      " * 20
+    yield "superblock_cut", good[:127]
+    yield "superblock_alone", good[:128]
+    yield "cut_by_a_byte", good[:-1]
+    yield "a_byte_appended", good + b"\0"
+    yield "magic", with_superblock(magic=b"\x89WCX\n\x1a\n\0")
+    for version in 0, 1, 2, 4, 3 << 16:
+        yield f"version_{version}", with_superblock(version=version)
+    yield "feature", with_superblock(features=1)
+    yield "feature_highest", with_superblock(features=1 << 63)
+    yield "packed_bytes", with_superblock(packed_bytes=len(good) + 16)
+    yield "original_bytes_0", with_superblock(original_bytes=0)
+    yield "original_bytes_more", with_superblock(original_bytes=len(file.original) + 1)
+    yield "original_bytes_over_limit", with_superblock(original_bytes=(1 << 60) + 1)
+    yield "superblock_checksum", with_superblock(checksum=1)
+    yield "index_checksum", with_superblock(index_checksum=0)
+    yield "index_offset_wraps", with_superblock(index_offset=2**64 - 16, index_bytes=len(good) + 16,
+                                                table_bytes=len(good) + 16 - rest_bytes)
+    yield "index_in_superblock", with_superblock(index_offset=112, index_bytes=len(good) - 112,
+                                                 table_bytes=len(good) - 112 - rest_bytes)
+    yield "index_bytes_0", with_superblock(index_bytes=0, index_offset=len(good))
+    yield "index_bytes_wraps", with_superblock(index_bytes=index_bytes, tile_count=len(file.entries) + (1 << 61))
+    yield "table_bytes", with_superblock(table_bytes=table_bytes - 1)
+    yield "tile_count_0", with_superblock(tile_count=0)
+    yield "segment_count_0", with_superblock(segment_count=0, original_bytes=0)
+    yield "segment_count_huge", with_superblock(segment_count=2**32 - 1)
+    yield "field_count_huge", with_superblock(field_count=2**32 - 1)
+    longer = base()
+    longer.add_table([16] * 256)
+    yield "table_count_less", longer.build(table_count=TABLE_COUNT)
+    yield "table_count_more", with_superblock(table_count=TABLE_COUNT + 1)
+    yield "table_count_huge", with_superblock(table_count=2**32 - 1)
+    longer.tables += [b"\x8f\xff\x01\x00\xfd"] * ((1 << 17) - TABLE_COUNT)
+    yield "table_count_over_limit", longer.build()
+    yield "data_sha256", with_superblock(sha256=bytes(32))
+    yield "no_segments", File().build()
+    for gap in 1, 2, 4, 12, 16:
+        file = base()
+        file.gap = bytes(gap)
+        yield f"index_behind_a_gap_of_{gap}", file.build()
+    for alignment in 1, 2, 8, 16:
+        file = base()
+        file.alignment = alignment
+        assert len(file.build()) != len(good)
+        yield f"tiles_at_multiples_of_{alignment}", file.build()
+    file = base()
+    file.tail = bytes(16)
+    yield "index_ends_early", file.build()
+    yield "index_over_limit", index_over_limit(good[index_offset:], rest_bytes)
+
+
+def index_over_limit(index, rest_bytes):
+    """An index of 2^28 + 8 bytes, all of whose further bytes are zeros that count as tables."""
+    index += bytes((1 << 28) + 8 - len(index))
+    file = base()
+    area_end = len(file.build()) - rest_bytes - len(b"".join(file.tables))
+    head = file.build(packed_bytes=area_end + len(index), index_bytes=len(index), index_checksum=xxh3(index),
+                      table_bytes=len(index) - rest_bytes)
+    return head[:area_end] + index
+
+
+def bad_segments():
+    file = base()
+    before = sum(seg.bytes for seg in file.segments[:STORED_SEG])
+    del file.original[before : before + STORED_N], file.entries[STORED_TILE]
+    file.segments[STORED_SEG].bytes = 0
+    yield "segment_bytes_0", file.build()
+    file = base()
+    file.segments[CONSTANT_SEG].bytes = file.segments[CONSTANT_SEG].cols = 299
+    yield "segment_bytes_less", file.build(original_bytes=len(file.original))
+    yield "segment_bytes_no_multiple", with_segment(SHORT_SEG, bytes=SHORT_N * 8 + 4)
+    yield "segment_bytes_huge", with_segment(STORED_SEG, bytes=2**64 - 4, cols=2**64 - 4)
+    yield "segment_cols_0", with_segment(STORED_SEG, cols=0)
+    yield "segment_cols_no_divisor", with_segment(CONSTANT_SEG, cols=299)
+    yield "segment_cols_huge", with_segment(STORED_SEG, cols=2**63)
+    yield "segment_tile_rows_0", with_segment(STORED_SEG, tile_rows=0)
+    yield "segment_tile_cols_0", with_segment(STORED_SEG, tile_cols=0)
+    yield "segment_tile_too_large", with_segment(CODED_SEG, tile_rows=2, tile_cols=32769)
+    yield "segment_tile_wraps_32_bit", with_segment(CODED_SEG, tile_rows=1 << 16, tile_cols=1 << 16)
+    yield "segment_tile_wraps_to_fit", with_segment(CODED_SEG, tile_rows=(1 << 31) + 30, tile_cols=40)
+    file = base()
+    file.segments[STORED_SEG].tile_rows, file.segments[STORED_SEG].tile_cols = 257, 16
+    data = file.entries[STORED_TILE].data
+    file.entries[STORED_TILE : STORED_TILE + 1] = [Entry(STORED, data[:16]), Entry(STORED, data[16:])]
+    yield "segment_tile_too_tall", file.build()
+    file = base()
+    del file.original[7 : file.segments[0].bytes]
+    file.segments[0].bytes = file.segments[0].cols = 7
+    file.entries[0].data = bytes(file.original[:7])
+    yield "segment_header_too_small", file.build()
+    yield "segment_more_tiles", with_segment(CODED_SEG, tile_rows=15)
+    yield "segment_fewer_tiles", with_segment(CONSTANT_SEG, tile_cols=300)
+    for elem_bytes in 0, 3, 5, 16, 255:
+        cols = STORED_N // max(1, elem_bytes) or 1
+        yield f"segment_elem_bytes_{elem_bytes}", with_segment(STORED_SEG, elem_bytes=elem_bytes, cols=cols)
+    for run in 0, 1, 64, 127, 129, 192, 65536 + 128, 2**31, 2**32 - 1:
+        yield f"segment_run_{run}", with_segment(CODED_SEG, run=run)
+    yield "segment_run_without_choices", with_segment(SHORT_SEG, run=128)
+    yield "segment_run_without_tables", with_segment(STORED_SEG, run=128)
+    for number in 3, 4, 255:
+        yield f"segment_transform_{number}", with_segment(STORED_SEG, transform=number)
+    for number in 4, 255:
+        yield f"segment_predictor_{number}", with_segment(STORED_SEG, predictor=number)
+    for predictor in LEFT, UP, LEFT2:
+        yield f"segment_rotated_with_predictor_{predictor}", with_segment(CODED_SEG, predictor=predictor)
+        yield f"segment_folded_with_predictor_{predictor}", with_segment(PAIR_SEG, predictor=predictor)
+    for n in 2, 4, 8:
+        yield (f"segment_folded_with_elements_of_{n}",
+               with_fields(STORED_SEG, [Field(4 * n)] * 2, elem_bytes=n, cols=STORED_N // n, transform=FOLD))
+    yield "segment_folded_with_one_field", with_segment(STORED_SEG, transform=FOLD)
+    yield "segment_folded_with_one_field_of_tables", with_fields(STORED_SEG, [Field(8, 1, 0, 3)], transform=FOLD)
+    fields = [Field(4, 1, 0, PAIR_TABLE), Field(4)]
+    yield "segment_folded_with_tables_of_the_first_field", with_fields(STORED_SEG, fields, transform=FOLD)
+    yield ("segment_folded_pairs_with_tables_of_the_first_field",
+           with_field(PAIR_SEG, 0, table_count=1, first_table=PAIR_TABLE))
+    file = base()  # a sum of sizes that is right modulo 2^64
+    for number in STORED_SEG, SHORT_SEG:
+        file.segments[number].bytes += 1 << 63
+        file.segments[number].cols = file.segments[number].bytes // file.segments[number].elem_bytes
+    yield "segment_bytes_sum_wraps", file.build()
+
+
+def bad_same_segments():
+    for number in SAME_SEG, LAST_SAME_SEG, LAST_SAME_SEG + 1, 2**32 - 1:
+        yield f"same_as_{number}", with_segment(SAME_SEG, same_as=number)
+    yield "same_as_that_is_the_same", with_segment(LAST_SAME_SEG, same_as=SAME_SEG)
+    file = base()
+    file.segments[LAST_SAME_SEG].bytes -= 4
+    del file.original[-4:]
+    yield "same_as_a_larger_one", file.build()
+    file = base()
+    file.segments[LAST_SAME_SEG].bytes += 4
+    file.original += bytes(4)
+    yield "same_as_a_smaller_one", file.build()
+    for name in "cols", "tile_rows", "tile_cols", "run", "entropy", "elem_bytes", "transform", "predictor":
+        yield f"same_with_{name}", with_segment(SAME_SEG, **{name: 1})
+    yield "same_with_fields", with_fields(SAME_SEG, [Field(8)])
+    file = base()
+    file.segments[SAME_SEG] = replace(file.segments[CODED_SEG], same_as=CODED_SEG, field_count=0)
+    yield "same_with_everything", file.build()
+    yield "same_as_of_the_header", with_segment(0, same_as=1)
+
+
+def bad_fields():
+    yield "field_count_of_segment_0", with_fields(STORED_SEG, [])
+    for count in 11, 12, 16:
+        fields = [Field(2)] * (16 - count) + [Field(1)] * (2 * count - 16)
+        yield f"field_count_of_segment_{count}", with_fields(STORED_SEG, fields, elem_bytes=2, cols=STORED_N // 2)
+    yield "field_count_of_segment_less", with_segment(CODED_SEG, field_count=3)
+    yield "field_count_of_segment_more", with_segment(CODED_SEG, field_count=5)
+    file = base()
+    file.fields.pop()
+    yield "one_field_less", file.build()
+    file = base()
+    file.fields.append(Field(8))
+    yield "one_field_more", file.build()
+    yield "field_width_0", with_fields(STORED_SEG, [Field(0), Field(8)])
+    yield "field_width_33", with_fields(STORED_SEG, [Field(33), Field(31)], elem_bytes=8, cols=STORED_N // 8)
+    yield "field_width_64", with_fields(STORED_SEG, [Field(64)], elem_bytes=8, cols=STORED_N // 8)
+    yield "field_widths_less", with_fields(STORED_SEG, [Field(7)])
+    yield "field_widths_more", with_fields(STORED_SEG, [Field(8), Field(1)])
+    yield "field_widths_of_another_element", with_fields(STORED_SEG, [Field(16)])
+    yield "field_widths_wrap", with_fields(STORED_SEG, [Field(32)] * 8 + [Field(8)])
+    yield "field_raw_planes_17", with_fields(STORED_SEG, [Field(3)] * 8 + [Field(8)], elem_bytes=4, cols=STORED_N // 4)
+    for count in 3, 5, 6, 7:
+        file = with_changes(lambda file: file.fields[first_field(CODED_SEG) + CHOICE_FIELD], {"table_count": count})
+        file.tables += file.tables[:1] * count  # enough of them
+        yield f"field_table_count_{count}", file.build()
+    for width in 17, 31:
+        fields = [Field(32 - width), Field(width, 1, 0, 3)]
+        yield f"field_width_{width}_with_table", with_fields(STORED_SEG, fields, elem_bytes=4, cols=STORED_N // 4)
+    for bit in 5, 6, 7:
+        yield f"field_reserved_{bit}", with_field(STORED_SEG, 0, reserved=1 << bit)
+        yield f"field_reserved_{bit}_with_table", with_field(CODED_SEG, WIDE_FIELD, reserved=1 << bit)
+    yield "field_pairs_without_table", with_fields(STORED_SEG, [Field(4), Field(4, pairs=True)])
+    yield "field_zero_without_table", with_field(STORED_SEG, 0, zero=True)
+    yield "field_zero_without_table_wide", with_field(SHORT_SEG, 2, zero=True)
+    for f, number in (CHOICE_FIELD, CODED_SEG), (SHORT_FIELD, SHORT_SEG), (CARRYING_FIELD, CARRYING_SEG):
+        yield f"field_zero_of_field_{f}_of_segment_{number}", with_field(number, f, zero=True)
+    yield "field_zero_of_pairs", with_field(PAIR_SEG, PAIR_FIELD, zero=True)
+    yield from bad_fields_of_pairs()
+    yield "field_first_table_without_table", with_field(STORED_SEG, 0, first_table=1)
+    yield "field_base_without_table", with_field(STORED_SEG, 0, base=1)
+    yield "field_base_without_table_wide", with_field(SHORT_SEG, 2, base=1)
+    yield "field_base_of_8_bits", with_field(CODED_SEG, CHOICE_FIELD, base=1)
+    yield "field_base_of_8_bits_that_wraps", with_field(CODED_SEG, CHOICE_FIELD, base=(1 << 16) - 256)
+    yield "field_base_of_pairs", with_field(PAIR_SEG, PAIR_FIELD, base=1)
+    yield "field_base_too_large", with_field(CODED_SEG, WIDE_FIELD, base=(1 << 12) - 255)
+    for width in 9, 16:
+        fields = [Field(width, 1, (1 << width) - 255, 3), Field(32 - width)]
+        yield f"field_base_too_large_{width}", with_fields(STORED_SEG, fields, elem_bytes=4, cols=STORED_N // 4)
+    yield "field_table_missing", with_field(CODED_SEG, WIDE_FIELD, first_table=TABLE_COUNT)
+    yield "field_second_table_missing", with_field(CODED_SEG, CHOICE_FIELD, first_table=TABLE_COUNT - 1)
+    yield "field_fourth_table_missing", with_field(CODED_SEG, CHOICE_FIELD, first_table=TABLE_COUNT - 3, table_count=4)
+    yield "field_first_table_wraps", with_field(CODED_SEG, CHOICE_FIELD, first_table=2**32 - 1)
+    for width in range(1, 8):
+        file = base()
+        table = file.add_table([4095] + [0] * ((1 << width) - 1) + [1] + [0] * (255 - (1 << width)))
+        file.fields[first_field(STORED_SEG) : first_field(STORED_SEG) + 1] = [Field(width, 1, 0, table), Field(8 - width)]
+        file.segments[STORED_SEG].field_count = 2
+        yield f"field_of_{width}_bits_with_more_symbols", file.build()
+    file = base()  # the last of four tables is the one with a symbol too many
+    for last in 15, 15, 15, 16:
+        file.add_table([4095] + [0] * (last - 1) + [1] + [0] * (255 - last))
+    file.fields[first_field(STORED_SEG) : first_field(STORED_SEG) + 1] = [Field(4), Field(4, 4, 0, TABLE_COUNT)]
+    file.segments[STORED_SEG].field_count, file.segments[STORED_SEG].run = 2, 128
+    yield "field_with_more_symbols_in_its_last_table", file.build()
+
+
+def bad_fields_of_pairs():
+    of_pairs = Field(4, 1, 0, PAIR_TABLE, pairs=True)
+    yield "field_pairs_first", with_fields(STORED_SEG, [of_pairs, Field(4)])
+    yield "field_pairs_twice", with_fields(STORED_SEG, [of_pairs, of_pairs])
+    yield "field_pairs_below_the_last", with_fields(STORED_SEG, [Field(2), of_pairs, Field(2)])
+    for width in 1, 2, 3, 5, 6, 7, 8:
+        file = base()
+        table = file.add_table([4095, 1] + [0] * 254)
+        fields = [*[Field(8 - width)] * (width < 8), Field(width, 1, 0, table, pairs=True)]
+        file.fields[first_field(STORED_SEG) : first_field(STORED_SEG) + 1] = fields
+        file.segments[STORED_SEG].field_count = len(fields)
+        yield f"field_pairs_of_{width}_bits", file.build()
+    for n in 2, 4, 8:
+        fields = [Field(part) for part in [(12,), (28,), (28, 32)][n // 4]] + [of_pairs]
+        yield f"field_pairs_in_elements_of_{n}", with_fields(STORED_SEG, fields, elem_bytes=n, cols=STORED_N // n)
+    yield "field_pairs_wide", with_field(CODED_SEG, WIDE_FIELD, pairs=True)
+    yield "field_pairs_with_more_symbols", with_field(PAIR_SEG, PAIR_FIELD, first_table=2)
+    file = base()
+    file.add_table([4095] + [0] * 15 + [1] + [0] * 239)
+    file.fields[first_field(PAIR_SEG) + PAIR_FIELD].first_table = TABLE_COUNT - 1
+    yield "field_pairs_with_more_symbols_in_its_last_table", file.build()
+
+
+def bad_entries():
+    for mode in 4, 5, 255:
+        yield f"mode_{mode}", with_entry(STORED_TILE, mode=mode)
+    yield "stored_too_small", with_entry(STORED_TILE, size=STORED_N - 1)
+    yield "stored_too_large", with_entry(STORED_TILE, size=STORED_N + 1)
+    yield "stored_size_0", with_entry(STORED_TILE, data=b"")
+    yield "stored_size_0_in_place", with_entry(STORED_TILE, size=0)
+    yield "coded_as_large_as_tile", with_packed(CODED_TILE, lambda data: data + bytes(4 * N - len(data)))
+    yield "coded_larger_than_tile", with_packed(CODED_TILE, lambda data: data + bytes(4 * N + 4 - len(data)))
+    yield "coded_reaches_into_index", with_entry(CODED_TILE, size=4 * N - 1)
+    yield "zstd_as_large_as_tile", with_packed(ZSTD_TILE, lambda data: data + bytes(ZSTD_N - len(data)))
+    yield "zstd_larger_than_tile", with_packed(ZSTD_TILE, lambda data: data + bytes(ZSTD_N + 4 - len(data)))
+    yield "zstd_reaches_into_index", with_entry(ZSTD_TILE, size=ZSTD_N - 1)
+    yield "zstd_ends_before_index", with_entry(ZSTD_TILE, size=1)
+    yield "constant_too_wide", with_entry(CONSTANT_TILE, checksum=0x107)
+    yield "constant_far_too_wide", with_entry(CONSTANT_TILE, checksum=7 | 1 << 31)
+    yield "constant_size", with_entry(CONSTANT_TILE, data=b"\x07")
+    yield "constant_size_in_place", with_entry(CONSTANT_TILE, size=1)
+    yield "data_stored_checksum", with_entry(STORED_TILE, checksum=1)
+    yield "data_coded_checksum", with_entry(CODED_TILE, checksum=1)
+    yield "data_zstd_checksum", with_entry(ZSTD_TILE, checksum=1)
+    file = base()
+    file.entries.append(Entry(CONSTANT, checksum=7))
+    yield "one_tile_more", file.build()
+    file = base()
+    file.entries.pop(CONSTANT_TILE)
+    yield "one_tile_less", file.build()
+
+
+def bad_tables():
+    flat = b"\x10" * 256
+    yield "table_sum_less", with_table(b"\x0f" + flat[1:])
+    yield "table_sum_more", with_table(b"\x11" + flat[1:])
+    yield "table_sum_twice", with_table(b"\x20" * 256)
+    yield "table_empty", with_table(b"\x00\xff" * 3)
+    yield "table_single_symbol", with_table(b"\x90\x00" + b"\x00\xfe" + b"\x00")
+    yield "table_first_byte", with_table(b"\xc8\x00" + b"\x88\x00" + b"\x00\xfd")
+    yield "table_two_bytes_for_127", with_table(b"\x80\x7f" + b"\x8f\x81" + b"\x00\xfd")
+    yield "table_two_bytes_for_0", with_table(b"\x80\x00" + b"\x88\x00" * 2 + b"\x00\xfc")
+    yield "table_run_passes_255", with_table(b"\x88\x00" * 2 + b"\x00\xfe")
+    yield "table_run_after_run", with_table(b"\x88\x00" * 2 + b"\x00\x00" + b"\x00\xfc")
+    yield "table_cut", with_table(flat[:255])
+    yield "table_cut_in_frequency", with_table(b"\x88\x00" + b"\x00\xfd" + b"\x88")
+    yield "table_cut_in_run", with_table(b"\x88\x00" * 2 + b"\x00")
+    yield "table_followed_by_bytes", with_table(flat + b"\x00")
+
+
+def bad_coded_tiles():
+    yield from bad_headers()
+    yield "data_raw_plane_short", with_plane(lambda plane: plane[:-64])
+    yield "data_raw_plane_long", with_plane(lambda plane: plane + bytes(128))
+    yield "data_raw_plane_whole", with_plane(lambda plane: plane + bytes(64))
+    yield "data_raw_plane_missing", with_coded(RAW_FIELD, planes=lambda planes: planes[:-1])
+    yield "data_raw_plane_without_its_last_unit", with_coded(RAW_FIELD, planes=lambda p: [p[0][:-128], *p[1:]])
+    yield "data_raw_plane_as_long_as_its_bits", with_coded(RAW_FIELD, planes=lambda p: [p[0][: N * 4 // 8], *p[1:]])
+    yield "data_raw_field_that_is_constant", with_coded(CONSTANT_FIELD, coding=RAW)
+    yield "data_choices_short", with_coded(CHOICE_FIELD, payload=lambda p: p[4:])
+    yield "data_choices_long", with_coded(CHOICE_FIELD, payload=lambda p: bytes(4) + p)
+    yield "data_choices_without_states", with_coded(CHOICE_FIELD, payload=lambda p: p[:4])
+    for name, f, tile in ("", CHOICE_FIELD, CODED_TILE), ("last_", WIDE_FIELD, CODED_TILE), ("pair_", PAIR_FIELD, PAIR_TILE):
+        widths_at = 0 if f == WIDE_FIELD else 4
+        yield f"data_{name}rans_odd", with_coded(f, tile, payload=lambda p: p + b"\0")
+        yield f"data_{name}rans_cut_and_odd", with_coded(f, tile, payload=lambda p: p[:-1])
+        yield f"data_{name}rans_empty", with_coded(f, tile, payload=b"")
+        for size in 2, 14, 16, 18, 78:
+            yield f"data_{name}rans_of_{size}_bytes", with_coded(f, tile, payload=lambda p: p[: widths_at + size])
+        yield f"data_{name}rans_states_alone", with_coded(f, tile, payload=lambda p: p[: states_end(p, widths_at)])
+        yield f"data_{name}rans_states_cut", with_coded(f, tile, payload=lambda p: p[: states_end(p, widths_at) - 2])
+        yield f"data_{name}rans_word_missing", with_coded(f, tile, payload=lambda p: p[:-2])
+        yield f"data_{name}rans_word_left", with_coded(f, tile, payload=lambda p: p + b"\0\0")
+        yield f"data_{name}rans_words_left", with_coded(f, tile, payload=lambda p: p + b"\0\0\0\0")
+        for lane, bit in (0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (30, 3), (31, 1):
+            flip = lambda p: flipped(p, 8 * widths_at + 4 * lane + bit)
+            yield f"data_{name}rans_width_of_lane_{lane}_bit_{bit}", with_coded(f, tile, payload=flip)
+    for lane in 0, 17, 31:
+        yield f"data_rans_low_half_of_lane_{lane}", with_final_state(CODED_TILE, CHOICE_FIELD, lane, 1)
+        yield f"data_rans_high_half_of_lane_{lane}", with_final_state(CODED_TILE, CHOICE_FIELD, lane, 0x30000)
+        yield f"data_rans_high_half_of_carrier_{lane}", with_final_state(CODED_TILE, WIDE_FIELD, lane, 0x30000)
+        yield f"data_rans_high_half_of_pairs_{lane}", with_final_state(PAIR_TILE, PAIR_FIELD, lane, 0x30000)
+    yield "data_rans_highest_bit_of_carrier", with_final_state(CODED_TILE, WIDE_FIELD, 5, 1 << 31)
+    yield "data_rans_zero_word_missing", without_zero_word()
+    yield "data_rans_low_half_of_carrier_without_bytes", with_final_state(SHORT_TILE, SHORT_FIELD, 0, 0x8000)
+    yield "data_rans_low_half_of_lane_without_symbol", with_final_state(SHORT_TILE, SHORT_FIELD, 31, 1)
+    yield "data_rans_high_half_of_lane_without_symbol", with_final_state(SHORT_TILE, SHORT_FIELD, 31, 0x30000)
+    for size in 1, 2, 3, 4, 16, 64:
+        yield f"data_coded_tile_longer_by_{size}", with_packed(CODED_TILE, lambda packed, size=size: packed + bytes(size))
+    for size in 1, 2, 4, 64:
+        yield f"data_coded_tile_cut_by_{size}", with_packed(CODED_TILE, lambda packed, size=size: packed[:-size])
+    for size in 0, 1, 3, 4, 8, 11, 12, 13, 64, 128:
+        yield f"data_coded_tile_of_{size}_bytes", with_packed(CODED_TILE, lambda packed, size=size: packed[:size])
+    yield "data_coded_tile_of_header_alone", with_packed(SHORT_TILE, lambda packed: packed[:12])
+
+
+def bad_headers():
+    for f, coding in enumerate([RAW, RANS, CONST, RANS]):
+        yield f"data_coding_3_of_field_{f}", with_coded_tile(CODED_TILE, flip=(coding ^ 3) << 2 * f)
+    for bit in range(8, 20):
+        yield f"data_coding_of_no_field_bit_{bit}", with_coded_tile(CODED_TILE, flip=1 << bit)
+    for bit in 4, 5, 18, 19:
+        yield f"data_coding_of_no_field_of_pairs_bit_{bit}", with_coded_tile(PAIR_TILE, flip=1 << bit)
+    tile_of_7 = lambda first, tail=b"": with_entry(CONSTANT_TILE, mode=CODED, checksum=None,
+                                                   data=struct.pack("<II", first, 7) + tail)
+    for size in 1, 2, 4, 64:
+        yield f"data_coded_tile_without_carrier_longer_by_{size}", tile_of_7(CONST, bytes(size))
+    for count in 1, 22, 4095:
+        yield f"data_{count}_exceptions_without_carrier", tile_of_7(CONST | count << 20)
+    for bit in 2, 19:
+        yield f"data_coding_of_no_field_without_carrier_bit_{bit}", tile_of_7(CONST | 1 << bit)
+    for bit in 5, 7, 8, 16, 24, 31:
+        yield f"data_constant_field_too_large_by_bit_{bit}", with_coded(CONSTANT_FIELD, value=17 | 1 << bit)
+    yield "data_constant_field_of_8_bits_too_large", with_entry(CONSTANT_TILE, mode=CODED, checksum=None,
+                                                                data=struct.pack("<II", CONST, 7 | 1 << 8))
+    file = base()
+    source = file.sources[CODED_TILE]
+    fields = [Field(5, 1, 0, 0) if f == CONSTANT_FIELD else this for f, this in enumerate(source.fields)]
+    made = encode_tile(replace(source, fields=fields, codings=[RAW, RANS, RANS, RANS]), file.frequencies, Options())
+    file.entries[CODED_TILE].data = made.assemble()  # right for a reader that takes table 0 where there is none
+    yield "data_rans_field_without_tables", file.build()
+    for more in -64, -4, -2, -1, 1, 2, 4, 64:
+        size = lambda _: len(base().coded[CODED_TILE].fields[CHOICE_FIELD].payload) + more
+        yield f"data_payload_of_first_field_larger_by_{more}", with_coded(CHOICE_FIELD, payload_bytes=size)
+    for size in 0, 2, 3000, (1 << 18) - 2, 1 << 31, (1 << 32) - 2:
+        yield f"data_payload_of_first_field_of_{size}", with_coded(CHOICE_FIELD, payload_bytes=size)
+
+
+def without_zero_word():
+    """ZSTD_TILE in rANS, without its last word, which is 0 just as the gap behind it is."""
+    file = base()
+    # d, the last symbol of a lane, is the lowest of the table and leaves zeros in its state; t, the one before, emits them.
+    frequencies = {"d": 1, "s": 2000, "t": 100, "z": 1995}
+    this = Field(8, 1, 0, file.add_table([frequencies.get(chr(s), 0) for s in range(256)]))
+    file.fields[first_field(ZSTD_SEG)] = this
+    values = np.frombuffer(file.contents[ZSTD_SEG], np.uint8).astype(np.uint64)
+    source = Source(file.segments[ZSTD_SEG], [values], [this], [RANS], {}, np.zeros(0, int))
+    packed = encode_tile(source, file.frequencies, Options()).assemble()
+    assert packed.endswith(b"\0\0") and len(packed) % 4 == 0
+    file.entries[ZSTD_TILE] = Entry(CODED, packed[:-2])
+    return file.build()
+
+
+def states_end(payload, widths_at):
+    """Where the words of a payload begin."""
+    widths = [half for byte in payload[widths_at : widths_at + 16] for half in (byte & 15, byte >> 4)]
+    return widths_at + 16 + -(-(32 * 16 + sum(widths)) // 16) * 2
+
+
+def flipped(data, bit):
+    return data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :]
+
+
+def bad_places_of_parts():
+    """Of CODED_TILE, which has a header, three planes, exceptions and two payloads; and of CARRYING_TILE, without planes."""
+    for alignment in 1, 2, 8, 16:
+        yield f"data_parts_at_multiples_of_{alignment}", with_parts(CODED_TILE, lambda parts: parts, alignment=alignment)
+        yield (f"data_carrying_parts_at_multiples_of_{alignment}",
+               with_parts(CARRYING_TILE, lambda parts: parts, alignment=alignment))
+    for name, tile, count in ("", CODED_TILE, 7), ("carrying_", CARRYING_TILE, 4), ("pair_", PAIR_TILE, 4):
+        assert len(base().coded[tile].parts()) == count
+        for i in range(count):
+            with_gap = lambda parts, i=i: [*parts[:i], bytes(4), *parts[i:]]
+            yield f"data_{name}gap_in_front_of_part_{i}", with_parts(tile, with_gap)
+            yield f"data_{name}part_{i}_missing", with_parts(tile, lambda parts, i=i: parts[:i] + parts[i + 1 :])
+    orders = {
+        "exceptions_first": (4, 0, 1, 2, 3, 5, 6),
+        "exceptions_in_front_of_planes": (0, 4, 1, 2, 3, 5, 6),
+        "exceptions_in_front_of_last_plane": (0, 1, 2, 4, 3, 5, 6),
+        "exceptions_behind_payload": (0, 1, 2, 3, 5, 4, 6),
+        "exceptions_behind_payloads": (0, 1, 2, 3, 5, 6, 4),
+        "payloads_in_front_of_planes": (0, 4, 5, 6, 1, 2, 3),
+        "payloads_exchanged": (0, 1, 2, 3, 4, 6, 5),
+    }
+    for name, order in orders.items():
+        yield f"data_{name}", with_parts(CODED_TILE, lambda parts, order=order: [parts[i] for i in order])
+    for name, order in ("first", (1, 0, 2, 3)), ("behind_payload", (0, 2, 1, 3)), ("behind_payloads", (0, 2, 3, 1)):
+        yield f"data_carried_exceptions_{name}", with_parts(CARRYING_TILE, lambda parts, o=order: [parts[i] for i in o])
+
+def bad_exceptions():
+    """What is listed is true as far as it can be: a reader that lets it pass may well restore the right elements."""
+    for name, tile, n, beyond in (("", CODED_TILE, N, 1 << 12), ("carried_", CARRYING_TILE, CARRYING_N, 1 << 5),
+                                  ("pair_", PAIR_TILE, PAIR_N, 1 << 4)):
+        count = len(base().sources[tile].listed)
+        for at in 0, 1, count // 2, count - 2, count - 1:
+            double = lambda listed, at=at: [*listed[: at + 1], *listed[at:]]
+            yield f"data_{name}exception_{at}_twice", with_listed(tile, double)
+            too_large = lambda listed, at=at: [*listed[:at], (listed[at][0], listed[at][1] | beyond), *listed[at + 1 :]]
+            yield f"data_{name}exception_{at}_too_large", with_listed(tile, too_large)
+        for at in 0, 1, count // 2, count - 2:
+            exchange = lambda listed, at=at: [*listed[:at], listed[at + 1], listed[at], *listed[at + 2 :]]
+            yield f"data_{name}exceptions_{at}_and_next_exchanged", with_listed(tile, exchange)
+        yield f"data_{name}exceptions_descend", with_listed(tile, lambda listed: listed[::-1])
+        yield f"data_{name}exceptions_start_with_last", with_listed(tile, lambda listed: listed[-1:] + listed[:-1])
+        yield f"data_{name}exceptions_all_at_0", with_listed(tile, lambda listed: listed[:1] * count)
+        for position in n, n + 1, 1 << 15, (1 << 16) - 1:
+            yield f"data_{name}exception_at_{position}", with_listed(tile, lambda listed: [*listed, (position, 0)])
+        for changed in 0, 1, count - 1, count + 1, (1 << 12) - 1:
+            yield f"data_{name}exceptions_counted_as_{changed}", with_coded_tile(tile, exception_count=changed)
+    yield "data_exception_far_too_large", with_listed(CODED_TILE, lambda listed: [(p, v | 0xF000) for p, v in listed])
+    yield ("data_carried_exception_far_too_large",
+           with_listed(CARRYING_TILE, lambda listed: [(p, v | 0xE0) for p, v in listed]))
+    yield "data_pair_exception_far_too_large", with_listed(PAIR_TILE, lambda listed: [(p, v | 0xF0) for p, v in listed])
+    yield "data_exception_counted_but_missing", with_coded_tile(SHORT_TILE, exception_count=1)
+    yield "data_exceptions_not_counted", with_coded_tile(SHORT_TILE, exceptions=bytes([5, 0, 0, 0]))
+    yield "data_plane_not_carried", with_options(CODED_TILE, carry=NOTHING)
+    yield "data_plane_of_pairs_not_carried", with_options(PAIR_TILE, carry=NOTHING)
+    yield "data_exceptions_carried_instead_of_plane", with_options(CODED_TILE, carry=EXCEPTIONS)
+    yield "data_exceptions_of_pairs_carried_instead_of_plane", with_options(PAIR_TILE, carry=EXCEPTIONS)
+    yield "data_exceptions_not_carried", with_options(CARRYING_TILE, carry=NOTHING)
+    for count, carry in (1, EXCEPTIONS), (20, EXCEPTIONS), (21, NOTHING), (22, NOTHING):
+        values = [int(value) for value in base().sources[SHORT_TILE].values[SHORT_FIELD][:count]]
+        what = "carried" if carry else "not_carried"
+        yield (f"data_{count}_exceptions_{what}",
+               with_options(SHORT_TILE, exceptions=lambda _p, _v: (list(range(count)), values), carry=carry))
+
+
+def bad_zstd_tiles():
+    skippable = struct.pack("<II", 0x184D2A50, 4) + b"skip"
+    content = b"zstd" * (ZSTD_N // 4)
+    frames = {
+        "no_frame": bytes(64),
+        "empty": b"",
+        "magic_alone": compress(content)[:4],
+        "cut": compress(content)[:-1],
+        "without_checksum": compress(content, write_checksum=True)[:-4],
+        "wrong_checksum": compress(content, write_checksum=True)[:-1] + b"\x55",
+        "a_byte_behind": compress(content) + b"\0",
+        "two_frames": compress(content[:300]) + compress(content[300:]),
+        "two_frames_each_the_tile": compress(content) * 2,
+        "empty_frame_behind": compress(content) + compress(b""),
+        "empty_frame_in_front": compress(b"") + compress(content),
+        "skippable_frame_behind": compress(content) + skippable,
+        "skippable_frame_in_front": skippable + compress(content),
+        "skippable_frame_alone": skippable,
+        "empty_frame": compress(b""),
+        "too_little": compress(content[:-1]),
+        "too_much": compress(content + b"z"),
+        "untold": compress(content, write_content_size=False),
+        "too_little_untold": compress(content[:-1], write_content_size=False),
+        "too_much_untold": compress(content + b"z", write_content_size=False),
+        "dictionary": compress(content, dict_data=dictionary()),
+        "far_too_much": compress(bytes(1 << 22)),
+        "far_too_much_untold": compress(bytes(1 << 22), write_content_size=False),
+        "too_little_for_what_it_tells": with_content_size(compress(content[:-1]), ZSTD_N),
+        "too_much_for_what_it_tells": with_content_size(compress(content + b"z"), ZSTD_N),
+    }
+    for size in 0, 1, ZSTD_N - 1, ZSTD_N + 1, ZSTD_N + (1 << 32), 1 << 60, (1 << 64) - 2, (1 << 64) - 1:
+        frames[f"size_of_{size}"] = with_content_size(compress(content), size)
+    for name, frame in frames.items():
+        assert len(frame) < ZSTD_N, name
+        yield f"data_zstd_{name}", with_entry(ZSTD_TILE, data=frame)
+
+
+def dictionary():
+    rng = np.random.default_rng(5)
+    words = [rng.bytes(8) for _ in range(50)]
+    samples = [b"".join(words[i] for i in rng.integers(0, 50, 20)) for _ in range(200)]
+    return zstandard.train_dictionary(2000, samples)
+
+
+def bad_files():
+    """(name, bytes) of files that differ from base() in what their name says."""
+    for group in (bad_superblocks, bad_segments, bad_same_segments, bad_fields, bad_entries, bad_tables, bad_coded_tiles,
+                  bad_places_of_parts, bad_exceptions, bad_zstd_tiles):
+        for why, data in group():
+            yield "bad_" + why, data
+
+
+# ---- flips ----
+
+
+def seal(data):
+    """Make the checksums of the index and the superblock right."""
+    (index_offset,) = struct.unpack_from("<Q", data, 40)
+    struct.pack_into("<Q", data, 80, xxh3(data[index_offset:]))
+    struct.pack_into("<Q", data, 120, xxh3(data[:120]))
+
+
+def flip_byte(wcx, data, rng):
+    """Change one byte of a packed tile of data, whose index is wcx; all checksums but the SHA-256 become right.
+
+    Returns the tile.
+    The header's tiles are spared, because a reader may want to make sense of their text, and ZSTD tiles, because what a
+    damaged frame decompresses to differs between versions of the library.  Every second byte is one of the first of its
+    tile, where the header is and, without planes and exceptions, the widths of states.
+    """
+    tiles = range(wcx.segments[1].first_tile, wcx.tile_count)
+    tile = rng.choice([t for t in tiles if wcx.modes[t] in (STORED, CODED)])
+    place, size = int(wcx.places[tile]), int(wcx.sizes[tile])
+    at = place + rng.randrange(min(size, 64) if rng.random() < 0.5 else size)
+    data[at] ^= rng.choice([1 << rng.randrange(8), rng.randrange(1, 256)])
+    entry_at = wcx.index_offset + 40 * wcx.segment_count + 8 * wcx.field_count + 8 * tile
+    struct.pack_into("<I", data, entry_at + 4, xxh3(data[place : place + size]) & 0xFFFFFFFF)
+    seal(data)
+    return tile
+
+
+def with_tile(wcx, contents, tile, elements):
+    """The original, of which contents are the segments, with other elements in a tile."""
+    number = wcx.segments.index(wcx.segment_of(tile))
+    seg = wcx.segments[number]
+    matrix = contents[number].view(seg.dtype).reshape(seg.rows, seg.cols).copy()
+    y, x, height, width = seg.tile_place(tile)
+    matrix[y : y + height, x : x + width] = elements
+    is_changed = [number in (i, other.same_as) for i, other in enumerate(wcx.segments)]
+    return b"".join((matrix if changed else content).tobytes() for changed, content in zip(is_changed, contents))
+
+
+def write_flips(path, out_dir, count, seed):
+    rng = random.Random(seed)
+    wcx = wcx_decode.Wcx(path)
+    contents = list(wcx.decode_segments())
+    stem = os.path.join(out_dir, os.path.basename(path).removesuffix(".wcx"))
+    for i in range(count):
+        with open(path, "rb") as file:
+            data = bytearray(file.read())
+        tile = flip_byte(wcx, data, rng)
+        write_file(f"{stem}.flip{i}.wcx", data)
+        try:
+            elements = wcx_decode.Wcx(f"{stem}.flip{i}.wcx").decode_tile(tile)
+        except wcx_decode.WcxError:
+            continue
+        original = with_tile(wcx, contents, tile, elements)
+        data[88:120] = hashlib.sha256(original).digest()
+        seal(data)
+        write_file(f"{stem}.flip{i}.wcx", data)
+        write_file(f"{stem}.flip{i}.safetensors", original)
+
+
+# ---- the program ----
+
+
+def write_file(path, data):
+    """Write data; zeros at its end take no space."""
+    with open(path, "wb") as out:
+        out.write(data.rstrip(b"\0"))
+        out.truncate(len(data))
+
+
+def main():
+    command, *args = sys.argv[1:] or [None]
+    if (command, len(args)) not in (("good", 1), ("bad", 1), ("flips", 4)):
+        sys.exit(__doc__.splitlines()[0])
+    out_dir = args[1] if command == "flips" else args[0]
+    os.makedirs(out_dir, exist_ok=True)
+    if command == "good":
+        for name, file in good_files():
+            write_file(os.path.join(out_dir, name + ".wcx"), file.build())
+            write_file(os.path.join(out_dir, name + ".safetensors"), bytes(file.original))
+    elif command == "bad":
+        for name, data in bad_files():
+            write_file(os.path.join(out_dir, name + ".wcx"), data)
+    else:
+        write_flips(args[0], out_dir, int(args[2]), int(args[3]))
+
+
+if __name__ == "__main__":
+    main()

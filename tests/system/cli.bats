@@ -1,0 +1,575 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+#
+# The program wcx as a user types it: what it prints, how it exits, and what it leaves behind.
+
+bats_require_minimum_version 1.5.0
+
+load ../fixtures/suite
+
+setup_file() {
+	suite_find numpy xxhash zstandard || return 0
+	export MODEL="$BATS_FILE_TMPDIR/model.safetensors" PACKED="$BATS_FILE_TMPDIR/model.safetensors.wcx"
+
+	"$PYTHON" "$FIXTURES/make_int8.py" "$MODEL" --mib 8
+	"$WCX" pack -q "$MODEL" "$PACKED"
+}
+
+# A directory of its own for each test, which holds nothing of bats.
+setup() {
+	suite_start
+	mkdir "$BATS_TEST_TMPDIR/work"
+	cd "$BATS_TEST_TMPDIR/work"
+}
+
+teardown() {
+	cd "$BATS_TEST_DIRNAME"
+	[ ! -d "$BATS_TEST_TMPDIR/work/small" ] || umount "$BATS_TEST_TMPDIR/work/small"
+}
+
+# Write a safetensors file: its name, its JSON, and how many bytes of data follow.
+write_safetensors() {
+	"$PYTHON" - "$@" <<-'END'
+		import random, struct, sys
+
+		name, json, data_bytes = sys.argv[1], sys.argv[2].encode(), int(sys.argv[3])
+		with open(name, "wb") as out:
+		    out.write(struct.pack("<Q", len(json)) + json + random.Random(1).randbytes(data_bytes))
+	END
+}
+
+# A source that takes long to pack, though it takes no room.
+write_endless() {
+	write_safetensors endless.safetensors '{"w":{"dtype":"I8","shape":[65536,65536],"data_offsets":[0,4294967296]}}' 0
+	truncate -s +4294967296 endless.safetensors
+}
+
+# Nothing is in the directory but the files named.
+holds_only() {
+	[ "$(ls -A "$1")" = "$(printf "%s\n" "${@:2}" | sort)" ] || {
+		ls -lA "$1"
+		return 1
+	}
+}
+
+# Packs, verifies and unpacks a file of this directory, and compares.
+check_round_trip() {
+	"$WCX" pack -q "$1" odd.wcx
+	"$WCX" verify -q odd.wcx
+	"$WCX" info odd.wcx >odd.txt
+	"$WCX" info --json odd.wcx | "$PYTHON" -m json.tool >odd.json
+	"$WCX" unpack -q odd.wcx odd.back
+	cmp "$1" odd.back
+	rm odd.wcx odd.back
+}
+
+# pack refuses a file with this message, behind which details may stand in parentheses, and leaves nothing.
+check_refused() {
+	run --separate-stderr "$WCX" pack "$1" refused.wcx
+	[ "$status" -eq 1 ]
+	[[ "$stderr" == "wcx pack: $1: $2" || "$stderr" == "wcx pack: $1: $2 ("*")" ]] || {
+		echo "is:       $stderr"
+		echo "expected: wcx pack: $1: $2"
+		return 1
+	}
+	[ ! -e refused.wcx ]
+}
+
+# --- what a user does first ---
+
+@test "a packed model unpacks to the same bytes" {
+	"$WCX" pack "$MODEL" model.safetensors.wcx
+	"$WCX" verify model.safetensors.wcx
+	"$WCX" unpack model.safetensors.wcx model.safetensors
+	cmp "$MODEL" model.safetensors
+	cmp "$PACKED" model.safetensors.wcx
+	[ "$(stat -c %s model.safetensors.wcx)" -lt "$(stat -c %s "$MODEL")" ]
+	holds_only . model.safetensors model.safetensors.wcx
+}
+
+@test "pack sums up what it saved, without progress, when standard error is no terminal" {
+	run --separate-stderr -0 "$WCX" pack "$MODEL" out.wcx
+	[ -z "$output" ]
+	[[ "$stderr" =~ ^"out.wcx: $(stat -c %s "$MODEL") bytes packed into $(stat -c %s out.wcx), ratio 1."[0-9]+$ ]]
+}
+
+@test "pack -q prints nothing" {
+	run -0 "$WCX" pack -q "$MODEL" out.wcx
+	[ -z "$output" ]
+}
+
+@test "verify tells of each sound file on standard output, and nothing with -q" {
+	run --separate-stderr -0 "$WCX" verify "$PACKED" "$PACKED"
+	[ "$output" = "$PACKED: sound"$'\n'"$PACKED: sound" ]
+	[ -z "$stderr" ]
+	run -0 "$WCX" verify -q "$PACKED"
+	[ -z "$output" ]
+}
+
+@test "progress is drawn on a terminal, but not with -q" {
+	script -qec true /dev/null || skip "no terminal can be made with script(1)"
+	run -0 script -qec "'$WCX' pack '$MODEL' a.wcx && '$WCX' verify a.wcx && '$WCX' unpack a.wcx a" /dev/null
+	[[ "$output" == *"packing "*" %"* ]]
+	[[ "$output" == *"verifying 100 %"* ]]
+	[[ "$output" == *"unpacking 100 %"* ]]
+	run -0 script -qec "'$WCX' pack -q '$MODEL' b.wcx" /dev/null
+	[ -z "$output" ]
+}
+
+@test "threads and decoder can be chosen, and change nothing" {
+	for threads in 1 3 17; do
+		"$WCX" pack -q -j "$threads" "$MODEL" "$threads.wcx"
+		cmp "$PACKED" "$threads.wcx"
+		"$WCX" unpack -q "--threads=$threads" --decoder=cpu "$PACKED" "$threads"
+		cmp "$MODEL" "$threads"
+	done
+}
+
+@test "WCX_CPU names the variant of the decoding loops, and all make the same" {
+	WCX_CPU=portable "$WCX" unpack -q --decoder=cpu "$PACKED" portable
+	cmp "$MODEL" portable
+	for variant in avx2 avx2-gather avx512; do
+		run env WCX_CPU="$variant" "$WCX" unpack -q --decoder=cpu "$PACKED" "$variant"
+		if [ "$status" -eq 0 ]; then
+			cmp "$MODEL" "$variant"
+		else
+			[[ "$output" == *"WCX_CPU=$variant: this CPU has no such variant"* ]]
+		fi
+	done
+	run ! env WCX_CPU=other "$WCX" unpack -q --decoder=cpu "$PACKED" other
+	[[ "$output" == *"WCX_CPU=other: this CPU has no such variant"* ]]
+	[ ! -e other ]
+}
+
+@test "output has the source's permissions and modification time" {
+	cp "$MODEL" source
+	chmod 640 source
+	touch -d "2020-02-02 02:02:02.222222222" source
+	"$WCX" pack -q source out.wcx
+	"$WCX" unpack -q out.wcx out
+	[ "$(stat -c "%a %y" source)" = "$(stat -c "%a %y" out.wcx)" ]
+	[ "$(stat -c "%a %y" source)" = "$(stat -c "%a %y" out)" ]
+}
+
+# --- info ---
+
+@test "info --json tells what the safetensors header does, and what became of it" {
+	"$WCX" info --json "$PACKED" >info.json
+	"$PYTHON" -m json.tool info.json >/dev/null
+	"$PYTHON" - info.json "$MODEL" "$PACKED" "$(sha256sum <"$MODEL" | cut -d " " -f 1)" <<-'END'
+		import json, os, re, sys
+		from safetensors_io import read_header
+
+		with open(sys.argv[1]) as file:
+		    info = json.load(file)
+		with open(sys.argv[2], "rb") as file:
+		    tensors, _, data_at = read_header(file)
+		    file.seek(0)
+		    original = file.read()
+		assert info["bytes"] == os.path.getsize(sys.argv[2])
+		assert info["packed_bytes"] == os.path.getsize(sys.argv[3])
+		assert abs(info["ratio"] - info["bytes"] / info["packed_bytes"]) < 1e-5
+		assert info["sha256"] == sys.argv[4]
+		assert len(info["tensors"]) == len(tensors)
+		by_name = {t["name"]: t for t in info["tensors"]}
+		for tensor in tensors:
+		    told = by_name[tensor.name]
+		    assert told["dtype"] == tensor.dtype and told["shape"] == tensor.shape, told
+		    assert told["bytes"] == tensor.end - tensor.begin and told["packed_bytes"] <= told["bytes"], told
+		    assert not told["bytes"] or told["offset"] == data_at + tensor.begin, told
+		    twin = by_name.get(told["mode"].removeprefix("same as "))
+		    assert (told["tiles"] == 0) == (told["bytes"] == 0 or twin is not None), told
+		    if twin:
+		        assert told["packed_bytes"] == 0 and twin["packed_bytes"] > 0, told
+		        at, twin_at, size = told["offset"], twin["offset"], told["bytes"]
+		        assert original[at : at + size] == original[twin_at : twin_at + twin["bytes"]], told
+		assert sum(t["packed_bytes"] for t in info["tensors"]) < info["packed_bytes"]
+		assert sum(t["tiles"] for t in info["tensors"]) < info["tiles"]
+		modes = {name: t["mode"] for name, t in by_name.items()}
+		layer = "model.layers.0."
+		for name, bits in (layer + "mlp.up_proj.weight", 8), (layer + "mlp.gate.weight", 16), ("pooler.dense.weight", 32):
+		    assert re.fullmatch(r"rans\d+(x[24])?(,rans\d+(x[24])?|,raw\d+)*(\+fold)?", modes[name]), modes
+		    assert sum(map(int, re.findall(r"(?:rans|raw)(\d+)", modes[name]))) == bits, modes
+		    assert not modes[name].endswith("+fold") or bits == 8, modes
+		assert "raw" in modes["pooler.dense.weight"], modes
+		assert re.fullmatch(r"pairs4(x[24])?,raw4\+fold", modes[layer + "self_attn.q_proj.weight"]), modes
+		assert modes["lm_head.flat"] == "pairs4,raw4+fold", modes
+		assert modes["constant.weight"] == "constant" and modes["empty.weight"] == "empty", modes
+		assert modes["embed.flat"] == "same as lm_head.flat", modes
+		assert modes["mask.causal"] == "zstd", modes
+	END
+}
+
+@test "info --compare tells what zstd and the reference's scheme make of each tensor" {
+	"$WCX" info --json --compare "$PACKED" >info.json
+	"$WCX" info --compare "$PACKED" >info.txt
+	grep -q "limit  tiles zstd -19 reference mode" info.txt
+	"$WCX" pack -q --mode=reference "$MODEL" reference.wcx
+	"$WCX" info --json reference.wcx >reference.json
+	"$PYTHON" - info.json reference.json "$MODEL" <<-'END'
+		import json, sys
+		import zstandard
+
+		info, reference = (json.load(open(path)) for path in sys.argv[1:3])
+		with open(sys.argv[3], "rb") as file:
+		    original = file.read()
+		compared = 0
+		for tensor, other in zip(info["tensors"], reference["tensors"], strict=True):
+		    if not tensor["bytes"]:
+		        continue
+		    data = original[tensor["offset"] : tensor["offset"] + tensor["bytes"]]
+		    zstd = len(zstandard.ZstdCompressor(level=19).compress(data))
+		    # Another release of the library may find other matches.
+		    assert abs(tensor["zstd_bytes"] - zstd) <= 32 + zstd / 50, (tensor, zstd)
+		    if not other["mode"].startswith("same as"):
+		        assert tensor["reference_bytes"] == other["packed_bytes"], (tensor, other)
+		        compared += 1
+		assert compared > 10
+	END
+}
+
+@test "info shows a line for each tensor and the whole file's SHA-256" {
+	run --separate-stderr -0 "$WCX" info "$PACKED"
+	[ -z "$stderr" ]
+	[[ "$output" =~ " "pairs4(x[24])?,raw4[+]fold" "+"model.layers.0.self_attn.q_proj.weight [512,512]" ]]
+	[[ "$output" =~ " "rans[1-7](x[24])?,raw[1-7]([+]fold)?" "+"model.layers.0.mlp.up_proj.weight [512,512]" ]]
+	[[ "$output" == *" same as lm_head.flat "*"embed.flat [131073]"* ]]
+	[[ "$output" == *" empty "*" empty.mask [7,0,3]"* ]]
+	[[ "$output" == *"sha256 $(sha256sum <"$MODEL" | cut -d " " -f 1)"* ]]
+}
+
+@test "info fails when its output cannot be written" {
+	[ -c /dev/full ] || skip "there is no /dev/full"
+	run -1 bash -c '"$WCX" info "$PACKED" >/dev/full'
+	[[ "$output" == *"No space left on device"* ]]
+}
+
+# --- help and exit codes ---
+
+@test "every command has help with examples and exit codes" {
+	for command in pack unpack verify info; do
+		run --separate-stderr -0 "$WCX" "$command" --help
+		[[ "$output" == "usage: wcx $command "* ]]
+		[[ "$output" == *"Example"*"  wcx $command "* ]] || [[ "$output" == *"Example"*"; do wcx $command "* ]]
+		[[ "$output" == *"Exit codes: 0 "*", 1 "*", 2 "* ]]
+		[ -z "$stderr" ]
+	done
+	run --separate-stderr -0 "$WCX" --help
+	for text in pack unpack verify info "Exit codes:"; do
+		[[ "$output" == *"$text"* ]]
+	done
+}
+
+@test "--version gives the version" {
+	run -0 "$WCX" --version
+	[ "$output" = "wcx $(sed -n 's/.*WCX_VERSION_TEXT "\(.*\)"/\1/p' "$BATS_TEST_DIRNAME/../../fs/version.h")" ]
+	run -0 "$WCX" -V
+}
+
+@test "a wrong command line exits with 2 and says why on standard error" {
+	while read -r line; do
+		# shellcheck disable=SC2086 # the words of a command line
+		run --separate-stderr "$WCX" $line
+		echo "wcx $line: $status: $stderr"
+		[ "$status" -eq 2 ]
+		[ -n "$stderr" ]
+		[ -z "$output" ]
+	done <<-END
+
+		frobnicate
+		--frobnicate
+		pack
+		pack one
+		pack one two three
+		pack --frobnicate one two
+		pack -j 0 one two
+		pack -j 1025 one two
+		pack -j -1 one two
+		pack -j 2x one two
+		unpack one
+		unpack --decoder=abacus one two
+		verify
+		info
+		info one two
+		info --force one
+	END
+	holds_only .
+}
+
+@test "a file that is not there exits with 1 and is named" {
+	for command in "pack missing out" "unpack missing out" "verify missing" "info missing"; do
+		# shellcheck disable=SC2086
+		run --separate-stderr -1 "$WCX" $command
+		[ "$stderr" = "wcx ${command%% *}: missing: No such file or directory" ]
+	done
+	holds_only .
+}
+
+@test "what is no regular file is refused at once" {
+	mkdir directory
+	mkfifo fifo
+	for file in directory fifo; do
+		run -1 timeout 10 "$WCX" pack "$file" out.wcx
+		[[ "$output" == *"$file: not a regular file" ]]
+		run -1 timeout 10 "$WCX" verify "$file"
+		[[ "$output" == *"$file: not a regular file" ]]
+	done
+	run -1 timeout 10 "$WCX" unpack "$PACKED" directory
+	[[ "$output" == *"directory: is a directory" ]]
+	holds_only . directory fifo
+}
+
+@test "the original itself is no packed file" {
+	for command in verify info; do
+		run -1 "$WCX" "$command" "$MODEL"
+		[[ "$output" == *"$MODEL: not a .wcx file" ]]
+	done
+}
+
+# --- outputs ---
+
+@test "an existing output is kept without --force and replaced with it" {
+	echo precious >out.wcx
+	echo precious >out
+	run -1 "$WCX" pack "$MODEL" out.wcx
+	[[ "$output" == *"out.wcx: exists already"* ]]
+	run -1 "$WCX" unpack "$PACKED" out
+	[[ "$output" == *"out: exists already"* ]]
+	[ "$(cat out out.wcx)" = "precious"$'\n'"precious" ]
+	"$WCX" pack -q --force "$MODEL" out.wcx
+	"$WCX" unpack -qf "$PACKED" out
+	cmp "$PACKED" out.wcx
+	cmp "$MODEL" out
+	holds_only . out out.wcx
+}
+
+@test "a dangling link as output is not followed" {
+	ln -s elsewhere out.wcx
+	run -1 "$WCX" pack "$MODEL" out.wcx
+	[[ "$output" == *"exists already"* ]]
+	"$WCX" pack -q --force "$MODEL" out.wcx
+	[ ! -L out.wcx ]
+	holds_only . out.wcx
+}
+
+@test "an output that is the source is refused, by any name" {
+	cp "$MODEL" source
+	ln source hard
+	ln -s source soft
+	for out in source ./source hard soft; do
+		run -1 "$WCX" pack --force source "$out"
+		[[ "$output" == *"$out: is the source" ]]
+	done
+	cp "$PACKED" packed
+	run -1 "$WCX" unpack --force packed packed
+	[[ "$output" == *"packed: is the source" ]]
+	cmp source "$MODEL"
+	cmp packed "$PACKED"
+	holds_only . hard packed soft source
+}
+
+@test "an output in a directory that is not there or cannot be written is named" {
+	run -1 "$WCX" pack "$MODEL" nowhere/out.wcx
+	[[ "$output" == *"nowhere/out.wcx: No such file or directory" ]]
+	[ -d /proc/self ] || skip "there is no /proc"
+	run -1 "$WCX" pack "$MODEL" /proc/out.wcx
+	[[ "$output" == *"/proc/out.wcx: "* ]]
+}
+
+@test "a full disk leaves no output, no temporary file, and the source as it was" {
+	[ "$(id -u)" -eq 0 ] || skip "only root can mount a small file system"
+	mkdir small
+	mount -t tmpfs -o size=1m wcx-test small || {
+		rmdir small
+		skip "a tmpfs cannot be mounted here"
+	}
+	sha256sum "$MODEL" "$PACKED" >before
+	run -1 "$WCX" pack "$MODEL" small/out.wcx
+	[ "$output" = "wcx pack: small/out.wcx: No space left on device" ]
+	holds_only small
+	run -1 "$WCX" unpack "$PACKED" small/out
+	[ "$output" = "wcx unpack: small/out: No space left on device" ]
+	holds_only small
+	echo precious >small/out
+	run -1 "$WCX" unpack --force "$PACKED" small/out
+	[ "$(cat small/out)" = precious ]
+	sha256sum -c before
+}
+
+@test "a file size limit leaves no output and no temporary file" {
+	mkdir out
+	run -1 bash -c 'ulimit -f 100; exec "$WCX" pack "$MODEL" out/out.wcx'
+	[ "$output" = "wcx pack: out/out.wcx: File too large" ]
+	holds_only out
+}
+
+@test "--force replaces nothing but regular files" {
+	mkfifo pipe
+	run -1 "$WCX" unpack --force "$PACKED" pipe
+	[ "$output" = "wcx unpack: pipe: not a regular file" ]
+	[ -p pipe ]
+}
+
+# Interrupt packing once its temporary file is there.
+interrupt_pack() {
+	local status=0
+
+	env --default-signal=HUP "$WCX" pack --force endless.safetensors out/out.wcx 2>messages 3>&- &
+	until compgen -G "out/.wcx-*" >/dev/null; do
+		kill -0 "$!"
+	done
+	kill "-$1" "$!"
+	wait "$!" || status=$?
+	[ "$status" -eq 1 ]
+	grep -q interrupted messages
+}
+
+@test "packing that is interrupted leaves no output, no temporary file, and the source as it was" {
+	write_endless
+	mkdir out
+	before="$(stat -c "%i %s %y %z" endless.safetensors)"
+	for signal in INT TERM HUP; do
+		interrupt_pack "$signal"
+		holds_only out
+	done
+	echo precious >out/out.wcx
+	interrupt_pack INT
+	holds_only out out.wcx
+	[ "$(cat out/out.wcx)" = precious ]
+	[ "$before" = "$(stat -c "%i %s %y %z" endless.safetensors)" ]
+}
+
+# --- odd sources ---
+
+@test "odd but legal files come back byte for byte" {
+	local t='"a":{"dtype":"I8","shape":[3],"data_offsets":[0,3]}'
+
+	while read -r name bytes json; do
+		json="${json//@at/\"data_offsets\":}"
+		json="${json//@t/$t}"
+		echo "$name: $json"
+		write_safetensors "$name" "$(printf "%b" "$json")" "$bytes"
+		check_round_trip "$name"
+	done <<-'END'
+		not_padded 3 {@t}
+		padded 3 {@t}\x20\x20\x20
+		empty_json 0 {}
+		padded_empty_json 0 {}\x20\x20\x20\x20\x20\x20
+		only_metadata 0 {"__metadata__":{"format":"pt"}}
+		white_space_in_front 3 \x20\n\t\r{@t}
+		white_space_within 3 {\n\t"a" : {"dtype"\n:"I8","shape":[\x203\x20] ,"data_offsets":[0,\t3]}\n}
+		no_dimension 8 {"s":{"dtype":"F64","shape":[],"data_offsets":[0,8]}}
+		no_elements 0 {"e":{"dtype":"F32","shape":[0,5],@at[0,0]},"f":{"dtype":"I8","shape":[0],@at[0,0]}}
+		no_elements_between 6 {@t,"e":{"dtype":"F32","shape":[0],@at[3,3]},"c":{"dtype":"U8","shape":[3],@at[3,6]}}
+		unknown_dtype 5 {"x":{"dtype":"Q9_Z","shape":[7,7],"data_offsets":[0,5]}}
+		half_bytes 3 {"x":{"dtype":"F4","shape":[6],"data_offsets":[0,3]}}
+		order_of_data 7 {"b":{"dtype":"I32","shape":[1],"data_offsets":[3,7]},@t}
+		odd_offset 11 {@t,"b":{"dtype":"I64","shape":[1],"data_offsets":[3,11]}}
+		names 4 {"\\\\ \\" \\u00e9 \\n":{"dtype":"I8","shape":[1],@at[0,1]},"é/名":{"dtype":"U8","shape":[3],@at[1,4]}}
+		many_dimensions 4 {"d":{"dtype":"I8","shape":[1,2,1,1,2,1,1,1,1],"data_offsets":[0,4]}}
+	END
+}
+
+@test "what the safetensors library refuses is refused in its words" {
+	local t='"a":{"dtype":"I8","shape":[3],"data_offsets":[0,3]}'
+
+	: >empty
+	check_refused empty "header too small"
+	printf '\2\0\0\0\0\0\0' >seven
+	check_refused seven "header too small"
+	printf '\0\0\0\0\1\0\0\0{}' >large
+	check_refused large "header too large"
+	printf '\100\0\0\0\0\0\0\0{}' >short
+	check_refused short "invalid header length"
+	write_safetensors hole "{$t}" 4
+	check_refused hole "incomplete metadata, file not fully covered"
+	write_safetensors overlap "{$t,\"b\":{\"dtype\":\"I8\",\"shape\":[2],\"data_offsets\":[2,4]}}" 4
+	check_refused overlap 'invalid offset for tensor `b`'
+	write_safetensors size '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,7]}}' 7
+	check_refused size "invalid shape, data type, or offset for tensor"
+	write_safetensors json '{"a":' 4
+	run -1 "$WCX" pack json refused.wcx
+	[[ "$output" == "wcx pack: json: invalid JSON in header: "* ]]
+}
+
+@test "names and dtypes with controls do not reach the terminal" {
+	write_safetensors esc '{"a\u001b[2J\u009b31m":{"dtype":"I8\u0007","shape":[3],"data_offsets":[0,3]}}' 3
+	"$WCX" pack -q esc esc.wcx
+	"$WCX" info esc.wcx >text
+	"$WCX" info --json esc.wcx >json
+	LC_ALL=C run -1 grep -aP '[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]' text
+	LC_ALL=C run -1 grep -aP '[\x00-\x08\x0b-\x1f\x7f]' json
+	"$PYTHON" -m json.tool json >/dev/null
+}
+
+# --- damage ---
+
+# Change a byte in the middle of a tile of the segment with a tensor; prints "NUMBER OFFSET", of the tile and the original.
+damage_tile() {
+	"$PYTHON" - "$@" <<-'END'
+		import bisect, itertools, sys
+		from safetensors_io import read_header
+		from wcx_decode import Wcx
+
+		path, original, name, number = *sys.argv[1:4], int(sys.argv[4])
+		wcx = Wcx(path)
+		with open(original, "rb") as file:
+		    tensors, _, data_at = read_header(file)
+		begin = data_at + next(t for t in tensors if t.name == name).begin
+		starts = list(itertools.accumulate((s.bytes for s in wcx.segments), initial=0))
+		index = bisect.bisect_right(starts, begin) - 1
+		segment = wcx.segments[index]
+		tile = segment.first_tile + number
+		assert number < segment.tile_count and wcx.sizes[tile], "nothing there to change"
+		at = int(wcx.places[tile]) + int(wcx.sizes[tile]) // 2
+		with open(path, "r+b") as file:
+		    file.seek(at)
+		    byte = file.read(1)[0]
+		    file.seek(at)
+		    file.write(bytes([byte ^ 0x20]))
+		y, x, _, _ = segment.tile_place(tile)
+		print(number, starts[index] + (y * segment.cols + x) * segment.elem_bytes)
+	END
+}
+
+@test "verify names tensor, tile and offset of damage, and goes on" {
+	cp "$PACKED" damaged.wcx
+	read -r first first_at < <(damage_tile damaged.wcx "$MODEL" model.layers.0.self_attn.q_proj.weight 2)
+	read -r second second_at < <(damage_tile damaged.wcx "$MODEL" lm_head.flat 1)
+	run --separate-stderr "$WCX" verify damaged.wcx missing.wcx "$PACKED"
+	[ "$status" -eq 1 ]
+	[ "$output" = "$PACKED: sound" ]
+	echo "$stderr"
+	[ "${#stderr_lines[@]}" -eq 4 ]
+	text="wcx verify: damaged.wcx: tensor \`model.layers.0.self_attn.q_proj.weight\`, tile $first "
+	text+="(offset $first_at of the original, packed at "
+	[[ "${stderr_lines[0]}" == "$text"*"): damaged" ]]
+	text="wcx verify: damaged.wcx: tensor \`lm_head.flat\`, tile $second (offset $second_at of the original, packed at "
+	[[ "${stderr_lines[1]}" == "$text"*"): damaged" ]]
+	[[ "${stderr_lines[2]}" == "wcx verify: damaged.wcx: 2 of "*" tiles damaged" ]]
+	[ "${stderr_lines[3]}" = "wcx verify: missing.wcx: No such file or directory" ]
+}
+
+@test "unpack of a damaged file names the damage and leaves nothing" {
+	cp "$PACKED" damaged.wcx
+	damage_tile damaged.wcx "$MODEL" odd.weight 3
+	run -1 "$WCX" unpack damaged.wcx out
+	[[ "$output" == "wcx unpack: damaged.wcx: tensor \`odd.weight\`, tile 3 (offset "* ]]
+	holds_only . damaged.wcx
+}
+
+@test "a packed file that is cut or from another version is refused by name" {
+	head -c 1000000 "$PACKED" >cut.wcx
+	cp "$PACKED" index.wcx
+	printf '\377' | dd of=index.wcx bs=1 seek=$(($(stat -c %s index.wcx) - 5)) conv=notrunc status=none
+	for command in verify info "unpack --force"; do
+		for file in cut.wcx index.wcx; do
+			# shellcheck disable=SC2086
+			run -1 "$WCX" $command "$file" $([[ $command != unpack* ]] || echo out)
+			[[ "$output" == "wcx ${command%% *}: $file: "* ]]
+			[[ "$output" == *"truncated: 1000000 bytes, should have $(stat -c %s "$PACKED")" ]] ||
+				[[ "$output" == *"damaged index, offset "*": checksum differs" ]]
+		done
+	done
+	holds_only . cut.wcx index.wcx
+}

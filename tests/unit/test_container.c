@@ -1,0 +1,794 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Superblock and index: every field is checked, and a file with any byte changed or cut off is either refused by name or
+ * still gives the original's bytes.
+ */
+#include "fs/format/container.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "fs/read/export.h"
+#include "fs/read/image.h"
+#include "tests/fixtures/sample_image.h"
+#include "tests/unit/check.h"
+
+static const char path[] = "store/small.wcx"; /* as messages have it; the files have no name */
+
+/* The segments behind the header, by their numbers. */
+enum { CODED = 1, SCALE, WIDE, CONSTANT, TINY, ZIPPED, AGAIN, POOL, ONCE_MORE, FOLDED, SPARSE, SEGMENT_COUNT };
+/* The first field of each, and the fields of all. */
+enum {
+	CODED_FIELD = 1,
+	SCALE_FIELD = 2,
+	WIDE_FIELD = 5,
+	CONSTANT_FIELD = 13,
+	POOL_FIELD = 17,
+	FOLDED_FIELD = 20,
+	SPARSE_FIELD = 22,
+	FIELD_COUNT = 24
+};
+
+static const struct wcx_field scale_fields[3] = {
+	{ .width = 3 },
+	{ .width = 9, .table_count = 1, .has_zero = 1, .base = 100, .tables = sample_tables },
+	{ .width = 4, .table_count = 1, .tables = sample_tables + 8 },
+};
+static const struct wcx_recipe scale_recipe = { 2, WCX_TRANSFORM_ROTATE, WCX_PREDICT_NONE, 3, 0, scale_fields };
+static const struct wcx_field half_fields[2] = {
+	{ .width = 4, .table_count = 1, .tables = sample_tables + 10 },
+	{ .width = 4, .table_count = 1, .tables = sample_tables + 11 },
+};
+static const struct wcx_recipe half_recipe = { 1, WCX_TRANSFORM_ROTATE, WCX_PREDICT_NONE, 2, 0, half_fields };
+
+/* A few KiB that have everything. */
+static const struct sample_part parts[] = {
+	{ { "coded", "I8", "[40,50]", 2000, SAMPLE_GAUSSIAN, 3 }, 2000, 1, 65536, &sample_1_byte, 0, 0 },
+	{ { "scale", "F16", "[]", 2, SAMPLE_UNIFORM, 0 }, 1, 1, 1, &scale_recipe, 0, 0 },
+	{ { "empty", "F32", "[0,5]", 0, SAMPLE_CONSTANT, 0 }, 0, 0, 0, NULL, 0, 0 },
+	{ { "wide", "F64", "[3,50]", 1200, SAMPLE_STUDENT, 2 }, 50, 2, 30, &sample_8_bytes, 0, 0 },
+	{ { "constant", "U8", "[300]", 300, SAMPLE_CONSTANT, 0 }, 300, 1, 300, &half_recipe, 0, 0 },
+	{ { "tiny", "I8", "[5]", 5, SAMPLE_UNIFORM, 0 }, 5, 2, 40, &sample_1_byte_left, 0, 0 },
+	{ { "zipped", "I8", "[250]", 250, SAMPLE_GAUSSIAN, 0.4 }, 250, 1, 200, &sample_1_byte_plain, 1, 0 },
+	{ { "again", "I8", "[2000]", 2000, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, CODED },
+	{ { "pool.a", "I16", "[70]", 140, SAMPLE_GAUSSIAN, 2 }, 10, 15, 10, &sample_2_bytes_split, 0, 0 },
+	{ { "pool.b", "I16", "[100]", 200, SAMPLE_GAUSSIAN, 2 }, 0, 0, 0, NULL, 0, 0 },
+	{ { "once more", "I8", "[2000]", 2000, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, CODED },
+	{ { "folded", "I8", "[30,50]", 1500, SAMPLE_GAUSSIAN, 5 }, 50, 15, 50, &sample_1_byte_pairs, 0, 0 },
+	{ { "sparse", "BF16", "[300]", 600, SAMPLE_GAUSSIAN, 0.4 }, 300, 1, 300, &sample_2_bytes_zero, 0, 0 },
+};
+enum { PARTS = sizeof parts / sizeof parts[0] };
+
+static struct sample_bytes original, packed;
+static uint64_t index_offset, fields_offset, entries_offset, tables_offset;
+static struct wcx_container *sound;
+static struct wcx_tile_cache *cache;
+static struct wcx_decoder *decoder;
+
+static struct sample_bytes copy_of_packed(void)
+{
+	struct sample_bytes copy = { malloc(packed.bytes), packed.bytes };
+
+	sample_require(copy.data != NULL, "malloc");
+	memcpy(copy.data, packed.data, packed.bytes);
+	return copy;
+}
+
+/* Makes the checksums of superblock and index right. */
+static void seal(struct sample_bytes file)
+{
+	uint64_t offset = wcx_le64_read(file.data + 40);
+
+	if (offset <= file.bytes)
+		wcx_le64_write(file.data + 80, wcx_checksum64(file.data + offset, file.bytes - offset));
+	wcx_le64_write(file.data + 120, wcx_checksum64(file.data, 120));
+}
+
+static int open_bytes(const uint8_t *data, size_t bytes, struct wcx_container **ret, struct wcx_error *err)
+{
+	int fd = sample_open(data, bytes);
+	int r = wcx_container_open(fd, path, ret, err);
+
+	if (r < 0)
+		close(fd);
+	return r;
+}
+
+/* Opens bytes that must be refused; returns the -errno. */
+static int refusal_of(const uint8_t *data, size_t bytes, struct wcx_error *err)
+{
+	struct wcx_container *container = NULL;
+	int r = open_bytes(data, bytes, &container, err);
+
+	if (CHECK(r < 0)) {
+		CHECK(container == NULL);
+		CHECK(strncmp(err->text, path, strlen(path)) == 0);
+	} else {
+		wcx_container_free(container);
+	}
+	return r;
+}
+
+/* Makes the packed file; its SHA-256, which the image lacks, is that of what it decodes to. */
+static void make_packed(void)
+{
+	static const struct wcx_export_ops ops = { 0 };
+	struct wcx_export_result result;
+	struct wcx_error err = { "" };
+	struct wcx_image *image;
+
+	original = sample_original(parts, PARTS);
+	packed = sample_image(original, parts, PARTS);
+	index_offset = wcx_le64_read(packed.data + 40);
+	fields_offset = index_offset + SEGMENT_COUNT * WCX_SEGMENT_BYTES;
+	entries_offset = fields_offset + FIELD_COUNT * WCX_FIELD_BYTES;
+	tables_offset = entries_offset + wcx_le64_read(packed.data + 64) * WCX_TILE_ENTRY_BYTES;
+	sample_require(wcx_image_open(sample_open(packed.data, packed.bytes), path, cache, decoder, &image, &err) == 0,
+		       err.text);
+	sample_require(wcx_export(image, 1, &ops, NULL, NULL, &result, &err) == 0, err.text);
+	wcx_image_put(image);
+	memcpy(packed.data + 88, result.sha256, sizeof result.sha256);
+	seal(packed);
+	sample_require(open_bytes(packed.data, packed.bytes, &sound, &err) == 0, err.text);
+}
+
+static uint64_t segment_offset(size_t segment)
+{
+	return index_offset + segment * WCX_SEGMENT_BYTES;
+}
+
+static uint64_t field_offset(size_t field)
+{
+	return fields_offset + field * WCX_FIELD_BYTES;
+}
+
+/* Where the entry of a segment's first tile is. */
+static uint64_t entry_offset(size_t segment)
+{
+	return entries_offset + wcx_container_segment(sound, segment)->first_tile * WCX_TILE_ENTRY_BYTES;
+}
+
+static void sound_file_opens_and_tells_what_it_holds(void)
+{
+	const struct wcx_superblock *sb = wcx_container_superblock(sound);
+	uint64_t offset = 0, tile = 0;
+
+	CHECK(sb->original_bytes == original.bytes && sb->packed_bytes == packed.bytes);
+	CHECK(sb->segment_count == SEGMENT_COUNT && sb->field_count == FIELD_COUNT && sb->table_count == SAMPLE_TABLES);
+	CHECK_TEXT(wcx_container_path(sound), path);
+	for (size_t i = 0; i < sb->segment_count; i++) {
+		const struct wcx_segment *seg = wcx_container_segment(sound, i);
+
+		CHECK(seg->offset == offset);
+		CHECK(seg->rows * seg->cols * seg->recipe.elem_bytes == seg->bytes);
+		CHECK(wcx_container_segment_at(sound, offset) == i);
+		CHECK(wcx_container_segment_at(sound, offset + seg->bytes - 1) == i);
+		offset += seg->bytes;
+		if (seg->same_as)
+			continue;
+		CHECK(seg->first_tile == tile);
+		CHECK(wcx_container_segment_of_tile(sound, tile) == i);
+		CHECK(wcx_container_segment_of_tile(sound, tile + seg->tile_count - 1) == i);
+		tile += seg->tile_count;
+	}
+	CHECK(offset == original.bytes && tile == sb->tile_count);
+	CHECK(wcx_container_segment(sound, POOL)->bytes == 140 + 200);
+	wcx_container_free(NULL);
+}
+
+static void segment_with_the_same_content_has_the_tiles_of_the_first(void)
+{
+	const struct wcx_segment *coded = wcx_container_segment(sound, CODED);
+	const size_t copies[] = { AGAIN, ONCE_MORE };
+
+	for (int i = 0; i < 2; i++) {
+		const struct wcx_segment *copy = wcx_container_segment(sound, copies[i]);
+		struct wcx_segment expected = *coded;
+
+		CHECK(copy->offset > coded->offset && copy->same_as == CODED);
+		expected.offset = copy->offset;
+		expected.same_as = CODED;
+		CHECK(memcmp(copy, &expected, sizeof expected) == 0);
+	}
+	CHECK(coded->same_as == 0 && wcx_container_segment_of_tile(sound, coded->first_tile) == CODED);
+}
+
+static void recipes_are_those_of_the_packer(void)
+{
+	const struct wcx_recipe *expected[SEGMENT_COUNT] = { &sample_1_byte_plain };
+	size_t segment = 0;
+
+	for (size_t i = 0; i < PARTS; i++)
+		if (parts[i].recipe || parts[i].same_as)
+			expected[++segment] = parts[i].same_as ? &sample_1_byte : parts[i].recipe;
+	CHECK(segment == SEGMENT_COUNT - 1);
+	for (size_t i = 0; i < SEGMENT_COUNT; i++) {
+		const struct wcx_recipe *recipe = &wcx_container_segment(sound, i)->recipe;
+
+		CHECK(recipe->elem_bytes == expected[i]->elem_bytes && recipe->transform == expected[i]->transform);
+		CHECK(recipe->predictor == expected[i]->predictor && recipe->run == expected[i]->run);
+		if (!CHECK(recipe->field_count == expected[i]->field_count))
+			continue;
+		for (int f = 0; f < recipe->field_count; f++) {
+			const struct wcx_field *field = &recipe->fields[f], *meant = &expected[i]->fields[f];
+
+			CHECK(field->width == meant->width && field->table_count == meant->table_count);
+			CHECK(field->is_pair == meant->is_pair && field->has_zero == meant->has_zero);
+			CHECK(field->base == meant->base && !field->tables == !meant->tables);
+			if (field->tables)
+				CHECK(memcmp(field->tables, meant->tables, meant->table_count * sizeof *meant->tables) == 0);
+		}
+	}
+}
+
+static void fields_share_tables(void)
+{
+	const struct wcx_field *coded = wcx_container_segment(sound, CODED)->recipe.fields;
+	const struct wcx_field *wide = wcx_container_segment(sound, WIDE)->recipe.fields;
+	const struct wcx_field *pool = wcx_container_segment(sound, POOL)->recipe.fields;
+	const struct wcx_field *folded = wcx_container_segment(sound, FOLDED)->recipe.fields;
+
+	CHECK(coded->tables == wide[0].tables && coded->tables == wide[7].tables);
+	CHECK(pool[1].tables == coded->tables + 4 && folded[1].tables == coded->tables + 8);
+}
+
+static void tiles_lie_one_behind_the_other(void)
+{
+	const uint8_t *entry = packed.data + entries_offset;
+	uint64_t end = WCX_SUPERBLOCK_BYTES;
+	unsigned modes[WCX_TILE_MODE_COUNT] = { 0 };
+
+	for (uint64_t t = 0; t < wcx_container_superblock(sound)->tile_count; t++, entry += WCX_TILE_ENTRY_BYTES) {
+		const struct wcx_segment *seg = wcx_container_segment(sound, wcx_container_segment_of_tile(sound, t));
+		struct wcx_tile_info tile;
+
+		wcx_container_tile(sound, seg, t, &tile);
+		CHECK(tile.packed_offset == (end + 3) / 4 * 4);
+		CHECK(tile.packed_bytes == (wcx_le32_read(entry) & 0xFFFFFF) && tile.mode == (int)entry[3]);
+		if (tile.mode == WCX_TILE_CONSTANT)
+			CHECK(tile.constant == wcx_le32_read(entry + 4) && tile.checksum == 0 && tile.packed_bytes == 0);
+		else
+			CHECK(tile.checksum == wcx_checksum32(packed.data + tile.packed_offset, tile.packed_bytes));
+		end = tile.packed_offset + tile.packed_bytes;
+		modes[tile.mode]++;
+	}
+	CHECK((end + 3) / 4 * 4 == index_offset);
+	for (int mode = 0; mode < WCX_TILE_MODE_COUNT; mode++)
+		CHECK(modes[mode] > 0);
+}
+
+/* The first four bytes of a segment's first tile, which is coded. */
+static uint32_t coded_head(size_t segment)
+{
+	const struct wcx_segment *seg = wcx_container_segment(sound, segment);
+	struct wcx_tile_info tile;
+
+	wcx_container_tile(sound, seg, seg->first_tile, &tile);
+	CHECK(tile.mode == WCX_TILE_CODED);
+	return wcx_le32_read(packed.data + tile.packed_offset);
+}
+
+/* So that the tests of changed bytes meet them. */
+static void pairs_and_zeros_with_exceptions_are_coded(void)
+{
+	CHECK(wcx_tile_coding(coded_head(FOLDED), 1) == WCX_FIELD_RANS);
+	CHECK(wcx_tile_coding(coded_head(SPARSE), 1) == WCX_FIELD_RANS);
+	CHECK(coded_head(SPARSE) >> 2 * WCX_FIELDS_MAX > 0);
+}
+
+static void superblock_survives_writing(void)
+{
+	uint8_t written[WCX_SUPERBLOCK_BYTES];
+	struct wcx_superblock sb;
+	struct wcx_error err;
+
+	CHECK(wcx_superblock_parse(path, packed.data, packed.bytes, &sb, &err) == 0);
+	wcx_superblock_write(&sb, written);
+	CHECK(memcmp(written, packed.data, sizeof written) == 0);
+}
+
+static void number_of_tables_is_limited(void)
+{
+	struct wcx_superblock sb = *wcx_container_superblock(sound), parsed;
+	uint8_t written[WCX_SUPERBLOCK_BYTES];
+	struct wcx_error err;
+
+	sb.table_bytes = UINT64_C(5) * (WCX_MAX_TABLES + 1);
+	sb.index_bytes = tables_offset - index_offset + sb.table_bytes;
+	sb.packed_bytes = index_offset + sb.index_bytes;
+	for (uint32_t more = 0; more < 2; more++) {
+		sb.table_count = WCX_MAX_TABLES + more;
+		wcx_superblock_write(&sb, written);
+		CHECK(wcx_superblock_parse(path, written, sb.packed_bytes, &parsed, &err) == (more ? -EBADMSG : 0));
+	}
+	CHECK(strstr(err.text, "offset 60: too many frequency tables") != NULL);
+}
+
+static void file_cut_at_any_length_is_refused(void)
+{
+	for (size_t bytes = 0; bytes < packed.bytes; bytes++) {
+		struct wcx_error err;
+
+		CHECK(refusal_of(packed.data, bytes, &err) == -EBADMSG);
+		CHECK(strstr(err.text, bytes < 8 ? "not a .wcx file" : "truncated") != NULL);
+	}
+}
+
+static void file_with_a_byte_more_is_refused(void)
+{
+	struct sample_bytes longer = { malloc(packed.bytes + 1), packed.bytes + 1 };
+	struct wcx_error err;
+
+	memcpy(longer.data, packed.data, packed.bytes);
+	longer.data[packed.bytes] = 0;
+	CHECK(refusal_of(longer.data, longer.bytes, &err) == -EBADMSG);
+	free(longer.data);
+}
+
+static void changed_byte_of_superblock_or_index_is_refused(void)
+{
+	struct sample_bytes copy = copy_of_packed();
+
+	for (size_t at = 0; at < packed.bytes; at = at + 1 == WCX_SUPERBLOCK_BYTES ? index_offset : at + 1) {
+		for (unsigned bit = 0; bit < 8; bit++) {
+			const char *told = at < 8                      ? "not a .wcx file"
+					   : at < WCX_SUPERBLOCK_BYTES ? "offset 120: checksum"
+								       : "offset";
+			struct wcx_error err;
+
+			copy.data[at] ^= (uint8_t)(1u << bit);
+			refusal_of(copy.data, copy.bytes, &err);
+			CHECK(strstr(err.text, told) != NULL);
+			copy.data[at] ^= (uint8_t)(1u << bit);
+		}
+	}
+	free(copy.data);
+}
+
+/* What the tests below change, with the checksums made right, and what they are told. */
+struct change {
+	size_t at;      /* from the start of the superblock, or of the part of the index below */
+	unsigned bytes; /* of the value: 1, 4 or 8 */
+	uint64_t value;
+	int errnum;
+	const char *text; /* part of the message */
+};
+
+static void check_change(const struct change *change, size_t base, uint64_t named_offset)
+{
+	struct sample_bytes copy = copy_of_packed();
+	char offset_text[32];
+	struct wcx_error err;
+	uint8_t value[8];
+
+	wcx_le64_write(value, change->value);
+	memcpy(copy.data + base + change->at, value, change->bytes);
+	seal(copy);
+	CHECK(refusal_of(copy.data, copy.bytes, &err) == -change->errnum);
+	snprintf(offset_text, sizeof offset_text, "offset %llu: ", (unsigned long long)named_offset);
+	if (!CHECK(strstr(err.text, change->text) && (!named_offset || strstr(err.text, offset_text))))
+		fprintf(stderr, "\tchange at %zu: \"%s\"\n\tshould say \"%s%s\"\n", base + change->at, err.text,
+			named_offset ? offset_text : "", change->text);
+	free(copy.data);
+}
+
+static void each_field_of_the_superblock_is_checked(void)
+{
+	static const struct change about_the_file[] = {
+		{ 8, 4, 2, ENOTSUP, "version 2" },        { 8, 4, 4, ENOTSUP, "version 4" },
+		{ 16, 8, 1, ENOTSUP, "features" },        { 16, 8, UINT64_C(1) << 63, ENOTSUP, "0x8000000000000000" },
+		{ 24, 8, 1 << 20, EBADMSG, "truncated" }, { 24, 8, 200, EBADMSG, "damaged" },
+	};
+	static const struct change about_a_field[] = {
+		{ 12, 4, FIELD_COUNT + 1, EBADMSG, "counts contradict" },
+		{ 12, 4, UINT32_MAX, EBADMSG, "counts contradict" },
+		{ 32, 8, 0, EBADMSG, "size of the original" },
+		{ 32, 8, (UINT64_C(1) << 60) + 1, EBADMSG, "size of the original" },
+		{ 40, 8, 112, EBADMSG, "index is not where" },
+		{ 40, 8, UINT64_MAX - 15, EBADMSG, "index is not where" },
+		{ 48, 8, (UINT64_C(1) << 28) + 1, EBADMSG, "size limit" },
+		{ 48, 8, 0, EBADMSG, "index is not where" },
+		{ 56, 4, 0, EBADMSG, "counts contradict" },
+		{ 56, 4, UINT32_MAX, EBADMSG, "counts contradict" },
+		{ 60, 4, UINT32_MAX, EBADMSG, "more frequency tables" },
+		{ 64, 8, 0, EBADMSG, "counts contradict" },
+		{ 64, 8, (UINT64_C(1) << 60) + 6, EBADMSG, "counts contradict" },
+		{ 72, 8, UINT64_MAX, EBADMSG, "counts contradict" },
+		{ 72, 8, 0, EBADMSG, "counts contradict" },
+	};
+	struct change offset_unaligned = { 40, 8, index_offset - 8, EBADMSG, "index is not where" };
+
+	for (size_t i = 0; i < sizeof about_the_file / sizeof about_the_file[0]; i++)
+		check_change(&about_the_file[i], 0, 0);
+	for (size_t i = 0; i < sizeof about_a_field / sizeof about_a_field[0]; i++) {
+		size_t at = about_a_field[i].at;
+		/* What contradicts other fields is told at the first of them. */
+		int of_index = strstr(about_a_field[i].text, "not where") != NULL;
+		int of_counts = strstr(about_a_field[i].text, "counts") != NULL;
+
+		check_change(&about_a_field[i], 0, of_index ? 40 : of_counts ? 56 : at);
+	}
+	check_change(&offset_unaligned, 0, 40);
+}
+
+static void check_changes(const struct change *changes, size_t count, uint64_t base)
+{
+	for (size_t i = 0; i < count; i++)
+		check_change(&changes[i], base, base);
+}
+#define CHECK_CHANGES(changes, base) check_changes(changes, sizeof(changes) / sizeof(changes)[0], base)
+
+static void each_part_of_a_segment_is_checked(void)
+{
+	static const struct change changes[] = {
+		/* to a row of 2000 elements of one byte: one field, four tables */
+		{ 0, 8, 0, EBADMSG, "bad segment size" },
+		{ 0, 8, UINT64_MAX, EBADMSG, "bad segment size" },
+		{ 0, 8, 20000, EBADMSG, "larger than the file" },
+		{ 8, 8, 0, EBADMSG, "bad number of columns" },
+		{ 8, 8, 3, EBADMSG, "bad number of columns" },
+		{ 8, 8, 4000, EBADMSG, "bad number of columns" },
+		{ 16, 4, 0, EBADMSG, "bad tile size" },
+		{ 20, 4, 0, EBADMSG, "bad tile size" },
+		{ 16, 8, UINT64_C(0x1000000010000), EBADMSG, "bad tile size" }, /* 65536 x 65536 is 0 in 32 bits */
+		{ 16, 8, 257 | UINT64_C(10) << 32, EBADMSG, "narrow tiles that are too tall" },
+		{ 20, 4, 1, EBADMSG, "larger than the file" }, /* that many tiles */
+		{ 24, 4, 0, EBADMSG, "bad run" },
+		{ 24, 4, 64, EBADMSG, "bad run" },
+		{ 24, 4, 65536 + 128, EBADMSG, "bad run" },
+		{ 36, 1, 0, EBADMSG, "bad element size" },
+		{ 36, 1, 3, EBADMSG, "bad element size" },
+		{ 36, 1, 16, EBADMSG, "bad element size" },
+		{ 36, 1, 2, EBADMSG, "fields do not make up an element" },
+		{ 37, 1, WCX_TRANSFORM_COUNT, EBADMSG, "unknown transform" },
+		{ 37, 1, 255, EBADMSG, "unknown transform" },
+		{ 37, 1, WCX_TRANSFORM_FOLD, EBADMSG, "cannot be folded" },
+		{ 37, 2, WCX_TRANSFORM_ROTATE | WCX_PREDICT_LEFT << 8, EBADMSG, "transform and predictor at once" },
+		{ 38, 1, WCX_PREDICTOR_COUNT, EBADMSG, "unknown predictor" },
+		{ 39, 1, 0, EBADMSG, "bad number of fields" },
+		{ 39, 1, 2, EBADMSG, "fields do not make up an element" },
+		{ 39, 1, 10, EBADMSG, "fields do not make up an element" },
+		{ 39, 1, 11, EBADMSG, "bad number of fields" },
+		{ 39, 1, FIELD_COUNT, EBADMSG, "fields that are not there" },
+	};
+	static const struct change to_the_header[] = {
+		{ 28, 4, 1, EBADMSG, "not an earlier one" },
+		{ 0, 8, 7, EBADMSG, "bad number of columns" },
+		{ 24, 4, 128, EBADMSG, "bad run" }, /* with one table */
+	};
+	static const struct change to_folded[] = {
+		{ 38, 1, WCX_PREDICT_UP, EBADMSG, "transform and predictor at once" },
+		{ 39, 1, 1, EBADMSG, "cannot be folded" },
+	};
+	/* Of two bytes, the lowest of whose bits are never coded; and with a predictor. */
+	static const struct change fold_of_two = { 37, 1, WCX_TRANSFORM_FOLD, EBADMSG, "cannot be folded" };
+	static const struct change rotated_up = { 37, 1, WCX_TRANSFORM_ROTATE, EBADMSG, "transform and predictor at once" };
+	static const struct change odd_size = { 0, 8, 1201, EBADMSG, "bad segment size" }; /* elements of eight bytes */
+	static const struct change row_less = { 0, 8, 320, EBADMSG, "do not make up the file" }; /* but as many tiles */
+
+	CHECK_CHANGES(changes, segment_offset(CODED));
+	CHECK_CHANGES(to_the_header, segment_offset(0));
+	CHECK_CHANGES(to_folded, segment_offset(FOLDED));
+	check_change(&fold_of_two, segment_offset(SPARSE), segment_offset(SPARSE));
+	check_change(&rotated_up, segment_offset(POOL), segment_offset(POOL));
+	check_change(&odd_size, segment_offset(WIDE), segment_offset(WIDE));
+	check_change(&row_less, segment_offset(POOL), entries_offset);
+}
+
+static void small_first_segment_is_refused(void)
+{
+	struct sample_bytes copy = copy_of_packed();
+	struct wcx_error err;
+
+	wcx_le64_write(copy.data + segment_offset(0), 7);
+	wcx_le64_write(copy.data + segment_offset(0) + 8, 7);
+	seal(copy);
+	CHECK(refusal_of(copy.data, copy.bytes, &err) == -EBADMSG);
+	CHECK(strstr(err.text, "first segment is too small for a header") != NULL);
+	free(copy.data);
+}
+
+static void segments_with_the_same_content_are_checked(void)
+{
+	static const struct change changes[] = {
+		{ 28, 4, AGAIN, EBADMSG, "not an earlier one" },
+		{ 28, 4, POOL, EBADMSG, "not an earlier one" },
+		{ 28, 4, UINT32_MAX, EBADMSG, "not an earlier one" },
+		{ 28, 4, SCALE, EBADMSG, "of another size" },
+		{ 28, 4, 0, EBADMSG, "bad element size" },
+		{ 0, 8, 1999, EBADMSG, "of another size" },
+		{ 0, 8, 0, EBADMSG, "of another size" },
+		{ 8, 8, 2000, EBADMSG, "tiles of its own" },
+		{ 16, 4, 1, EBADMSG, "tiles of its own" },
+		{ 23, 1, 1, EBADMSG, "tiles of its own" },
+		{ 24, 4, 128, EBADMSG, "tiles of its own" },
+		{ 32, 4, 1, EBADMSG, "tiles of its own" },
+		{ 36, 1, 1, EBADMSG, "tiles of its own" },
+		{ 37, 1, 1, EBADMSG, "tiles of its own" },
+		{ 38, 1, 1, EBADMSG, "tiles of its own" },
+		{ 39, 1, 1, EBADMSG, "tiles of its own" },
+	};
+	static const struct change of_a_copy = { 28, 4, AGAIN, EBADMSG, "a segment without tiles" };
+
+	CHECK_CHANGES(changes, segment_offset(AGAIN));
+	check_change(&of_a_copy, segment_offset(ONCE_MORE), segment_offset(ONCE_MORE));
+}
+
+/* What is wrong with a field is told of its segment. */
+static void each_part_of_a_field_is_checked(void)
+{
+	enum { PAIRS = 1 << 3, ZERO = 1 << 4 };
+	static const struct {
+		size_t field, segment;
+		struct change change;
+	} cases[] = {
+		{ CODED_FIELD, CODED, { 0, 1, 0, EBADMSG, "bad width" } },
+		{ CODED_FIELD, CODED, { 0, 1, 33, EBADMSG, "bad width" } },
+		{ CODED_FIELD, CODED, { 0, 1, 7, EBADMSG, "fields do not make up an element" } },
+		{ CODED_FIELD, CODED, { 0, 1, 17, EBADMSG, "too wide" } },
+		{ CODED_FIELD, CODED, { 0, 1, 9, EBADMSG, "fields do not make up an element" } },
+		{ CODED_FIELD, CODED, { 1, 1, 0, EBADMSG, "bad run" } },
+		{ CODED_FIELD, CODED, { 1, 1, 1, EBADMSG, "bad run" } },
+		{ CODED_FIELD, CODED, { 1, 1, 3, EBADMSG, "bad number of frequency tables" } },
+		{ CODED_FIELD, CODED, { 1, 1, 7, EBADMSG, "bad number of frequency tables" } },
+		{ CODED_FIELD, CODED, { 1, 1, PAIRS, EBADMSG, "symbols of a field without" } },
+		{ CODED_FIELD, CODED, { 1, 1, ZERO, EBADMSG, "symbols of a field without" } },
+		{ CODED_FIELD, CODED, { 1, 1, ZERO | 4, EBADMSG, "base of a narrow field" } },
+		{ CODED_FIELD, CODED, { 1, 1, 1 << 5 | 4, EBADMSG, "unknown flag" } },
+		{ CODED_FIELD, CODED, { 1, 1, 1 << 6 | 4, EBADMSG, "unknown flag" } },
+		{ CODED_FIELD, CODED, { 1, 1, 1 << 7 | 4, EBADMSG, "unknown flag" } },
+		{ CODED_FIELD, CODED, { 2, 1, 1, EBADMSG, "base of a narrow field" } },
+		{ CODED_FIELD, CODED, { 4, 4, 9, EBADMSG, "table that is not there" } },
+		{ CODED_FIELD, CODED, { 4, 4, UINT32_MAX, EBADMSG, "table that is not there" } },
+		{ SCALE_FIELD, SCALE, { 0, 1, 5, EBADMSG, "fields do not make up an element" } },
+		{ SCALE_FIELD, SCALE, { 3, 1, 1, EBADMSG, "symbols of a field without" } },
+		{ SCALE_FIELD, SCALE, { 4, 1, 1, EBADMSG, "for a field without any" } },
+		{ SCALE_FIELD + 1, SCALE, { 2, 2, 512 - 255, EBADMSG, "base of a field too large" } },
+		{ POOL_FIELD + 1, POOL, { 4, 1, 3, EBADMSG, "symbol that a field cannot have" } },
+		{ POOL_FIELD + 1, POOL, { 4, 1, 11, EBADMSG, "table that is not there" } },
+		{ FOLDED_FIELD, FOLDED, { 1, 1, 1, EBADMSG, "cannot be folded" } },
+		{ FOLDED_FIELD + 1, FOLDED, { 4, 1, 7, EBADMSG, "symbol that a field cannot have" } },
+		{ SPARSE_FIELD + 1, SPARSE, { 2, 2, 4096 - 255, EBADMSG, "base of a field too large" } },
+		/* Pairs of more bits than four, of elements of two bytes, and not at the top. */
+		{ FOLDED_FIELD + 1, FOLDED, { 0, 1, 5, EBADMSG, "pairs in a field that cannot have them" } },
+		{ CODED_FIELD, CODED, { 1, 1, PAIRS | 4, EBADMSG, "pairs in a field that cannot have them" } },
+		{ SCALE_FIELD + 2, SCALE, { 1, 1, PAIRS | 1, EBADMSG, "pairs in a field that cannot have them" } },
+		{ CONSTANT_FIELD, CONSTANT, { 1, 1, PAIRS | 1, EBADMSG, "pairs in a field that cannot have them" } },
+	};
+
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+		check_change(&cases[i].change, field_offset(cases[i].field), segment_offset(cases[i].segment));
+}
+
+/* Where a frequency table ends. */
+static uint64_t table_end(uint32_t table)
+{
+	uint64_t end = tables_offset;
+
+	for (uint32_t i = 0; i <= table; i++) {
+		size_t used = 0;
+
+		CHECK(wcx_freq_table_parse(packed.data + end, packed.bytes - end, NULL, &used) == WCX_OK);
+		end += used;
+	}
+	return end;
+}
+
+/* Symbol 255 gets the frequency of symbol 63, in tables of 64 symbols of which a field of 6 bits uses two. */
+static void every_table_of_a_field_is_held_against_its_width(void)
+{
+	for (uint32_t table = 4; table < 6; table++) {
+		uint64_t end = table_end(table);
+		uint32_t last = wcx_le32_read(packed.data + end - 4); /* two bytes of a frequency, and a run of 192 */
+		struct change change = { 0, 4, last >> 16 | (uint64_t)(uint16_t)last << 16, EBADMSG,
+					 "symbol that a field cannot have" };
+
+		CHECK((last & 0x80) != 0 && last >> 16 == 191 << 8);
+		check_change(&change, end - 4, segment_offset(POOL));
+	}
+}
+
+static void fields_of_too_many_raw_planes_are_refused(void)
+{
+	struct sample_bytes copy = copy_of_packed();
+	struct wcx_error err;
+
+	/* Four pairs of 7 and 9 bits: three and two planes each. */
+	for (size_t i = 0; i < 8; i++) {
+		struct wcx_field field = { .width = i % 2 ? 9 : 7 };
+
+		wcx_field_write(&field, 0, copy.data + field_offset(WIDE_FIELD + i));
+	}
+	wcx_le32_write(copy.data + segment_offset(WIDE) + 24, 0);
+	seal(copy);
+	CHECK(refusal_of(copy.data, copy.bytes, &err) == -EBADMSG);
+	CHECK(strstr(err.text, "too many raw planes") != NULL);
+	free(copy.data);
+}
+
+/* Opens the file with bytes put in at an offset, and 1 added to the count of the superblock at count_at. */
+static void check_insertion(uint64_t at, size_t bytes, size_t count_at, const char *text)
+{
+	struct sample_bytes longer = { calloc(1, packed.bytes + bytes), packed.bytes + bytes };
+	struct wcx_error err;
+
+	memcpy(longer.data, packed.data, at);
+	memcpy(longer.data + at + bytes, packed.data + at, packed.bytes - at);
+	wcx_le64_write(longer.data + 24, longer.bytes);
+	if (at < index_offset)
+		wcx_le64_write(longer.data + 40, index_offset + bytes);
+	else
+		wcx_le64_write(longer.data + 48, packed.bytes - index_offset + bytes);
+	if (count_at)
+		longer.data[count_at]++;
+	seal(longer);
+	CHECK(refusal_of(longer.data, longer.bytes, &err) == -EBADMSG);
+	if (!CHECK(strstr(err.text, text) != NULL))
+		fprintf(stderr, "\t\"%s\"\n\tshould have \"%s\"\n", err.text, text);
+	free(longer.data);
+}
+
+static void what_no_segment_accounts_for_is_refused(void)
+{
+	check_insertion(entries_offset, WCX_FIELD_BYTES, 12, "segments do not make up the file");
+	check_insertion(tables_offset, WCX_TILE_ENTRY_BYTES, 64, "segments do not make up the file");
+	check_insertion(index_offset, WCX_TILE_ALIGN, 0, "counts contradict the size of the index");
+	/* Behind the last tile, and in front of the first. */
+	check_insertion(index_offset - 1, WCX_TILE_ALIGN, 0, "offset 40: index is not where the packed tiles end");
+	check_insertion(WCX_SUPERBLOCK_BYTES, WCX_TILE_ALIGN, 0, "offset 40: index is not where the packed tiles end");
+}
+
+static void each_part_of_a_tile_entry_is_checked(void)
+{
+	static const struct change to_coded[] = {
+		{ 3, 1, WCX_TILE_MODE_COUNT, EBADMSG, "unknown tile mode" },
+		{ 3, 1, 255, EBADMSG, "unknown tile mode" },
+		{ 3, 1, WCX_TILE_STORED, EBADMSG, "contradicts the tile mode" },
+		{ 3, 1, WCX_TILE_CONSTANT, EBADMSG, "with a size" },
+		{ 0, 2, 2000, EBADMSG, "contradicts the tile mode" },
+		{ 2, 1, 1, EBADMSG, "contradicts the tile mode" },
+	};
+	static const struct change to_constant[] = {
+		{ 0, 1, 1, EBADMSG, "with a size" },
+		{ 5, 1, 1, EBADMSG, "too large" },
+		{ 7, 1, 0x80, EBADMSG, "too large" },
+		{ 3, 1, WCX_TILE_STORED, EBADMSG, "contradicts the tile mode" },
+	};
+	static const struct change to_stored[] = {
+		{ 0, 1, 4, EBADMSG, "contradicts the tile mode" },
+		{ 0, 1, 6, EBADMSG, "contradicts the tile mode" },
+		{ 3, 1, WCX_TILE_CODED, EBADMSG, "contradicts the tile mode" },
+		{ 3, 1, WCX_TILE_ZSTD, EBADMSG, "contradicts the tile mode" },
+	};
+	static const struct change to_zipped = { 0, 1, 200, EBADMSG, "contradicts the tile mode" };
+	struct change smaller = { 0, 2, 0, EBADMSG, "index is not where the packed tiles end" };
+
+	CHECK(packed.data[entry_offset(CODED) + 3] == WCX_TILE_CODED);
+	CHECK(packed.data[entry_offset(CONSTANT) + 3] == WCX_TILE_CONSTANT);
+	CHECK(packed.data[entry_offset(TINY) + 3] == WCX_TILE_STORED);
+	CHECK(packed.data[entry_offset(ZIPPED) + 3] == WCX_TILE_ZSTD);
+	CHECK_CHANGES(to_coded, entry_offset(CODED));
+	CHECK_CHANGES(to_constant, entry_offset(CONSTANT));
+	CHECK_CHANGES(to_stored, entry_offset(TINY));
+	check_change(&to_zipped, entry_offset(ZIPPED), entry_offset(ZIPPED));
+	smaller.value = wcx_le16_read(packed.data + entry_offset(CODED)) - 16;
+	check_change(&smaller, entry_offset(CODED), 40);
+}
+
+static void frequency_tables_are_checked(void)
+{
+	struct change bad = { 0, 1, 0xFF, EBADMSG, "bad frequency table" };
+	struct change fewer = { 60, 4, SAMPLE_TABLES - 1, EBADMSG, "bytes behind the last frequency table" };
+	struct change more = { 60, 4, SAMPLE_TABLES + 1, EBADMSG, "bad frequency table" };
+
+	check_change(&bad, tables_offset, tables_offset);
+	check_change(&fewer, 0, 0);
+	check_change(&more, 0, packed.bytes);
+}
+
+/* Every byte as it was, read through the image and again by wcx_verify; else a message that names the file. */
+static int is_refused_or_right(struct sample_bytes file)
+{
+	static const struct wcx_export_ops ops = { 0 };
+	int fd = sample_open(file.data, file.bytes), r, right = 0;
+	struct wcx_error err = { "" };
+	struct wcx_image *image;
+	uint8_t *read;
+	ssize_t n;
+
+	r = wcx_image_open(fd, path, cache, decoder, &image, &err);
+	if (r < 0) {
+		close(fd);
+		return strstr(err.text, path) != NULL;
+	}
+	read = malloc(original.bytes);
+	r = wcx_verify(image, 1, &ops, NULL, NULL, &err);
+	n = wcx_image_read(image, read, original.bytes, 0, NULL);
+	if (r < 0)
+		right = strstr(err.text, path) != NULL;
+	else
+		right = n == (ssize_t)original.bytes && memcmp(read, original.data, original.bytes) == 0;
+	free(read);
+	wcx_image_put(image);
+	return right;
+}
+
+static void changed_bytes_behind_right_checksums_are_refused_or_change_nothing(void)
+{
+	struct sample_bytes copy = copy_of_packed();
+
+	for (size_t at = 8; at < packed.bytes; at = at + 1 == 120 ? index_offset : at + 1) {
+		if (at == 80)
+			at = 88; /* the index's checksum, which is made right */
+		for (unsigned change = 1; change < 256; change += change < 128 ? change : 127) {
+			copy.data[at] ^= (uint8_t)change;
+			seal(copy);
+			CHECK(is_refused_or_right(copy));
+			memcpy(copy.data, packed.data, packed.bytes);
+		}
+	}
+	free(copy.data);
+}
+
+static void changed_bytes_of_tiles_are_refused_or_lie_in_gaps(void)
+{
+	struct sample_bytes copy = copy_of_packed();
+
+	for (size_t at = WCX_SUPERBLOCK_BYTES; at < index_offset; at++) {
+		copy.data[at] ^= 0x10;
+		CHECK(is_refused_or_right(copy));
+		copy.data[at] ^= 0x10;
+	}
+	free(copy.data);
+}
+
+static void what_is_no_regular_file_is_refused(void)
+{
+	struct wcx_container *container = NULL;
+	int fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct wcx_error err;
+
+	CHECK(wcx_container_open(fd, path, &container, &err) == -EBADMSG);
+	CHECK_TEXT(err.text, "store/small.wcx: not a regular file");
+	CHECK(fcntl(fd, F_GETFD) >= 0); /* still ours */
+	close(fd);
+}
+
+int main(void)
+{
+	cache = wcx_tile_cache_create(0);
+	CHECK(wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &decoder, NULL) == 0);
+	make_packed();
+
+	sound_file_opens_and_tells_what_it_holds();
+	segment_with_the_same_content_has_the_tiles_of_the_first();
+	recipes_are_those_of_the_packer();
+	fields_share_tables();
+	tiles_lie_one_behind_the_other();
+	pairs_and_zeros_with_exceptions_are_coded();
+	number_of_tables_is_limited();
+	superblock_survives_writing();
+	file_cut_at_any_length_is_refused();
+	file_with_a_byte_more_is_refused();
+	changed_byte_of_superblock_or_index_is_refused();
+	each_field_of_the_superblock_is_checked();
+	each_part_of_a_segment_is_checked();
+	small_first_segment_is_refused();
+	segments_with_the_same_content_are_checked();
+	each_part_of_a_field_is_checked();
+	every_table_of_a_field_is_held_against_its_width();
+	fields_of_too_many_raw_planes_are_refused();
+	what_no_segment_accounts_for_is_refused();
+	each_part_of_a_tile_entry_is_checked();
+	frequency_tables_are_checked();
+	changed_bytes_behind_right_checksums_are_refused_or_change_nothing();
+	changed_bytes_of_tiles_are_refused_or_lie_in_gaps();
+	what_is_no_regular_file_is_refused();
+
+	wcx_container_free(sound);
+	wcx_decoder_free(decoder);
+	wcx_tile_cache_free(cache);
+	free(original.data);
+	free(packed.data);
+	return check_report();
+}

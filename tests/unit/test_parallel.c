@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT */
+/* The parallel loop: every item once, the ordered part in order, and the ways in which a loop ends early. */
+#include "fs/base/parallel.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "tests/unit/check.h"
+
+enum { ITEMS_MAX = 1000, THREADS_MAX = 16 };
+
+static const unsigned thread_counts[] = { 1, 2, 5, THREADS_MAX };
+enum { THREAD_COUNTS = sizeof thread_counts / sizeof thread_counts[0] };
+
+struct record {
+	unsigned thread_count;
+	atomic_uint runs[ITEMS_MAX];
+	atomic_uint busy[THREADS_MAX]; /* items that have this worker number */
+	atomic_uint mistakes;
+	unsigned order[ITEMS_MAX], entered; /* belong to the item that has entered */
+	volatile int stop;
+};
+
+static int run_item(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item, struct wcx_error *err)
+{
+	struct record *record = user;
+	int r;
+
+	(void)err;
+	if (worker >= record->thread_count || atomic_fetch_add(&record->busy[worker], 1) != 0)
+		atomic_fetch_add(&record->mistakes, 1);
+	atomic_fetch_add(&record->runs[item], 1);
+	r = wcx_parallel_enter(loop, item);
+	if (r == 0) {
+		record->order[record->entered++] = (unsigned)item;
+		wcx_parallel_leave(loop);
+	}
+	atomic_fetch_sub(&record->busy[worker], 1);
+	return r;
+}
+
+static void check_loop(unsigned thread_count, unsigned item_count)
+{
+	struct record record = { .thread_count = thread_count };
+	struct wcx_error err = { "untouched" };
+
+	CHECK(wcx_parallel_for(thread_count, item_count, run_item, &record, NULL, &err) == 0);
+	CHECK_TEXT(err.text, "untouched");
+	CHECK(record.mistakes == 0 && record.entered == item_count);
+	for (unsigned i = 0; i < item_count; i++)
+		CHECK(record.runs[i] == 1 && record.order[i] == i);
+}
+
+static void every_item_runs_once_and_enters_in_order(void)
+{
+	for (size_t t = 0; t < THREAD_COUNTS; t++) {
+		check_loop(thread_counts[t], 0);
+		check_loop(thread_counts[t], 1);
+		check_loop(thread_counts[t], 7);
+		check_loop(thread_counts[t], ITEMS_MAX);
+	}
+}
+
+/* Item 5 fails after those below have left; nobody above may enter then. */
+static int fail_at_five(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item, struct wcx_error *err)
+{
+	struct record *record = user;
+	int r = wcx_parallel_enter(loop, item);
+
+	(void)worker;
+	if (r < 0)
+		return r;
+	record->order[record->entered++] = (unsigned)item;
+	if (item == 5)
+		return wcx_fail(err, ENOSPC, "item %d", 5);
+	wcx_parallel_leave(loop);
+	return 0;
+}
+
+static void error_ends_the_loop_for_those_who_wait_to_enter(void)
+{
+	for (size_t t = 0; t < THREAD_COUNTS; t++) {
+		struct record record = { 0 };
+		struct wcx_error err;
+
+		CHECK(wcx_parallel_for(thread_counts[t], ITEMS_MAX, fail_at_five, &record, NULL, &err) == -ENOSPC);
+		CHECK_TEXT(err.text, "item 5");
+		CHECK(record.entered == 6 && record.order[5] == 5);
+		record.entered = 0;
+		CHECK(wcx_parallel_for(thread_counts[t], ITEMS_MAX, fail_at_five, &record, NULL, NULL) == -ENOSPC);
+	}
+}
+
+/* Item 0 fails once item 1 is on its way; item 1, which can only learn of that by waiting to enter, fails in its turn. */
+static int fail_one_after_the_other(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item,
+				    struct wcx_error *err)
+{
+	struct record *record = user;
+
+	(void)worker;
+	if (item == 0) {
+		while (record->thread_count > 1 && !atomic_load(&record->runs[1]))
+			;
+		return wcx_fail(err, EIO, "first");
+	}
+	atomic_fetch_add(&record->runs[item], 1);
+	CHECK(wcx_parallel_enter(loop, item) == -ECANCELED);
+	return wcx_fail(err, ENOSPC, "second");
+}
+
+static void first_error_wins(void)
+{
+	for (size_t t = 0; t < THREAD_COUNTS; t++) {
+		struct record record = { .thread_count = thread_counts[t] };
+		struct wcx_error err;
+
+		CHECK(wcx_parallel_for(thread_counts[t], 100, fail_one_after_the_other, &record, NULL, &err) == -EIO);
+		CHECK_TEXT(err.text, "first");
+		CHECK(record.runs[99] == 0);
+	}
+}
+
+static int stop_at_ten(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item, struct wcx_error *err)
+{
+	struct record *record = user;
+
+	if (item == 10)
+		record->stop = 1;
+	return run_item(user, loop, worker, item, err);
+}
+
+static void stop_flag_ends_the_loop(void)
+{
+	for (size_t t = 0; t < THREAD_COUNTS; t++) {
+		struct record record = { .thread_count = thread_counts[t] };
+		struct wcx_error err;
+
+		CHECK(wcx_parallel_for(thread_counts[t], ITEMS_MAX, stop_at_ten, &record, &record.stop, &err) == -EINTR);
+		CHECK_TEXT(err.text, "interrupted");
+		CHECK(record.runs[10] == 1 && record.runs[ITEMS_MAX - 1] == 0);
+		if (thread_counts[t] == 1)
+			CHECK(record.entered == 11 && record.runs[11] == 0);
+	}
+}
+
+static void stop_flag_set_before_lets_nothing_run(void)
+{
+	struct record record = { .thread_count = 2, .stop = 1 };
+	struct wcx_error err;
+
+	CHECK(wcx_parallel_for(2, ITEMS_MAX, run_item, &record, &record.stop, &err) == -EINTR);
+	CHECK(record.entered == 0);
+	for (unsigned i = 0; i < ITEMS_MAX; i++)
+		CHECK(record.runs[i] == 0);
+}
+
+int main(void)
+{
+	every_item_runs_once_and_enters_in_order();
+	error_ends_the_loop_for_those_who_wait_to_enter();
+	first_error_wins();
+	stop_flag_ends_the_loop();
+	stop_flag_set_before_lets_nothing_run();
+	return check_report();
+}

@@ -1,0 +1,1204 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How tensors are coded, seen in the files that packing them gives: the fields that are coded, the tables they choose from,
+ * and what it all takes, against the entropy of data whose distribution is known.
+ */
+#include "fs/pack/tensor_plan.h"
+
+#include <math.h>
+
+#include "fs/pack/pack.h"
+#include "fs/pack/run_clusters.h"
+#include "tests/fixtures/sample_files.h"
+
+static char *dir, *src_path, *dst_path;
+
+/* --- data --- */
+
+/* Floats as dtypes have them: a sign, then these bits. */
+static const struct float_format {
+	const char *dtype;
+	int exponent, mantissa; /* bits */
+} float_formats[] = {
+	{ "F16", 5, 10 }, { "BF16", 8, 7 }, { "F32", 8, 23 }, { "F64", 11, 52 }, { "F8_E4M3", 4, 3 }, { "F8_E5M2", 5, 2 },
+};
+enum { F16, BF16, F32, F64, WIDE_FORMATS, FP8_E4M3 = WIDE_FORMATS, FP8_E5M2, FLOAT_FORMATS };
+
+/* The matrices of floats here. */
+enum { FLOAT_ROWS = 400, FLOAT_COLS = 1000, FLOAT_ELEMS = FLOAT_ROWS * FLOAT_COLS };
+
+static size_t float_bytes(const struct float_format *format)
+{
+	return (size_t)(1 + format->exponent + format->mantissa) / 8;
+}
+
+/* Rounds a number that is not 0 and not too large. */
+static uint64_t float_make(const struct float_format *format, double value)
+{
+	int bias = (1 << (format->exponent - 1)) - 1, exponent;
+	uint64_t significand, sign = signbit(value) ? 1 : 0;
+
+	frexp(value, &exponent);
+	exponent = exponent - 1 > 1 - bias ? exponent - 1 : 1 - bias; /* subnormals have the least one */
+	significand = (uint64_t)llrint(ldexp(fabs(value), format->mantissa - exponent));
+	return significand + ((uint64_t)(exponent + bias - 1) << format->mantissa) +
+	       (sign << (format->exponent + format->mantissa));
+}
+
+static void put_element(uint8_t *data, size_t elem_bytes, size_t index, uint64_t value)
+{
+	for (size_t b = 0; b < elem_bytes; b++)
+		data[index * elem_bytes + b] = (uint8_t)(value >> (8 * b));
+}
+
+/* Weights: Gaussian, of the standard deviation 0.02. */
+static void fill_weights(const struct float_format *format, uint64_t seed, uint8_t *data, size_t elems)
+{
+	struct sample_random random = { seed };
+
+	for (size_t i = 0; i < elems; i++)
+		put_element(data, float_bytes(format), i, float_make(format, 0.02 * sample_normal(&random)));
+}
+
+/* INT8 weights with one scale a tensor: the largest number becomes 127. */
+static void quantize(const double *values, size_t count, uint8_t *data)
+{
+	double largest = 0;
+
+	for (size_t i = 0; i < count; i++)
+		largest = fmax(largest, fabs(values[i]));
+	for (size_t i = 0; i < count; i++)
+		data[i] = sample_clip(values[i] / largest * 127);
+}
+
+/* What the numbers that a tensor is quantized from are drawn from. */
+typedef double draw_number(struct sample_random *random);
+
+/* Rows whose widths are log-normally distributed; spread 0 makes them all 1. */
+static void fill_int8(draw_number *draw, double spread, uint64_t seed, size_t rows, size_t cols, uint8_t *data)
+{
+	struct sample_random random = { seed };
+	double *values = malloc(rows * cols * sizeof *values);
+
+	sample_require(values != NULL, "malloc");
+	for (size_t y = 0; y < rows; y++) {
+		double width = exp(spread * sample_normal(&random));
+
+		for (size_t x = 0; x < cols; x++)
+			values[y * cols + x] = width * draw(&random);
+	}
+	quantize(values, rows * cols, data);
+	free(values);
+}
+
+/* --- files --- */
+
+static uint8_t *data_of(struct sample_bytes file)
+{
+	return file.data + 8 + wcx_le64_read(file.data);
+}
+
+/* A file of one tensor, whose bytes are all the same at first. */
+static struct sample_bytes one_matrix(const char *dtype, size_t elem_bytes, size_t rows, size_t cols)
+{
+	char shape[64];
+	const struct sample_tensor tensor = { "weight", dtype, shape, rows * cols * elem_bytes, SAMPLE_CONSTANT, 0 };
+
+	snprintf(shape, sizeof shape, "[%zu,%zu]", rows, cols);
+	return sample_safetensors(&tensor, 1);
+}
+
+static struct sample_bytes one_float_matrix(const struct float_format *format, uint64_t seed)
+{
+	struct sample_bytes file = one_matrix(format->dtype, float_bytes(format), FLOAT_ROWS, FLOAT_COLS);
+
+	fill_weights(format, seed, data_of(file), FLOAT_ELEMS);
+	return file;
+}
+
+/* Packs a file, which is freed; that gives its bytes back is checked by packing itself.  The caller frees what it gets. */
+static struct wcx_container *pack(struct sample_bytes file)
+{
+	struct wcx_pack_options options = { .thread_count = 2, .replace = 1 };
+	struct wcx_pack_result result;
+	struct wcx_container *c = NULL;
+	struct wcx_error err = { "" };
+
+	sample_write(src_path, file);
+	sample_require(wcx_pack(src_path, dst_path, &options, &result, &err) == 0, err.text);
+	sample_require(wcx_container_open(open(dst_path, O_RDONLY | O_CLOEXEC), dst_path, &c, &err) == 0, err.text);
+	free(file.data);
+	return c;
+}
+
+static uint64_t packed_bytes(const struct wcx_container *c)
+{
+	return wcx_container_superblock(c)->packed_bytes;
+}
+
+/* What the tiles of a segment take, with their entries. */
+static uint64_t tiles_cost(const struct wcx_container *c, size_t segment)
+{
+	const struct wcx_segment *seg = wcx_container_segment(c, segment);
+	uint64_t bytes = seg->tile_count * WCX_TILE_ENTRY_BYTES;
+
+	for (uint64_t t = 0; t < seg->tile_count; t++) {
+		struct wcx_tile_info tile;
+
+		wcx_container_tile(c, seg, seg->first_tile + t, &tile);
+		bytes += wcx_tile_align_up(tile.packed_bytes);
+	}
+	return bytes;
+}
+
+/* All that a segment takes: with itself, its fields and their tables. */
+static uint64_t segment_cost(const struct wcx_container *c, size_t segment)
+{
+	const struct wcx_recipe *recipe = &wcx_container_segment(c, segment)->recipe;
+	uint64_t bytes = tiles_cost(c, segment) + WCX_SEGMENT_BYTES + (uint64_t)recipe->field_count * WCX_FIELD_BYTES;
+	uint8_t written[WCX_FREQ_TABLE_MAX_BYTES];
+
+	for (uint32_t f = 0; f < recipe->field_count; f++)
+		for (uint32_t t = 0; t < recipe->fields[f].table_count; t++)
+			bytes += wcx_freq_table_write(&recipe->fields[f].tables[t], written);
+	return bytes;
+}
+
+/* What the tiles of a segment take, at the most, beside what is coded: entry, header, widths of the states, and gaps. */
+static double tiles_overhead(const struct wcx_container *c, size_t segment)
+{
+	return (WCX_TILE_ENTRY_BYTES + 4 + 16 + 4) * (double)wcx_container_segment(c, segment)->tile_count;
+}
+
+/* The exceptions of a segment's coded tiles, as their headers tell. */
+static uint64_t count_exceptions(const struct wcx_container *c, size_t segment)
+{
+	const struct wcx_segment *seg = wcx_container_segment(c, segment);
+	uint64_t count = 0;
+
+	for (uint64_t t = 0; t < seg->tile_count; t++) {
+		struct wcx_tile_info tile;
+		uint8_t head[4];
+
+		wcx_container_tile(c, seg, seg->first_tile + t, &tile);
+		CHECK(tile.mode == WCX_TILE_CODED);
+		CHECK(pread(wcx_container_fd(c), head, sizeof head, (off_t)tile.packed_offset) == (ssize_t)sizeof head);
+		count += wcx_le32_read(head) >> 20;
+	}
+	return count;
+}
+
+/* --- entropies, in bytes, that these tests compute by themselves --- */
+
+static double entropy_of_counts(const double *counts, size_t count)
+{
+	double sum = 0, bits = 0;
+
+	for (size_t i = 0; i < count; i++)
+		sum += counts[i];
+	for (size_t i = 0; i < count; i++)
+		if (counts[i] > 0)
+			bits += counts[i] * log2(sum / counts[i]);
+	return bits / 8;
+}
+
+/* Order 0 of one byte of each element. */
+static double byte_entropy(const uint8_t *data, size_t elems, size_t elem_bytes)
+{
+	double counts[256] = { 0 };
+
+	for (size_t i = 0; i < elems; i++)
+		counts[data[i * elem_bytes]]++;
+	return entropy_of_counts(counts, 256);
+}
+
+/* Order 0 of `width` bits of each element, those below the sign. */
+static double top_entropy(const struct float_format *format, int width, const uint8_t *data, size_t elems)
+{
+	size_t elem_bytes = float_bytes(format);
+	double *counts = calloc((size_t)1 << width, sizeof *counts), bytes;
+
+	sample_require(counts != NULL, "calloc");
+	for (size_t i = 0; i < elems; i++) {
+		uint64_t value = 0;
+
+		memcpy(&value, data + i * elem_bytes, elem_bytes);
+		counts[value >> (8 * elem_bytes - 1 - (size_t)width) & ((1u << width) - 1)]++;
+	}
+	bytes = entropy_of_counts(counts, (size_t)1 << width);
+	free(counts);
+	return bytes;
+}
+
+/* --- clusters of runs --- */
+
+enum { RUN = 256 };
+
+/* Runs of Gaussian symbols, every third of them twelve times as wide. */
+static void fill_runs(uint8_t *symbols, size_t run_count)
+{
+	struct sample_random random = { 5 };
+
+	for (size_t r = 0; r < run_count; r++)
+		sample_fill(&random, SAMPLE_GAUSSIAN, r % 3 == 2 ? 36 : 3, symbols + r * RUN, RUN);
+}
+
+static void runs_of_two_widths_fall_into_two_clusters(void)
+{
+	static uint8_t symbols[300 * RUN];
+	static struct wcx_run_counts runs;
+	uint64_t clusters[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT], expected[2][WCX_SYMBOL_COUNT] = { 0 };
+
+	fill_runs(symbols, 300);
+	for (size_t i = 0; i < sizeof symbols; i++)
+		expected[i / RUN % 3 == 2][symbols[i]]++;
+	wcx_run_counts_make(symbols, sizeof symbols, RUN, &runs);
+	CHECK(runs.run_count == 300);
+	wcx_run_clusters_make(&runs, 2, clusters);
+	CHECK(memcmp(clusters, expected, sizeof expected) == 0);
+}
+
+static void clusters_add_up_to_all_symbols(void)
+{
+	static uint8_t symbols[300 * RUN + 77]; /* the last run is shorter */
+	static struct wcx_run_counts runs;
+	struct sample_random random = { 6 };
+
+	fill_runs(symbols, 300);
+	sample_fill(&random, SAMPLE_UNIFORM, 0, symbols + 300 * RUN, 77);
+	wcx_run_counts_make(symbols, sizeof symbols, RUN, &runs);
+	CHECK(runs.run_count == 301);
+	for (uint32_t count = 1; count <= WCX_FIELD_TABLES_MAX; count *= 2) {
+		uint64_t clusters[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT], left[WCX_SYMBOL_COUNT] = { 0 };
+
+		wcx_run_clusters_make(&runs, count, clusters);
+		for (size_t i = 0; i < sizeof symbols; i++)
+			left[symbols[i]]++;
+		for (uint32_t t = 0; t < count; t++)
+			for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
+				left[s] -= clusters[t][s];
+		for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
+			CHECK(left[s] == 0);
+	}
+}
+
+static void equal_runs_are_one_cluster(void)
+{
+	static uint8_t symbols[8 * RUN];
+	static struct wcx_run_counts runs;
+	uint64_t clusters[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];
+	unsigned used = 0;
+
+	memset(symbols, 200, sizeof symbols);
+	wcx_run_counts_make(symbols, sizeof symbols, RUN, &runs);
+	CHECK(runs.symbol_count == 1 && runs.symbols[0] == 200);
+	wcx_run_clusters_make(&runs, WCX_FIELD_TABLES_MAX, clusters);
+	for (uint32_t t = 0; t < WCX_FIELD_TABLES_MAX; t++)
+		used += clusters[t][200] == sizeof symbols;
+	CHECK(used == 1);
+}
+
+static void runs_beyond_the_limit_are_spread_over_all_symbols(void)
+{
+	enum { ALL = 5000 };
+	static uint8_t symbols[ALL * RUN];
+	static struct wcx_run_counts runs;
+	uint64_t clusters[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];
+
+	/* Symbols count up from the first run to the last. */
+	for (size_t i = 0; i < sizeof symbols; i++)
+		symbols[i] = (uint8_t)(i / RUN * 256 / ALL);
+	wcx_run_counts_make(symbols, sizeof symbols, RUN, &runs);
+	CHECK(runs.run_count == WCX_CLUSTER_RUNS_MAX && runs.symbol_count == 256);
+	wcx_run_clusters_make(&runs, 1, clusters);
+	for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
+		CHECK(clusters[0][s] >= 3 * RUN && clusters[0][s] <= 5 * RUN);
+}
+
+/* --- the planner itself --- */
+
+static void check_samples(const char *dtype, uint64_t elem_bytes, uint64_t rows, uint64_t cols)
+{
+	const uint64_t offset = 1000, shape[2] = { rows, cols }, bytes = rows * cols * elem_bytes;
+	const struct wcx_tensor tensor = { "w", dtype, (uint32_t)elem_bytes, shape, 2, offset, bytes };
+	struct wcx_sample samples[WCX_SAMPLES_MAX];
+	struct wcx_tensor_plan plan;
+	uint64_t sum = 0;
+	unsigned count;
+
+	wcx_tensor_plan_init(&plan, offset, bytes, &tensor, 0, 0);
+	count = wcx_tensor_plan_samples(&plan, samples);
+	CHECK(count >= 1 && count <= WCX_SAMPLES_MAX);
+	for (unsigned i = 0; i < count; i++) {
+		uint64_t sample_bytes = wcx_tile_shape_bytes(&samples[i].shape);
+
+		sum += sample_bytes;
+		CHECK(sample_bytes > 0 && samples[i].shape.elem_bytes == elem_bytes);
+		CHECK(samples[i].offset >= offset && samples[i].offset + sample_bytes <= offset + bytes);
+		CHECK((samples[i].offset - offset) % elem_bytes == 0);
+		if (samples[i].shape.rows > 1)
+			CHECK(samples[i].shape.cols == cols && (samples[i].offset - offset) % (cols * elem_bytes) == 0);
+	}
+	CHECK(sum <= WCX_SAMPLES_MAX_BYTES && (bytes < 1 << 20 || sum >= 1 << 16));
+}
+
+static void samples_of_any_tensor_are_few_and_within_it(void)
+{
+	static const uint64_t sides[] = { 1, 3, 63, 127, 128, 1000, 16384, 16385, 65536, 65537, 1 << 20, 1 << 25 };
+	enum { SIDES = sizeof sides / sizeof sides[0] };
+
+	for (size_t y = 0; y < SIDES; y++)
+		for (size_t x = 0; x < SIDES; x++) {
+			check_samples("I8", 1, sides[y], sides[x]);
+			check_samples("BF16", 2, sides[y], sides[x]);
+			check_samples("I32", 4, sides[y], sides[x]);
+			check_samples("F64", 8, sides[y], sides[x]);
+		}
+}
+
+/* Takes a plan of Gaussian INT8 weights to where all is counted; the caller frees it. */
+static void plan_weights(struct wcx_tensor_plan *plan)
+{
+	enum { ROWS = 100, COLS = 1000 };
+	static uint8_t data[ROWS * COLS];
+	static struct wcx_plan_counts counts;
+	const uint64_t shape[2] = { ROWS, COLS };
+	const struct wcx_tensor tensor = { "w", "I8", 1, shape, 2, 0, sizeof data };
+	struct wcx_encode_scratch *scratch = wcx_encode_scratch_create();
+	struct wcx_sample samples[WCX_SAMPLES_MAX];
+	unsigned count;
+
+	fill_int8(sample_normal, 0, 3, ROWS, COLS, data);
+	wcx_tensor_plan_init(plan, 0, sizeof data, &tensor, 0, 0);
+	count = wcx_tensor_plan_samples(plan, samples);
+	for (unsigned i = 0; i < count; i++)
+		samples[i].src = data + samples[i].offset;
+	sample_require(scratch && wcx_tensor_plan_choose(plan, samples, count) == WCX_OK, "wcx_tensor_plan_choose");
+	memset(&counts, 0, sizeof counts);
+	for (uint64_t t = 0; t < plan->segment.tile_count; t++) {
+		struct wcx_tile_shape tile;
+		uint64_t offset;
+
+		wcx_tensor_plan_tile(plan, t, &tile, &offset);
+		wcx_tensor_plan_count(plan, &tile, data + offset, scratch, &counts);
+	}
+	wcx_plan_counts_add(plan, &counts);
+	wcx_encode_scratch_free(scratch);
+}
+
+static void no_table_is_added_beyond_the_formats_limit(void)
+{
+	static struct wcx_table_library library;
+
+	for (uint32_t more = 0; more <= 1; more++) {
+		uint32_t first_table[WCX_FIELDS_MAX], coded = 0;
+		struct wcx_tensor_plan plan;
+
+		library.table_count = WCX_MAX_TABLES - more;
+		plan_weights(&plan);
+		wcx_tensor_plan_finish(&plan, &library, first_table);
+		CHECK(wcx_recipe_check(&plan.segment.recipe) == NULL);
+		for (uint32_t f = 0; f < plan.segment.recipe.field_count; f++) {
+			coded += plan.fields[f].table_count;
+			CHECK(first_table[f] + plan.fields[f].table_count <= WCX_MAX_TABLES);
+		}
+		CHECK(coded == more);
+		wcx_tensor_plan_free(&plan);
+	}
+}
+
+/* Tables of the field, each halfway to one in which all symbols are the same. */
+static void flatten_tables(const struct wcx_field *field, struct wcx_freq_table *ret)
+{
+	for (uint32_t t = 0; t < field->table_count; t++) {
+		uint64_t counts[WCX_SYMBOL_COUNT] = { 0 };
+
+		for (uint32_t s = 0; s < 1u << field->width; s++)
+			counts[s] = field->tables[t].freq[s] + ((uint64_t)WCX_PROB_SCALE >> field->width);
+		wcx_freq_table_build(counts, &ret[t]);
+	}
+}
+
+/* They take the same with whatever table: a segment with some does not take a worse one of the library for that. */
+static void values_without_a_symbol_make_no_shared_table_cheaper(void)
+{
+	static struct wcx_table_library library;
+	struct wcx_freq_table tables[WCX_FIELD_TABLES_MAX];
+	uint32_t first_table[WCX_FIELDS_MAX];
+	struct wcx_tensor_plan plan;
+	struct wcx_field field;
+
+	for (uint32_t misfits = 0; misfits <= 2000; misfits += 2000) {
+		plan_weights(&plan);
+		plan.counts->misfits[1] = misfits;
+		wcx_tensor_plan_finish(&plan, &library, first_table);
+		field = plan.fields[1];
+		CHECK(plan.segment.recipe.field_count == 2 && field.table_count && field.width < 8);
+		CHECK(first_table[1] == library.table_count);
+		flatten_tables(&field, tables);
+		wcx_tensor_plan_free(&plan);
+		field.tables = tables;
+		if (!misfits)
+			wcx_table_library_add(&library, &field);
+	}
+}
+
+static void library_keeps_the_latest_tables(void)
+{
+	static struct wcx_table_library library;
+	struct wcx_freq_table tables[2] = { { { 0 } } };
+	struct wcx_field field = { .width = 8, .table_count = 2, .tables = tables };
+	enum { SETS = sizeof library.sets / sizeof library.sets[0] };
+
+	for (uint16_t i = 1; i <= SETS + 3; i++) {
+		tables[0].freq[0] = i;
+		wcx_table_library_add(&library, &field);
+	}
+	tables[0].freq[0] = 0;
+	CHECK(library.set_count == SETS && library.table_count == 2 * (SETS + 3));
+	for (uint16_t i = 0; i < SETS; i++) {
+		uint16_t number = (uint16_t)(i < 3 ? SETS + i : i);
+
+		CHECK(library.sets[i].first_table == 2u * number);
+		CHECK(library.sets[i].field.tables[0].freq[0] == number + 1);
+	}
+}
+
+/* --- INT8 and packed INT4 --- */
+
+enum { SIDE = 1024 };
+
+/* How bytes can be cut: so many raw low bits, and symbols above them, each by itself or as pairs; folded or as they are. */
+struct split {
+	int folds, raw, pairs;
+};
+
+/* By docs/format.md, section 3.4, backwards. */
+static uint8_t split_symbol(const struct split *split, uint8_t byte)
+{
+	if (split->folds) {
+		byte = (uint8_t)(byte << 1 | byte >> 7);
+		if (byte & 1)
+			byte = (uint8_t)(byte ^ 0xFF << split->raw);
+	}
+	return (uint8_t)(byte >> split->raw);
+}
+
+/* What symbols take, in bytes, with a table of 12 bits; without a frequency they are exceptions. */
+static double table_cost(const struct wcx_freq_table *table, const uint64_t counts[WCX_SYMBOL_COUNT])
+{
+	double bits = 0;
+
+	for (int s = 0; s < WCX_SYMBOL_COUNT; s++)
+		bits += (double)counts[s] * (table->freq[s] ? 12 - log2(table->freq[s]) : WCX_EXCEPTION_BITS);
+	return bits / 8;
+}
+
+/* What bytes take in so many tiles.  Where there are no raw bits, the states have nothing to carry. */
+static double split_cost(const struct split *split, const uint8_t *data, size_t elems, uint64_t tiles)
+{
+	uint64_t singles[WCX_SYMBOL_COUNT] = { 0 }, pairs[WCX_SYMBOL_COUNT] = { 0 };
+	struct wcx_freq_table table, pair_table;
+
+	for (size_t i = 0; i < elems; i += 2) {
+		uint8_t a = split_symbol(split, data[i]), b = split_symbol(split, data[i + 1]);
+
+		singles[a]++;
+		singles[b]++;
+		pairs[(uint8_t)(a + 16 * b)]++;
+	}
+	wcx_freq_table_build(singles, &table);
+	if (split->pairs) {
+		wcx_freq_table_pair(&table, &pair_table);
+		return split->raw * (double)elems / 8 + table_cost(&pair_table, pairs);
+	}
+	return split->raw * (double)elems / 8 + table_cost(&table, singles) + (split->raw ? 0 : 64 * (double)tiles);
+}
+
+/* The cheapest way with single symbols, or with pairs. */
+static double cheapest_split(int pairs, const uint8_t *data, size_t elems, uint64_t tiles)
+{
+	double least = INFINITY;
+
+	for (int folds = 0; folds <= 1; folds++)
+		for (int raw = pairs ? 4 : folds; raw <= 4; raw++)
+			least = fmin(least, split_cost(&(struct split){ folds, raw, pairs }, data, elems, tiles));
+	return least;
+}
+
+/* How a segment of bytes is cut. */
+static struct split split_of(const struct wcx_recipe *recipe)
+{
+	const struct wcx_field *last = &recipe->fields[recipe->field_count - 1];
+
+	CHECK(recipe->field_count == (last->width < 8 ? 2 : 1) && last->table_count);
+	return (struct split){ recipe->transform == WCX_TRANSFORM_FOLD, 8 - last->width, last->is_pair };
+}
+
+static struct sample_bytes int8_of_sigma(enum sample_kind kind, double sigma)
+{
+	struct sample_bytes file = one_matrix("I8", 1, SIDE, SIDE);
+	struct sample_random random = { 3 };
+
+	sample_fill(&random, kind, sigma, data_of(file), SIDE * SIDE);
+	return file;
+}
+
+/* With a margin on either side, for the planner drops rare symbols and sees no pairs, but only what they are made of. */
+static void bytes_are_folded_pairs_where_these_cost_0_2_percent_more_than_single_symbols_at_most(void)
+{
+	static const double sigmas[SAMPLE_KIND_COUNT][12] = {
+		[SAMPLE_GAUSSIAN] = { 3, 6, 10, 16, 17, 26, 28, 36, 42, 45, 53, 60 },
+		[SAMPLE_STUDENT] = { 7, 8, 10, 12, 16, 20, 24, 28, 33, 39, 46, 60 },
+	};
+	unsigned taken = 0, refused = 0, folded = 0, plain = 0;
+
+	for (size_t i = 0; i < 24; i++) {
+		enum sample_kind kind = i % 2 ? SAMPLE_STUDENT : SAMPLE_GAUSSIAN;
+		struct sample_bytes file = int8_of_sigma(kind, sigmas[kind][i / 2]);
+		const uint64_t tiles = SIDE * SIDE / (32 << 10);
+		double single = cheapest_split(0, data_of(file), SIDE * SIDE, tiles);
+		double loss = cheapest_split(1, data_of(file), SIDE * SIDE, tiles) / single - 1, cost;
+		struct sample_bytes copy = { malloc(file.bytes), file.bytes };
+		struct wcx_container *c;
+		struct split split;
+
+		memcpy(copy.data, file.data, file.bytes);
+		c = pack(copy);
+		split = split_of(&wcx_container_segment(c, 1)->recipe);
+		cost = split_cost(&split, data_of(file), SIDE * SIDE, tiles);
+		CHECK(loss < 0.0018 ? split.pairs : loss < 0.0021 || !split.pairs);
+		CHECK(split.pairs ? split.folds && split.raw == 4 : cost < single * 1.0003);
+		CHECK((double)segment_cost(c, 1) < cost * 1.0005 + tiles_overhead(c, 1));
+		taken += loss < 0.0018;
+		refused += loss > 0.0021;
+		folded += split.folds && !split.pairs;
+		plain += !split.folds;
+		wcx_container_free(c);
+		free(file.data);
+	}
+	CHECK(taken >= 4 && refused >= 10 && folded >= 4 && plain >= 4);
+}
+
+/* A matrix of INT8 weights, packed; entropies are of bytes one by one, of all rows together and of each by itself. */
+static struct wcx_container *pack_int8(draw_number *draw, double spread, double *entropy_ret, double *rows_entropy_ret)
+{
+	struct sample_bytes file = one_matrix("I8", 1, SIDE, SIDE);
+	uint8_t *data = data_of(file);
+
+	fill_int8(draw, spread, 1, SIDE, SIDE, data);
+	*entropy_ret = byte_entropy(data, SIDE * SIDE, 1);
+	*rows_entropy_ret = 0;
+	for (size_t y = 0; y < SIDE; y++)
+		*rows_entropy_ret += byte_entropy(data + y * SIDE, SIDE, 1);
+	return pack(file);
+}
+
+static void gaussian_int8_with_one_scale_is_folded_pairs_above_four_raw_bits(void)
+{
+	double entropy, rows_entropy;
+	struct wcx_container *c = pack_int8(sample_normal, 0, &entropy, &rows_entropy);
+	const struct wcx_segment *seg = wcx_container_segment(c, 1);
+	struct split split = split_of(&seg->recipe);
+
+	CHECK(split.folds && split.raw == 4 && split.pairs);
+	CHECK(seg->recipe.fields[0].table_count == 0 && seg->recipe.fields[1].table_count == 1 && seg->recipe.run == 0);
+	CHECK(seg->recipe.predictor == WCX_PREDICT_NONE && seg->rows == 1);
+	CHECK((double)segment_cost(c, 1) < entropy * 1.0027 + tiles_overhead(c, 1));
+	CHECK(seg->entropy_millibits == (uint32_t)(entropy * 8 * 1000 / (SIDE * SIDE)));
+	wcx_container_free(c);
+}
+
+/* Each row has a 127 or -127, and rows differ by how far out that was. */
+static void gaussian_int8_with_a_scale_a_row_is_folded_pairs_above_four_raw_bits(void)
+{
+	struct sample_bytes file = one_matrix("I8", 1, SIDE, SIDE);
+	const struct wcx_segment *seg;
+	struct wcx_container *c;
+	struct split split;
+	double entropy;
+
+	for (size_t y = 0; y < SIDE; y++)
+		fill_int8(sample_normal, 0, 1 + y, 1, SIDE, data_of(file) + y * SIDE);
+	entropy = byte_entropy(data_of(file), SIDE * SIDE, 1);
+	c = pack(file);
+	seg = wcx_container_segment(c, 1);
+	split = split_of(&seg->recipe);
+	CHECK(split.folds && split.raw == 4 && split.pairs);
+	CHECK(seg->recipe.fields[1].table_count > 1 && seg->recipe.run == SIDE && seg->tile_cols == SIDE);
+	CHECK((double)segment_cost(c, 1) < entropy * 1.001 + tiles_overhead(c, 1));
+	wcx_container_free(c);
+}
+
+static void rows_of_different_widths_choose_tables_and_come_out_below_the_entropy(void)
+{
+	double entropy, rows_entropy;
+	struct wcx_container *c = pack_int8(sample_normal, 0.5, &entropy, &rows_entropy);
+	const struct wcx_segment *seg = wcx_container_segment(c, 1);
+
+	CHECK(seg->recipe.fields[seg->recipe.field_count - 1].table_count == WCX_FIELD_TABLES_MAX);
+	CHECK(seg->recipe.run == SIDE && seg->cols == SIDE && seg->tile_cols == SIDE && seg->tile_rows == 32768 / SIDE);
+	CHECK((double)segment_cost(c, 1) < entropy * 0.97);
+	CHECK((double)segment_cost(c, 1) < rows_entropy * 1.025);
+	wcx_container_free(c);
+}
+
+static void heavy_tails_stay_within_0_4_percent_of_the_entropy_and_32_bytes_a_tile(void)
+{
+	double entropy, rows_entropy;
+	struct wcx_container *c = pack_int8(sample_student, 0, &entropy, &rows_entropy);
+	const struct wcx_recipe *recipe = &wcx_container_segment(c, 1)->recipe;
+	const struct wcx_field *field = &recipe->fields[recipe->field_count - 1];
+
+	CHECK((double)segment_cost(c, 1) < entropy * 1.004 + tiles_overhead(c, 1));
+	/* The largest weight is 127 or -127, by the scale; too rare for a slot, it is an exception. */
+	CHECK(recipe->transform == WCX_TRANSFORM_NONE && field->table_count == 1);
+	CHECK(!field->tables->freq[127 >> (8 - field->width)] && !field->tables->freq[(uint8_t)-127 >> (8 - field->width)]);
+	wcx_container_free(c);
+}
+
+/* Two weights a byte, each a rounded Gaussian of -8 to 7. */
+static void skewed_int4_in_bytes_is_within_0_5_percent_of_its_entropy(void)
+{
+	struct sample_bytes file = one_matrix("U8", 1, SIDE, SIDE);
+	struct sample_random random = { 11 };
+	struct wcx_container *c;
+	double entropy;
+
+	for (size_t i = 0; i < SIDE * SIDE; i++) {
+		double low = fmax(-8, fmin(7, 2 * sample_normal(&random)));
+		double high = fmax(-8, fmin(7, 2 * sample_normal(&random)));
+
+		data_of(file)[i] = (uint8_t)((lrint(low) + 8) | (lrint(high) + 8) << 4);
+	}
+	entropy = byte_entropy(data_of(file), SIDE * SIDE, 1);
+	CHECK(entropy < 0.8 * SIDE * SIDE);
+	c = pack(file);
+	CHECK((double)segment_cost(c, 1) < entropy * 1.005);
+	wcx_container_free(c);
+}
+
+/* --- tiles --- */
+
+static void flat_tiles_have_32_kib_of_narrow_and_64_kib_of_wide_elements(void)
+{
+	static const struct {
+		const char *dtype;
+		size_t elem_bytes, tile_bytes;
+	} cases[] = {
+		{ "I8", 1, 32 << 10 },  { "F8_E4M3", 1, 32 << 10 }, { "F16", 2, 32 << 10 }, { "BF16", 2, 32 << 10 },
+		{ "I16", 2, 32 << 10 }, { "F32", 4, 64 << 10 },     { "I32", 4, 64 << 10 }, { "C64", 4, 64 << 10 },
+		{ "F64", 8, 64 << 10 }, { "U64", 8, 64 << 10 },
+	};
+
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		const struct sample_tensor tensor = {
+			"w", cases[i].dtype, "[50000]", 50000 * cases[i].elem_bytes, SAMPLE_GAUSSIAN, 9
+		};
+		struct sample_tensor complex = tensor;
+		const struct wcx_segment *seg;
+		struct wcx_container *c;
+
+		complex.bytes *= 2;
+		c = pack(sample_safetensors(strcmp(tensor.dtype, "C64") == 0 ? &complex : &tensor, 1));
+		seg = wcx_container_segment(c, 1);
+		CHECK(seg->rows == 1 && seg->tile_rows == 1 && seg->recipe.elem_bytes == cases[i].elem_bytes);
+		CHECK(seg->tile_cols * cases[i].elem_bytes == cases[i].tile_bytes);
+		wcx_container_free(c);
+	}
+}
+
+/* Tiles of whole rows, of 32 KiB at the most, for rows of so many bytes whose widths differ. */
+static uint32_t rows_of_tiles(size_t cols)
+{
+	struct sample_bytes file = one_matrix("I8", 1, 600, cols);
+	const struct wcx_segment *seg;
+	struct wcx_container *c;
+	uint32_t rows;
+
+	fill_int8(sample_normal, 0.5, 1, 600, cols, data_of(file));
+	c = pack(file);
+	seg = wcx_container_segment(c, 1);
+	rows = seg->tile_rows;
+	CHECK(seg->cols == cols && seg->tile_cols == cols && seg->recipe.run == cols && rows * cols <= 32768);
+	wcx_container_free(c);
+	return rows;
+}
+
+/* As many as fit, but so that no unit of a raw plane is half empty; where that would halve the tile, as many as fit. */
+static void tiles_of_whole_rows_have_a_multiple_of_1024_elements_where_that_is_possible(void)
+{
+	static const struct {
+		size_t cols;
+		uint32_t rows;
+	} cases[] = {
+		{ 128, 256 }, { 384, 80 }, { 640, 48 }, { 768, 40 }, { 1024, 32 }, { 1920, 16 }, { 4224, 7 }, { 12288, 2 },
+	};
+
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+		CHECK(rows_of_tiles(cases[i].cols) == cases[i].rows);
+}
+
+/* --- floats --- */
+
+static void fp8_is_rotated_and_within_0_3_percent_of_its_entropy(void)
+{
+	for (size_t i = WIDE_FORMATS; i < FLOAT_FORMATS; i++) {
+		struct sample_bytes file = one_float_matrix(&float_formats[i], i);
+		double entropy = byte_entropy(data_of(file), FLOAT_ELEMS, 1);
+		struct wcx_container *c = pack(file);
+
+		CHECK(wcx_container_segment(c, 1)->recipe.transform == WCX_TRANSFORM_ROTATE);
+		CHECK((double)segment_cost(c, 1) < entropy * 1.003);
+		wcx_container_free(c);
+	}
+}
+
+/* Against what the best split takes: so many top bits by their entropy, the rest as it is. */
+static void wider_floats_have_exponent_and_top_mantissa_bits_coded_and_sign_and_rest_raw(void)
+{
+	for (size_t i = 0; i < WIDE_FORMATS; i++) {
+		const struct float_format *format = &float_formats[i];
+		struct sample_bytes file = one_float_matrix(format, i);
+		size_t elem_bytes = float_bytes(format);
+		double best = INFINITY, entropy = 0;
+		const struct wcx_segment *seg;
+		struct wcx_container *c;
+		uint32_t last;
+
+		for (int width = format->exponent; width <= format->exponent + 3; width++)
+			best = fmin(best, top_entropy(format, width, data_of(file), FLOAT_ELEMS) +
+						  FLOAT_ELEMS / 8.0 * (8 * (double)elem_bytes - width));
+		for (size_t b = 0; b < elem_bytes; b++)
+			entropy += byte_entropy(data_of(file) + b, FLOAT_ELEMS, elem_bytes);
+		c = pack(file);
+		seg = wcx_container_segment(c, 1);
+		last = seg->recipe.field_count - 1u;
+		CHECK(seg->recipe.transform == WCX_TRANSFORM_ROTATE && seg->recipe.predictor == WCX_PREDICT_NONE);
+		CHECK(seg->recipe.fields[0].table_count == 0 && seg->recipe.fields[last].table_count == 1);
+		CHECK(seg->recipe.fields[last].width >= format->exponent);
+		CHECK(seg->recipe.fields[last].width <= format->exponent + 3);
+		/* What rounding left in the lowest bits of F64 may be coded. */
+		CHECK(i == F64 || seg->recipe.field_count == 2);
+		CHECK((double)segment_cost(c, 1) < best * 1.0015 + tiles_overhead(c, 1));
+		CHECK(seg->entropy_millibits == (uint32_t)(entropy * 8 * 1000 / FLOAT_ELEMS));
+		wcx_container_free(c);
+	}
+}
+
+/* Rows that are alike, for which integers of the same bits get UP. */
+static void floats_are_rotated_and_not_predicted(void)
+{
+	for (size_t i = 0; i < FLOAT_FORMATS; i++) {
+		const struct float_format *format = &float_formats[i];
+		struct sample_bytes file = one_float_matrix(format, i);
+		size_t elem_bytes = float_bytes(format), row_bytes = FLOAT_COLS * elem_bytes;
+		struct sample_random random = { i };
+		const struct wcx_recipe *recipe;
+		struct wcx_container *c;
+
+		for (size_t y = 1; y < FLOAT_ROWS; y++) {
+			memcpy(data_of(file) + y * row_bytes, data_of(file) + (y - 1) * row_bytes, row_bytes);
+			data_of(file)[y * row_bytes + sample_below(&random, row_bytes)] ^= 1;
+		}
+		c = pack(file);
+		recipe = &wcx_container_segment(c, 1)->recipe;
+		CHECK(recipe->transform == WCX_TRANSFORM_ROTATE && recipe->predictor == WCX_PREDICT_NONE);
+		wcx_container_free(c);
+	}
+}
+
+/* Weights of which one in so many is zero; *zeros_ret tells how many. */
+static struct sample_bytes floats_with_zeros(const struct float_format *format, double share, uint64_t *zeros_ret)
+{
+	struct sample_bytes file = one_float_matrix(format, 5);
+	struct sample_random random = { 4 };
+
+	*zeros_ret = 0;
+	for (size_t i = 0; i < FLOAT_ELEMS; i++) {
+		if (sample_unit(&random) > share)
+			continue;
+		put_element(data_of(file), float_bytes(format), i, 0);
+		(*zeros_ret)++;
+	}
+	return file;
+}
+
+/* They are frequent where, as exceptions of 30 bits, they would take more than 0.05 % of what the floats do unpacked. */
+static void zeros_are_a_symbol_where_they_are_frequent_and_exceptions_otherwise(void)
+{
+	static const size_t formats[] = { BF16, F32, F64 };
+
+	for (size_t i = 0; i < 6; i++) {
+		const struct float_format *format = &float_formats[formats[i / 2]];
+		double frequent = 0.0005 * 8 * (double)float_bytes(format) / 30, most;
+		uint64_t zeros, without;
+		struct wcx_container *c = pack(floats_with_zeros(format, 0, &zeros));
+		const struct wcx_recipe *recipe;
+		uint64_t cost = segment_cost(c, 1);
+
+		CHECK(zeros == 0);
+		without = count_exceptions(c, 1);
+		wcx_container_free(c);
+		c = pack(floats_with_zeros(format, i % 2 ? 1.7 * frequent : 0.6 * frequent, &zeros));
+		recipe = &wcx_container_segment(c, 1)->recipe;
+		CHECK(recipe->fields[recipe->field_count - 1].has_zero == i % 2);
+		CHECK(recipe->fields[recipe->field_count - 1].base > 0);
+		if (i % 2)
+			CHECK(count_exceptions(c, 1) < without + zeros / 10);
+		else
+			CHECK(count_exceptions(c, 1) > without + zeros * 9 / 10);
+		/* An exception takes four bytes in place of a symbol; a symbol takes what a number as rare as it does. */
+		most = (double)zeros * (i % 2 ? -log2(1.7 * frequent) / 8 : 4) + 64;
+		CHECK((double)segment_cost(c, 1) < (double)cost + most);
+		wcx_container_free(c);
+	}
+}
+
+static void f32_that_holds_bf16_values_costs_no_more_than_bf16_and_1_percent(void)
+{
+	struct sample_bytes narrow = one_float_matrix(&float_formats[BF16], 5);
+	struct sample_bytes wide = one_matrix("F32", 4, FLOAT_ROWS, FLOAT_COLS);
+	struct wcx_container *narrow_c, *wide_c;
+
+	memset(data_of(wide), 0, FLOAT_ELEMS * 4);
+	for (size_t i = 0; i < FLOAT_ELEMS; i++)
+		memcpy(data_of(wide) + 4 * i + 2, data_of(narrow) + 2 * i, 2);
+	narrow_c = pack(narrow);
+	wide_c = pack(wide);
+	CHECK((double)segment_cost(wide_c, 1) < (double)segment_cost(narrow_c, 1) * 1.01);
+	wcx_container_free(narrow_c);
+	wcx_container_free(wide_c);
+}
+
+static void rows_with_zero_mantissa_tails_are_found_among_others(void)
+{
+	struct sample_bytes file = one_matrix("F32", 4, FLOAT_ROWS, SIDE), plain = one_matrix("F32", 4, FLOAT_ROWS, SIDE);
+	struct sample_random random = { 9 };
+	struct wcx_container *plain_c, *c;
+	size_t zeros = 0;
+
+	fill_weights(&float_formats[F32], 5, data_of(plain), FLOAT_ROWS * SIDE);
+	memcpy(data_of(file), data_of(plain), FLOAT_ROWS * SIDE * 4);
+	for (size_t y = 0; y < FLOAT_ROWS; y++) {
+		if (sample_below(&random, 20) > 0)
+			continue;
+		for (size_t x = 0; x < SIDE; x++, zeros += 2)
+			memset(data_of(file) + 4 * (y * SIDE + x), 0, 2);
+	}
+	plain_c = pack(plain);
+	c = pack(file);
+	CHECK(zeros > FLOAT_ROWS * SIDE * 4 / 80);
+	CHECK((double)(segment_cost(plain_c, 1) - segment_cost(c, 1)) > 0.85 * (double)zeros);
+	wcx_container_free(plain_c);
+	wcx_container_free(c);
+}
+
+/* In a row that is a sample, and in one that is not. */
+static void an_outlier_costs_less_than_64_bytes(void)
+{
+	static const size_t places[] = { 0, 15 * FLOAT_COLS };
+	static const double values[WIDE_FORMATS] = { 6e4, 1e38, 1e38, 1e300 };
+
+	for (size_t i = 0; i < WIDE_FORMATS; i++) {
+		struct wcx_container *c = pack(one_float_matrix(&float_formats[i], i));
+		uint64_t without = segment_cost(c, 1);
+
+		wcx_container_free(c);
+		for (size_t p = 0; p < 2; p++) {
+			struct sample_bytes file = one_float_matrix(&float_formats[i], i);
+
+			put_element(data_of(file), float_bytes(&float_formats[i]), places[p],
+				    float_make(&float_formats[i], values[i]));
+			c = pack(file);
+			CHECK(segment_cost(c, 1) < without + 64);
+			wcx_container_free(c);
+		}
+	}
+}
+
+/* --- every dtype --- */
+
+static const struct dtype {
+	const char *name;
+	size_t bits;
+} dtypes[] = {
+	{ "BOOL", 8 },    { "F4", 4 },          { "F6_E2M3", 6 },     { "F6_E3M2", 6 }, { "U8", 8 },      { "I8", 8 },
+	{ "F8_E5M2", 8 }, { "F8_E4M3", 8 },     { "F8_E8M0", 8 },     { "I16", 16 },    { "U16", 16 },    { "F16", 16 },
+	{ "BF16", 16 },   { "F8_E4M3FNUZ", 8 }, { "F8_E5M2FNUZ", 8 }, { "I32", 32 },    { "U32", 32 },    { "F32", 32 },
+	{ "C64", 64 },    { "F64", 64 },        { "I64", 64 },        { "U64", 64 },    { "unknown", 8 },
+};
+enum { DTYPES = sizeof dtypes / sizeof dtypes[0] };
+
+/* A file of one tensor with one dimension; the bytes must be a multiple of 24. */
+static struct sample_bytes one_vector(const struct dtype *dtype, size_t bytes, enum sample_kind kind)
+{
+	char shape[32];
+	const struct sample_tensor tensor = { "vector", dtype->name, shape, bytes, kind, 0 };
+
+	snprintf(shape, sizeof shape, "[%zu]", bytes * 8 / dtype->bits);
+	return sample_safetensors(&tensor, 1);
+}
+
+static void random_bytes_of_any_dtype_take_0_1_percent_more_than_stored_at_most(void)
+{
+	for (size_t i = 0; i < DTYPES; i++) {
+		struct sample_bytes file = one_vector(&dtypes[i], 24 << 15, SAMPLE_UNIFORM);
+		size_t bytes = file.bytes;
+		struct wcx_container *c = pack(file);
+
+		CHECK((double)packed_bytes(c) < (double)bytes * 1.001);
+		wcx_container_free(c);
+	}
+}
+
+/* An element of 8 bytes fits into an entry only where it is small; otherwise its tile is a header. */
+static void all_equal_tensors_take_entries_only(void)
+{
+	for (size_t i = 0; i < DTYPES; i++) {
+		struct wcx_container *c = pack(one_vector(&dtypes[i], 24 << 15, SAMPLE_CONSTANT));
+		const struct wcx_segment *seg = wcx_container_segment(c, 1);
+
+		if (seg->recipe.elem_bytes < 8)
+			CHECK(tiles_cost(c, 1) == seg->tile_count * WCX_TILE_ENTRY_BYTES);
+		CHECK(tiles_cost(c, 1) <= seg->tile_count * 64 && segment_cost(c, 1) < 64 * seg->tile_count + 300);
+		wcx_container_free(c);
+	}
+}
+
+static void few_elements_of_any_dtype_are_packed(void)
+{
+	static const size_t counts[] = { 8, 24, 120, 128, 136, 1000, 2048 };
+	enum { COUNTS = sizeof counts / sizeof counts[0] };
+	struct sample_tensor tensors[COUNTS * DTYPES];
+	char names[COUNTS * DTYPES][16], shapes[COUNTS * DTYPES][16];
+	struct wcx_container *c;
+
+	for (size_t i = 0; i < COUNTS * DTYPES; i++) {
+		const struct dtype *dtype = &dtypes[i % DTYPES];
+		size_t count = counts[i / DTYPES];
+
+		snprintf(names[i], sizeof names[i], "t%zu", i);
+		snprintf(shapes[i], sizeof shapes[i], "[%zu]", count);
+		tensors[i] = (struct sample_tensor){ names[i],        dtype->name,
+						     shapes[i],       count * dtype->bits / 8,
+						     SAMPLE_GAUSSIAN, 5 };
+	}
+	c = pack(sample_safetensors(tensors, COUNTS * DTYPES));
+	CHECK(wcx_container_superblock(c)->segment_count == 1 + COUNTS * DTYPES);
+	wcx_container_free(c);
+}
+
+/* --- integers --- */
+
+static void integers_that_count_up_take_less_than_0_6_percent(void)
+{
+	static const struct dtype counters[] = { { "U16", 16 }, { "I32", 32 }, { "I64", 64 } };
+
+	for (size_t i = 0; i < 3; i++) {
+		struct sample_bytes file = one_vector(&counters[i], 24 << 15, SAMPLE_CONSTANT);
+		size_t elem_bytes = counters[i].bits / 8;
+		struct wcx_container *c;
+
+		for (size_t j = 0; j < (24 << 15) / elem_bytes; j++)
+			put_element(data_of(file), elem_bytes, j, j);
+		c = pack(file);
+		CHECK(segment_cost(c, 1) < (24 << 15) * 6 / 1000);
+		wcx_container_free(c);
+	}
+}
+
+/* Random integers below 2^20, of which each 1,000 are the same as those before. */
+static void integers_that_repeat_are_zstandard_frames(void)
+{
+	enum { BYTES = 24 << 15, PERIOD_BYTES = 4000 };
+	struct sample_bytes file = one_vector(&(struct dtype){ "I32", 32 }, BYTES, SAMPLE_CONSTANT);
+	struct sample_random random = { 3 };
+	const struct wcx_segment *seg;
+	struct wcx_container *c;
+
+	for (size_t i = 0; i < PERIOD_BYTES / 4; i++)
+		put_element(data_of(file), 4, i, sample_below(&random, 1 << 20));
+	for (size_t i = PERIOD_BYTES; i < BYTES; i++)
+		data_of(file)[i] = data_of(file)[i - PERIOD_BYTES];
+	c = pack(file);
+	seg = wcx_container_segment(c, 1);
+	for (uint64_t t = 0; t < seg->tile_count; t++) {
+		struct wcx_tile_info tile;
+
+		wcx_container_tile(c, seg, seg->first_tile + t, &tile);
+		CHECK(tile.mode == WCX_TILE_ZSTD && tile.packed_bytes < 2 * PERIOD_BYTES);
+	}
+	wcx_container_free(c);
+}
+
+/* --- several tensors --- */
+
+static void twins_cost_one_segment_entry(void)
+{
+	static const struct sample_tensor tensors[] = {
+		{ "first", "BF16", "[100,1000]", 200000, SAMPLE_GAUSSIAN, 5 },
+		{ "other", "BF16", "[100,1000]", 200000, SAMPLE_GAUSSIAN, 5 },
+		{ "twin", "BF16", "[100,1000]", 200000, SAMPLE_CONSTANT, 0 },
+	};
+	struct sample_bytes two = sample_safetensors(tensors, 2), three = sample_safetensors(tensors, 3);
+	struct wcx_container *two_c, *c;
+
+	memcpy(data_of(three) + 400000, data_of(three), 200000);
+	two_c = pack(two);
+	c = pack(three);
+	CHECK(wcx_container_segment(c, 2)->same_as == 0 && wcx_container_segment(c, 3)->same_as == 1);
+	CHECK(wcx_container_superblock(c)->tile_count == wcx_container_superblock(two_c)->tile_count);
+	/* The header is longer too: it is a segment like others. */
+	CHECK(packed_bytes(c) - packed_bytes(two_c) == WCX_SEGMENT_BYTES + segment_cost(c, 0) - segment_cost(two_c, 0));
+	wcx_container_free(two_c);
+	wcx_container_free(c);
+}
+
+static void a_tensor_that_differs_in_one_byte_is_no_twin(void)
+{
+	static const struct sample_tensor tensors[] = {
+		{ "first", "BF16", "[100,1000]", 200000, SAMPLE_GAUSSIAN, 5 },
+		{ "second", "BF16", "[100,1000]", 200000, SAMPLE_CONSTANT, 0 },
+	};
+	static const size_t places[] = { 0, 131071, 131072, 199999 };
+
+	for (size_t i = 0; i < 4; i++) {
+		struct sample_bytes file = sample_safetensors(tensors, 2);
+		struct wcx_container *c;
+
+		memcpy(data_of(file) + 200000, data_of(file), 200000);
+		data_of(file)[200000 + places[i]] ^= 1;
+		c = pack(file);
+		CHECK(wcx_container_segment(c, 2)->same_as == 0);
+		wcx_container_free(c);
+	}
+}
+
+/* Tensors of changing dtypes, so that each is a segment, and more of them than are planned at a time. */
+static void twins_are_found_across_the_whole_file(void)
+{
+	enum { COUNT = 600 };
+	struct sample_tensor tensors[COUNT];
+	char names[COUNT][16];
+	struct sample_bytes file;
+	struct wcx_container *c;
+
+	for (size_t i = 0; i < COUNT; i++) {
+		int is_twin = i == 0 || i == COUNT - 1;
+
+		snprintf(names[i], sizeof names[i], "t%zu", i);
+		tensors[i] = (struct sample_tensor){
+			names[i], i % 2 ? "I8" : "U8", is_twin ? "[5000]" : "[10]", is_twin ? 5000 : 10, SAMPLE_GAUSSIAN, 5
+		};
+	}
+	file = sample_safetensors(tensors, COUNT);
+	memcpy(file.data + file.bytes - 5000, data_of(file), 5000);
+	c = pack(file);
+	CHECK(wcx_container_superblock(c)->segment_count == 1 + COUNT);
+	CHECK(wcx_container_segment(c, COUNT)->same_as == 1);
+	wcx_container_free(c);
+}
+
+static void neighbouring_small_tensors_of_a_dtype_share_a_segment(void)
+{
+	static const struct sample_tensor tensors[] = {
+		{ "a.norm", "BF16", "[1000]", 2000, SAMPLE_GAUSSIAN, 5 },
+		{ "a.bias", "BF16", "[16384]", 32768, SAMPLE_GAUSSIAN, 5 },
+		{ "nothing", "BF16", "[0]", 0, SAMPLE_CONSTANT, 0 },
+		{ "b.norm", "BF16", "[20,50]", 2000, SAMPLE_GAUSSIAN, 5 },
+		{ "large", "BF16", "[16385]", 32770, SAMPLE_GAUSSIAN, 5 },
+		{ "c.norm", "BF16", "[1000]", 2000, SAMPLE_GAUSSIAN, 5 },
+		{ "c.scale", "F16", "[1000]", 2000, SAMPLE_GAUSSIAN, 5 },
+		{ "c.zero", "F16", "[10,10]", 200, SAMPLE_GAUSSIAN, 5 },
+	};
+	static const uint64_t bytes[] = { 2000 + 32768 + 2000, 32770, 2000, 2200 };
+	struct wcx_container *c = pack(sample_safetensors(tensors, 8));
+
+	if (CHECK(wcx_container_superblock(c)->segment_count == 5))
+		for (size_t i = 0; i < 4; i++)
+			CHECK(wcx_container_segment(c, 1 + i)->bytes == bytes[i]);
+	wcx_container_free(c);
+}
+
+/* Norms between INT8 matrices, as they lie in files: the tables of the first serve the others. */
+static void small_segments_share_tables(void)
+{
+	enum { COUNT = 40 };
+	struct sample_tensor tensors[COUNT];
+	char names[COUNT][16];
+	struct sample_bytes file;
+	struct wcx_container *c;
+	const struct wcx_recipe *first;
+
+	for (size_t i = 0; i < COUNT; i++) {
+		snprintf(names[i], sizeof names[i], "t%zu", i);
+		tensors[i] = i % 2 ? (struct sample_tensor){ names[i], "U8", "[10]", 10, SAMPLE_UNIFORM, 0 }
+				   : (struct sample_tensor){ names[i], "BF16", "[4000]", 8000, SAMPLE_CONSTANT, 0 };
+	}
+	file = sample_safetensors(tensors, COUNT);
+	for (size_t i = 0; i < COUNT; i += 2)
+		fill_weights(&float_formats[BF16], i, data_of(file) + i / 2 * 8010, 4000);
+	c = pack(file);
+	first = &wcx_container_segment(c, 1)->recipe;
+	for (size_t i = 3; i <= COUNT; i += 2) {
+		const struct wcx_recipe *recipe = &wcx_container_segment(c, i)->recipe;
+
+		CHECK(recipe->field_count == first->field_count);
+		CHECK(recipe->fields[recipe->field_count - 1].tables == first->fields[first->field_count - 1].tables);
+	}
+	CHECK(wcx_container_superblock(c)->table_count <= 4);
+	wcx_container_free(c);
+}
+
+int main(void)
+{
+	dir = sample_dir_create();
+	src_path = sample_path(dir, "model.safetensors");
+	dst_path = sample_path(dir, "model.wcx");
+
+	runs_of_two_widths_fall_into_two_clusters();
+	clusters_add_up_to_all_symbols();
+	equal_runs_are_one_cluster();
+	runs_beyond_the_limit_are_spread_over_all_symbols();
+
+	samples_of_any_tensor_are_few_and_within_it();
+	no_table_is_added_beyond_the_formats_limit();
+	values_without_a_symbol_make_no_shared_table_cheaper();
+	library_keeps_the_latest_tables();
+
+	bytes_are_folded_pairs_where_these_cost_0_2_percent_more_than_single_symbols_at_most();
+	gaussian_int8_with_one_scale_is_folded_pairs_above_four_raw_bits();
+	gaussian_int8_with_a_scale_a_row_is_folded_pairs_above_four_raw_bits();
+	rows_of_different_widths_choose_tables_and_come_out_below_the_entropy();
+	heavy_tails_stay_within_0_4_percent_of_the_entropy_and_32_bytes_a_tile();
+	skewed_int4_in_bytes_is_within_0_5_percent_of_its_entropy();
+
+	flat_tiles_have_32_kib_of_narrow_and_64_kib_of_wide_elements();
+	tiles_of_whole_rows_have_a_multiple_of_1024_elements_where_that_is_possible();
+
+	fp8_is_rotated_and_within_0_3_percent_of_its_entropy();
+	wider_floats_have_exponent_and_top_mantissa_bits_coded_and_sign_and_rest_raw();
+	floats_are_rotated_and_not_predicted();
+	zeros_are_a_symbol_where_they_are_frequent_and_exceptions_otherwise();
+	f32_that_holds_bf16_values_costs_no_more_than_bf16_and_1_percent();
+	rows_with_zero_mantissa_tails_are_found_among_others();
+	an_outlier_costs_less_than_64_bytes();
+
+	random_bytes_of_any_dtype_take_0_1_percent_more_than_stored_at_most();
+	all_equal_tensors_take_entries_only();
+	few_elements_of_any_dtype_are_packed();
+	integers_that_count_up_take_less_than_0_6_percent();
+	integers_that_repeat_are_zstandard_frames();
+
+	twins_cost_one_segment_entry();
+	a_tensor_that_differs_in_one_byte_is_no_twin();
+	twins_are_found_across_the_whole_file();
+	neighbouring_small_tensors_of_a_dtype_share_a_segment();
+	small_segments_share_tables();
+
+	sample_dir_remove(dir);
+	free(src_path);
+	free(dst_path);
+	return check_report();
+}
