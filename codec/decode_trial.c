@@ -55,7 +55,7 @@ static void make_recipe(struct wcx_decode_trial *trial)
 	};
 }
 
-static const struct wcx_tile_shape shape = { .rows = ROWS, .cols = COLS, .elem_bytes = 1 };
+static const struct wcx_tile_dims dims = { .rows = ROWS, .cols = COLS, .elem_bytes = 1 };
 
 struct wcx_decode_trial *wcx_decode_trial_create(void)
 {
@@ -66,7 +66,7 @@ struct wcx_decode_trial *wcx_decode_trial_create(void)
 	if (trial && scratch) {
 		draw_weights(trial);
 		make_recipe(trial);
-		if (wcx_tile_encode(&shape, trial->original, &trial->recipe, scratch, trial->packed, &trial->mode,
+		if (wcx_tile_encode(&dims, trial->original, &trial->recipe, scratch, trial->packed, &trial->mode,
 				    &trial->packed_bytes, &constant) == WCX_OK) {
 			wcx_encode_scratch_free(scratch);
 			return trial;
@@ -85,7 +85,7 @@ void wcx_decode_trial_free(struct wcx_decode_trial *trial)
 struct wcx_tile_job wcx_decode_trial_job(const struct wcx_decode_trial *trial)
 {
 	return (struct wcx_tile_job){
-		.shape = shape,
+		.dims = dims,
 		.mode = trial->mode,
 		.recipe = &trial->recipe,
 		.src = trial->packed,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The loops over elements that every variant of codec/cpu.h has: plain C, compiled for each with what its CPU can do.  They
- * are written so that a compiler turns them into SIMD.  Included once by each variant.
+ * The loops over elements that every variant of codec/decode_variant.h has: plain C, compiled for each with what its CPU can
+ * do.  They are written so that a compiler turns them into SIMD.  Included once by each variant.
  */
 #include "codec/line.h"
 

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "codec/cpu.h"
+#include "codec/decode_variant.h"
 #include "codec/le.h"
 
 void wcx_rans_decode_table_build(const struct wcx_freq_table *freqs, struct wcx_rans_decode_table *ret)
@@ -184,7 +184,7 @@ static int decode_last(const struct wcx_rans_stream *stream, struct wcx_rans_rea
 	return 1;
 }
 
-enum wcx_result wcx_rans_decode_lines(const struct wcx_cpu *cpu, const struct wcx_rans_stream *stream,
+enum wcx_result wcx_rans_decode_lines(const struct wcx_decode_variant *cpu, const struct wcx_rans_stream *stream,
 				      struct wcx_rans_reader *reader, uint32_t first, uint32_t end, uint32_t *words)
 {
 	const uint32_t full = stream->symbol_count / (WCX_LANES * stream->steps), full_end = full < end ? full : end;
@@ -200,7 +200,7 @@ enum wcx_result wcx_rans_decode_lines(const struct wcx_cpu *cpu, const struct wc
 	return WCX_OK;
 }
 
-enum wcx_result wcx_rans_decode_pairs(const struct wcx_cpu *cpu, const struct wcx_rans_stream *stream,
+enum wcx_result wcx_rans_decode_pairs(const struct wcx_decode_variant *cpu, const struct wcx_rans_stream *stream,
 				      struct wcx_rans_reader *reader, uint32_t first, uint32_t end,
 				      const struct wcx_pair_sink *sink)
 {

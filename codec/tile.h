@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "codec/cpu.h"
+#include "codec/decode_variant.h"
 #include "codec/freq_table.h"
 #include "codec/line.h"
 #include "codec/result.h"
@@ -48,7 +48,7 @@ enum wcx_predictor { WCX_PREDICT_NONE, WCX_PREDICT_LEFT, WCX_PREDICT_UP, WCX_PRE
  */
 enum wcx_transform { WCX_TRANSFORM_NONE, WCX_TRANSFORM_ROTATE, WCX_TRANSFORM_FOLD, WCX_TRANSFORM_COUNT };
 
-struct wcx_tile_shape {
+struct wcx_tile_dims {
 	uint32_t rows, cols; /* each at least 1, rows * cols at most WCX_TILE_MAX_ELEMS */
 	uint32_t elem_bytes; /* 1, 2, 4 or 8 */
 };
@@ -143,7 +143,7 @@ static inline uint64_t wcx_place_bits(const struct wcx_recipe *recipe, uint64_t 
  * rest is what the container's validated index says.
  */
 struct wcx_tile_job {
-	struct wcx_tile_shape shape;
+	struct wcx_tile_dims dims;
 	enum wcx_tile_mode mode;
 	uint32_t constant;               /* the element, for WCX_TILE_CONSTANT */
 	const struct wcx_recipe *recipe; /* for WCX_TILE_CODED; checked, with the shape's elem_bytes */
@@ -194,8 +194,8 @@ static inline uint32_t wcx_exceptions_bytes(uint32_t count, uint32_t width)
 	return (count * (2 + wcx_exception_value_bytes(width)) + 1) / 2 * 2;
 }
 
-/* wcx_tile_shape_bytes - the size of the decoded tile, or 0 if the shape breaks a limit */
-size_t wcx_tile_shape_bytes(const struct wcx_tile_shape *shape);
+/* wcx_tile_dims_bytes - the size of the decoded tile, or 0 if they break a limit */
+size_t wcx_tile_dims_bytes(const struct wcx_tile_dims *dims);
 
 /*
  * wcx_tile_parse - read the header of a coded tile
@@ -203,13 +203,14 @@ size_t wcx_tile_shape_bytes(const struct wcx_tile_shape *shape);
  * Fills *ret so that every plane (but the bytes carried) and payload lies within src_bytes.  Returns WCX_OK, WCX_BAD_DATA or
  * WCX_WRONG_SIZE (a shape out of limits, or not the recipe's); after an error *ret is undefined.
  */
-enum wcx_result wcx_tile_parse(const struct wcx_tile_shape *shape, const struct wcx_recipe *recipe, const uint8_t *src,
+enum wcx_result wcx_tile_parse(const struct wcx_tile_dims *dims, const struct wcx_recipe *recipe, const uint8_t *src,
 			       size_t src_bytes, struct wcx_tile_layout *ret);
 
 /* Working memory for decoding: reusable without end, by one thread at a time.  It decodes with the variant that it is given.
  */
 struct wcx_decode_scratch;
-struct wcx_decode_scratch *wcx_decode_scratch_create(const struct wcx_cpu *cpu); /* NULL when there is no memory */
+struct wcx_decode_scratch *
+wcx_decode_scratch_create(const struct wcx_decode_variant *cpu); /* NULL when there is no memory */
 void wcx_decode_scratch_free(struct wcx_decode_scratch *scratch);
 
 /*
@@ -235,7 +236,7 @@ void wcx_encode_scratch_free(struct wcx_encode_scratch *scratch);
  * WCX_TILE_CONSTANT, *constant_ret tell what was made.  Returns WCX_OK or WCX_WRONG_SIZE (a shape out of limits, or not the
  * recipe's).
  */
-enum wcx_result wcx_tile_encode(const struct wcx_tile_shape *shape, const uint8_t *src, const struct wcx_recipe *recipe,
+enum wcx_result wcx_tile_encode(const struct wcx_tile_dims *dims, const uint8_t *src, const struct wcx_recipe *recipe,
 				struct wcx_encode_scratch *scratch, uint8_t *dst, enum wcx_tile_mode *mode_ret,
 				size_t *bytes_ret, uint32_t *constant_ret);
 
@@ -246,7 +247,7 @@ enum wcx_result wcx_tile_encode(const struct wcx_tile_shape *shape, const uint8_
  * count[t][s] for table t: the one that takes the fewest bits for the run at hand, with WCX_EXCEPTION_BITS for a symbol
  * without a frequency.  A value that no symbol stands for counts as *misfits_ret, which is added to as well.
  */
-void wcx_tile_count(const struct wcx_tile_shape *shape, const uint8_t *src, const struct wcx_recipe *recipe, uint32_t field,
+void wcx_tile_count(const struct wcx_tile_dims *dims, const uint8_t *src, const struct wcx_recipe *recipe, uint32_t field,
 		    struct wcx_encode_scratch *scratch, uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT],
 		    uint64_t *misfits_ret);
 

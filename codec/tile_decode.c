@@ -25,7 +25,7 @@ struct coded_stream {
 };
 
 struct wcx_decode_scratch {
-	const struct wcx_cpu *cpu;
+	const struct wcx_decode_variant *cpu;
 	struct cached_table {
 		struct wcx_freq_table freqs; /* what table was built from, */
 		int is_pair;                 /* and how */
@@ -48,7 +48,7 @@ struct decoding {
 	struct wcx_decode_scratch *scratch;
 };
 
-struct wcx_decode_scratch *wcx_decode_scratch_create(const struct wcx_cpu *cpu)
+struct wcx_decode_scratch *wcx_decode_scratch_create(const struct wcx_decode_variant *cpu)
 {
 	struct wcx_decode_scratch *scratch = calloc(1, sizeof *scratch);
 
@@ -330,10 +330,10 @@ static enum wcx_result decode_coded(const struct wcx_tile_job *job, struct wcx_d
 	struct decoding d = {
 		.job = job,
 		.recipe = recipe,
-		.elems = job->shape.rows * job->shape.cols,
+		.elems = job->dims.rows * job->dims.cols,
 		.scratch = scratch,
 	};
-	enum wcx_result result = wcx_tile_parse(&job->shape, recipe, job->src, job->src_bytes, &d.layout);
+	enum wcx_result result = wcx_tile_parse(&job->dims, recipe, job->src, job->src_bytes, &d.layout);
 	size_t whole_bytes;
 
 	if (result != WCX_OK)
@@ -349,13 +349,13 @@ static enum wcx_result decode_coded(const struct wcx_tile_job *job, struct wcx_d
 		result = put_exceptions(&d);
 	if (result == WCX_OK && recipe->predictor != WCX_PREDICT_NONE)
 		wcx_element_ops(recipe->elem_bytes)
-			->undo_residuals((enum wcx_predictor)recipe->predictor, job->shape.rows, job->shape.cols, job->dst);
+			->undo_residuals((enum wcx_predictor)recipe->predictor, job->dims.rows, job->dims.cols, job->dst);
 	return result;
 }
 
 enum wcx_result wcx_tile_decode(struct wcx_tile_job *job, struct wcx_decode_scratch *scratch)
 {
-	size_t tile_bytes = wcx_tile_shape_bytes(&job->shape);
+	size_t tile_bytes = wcx_tile_dims_bytes(&job->dims);
 
 	job->result = WCX_BAD_DATA;
 	if (!tile_bytes || job->dst_bytes != tile_bytes) {
@@ -373,7 +373,7 @@ enum wcx_result wcx_tile_decode(struct wcx_tile_job *job, struct wcx_decode_scra
 		job->result = decode_coded(job, scratch);
 		break;
 	case WCX_TILE_CONSTANT:
-		wcx_element_ops(job->shape.elem_bytes)->fill(job->dst, tile_bytes / job->shape.elem_bytes, job->constant);
+		wcx_element_ops(job->dims.elem_bytes)->fill(job->dst, tile_bytes / job->dims.elem_bytes, job->constant);
 		job->result = WCX_OK;
 		break;
 	case WCX_TILE_ZSTD:

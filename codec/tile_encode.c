@@ -115,13 +115,13 @@ static const struct field_tables *field_tables(const struct wcx_field *field, ui
 }
 
 /* Transforms and predicts; without either, the elements stay where they are. */
-static void start_encoding(const struct wcx_tile_shape *shape, const uint8_t *src, const struct wcx_recipe *recipe,
+static void start_encoding(const struct wcx_tile_dims *dims, const uint8_t *src, const struct wcx_recipe *recipe,
 			   struct wcx_encode_scratch *scratch, struct encoding *ret)
 {
 	*ret = (struct encoding){
 		.recipe = recipe,
 		.ops = wcx_element_ops(recipe->elem_bytes),
-		.elems = shape->rows * shape->cols,
+		.elems = dims->rows * dims->cols,
 		.plain = src,
 		.transformed = src,
 		.scratch = scratch,
@@ -130,7 +130,7 @@ static void start_encoding(const struct wcx_tile_shape *shape, const uint8_t *sr
 		ret->ops->rotate(src, ret->elems, wcx_fold_bits(recipe), scratch->elements);
 		ret->transformed = scratch->elements;
 	} else if (recipe->predictor != WCX_PREDICT_NONE) {
-		ret->ops->make_residuals((enum wcx_predictor)recipe->predictor, shape->rows, shape->cols, src,
+		ret->ops->make_residuals((enum wcx_predictor)recipe->predictor, dims->rows, dims->cols, src,
 					 scratch->elements);
 		ret->plain = (const uint8_t *)scratch->elements;
 		ret->transformed = scratch->elements;
@@ -427,7 +427,7 @@ static uint32_t make_plane(const struct encoding *e, uint32_t shift, uint32_t wi
 			src = last;
 		}
 		if (folded)
-			wcx_cpu_portable.fold(1, (uint32_t)folded, last);
+			wcx_decode_variant_portable.fold(1, (uint32_t)folded, last);
 		if (elem_bytes == 8)
 			add_line64(src, mask, rotation, unit);
 		else
@@ -632,23 +632,23 @@ static int tile_is_constant(const uint8_t *src, size_t tile_bytes, uint32_t elem
 	return wcx_le32_read(element + 4) == 0;
 }
 
-enum wcx_result wcx_tile_encode(const struct wcx_tile_shape *shape, const uint8_t *src, const struct wcx_recipe *recipe,
+enum wcx_result wcx_tile_encode(const struct wcx_tile_dims *dims, const uint8_t *src, const struct wcx_recipe *recipe,
 				struct wcx_encode_scratch *scratch, uint8_t *dst, enum wcx_tile_mode *mode_ret,
 				size_t *bytes_ret, uint32_t *constant_ret)
 {
-	size_t tile_bytes = wcx_tile_shape_bytes(shape);
+	size_t tile_bytes = wcx_tile_dims_bytes(dims);
 	struct encoding encoding;
 
-	if (!tile_bytes || shape->elem_bytes != recipe->elem_bytes)
+	if (!tile_bytes || dims->elem_bytes != recipe->elem_bytes)
 		return WCX_WRONG_SIZE;
 	*constant_ret = 0;
-	if (tile_is_constant(src, tile_bytes, shape->elem_bytes, constant_ret)) {
+	if (tile_is_constant(src, tile_bytes, dims->elem_bytes, constant_ret)) {
 		*mode_ret = WCX_TILE_CONSTANT;
 		*bytes_ret = 0;
 		return WCX_OK;
 	}
 	*constant_ret = 0;
-	start_encoding(shape, src, recipe, scratch, &encoding);
+	start_encoding(dims, src, recipe, scratch, &encoding);
 	*mode_ret = WCX_TILE_CODED;
 	*bytes_ret = write_tile(&encoding, decide_fields(&encoding), dst, tile_bytes - 1);
 	if (!*bytes_ret) {
@@ -659,7 +659,7 @@ enum wcx_result wcx_tile_encode(const struct wcx_tile_shape *shape, const uint8_
 	return WCX_OK;
 }
 
-void wcx_tile_count(const struct wcx_tile_shape *shape, const uint8_t *src, const struct wcx_recipe *recipe, uint32_t field,
+void wcx_tile_count(const struct wcx_tile_dims *dims, const uint8_t *src, const struct wcx_recipe *recipe, uint32_t field,
 		    struct wcx_encode_scratch *scratch, uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT],
 		    uint64_t *misfits_ret)
 {
@@ -671,7 +671,7 @@ void wcx_tile_count(const struct wcx_tile_shape *shape, const uint8_t *src, cons
 	scratch->fields[field].shift = 0;
 	for (uint32_t f = 0; f < field; f++)
 		scratch->fields[field].shift += recipe->fields[f].width;
-	start_encoding(shape, src, recipe, scratch, &encoding);
+	start_encoding(dims, src, recipe, scratch, &encoding);
 	while (next_run(&encoding, field, tables, COST_EXCEPTION, &run, &cost)) {
 		*misfits_ret += run.misfits;
 		for (uint32_t s = 0; s < tables->symbol_count; s++)

@@ -10,13 +10,13 @@ static int has_elem_bytes(uint32_t elem_bytes)
 	return elem_bytes == 1 || elem_bytes == 2 || elem_bytes == 4 || elem_bytes == 8;
 }
 
-size_t wcx_tile_shape_bytes(const struct wcx_tile_shape *shape)
+size_t wcx_tile_dims_bytes(const struct wcx_tile_dims *dims)
 {
-	uint64_t elems = (uint64_t)shape->rows * shape->cols;
+	uint64_t elems = (uint64_t)dims->rows * dims->cols;
 
-	if (elems == 0 || elems > WCX_TILE_MAX_ELEMS || !has_elem_bytes(shape->elem_bytes))
+	if (elems == 0 || elems > WCX_TILE_MAX_ELEMS || !has_elem_bytes(dims->elem_bytes))
 		return 0;
-	return (size_t)elems * shape->elem_bytes;
+	return (size_t)elems * dims->elem_bytes;
 }
 
 static const char *check_field(const struct wcx_field *field)
@@ -237,19 +237,19 @@ static enum wcx_result place_payload(struct parser *parser, struct wcx_coded_fie
 	return WCX_OK;
 }
 
-enum wcx_result wcx_tile_parse(const struct wcx_tile_shape *shape, const struct wcx_recipe *recipe, const uint8_t *src,
+enum wcx_result wcx_tile_parse(const struct wcx_tile_dims *dims, const struct wcx_recipe *recipe, const uint8_t *src,
 			       size_t src_bytes, struct wcx_tile_layout *ret)
 {
-	const size_t tile_bytes = wcx_tile_shape_bytes(shape);
+	const size_t tile_bytes = wcx_tile_dims_bytes(dims);
 	struct parser parser = { .recipe = recipe, .src = src, .src_bytes = (uint32_t)src_bytes };
 	uint32_t head, shift = 0, placed = 0;
 	enum wcx_result result;
 
-	if (!tile_bytes || shape->elem_bytes != recipe->elem_bytes)
+	if (!tile_bytes || dims->elem_bytes != recipe->elem_bytes)
 		return WCX_WRONG_SIZE;
 	if (src_bytes >= tile_bytes)
 		return WCX_BAD_DATA;
-	parser.elems = shape->rows * shape->cols;
+	parser.elems = dims->rows * dims->cols;
 	*ret = (struct wcx_tile_layout){ .plane_count = 0 };
 	result = parse_header(&parser, &head, ret);
 	if (result != WCX_OK)

@@ -218,7 +218,7 @@ static cudaError_t submit_jobs(struct decode_lane *lane, struct wcx_tile_job *jo
 
 	lane->job_count = 0;
 	for (i = 0; i < job_count; i++) {
-		const size_t tile_bytes = wcx_tile_shape_bytes(&jobs[i].shape);
+		const size_t tile_bytes = wcx_tile_dims_bytes(&jobs[i].dims);
 
 		if (jobs[i].mode != WCX_TILE_CODED || !tile_bytes || jobs[i].dst_bytes != tile_bytes)
 			wcx_tile_decode(&jobs[i], NULL); /* takes no scratch for these */

@@ -259,10 +259,10 @@ enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wc
 {
 	const struct wcx_batch_limits *limits = &batch->limits;
 	const struct wcx_recipe *recipe = job->recipe;
-	const uint32_t elems = job->shape.rows * job->shape.cols;
+	const uint32_t elems = job->dims.rows * job->dims.cols;
 	struct wcx_tile_layout layout;
 	struct wcx_tile_item *item = &batch->items[batch->item_count];
-	enum wcx_result result = wcx_tile_parse(&job->shape, recipe, job->src, job->src_bytes, &layout);
+	enum wcx_result result = wcx_tile_parse(&job->dims, recipe, job->src, job->src_bytes, &layout);
 	uint32_t codings, shape;
 
 	*added_ret = 0;
@@ -281,7 +281,7 @@ enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wc
 		.dst = dst,
 		.src = src,
 		.elems = elems,
-		.cols = job->shape.cols,
+		.cols = job->dims.cols,
 		.planes = layout.plane_count ? layout.planes[0].offset : 0,
 		.exceptions = layout.exception_offset,
 		.exception_count = (uint16_t)layout.exception_count,

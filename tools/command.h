@@ -3,6 +3,7 @@
 #ifndef WCX_COMMAND_H
 #define WCX_COMMAND_H
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 #include "fs/base/error.h"
@@ -68,7 +69,7 @@ int wcx_command_open(struct command *command, const char *path, struct wcx_image
  * SIGHUP stays ignored where it is (nohup), and SIGXFSZ is from now on, so that writing fails with EFBIG.
  */
 void wcx_command_catch_signals(void);
-extern volatile int wcx_command_stop;
+extern atomic_bool wcx_command_stop;
 
 /* wcx_progress - draw how far something is, on standard error if that is a terminal; user is the struct command */
 void wcx_progress(void *user, const char *what, uint64_t done, uint64_t total);

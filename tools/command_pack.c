@@ -33,18 +33,18 @@ int wcx_command_pack(struct command *command, int argc, char **argv)
 						 { "force", no_argument, NULL, 'f' },
 						 { "mode", required_argument, NULL, 'm' },
 						 { 0 } };
-	struct wcx_pack_options pack = { .stop = &wcx_command_stop, .progress = wcx_progress, .user = command };
+	struct wcx_pack_options pack = { .job = { .stop = &wcx_command_stop, .progress = wcx_progress, .user = command } };
 	struct wcx_pack_result result;
 	struct wcx_error err;
 	int option, status;
 
 	while ((option = getopt_long(argc, argv, WCX_COMMAND_SHORT_OPTIONS "f", options, NULL)) != -1) {
 		if (option == 'f')
-			pack.replace = 1;
+			pack.job.replace = true;
 		else if (option == 'm' && strcmp(optarg, "reference") == 0)
-			pack.is_reference = 1;
+			pack.is_reference = true;
 		else if (option == 'm' && strcmp(optarg, "best") == 0)
-			pack.is_reference = 0;
+			pack.is_reference = false;
 		else if (option == 'm')
 			return wcx_command_usage(command, "the mode is best or reference");
 		else if ((status = wcx_command_option(command, option, help)) >= 0)
@@ -52,7 +52,7 @@ int wcx_command_pack(struct command *command, int argc, char **argv)
 	}
 	if (argc - optind != 2)
 		return wcx_command_usage(command, "needs a source and an output");
-	pack.thread_count = command->thread_count;
+	pack.job.thread_count = command->thread_count;
 	wcx_command_catch_signals();
 	if (wcx_pack(argv[optind], argv[optind + 1], &pack, &result, &err) < 0)
 		return wcx_command_failed(command, &err);

@@ -26,14 +26,14 @@ static const char help[] = "usage: wcx unpack [OPTIONS] FILE.wcx FILE.safetensor
 int wcx_command_unpack(struct command *command, int argc, char **argv)
 {
 	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS, { "force", no_argument, NULL, 'f' }, { 0 } };
-	struct wcx_pack_options unpack = { .stop = &wcx_command_stop, .progress = wcx_progress, .user = command };
+	struct wcx_job_options unpack = { .stop = &wcx_command_stop, .progress = wcx_progress, .user = command };
 	struct wcx_image *image = NULL;
 	struct wcx_error err;
 	int option, status, r;
 
 	while ((option = getopt_long(argc, argv, WCX_COMMAND_SHORT_OPTIONS "f", options, NULL)) != -1) {
 		if (option == 'f')
-			unpack.replace = 1;
+			unpack.replace = true;
 		else if ((status = wcx_command_option(command, option, help)) >= 0)
 			return status;
 	}

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,12 +29,12 @@ static const struct {
 	{ "info", wcx_command_info, "FILE.wcx", "show what a packed file holds" },
 };
 
-volatile int wcx_command_stop;
+atomic_bool wcx_command_stop;
 
 static void on_signal(int number)
 {
 	(void)number;
-	wcx_command_stop = 1;
+	wcx_command_stop = true;
 }
 
 void wcx_command_catch_signals(void)

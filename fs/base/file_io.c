@@ -23,6 +23,15 @@ ssize_t wcx_read_at(int fd, void *dst, size_t bytes, uint64_t offset)
 	return (ssize_t)done;
 }
 
+int wcx_read_exact(int fd, void *dst, size_t bytes, uint64_t offset)
+{
+	const ssize_t n = wcx_read_at(fd, dst, bytes, offset);
+
+	if (n < 0)
+		return (int)n;
+	return (size_t)n < bytes ? -ENODATA : 0;
+}
+
 int wcx_write_at(int fd, const void *src, size_t bytes, uint64_t offset)
 {
 	for (size_t done = 0; done < bytes;) {

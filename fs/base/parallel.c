@@ -11,7 +11,7 @@ struct wcx_parallel {
 	wcx_parallel_fn *fn;
 	void *user;
 	uint64_t item_count;
-	const volatile int *stop;
+	const atomic_bool *stop;
 	pthread_mutex_t lock;  /* protects everything below */
 	pthread_cond_t turned; /* turn or failed has changed */
 	uint64_t next_item;
@@ -69,7 +69,7 @@ static void *work(void *arg)
 	return NULL;
 }
 
-int wcx_parallel_for(unsigned thread_count, uint64_t item_count, wcx_parallel_fn *fn, void *user, const volatile int *stop,
+int wcx_parallel_for(unsigned thread_count, uint64_t item_count, wcx_parallel_fn *fn, void *user, const atomic_bool *stop,
 		     struct wcx_error *err)
 {
 	struct wcx_parallel loop = { .fn = fn, .user = user, .item_count = item_count, .stop = stop };

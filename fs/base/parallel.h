@@ -3,6 +3,7 @@
 #ifndef WCX_PARALLEL_H
 #define WCX_PARALLEL_H
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 #include "fs/base/error.h"
@@ -22,7 +23,7 @@ typedef int wcx_parallel_fn(void *user, struct wcx_parallel *loop, unsigned work
  * with fewer threads when no more can be had.  Returns 0 when all items have run, otherwise the error of the first that
  * failed, after all threads have ended.
  */
-int wcx_parallel_for(unsigned thread_count, uint64_t item_count, wcx_parallel_fn *fn, void *user, const volatile int *stop,
+int wcx_parallel_for(unsigned thread_count, uint64_t item_count, wcx_parallel_fn *fn, void *user, const atomic_bool *stop,
 		     struct wcx_error *err);
 
 /*

@@ -214,7 +214,7 @@ void wcx_segment_place(const struct wcx_segment *seg, uint64_t number, struct wc
 {
 	ret->row = number / seg->tiles_across * seg->tile_rows;
 	ret->col = number % seg->tiles_across * seg->tile_cols;
-	ret->shape = (struct wcx_tile_shape){
+	ret->dims = (struct wcx_tile_dims){
 		.rows = seg->rows - ret->row < seg->tile_rows ? (uint32_t)(seg->rows - ret->row) : seg->tile_rows,
 		.cols = seg->cols - ret->col < seg->tile_cols ? (uint32_t)(seg->cols - ret->col) : seg->tile_cols,
 		.elem_bytes = seg->recipe.elem_bytes,
@@ -395,7 +395,7 @@ void wcx_container_tile(const struct wcx_container *c, const struct wcx_segment 
 
 static const char *check_tile(const struct wcx_tile_info *tile)
 {
-	size_t tile_bytes = wcx_tile_shape_bytes(&tile->shape);
+	size_t tile_bytes = wcx_tile_dims_bytes(&tile->dims);
 
 	switch (tile->mode) {
 	case WCX_TILE_STORED:
@@ -406,7 +406,7 @@ static const char *check_tile(const struct wcx_tile_info *tile)
 	case WCX_TILE_CONSTANT:
 		if (tile->packed_bytes)
 			return "constant tile with a size";
-		if (tile->shape.elem_bytes < 4 && tile->constant >> (8 * tile->shape.elem_bytes))
+		if (tile->dims.elem_bytes < 4 && tile->constant >> (8 * tile->dims.elem_bytes))
 			return "constant tile whose element is too large";
 		return NULL;
 	case WCX_TILE_MODE_COUNT:

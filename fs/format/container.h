@@ -51,7 +51,7 @@ struct wcx_segment {
 struct wcx_tile_info {
 	uint64_t tile_index;
 	uint64_t row, col; /* of its first element */
-	struct wcx_tile_shape shape;
+	struct wcx_tile_dims dims;
 	enum wcx_tile_mode mode;
 	uint32_t constant;      /* the element, for WCX_TILE_CONSTANT */
 	uint64_t packed_offset; /* where the packed bytes are, or would be */
@@ -64,13 +64,13 @@ struct wcx_container;
 /* wcx_tile_row_offset - where row y of a tile, counted from its first, begins in the original file */
 static inline uint64_t wcx_tile_row_offset(const struct wcx_segment *segment, const struct wcx_tile_info *tile, uint32_t y)
 {
-	return segment->offset + ((tile->row + y) * segment->cols + tile->col) * tile->shape.elem_bytes;
+	return segment->offset + ((tile->row + y) * segment->cols + tile->col) * tile->dims.elem_bytes;
 }
 
-/* wcx_tile_is_one_run - whether the tile's rows follow each other in the original, so that it is one run of bytes */
-static inline int wcx_tile_is_one_run(const struct wcx_segment *segment, const struct wcx_tile_info *tile)
+/* wcx_tile_is_contiguous - whether the tile's rows follow each other in the original, so that it is one run of bytes */
+static inline int wcx_tile_is_contiguous(const struct wcx_segment *segment, const struct wcx_tile_info *tile)
 {
-	return tile->shape.rows == 1 || tile->shape.cols == segment->cols;
+	return tile->dims.rows == 1 || tile->dims.cols == segment->cols;
 }
 
 /* wcx_tile_align_up - where the next packed tile may start, at or after an offset */
@@ -82,7 +82,7 @@ static inline uint64_t wcx_tile_align_up(uint64_t offset)
 /*
  * The geometry of a segment, for readers and the packer alike: from bytes, recipe.elem_bytes, cols and the size of a tile,
  * grid fills in rows, tiles_across and tile_count; place then finds tile `number`, counted from 0 within the segment: the
- * row and column of its first element, and its shape.
+ * row and column of its first element, and its dims.
  */
 void wcx_segment_grid(struct wcx_segment *segment);
 void wcx_segment_place(const struct wcx_segment *segment, uint64_t number, struct wcx_tile_info *ret);

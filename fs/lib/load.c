@@ -368,10 +368,10 @@ static int make_works(struct load *load, struct wcx_error *err)
 /* Where the tile is to be, if all of it is to be in one piece; 0 otherwise. */
 static uint64_t place_of_whole(const struct load *load, const struct wcx_segment *segment, const struct wcx_tile_info *info)
 {
-	const uint64_t from = wcx_tile_row_offset(segment, info, 0), to = from + wcx_tile_shape_bytes(&info->shape);
+	const uint64_t from = wcx_tile_row_offset(segment, info, 0), to = from + wcx_tile_dims_bytes(&info->dims);
 	const size_t s = first_span(load, from);
 
-	if (!wcx_tile_is_one_run(segment, info) || s == load->span_count || load->spans[s].from > from ||
+	if (!wcx_tile_is_contiguous(segment, info) || s == load->span_count || load->spans[s].from > from ||
 	    load->spans[s].to < to)
 		return 0;
 	return load->spans[s].dst + (from - load->spans[s].from);
@@ -379,17 +379,17 @@ static uint64_t place_of_whole(const struct load *load, const struct wcx_segment
 
 static int is_touched(const struct load *load, const struct wcx_segment *segment, const struct wcx_tile_info *info)
 {
-	const uint64_t row_bytes = (uint64_t)info->shape.cols * info->shape.elem_bytes;
+	const uint64_t row_bytes = (uint64_t)info->dims.cols * info->dims.elem_bytes;
 
-	for (uint32_t y = 0; y < info->shape.rows; y++) {
+	for (uint32_t y = 0; y < info->dims.rows; y++) {
 		const uint64_t from = wcx_tile_row_offset(segment, info, y);
 		const uint64_t to =
-			wcx_tile_is_one_run(segment, info) ? from + info->shape.rows * row_bytes : from + row_bytes;
+			wcx_tile_is_contiguous(segment, info) ? from + info->dims.rows * row_bytes : from + row_bytes;
 		const size_t s = first_span(load, from);
 
 		if (s < load->span_count && load->spans[s].from < to)
 			return 1;
-		if (wcx_tile_is_one_run(segment, info))
+		if (wcx_tile_is_contiguous(segment, info))
 			break;
 	}
 	return 0;
@@ -398,7 +398,7 @@ static int is_touched(const struct load *load, const struct wcx_segment *segment
 /* Whether every byte of a constant tile is the same. */
 static int has_one_value(const struct wcx_tile_info *info)
 {
-	const uint32_t value = info->constant & 0xFF, elem_bytes = info->shape.elem_bytes;
+	const uint32_t value = info->constant & 0xFF, elem_bytes = info->dims.elem_bytes;
 
 	if (elem_bytes == 8)
 		return info->constant == 0;
@@ -412,7 +412,7 @@ static enum source choose_source(const struct load *load, const struct wcx_segme
 	if (!place && !is_touched(load, segment, info))
 		return SOURCE_NONE;
 	if (info->mode == WCX_TILE_CODED)
-		return place && place % wcx_word_bytes(info->shape.elem_bytes) == 0 ? SOURCE_DECODED : SOURCE_STAGE;
+		return place && place % wcx_word_bytes(info->dims.elem_bytes) == 0 ? SOURCE_DECODED : SOURCE_STAGE;
 	return info->mode == WCX_TILE_CONSTANT && place && has_one_value(info) ? SOURCE_VALUE : SOURCE_BUFFER;
 }
 
@@ -441,7 +441,7 @@ static void choose_tiles(const struct load *load, const struct work *work, uint6
 		size_t tile_bytes, start;
 
 		wcx_container_tile(container, work->segment, work->first_tile + done + batch->count, &tile->info);
-		tile_bytes = wcx_tile_shape_bytes(&tile->info.shape);
+		tile_bytes = wcx_tile_dims_bytes(&tile->info.dims);
 		tile->place = place_of_whole(load, work->segment, &tile->info);
 		tile->source = choose_source(load, work->segment, &tile->info, tile->place);
 		start = (size_t)(tile->info.packed_offset - batch->tiles[0].info.packed_offset);
@@ -462,18 +462,18 @@ static void choose_tiles(const struct load *load, const struct work *work, uint6
 		if (!is_literal(&batch->tiles[i]))
 			continue;
 		batch->tiles[i].at = *buffer_ret;
-		*buffer_ret += align_up(wcx_tile_shape_bytes(&batch->tiles[i].info.shape), LITERAL_ALIGN);
+		*buffer_ret += align_up(wcx_tile_dims_bytes(&batch->tiles[i].info.dims), LITERAL_ALIGN);
 	}
 }
 
 static int fail_tile(const struct load *load, const struct wcx_segment *segment, const struct wcx_tile_info *info,
 		     int errnum, struct wcx_error *err)
 {
-	const uint64_t row_bytes = (uint64_t)info->shape.cols * info->shape.elem_bytes;
+	const uint64_t row_bytes = (uint64_t)info->dims.cols * info->dims.elem_bytes;
 	uint64_t start = 0; /* what lies between wanted tiles is read too, and can fail */
 
 	/* What is wanted of the tile, so that the tensor that is named is one of those asked for. */
-	for (uint32_t y = 0; y < info->shape.rows; y++) {
+	for (uint32_t y = 0; y < info->dims.rows; y++) {
 		const uint64_t from = wcx_tile_row_offset(segment, info, y);
 		const size_t s = first_span(load, from);
 
@@ -523,13 +523,13 @@ static int read_tiles(const struct load *load, const struct batch *batch, size_t
 static struct wcx_tile_job make_job(const struct batch *batch, const struct wcx_tile_info *info, const uint8_t *buffer)
 {
 	return (struct wcx_tile_job){
-		.shape = info->shape,
+		.dims = info->dims,
 		.mode = info->mode,
 		.constant = info->constant,
 		.recipe = &batch->segment->recipe,
 		.src = buffer + (info->packed_offset - batch->tiles[0].info.packed_offset),
 		.src_bytes = info->packed_bytes,
-		.dst_bytes = wcx_tile_shape_bytes(&info->shape),
+		.dst_bytes = wcx_tile_dims_bytes(&info->dims),
 	};
 }
 
@@ -590,10 +590,10 @@ static enum wcx_result copy_tile(const struct load *load, unsigned lane, const s
 				 const struct batch_tile *tile)
 {
 	const struct wcx_tile_info *info = &tile->info;
-	const size_t row_bytes = (size_t)info->shape.cols * info->shape.elem_bytes;
-	const int one_run = wcx_tile_is_one_run(segment, info);
-	const uint32_t runs = one_run ? 1 : info->shape.rows;
-	const size_t run_bytes = one_run ? row_bytes * info->shape.rows : row_bytes;
+	const size_t row_bytes = (size_t)info->dims.cols * info->dims.elem_bytes;
+	const int one_run = wcx_tile_is_contiguous(segment, info);
+	const uint32_t runs = one_run ? 1 : info->dims.rows;
+	const size_t run_bytes = one_run ? row_bytes * info->dims.rows : row_bytes;
 	enum wcx_result result = WCX_OK;
 
 	for (uint32_t y = 0; y < runs; y++) {
@@ -622,20 +622,20 @@ static enum wcx_result copy_matrix_tile(const struct load *load, unsigned lane, 
 					const struct batch_tile *tile)
 {
 	const struct wcx_tile_info *info = &tile->info;
-	const size_t row_bytes = (size_t)info->shape.cols * info->shape.elem_bytes;
+	const size_t row_bytes = (size_t)info->dims.cols * info->dims.elem_bytes;
 	const uint64_t from = wcx_tile_row_offset(segment, info, 0);
-	const uint64_t to = wcx_tile_row_offset(segment, info, info->shape.rows - 1) + row_bytes;
+	const uint64_t to = wcx_tile_row_offset(segment, info, info->dims.rows - 1) + row_bytes;
 	const size_t s = first_span(load, from);
 	struct wcx_load_copy copy = {
 		.staged = tile->source == SOURCE_STAGE,
 		.src = tile->at,
 		.row_bytes = row_bytes,
-		.rows = info->shape.rows,
+		.rows = info->dims.rows,
 		.src_pitch = row_bytes,
-		.dst_pitch = segment->cols * info->shape.elem_bytes,
+		.dst_pitch = segment->cols * info->dims.elem_bytes,
 	};
 
-	if (wcx_tile_is_one_run(segment, info) || copy.dst_pitch > INT32_MAX || s == load->span_count ||
+	if (wcx_tile_is_contiguous(segment, info) || copy.dst_pitch > INT32_MAX || s == load->span_count ||
 	    load->spans[s].from > from || load->spans[s].to < to)
 		return copy_tile(load, lane, segment, tile);
 	copy.dst = load->spans[s].dst + (from - load->spans[s].from);
@@ -652,7 +652,7 @@ static int place_tiles(const struct load *load, unsigned lane, const struct batc
 
 		if (tile->source == SOURCE_VALUE)
 			result = wcx_gpu_load_fill(load->loader->gpu, lane, tile->place, (uint8_t)tile->info.constant,
-						   wcx_tile_shape_bytes(&tile->info.shape));
+						   wcx_tile_dims_bytes(&tile->info.dims));
 		else if (tile->source == SOURCE_STAGE || tile->source == SOURCE_BUFFER)
 			result = copy_matrix_tile(load, lane, batch->segment, tile);
 	}

@@ -15,7 +15,7 @@ enum { BUFFER_BYTES = WCX_SAMPLES_MAX_BYTES };
 struct comparer {
 	struct wcx_image *image;
 	const struct wcx_tensor *tensor;
-	const volatile int *stop;
+	const atomic_bool *stop;
 	uint8_t *src, *dst; /* BUFFER_BYTES: a piece of the tensor, a tile, or the samples */
 	struct wcx_encode_scratch *scratch;
 	struct wcx_plan_counts *counts;
@@ -78,15 +78,14 @@ static int measure_zstd(const struct comparer *c, uint64_t *bytes_ret, struct wc
 
 /* Gathers the rows of a tile. */
 static int read_tile(const struct comparer *c, const struct wcx_tensor_plan *plan, uint64_t tile,
-		     struct wcx_tile_shape *shape_ret, struct wcx_error *err)
+		     struct wcx_tile_dims *dims_ret, struct wcx_error *err)
 {
 	uint64_t offset;
 	int r = 0;
 
-	wcx_tensor_plan_tile(plan, tile, shape_ret, &offset);
-	for (uint32_t y = 0; y < shape_ret->rows && r == 0; y++)
-		r = read_bytes(c, c->src + (size_t)y * shape_ret->cols, shape_ret->cols, offset + y * plan->segment.cols,
-			       err);
+	wcx_tensor_plan_tile(plan, tile, dims_ret, &offset);
+	for (uint32_t y = 0; y < dims_ret->rows && r == 0; y++)
+		r = read_bytes(c, c->src + (size_t)y * dims_ret->cols, dims_ret->cols, offset + y * plan->segment.cols, err);
 	return r;
 }
 
@@ -99,7 +98,7 @@ static int draft_plan(const struct comparer *c, struct wcx_tensor_plan *plan, st
 	wcx_tensor_plan_init(plan, c->tensor->offset, c->tensor->bytes, c->tensor, 0, 1);
 	count = wcx_tensor_plan_samples(plan, samples);
 	for (unsigned i = 0; i < count; i++) {
-		size_t bytes = wcx_tile_shape_bytes(&samples[i].shape);
+		size_t bytes = wcx_tile_dims_bytes(&samples[i].dims);
 		int r = read_bytes(c, src, bytes, samples[i].offset, err);
 
 		if (r < 0)
@@ -114,16 +113,16 @@ static int measure_reference(const struct comparer *c, uint64_t *bytes_ret, stru
 {
 	static const struct wcx_table_library no_library;
 	uint32_t first_table[WCX_FIELDS_MAX], constant;
-	struct wcx_tile_shape shape;
+	struct wcx_tile_dims dims;
 	struct wcx_tensor_plan plan;
 	int r = draft_plan(c, &plan, err);
 
 	*bytes_ret = 0;
 	memset(c->counts, 0, sizeof *c->counts);
 	for (uint64_t tile = 0; r == 0 && tile < plan.segment.tile_count; tile++) {
-		r = read_tile(c, &plan, tile, &shape, err);
+		r = read_tile(c, &plan, tile, &dims, err);
 		if (r == 0)
-			wcx_tensor_plan_count(&plan, &shape, c->src, c->scratch, c->counts);
+			wcx_tensor_plan_count(&plan, &dims, c->src, c->scratch, c->counts);
 	}
 	if (r == 0) {
 		wcx_plan_counts_add(&plan, c->counts);
@@ -133,17 +132,17 @@ static int measure_reference(const struct comparer *c, uint64_t *bytes_ret, stru
 		enum wcx_tile_mode mode;
 		size_t bytes;
 
-		r = read_tile(c, &plan, tile, &shape, err);
+		r = read_tile(c, &plan, tile, &dims, err);
 		if (r < 0)
 			break;
-		wcx_tile_encode(&shape, c->src, &plan.segment.recipe, c->scratch, c->dst, &mode, &bytes, &constant);
+		wcx_tile_encode(&dims, c->src, &plan.segment.recipe, c->scratch, c->dst, &mode, &bytes, &constant);
 		*bytes_ret += bytes;
 	}
 	wcx_tensor_plan_free(&plan);
 	return r;
 }
 
-int wcx_compare_tensor(struct wcx_image *image, const struct wcx_tensor *tensor, const volatile int *stop,
+int wcx_compare_tensor(struct wcx_image *image, const struct wcx_tensor *tensor, const atomic_bool *stop,
 		       struct wcx_comparison *ret, struct wcx_error *err)
 {
 	struct comparer c = { .image = image, .tensor = tensor, .stop = stop };

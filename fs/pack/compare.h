@@ -3,6 +3,7 @@
 #ifndef WCX_COMPARE_H
 #define WCX_COMPARE_H
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 #include "fs/base/error.h"
@@ -22,7 +23,7 @@ struct wcx_comparison {
  * *stop, which a signal handler may set, ends it with -EINTR; it may be NULL.  Takes some 100 MiB, and a second for each 3
  * MB.  Returns 0 or -errno.
  */
-int wcx_compare_tensor(struct wcx_image *image, const struct wcx_tensor *tensor, const volatile int *stop,
+int wcx_compare_tensor(struct wcx_image *image, const struct wcx_tensor *tensor, const atomic_bool *stop,
 		       struct wcx_comparison *ret, struct wcx_error *err);
 
 #endif

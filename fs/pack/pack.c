@@ -135,16 +135,15 @@ static int reserve(uint8_t **array, size_t *room, size_t used, size_t more)
 static int read_unit(const struct packer *packer, const struct unit *unit, struct room *room, struct wcx_error *err)
 {
 	const struct wcx_tensor_plan *plan = &packer->plans[unit->plan];
-	struct wcx_tile_shape shape;
+	struct wcx_tile_dims dims;
 	uint64_t offset;
 	int r = 0;
 
 	if (!plan->is_reference)
 		return read_source(packer, room->src, unit->bytes, unit->offset, err);
-	wcx_tensor_plan_tile(plan, unit->first_tile, &shape, &offset);
-	for (uint32_t y = 0; y < shape.rows && r == 0; y++)
-		r = read_source(packer, room->src + (size_t)y * shape.cols, shape.cols, offset + y * plan->segment.cols,
-				err);
+	wcx_tensor_plan_tile(plan, unit->first_tile, &dims, &offset);
+	for (uint32_t y = 0; y < dims.rows && r == 0; y++)
+		r = read_source(packer, room->src + (size_t)y * dims.cols, dims.cols, offset + y * plan->segment.cols, err);
 	return r;
 }
 
@@ -159,7 +158,7 @@ static int choose_plan(void *user, struct wcx_parallel *loop, unsigned worker, u
 
 	(void)loop;
 	for (unsigned i = 0; i < count; i++) {
-		size_t bytes = wcx_tile_shape_bytes(&samples[i].shape);
+		size_t bytes = wcx_tile_dims_bytes(&samples[i].dims);
 		int r = read_source(packer, src, bytes, samples[i].offset, err);
 
 		if (r < 0)
@@ -185,11 +184,11 @@ static int count_unit(void *user, struct wcx_parallel *loop, unsigned worker, ui
 		return r;
 	memset(&room->counts, 0, sizeof room->counts);
 	for (uint64_t i = 0; i < unit->tile_count; i++) {
-		struct wcx_tile_shape shape;
+		struct wcx_tile_dims dims;
 		uint64_t offset;
 
-		wcx_tensor_plan_tile(plan, unit->first_tile + i, &shape, &offset);
-		wcx_tensor_plan_count(plan, &shape, room->src + (offset - unit->offset), room->scratch, &room->counts);
+		wcx_tensor_plan_tile(plan, unit->first_tile + i, &dims, &offset);
+		wcx_tensor_plan_count(plan, &dims, room->src + (offset - unit->offset), room->scratch, &room->counts);
 	}
 	unit->checksum = wcx_checksum64(room->src, unit->bytes);
 	pthread_mutex_lock(&packer->counts_lock);
@@ -282,13 +281,13 @@ static int finish_plan(struct packer *packer, size_t plan_index, struct wcx_erro
 /* Tiles in a unit of this tensor.  The reference's are no ranges of bytes: they are taken one by one. */
 static uint64_t unit_tiles(const struct wcx_tensor_plan *plan)
 {
-	struct wcx_tile_shape shape;
+	struct wcx_tile_dims dims;
 	uint64_t offset, tiles;
 
 	if (plan->is_reference)
 		return 1;
-	wcx_tensor_plan_tile(plan, 0, &shape, &offset);
-	tiles = UNIT_BYTES / wcx_tile_shape_bytes(&shape);
+	wcx_tensor_plan_tile(plan, 0, &dims, &offset);
+	tiles = UNIT_BYTES / wcx_tile_dims_bytes(&dims);
 	return tiles < UNIT_TILES ? tiles : UNIT_TILES;
 }
 
@@ -297,13 +296,13 @@ static void make_unit(const struct packer *packer, size_t plan_index, uint64_t f
 	const struct wcx_tensor_plan *plan = &packer->plans[plan_index];
 	uint64_t tiles = plan->segment.tile_count - first_tile, most = unit_tiles(plan);
 	uint64_t end = plan->segment.offset + plan->segment.bytes;
-	struct wcx_tile_shape shape;
+	struct wcx_tile_dims dims;
 
 	*ret = (struct unit){ .plan = plan_index, .first_tile = first_tile, .tile_count = tiles < most ? tiles : most };
-	wcx_tensor_plan_tile(plan, first_tile, &shape, &ret->offset);
+	wcx_tensor_plan_tile(plan, first_tile, &dims, &ret->offset);
 	if (tiles > most)
-		wcx_tensor_plan_tile(plan, first_tile + most, &(struct wcx_tile_shape){ 0 }, &end);
-	ret->bytes = plan->is_reference ? wcx_tile_shape_bytes(&shape) : end - ret->offset;
+		wcx_tensor_plan_tile(plan, first_tile + most, &(struct wcx_tile_dims){ 0 }, &end);
+	ret->bytes = plan->is_reference ? wcx_tile_dims_bytes(&dims) : end - ret->offset;
 }
 
 /* Cuts the group's tensors into units. */
@@ -336,7 +335,7 @@ static int make_units(struct packer *packer, struct wcx_error *err)
 static void try_zstd(const struct wcx_tensor_plan *plan, const uint8_t *src, struct room *room, uint8_t *dst,
 		     struct wcx_tile_info *tile)
 {
-	size_t tile_bytes = wcx_tile_shape_bytes(&tile->shape);
+	size_t tile_bytes = wcx_tile_dims_bytes(&tile->dims);
 	uint8_t *frame = room->zstd_dst;
 	int level = plan->segment.offset == 0 ? ZSTD_HEADER_LEVEL : ZSTD_TENSOR_LEVEL;
 	size_t bytes = ZSTD_compressCCtx(room->zstd, frame, UNIT_BYTES, src, tile_bytes, level);
@@ -360,8 +359,8 @@ static uint64_t encode_tiles(const struct wcx_tensor_plan *plan, const struct un
 		size_t bytes;
 
 		*tile = (struct wcx_tile_info){ .packed_offset = used };
-		wcx_tensor_plan_tile(plan, unit->first_tile + i, &tile->shape, &offset);
-		wcx_tile_encode(&tile->shape, room->src + (offset - unit->offset), &plan->segment.recipe, room->scratch, dst,
+		wcx_tensor_plan_tile(plan, unit->first_tile + i, &tile->dims, &offset);
+		wcx_tile_encode(&tile->dims, room->src + (offset - unit->offset), &plan->segment.recipe, room->scratch, dst,
 				&tile->mode, &bytes, &tile->constant);
 		tile->packed_bytes = (uint32_t)bytes;
 		if (plan->tries_zstd && tile->mode != WCX_TILE_CONSTANT)
@@ -419,8 +418,9 @@ static int place_unit(struct packer *packer, const struct unit *unit, struct roo
 	packer->tile_count += is_twin ? 0 : unit->tile_count;
 	packer->packed_bytes += packed_bytes;
 	packer->done_bytes += unit->bytes;
-	if (packer->options->progress)
-		packer->options->progress(packer->options->user, "packing", packer->done_bytes, packer->st->file_bytes);
+	if (packer->options->job.progress)
+		packer->options->job.progress(packer->options->job.user, "packing", packer->done_bytes,
+					      packer->st->file_bytes);
 	return 0;
 }
 
@@ -449,8 +449,8 @@ static int encode_unit(void *user, struct wcx_parallel *loop, unsigned worker, u
 /* Both passes over the plans of a group. */
 static int pack_group(struct packer *packer, struct wcx_error *err)
 {
-	unsigned threads = packer->options->thread_count;
-	const volatile int *stop = packer->options->stop;
+	unsigned threads = packer->options->job.thread_count;
+	const atomic_bool *stop = packer->options->job.stop;
 	int r = wcx_parallel_for(threads, packer->plan_count, choose_plan, packer, stop, err);
 
 	if (r == 0)
@@ -545,7 +545,7 @@ static int open_source(struct packer *packer, struct wcx_error *err)
 
 static int allocate(struct packer *packer, struct wcx_error *err)
 {
-	unsigned threads = packer->options->thread_count;
+	unsigned threads = packer->options->job.thread_count;
 
 	packer->plans = calloc(GROUP_PLANS, sizeof *packer->plans);
 	packer->segments = malloc((packer->st->tensor_count + 1) * WCX_SEGMENT_BYTES);
@@ -619,8 +619,8 @@ static void report_verifying(void *user, uint64_t done, uint64_t total)
 {
 	struct packer *packer = user;
 
-	if (packer->options->progress)
-		packer->options->progress(packer->options->user, "verifying", done, total);
+	if (packer->options->job.progress)
+		packer->options->job.progress(packer->options->job.user, "verifying", done, total);
 }
 
 /* Reads all that was written back through the decoder; the digest tells whether it is the source. */
@@ -642,7 +642,7 @@ static int verify_output(struct packer *packer, struct wcx_error *err)
 	if (r == 0)
 		r = wcx_image_open(fd, packer->output.path, cache, decoder, &image, err);
 	if (r == 0)
-		r = wcx_verify(image, packer->options->thread_count, &ops, packer, packer->options->stop, err);
+		r = wcx_verify(image, packer->options->job.thread_count, &ops, packer, packer->options->job.stop, err);
 	if (!image && fd >= 0)
 		close(fd);
 	wcx_image_put(image);
@@ -678,7 +678,7 @@ static int make_output(struct packer *packer, struct wcx_error *err)
 
 static void free_packer(struct packer *packer)
 {
-	for (unsigned i = 0; packer->rooms && i < packer->options->thread_count; i++) {
+	for (unsigned i = 0; packer->rooms && i < packer->options->job.thread_count; i++) {
 		free(packer->rooms[i].src);
 		free(packer->rooms[i].dst);
 		free(packer->rooms[i].zstd_dst);
@@ -715,7 +715,7 @@ int wcx_pack(const char *src_path, const char *dst_path, const struct wcx_pack_o
 	if (r == 0)
 		r = allocate(&packer, err);
 	if (r == 0)
-		r = wcx_output_create(&packer.output, dst_path, &packer.src_stat, options->replace, err);
+		r = wcx_output_create(&packer.output, dst_path, &packer.src_stat, options->job.replace, err);
 	if (r == 0) {
 		r = make_output(&packer, err);
 		if (r < 0)

@@ -3,21 +3,15 @@
 #ifndef WCX_PACK_H
 #define WCX_PACK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "fs/base/error.h"
+#include "fs/base/job.h"
 
 struct wcx_pack_options {
-	unsigned thread_count;    /* at least 1 */
-	int replace;              /* nonzero: an existing output is replaced (in one step, when the new one is complete) */
-	int is_reference;         /* nonzero: in the scheme of docs/format.md, section 4, that ours is compared with */
-	const volatile int *stop; /* ends packing with -EINTR when it becomes nonzero; may be NULL */
-	/*
-	 * What happens ("packing", "verifying"), with bytes of the original done and in total.  Called from any thread, but
-	 * by one at a time; may be NULL.
-	 */
-	void (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
-	void *user;
+	struct wcx_job_options job;
+	bool is_reference; /* in the scheme of docs/format.md, section 4, that ours is compared with */
 };
 
 struct wcx_pack_result {

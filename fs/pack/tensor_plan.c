@@ -155,10 +155,10 @@ unsigned wcx_tensor_plan_samples(const struct wcx_tensor_plan *plan, struct wcx_
 
 		samples[i] = (struct wcx_sample){
 			.offset = plan->segment.offset + first * row * elem_bytes,
-			.shape = { (uint32_t)sample_rows, (uint32_t)row, elem_bytes },
+			.dims = { (uint32_t)sample_rows, (uint32_t)row, elem_bytes },
 		};
 		if (!has_rows(plan)) /* one flat run, not a column */
-			samples[i].shape = (struct wcx_tile_shape){ 1, (uint32_t)(sample_rows * row), elem_bytes };
+			samples[i].dims = (struct wcx_tile_dims){ 1, (uint32_t)(sample_rows * row), elem_bytes };
 	}
 	return count;
 }
@@ -199,7 +199,7 @@ static int study_open(struct study *study, struct wcx_tensor_plan *plan, const s
 		.plan = plan, .samples = samples, .sample_count = count, .ops = wcx_element_ops(elem_bytes)
 	};
 	for (unsigned i = 0; i < count; i++)
-		study->elems += (size_t)samples[i].shape.rows * samples[i].shape.cols;
+		study->elems += (size_t)samples[i].dims.rows * samples[i].dims.cols;
 	for (int i = 0; i < 2; i++)
 		study->elements[i] = malloc(study->elems * elem_bytes);
 	study->values = malloc(study->elems * sizeof *study->values);
@@ -218,15 +218,15 @@ static void study_predict(struct study *study, enum wcx_predictor predictor, uns
 
 	study->elems = 0;
 	for (unsigned i = 0; i < study->sample_count; i += stride) {
-		const struct wcx_tile_shape *shape = &study->samples[i].shape;
-		size_t elems = (size_t)shape->rows * shape->cols;
+		const struct wcx_tile_dims *dims = &study->samples[i].dims;
+		size_t elems = (size_t)dims->rows * dims->cols;
 
 		if (study->plan->segment.recipe.transform != WCX_TRANSFORM_NONE)
 			study->ops->rotate(study->samples[i].src, elems, 0, study->elements[0] + at);
 		else
 			memcpy(study->elements[0] + at, study->samples[i].src, elems * elem_bytes);
 		if (predictor != WCX_PREDICT_NONE)
-			study->ops->make_residuals(predictor, shape->rows, shape->cols, study->elements[0] + at,
+			study->ops->make_residuals(predictor, dims->rows, dims->cols, study->elements[0] + at,
 						   study->elements[1] + at);
 		at += elems * elem_bytes;
 		study->elems += elems;
@@ -310,7 +310,7 @@ static void choose_predictor(struct study *study)
 		double bits;
 
 		if (study->plan->is_pool || recipe->transform != WCX_TRANSFORM_NONE ||
-		    (predictor == WCX_PREDICT_UP && study->samples[0].shape.rows < 2))
+		    (predictor == WCX_PREDICT_UP && study->samples[0].dims.rows < 2))
 			continue;
 		bits = predicted_bits(study, (enum wcx_predictor)predictor);
 		if (bits < least) {
@@ -582,14 +582,14 @@ enum wcx_result wcx_tensor_plan_choose(struct wcx_tensor_plan *plan, const struc
 	return WCX_OK;
 }
 
-void wcx_tensor_plan_tile(const struct wcx_tensor_plan *plan, uint64_t tile, struct wcx_tile_shape *shape_ret,
+void wcx_tensor_plan_tile(const struct wcx_tensor_plan *plan, uint64_t tile, struct wcx_tile_dims *dims_ret,
 			  uint64_t *offset_ret)
 {
 	const struct wcx_segment *seg = &plan->segment;
 	struct wcx_tile_info place;
 
 	wcx_segment_place(seg, tile, &place);
-	*shape_ret = place.shape;
+	*dims_ret = place.dims;
 	*offset_ret = seg->offset + (place.row * seg->cols + place.col) * seg->recipe.elem_bytes;
 }
 
@@ -608,16 +608,16 @@ static int symbols_are_bytes(const struct wcx_tensor_plan *plan)
 	return plan->segment.recipe.elem_bytes == 1 && plan->segment.recipe.predictor == WCX_PREDICT_NONE;
 }
 
-void wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const struct wcx_tile_shape *shape, const uint8_t *src,
+void wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const struct wcx_tile_dims *dims, const uint8_t *src,
 			   struct wcx_encode_scratch *scratch, struct wcx_plan_counts *counts)
 {
 	const struct wcx_recipe *recipe = &plan->segment.recipe;
 
 	for (uint32_t f = 0; f < recipe->field_count; f++)
 		if (plan->fields[f].table_count)
-			wcx_tile_count(shape, src, recipe, f, scratch, counts->symbols[f], &counts->misfits[f]);
+			wcx_tile_count(dims, src, recipe, f, scratch, counts->symbols[f], &counts->misfits[f]);
 	if (!symbols_are_bytes(plan))
-		count_bytes(src, (size_t)shape->rows * shape->cols, shape->elem_bytes, counts);
+		count_bytes(src, (size_t)dims->rows * dims->cols, dims->elem_bytes, counts);
 }
 
 static void add_all(uint64_t *to, const uint64_t *from, size_t count)

@@ -50,7 +50,7 @@ struct wcx_tensor_plan {
 /* Part of a tensor that is looked at before the rest: whole rows where there are any. */
 struct wcx_sample {
 	uint64_t offset; /* in the original file */
-	struct wcx_tile_shape shape;
+	struct wcx_tile_dims dims;
 	const uint8_t *src; /* its bytes: the caller's to fill in */
 };
 
@@ -91,12 +91,12 @@ unsigned wcx_tensor_plan_samples(const struct wcx_tensor_plan *plan, struct wcx_
 enum wcx_result wcx_tensor_plan_choose(struct wcx_tensor_plan *plan, const struct wcx_sample *samples,
 				       unsigned sample_count);
 
-/* The plan's tile number tile (from 0 within the segment): its shape, and the offset of its first element in the file. */
-void wcx_tensor_plan_tile(const struct wcx_tensor_plan *plan, uint64_t tile, struct wcx_tile_shape *shape_ret,
+/* The plan's tile number tile (from 0 within the segment): its dims, and the offset of its first element in the file. */
+void wcx_tensor_plan_tile(const struct wcx_tensor_plan *plan, uint64_t tile, struct wcx_tile_dims *dims_ret,
 			  uint64_t *offset_ret);
 
 /* wcx_tensor_plan_count - add one tile's bytes to the statistics given */
-void wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const struct wcx_tile_shape *shape, const uint8_t *src,
+void wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const struct wcx_tile_dims *dims, const uint8_t *src,
 			   struct wcx_encode_scratch *scratch, struct wcx_plan_counts *counts);
 
 /* wcx_plan_counts_add - add statistics to those of a plan */

@@ -28,7 +28,7 @@ struct bench {
 };
 
 struct wcx_decoder {
-	const struct wcx_cpu *cpu;
+	const struct wcx_decode_variant *cpu;
 	struct wcx_gpu *gpu;  /* NULL: CPU only */
 	size_t gpu_bytes;     /* decoded bytes of a batch from which on the GPU gets it */
 	atomic_bool gpu_lost; /* set once, at the first failure */
@@ -68,7 +68,7 @@ static int choose_cpu(struct wcx_decoder *decoder, struct wcx_error *err)
 {
 	const char *name = getenv("WCX_CPU");
 
-	decoder->cpu = name && *name ? wcx_cpu_find(name) : wcx_cpu_choose();
+	decoder->cpu = name && *name ? wcx_decode_variant_find(name) : wcx_decode_variant_choose();
 	if (!decoder->cpu)
 		return wcx_fail(err, EINVAL, "WCX_CPU=%s: this CPU has no such variant", name);
 	snprintf(decoder->name, sizeof decoder->name, "cpu (%s)", decoder->cpu->name);

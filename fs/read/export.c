@@ -15,7 +15,7 @@ struct exporter {
 	struct wcx_image *image;
 	const struct wcx_export_ops *ops;
 	void *user;
-	const volatile int *stop;
+	const atomic_bool *stop;
 	uint8_t **chunks; /* one a worker */
 	/* What follows belongs to the item whose turn it is. */
 	EVP_MD_CTX *digest;
@@ -112,7 +112,7 @@ static int allocate(struct exporter *x, unsigned thread_count)
 }
 
 int wcx_export(struct wcx_image *image, unsigned thread_count, const struct wcx_export_ops *ops, void *user,
-	       const volatile int *stop, struct wcx_export_result *ret, struct wcx_error *err)
+	       const atomic_bool *stop, struct wcx_export_result *ret, struct wcx_error *err)
 {
 	struct exporter x = { .image = image, .ops = ops, .user = user, .stop = stop };
 	uint64_t chunk_count = (wcx_image_bytes(image) + CHUNK_BYTES - 1) / CHUNK_BYTES;
@@ -134,7 +134,7 @@ int wcx_export(struct wcx_image *image, unsigned thread_count, const struct wcx_
 }
 
 int wcx_verify(struct wcx_image *image, unsigned thread_count, const struct wcx_export_ops *ops, void *user,
-	       const volatile int *stop, struct wcx_error *err)
+	       const atomic_bool *stop, struct wcx_error *err)
 {
 	const struct wcx_container *c = wcx_image_container(image);
 	struct wcx_export_ops without_write = *ops;

@@ -3,6 +3,7 @@
 #ifndef WCX_EXPORT_H
 #define WCX_EXPORT_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -33,7 +34,7 @@ struct wcx_export_result {
  * passed on, or -errno.
  */
 int wcx_export(struct wcx_image *image, unsigned thread_count, const struct wcx_export_ops *ops, void *user,
-	       const volatile int *stop, struct wcx_export_result *ret, struct wcx_error *err);
+	       const atomic_bool *stop, struct wcx_export_result *ret, struct wcx_error *err);
 
 /*
  * wcx_verify - check a whole image: every tile's checksum and coding, and the SHA-256 of the original
@@ -42,6 +43,6 @@ int wcx_export(struct wcx_image *image, unsigned thread_count, const struct wcx_
  * saying what or how much, or another -errno.
  */
 int wcx_verify(struct wcx_image *image, unsigned thread_count, const struct wcx_export_ops *ops, void *user,
-	       const volatile int *stop, struct wcx_error *err);
+	       const atomic_bool *stop, struct wcx_error *err);
 
 #endif

@@ -96,7 +96,7 @@ static struct run row_run(const struct wcx_segment *seg, const struct wcx_tile_i
 			  uint64_t end)
 {
 	uint64_t from = wcx_tile_row_offset(seg, tile, y);
-	uint64_t to = from + (uint64_t)tile->shape.cols * tile->shape.elem_bytes;
+	uint64_t to = from + (uint64_t)tile->dims.cols * tile->dims.elem_bytes;
 
 	return (struct run){ from > start ? from : start, to < end ? to : end };
 }
@@ -108,12 +108,12 @@ static struct run row_run(const struct wcx_segment *seg, const struct wcx_tile_i
 static void rows_touched(const struct wcx_segment *seg, const struct wcx_tile_info *tile, uint64_t start, uint64_t end,
 			 uint64_t *first, uint64_t *last)
 {
-	uint64_t row_bytes = seg->cols * tile->shape.elem_bytes;
+	uint64_t row_bytes = seg->cols * tile->dims.elem_bytes;
 	uint64_t from = start > seg->offset ? (start - seg->offset) / row_bytes : 0;
 	uint64_t to = (end - 1 - seg->offset) / row_bytes;
 
 	*first = from > tile->row ? from - tile->row : 0;
-	*last = to < tile->row + tile->shape.rows ? to - tile->row : tile->shape.rows - 1u;
+	*last = to < tile->row + tile->dims.rows ? to - tile->row : tile->dims.rows - 1u;
 }
 
 /* Whether the tile holds any byte of [start, end). */
@@ -135,7 +135,7 @@ static int tile_is_touched(const struct wcx_segment *seg, const struct wcx_tile_
 static void copy_tile(const struct wcx_segment *seg, const struct wcx_tile_info *tile, const uint8_t *data, uint64_t start,
 		      uint64_t end, uint8_t *dst)
 {
-	uint64_t tile_row_bytes = (uint64_t)tile->shape.cols * tile->shape.elem_bytes, first, last;
+	uint64_t tile_row_bytes = (uint64_t)tile->dims.cols * tile->dims.elem_bytes, first, last;
 
 	rows_touched(seg, tile, start, end, &first, &last);
 	for (uint64_t y = first; y <= last; y++) {
@@ -303,14 +303,14 @@ static size_t make_jobs(struct wcx_decode_batch *batch, struct packed_tile *tile
 			continue;
 		}
 		batch->jobs[job_count] = (struct wcx_tile_job){
-			.shape = info->shape,
+			.dims = info->dims,
 			.mode = info->mode,
 			.constant = info->constant,
 			.recipe = &tiles[i].segment->recipe,
 			.src = tiles[i].packed,
 			.src_bytes = info->packed_bytes,
 			.dst = tiles[i].dst,
-			.dst_bytes = wcx_tile_shape_bytes(&info->shape),
+			.dst_bytes = wcx_tile_dims_bytes(&info->dims),
 		};
 		job_of[job_count++] = i;
 	}
@@ -347,7 +347,7 @@ static int acquire_tiles(struct wcx_image *image, struct cursor *cursor, struct 
 		if (!cursor_next(cursor, image, &set->info[set->count], &set->segment[set->count]))
 			break;
 		item->tile_index = info->tile_index;
-		item->bytes = wcx_tile_shape_bytes(&info->shape);
+		item->bytes = wcx_tile_dims_bytes(&info->dims);
 		set->bytes += item->bytes;
 		set->count++;
 	}
@@ -380,10 +380,10 @@ static int show_tiles(const struct tile_set *set, uint64_t start, uint64_t end, 
 	view->count = view->bytes = 0;
 	for (size_t i = 0; i < set->count; i++) {
 		const uint64_t tile_start = wcx_tile_row_offset(set->segment[i], &set->info[i], 0);
-		const uint64_t tile_end = tile_start + wcx_tile_shape_bytes(&set->info[i].shape);
+		const uint64_t tile_end = tile_start + wcx_tile_dims_bytes(&set->info[i].dims);
 		const uint64_t from = tile_start > start ? tile_start : start, to = tile_end < end ? tile_end : end;
 
-		if (!wcx_tile_is_one_run(set->segment[i], &set->info[i]) || from != start + view->bytes)
+		if (!wcx_tile_is_contiguous(set->segment[i], &set->info[i]) || from != start + view->bytes)
 			return -E2BIG;
 		view->segments[view->count] = (struct iovec){
 			.iov_base = set->item[i].data + (from - tile_start),
@@ -510,7 +510,7 @@ int wcx_image_check_tile(struct wcx_image *image, uint64_t tile_index, struct wc
 	struct packed_tile tile = { &info, seg, NULL, NULL, 0 };
 
 	wcx_container_tile(image->container, seg, tile_index, &info);
-	tile.dst = malloc(wcx_tile_shape_bytes(&info.shape));
+	tile.dst = malloc(wcx_tile_dims_bytes(&info.dims));
 	if (!tile.dst)
 		return wcx_fail(err, ENOMEM, "%s: no memory for a tile", wcx_container_path(image->container));
 	load_tiles(image, &tile, 1);

@@ -10,7 +10,7 @@
 #include "fs/read/export.h"
 
 struct unpacker {
-	const struct wcx_pack_options *options;
+	const struct wcx_job_options *options;
 	struct wcx_output_file output;
 	uint64_t offset;
 };
@@ -32,7 +32,7 @@ static void report_progress(void *user, uint64_t done, uint64_t total)
 		unpacker->options->progress(unpacker->options->user, "unpacking", done, total);
 }
 
-int wcx_unpack(struct wcx_image *image, const char *dst_path, const struct wcx_pack_options *options, struct wcx_error *err)
+int wcx_unpack(struct wcx_image *image, const char *dst_path, const struct wcx_job_options *options, struct wcx_error *err)
 {
 	static const struct wcx_export_ops ops = { .write = write_chunk, .progress = report_progress };
 	const struct wcx_container *c = wcx_image_container(image);

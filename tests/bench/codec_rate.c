@@ -38,7 +38,7 @@ static void count(struct subject *subject, struct tools *tools, unsigned which)
 	for (size_t i = 0; i < subject->set->tile_count; i++) {
 		const struct weight_tile *tile = &subject->set->tiles[i];
 
-		wcx_tensor_plan_count(tile->plan, &tile->job.shape, tile->original, tools->encode, &tools->counts);
+		wcx_tensor_plan_count(tile->plan, &tile->job.dims, tile->original, tools->encode, &tools->counts);
 	}
 }
 
@@ -143,12 +143,12 @@ static void measure(struct subject *subjects, size_t subject_count, struct tools
 
 static void tools_open(struct tools *tools)
 {
-	const struct wcx_cpu *cpu;
+	const struct wcx_decode_variant *cpu;
 
 	tools->encode = wcx_encode_scratch_create();
 	if (!tools->encode)
 		must_not("memory", strerror(ENOMEM));
-	for (; (cpu = wcx_cpu_at(tools->variant_count)); tools->variant_count++) {
+	for (; (cpu = wcx_decode_variant_at(tools->variant_count)); tools->variant_count++) {
 		if (tools->variant_count == VARIANTS_MAX)
 			must_not(cpu->name, "one variant too many");
 		tools->variants[tools->variant_count] = cpu;
@@ -156,7 +156,7 @@ static void tools_open(struct tools *tools)
 		if (!tools->decode[tools->variant_count])
 			must_not("memory", strerror(ENOMEM));
 	}
-	tools->best = wcx_cpu_choose();
+	tools->best = wcx_decode_variant_choose();
 	peers_open(tools->peers);
 }
 

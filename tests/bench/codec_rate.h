@@ -3,7 +3,7 @@
 #ifndef WCX_CODEC_RATE_H
 #define WCX_CODEC_RATE_H
 
-#include "codec/cpu.h"
+#include "codec/decode_variant.h"
 #include "tests/bench/decode_crew.h"
 #include "tests/bench/peer_codecs.h"
 #include "tests/bench/weight_set.h"
@@ -18,7 +18,7 @@ enum {
 struct tools {
 	struct wcx_encode_scratch *encode;
 	struct wcx_plan_counts counts;
-	const struct wcx_cpu *variants[VARIANTS_MAX], *best; /* best is the one that this CPU gets */
+	const struct wcx_decode_variant *variants[VARIANTS_MAX], *best; /* best is the one that this CPU gets */
 	struct wcx_decode_scratch *decode[VARIANTS_MAX];
 	unsigned variant_count;
 	struct peer peers[PEER_COUNT];

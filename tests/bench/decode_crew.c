@@ -19,7 +19,7 @@ unsigned decode_crew_threads(unsigned i)
 
 struct crew {
 	const struct weight_set *set;
-	const struct wcx_cpu *cpu;
+	const struct wcx_decode_variant *cpu;
 	unsigned thread_count;
 	pthread_barrier_t turn; /* of the threads and of who measures them */
 };
@@ -67,7 +67,7 @@ static void *crew_member_run(void *arg)
 	return NULL;
 }
 
-double decode_crew_rate(const struct weight_set *set, const struct wcx_cpu *cpu, unsigned thread_count)
+double decode_crew_rate(const struct weight_set *set, const struct wcx_decode_variant *cpu, unsigned thread_count)
 {
 	struct crew crew = { .set = set, .cpu = cpu, .thread_count = thread_count };
 	struct crew_member *members = must_alloc(thread_count * sizeof *members);

@@ -3,7 +3,7 @@
 #ifndef WCX_DECODE_CREW_H
 #define WCX_DECODE_CREW_H
 
-#include "codec/cpu.h"
+#include "codec/decode_variant.h"
 #include "tests/bench/weight_set.h"
 
 enum { CREWS_MAX = 16 };
@@ -18,6 +18,6 @@ unsigned decode_crew_threads(unsigned i);
  * do nothing but arithmetic, as long for a tile whatever its size: how that goes with their number is the machine's doing.
  * What goes wrong ends the program.
  */
-double decode_crew_rate(const struct weight_set *set, const struct wcx_cpu *cpu, unsigned thread_count);
+double decode_crew_rate(const struct weight_set *set, const struct wcx_decode_variant *cpu, unsigned thread_count);
 
 #endif

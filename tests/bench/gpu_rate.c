@@ -84,7 +84,7 @@ static void for_each_tile(struct tile_set *set, uint32_t elem_bytes,
 
 		for (uint64_t t = 0; t < segment->tile_count && !segment->same_as; t++) {
 			wcx_container_tile(container, segment, segment->first_tile + t, &info);
-			if (info.mode == WCX_TILE_CODED && info.shape.elem_bytes == elem_bytes)
+			if (info.mode == WCX_TILE_CODED && info.dims.elem_bytes == elem_bytes)
 				fn(set, segment, &info);
 		}
 	}
@@ -94,7 +94,7 @@ static void count_tile(struct tile_set *set, const struct wcx_segment *segment, 
 {
 	(void)segment;
 	set->count++;
-	set->decoded_bytes += wcx_tile_shape_bytes(&info->shape);
+	set->decoded_bytes += wcx_tile_dims_bytes(&info->dims);
 	set->packed_bytes += info->packed_bytes;
 }
 
@@ -104,13 +104,13 @@ static void read_tile(struct tile_set *set, const struct wcx_segment *segment, c
 	struct wcx_tile_job *job = &set->jobs[set->count++];
 
 	*job = (struct wcx_tile_job){
-		.shape = info->shape,
+		.dims = info->dims,
 		.mode = WCX_TILE_CODED,
 		.recipe = &segment->recipe,
 		.src = set->packed + set->packed_bytes,
 		.src_bytes = info->packed_bytes,
 		.dst = set->decoded + set->decoded_bytes,
-		.dst_bytes = wcx_tile_shape_bytes(&info->shape),
+		.dst_bytes = wcx_tile_dims_bytes(&info->dims),
 	};
 	if (pread(wcx_container_fd(set->container), set->packed + set->packed_bytes, info->packed_bytes,
 		  (off_t)info->packed_offset) != info->packed_bytes)
@@ -122,7 +122,7 @@ static void read_tile(struct tile_set *set, const struct wcx_segment *segment, c
 /* What the CPU makes of the jobs. */
 static void decode_on_cpu(struct tile_set *set)
 {
-	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(wcx_cpu_choose());
+	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(wcx_decode_variant_choose());
 
 	for (size_t i = 0; i < set->count && scratch; i++)
 		if (wcx_tile_decode(&set->jobs[i], scratch) != WCX_OK)

@@ -91,11 +91,11 @@ static void plan_tensor(struct wcx_tensor_plan *plan, const struct wcx_tensor *t
 	weight_set_draft(plan, tensor, base);
 	memset(&counts, 0, sizeof counts);
 	for (uint64_t t = 0; t < plan->segment.tile_count; t++) {
-		struct wcx_tile_shape shape;
+		struct wcx_tile_dims dims;
 		uint64_t offset;
 
-		wcx_tensor_plan_tile(plan, t, &shape, &offset);
-		wcx_tensor_plan_count(plan, &shape, base + offset, scratch, &counts);
+		wcx_tensor_plan_tile(plan, t, &dims, &offset);
+		wcx_tensor_plan_count(plan, &dims, base + offset, scratch, &counts);
 	}
 	wcx_plan_counts_add(plan, &counts);
 	wcx_tensor_plan_finish(plan, &no_library, first_table);
@@ -109,9 +109,9 @@ static void list_tiles(struct weight_set *set, const struct wcx_tensor_plan *pla
 		uint64_t offset;
 
 		*tile = (struct weight_tile){ .plan = plan };
-		wcx_tensor_plan_tile(plan, t, &tile->job.shape, &offset);
+		wcx_tensor_plan_tile(plan, t, &tile->job.dims, &offset);
 		tile->original = set->base + offset;
-		tile->job.dst_bytes = wcx_tile_shape_bytes(&tile->job.shape);
+		tile->job.dst_bytes = wcx_tile_dims_bytes(&tile->job.dims);
 		tile->job.recipe = &plan->segment.recipe;
 	}
 }
@@ -168,7 +168,7 @@ void weight_set_encode(struct weight_set *set, struct weight_tile *tile, struct 
 	struct wcx_tile_job *job = &tile->job;
 	uint8_t *packed = set->packed + (job->src - set->packed);
 
-	if (wcx_tile_encode(&job->shape, tile->original, job->recipe, scratch, packed, &job->mode, &job->src_bytes,
+	if (wcx_tile_encode(&job->dims, tile->original, job->recipe, scratch, packed, &job->mode, &job->src_bytes,
 			    &job->constant) != WCX_OK)
 		must_not(set->name, "a tile was not encoded");
 }

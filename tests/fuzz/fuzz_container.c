@@ -136,7 +136,7 @@ static int check_byte(const struct wcx_container *c, const struct file *file, ui
 
 	width = width < seg->tile_cols ? width : seg->tile_cols;
 	wcx_container_tile(c, seg, seg->first_tile + down * seg->tiles_across + across, &tile);
-	require(tile.shape.cols == width && tile.row <= row && row - tile.row < tile.shape.rows);
+	require(tile.dims.cols == width && tile.row <= row && row - tile.row < tile.dims.rows);
 	if (tile.mode == WCX_TILE_CONSTANT)
 		require((uint8_t)((uint64_t)tile.constant >> 8 * part) == byte);
 	if (tile.mode == WCX_TILE_STORED)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fuzz target: any bytes as a packed tile, behind some that say what the index would: a shape, a recipe and four frequency
+ * Fuzz target: any bytes as a packed tile, behind some that say what the index would: dims, a recipe and four frequency
  * tables that all fields share.  Every variant of the decoding loops must make the same of it.  A tile that decodes is
  * encoded and decoded again.
  *
@@ -42,7 +42,7 @@ static const uint8_t *take(struct input *input, size_t bytes)
 }
 
 struct request {
-	struct wcx_tile_shape shape; /* may break the limits, and not be the recipe's */
+	struct wcx_tile_dims dims; /* may break the limits, and not be the recipe's */
 	enum wcx_tile_mode mode;
 	struct wcx_recipe recipe; /* checked */
 	struct wcx_field fields[WCX_FIELDS_MAX];
@@ -70,8 +70,8 @@ static int read_request(struct input *input, struct request *ret)
 
 	if (!src)
 		return 0;
-	ret->shape = (struct wcx_tile_shape){ wcx_le16_read(src), wcx_le16_read(src + 2),
-					      src[4] & 0x80 ? src[4] : 1u << (src[4] & 3) };
+	ret->dims = (struct wcx_tile_dims){ wcx_le16_read(src), wcx_le16_read(src + 2),
+					    src[4] & 0x80 ? src[4] : 1u << (src[4] & 3) };
 	ret->mode = (enum wcx_tile_mode)(src[4] >> 2 & 3);
 	ret->recipe = (struct wcx_recipe){
 		.elem_bytes = (uint8_t)(1u << (src[4] & 3)),
@@ -111,11 +111,11 @@ struct scratches {
 
 static void scratches_create(struct scratches *scratches)
 {
-	const struct wcx_cpu *cpu;
+	const struct wcx_decode_variant *cpu;
 
 	*scratches = (struct scratches){ .encode = wcx_encode_scratch_create() };
 	require(scratches->encode != NULL);
-	while ((cpu = wcx_cpu_at(scratches->variant_count))) {
+	while ((cpu = wcx_decode_variant_at(scratches->variant_count))) {
 		require(scratches->variant_count < VARIANTS_MAX);
 		scratches->decode[scratches->variant_count] = wcx_decode_scratch_create(cpu);
 		require(scratches->decode[scratches->variant_count++] != NULL);
@@ -152,12 +152,12 @@ static enum wcx_result decode(struct wcx_tile_job *job, const struct scratches *
 static void check_round_trip(const struct wcx_tile_job *decoded, const struct wcx_recipe *recipe,
 			     const struct scratches *scratches)
 {
-	struct wcx_tile_job job = { .shape = decoded->shape, .recipe = recipe, .dst_bytes = decoded->dst_bytes };
+	struct wcx_tile_job job = { .dims = decoded->dims, .recipe = recipe, .dst_bytes = decoded->dst_bytes };
 	uint8_t *packed = malloc(job.dst_bytes), *src;
 
 	job.dst = malloc(job.dst_bytes);
 	require(packed && job.dst);
-	require(wcx_tile_encode(&job.shape, decoded->dst, recipe, scratches->encode, packed, &job.mode, &job.src_bytes,
+	require(wcx_tile_encode(&job.dims, decoded->dst, recipe, scratches->encode, packed, &job.mode, &job.src_bytes,
 				&job.constant) == WCX_OK);
 	src = malloc(job.src_bytes ? job.src_bytes : 1);
 	require(src != NULL);
@@ -184,7 +184,7 @@ static void check_round_trips(const struct wcx_tile_job *decoded, const struct s
 		fields[f] = decoded->recipe->fields[f];
 		if (!fields[f].table_count)
 			continue;
-		wcx_tile_count(&decoded->shape, decoded->dst, decoded->recipe, f, scratches->encode, count, &misfits);
+		wcx_tile_count(&decoded->dims, decoded->dst, decoded->recipe, f, scratches->encode, count, &misfits);
 		for (uint32_t t = 0; t < fields[f].table_count; t++) {
 			count[t][0]++; /* of a table that is never chosen, nothing is counted */
 			wcx_freq_table_build(count[t], &tables[f][t]);
@@ -203,11 +203,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *input_at, size_t input_bytes)
 
 	scratches_create(&scratches);
 	if (read_request(&input, &request)) {
-		size_t tile_bytes = wcx_tile_shape_bytes(&request.shape);
+		size_t tile_bytes = wcx_tile_dims_bytes(&request.dims);
 		/* Allocated to the byte, so that the sanitizer sees one read or written too far. */
 		uint8_t *src = malloc(input.left ? input.left : 1), *dst = malloc(tile_bytes ? tile_bytes : 1);
 		struct wcx_tile_job job = {
-			.shape = request.shape,
+			.dims = request.dims,
 			.mode = request.mode,
 			.recipe = &request.recipe,
 			.src = src,

@@ -326,14 +326,14 @@ static void fields_make(struct coder *coder, const struct cut *cut, const uint8_
 }
 
 /* Gives each table the frequencies of what it suits best, without those of symbols that make up less than `rare` of it. */
-static void tables_make(struct coder *coder, double rare, const struct wcx_tile_shape *shape, const uint8_t *tiles,
+static void tables_make(struct coder *coder, double rare, const struct wcx_tile_dims *dims, const uint8_t *tiles,
 			size_t tile_count, struct wcx_encode_scratch *scratch)
 {
 	for (uint32_t f = 0; f < coder->recipe.field_count; f++) {
 		uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT] = { 0 }, misfits = 0;
 
 		for (size_t i = 0; i < tile_count && coder->fields[f].tables; i++)
-			wcx_tile_count(shape, tiles + i * wcx_tile_shape_bytes(shape), &coder->recipe, f, scratch, count,
+			wcx_tile_count(dims, tiles + i * wcx_tile_dims_bytes(dims), &coder->recipe, f, scratch, count,
 				       &misfits);
 		for (uint32_t t = 0; t < coder->fields[f].table_count; t++) {
 			uint64_t sum = 0;
@@ -350,11 +350,11 @@ static void tables_make(struct coder *coder, double rare, const struct wcx_tile_
 }
 
 /*
- * Makes a recipe of a cut for some tiles of the same shape that follow each other; false if that would be none.  What is
+ * Makes a recipe of a cut for some tiles of the same dims that follow each other; false if that would be none.  What is
  * rare comes to be exceptions.
  */
 static bool coder_make(struct coder *coder, const struct cut *cut, enum wcx_predictor predictor, uint32_t run, double rare,
-		       const struct wcx_tile_shape *shape, const uint8_t *tiles, size_t tile_count,
+		       const struct wcx_tile_dims *dims, const uint8_t *tiles, size_t tile_count,
 		       struct wcx_encode_scratch *scratch)
 {
 	coder->recipe = (struct wcx_recipe){ .elem_bytes = cut->elem_bytes,
@@ -362,13 +362,13 @@ static bool coder_make(struct coder *coder, const struct cut *cut, enum wcx_pred
 					     .predictor = (uint8_t)predictor,
 					     .field_count = cut->field_count,
 					     .fields = coder->fields };
-	fields_make(coder, cut, tiles, tile_count * wcx_tile_shape_bytes(shape));
+	fields_make(coder, cut, tiles, tile_count * wcx_tile_dims_bytes(dims));
 	for (uint32_t f = 0; f < cut->field_count; f++)
 		if ((cut->fields[f].coding & TABLES) > 1)
 			coder->recipe.run = run;
 	if (wcx_recipe_check(&coder->recipe))
 		return false;
-	tables_make(coder, rare, shape, tiles, tile_count, scratch);
+	tables_make(coder, rare, dims, tiles, tile_count, scratch);
 	return CHECK(wcx_recipe_check(&coder->recipe) == NULL);
 }
 
@@ -386,29 +386,29 @@ static void sample_free(struct sample *sample)
 }
 
 /* False, with nothing to free, if the cut gives no recipe. */
-static bool sample_make(struct sample *sample, struct rng *rng, struct wcx_tile_shape shape, enum content content,
+static bool sample_make(struct sample *sample, struct rng *rng, struct wcx_tile_dims dims, enum content content,
 			const struct cut *cut, enum wcx_predictor predictor, struct wcx_encode_scratch *scratch)
 {
 	/* The shortest run, the longest, the content's, any. */
 	const uint32_t runs[] = { 128, 65536, VARIED_RUN, 128 * (1 + rng_below(rng, 40)) };
 	const double rare = rng_below(rng, 2) ? 0.003 : 0;
-	const size_t bytes = wcx_tile_shape_bytes(&shape);
+	const size_t bytes = wcx_tile_dims_bytes(&dims);
 
 	memset(sample, 0, sizeof *sample);
 	sample->original = must_alloc(bytes);
 	sample->packed = must_alloc(bytes);
-	for (size_t i = 0; i < bytes; i += shape.elem_bytes)
-		element_write(rng, content, shape.elem_bytes, i / shape.elem_bytes, sample->original + i);
-	if (!coder_make(&sample->coder, cut, predictor, runs[rng_below(rng, 4)], rare, &shape, sample->original, 1,
+	for (size_t i = 0; i < bytes; i += dims.elem_bytes)
+		element_write(rng, content, dims.elem_bytes, i / dims.elem_bytes, sample->original + i);
+	if (!coder_make(&sample->coder, cut, predictor, runs[rng_below(rng, 4)], rare, &dims, sample->original, 1,
 			scratch)) {
 		sample_free(sample);
 		return false;
 	}
-	sample->job.shape = shape;
+	sample->job.dims = dims;
 	sample->job.recipe = &sample->coder.recipe;
 	sample->job.src = sample->packed;
 	sample->job.dst_bytes = bytes;
-	CHECK(wcx_tile_encode(&shape, sample->original, &sample->coder.recipe, scratch, sample->packed, &sample->job.mode,
+	CHECK(wcx_tile_encode(&dims, sample->original, &sample->coder.recipe, scratch, sample->packed, &sample->job.mode,
 			      &sample->job.src_bytes, &sample->job.constant) == WCX_OK);
 	return true;
 }
@@ -423,27 +423,27 @@ struct samples {
  * Rows x columns of one tile of each kind: the whole sizes, ragged ones, single rows and columns, and 1 to 300
  * elements.  Small tiles are stored whatever they hold unless their elements are wide.
  */
-static struct wcx_tile_shape sample_shape(struct rng *rng, size_t number, uint32_t elem_bytes)
+static struct wcx_tile_dims sample_shape(struct rng *rng, size_t number, uint32_t elem_bytes)
 {
 	static const uint32_t sides[][2] = {
 		{ 256, 256 }, { 1, 65536 }, { 65536, 1 }, { 16, 4096 },
 		{ 4096, 16 }, { 33, 1985 }, { 1927, 34 }, { 5, 13107 },
 	};
-	struct wcx_tile_shape shape = { 1, 1, elem_bytes };
+	struct wcx_tile_dims dims = { 1, 1, elem_bytes };
 
 	if (number < sizeof sides / sizeof *sides) {
-		shape.rows = sides[number][0];
-		shape.cols = sides[number][1];
+		dims.rows = sides[number][0];
+		dims.cols = sides[number][1];
 	} else if (number < 308) {
-		shape.cols = (uint32_t)number - 7;
+		dims.cols = (uint32_t)number - 7;
 	} else {
-		shape.cols = 1 + rng_below(rng, 700);
-		shape.rows = 1 + rng_below(rng, 90);
+		dims.cols = 1 + rng_below(rng, 700);
+		dims.rows = 1 + rng_below(rng, 90);
 	}
-	return shape;
+	return dims;
 }
 
-/* Each cut in each large shape, predicted where that may be, then the small ones with whatever comes. */
+/* Each cut in all large dims, predicted where that may be, then the small ones with whatever comes. */
 static struct samples samples_make(void)
 {
 	enum { LARGE = 8 * CUT_COUNT, SMALL = 1200 };
@@ -485,9 +485,9 @@ static void census_add(struct census *census, const struct wcx_tile_job *job)
 	struct wcx_tile_layout layout;
 	const struct wcx_field *carrier;
 
-	if (!CHECK(wcx_tile_parse(&job->shape, job->recipe, job->src, job->src_bytes, &layout) == WCX_OK))
+	if (!CHECK(wcx_tile_parse(&job->dims, job->recipe, job->src, job->src_bytes, &layout) == WCX_OK))
 		return;
-	census->elem_bytes[job->shape.elem_bytes]++;
+	census->elem_bytes[job->dims.elem_bytes]++;
 	census->predictor[job->recipe->predictor]++;
 	census->plane_count[layout.plane_count]++;
 	for (uint32_t p = 0; p < layout.plane_count; p++)
@@ -573,7 +573,7 @@ static bool guard_is_whole(const uint8_t *guard)
  */
 static size_t compare_decoders(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count)
 {
-	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(wcx_cpu_choose());
+	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(wcx_decode_variant_choose());
 	size_t area_bytes, sound = 0;
 	uint8_t *area = place_jobs(jobs, job_count, &area_bytes), *expected = must_alloc(WCX_TILE_MAX_BYTES);
 
@@ -623,9 +623,9 @@ static void check_wrong_jobs_are_refused(struct wcx_gpu *gpu, const struct sampl
 	for (size_t i = 0; i < 5; i++)
 		jobs[i] = samples->all[0].job;
 	jobs[0].dst_bytes--;
-	jobs[1].shape.rows = 0;
-	jobs[2].shape.elem_bytes = 3;
-	jobs[3].shape.elem_bytes = 2; /* not the recipe's */
+	jobs[1].dims.rows = 0;
+	jobs[2].dims.elem_bytes = 3;
+	jobs[3].dims.elem_bytes = 2; /* not the recipe's */
 	jobs[3].dst_bytes *= 2;
 	jobs[4].mode = WCX_TILE_ZSTD;
 	compare_decoders(gpu, jobs, 5);
@@ -642,7 +642,7 @@ static void damage(struct rng *rng, const struct wcx_tile_job *job, uint8_t *pac
 	const struct wcx_coded_field *last;
 	uint32_t kind = rng_below(rng, 12);
 
-	if (!CHECK(wcx_tile_parse(&job->shape, job->recipe, packed, *bytes, &layout) == WCX_OK))
+	if (!CHECK(wcx_tile_parse(&job->dims, job->recipe, packed, *bytes, &layout) == WCX_OK))
 		return;
 	if ((kind > 6 && !layout.coded_count) || (kind > 9 && !layout.exception_count))
 		kind = 0;
@@ -788,9 +788,9 @@ static bool file_job_read(const struct wcx_container *container, const struct wc
 {
 	uint8_t *packed = NULL;
 
-	*job = (struct wcx_tile_job){ .shape = tile->shape, .mode = tile->mode, .constant = tile->constant };
+	*job = (struct wcx_tile_job){ .dims = tile->dims, .mode = tile->mode, .constant = tile->constant };
 	job->recipe = &segment->recipe;
-	job->dst_bytes = wcx_tile_shape_bytes(&tile->shape);
+	job->dst_bytes = wcx_tile_dims_bytes(&tile->dims);
 	if (tile->mode == WCX_TILE_CONSTANT)
 		return true;
 	packed = must_alloc(tile->packed_bytes);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "codec/cpu.h"
+#include "codec/decode_variant.h"
 #include "codec/freq_table.h"
 #include "codec/le.h"
 #include "codec/rans.h"
@@ -621,41 +621,42 @@ static void every_variant_is_found_by_its_name_and_no_other(void)
 {
 	static const char *const names[] = { "portable", "avx2", "avx2-gather", "avx512" };
 	static const char *const others[] = { "", "avx", "avx2 ", "AVX2", "avx2-gathe", "avx5122", "neon" };
-	const struct wcx_cpu *cpu;
+	const struct wcx_decode_variant *cpu;
 	unsigned count = 0, known = 0;
 
-	for (; (cpu = wcx_cpu_at(count)); count++) {
-		CHECK(wcx_cpu_find(cpu->name) == cpu);
+	for (; (cpu = wcx_decode_variant_at(count)); count++) {
+		CHECK(wcx_decode_variant_find(cpu->name) == cpu);
 		CHECK(cpu->decode_lines && cpu->fill && cpu->put_symbols && cpu->put_plane && cpu->fold);
 	}
-	CHECK(count >= 1 && count < CPUS_MAX && wcx_cpu_at(0) == &wcx_cpu_portable);
+	CHECK(count >= 1 && count < CPUS_MAX && wcx_decode_variant_at(0) == &wcx_decode_variant_portable);
 	for (unsigned i = count; i < count + 10; i++)
-		CHECK(wcx_cpu_at(i) == NULL);
-	CHECK(wcx_cpu_at((unsigned)-1) == NULL);
+		CHECK(wcx_decode_variant_at(i) == NULL);
+	CHECK(wcx_decode_variant_at((unsigned)-1) == NULL);
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-		cpu = wcx_cpu_find(names[i]);
+		cpu = wcx_decode_variant_find(names[i]);
 		known += cpu != NULL;
 		if (cpu)
 			CHECK_TEXT(cpu->name, names[i]);
 	}
 	CHECK(known == count);
 	for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
-		CHECK(wcx_cpu_find(others[i]) == NULL);
+		CHECK(wcx_decode_variant_find(others[i]) == NULL);
 #ifdef __x86_64__
-	CHECK((wcx_cpu_find("avx2") != NULL) == (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")));
-	CHECK((wcx_cpu_find("avx2-gather") != NULL) == (wcx_cpu_find("avx2") != NULL));
-	CHECK(wcx_cpu_find("avx512") == NULL || __builtin_cpu_supports("avx512bw"));
+	CHECK((wcx_decode_variant_find("avx2") != NULL) ==
+	      (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")));
+	CHECK((wcx_decode_variant_find("avx2-gather") != NULL) == (wcx_decode_variant_find("avx2") != NULL));
+	CHECK(wcx_decode_variant_find("avx512") == NULL || __builtin_cpu_supports("avx512bw"));
 #endif
 }
 
 static void chosen_variant_is_one_that_this_cpu_can_run(void)
 {
 	for (int round = 0; round < 5; round++) {
-		const struct wcx_cpu *chosen = wcx_cpu_choose();
+		const struct wcx_decode_variant *chosen = wcx_decode_variant_choose();
 		unsigned listed = 0;
 
-		for (unsigned i = 0; wcx_cpu_at(i); i++)
-			listed += wcx_cpu_at(i) == chosen;
+		for (unsigned i = 0; wcx_decode_variant_at(i); i++)
+			listed += wcx_decode_variant_at(i) == chosen;
 		CHECK(listed == 1);
 	}
 }
@@ -720,8 +721,8 @@ static struct wcx_rans_stream stream_of(const struct plain_stream *s, const uint
 }
 
 /* Decodes all of a stream, from opening to closing. */
-static enum wcx_result decode_whole(const struct wcx_cpu *cpu, const struct wcx_rans_stream *stream, uint32_t *words,
-				    uint8_t carried[WCX_RANS_CARRIED_BYTES])
+static enum wcx_result decode_whole(const struct wcx_decode_variant *cpu, const struct wcx_rans_stream *stream,
+				    uint32_t *words, uint8_t carried[WCX_RANS_CARRIED_BYTES])
 {
 	const uint32_t line_symbols = WCX_LANES * stream->steps;
 	const uint32_t lines = (stream->symbol_count + line_symbols - 1) / line_symbols;
@@ -745,12 +746,12 @@ static enum wcx_result rans_decode(const struct plain_stream *s, const uint8_t *
 	int sound = plain_rans(s, copy, bytes, symbols, low);
 	struct wcx_rans_stream stream = stream_of(s, copy, bytes);
 	uint32_t *expected = NULL;
-	const struct wcx_cpu *cpu;
+	const struct wcx_decode_variant *cpu;
 
 	for (size_t i = 0; i < sizeof low && sound && !carried; i++)
 		sound = low[i] == 0;
 	expected = sound ? expected_words(s, symbols) : NULL;
-	for (unsigned i = 0; (cpu = wcx_cpu_at(i)); i++) {
+	for (unsigned i = 0; (cpu = wcx_decode_variant_at(i)); i++) {
 		uint32_t *words = malloc(words_bytes + GUARD_BYTES);
 		enum wcx_result result;
 		int whole = 1;
@@ -1046,9 +1047,9 @@ static uint8_t folded_weight(const uint8_t *nibbles, size_t line, size_t lane, s
  * Decodes pairs with one variant: lines up to sink_lines into a sink of just the size, the others into words of just the
  * size, by as many at a time as a draw says; and checks all of it.
  */
-static enum wcx_result decode_into_sink(const struct wcx_cpu *cpu, const struct plain_stream *s, const uint8_t *src,
-					size_t bytes, const uint8_t *symbols, const uint8_t *units, uint32_t sink_lines,
-					struct sample_random *random)
+static enum wcx_result decode_into_sink(const struct wcx_decode_variant *cpu, const struct plain_stream *s,
+					const uint8_t *src, size_t bytes, const uint8_t *symbols, const uint8_t *units,
+					uint32_t sink_lines, struct sample_random *random)
 {
 	const uint32_t lines = (uint32_t)plain_line_count(s);
 	size_t words_bytes = 128 * (size_t)(lines - sink_lines), dst_bytes = (size_t)sink_lines * 128;
@@ -1091,7 +1092,7 @@ static enum wcx_result decode_into_sink(const struct wcx_cpu *cpu, const struct 
 static void pairs_are_finished_in_a_sink_as_they_are_in_words(void)
 {
 	struct sample_random random = { 18 };
-	const struct wcx_cpu *cpu;
+	const struct wcx_decode_variant *cpu;
 
 	for (uint32_t round = 0; round < 400; round++) {
 		struct wcx_freq_table tables[WCX_FIELD_TABLES_MAX], single;
@@ -1117,7 +1118,7 @@ static void pairs_are_finished_in_a_sink_as_they_are_in_words(void)
 		draw_symbols(&s, &random, symbols);
 		bytes = rans_encode(&s, symbols, NULL, encoded, 2 * s.count + 140);
 		sink_lines = round % 2 ? full_lines : (uint32_t)sample_below(&random, full_lines + 1);
-		for (unsigned i = 0; (cpu = wcx_cpu_at(i)); i++) {
+		for (unsigned i = 0; (cpu = wcx_decode_variant_at(i)); i++) {
 			uint32_t here = cpu->decode_pairs ? sink_lines : 0;
 
 			CHECK(decode_into_sink(cpu, &s, encoded, bytes, symbols, units, here, &random) == WCX_OK);
@@ -1505,14 +1506,14 @@ static int plain_others(struct plain *plain, const uint8_t *src, size_t at, size
 }
 
 /* Sections 3.5 and 3.4: residuals to elements. */
-static void plain_finish(const struct wcx_tile_shape *shape, const struct wcx_recipe *recipe, uint64_t *u, uint8_t *dst)
+static void plain_finish(const struct wcx_tile_dims *dims, const struct wcx_recipe *recipe, uint64_t *u, uint8_t *dst)
 {
 	const uint64_t mask = UINT64_MAX >> (64 - 8 * recipe->elem_bytes);
 
-	for (size_t y = 0, i = 0; y < shape->rows; y++) {
-		for (size_t x = 0; x < shape->cols; x++, i++) {
+	for (size_t y = 0, i = 0; y < dims->rows; y++) {
+		for (size_t x = 0; x < dims->cols; x++, i++) {
 			uint64_t left = x >= 1 ? u[i - 1] : 0, before = x >= 2 ? u[i - 2] : 0,
-				 up = y ? u[i - shape->cols] : 0;
+				 up = y ? u[i - dims->cols] : 0;
 			uint64_t prediction[] = { 0, left, up, 2 * left - before }, element;
 
 			u[i] = (prediction[recipe->predictor] + u[i]) & mask;
@@ -1524,10 +1525,10 @@ static void plain_finish(const struct wcx_tile_shape *shape, const struct wcx_re
 }
 
 /* A coded tile; false when it breaks a rule. */
-static int plain_decode(const struct wcx_tile_shape *shape, const struct wcx_recipe *recipe, const uint8_t *src,
+static int plain_decode(const struct wcx_tile_dims *dims, const struct wcx_recipe *recipe, const uint8_t *src,
 			size_t src_bytes, uint8_t *dst)
 {
-	struct plain plain = { .recipe = recipe, .n = (size_t)shape->rows * shape->cols };
+	struct plain plain = { .recipe = recipe, .n = (size_t)dims->rows * dims->cols };
 	size_t planes = 0, payloads;
 	int sound = 0;
 
@@ -1541,7 +1542,7 @@ static int plain_decode(const struct wcx_tile_shape *shape, const struct wcx_rec
 	}
 	if (sound) {
 		plain_planes(&plain, src, planes, 1);
-		plain_finish(shape, recipe, plain.residuals, dst);
+		plain_finish(dims, recipe, plain.residuals, dst);
 	}
 	free(plain.residuals);
 	return sound;
@@ -1551,7 +1552,7 @@ static int plain_decode(const struct wcx_tile_shape *shape, const struct wcx_rec
 
 /* A tile, and what coding it gave. */
 struct tile {
-	struct wcx_tile_shape shape;
+	struct wcx_tile_dims dims;
 	const struct model *model;
 	uint8_t *data, *packed; /* of the tile's size; packed by encode_tile */
 	size_t n, bytes, packed_bytes;
@@ -1560,12 +1561,12 @@ struct tile {
 };
 
 static struct wcx_encode_scratch *encode_scratch;
-static struct wcx_decode_scratch *decode_scratch[CPUS_MAX]; /* one for each variant, in the order of wcx_cpu_at */
+static struct wcx_decode_scratch *decode_scratch[CPUS_MAX]; /* one for each variant, in the order of wcx_decode_variant_at */
 
 static void tile_alloc(struct tile *tile, const struct model *model, uint32_t rows, uint32_t cols)
 {
 	memset(tile, 0, sizeof *tile);
-	tile->shape = (struct wcx_tile_shape){ rows, cols, model->recipe.elem_bytes };
+	tile->dims = (struct wcx_tile_dims){ rows, cols, model->recipe.elem_bytes };
 	tile->model = model;
 	tile->n = (size_t)rows * cols;
 	tile->bytes = tile->n * model->recipe.elem_bytes;
@@ -1591,7 +1592,7 @@ static void tile_draw(struct tile *tile, uint64_t seed)
 			residuals[i] |= (uint64_t)draw_value(tile->model, f, i, &random) << shift;
 		shift += tile->model->fields[f].width;
 	}
-	plain_finish(&tile->shape, &tile->model->recipe, residuals, tile->data);
+	plain_finish(&tile->dims, &tile->model->recipe, residuals, tile->data);
 	free(residuals);
 }
 
@@ -1602,8 +1603,8 @@ static uint64_t transformed_at(const struct tile *tile, int64_t y, int64_t x)
 
 	if (y < 0 || x < 0)
 		return 0;
-	for (uint32_t b = 0; b < tile->shape.elem_bytes; b++)
-		element |= (uint64_t)tile->data[((size_t)y * tile->shape.cols + (size_t)x) * tile->shape.elem_bytes + b]
+	for (uint32_t b = 0; b < tile->dims.elem_bytes; b++)
+		element |= (uint64_t)tile->data[((size_t)y * tile->dims.cols + (size_t)x) * tile->dims.elem_bytes + b]
 			   << 8 * b;
 	return plain_transform(&tile->model->recipe, element);
 }
@@ -1611,7 +1612,7 @@ static uint64_t transformed_at(const struct tile *tile, int64_t y, int64_t x)
 /* The value of a field of element i, from the element. */
 static uint32_t value_at(const struct tile *tile, uint32_t f, size_t i)
 {
-	int64_t y = (int64_t)(i / tile->shape.cols), x = (int64_t)(i % tile->shape.cols);
+	int64_t y = (int64_t)(i / tile->dims.cols), x = (int64_t)(i % tile->dims.cols);
 	uint64_t residual = transformed_at(tile, y, x);
 	uint32_t shift = 0;
 
@@ -1630,15 +1631,15 @@ static uint32_t value_at(const struct tile *tile, uint32_t f, size_t i)
 static void change_value(struct tile *tile, size_t i, uint32_t f, uint32_t value)
 {
 	const struct model *model = tile->model;
-	uint64_t u = transformed_at(tile, (int64_t)(i / tile->shape.cols), (int64_t)(i % tile->shape.cols)), mask;
+	uint64_t u = transformed_at(tile, (int64_t)(i / tile->dims.cols), (int64_t)(i % tile->dims.cols)), mask;
 	uint32_t shift = 0;
 
 	for (uint32_t below = 0; below < f; below++)
 		shift += model->fields[below].width;
 	mask = ((UINT64_C(1) << model->fields[f].width) - 1) << shift;
 	u = plain_untransform(&model->recipe, (u & ~mask) | (uint64_t)value << shift);
-	for (uint32_t b = 0; b < tile->shape.elem_bytes; b++)
-		tile->data[i * tile->shape.elem_bytes + b] = (uint8_t)(u >> 8 * b);
+	for (uint32_t b = 0; b < tile->dims.elem_bytes; b++)
+		tile->data[i * tile->dims.elem_bytes + b] = (uint8_t)(u >> 8 * b);
 }
 
 /* Adds how often symbols occur in elements first to end of a field; returns how many values are none. */
@@ -1683,8 +1684,8 @@ static void model_learn(struct model *model, const struct tile *tile, uint64_t l
 
 static void encode_tile(struct tile *tile)
 {
-	enum wcx_result result = wcx_tile_encode(&tile->shape, tile->data, &tile->model->recipe, encode_scratch,
-						 tile->packed, &tile->mode, &tile->packed_bytes, &tile->constant);
+	enum wcx_result result = wcx_tile_encode(&tile->dims, tile->data, &tile->model->recipe, encode_scratch, tile->packed,
+						 &tile->mode, &tile->packed_bytes, &tile->constant);
 
 	CHECK(result == WCX_OK);
 	CHECK(guards_are_whole(tile->packed, tile->bytes));
@@ -1695,7 +1696,7 @@ static enum wcx_result decode_with(unsigned variant, const struct tile *tile, co
 				   uint8_t *dst)
 {
 	struct wcx_tile_job job = {
-		.shape = tile->shape,
+		.dims = tile->dims,
 		.mode = tile->mode,
 		.constant = tile->constant,
 		.recipe = &tile->model->recipe,
@@ -1719,8 +1720,8 @@ static enum wcx_result decode_exactly(const struct tile *tile, const uint8_t *sr
 	enum wcx_result result = WCX_BAD_DATA;
 
 	if (tile->mode == WCX_TILE_CODED)
-		result = plain_decode(&tile->shape, &tile->model->recipe, copy, src_bytes, plainly) ? WCX_OK : WCX_BAD_DATA;
-	for (unsigned i = 0; wcx_cpu_at(i); i++) {
+		result = plain_decode(&tile->dims, &tile->model->recipe, copy, src_bytes, plainly) ? WCX_OK : WCX_BAD_DATA;
+	for (unsigned i = 0; wcx_decode_variant_at(i); i++) {
 		uint8_t *decoded = guarded_alloc(tile->bytes);
 		enum wcx_result with = decode_with(i, tile, copy, src_bytes, decoded);
 
@@ -1729,7 +1730,7 @@ static enum wcx_result decode_exactly(const struct tile *tile, const uint8_t *sr
 			memcpy(plainly, decoded, tile->bytes);
 		}
 		if (!CHECK(with == result) || !CHECK(result != WCX_OK || memcmp(decoded, plainly, tile->bytes) == 0))
-			fprintf(stderr, "\tvariant %s\n", wcx_cpu_at(i)->name);
+			fprintf(stderr, "\tvariant %s\n", wcx_decode_variant_at(i)->name);
 		guarded_free(decoded);
 	}
 	if (result == WCX_OK)
@@ -1760,7 +1761,7 @@ static struct wcx_tile_layout layout_of(const struct tile *tile)
 	struct wcx_tile_layout layout = { 0 };
 
 	CHECK(tile->mode == WCX_TILE_CODED);
-	CHECK(wcx_tile_parse(&tile->shape, &tile->model->recipe, tile->packed, tile->packed_bytes, &layout) == WCX_OK);
+	CHECK(wcx_tile_parse(&tile->dims, &tile->model->recipe, tile->packed, tile->packed_bytes, &layout) == WCX_OK);
 	return layout;
 }
 
@@ -2207,7 +2208,7 @@ static void tiles_that_are_not_coded_need_no_scratch(void)
 	struct sample_random random = { 33 };
 	uint8_t src[600], *dst = guarded_alloc(sizeof src);
 	struct wcx_tile_job job = {
-		.shape = { 10, 20, 3 },
+		.dims = { 10, 20, 3 },
 		.src = src,
 		.src_bytes = sizeof src,
 		.dst = dst,
@@ -2216,7 +2217,7 @@ static void tiles_that_are_not_coded_need_no_scratch(void)
 
 	sample_fill(&random, SAMPLE_GAUSSIAN, 30, src, sizeof src);
 	CHECK(wcx_tile_decode(&job, NULL) == WCX_WRONG_SIZE);
-	job.shape = (struct wcx_tile_shape){ 6, 50, 2 };
+	job.dims = (struct wcx_tile_dims){ 6, 50, 2 };
 	CHECK(wcx_tile_decode(&job, NULL) == WCX_OK && memcmp(dst, src, sizeof src) == 0);
 	job.src_bytes--;
 	CHECK(wcx_tile_decode(&job, NULL) == WCX_BAD_DATA);
@@ -3073,7 +3074,7 @@ static double float_entropy(double sigma, int mantissa_bits)
 /* Gaussian weights: INT8 of sigma 33.6, and floats of sigma 0.02 cut off behind the sizes' bits. */
 static void fill_weights(struct tile *tile, struct sample_random *random)
 {
-	if (tile->shape.elem_bytes == 1) {
+	if (tile->dims.elem_bytes == 1) {
 		sample_fill(random, SAMPLE_GAUSSIAN, 33.6, tile->data, tile->bytes);
 		return;
 	}
@@ -3082,7 +3083,7 @@ static void fill_weights(struct tile *tile, struct sample_random *random)
 		uint32_t bits;
 
 		memcpy(&bits, &weight, sizeof bits);
-		if (tile->shape.elem_bytes == 2)
+		if (tile->dims.elem_bytes == 2)
 			wcx_le16_write(tile->data + 2 * i, bits >> 16);
 		else
 			wcx_le32_write(tile->data + 4 * i, bits);
@@ -3188,7 +3189,7 @@ static int check_counts(const struct tile *tile, uint32_t f)
 	for (uint32_t t = 0; t < WCX_FIELD_TABLES_MAX; t++)
 		for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
 			count[t][s] = plain[t][s] = UINT64_C(1) << 40; /* what was there is added to */
-	wcx_tile_count(&tile->shape, tile->data, &tile->model->recipe, f, encode_scratch, count, &misfits);
+	wcx_tile_count(&tile->dims, tile->data, &tile->model->recipe, f, encode_scratch, count, &misfits);
 	for (size_t first = 0; first < tile->n; first += run) {
 		uint64_t of_run[WCX_SYMBOL_COUNT] = { 0 };
 		double margin;
@@ -3396,7 +3397,7 @@ static void coded_tile_that_saves_nothing_is_refused(void)
 {
 	for (uint32_t n = 1; n <= 300; n++) {
 		for (uint32_t constants = 0; constants <= 2; constants++) {
-			const struct wcx_tile_shape shape = { 1, n, 1 };
+			const struct wcx_tile_dims dims = { 1, n, 1 };
 			const uint32_t units = (n + 255) / 256;
 			const size_t bytes = 4 + 4 * constants + (2 - constants) * units * 128;
 			uint8_t packed[4 + 4 * 128] = { 0 };
@@ -3410,7 +3411,7 @@ static void coded_tile_that_saves_nothing_is_refused(void)
 			model_start(&model, 1, WCX_TRANSFORM_NONE, WCX_PREDICT_NONE, 0);
 			model_add(&model, 4, 0, 0, NOISE, 0);
 			model_add(&model, 4, 0, 0, NOISE, 0);
-			CHECK((wcx_tile_parse(&shape, &model.recipe, packed, bytes, &layout) == WCX_OK) == (bytes < n));
+			CHECK((wcx_tile_parse(&dims, &model.recipe, packed, bytes, &layout) == WCX_OK) == (bytes < n));
 		}
 	}
 }
@@ -3547,7 +3548,7 @@ static void check_header_changes(uint32_t kind, const struct header_change *chan
 		uint32_t sound = wcx_le32_read(word);
 
 		wcx_le32_write(word, sound ^ changes[i].change);
-		if (!CHECK(wcx_tile_parse(&tile.shape, &model.recipe, tile.packed, tile.packed_bytes, &layout) ==
+		if (!CHECK(wcx_tile_parse(&tile.dims, &model.recipe, tile.packed, tile.packed_bytes, &layout) ==
 			   changes[i].parsed))
 			fprintf(stderr, "\t%s\n", changes[i].why);
 		CHECK(decode_exactly(&tile, tile.packed, tile.packed_bytes, decoded) == WCX_BAD_DATA);
@@ -3624,8 +3625,7 @@ static void coded_field_without_tables_is_refused(void)
 		tile_alloc(&tile, &model, 1, sizeof dst);
 		tile.mode = WCX_TILE_CODED;
 		wcx_le32_write(packed, (uint32_t)WCX_FIELD_RANS << 2 * f | (uint32_t)WCX_FIELD_CONSTANT << 2 * (1 - f));
-		CHECK(wcx_tile_parse(&tile.shape, &model.recipe, packed, bytes, &layout) ==
-		      (tables ? WCX_OK : WCX_BAD_DATA));
+		CHECK(wcx_tile_parse(&tile.dims, &model.recipe, packed, bytes, &layout) == (tables ? WCX_OK : WCX_BAD_DATA));
 		if (!tables)
 			CHECK(decode_exactly(&tile, packed, bytes, dst) == WCX_BAD_DATA);
 		tile_free(&tile);
@@ -3635,7 +3635,7 @@ static void coded_field_without_tables_is_refused(void)
 /* Any number of them, in a tile of a raw and a constant field that is sound without. */
 static void exceptions_without_a_carrier_are_refused(void)
 {
-	const struct wcx_tile_shape shape = { 1, 1000, 1 };
+	const struct wcx_tile_dims dims = { 1, 1000, 1 };
 	uint8_t packed[8 + 4 * 128] = { [0] = WCX_FIELD_CONSTANT << 2 };
 	struct sample_random random = { 56 };
 	struct wcx_tile_layout layout;
@@ -3647,8 +3647,7 @@ static void exceptions_without_a_carrier_are_refused(void)
 	model_add(&model, 4, 1, 0, BELL, 0)->is_pair = 1;
 	for (uint32_t exceptions = 0; exceptions <= WCX_EXCEPTIONS_MAX; exceptions++) {
 		wcx_le32_write(packed, WCX_FIELD_CONSTANT << 2 | exceptions << 20);
-		CHECK((wcx_tile_parse(&shape, &model.recipe, packed, sizeof packed, &layout) == WCX_OK) ==
-		      (exceptions == 0));
+		CHECK((wcx_tile_parse(&dims, &model.recipe, packed, sizeof packed, &layout) == WCX_OK) == (exceptions == 0));
 	}
 }
 
@@ -3738,7 +3737,7 @@ static void payload_that_is_odd_or_too_short_for_its_states_is_refused(void)
 		{ 1, 0x01, 16 + (16 * 17 + 16 * 16) / 8 },
 		{ 1, 0x80, 16 + (16 * 24 + 16 * 16) / 8 },
 	};
-	const struct wcx_tile_shape shape = { 1, 400, 2 };
+	const struct wcx_tile_dims dims = { 1, 400, 2 };
 	struct wcx_tile_layout layout;
 
 	for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
@@ -3754,14 +3753,14 @@ static void payload_that_is_odd_or_too_short_for_its_states_is_refused(void)
 			model_add(&model, 8, 1, 0, BELL, 0);
 			memset(alone + 8 + states_at, cases[c].widths, bytes < 16 ? bytes : 16);
 			wcx_le32_write(alone, WCX_FIELD_RANS | WCX_FIELD_CONSTANT << 2);
-			CHECK((wcx_tile_parse(&shape, &model.recipe, alone, 8 + bytes, &layout) == WCX_OK) == sound);
+			CHECK((wcx_tile_parse(&dims, &model.recipe, alone, 8 + bytes, &layout) == WCX_OK) == sound);
 
 			memset(first + 8 + states_at, cases[c].widths, bytes < 16 ? bytes : 16);
 			wcx_le32_write(first, WCX_FIELD_RANS | WCX_FIELD_RANS << 2);
 			wcx_le32_write(first + 4, bytes);
 			/* The carrier's, of 80 bytes, starts at a multiple of 4. */
 			memset(first + 8 + padded(bytes, 4), 0, 80);
-			CHECK((wcx_tile_parse(&shape, &model.recipe, first, 8 + padded(bytes, 4) + 80, &layout) == WCX_OK) ==
+			CHECK((wcx_tile_parse(&dims, &model.recipe, first, 8 + padded(bytes, 4) + 80, &layout) == WCX_OK) ==
 			      sound);
 		}
 	}
@@ -3769,7 +3768,7 @@ static void payload_that_is_odd_or_too_short_for_its_states_is_refused(void)
 
 static void shapes_out_of_limits_and_wrong_sizes_are_refused(void)
 {
-	static const struct wcx_tile_shape bad[] = {
+	static const struct wcx_tile_dims bad[] = {
 		{ 0, 1, 1 },
 		{ 1, 0, 1 },
 		{ 1, 1, 0 },
@@ -3789,7 +3788,7 @@ static void shapes_out_of_limits_and_wrong_sizes_are_refused(void)
 	model_add(&model, 8, 0, 0, NOISE, 0);
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
 		struct wcx_tile_job job = {
-			.shape = bad[i],
+			.dims = bad[i],
 			.mode = WCX_TILE_CODED,
 			.recipe = &model.recipe,
 			.src = src,
@@ -3801,8 +3800,8 @@ static void shapes_out_of_limits_and_wrong_sizes_are_refused(void)
 		uint32_t constant;
 		size_t bytes;
 
-		CHECK((wcx_tile_shape_bytes(&bad[i]) == 0) == (i + 1 < sizeof bad / sizeof bad[0]));
-		for (unsigned v = 0; wcx_cpu_at(v); v++) {
+		CHECK((wcx_tile_dims_bytes(&bad[i]) == 0) == (i + 1 < sizeof bad / sizeof bad[0]));
+		for (unsigned v = 0; wcx_decode_variant_at(v); v++) {
 			job.result = WCX_OK;
 			CHECK(wcx_tile_decode(&job, decode_scratch[v]) == WCX_WRONG_SIZE && job.result == WCX_WRONG_SIZE);
 		}
@@ -3812,7 +3811,7 @@ static void shapes_out_of_limits_and_wrong_sizes_are_refused(void)
 	}
 	for (size_t dst_bytes = 0; dst_bytes < 64; dst_bytes++) {
 		struct wcx_tile_job job = {
-			.shape = { 4, 2, 8 },
+			.dims = { 4, 2, 8 },
 			.mode = WCX_TILE_CONSTANT,
 			.dst = dst,
 			.dst_bytes = dst_bytes,
@@ -3820,7 +3819,7 @@ static void shapes_out_of_limits_and_wrong_sizes_are_refused(void)
 
 		CHECK(wcx_tile_decode(&job, decode_scratch[0]) == WCX_WRONG_SIZE && job.result == WCX_WRONG_SIZE);
 	}
-	CHECK(wcx_tile_shape_bytes(&(struct wcx_tile_shape){ 256, 256, 8 }) == WCX_TILE_MAX_BYTES);
+	CHECK(wcx_tile_dims_bytes(&(struct wcx_tile_dims){ 256, 256, 8 }) == WCX_TILE_MAX_BYTES);
 }
 
 /* --- recipes --- */
@@ -4014,8 +4013,8 @@ int main(void)
 	encode_scratch = wcx_encode_scratch_create();
 	if (!CHECK(encode_scratch != NULL))
 		return check_report();
-	for (unsigned i = 0; wcx_cpu_at(i) && CHECK(i < CPUS_MAX); i++) {
-		decode_scratch[i] = wcx_decode_scratch_create(wcx_cpu_at(i));
+	for (unsigned i = 0; wcx_decode_variant_at(i) && CHECK(i < CPUS_MAX); i++) {
+		decode_scratch[i] = wcx_decode_scratch_create(wcx_decode_variant_at(i));
 		if (!CHECK(decode_scratch[i] != NULL))
 			return check_report();
 	}

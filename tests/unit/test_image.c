@@ -299,7 +299,7 @@ static int is_in_run(const struct fixture *fixture, uint64_t at)
 	const struct wcx_container *c = wcx_image_container(fixture->image);
 	const struct wcx_segment *seg = wcx_container_segment(c, wcx_container_segment_at(c, at));
 
-	return seg->tile_cols >= seg->cols || tile_info(fixture, tile_of_byte(c, at)).shape.rows == 1;
+	return seg->tile_cols >= seg->cols || tile_info(fixture, tile_of_byte(c, at)).dims.rows == 1;
 }
 
 /* What a view shows is a tile a segment, the original's bytes, and all of the range unless a batch has no more. */
@@ -319,7 +319,7 @@ static int view_is_right(const struct fixture *fixture, const struct wcx_image_v
 		if (tile_of_byte(c, offset + shown + segment->iov_len - 1) != tile)
 			return 0;
 		info = tile_info(fixture, tile);
-		decoded += wcx_tile_shape_bytes(&info.shape);
+		decoded += wcx_tile_dims_bytes(&info.dims);
 	}
 	if (shown != view->bytes || shown == 0 || shown > bytes)
 		return 0;
@@ -914,7 +914,7 @@ static enum wcx_result decode_frame(const uint8_t *frame, size_t frame_bytes, ui
 	sample_require(wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &decoder, NULL) == 0, "wcx_decoder_create");
 	batch = wcx_decoder_borrow(decoder);
 	batch->jobs[0] = (struct wcx_tile_job){
-		.shape = { 1, dst_bytes, 1 },
+		.dims = { 1, dst_bytes, 1 },
 		.mode = WCX_TILE_ZSTD,
 		.recipe = &sample_1_byte_plain,
 		.src = copy,

@@ -343,7 +343,7 @@ static void open_lane(struct lane *lane, unsigned number)
 	lane->buffer = __real_aligned_alloc(4096, WCX_LOAD_BUFFER_BYTES);
 	lane->sent = __real_aligned_alloc(4096, WCX_LOAD_BUFFER_BYTES);
 	trap.at = UINT_MAX; /* nor is this memory that may fail */
-	lane->scratch = wcx_decode_scratch_create(wcx_cpu_choose());
+	lane->scratch = wcx_decode_scratch_create(wcx_decode_variant_choose());
 	trap.at = at;
 	lane->items = __real_calloc(ITEMS_MAX, sizeof *lane->items);
 	sample_require(lane->buffer && lane->sent && lane->scratch && lane->items, "memory for a lane");
@@ -432,10 +432,10 @@ static int is_sound_item(const struct lane *lane, const struct wcx_tile_job *job
 {
 	const uintptr_t src = (uintptr_t)job->src, buffer = (uintptr_t)lane->buffer;
 
-	return RULE(job->mode == WCX_TILE_CODED) && RULE(job->recipe->elem_bytes == job->shape.elem_bytes) &&
-	       RULE(job->dst_bytes == wcx_tile_shape_bytes(&job->shape)) && RULE(src % 4 == 0) &&
+	return RULE(job->mode == WCX_TILE_CODED) && RULE(job->recipe->elem_bytes == job->dims.elem_bytes) &&
+	       RULE(job->dst_bytes == wcx_tile_dims_bytes(&job->dims)) && RULE(src % 4 == 0) &&
 	       RULE(is_within(src, job->src_bytes, buffer, WCX_LOAD_BUFFER_BYTES)) &&
-	       RULE(dst % (job->shape.elem_bytes == 8 ? 8 : 4) == 0) &&
+	       RULE(dst % (job->dims.elem_bytes == 8 ? 8 : 4) == 0) &&
 	       RULE(is_in_memory(dst, job->dst_bytes) || is_in_stage(lane, dst, job->dst_bytes));
 }
 
@@ -448,7 +448,7 @@ static enum wcx_result add_item(struct lane *lane, const struct wcx_tile_job *jo
 	RULE(is_owned(lane) && !lane->is_under_way);
 	if (!is_sound_item(lane, job, dst))
 		return WCX_DEVICE_FAILED;
-	result = wcx_tile_parse(&job->shape, job->recipe, job->src, job->src_bytes, &layout);
+	result = wcx_tile_parse(&job->dims, job->recipe, job->src, job->src_bytes, &layout);
 	if (result != WCX_OK)
 		return result;
 	*added_ret = lane->item_count < gpu.items_max;
@@ -780,7 +780,7 @@ static void make_by_hand(struct sample *sample, const char *name, const struct s
 
 static void make_with_packer(struct sample *sample, const char *name, int is_reference)
 {
-	struct wcx_pack_options options = { .thread_count = 2, .is_reference = is_reference };
+	struct wcx_pack_options options = { .job.thread_count = 2, .is_reference = is_reference };
 	char *src_path = sample_path(dir, "model.safetensors");
 	struct wcx_pack_result result;
 	struct wcx_error err = { "" };
@@ -975,10 +975,10 @@ static size_t ranges_of_tensors(const struct sample *sample, struct range *range
 static int is_touched(const struct wcx_segment *seg, const struct wcx_tile_info *info, const struct range *ranges,
 		      size_t count)
 {
-	const uint64_t row_bytes = (uint64_t)info->shape.cols * info->shape.elem_bytes;
+	const uint64_t row_bytes = (uint64_t)info->dims.cols * info->dims.elem_bytes;
 
 	for (size_t i = 0; i < count; i++)
-		for (uint32_t y = 0; y < info->shape.rows; y++) {
+		for (uint32_t y = 0; y < info->dims.rows; y++) {
 			const uint64_t from = wcx_tile_row_offset(seg, info, y);
 
 			if (ranges[i].bytes && from < ranges[i].offset + ranges[i].bytes &&
@@ -1126,14 +1126,14 @@ static void sample_files_have_tiles_of_every_kind(void)
 			modes[info.mode]++;
 			if (info.mode != WCX_TILE_CODED)
 				continue;
-			CHECK(wcx_tile_parse(&info.shape, recipe, samples[MIXED].packed.data + info.packed_offset,
+			CHECK(wcx_tile_parse(&info.dims, recipe, samples[MIXED].packed.data + info.packed_offset,
 					     info.packed_bytes, &layout) == WCX_OK);
 			predictors[recipe->predictor]++;
 			transforms[recipe->transform]++;
 			elems[recipe->elem_bytes]++;
 			exceptions += layout.exception_count > 0;
 			planes += layout.plane_count > 0;
-			narrow += info.shape.rows > 1 && info.shape.cols < seg->cols;
+			narrow += info.dims.rows > 1 && info.dims.cols < seg->cols;
 			for (uint32_t f = 0; f < recipe->field_count; f++) {
 				tables[recipe->fields[f].table_count]++;
 				pairs += recipe->fields[f].is_pair;
@@ -1288,8 +1288,8 @@ static uint64_t draw_offset(const struct sample *sample, const struct wcx_segmen
 	if (sample_below(random, 4) == 0)
 		return seg->offset + sample_below(random, seg->bytes + 1);
 	wcx_container_tile(sample->container, seg, seg->first_tile + sample_below(random, seg->tile_count), &info);
-	offset = wcx_tile_row_offset(seg, &info, (uint32_t)sample_below(random, info.shape.rows));
-	offset += sample_below(random, 2) * info.shape.cols * info.shape.elem_bytes;
+	offset = wcx_tile_row_offset(seg, &info, (uint32_t)sample_below(random, info.dims.rows));
+	offset += sample_below(random, 2) * info.dims.cols * info.dims.elem_bytes;
 	return clip(offset, (int64_t)sample_below(random, 7) - 3, seg->offset, seg->offset + seg->bytes);
 }
 
@@ -1613,9 +1613,9 @@ static const char *tensor_at(const struct sample *sample, uint64_t offset)
 static void check_damaged_tile(struct wcx_loader *loader, const struct sample *sample, const struct wcx_segment *seg,
 			       const struct wcx_tile_info *info, struct sample_random *random)
 {
-	const uint64_t row_bytes = (uint64_t)info->shape.cols * info->shape.elem_bytes;
+	const uint64_t row_bytes = (uint64_t)info->dims.cols * info->dims.elem_bytes;
 	const uint64_t from = wcx_tile_row_offset(seg, info, 0);
-	const uint64_t to = wcx_tile_row_offset(seg, info, info->shape.rows - 1) + row_bytes;
+	const uint64_t to = wcx_tile_row_offset(seg, info, info->dims.rows - 1) + row_bytes;
 	const struct range touching[] = { { from + row_bytes - 1, 1, 1 } };
 	const struct range others[] = { { 0, from, 0 }, { to, sample->original.bytes - to, 1 } };
 	char text[ERROR_BYTES], error[ERROR_BYTES];

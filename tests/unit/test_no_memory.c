@@ -172,15 +172,15 @@ WRAPPED(int, pthread_create, pthread_t *thread, const pthread_attr_t *attr, void
 /* Which variant of the codec is the fastest is measured in memory that can be done without: these allocations. */
 static long dispensable_from, dispensable_to;
 
-WRAPPED(const struct wcx_cpu *, wcx_cpu_choose, void)
+WRAPPED(const struct wcx_decode_variant *, wcx_decode_variant_choose, void)
 {
-	const struct wcx_cpu *cpu;
+	const struct wcx_decode_variant *cpu;
 
 	dispensable_from = atomic_load(&allocations);
-	cpu = __real_wcx_cpu_choose();
+	cpu = __real_wcx_decode_variant_choose();
 	dispensable_to = atomic_load(&allocations);
 	if (failing_from < dispensable_to && failing_to > dispensable_from)
-		CHECK(cpu == &wcx_cpu_portable);
+		CHECK(cpu == &wcx_decode_variant_portable);
 	return cpu;
 }
 
@@ -212,7 +212,7 @@ struct attempt {
 
 static int try_pack(unsigned thread_count, struct wcx_error *err)
 {
-	struct wcx_pack_options options = { .thread_count = thread_count };
+	struct wcx_pack_options options = { .job.thread_count = thread_count };
 	struct wcx_pack_result result;
 	int r = wcx_pack(src_path, dst_path, &options, &result, err);
 
@@ -248,8 +248,8 @@ static int with_image(int (*use)(struct wcx_image *image, unsigned thread_count,
 
 static int unpack_image(struct wcx_image *image, unsigned thread_count, struct wcx_error *err)
 {
-	struct wcx_pack_options options = { .thread_count = thread_count };
-	int r = wcx_unpack(image, dst_path, &options, err);
+	struct wcx_pack_options options = { .job.thread_count = thread_count };
+	int r = wcx_unpack(image, dst_path, &options.job, err);
 
 	if (r == 0)
 		unlink(dst_path);
@@ -347,7 +347,7 @@ static long packing_peak(size_t count, size_t bytes)
 {
 	struct sample_tensor *many = calloc(count, sizeof *many);
 	char(*texts)[2][24] = calloc(count, sizeof *texts);
-	struct wcx_pack_options options = { .thread_count = 2 };
+	struct wcx_pack_options options = { .job.thread_count = 2 };
 	char *path = sample_path(dir, "many.safetensors");
 	struct wcx_pack_result result;
 	struct sample_bytes file;
@@ -398,7 +398,7 @@ static void threads_that_cannot_be_had_are_done_without(void)
 
 int main(void)
 {
-	struct wcx_pack_options options = { .thread_count = 1 };
+	struct wcx_pack_options options = { .job.thread_count = 1 };
 	struct wcx_pack_result result;
 	struct wcx_error err = { "" };
 

@@ -85,7 +85,7 @@ static int unpack(const char *path, const struct wcx_pack_options *options, stru
 
 	CHECK(wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &decoder, err) == 0);
 	image = open_image(path, cache, decoder);
-	r = wcx_unpack(image, back_path, options, err);
+	r = wcx_unpack(image, back_path, &options->job, err);
 	wcx_image_put(image);
 	wcx_decoder_free(decoder);
 	wcx_tile_cache_free(cache);
@@ -98,7 +98,7 @@ static void check_output_for_any_number_of_threads(int is_reference)
 	struct sample_bytes first = { 0 };
 
 	for (size_t i = 0; i < 3; i++) {
-		struct wcx_pack_options options = { .thread_count = thread_counts[i], .is_reference = is_reference };
+		struct wcx_pack_options options = { .job.thread_count = thread_counts[i], .is_reference = is_reference };
 		struct wcx_pack_result result = { 0 };
 		struct sample_bytes packed, back;
 		struct wcx_error err = { "" };
@@ -134,7 +134,7 @@ static void output_is_the_same_for_any_number_of_threads_in_either_mode(void)
 /* Packs the source and opens the index of the output, which is unlinked. */
 static struct wcx_container *pack_and_open(int is_reference)
 {
-	struct wcx_pack_options options = { .thread_count = 2, .is_reference = is_reference };
+	struct wcx_pack_options options = { .job.thread_count = 2, .is_reference = is_reference };
 	struct wcx_pack_result result;
 	struct wcx_container *c = NULL;
 	struct wcx_error err = { "" };
@@ -174,7 +174,7 @@ static void tensors_of_the_same_tiles_are_no_twins_in_the_reference_mode(void)
 {
 	static const struct sample_tensor tensors[] = { { "tall", "I8", "[512,256]", 131072, SAMPLE_GAUSSIAN, 20 },
 							{ "wide", "I8", "[256,512]", 131072, SAMPLE_CONSTANT, 0 } };
-	struct wcx_pack_options options = { .thread_count = 1, .is_reference = 1 };
+	struct wcx_pack_options options = { .job.thread_count = 1, .is_reference = 1 };
 	struct sample_bytes file = sample_safetensors(tensors, 2);
 	uint8_t *tall = file.data + file.bytes - 262144, *wide = tall + 131072;
 	char *path = sample_path(dir, "tiles.safetensors");
@@ -217,7 +217,7 @@ static void the_reference_mode_has_tiles_of_256_by_256_bytes_with_left2(void)
 static void permissions_and_times_are_the_sources(void)
 {
 	const struct timespec times[2] = { { .tv_sec = 1000000001, .tv_nsec = 5 }, { .tv_sec = 1000000002, .tv_nsec = 7 } };
-	struct wcx_pack_options options = { .thread_count = 2 };
+	struct wcx_pack_options options = { .job.thread_count = 2 };
 	struct wcx_pack_result result;
 	struct wcx_error err;
 	struct stat st;
@@ -253,23 +253,23 @@ static void never(void *user, const char *what, uint64_t done, uint64_t total)
 static void existing_output_is_only_replaced_on_demand(void)
 {
 	static char text[] = "precious";
-	struct wcx_pack_options options = { .thread_count = 2 };
+	struct wcx_pack_options options = { .job.thread_count = 2 };
 	struct wcx_pack_result result;
 	struct wcx_error err;
 
 	sample_write(dst_path, (struct sample_bytes){ (uint8_t *)text, strlen(text) });
-	options.progress = never; /* it is refused before anything is done */
+	options.job.progress = never; /* it is refused before anything is done */
 	CHECK(wcx_pack(src_path, dst_path, &options, &result, &err) == -EEXIST);
-	options.progress = NULL;
+	options.job.progress = NULL;
 	CHECK(strncmp(err.text, dst_path, strlen(dst_path)) == 0);
 	check_kept(dst_path, text);
-	options.replace = 1;
+	options.job.replace = 1;
 	CHECK(wcx_pack(src_path, dst_path, &options, &result, &err) == 0);
-	options.replace = 0;
+	options.job.replace = 0;
 	sample_write(back_path, (struct sample_bytes){ (uint8_t *)text, strlen(text) });
 	CHECK(unpack(dst_path, &options, &err) == -EEXIST);
 	check_kept(back_path, text);
-	options.replace = 1;
+	options.job.replace = 1;
 	CHECK(unpack(dst_path, &options, &err) == 0);
 	CHECK(sample_dir_count(dir) == 3);
 	unlink(dst_path);
@@ -278,7 +278,7 @@ static void existing_output_is_only_replaced_on_demand(void)
 
 static void output_that_is_the_source_or_a_directory_is_refused(void)
 {
-	struct wcx_pack_options options = { .thread_count = 1, .replace = 1 };
+	struct wcx_pack_options options = { .job.thread_count = 1, .job.replace = 1 };
 	struct wcx_pack_result result;
 	struct sample_bytes after;
 	struct wcx_error err;
@@ -304,7 +304,7 @@ static void output_that_is_the_source_or_a_directory_is_refused(void)
 struct meddler {
 	const char *when; /* "packing", "verifying" or "unpacking" */
 	void (*meddle)(struct meddler *meddler);
-	volatile int stop;
+	atomic_bool stop;
 	unsigned calls;
 	uint64_t done, total;
 	char last[16];
@@ -346,7 +346,7 @@ static void touch_source(struct meddler *meddler)
 static void progress_goes_from_start_to_end(void)
 {
 	struct meddler meddler = { 0 };
-	struct wcx_pack_options options = { .thread_count = 2, .progress = on_progress, .user = &meddler };
+	struct wcx_pack_options options = { .job.thread_count = 2, .job.progress = on_progress, .job.user = &meddler };
 	struct wcx_pack_result result;
 	struct wcx_error err;
 
@@ -364,11 +364,11 @@ static void check_interrupted(unsigned threads, const char *when, void (*meddle)
 {
 	struct meddler meddler = { .when = when, .meddle = meddle };
 	struct wcx_pack_options options = {
-		.thread_count = threads,
-		.replace = 1,
-		.stop = &meddler.stop,
-		.progress = on_progress,
-		.user = &meddler,
+		.job.thread_count = threads,
+		.job.replace = 1,
+		.job.stop = &meddler.stop,
+		.job.progress = on_progress,
+		.job.user = &meddler,
 	};
 	struct wcx_pack_result result;
 	struct wcx_error err = { "" };
@@ -401,7 +401,7 @@ static void failures_on_the_way_leave_what_was_there(void)
 static void interrupted_unpacking_leaves_what_was_there(void)
 {
 	static char text[] = "before";
-	struct wcx_pack_options options = { .thread_count = 2 };
+	struct wcx_pack_options options = { .job.thread_count = 2 };
 	struct wcx_pack_result result;
 	struct wcx_error err;
 
@@ -484,7 +484,7 @@ static void check_damage_reports(unsigned threads)
 
 static void verifying_reports_every_damaged_tile_once_and_in_order(void)
 {
-	struct wcx_pack_options options = { .thread_count = 2 };
+	struct wcx_pack_options options = { .job.thread_count = 2 };
 	struct wcx_pack_result result;
 	struct wcx_error err;
 
@@ -496,7 +496,7 @@ static void verifying_reports_every_damaged_tile_once_and_in_order(void)
 
 static void unpacking_a_damaged_file_leaves_nothing(void)
 {
-	struct wcx_pack_options options = { .thread_count = 2 };
+	struct wcx_pack_options options = { .job.thread_count = 2 };
 	struct wcx_pack_result result;
 	struct sample_bytes packed;
 	struct wcx_error err;

@@ -18,7 +18,7 @@ struct record {
 	atomic_uint busy[THREADS_MAX]; /* items that have this worker number */
 	atomic_uint mistakes;
 	unsigned order[ITEMS_MAX], entered; /* belong to the item that has entered */
-	volatile int stop;
+	atomic_bool stop;
 };
 
 static int run_item(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item, struct wcx_error *err)

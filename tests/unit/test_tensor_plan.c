@@ -119,7 +119,7 @@ static struct sample_bytes one_float_matrix(const struct float_format *format, u
 /* Packs a file, which is freed; that gives its bytes back is checked by packing itself.  The caller frees what it gets. */
 static struct wcx_container *pack(struct sample_bytes file)
 {
-	struct wcx_pack_options options = { .thread_count = 2, .replace = 1 };
+	struct wcx_pack_options options = { .job.thread_count = 2, .job.replace = 1 };
 	struct wcx_pack_result result;
 	struct wcx_container *c = NULL;
 	struct wcx_error err = { "" };
@@ -330,14 +330,14 @@ static void check_samples(const char *dtype, uint64_t elem_bytes, uint64_t rows,
 	count = wcx_tensor_plan_samples(&plan, samples);
 	CHECK(count >= 1 && count <= WCX_SAMPLES_MAX);
 	for (unsigned i = 0; i < count; i++) {
-		uint64_t sample_bytes = wcx_tile_shape_bytes(&samples[i].shape);
+		uint64_t sample_bytes = wcx_tile_dims_bytes(&samples[i].dims);
 
 		sum += sample_bytes;
-		CHECK(sample_bytes > 0 && samples[i].shape.elem_bytes == elem_bytes);
+		CHECK(sample_bytes > 0 && samples[i].dims.elem_bytes == elem_bytes);
 		CHECK(samples[i].offset >= offset && samples[i].offset + sample_bytes <= offset + bytes);
 		CHECK((samples[i].offset - offset) % elem_bytes == 0);
-		if (samples[i].shape.rows > 1)
-			CHECK(samples[i].shape.cols == cols && (samples[i].offset - offset) % (cols * elem_bytes) == 0);
+		if (samples[i].dims.rows > 1)
+			CHECK(samples[i].dims.cols == cols && (samples[i].offset - offset) % (cols * elem_bytes) == 0);
 	}
 	CHECK(sum <= WCX_SAMPLES_MAX_BYTES && (bytes < 1 << 20 || sum >= 1 << 16));
 }
@@ -376,7 +376,7 @@ static void plan_weights(struct wcx_tensor_plan *plan)
 	sample_require(scratch && wcx_tensor_plan_choose(plan, samples, count) == WCX_OK, "wcx_tensor_plan_choose");
 	memset(&counts, 0, sizeof counts);
 	for (uint64_t t = 0; t < plan->segment.tile_count; t++) {
-		struct wcx_tile_shape tile;
+		struct wcx_tile_dims tile;
 		uint64_t offset;
 
 		wcx_tensor_plan_tile(plan, t, &tile, &offset);

@@ -3,8 +3,8 @@
  * The inner loops of decoding, in variants for what a CPU can do.  All variants restore the same bytes; the portable one is
  * the reference.
  */
-#ifndef WCX_CPU_H
-#define WCX_CPU_H
+#ifndef WCX_DECODE_VARIANT_H
+#define WCX_DECODE_VARIANT_H
 
 #include <stdint.h>
 
@@ -23,7 +23,7 @@ struct wcx_symbol_place {
  * A variant.  Loops over elements take `lines` whole lines of out, which may lie at any address, and count lines from the
  * start of the tile where it matters.
  */
-struct wcx_cpu {
+struct wcx_decode_variant {
 	const char *name;
 
 	/* Decodes full lines [line, end) as long as the reader has its reserve; returns the line that it has got to. */
@@ -62,26 +62,26 @@ static inline struct wcx_rans_run wcx_rans_run_at(const struct wcx_rans_stream *
 	return (struct wcx_rans_run){ stream->tables[wcx_rans_choice(choices, run)]->entry, run_end < end ? run_end : end };
 }
 
-extern const struct wcx_cpu wcx_cpu_portable;
+extern const struct wcx_decode_variant wcx_decode_variant_portable;
 #ifdef __x86_64__
-extern const struct wcx_cpu wcx_cpu_avx2, wcx_cpu_avx2_gather, wcx_cpu_avx512;
+extern const struct wcx_decode_variant wcx_decode_variant_avx2, wcx_decode_variant_avx2_gather, wcx_decode_variant_avx512;
 #endif
 
 /*
- * wcx_cpu_find - the variant of that name, or NULL where there is none or this CPU cannot run it
+ * wcx_decode_variant_find - the variant of that name, or NULL where there is none or this CPU cannot run it
  *
- * wcx_cpu_at lists those that it can run, the portable one first; NULL behind the last.
+ * wcx_decode_variant_at lists those that it can run, the portable one first; NULL behind the last.
  */
-const struct wcx_cpu *wcx_cpu_find(const char *name);
-const struct wcx_cpu *wcx_cpu_at(unsigned i);
+const struct wcx_decode_variant *wcx_decode_variant_find(const char *name);
+const struct wcx_decode_variant *wcx_decode_variant_at(unsigned i);
 
 /*
- * wcx_cpu_choose - the fastest variant on this CPU
+ * wcx_decode_variant_choose - the fastest variant on this CPU
  *
  * Measures those that come into question, for a millisecond or two: gathering from a table is fast on one CPU and slow
  * on another that has the same features.  Does so once in a process.  Allocates, and takes the portable variant if there
  * is no memory.
  */
-const struct wcx_cpu *wcx_cpu_choose(void);
+const struct wcx_decode_variant *wcx_decode_variant_choose(void);
 
 #endif

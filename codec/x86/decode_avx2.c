@@ -8,7 +8,7 @@
 #include <immintrin.h>
 #include <stddef.h>
 
-#include "codec/cpu.h"
+#include "codec/decode_variant.h"
 #include "codec/line_loops.h"
 
 typedef __m256i vector;
@@ -146,7 +146,7 @@ static uint32_t pairs_gathered(const struct wcx_rans_stream *stream, struct wcx_
 	return decode_any_pairs(stream, reader, line, end, sink, 1);
 }
 
-const struct wcx_cpu wcx_cpu_avx2 = {
+const struct wcx_decode_variant wcx_decode_variant_avx2 = {
 	.name = "avx2",
 	.decode_lines = lines_one_by_one,
 	.decode_pairs = pairs_one_by_one,
@@ -156,7 +156,7 @@ const struct wcx_cpu wcx_cpu_avx2 = {
 	.fold = fold,
 };
 
-const struct wcx_cpu wcx_cpu_avx2_gather = {
+const struct wcx_decode_variant wcx_decode_variant_avx2_gather = {
 	.name = "avx2-gather",
 	.decode_lines = lines_gathered,
 	.decode_pairs = pairs_gathered,

@@ -6,7 +6,7 @@
 #include <immintrin.h>
 #include <stddef.h>
 
-#include "codec/cpu.h"
+#include "codec/decode_variant.h"
 #include "codec/line_loops.h"
 
 typedef __m512i vector;
@@ -88,7 +88,7 @@ static uint32_t decode_pairs(const struct wcx_rans_stream *stream, struct wcx_ra
 	return decode_any_pairs(stream, reader, line, end, sink, 1);
 }
 
-const struct wcx_cpu wcx_cpu_avx512 = {
+const struct wcx_decode_variant wcx_decode_variant_avx512 = {
 	.name = "avx512",
 	.decode_lines = decode_lines,
 	.decode_pairs = decode_pairs,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Finds and compares the variants of the decoding loops. */
-#include "codec/cpu.h"
+#include "codec/decode_variant.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -18,7 +18,7 @@ enum {
 
 /* A variant, and whether this CPU can run it. */
 struct candidate {
-	const struct wcx_cpu *cpu;
+	const struct wcx_decode_variant *cpu;
 	int runs;
 };
 
@@ -36,14 +36,14 @@ static int has_avx512(void)
 }
 #endif
 
-const struct wcx_cpu *wcx_cpu_at(unsigned i)
+const struct wcx_decode_variant *wcx_decode_variant_at(unsigned i)
 {
 	const struct candidate candidates[] = {
-		{ &wcx_cpu_portable, 1 },
+		{ &wcx_decode_variant_portable, 1 },
 #ifdef __x86_64__
-		{ &wcx_cpu_avx2, has_avx2() },
-		{ &wcx_cpu_avx2_gather, has_avx2() },
-		{ &wcx_cpu_avx512, has_avx512() },
+		{ &wcx_decode_variant_avx2, has_avx2() },
+		{ &wcx_decode_variant_avx2_gather, has_avx2() },
+		{ &wcx_decode_variant_avx512, has_avx512() },
 #endif
 	};
 
@@ -53,11 +53,11 @@ const struct wcx_cpu *wcx_cpu_at(unsigned i)
 	return NULL;
 }
 
-const struct wcx_cpu *wcx_cpu_find(const char *name)
+const struct wcx_decode_variant *wcx_decode_variant_find(const char *name)
 {
-	const struct wcx_cpu *cpu = NULL;
+	const struct wcx_decode_variant *cpu = NULL;
 
-	for (unsigned i = 0; (cpu = wcx_cpu_at(i)) && strcmp(cpu->name, name) != 0; i++)
+	for (unsigned i = 0; (cpu = wcx_decode_variant_at(i)) && strcmp(cpu->name, name) != 0; i++)
 		;
 	return cpu;
 }
@@ -93,8 +93,8 @@ static void make_trial(struct trial *trial)
 }
 
 /* Decodes the trial; as pairs into a sink, or as symbols. */
-static enum wcx_result run_trial(const struct wcx_cpu *cpu, struct trial *trial, const struct wcx_rans_stream *stream,
-				 const struct wcx_pair_sink *sink)
+static enum wcx_result run_trial(const struct wcx_decode_variant *cpu, struct trial *trial,
+				 const struct wcx_rans_stream *stream, const struct wcx_pair_sink *sink)
 {
 	struct wcx_rans_reader reader;
 	enum wcx_result result = wcx_rans_open(stream, &reader);
@@ -107,7 +107,7 @@ static enum wcx_result run_trial(const struct wcx_cpu *cpu, struct trial *trial,
 }
 
 /* The time that a variant takes for the trial, in nanoseconds. */
-static int64_t time_trial(const struct wcx_cpu *cpu, struct trial *trial, const struct wcx_pair_sink *sink)
+static int64_t time_trial(const struct wcx_decode_variant *cpu, struct trial *trial, const struct wcx_pair_sink *sink)
 {
 	const struct wcx_rans_decode_table *table = &trial->decode;
 	const struct wcx_rans_stream stream = {
@@ -127,39 +127,40 @@ static int64_t time_trial(const struct wcx_cpu *cpu, struct trial *trial, const 
 }
 
 /* Variants take turns, so that what else the machine does meets all of them; symbols count as much as pairs. */
-static const struct wcx_cpu *fastest(struct trial *trial)
+static const struct wcx_decode_variant *fastest(struct trial *trial)
 {
 	const struct wcx_pair_sink sink = { trial->nibbles, trial->dst };
 	int64_t symbols[VARIANTS_MAX], pairs[VARIANTS_MAX];
-	const struct wcx_cpu *cpu;
+	const struct wcx_decode_variant *cpu;
 	unsigned best = 1;
 
 	for (int round = 0; round < TRIAL_ROUNDS; round++)
-		for (unsigned i = 1; i < VARIANTS_MAX && (cpu = wcx_cpu_at(i)); i++) {
+		for (unsigned i = 1; i < VARIANTS_MAX && (cpu = wcx_decode_variant_at(i)); i++) {
 			const int64_t s = time_trial(cpu, trial, NULL), p = time_trial(cpu, trial, &sink);
 
 			symbols[i] = round == 0 || s < symbols[i] ? s : symbols[i];
 			pairs[i] = round == 0 || p < pairs[i] ? p : pairs[i];
 		}
-	for (unsigned i = 2; i < VARIANTS_MAX && wcx_cpu_at(i); i++)
+	for (unsigned i = 2; i < VARIANTS_MAX && wcx_decode_variant_at(i); i++)
 		if (symbols[i] + pairs[i] < symbols[best] + pairs[best])
 			best = i;
-	return wcx_cpu_at(best);
+	return wcx_decode_variant_at(best);
 }
 
-const struct wcx_cpu *wcx_cpu_choose(void)
+const struct wcx_decode_variant *wcx_decode_variant_choose(void)
 {
-	static const struct wcx_cpu *_Atomic measured; /* the CPU stays the same: who comes later need not measure again */
-	const struct wcx_cpu *best = atomic_load(&measured);
+	static const struct wcx_decode_variant
+		*_Atomic measured; /* the CPU stays the same: who comes later need not measure again */
+	const struct wcx_decode_variant *best = atomic_load(&measured);
 	struct trial *trial;
 
 	if (best)
 		return best;
-	if (!wcx_cpu_at(1))
-		return &wcx_cpu_portable;
+	if (!wcx_decode_variant_at(1))
+		return &wcx_decode_variant_portable;
 	trial = calloc(1, sizeof *trial);
 	if (!trial)
-		return &wcx_cpu_portable;
+		return &wcx_decode_variant_portable;
 	make_trial(trial);
 	best = fastest(trial);
 	free(trial);

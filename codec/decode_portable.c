@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The portable variant of the decoding loops: the reference for every other. */
-#include "codec/cpu.h"
+#include "codec/decode_variant.h"
 
 #include <stddef.h>
 #include <string.h>
@@ -59,7 +59,7 @@ static uint32_t decode_lines(const struct wcx_rans_stream *stream, struct wcx_ra
 	return decode_steps(stream, reader, line, end, 1, words);
 }
 
-const struct wcx_cpu wcx_cpu_portable = {
+const struct wcx_decode_variant wcx_decode_variant_portable = {
 	.name = "portable",
 	.decode_lines = decode_lines,
 	.fill = fill,
