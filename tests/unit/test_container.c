@@ -754,41 +754,44 @@ static void what_is_no_regular_file_is_refused(void)
 	close(fd);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	static const struct check_test tests[] = {
+		CHECK_TEST(sound_file_opens_and_tells_what_it_holds),
+		CHECK_TEST(segment_with_the_same_content_has_the_tiles_of_the_first),
+		CHECK_TEST(recipes_are_those_of_the_packer),
+		CHECK_TEST(fields_share_tables),
+		CHECK_TEST(tiles_lie_one_behind_the_other),
+		CHECK_TEST(pairs_and_zeros_with_exceptions_are_coded),
+		CHECK_TEST(number_of_tables_is_limited),
+		CHECK_TEST(superblock_survives_writing),
+		CHECK_TEST(file_cut_at_any_length_is_refused),
+		CHECK_TEST(file_with_a_byte_more_is_refused),
+		CHECK_TEST(changed_byte_of_superblock_or_index_is_refused),
+		CHECK_TEST(each_field_of_the_superblock_is_checked),
+		CHECK_TEST(each_part_of_a_segment_is_checked),
+		CHECK_TEST(small_first_segment_is_refused),
+		CHECK_TEST(segments_with_the_same_content_are_checked),
+		CHECK_TEST(each_part_of_a_field_is_checked),
+		CHECK_TEST(every_table_of_a_field_is_held_against_its_width),
+		CHECK_TEST(fields_of_too_many_raw_planes_are_refused),
+		CHECK_TEST(what_no_segment_accounts_for_is_refused),
+		CHECK_TEST(each_part_of_a_tile_entry_is_checked),
+		CHECK_TEST(frequency_tables_are_checked),
+		CHECK_TEST(changed_bytes_behind_right_checksums_are_refused_or_change_nothing),
+		CHECK_TEST(changed_bytes_of_tiles_are_refused_or_lie_in_gaps),
+		CHECK_TEST(what_is_no_regular_file_is_refused),
+	};
+	int status;
+
 	cache = wcx_tile_cache_create(0);
 	CHECK(wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &decoder, NULL) == 0);
 	make_packed();
-
-	sound_file_opens_and_tells_what_it_holds();
-	segment_with_the_same_content_has_the_tiles_of_the_first();
-	recipes_are_those_of_the_packer();
-	fields_share_tables();
-	tiles_lie_one_behind_the_other();
-	pairs_and_zeros_with_exceptions_are_coded();
-	number_of_tables_is_limited();
-	superblock_survives_writing();
-	file_cut_at_any_length_is_refused();
-	file_with_a_byte_more_is_refused();
-	changed_byte_of_superblock_or_index_is_refused();
-	each_field_of_the_superblock_is_checked();
-	each_part_of_a_segment_is_checked();
-	small_first_segment_is_refused();
-	segments_with_the_same_content_are_checked();
-	each_part_of_a_field_is_checked();
-	every_table_of_a_field_is_held_against_its_width();
-	fields_of_too_many_raw_planes_are_refused();
-	what_no_segment_accounts_for_is_refused();
-	each_part_of_a_tile_entry_is_checked();
-	frequency_tables_are_checked();
-	changed_bytes_behind_right_checksums_are_refused_or_change_nothing();
-	changed_bytes_of_tiles_are_refused_or_lie_in_gaps();
-	what_is_no_regular_file_is_refused();
-
+	status = check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
 	wcx_container_free(sound);
 	wcx_decoder_free(decoder);
 	wcx_tile_cache_free(cache);
 	free(original.data);
 	free(packed.data);
-	return check_report();
+	return status;
 }

@@ -91,12 +91,15 @@ static void results_have_their_errno(void)
 	CHECK(wcx_result_errno(WCX_DEVICE_FAILED) == -EIO);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-	message_is_formatted_and_errno_negated();
-	controls_and_malformed_bytes_become_question_marks();
-	long_text_ends_with_dots_behind_a_whole_character();
-	text_that_just_fits_is_whole();
-	results_have_their_errno();
-	return check_report();
+	static const struct check_test tests[] = {
+		CHECK_TEST(message_is_formatted_and_errno_negated),
+		CHECK_TEST(controls_and_malformed_bytes_become_question_marks),
+		CHECK_TEST(long_text_ends_with_dots_behind_a_whole_character),
+		CHECK_TEST(text_that_just_fits_is_whole),
+		CHECK_TEST(results_have_their_errno),
+	};
+
+	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
 }

@@ -1004,33 +1004,36 @@ static void damaged_zstd_frames_do_no_harm(void)
 	CHECK(decode_frame(frame, bytes, decoded, ZSTD_TILE_BYTES) == WCX_OK);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-	every_range_of_a_small_image_is_the_original();
-	reads_behind_the_end_are_empty();
-	random_ranges_of_coded_tiles_are_the_original();
-	header_lists_the_tensors();
-	tensor_that_is_not_within_one_segment_is_refused();
-	image_lives_until_its_last_reference_goes();
-	every_view_of_a_small_image_is_the_original();
-	views_of_large_images_are_the_original();
-	views_go_on_where_a_batch_ends();
-	tiles_of_an_open_view_stay_when_they_are_evicted();
-	inner_tiles_that_are_passed_leave_the_cache();
-	damaged_tile_fails_views_of_it_and_no_others();
-	advice_is_for_the_packed_bytes_of_a_range();
-	there_is_no_advice_for_what_has_no_packed_bytes();
-	sixteen_readers_at_once_decode_each_tile_once();
-	sixteen_readers_with_little_memory_read_the_original();
-	damaged_tile_fails_reads_of_it_and_no_others();
-	damage_is_named_by_file_tensor_tile_and_offset();
-	damage_names_the_tensor_that_was_read();
-	verify_counts_a_tile_of_two_segments_once();
-	failed_read_is_tried_again();
-	file_that_became_shorter_is_damaged_where_it_ends();
-	no_more_batches_are_lent_than_the_limit();
-	zstd_tile_is_one_frame_of_its_size();
-	zstd_frames_made_by_hand_are_understood();
-	damaged_zstd_frames_do_no_harm();
-	return check_report();
+	static const struct check_test tests[] = {
+		CHECK_TEST(every_range_of_a_small_image_is_the_original),
+		CHECK_TEST(reads_behind_the_end_are_empty),
+		CHECK_TEST(random_ranges_of_coded_tiles_are_the_original),
+		CHECK_TEST(header_lists_the_tensors),
+		CHECK_TEST(tensor_that_is_not_within_one_segment_is_refused),
+		CHECK_TEST(image_lives_until_its_last_reference_goes),
+		CHECK_TEST(every_view_of_a_small_image_is_the_original),
+		CHECK_TEST(views_of_large_images_are_the_original),
+		CHECK_TEST(views_go_on_where_a_batch_ends),
+		CHECK_TEST(tiles_of_an_open_view_stay_when_they_are_evicted),
+		CHECK_TEST(inner_tiles_that_are_passed_leave_the_cache),
+		CHECK_TEST(damaged_tile_fails_views_of_it_and_no_others),
+		CHECK_TEST(advice_is_for_the_packed_bytes_of_a_range),
+		CHECK_TEST(there_is_no_advice_for_what_has_no_packed_bytes),
+		CHECK_TEST(sixteen_readers_at_once_decode_each_tile_once),
+		CHECK_TEST(sixteen_readers_with_little_memory_read_the_original),
+		CHECK_TEST(damaged_tile_fails_reads_of_it_and_no_others),
+		CHECK_TEST(damage_is_named_by_file_tensor_tile_and_offset),
+		CHECK_TEST(damage_names_the_tensor_that_was_read),
+		CHECK_TEST(verify_counts_a_tile_of_two_segments_once),
+		CHECK_TEST(failed_read_is_tried_again),
+		CHECK_TEST(file_that_became_shorter_is_damaged_where_it_ends),
+		CHECK_TEST(no_more_batches_are_lent_than_the_limit),
+		CHECK_TEST(zstd_tile_is_one_frame_of_its_size),
+		CHECK_TEST(zstd_frames_made_by_hand_are_understood),
+		CHECK_TEST(damaged_zstd_frames_do_no_harm),
+	};
+
+	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
 }

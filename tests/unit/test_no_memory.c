@@ -396,11 +396,17 @@ static void threads_that_cannot_be_had_are_done_without(void)
 	threads_fail = 0;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	static const struct check_test tests[] = {
+		CHECK_TEST(every_failing_allocation_is_an_error_that_leaves_nothing),
+		CHECK_TEST(packing_takes_no_more_memory_for_more_or_larger_tensors),
+		CHECK_TEST(threads_that_cannot_be_had_are_done_without),
+	};
 	struct wcx_pack_options options = { .job.thread_count = 1 };
 	struct wcx_pack_result result;
 	struct wcx_error err = { "" };
+	int status;
 
 	dir = sample_dir_create();
 	src_path = sample_path(dir, "small.safetensors");
@@ -409,15 +415,11 @@ int main(void)
 	original = sample_safetensors(tensors, sizeof tensors / sizeof tensors[0]);
 	sample_write(src_path, original);
 	sample_require(wcx_pack(src_path, packed_path, &options, &result, &err) == 0, err.text);
-
-	every_failing_allocation_is_an_error_that_leaves_nothing();
-	packing_takes_no_more_memory_for_more_or_larger_tensors();
-	threads_that_cannot_be_had_are_done_without();
-
+	status = check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
 	sample_dir_remove(dir);
 	free(src_path);
 	free(packed_path);
 	free(dst_path);
 	free(original.data);
-	return check_report();
+	return status;
 }

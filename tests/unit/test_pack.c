@@ -518,26 +518,31 @@ static void unpacking_a_damaged_file_leaves_nothing(void)
 	unlink(dst_path);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	static const struct check_test tests[] = {
+		CHECK_TEST(output_is_the_same_for_any_number_of_threads_in_either_mode),
+		CHECK_TEST(rows_that_are_alike_get_tiles_of_whole_rows),
+		CHECK_TEST(twins_and_pools_are_segments),
+		CHECK_TEST(tensors_of_the_same_tiles_are_no_twins_in_the_reference_mode),
+		CHECK_TEST(the_reference_mode_has_tiles_of_256_by_256_bytes_with_left2),
+		CHECK_TEST(permissions_and_times_are_the_sources),
+		CHECK_TEST(existing_output_is_only_replaced_on_demand),
+		CHECK_TEST(output_that_is_the_source_or_a_directory_is_refused),
+		CHECK_TEST(progress_goes_from_start_to_end),
+		CHECK_TEST(failures_on_the_way_leave_what_was_there),
+		CHECK_TEST(interrupted_unpacking_leaves_what_was_there),
+		CHECK_TEST(verifying_reports_every_damaged_tile_once_and_in_order),
+		CHECK_TEST(unpacking_a_damaged_file_leaves_nothing),
+	};
+	int status;
+
 	make_source();
-	output_is_the_same_for_any_number_of_threads_in_either_mode();
-	rows_that_are_alike_get_tiles_of_whole_rows();
-	twins_and_pools_are_segments();
-	tensors_of_the_same_tiles_are_no_twins_in_the_reference_mode();
-	the_reference_mode_has_tiles_of_256_by_256_bytes_with_left2();
-	permissions_and_times_are_the_sources();
-	existing_output_is_only_replaced_on_demand();
-	output_that_is_the_source_or_a_directory_is_refused();
-	progress_goes_from_start_to_end();
-	failures_on_the_way_leave_what_was_there();
-	interrupted_unpacking_leaves_what_was_there();
-	verifying_reports_every_damaged_tile_once_and_in_order();
-	unpacking_a_damaged_file_leaves_nothing();
+	status = check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
 	sample_dir_remove(dir);
 	free(src_path);
 	free(dst_path);
 	free(back_path);
 	free(original.data);
-	return check_report();
+	return status;
 }

@@ -154,12 +154,15 @@ static void stop_flag_set_before_lets_nothing_run(void)
 		CHECK(record.runs[i] == 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-	every_item_runs_once_and_enters_in_order();
-	error_ends_the_loop_for_those_who_wait_to_enter();
-	first_error_wins();
-	stop_flag_ends_the_loop();
-	stop_flag_set_before_lets_nothing_run();
-	return check_report();
+	static const struct check_test tests[] = {
+		CHECK_TEST(every_item_runs_once_and_enters_in_order),
+		CHECK_TEST(error_ends_the_loop_for_those_who_wait_to_enter),
+		CHECK_TEST(first_error_wins),
+		CHECK_TEST(stop_flag_ends_the_loop),
+		CHECK_TEST(stop_flag_set_before_lets_nothing_run),
+	};
+
+	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
 }

@@ -413,24 +413,27 @@ static void work_grows_with_the_tensors_and_not_with_their_square(void)
 	CHECK(few > 1000 * 12 && many <= 20 * few);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	static const struct check_test tests[] = {
+		CHECK_TEST(length_is_checked_before_anything_is_allocated),
+		CHECK_TEST(tensors_come_in_the_order_of_their_data),
+		CHECK_TEST(file_without_tensors_is_legal),
+		CHECK_TEST(dtypes_have_their_size_and_element),
+		CHECK_TEST(unknown_dtype_is_a_row_of_bytes),
+		CHECK_TEST(names_are_unescaped),
+		CHECK_TEST(last_of_equal_names_counts),
+		CHECK_TEST(numbers_go_up_to_63_bits),
+		CHECK_TEST(sizes_that_contradict_each_other_are_refused),
+		CHECK_TEST(end_of_the_data_is_compared_with_the_file),
+		CHECK_TEST(text_that_is_no_header_is_refused_with_its_place),
+		CHECK_TEST(misplaced_strings_are_refused_as_json),
+		CHECK_TEST(nesting_is_limited_to_127),
+		CHECK_TEST(truncation_at_every_length_is_refused),
+		CHECK_TEST(every_allocation_may_fail),
+		CHECK_TEST(work_grows_with_the_tensors_and_not_with_their_square),
+	};
+
 	json_set_alloc_funcs(malloc, free); /* the malloc of this file */
-	length_is_checked_before_anything_is_allocated();
-	tensors_come_in_the_order_of_their_data();
-	file_without_tensors_is_legal();
-	dtypes_have_their_size_and_element();
-	unknown_dtype_is_a_row_of_bytes();
-	names_are_unescaped();
-	last_of_equal_names_counts();
-	numbers_go_up_to_63_bits();
-	sizes_that_contradict_each_other_are_refused();
-	end_of_the_data_is_compared_with_the_file();
-	text_that_is_no_header_is_refused_with_its_place();
-	misplaced_strings_are_refused_as_json();
-	nesting_is_limited_to_127();
-	truncation_at_every_length_is_refused();
-	every_allocation_may_fail();
-	work_grows_with_the_tensors_and_not_with_their_square();
-	return check_report();
+	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
 }

@@ -1151,54 +1151,57 @@ static void small_segments_share_tables(void)
 	wcx_container_free(c);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	static const struct check_test tests[] = {
+		CHECK_TEST(runs_of_two_widths_fall_into_two_clusters),
+		CHECK_TEST(clusters_add_up_to_all_symbols),
+		CHECK_TEST(equal_runs_are_one_cluster),
+		CHECK_TEST(runs_beyond_the_limit_are_spread_over_all_symbols),
+
+		CHECK_TEST(samples_of_any_tensor_are_few_and_within_it),
+		CHECK_TEST(no_table_is_added_beyond_the_formats_limit),
+		CHECK_TEST(values_without_a_symbol_make_no_shared_table_cheaper),
+		CHECK_TEST(library_keeps_the_latest_tables),
+
+		CHECK_TEST(bytes_are_folded_pairs_where_these_cost_0_2_percent_more_than_single_symbols_at_most),
+		CHECK_TEST(gaussian_int8_with_one_scale_is_folded_pairs_above_four_raw_bits),
+		CHECK_TEST(gaussian_int8_with_a_scale_a_row_is_folded_pairs_above_four_raw_bits),
+		CHECK_TEST(rows_of_different_widths_choose_tables_and_come_out_below_the_entropy),
+		CHECK_TEST(heavy_tails_stay_within_0_4_percent_of_the_entropy_and_32_bytes_a_tile),
+		CHECK_TEST(skewed_int4_in_bytes_is_within_0_5_percent_of_its_entropy),
+
+		CHECK_TEST(flat_tiles_have_32_kib_of_narrow_and_64_kib_of_wide_elements),
+		CHECK_TEST(tiles_of_whole_rows_have_a_multiple_of_1024_elements_where_that_is_possible),
+
+		CHECK_TEST(fp8_is_rotated_and_within_0_3_percent_of_its_entropy),
+		CHECK_TEST(wider_floats_have_exponent_and_top_mantissa_bits_coded_and_sign_and_rest_raw),
+		CHECK_TEST(floats_are_rotated_and_not_predicted),
+		CHECK_TEST(zeros_are_a_symbol_where_they_are_frequent_and_exceptions_otherwise),
+		CHECK_TEST(f32_that_holds_bf16_values_costs_no_more_than_bf16_and_1_percent),
+		CHECK_TEST(rows_with_zero_mantissa_tails_are_found_among_others),
+		CHECK_TEST(an_outlier_costs_less_than_64_bytes),
+
+		CHECK_TEST(random_bytes_of_any_dtype_take_0_1_percent_more_than_stored_at_most),
+		CHECK_TEST(all_equal_tensors_take_entries_only),
+		CHECK_TEST(few_elements_of_any_dtype_are_packed),
+		CHECK_TEST(integers_that_count_up_take_less_than_0_6_percent),
+		CHECK_TEST(integers_that_repeat_are_zstandard_frames),
+
+		CHECK_TEST(twins_cost_one_segment_entry),
+		CHECK_TEST(a_tensor_that_differs_in_one_byte_is_no_twin),
+		CHECK_TEST(twins_are_found_across_the_whole_file),
+		CHECK_TEST(neighbouring_small_tensors_of_a_dtype_share_a_segment),
+		CHECK_TEST(small_segments_share_tables),
+	};
+	int status;
+
 	dir = sample_dir_create();
 	src_path = sample_path(dir, "model.safetensors");
 	dst_path = sample_path(dir, "model.wcx");
-
-	runs_of_two_widths_fall_into_two_clusters();
-	clusters_add_up_to_all_symbols();
-	equal_runs_are_one_cluster();
-	runs_beyond_the_limit_are_spread_over_all_symbols();
-
-	samples_of_any_tensor_are_few_and_within_it();
-	no_table_is_added_beyond_the_formats_limit();
-	values_without_a_symbol_make_no_shared_table_cheaper();
-	library_keeps_the_latest_tables();
-
-	bytes_are_folded_pairs_where_these_cost_0_2_percent_more_than_single_symbols_at_most();
-	gaussian_int8_with_one_scale_is_folded_pairs_above_four_raw_bits();
-	gaussian_int8_with_a_scale_a_row_is_folded_pairs_above_four_raw_bits();
-	rows_of_different_widths_choose_tables_and_come_out_below_the_entropy();
-	heavy_tails_stay_within_0_4_percent_of_the_entropy_and_32_bytes_a_tile();
-	skewed_int4_in_bytes_is_within_0_5_percent_of_its_entropy();
-
-	flat_tiles_have_32_kib_of_narrow_and_64_kib_of_wide_elements();
-	tiles_of_whole_rows_have_a_multiple_of_1024_elements_where_that_is_possible();
-
-	fp8_is_rotated_and_within_0_3_percent_of_its_entropy();
-	wider_floats_have_exponent_and_top_mantissa_bits_coded_and_sign_and_rest_raw();
-	floats_are_rotated_and_not_predicted();
-	zeros_are_a_symbol_where_they_are_frequent_and_exceptions_otherwise();
-	f32_that_holds_bf16_values_costs_no_more_than_bf16_and_1_percent();
-	rows_with_zero_mantissa_tails_are_found_among_others();
-	an_outlier_costs_less_than_64_bytes();
-
-	random_bytes_of_any_dtype_take_0_1_percent_more_than_stored_at_most();
-	all_equal_tensors_take_entries_only();
-	few_elements_of_any_dtype_are_packed();
-	integers_that_count_up_take_less_than_0_6_percent();
-	integers_that_repeat_are_zstandard_frames();
-
-	twins_cost_one_segment_entry();
-	a_tensor_that_differs_in_one_byte_is_no_twin();
-	twins_are_found_across_the_whole_file();
-	neighbouring_small_tensors_of_a_dtype_share_a_segment();
-	small_segments_share_tables();
-
+	status = check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
 	sample_dir_remove(dir);
 	free(src_path);
 	free(dst_path);
-	return check_report();
+	return status;
 }

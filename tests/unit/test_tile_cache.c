@@ -847,32 +847,35 @@ static void tiles_are_right_when_sixteen_threads_fight_for_a_small_budget(void)
 	wcx_tile_cache_free(stress.cache);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-	least_recently_used_tile_goes_first();
-	unused_tiles_stay_within_the_budget();
-	tiles_in_hand_outlast_the_budget_and_keep_their_bytes();
-	budget_of_nothing_keeps_nothing();
-	owners_do_not_see_each_others_tiles();
-	tile_is_filled_once_for_sixteen_who_ask_at_once();
-	failed_fill_reaches_all_who_wait_and_is_tried_again();
-	failed_tile_in_hand_does_not_stand_in_the_way_of_the_next_fill();
-	passed_tile_leaves_and_the_others_stay();
-	passed_tile_stays_for_others_who_have_it_in_hand();
-	failed_tile_may_be_passed();
-	memory_of_a_passed_tile_serves_the_next_of_its_size();
-	tiles_taken_at_once_are_each_ready_missing_or_somebody_elses();
-	tile_may_be_wanted_twice_at_once();
-	arena_gives_memory_that_nobody_else_has();
-	arena_has_nothing_of_more_than_a_slab_and_may_be_empty();
-	owners_of_what_lies_in_a_slab_are_known();
-	tiles_beyond_the_arena_are_in_the_heap_until_they_leave();
-	cache_without_an_arena_keeps_to_its_budget();
-	tiles_of_many_sizes_do_not_empty_the_cache();
-	without_memory_for_one_the_others_stay_in_hand();
-	tiles_leave_early_where_others_find_no_room_beside_them();
-	passed_tiles_make_no_room_that_is_not_there();
-	tiles_are_right_when_sixteen_threads_fight_for_a_small_budget();
+	static const struct check_test tests[] = {
+		CHECK_TEST(least_recently_used_tile_goes_first),
+		CHECK_TEST(unused_tiles_stay_within_the_budget),
+		CHECK_TEST(tiles_in_hand_outlast_the_budget_and_keep_their_bytes),
+		CHECK_TEST(budget_of_nothing_keeps_nothing),
+		CHECK_TEST(owners_do_not_see_each_others_tiles),
+		CHECK_TEST(tile_is_filled_once_for_sixteen_who_ask_at_once),
+		CHECK_TEST(failed_fill_reaches_all_who_wait_and_is_tried_again),
+		CHECK_TEST(failed_tile_in_hand_does_not_stand_in_the_way_of_the_next_fill),
+		CHECK_TEST(passed_tile_leaves_and_the_others_stay),
+		CHECK_TEST(passed_tile_stays_for_others_who_have_it_in_hand),
+		CHECK_TEST(failed_tile_may_be_passed),
+		CHECK_TEST(memory_of_a_passed_tile_serves_the_next_of_its_size),
+		CHECK_TEST(tiles_taken_at_once_are_each_ready_missing_or_somebody_elses),
+		CHECK_TEST(tile_may_be_wanted_twice_at_once),
+		CHECK_TEST(arena_gives_memory_that_nobody_else_has),
+		CHECK_TEST(arena_has_nothing_of_more_than_a_slab_and_may_be_empty),
+		CHECK_TEST(owners_of_what_lies_in_a_slab_are_known),
+		CHECK_TEST(tiles_beyond_the_arena_are_in_the_heap_until_they_leave),
+		CHECK_TEST(cache_without_an_arena_keeps_to_its_budget),
+		CHECK_TEST(tiles_of_many_sizes_do_not_empty_the_cache),
+		CHECK_TEST(without_memory_for_one_the_others_stay_in_hand),
+		CHECK_TEST(tiles_leave_early_where_others_find_no_room_beside_them),
+		CHECK_TEST(passed_tiles_make_no_room_that_is_not_there),
+		CHECK_TEST(tiles_are_right_when_sixteen_threads_fight_for_a_small_budget),
+	};
+
 	wcx_tile_cache_free(NULL);
-	return check_report();
+	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
 }
