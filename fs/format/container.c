@@ -15,6 +15,7 @@
 
 #include "codec/le.h"
 #include "fs/base/file_io.h"
+#include "fs/base/search.h"
 
 enum {
 	TABLE_MIN_BYTES = 5, /* two symbols, one of them with a frequency of two bytes, and a run of those without */
@@ -196,29 +197,6 @@ static int parse_tables(struct wcx_container *c, struct wcx_error *err)
 	if (src != end)
 		return bad_index(c, err, src, "bytes behind the last frequency table");
 	return 0;
-}
-
-static uint64_t divide_up(uint64_t a, uint64_t b)
-{
-	return a / b + (a % b != 0);
-}
-
-void wcx_segment_grid(struct wcx_segment *seg)
-{
-	seg->rows = seg->bytes / seg->recipe.elem_bytes / seg->cols;
-	seg->tiles_across = divide_up(seg->cols, seg->tile_cols);
-	seg->tile_count = seg->tiles_across * divide_up(seg->rows, seg->tile_rows);
-}
-
-void wcx_segment_place(const struct wcx_segment *seg, uint64_t number, struct wcx_tile_info *ret)
-{
-	ret->row = number / seg->tiles_across * seg->tile_rows;
-	ret->col = number % seg->tiles_across * seg->tile_cols;
-	ret->dims = (struct wcx_tile_dims){
-		.rows = seg->rows - ret->row < seg->tile_rows ? (uint32_t)(seg->rows - ret->row) : seg->tile_rows,
-		.cols = seg->cols - ret->col < seg->tile_cols ? (uint32_t)(seg->cols - ret->col) : seg->tile_cols,
-		.elem_bytes = seg->recipe.elem_bytes,
-	};
 }
 
 /* Reads a segment's record as it stands. */
@@ -536,41 +514,29 @@ const struct wcx_segment *wcx_container_segment(const struct wcx_container *c, s
 	return &c->segments[segment_index];
 }
 
-static uint64_t offset_of(const struct wcx_container *c, size_t i)
-{
-	return c->segments[i].offset;
-}
-
-static uint64_t first_tile_of(const struct wcx_container *c, size_t i)
-{
-	return c->segments[c->tiled[i]].first_tile;
-}
-
-/* The last of count things whose key, which grows from one to the next, is at most value. */
-static size_t last_upto(const struct wcx_container *c, size_t count, uint64_t (*key)(const struct wcx_container *, size_t),
-			uint64_t value)
-{
-	size_t low = 0, high = count;
-
-	while (high - low > 1) {
-		size_t middle = low + (high - low) / 2;
-
-		if (key(c, middle) <= value)
-			low = middle;
-		else
-			high = middle;
-	}
-	return low;
-}
-
 size_t wcx_container_segment_at(const struct wcx_container *c, uint64_t offset)
 {
-	return last_upto(c, c->superblock.segment_count, offset_of, offset);
+	return wcx_segment_find(c->segments, c->superblock.segment_count, offset);
+}
+
+struct tile_search {
+	const struct wcx_container *container;
+	uint64_t tile_index;
+};
+
+static bool starts_upto(const void *user, size_t i)
+{
+	const struct tile_search *search = user;
+	const struct wcx_container *c = search->container;
+
+	return c->segments[c->tiled[i]].first_tile <= search->tile_index;
 }
 
 size_t wcx_container_segment_of_tile(const struct wcx_container *c, uint64_t tile_index)
 {
-	return c->tiled[last_upto(c, c->tiled_count, first_tile_of, tile_index)];
+	const struct tile_search search = { c, tile_index };
+
+	return c->tiled[wcx_count_before(c->tiled_count, starts_upto, &search) - 1];
 }
 
 void wcx_segment_write(const struct wcx_segment *seg, uint8_t dst[WCX_SEGMENT_BYTES])

@@ -10,8 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "codec/tile.h"
 #include "fs/base/error.h"
+#include "fs/format/segment.h"
 
 enum {
 	WCX_VERSION = 3,
@@ -35,57 +35,13 @@ struct wcx_superblock {
 	uint8_t sha256[WCX_SHA256_BYTES];
 };
 
-/* A segment that has the same content as another one has everything of that but offset and same_as. */
-struct wcx_segment {
-	uint64_t offset, bytes; /* in the original file */
-	uint64_t rows, cols;    /* of the matrix, in elements */
-	uint64_t first_tile, tile_count;
-	uint64_t tiles_across;
-	uint32_t tile_rows, tile_cols;
-	uint32_t same_as;           /* 0, or the number of the segment whose tiles these are */
-	uint32_t entropy_millibits; /* an element, order 0; informative */
-	struct wcx_recipe recipe;
-};
-
-/* One tile: its entry and its place in the segment's matrix. */
-struct wcx_tile_info {
-	uint64_t tile_index;
-	uint64_t row, col; /* of its first element */
-	struct wcx_tile_dims dims;
-	enum wcx_tile_mode mode;
-	uint32_t constant;      /* the element, for WCX_TILE_CONSTANT */
-	uint64_t packed_offset; /* where the packed bytes are, or would be */
-	uint32_t packed_bytes;  /* 0 for WCX_TILE_CONSTANT */
-	uint32_t checksum;      /* XXH3-32 of the packed bytes; 0 for WCX_TILE_CONSTANT */
-};
-
 struct wcx_container;
-
-/* wcx_tile_row_offset - where row y of a tile, counted from its first, begins in the original file */
-static inline uint64_t wcx_tile_row_offset(const struct wcx_segment *segment, const struct wcx_tile_info *tile, uint32_t y)
-{
-	return segment->offset + ((tile->row + y) * segment->cols + tile->col) * tile->dims.elem_bytes;
-}
-
-/* wcx_tile_is_contiguous - whether the tile's rows follow each other in the original, so that it is one run of bytes */
-static inline int wcx_tile_is_contiguous(const struct wcx_segment *segment, const struct wcx_tile_info *tile)
-{
-	return tile->dims.rows == 1 || tile->dims.cols == segment->cols;
-}
 
 /* wcx_tile_align_up - where the next packed tile may start, at or after an offset */
 static inline uint64_t wcx_tile_align_up(uint64_t offset)
 {
 	return (offset + WCX_TILE_ALIGN - 1) / WCX_TILE_ALIGN * WCX_TILE_ALIGN;
 }
-
-/*
- * The geometry of a segment, for readers and the packer alike: from bytes, recipe.elem_bytes, cols and the size of a tile,
- * grid fills in rows, tiles_across and tile_count; place then finds tile `number`, counted from 0 within the segment: the
- * row and column of its first element, and its dims.
- */
-void wcx_segment_grid(struct wcx_segment *segment);
-void wcx_segment_place(const struct wcx_segment *segment, uint64_t number, struct wcx_tile_info *ret);
 
 /*
  * The two ends of a superblock's life.  parse checks all of section 2.1 but the checksum of the index and, as it says

@@ -34,14 +34,6 @@ struct tile_set {
 	struct wcx_cache_item item[WCX_BATCH_TILES];
 };
 
-/* A range of the original file that is being read, and the next tile that may hold a part of it. */
-struct cursor {
-	uint64_t start, end;
-	const struct wcx_segment *segment, *segments_end;
-	uint64_t next_tile;
-	uint64_t start_tile; /* where the range starts, or the segment's first */
-};
-
 int wcx_image_open(int fd, const char *path, struct wcx_tile_cache *cache, struct wcx_decoder *decoder,
 		   struct wcx_image **ret, struct wcx_error *err)
 {
@@ -87,118 +79,24 @@ uint64_t wcx_image_bytes(const struct wcx_image *image)
 	return wcx_container_superblock(image->container)->original_bytes;
 }
 
-/* The part of [start, end) that the tile's row y holds, as offsets in the file; empty when from >= to. */
-struct run {
-	uint64_t from, to;
-};
-
-static struct run row_run(const struct wcx_segment *seg, const struct wcx_tile_info *tile, uint32_t y, uint64_t start,
-			  uint64_t end)
+/* Starts with the first tile of [start, end). */
+static struct wcx_tile_iter tiles_of_range(const struct wcx_image *image, uint64_t start, uint64_t end)
 {
-	uint64_t from = wcx_tile_row_offset(seg, tile, y);
-	uint64_t to = from + (uint64_t)tile->dims.cols * tile->dims.elem_bytes;
+	const struct wcx_container *c = image->container;
+	struct wcx_tile_iter iter;
 
-	return (struct run){ from > start ? from : start, to < end ? to : end };
-}
-
-/*
- * The tile's rows that [start, end) touches, first to last (first > last if none).  The tile must not start behind the
- * range.
- */
-static void rows_touched(const struct wcx_segment *seg, const struct wcx_tile_info *tile, uint64_t start, uint64_t end,
-			 uint64_t *first, uint64_t *last)
-{
-	uint64_t row_bytes = seg->cols * tile->dims.elem_bytes;
-	uint64_t from = start > seg->offset ? (start - seg->offset) / row_bytes : 0;
-	uint64_t to = (end - 1 - seg->offset) / row_bytes;
-
-	*first = from > tile->row ? from - tile->row : 0;
-	*last = to < tile->row + tile->dims.rows ? to - tile->row : tile->dims.rows - 1u;
-}
-
-/* Whether the tile holds any byte of [start, end). */
-static int tile_is_touched(const struct wcx_segment *seg, const struct wcx_tile_info *tile, uint64_t start, uint64_t end)
-{
-	uint64_t first, last;
-
-	rows_touched(seg, tile, start, end, &first, &last);
-	for (uint64_t y = first; y <= last; y++) {
-		struct run run = row_run(seg, tile, (uint32_t)y, start, end);
-
-		if (run.from < run.to)
-			return 1;
-	}
-	return 0;
+	wcx_tile_iter_start(&iter, wcx_container_segment(c, 0), wcx_container_superblock(c)->segment_count, start, end);
+	return iter;
 }
 
 /* Copies what the tile holds of [start, end) to dst, where start lies. */
 static void copy_tile(const struct wcx_segment *seg, const struct wcx_tile_info *tile, const uint8_t *data, uint64_t start,
 		      uint64_t end, uint8_t *dst)
 {
-	uint64_t tile_row_bytes = (uint64_t)tile->dims.cols * tile->dims.elem_bytes, first, last;
+	struct wcx_extent extent;
 
-	rows_touched(seg, tile, start, end, &first, &last);
-	for (uint64_t y = first; y <= last; y++) {
-		struct run whole = row_run(seg, tile, (uint32_t)y, 0, UINT64_MAX);
-		struct run run = row_run(seg, tile, (uint32_t)y, start, end);
-
-		if (run.from < run.to)
-			memcpy(dst + (run.from - start), data + y * tile_row_bytes + (run.from - whole.from),
-			       run.to - run.from);
-	}
-}
-
-/*
- * Goes to the row of tiles in which the range starts.  Tiles left of its start may hold a part of the range too, the
- * beginning of the next row; if one does, so do all before it.
- */
-static void cursor_enter(struct cursor *cursor)
-{
-	const struct wcx_segment *seg = cursor->segment;
-	uint64_t from = cursor->start > seg->offset ? (cursor->start - seg->offset) / seg->recipe.elem_bytes : 0;
-
-	cursor->next_tile = seg->first_tile + from / seg->cols / seg->tile_rows * seg->tiles_across;
-	cursor->start_tile = cursor->next_tile + from % seg->cols / seg->tile_cols;
-}
-
-static void cursor_start(struct cursor *cursor, const struct wcx_image *image, uint64_t start, uint64_t end)
-{
-	const struct wcx_container *c = image->container;
-
-	*cursor = (struct cursor){
-		.start = start,
-		.end = end,
-		.segment = wcx_container_segment(c, wcx_container_segment_at(c, start)),
-		.segments_end = wcx_container_segment(c, 0) + wcx_container_superblock(c)->segment_count,
-	};
-	cursor_enter(cursor);
-}
-
-/* The next tile that holds a byte of the range; 0 when there is none. */
-static int cursor_next(struct cursor *cursor, const struct wcx_image *image, struct wcx_tile_info *tile,
-		       const struct wcx_segment **segment_ret)
-{
-	while (cursor->segment < cursor->segments_end && cursor->segment->offset < cursor->end) {
-		const struct wcx_segment *seg = cursor->segment;
-
-		while (cursor->next_tile < seg->first_tile + seg->tile_count) {
-			wcx_container_tile(image->container, seg, cursor->next_tile, tile);
-			if (row_run(seg, tile, 0, 0, UINT64_MAX).from >= cursor->end)
-				break; /* and all further tiles start further on */
-			cursor->next_tile++;
-			if (tile_is_touched(seg, tile, cursor->start, cursor->end)) {
-				*segment_ret = seg;
-				return 1;
-			}
-			if (cursor->next_tile > cursor->start_tile)
-				break; /* the range ends in a row of elements, left of this tile */
-			cursor->next_tile = cursor->start_tile;
-		}
-		cursor->segment++;
-		if (cursor->segment < cursor->segments_end && cursor->segment->offset < cursor->end)
-			cursor_enter(cursor);
-	}
-	return 0;
+	for (uint64_t at = start; wcx_tile_extent(seg, tile, at, end, &extent); at = extent.offset + extent.bytes)
+		memcpy(dst + (extent.offset - start), data + extent.tile_offset, extent.bytes);
 }
 
 const struct wcx_tensor *wcx_image_tensor_at(const struct wcx_safetensors *st, uint64_t offset)
@@ -337,15 +235,17 @@ static void load_tiles(const struct wcx_image *image, struct packed_tile *tiles,
 }
 
 /* Takes the next tiles of the range in hand, as many as a batch holds. */
-static int acquire_tiles(struct wcx_image *image, struct cursor *cursor, struct tile_set *set)
+static int acquire_tiles(struct wcx_image *image, struct wcx_tile_iter *iter, struct tile_set *set)
 {
 	set->count = set->bytes = 0;
 	while (set->count < WCX_BATCH_TILES && set->bytes <= WCX_BATCH_BYTES - WCX_TILE_MAX_BYTES) {
-		const struct wcx_tile_info *info = &set->info[set->count];
+		struct wcx_tile_info *info = &set->info[set->count];
 		struct wcx_cache_item *item = &set->item[set->count];
 
-		if (!cursor_next(cursor, image, &set->info[set->count], &set->segment[set->count]))
+		if (!wcx_tile_iter_next(iter))
 			break;
+		wcx_container_tile(image->container, iter->segment, iter->tile_index, info);
+		set->segment[set->count] = iter->segment;
 		item->tile_index = info->tile_index;
 		item->bytes = wcx_tile_dims_bytes(&info->dims);
 		set->bytes += item->bytes;
@@ -379,18 +279,18 @@ static int show_tiles(const struct tile_set *set, uint64_t start, uint64_t end, 
 {
 	view->count = view->bytes = 0;
 	for (size_t i = 0; i < set->count; i++) {
-		const uint64_t tile_start = wcx_tile_row_offset(set->segment[i], &set->info[i], 0);
-		const uint64_t tile_end = tile_start + wcx_tile_dims_bytes(&set->info[i].dims);
-		const uint64_t from = tile_start > start ? tile_start : start, to = tile_end < end ? tile_end : end;
+		struct wcx_extent extent;
 
-		if (!wcx_tile_is_contiguous(set->segment[i], &set->info[i]) || from != start + view->bytes)
+		if (!wcx_tile_is_contiguous(set->segment[i], &set->info[i]) ||
+		    !wcx_tile_extent(set->segment[i], &set->info[i], start, end, &extent) ||
+		    extent.offset != start + view->bytes)
 			return -E2BIG;
 		view->segments[view->count] = (struct iovec){
-			.iov_base = set->item[i].data + (from - tile_start),
-			.iov_len = (size_t)(to - from),
+			.iov_base = set->item[i].data + extent.tile_offset,
+			.iov_len = extent.bytes,
 		};
 		view->tiles[view->count++] = set->item[i];
-		view->bytes += (size_t)(to - from);
+		view->bytes += extent.bytes;
 	}
 	return 0;
 }
@@ -398,12 +298,10 @@ static int show_tiles(const struct tile_set *set, uint64_t start, uint64_t end, 
 int wcx_image_view_open(struct wcx_image *image, uint64_t offset, size_t bytes, struct wcx_image_view *view,
 			struct wcx_error *err)
 {
-	struct cursor cursor;
+	struct wcx_tile_iter iter = tiles_of_range(image, offset, offset + bytes);
 	struct tile_set set;
-	int r;
+	int r = acquire_tiles(image, &iter, &set);
 
-	cursor_start(&cursor, image, offset, offset + bytes);
-	r = acquire_tiles(image, &cursor, &set);
 	if (r < 0 && err)
 		wcx_fail(err, ENOMEM, "%s: no memory for tiles", wcx_container_path(image->container));
 	fill_tiles(image, &set);
@@ -438,21 +336,27 @@ static int is_cached(const struct wcx_image *image, uint64_t packed_offset)
 	return preadv2(wcx_container_fd(image->container), &iov, 1, (off_t)packed_offset, RWF_NOWAIT) == 1;
 }
 
+/* The tile that holds a byte of the original. */
+static struct wcx_tile_info tile_at(const struct wcx_image *image, uint64_t offset)
+{
+	const struct wcx_container *c = image->container;
+	const struct wcx_segment *seg = wcx_container_segment(c, wcx_container_segment_at(c, offset));
+	struct wcx_tile_info info;
+
+	wcx_container_tile(c, seg, wcx_segment_tile_at(seg, offset), &info);
+	return info;
+}
+
 void wcx_image_advise(struct wcx_image *image, uint64_t offset, uint64_t bytes, int advice)
 {
-	const struct wcx_segment *seg;
 	struct wcx_tile_info first, last;
-	struct cursor cursor;
 	uint64_t packed_bytes;
 
-	if (offset >= wcx_image_bytes(image) || bytes == 0)
+	if (offset >= wcx_image_bytes(image) || bytes == 0 || bytes > wcx_image_bytes(image) - offset)
 		return;
-	cursor_start(&cursor, image, offset, offset + 1);
-	if (!cursor_next(&cursor, image, &first, &seg))
-		return;
-	cursor_start(&cursor, image, offset + bytes - 1, offset + bytes);
-	if (offset + bytes > wcx_image_bytes(image) || !cursor_next(&cursor, image, &last, &seg) ||
-	    last.packed_offset < first.packed_offset)
+	first = tile_at(image, offset);
+	last = tile_at(image, offset + bytes - 1);
+	if (last.packed_offset < first.packed_offset)
 		return;
 	packed_bytes = last.packed_offset + last.packed_bytes - first.packed_offset;
 	/* 0 bytes would mean all that follow; and between tensors that share tiles and others there may be half a file. */
@@ -482,15 +386,15 @@ static int use_tiles(struct wcx_image *image, struct tile_set *set, uint8_t *dst
 ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
 {
 	uint64_t image_bytes = wcx_image_bytes(image), end;
-	struct cursor cursor;
+	struct wcx_tile_iter iter;
 	struct tile_set set;
 
 	if (offset >= image_bytes || bytes == 0)
 		return 0;
 	end = bytes < image_bytes - offset ? offset + bytes : image_bytes;
-	cursor_start(&cursor, image, offset, end);
+	iter = tiles_of_range(image, offset, end);
 	do {
-		int r = acquire_tiles(image, &cursor, &set);
+		int r = acquire_tiles(image, &iter, &set);
 
 		fill_tiles(image, &set);
 		r = use_tiles(image, &set, dst, offset, end, r, err);
