@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Decodes tiles from host memory to host memory: a fixed set of lanes, for callers to take turns at (docs/gpu.md). */
+/* Decodes tiles from host memory to host memory: a fixed set of queues, for callers to take turns at (docs/gpu.md). */
 #include "cuda/gpu_decode.h"
 
 #include <assert.h>
@@ -9,43 +9,43 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cuda/gpu_lane.h"
+#include "cuda/gpu_queue.h"
 
 enum {
 	/*
-	 * Copying a lane's tiles to and from pinned memory takes a CPU core several times as long as the GPU needs for
-	 * them: about 8 threads with a lane each keep a GPU busy.  From 4 MiB on, copies run at nearly the full speed
+	 * Copying a queue's tiles to and from pinned memory takes a CPU core several times as long as the GPU needs for
+	 * them: about 8 threads with a queue each keep a GPU busy.  From 4 MiB on, copies run at nearly the full speed
 	 * of PCIe.
 	 */
-	LANE_COUNT = 8,
-	LANE_DST_BYTES = 4 << 20,
-	LANE_SRC_BYTES = 4 << 20, /* a coded tile is smaller than its decoded one */
+	QUEUE_COUNT = 8,
+	QUEUE_DST_BYTES = 4 << 20,
+	QUEUE_SRC_BYTES = 4 << 20, /* a coded tile is smaller than its decoded one */
 	SRC_ALIGN = 16,
 	DST_ALIGN = 128, /* stores fill the cache's lines */
 };
 
-/* A tile of the batch that a lane has, and where it will be in the download. */
+/* A tile of the batch that a queue has, and where it will be in the download. */
 struct taken_job {
 	struct wcx_tile_job *job;
 	uint32_t dst_offset;
 };
 
-struct decode_lane {
-	struct wcx_gpu_lane lane;
-	struct decode_lane *next_free;
+struct decode_queue {
+	struct wcx_gpu_queue queue;
+	struct decode_queue *next_free;
 	bool taken;
 	uint32_t job_count;
-	struct taken_job jobs[WCX_LANE_ITEMS];
+	struct taken_job jobs[WCX_QUEUE_ITEMS];
 };
 
 struct wcx_gpu {
 	struct wcx_kernels kernels;
-	pthread_mutex_t lock; /* protects everything below but the lanes that are taken, which are their takers' */
-	pthread_cond_t lane_freed;
-	struct decode_lane *free_lanes;
+	pthread_mutex_t lock; /* protects everything below but the queues that are taken, which are their takers' */
+	pthread_cond_t queue_freed;
+	struct decode_queue *free_queues;
 	bool failed;     /* for good: no further call gets to the device */
 	long calls_left; /* until a failure is feigned; negative: none will be */
-	struct decode_lane lanes[LANE_COUNT];
+	struct decode_queue queues[QUEUE_COUNT];
 };
 
 /* Fails with the runtime's reason when there is no driver, no device, or none that the kernels were built for. */
@@ -79,7 +79,7 @@ enum wcx_result wcx_gpu_open(struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES]
 	enum wcx_result result = WCX_NO_DEVICE;
 	cudaError_t error = find_device(&kernels, name);
 
-	static_assert((int)LANE_SRC_BYTES >= (int)WCX_TILE_MAX_BYTES && (int)LANE_DST_BYTES >= (int)WCX_TILE_MAX_BYTES,
+	static_assert((int)QUEUE_SRC_BYTES >= (int)WCX_TILE_MAX_BYTES && (int)QUEUE_DST_BYTES >= (int)WCX_TILE_MAX_BYTES,
 		      "any tile fits, so that every batch takes a job");
 	if (error)
 		goto out;
@@ -90,16 +90,16 @@ enum wcx_result wcx_gpu_open(struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES]
 		goto out;
 	gpu->kernels = kernels;
 	pthread_mutex_init(&gpu->lock, NULL);
-	pthread_cond_init(&gpu->lane_freed, NULL);
+	pthread_cond_init(&gpu->queue_freed, NULL);
 	gpu->calls_left = calls_until_failure();
-	for (size_t i = 0; i < LANE_COUNT; i++) {
-		struct decode_lane *lane = &gpu->lanes[i];
+	for (size_t i = 0; i < QUEUE_COUNT; i++) {
+		struct decode_queue *queue = &gpu->queues[i];
 
-		result = wcx_lane_open(&lane->lane, &gpu->kernels, LANE_SRC_BYTES, LANE_DST_BYTES, &error);
+		result = wcx_gpu_queue_open(&queue->queue, &gpu->kernels, QUEUE_SRC_BYTES, QUEUE_DST_BYTES, &error);
 		if (result != WCX_OK)
 			goto out;
-		lane->next_free = gpu->free_lanes;
-		gpu->free_lanes = lane;
+		queue->next_free = gpu->free_queues;
+		gpu->free_queues = queue;
 	}
 	*ret = gpu;
 	return WCX_OK;
@@ -115,12 +115,12 @@ void wcx_gpu_free(struct wcx_gpu *gpu)
 
 	if (!gpu)
 		return;
-	for (size_t i = 0; i < LANE_COUNT; i++) {
-		taken += gpu->lanes[i].taken;
-		wcx_lane_close(&gpu->lanes[i].lane);
+	for (size_t i = 0; i < QUEUE_COUNT; i++) {
+		taken += gpu->queues[i].taken;
+		wcx_gpu_queue_close(&gpu->queues[i].queue);
 	}
 	assert(taken == 0);
-	pthread_cond_destroy(&gpu->lane_freed);
+	pthread_cond_destroy(&gpu->queue_freed);
 	pthread_mutex_destroy(&gpu->lock);
 	free(gpu);
 }
@@ -136,50 +136,50 @@ static void begin_call(struct wcx_gpu *gpu)
 	pthread_mutex_unlock(&gpu->lock);
 }
 
-/* NULL when the GPU has failed or, without wait, when all lanes are taken. */
-static struct decode_lane *take_lane(struct wcx_gpu *gpu, bool wait)
+/* NULL when the GPU has failed or, without wait, when all queues are taken. */
+static struct decode_queue *take_queue(struct wcx_gpu *gpu, bool wait)
 {
-	struct decode_lane *lane = NULL;
+	struct decode_queue *queue = NULL;
 
 	pthread_mutex_lock(&gpu->lock);
-	while (wait && !gpu->failed && !gpu->free_lanes)
-		pthread_cond_wait(&gpu->lane_freed, &gpu->lock);
-	if (!gpu->failed && gpu->free_lanes) {
-		lane = gpu->free_lanes;
-		gpu->free_lanes = lane->next_free;
-		lane->taken = true;
+	while (wait && !gpu->failed && !gpu->free_queues)
+		pthread_cond_wait(&gpu->queue_freed, &gpu->lock);
+	if (!gpu->failed && gpu->free_queues) {
+		queue = gpu->free_queues;
+		gpu->free_queues = queue->next_free;
+		queue->taken = true;
 	}
 	pthread_mutex_unlock(&gpu->lock);
-	return lane;
+	return queue;
 }
 
 /*
- * Waits until the device leaves the lane's buffers alone, which after a failure it might not yet, and gives the lane
+ * Waits until the device leaves the queue's buffers alone, which after a failure it might not yet, and gives the queue
  * back.  An error that is still there once the stream is empty is one that the device does not recover from.
  */
-static void give_lane(struct wcx_gpu *gpu, struct decode_lane *lane)
+static void give_queue(struct wcx_gpu *gpu, struct decode_queue *queue)
 {
 	cudaError_t error;
 
-	if (!lane)
+	if (!queue)
 		return;
 	cudaGetLastError();
-	error = cudaStreamSynchronize(lane->lane.stream);
-	wcx_lane_wait(&lane->lane);
+	error = cudaStreamSynchronize(queue->queue.stream);
+	wcx_gpu_queue_wait(&queue->queue);
 	pthread_mutex_lock(&gpu->lock);
 	gpu->failed |= error != cudaSuccess;
-	lane->next_free = gpu->free_lanes;
-	lane->taken = false;
-	gpu->free_lanes = lane;
+	queue->next_free = gpu->free_queues;
+	queue->taken = false;
+	gpu->free_queues = queue;
 	if (gpu->failed)
-		pthread_cond_broadcast(&gpu->lane_freed);
+		pthread_cond_broadcast(&gpu->queue_freed);
 	else
-		pthread_cond_signal(&gpu->lane_freed);
+		pthread_cond_signal(&gpu->queue_freed);
 	pthread_mutex_unlock(&gpu->lock);
 }
 
 /* Puts a coded job into the batch; false when there is no room.  One that cannot be decoded has its result at once. */
-static bool add_job(struct decode_lane *lane, struct wcx_tile_job *job, uint32_t *src_bytes, uint32_t *dst_bytes)
+static bool add_job(struct decode_queue *queue, struct wcx_tile_job *job, uint32_t *src_bytes, uint32_t *dst_bytes)
 {
 	const uint32_t src = (*src_bytes + SRC_ALIGN - 1) / SRC_ALIGN * SRC_ALIGN;
 	const uint32_t dst = (*dst_bytes + DST_ALIGN - 1) / DST_ALIGN * DST_ALIGN;
@@ -190,18 +190,18 @@ static bool add_job(struct decode_lane *lane, struct wcx_tile_job *job, uint32_t
 		job->result = WCX_BAD_DATA; /* as wcx_tile_parse would say */
 		return true;
 	}
-	if (src > LANE_SRC_BYTES || job->src_bytes > LANE_SRC_BYTES - src || dst > LANE_DST_BYTES ||
-	    job->dst_bytes > LANE_DST_BYTES - dst)
+	if (src > QUEUE_SRC_BYTES || job->src_bytes > QUEUE_SRC_BYTES - src || dst > QUEUE_DST_BYTES ||
+	    job->dst_bytes > QUEUE_DST_BYTES - dst)
 		return false;
-	result = wcx_tile_batch_add(lane->lane.batch, job, src, dst, &added);
+	result = wcx_tile_batch_add(queue->queue.batch, job, src, dst, &added);
 	if (result != WCX_OK) {
 		job->result = result;
 		return true;
 	}
 	if (!added)
 		return false;
-	memcpy(lane->lane.upload + src, job->src, job->src_bytes);
-	lane->jobs[lane->job_count++] = (struct taken_job){ job, dst };
+	memcpy(queue->queue.upload + src, job->src, job->src_bytes);
+	queue->jobs[queue->job_count++] = (struct taken_job){ job, dst };
 	*src_bytes = src + (uint32_t)job->src_bytes;
 	*dst_bytes = dst + (uint32_t)job->dst_bytes;
 	return true;
@@ -211,55 +211,55 @@ static bool add_job(struct decode_lane *lane, struct wcx_tile_job *job, uint32_t
  * Makes a batch of the first jobs, and sends it on its way.  Constant and stored tiles are restored here at once: copying
  * them costs less than moving them over PCIe and back.  *done_ret is how many jobs have been seen to.
  */
-static cudaError_t submit_jobs(struct decode_lane *lane, struct wcx_tile_job *jobs, size_t job_count, size_t *done_ret)
+static cudaError_t submit_jobs(struct decode_queue *queue, struct wcx_tile_job *jobs, size_t job_count, size_t *done_ret)
 {
 	uint32_t src_bytes = 0, dst_bytes = 0;
 	size_t i;
 
-	lane->job_count = 0;
+	queue->job_count = 0;
 	for (i = 0; i < job_count; i++) {
 		const size_t tile_bytes = wcx_tile_dims_bytes(&jobs[i].dims);
 
 		if (jobs[i].mode != WCX_TILE_CODED || !tile_bytes || jobs[i].dst_bytes != tile_bytes)
 			wcx_tile_decode(&jobs[i], NULL); /* takes no scratch for these */
-		else if (!add_job(lane, &jobs[i], &src_bytes, &dst_bytes))
+		else if (!add_job(queue, &jobs[i], &src_bytes, &dst_bytes))
 			break;
 	}
 	*done_ret = i;
-	return lane->job_count
-		       ? wcx_lane_submit(&lane->lane, src_bytes, lane->lane.download_dev + WCX_LANE_STATUS_BYTES, dst_bytes)
-		       : cudaSuccess;
+	return queue->job_count ? wcx_gpu_queue_submit(&queue->queue, src_bytes,
+						       queue->queue.download_dev + WCX_QUEUE_STATUS_BYTES, dst_bytes)
+				: cudaSuccess;
 }
 
 /* Waits for the batch and gives its jobs their results and bytes. */
-static cudaError_t collect_jobs(struct decode_lane *lane)
+static cudaError_t collect_jobs(struct decode_queue *queue)
 {
-	cudaError_t error = wcx_lane_wait(&lane->lane);
+	cudaError_t error = wcx_gpu_queue_wait(&queue->queue);
 
-	for (uint32_t i = 0; i < lane->job_count && !error; i++) {
-		struct wcx_tile_job *job = lane->jobs[i].job;
+	for (uint32_t i = 0; i < queue->job_count && !error; i++) {
+		struct wcx_tile_job *job = queue->jobs[i].job;
 
-		job->result = wcx_lane_status(&lane->lane, i);
+		job->result = wcx_gpu_queue_status(&queue->queue, i);
 		if (job->result == WCX_OK)
-			memcpy(job->dst, lane->lane.download + WCX_LANE_STATUS_BYTES + lane->jobs[i].dst_offset,
+			memcpy(job->dst, queue->queue.download + WCX_QUEUE_STATUS_BYTES + queue->jobs[i].dst_offset,
 			       job->dst_bytes);
 	}
 	return error;
 }
 
 /*
- * Works through the jobs with one lane, or two where another is free: then one batch is copied in and out while the
- * other is on the device.  Takes no second lane by waiting, so callers cannot wait for each other in a circle.
+ * Works through the jobs with one queue, or two where another is free: then one batch is copied in and out while the
+ * other is on the device.  Takes no second queue by waiting, so callers cannot wait for each other in a circle.
  */
-static cudaError_t run_jobs(struct wcx_gpu *gpu, struct decode_lane *idle, struct wcx_tile_job *jobs, size_t job_count)
+static cudaError_t run_jobs(struct wcx_gpu *gpu, struct decode_queue *idle, struct wcx_tile_job *jobs, size_t job_count)
 {
-	struct decode_lane *busy = NULL, *swap;
+	struct decode_queue *busy = NULL, *swap;
 	size_t next = 0, done;
 	cudaError_t error = cudaSuccess;
 
 	while (!error && (next < job_count || busy)) {
 		if (next < job_count && !idle)
-			idle = take_lane(gpu, false);
+			idle = take_queue(gpu, false);
 		if (next < job_count && idle) {
 			error = submit_jobs(idle, jobs + next, job_count - next, &done);
 			next += done;
@@ -272,25 +272,25 @@ static cudaError_t run_jobs(struct wcx_gpu *gpu, struct decode_lane *idle, struc
 				error = collect_jobs(idle);
 		} else {
 			error = collect_jobs(busy);
-			give_lane(gpu, idle);
+			give_queue(gpu, idle);
 			idle = busy;
 			busy = NULL;
 		}
 	}
-	give_lane(gpu, idle);
-	give_lane(gpu, busy);
+	give_queue(gpu, idle);
+	give_queue(gpu, busy);
 	return error;
 }
 
 enum wcx_result wcx_gpu_decode(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count)
 {
-	struct decode_lane *lane;
+	struct decode_queue *queue;
 
 	for (size_t i = 0; i < job_count; i++)
 		jobs[i].result = WCX_DEVICE_FAILED;
 	begin_call(gpu);
-	lane = take_lane(gpu, true);
-	if (!lane || run_jobs(gpu, lane, jobs, job_count))
+	queue = take_queue(gpu, true);
+	if (!queue || run_jobs(gpu, queue, jobs, job_count))
 		return WCX_DEVICE_FAILED;
 	return WCX_OK;
 }

@@ -2,7 +2,7 @@
 /* Stands in for the GPU where the build has no CUDA. */
 #include <stdio.h>
 
-#include "cuda/gpu_bench.h"
+#include "cuda/gpu_timing.h"
 #include "cuda/gpu_decode.h"
 #include "cuda/gpu_load.h"
 
@@ -26,8 +26,8 @@ enum wcx_result wcx_gpu_decode(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, s
 	return WCX_DEVICE_FAILED;
 }
 
-enum wcx_result wcx_gpu_bench_create(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count, uint32_t repeats,
-				     struct wcx_gpu_bench **ret)
+enum wcx_result wcx_gpu_timing_create(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count, uint32_t repeats,
+				      struct wcx_gpu_timing **ret)
 {
 	(void)gpu;
 	(void)jobs;
@@ -37,35 +37,35 @@ enum wcx_result wcx_gpu_bench_create(struct wcx_gpu *gpu, struct wcx_tile_job *j
 	return WCX_NO_DEVICE;
 }
 
-void wcx_gpu_bench_free(struct wcx_gpu_bench *bench)
+void wcx_gpu_timing_free(struct wcx_gpu_timing *timing)
 {
-	(void)bench;
+	(void)timing;
 }
 
-uint64_t wcx_gpu_bench_bytes(const struct wcx_gpu_bench *bench)
+uint64_t wcx_gpu_timing_bytes(const struct wcx_gpu_timing *timing)
 {
-	(void)bench;
+	(void)timing;
 	return 0;
 }
 
-enum wcx_result wcx_gpu_bench_run(struct wcx_gpu_bench *bench, double *ms_ret)
+enum wcx_result wcx_gpu_timing_run(struct wcx_gpu_timing *timing, double *ms_ret)
 {
-	(void)bench;
+	(void)timing;
 	(void)ms_ret;
 	return WCX_NO_DEVICE;
 }
 
-enum wcx_result wcx_gpu_bench_check(struct wcx_gpu_bench *bench)
+enum wcx_result wcx_gpu_timing_check(struct wcx_gpu_timing *timing)
 {
-	(void)bench;
+	(void)timing;
 	return WCX_NO_DEVICE;
 }
 
-enum wcx_result wcx_gpu_loader_open(int device, unsigned lane_count, struct wcx_gpu_loader **ret,
+enum wcx_result wcx_gpu_loader_open(int device, unsigned queue_count, struct wcx_gpu_loader **ret,
 				    char reason[WCX_GPU_NAME_BYTES])
 {
 	(void)device;
-	(void)lane_count;
+	(void)queue_count;
 	(void)ret;
 	snprintf(reason, WCX_GPU_NAME_BYTES, "built without CUDA");
 	return WCX_NO_DEVICE;
@@ -83,61 +83,61 @@ enum wcx_result wcx_gpu_load_follow(struct wcx_gpu_loader *loader, void *stream)
 	return WCX_NO_DEVICE;
 }
 
-uint8_t *wcx_gpu_load_buffer(struct wcx_gpu_loader *loader, unsigned lane)
+uint8_t *wcx_gpu_load_buffer(struct wcx_gpu_loader *loader, unsigned queue)
 {
 	(void)loader;
-	(void)lane;
+	(void)queue;
 	return NULL;
 }
 
-uint64_t wcx_gpu_load_stage(struct wcx_gpu_loader *loader, unsigned lane)
+uint64_t wcx_gpu_load_stage(struct wcx_gpu_loader *loader, unsigned queue)
 {
 	(void)loader;
-	(void)lane;
+	(void)queue;
 	return 0;
 }
 
-enum wcx_result wcx_gpu_load_add(struct wcx_gpu_loader *loader, unsigned lane, const struct wcx_tile_job *job, uint64_t dst,
+enum wcx_result wcx_gpu_load_add(struct wcx_gpu_loader *loader, unsigned queue, const struct wcx_tile_job *job, uint64_t dst,
 				 int *added_ret)
 {
 	(void)loader;
-	(void)lane;
+	(void)queue;
 	(void)job;
 	(void)dst;
 	*added_ret = 0;
 	return WCX_NO_DEVICE;
 }
 
-enum wcx_result wcx_gpu_load_submit(struct wcx_gpu_loader *loader, unsigned lane, size_t src_bytes)
+enum wcx_result wcx_gpu_load_submit(struct wcx_gpu_loader *loader, unsigned queue, size_t src_bytes)
 {
 	(void)loader;
-	(void)lane;
+	(void)queue;
 	(void)src_bytes;
 	return WCX_NO_DEVICE;
 }
 
-enum wcx_result wcx_gpu_load_copy(struct wcx_gpu_loader *loader, unsigned lane, const struct wcx_load_copy *copy)
+enum wcx_result wcx_gpu_load_copy(struct wcx_gpu_loader *loader, unsigned queue, const struct wcx_load_copy *copy)
 {
 	(void)loader;
-	(void)lane;
+	(void)queue;
 	(void)copy;
 	return WCX_NO_DEVICE;
 }
 
-enum wcx_result wcx_gpu_load_fill(struct wcx_gpu_loader *loader, unsigned lane, uint64_t dst, uint8_t value, size_t bytes)
+enum wcx_result wcx_gpu_load_fill(struct wcx_gpu_loader *loader, unsigned queue, uint64_t dst, uint8_t value, size_t bytes)
 {
 	(void)loader;
-	(void)lane;
+	(void)queue;
 	(void)dst;
 	(void)value;
 	(void)bytes;
 	return WCX_NO_DEVICE;
 }
 
-enum wcx_result wcx_gpu_load_wait(struct wcx_gpu_loader *loader, unsigned lane, uint32_t *failed_ret)
+enum wcx_result wcx_gpu_load_wait(struct wcx_gpu_loader *loader, unsigned queue, uint32_t *failed_ret)
 {
 	(void)loader;
-	(void)lane;
+	(void)queue;
 	(void)failed_ret;
 	return WCX_NO_DEVICE;
 }

@@ -16,24 +16,24 @@ struct table_set {
 	bool is_pair;
 };
 
-/* A shape while the batch is made: what it is recognised by, its kernel, and its items. */
-struct shape_group {
+/* A kind while the batch is made: what it is recognised by, its kernel, and its items. */
+struct kind_group {
 	const struct wcx_recipe *recipe;
 	uint32_t codings; /* of the fields, as the tile's head has them */
-	uint8_t tile_class, table_count;
+	uint8_t kernel, table_count;
 	uint32_t items, next; /* how many; where in the control the next one goes */
 };
 
 struct wcx_tile_batch {
 	struct wcx_batch_limits limits;
 	struct wcx_batch_layout layout;
-	uint32_t item_count, shape_count, set_count, table_count, place_count, block_count;
+	uint32_t item_count, kind_count, set_count, table_count, place_count, block_count;
 	struct wcx_tile_item *items;
 	struct wcx_payload_place *places;
-	struct wcx_batch_shape *shapes;
-	struct shape_group *groups; /* one for each shape */
+	struct wcx_batch_kind *kinds;
+	struct kind_group *groups; /* one for each kind */
 	struct table_set *sets;
-	uint32_t *order;  /* shapes, as the control has them */
+	uint32_t *order;  /* kinds, as the control has them */
 	uint32_t *blocks; /* which of these each begins with */
 };
 
@@ -46,12 +46,12 @@ struct wcx_tile_batch *wcx_tile_batch_create(const struct wcx_batch_limits *limi
 	batch->limits = *limits;
 	batch->items = calloc(limits->items, sizeof *batch->items);
 	batch->places = calloc(limits->places, sizeof *batch->places);
-	batch->shapes = calloc(limits->shapes, sizeof *batch->shapes);
-	batch->groups = calloc(limits->shapes, sizeof *batch->groups);
+	batch->kinds = calloc(limits->kinds, sizeof *batch->kinds);
+	batch->groups = calloc(limits->kinds, sizeof *batch->groups);
 	batch->sets = calloc(limits->tables, sizeof *batch->sets);
-	batch->order = calloc(limits->shapes, sizeof *batch->order);
+	batch->order = calloc(limits->kinds, sizeof *batch->order);
 	batch->blocks = calloc(limits->items, sizeof *batch->blocks);
-	if (batch->items && batch->places && batch->shapes && batch->groups && batch->sets && batch->order && batch->blocks)
+	if (batch->items && batch->places && batch->kinds && batch->groups && batch->sets && batch->order && batch->blocks)
 		return batch;
 	wcx_tile_batch_free(batch);
 	return NULL;
@@ -63,7 +63,7 @@ void wcx_tile_batch_free(struct wcx_tile_batch *batch)
 		return;
 	free(batch->items);
 	free(batch->places);
-	free(batch->shapes);
+	free(batch->kinds);
 	free(batch->groups);
 	free(batch->sets);
 	free(batch->order);
@@ -71,32 +71,32 @@ void wcx_tile_batch_free(struct wcx_tile_batch *batch)
 	free(batch);
 }
 
-static void place_parts(uint32_t items, uint32_t places, uint32_t shapes, uint32_t tables, uint32_t blocks,
+static void place_parts(uint32_t items, uint32_t places, uint32_t kinds, uint32_t tables, uint32_t blocks,
 			struct wcx_batch_layout *layout)
 {
 	layout->places_offset = items * sizeof(struct wcx_tile_item);
-	layout->shapes_offset = layout->places_offset + places * sizeof(struct wcx_payload_place);
-	layout->tables_offset = layout->shapes_offset + shapes * sizeof(struct wcx_batch_shape);
+	layout->kinds_offset = layout->places_offset + places * sizeof(struct wcx_payload_place);
+	layout->tables_offset = layout->kinds_offset + kinds * sizeof(struct wcx_batch_kind);
 	layout->blocks_offset = layout->tables_offset + tables * sizeof(struct wcx_batch_table);
 	layout->left_offset = layout->blocks_offset + blocks * sizeof(uint32_t);
-	layout->control_bytes = layout->left_offset + shapes * sizeof(uint32_t);
+	layout->control_bytes = layout->left_offset + kinds * sizeof(uint32_t);
 }
 
 size_t wcx_tile_batch_capacity(const struct wcx_batch_limits *limits)
 {
 	struct wcx_batch_layout layout;
 
-	place_parts(limits->items, limits->places, limits->shapes, limits->tables, limits->items, &layout);
+	place_parts(limits->items, limits->places, limits->kinds, limits->tables, limits->items, &layout);
 	return layout.control_bytes;
 }
 
 void wcx_tile_batch_clear(struct wcx_tile_batch *batch)
 {
-	batch->item_count = batch->shape_count = batch->set_count = batch->table_count = batch->place_count =
+	batch->item_count = batch->kind_count = batch->set_count = batch->table_count = batch->place_count =
 		batch->block_count = 0;
 }
 
-/* --- shapes --- */
+/* --- kinds --- */
 
 /* The number of a field's first table.  From the latest set backwards, since neighbouring tiles mostly share theirs. */
 static uint32_t first_table(struct wcx_tile_batch *batch, const struct wcx_field *field)
@@ -144,7 +144,7 @@ static struct wcx_batch_plane describe_plane(const struct wcx_recipe *recipe, co
 
 /* The constant fields, with the numbers that they have in the header of a tile. */
 static void describe_constants(const struct wcx_recipe *recipe, uint32_t codings, const struct wcx_tile_layout *layout,
-			       struct wcx_batch_shape *shape)
+			       struct wcx_batch_kind *kind)
 {
 	const uint32_t carrier = layout->coded_count ? layout->coded[layout->coded_count - 1].field : WCX_FIELDS_MAX;
 	uint8_t number = 0, shift = 0;
@@ -153,8 +153,8 @@ static void describe_constants(const struct wcx_recipe *recipe, uint32_t codings
 		const uint32_t coding = wcx_tile_coding(codings, f);
 
 		if (coding == WCX_FIELD_CONSTANT) {
-			shape->constants[shape->constant_count].number = number;
-			shape->constants[shape->constant_count++].shift = shift;
+			kind->constants[kind->constant_count].number = number;
+			kind->constants[kind->constant_count++].shift = shift;
 		}
 		number = (uint8_t)(number + (coding != WCX_FIELD_RAW && f != carrier));
 		shift = (uint8_t)(shift + recipe->fields[f].width);
@@ -173,7 +173,7 @@ static int raw_bits_below(const struct wcx_recipe *recipe, const struct wcx_tile
 }
 
 /* The kernel for a tile. */
-static enum wcx_tile_class class_of(const struct wcx_recipe *recipe, const struct wcx_tile_layout *layout)
+static enum wcx_tile_kernel kernel_of(const struct wcx_recipe *recipe, const struct wcx_tile_layout *layout)
 {
 	const int raw = raw_bits_below(recipe, layout);
 	const struct wcx_field *carrier = &recipe->fields[recipe->field_count - 1];
@@ -181,35 +181,35 @@ static enum wcx_tile_class class_of(const struct wcx_recipe *recipe, const struc
 
 	if (raw >= 0 && !carrier->has_zero) {
 		if (recipe->elem_bytes == 1 && carrier->is_pair && folds)
-			return WCX_CLASS_PAIRS_FOLD;
+			return WCX_KERNEL_PAIRS_FOLD;
 		if (recipe->elem_bytes == 1 && raw <= 4 && !carrier->is_pair && folds)
-			return (enum wcx_tile_class)(WCX_CLASS_BYTES_FOLD_1 + raw - 1);
+			return (enum wcx_tile_kernel)(WCX_KERNEL_BYTES_FOLD_1 + raw - 1);
 		if (recipe->elem_bytes == 1 && raw <= 4 && !carrier->is_pair &&
 		    (raw > 0 || recipe->transform == WCX_TRANSFORM_NONE))
-			return (enum wcx_tile_class)(WCX_CLASS_BYTES_0 + raw);
+			return (enum wcx_tile_kernel)(WCX_KERNEL_BYTES_0 + raw);
 		if (recipe->elem_bytes == 2 && raw >= 5 && raw <= 9 && recipe->transform == WCX_TRANSFORM_ROTATE)
-			return (enum wcx_tile_class)(WCX_CLASS_HALVES_5 + raw - 5);
+			return (enum wcx_tile_kernel)(WCX_KERNEL_HALVES_5 + raw - 5);
 	}
 	switch (recipe->elem_bytes) {
 	case 1:
-		return WCX_CLASS_ANY_1;
+		return WCX_KERNEL_ANY_1;
 	case 2:
-		return WCX_CLASS_ANY_2;
+		return WCX_KERNEL_ANY_2;
 	case 4:
-		return WCX_CLASS_ANY_4;
+		return WCX_KERNEL_ANY_4;
 	}
-	return WCX_CLASS_ANY_8;
+	return WCX_KERNEL_ANY_8;
 }
 
-/* Adds a shape; there must be room for it. */
-static void add_shape(struct wcx_tile_batch *batch, const struct wcx_recipe *recipe, uint32_t codings,
-		      const struct wcx_tile_layout *layout)
+/* Adds a kind; there must be room for it. */
+static void add_kind(struct wcx_tile_batch *batch, const struct wcx_recipe *recipe, uint32_t codings,
+		     const struct wcx_tile_layout *layout)
 {
-	struct wcx_batch_shape *shape = &batch->shapes[batch->shape_count];
+	struct wcx_batch_kind *kind = &batch->kinds[batch->kind_count];
 	const uint32_t run = recipe->run ? recipe->run : (uint32_t)WCX_TILE_MAX_ELEMS;
 	uint8_t table_count = 1;
 
-	*shape = (struct wcx_batch_shape){
+	*kind = (struct wcx_batch_kind){
 		.run_factor = (1u << WCX_RUN_FACTOR_BITS) / (run / WCX_RUN_ELEMS) + 1,
 		.fold_mask = (uint32_t)wcx_repeat(wcx_place_bits(recipe, wcx_fold_bits(recipe)), 1),
 		.transform = recipe->transform,
@@ -218,27 +218,27 @@ static void add_shape(struct wcx_tile_batch *batch, const struct wcx_recipe *rec
 		.coded_count = (uint8_t)layout->coded_count,
 	};
 	for (uint32_t c = 0; c < layout->coded_count; c++) {
-		shape->coded[c] = describe_field(batch, recipe, &layout->coded[c]);
+		kind->coded[c] = describe_field(batch, recipe, &layout->coded[c]);
 		table_count = recipe->fields[layout->coded[c].field].table_count;
 	}
 	for (uint32_t p = 0; p < layout->plane_count; p++)
-		shape->planes[p] = describe_plane(recipe, &layout->planes[p]);
-	describe_constants(recipe, codings, layout, shape);
-	batch->groups[batch->shape_count++] = (struct shape_group){
+		kind->planes[p] = describe_plane(recipe, &layout->planes[p]);
+	describe_constants(recipe, codings, layout, kind);
+	batch->groups[batch->kind_count++] = (struct kind_group){
 		.recipe = recipe,
 		.codings = codings,
-		.tile_class = (uint8_t)class_of(recipe, layout),
+		.kernel = (uint8_t)kernel_of(recipe, layout),
 		.table_count = table_count,
 	};
 }
 
-/* The number of the shape for a recipe and codings; shape_count if it is not there yet.  From the latest one backwards. */
-static uint32_t find_shape(const struct wcx_tile_batch *batch, const struct wcx_recipe *recipe, uint32_t codings)
+/* The number of the kind for a recipe and codings; kind_count if it is not there yet.  From the latest one backwards. */
+static uint32_t find_kind(const struct wcx_tile_batch *batch, const struct wcx_recipe *recipe, uint32_t codings)
 {
-	for (uint32_t i = batch->shape_count; i > 0; i--)
+	for (uint32_t i = batch->kind_count; i > 0; i--)
 		if (batch->groups[i - 1].recipe == recipe && batch->groups[i - 1].codings == codings)
 			return i - 1;
-	return batch->shape_count;
+	return batch->kind_count;
 }
 
 /* --- items --- */
@@ -263,19 +263,19 @@ enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wc
 	struct wcx_tile_layout layout;
 	struct wcx_tile_item *item = &batch->items[batch->item_count];
 	enum wcx_result result = wcx_tile_parse(&job->dims, recipe, job->src, job->src_bytes, &layout);
-	uint32_t codings, shape;
+	uint32_t codings, kind;
 
 	*added_ret = 0;
 	if (result != WCX_OK)
 		return result;
 	codings = wcx_le32_read(job->src) & ((1u << 2 * WCX_FIELDS_MAX) - 1);
-	shape = find_shape(batch, recipe, codings);
+	kind = find_kind(batch, recipe, codings);
 	if (limits->items == batch->item_count || limits->places - batch->place_count < WCX_FIELDS_MAX)
 		return WCX_OK;
-	if (shape == batch->shape_count) {
-		if (limits->shapes == batch->shape_count || limits->tables - batch->table_count < WCX_TILE_TABLES_MAX)
+	if (kind == batch->kind_count) {
+		if (limits->kinds == batch->kind_count || limits->tables - batch->table_count < WCX_TILE_TABLES_MAX)
 			return WCX_OK;
-		add_shape(batch, recipe, codings, &layout);
+		add_kind(batch, recipe, codings, &layout);
 	}
 	*item = (struct wcx_tile_item){
 		.dst = dst,
@@ -288,7 +288,7 @@ enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wc
 		.plane_carried = layout.plane_carried != 0,
 		.exceptions_carried = layout.exception_carried != 0,
 		.number = batch->item_count,
-		.shape = shape,
+		.kind = kind,
 		.others = batch->place_count,
 	};
 	for (uint32_t c = 0; c < layout.coded_count; c++) {
@@ -299,7 +299,7 @@ enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wc
 		else
 			batch->places[batch->place_count++] = place;
 	}
-	batch->groups[shape].items++;
+	batch->groups[kind].items++;
 	batch->item_count++;
 	*added_ret = 1;
 	return WCX_OK;
@@ -310,44 +310,44 @@ enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wc
 /* Has blocks begin where equal parts of a launch's items do. */
 static void place_blocks(struct wcx_tile_batch *batch, const struct wcx_batch_launch *launch, uint32_t items)
 {
-	uint32_t shape = launch->first_shape, before = 0;
+	uint32_t kind = launch->first_kind, before = 0;
 
 	for (uint32_t b = 0; b < launch->block_count; b++) {
 		uint32_t begin = (uint32_t)((uint64_t)items * b / launch->block_count);
 
-		while (begin >= before + batch->groups[batch->order[shape]].items)
-			before += batch->groups[batch->order[shape++]].items;
-		batch->blocks[launch->first_block + b] = shape;
+		while (begin >= before + batch->groups[batch->order[kind]].items)
+			before += batch->groups[batch->order[kind++]].items;
+		batch->blocks[launch->first_block + b] = kind;
 	}
 }
 
 /*
- * Adds the launch of a class, which has so many items.  As many blocks as can run, or no more than it takes for each of the
+ * Adds the launch of a kernel, which has so many items.  As many blocks as can run, or no more than it takes for each of the
  * warps that take items to have one.
  */
-static void add_launch(struct wcx_tile_batch *batch, uint8_t tile_class, uint32_t items, uint32_t *first_shape,
+static void add_launch(struct wcx_tile_batch *batch, uint8_t kernel, uint32_t items, uint32_t *first_kind,
 		       uint32_t *first_item)
 {
 	struct wcx_batch_launch *launch = &batch->layout.launches[batch->layout.launch_count++];
 	uint32_t warps, runs, share;
 
 	*launch = (struct wcx_batch_launch){
-		.first_shape = *first_shape,
+		.first_kind = *first_kind,
 		.first_block = batch->block_count,
-		.tile_class = tile_class,
+		.kernel = kernel,
 	};
-	for (uint32_t i = 0; i < batch->shape_count; i++) {
-		struct shape_group *group = &batch->groups[i];
+	for (uint32_t i = 0; i < batch->kind_count; i++) {
+		struct kind_group *group = &batch->groups[i];
 
-		if (group->tile_class != tile_class)
+		if (group->kernel != kernel)
 			continue;
-		batch->order[(*first_shape)++] = i;
-		batch->shapes[i].first_item = group->next = *first_item;
+		batch->order[(*first_kind)++] = i;
+		batch->kinds[i].first_item = group->next = *first_item;
 		*first_item += group->items;
 		if (launch->table_count < group->table_count)
 			launch->table_count = group->table_count;
 	}
-	launch->shape_count = *first_shape - launch->first_shape;
+	launch->kind_count = *first_kind - launch->first_kind;
 	warps = launch->table_count > 2 ? WCX_LARGE_BLOCK_WARPS : WCX_BLOCK_WARPS;
 	runs = batch->limits.blocks / (warps / WCX_BLOCK_WARPS);
 	share = (batch->item_count + runs - 1) / runs;
@@ -363,24 +363,24 @@ static void add_launch(struct wcx_tile_batch *batch, uint8_t tile_class, uint32_
  * ends. */
 const struct wcx_batch_layout *wcx_tile_batch_finish(struct wcx_tile_batch *batch)
 {
-	uint32_t items[WCX_CLASS_COUNT] = { 0 }, first_item = 0, first_shape = 0;
+	uint32_t items[WCX_KERNEL_COUNT] = { 0 }, first_item = 0, first_kind = 0;
 
-	for (uint32_t i = 0; i < batch->shape_count; i++)
-		items[batch->groups[i].tile_class] += batch->groups[i].items;
+	for (uint32_t i = 0; i < batch->kind_count; i++)
+		items[batch->groups[i].kernel] += batch->groups[i].items;
 	batch->layout = (struct wcx_batch_layout){ .items = batch->item_count };
 	batch->block_count = 0;
 	for (;;) {
-		uint8_t least = WCX_CLASS_COUNT;
+		uint8_t least = WCX_KERNEL_COUNT;
 
-		for (uint8_t c = 0; c < WCX_CLASS_COUNT; c++)
-			if (items[c] && (least == WCX_CLASS_COUNT || items[c] < items[least]))
+		for (uint8_t c = 0; c < WCX_KERNEL_COUNT; c++)
+			if (items[c] && (least == WCX_KERNEL_COUNT || items[c] < items[least]))
 				least = c;
-		if (least == WCX_CLASS_COUNT)
+		if (least == WCX_KERNEL_COUNT)
 			break;
-		add_launch(batch, least, items[least], &first_shape, &first_item);
+		add_launch(batch, least, items[least], &first_kind, &first_item);
 		items[least] = 0;
 	}
-	place_parts(batch->item_count, batch->place_count, batch->shape_count, batch->table_count, batch->block_count,
+	place_parts(batch->item_count, batch->place_count, batch->kind_count, batch->table_count, batch->block_count,
 		    &batch->layout);
 	return &batch->layout;
 }
@@ -411,15 +411,15 @@ void wcx_tile_batch_write(struct wcx_tile_batch *batch, uint8_t *control)
 {
 	const struct wcx_batch_layout *layout = &batch->layout;
 	struct wcx_tile_item *items = (struct wcx_tile_item *)(void *)control;
-	struct wcx_batch_shape *shapes = (struct wcx_batch_shape *)(void *)(control + layout->shapes_offset);
+	struct wcx_batch_kind *kinds = (struct wcx_batch_kind *)(void *)(control + layout->kinds_offset);
 	uint32_t *left = (uint32_t *)(void *)(control + layout->left_offset);
 	struct wcx_batch_table *tables = (struct wcx_batch_table *)(void *)(control + layout->tables_offset);
 
 	for (uint32_t i = 0; i < batch->item_count; i++)
-		items[batch->groups[batch->items[i].shape].next++] = batch->items[i];
+		items[batch->groups[batch->items[i].kind].next++] = batch->items[i];
 	memcpy(control + layout->places_offset, batch->places, batch->place_count * sizeof *batch->places);
-	for (uint32_t i = 0; i < batch->shape_count; i++) {
-		shapes[i] = batch->shapes[batch->order[i]];
+	for (uint32_t i = 0; i < batch->kind_count; i++) {
+		kinds[i] = batch->kinds[batch->order[i]];
 		left[i] = batch->groups[batch->order[i]].items;
 	}
 	for (uint32_t i = 0; i < batch->set_count; i++)

@@ -5,7 +5,7 @@
  *
  * This is host code without CUDA.  A batch is for one thread at a time.
  *
- * Control:  items | places | shapes | tables | blocks | left
+ * Control:  items | places | kinds | tables | blocks | left
  */
 #ifndef WCX_TILE_BATCH_H
 #define WCX_TILE_BATCH_H
@@ -37,7 +37,7 @@ struct wcx_batch_table {
 	uint16_t start[WCX_SYMBOL_COUNT + 2];
 };
 
-/* How a field is coded, in all tiles of a shape. */
+/* How a field is coded, in all tiles of a kind. */
 struct wcx_batch_field {
 	uint32_t table; /* the first one's number in the batch */
 	uint16_t base;
@@ -54,7 +54,7 @@ struct wcx_batch_plane {
 };
 
 /* What tiles have in common that are of one recipe and have their fields coded alike. */
-struct wcx_batch_shape {
+struct wcx_batch_kind {
 	uint32_t fold_mask;  /* the bits of a word that FOLD inverts */
 	uint32_t first_item; /* of its items, which follow each other; how many stands under left in the control */
 	uint32_t run_factor; /* group g of 128 elements is in run g * run_factor >> WCX_RUN_FACTOR_BITS */
@@ -83,54 +83,54 @@ struct wcx_tile_item {
 	uint16_t exception_count;
 	uint8_t plane_carried, exceptions_carried; /* whether the final states have part of them */
 	uint32_t number;                           /* in the order in which items were added */
-	uint32_t shape;                            /* number in the batch, until this is finished */
+	uint32_t kind;                             /* number in the batch, until this is finished */
 	uint32_t others;                           /* the place of the first coded field that is not the carrier */
 	struct wcx_payload_place carrier;
 };
 
 /*
- * The kernels: one for each kind of tile that is common, with widths and shifts known, and one for each element size that
- * takes whatever comes.
+ * The kernels: one for each format of elements that is common, with widths and shifts known, and one for each element size
+ * that takes whatever comes.
  */
-enum wcx_tile_class {
-	WCX_CLASS_ANY_1,
-	WCX_CLASS_ANY_2,
-	WCX_CLASS_ANY_4,
-	WCX_CLASS_ANY_8,
-	WCX_CLASS_PAIRS_FOLD, /* bytes, folded: pairs above four raw bits */
-	WCX_CLASS_BYTES_0,    /* bytes: one symbol each, above so many raw bits */
-	WCX_CLASS_BYTES_1,
-	WCX_CLASS_BYTES_2,
-	WCX_CLASS_BYTES_3,
-	WCX_CLASS_BYTES_4,
-	WCX_CLASS_BYTES_FOLD_1, /* the same, folded */
-	WCX_CLASS_BYTES_FOLD_2,
-	WCX_CLASS_BYTES_FOLD_3,
-	WCX_CLASS_BYTES_FOLD_4,
-	WCX_CLASS_HALVES_5, /* two bytes, rotated: one symbol each, above so many raw bits */
-	WCX_CLASS_HALVES_6,
-	WCX_CLASS_HALVES_7,
-	WCX_CLASS_HALVES_8,
-	WCX_CLASS_HALVES_9,
-	WCX_CLASS_COUNT
+enum wcx_tile_kernel {
+	WCX_KERNEL_ANY_1,
+	WCX_KERNEL_ANY_2,
+	WCX_KERNEL_ANY_4,
+	WCX_KERNEL_ANY_8,
+	WCX_KERNEL_PAIRS_FOLD, /* bytes, folded: pairs above four raw bits */
+	WCX_KERNEL_BYTES_0,    /* bytes: one symbol each, above so many raw bits */
+	WCX_KERNEL_BYTES_1,
+	WCX_KERNEL_BYTES_2,
+	WCX_KERNEL_BYTES_3,
+	WCX_KERNEL_BYTES_4,
+	WCX_KERNEL_BYTES_FOLD_1, /* the same, folded */
+	WCX_KERNEL_BYTES_FOLD_2,
+	WCX_KERNEL_BYTES_FOLD_3,
+	WCX_KERNEL_BYTES_FOLD_4,
+	WCX_KERNEL_HALVES_5, /* two bytes, rotated: one symbol each, above so many raw bits */
+	WCX_KERNEL_HALVES_6,
+	WCX_KERNEL_HALVES_7,
+	WCX_KERNEL_HALVES_8,
+	WCX_KERNEL_HALVES_9,
+	WCX_KERNEL_COUNT
 };
 
 /*
- * What one launch decodes: shapes of one class, whose carriers have so many tables; 1 too where there is no carrier.  A
- * block begins with the shape that it is given; once all items of that have been taken, it goes on with the next that has
+ * What one launch decodes: kinds of one kernel, whose carriers have so many tables; 1 too where there is no carrier.  A
+ * block begins with the kind that it is given; once all items of that have been taken, it goes on with the next that has
  * some.
  */
 struct wcx_batch_launch {
-	uint32_t first_shape, shape_count, first_block, block_count;
+	uint32_t first_kind, kind_count, first_block, block_count;
 	uint32_t block_warps; /* that take items: small batches are spread over blocks */
-	uint8_t tile_class, table_count;
+	uint8_t kernel, table_count;
 };
 
-enum { WCX_BATCH_LAUNCHES_MAX = WCX_CLASS_COUNT };
+enum { WCX_BATCH_LAUNCHES_MAX = WCX_KERNEL_COUNT };
 
 /* What a batch holds at most.  Any one tile must fit: WCX_TILE_TABLES_MAX tables, WCX_FIELDS_MAX places. */
 struct wcx_batch_limits {
-	uint32_t items, shapes, tables, places;
+	uint32_t items, kinds, tables, places;
 	uint32_t blocks; /* of WCX_BLOCK_WARPS, that the device can run at a time */
 };
 
@@ -139,7 +139,7 @@ struct wcx_batch_layout {
 	uint32_t items;
 	uint32_t launch_count;
 	struct wcx_batch_launch launches[WCX_BATCH_LAUNCHES_MAX];
-	size_t places_offset, shapes_offset, tables_offset, blocks_offset, left_offset, control_bytes;
+	size_t places_offset, kinds_offset, tables_offset, blocks_offset, left_offset, control_bytes;
 };
 
 struct wcx_tile_batch;

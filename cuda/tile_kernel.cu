@@ -20,10 +20,10 @@
 struct wcx_batch_dev {
 	const struct wcx_tile_item *items;
 	const struct wcx_payload_place *places;
-	const struct wcx_batch_shape *shapes;
+	const struct wcx_batch_kind *kinds;
 	const struct wcx_batch_table *tables;
-	const uint32_t *blocks; /* the shape that each begins with */
-	int *left;              /* items of each shape that nobody has taken; may go below 0 */
+	const uint32_t *blocks; /* the kind that each begins with */
+	int *left;              /* items of each kind that nobody has taken; may go below 0 */
 	const uint8_t *src;
 	uint8_t *dst;
 	uint32_t *status, mark;
@@ -31,12 +31,12 @@ struct wcx_batch_dev {
 	struct wcx_factors factors;
 };
 
-enum : uint32_t { WCX_NO_SHAPE = 0xFFFFFFFF };
+enum : uint32_t { WCX_NO_KIND = 0xFFFFFFFF };
 
 /* What a warp has at hand for all its tiles. */
 struct wcx_warp {
 	const struct wcx_batch_dev &batch;
-	const struct wcx_batch_shape &shape;
+	const struct wcx_batch_kind &kind;
 	uint32_t ring; /* shared address */
 };
 
@@ -97,15 +97,15 @@ static __device__ __forceinline__ uint32_t wcx_spread_signs(uint32_t word)
 	return spread;
 }
 
-/* --- Lines of any kind --- */
+/* --- Lines of any format --- */
 
 /* Does what FOLD does for the signs in a word, whose other bits it changes. */
 template <uint32_t elem_bytes>
-static __device__ __forceinline__ wcx_word<elem_bytes> wcx_fold_word(const struct wcx_batch_shape &shape,
+static __device__ __forceinline__ wcx_word<elem_bytes> wcx_fold_word(const struct wcx_batch_kind &kind,
 								     wcx_word<elem_bytes> word)
 {
 	if constexpr (elem_bytes == 1)
-		word ^= wcx_spread_signs(word) & shape.fold_mask; /* 0 where nothing is folded */
+		word ^= wcx_spread_signs(word) & kind.fold_mask; /* 0 where nothing is folded */
 	return word;
 }
 
@@ -129,23 +129,23 @@ static __device__ __forceinline__ uint32_t wcx_units(const struct wcx_batch_plan
 
 /* What the constant fields give a word. */
 template <uint32_t elem_bytes>
-static __device__ wcx_word<elem_bytes> wcx_constant_word(const struct wcx_batch_shape &shape, const uint8_t *src)
+static __device__ wcx_word<elem_bytes> wcx_constant_word(const struct wcx_batch_kind &kind, const uint8_t *src)
 {
 	const uint32_t *numbers = (const uint32_t *)src + 1;
 	uint64_t bits = 0;
 
-	for (uint32_t i = 0; i < shape.constant_count; i++)
-		bits |= (uint64_t)__ldg(numbers + shape.constants[i].number) << shape.constants[i].shift;
+	for (uint32_t i = 0; i < kind.constant_count; i++)
+		bits |= (uint64_t)__ldg(numbers + kind.constants[i].number) << kind.constants[i].shift;
 	if constexpr (elem_bytes < 4)
 		bits *= elem_bytes == 1 ? 0x01010101 : 0x00010001;
-	return wcx_place_word<elem_bytes>(shape.transform, (wcx_word<elem_bytes>)bits);
+	return wcx_place_word<elem_bytes>(kind.transform, (wcx_word<elem_bytes>)bits);
 }
 
-enum { WCX_LINES_AT_A_TIME = 4 }; /* of any kind, whose raw bits are on their way together */
+enum { WCX_LINES_AT_A_TIME = 4 }; /* of any format, whose raw bits are on their way together */
 
 /* What planes and constants give the lane's words of some lines. */
 template <uint32_t elem_bytes>
-static __device__ __forceinline__ void wcx_raw_words(const struct wcx_batch_shape &shape, const wcx_tile_view &tile,
+static __device__ __forceinline__ void wcx_raw_words(const struct wcx_batch_kind &kind, const wcx_tile_view &tile,
 						     wcx_word<elem_bytes> constant, uint32_t line,
 						     wcx_word<elem_bytes> word[WCX_LINES_AT_A_TIME])
 {
@@ -154,8 +154,8 @@ static __device__ __forceinline__ void wcx_raw_words(const struct wcx_batch_shap
 #pragma unroll
 	for (uint32_t i = 0; i < WCX_LINES_AT_A_TIME; i++)
 		word[i] = constant;
-	for (uint32_t p = 0; p < shape.plane_count; p++) {
-		const struct wcx_batch_plane &plane = shape.planes[p];
+	for (uint32_t p = 0; p < kind.plane_count; p++) {
+		const struct wcx_batch_plane &plane = kind.planes[p];
 
 #pragma unroll
 		for (uint32_t i = 0; i < WCX_LINES_AT_A_TIME; i++)
@@ -166,7 +166,7 @@ static __device__ __forceinline__ void wcx_raw_words(const struct wcx_batch_shap
 	}
 #pragma unroll
 	for (uint32_t i = 0; i < WCX_LINES_AT_A_TIME; i++)
-		word[i] = wcx_fold_word<elem_bytes>(shape, word[i]);
+		word[i] = wcx_fold_word<elem_bytes>(kind, word[i]);
 }
 
 static __device__ __forceinline__ uint32_t wcx_symbol_bits(const struct wcx_batch_field &field, uint32_t entry)
@@ -234,14 +234,14 @@ template <uint32_t elem_bytes> static __device__ __forceinline__ uint8_t *wcx_wo
 
 /* Elements that have no symbols. */
 template <uint32_t elem_bytes>
-static __device__ void wcx_put_raw_lines(const struct wcx_batch_shape &shape, const wcx_tile_view &tile)
+static __device__ void wcx_put_raw_lines(const struct wcx_batch_kind &kind, const wcx_tile_view &tile)
 {
-	const wcx_word<elem_bytes> constant = wcx_constant_word<elem_bytes>(shape, tile.src);
+	const wcx_word<elem_bytes> constant = wcx_constant_word<elem_bytes>(kind, tile.src);
 
 	for (uint32_t line = 0; line < tile.lines; line += WCX_LINES_AT_A_TIME) {
 		wcx_word<elem_bytes> word[WCX_LINES_AT_A_TIME];
 
-		wcx_raw_words<elem_bytes>(shape, tile, constant, line, word);
+		wcx_raw_words<elem_bytes>(kind, tile, constant, line, word);
 #pragma unroll
 		for (uint32_t i = 0; i < WCX_LINES_AT_A_TIME; i++)
 			wcx_put_word<elem_bytes, false>(wcx_word_at<elem_bytes>(tile.dst, line + i),
@@ -262,7 +262,7 @@ static __device__ __forceinline__ void wcx_payload_open(const struct wcx_warp &w
 	const uint32_t groups = (tile.elems + WCX_RUN_ELEMS - 1) / WCX_RUN_ELEMS;
 
 	wcx_reader_open(tile.src + place.states, tile.src + place.words, place.words_bytes, warp.ring, &ret->reader);
-	ret->choices.load(tile.src + place.choices, field.choice_bits, warp.shape.run_factor, groups);
+	ret->choices.load(tile.src + place.choices, field.choice_bits, warp.kind.run_factor, groups);
 }
 
 static __device__ __forceinline__ void wcx_payload_start(const struct wcx_warp &warp, const wcx_tile_view &tile,
@@ -270,7 +270,7 @@ static __device__ __forceinline__ void wcx_payload_start(const struct wcx_warp &
 							 const struct wcx_payload_place &place, struct wcx_payload *payload)
 {
 	wcx_reader_start(tile.src + place.states, &payload->reader);
-	payload->choices.spread(field.choice_bits, warp.shape.run_factor);
+	payload->choices.spread(field.choice_bits, warp.kind.run_factor);
 }
 
 /* Tables in shared memory, and such as are not. */
@@ -297,7 +297,7 @@ static __device__ __forceinline__ void wcx_put_coded_lines(const struct wcx_warp
 							   struct wcx_payload *payload, uint32_t line)
 {
 	constexpr bool adds = std::is_same_v<tables_type, wcx_slow_tables>;
-	const wcx_word<elem_bytes> constant = adds ? 0 : wcx_constant_word<elem_bytes>(warp.shape, tile.src);
+	const wcx_word<elem_bytes> constant = adds ? 0 : wcx_constant_word<elem_bytes>(warp.kind, tile.src);
 	const uint32_t step_elems = 1 + field.is_pair;
 
 	static_assert((int)WCX_RANS_STEPS_MAX <= (int)WCX_BLOCK_STEPS, "the ring has the words of a line");
@@ -305,7 +305,7 @@ static __device__ __forceinline__ void wcx_put_coded_lines(const struct wcx_warp
 		wcx_word<elem_bytes> word[WCX_LINES_AT_A_TIME] = {};
 
 		if (!adds)
-			wcx_raw_words<elem_bytes>(warp.shape, tile, constant, line, word);
+			wcx_raw_words<elem_bytes>(warp.kind, tile, constant, line, word);
 #pragma unroll
 		for (uint32_t i = 0; i < WCX_LINES_AT_A_TIME; i++) {
 			const uint32_t there = wcx_elems_there<elem_bytes>(tile.elems, line + i);
@@ -319,13 +319,13 @@ static __device__ __forceinline__ void wcx_put_coded_lines(const struct wcx_warp
 				if (k < field.steps)
 					entry[k] = wcx_rans_step<true>(&payload->reader, table, k * step_elems < there,
 								       warp.batch.factors);
-			word[i] ^= wcx_symbol_word<elem_bytes>(field, warp.shape.transform, entry);
+			word[i] ^= wcx_symbol_word<elem_bytes>(field, warp.kind.transform, entry);
 			wcx_put_word<elem_bytes, adds>(wcx_word_at<elem_bytes>(tile.dst, line + i), there, word[i]);
 		}
 	}
 }
 
-/* --- Lines of known kinds: the carrier has the highest bits, and all below are raw --- */
+/* --- Lines of known formats: the carrier has the highest bits, and all below are raw --- */
 
 /* The planes of a raw field of so many bits, for blocks of lines. */
 template <uint32_t bits, uint32_t word_elems, uint32_t block_lines> struct wcx_low_planes {
@@ -340,12 +340,12 @@ template <uint32_t bits, uint32_t word_elems, uint32_t block_lines> struct wcx_l
 	uint32_t unit[unit_count], ahead[unit_count];
 	wcx_low_planes<bits - width, word_elems, block_lines> upper;
 
-	__device__ __forceinline__ void open(const struct wcx_batch_shape &shape, const wcx_tile_view &tile,
+	__device__ __forceinline__ void open(const struct wcx_batch_kind &kind, const wcx_tile_view &tile,
 					     const uint8_t *planes, uint32_t p = 0)
 	{
 		units = (const uint32_t *)planes + wcx_lane();
-		mask = (uint32_t)shape.planes[p].mask;
-		upper.open(shape, tile, planes + (tile.lines + unit_lines - 1) / unit_lines * WCX_PLANE_UNIT_BYTES, p + 1);
+		mask = (uint32_t)kind.planes[p].mask;
+		upper.open(kind, tile, planes + (tile.lines + unit_lines - 1) / unit_lines * WCX_PLANE_UNIT_BYTES, p + 1);
 	}
 
 	/* Starts to load what a block has, from a line on: the next ones each time. */
@@ -386,7 +386,7 @@ template <uint32_t bits, uint32_t word_elems, uint32_t block_lines> struct wcx_l
 };
 
 template <uint32_t word_elems, uint32_t block_lines> struct wcx_low_planes<0, word_elems, block_lines> {
-	__device__ __forceinline__ void open(const struct wcx_batch_shape &, const wcx_tile_view &, const uint8_t *,
+	__device__ __forceinline__ void open(const struct wcx_batch_kind &, const wcx_tile_view &, const uint8_t *,
 					     uint32_t = 0)
 	{
 	}
@@ -407,7 +407,7 @@ template <uint32_t word_elems, uint32_t block_lines> struct wcx_low_planes<0, wo
 };
 
 /*
- * A kind says how the entries of a line become a word.  Bits 8 to 23 of two entries side by side have the symbols' at 4 to
+ * A format says how the entries of a line become a word.  Bits 8 to 23 of two entries side by side have the symbols' at 4 to
  * 11 and at 20 to 27, and other bits beside them, which have to go; those in the place of raw bits may stay.
  */
 static __device__ __forceinline__ uint32_t wcx_join_entries(uint32_t first, uint32_t second)
@@ -415,17 +415,17 @@ static __device__ __forceinline__ uint32_t wcx_join_entries(uint32_t first, uint
 	return __byte_perm(first, second, 0x6521);
 }
 
-/* Any kind of elements of so many bytes. */
-template <uint32_t bytes> struct wcx_any_kind {
+/* Any format of elements of so many bytes. */
+template <uint32_t bytes> struct wcx_any_format {
 	static constexpr uint32_t elem_bytes = bytes;
 };
 
 /* Bytes, folded: pairs of four bits above four raw bits. */
-struct wcx_pairs_kind {
+struct wcx_pairs_format {
 	static constexpr uint32_t elem_bytes = 1, steps = 2, raw_bits = 4;
 	static constexpr bool may_be_predicted = false;
 
-	__device__ __forceinline__ wcx_pairs_kind(const struct wcx_batch_shape &)
+	__device__ __forceinline__ wcx_pairs_format(const struct wcx_batch_kind &)
 	{
 	}
 
@@ -438,14 +438,14 @@ struct wcx_pairs_kind {
 };
 
 /* Bytes: a symbol each above some raw bits. */
-template <uint32_t raw, bool folds> struct wcx_bytes_kind {
+template <uint32_t raw, bool folds> struct wcx_bytes_format {
 	static constexpr uint32_t elem_bytes = 1, steps = 4, raw_bits = raw;
 	static constexpr bool may_be_predicted = !folds;
 	uint32_t right, left;
 
-	__device__ __forceinline__ wcx_bytes_kind(const struct wcx_batch_shape &shape)
+	__device__ __forceinline__ wcx_bytes_format(const struct wcx_batch_kind &kind)
 	{
-		const uint32_t shift = raw_bits - (shape.transform != WCX_TRANSFORM_NONE);
+		const uint32_t shift = raw_bits - (kind.transform != WCX_TRANSFORM_NONE);
 
 		right = 4 - shift;
 		left = 4 + shift;
@@ -461,17 +461,17 @@ template <uint32_t raw, bool folds> struct wcx_bytes_kind {
 };
 
 /* Two bytes, rotated: a symbol each above some raw bits. */
-template <uint32_t raw> struct wcx_halves_kind {
+template <uint32_t raw> struct wcx_halves_format {
 	static constexpr uint32_t elem_bytes = 2, steps = 2, raw_bits = raw;
 	static constexpr bool may_be_predicted = false;
 	uint32_t factor, base;
 
-	__device__ __forceinline__ wcx_halves_kind(const struct wcx_batch_shape &shape)
+	__device__ __forceinline__ wcx_halves_format(const struct wcx_batch_kind &kind)
 	{
-		const uint32_t shift = shape.coded[0].shift - 1;
+		const uint32_t shift = kind.coded[0].shift - 1;
 
 		factor = 1u << (shift - 4);
-		base = (uint32_t)shape.coded[0].base * 0x00010001u << shift;
+		base = (uint32_t)kind.coded[0].base * 0x00010001u << shift;
 	}
 
 	__device__ __forceinline__ uint32_t word(const uint32_t entry[steps], uint32_t) const
@@ -480,19 +480,19 @@ template <uint32_t raw> struct wcx_halves_kind {
 	}
 };
 
-/* Starts a payload that was opened, and decodes the whole blocks of a tile of a known kind; how many lines they have. */
-template <typename kind_type, bool multi>
+/* Starts a payload that was opened, and decodes the whole blocks of a tile of a known format; how many lines they have. */
+template <typename format, bool multi>
 static __device__ __forceinline__ uint32_t wcx_put_blocks(const struct wcx_warp &warp, const wcx_tile_view &tile,
 							  const struct wcx_batch_field &field, struct wcx_payload *payload)
 {
-	constexpr uint32_t lines = WCX_BLOCK_STEPS / kind_type::steps, line_elems = wcx_elems_of_line<kind_type::elem_bytes>;
+	constexpr uint32_t lines = WCX_BLOCK_STEPS / format::steps, line_elems = wcx_elems_of_line<format::elem_bytes>;
 	const uint32_t end = tile.elems / (lines * line_elems) * lines;
 	const struct wcx_factors factors = warp.batch.factors;
-	const kind_type kind(warp.shape);
+	const format elem_format(warp.kind);
 	uint32_t *dst = (uint32_t *)tile.dst + wcx_lane();
-	wcx_low_planes<kind_type::raw_bits, wcx_elems_of_word<kind_type::elem_bytes>, lines> planes;
+	wcx_low_planes<format::raw_bits, wcx_elems_of_word<format::elem_bytes>, lines> planes;
 
-	planes.open(warp.shape, tile, tile.src + tile.item.planes);
+	planes.open(warp.kind, tile, tile.src + tile.item.planes);
 	const uint32_t raw_mask = planes.masks();
 
 	planes.load(0);
@@ -508,12 +508,12 @@ static __device__ __forceinline__ uint32_t wcx_put_blocks(const struct wcx_warp 
 			const uint32_t group = i * line_elems / WCX_RUN_ELEMS;
 			const wcx_fast_table table = { multi ? (chosen >> 2 * group & 3) * WCX_PROB_SCALE : 0 };
 			const uint32_t raw = planes.word(i);
-			uint32_t entry[kind_type::steps];
+			uint32_t entry[format::steps];
 
 #pragma unroll
-			for (uint32_t k = 0; k < kind_type::steps; k++)
+			for (uint32_t k = 0; k < format::steps; k++)
 				entry[k] = wcx_rans_step<false>(&payload->reader, table, true, factors);
-			dst[i * WCX_LANES] = wcx_select_bits(raw_mask, raw, kind.word(entry, raw));
+			dst[i * WCX_LANES] = wcx_select_bits(raw_mask, raw, elem_format.word(entry, raw));
 		}
 		dst += lines * WCX_LANES;
 	}
@@ -535,18 +535,18 @@ struct wcx_leftovers {
 	uint32_t position_half, value_half; /* of exception number lane, as far as they are */
 };
 
-static __device__ __forceinline__ struct wcx_leftovers wcx_leftovers_load(const struct wcx_batch_shape &shape,
+static __device__ __forceinline__ struct wcx_leftovers wcx_leftovers_load(const struct wcx_batch_kind &kind,
 									  const wcx_tile_view &tile)
 {
-	const uint32_t count = tile.item.exception_count, width = shape.coded[shape.coded_count - 1].width;
+	const uint32_t count = tile.item.exception_count, width = kind.coded[kind.coded_count - 1].width;
 	const uint32_t halves = (width > 8 ? count * 4 : count * 3 + 1) / 2;
 	struct wcx_leftovers ret = { 0, halves - (tile.item.exceptions_carried ? WCX_CARRIED_BYTES / 2 : 0), 0, 0 };
 
 	if (tile.item.plane_carried) {
 		uint32_t units = 0;
 
-		for (uint32_t p = 0; p < shape.plane_count; p++)
-			units += wcx_units(shape.planes[p], tile.lines);
+		for (uint32_t p = 0; p < kind.plane_count; p++)
+			units += wcx_units(kind.planes[p], tile.lines);
 		ret.unit = __ldg((const uint32_t *)(tile.src + tile.item.planes) + (units - 1) * WCX_LANES + wcx_lane());
 	}
 	if (count) {
@@ -561,10 +561,10 @@ static __device__ __forceinline__ struct wcx_leftovers wcx_leftovers_load(const 
  * a lane of the upper 16 gets the states of two others.
  */
 template <uint32_t elem_bytes>
-static __device__ void wcx_add_carried(const struct wcx_batch_shape &shape, const wcx_tile_view &tile, uint32_t unit,
+static __device__ void wcx_add_carried(const struct wcx_batch_kind &kind, const wcx_tile_view &tile, uint32_t unit,
 				       uint32_t state)
 {
-	const struct wcx_batch_plane &plane = shape.planes[shape.plane_count - 1];
+	const struct wcx_batch_plane &plane = kind.planes[kind.plane_count - 1];
 	const uint32_t low = __shfl_sync(WCX_ALL_LANES, state, wcx_lane() * 2);
 	const uint32_t high = __shfl_sync(WCX_ALL_LANES, state, wcx_lane() * 2 + 1);
 	const uint32_t wrong = unit ^ __byte_perm(low, high, 0x5410);
@@ -574,16 +574,16 @@ static __device__ void wcx_add_carried(const struct wcx_batch_shape &shape, cons
 	for (uint32_t line = (wcx_units(plane, tile.lines) - 1) << plane.unit_bits; line < tile.lines; line++)
 		wcx_put_word<elem_bytes, true>(
 			wcx_word_at<elem_bytes>(tile.dst, line), wcx_elems_there<elem_bytes>(tile.elems, line),
-			wcx_fold_word<elem_bytes>(shape, wcx_plane_word<elem_bytes>(plane, wrong, line)));
+			wcx_fold_word<elem_bytes>(kind, wcx_plane_word<elem_bytes>(plane, wrong, line)));
 }
 
 /* Puts the exceptions in the place of what the carrier's symbols have left, one a lane; false if they are not sound. */
 template <uint32_t elem_bytes>
-static __device__ bool wcx_put_exceptions(const struct wcx_batch_shape &shape, const wcx_tile_view &tile,
+static __device__ bool wcx_put_exceptions(const struct wcx_batch_kind &kind, const wcx_tile_view &tile,
 					  const struct wcx_leftovers &leftovers, uint32_t state)
 {
 	using elem = wcx_elem<elem_bytes>;
-	const struct wcx_batch_field &field = shape.coded[shape.coded_count - 1];
+	const struct wcx_batch_field &field = kind.coded[kind.coded_count - 1];
 	const uint32_t count = tile.item.exception_count, width = field.width;
 	uint32_t position_half = leftovers.position_half, value_half = leftovers.value_half;
 	const auto carry = [&](uint32_t half, uint32_t number) -> uint32_t {
@@ -592,7 +592,7 @@ static __device__ bool wcx_put_exceptions(const struct wcx_batch_shape &shape, c
 		return number < leftovers.stored ? half : carried;
 	};
 	const auto place = [&](uint32_t bits) -> elem {
-		return (elem)wcx_place_word<elem_bytes>(shape.transform, (wcx_word<elem_bytes>)bits << field.shift);
+		return (elem)wcx_place_word<elem_bytes>(kind.transform, (wcx_word<elem_bytes>)bits << field.shift);
 	};
 	const elem mask = place((1u << width) - 1);
 	elem *dst = (elem *)tile.dst;
@@ -614,7 +614,7 @@ static __device__ bool wcx_put_exceptions(const struct wcx_batch_shape &shape, c
 		if (i < count) {
 			const elem old = dst[position];
 			const elem sign = old & (elem)((elem)1 << (8 * elem_bytes - 1));
-			const elem folded = sign ? (elem)shape.fold_mask : 0;
+			const elem folded = sign ? (elem)kind.fold_mask : 0;
 
 			dst[position] = (elem)((old & ~mask) | ((place(value) ^ folded) & mask));
 		}
@@ -750,36 +750,36 @@ template <uint32_t elem_bytes> static __device__ void wcx_undo_predictor(uint32_
 /* --- Tiles --- */
 
 /* A tile that has a carrier. */
-template <typename kind_type, bool multi>
+template <typename format, bool multi>
 static __device__ __forceinline__ bool wcx_decode_carrier(const struct wcx_warp &warp, const wcx_tile_view &tile)
 {
-	constexpr uint32_t elem_bytes = kind_type::elem_bytes;
-	const struct wcx_batch_field &field = warp.shape.coded[warp.shape.coded_count - 1];
+	constexpr uint32_t elem_bytes = format::elem_bytes;
+	const struct wcx_batch_field &field = warp.kind.coded[warp.kind.coded_count - 1];
 	const wcx_fast_tables tables;
 	struct wcx_leftovers leftovers;
 	struct wcx_payload payload;
 	uint32_t line = 0;
 
 	wcx_payload_open(warp, tile, field, tile.item.carrier, &payload);
-	if constexpr (std::is_same_v<kind_type, wcx_any_kind<elem_bytes>>)
+	if constexpr (std::is_same_v<format, wcx_any_format<elem_bytes>>)
 		wcx_payload_start(warp, tile, field, tile.item.carrier, &payload);
 	else
-		line = wcx_put_blocks<kind_type, multi>(warp, tile, field, &payload);
-	leftovers = wcx_leftovers_load(warp.shape, tile);
+		line = wcx_put_blocks<format, multi>(warp, tile, field, &payload);
+	leftovers = wcx_leftovers_load(warp.kind, tile);
 	wcx_put_coded_lines<elem_bytes>(warp, tile, field, tables, &payload, line);
 	if (!wcx_reader_close(payload.reader, tile.item.plane_carried || tile.item.exceptions_carried))
 		return false;
 	if (tile.item.plane_carried)
-		wcx_add_carried<elem_bytes>(warp.shape, tile, leftovers.unit, payload.reader.state);
-	return wcx_put_exceptions<elem_bytes>(warp.shape, tile, leftovers, payload.reader.state);
+		wcx_add_carried<elem_bytes>(warp.kind, tile, leftovers.unit, payload.reader.state);
+	return wcx_put_exceptions<elem_bytes>(warp.kind, tile, leftovers, payload.reader.state);
 }
 
 /* The coded fields other than the carrier. */
 template <uint32_t elem_bytes>
 static __device__ __forceinline__ bool wcx_decode_others(const struct wcx_warp &warp, const wcx_tile_view &tile)
 {
-	for (uint32_t c = 0; c + 1 < warp.shape.coded_count; c++) {
-		const struct wcx_batch_field &field = warp.shape.coded[c];
+	for (uint32_t c = 0; c + 1 < warp.kind.coded_count; c++) {
+		const struct wcx_batch_field &field = warp.kind.coded[c];
 		const struct wcx_payload_place &place = warp.batch.places[tile.item.others + c];
 		const wcx_slow_tables tables = { warp.batch.tables + field.table };
 		struct wcx_payload payload;
@@ -794,25 +794,25 @@ static __device__ __forceinline__ bool wcx_decode_others(const struct wcx_warp &
 	return true;
 }
 
-template <typename kind_type, bool multi>
+template <typename format, bool multi>
 static __device__ __forceinline__ bool wcx_decode_tile(const struct wcx_warp &warp, const struct wcx_tile_item &item)
 {
-	constexpr uint32_t elem_bytes = kind_type::elem_bytes;
+	constexpr uint32_t elem_bytes = format::elem_bytes;
 	const wcx_tile_view tile = { item, warp.batch.src + item.src, warp.batch.dst + item.dst, item.elems,
 				     (item.elems + wcx_elems_of_line<elem_bytes> - 1) / wcx_elems_of_line<elem_bytes> };
 
-	if constexpr (std::is_same_v<kind_type, wcx_any_kind<elem_bytes>>) {
-		if (warp.shape.coded_count == 0)
-			wcx_put_raw_lines<elem_bytes>(warp.shape, tile);
-		else if (!wcx_decode_carrier<kind_type, multi>(warp, tile) || !wcx_decode_others<elem_bytes>(warp, tile))
+	if constexpr (std::is_same_v<format, wcx_any_format<elem_bytes>>) {
+		if (warp.kind.coded_count == 0)
+			wcx_put_raw_lines<elem_bytes>(warp.kind, tile);
+		else if (!wcx_decode_carrier<format, multi>(warp, tile) || !wcx_decode_others<elem_bytes>(warp, tile))
 			return false;
-		wcx_undo_predictor<elem_bytes>(warp.shape.predictor, tile);
+		wcx_undo_predictor<elem_bytes>(warp.kind.predictor, tile);
 		return true;
 	} else {
-		const bool sound = wcx_decode_carrier<kind_type, multi>(warp, tile);
+		const bool sound = wcx_decode_carrier<format, multi>(warp, tile);
 
-		if (sound && kind_type::may_be_predicted)
-			wcx_undo_predictor<elem_bytes>(warp.shape.predictor, tile);
+		if (sound && format::may_be_predicted)
+			wcx_undo_predictor<elem_bytes>(warp.kind.predictor, tile);
 		return sound;
 	}
 }
@@ -834,9 +834,9 @@ static __device__ __forceinline__ void wcx_wait_for_last_launch(void)
 #endif
 }
 
-/* Decodes items of a shape until all are taken. */
-template <typename kind_type, bool multi>
-static __device__ __forceinline__ void wcx_decode_items(const struct wcx_warp &warp, uint32_t shape)
+/* Decodes items of a kind until all are taken. */
+template <typename format, bool multi>
+static __device__ __forceinline__ void wcx_decode_items(const struct wcx_warp &warp, uint32_t kind)
 {
 	const struct wcx_batch_dev &batch = warp.batch;
 
@@ -844,48 +844,48 @@ static __device__ __forceinline__ void wcx_decode_items(const struct wcx_warp &w
 		int left = 0;
 
 		if (wcx_lane() == 0)
-			left = atomicSub(batch.left + shape, 1);
+			left = atomicSub(batch.left + kind, 1);
 		left = __shfl_sync(WCX_ALL_LANES, left, 0);
 		if (left <= 0)
 			return;
-		const struct wcx_tile_item &item = batch.items[warp.shape.first_item + left - 1];
-		const bool sound = wcx_decode_tile<kind_type, multi>(warp, item);
+		const struct wcx_tile_item &item = batch.items[warp.kind.first_item + left - 1];
+		const bool sound = wcx_decode_tile<format, multi>(warp, item);
 
 		if (wcx_lane() == 0)
 			batch.status[item.number] = batch.mark | (sound ? WCX_OK : WCX_BAD_DATA);
 	}
 }
 
-/* The launch's next shape, from one on and around, that has items left; WCX_NO_SHAPE if none has.  For one warp. */
-static __device__ uint32_t wcx_find_shape(const struct wcx_batch_dev &batch, uint32_t from)
+/* The launch's next kind, from one on and around, that has items left; WCX_NO_KIND if none has.  For one warp. */
+static __device__ uint32_t wcx_find_kind(const struct wcx_batch_dev &batch, uint32_t from)
 {
 	const struct wcx_batch_launch &launch = batch.launch;
 
-	for (uint32_t i = 0; i < launch.shape_count; i += WCX_LANES) {
-		const uint32_t number = from - launch.first_shape + i + wcx_lane();
-		const uint32_t shape = launch.first_shape + number % launch.shape_count;
-		const volatile int *left = batch.left + shape;
-		const bool in_launch = i + wcx_lane() < launch.shape_count;
+	for (uint32_t i = 0; i < launch.kind_count; i += WCX_LANES) {
+		const uint32_t number = from - launch.first_kind + i + wcx_lane();
+		const uint32_t kind = launch.first_kind + number % launch.kind_count;
+		const volatile int *left = batch.left + kind;
+		const bool in_launch = i + wcx_lane() < launch.kind_count;
 		const uint32_t having = __ballot_sync(WCX_ALL_LANES, in_launch && *left > 0);
 
 		if (having)
-			return __shfl_sync(WCX_ALL_LANES, shape, __ffs(having) - 1);
+			return __shfl_sync(WCX_ALL_LANES, kind, __ffs(having) - 1);
 	}
-	return WCX_NO_SHAPE;
+	return WCX_NO_KIND;
 }
 
 /*
- * One launch.  Shared memory: the decoding tables of the shape that the block is at, and a ring for each warp.
+ * One launch.  Shared memory: the decoding tables of the kind that the block is at, and a ring for each warp.
  */
-template <typename kind_type, bool multi>
+template <typename format, bool multi>
 static __global__ void __launch_bounds__(WCX_LARGE_BLOCK_WARPS *WCX_LANES, 1)
 	wcx_decode_tiles(const struct wcx_batch_dev batch)
 {
-	__shared__ struct wcx_batch_shape shape;
+	__shared__ struct wcx_batch_kind kind;
 	__shared__ uint32_t found;
 	const uint32_t number = threadIdx.x / WCX_LANES, table_bytes = batch.launch.table_count * WCX_TABLE_BYTES;
 	uint32_t *entries = (uint32_t *)wcx_shared;
-	struct wcx_warp warp = { batch, shape, wcx_shared_address(wcx_shared) };
+	struct wcx_warp warp = { batch, kind, wcx_shared_address(wcx_shared) };
 	uint32_t at = batch.blocks[blockIdx.x];
 
 	static_assert(WCX_WARP_SHARED_BYTES >= WCX_FIELD_TABLES_MAX * sizeof(struct wcx_batch_table),
@@ -895,23 +895,23 @@ static __global__ void __launch_bounds__(WCX_LARGE_BLOCK_WARPS *WCX_LANES, 1)
 	wcx_keep(&warp.ring);
 	for (;;) {
 		if (number == 0) {
-			at = wcx_find_shape(batch, at);
+			at = wcx_find_kind(batch, at);
 			if (wcx_lane() == 0)
 				found = at;
 		}
-		__syncthreads(); /* and all are done with the last shape */
+		__syncthreads(); /* and all are done with the last kind */
 		at = found;
-		if (at == WCX_NO_SHAPE)
+		if (at == WCX_NO_KIND)
 			break;
-		for (uint32_t i = threadIdx.x; i < sizeof shape / sizeof(uint32_t); i += blockDim.x)
-			((uint32_t *)&shape)[i] = __ldg((const uint32_t *)(batch.shapes + at) + i);
+		for (uint32_t i = threadIdx.x; i < sizeof kind / sizeof(uint32_t); i += blockDim.x)
+			((uint32_t *)&kind)[i] = __ldg((const uint32_t *)(batch.kinds + at) + i);
 		__syncthreads();
-		if (shape.coded_count)
-			wcx_entries_build(batch.tables + shape.coded[shape.coded_count - 1].table,
-					  1u << shape.coded[shape.coded_count - 1].choice_bits,
+		if (kind.coded_count)
+			wcx_entries_build(batch.tables + kind.coded[kind.coded_count - 1].table,
+					  1u << kind.coded[kind.coded_count - 1].choice_bits,
 					  (struct wcx_batch_table *)(entries + table_bytes / 4), entries);
 		if (number < batch.launch.block_warps)
-			wcx_decode_items<kind_type, multi>(warp, at);
+			wcx_decode_items<format, multi>(warp, at);
 	}
 	if (blockIdx.x == 0)
 		wcx_wait_for_last_launch();
@@ -919,52 +919,52 @@ static __global__ void __launch_bounds__(WCX_LARGE_BLOCK_WARPS *WCX_LANES, 1)
 
 /* --- Launches --- */
 
-template <bool multi> static const void *wcx_kernel_of(uint32_t tile_class)
+template <bool multi> static const void *wcx_kernel_of(uint32_t kernel)
 {
-	switch (tile_class) {
-	case WCX_CLASS_ANY_1:
-		return (const void *)wcx_decode_tiles<wcx_any_kind<1>, true>;
-	case WCX_CLASS_ANY_2:
-		return (const void *)wcx_decode_tiles<wcx_any_kind<2>, true>;
-	case WCX_CLASS_ANY_4:
-		return (const void *)wcx_decode_tiles<wcx_any_kind<4>, true>;
-	case WCX_CLASS_ANY_8:
-		return (const void *)wcx_decode_tiles<wcx_any_kind<8>, true>;
-	case WCX_CLASS_PAIRS_FOLD:
-		return (const void *)wcx_decode_tiles<wcx_pairs_kind, multi>;
-	case WCX_CLASS_BYTES_0:
-		return (const void *)wcx_decode_tiles<wcx_bytes_kind<0, false>, multi>;
-	case WCX_CLASS_BYTES_1:
-		return (const void *)wcx_decode_tiles<wcx_bytes_kind<1, false>, multi>;
-	case WCX_CLASS_BYTES_2:
-		return (const void *)wcx_decode_tiles<wcx_bytes_kind<2, false>, multi>;
-	case WCX_CLASS_BYTES_3:
-		return (const void *)wcx_decode_tiles<wcx_bytes_kind<3, false>, multi>;
-	case WCX_CLASS_BYTES_4:
-		return (const void *)wcx_decode_tiles<wcx_bytes_kind<4, false>, multi>;
-	case WCX_CLASS_BYTES_FOLD_1:
-		return (const void *)wcx_decode_tiles<wcx_bytes_kind<1, true>, multi>;
-	case WCX_CLASS_BYTES_FOLD_2:
-		return (const void *)wcx_decode_tiles<wcx_bytes_kind<2, true>, multi>;
-	case WCX_CLASS_BYTES_FOLD_3:
-		return (const void *)wcx_decode_tiles<wcx_bytes_kind<3, true>, multi>;
-	case WCX_CLASS_BYTES_FOLD_4:
-		return (const void *)wcx_decode_tiles<wcx_bytes_kind<4, true>, multi>;
-	case WCX_CLASS_HALVES_5:
-		return (const void *)wcx_decode_tiles<wcx_halves_kind<5>, multi>;
-	case WCX_CLASS_HALVES_6:
-		return (const void *)wcx_decode_tiles<wcx_halves_kind<6>, multi>;
-	case WCX_CLASS_HALVES_7:
-		return (const void *)wcx_decode_tiles<wcx_halves_kind<7>, multi>;
-	case WCX_CLASS_HALVES_8:
-		return (const void *)wcx_decode_tiles<wcx_halves_kind<8>, multi>;
+	switch (kernel) {
+	case WCX_KERNEL_ANY_1:
+		return (const void *)wcx_decode_tiles<wcx_any_format<1>, true>;
+	case WCX_KERNEL_ANY_2:
+		return (const void *)wcx_decode_tiles<wcx_any_format<2>, true>;
+	case WCX_KERNEL_ANY_4:
+		return (const void *)wcx_decode_tiles<wcx_any_format<4>, true>;
+	case WCX_KERNEL_ANY_8:
+		return (const void *)wcx_decode_tiles<wcx_any_format<8>, true>;
+	case WCX_KERNEL_PAIRS_FOLD:
+		return (const void *)wcx_decode_tiles<wcx_pairs_format, multi>;
+	case WCX_KERNEL_BYTES_0:
+		return (const void *)wcx_decode_tiles<wcx_bytes_format<0, false>, multi>;
+	case WCX_KERNEL_BYTES_1:
+		return (const void *)wcx_decode_tiles<wcx_bytes_format<1, false>, multi>;
+	case WCX_KERNEL_BYTES_2:
+		return (const void *)wcx_decode_tiles<wcx_bytes_format<2, false>, multi>;
+	case WCX_KERNEL_BYTES_3:
+		return (const void *)wcx_decode_tiles<wcx_bytes_format<3, false>, multi>;
+	case WCX_KERNEL_BYTES_4:
+		return (const void *)wcx_decode_tiles<wcx_bytes_format<4, false>, multi>;
+	case WCX_KERNEL_BYTES_FOLD_1:
+		return (const void *)wcx_decode_tiles<wcx_bytes_format<1, true>, multi>;
+	case WCX_KERNEL_BYTES_FOLD_2:
+		return (const void *)wcx_decode_tiles<wcx_bytes_format<2, true>, multi>;
+	case WCX_KERNEL_BYTES_FOLD_3:
+		return (const void *)wcx_decode_tiles<wcx_bytes_format<3, true>, multi>;
+	case WCX_KERNEL_BYTES_FOLD_4:
+		return (const void *)wcx_decode_tiles<wcx_bytes_format<4, true>, multi>;
+	case WCX_KERNEL_HALVES_5:
+		return (const void *)wcx_decode_tiles<wcx_halves_format<5>, multi>;
+	case WCX_KERNEL_HALVES_6:
+		return (const void *)wcx_decode_tiles<wcx_halves_format<6>, multi>;
+	case WCX_KERNEL_HALVES_7:
+		return (const void *)wcx_decode_tiles<wcx_halves_format<7>, multi>;
+	case WCX_KERNEL_HALVES_8:
+		return (const void *)wcx_decode_tiles<wcx_halves_format<8>, multi>;
 	}
-	return (const void *)wcx_decode_tiles<wcx_halves_kind<9>, multi>;
+	return (const void *)wcx_decode_tiles<wcx_halves_format<9>, multi>;
 }
 
-static const void *wcx_kernel(uint32_t tile_class, uint32_t table_count)
+static const void *wcx_kernel(uint32_t kernel, uint32_t table_count)
 {
-	return table_count > 1 ? wcx_kernel_of<true>(tile_class) : wcx_kernel_of<false>(tile_class);
+	return table_count > 1 ? wcx_kernel_of<true>(kernel) : wcx_kernel_of<false>(kernel);
 }
 
 static uint32_t wcx_block_warps(const struct wcx_kernels *kernels, uint32_t table_count)
@@ -982,7 +982,7 @@ static uint32_t wcx_block_shared_bytes(const struct wcx_kernels *kernels, uint32
 
 extern "C" cudaError_t wcx_kernels_open(struct wcx_kernels *ret)
 {
-	const uint32_t static_bytes = sizeof(struct wcx_batch_shape) + sizeof(uint32_t);
+	const uint32_t static_bytes = sizeof(struct wcx_batch_kind) + sizeof(uint32_t);
 	struct cudaFuncAttributes attributes;
 	int device, multiprocessors, shared_bytes;
 	cudaError_t error = cudaGetDevice(&device);
@@ -1000,10 +1000,10 @@ extern "C" cudaError_t wcx_kernels_open(struct wcx_kernels *ret)
 		return error;
 	/* As __CUDA_ARCH__ was when it was compiled, also where the driver did that for a newer device. */
 	*ret = { 2 * (uint32_t)multiprocessors, (uint32_t)shared_bytes - static_bytes, attributes.ptxVersion >= 90 };
-	for (uint32_t tile_class = 0; tile_class < WCX_CLASS_COUNT && !error; tile_class++)
+	for (uint32_t kernel = 0; kernel < WCX_KERNEL_COUNT && !error; kernel++)
 		for (uint32_t table_count = 1; table_count <= WCX_FIELD_TABLES_MAX && !error; table_count *= 2)
 			error = cudaFuncSetAttribute(
-				wcx_kernel(tile_class, table_count), cudaFuncAttributeMaxDynamicSharedMemorySize,
+				wcx_kernel(kernel, table_count), cudaFuncAttributeMaxDynamicSharedMemorySize,
 				(int)wcx_block_shared_bytes(ret, table_count > 1 ? WCX_FIELD_TABLES_MAX : 1));
 	return error;
 }
@@ -1023,7 +1023,7 @@ extern "C" cudaError_t wcx_kernels_decode(const struct wcx_kernels *kernels, uin
 	config.attrs = &early;
 	batch.items = (const struct wcx_tile_item *)control;
 	batch.places = (const struct wcx_payload_place *)(control + layout->places_offset);
-	batch.shapes = (const struct wcx_batch_shape *)(control + layout->shapes_offset);
+	batch.kinds = (const struct wcx_batch_kind *)(control + layout->kinds_offset);
 	batch.tables = (const struct wcx_batch_table *)(control + layout->tables_offset);
 	batch.left = (int *)(control + layout->left_offset);
 	batch.src = src;
@@ -1042,7 +1042,7 @@ extern "C" cudaError_t wcx_kernels_decode(const struct wcx_kernels *kernels, uin
 		config.blockDim = dim3(wcx_block_warps(kernels, table_count) * WCX_LANES);
 		config.dynamicSmemBytes = wcx_block_shared_bytes(kernels, table_count);
 		config.numAttrs = i > 0 && kernels->overlap;
-		error = cudaLaunchKernelExC(&config, wcx_kernel(launch.tile_class, table_count), arguments);
+		error = cudaLaunchKernelExC(&config, wcx_kernel(launch.kernel, table_count), arguments);
 	}
 	return error;
 }

@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 #include "codec/tile.h"
-#include "cuda/gpu_bench.h"
+#include "cuda/gpu_timing.h"
 #include "cuda/gpu_decode.h"
 #include "fs/format/container.h"
 #include "tests/bench/gpu_peer.h"
@@ -189,67 +189,67 @@ static void print_rate(const char *what, double *seconds, double bytes, double r
 	printf("\n");
 }
 
-static struct wcx_gpu_bench *bench_open(struct wcx_gpu *gpu, struct tile_set *set, size_t count, uint32_t repeats)
+static struct wcx_gpu_timing *timing_open(struct wcx_gpu *gpu, struct tile_set *set, size_t count, uint32_t repeats)
 {
-	struct wcx_gpu_bench *bench = NULL;
+	struct wcx_gpu_timing *timing = NULL;
 
-	if (wcx_gpu_bench_create(gpu, set->jobs, count, repeats, &bench) != WCX_OK)
+	if (wcx_gpu_timing_create(gpu, set->jobs, count, repeats, &timing) != WCX_OK)
 		die(set->path, "cannot set up decoding");
-	return bench;
+	return timing;
 }
 
 /* A whole batch, and in turn with it the peer's. */
 static void time_batch(struct wcx_gpu *gpu, struct tile_set *set, uint64_t bytes)
 {
 	const uint32_t repeats = (uint32_t)((bytes + set->decoded_bytes - 1) / set->decoded_bytes);
-	struct wcx_gpu_bench *bench = bench_open(gpu, set, set->count, repeats);
+	struct wcx_gpu_timing *timing = timing_open(gpu, set, set->count, repeats);
 	struct gpu_peer *peers[GPU_PEERS_MAX];
 	const size_t peer_count = gpu_peers_create(set->original, set->decoded_bytes, repeats, set->elem_bytes, peers);
 	double seconds[1 + GPU_PEERS_MAX][ROUNDS];
 	double ours;
 
-	check_bytes(set, set->decoded_bytes, wcx_gpu_bench_check(bench), "the GPU's bytes are others");
+	check_bytes(set, set->decoded_bytes, wcx_gpu_timing_check(timing), "the GPU's bytes are others");
 	for (size_t p = 0; p < peer_count; p++)
 		if (!gpu_peer_check(peers[p]))
 			die(set->path, "the peer's bytes are others");
 	for (size_t round = 0; round < ROUNDS; round++) {
-		if (wcx_gpu_bench_run(bench, &seconds[0][round]) != WCX_OK)
+		if (wcx_gpu_timing_run(timing, &seconds[0][round]) != WCX_OK)
 			die(set->path, "the GPU failed");
 		for (size_t p = 0; p < peer_count; p++)
 			seconds[1 + p][round] = gpu_peer_run(peers[p]);
 		for (size_t p = 0; p <= peer_count; p++)
 			seconds[p][round] *= 1e-3;
 	}
-	print_rate("one batch", seconds[0], (double)wcx_gpu_bench_bytes(bench),
+	print_rate("one batch", seconds[0], (double)wcx_gpu_timing_bytes(timing),
 		   (double)set->decoded_bytes / (double)set->packed_bytes, 0);
-	ours = measure_spread_of(seconds[0], ROUNDS).median / (double)wcx_gpu_bench_bytes(bench);
+	ours = measure_spread_of(seconds[0], ROUNDS).median / (double)wcx_gpu_timing_bytes(timing);
 	for (size_t p = 0; p < peer_count; p++) {
 		print_rate(gpu_peer_name(peers[p]), seconds[1 + p], (double)gpu_peer_bytes(peers[p]),
 			   gpu_peer_ratio(peers[p]), ours * (double)gpu_peer_bytes(peers[p]));
 		gpu_peer_free(peers[p]);
 	}
-	wcx_gpu_bench_free(bench);
+	wcx_gpu_timing_free(timing);
 }
 
 /* So many bytes of the first tiles, alone on the device. */
 static void time_latency(struct wcx_gpu *gpu, struct tile_set *set, size_t bytes)
 {
-	struct wcx_gpu_bench *bench;
+	struct wcx_gpu_timing *timing;
 	struct measure_spread spread;
 	double ms[ROUNDS];
 	size_t count = 0, sum = 0;
 
 	while (count < set->count && sum < bytes)
 		sum += set->jobs[count++].dst_bytes;
-	bench = bench_open(gpu, set, count, 1);
-	check_bytes(set, sum, wcx_gpu_bench_check(bench), "the GPU's bytes are others");
+	timing = timing_open(gpu, set, count, 1);
+	check_bytes(set, sum, wcx_gpu_timing_check(timing), "the GPU's bytes are others");
 	for (size_t round = 0; round < ROUNDS; round++)
-		if (wcx_gpu_bench_run(bench, &ms[round]) != WCX_OK)
+		if (wcx_gpu_timing_run(timing, &ms[round]) != WCX_OK)
 			die(set->path, "the GPU failed");
 	spread = measure_spread_of(ms, ROUNDS);
 	printf("  %zu KiB alone, %zu tiles    %6.1f us (%.1f to %.1f)\n", sum >> 10, count, spread.median * 1e3,
 	       spread.min * 1e3, spread.max * 1e3);
-	wcx_gpu_bench_free(bench);
+	wcx_gpu_timing_free(timing);
 }
 
 struct host_thread {
