@@ -10,22 +10,9 @@
 
 #include "codec/le.h"
 #include "fs/base/utf8.h"
+#include "fs/format/dtype.h"
 
 enum { MAX_DEPTH = 127 }; /* the library's limit; jansson's own, 2048, bounds the recursion through the tree */
-
-struct dtype {
-	const char *name;
-	uint8_t bits;
-	uint8_t elem_bytes; /* for coding; a complex number is two floats */
-};
-
-static const struct dtype dtypes[] = {
-	{ "BOOL", 8, 1 },        { "F4", 4, 1 },      { "F6_E2M3", 6, 1 }, { "F6_E3M2", 6, 1 }, { "U8", 8, 1 },
-	{ "I8", 8, 1 },          { "F8_E5M2", 8, 1 }, { "F8_E4M3", 8, 1 }, { "F8_E8M0", 8, 1 }, { "F8_E4M3FNUZ", 8, 1 },
-	{ "F8_E5M2FNUZ", 8, 1 }, { "I16", 16, 2 },    { "U16", 16, 2 },    { "F16", 16, 2 },    { "BF16", 16, 2 },
-	{ "I32", 32, 4 },        { "U32", 32, 4 },    { "F32", 32, 4 },    { "C64", 64, 4 },    { "F64", 64, 8 },
-	{ "I64", 64, 8 },        { "U64", 64, 8 },
-};
 
 /* The header with the memory behind it: names and dtypes lie in the JSON tree, shapes one behind the other in dims. */
 struct header {
@@ -217,14 +204,6 @@ static const char *read_description(const json_t *info, struct description *ret)
 	return NULL;
 }
 
-static const struct dtype *find_dtype(const char *name)
-{
-	for (size_t i = 0; i < sizeof dtypes / sizeof dtypes[0]; i++)
-		if (strcmp(name, dtypes[i].name) == 0)
-			return &dtypes[i];
-	return NULL;
-}
-
 /*
  * Fills in the tensors from the tree, without looking at the numbers yet: offset and bytes are the two data_offsets for now.
  * The dimensions of all shapes must fit in header->dims.
@@ -291,7 +270,7 @@ static int compare_offsets(const void *left, const void *right)
 }
 
 /* Why a tensor cannot have that many bytes, in the library's words, or NULL. */
-static const char *size_fault(const struct wcx_tensor *tensor, const struct dtype *dtype, uint64_t bytes)
+static const char *size_fault(const struct wcx_tensor *tensor, const struct wcx_dtype *dtype, uint64_t bytes)
 {
 	static const char overflow[] = "overflow computing buffer size from shape and/or element type";
 	uint64_t bits = 1;
@@ -312,7 +291,7 @@ static const char *size_fault(const struct wcx_tensor *tensor, const struct dtyp
 static int check_tensor(const char *path, const struct wcx_safetensors *st, struct wcx_tensor *tensor, uint64_t *data_at,
 			struct wcx_error *err)
 {
-	const struct dtype *dtype = find_dtype(tensor->dtype);
+	const struct wcx_dtype *dtype = wcx_dtype_find(tensor->dtype);
 	uint64_t start = tensor->offset, end = tensor->bytes;
 	const char *fault;
 
