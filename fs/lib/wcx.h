@@ -1,16 +1,40 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * libwcx: reads packed model files, on the CPU or straight into a GPU's memory.
+ * libwcx: reads packed model files (.wcx) on the CPU, or loads them into a GPU's memory.
  *
- * A file is an open .wcx file.  It shows the safetensors file that it holds: the tensors that are in it, and where their
- * bytes lie in that file.  A loader belongs to a GPU.  It has threads read packed bytes into pinned buffers, copies them to
- * the GPU and decodes them there, all at the same time.  The host decodes nothing but what is not weights: headers,
- * integers, and tiles of one value.
+ * An open .wcx file shows the safetensors file that was packed: its tensors, and where their bytes lie in that file.  All
+ * offsets are offsets in the safetensors file, also called the original.  A loader belongs to one GPU.  Its threads read
+ * packed bytes into pinned buffers, copy them to the GPU and decode them there, all at the same time.  The host decodes only
+ * what the GPU does not: tiles that are not coded, such as the header and integers.
  *
- * Functions that can fail return 0 or a negative errno, and write one line to error, which names the file, the tensor and
- * the offset that it is about; error may be NULL.  A result that is not 0 leaves *ret as it was.
+ *	struct wcx_file *file;
+ *	struct wcx_loader *loader;
+ *	struct wcx_tensor_info tensor;
+ *	char error[640];
  *
- * This header needs nothing but libc; stream is a cudaStream_t, and device addresses are pointers as CUDA gives them.
+ *	if (wcx_loader_open(0, 0, &loader, error, sizeof error) < 0)
+ *		fail(error);
+ *	if (wcx_file_open("model.safetensors.wcx", &file, error, sizeof error) < 0)
+ *		fail(error);
+ *	for (size_t i = 0; wcx_file_tensor(file, i, &tensor) == 0; i++) {
+ *		struct wcx_target target = { tensor.offset, tensor.bytes, allocate_on_gpu(tensor.bytes) };
+ *
+ *		if (wcx_load(loader, file, &target, 1, stream, error, sizeof error) < 0)
+ *			fail(error);
+ *	}
+ *	wcx_file_close(file);
+ *	wcx_loader_close(loader);
+ *
+ * One call of wcx_load for all tensors of a file is faster than this.
+ *
+ * Errors: functions that can fail return 0 or a negative errno and then write one line, without a newline, to
+ * error[error_bytes].  It names the file and, where they are known, the tensor and the offset; it is cut if it does not fit,
+ * which 640 bytes prevent.  error may be NULL.  On failure *ret is left alone.
+ *
+ * Threads: different files and loaders are independent.  A file may be used by any number of threads and loaders at a time,
+ * a loader by one thread at a time.
+ *
+ * This header needs only libc: stream is a cudaStream_t, and device addresses are pointers as CUDA returns them.
  */
 #ifndef WCX_H
 #define WCX_H
@@ -31,71 +55,84 @@ struct wcx_loader;
 /*
  * wcx_file_open - open a packed file
  *
- * Checks its index and reads the header of the safetensors file.  *ret is the caller's to close.  Returns 0; -EBADMSG for a
- * damaged file, -EINVAL for a header that safetensors does not allow, -ENOTSUP for a version that is not known, -ENOMEM, or
- * the errno of a failed open or read.
+ * Checks the index of the file, decodes the safetensors header and keeps both in memory.  The tiles with the tensors' data
+ * are checked when they are read.  The caller closes *ret.
+ *
+ * Returns 0; -EBADMSG (damaged), -ENOTSUP (a version or feature that this library does not know), -EINVAL (a header that
+ * safetensors does not allow; or the environment variable WCX_CPU names no variant of the decoder that this CPU has),
+ * -ENOMEM, or the errno of a failed open or read.
  */
 WCX_API int wcx_file_open(const char *path, struct wcx_file **ret, char *error, size_t error_bytes);
-WCX_API void wcx_file_close(struct wcx_file *file); /* NULL is fine; no call may be under way */
 
-/* All of the following about files are safe from any number of threads. */
+/* wcx_file_close - close a file; NULL is allowed.  No other call may be using the file. */
+WCX_API void wcx_file_close(struct wcx_file *file);
 
-/* wcx_file_bytes - size of the safetensors file */
+/* wcx_file_bytes - size of the original */
 WCX_API uint64_t wcx_file_bytes(const struct wcx_file *file);
 
-/* wcx_file_header_bytes - where the tensors' data begin: the length in front of the JSON, and the JSON */
+/* wcx_file_header_bytes - where the tensors' data start in the original: 8 bytes of length, plus the JSON */
 WCX_API uint64_t wcx_file_header_bytes(const struct wcx_file *file);
 
-/* A tensor as the header has it.  All that is pointed to lives as long as the file is open. */
+/* One tensor, as the header describes it.  The pointers are valid until the file is closed. */
 struct wcx_tensor_info {
-	const char *name;  /* UTF-8 */
-	const char *dtype; /* as the header writes it: "I8", "BF16", ... */
-	const uint64_t *shape;
-	size_t dim_count;
-	uint64_t offset, bytes; /* of the data, from the start of the safetensors file */
+	const char *name;       /* UTF-8 */
+	const char *dtype;      /* as the header writes it: "I8", "BF16", ... */
+	const uint64_t *shape;  /* dim_count sizes */
+	size_t dim_count;       /* 0 for a scalar */
+	uint64_t offset, bytes; /* of the data in the original; bytes may be 0 */
 };
 
 WCX_API size_t wcx_file_tensor_count(const struct wcx_file *file);
 
-/* wcx_file_tensor - tensor number `index`, in the order of their data; -EINVAL if there are not so many */
+/*
+ * wcx_file_tensor - describe one tensor
+ *
+ * index counts from 0, in the order of the tensors' data in the original.  Returns 0, or -EINVAL when there is no such
+ * tensor.
+ */
 WCX_API int wcx_file_tensor(const struct wcx_file *file, size_t index, struct wcx_tensor_info *ret);
 
 /*
- * wcx_file_read - read bytes of the safetensors file into the host's memory; decodes on the CPU
+ * wcx_file_read - read bytes of the original into host memory, decoding on the CPU
  *
- * Like pread: the bytes read, fewer only at the end of the file.  -EBADMSG for a damaged tile, -ENOMEM, or the errno of a
- * failed read; dst is then undefined.
+ * Like pread: returns the bytes read, fewer than asked for only at the end of the original, and 0 behind it.  Otherwise
+ * -EBADMSG (a tile is damaged), -ENOMEM or the errno of a failed read; dst is then undefined, and the file stays usable.
  */
 WCX_API ssize_t wcx_file_read(struct wcx_file *file, void *dst, size_t bytes, uint64_t offset, char *error,
 			      size_t error_bytes);
 
 /*
- * wcx_loader_open - make a loader for a GPU
+ * wcx_loader_open - create a loader for one GPU
  *
- * device is CUDA's number of it.  So many threads read; 0 stands for as many as the machine has cores, but no more than 16.
- * For each of them, 12 MiB of pinned memory and 24 MiB of the GPU's are set aside.  Takes some time: keep it.  *ret is the
- * caller's to close.  Returns 0, -EINVAL (more than 256 threads), -ENODEV (no such GPU, or built without CUDA), -ENOMEM or
- * -EIO.
+ * device is CUDA's number of the GPU.  threads is how many threads read: 1 to 256, or 0 for one per core, at most 16.  Each
+ * takes 12 MiB of pinned memory and up to 24 MiB of GPU memory.  Opening takes up to seconds (it starts the CUDA runtime),
+ * so keep a loader for many loads.  It does not survive a fork.  The caller closes *ret.
+ *
+ * Returns 0; -EINVAL (more than 256 threads), -ENODEV (no such GPU, or a library built without CUDA), -ENOMEM or -EIO (CUDA
+ * failed).
  */
 WCX_API int wcx_loader_open(int device, unsigned threads, struct wcx_loader **ret, char *error, size_t error_bytes);
-WCX_API void wcx_loader_close(struct wcx_loader *loader); /* NULL is fine */
 
-/* Where a range of the safetensors file goes: the bytes of a tensor, of several that are neighbours, or all data. */
+/* wcx_loader_close - free a loader; NULL is allowed.  No other call may be using it. */
+WCX_API void wcx_loader_close(struct wcx_loader *loader);
+
+/* A range of the original and where it goes: one tensor, several neighbours, a part of one, or all data. */
 struct wcx_target {
-	uint64_t offset, bytes;
-	void *dst; /* device address, at least `bytes` of the caller's; fastest at a multiple of 8 */
+	uint64_t offset, bytes; /* within the original; bytes may be 0 */
+	void *dst;              /* device address of at least `bytes` bytes; a multiple of 8 is fastest */
 };
 
 /*
- * wcx_load - load ranges of a file into the GPU's memory
+ * wcx_load - load ranges of a file into GPU memory
  *
- * On the GPU this comes after what is in the stream when it is called; the stream may be NULL, the default one.  The call
- * waits for no part of it but once for the whole: when it returns, all is done and checked.  Ranges must not overlap and
- * must lie within the file.  A loader is for one thread at a time.
+ * targets may be in any order, but their ranges must not overlap.  On the GPU the load starts after all work that is in
+ * stream at the time of the call (NULL: the default stream).  The call returns when all bytes are decoded, checked and in
+ * place, so work submitted later, to any stream, sees them.
  *
- * Returns 0; -EINVAL for ranges that are wrong; -EBADMSG for damage, -EIO when the GPU fails, -ENOMEM, or the errno of a
- * failed read.  After an error the targets' contents are undefined, but nothing else has been written and nothing is under
- * way.
+ * Returns 0; -EINVAL (a range beyond the end of the original, or two that overlap: nothing has been written), -EBADMSG (a
+ * tile is damaged), -EIO (the GPU failed), -ENOMEM, or the errno of a failed read.  After an error the bytes of the targets
+ * are undefined, no others have been written, nothing is in flight, and file and loader stay usable; but after -EIO CUDA
+ * itself may refuse further work.
  */
 WCX_API int wcx_load(struct wcx_loader *loader, struct wcx_file *file, const struct wcx_target *targets, size_t target_count,
 		     void *stream, char *error, size_t error_bytes);

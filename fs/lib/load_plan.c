@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: MIT */
+/* Planning of a load: spans, portions of work, and what becomes of each tile. */
+#include "fs/lib/load_plan.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "codec/arith.h"
+#include "fs/base/array.h"
+#include "fs/base/search.h"
+
+enum {
+	WORK_BYTES = 2 << 20, /* decoded, or one tile; the packed bytes of more would leave the core's cache on the way */
+	STAGE_ALIGN = 128,
+	LITERAL_ALIGN = 16,
+};
+
+/* --- spans --- */
+
+static int compare_spans(const void *a, const void *b)
+{
+	const struct wcx_load_span *x = a, *y = b;
+
+	return (x->from > y->from) - (x->from < y->from);
+}
+
+/* Makes spans of the targets that have bytes. */
+static int make_spans(struct wcx_load_plan *plan, const struct wcx_target *targets, size_t count, struct wcx_error *err)
+{
+	const uint64_t file_bytes = wcx_container_superblock(plan->container)->original_bytes;
+	const char *path = wcx_container_path(plan->container);
+
+	plan->spans = calloc(count ? count : 1, sizeof *plan->spans);
+	if (!plan->spans)
+		return wcx_fail(err, ENOMEM, "%s: no memory for %zu ranges", path, count);
+	for (size_t i = 0; i < count; i++) {
+		if (targets[i].offset > file_bytes || targets[i].bytes > file_bytes - targets[i].offset)
+			return wcx_fail(err, EINVAL, "%s: offset %llu, %llu bytes: not within the file", path,
+					(unsigned long long)targets[i].offset, (unsigned long long)targets[i].bytes);
+		if (targets[i].bytes)
+			plan->spans[plan->span_count++] = (struct wcx_load_span){
+				.from = targets[i].offset,
+				.to = targets[i].offset + targets[i].bytes,
+				.dst = (uint64_t)(uintptr_t)targets[i].dst,
+			};
+	}
+	qsort(plan->spans, plan->span_count, sizeof *plan->spans, compare_spans);
+	for (size_t i = 1; i < plan->span_count; i++)
+		if (plan->spans[i].from < plan->spans[i - 1].to)
+			return wcx_fail(err, EINVAL, "%s: offset %llu: ranges overlap", path,
+					(unsigned long long)plan->spans[i].from);
+	return 0;
+}
+
+struct span_search {
+	const struct wcx_load_span *spans;
+	uint64_t offset;
+};
+
+static bool ends_before(const void *user, size_t i)
+{
+	const struct span_search *search = user;
+
+	return search->spans[i].to <= search->offset;
+}
+
+/* --- works --- */
+
+/* Adds tiles [first, end) of a segment, in portions. */
+static int add_works(struct wcx_load_plan *plan, const struct wcx_segment *segment, uint64_t first, uint64_t end)
+{
+	const uint64_t tile_bytes = (uint64_t)segment->tile_rows * segment->tile_cols * segment->recipe.elem_bytes;
+	const uint64_t portion = WCX_MAX(WORK_BYTES / tile_bytes, 1);
+
+	for (; first < end; first += portion) {
+		struct wcx_load_work *works =
+			wcx_array_reserve(plan->works, &plan->work_capacity, plan->work_count + 1, sizeof *works);
+
+		if (!works)
+			return -ENOMEM;
+		plan->works = works;
+		works[plan->work_count++] = (struct wcx_load_work){ segment, first, WCX_MIN(end - first, portion) };
+	}
+	return 0;
+}
+
+/*
+ * Takes each tile that has bytes of the spans once, even if several spans have bytes of it.  The ends of what
+ * wcx_segment_tiles finds never decrease from span to span, so one number says which tiles of a segment are taken.
+ */
+static int make_works(struct wcx_load_plan *plan, struct wcx_error *err)
+{
+	const struct wcx_segment *segments_end =
+		wcx_container_segment(plan->container, 0) + wcx_container_superblock(plan->container)->segment_count;
+	const struct wcx_segment *last_segment = NULL;
+	uint64_t done = 0; /* tiles of last_segment below this are taken */
+	int r = 0;
+
+	for (size_t i = 0; i < plan->span_count && r == 0; i++) {
+		const struct wcx_load_span *span = &plan->spans[i];
+		const struct wcx_segment *segment =
+			wcx_container_segment(plan->container, wcx_container_segment_at(plan->container, span->from));
+
+		for (; segment < segments_end && segment->offset < span->to && r == 0; segment++) {
+			uint64_t first, end;
+
+			wcx_segment_tiles(segment, span->from, span->to, &first, &end);
+			r = add_works(plan, segment, segment == last_segment ? WCX_MAX(first, done) : first, end);
+			last_segment = segment;
+			done = end;
+		}
+	}
+	return r ? wcx_fail(err, ENOMEM, "%s: no memory for a list of tiles", wcx_container_path(plan->container)) : 0;
+}
+
+int wcx_load_plan_make(const struct wcx_container *container, const struct wcx_target *targets, size_t target_count,
+		       struct wcx_load_plan *plan, struct wcx_error *err)
+{
+	int r;
+
+	*plan = (struct wcx_load_plan){ .container = container };
+	r = make_spans(plan, targets, target_count, err);
+	return r ? r : make_works(plan, err);
+}
+
+void wcx_load_plan_free(struct wcx_load_plan *plan)
+{
+	free(plan->spans);
+	free(plan->works);
+}
+
+/* --- tiles --- */
+
+void wcx_load_walk_start(struct wcx_load_walk *walk, const struct wcx_load_plan *plan, const struct wcx_segment *segment,
+			 const struct wcx_tile_info *tile)
+{
+	const struct span_search search = { plan->spans, wcx_tile_row_offset(segment, tile, 0) };
+
+	*walk = (struct wcx_load_walk){
+		.plan = plan,
+		.segment = segment,
+		.tile = tile,
+		.span = wcx_count_before(plan->span_count, ends_before, &search),
+		.next = search.offset,
+	};
+}
+
+/* Returns how many rows of a tile one copy can take, from the row on that ends at row_end and lies whole in the span. */
+static uint32_t count_rows(const struct wcx_load_span *span, uint64_t row_end, uint64_t pitch, uint32_t rows_left)
+{
+	return pitch > INT32_MAX ? 1 : (uint32_t)WCX_MIN(1 + (span->to - row_end) / pitch, rows_left);
+}
+
+bool wcx_load_walk_next(struct wcx_load_walk *walk, struct wcx_load_copy *ret)
+{
+	const struct wcx_tile_dims *dims = &walk->tile->dims;
+	const size_t row_bytes = (size_t)dims->cols * dims->elem_bytes, pitch = walk->segment->cols * dims->elem_bytes;
+	const uint64_t tile_end = wcx_tile_row_offset(walk->segment, walk->tile, dims->rows - 1) + row_bytes;
+	const struct wcx_load_span *span;
+	struct wcx_extent extent;
+	uint64_t extent_end;
+
+	for (;; walk->span++) {
+		span = &walk->plan->spans[walk->span];
+		if (walk->span == walk->plan->span_count || span->from >= tile_end)
+			return false;
+		walk->next = WCX_MAX(walk->next, span->from);
+		if (wcx_tile_extent(walk->segment, walk->tile, walk->next, span->to, &extent))
+			break;
+	}
+	extent_end = extent.offset + extent.bytes;
+	walk->from = extent.offset;
+	*ret = (struct wcx_load_copy){
+		.dst = span->dst + (extent.offset - span->from),
+		.src = extent.tile_offset,
+		.row_bytes = extent.bytes,
+		.rows = 1,
+		.src_pitch = row_bytes,
+		.dst_pitch = pitch,
+	};
+	if (extent.bytes == row_bytes)
+		ret->rows = count_rows(span, extent_end, pitch, dims->rows - (uint32_t)(extent.tile_offset / row_bytes));
+	walk->next = extent_end + (ret->rows - 1) * pitch;
+	return true;
+}
+
+/* Whether every byte of a constant tile is the same. */
+static bool has_one_value(const struct wcx_tile_info *info)
+{
+	const uint32_t value = info->constant & 0xFF, elem_bytes = info->dims.elem_bytes;
+
+	if (elem_bytes == 8)
+		return info->constant == 0;
+	return info->constant == (value * 0x01010101u & (UINT32_MAX >> (32 - 8 * elem_bytes)));
+}
+
+static enum wcx_load_way choose_way(const struct wcx_tile_info *info, uint64_t whole)
+{
+	switch (info->mode) {
+	case WCX_TILE_CODED:
+		return whole && whole % wcx_word_bytes(info->dims.elem_bytes) == 0 ? WCX_LOAD_DIRECT : WCX_LOAD_STAGED;
+	case WCX_TILE_STORED:
+		return WCX_LOAD_STORED;
+	case WCX_TILE_CONSTANT:
+		return whole && has_one_value(info) ? WCX_LOAD_FILL : WCX_LOAD_LITERAL;
+	case WCX_TILE_ZSTD:
+	case WCX_TILE_MODE_COUNT:
+		break;
+	}
+	return WCX_LOAD_LITERAL;
+}
+
+/* Decides what becomes of a tile, all but its place in buffer or stage. */
+static void plan_tile(const struct wcx_load_plan *plan, const struct wcx_segment *segment, struct wcx_load_tile *tile)
+{
+	struct wcx_load_walk walk;
+	struct wcx_load_copy copy;
+
+	tile->way = WCX_LOAD_SKIP;
+	tile->whole = 0;
+	wcx_load_walk_start(&walk, plan, segment, &tile->info);
+	if (!wcx_load_walk_next(&walk, &copy))
+		return;
+	if (copy.rows == 1 && copy.row_bytes == wcx_tile_dims_bytes(&tile->info.dims))
+		tile->whole = copy.dst;
+	tile->way = choose_way(&tile->info, tile->whole);
+}
+
+/* Bytes that a batch uses: of the buffer for packed tiles and, behind these, literals; of the stage. */
+struct usage {
+	size_t packed, literals, stage;
+};
+
+static size_t buffer_usage(const struct usage *used)
+{
+	return WCX_ALIGN_UP(used->packed, LITERAL_ALIGN) + used->literals;
+}
+
+/* Gives a tile its place, in the stage, among the literals (counted from the first) or where its packed bytes come to be. */
+static void place_tile(struct wcx_load_tile *tile, uint64_t batch_packed_offset, struct usage *used)
+{
+	const size_t packed_start = (size_t)(tile->info.packed_offset - batch_packed_offset);
+	const size_t tile_bytes = wcx_tile_dims_bytes(&tile->info.dims);
+
+	used->packed = packed_start + tile->info.packed_bytes;
+	if (tile->way == WCX_LOAD_STAGED) {
+		tile->at = used->stage;
+		used->stage += WCX_ALIGN_UP(tile_bytes, STAGE_ALIGN);
+	} else if (tile->way == WCX_LOAD_LITERAL) {
+		tile->at = used->literals;
+		used->literals += WCX_ALIGN_UP(tile_bytes, LITERAL_ALIGN);
+	} else {
+		tile->at = packed_start;
+	}
+}
+
+void wcx_load_batch_fill(const struct wcx_load_plan *plan, const struct wcx_load_work *work, uint64_t first,
+			 struct wcx_load_batch *batch)
+{
+	const uint32_t most = (uint32_t)WCX_MIN(work->tile_count - first, WCX_LOAD_BATCH_TILES);
+	struct usage used = { 0 };
+
+	batch->segment = work->segment;
+	for (batch->count = 0; batch->count < most; batch->count++) {
+		struct wcx_load_tile *tile = &batch->tiles[batch->count];
+		struct usage with_tile = used;
+
+		wcx_container_tile(plan->container, work->segment, work->first_tile + first + batch->count, &tile->info);
+		plan_tile(plan, work->segment, tile);
+		place_tile(tile, batch->tiles[0].info.packed_offset, &with_tile);
+		if (buffer_usage(&with_tile) > WCX_LOAD_BUFFER_BYTES || with_tile.stage > WCX_LOAD_STAGE_BYTES)
+			break;
+		used = with_tile;
+	}
+	batch->packed_bytes = used.packed;
+	batch->buffer_bytes = buffer_usage(&used);
+	for (uint32_t i = 0; i < batch->count; i++)
+		if (batch->tiles[i].way == WCX_LOAD_LITERAL)
+			batch->tiles[i].at += WCX_ALIGN_UP(used.packed, LITERAL_ALIGN);
+}

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT */
+/* The functions of libwcx: files, loaders, and the call that loads. */
+#include "fs/lib/wcx.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "codec/arith.h"
+#include "fs/lib/load_run.h"
+#include "fs/read/tile_cache.h"
+
+enum {
+	THREADS_MAX = 256,
+	DEFAULT_THREADS_MAX = 16, /* more than it takes to keep PCIe busy */
+};
+
+_Static_assert(WCX_ERROR_TEXT_BYTES == 640, "wcx.h names the size of an error's text");
+
+struct wcx_file {
+	struct wcx_tile_cache *cache;
+	struct wcx_decoder *decoder;
+	struct wcx_image *image;
+	struct wcx_safetensors *st;
+};
+
+/* --- files --- */
+
+/* Copies the text of an error to the caller's buffer.  Returns r. */
+static int report(int r, const struct wcx_error *err, char *error, size_t error_bytes)
+{
+	if (r < 0 && error && error_bytes)
+		snprintf(error, error_bytes, "%s", err->text);
+	return r;
+}
+
+static int open_file(const char *path, struct wcx_file *file, struct wcx_error *err)
+{
+	int fd, r;
+
+	file->cache = wcx_tile_cache_create(0);
+	if (!file->cache)
+		return wcx_fail(err, ENOMEM, "%s: no memory", path);
+	r = wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &file->decoder, err);
+	if (r < 0)
+		return r;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return wcx_fail(err, errno, "%s: %s", path, strerror(errno));
+	r = wcx_image_open(fd, path, file->cache, file->decoder, &file->image, err);
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	return wcx_image_header(file->image, &file->st, err);
+}
+
+int wcx_file_open(const char *path, struct wcx_file **ret, char *error, size_t error_bytes)
+{
+	struct wcx_file *file = calloc(1, sizeof *file);
+	struct wcx_error err = { "" };
+	int r = file ? open_file(path, file, &err) : wcx_fail(&err, ENOMEM, "%s: no memory", path);
+
+	if (r == 0)
+		*ret = file;
+	else
+		wcx_file_close(file);
+	return report(r, &err, error, error_bytes);
+}
+
+void wcx_file_close(struct wcx_file *file)
+{
+	if (!file)
+		return;
+	wcx_safetensors_free(file->st);
+	wcx_image_put(file->image);
+	wcx_decoder_free(file->decoder);
+	wcx_tile_cache_free(file->cache);
+	free(file);
+}
+
+uint64_t wcx_file_bytes(const struct wcx_file *file)
+{
+	return wcx_image_bytes(file->image);
+}
+
+uint64_t wcx_file_header_bytes(const struct wcx_file *file)
+{
+	return file->st->header_bytes;
+}
+
+size_t wcx_file_tensor_count(const struct wcx_file *file)
+{
+	return file->st->tensor_count;
+}
+
+int wcx_file_tensor(const struct wcx_file *file, size_t index, struct wcx_tensor_info *ret)
+{
+	const struct wcx_tensor *tensor;
+
+	if (index >= file->st->tensor_count)
+		return -EINVAL;
+	tensor = &file->st->tensors[index];
+	*ret = (struct wcx_tensor_info){
+		.name = tensor->name,
+		.dtype = tensor->dtype,
+		.shape = tensor->shape,
+		.dim_count = tensor->dim_count,
+		.offset = tensor->offset,
+		.bytes = tensor->bytes,
+	};
+	return 0;
+}
+
+ssize_t wcx_file_read(struct wcx_file *file, void *dst, size_t bytes, uint64_t offset, char *error, size_t error_bytes)
+{
+	struct wcx_error err = { "" };
+	ssize_t n = wcx_image_read(file->image, dst, bytes, offset, &err);
+
+	report(n < 0 ? -1 : 0, &err, error, error_bytes);
+	return n;
+}
+
+/* --- loaders --- */
+
+static int open_loader(int device, struct wcx_loader *loader, struct wcx_error *err)
+{
+	const unsigned queue_count = WCX_LOADER_QUEUES * loader->thread_count;
+	char reason[WCX_GPU_NAME_BYTES];
+	enum wcx_result result;
+
+	loader->batches = calloc(queue_count, sizeof *loader->batches);
+	loader->turns = calloc(loader->thread_count, sizeof *loader->turns);
+	if (!loader->batches || !loader->turns)
+		return wcx_fail(err, ENOMEM, "no memory for a loader");
+	result = wcx_gpu_loader_open(device, queue_count, &loader->gpu, reason);
+	if (result != WCX_OK)
+		return wcx_fail(err, -wcx_result_errno(result), "cannot use GPU %d: %s", device, reason);
+	return 0;
+}
+
+int wcx_loader_open(int device, unsigned threads, struct wcx_loader **ret, char *error, size_t error_bytes)
+{
+	const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	struct wcx_loader *loader = NULL;
+	struct wcx_error err = { "" };
+	int r;
+
+	if (threads > THREADS_MAX) {
+		r = wcx_fail(&err, EINVAL, "%u threads: at most %d are allowed", threads, THREADS_MAX);
+		goto out;
+	}
+	loader = calloc(1, sizeof *loader);
+	if (!loader) {
+		r = wcx_fail(&err, ENOMEM, "no memory for a loader");
+		goto out;
+	}
+	loader->thread_count = threads ? threads : (unsigned)WCX_CLAMP(cores, 1, DEFAULT_THREADS_MAX);
+	r = open_loader(device, loader, &err);
+out:
+	if (r == 0)
+		*ret = loader;
+	else
+		wcx_loader_close(loader);
+	return report(r, &err, error, error_bytes);
+}
+
+void wcx_loader_close(struct wcx_loader *loader)
+{
+	if (!loader)
+		return;
+	wcx_gpu_loader_free(loader->gpu);
+	free(loader->batches);
+	free(loader->turns);
+	free(loader);
+}
+
+int wcx_load(struct wcx_loader *loader, struct wcx_file *file, const struct wcx_target *targets, size_t target_count,
+	     void *stream, char *error, size_t error_bytes)
+{
+	struct wcx_load_plan plan;
+	struct wcx_error err = { "" };
+	int r = wcx_load_plan_make(wcx_image_container(file->image), targets, target_count, &plan, &err);
+
+	if (r == 0)
+		r = wcx_load_run(loader, file->image, file->decoder, &plan, stream, &err);
+	wcx_load_plan_free(&plan);
+	return report(r, &err, error, error_bytes);
+}
