@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Shows a directory with packed files as the originals: names, attributes, and images shared between opens. */
+/* Shows a directory tree with packed files as the originals: names, attributes, links, listings, and opening files. */
 #include "fs/mount/store.h"
 
 #include <dirent.h>
@@ -7,52 +7,40 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
-#include <pthread.h>
-#include <search.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "codec/arith.h"
+#include "fs/base/array.h"
 #include "fs/format/container.h"
-#include "fs/read/image.h"
+#include "fs/mount/image_pool.h"
 
 enum {
 	SUFFIX_BYTES = sizeof ".wcx" - 1,
-	IDLE_IMAGES_MAX = 16, /* a model's shards, opened in turn, while a store of thousands still fits 1024 descriptors */
+	STAT_BLOCK_BYTES = 512, /* the unit of st_blocks */
 	WRITE_BITS = S_IWUSR | S_IWGRP | S_IWOTH,
 };
 
 static const char suffix[] = ".wcx";
 
-struct open_image {
-	struct wcx_file_id id; /* first: the key in the tree of images */
-	struct wcx_image *image;
-	size_t user_count; /* open files */
-};
-
 struct wcx_store {
 	int dir_fd;
-	struct wcx_tile_cache *cache;
-	struct wcx_decoder *decoder;
-
-	pthread_mutex_t image_lock; /* protects what follows, and user_count of every open image */
-	void *images;               /* tsearch(3) tree of struct open_image: a balanced tree that libc has ready */
-	struct open_image *idle[IDLE_IMAGES_MAX]; /* images without users, the longest unused first */
-	size_t idle_count;
+	struct wcx_image_pool *images;
 };
 
 struct wcx_store_file {
-	int fd;                   /* -1 for a packed file */
-	struct open_image *image; /* NULL for any other */
+	int fd;                         /* -1 for a packed file */
+	struct wcx_pooled_image *image; /* NULL for any other */
 };
 
-/* A path on its way to the kernel: as shown, or with the suffix. */
+/* A path to pass to the kernel: with the suffix for a packed file. */
 struct stored_path {
 	char text[PATH_MAX];
 };
 
-/* Bytes of name without .wcx; 0 for a name that stays: without the suffix, or with nothing usable in front of it. */
+/* The bytes of name before .wcx, or 0 if the name is shown unchanged: no suffix, or no usable name before it. */
 static size_t stem_bytes(const char *name)
 {
 	size_t bytes = strlen(name);
@@ -72,12 +60,12 @@ static const char *last_component(const char *path)
 	return slash ? slash + 1 : path;
 }
 
-static int is_packed_target(const char *target)
+static bool is_packed_target(const char *target)
 {
 	return target[0] != '/' && stem_bytes(last_component(target)) != 0;
 }
 
-static int stored_path_set(struct stored_path *stored, const char *path, int packed)
+static int stored_path_set(struct stored_path *stored, const char *path, bool packed)
 {
 	size_t bytes = strlen(path);
 
@@ -91,7 +79,8 @@ static int stored_path_set(struct stored_path *stored, const char *path, int pac
 	return 0;
 }
 
-/* Opens without ever leaving the store, whatever links are put into it meanwhile; returns a descriptor or -errno. */
+/* Opens a path; the kernel refuses to leave the store, even if links are added meanwhile.  Returns a descriptor or -errno.
+ */
 static int open_beneath(const struct wcx_store *store, const struct stored_path *stored, int flags)
 {
 	const struct open_how how = {
@@ -103,37 +92,38 @@ static int open_beneath(const struct wcx_store *store, const struct stored_path 
 	return fd < 0 ? -errno : (int)fd;
 }
 
-/* A handle that touches no device and wakes no FIFO, with its attributes; returns a descriptor or -errno. */
+/* Opens a path without side effects on devices and FIFOs, and gets its attributes; returns an O_PATH descriptor or -errno.
+ */
 static int open_handle(const struct wcx_store *store, const struct stored_path *stored, struct stat *st_ret)
 {
 	int fd = open_beneath(store, stored, O_PATH);
 
 	if (fd >= 0 && fstat(fd, st_ret)) {
-		int ret = -errno;
+		int r = -errno;
 
 		close(fd);
-		return ret;
+		return r;
 	}
 	return fd;
 }
 
-/* O_NONBLOCK: what was a regular file a moment ago may be a FIFO now, and must not stop a thread. */
+/* Opens a regular file for reading.  O_NONBLOCK: the path may have become a FIFO since the lookup. */
 static int open_bytes(const struct wcx_store *store, const struct stored_path *stored, struct stat *st_ret)
 {
 	int fd = open_beneath(store, stored, O_RDONLY | O_NONBLOCK | O_NOCTTY);
-	int ret;
+	int r;
 
 	if (fd < 0)
 		return fd;
-	ret = fstat(fd, st_ret) ? -errno : S_ISREG(st_ret->st_mode) ? 0 : -ENXIO;
-	if (ret) {
+	r = fstat(fd, st_ret) ? -errno : S_ISREG(st_ret->st_mode) ? 0 : -ENXIO;
+	if (r) {
 		close(fd);
-		return ret;
+		return r;
 	}
 	return fd;
 }
 
-/* The text of the link at dir_fd, name (name may be "" when dir_fd is the link), ended by a zero byte. */
+/* Reads the link dir_fd/name as a string.  name is "" if dir_fd is the link itself. */
 static int link_text(int dir_fd, const char *name, char *dst, size_t dst_bytes)
 {
 	ssize_t bytes = readlinkat(dir_fd, name, dst, dst_bytes);
@@ -146,110 +136,80 @@ static int link_text(int dir_fd, const char *name, char *dst, size_t dst_bytes)
 	return 0;
 }
 
-/* Whether an entry whose name ends in .wcx stands for another name. */
-static int is_packed(int dir_fd, const char *name, mode_t mode)
+/* Whether an entry with a name ending in .wcx is shown without the suffix. */
+static bool is_packed(int dir_fd, const char *name, mode_t mode)
 {
 	char target[PATH_MAX];
 
 	if (S_ISREG(mode))
-		return 1;
+		return true;
 	return S_ISLNK(mode) && !link_text(dir_fd, name, target, sizeof target) && is_packed_target(target);
 }
 
-static struct wcx_file_id file_id(const struct stat *st)
+static bool is_same_file(const struct stat *st, const struct wcx_store_entry *entry)
 {
-	struct wcx_file_id id = { .dev = st->st_dev, .ino = st->st_ino };
-
-	if (!S_ISDIR(st->st_mode)) {
-		id.mtime = st->st_mtim;
-		id.size = st->st_size;
-	}
-	return id;
-}
-
-static int compare_u64(uint64_t a, uint64_t b)
-{
-	return (a > b) - (a < b);
-}
-
-int wcx_file_id_compare(const struct wcx_file_id *a, const struct wcx_file_id *b)
-{
-	int order = compare_u64(a->ino, b->ino);
-
-	if (!order)
-		order = compare_u64(a->dev, b->dev);
-	if (!order)
-		order = compare_u64((uint64_t)a->size, (uint64_t)b->size);
-	if (!order)
-		order = compare_u64((uint64_t)a->mtime.tv_sec, (uint64_t)b->mtime.tv_sec);
-	if (!order)
-		order = compare_u64((uint64_t)a->mtime.tv_nsec, (uint64_t)b->mtime.tv_nsec);
-	return order;
-}
-
-static int same_file(const struct stat *st, const struct wcx_store_entry *entry)
-{
-	struct wcx_file_id id = file_id(st);
+	struct wcx_file_id id = wcx_file_id_of(st);
 
 	return !wcx_file_id_compare(&id, &entry->id);
 }
 
-static void fill_entry(const struct stat *st, int packed, off_t shown_bytes, struct wcx_store_entry *ret)
+static void fill_entry(const struct stat *st, bool packed, off_t shown_bytes, struct wcx_store_entry *ret)
 {
 	ret->attr = *st;
-	ret->id = file_id(st);
+	ret->id = wcx_file_id_of(st);
 	ret->packed = packed;
 	if (!S_ISLNK(st->st_mode))
 		ret->attr.st_mode &= ~(mode_t)WRITE_BITS;
 	if (packed) {
 		ret->attr.st_size = shown_bytes;
 		if (S_ISREG(st->st_mode))
-			ret->attr.st_blocks = (shown_bytes + 511) / 512;
+			ret->attr.st_blocks = WCX_DIV_UP(shown_bytes, STAT_BLOCK_BYTES);
 	}
 }
 
-/* What a reader sees of an error of the core; the text in err says more. */
+/* Translates an error of fs/read to what readers of the mount get; the message in err has the details. */
 static int shown_errno(int errnum)
 {
 	return errnum == -EBADMSG || errnum == -ENOTSUP ? -EIO : errnum;
 }
 
-/* Looks up a path under its own name: -ENOENT when nothing is there, or what is there is shown under another name. */
+/* Looks up a path without the suffix: -ENOENT if nothing is there, or if what is there is shown under another name. */
 static int lookup_plain(const struct wcx_store *store, const char *path, struct wcx_store_entry *ret)
 {
 	struct stored_path stored;
 	struct stat st;
-	int fd, hidden;
-	int err = stored_path_set(&stored, path, 0);
+	bool renamed;
+	int fd;
+	int r = stored_path_set(&stored, path, false);
 
-	if (err)
-		return err;
+	if (r)
+		return r;
 	fd = open_handle(store, &stored, &st);
 	if (fd < 0)
 		return fd;
-	hidden = stem_bytes(last_component(path)) && is_packed(fd, "", st.st_mode);
+	renamed = stem_bytes(last_component(path)) && is_packed(fd, "", st.st_mode);
 	close(fd);
-	if (hidden)
+	if (renamed)
 		return -ENOENT;
-	fill_entry(&st, 0, 0, ret);
+	fill_entry(&st, false, 0, ret);
 	return 0;
 }
 
-static int lookup_image(const struct wcx_store *store, const struct stored_path *stored, struct wcx_store_entry *ret,
-			struct wcx_error *err)
+static int lookup_packed_file(const struct wcx_store *store, const struct stored_path *stored, struct wcx_store_entry *ret,
+			      struct wcx_error *err)
 {
 	struct wcx_superblock sb;
 	struct stat st;
-	int result;
+	int r;
 	int fd = open_bytes(store, stored, &st);
 
 	if (fd < 0)
 		return wcx_fail(err, -fd, "%s: %s", stored->text, strerror(-fd));
-	result = wcx_superblock_read(fd, stored->text, &sb, err);
+	r = wcx_superblock_read(fd, stored->text, &sb, err);
 	close(fd);
-	if (result)
-		return shown_errno(result);
-	fill_entry(&st, 1, (off_t)sb.original_bytes, ret);
+	if (r)
+		return shown_errno(r);
+	fill_entry(&st, true, (off_t)sb.original_bytes, ret);
 	return 0;
 }
 
@@ -257,32 +217,33 @@ static int lookup_packed(const struct wcx_store *store, const char *path, struct
 {
 	struct stored_path stored;
 	struct stat st;
-	int fd, packed;
-	int result = stored_path_set(&stored, path, 1);
+	bool packed;
+	int fd;
+	int r = stored_path_set(&stored, path, true);
 
-	if (result)
-		return result;
+	if (r)
+		return r;
 	if (!stem_bytes(last_component(stored.text)))
 		return -ENOENT;
 	fd = open_handle(store, &stored, &st);
 	if (fd < 0)
-		return fd == -ENAMETOOLONG ? -ENOENT : fd; /* a name of 255 bytes is legal, and has no packed form */
+		return fd == -ENAMETOOLONG ? -ENOENT : fd; /* a name of 255 bytes is legal but has no packed form */
 	packed = is_packed(fd, "", st.st_mode);
 	close(fd);
 	if (!packed)
 		return -ENOENT;
 	if (S_ISREG(st.st_mode))
-		return lookup_image(store, &stored, ret, err);
-	fill_entry(&st, 1, st.st_size - SUFFIX_BYTES, ret);
+		return lookup_packed_file(store, &stored, ret, err);
+	fill_entry(&st, true, st.st_size - SUFFIX_BYTES, ret);
 	return 0;
 }
 
 int wcx_store_lookup(struct wcx_store *store, const char *path, struct wcx_store_entry *ret, struct wcx_error *err)
 {
-	int result = lookup_plain(store, path, ret);
+	int r = lookup_plain(store, path, ret);
 
 	err->text[0] = '\0';
-	return result == -ENOENT ? lookup_packed(store, path, ret, err) : result;
+	return r == -ENOENT ? lookup_packed(store, path, ret, err) : r;
 }
 
 int wcx_store_readlink(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry, char *dst,
@@ -291,18 +252,18 @@ int wcx_store_readlink(struct wcx_store *store, const char *path, const struct w
 	struct stored_path stored;
 	struct stat st;
 	int fd;
-	int ret = stored_path_set(&stored, path, entry->packed);
+	int r = stored_path_set(&stored, path, entry->packed);
 
-	if (ret)
-		return ret;
+	if (r)
+		return r;
 	fd = open_handle(store, &stored, &st);
 	if (fd < 0)
 		return fd == -ENOENT ? -ESTALE : fd;
-	ret = same_file(&st, entry) ? link_text(fd, "", dst, dst_bytes) : -ESTALE;
+	r = is_same_file(&st, entry) ? link_text(fd, "", dst, dst_bytes) : -ESTALE;
 	close(fd);
-	if (!ret && entry->packed)
+	if (!r && entry->packed)
 		dst[strlen(dst) - SUFFIX_BYTES] = '\0';
-	return ret;
+	return r;
 }
 
 static int compare_items(const void *a, const void *b)
@@ -310,20 +271,15 @@ static int compare_items(const void *a, const void *b)
 	return strcmp(((const struct wcx_dir_item *)a)->name, ((const struct wcx_dir_item *)b)->name);
 }
 
-static int list_add(struct wcx_dir_list *list, size_t *room, const struct dirent *de)
+static int list_add(struct wcx_dir_list *list, size_t *capacity, const struct dirent *de)
 {
+	struct wcx_dir_item *items = wcx_array_reserve(list->items, capacity, list->count + 1, sizeof *items);
 	struct wcx_dir_item *item;
 
-	if (list->count == *room) {
-		size_t new_room = *room ? 2 * *room : 64;
-		struct wcx_dir_item *items = realloc(list->items, new_room * sizeof *items);
-
-		if (!items)
-			return -ENOMEM;
-		list->items = items;
-		*room = new_room;
-	}
-	item = &list->items[list->count];
+	if (!items)
+		return -ENOMEM;
+	list->items = items;
+	item = &items[list->count];
 	item->name = strdup(de->d_name);
 	if (!item->name)
 		return -ENOMEM;
@@ -335,36 +291,36 @@ static int list_add(struct wcx_dir_list *list, size_t *room, const struct dirent
 
 static int list_read(DIR *dir, struct wcx_dir_list *list)
 {
-	size_t room = 0;
+	size_t capacity = 0;
 
 	for (;;) {
 		const struct dirent *de;
-		int ret;
+		int r;
 
 		errno = 0;
 		de = readdir(dir);
 		if (!de)
 			return -errno;
-		ret = list_add(list, &room, de);
-		if (ret)
-			return ret;
+		r = list_add(list, &capacity, de);
+		if (r)
+			return r;
 	}
 }
 
-static int item_is_packed(int dir_fd, const struct wcx_dir_item *item)
+static bool item_is_packed(int dir_fd, const struct wcx_dir_item *item)
 {
 	struct stat st;
 	mode_t type = item->type;
 
 	if (!stem_bytes(item->name))
-		return 0;
+		return false;
 	if (!type && !fstatat(dir_fd, item->name, &st, AT_SYMLINK_NOFOLLOW))
 		type = st.st_mode & S_IFMT;
 	return is_packed(dir_fd, item->name, type);
 }
 
-/* Whether the directory itself has the name that a packed item stands for, and shows it. */
-static int item_is_shadowed(const struct wcx_dir_list *list, const char *packed, const struct wcx_dir_item *item)
+/* Whether the directory has a plain item with the name that this packed item would be shown as. */
+static bool item_is_shadowed(const struct wcx_dir_list *list, const char *packed, const struct wcx_dir_item *item)
 {
 	char stem[NAME_MAX + 1];
 	const struct wcx_dir_item key = { .name = stem };
@@ -377,7 +333,7 @@ static int item_is_shadowed(const struct wcx_dir_list *list, const char *packed,
 	return plain && !packed[plain - list->items];
 }
 
-/* Turns stored names into shown ones; sorted, so that a directory of n files costs n log n. */
+/* Turns stored names into shown ones.  Sorts the items, so that finding shadowed ones takes n log n. */
 static int list_map_names(int dir_fd, struct wcx_dir_list *list)
 {
 	enum { PLAIN, PACKED, SHADOWED };
@@ -413,32 +369,32 @@ int wcx_store_list(struct wcx_store *store, const char *path, const struct wcx_s
 	struct stat st;
 	DIR *dir = NULL;
 	int fd = -1;
-	int result = stored_path_set(&stored, path, 0);
+	int r = stored_path_set(&stored, path, false);
 
-	if (result)
-		return result;
+	if (r)
+		return r;
 	fd = open_beneath(store, &stored, O_RDONLY | O_DIRECTORY);
 	if (fd < 0)
 		return fd == -ENOENT || fd == -ENOTDIR ? -ESTALE : fd;
 	if (fstat(fd, &st)) {
-		result = -errno;
+		r = -errno;
 		goto out;
 	}
-	if (!same_file(&st, entry)) {
-		result = -ESTALE;
+	if (!is_same_file(&st, entry)) {
+		r = -ESTALE;
 		goto out;
 	}
-	result = -ENOMEM;
+	r = -ENOMEM;
 	list = calloc(1, sizeof *list);
 	if (!list)
 		goto out;
 	dir = fdopendir(fd);
 	if (!dir)
 		goto out;
-	result = list_read(dir, list);
-	if (!result)
-		result = list_map_names(fd, list);
-	if (!result) {
+	r = list_read(dir, list);
+	if (!r)
+		r = list_map_names(fd, list);
+	if (!r) {
 		*ret = list;
 		list = NULL;
 	}
@@ -448,7 +404,7 @@ out:
 	else
 		close(fd);
 	wcx_dir_list_free(list);
-	return result;
+	return r;
 }
 
 void wcx_dir_list_free(struct wcx_dir_list *list)
@@ -461,159 +417,46 @@ void wcx_dir_list_free(struct wcx_dir_list *list)
 	free(list);
 }
 
-static int compare_images(const void *a, const void *b)
-{
-	return wcx_file_id_compare(&((const struct open_image *)a)->id, &((const struct open_image *)b)->id);
-}
-
-/* Takes an image that is open already; NULL when there is none.  The caller holds image_lock. */
-static struct open_image *image_take_locked(struct wcx_store *store, const struct wcx_file_id *id)
-{
-	const struct open_image key = { .id = *id };
-	void *found = tfind(&key, &store->images, compare_images);
-	struct open_image *image;
-
-	if (!found)
-		return NULL;
-	image = *(struct open_image **)found;
-	if (image->user_count++ > 0)
-		return image;
-	for (size_t i = 0; i < store->idle_count; i++) {
-		if (store->idle[i] == image) {
-			store->idle_count--;
-			memmove(&store->idle[i], &store->idle[i + 1], (store->idle_count - i) * sizeof store->idle[0]);
-			break;
-		}
-	}
-	return image;
-}
-
-static struct open_image *image_take(struct wcx_store *store, const struct wcx_file_id *id)
-{
-	struct open_image *image;
-
-	pthread_mutex_lock(&store->image_lock);
-	image = image_take_locked(store, id);
-	pthread_mutex_unlock(&store->image_lock);
-	return image;
-}
-
-/* Shares a freshly opened image, unless another thread was faster: then that one's is taken, and fresh is the caller's. */
-static struct open_image *image_share(struct wcx_store *store, struct open_image *fresh)
-{
-	struct open_image *image;
-
-	pthread_mutex_lock(&store->image_lock);
-	image = image_take_locked(store, &fresh->id);
-	if (!image && tsearch(fresh, &store->images, compare_images)) {
-		fresh->user_count = 1;
-		image = fresh;
-	}
-	pthread_mutex_unlock(&store->image_lock);
-	return image;
-}
-
-static void image_free(void *image)
-{
-	wcx_image_put(((struct open_image *)image)->image);
-	free(image);
-}
-
-static void image_release(struct wcx_store *store, struct open_image *image)
-{
-	struct open_image *victim = NULL;
-
-	pthread_mutex_lock(&store->image_lock);
-	if (--image->user_count == 0) {
-		if (store->idle_count == IDLE_IMAGES_MAX) {
-			victim = store->idle[0];
-			tdelete(victim, &store->images, compare_images);
-			store->idle_count--;
-			memmove(&store->idle[0], &store->idle[1], store->idle_count * sizeof store->idle[0]);
-		}
-		store->idle[store->idle_count++] = image;
-	}
-	pthread_mutex_unlock(&store->image_lock);
-	if (victim)
-		image_free(victim);
-}
-
-/* Opens an image and shares it; fd is used up.  Of two threads that get here with one file, the later one's work is lost. */
-static int image_open(struct wcx_store *store, int fd, const char *path, const struct wcx_file_id *id,
-		      struct open_image **ret, struct wcx_error *err)
-{
-	struct open_image *fresh = calloc(1, sizeof *fresh);
-	int result = -ENOMEM;
-
-	if (!fresh)
-		goto out;
-	fresh->id = *id;
-	result = wcx_image_open(fd, path, store->cache, store->decoder, &fresh->image, err);
-	if (result) {
-		result = shown_errno(result);
-		goto out;
-	}
-	fd = -1;
-	*ret = image_share(store, fresh);
-	if (*ret == fresh)
-		return 0;
-	if (!*ret)
-		result = -ENOMEM;
-	image_free(fresh);
-	fresh = NULL;
-out:
-	if (fd >= 0)
-		close(fd);
-	free(fresh);
-	return result;
-}
-
 static int file_open(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry,
 		     struct wcx_store_file *file, struct wcx_error *err)
 {
 	struct wcx_store_entry plain;
 	struct stored_path stored;
 	struct stat st;
-	int ret, fd;
+	int r, fd;
 
-	ret = stored_path_set(&stored, path, entry->packed);
-	if (ret)
-		return ret;
+	r = stored_path_set(&stored, path, entry->packed);
+	if (r)
+		return r;
 	if (entry->packed && lookup_plain(store, path, &plain) != -ENOENT)
-		return -ESTALE; /* what hides it came later */
+		return -ESTALE; /* a plain file was added, and hides the packed one */
 	fd = open_bytes(store, &stored, &st);
 	if (fd < 0)
 		return fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP ? -ESTALE : fd;
-	if (!same_file(&st, entry)) {
+	if (!is_same_file(&st, entry)) {
 		close(fd);
 		return -ESTALE;
 	}
-	if (!entry->packed) {
-		file->fd = fd;
-		return 0;
-	}
-	file->image = image_take(store, &entry->id);
-	if (file->image) {
-		close(fd);
-		return 0;
-	}
-	return image_open(store, fd, stored.text, &entry->id, &file->image, err);
+	if (entry->packed)
+		return shown_errno(wcx_image_pool_open(store->images, fd, stored.text, &entry->id, &file->image, err));
+	file->fd = fd;
+	return 0;
 }
 
 int wcx_store_open(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry,
 		   struct wcx_store_file **ret, struct wcx_error *err)
 {
 	struct wcx_store_file *file = malloc(sizeof *file);
-	int result;
+	int r;
 
 	err->text[0] = '\0';
 	if (!file)
 		return -ENOMEM;
 	*file = (struct wcx_store_file){ .fd = -1 };
-	result = file_open(store, path, entry, file, err);
-	if (result) {
+	r = file_open(store, path, entry, file, err);
+	if (r) {
 		free(file);
-		return result;
+		return r;
 	}
 	*ret = file;
 	return 0;
@@ -622,7 +465,7 @@ int wcx_store_open(struct wcx_store *store, const char *path, const struct wcx_s
 void wcx_store_close(struct wcx_store *store, struct wcx_store_file *file)
 {
 	if (file->image)
-		image_release(store, file->image);
+		wcx_image_pool_release(store->images, file->image);
 	else
 		close(file->fd);
 	free(file);
@@ -640,11 +483,11 @@ struct wcx_image *wcx_store_file_image(const struct wcx_store_file *file)
 
 ssize_t wcx_store_file_read(struct wcx_store_file *file, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
 {
-	ssize_t done;
+	ssize_t n;
 
 	err->text[0] = '\0';
-	done = wcx_image_read(file->image->image, dst, bytes, offset, err);
-	return done < 0 ? shown_errno((int)done) : done;
+	n = wcx_image_read(file->image->image, dst, bytes, offset, err);
+	return n < 0 ? shown_errno((int)n) : n;
 }
 
 int wcx_store_statvfs(struct wcx_store *store, struct statvfs *ret)
@@ -657,38 +500,40 @@ int wcx_store_create(const char *dir, struct wcx_tile_cache *cache, struct wcx_d
 {
 	static const struct stored_path root = { "." };
 	struct wcx_store *store = calloc(1, sizeof *store);
-	int result, fd;
+	int r, fd;
 
-	if (!store)
-		return wcx_fail(err, ENOMEM, "%s: %s", dir, strerror(ENOMEM));
+	if (store)
+		store->images = wcx_image_pool_create(cache, decoder);
+	if (!store || !store->images) {
+		r = wcx_fail(err, ENOMEM, "%s: %s", dir, strerror(ENOMEM));
+		goto out;
+	}
 	store->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (store->dir_fd < 0) {
-		result = wcx_fail(err, errno, "%s: %s", dir, strerror(errno));
+		r = wcx_fail(err, errno, "%s: %s", dir, strerror(errno));
 		goto out;
 	}
 	fd = open_beneath(store, &root, O_PATH);
 	if (fd < 0) {
-		result = wcx_fail(err, -fd, "%s: openat2: %s", dir, strerror(-fd));
+		r = wcx_fail(err, -fd, "%s: openat2: %s", dir, strerror(-fd));
 		close(store->dir_fd);
 		goto out;
 	}
 	close(fd);
-	store->cache = cache;
-	store->decoder = decoder;
-	pthread_mutex_init(&store->image_lock, NULL);
 	*ret = store;
 	return 0;
 out:
+	if (store)
+		wcx_image_pool_free(store->images);
 	free(store);
-	return result;
+	return r;
 }
 
 void wcx_store_free(struct wcx_store *store)
 {
 	if (!store)
 		return;
-	tdestroy(store->images, image_free);
-	pthread_mutex_destroy(&store->image_lock);
+	wcx_image_pool_free(store->images);
 	close(store->dir_fd);
 	free(store);
 }

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The open images of a store's packed files, one per file, shared by everyone who has the file open.
+ *
+ * The last few images to lose their users stay open, because loaders open a file again for each tensor.  All functions are
+ * safe from any number of threads.  The pool's lock is never held during I/O.
+ */
+#ifndef WCX_IMAGE_POOL_H
+#define WCX_IMAGE_POOL_H
+
+#include <stddef.h>
+
+#include "fs/base/error.h"
+#include "fs/mount/file_id.h"
+#include "fs/read/decoder.h"
+#include "fs/read/image.h"
+#include "fs/read/tile_cache.h"
+
+struct wcx_image_pool;
+
+struct wcx_pooled_image {
+	struct wcx_file_id id; /* first: the key in the pool's tree */
+	struct wcx_image *image;
+	size_t user_count; /* the pool's, under its lock */
+};
+
+/* wcx_image_pool_create - make an empty pool; cache and decoder must outlive it.  NULL when out of memory. */
+struct wcx_image_pool *wcx_image_pool_create(struct wcx_tile_cache *cache, struct wcx_decoder *decoder);
+void wcx_image_pool_free(struct wcx_image_pool *pool); /* NULL is fine; images still in use are freed too */
+
+/*
+ * wcx_image_pool_open - get the image of a packed file, opening it if the pool does not have it
+ *
+ * fd is a descriptor of the file, which the pool closes in every case; id is the file's.  path is only for messages.  The
+ * caller releases *ret.  Returns 0, -ENOMEM without err, or an error of wcx_image_open.
+ */
+int wcx_image_pool_open(struct wcx_image_pool *pool, int fd, const char *path, const struct wcx_file_id *id,
+			struct wcx_pooled_image **ret, struct wcx_error *err);
+void wcx_image_pool_release(struct wcx_image_pool *pool, struct wcx_pooled_image *image);
+
+#endif
