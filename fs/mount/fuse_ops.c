@@ -2,9 +2,9 @@
 /*
  * The FUSE callbacks: each translates one request to the store and replies exactly once.
  *
- * A node stands for one state of one file, and its attributes never change their size.  When the file behind a path turns
- * out to be another one, the answer is ESTALE, on which the kernel looks the path up again and gets a new node with a page
- * cache of its own.  So files may be cached for long, and old pages never mix with new ones.
+ * A node stands for one state of one file, so its size never changes.  If the file at a path has been replaced, the reply
+ * is ESTALE; the kernel then looks the path up again and gets a new node with its own page cache.  So the kernel may cache
+ * files for a long time, and old pages never mix with new ones.
  */
 #define FUSE_USE_VERSION 314
 
@@ -15,81 +15,47 @@
 #include <fuse_lowlevel.h>
 #include <limits.h>
 #include <linux/fuse.h>
-#include <pthread.h>
-#include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "codec/arith.h"
+#include "fs/mount/log_limiter.h"
 #include "fs/mount/node_table.h"
-#include "fs/mount/prefetch.h"
+#include "fs/mount/reply_buffers.h"
 
 enum {
-	PAGE_BYTES = 4096,
-	BACKGROUND_REQUESTS = 64, /* the kernel's 12 leave readahead of several files waiting for each other */
-	CONGESTED_REQUESTS = 48,  /* three quarters, as the kernel does by default */
-	REPORTS_MAX = 1000,
-	READ_BUFFERS = 8, /* for answers that have to be put together: others wait for one */
+	BACKGROUND_REQUESTS = 64, /* with the kernel's default of 12, read-ahead of several files queues up */
+	CONGESTED_REQUESTS = 48,  /* three quarters, like the kernel's default */
 };
 
+/* How long the kernel may cache what a lookup found. */
 static const double cache_s = 3600;
-static const double dir_attr_s = 1;       /* a directory's mtime and link count change when files are added */
-static const double negative_entry_s = 1; /* a file that was not there may be any moment */
-static const double link_entry_s = 1;     /* a link is never opened, so ESTALE would never tell that it was replaced */
+static const double dir_attr_s = 1;       /* adding files changes a directory's mtime and link count */
+static const double negative_entry_s = 1; /* a missing file may be created at any time */
+static const double link_entry_s = 1;     /* links are never opened, so ESTALE cannot reveal a replaced one */
 
 struct wcx_fuse {
 	struct wcx_store *store;
 	struct wcx_prefetcher *prefetcher; /* NULL until wcx_fuse_start */
 	int push_fd;                       /* the session's */
 	struct wcx_node_table *nodes;
-	struct wcx_store_entry root; /* what the store itself looked like when it was opened */
-	pthread_mutex_t buffer_lock; /* protects the next four */
-	pthread_cond_t buffer_given;
-	void *buffers[READ_BUFFERS]; /* WCX_FUSE_READ_BYTES each, those that nobody has first */
-	unsigned buffer_count, buffers_out;
-
-	pthread_mutex_t report_lock; /* protects what follows */
-	void *reports;               /* tsearch(3) tree of lines already logged */
-	size_t report_count;
+	struct wcx_store_entry root; /* the store itself, when it was opened */
+	struct wcx_reply_buffers buffers;
+	struct wcx_log_limiter logged;
 };
 
-static int compare_lines(const void *a, const void *b)
-{
-	return strcmp(a, b);
-}
-
-/* Remembers a line; returns how many there are with it, or 0 for a line that needs no logging: known, or one too many. */
-static size_t remember_line(struct wcx_fuse *fuse, const char *line)
-{
-	size_t count = 0;
-	char *copy;
-
-	pthread_mutex_lock(&fuse->report_lock);
-	if (fuse->report_count < REPORTS_MAX && !tfind(line, &fuse->reports, compare_lines)) {
-		copy = strdup(line);
-		if (copy && tsearch(copy, &fuse->reports, compare_lines))
-			count = ++fuse->report_count;
-		else
-			free(copy);
-	}
-	pthread_mutex_unlock(&fuse->report_lock);
-	return count;
-}
-
-/* Logs why something failed, where the store says so: each file or tile once, for a reader may try a thousand times. */
+/* Logs why a request failed, if the store has a message: once per file or tile. */
 static void report(struct wcx_fuse *fuse, const struct wcx_error *err)
 {
-	size_t count;
+	size_t count = err->text[0] ? wcx_log_limiter_admit(&fuse->logged, err->text) : 0;
 
-	if (!err->text[0])
-		return;
-	count = remember_line(fuse, err->text);
 	if (count)
 		fuse_log(FUSE_LOG_ERR, "%s\n", err->text);
-	if (count == REPORTS_MAX)
-		fuse_log(FUSE_LOG_ERR, "%d different errors reported; no more will be\n", REPORTS_MAX);
+	if (count == WCX_LOG_LINES_MAX)
+		fuse_log(FUSE_LOG_ERR, "%d different errors logged; further ones are not logged\n", WCX_LOG_LINES_MAX);
 }
 
 static struct wcx_fuse *fuse_of(fuse_req_t req)
@@ -97,7 +63,7 @@ static struct wcx_fuse *fuse_of(fuse_req_t req)
 	return fuse_req_userdata(req);
 }
 
-/* libfuse's names for nodes are numbers; the root's is 1, and the others' are their addresses. */
+/* The inode number that libfuse uses for a node: 1 for the root, otherwise the node's address. */
 static struct wcx_node *node_of(fuse_ino_t ino)
 {
 	return (struct wcx_node *)(uintptr_t)ino;
@@ -134,7 +100,7 @@ static int child_path(fuse_ino_t parent, const char *name, char dst[PATH_MAX])
 	return bytes < PATH_MAX ? 0 : -ENAMETOOLONG;
 }
 
-/* An open file; of one that is not packed, prefetch is NULL. */
+/* An open file.  prefetch is NULL unless the file is packed. */
 struct open_file {
 	struct wcx_store_file *file;
 	struct wcx_prefetch_file *prefetch;
@@ -145,39 +111,13 @@ static struct open_file *file_of(const struct fuse_file_info *fi)
 	return (struct open_file *)(uintptr_t)fi->fh;
 }
 
-/* Who has a buffer waits for tiles, and who decodes those for no buffer. */
-static void *take_buffer(struct wcx_fuse *fuse)
-{
-	void *buffer = NULL;
-
-	pthread_mutex_lock(&fuse->buffer_lock);
-	while (fuse->buffers_out == READ_BUFFERS)
-		pthread_cond_wait(&fuse->buffer_given, &fuse->buffer_lock);
-	fuse->buffers_out++;
-	if (fuse->buffer_count)
-		buffer = fuse->buffers[--fuse->buffer_count];
-	pthread_mutex_unlock(&fuse->buffer_lock);
-	return buffer ? buffer : aligned_alloc(PAGE_BYTES, WCX_FUSE_READ_BYTES);
-}
-
-/* NULL, where there was no memory, is given back too. */
-static void give_buffer(struct wcx_fuse *fuse, void *buffer)
-{
-	pthread_mutex_lock(&fuse->buffer_lock);
-	fuse->buffers_out--;
-	if (buffer)
-		fuse->buffers[fuse->buffer_count++] = buffer;
-	pthread_cond_signal(&fuse->buffer_given);
-	pthread_mutex_unlock(&fuse->buffer_lock);
-}
-
 static void op_init(void *user, struct fuse_conn_info *conn)
 {
 	(void)user;
-	/* Both, and -o max_read: libfuse compares that with max_read, and makes the page limit of max_write. */
+	/* Both, and -o max_read: libfuse checks that option against max_read, and derives the page limit from max_write. */
 	conn->max_read = WCX_FUSE_READ_BYTES;
 	conn->max_write = WCX_FUSE_READ_BYTES;
-	/* max_readahead stays: it holds as much as the kernel allows, and a server can only lower it. */
+	/* max_readahead holds what the kernel allows.  A server could only lower it. */
 	conn->max_background = BACKGROUND_REQUESTS;
 	conn->congestion_threshold = CONGESTED_REQUESTS;
 	conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
@@ -192,21 +132,21 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct wcx_node *node;
 	struct wcx_error err;
 	char path[PATH_MAX];
-	int ret = child_path(parent, name, path);
+	int r = child_path(parent, name, path);
 
-	if (ret) {
-		fuse_reply_err(req, -ret);
+	if (r) {
+		fuse_reply_err(req, -r);
 		return;
 	}
-	ret = wcx_store_lookup(fuse->store, path, &entry, &err);
-	if (ret == -ENOENT) {
+	r = wcx_store_lookup(fuse->store, path, &entry, &err);
+	if (r == -ENOENT) {
 		param.entry_timeout = negative_entry_s;
 		fuse_reply_entry(req, &param);
 		return;
 	}
-	if (ret) {
+	if (r) {
 		report(fuse, &err);
-		fuse_reply_err(req, -ret);
+		fuse_reply_err(req, -r);
 		return;
 	}
 	node = wcx_node_take(fuse->nodes, path, &entry);
@@ -219,7 +159,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	param.attr_timeout = attr_timeout(&entry.attr);
 	param.entry_timeout = entry_timeout(&entry.attr);
 	if (fuse_reply_entry(req, &param))
-		wcx_node_drop(fuse->nodes, node, 1); /* the kernel never heard of it */
+		wcx_node_drop(fuse->nodes, node, 1); /* the kernel did not get it */
 }
 
 static void forget(struct wcx_fuse *fuse, fuse_ino_t ino, uint64_t count)
@@ -242,24 +182,24 @@ static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_dat
 }
 
 /*
- * A file's attributes are those it was looked up with, as its pages are: whoever still has a replaced file open goes on
- * seeing the old size.  A directory's are looked at afresh.
+ * A file keeps the attributes of its lookup, like its pages: a process that has a replaced file open still sees the old
+ * size.  A directory's attributes are read again.
  */
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct wcx_fuse *fuse = fuse_of(req);
 	struct wcx_store_entry entry, now;
 	struct wcx_error err;
-	int ret;
+	int r;
 
 	(void)fi;
 	entry_of(fuse, ino, &entry);
 	if (S_ISDIR(entry.attr.st_mode)) {
-		ret = wcx_store_lookup(fuse->store, path_of(ino), &now, &err);
-		if (!ret && wcx_file_id_compare(&now.id, &entry.id))
-			ret = -ESTALE;
-		if (ret) {
-			fuse_reply_err(req, ret == -ENOENT ? ESTALE : -ret);
+		r = wcx_store_lookup(fuse->store, path_of(ino), &now, &err);
+		if (!r && wcx_file_id_compare(&now.id, &entry.id))
+			r = -ESTALE;
+		if (r) {
+			fuse_reply_err(req, r == -ENOENT ? ESTALE : -r);
 			return;
 		}
 		entry = now;
@@ -272,22 +212,19 @@ static void op_readlink(fuse_req_t req, fuse_ino_t ino)
 	struct wcx_fuse *fuse = fuse_of(req);
 	struct wcx_store_entry entry;
 	char target[PATH_MAX];
-	int ret;
+	int r;
 
 	entry_of(fuse, ino, &entry);
-	ret = wcx_store_readlink(fuse->store, path_of(ino), &entry, target, sizeof target);
-	if (ret)
-		fuse_reply_err(req, -ret);
+	r = wcx_store_readlink(fuse->store, path_of(ino), &entry, target, sizeof target);
+	if (r)
+		fuse_reply_err(req, -r);
 	else
 		fuse_reply_readlink(req, target);
 }
 
-/* --- prefetching --- */
+/* --- read-ahead --- */
 
-/*
- * Hands pages to the kernel, as fuse_lowlevel_notify_store does; but that copies what is in more than one segment to a
- * buffer of its own first.
- */
+/* Pushes pages into the page cache.  Unlike fuse_lowlevel_notify_store, does not first copy several segments into one. */
 static int push_pages(void *user, uint64_t target, uint64_t offset, const struct iovec *segments, size_t count)
 {
 	struct wcx_fuse *fuse = user;
@@ -303,8 +240,7 @@ static int push_pages(void *user, uint64_t target, uint64_t offset, const struct
 	return writev(fuse->push_fd, message, (int)(2 + count)) < 0 ? -errno : 0;
 }
 
-/* Nothing will be pushed to a node any more. */
-static void let_go(void *user, uint64_t target)
+static void unpin_node(void *user, uint64_t target)
 {
 	struct wcx_fuse *fuse = user;
 
@@ -312,8 +248,8 @@ static void let_go(void *user, uint64_t target)
 }
 
 /*
- * As long as something may be pushed to a node its number must not become another's, which the kernel's forgetting it would
- * allow: so it is counted once more.
+ * Has requests for a packed file observed.  Takes a lookup of the node: while pages may be pushed to it, its inode number
+ * must not be reused, even if the kernel forgets the node.
  */
 static struct wcx_prefetch_file *watch(struct wcx_fuse *fuse, fuse_ino_t ino, const struct wcx_store_file *file)
 {
@@ -322,7 +258,7 @@ static struct wcx_prefetch_file *watch(struct wcx_fuse *fuse, fuse_ino_t ino, co
 	if (!image || !fuse->prefetcher)
 		return NULL;
 	wcx_node_keep(fuse->nodes, node_of(ino));
-	return wcx_prefetch_open(fuse->prefetcher, image, ino, let_go);
+	return wcx_prefetch_open(fuse->prefetcher, image, ino, unpin_node);
 }
 
 /* --- files --- */
@@ -332,16 +268,16 @@ static int open_file(struct wcx_fuse *fuse, fuse_ino_t ino, struct open_file **r
 	struct open_file *open = calloc(1, sizeof *open);
 	struct wcx_store_entry entry;
 	struct wcx_error err;
-	int result;
+	int r;
 
 	if (!open)
 		return -ENOMEM;
 	entry_of(fuse, ino, &entry);
-	result = wcx_store_open(fuse->store, path_of(ino), &entry, &open->file, &err);
-	if (result) {
+	r = wcx_store_open(fuse->store, path_of(ino), &entry, &open->file, &err);
+	if (r) {
 		report(fuse, &err);
 		free(open);
-		return result;
+		return r;
 	}
 	open->prefetch = watch(fuse, ino, open->file);
 	*ret = open;
@@ -359,21 +295,21 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct wcx_fuse *fuse = fuse_of(req);
 	struct open_file *open = NULL;
-	int ret;
+	int r;
 
 	if ((fi->flags & O_ACCMODE) != O_RDONLY) {
 		fuse_reply_err(req, EROFS);
 		return;
 	}
-	ret = open_file(fuse, ino, &open);
-	if (ret) {
-		fuse_reply_err(req, -ret);
+	r = open_file(fuse, ino, &open);
+	if (r) {
+		fuse_reply_err(req, -r);
 		return;
 	}
 	fi->fh = (uintptr_t)open;
-	fi->keep_cache = 1; /* the node's file has not changed, so its pages have not either */
+	fi->keep_cache = 1; /* the node's file has not changed, so its cached pages are valid */
 	if (fuse_reply_open(req, fi))
-		close_file(fuse, open); /* the open was interrupted: no release will come */
+		close_file(fuse, open); /* the open was interrupted, so no release follows */
 }
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -383,26 +319,26 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	fuse_reply_err(req, 0);
 }
 
-/* Reads by way of a buffer, which serves any tiles. */
+/* Replies from a buffer, which works for all tiles. */
 static void read_copied(fuse_req_t req, struct wcx_store_file *file, size_t bytes, off_t offset)
 {
 	struct wcx_fuse *fuse = fuse_of(req);
-	void *buffer = take_buffer(fuse);
+	void *buffer = wcx_reply_buffer_take(&fuse->buffers);
 	struct wcx_error err = { .text = "" };
-	ssize_t done = -ENOMEM;
+	ssize_t n = -ENOMEM;
 
 	if (buffer)
-		done = wcx_store_file_read(file, buffer, bytes, (uint64_t)offset, &err);
-	if (done < 0) {
+		n = wcx_store_file_read(file, buffer, bytes, (uint64_t)offset, &err);
+	if (n < 0) {
 		report(fuse, &err);
-		fuse_reply_err(req, (int)-done);
+		fuse_reply_err(req, (int)-n);
 	} else {
-		fuse_reply_buf(req, buffer, (size_t)done);
+		fuse_reply_buf(req, buffer, (size_t)n);
 	}
-	give_buffer(fuse, buffer);
+	wcx_reply_buffer_give_back(&fuse->buffers, buffer);
 }
 
-/* Answers from the tiles in the cache, which the kernel copies once, where a batch of them has all that is wanted. */
+/* Replies straight from the tile cache, without a copy in the daemon, if one view covers the request. */
 static void read_packed(fuse_req_t req, struct wcx_store_file *file, size_t bytes, off_t offset)
 {
 	struct wcx_image *image = wcx_store_file_image(file);
@@ -410,10 +346,9 @@ static void read_packed(fuse_req_t req, struct wcx_store_file *file, size_t byte
 	const uint64_t left = start < file_bytes ? file_bytes - start : 0;
 	struct wcx_image_view view;
 
-	if (bytes > left)
-		bytes = (size_t)left;
+	bytes = (size_t)WCX_MIN(bytes, left);
 	if (bytes == 0 || wcx_image_view_open(image, start, bytes, &view, NULL) < 0) {
-		read_copied(req, file, bytes, offset); /* says what is wrong, too */
+		read_copied(req, file, bytes, offset); /* reports the error, too */
 		return;
 	}
 	if (view.bytes < bytes) {
@@ -421,15 +356,15 @@ static void read_packed(fuse_req_t req, struct wcx_store_file *file, size_t byte
 		read_copied(req, file, bytes, offset);
 		return;
 	}
-	wcx_image_get(image); /* once there is an answer, the file may be closed */
+	wcx_image_get(image); /* the file may be closed as soon as the reply is sent */
 	fuse_reply_iov(req, view.segments, (int)view.count);
 	wcx_image_view_close(image, &view, 0);
 	wcx_image_put(image);
 }
 
-/* Reads a file whose readers are followed, which may be closed once there is an answer. */
+/* Reads a packed file that the prefetcher watches.  After the reply, file may be closed; watched stays until answered. */
 static void read_watched(fuse_req_t req, struct wcx_store_file *file, struct wcx_prefetch_file *watched, size_t bytes,
-			 off_t offset, int direct)
+			 off_t offset, bool direct)
 {
 	struct wcx_prefetcher *prefetcher = fuse_of(req)->prefetcher;
 
@@ -446,11 +381,11 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, 
 
 	(void)ino;
 	if (fd < 0 && bytes > WCX_FUSE_READ_BYTES) {
-		fuse_reply_err(req, EINVAL); /* more than was agreed; a short answer would mean the end of the file */
+		fuse_reply_err(req, EINVAL); /* over max_read; a short reply would mean end of file */
 		return;
 	}
 	if (fd < 0) {
-		read_watched(req, open->file, open->prefetch, bytes, offset, fi->flags & O_DIRECT);
+		read_watched(req, open->file, open->prefetch, bytes, offset, (fi->flags & O_DIRECT) != 0);
 		return;
 	}
 	vec.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
@@ -464,12 +399,12 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	struct wcx_fuse *fuse = fuse_of(req);
 	struct wcx_dir_list *list;
 	struct wcx_store_entry entry;
-	int ret;
+	int r;
 
 	entry_of(fuse, ino, &entry);
-	ret = wcx_store_list(fuse->store, path_of(ino), &entry, &list);
-	if (ret) {
-		fuse_reply_err(req, -ret);
+	r = wcx_store_list(fuse->store, path_of(ino), &entry, &list);
+	if (r) {
+		fuse_reply_err(req, -r);
 		return;
 	}
 	fi->fh = (uintptr_t)list;
@@ -477,7 +412,7 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		wcx_dir_list_free(list);
 }
 
-/* Offsets count entries: offset n is what follows the first n. */
+/* Offsets count entries: offset n continues after the first n. */
 static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, struct fuse_file_info *fi)
 {
 	const struct wcx_dir_list *list = (const struct wcx_dir_list *)(uintptr_t)fi->fh;
@@ -512,11 +447,11 @@ static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info 
 static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	struct statvfs st;
-	int ret = wcx_store_statvfs(fuse_of(req)->store, &st);
+	int r = wcx_store_statvfs(fuse_of(req)->store, &st);
 
 	(void)ino;
-	if (ret)
-		fuse_reply_err(req, -ret);
+	if (r)
+		fuse_reply_err(req, -r);
 	else
 		fuse_reply_statfs(req, &st);
 }
@@ -541,29 +476,28 @@ int wcx_fuse_create(struct wcx_store *store, struct wcx_fuse **ret)
 {
 	struct wcx_fuse *fuse = calloc(1, sizeof *fuse);
 	struct wcx_error err;
-	int result = -ENOMEM;
+	int r = -ENOMEM;
 
 	if (!fuse)
-		return result;
+		return r;
 	fuse->store = store;
 	fuse->nodes = wcx_node_table_create();
 	if (!fuse->nodes)
 		goto out;
-	result = wcx_store_lookup(store, "", &fuse->root, &err);
-	if (result)
+	r = wcx_store_lookup(store, "", &fuse->root, &err);
+	if (r)
 		goto out;
-	pthread_mutex_init(&fuse->buffer_lock, NULL);
-	pthread_cond_init(&fuse->buffer_given, NULL);
-	pthread_mutex_init(&fuse->report_lock, NULL);
+	wcx_reply_buffers_init(&fuse->buffers, WCX_FUSE_READ_BYTES);
+	wcx_log_limiter_init(&fuse->logged);
 	*ret = fuse;
 	return 0;
 out:
 	wcx_node_table_free(fuse->nodes);
 	free(fuse);
-	return result;
+	return r;
 }
 
-int wcx_fuse_start(struct wcx_fuse *fuse, int session_fd, unsigned threads, uint64_t window_bytes, int drop_packed)
+int wcx_fuse_start(struct wcx_fuse *fuse, int session_fd, unsigned threads, uint64_t window_bytes, bool drop_packed)
 {
 	const struct wcx_prefetch_options options = {
 		.threads = threads,
@@ -594,11 +528,7 @@ void wcx_fuse_free(struct wcx_fuse *fuse)
 		return;
 	wcx_prefetcher_free(fuse->prefetcher);
 	wcx_node_table_free(fuse->nodes);
-	tdestroy(fuse->reports, free);
-	while (fuse->buffer_count)
-		free(fuse->buffers[--fuse->buffer_count]);
-	pthread_cond_destroy(&fuse->buffer_given);
-	pthread_mutex_destroy(&fuse->buffer_lock);
-	pthread_mutex_destroy(&fuse->report_lock);
+	wcx_log_limiter_destroy(&fuse->logged);
+	wcx_reply_buffers_destroy(&fuse->buffers);
 	free(fuse);
 }

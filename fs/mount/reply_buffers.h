@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Buffers for replies that one view of the tile cache does not cover.  There are few, to bound memory: if all are taken,
+ * taking one waits.  A buffer holder may wait for tiles; whoever fills tiles never waits for a buffer.
+ */
+#ifndef WCX_REPLY_BUFFERS_H
+#define WCX_REPLY_BUFFERS_H
+
+#include <pthread.h>
+#include <stddef.h>
+
+enum { WCX_REPLY_BUFFERS_MAX = 8 };
+
+/* Safe from any number of threads. */
+struct wcx_reply_buffers {
+	size_t buffer_bytes;
+	pthread_mutex_t lock; /* protects the rest */
+	pthread_cond_t given_back;
+	void *idle[WCX_REPLY_BUFFERS_MAX]; /* allocated at first use */
+	unsigned idle_count, taken_count;
+};
+
+void wcx_reply_buffers_init(struct wcx_reply_buffers *buffers, size_t buffer_bytes);
+void wcx_reply_buffers_destroy(struct wcx_reply_buffers *buffers); /* none may be taken */
+
+/* wcx_reply_buffer_take - get a buffer of buffer_bytes, or NULL when out of memory; give back either */
+void *wcx_reply_buffer_take(struct wcx_reply_buffers *buffers);
+void wcx_reply_buffer_give_back(struct wcx_reply_buffers *buffers, void *buffer);
+
+#endif
