@@ -15,8 +15,7 @@ struct wcx_decode_trial {
 	struct wcx_freq_table table;
 	struct wcx_field fields[2];
 	struct wcx_recipe recipe;
-	enum wcx_tile_mode mode;
-	size_t packed_bytes;
+	struct wcx_encoded_tile encoded;
 	uint8_t original[ROWS * COLS], packed[ROWS * COLS];
 };
 
@@ -61,13 +60,12 @@ struct wcx_decode_trial *wcx_decode_trial_create(void)
 {
 	struct wcx_decode_trial *trial = calloc(1, sizeof *trial);
 	struct wcx_encode_scratch *scratch = wcx_encode_scratch_create();
-	uint32_t constant;
 
 	if (trial && scratch) {
 		draw_weights(trial);
 		make_recipe(trial);
-		if (wcx_tile_encode(&dims, trial->original, &trial->recipe, scratch, trial->packed, &trial->mode,
-				    &trial->packed_bytes, &constant) == WCX_OK) {
+		if (wcx_tile_encode(&dims, trial->original, &trial->recipe, scratch, trial->packed, &trial->encoded) ==
+		    WCX_OK) {
 			wcx_encode_scratch_free(scratch);
 			return trial;
 		}
@@ -86,10 +84,10 @@ struct wcx_tile_job wcx_decode_trial_job(const struct wcx_decode_trial *trial)
 {
 	return (struct wcx_tile_job){
 		.dims = dims,
-		.mode = trial->mode,
+		.mode = trial->encoded.mode,
 		.recipe = &trial->recipe,
 		.src = trial->packed,
-		.src_bytes = trial->packed_bytes,
+		.src_bytes = trial->encoded.bytes,
 		.dst_bytes = sizeof trial->original,
 	};
 }

@@ -77,6 +77,9 @@ struct trial {
 static void make_trial(struct trial *trial)
 {
 	const struct wcx_rans_encode_table *encode = &trial->encode;
+	const struct wcx_rans_source source = {
+		.tables = &encode, .symbols = trial->symbols, .symbol_count = TRIAL_SYMBOLS, .steps = TRIAL_STEPS
+	};
 	uint64_t counts[WCX_SYMBOL_COUNT] = { 0 }, random = 1;
 	struct wcx_freq_table freqs;
 
@@ -88,8 +91,7 @@ static void make_trial(struct trial *trial)
 	wcx_freq_table_build(counts, &freqs);
 	wcx_rans_encode_table_build(&freqs, &trial->encode);
 	wcx_rans_decode_table_build(&freqs, &trial->decode);
-	trial->stream_bytes = wcx_rans_encode(&encode, &(struct wcx_rans_choices){ 0 }, trial->symbols, TRIAL_SYMBOLS,
-					      TRIAL_STEPS, NULL, trial->encode_words, trial->stream, TRIAL_BYTES);
+	trial->stream_bytes = wcx_rans_encode(&source, trial->encode_words, trial->stream, TRIAL_BYTES);
 }
 
 /* Decodes the trial; as pairs into a sink, or as symbols. */

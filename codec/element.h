@@ -42,12 +42,6 @@ struct wcx_element_ops {
 uint32_t wcx_symbols_take(const struct wcx_element_ops *ops, const struct wcx_field *field, const void *elements,
 			  uint32_t count, uint32_t shift, void *values, uint8_t *symbols);
 
-/* wcx_fold_bits - the bits of a transformed element that FOLD inverts; 0 for other transforms */
-static inline uint64_t wcx_fold_bits(const struct wcx_recipe *recipe)
-{
-	return recipe->transform == WCX_TRANSFORM_FOLD ? 0xFFu << recipe->fields[0].width & 0xFF : 0;
-}
-
 /* wcx_element_ops - the loops for elements of elem_bytes: 1, 2, 4 or 8 */
 const struct wcx_element_ops *wcx_element_ops(uint32_t elem_bytes);
 

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "codec/arith.h"
 #include "codec/decode_variant.h"
 #include "codec/le.h"
 
@@ -240,24 +241,23 @@ static inline size_t encode_step(const struct wcx_rans_encode_table *table, uint
 	return left;
 }
 
-size_t wcx_rans_encode(const struct wcx_rans_encode_table *const tables[], const struct wcx_rans_choices *choices,
-		       const uint8_t *symbols, uint32_t symbol_count, uint32_t steps, const uint8_t *carried,
-		       uint16_t *words, uint8_t *dst, size_t dst_bytes)
+size_t wcx_rans_encode(const struct wcx_rans_source *source, uint16_t *words, uint8_t *dst, size_t dst_bytes)
 {
-	const uint32_t line_symbols = WCX_LANES * steps;
-	uint32_t state[WCX_LANES], lines = (symbol_count + line_symbols - 1) / line_symbols;
+	const struct wcx_rans_choices *choices = &source->choices;
+	const uint32_t steps = source->steps, line_symbols = WCX_LANES * steps, symbol_count = source->symbol_count;
+	uint32_t state[WCX_LANES], lines = WCX_DIV_UP(symbol_count, line_symbols);
 	uint8_t states[WCX_RANS_STATES_MAX_BYTES];
 	size_t left = symbol_count, bytes;
 
 	for (unsigned lane = 0; lane < WCX_LANES; lane++)
-		state[lane] = WCX_RANS_LOW | (carried ? wcx_le16_read(carried + 2 * lane) : 0);
+		state[lane] = WCX_RANS_LOW | (source->carried ? wcx_le16_read(source->carried + 2 * lane) : 0);
 	while (lines-- > 0) {
 		size_t first = (size_t)lines * line_symbols;
 		const struct wcx_rans_encode_table *table =
-			tables[choices->bits ? wcx_rans_choice(choices, lines / choices->run_lines) : 0];
+			source->tables[choices->bits ? wcx_rans_choice(choices, lines / choices->run_lines) : 0];
 
 		for (uint32_t k = steps; k-- > 0;)
-			left = encode_step(table, state, words, left, symbols + first + k,
+			left = encode_step(table, state, words, left, source->symbols + first + k,
 					   lanes_of_step(symbol_count - first, k, steps), steps);
 	}
 	bytes = write_states(state, states);

@@ -137,15 +137,21 @@ enum wcx_result wcx_rans_decode_pairs(const struct wcx_decode_variant *cpu, cons
  */
 enum wcx_result wcx_rans_close(const struct wcx_rans_reader *reader, uint8_t carried[WCX_RANS_CARRIED_BYTES]);
 
+/* Input of the encoder; the caller owns all of it.  Every symbol must have a frequency in the table chosen for it. */
+struct wcx_rans_source {
+	const struct wcx_rans_encode_table *const *tables; /* 2^choices.bits of them */
+	struct wcx_rans_choices choices;
+	const uint8_t *symbols;
+	uint32_t symbol_count;
+	uint32_t steps;
+	const uint8_t *carried; /* WCX_RANS_CARRIED_BYTES for the final states to carry, or NULL */
+};
+
 /*
- * wcx_rans_encode - encode symbol_count symbols
+ * wcx_rans_encode - write the start states and words from which the symbols decode
  *
- * The reverse: carried is what the states take along, or NULL.  Every symbol must have a frequency in the table chosen for
- * it; else what is written is not the symbols.  words is working memory for symbol_count words of 16 bits.  Returns the
- * bytes written to dst, or 0 when they would be more than dst_bytes.
+ * words is scratch space for symbol_count words.  Returns the bytes written to dst, or 0 if they exceed dst_bytes.
  */
-size_t wcx_rans_encode(const struct wcx_rans_encode_table *const tables[], const struct wcx_rans_choices *choices,
-		       const uint8_t *symbols, uint32_t symbol_count, uint32_t steps, const uint8_t *carried,
-		       uint16_t *words, uint8_t *dst, size_t dst_bytes);
+size_t wcx_rans_encode(const struct wcx_rans_source *source, uint16_t *words, uint8_t *dst, size_t dst_bytes);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Restores tiles on the CPU. */
-#include "codec/tile.h"
+#include "codec/tile_layout.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Packs tiles: decides field by field how it is coded, then writes the parts in their order. */
-#include "codec/tile.h"
+#include "codec/tile_layout.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -559,8 +559,15 @@ static uint32_t write_payload(const struct encoding *e, uint32_t number, const u
 	const struct field_tables *tables = field_tables(field, number, e->scratch);
 	const struct field_state *state = &e->scratch->fields[number];
 	const struct wcx_rans_encode_table *encode[WCX_FIELD_TABLES_MAX];
-	struct wcx_rans_choices choices = { state->choices, wcx_choice_bits(field),
-					    e->recipe->run / wcx_line_elems(e->recipe->elem_bytes) };
+	const struct wcx_rans_source source = {
+		.tables = encode,
+		.choices = { state->choices, wcx_choice_bits(field),
+			     e->recipe->run / wcx_line_elems(e->recipe->elem_bytes) },
+		.symbols = coded_symbols(e, number, tables),
+		.symbol_count = wcx_field_symbols(field, e->elems),
+		.steps = wcx_field_steps(field, e->recipe->elem_bytes),
+		.carried = carried,
+	};
 	uint32_t choices_bytes = wcx_choices_bytes(e->recipe, field, e->elems);
 	uint8_t *start = writer_take(writer, choices_bytes);
 	size_t bytes;
@@ -570,9 +577,7 @@ static uint32_t write_payload(const struct encoding *e, uint32_t number, const u
 	for (uint32_t t = 0; t < field->table_count; t++)
 		encode[t] = &tables->encode[t];
 	memcpy(start, state->choices, choices_bytes);
-	bytes = wcx_rans_encode(encode, &choices, coded_symbols(e, number, tables), wcx_field_symbols(field, e->elems),
-				wcx_field_steps(field, e->recipe->elem_bytes), carried, e->scratch->words,
-				start + choices_bytes, writer->room - writer->used);
+	bytes = wcx_rans_encode(&source, e->scratch->words, start + choices_bytes, writer->room - writer->used);
 	writer->used += bytes;
 	return bytes ? choices_bytes + (uint32_t)bytes : 0;
 }
@@ -633,48 +638,48 @@ static int tile_is_constant(const uint8_t *src, size_t tile_bytes, uint32_t elem
 }
 
 enum wcx_result wcx_tile_encode(const struct wcx_tile_dims *dims, const uint8_t *src, const struct wcx_recipe *recipe,
-				struct wcx_encode_scratch *scratch, uint8_t *dst, enum wcx_tile_mode *mode_ret,
-				size_t *bytes_ret, uint32_t *constant_ret)
+				struct wcx_encode_scratch *scratch, uint8_t *dst, struct wcx_encoded_tile *ret)
 {
 	size_t tile_bytes = wcx_tile_dims_bytes(dims);
 	struct encoding encoding;
 
 	if (!tile_bytes || dims->elem_bytes != recipe->elem_bytes)
 		return WCX_WRONG_SIZE;
-	*constant_ret = 0;
-	if (tile_is_constant(src, tile_bytes, dims->elem_bytes, constant_ret)) {
-		*mode_ret = WCX_TILE_CONSTANT;
-		*bytes_ret = 0;
+	if (!wcx_recipe_is_known(recipe))
+		return WCX_BAD_DATA;
+	*ret = (struct wcx_encoded_tile){ .mode = WCX_TILE_CONSTANT };
+	if (tile_is_constant(src, tile_bytes, dims->elem_bytes, &ret->constant))
 		return WCX_OK;
-	}
-	*constant_ret = 0;
+	*ret = (struct wcx_encoded_tile){ .mode = WCX_TILE_CODED };
 	start_encoding(dims, src, recipe, scratch, &encoding);
-	*mode_ret = WCX_TILE_CODED;
-	*bytes_ret = write_tile(&encoding, decide_fields(&encoding), dst, tile_bytes - 1);
-	if (!*bytes_ret) {
-		*mode_ret = WCX_TILE_STORED;
-		*bytes_ret = tile_bytes;
+	ret->bytes = write_tile(&encoding, decide_fields(&encoding), dst, tile_bytes - 1);
+	if (!ret->bytes) {
+		*ret = (struct wcx_encoded_tile){ .mode = WCX_TILE_STORED, .bytes = tile_bytes };
 		memcpy(dst, src, tile_bytes);
 	}
 	return WCX_OK;
 }
 
-void wcx_tile_count(const struct wcx_tile_dims *dims, const uint8_t *src, const struct wcx_recipe *recipe, uint32_t field,
-		    struct wcx_encode_scratch *scratch, uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT],
-		    uint64_t *misfits_ret)
+enum wcx_result wcx_tile_count(const struct wcx_tile_dims *dims, const uint8_t *src, const struct wcx_recipe *recipe,
+			       uint32_t field, struct wcx_encode_scratch *scratch,
+			       uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT], uint64_t *misfits_ret)
 {
-	const struct field_tables *tables = field_tables(&recipe->fields[field], field, scratch);
+	const struct field_tables *tables;
 	struct encoding encoding;
 	struct run run = { 0 };
 	uint64_t cost = 0;
 
+	if (!wcx_recipe_is_known(recipe))
+		return WCX_BAD_DATA;
+	tables = field_tables(&recipe->fields[field], field, scratch);
+	start_encoding(dims, src, recipe, scratch, &encoding);
 	scratch->fields[field].shift = 0;
 	for (uint32_t f = 0; f < field; f++)
 		scratch->fields[field].shift += recipe->fields[f].width;
-	start_encoding(dims, src, recipe, scratch, &encoding);
 	while (next_run(&encoding, field, tables, COST_EXCEPTION, &run, &cost)) {
 		*misfits_ret += run.misfits;
 		for (uint32_t s = 0; s < tables->symbol_count; s++)
 			count[run.choice][s] += run.counts[s];
 	}
+	return WCX_OK;
 }

@@ -1,136 +1,49 @@
 /* SPDX-License-Identifier: MIT */
-/* What a tile consists of: checks recipes and reads the headers of coded tiles. */
-#include "codec/tile.h"
+/* Reads the headers of coded tiles. */
+#include "codec/tile_layout.h"
 
 #include "codec/le.h"
 #include "codec/rans.h"
-
-static int has_elem_bytes(uint32_t elem_bytes)
-{
-	return elem_bytes == 1 || elem_bytes == 2 || elem_bytes == 4 || elem_bytes == 8;
-}
 
 size_t wcx_tile_dims_bytes(const struct wcx_tile_dims *dims)
 {
 	uint64_t elems = (uint64_t)dims->rows * dims->cols;
 
-	if (elems == 0 || elems > WCX_TILE_MAX_ELEMS || !has_elem_bytes(dims->elem_bytes))
+	if (elems == 0 || elems > WCX_TILE_MAX_ELEMS || !wcx_elem_bytes_are_known(dims->elem_bytes))
 		return 0;
 	return (size_t)elems * dims->elem_bytes;
 }
 
-static const char *check_field(const struct wcx_field *field)
-{
-	if (field->width == 0 || field->width > WCX_FIELD_MAX_WIDTH)
-		return "bad width of a field";
-	if (field->table_count == 0)
-		return field->base || field->is_pair || field->has_zero ? "symbols of a field without frequency tables"
-									: NULL;
-	if (field->table_count != 1 && field->table_count != 2 && field->table_count != 4)
-		return "bad number of frequency tables of a field";
-	if (field->width > WCX_CODED_MAX_WIDTH)
-		return "frequency tables for a field that is too wide";
-	if (field->width > 8)
-		return field->base > (1u << field->width) - WCX_SYMBOL_COUNT ? "base of a field too large" : NULL;
-	return field->base || field->has_zero ? "base of a narrow field" : NULL;
-}
-
-/* What the field as one of a recipe must be. */
-static const char *check_place(const struct wcx_recipe *recipe, uint32_t number)
-{
-	const struct wcx_field *field = &recipe->fields[number];
-
-	if (field->is_pair &&
-	    (recipe->elem_bytes != 1 || field->width != WCX_PAIR_WIDTH || number + 1u != recipe->field_count))
-		return "pairs in a field that cannot have them";
-	return NULL;
-}
-
-static const char *check_transform(const struct wcx_recipe *recipe)
-{
-	if (recipe->transform >= WCX_TRANSFORM_COUNT)
-		return "unknown transform";
-	if (recipe->predictor >= WCX_PREDICTOR_COUNT)
-		return "unknown predictor";
-	if (recipe->transform != WCX_TRANSFORM_NONE && recipe->predictor != WCX_PREDICT_NONE)
-		return "transform and predictor at once";
-	if (recipe->transform == WCX_TRANSFORM_FOLD &&
-	    (recipe->elem_bytes != 1 || recipe->field_count < 2 || recipe->fields[0].table_count))
-		return "elements that cannot be folded";
-	return NULL;
-}
-
-const char *wcx_recipe_check_fields(const struct wcx_recipe *recipe)
-{
-	uint32_t width = 0, planes = 0, most_tables = 0;
-	const char *wrong;
-
-	if (!has_elem_bytes(recipe->elem_bytes))
-		return "bad element size";
-	if (recipe->field_count == 0 || recipe->field_count > WCX_FIELDS_MAX)
-		return "bad number of fields";
-	wrong = check_transform(recipe);
-	for (uint32_t f = 0; f < recipe->field_count && !wrong; f++) {
-		wrong = check_field(&recipe->fields[f]);
-		if (!wrong)
-			wrong = check_place(recipe, f);
-		width += recipe->fields[f].width;
-		planes += (uint32_t)__builtin_popcount(recipe->fields[f].width);
-		if (recipe->fields[f].table_count > most_tables)
-			most_tables = recipe->fields[f].table_count;
-	}
-	if (wrong)
-		return wrong;
-	if (width != 8u * recipe->elem_bytes)
-		return "fields do not make up an element";
-	if (planes > WCX_RAW_PLANES_MAX)
-		return "fields of too many raw planes";
-	if (most_tables > 1 ? recipe->run == 0 || recipe->run % WCX_RUN_ELEMS || recipe->run > WCX_TILE_MAX_ELEMS
-			    : recipe->run != 0)
-		return "bad run";
-	return NULL;
-}
-
-const char *wcx_recipe_check(const struct wcx_recipe *recipe)
-{
-	const char *wrong = wcx_recipe_check_fields(recipe);
-
-	for (uint32_t f = 0; f < recipe->field_count && !wrong; f++)
-		for (uint32_t t = 0; t < recipe->fields[f].table_count && !wrong; t++)
-			wrong = wcx_field_check_table(&recipe->fields[f], wcx_freq_table_last(&recipe->fields[f].tables[t]));
-	return wrong;
-}
-
-/* A packed tile that is being read: what there is of it, and where what has been read ends, if it is all there. */
 struct parser {
 	const struct wcx_recipe *recipe;
 	const uint8_t *src;
-	uint32_t src_bytes, elems, end;
+	uint32_t src_bytes, elems;
+	uint32_t end; /* of the parts placed so far; may lie beyond src_bytes in a truncated tile */
 };
 
-/* Takes the next part; its offset.  No part is so large that the end could wrap around. */
+/* Places the next part; returns its offset.  Parts are too small for the end to wrap around. */
 static uint32_t take_part(struct parser *parser, uint32_t bytes)
 {
-	uint32_t offset = (parser->end + WCX_TILE_PART_ALIGN - 1) / WCX_TILE_PART_ALIGN * WCX_TILE_PART_ALIGN;
+	uint32_t offset = WCX_ALIGN_UP(parser->end, WCX_TILE_PART_ALIGN);
 
 	parser->end = offset + bytes;
 	return offset;
 }
 
-/* Takes a number of the header; false when the tile ends before it. */
-static int take_number(struct parser *parser, uint32_t *ret)
+/* Reads the next number of the header; false if the tile ends before it. */
+static bool take_number(struct parser *parser, uint32_t *ret)
 {
 	uint32_t offset = take_part(parser, 4);
 
 	if (parser->end > parser->src_bytes)
-		return 0;
+		return false;
 	*ret = wcx_le32_read(parser->src + offset);
-	return 1;
+	return true;
 }
 
-/* Notes a coded field, whose payload has so many bytes; UINT32_MAX for the carrier's, which is what the rest leaves. */
-static enum wcx_result note_coded(const struct wcx_recipe *recipe, uint32_t number, uint32_t shift, uint32_t payload_bytes,
-				  struct wcx_tile_layout *ret)
+/* Appends a coded field.  The carrier's payload_bytes is UINT32_MAX: it takes the rest of the tile. */
+static enum wcx_result add_coded(const struct wcx_recipe *recipe, uint32_t number, uint32_t shift, uint32_t payload_bytes,
+				 struct wcx_tile_layout *ret)
 {
 	if (!recipe->fields[number].table_count)
 		return WCX_BAD_DATA;
@@ -139,7 +52,7 @@ static enum wcx_result note_coded(const struct wcx_recipe *recipe, uint32_t numb
 	return WCX_OK;
 }
 
-/* Reads the header: what is coded and what is constant, and how many raw planes there will be. */
+/* Reads the header: the coded fields, the constant bits and the number of raw planes. */
 static enum wcx_result parse_header(struct parser *parser, uint32_t *head_ret, struct wcx_tile_layout *ret)
 {
 	const struct wcx_recipe *recipe = parser->recipe;
@@ -165,7 +78,7 @@ static enum wcx_result parse_header(struct parser *parser, uint32_t *head_ret, s
 		else if (f != carrier && !take_number(parser, &number))
 			return WCX_BAD_DATA;
 		if (coding == WCX_FIELD_RANS)
-			result = note_coded(recipe, f, shift, f == carrier ? UINT32_MAX : number, ret);
+			result = add_coded(recipe, f, shift, f == carrier ? UINT32_MAX : number, ret);
 		if (coding == WCX_FIELD_CONSTANT) {
 			ret->constant_bits |= (uint64_t)number << shift;
 			result = (uint64_t)number >> width ? WCX_BAD_DATA : WCX_OK;
@@ -198,7 +111,7 @@ static void place_planes(struct parser *parser, uint32_t width, uint32_t shift, 
 	}
 }
 
-/* Places the exceptions; without any, no part is there for them. */
+/* Places the part for exceptions, which exists only if there are any. */
 static void place_exceptions(struct parser *parser, struct wcx_tile_layout *ret)
 {
 	uint32_t bytes;
@@ -213,7 +126,7 @@ static void place_exceptions(struct parser *parser, struct wcx_tile_layout *ret)
 	ret->exception_offset = take_part(parser, bytes - ret->exception_carried);
 }
 
-/* Places the choices, states and words of a coded field: in so many bytes, or in all that are left. */
+/* Places the choices, states and words of a coded field, whose words_bytes is still the size of all of them. */
 static enum wcx_result place_payload(struct parser *parser, struct wcx_coded_field *coded)
 {
 	const uint32_t choices = wcx_choices_bytes(parser->recipe, &parser->recipe->fields[coded->field], parser->elems);
@@ -247,7 +160,7 @@ enum wcx_result wcx_tile_parse(const struct wcx_tile_dims *dims, const struct wc
 
 	if (!tile_bytes || dims->elem_bytes != recipe->elem_bytes)
 		return WCX_WRONG_SIZE;
-	if (src_bytes >= tile_bytes)
+	if (src_bytes >= tile_bytes || !wcx_recipe_is_known(recipe))
 		return WCX_BAD_DATA;
 	parser.elems = dims->rows * dims->cols;
 	*ret = (struct wcx_tile_layout){ .plane_count = 0 };

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "codec/element.h"
 #include "codec/le.h"
+#include "codec/tile_layout.h"
 
 /* The tables of a field, as the batch has them. */
 struct table_set {

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "codec/le.h"
-#include "codec/tile.h"
+#include "codec/tile_layout.h"
 #include "fs/base/parallel.h"
 #include "fs/base/utf8.h"
 #include "fs/pack/compare.h"

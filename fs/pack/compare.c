@@ -112,7 +112,7 @@ static int draft_plan(const struct comparer *c, struct wcx_tensor_plan *plan, st
 static int measure_reference(const struct comparer *c, uint64_t *bytes_ret, struct wcx_error *err)
 {
 	static const struct wcx_table_library no_library;
-	uint32_t first_table[WCX_FIELDS_MAX], constant;
+	uint32_t first_table[WCX_FIELDS_MAX];
 	struct wcx_tile_dims dims;
 	struct wcx_tensor_plan plan;
 	int r = draft_plan(c, &plan, err);
@@ -129,14 +129,13 @@ static int measure_reference(const struct comparer *c, uint64_t *bytes_ret, stru
 		wcx_tensor_plan_finish(&plan, &no_library, first_table);
 	}
 	for (uint64_t tile = 0; r == 0 && tile < plan.segment.tile_count; tile++) {
-		enum wcx_tile_mode mode;
-		size_t bytes;
+		struct wcx_encoded_tile encoded;
 
 		r = read_tile(c, &plan, tile, &dims, err);
 		if (r < 0)
 			break;
-		wcx_tile_encode(&dims, c->src, &plan.segment.recipe, c->scratch, c->dst, &mode, &bytes, &constant);
-		*bytes_ret += bytes;
+		wcx_tile_encode(&dims, c->src, &plan.segment.recipe, c->scratch, c->dst, &encoded);
+		*bytes_ret += encoded.bytes;
 	}
 	wcx_tensor_plan_free(&plan);
 	return r;

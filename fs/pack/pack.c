@@ -355,14 +355,16 @@ static uint64_t encode_tiles(const struct wcx_tensor_plan *plan, const struct un
 	for (uint64_t i = 0; i < unit->tile_count; i++) {
 		struct wcx_tile_info *tile = &room->tiles[i];
 		uint8_t *dst = room->dst + used;
+		struct wcx_encoded_tile encoded;
 		uint64_t offset, end;
-		size_t bytes;
 
 		*tile = (struct wcx_tile_info){ .packed_offset = used };
 		wcx_tensor_plan_tile(plan, unit->first_tile + i, &tile->dims, &offset);
 		wcx_tile_encode(&tile->dims, room->src + (offset - unit->offset), &plan->segment.recipe, room->scratch, dst,
-				&tile->mode, &bytes, &tile->constant);
-		tile->packed_bytes = (uint32_t)bytes;
+				&encoded);
+		tile->mode = encoded.mode;
+		tile->constant = encoded.constant;
+		tile->packed_bytes = (uint32_t)encoded.bytes;
 		if (plan->tries_zstd && tile->mode != WCX_TILE_CONSTANT)
 			try_zstd(plan, room->src + (offset - unit->offset), room, dst, tile);
 		if (tile->mode != WCX_TILE_CONSTANT)

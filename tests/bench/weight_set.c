@@ -167,10 +167,13 @@ void weight_set_encode(struct weight_set *set, struct weight_tile *tile, struct 
 {
 	struct wcx_tile_job *job = &tile->job;
 	uint8_t *packed = set->packed + (job->src - set->packed);
+	struct wcx_encoded_tile encoded;
 
-	if (wcx_tile_encode(&job->dims, tile->original, job->recipe, scratch, packed, &job->mode, &job->src_bytes,
-			    &job->constant) != WCX_OK)
+	if (wcx_tile_encode(&job->dims, tile->original, job->recipe, scratch, packed, &encoded) != WCX_OK)
 		must_not(set->name, "a tile was not encoded");
+	job->mode = encoded.mode;
+	job->constant = encoded.constant;
+	job->src_bytes = encoded.bytes;
 }
 
 void weight_set_decode(const struct weight_set *set, size_t tile, struct wcx_decode_scratch *scratch)

@@ -154,11 +154,14 @@ static void check_round_trip(const struct wcx_tile_job *decoded, const struct wc
 {
 	struct wcx_tile_job job = { .dims = decoded->dims, .recipe = recipe, .dst_bytes = decoded->dst_bytes };
 	uint8_t *packed = malloc(job.dst_bytes), *src;
+	struct wcx_encoded_tile encoded;
 
 	job.dst = malloc(job.dst_bytes);
 	require(packed && job.dst);
-	require(wcx_tile_encode(&job.dims, decoded->dst, recipe, scratches->encode, packed, &job.mode, &job.src_bytes,
-				&job.constant) == WCX_OK);
+	require(wcx_tile_encode(&job.dims, decoded->dst, recipe, scratches->encode, packed, &encoded) == WCX_OK);
+	job.mode = encoded.mode;
+	job.constant = encoded.constant;
+	job.src_bytes = encoded.bytes;
 	src = malloc(job.src_bytes ? job.src_bytes : 1);
 	require(src != NULL);
 	memcpy(src, packed, job.src_bytes);

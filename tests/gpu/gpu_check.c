@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #include "codec/le.h"
-#include "codec/tile.h"
+#include "codec/tile_layout.h"
 #include "cuda/gpu_decode.h"
 #include "fs/format/container.h"
 #include "tests/unit/check.h"
@@ -393,6 +393,7 @@ static bool sample_make(struct sample *sample, struct rng *rng, struct wcx_tile_
 	const uint32_t runs[] = { 128, 65536, VARIED_RUN, 128 * (1 + rng_below(rng, 40)) };
 	const double rare = rng_below(rng, 2) ? 0.003 : 0;
 	const size_t bytes = wcx_tile_dims_bytes(&dims);
+	struct wcx_encoded_tile encoded;
 
 	memset(sample, 0, sizeof *sample);
 	sample->original = must_alloc(bytes);
@@ -408,8 +409,10 @@ static bool sample_make(struct sample *sample, struct rng *rng, struct wcx_tile_
 	sample->job.recipe = &sample->coder.recipe;
 	sample->job.src = sample->packed;
 	sample->job.dst_bytes = bytes;
-	CHECK(wcx_tile_encode(&dims, sample->original, &sample->coder.recipe, scratch, sample->packed, &sample->job.mode,
-			      &sample->job.src_bytes, &sample->job.constant) == WCX_OK);
+	CHECK(wcx_tile_encode(&dims, sample->original, &sample->coder.recipe, scratch, sample->packed, &encoded) == WCX_OK);
+	sample->job.mode = encoded.mode;
+	sample->job.constant = encoded.constant;
+	sample->job.src_bytes = encoded.bytes;
 	return true;
 }
 

@@ -12,7 +12,7 @@
 #include "codec/freq_table.h"
 #include "codec/le.h"
 #include "codec/rans.h"
-#include "codec/tile.h"
+#include "codec/tile_layout.h"
 #include "tests/fixtures/sample_data.h"
 #include "tests/unit/check.h"
 
@@ -669,7 +669,14 @@ static size_t rans_encode(const struct plain_stream *s, const uint8_t *symbols, 
 {
 	static struct wcx_rans_encode_table built[WCX_FIELD_TABLES_MAX];
 	const struct wcx_rans_encode_table *tables[WCX_FIELD_TABLES_MAX];
-	const struct wcx_rans_choices choices = { s->choices, s->choice_bits, (uint32_t)s->run_lines };
+	const struct wcx_rans_source source = {
+		.tables = tables,
+		.choices = { s->choices, s->choice_bits, (uint32_t)s->run_lines },
+		.symbols = symbols,
+		.symbol_count = (uint32_t)s->count,
+		.steps = s->steps,
+		.carried = carried,
+	};
 	uint8_t *plain = malloc(WCX_RANS_STATES_MAX_BYTES + 2 * s->count), *exact = malloc(dst_bytes + 1);
 	uint16_t *words = malloc(s->count ? s->count * sizeof *words : 1);
 	size_t bytes, plain_bytes = plain_rans_encode(s, symbols, carried, plain);
@@ -679,7 +686,7 @@ static size_t rans_encode(const struct plain_stream *s, const uint8_t *symbols, 
 		tables[t] = &built[t];
 	}
 	exact[dst_bytes] = GUARD;
-	bytes = wcx_rans_encode(tables, &choices, symbols, (uint32_t)s->count, s->steps, carried, words, exact, dst_bytes);
+	bytes = wcx_rans_encode(&source, words, exact, dst_bytes);
 	CHECK(exact[dst_bytes] == GUARD);
 	CHECK(bytes == (plain_bytes <= dst_bytes ? plain_bytes : 0));
 	CHECK(memcmp(exact, plain, bytes) == 0);
@@ -1684,9 +1691,13 @@ static void model_learn(struct model *model, const struct tile *tile, uint64_t l
 
 static void encode_tile(struct tile *tile)
 {
-	enum wcx_result result = wcx_tile_encode(&tile->dims, tile->data, &tile->model->recipe, encode_scratch, tile->packed,
-						 &tile->mode, &tile->packed_bytes, &tile->constant);
+	struct wcx_encoded_tile encoded;
+	enum wcx_result result =
+		wcx_tile_encode(&tile->dims, tile->data, &tile->model->recipe, encode_scratch, tile->packed, &encoded);
 
+	tile->mode = encoded.mode;
+	tile->constant = encoded.constant;
+	tile->packed_bytes = encoded.bytes;
 	CHECK(result == WCX_OK);
 	CHECK(guards_are_whole(tile->packed, tile->bytes));
 }
@@ -3796,9 +3807,7 @@ static void shapes_out_of_limits_and_wrong_sizes_are_refused(void)
 			.dst = dst,
 			.dst_bytes = i + 1 < sizeof bad / sizeof bad[0] ? 64 : 16,
 		};
-		enum wcx_tile_mode mode;
-		uint32_t constant;
-		size_t bytes;
+		struct wcx_encoded_tile encoded;
 
 		CHECK((wcx_tile_dims_bytes(&bad[i]) == 0) == (i + 1 < sizeof bad / sizeof bad[0]));
 		for (unsigned v = 0; wcx_decode_variant_at(v); v++) {
@@ -3806,8 +3815,7 @@ static void shapes_out_of_limits_and_wrong_sizes_are_refused(void)
 			CHECK(wcx_tile_decode(&job, decode_scratch[v]) == WCX_WRONG_SIZE && job.result == WCX_WRONG_SIZE);
 		}
 		CHECK(wcx_tile_parse(&bad[i], &model.recipe, src, 16, &layout) == WCX_WRONG_SIZE);
-		CHECK(wcx_tile_encode(&bad[i], src, &model.recipe, encode_scratch, dst, &mode, &bytes, &constant) ==
-		      WCX_WRONG_SIZE);
+		CHECK(wcx_tile_encode(&bad[i], src, &model.recipe, encode_scratch, dst, &encoded) == WCX_WRONG_SIZE);
 	}
 	for (size_t dst_bytes = 0; dst_bytes < 64; dst_bytes++) {
 		struct wcx_tile_job job = {
@@ -3820,6 +3828,45 @@ static void shapes_out_of_limits_and_wrong_sizes_are_refused(void)
 		CHECK(wcx_tile_decode(&job, decode_scratch[0]) == WCX_WRONG_SIZE && job.result == WCX_WRONG_SIZE);
 	}
 	CHECK(wcx_tile_dims_bytes(&(struct wcx_tile_dims){ 256, 256, 8 }) == WCX_TILE_MAX_BYTES);
+}
+
+static void unknown_transforms_and_predictors_are_refused(void)
+{
+	static const struct {
+		uint8_t transform, predictor;
+	} cases[] = { { 3, 0 }, { 4, 0 }, { 128, 0 }, { 255, 0 }, { 0, 4 }, { 0, 5 }, { 0, 128 }, { 0, 255 }, { 3, 4 } };
+	struct model model;
+	struct tile tile;
+
+	model_start(&model, 1, WCX_TRANSFORM_NONE, WCX_PREDICT_NONE, 0);
+	model_add(&model, 4, 0, 0, NOISE, 0);
+	model_add(&model, 4, 1, 0, BELL, 1);
+	tile_alloc(&tile, &model, 64, 64);
+	tile_draw(&tile, 20);
+	model_learn(&model, &tile, 0);
+	encode_tile(&tile);
+	CHECK(tile.mode == WCX_TILE_CODED);
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		uint8_t *decoded = guarded_alloc(tile.bytes), dst[64 * 64];
+		uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT] = { { 0 } }, misfits = 0, counted = 0;
+		struct wcx_encoded_tile encoded;
+		struct wcx_tile_layout layout;
+
+		model.recipe.transform = cases[i].transform;
+		model.recipe.predictor = cases[i].predictor;
+		for (unsigned v = 0; wcx_decode_variant_at(v); v++)
+			CHECK(decode_with(v, &tile, tile.packed, tile.packed_bytes, decoded) == WCX_BAD_DATA);
+		CHECK(wcx_tile_parse(&tile.dims, &model.recipe, tile.packed, tile.packed_bytes, &layout) == WCX_BAD_DATA);
+		CHECK(wcx_tile_encode(&tile.dims, tile.data, &model.recipe, encode_scratch, dst, &encoded) == WCX_BAD_DATA);
+		CHECK(wcx_tile_count(&tile.dims, tile.data, &model.recipe, 1, encode_scratch, count, &misfits) ==
+		      WCX_BAD_DATA);
+		for (size_t t = 0; t < WCX_FIELD_TABLES_MAX; t++)
+			for (size_t s = 0; s < WCX_SYMBOL_COUNT; s++)
+				counted += count[t][s];
+		CHECK(counted + misfits == 0);
+		guarded_free(decoded);
+	}
+	tile_free(&tile);
 }
 
 /* --- recipes --- */
@@ -4079,6 +4126,7 @@ int main(void)
 	exception_beyond_its_field_is_refused();
 	payload_that_is_odd_or_too_short_for_its_states_is_refused();
 	shapes_out_of_limits_and_wrong_sizes_are_refused();
+	unknown_transforms_and_predictors_are_refused();
 	recipes_that_break_a_rule_are_refused();
 	recipes_at_the_edge_of_a_rule_are_accepted();
 	folds_and_pairs_at_the_edge_of_a_rule_are_accepted();

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "codec/tile_layout.h"
 #include "fs/read/export.h"
 #include "fs/read/image.h"
 #include "tests/fixtures/sample_image.h"

@@ -12,6 +12,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 
+#include "codec/tile_layout.h"
 #include "cuda/gpu_load.h"
 #include "fs/base/file_io.h"
 #include "fs/format/safetensors.h"

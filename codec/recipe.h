@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Recipes: how the elements of a tensor are cut into fields of bits and coded (docs/format.md, sections 2.2 and 2.3).
+ *
+ * No function allocates; all are safe from any number of threads.
+ */
+#ifndef WCX_RECIPE_H
+#define WCX_RECIPE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "codec/arith.h"
+#include "codec/freq_table.h"
+#include "codec/line.h"
+
+enum {
+	WCX_ELEM_MAX_BYTES = 8,
+	WCX_TILE_MAX_ELEMS = 65536,
+	WCX_FIELDS_MAX = 10,      /* per element: the header of a tile has two bits for each */
+	WCX_FIELD_MAX_WIDTH = 32, /* bits of a field */
+	WCX_CODED_MAX_WIDTH = 16, /* bits of a field that may be coded */
+	WCX_PAIR_WIDTH = 4,       /* bits of a field of pairs */
+	WCX_FIELD_TABLES_MAX = 4, /* frequency tables that a field chooses from */
+	WCX_RUN_ELEMS = 128,      /* run lengths are multiples of this: whole lines for every element size */
+	WCX_RAW_PLANES_MAX = 16,  /* per tile */
+};
+
+/* The values of both enums are those of the format. */
+enum wcx_predictor { WCX_PREDICT_NONE, WCX_PREDICT_LEFT, WCX_PREDICT_UP, WCX_PREDICT_LEFT2, WCX_PREDICTOR_COUNT };
+
+/*
+ * Applied to an element before it is cut.  ROTATE moves the highest bit, the sign, below the others.  FOLD also inverts the
+ * bits above the first field where the sign is set, which turns them into a magnitude.
+ */
+enum wcx_transform { WCX_TRANSFORM_NONE, WCX_TRANSFORM_ROTATE, WCX_TRANSFORM_FOLD, WCX_TRANSFORM_COUNT };
+
+/*
+ * A range of bits of an element.  In a field of up to 8 bits symbol s stands for the value s, in a wider one for base + s;
+ * with has_zero, symbol 0 stands for 0.  With is_pair, a symbol holds the values of two neighbouring elements, the first one
+ * in its lower half, and tables has the frequencies of a single value.
+ */
+struct wcx_field {
+	uint8_t width;       /* bits */
+	uint8_t table_count; /* 0, 1, 2 or 4 */
+	bool is_pair, has_zero;
+	uint16_t base;
+	const struct wcx_freq_table *tables; /* table_count of them, or NULL */
+};
+
+/* How the elements of a tensor are cut and coded.  The caller owns the fields, which must outlive the recipe. */
+struct wcx_recipe {
+	uint8_t elem_bytes, transform, predictor, field_count;
+	uint32_t run;                   /* elements that share a choice of table; 0 when no field has more than one */
+	const struct wcx_field *fields; /* from the lowest bits up */
+};
+
+/*
+ * wcx_recipe_check - check a recipe and its tables against the rules of the format
+ *
+ * Returns NULL, or the rule that is broken.  Coding and decoding rely on this check; of its rules they repeat only those on
+ * the transform and the predictor.
+ */
+const char *wcx_recipe_check(const struct wcx_recipe *recipe);
+
+/*
+ * wcx_recipe_check_fields, wcx_field_check_table - wcx_recipe_check in two halves
+ *
+ * The first checks everything but the tables, the second whether a field may have a table whose last symbol this is.  Where
+ * many recipes share tables, the last symbol of each is then looked up once.
+ */
+const char *wcx_recipe_check_fields(const struct wcx_recipe *recipe);
+static inline const char *wcx_field_check_table(const struct wcx_field *field, uint32_t last_symbol)
+{
+	return last_symbol >> field->width ? "frequency of a symbol that a field cannot have" : NULL;
+}
+
+/* wcx_elem_bytes_are_known - whether elements may have this size: 1, 2, 4 or 8 */
+static inline bool wcx_elem_bytes_are_known(uint32_t elem_bytes)
+{
+	return elem_bytes == 1 || elem_bytes == 2 || elem_bytes == 4 || elem_bytes == 8;
+}
+
+/* wcx_recipe_is_known - whether the transform and the predictor are ones that this version implements */
+static inline bool wcx_recipe_is_known(const struct wcx_recipe *recipe)
+{
+	return recipe->transform < WCX_TRANSFORM_COUNT && recipe->predictor < WCX_PREDICTOR_COUNT;
+}
+
+/* wcx_symbol_value - the field value that a symbol (of a pair: its half) stands for */
+static inline uint32_t wcx_symbol_value(const struct wcx_field *field, uint32_t symbol)
+{
+	return field->has_zero && symbol == 0 ? 0 : field->base + symbol;
+}
+
+/* wcx_choice_bits - bits of a run's choice of table */
+static inline uint32_t wcx_choice_bits(const struct wcx_field *field)
+{
+	return field->table_count >> 1;
+}
+
+/* wcx_choices_bytes - bytes of a field's choices in a tile of elems elements, with padding */
+static inline uint32_t wcx_choices_bytes(const struct wcx_recipe *recipe, const struct wcx_field *field, uint32_t elems)
+{
+	uint32_t bits = wcx_choice_bits(field);
+
+	return bits ? WCX_DIV_UP(WCX_DIV_UP(elems, recipe->run) * bits, 32) * 4 : 0;
+}
+
+/* wcx_field_steps - symbols of a field per lane and line */
+static inline uint32_t wcx_field_steps(const struct wcx_field *field, uint32_t elem_bytes)
+{
+	return wcx_word_elems(elem_bytes) >> field->is_pair;
+}
+
+/* wcx_field_symbols - symbols of a field in a tile of elems elements; the last pair may be half empty */
+static inline uint32_t wcx_field_symbols(const struct wcx_field *field, uint32_t elems)
+{
+	return (elems + field->is_pair) >> field->is_pair;
+}
+
+/* wcx_field_table - the table that symbols are coded with: the field's own, or for pairs the one built in *pairs */
+static inline const struct wcx_freq_table *wcx_field_table(const struct wcx_field *field, uint32_t table,
+							   struct wcx_freq_table *pairs)
+{
+	if (!field->is_pair)
+		return &field->tables[table];
+	wcx_freq_table_pair(&field->tables[table], pairs);
+	return pairs;
+}
+
+/* wcx_place_bits - move bits of a transformed element to where the element has them; FOLD's inversion is not undone */
+static inline uint64_t wcx_place_bits(const struct wcx_recipe *recipe, uint64_t bits)
+{
+	return recipe->transform == WCX_TRANSFORM_NONE ? bits : bits >> 1 | (bits & 1) << (8 * recipe->elem_bytes - 1);
+}
+
+/* wcx_fold_bits - the bits of a transformed element that FOLD inverts; 0 for other transforms */
+static inline uint64_t wcx_fold_bits(const struct wcx_recipe *recipe)
+{
+	return recipe->transform == WCX_TRANSFORM_FOLD ? 0xFFu << recipe->fields[0].width & 0xFF : 0;
+}
+
+#endif
