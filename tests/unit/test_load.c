@@ -8,6 +8,7 @@
 #include "fs/lib/wcx.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
