@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Reads and writes superblock and index, and checks every number in them before anything relies on it. */
+/* Reads superblock and index, and checks every number in them before anything relies on it. */
 #include "fs/format/container.h"
 
 #include <errno.h>
@@ -18,28 +18,21 @@
 #include "fs/base/search.h"
 
 enum {
-	TABLE_MIN_BYTES = 5, /* two symbols, one of them with a frequency of two bytes, and a run of those without */
-
-	/* The flags of a field. */
-	FIELD_TABLES = 7,
-	FIELD_PAIRS = 1 << 3,
-	FIELD_ZERO = 1 << 4,
+	TABLE_MIN_BYTES = 5, /* two symbols, one with a frequency of two bytes, and a count of absent symbols */
 };
-
-static const uint8_t magic[8] = { 0x89, 'W', 'C', 'X', '\r', '\n', 0x1A, '\n' };
 
 struct wcx_container {
 	int fd;
 	char *path;
 	struct wcx_superblock superblock;
 	struct wcx_segment *segments;
-	uint32_t *tiled;    /* the numbers of the segments that have tiles of their own, in order */
+	uint32_t *tiled;    /* the indices of the segments with tiles of their own, in order */
 	size_t tiled_count; /* at most segment_count */
 	struct wcx_field *fields;
 	struct wcx_freq_table *tables;
-	uint8_t *last_symbols;    /* of the tables: a hostile index has millions of fields to hold against them */
-	uint64_t *packed_offsets; /* of the tiles */
-	uint8_t *index;           /* as it stands in the file */
+	uint8_t *last_symbols;    /* of the tables: a hostile index can have millions of fields to check against them */
+	uint64_t *packed_offsets; /* by tile */
+	uint8_t *index;           /* the bytes of the file */
 	const uint8_t *entries;   /* of the tiles, within index */
 };
 
@@ -53,34 +46,15 @@ uint32_t wcx_checksum32(const void *src, size_t src_bytes)
 	return (uint32_t)XXH3_64bits(src, src_bytes);
 }
 
-void wcx_superblock_write(const struct wcx_superblock *sb, uint8_t dst[WCX_SUPERBLOCK_BYTES])
-{
-	memcpy(dst, magic, sizeof magic);
-	wcx_le32_write(dst + 8, WCX_VERSION);
-	wcx_le32_write(dst + 12, sb->field_count);
-	wcx_le64_write(dst + 16, sb->features);
-	wcx_le64_write(dst + 24, sb->packed_bytes);
-	wcx_le64_write(dst + 32, sb->original_bytes);
-	wcx_le64_write(dst + 40, sb->index_offset);
-	wcx_le64_write(dst + 48, sb->index_bytes);
-	wcx_le32_write(dst + 56, sb->segment_count);
-	wcx_le32_write(dst + 60, sb->table_count);
-	wcx_le64_write(dst + 64, sb->tile_count);
-	wcx_le64_write(dst + 72, sb->table_bytes);
-	wcx_le64_write(dst + 80, sb->index_checksum);
-	memcpy(dst + 88, sb->sha256, WCX_SHA256_BYTES);
-	wcx_le64_write(dst + 120, wcx_checksum64(dst, 120));
-}
-
 static int bad_superblock(struct wcx_error *err, const char *path, int offset, const char *what)
 {
 	return wcx_fail(err, EBADMSG, "%s: damaged superblock, offset %d: %s", path, offset, what);
 }
 
-/* What a damaged or foreign file shows first: it says what the file is not. */
+/* Checks what tells a .wcx file from others, an intact superblock from a damaged one, and a known version from others. */
 static int check_identity(const char *path, const uint8_t *src, uint64_t file_bytes, struct wcx_error *err)
 {
-	if (file_bytes < sizeof magic || memcmp(src, magic, sizeof magic) != 0)
+	if (file_bytes < WCX_MAGIC_BYTES || memcmp(src, WCX_MAGIC, WCX_MAGIC_BYTES) != 0)
 		return wcx_fail(err, EBADMSG, "%s: not a .wcx file", path);
 	if (file_bytes < WCX_SUPERBLOCK_BYTES)
 		return wcx_fail(err, EBADMSG, "%s: truncated: %llu bytes, a superblock has %d", path,
@@ -96,8 +70,8 @@ static int check_identity(const char *path, const uint8_t *src, uint64_t file_by
 	return 0;
 }
 
-/* What the parts of the index take together; their counts must be within limits. */
-static uint64_t index_parts(const struct wcx_superblock *sb)
+/* The sum of the sizes of the index's parts; the counts must be within limits. */
+static uint64_t sum_of_parts(const struct wcx_superblock *sb)
 {
 	return (uint64_t)sb->segment_count * WCX_SEGMENT_BYTES + (uint64_t)sb->field_count * WCX_FIELD_BYTES +
 	       sb->tile_count * WCX_TILE_ENTRY_BYTES + sb->table_bytes;
@@ -137,7 +111,7 @@ int wcx_superblock_parse(const char *path, const uint8_t *src, uint64_t file_byt
 	    sb.index_bytes != file_bytes - sb.index_offset)
 		return bad_superblock(err, path, 40, "index is not where it should be");
 	if (sb.segment_count == 0 || sb.tile_count == 0 || sb.tile_count > WCX_MAX_INDEX_BYTES ||
-	    sb.table_bytes > WCX_MAX_INDEX_BYTES || sb.index_bytes != index_parts(&sb))
+	    sb.table_bytes > WCX_MAX_INDEX_BYTES || sb.index_bytes != sum_of_parts(&sb))
 		return bad_superblock(err, path, 56, "counts contradict the size of the index");
 	if (sb.table_count > sb.table_bytes / TABLE_MIN_BYTES)
 		return bad_superblock(err, path, 60, "more frequency tables than bytes for them");
@@ -148,16 +122,14 @@ int wcx_superblock_parse(const char *path, const uint8_t *src, uint64_t file_byt
 }
 
 /* A file that ends too early is damaged. */
-static int read_exactly(int fd, const char *path, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
+static int read_exact(int fd, const char *path, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
 {
-	ssize_t n = wcx_read_at(fd, dst, bytes, offset);
+	const int r = wcx_read_exact(fd, dst, bytes, offset);
 
-	if (n < 0)
-		return wcx_fail(err, (int)-n, "%s: offset %llu: %s", path, (unsigned long long)offset, strerror((int)-n));
-	if ((size_t)n < bytes)
-		return wcx_fail(err, EBADMSG, "%s: truncated at offset %llu", path,
-				(unsigned long long)(offset + (uint64_t)n));
-	return 0;
+	if (r == -ENODATA)
+		return wcx_fail(err, EBADMSG, "%s: truncated: ends within the %zu bytes from offset %llu on", path, bytes,
+				(unsigned long long)offset);
+	return r < 0 ? wcx_fail(err, -r, "%s: offset %llu: %s", path, (unsigned long long)offset, strerror(-r)) : 0;
 }
 
 int wcx_superblock_read(int fd, const char *path, struct wcx_superblock *ret, struct wcx_error *err)
@@ -170,7 +142,7 @@ int wcx_superblock_read(int fd, const char *path, struct wcx_superblock *ret, st
 	if (!S_ISREG(st.st_mode))
 		return wcx_fail(err, EBADMSG, "%s: not a regular file", path);
 	uint64_t file_bytes = (uint64_t)st.st_size;
-	int r = read_exactly(fd, path, block, file_bytes < sizeof block ? (size_t)file_bytes : sizeof block, 0, err);
+	int r = read_exact(fd, path, block, (size_t)WCX_MIN(file_bytes, sizeof block), 0, err);
 
 	return r < 0 ? r : wcx_superblock_parse(path, block, file_bytes, ret, err);
 }
@@ -199,7 +171,7 @@ static int parse_tables(struct wcx_container *c, struct wcx_error *err)
 	return 0;
 }
 
-/* Reads a segment's record as it stands. */
+/* Reads a segment's record, unchecked. */
 static void read_segment(const uint8_t *src, struct wcx_segment *seg)
 {
 	seg->bytes = wcx_le64_read(src);
@@ -215,7 +187,7 @@ static void read_segment(const uint8_t *src, struct wcx_segment *seg)
 	seg->recipe.field_count = src[39];
 }
 
-/* Puts in place of a segment what it is the same as. */
+/* Checks a segment that refers to an earlier one, and copies that one's values.  Returns what is wrong, or NULL. */
 static const char *copy_segment(const struct wcx_container *c, const uint8_t *src, struct wcx_segment *seg)
 {
 	static const uint8_t zeros[WCX_SEGMENT_BYTES];
@@ -240,12 +212,12 @@ static const char *parse_field(const struct wcx_container *c, const uint8_t *src
 
 	*field = (struct wcx_field){
 		.width = src[0],
-		.table_count = src[1] & FIELD_TABLES,
-		.is_pair = (src[1] & FIELD_PAIRS) != 0,
-		.has_zero = (src[1] & FIELD_ZERO) != 0,
+		.table_count = src[1] & WCX_FIELD_TABLES,
+		.is_pair = (src[1] & WCX_FIELD_PAIRS) != 0,
+		.has_zero = (src[1] & WCX_FIELD_ZERO) != 0,
 		.base = (uint16_t)wcx_le16_read(src + 2),
 	};
-	if (src[1] & ~(FIELD_TABLES | FIELD_PAIRS | FIELD_ZERO))
+	if (src[1] & ~(WCX_FIELD_TABLES | WCX_FIELD_PAIRS | WCX_FIELD_ZERO))
 		return "unknown flag of a field";
 	if (!field->table_count)
 		return first_table ? "number of a frequency table for a field without any" : NULL;
@@ -264,7 +236,7 @@ static const char *check_tables(const struct wcx_container *c, const struct wcx_
 	return wrong;
 }
 
-/* Reads and checks the fields of a segment, which are number first_field and further ones, and with them the recipe. */
+/* Reads and checks a segment's fields, from index first_field on, and the recipe that they make up. */
 static const char *parse_recipe(const struct wcx_container *c, uint32_t first_field, struct wcx_recipe *recipe)
 {
 	const uint8_t *src = c->index + (size_t)c->superblock.segment_count * WCX_SEGMENT_BYTES;
@@ -282,7 +254,7 @@ static const char *parse_recipe(const struct wcx_container *c, uint32_t first_fi
 	return wrong;
 }
 
-/* Checks a segment's matrix and tiles; its recipe has been. */
+/* Checks a segment's matrix and tile size; its recipe must be valid. */
 static const char *check_grid(struct wcx_segment *seg)
 {
 	if (seg->bytes == 0 || seg->bytes > WCX_MAX_ORIGINAL_BYTES || seg->bytes % seg->recipe.elem_bytes)
@@ -299,7 +271,7 @@ static const char *check_grid(struct wcx_segment *seg)
 	return NULL;
 }
 
-/* What the segments up to some one make up. */
+/* Totals of the segments read so far. */
 struct segments_sum {
 	uint64_t bytes, tile_count;
 	uint32_t field_count;
@@ -358,7 +330,7 @@ void wcx_container_tile(const struct wcx_container *c, const struct wcx_segment 
 {
 	const uint8_t *entry = c->entries + tile_index * WCX_TILE_ENTRY_BYTES;
 	uint32_t size_and_mode = wcx_le32_read(entry), value = wcx_le32_read(entry + 4);
-	int is_constant = size_and_mode >> 24 == WCX_TILE_CONSTANT;
+	const bool is_constant = size_and_mode >> 24 == WCX_TILE_CONSTANT;
 
 	*ret = (struct wcx_tile_info){
 		.tile_index = tile_index,
@@ -393,7 +365,7 @@ static const char *check_tile(const struct wcx_tile_info *tile)
 	return "unknown tile mode";
 }
 
-/* Checks the tiles, and finds where they are: one behind the other. */
+/* Checks the tile entries and computes their offsets in the packed file, where tiles follow each other. */
 static int place_tiles(struct wcx_container *c, struct wcx_error *err)
 {
 	uint64_t offset = WCX_SUPERBLOCK_BYTES;
@@ -418,10 +390,10 @@ static int place_tiles(struct wcx_container *c, struct wcx_error *err)
 	return 0;
 }
 
-/* Room for count things, of which there may be none. */
+/* calloc for an array that may be empty. */
 static void *allocate(uint64_t count, size_t bytes)
 {
-	return calloc(count ? (size_t)count : 1, bytes);
+	return calloc((size_t)WCX_MAX(count, 1), bytes);
 }
 
 static int read_index(struct wcx_container *c, struct wcx_error *err)
@@ -439,7 +411,7 @@ static int read_index(struct wcx_container *c, struct wcx_error *err)
 	if (!c->index || !c->segments || !c->tiled || !c->fields || !c->tables || !c->last_symbols || !c->packed_offsets)
 		return wcx_fail(err, ENOMEM, "%s: no memory for the index", c->path);
 	c->entries = c->index + (size_t)sb->segment_count * WCX_SEGMENT_BYTES + (size_t)sb->field_count * WCX_FIELD_BYTES;
-	r = read_exactly(c->fd, c->path, c->index, (size_t)sb->index_bytes, sb->index_offset, err);
+	r = read_exact(c->fd, c->path, c->index, (size_t)sb->index_bytes, sb->index_offset, err);
 	if (r < 0)
 		return r;
 	if (wcx_checksum64(c->index, (size_t)sb->index_bytes) != sb->index_checksum)
@@ -537,36 +509,4 @@ size_t wcx_container_segment_of_tile(const struct wcx_container *c, uint64_t til
 	const struct tile_search search = { c, tile_index };
 
 	return c->tiled[wcx_count_before(c->tiled_count, starts_upto, &search) - 1];
-}
-
-void wcx_segment_write(const struct wcx_segment *seg, uint8_t dst[WCX_SEGMENT_BYTES])
-{
-	memset(dst, 0, WCX_SEGMENT_BYTES);
-	wcx_le64_write(dst, seg->bytes);
-	wcx_le32_write(dst + 28, seg->same_as);
-	if (seg->same_as)
-		return;
-	wcx_le64_write(dst + 8, seg->cols);
-	wcx_le32_write(dst + 16, seg->tile_rows);
-	wcx_le32_write(dst + 20, seg->tile_cols);
-	wcx_le32_write(dst + 24, seg->recipe.run);
-	wcx_le32_write(dst + 32, seg->entropy_millibits);
-	dst[36] = seg->recipe.elem_bytes;
-	dst[37] = seg->recipe.transform;
-	dst[38] = seg->recipe.predictor;
-	dst[39] = seg->recipe.field_count;
-}
-
-void wcx_field_write(const struct wcx_field *field, uint32_t first_table, uint8_t dst[WCX_FIELD_BYTES])
-{
-	dst[0] = field->width;
-	dst[1] = (uint8_t)(field->table_count | (field->is_pair ? FIELD_PAIRS : 0) | (field->has_zero ? FIELD_ZERO : 0));
-	wcx_le16_write(dst + 2, field->base);
-	wcx_le32_write(dst + 4, first_table);
-}
-
-void wcx_tile_entry_write(const struct wcx_tile_info *tile, uint8_t dst[WCX_TILE_ENTRY_BYTES])
-{
-	wcx_le32_write(dst, tile->packed_bytes | (uint32_t)tile->mode << 24);
-	wcx_le32_write(dst + 4, tile->mode == WCX_TILE_CONSTANT ? tile->constant : tile->checksum);
 }

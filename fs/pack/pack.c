@@ -21,6 +21,7 @@
 #include "fs/base/output_file.h"
 #include "fs/base/parallel.h"
 #include "fs/format/container.h"
+#include "fs/format/index_writer.h"
 #include "fs/format/safetensors.h"
 #include "fs/pack/tensor_plan.h"
 #include "fs/read/export.h"

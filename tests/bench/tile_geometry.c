@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "fs/format/container.h"
+#include "fs/format/index_writer.h"
 #include "fs/read/decoder.h"
 #include "fs/read/image.h"
 #include "fs/read/tile_cache.h"

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "codec/le.h"
+#include "fs/format/index_writer.h"
 #include "fs/read/export.h"
 #include "fs/read/image.h"
 
