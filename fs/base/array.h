@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* Arrays that grow. */
+/* Growing arrays. */
 #ifndef WCX_ARRAY_H
 #define WCX_ARRAY_H
 
 #include <stddef.h>
 
 /*
- * wcx_array_reserve - have room for a number of items in all
+ * wcx_array_reserve - make an array hold at least count items
  *
- * items is what malloc gave, or NULL; it may move.  *capacity, in items, at least doubles where it grows, so that adding
- * one by one takes linear time.  Returns the array, or NULL when there is no memory: then items and *capacity are as they
- * were.  To be used as
+ * items was allocated here, or is NULL; it may move.  *capacity, in items, at least doubles when the array grows, so that
+ * adding items one by one takes linear time.  Returns the array, or NULL when there is no memory; then items and *capacity
+ * are unchanged.  To be used as
  *
  *	grown = wcx_array_reserve(list->items, &list->capacity, list->count + 1, sizeof *list->items);
  */

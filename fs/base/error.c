@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Writing error messages that are safe to print, and translating results of codec and cuda. */
+/* Writes error messages that are safe to print, and translates results of codec and cuda. */
 #include "fs/base/error.h"
 
 #include <errno.h>
@@ -9,7 +9,7 @@
 
 #include "fs/base/utf8.h"
 
-/* Names come from untrusted files, and a terminal obeys the controls that it is sent. */
+/* Removes what a terminal would interpret: names come from untrusted files. */
 static void clean_text(char *text)
 {
 	size_t left = strlen(text);
@@ -26,7 +26,7 @@ static void clean_text(char *text)
 	}
 }
 
-/* Shows that text, well-formed and filling its struct, goes on: never half a character before the dots. */
+/* Ends a truncated text in "...", after a whole character. */
 static void mark_cut(char text[WCX_ERROR_TEXT_BYTES])
 {
 	static const char dots[] = "...";

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Errors of the file-system core: functions return 0 or -errno and explain themselves in a struct that the caller owns. */
+/* Errors: functions return 0 or -errno, and put a message into a struct that the caller owns. */
 #ifndef WCX_ERROR_H
 #define WCX_ERROR_H
 
@@ -7,12 +7,12 @@
 
 enum { WCX_ERROR_TEXT_BYTES = 640 };
 
-/* text is one line without a newline, naming the file and, where there is one, the tensor, the tile and the offset. */
+/* One line without a newline, naming the file and, where they apply, tensor, tile and offset. */
 struct wcx_error {
 	char text[WCX_ERROR_TEXT_BYTES];
 };
 
-/* wcx_fail - write a message (err may be NULL) and return -errnum; bytes that are not printable become '?' */
+/* wcx_fail - write a message (err may be NULL) and return -errnum; control characters and malformed UTF-8 become '?' */
 int wcx_fail(struct wcx_error *err, int errnum, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* wcx_result_errno - the -errno that stands for a result of codec or cuda; 0 for WCX_OK */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Whole reads and writes. */
+/* Loops around pread and pwrite. */
 #include "fs/base/file_io.h"
 
 #include <errno.h>

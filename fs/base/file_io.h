@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Reading and writing at an offset, whole: interrupted and partial calls are continued. */
+/* Reading and writing at an offset.  Interrupted and partial calls are continued. */
 #ifndef WCX_FILE_IO_H
 #define WCX_FILE_IO_H
 
@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* wcx_read_at - like pread: returns the bytes read, fewer than asked for only at the end of the file, or -errno */
+/* wcx_read_at - like pread: returns the bytes read, fewer only at the end of the file, or -errno */
 ssize_t wcx_read_at(int fd, void *dst, size_t bytes, uint64_t offset);
 
 /* wcx_read_exact - read all of bytes: returns 0, -errno, or -ENODATA when the file ends before them */

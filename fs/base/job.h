@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the jobs that write a whole file have in common: packing and unpacking. */
+/* The options that packing and unpacking share. */
 #ifndef WCX_JOB_H
 #define WCX_JOB_H
 
@@ -9,11 +9,11 @@
 
 struct wcx_job_options {
 	unsigned thread_count;   /* at least 1 */
-	bool replace;            /* replace an existing output, in one step, when the new one is complete */
-	const atomic_bool *stop; /* ends the job with -EINTR once it is true; a signal handler may set it; may be NULL */
+	bool replace;            /* replace an existing output, atomically, once the new one is complete */
+	const atomic_bool *stop; /* once true, the job ends with -EINTR; a signal handler may set it; may be NULL */
 	/*
-	 * What happens ("packing", "verifying"), with bytes of the original done and in total.  Called from any thread, but
-	 * by one at a time; may be NULL.
+	 * Reports what is going on ("packing", "verifying"), and the bytes of the original done and in total.  Called from
+	 * any thread, one call at a time; may be NULL.
 	 */
 	void (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
 	void *user;

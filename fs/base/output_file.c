@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Writes a file under a temporary name, and renames it when it is whole. */
+/* Writes a file under a temporary name, and renames it when it is complete. */
 #include "fs/base/output_file.h"
 
 #include <errno.h>
@@ -17,7 +17,7 @@ static int fail(const struct wcx_output_file *file, struct wcx_error *err)
 	return wcx_fail(err, errno, "%s: %s", file->path, strerror(errno));
 }
 
-/* The directory that path is in, newly allocated. */
+/* The directory of path; the caller frees it. */
 static char *directory_of(const char *path)
 {
 	char *copy = strdup(path), *directory = copy ? strdup(dirname(copy)) : NULL;
@@ -35,7 +35,7 @@ static int check_path(const struct wcx_output_file *file, struct wcx_error *err)
 			return wcx_fail(err, EINVAL, "%s: is the source", file->path);
 		if (S_ISDIR(st.st_mode))
 			return wcx_fail(err, EISDIR, "%s: is a directory", file->path);
-		if (!S_ISREG(st.st_mode)) /* even if forced: not a device for a file of its name */
+		if (!S_ISREG(st.st_mode)) /* even with replace: never a device */
 			return wcx_fail(err, EINVAL, "%s: not a regular file", file->path);
 	}
 	if (!file->replace && lstat(file->path, &st) == 0)
@@ -43,7 +43,7 @@ static int check_path(const struct wcx_output_file *file, struct wcx_error *err)
 	return 0;
 }
 
-int wcx_output_create(struct wcx_output_file *file, const char *path, const struct stat *source, int replace,
+int wcx_output_create(struct wcx_output_file *file, const char *path, const struct stat *source, bool replace,
 		      struct wcx_error *err)
 {
 	char *directory = directory_of(path);
@@ -75,7 +75,7 @@ int wcx_output_write(const struct wcx_output_file *file, const void *src, size_t
 	return r < 0 ? wcx_fail(err, -r, "%s: %s", file->path, strerror(-r)) : 0;
 }
 
-/* Gives the temporary file its name; one that came up meanwhile is only replaced if that was asked for. */
+/* Renames the temporary file.  Without replace, a file that has appeared under the name meanwhile is an error. */
 static int rename_output(const struct wcx_output_file *file)
 {
 	if (file->replace)
@@ -84,7 +84,7 @@ static int rename_output(const struct wcx_output_file *file)
 		return 0;
 	if (errno != EINVAL)
 		return -1;
-	/* A file system without RENAME_NOREPLACE: a link does not replace anything either. */
+	/* The file system has no RENAME_NOREPLACE.  A link replaces nothing either. */
 	if (link(file->temporary_path, file->path) < 0)
 		return -1;
 	unlink(file->temporary_path);
@@ -92,8 +92,8 @@ static int rename_output(const struct wcx_output_file *file)
 }
 
 /*
- * Makes the new name durable; shortens the path to its directory.  Not every file system can sync one; the data are safe
- * already.
+ * Makes the new name durable.  Cuts path to its directory.  Failure is no error: not every file system can sync a directory,
+ * and the data are synced.
  */
 static void sync_directory(char *path)
 {

@@ -1,41 +1,41 @@
 /* SPDX-License-Identifier: MIT */
-/* A file that appears under its name only when it is complete: until then it has a temporary name in the same directory. */
+/* An output file that gets its name only when it is complete, and a temporary name in the same directory until then. */
 #ifndef WCX_OUTPUT_FILE_H
 #define WCX_OUTPUT_FILE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
 #include "fs/base/error.h"
 
-/* Writing may go on from several threads at a time; the rest is for one. */
+/* wcx_output_write may run in several threads at a time, the other functions in one. */
 struct wcx_output_file {
 	int fd;           /* open for reading and writing */
-	const char *path; /* the caller's */
+	const char *path; /* the caller's; must stay until the file is committed or discarded, like source */
 	char *temporary_path;
 	const struct stat *source; /* the caller's: what the file is made from */
-	int replace;
+	bool replace;
 };
 
 /*
- * wcx_output_create - begin a file that is to be path
+ * wcx_output_create - begin a file that gets the name path when it is committed
  *
- * Refuses a path that is the source itself, anything but a regular file or, unless replace is nonzero, there already.  On
- * success the file has to be committed or discarded, and path and source must stay until then; on failure there is nothing
- * to discard.  Returns 0 or -errno.
+ * Refuses a path that is the source itself, is not a regular file or, unless replace is set, exists.  On success the file
+ * must be committed or discarded; on failure there is nothing to discard.  Returns 0 or -errno.
  */
-int wcx_output_create(struct wcx_output_file *file, const char *path, const struct stat *source, int replace,
+int wcx_output_create(struct wcx_output_file *file, const char *path, const struct stat *source, bool replace,
 		      struct wcx_error *err);
 
-/* wcx_output_write - like pwrite, but whole; 0 or -errno */
+/* wcx_output_write - write all bytes at an offset; 0 or -errno */
 int wcx_output_write(const struct wcx_output_file *file, const void *src, size_t bytes, uint64_t offset,
 		     struct wcx_error *err);
 
 /*
- * wcx_output_commit - sync the file, give it the source's permissions and times, and rename it to its path
+ * wcx_output_commit - give the file the source's permissions and times, sync it, and rename it to its path
  *
- * Returns 0, after which the file is closed, or -errno, after which it is still to be discarded.
+ * Returns 0, and the file is closed; or -errno, and the caller must still discard it.
  */
 int wcx_output_commit(struct wcx_output_file *file, struct wcx_error *err);
 

@@ -13,10 +13,10 @@ struct wcx_parallel {
 	uint64_t item_count;
 	const atomic_bool *stop;
 	pthread_mutex_t lock;  /* protects everything below */
-	pthread_cond_t turned; /* turn or failed has changed */
+	pthread_cond_t turned; /* signals a change of turn or failed */
 	uint64_t next_item;
 	uint64_t turn; /* the item that may enter */
-	int failed;    /* the first error: no item begins or enters any more */
+	int failed;    /* the first error, after which no item starts or enters; or 0 */
 	struct wcx_error error;
 };
 
@@ -25,7 +25,7 @@ struct worker {
 	unsigned number;
 };
 
-/* Notes the first error and wakes those who wait for their turn. */
+/* Keeps the first error, and wakes items that wait for their turn. */
 static void fail_loop(struct wcx_parallel *loop, int r, const struct wcx_error *error)
 {
 	pthread_mutex_lock(&loop->lock);
@@ -37,7 +37,7 @@ static void fail_loop(struct wcx_parallel *loop, int r, const struct wcx_error *
 	pthread_mutex_unlock(&loop->lock);
 }
 
-/* The next item, or item_count when there is none to begin. */
+/* The next item to start, or item_count when there is none. */
 static uint64_t take_item(struct wcx_parallel *loop)
 {
 	uint64_t item = loop->item_count;
@@ -107,14 +107,14 @@ int wcx_parallel_for(unsigned thread_count, uint64_t item_count, wcx_parallel_fn
 
 int wcx_parallel_enter(struct wcx_parallel *loop, uint64_t item)
 {
-	int failed;
+	int r;
 
 	pthread_mutex_lock(&loop->lock);
 	while (loop->turn != item && !loop->failed)
 		pthread_cond_wait(&loop->turned, &loop->lock);
-	failed = loop->failed;
+	r = loop->failed ? -ECANCELED : 0;
 	pthread_mutex_unlock(&loop->lock);
-	return failed ? -ECANCELED : 0;
+	return r;
 }
 
 void wcx_parallel_leave(struct wcx_parallel *loop)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Telling well-formed UTF-8 from other bytes (Unicode 15, table 3-7), and what a terminal obeys from what it shows. */
+/* Recognises well-formed UTF-8 (Unicode 15, table 3-7) and control characters. */
 #ifndef WCX_UTF8_H
 #define WCX_UTF8_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /*
@@ -36,7 +37,7 @@ static inline int wcx_utf8_sequence(const char *text, size_t bytes)
 }
 
 /* wcx_utf8_is_control - whether a sequence is a C0 or C1 control or DEL; text ends with a zero byte */
-static inline int wcx_utf8_is_control(const char *text)
+static inline bool wcx_utf8_is_control(const char *text)
 {
 	unsigned char first = (unsigned char)text[0];
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Reads safetensors headers, with the rules, the order of the checks and the words of the safetensors library. */
+/* Parses safetensors headers by the rules of the safetensors library, in its order of checks and with its messages. */
 #include "fs/format/safetensors.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,16 +13,16 @@
 #include "fs/base/utf8.h"
 #include "fs/format/dtype.h"
 
-enum { MAX_DEPTH = 127 }; /* the library's limit; jansson's own, 2048, bounds the recursion through the tree */
+enum { MAX_DEPTH = 127 }; /* the library's limit; jansson's own, 2048, bounds our recursion */
 
-/* The header with the memory behind it: names and dtypes lie in the JSON tree, shapes one behind the other in dims. */
+/* A header and the memory that it refers to: names and dtypes are in the JSON tree, all shapes in dims. */
 struct header {
-	struct wcx_safetensors st; /* first, for the caller gets a pointer to it and gives that back to be freed */
+	struct wcx_safetensors st; /* first: wcx_safetensors_free casts a pointer to it back */
 	json_t *root;
 	uint64_t *dims;
 };
 
-/* What a tensor says of itself, before anything is checked but the types. */
+/* The description of a tensor, of which only the JSON types are checked. */
 struct description {
 	const char *dtype;
 	const json_t *shape;
@@ -56,7 +57,7 @@ int wcx_safetensors_json_bytes(const char *path, const uint8_t *first, uint64_t 
 	return 0;
 }
 
-/* The library looks at all bytes before it looks at the JSON, and so must we to name the same fault. */
+/* Like the library, checks all bytes before the JSON, so that the same fault is reported. */
 static int check_utf8(const char *path, const char *text, size_t text_bytes, struct wcx_error *err)
 {
 	static const char words[] = "invalid UTF-8 in header";
@@ -76,37 +77,37 @@ static int check_utf8(const char *path, const char *text, size_t text_bytes, str
 }
 
 /*
- * Whether jansson failed for want of memory.  Up to version 2.15 it then says nothing at all, not even a code; but where it
- * wanted a copy of a string, it says that there is no token or no key, and never says so otherwise behind a quotation mark.
+ * Whether jansson ran out of memory.  Up to version 2.15 it then gives neither a text nor a code; or, when it could not copy
+ * a string, it reports a missing token or key, which it never does otherwise after a quotation mark.
  */
-static int is_out_of_memory(const json_error_t *error, const char *text)
+static bool is_out_of_memory(const json_error_t *error, const char *text)
 {
 	static const char no_token[] = "invalid token", no_key[] = "string or '}' expected";
 
 	if (error->text[0] == '\0' || json_error_code(error) == json_error_out_of_memory)
-		return 1;
+		return true;
 	return error->position > 0 && text[error->position - 1] == '"' &&
 	       (strncmp(error->text, no_token, strlen(no_token)) == 0 || strncmp(error->text, no_key, strlen(no_key)) == 0);
 }
 
-/* Whether more than depth arrays and objects stand in each other. */
-static int is_deeper(json_t *tree, int depth)
+/* Whether arrays and objects are nested more than depth levels deep. */
+static bool is_deeper(json_t *tree, int depth)
 {
 	const char *key;
 	json_t *item;
 	size_t i;
 
 	if (!json_is_object(tree) && !json_is_array(tree))
-		return 0;
+		return false;
 	if (depth == 0)
-		return 1;
+		return true;
 	json_object_foreach(tree, key, item)
 		if (is_deeper(item, depth - 1))
-			return 1;
+			return true;
 	json_array_foreach(tree, i, item)
 		if (is_deeper(item, depth - 1))
-			return 1;
-	return 0;
+			return true;
+	return false;
 }
 
 static int load_json(const char *path, const char *text, size_t text_bytes, json_t **root_ret, struct wcx_error *err)
@@ -132,7 +133,7 @@ static int load_json(const char *path, const char *text, size_t text_bytes, json
 	return 0;
 }
 
-/* null or a map of strings to strings: nothing that we need, but the library refuses anything else. */
+/* Metadata must be null or a map of strings to strings.  We do not use it, but the library refuses anything else. */
 static int check_metadata(const char *path, json_t *metadata, struct wcx_error *err)
 {
 	const char *key;
@@ -149,22 +150,23 @@ static int check_metadata(const char *path, json_t *metadata, struct wcx_error *
 	return 0;
 }
 
-static int is_count(const json_t *value)
+static bool is_count(const json_t *value)
 {
 	return json_is_integer(value) && json_integer_value(value) >= 0;
 }
 
-static int is_shape(const json_t *shape)
+static bool is_shape(const json_t *shape)
 {
 	if (!json_is_array(shape))
-		return 0;
+		return false;
 	for (size_t i = 0; i < json_array_size(shape); i++)
 		if (!is_count(json_array_get(shape, i)))
-			return 0;
-	return 1;
+			return false;
+	return true;
 }
 
-/* A name or, as the library also takes it, {name: null}; NULL for anything else, or if a NUL would cut the name short. */
+/* The name in a string or, which the library also accepts, in {name: null}.  NULL for anything else, or a name with a NUL.
+ */
 static const char *dtype_name(json_t *dtype)
 {
 	void *only = json_object_size(dtype) == 1 ? json_object_iter(dtype) : NULL;
@@ -176,7 +178,8 @@ static const char *dtype_name(json_t *dtype)
 	return json_string_value(dtype);
 }
 
-/* Reads what describes a tensor: an object or, as the library also takes it, an array of its three fields. */
+/* Reads a tensor's object or, which the library also accepts, an array of its three fields.  Returns what is wrong, or NULL.
+ */
 static const char *read_description(const json_t *info, struct description *ret)
 {
 	static const char *const missing[] = { "missing field `dtype`", "missing field `shape`",
@@ -205,8 +208,8 @@ static const char *read_description(const json_t *info, struct description *ret)
 }
 
 /*
- * Fills in the tensors from the tree, without looking at the numbers yet: offset and bytes are the two data_offsets for now.
- * The dimensions of all shapes must fit in header->dims.
+ * Fills in the tensors from the tree.  The numbers are not checked yet; offset and bytes hold the two data_offsets until
+ * check_tensor.  The dimensions of all shapes must fit in header->dims.
  */
 static int read_tensors(const char *path, struct header *header, struct wcx_error *err)
 {
@@ -239,7 +242,7 @@ static int read_tensors(const char *path, struct header *header, struct wcx_erro
 	return 0;
 }
 
-/* Allocates the tensors and as many dimensions as the shapes have together. */
+/* Allocates the tensors, and dims for all shapes together. */
 static int allocate(const char *path, struct header *header, struct wcx_error *err)
 {
 	size_t dim_count = 0;
@@ -249,7 +252,7 @@ static int allocate(const char *path, struct header *header, struct wcx_error *e
 	json_object_foreach(header->root, name, info)
 		dim_count +=
 			json_array_size(json_is_object(info) ? json_object_get(info, "shape") : json_array_get(info, 1));
-	/* One more of each, so that none is an allocation of nothing. */
+	/* One more of each, so that no allocation is empty. */
 	header->dims = calloc(dim_count + 1, sizeof *header->dims);
 	header->st.tensors = calloc(json_object_size(header->root) + 1, sizeof *header->st.tensors);
 	if (!header->dims || !header->st.tensors)
@@ -257,7 +260,7 @@ static int allocate(const char *path, struct header *header, struct wcx_error *e
 	return 0;
 }
 
-/* By start, then by end; the name makes the order total, for tensors without data share their offsets. */
+/* By start, end and name: tensors without data may share their offsets. */
 static int compare_offsets(const void *left, const void *right)
 {
 	const struct wcx_tensor *a = left, *b = right;
@@ -269,13 +272,13 @@ static int compare_offsets(const void *left, const void *right)
 	return strcmp(a->name, b->name);
 }
 
-/* Why a tensor cannot have that many bytes, in the library's words, or NULL. */
+/* The library's message when a tensor cannot have that many bytes, or NULL. */
 static const char *size_fault(const struct wcx_tensor *tensor, const struct wcx_dtype *dtype, uint64_t bytes)
 {
 	static const char overflow[] = "overflow computing buffer size from shape and/or element type";
 	uint64_t bits = 1;
 
-	/* In this order, as the library multiplies: a zero at the end does not undo an overflow. */
+	/* In the library's order: a zero at the end does not undo an overflow. */
 	for (size_t i = 0; i < tensor->dim_count; i++)
 		if (__builtin_mul_overflow(bits, tensor->shape[i], &bits))
 			return overflow;
@@ -287,7 +290,7 @@ static const char *size_fault(const struct wcx_tensor *tensor, const struct wcx_
 	return bits / 8 == bytes ? NULL : "invalid shape, data type, or offset for tensor";
 }
 
-/* Checks the next tensor, which must start at *data_at, and moves that to its end. */
+/* Checks a tensor, which must start at *data_at, and sets *data_at to its end. */
 static int check_tensor(const char *path, const struct wcx_safetensors *st, struct wcx_tensor *tensor, uint64_t *data_at,
 			struct wcx_error *err)
 {

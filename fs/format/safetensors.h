@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The header of a safetensors file: which tensors there are and where their bytes lie.
+ * Parsing the header of a safetensors file: which tensors it has and where their bytes are.
  *
- * Accepts what version 0.8 of the safetensors library accepts, and refuses what it refuses in the same words with the path
- * in front; only what stands behind "invalid JSON in header: " is worded otherwise.  One difference is meant: a dtype that
- * is not known is no error; such a tensor is a row of bytes, and the size that its shape asks for is not checked.
+ * Accepts and refuses the same headers as version 0.8 of the safetensors library, with the same messages after "path: ";
+ * only the part after "invalid JSON in header: " is worded differently.  One difference is deliberate: an unknown dtype is
+ * no error.  Such a tensor is treated as bytes, and its size is not checked against its shape.
  *
- * Others come from the JSON library, jansson, in headers that no writer makes.  Two are refused as JSON: a NUL in a name,
- * and an integer from 2^63 on or below -2^63.  Two are taken that the library refuses: -0 for 0; and a key twice in an
- * object, of which the last counts, where the library wants it once (`__metadata__` and the fields of a tensor) or each
- * value valid.
+ * Other differences come from the JSON library, jansson, and concern headers that no writer produces.  We refuse as JSON
+ * what the library accepts: a NUL in a name, and integers from 2^63 on or below -2^63.  We accept what it refuses: -0 for 0;
+ * and an object with the same key twice, of which we use the last, where the library allows the key only once
+ * (`__metadata__` and the fields of a tensor) or checks each value.
  *
- * A header of the largest size, 100 MB, takes 8 GB of memory if it is made for that.  Up to version 2.15, jansson does not
- * notice when memory is refused for the text of a long string or number, and may then write out of bounds.
+ * A header of the largest size, 100 MB, takes up to 8 GB of memory when built to do so.  Up to version 2.15, jansson does
+ * not notice a failed allocation for a long string or number, and may then write out of bounds.
  *
  * No function keeps state: all are safe from any number of threads.
  *
@@ -34,26 +34,26 @@ enum {
 struct wcx_tensor {
 	const char *name;    /* UTF-8 */
 	const char *dtype;   /* as the header writes it */
-	uint32_t elem_bytes; /* bytes of an element as coding sees it: 1, 2, 4 or 8; 1 for unknown and sub-byte dtypes */
+	uint32_t elem_bytes; /* of the dtype (fs/format/dtype.h), or 1 for an unknown one */
 	const uint64_t *shape;
 	size_t dim_count;
 	uint64_t offset; /* of the data, from the start of the file */
 	uint64_t bytes;
 };
 
-/* Tensors in the order of their data in the file (those without bytes included). */
+/* All tensors, empty ones included, in the order of their data in the file. */
 struct wcx_safetensors {
 	struct wcx_tensor *tensors;
 	size_t tensor_count;
-	uint64_t header_bytes; /* the length and the JSON: where the data begin */
+	uint64_t header_bytes; /* length and JSON: the offset of the data */
 	uint64_t file_bytes;
 };
 
 /*
- * wcx_safetensors_json_bytes - check the first bytes of a file before anything is allocated
+ * wcx_safetensors_json_bytes - read the length of the JSON and check it, before anything is allocated
  *
- * first holds min(8, file_bytes) bytes of the file.  *json_bytes_ret gets the length of the JSON.  Returns 0 or -EINVAL
- * ("header too small", "header too large", "invalid header length"), with err telling why after "path: ".
+ * first holds the first min(8, file_bytes) bytes of the file.  Returns 0 or -EINVAL ("header too small", "header too large",
+ * "invalid header length").
  */
 int wcx_safetensors_json_bytes(const char *path, const uint8_t *first, uint64_t file_bytes, uint64_t *json_bytes_ret,
 			       struct wcx_error *err);
@@ -62,7 +62,7 @@ int wcx_safetensors_json_bytes(const char *path, const uint8_t *first, uint64_t 
  * wcx_safetensors_parse - read a header
  *
  * json is untrusted and need not end with a zero byte.  Returns 0 with *ret, which the caller frees; -EINVAL for a header
- * that is refused, -ENOMEM; on failure *ret is not touched.
+ * that is refused; or -ENOMEM.  On failure *ret is not touched.
  */
 int wcx_safetensors_parse(const char *path, const char *json, size_t json_bytes, uint64_t file_bytes,
 			  struct wcx_safetensors **ret, struct wcx_error *err);
