@@ -1,25 +1,26 @@
 /* SPDX-License-Identifier: MIT */
-/* What the commands of the program wcx share. */
+/* What the commands of the program wcx share: options, messages, signals, progress. */
 #ifndef WCX_COMMAND_H
 #define WCX_COMMAND_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "fs/base/error.h"
 #include "fs/read/decoder.h"
 #include "fs/read/image.h"
 
-/* Exit codes, as the help of every command lists them. */
+/* Exit codes; the help of every command lists them. */
 enum { WCX_EXIT_OK, WCX_EXIT_FAILED, WCX_EXIT_USAGE };
 
-/* Options that all commands have, and what those need to run. */
+/* The options that all commands accept, and what they share while they run. */
 struct command {
-	const char *name; /* of the command, for messages */
-	int quiet, verbose;
+	const char *name; /* for messages */
+	bool quiet, verbose;
 	unsigned thread_count;
 	enum wcx_decoder_kind decoder_kind;
-	struct wcx_tile_cache *cache;
+	struct wcx_tile_cache *cache; /* both NULL until wcx_command_open needs them */
 	struct wcx_decoder *decoder;
 };
 
@@ -29,7 +30,7 @@ int wcx_command_verify(struct command *command, int argc, char **argv);
 int wcx_command_warm(struct command *command, int argc, char **argv);
 int wcx_command_info(struct command *command, int argc, char **argv);
 
-/* Options for wcx_command_option, to be put into every command's own. */
+/* The common options, for each command's own lists; wcx_command_option handles them. */
 #define WCX_COMMAND_SHORT_OPTIONS "hqvj:"
 #define WCX_COMMAND_LONG_OPTIONS                                                                                            \
 	{ "help", no_argument, NULL, 'h' }, { "quiet", no_argument, NULL, 'q' }, { "verbose", no_argument, NULL, 'v' },     \
@@ -39,40 +40,48 @@ int wcx_command_info(struct command *command, int argc, char **argv);
 	}
 
 /*
- * wcx_command_option - handle an option that all commands have
+ * wcx_command_option - handle a common option, as getopt_long returned it
  *
- * Returns -1 to go on, or the exit code with which to end (after -h, which prints help, or a wrong option).
+ * Returns -1 to continue, or the exit code to stop with: after -h, which prints help, and after an invalid option.
  */
 int wcx_command_option(struct command *command, int option, const char *help);
 
 /*
- * wcx_command_each - do something for every path of a command line that has only these options
+ * wcx_command_each - run a command that takes paths and only the common options
  *
- * missing says what is needed where there is none.  handle returns an exit code; the command's is WCX_EXIT_FAILED if one
- * was, or when a signal came.
+ * Calls handle for every path until a signal arrives; handle returns an exit code.  missing is the message for a command
+ * line without paths.  Returns WCX_EXIT_FAILED if handle did so for any path or a signal arrived.
  */
 int wcx_command_each(struct command *command, int argc, char **argv, const char *help, const char *missing,
 		     int (*handle)(struct command *command, char *path));
 
-/* wcx_command_usage - say what is wrong with the command line; returns WCX_EXIT_USAGE */
+/* wcx_command_usage - print what is wrong with the command line; returns WCX_EXIT_USAGE */
 int wcx_command_usage(const struct command *command, const char *what);
 
 /* wcx_command_failed - print an error; returns WCX_EXIT_FAILED */
 int wcx_command_failed(const struct command *command, const struct wcx_error *err);
 
-/* wcx_command_open - open a .wcx file with the command's cache and decoder, which are made at the first call; 0 or -errno */
+/*
+ * wcx_command_open - open a .wcx file with the command's cache and decoder, which the first call creates
+ *
+ * The caller releases *ret with wcx_image_put; main frees cache and decoder.  Returns 0, or -errno with *ret left alone.
+ */
 int wcx_command_open(struct command *command, const char *path, struct wcx_image **ret, struct wcx_error *err);
 
 /*
- * wcx_command_catch_signals - have wcx_command_stop become nonzero at SIGINT, SIGTERM or SIGHUP
+ * wcx_command_catch_signals - set wcx_command_stop at SIGINT, SIGTERM or SIGHUP
  *
- * SIGHUP stays ignored where it is (nohup), and SIGXFSZ is from now on, so that writing fails with EFBIG.
+ * SIGHUP stays ignored under nohup.  SIGXFSZ becomes ignored, so that writing beyond the file size limit fails with EFBIG.
  */
 void wcx_command_catch_signals(void);
 extern atomic_bool wcx_command_stop;
 
-/* wcx_progress - draw how far something is, on standard error if that is a terminal; user is the struct command */
+/*
+ * wcx_progress - draw a progress line on standard error, if that is a terminal
+ *
+ * user is the struct command; what must be a string that stays.  One thread at a time.
+ */
 void wcx_progress(void *user, const char *what, uint64_t done, uint64_t total);
-void wcx_progress_clear(const struct command *command); /* before anything else is printed */
+void wcx_progress_clear(const struct command *command); /* remove the line, before other output */
 
 #endif

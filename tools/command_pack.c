@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* wcx pack */
+/* wcx pack: compresses a safetensors file. */
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,23 +9,23 @@
 
 static const char help[] = "usage: wcx pack [OPTIONS] FILE.safetensors FILE.wcx\n"
 			   "\n"
-			   "Compresses FILE.safetensors without loss.  The source is only read.  The output\n"
-			   "appears when it is complete and has been decoded again and compared; until then,\n"
-			   "and after a failure, there is none.\n"
+			   "Compresses FILE.safetensors losslessly.  The source is only read.  The output is\n"
+			   "decoded and compared with the source before it appears under its name; after a\n"
+			   "failure there is no output.\n"
 			   "\n"
 			   "  -f, --force       replace an existing output\n"
-			   "      --mode=MODE   best (default) or reference, which is there to compare with:\n"
-			   "                    256 x 256 tiles, LEFT, difference, one table a tensor\n"
-			   "  -j, --threads=N   use N threads (default: one a core)\n"
-			   "  -q, --quiet       no progress and no summary\n"
-			   "  -v, --verbose     say more\n"
-			   "  -h, --help        this text\n"
+			   "      --mode=MODE   best (default), or reference: a baseline for comparisons\n"
+			   "                    (256 x 256 tiles, predictor LEFT2, one table per tensor)\n"
+			   "  -j, --threads=N   use N threads (default: one per core)\n"
+			   "  -q, --quiet       print neither progress nor a summary\n"
+			   "  -v, --verbose     print more\n"
+			   "  -h, --help        print this text\n"
 			   "\n"
 			   "Examples:\n"
 			   "  wcx pack model.safetensors store/model.safetensors.wcx\n"
 			   "  for f in *.safetensors; do wcx pack -q \"$f\" \"store/$f.wcx\" || break; done\n"
 			   "\n"
-			   "Exit codes: 0 done, 1 failed (the message says why), 2 wrong command line.\n";
+			   "Exit codes: 0 success, 1 failure (the message says why), 2 invalid command line.\n";
 
 int wcx_command_pack(struct command *command, int argc, char **argv)
 {
@@ -46,12 +46,12 @@ int wcx_command_pack(struct command *command, int argc, char **argv)
 		else if (option == 'm' && strcmp(optarg, "best") == 0)
 			pack.is_reference = false;
 		else if (option == 'm')
-			return wcx_command_usage(command, "the mode is best or reference");
+			return wcx_command_usage(command, "--mode must be best or reference");
 		else if ((status = wcx_command_option(command, option, help)) >= 0)
 			return status;
 	}
 	if (argc - optind != 2)
-		return wcx_command_usage(command, "needs a source and an output");
+		return wcx_command_usage(command, "expected a source and an output");
 	pack.job.thread_count = command->thread_count;
 	wcx_command_catch_signals();
 	if (wcx_pack(argv[optind], argv[optind + 1], &pack, &result, &err) < 0)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* wcx unpack */
+/* wcx unpack: restores the safetensors file. */
 #include <getopt.h>
 #include <stdio.h>
 
@@ -8,20 +8,20 @@
 
 static const char help[] = "usage: wcx unpack [OPTIONS] FILE.wcx FILE.safetensors\n"
 			   "\n"
-			   "Restores the original file, byte for byte.  It appears when it is complete and its\n"
-			   "SHA-256 is right.\n"
+			   "Restores the original file, byte for byte.  The output appears under its name when\n"
+			   "it is complete and its SHA-256 has been checked.\n"
 			   "\n"
 			   "  -f, --force         replace an existing output\n"
-			   "  -j, --threads=N     use N threads (default: one a core)\n"
+			   "  -j, --threads=N     use N threads (default: one per core)\n"
 			   "      --decoder=NAME  auto (default), cpu or cuda\n"
-			   "  -q, --quiet         no progress\n"
-			   "  -v, --verbose       say more, such as what decodes\n"
-			   "  -h, --help          this text\n"
+			   "  -q, --quiet         print no progress\n"
+			   "  -v, --verbose       print more, such as the decoder in use\n"
+			   "  -h, --help          print this text\n"
 			   "\n"
 			   "Example:\n"
 			   "  wcx unpack store/model.safetensors.wcx model.safetensors\n"
 			   "\n"
-			   "Exit codes: 0 done, 1 failed (the message says why), 2 wrong command line.\n";
+			   "Exit codes: 0 success, 1 failure (the message says why), 2 invalid command line.\n";
 
 int wcx_command_unpack(struct command *command, int argc, char **argv)
 {
@@ -38,7 +38,7 @@ int wcx_command_unpack(struct command *command, int argc, char **argv)
 			return status;
 	}
 	if (argc - optind != 2)
-		return wcx_command_usage(command, "needs a packed file and an output");
+		return wcx_command_usage(command, "expected a packed file and an output");
 	unpack.thread_count = command->thread_count;
 	wcx_command_catch_signals();
 	r = wcx_command_open(command, argv[optind], &image, &err);

@@ -1,27 +1,28 @@
 /* SPDX-License-Identifier: MIT */
-/* wcx verify */
+/* wcx verify: checks packed files. */
 #include <errno.h>
 #include <stdio.h>
 
 #include "fs/read/export.h"
 #include "tools/command.h"
 
-static const char help[] = "usage: wcx verify [OPTIONS] FILE.wcx...\n"
-			   "\n"
-			   "Checks packed files in full: superblock, index, every tile's checksum and coding,\n"
-			   "and the SHA-256 of the original.  Names the tensor, tile and offset of whatever\n"
-			   "is damaged.\n"
-			   "\n"
-			   "  -j, --threads=N     use N threads (default: one a core)\n"
-			   "      --decoder=NAME  auto (default), cpu or cuda\n"
-			   "  -q, --quiet         print only what is damaged\n"
-			   "  -v, --verbose       say more, such as what decodes\n"
-			   "  -h, --help          this text\n"
-			   "\n"
-			   "Example:\n"
-			   "  wcx verify store/*.wcx\n"
-			   "\n"
-			   "Exit codes: 0 all are sound, 1 one is damaged or cannot be read, 2 wrong command line.\n";
+static const char help[] =
+	"usage: wcx verify [OPTIONS] FILE.wcx...\n"
+	"\n"
+	"Checks packed files completely: superblock, index, the checksum and coding of every\n"
+	"tile, and the SHA-256 of the original.  Damage is reported with the tensor, the tile\n"
+	"and its offset.\n"
+	"\n"
+	"  -j, --threads=N     use N threads (default: one per core)\n"
+	"      --decoder=NAME  auto (default), cpu or cuda\n"
+	"  -q, --quiet         print only damage\n"
+	"  -v, --verbose       print more, such as the decoder in use\n"
+	"  -h, --help          print this text\n"
+	"\n"
+	"Example:\n"
+	"  wcx verify store/*.wcx\n"
+	"\n"
+	"Exit codes: 0 all files are sound, 1 a file is damaged or cannot be read, 2 invalid command line.\n";
 
 static void print_damage(void *user, uint64_t tile_index, const struct wcx_error *why)
 {
@@ -54,5 +55,5 @@ static int verify_file(struct command *command, char *path)
 
 int wcx_command_verify(struct command *command, int argc, char **argv)
 {
-	return wcx_command_each(command, argc, argv, help, "needs a packed file", verify_file);
+	return wcx_command_each(command, argc, argv, help, "expected a packed file", verify_file);
 }

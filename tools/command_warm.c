@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* wcx warm */
+/* wcx warm: reads files into the page cache. */
 #include <errno.h>
 #include <fcntl.h>
 #include <fts.h>
@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "codec/arith.h"
 #include "fs/base/file_io.h"
 #include "fs/base/parallel.h"
 #include "tools/command.h"
@@ -17,34 +18,34 @@ enum { BLOCK_BYTES = 4 << 20 };
 
 static const char help[] = "usage: wcx warm [OPTIONS] PATH...\n"
 			   "\n"
-			   "Reads files, or all files in directories, so that the kernel has their pages when\n"
-			   "a model is loaded: those of a mount are decoded now and not then.  What does not\n"
-			   "fit in memory beside all else the kernel drops again.\n"
+			   "Reads files, and all files under directories, so that their pages are in the page\n"
+			   "cache before a model is loaded.  Use it on a mount, to decode files in advance.  The\n"
+			   "kernel evicts pages again when memory is short.\n"
 			   "\n"
-			   "  -j, --threads=N     use N threads (default: one a core)\n"
+			   "  -j, --threads=N     use N threads (default: one per core)\n"
 			   "  -q, --quiet         print only errors\n"
-			   "  -v, --verbose       say more\n"
-			   "  -h, --help          this text\n"
+			   "  -v, --verbose       print each file\n"
+			   "  -h, --help          print this text\n"
 			   "\n"
 			   "Example:\n"
 			   "  wcx warm /mnt/models/llama\n"
 			   "\n"
-			   "Exit codes: 0 done, 1 a file cannot be read, 2 wrong command line.\n";
+			   "Exit codes: 0 success, 1 a file cannot be read, 2 invalid command line.\n";
 
-/* A file to be read, by blocks. */
+/* A file that is being read, block by block. */
 struct warming {
 	struct command *command;
 	const char *path;
 	int fd;
 	uint64_t bytes;
-	uint8_t **buffers; /* one a thread */
+	uint8_t **buffers; /* one per thread, allocated by its first block */
 };
 
 static int read_block(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item, struct wcx_error *err)
 {
 	struct warming *warming = user;
 	const uint64_t offset = item * BLOCK_BYTES, left = warming->bytes - offset;
-	const size_t wanted = left < BLOCK_BYTES ? (size_t)left : BLOCK_BYTES;
+	const size_t wanted = (size_t)WCX_MIN(left, BLOCK_BYTES);
 	ssize_t n;
 	int r;
 
@@ -78,8 +79,8 @@ static int warm_file(struct command *command, const char *path, struct wcx_error
 		r = wcx_fail(err, ENOMEM, "%s: no memory", path);
 	if (r == 0) {
 		warming.bytes = (uint64_t)st.st_size;
-		r = wcx_parallel_for(command->thread_count, (warming.bytes + BLOCK_BYTES - 1) / BLOCK_BYTES, read_block,
-				     &warming, &wcx_command_stop, err);
+		r = wcx_parallel_for(command->thread_count, WCX_DIV_UP(warming.bytes, BLOCK_BYTES), read_block, &warming,
+				     &wcx_command_stop, err);
 	}
 	for (unsigned i = 0; warming.buffers && i < command->thread_count; i++)
 		free(warming.buffers[i]);
@@ -92,7 +93,7 @@ static int warm_file(struct command *command, const char *path, struct wcx_error
 	return r;
 }
 
-/* Warms the files of a tree, one after the other; links to files are followed, as loaders do. */
+/* Warms the files of a tree one after the other.  Follows links, because loaders do. */
 static int warm_tree(struct command *command, char *path)
 {
 	char *paths[] = { path, NULL };
@@ -113,7 +114,7 @@ static int warm_tree(struct command *command, char *path)
 		else if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR || entry->fts_info == FTS_NS)
 			r = wcx_fail(&err, entry->fts_errno, "%s: %s", entry->fts_path, strerror(entry->fts_errno));
 		else if (entry->fts_info == FTS_SLNONE && entry->fts_level == FTS_ROOTLEVEL)
-			r = wcx_fail(&err, ENOENT, "%s: a link to nothing", entry->fts_path);
+			r = wcx_fail(&err, ENOENT, "%s: broken symbolic link", entry->fts_path);
 		if (r < 0)
 			status = wcx_command_failed(command, &err);
 	}
@@ -127,5 +128,5 @@ static int warm_tree(struct command *command, char *path)
 
 int wcx_command_warm(struct command *command, int argc, char **argv)
 {
-	return wcx_command_each(command, argc, argv, help, "needs a file or directory", warm_tree);
+	return wcx_command_each(command, argc, argv, help, "expected a file or directory", warm_tree);
 }

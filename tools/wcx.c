@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The program wcx: finds the command and runs it. */
+/* The program wcx: finds the command, runs it, and provides what commands share. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "codec/arith.h"
 #include "fs/base/version.h"
 #include "tools/command.h"
 
@@ -22,11 +23,11 @@ static const struct {
 	int (*run)(struct command *command, int argc, char **argv);
 	const char *arguments, *summary;
 } commands[] = {
-	{ "pack", wcx_command_pack, "FILE.safetensors FILE.wcx", "compress a model file without loss" },
+	{ "pack", wcx_command_pack, "FILE.safetensors FILE.wcx", "compress a safetensors file losslessly" },
 	{ "unpack", wcx_command_unpack, "FILE.wcx FILE.safetensors", "restore the original file" },
 	{ "verify", wcx_command_verify, "FILE.wcx...", "check every byte of packed files" },
-	{ "warm", wcx_command_warm, "PATH...", "have the kernel hold files of a mount" },
-	{ "info", wcx_command_info, "FILE.wcx", "show what a packed file holds" },
+	{ "warm", wcx_command_warm, "PATH...", "read files of a mount into the page cache" },
+	{ "info", wcx_command_info, "FILE.wcx", "show what a packed file contains" },
 };
 
 atomic_bool wcx_command_stop;
@@ -43,20 +44,21 @@ void wcx_command_catch_signals(void)
 
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
-	if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN) /* as nohup leaves it */
+	if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN) /* not under nohup */
 		sigaction(SIGHUP, &action, NULL);
-	/* A file size limit is an error of write like a full disk, and no reason to leave a temporary file behind. */
+	/* write then fails as it does on a full disk, and the temporary file is removed. */
 	signal(SIGXFSZ, SIG_IGN);
 }
 
 static void print_help(FILE *out)
 {
-	fprintf(out,
-		"usage: wcx COMMAND [OPTIONS] ...\n\nKeeps safetensors files losslessly compressed; wcxfs mounts them.\n\n");
-	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+	fprintf(out, "usage: wcx COMMAND [OPTIONS] ...\n\n"
+		     "Compresses safetensors files losslessly.  wcxfs mounts the packed files.\n\n");
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(commands); i++)
 		fprintf(out, "  wcx %-6s %-26s %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
-	fprintf(out, "\n  -h, --help     this text; `wcx COMMAND --help` tells more\n  -V, --version  the version\n\n"
-		     "Exit codes: 0 done, 1 failed (the message says why), 2 wrong command line.\n");
+	fprintf(out, "\n  -h, --help     print this text; `wcx COMMAND --help` describes a command\n"
+		     "  -V, --version  print the version\n\n"
+		     "Exit codes: 0 success, 1 failure (the message says why), 2 invalid command line.\n");
 }
 
 int wcx_command_each(struct command *command, int argc, char **argv, const char *help, const char *missing,
@@ -100,22 +102,22 @@ int wcx_command_option(struct command *command, int option, const char *help)
 		fputs(help, stdout);
 		return WCX_EXIT_OK;
 	case 'q':
-		command->quiet = 1;
+		command->quiet = true;
 		return -1;
 	case 'v':
-		command->verbose = 1;
+		command->verbose = true;
 		return -1;
 	case 'j':
 		threads = strtoul(optarg, &end, 10);
 		if (*optarg < '0' || *optarg > '9' || *end || threads < 1 || threads > THREADS_MAX)
-			return wcx_command_usage(command, "the number of threads has to be 1 to 1024");
+			return wcx_command_usage(command, "--threads must be 1 to 1024");
 		command->thread_count = (unsigned)threads;
 		return -1;
 	case 'D':
 		if (wcx_decoder_kind_parse(optarg, &command->decoder_kind) < 0)
-			return wcx_command_usage(command, "the decoder has to be auto, cpu or cuda");
+			return wcx_command_usage(command, "--decoder must be auto, cpu or cuda");
 		return -1;
-	default: /* getopt has said what is wrong */
+	default: /* getopt_long has printed what is wrong */
 		return WCX_EXIT_USAGE;
 	}
 }
@@ -135,12 +137,12 @@ int wcx_command_open(struct command *command, const char *path, struct wcx_image
 	if (!command->cache)
 		command->cache = wcx_tile_cache_create(CACHE_BYTES);
 	if (!command->cache)
-		return wcx_fail(err, ENOMEM, "no memory for decoded tiles");
+		return wcx_fail(err, ENOMEM, "no memory for a tile cache");
 	if (!command->decoder)
 		r = wcx_decoder_create(command->decoder_kind, print_notice, command, &command->decoder, err);
 	if (r < 0)
 		return r;
-	/* Opening a FIFO would wait for a writer; the container refuses what is no regular file. */
+	/* O_NONBLOCK: opening a FIFO would wait for a writer.  The container refuses all but regular files. */
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		return wcx_fail(err, errno, "%s: %s", path, strerror(errno));
@@ -158,9 +160,9 @@ static int64_t now_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Drawn on one line, over and over; calls come one at a time. */
+/* The progress line, which is drawn over itself. */
 static struct {
-	const char *what; /* NULL: nothing is on the screen */
+	const char *what; /* NULL: the line is not on the screen */
 	int64_t started_ms, drawn_ms;
 } progress;
 
@@ -195,10 +197,10 @@ static int run_command(int argc, char **argv)
 {
 	static char name[32] = "wcx "; /* for getopt's messages */
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
-	struct command command = { .thread_count = cores < 1 ? 1 : cores > THREADS_MAX ? THREADS_MAX : (unsigned)cores };
+	struct command command = { .thread_count = (unsigned)WCX_CLAMP(cores, 1, THREADS_MAX) };
 	int status;
 
-	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(commands); i++) {
 		if (strcmp(argv[0], commands[i].name) != 0)
 			continue;
 		command.name = commands[i].name;
@@ -209,7 +211,7 @@ static int run_command(int argc, char **argv)
 		wcx_tile_cache_free(command.cache);
 		return status;
 	}
-	fprintf(stderr, "wcx: there is no command `%s`; see wcx --help\n", argv[0]);
+	fprintf(stderr, "wcx: unknown command `%s`; see wcx --help\n", argv[0]);
 	return WCX_EXIT_USAGE;
 }
 

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Loads packed model files as torch tensors, straight into a GPU's memory: libwcx through ctypes.
+"""Loads packed model files as torch tensors, directly into GPU memory.  Calls libwcx through ctypes.
 
     from wcx_torch import load_file
     tensors = load_file("model.safetensors.wcx", device="cuda")
 
-As safetensors.torch.load_file does with the file that was packed.  Or, from a shell:
+This returns what safetensors.torch.load_file returns for the original file.  Or from a shell, to time a load:
 
     python3 wcx_torch.py model.safetensors.wcx [DEVICE]
 
-The library is looked for where WCX_LIBRARY says, beside this file, in ../build and ../lib, and where the system looks.
+libwcx.so is searched at the path in WCX_LIBRARY, next to this file, in ../build, in ../lib, then in the system's folders.
 """
 import ctypes
 import os
@@ -84,7 +84,7 @@ _lib.wcx_load.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(Targe
 
 
 def _call(function, *arguments):
-    """Calls a function whose last arguments are room for an error; raises OSError with what is there."""
+    """Calls a function that takes an error buffer as its last arguments.  Raises OSError with the text on failure."""
     error = ctypes.create_string_buffer(ERROR_BYTES)
     result = function(*arguments, error, ERROR_BYTES)
     if result < 0:
@@ -92,7 +92,7 @@ def _call(function, *arguments):
 
 
 class Tensor:
-    """A tensor that a file shows: its dtype as the header has it, and its place in the original file."""
+    """One tensor of a file: dtype as the header writes it, shape, and offset and size in bytes in the original file."""
 
     def __init__(self, info):
         self.dtype = info.dtype.decode()
@@ -101,7 +101,7 @@ class Tensor:
 
 
 class File:
-    """An open packed file; tensors are those that it shows, by name."""
+    """An open packed file.  tensors maps names to Tensor.  Close it, or use it in a with statement."""
 
     def __init__(self, path):
         self._file = ctypes.c_void_p()
@@ -124,19 +124,23 @@ class File:
 
 
 def _gpu(device):
-    """A device with its number: "cuda" is the current one."""
+    """Returns the torch.device with an index: "cuda" means the current GPU.  Raises ValueError for other devices."""
     device = torch.device(device)
     if device.type != "cuda":
-        raise ValueError(f"{device}: packed files are loaded to CUDA devices")
+        raise ValueError(f"{device}: packed files can only be loaded to CUDA devices")
     return device if device.index is not None else torch.device("cuda", torch.cuda.current_device())
 
 
 class Loader:
-    """A GPU's loader, to be kept: it sets pinned memory aside.  Threads that load at the same time take turns."""
+    """Loads files into the memory of one GPU.
+
+    threads is the number of threads that read; 0 means one per core, at most 16.  A loader holds pinned memory and takes
+    up to seconds to create, so keep it.  It may be shared by threads, whose loads then run one after the other.
+    """
 
     def __init__(self, device="cuda", threads=0):
         self.device = _gpu(device)
-        self._lock = threading.Lock()  # of the library's loader, which is for one thread at a time
+        self._lock = threading.Lock()  # wcx_load allows one thread at a time per loader
         self._loader = ctypes.c_void_p()
         _call(_lib.wcx_loader_open, self.device.index, threads, ctypes.byref(self._loader))
 
@@ -145,7 +149,11 @@ class Loader:
         self._loader = ctypes.c_void_p()
 
     def load(self, file, names=None):
-        """The tensors of these names, or all, as a dict; on the current stream."""
+        """Returns a dict of the named tensors of a File, or of all.
+
+        Waits until they are loaded.  On the GPU, loading starts after the work in the current stream.  Raises KeyError for
+        an unknown name, TypeError for a dtype that torch does not have, OSError when loading fails.
+        """
         tensors, targets = {}, []
         for name in file.tensors if names is None else names:
             info = file.tensors[name]
@@ -154,7 +162,7 @@ class Loader:
                 raise TypeError(f"{name}: torch has no type for {info.dtype}")
             tensors[name] = torch.empty(info.shape, dtype=dtype, device=self.device)
             if tensors[name].nbytes != info.bytes:
-                raise ValueError(f"{name}: {info.bytes} bytes, which is not what {info.dtype} of its shape has")
+                raise ValueError(f"{name}: {info.bytes} bytes do not fit {info.dtype} and the shape {list(info.shape)}")
             targets.append(Target(info.offset, info.bytes, tensors[name].data_ptr()))
         stream = torch.cuda.current_stream(self.device).cuda_stream
         with self._lock:
@@ -163,11 +171,11 @@ class Loader:
 
 
 _loaders = {}
-_loaders_lock = threading.Lock()  # of _loaders
+_loaders_lock = threading.Lock()  # protects _loaders
 
 
 def load_file(path, device="cuda"):
-    """All tensors of a packed file, as a dict."""
+    """Returns a dict of all tensors of a packed file.  Keeps a Loader for each device for later calls."""
     device = _gpu(device)
     with _loaders_lock:
         loader = _loaders.get(device) or _loaders.setdefault(device, Loader(device))

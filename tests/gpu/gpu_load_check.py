@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""gpu_load_check.py PACKED ORIGINAL [PACKED ORIGINAL ...] - checks libwcx's loading into a GPU's memory.
+"""gpu_load_check.py PACKED ORIGINAL [PACKED ORIGINAL ...] - checks that libwcx loads files correctly into GPU memory.
 
-Each packed file is loaded whole, tensor by tensor, in part, to odd addresses, behind work in a stream of its own, and
-damaged; everything is compared with the original's bytes.  Needs torch and a GPU; WCX_LIBRARY names libwcx.so.
+Loads each packed file as a whole, tensor by tensor, in parts, to odd addresses, behind work in a stream, and after damage,
+and compares with the bytes of the original.  Needs torch and a GPU; WCX_LIBRARY names libwcx.so.  Exits with 77 without one.
 """
 import ctypes
 import os
@@ -26,7 +26,7 @@ def original_bytes(path):
 
 
 def load_ranges(loader, file, ranges, shifts):
-    """Loads ranges to places in one buffer, `shifts` bytes off multiples of 256, and gives them back with the guards."""
+    """Loads ranges into one buffer, each `shift` bytes behind a multiple of 256.  Checks the bytes between them."""
     starts, end = [], GUARD
     for (offset, size), shift in zip(ranges, shifts):
         starts.append((end + 255) // 256 * 256 + shift)
@@ -64,7 +64,7 @@ def check_file(loader, packed, original_path):
             parts = [(a, b - a) for a, b in zip(cuts[::2], cuts[1::2])]
             check_ranges(loader, file, original, parts, [rng.randrange(16) for _ in parts], "parts")
         for _ in range(10):
-            # Short ones close to each other: several in a tile, in a row of tiles, in the tiles of two rows.
+            # Short ranges close together: several in a tile, in a row of tiles, or in two rows of tiles.
             at, parts = rng.randrange(len(original) // 2), []
             for _ in range(rng.randrange(3, 40)):
                 size = min(rng.randrange(1, 3000), len(original) - at)
@@ -74,14 +74,14 @@ def check_file(loader, packed, original_path):
         for bad in ([(len(original) - 1, 2)], [(0, 10), (9, 5)]):
             try:
                 load_ranges(loader, file, bad, [0] * len(bad))
-                raise AssertionError(f"{bad} is accepted")
+                raise AssertionError(f"{bad} was accepted")
             except OSError as error:
                 assert packed in str(error)
-    print(f"{packed}: whole, {len(every)} tensors, and parts of it are right")
+    print(f"{packed}: whole, {len(every)} tensors, and parts of it are correct")
 
 
 def check_stream(loader, packed):
-    """What is in the stream before the load must not come behind it, and what is put there later not before it."""
+    """Work that is in the stream before the load must run before it, and work submitted later after it."""
     with File(packed) as file:
         reference = loader.load(file)
         stream = torch.cuda.Stream(loader.device)
@@ -99,11 +99,11 @@ def check_stream(loader, packed):
         for name, info in file.tensors.items():
             expected = reference[name].contiguous().view(-1).view(torch.uint8)
             assert torch.equal(copies[name][: info.bytes], expected), name
-    print(f"{packed}: loading keeps to the stream's order")
+    print(f"{packed}: loading keeps the order of the stream")
 
 
 def check_damage(loader, packed, original_path):
-    """One flipped bit behind the superblock: refused when the index has it, else an error that names file and place."""
+    """Flips one bit behind the superblock: opening fails if it is in the index; otherwise loading fails and names the tile."""
     original = original_bytes(original_path)
     rng = random.Random(2)
     with tempfile.TemporaryDirectory() as folder:
@@ -121,7 +121,7 @@ def check_damage(loader, packed, original_path):
             try:
                 with File(path) as file:
                     load_ranges(loader, file, [(0, len(original))], [0])
-                print(f"{packed}: a flipped bit at {at} changes nothing (a gap)")
+                print(f"{packed}: a flipped bit at {at} changes nothing: padding")
             except OSError as error:
                 assert path in str(error), str(error)
                 named += "damaged" in str(error) and "tile" in str(error) and "offset" in str(error)
@@ -129,9 +129,9 @@ def check_damage(loader, packed, original_path):
                 damaged.seek(at)
                 damaged.write(bytes([value]))
         assert named >= 10, f"only {named} errors name a tile"
-        with File(path) as file:  # the loader goes on
+        with File(path) as file:  # the loader stays usable
             check_ranges(loader, file, original, [(0, len(original))], [0], "after damage")
-    print(f"{packed}: damage is named, in {named} of 20 cases by tile and offset, and the loader goes on")
+    print(f"{packed}: damage is reported, in {named} of 20 cases with tile and offset, and the loader stays usable")
 
 
 def main():
@@ -150,7 +150,7 @@ def main():
         loader.close()
     try:
         Loader(torch.device("cuda", 99))
-        raise AssertionError("GPU number 99 is there")
+        raise AssertionError("GPU 99 exists")
     except OSError as error:
         print(error)
 

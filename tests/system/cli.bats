@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: MIT
 #
-# The program wcx as a user types it: what it prints, how it exits, and what it leaves behind.
+# The program wcx on the command line: output, exit codes, and the files that it leaves.
 
 bats_require_minimum_version 1.5.0
 
@@ -15,7 +15,7 @@ setup_file() {
 	"$WCX" pack -q "$MODEL" "$PACKED"
 }
 
-# A directory of its own for each test, which holds nothing of bats.
+# Each test runs in a directory of its own that is empty.
 setup() {
 	suite_start
 	mkdir "$BATS_TEST_TMPDIR/work"
@@ -38,13 +38,13 @@ write_safetensors() {
 	END
 }
 
-# A source that takes long to pack, though it takes no room.
+# A source that takes long to pack but no disk space.
 write_endless() {
 	write_safetensors endless.safetensors '{"w":{"dtype":"I8","shape":[65536,65536],"data_offsets":[0,4294967296]}}' 0
 	truncate -s +4294967296 endless.safetensors
 }
 
-# Nothing is in the directory but the files named.
+# Whether the directory contains exactly the named files.
 holds_only() {
 	[ "$(ls -A "$1")" = "$(printf "%s\n" "${@:2}" | sort)" ] || {
 		ls -lA "$1"
@@ -52,7 +52,7 @@ holds_only() {
 	}
 }
 
-# Packs, verifies and unpacks a file of this directory, and compares.
+# Pack, verify and unpack a file of this directory, and compare.
 check_round_trip() {
 	"$WCX" pack -q "$1" odd.wcx
 	"$WCX" verify -q odd.wcx
@@ -63,7 +63,7 @@ check_round_trip() {
 	rm odd.wcx odd.back
 }
 
-# pack refuses a file with this message, behind which details may stand in parentheses, and leaves nothing.
+# pack must refuse a file with this message, which details in parentheses may follow, and leave no output.
 check_refused() {
 	run --separate-stderr "$WCX" pack "$1" refused.wcx
 	[ "$status" -eq 1 ]
@@ -75,7 +75,7 @@ check_refused() {
 	[ ! -e refused.wcx ]
 }
 
-# --- what a user does first ---
+# --- pack, verify, unpack ---
 
 @test "a packed model unpacks to the same bytes" {
 	"$WCX" pack "$MODEL" model.safetensors.wcx
@@ -87,7 +87,7 @@ check_refused() {
 	holds_only . model.safetensors model.safetensors.wcx
 }
 
-@test "pack sums up what it saved, without progress, when standard error is no terminal" {
+@test "pack prints a summary but no progress when standard error is not a terminal" {
 	run --separate-stderr -0 "$WCX" pack "$MODEL" out.wcx
 	[ -z "$output" ]
 	[[ "$stderr" =~ ^"out.wcx: $(stat -c %s "$MODEL") bytes packed into $(stat -c %s out.wcx), ratio 1."[0-9]+$ ]]
@@ -98,7 +98,7 @@ check_refused() {
 	[ -z "$output" ]
 }
 
-@test "verify tells of each sound file on standard output, and nothing with -q" {
+@test "verify lists sound files on standard output, and nothing with -q" {
 	run --separate-stderr -0 "$WCX" verify "$PACKED" "$PACKED"
 	[ "$output" = "$PACKED: sound"$'\n'"$PACKED: sound" ]
 	[ -z "$stderr" ]
@@ -107,7 +107,7 @@ check_refused() {
 }
 
 @test "progress is drawn on a terminal, but not with -q" {
-	script -qec true /dev/null || skip "no terminal can be made with script(1)"
+	script -qec true /dev/null || skip "script(1) cannot create a terminal"
 	run -0 script -qec "'$WCX' pack '$MODEL' a.wcx && '$WCX' verify a.wcx && '$WCX' unpack a.wcx a" /dev/null
 	[[ "$output" == *"packing "*" %"* ]]
 	[[ "$output" == *"verifying 100 %"* ]]
@@ -116,7 +116,7 @@ check_refused() {
 	[ -z "$output" ]
 }
 
-@test "threads and decoder can be chosen, and change nothing" {
+@test "the number of threads and the decoder do not change the output" {
 	for threads in 1 3 17; do
 		"$WCX" pack -q -j "$threads" "$MODEL" "$threads.wcx"
 		cmp "$PACKED" "$threads.wcx"
@@ -125,7 +125,7 @@ check_refused() {
 	done
 }
 
-@test "WCX_CPU names the variant of the decoding loops, and all make the same" {
+@test "WCX_CPU chooses the variant of the decoding loops, and all give the same output" {
 	WCX_CPU=portable "$WCX" unpack -q --decoder=cpu "$PACKED" portable
 	cmp "$MODEL" portable
 	for variant in avx2 avx2-gather avx512; do
@@ -141,7 +141,7 @@ check_refused() {
 	[ ! -e other ]
 }
 
-@test "output has the source's permissions and modification time" {
+@test "the output has the permissions and modification time of the source" {
 	cp "$MODEL" source
 	chmod 640 source
 	touch -d "2020-02-02 02:02:02.222222222" source
@@ -153,7 +153,7 @@ check_refused() {
 
 # --- info ---
 
-@test "info --json tells what the safetensors header does, and what became of it" {
+@test "info --json agrees with the safetensors header and describes the coding" {
 	"$WCX" info --json "$PACKED" >info.json
 	"$PYTHON" -m json.tool info.json >/dev/null
 	"$PYTHON" - info.json "$MODEL" "$PACKED" "$(sha256sum <"$MODEL" | cut -d " " -f 1)" <<-'END'
@@ -200,7 +200,7 @@ check_refused() {
 	END
 }
 
-@test "info --compare tells what zstd and the reference's scheme make of each tensor" {
+@test "info --compare shows what zstd and the reference mode make of each tensor" {
 	"$WCX" info --json --compare "$PACKED" >info.json
 	"$WCX" info --compare "$PACKED" >info.txt
 	grep -q "limit  tiles zstd -19 reference mode" info.txt
@@ -219,7 +219,7 @@ check_refused() {
 		        continue
 		    data = original[tensor["offset"] : tensor["offset"] + tensor["bytes"]]
 		    zstd = len(zstandard.ZstdCompressor(level=19).compress(data))
-		    # Another release of the library may find other matches.
+		    # Another release of zstd may find other matches.
 		    assert abs(tensor["zstd_bytes"] - zstd) <= 32 + zstd / 50, (tensor, zstd)
 		    if not other["mode"].startswith("same as"):
 		        assert tensor["reference_bytes"] == other["packed_bytes"], (tensor, other)
@@ -247,7 +247,7 @@ check_refused() {
 # --- help and exit codes ---
 
 @test "every command has help with examples and exit codes" {
-	for command in pack unpack verify info; do
+	for command in pack unpack verify warm info; do
 		run --separate-stderr -0 "$WCX" "$command" --help
 		[[ "$output" == "usage: wcx $command "* ]]
 		[[ "$output" == *"Example"*"  wcx $command "* ]] || [[ "$output" == *"Example"*"; do wcx $command "* ]]
@@ -255,18 +255,18 @@ check_refused() {
 		[ -z "$stderr" ]
 	done
 	run --separate-stderr -0 "$WCX" --help
-	for text in pack unpack verify info "Exit codes:"; do
+	for text in pack unpack verify warm info "Exit codes:"; do
 		[[ "$output" == *"$text"* ]]
 	done
 }
 
 @test "--version gives the version" {
 	run -0 "$WCX" --version
-	[ "$output" = "wcx $(sed -n 's/.*WCX_VERSION_TEXT "\(.*\)"/\1/p' "$BATS_TEST_DIRNAME/../../fs/version.h")" ]
+	[ "$output" = "wcx $(sed -n 's/.*WCX_VERSION_TEXT "\(.*\)"/\1/p' "$BATS_TEST_DIRNAME/../../fs/base/version.h")" ]
 	run -0 "$WCX" -V
 }
 
-@test "a wrong command line exits with 2 and says why on standard error" {
+@test "an invalid command line exits with 2 and a message on standard error" {
 	while read -r line; do
 		# shellcheck disable=SC2086 # the words of a command line
 		run --separate-stderr "$WCX" $line
@@ -296,7 +296,7 @@ check_refused() {
 	holds_only .
 }
 
-@test "a file that is not there exits with 1 and is named" {
+@test "a missing file exits with 1 and is named" {
 	for command in "pack missing out" "unpack missing out" "verify missing" "info missing"; do
 		# shellcheck disable=SC2086
 		run --separate-stderr -1 "$WCX" $command
@@ -305,7 +305,7 @@ check_refused() {
 	holds_only .
 }
 
-@test "what is no regular file is refused at once" {
+@test "a file that is not regular is refused at once" {
 	mkdir directory
 	mkfifo fifo
 	for file in directory fifo; do
@@ -319,7 +319,7 @@ check_refused() {
 	holds_only . directory fifo
 }
 
-@test "the original itself is no packed file" {
+@test "the original is refused as a packed file" {
 	for command in verify info; do
 		run -1 "$WCX" "$command" "$MODEL"
 		[[ "$output" == *"$MODEL: not a .wcx file" ]]
@@ -352,7 +352,7 @@ check_refused() {
 	holds_only . out.wcx
 }
 
-@test "an output that is the source is refused, by any name" {
+@test "the source is refused as output, under any name" {
 	cp "$MODEL" source
 	ln source hard
 	ln -s source soft
@@ -368,7 +368,7 @@ check_refused() {
 	holds_only . hard packed soft source
 }
 
-@test "an output in a directory that is not there or cannot be written is named" {
+@test "an output in a missing or unwritable directory is named" {
 	run -1 "$WCX" pack "$MODEL" nowhere/out.wcx
 	[[ "$output" == *"nowhere/out.wcx: No such file or directory" ]]
 	[ -d /proc/self ] || skip "there is no /proc"
@@ -376,7 +376,7 @@ check_refused() {
 	[[ "$output" == *"/proc/out.wcx: "* ]]
 }
 
-@test "a full disk leaves no output, no temporary file, and the source as it was" {
+@test "a full disk leaves no output and no temporary file, and the source unchanged" {
 	[ "$(id -u)" -eq 0 ] || skip "only root can mount a small file system"
 	mkdir small
 	mount -t tmpfs -o size=1m wcx-test small || {
@@ -410,7 +410,7 @@ check_refused() {
 	[ -p pipe ]
 }
 
-# Interrupt packing once its temporary file is there.
+# Interrupt packing as soon as its temporary file exists.
 interrupt_pack() {
 	local status=0
 
@@ -424,7 +424,7 @@ interrupt_pack() {
 	grep -q interrupted messages
 }
 
-@test "packing that is interrupted leaves no output, no temporary file, and the source as it was" {
+@test "interrupted packing leaves no output and no temporary file, and the source unchanged" {
 	write_endless
 	mkdir out
 	before="$(stat -c "%i %s %y %z" endless.safetensors)"
@@ -441,7 +441,7 @@ interrupt_pack() {
 
 # --- odd sources ---
 
-@test "odd but legal files come back byte for byte" {
+@test "odd but legal files are restored byte for byte" {
 	local t='"a":{"dtype":"I8","shape":[3],"data_offsets":[0,3]}'
 
 	while read -r name bytes json; do
@@ -470,7 +470,7 @@ interrupt_pack() {
 	END
 }
 
-@test "what the safetensors library refuses is refused in its words" {
+@test "files that the safetensors library refuses are refused with its messages" {
 	local t='"a":{"dtype":"I8","shape":[3],"data_offsets":[0,3]}'
 
 	: >empty
@@ -492,7 +492,7 @@ interrupt_pack() {
 	[[ "$output" == "wcx pack: json: invalid JSON in header: "* ]]
 }
 
-@test "names and dtypes with controls do not reach the terminal" {
+@test "control characters in names and dtypes do not reach the terminal" {
 	write_safetensors esc '{"a\u001b[2J\u009b31m":{"dtype":"I8\u0007","shape":[3],"data_offsets":[0,3]}}' 3
 	"$WCX" pack -q esc esc.wcx
 	"$WCX" info esc.wcx >text
@@ -504,7 +504,7 @@ interrupt_pack() {
 
 # --- damage ---
 
-# Change a byte in the middle of a tile of the segment with a tensor; prints "NUMBER OFFSET", of the tile and the original.
+# Change a byte in the middle of a tile of a tensor's segment.  Prints the number of the tile and its offset in the original.
 damage_tile() {
 	"$PYTHON" - "$@" <<-'END'
 		import bisect, itertools, sys
@@ -520,7 +520,7 @@ damage_tile() {
 		index = bisect.bisect_right(starts, begin) - 1
 		segment = wcx.segments[index]
 		tile = segment.first_tile + number
-		assert number < segment.tile_count and wcx.sizes[tile], "nothing there to change"
+		assert number < segment.tile_count and wcx.sizes[tile], "no bytes to change"
 		at = int(wcx.places[tile]) + int(wcx.sizes[tile]) // 2
 		with open(path, "r+b") as file:
 		    file.seek(at)
@@ -532,7 +532,7 @@ damage_tile() {
 	END
 }
 
-@test "verify names tensor, tile and offset of damage, and goes on" {
+@test "verify names the tensor, tile and offset of damage, and continues" {
 	cp "$PACKED" damaged.wcx
 	read -r first first_at < <(damage_tile damaged.wcx "$MODEL" model.layers.0.self_attn.q_proj.weight 2)
 	read -r second second_at < <(damage_tile damaged.wcx "$MODEL" lm_head.flat 1)
@@ -550,7 +550,7 @@ damage_tile() {
 	[ "${stderr_lines[3]}" = "wcx verify: missing.wcx: No such file or directory" ]
 }
 
-@test "unpack of a damaged file names the damage and leaves nothing" {
+@test "unpack of a damaged file names the damage and leaves no output" {
 	cp "$PACKED" damaged.wcx
 	damage_tile damaged.wcx "$MODEL" odd.weight 3
 	run -1 "$WCX" unpack damaged.wcx out
@@ -558,7 +558,7 @@ damage_tile() {
 	holds_only . damaged.wcx
 }
 
-@test "a packed file that is cut or from another version is refused by name" {
+@test "a truncated packed file or a damaged index is refused by name" {
 	head -c 1000000 "$PACKED" >cut.wcx
 	cp "$PACKED" index.wcx
 	printf '\377' | dd of=index.wcx bs=1 seek=$(($(stat -c %s index.wcx) - 5)) conv=notrunc status=none
