@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Deciding how a tensor is coded: a predictor, the fields of an element and which of them are coded, how many frequency
- * tables its runs choose from, the tables, and the shape of its tiles.  Works on samples and statistics that the packer
- * gathers, and never reads a file itself.  A function that takes a plan as const may run on it in many threads at a time,
- * the others in one.
+ * Plans how a tensor is coded: predictor, fields of an element, frequency tables, dimensions of tiles.  Works on samples and
+ * counts, and reads only through a function of the caller.
  *
- * A plan goes through init, samples, choose; then all its tiles are counted; then finish gives the recipe that they are
- * encoded with.
+ * The steps, in this order: init; samples and choose, or draft, which does both; count all tiles and add up the counts;
+ * finish.  Then the tiles are encoded with the plan's recipe.  Functions that take a const plan may run in any number of
+ * threads at once; the others need the plan to themselves.
  */
 #ifndef WCX_TENSOR_PLAN_H
 #define WCX_TENSOR_PLAN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "codec/tile.h"
+#include "fs/base/error.h"
 #include "fs/format/container.h"
 #include "fs/format/safetensors.h"
 
@@ -28,30 +29,30 @@ enum wcx_elem_kind {
 	WCX_KIND_FP64
 };
 
-/* What tiles of a segment add up to.  Laid out alike for every plan. */
+/* Statistics of tiles.  The layout is the same for every plan. */
 struct wcx_plan_counts {
 	uint64_t symbols[WCX_FIELDS_MAX][WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT]; /* of the coded fields, by table */
 	uint64_t misfits[WCX_FIELDS_MAX];                                         /* values without a symbol */
-	uint64_t bytes[WCX_ELEM_MAX_BYTES][WCX_SYMBOL_COUNT];                     /* of elements as they are */
+	uint64_t bytes[WCX_ELEM_MAX_BYTES][WCX_SYMBOL_COUNT];                     /* of the original elements */
 };
 
 struct wcx_tensor_plan {
-	struct wcx_segment segment; /* offset and bytes at first; tiles and recipe as they are decided */
+	struct wcx_segment segment; /* init sets offset and bytes, later steps the tiles and the recipe */
 	enum wcx_elem_kind kind;
-	uint64_t matrix_cols; /* elements in a row of the tensor seen as a matrix */
-	int is_pool;          /* several small tensors */
-	int is_reference;     /* the reference's scheme */
-	int tries_zstd;       /* its tiles may be smaller as Zstandard frames */
+	uint64_t matrix_cols; /* elements in a row of the tensor, viewed as a matrix */
+	bool is_pool;         /* several small tensors */
+	bool is_reference;    /* in the reference's scheme */
+	bool tries_zstd;      /* tiles may be smaller as Zstandard frames */
 	struct wcx_field fields[WCX_FIELDS_MAX];
 	struct wcx_freq_table (*tables)[WCX_FIELD_TABLES_MAX]; /* by field */
-	struct wcx_plan_counts *counts;                        /* of the tiles counted so far */
+	struct wcx_plan_counts *counts;                        /* of all tiles counted so far */
 };
 
-/* Part of a tensor that is looked at before the rest: whole rows where there are any. */
+/* Part of a tensor that is studied before the rest is read: whole rows where tiles may be whole rows. */
 struct wcx_sample {
 	uint64_t offset; /* in the original file */
 	struct wcx_tile_dims dims;
-	const uint8_t *src; /* its bytes: the caller's to fill in */
+	const uint8_t *src; /* filled in and owned by the caller */
 };
 
 enum {
@@ -59,7 +60,7 @@ enum {
 	WCX_SAMPLES_MAX_BYTES = 2 << 20, /* of all samples of a plan */
 };
 
-/* Tables that segments of a file have already, for small ones to share.  Zeroed at first; the packer owns it. */
+/* The latest tables of a file, which later small segments may share.  Zeroed at first; the caller owns it. */
 struct wcx_table_library {
 	struct wcx_table_set {
 		struct wcx_field field; /* its tables point into this set */
@@ -70,52 +71,70 @@ struct wcx_table_library {
 	uint32_t table_count; /* of the file so far */
 };
 
+/* How a plan reads the original: all of bytes, or -errno and a message. */
+struct wcx_plan_reader {
+	int (*read)(const void *user, uint8_t *dst, size_t bytes, uint64_t offset, struct wcx_error *err);
+	const void *user;
+};
+
 /*
- * wcx_tensor_plan_init - start the plan of one segment of a file
+ * wcx_tensor_plan_init - start the plan of one segment
  *
- * tensor is NULL for the header, and the first one for a pool, which has `bytes` in all.  Of the decisions it makes only
- * those that follow from the type.
+ * tensor is NULL for the file's header and the first one for a pool; bytes are those of the whole segment.  Makes only the
+ * decisions that follow from the dtype.
  */
 void wcx_tensor_plan_init(struct wcx_tensor_plan *plan, uint64_t offset, uint64_t bytes, const struct wcx_tensor *tensor,
-			  int is_pool, int is_reference);
+			  bool is_pool, bool is_reference);
 
-/* wcx_tensor_plan_samples - what to look at first; returns how many places (at least one) */
+/* wcx_tensor_plan_samples - the parts to study; returns how many (at least one) */
 unsigned wcx_tensor_plan_samples(const struct wcx_tensor_plan *plan, struct wcx_sample samples[WCX_SAMPLES_MAX]);
 
 /*
  * wcx_tensor_plan_choose - choose predictor, fields, numbers of tables and tiles
  *
- * The recipe is a draft then: every field that might be worth coding is coded, with tables made from the samples.  Every
- * tile is a contiguous range of bytes (but for the reference's).  Allocates; returns WCX_OK or WCX_NO_MEMORY.
+ * Leaves a draft of the recipe: every field that might be worth coding is coded, with tables made from the samples.  Every
+ * tile is a contiguous range of bytes, except in the reference's scheme.  Allocates; returns WCX_OK or WCX_NO_MEMORY.
  */
 enum wcx_result wcx_tensor_plan_choose(struct wcx_tensor_plan *plan, const struct wcx_sample *samples,
 				       unsigned sample_count);
 
-/* The plan's tile number tile (from 0 within the segment): its dims, and the offset of its first element in the file. */
+/*
+ * wcx_tensor_plan_draft - read the samples and choose
+ *
+ * buffer has WCX_SAMPLES_MAX_BYTES.  Returns 0, what the reader returned, or -ENOMEM without a message.
+ */
+int wcx_tensor_plan_draft(struct wcx_tensor_plan *plan, const struct wcx_plan_reader *reader, uint8_t *buffer,
+			  struct wcx_error *err);
+
+/* wcx_tensor_plan_tile - the dims of a tile, numbered from 0 within the segment, and the file offset of its first element */
 void wcx_tensor_plan_tile(const struct wcx_tensor_plan *plan, uint64_t tile, struct wcx_tile_dims *dims_ret,
 			  uint64_t *offset_ret);
 
-/* wcx_tensor_plan_count - add one tile's bytes to the statistics given */
+/* wcx_tensor_plan_read_tile - read the rows of a tile, one by one, to dst; returns 0 or what the reader returned */
+int wcx_tensor_plan_read_tile(const struct wcx_tensor_plan *plan, uint64_t tile, const struct wcx_plan_reader *reader,
+			      uint8_t *dst, struct wcx_error *err);
+
+/* wcx_tensor_plan_count - add the statistics of one tile to counts */
 void wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const struct wcx_tile_dims *dims, const uint8_t *src,
 			   struct wcx_encode_scratch *scratch, struct wcx_plan_counts *counts);
 
-/* wcx_plan_counts_add - add statistics to those of a plan */
+/* wcx_plan_counts_add - add counts to those of the plan */
 void wcx_plan_counts_add(struct wcx_tensor_plan *plan, const struct wcx_plan_counts *counts);
 
 /*
- * wcx_tensor_plan_finish - once all tiles are counted: make the tables, drop what does not pay, free the counts
+ * wcx_tensor_plan_finish - make the final tables from the counts of all tiles, and free the counts
  *
- * A small segment may get tables that the library has.  first_table[f] tells for each field of the final recipe where its
- * tables are in the file: library->table_count and up for those that are new, in the order of the fields; the caller adds
- * them to the file and to library->table_count with wcx_table_library_add.
+ * Fields for which coding does not pay become raw.  A small segment may take tables of the library.  first_table[f] is the
+ * number in the file of the first table of field f of the final recipe.  New tables are numbered from
+ * library->table_count on, in the order of the fields; the caller writes them to the file and calls wcx_table_library_add.
  */
 void wcx_tensor_plan_finish(struct wcx_tensor_plan *plan, const struct wcx_table_library *library,
 			    uint32_t first_table[WCX_FIELDS_MAX]);
 
-/* wcx_table_library_add - note the tables of a field that have just been added to the file */
+/* wcx_table_library_add - note the tables of a field, which have just been added to the file */
 void wcx_table_library_add(struct wcx_table_library *library, const struct wcx_field *field);
 
-/* wcx_tensor_plan_free - free what choose allocated; the plan itself is the caller's */
+/* wcx_tensor_plan_free - free what choose allocated, but not the plan itself */
 void wcx_tensor_plan_free(struct wcx_tensor_plan *plan);
 
 #endif
