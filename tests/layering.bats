@@ -160,7 +160,7 @@ check_room() {
 }
 
 @test "zstd is known to the files that pack, decode and compare" {
-	only_included_by "zstd" fs/pack/compare.c fs/read/decoder.c fs/pack/pack.c
+	only_included_by "zstd" fs/pack/compare.c fs/read/decoder.c fs/pack/pack_worker.c
 }
 
 @test "libraries do not print or exit" {

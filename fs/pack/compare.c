@@ -3,10 +3,12 @@
 #include "fs/pack/compare.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zstd.h>
 
+#include "codec/arith.h"
 #include "fs/pack/tensor_plan.h"
 
 enum { BUFFER_BYTES = WCX_SAMPLES_MAX_BYTES };
@@ -26,8 +28,9 @@ static int no_memory(struct wcx_error *err)
 	return wcx_fail(err, ENOMEM, "no memory to compare with others");
 }
 
-static int read_bytes(const struct comparer *c, uint8_t *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
+static int read_image(const void *user, uint8_t *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
 {
+	const struct comparer *c = user;
 	ssize_t n;
 
 	if (c->stop && *c->stop)
@@ -37,7 +40,7 @@ static int read_bytes(const struct comparer *c, uint8_t *dst, size_t bytes, uint
 }
 
 /* Feeds a piece to the compressor, which may have more to say than dst holds. */
-static int feed_zstd(const struct comparer *c, ZSTD_CCtx *zstd, size_t bytes, int is_last, uint64_t *total)
+static int feed_zstd(const struct comparer *c, ZSTD_CCtx *zstd, size_t bytes, bool is_last, uint64_t *total)
 {
 	ZSTD_inBuffer in = { c->src, bytes, 0 };
 	size_t left;
@@ -65,9 +68,9 @@ static int measure_zstd(const struct comparer *c, uint64_t *bytes_ret, struct wc
 		r = no_memory(err);
 	while (r == 0 && done < c->tensor->bytes) {
 		uint64_t left = c->tensor->bytes - done;
-		size_t bytes = left < BUFFER_BYTES ? (size_t)left : BUFFER_BYTES;
+		size_t bytes = WCX_MIN(left, BUFFER_BYTES);
 
-		r = read_bytes(c, c->src, bytes, c->tensor->offset + done, err);
+		r = read_image(c, c->src, bytes, c->tensor->offset + done, err);
 		done += bytes;
 		if (r == 0 && feed_zstd(c, zstd, bytes, done == c->tensor->bytes, bytes_ret) < 0)
 			r = no_memory(err);
@@ -76,51 +79,25 @@ static int measure_zstd(const struct comparer *c, uint64_t *bytes_ret, struct wc
 	return r;
 }
 
-/* Gathers the rows of a tile. */
-static int read_tile(const struct comparer *c, const struct wcx_tensor_plan *plan, uint64_t tile,
-		     struct wcx_tile_dims *dims_ret, struct wcx_error *err)
-{
-	uint64_t offset;
-	int r = 0;
-
-	wcx_tensor_plan_tile(plan, tile, dims_ret, &offset);
-	for (uint32_t y = 0; y < dims_ret->rows && r == 0; y++)
-		r = read_bytes(c, c->src + (size_t)y * dims_ret->cols, dims_ret->cols, offset + y * plan->segment.cols, err);
-	return r;
-}
-
-static int draft_plan(const struct comparer *c, struct wcx_tensor_plan *plan, struct wcx_error *err)
-{
-	struct wcx_sample samples[WCX_SAMPLES_MAX];
-	unsigned count;
-	uint8_t *src = c->src;
-
-	wcx_tensor_plan_init(plan, c->tensor->offset, c->tensor->bytes, c->tensor, 0, 1);
-	count = wcx_tensor_plan_samples(plan, samples);
-	for (unsigned i = 0; i < count; i++) {
-		size_t bytes = wcx_tile_dims_bytes(&samples[i].dims);
-		int r = read_bytes(c, src, bytes, samples[i].offset, err);
-
-		if (r < 0)
-			return r;
-		samples[i].src = src;
-		src += bytes;
-	}
-	return wcx_tensor_plan_choose(plan, samples, count) == WCX_OK ? 0 : no_memory(err);
-}
-
 static int measure_reference(const struct comparer *c, uint64_t *bytes_ret, struct wcx_error *err)
 {
 	static const struct wcx_table_library no_library;
+	const struct wcx_plan_reader reader = { read_image, c };
 	uint32_t first_table[WCX_FIELDS_MAX];
 	struct wcx_tile_dims dims;
 	struct wcx_tensor_plan plan;
-	int r = draft_plan(c, &plan, err);
+	uint64_t offset;
+	int r;
 
 	*bytes_ret = 0;
 	memset(c->counts, 0, sizeof *c->counts);
+	wcx_tensor_plan_init(&plan, c->tensor->offset, c->tensor->bytes, c->tensor, false, true);
+	r = wcx_tensor_plan_draft(&plan, &reader, c->src, err);
+	if (r == -ENOMEM)
+		no_memory(err);
 	for (uint64_t tile = 0; r == 0 && tile < plan.segment.tile_count; tile++) {
-		r = read_tile(c, &plan, tile, &dims, err);
+		r = wcx_tensor_plan_read_tile(&plan, tile, &reader, c->src, err);
+		wcx_tensor_plan_tile(&plan, tile, &dims, &offset);
 		if (r == 0)
 			wcx_tensor_plan_count(&plan, &dims, c->src, c->scratch, c->counts);
 	}
@@ -131,9 +108,10 @@ static int measure_reference(const struct comparer *c, uint64_t *bytes_ret, stru
 	for (uint64_t tile = 0; r == 0 && tile < plan.segment.tile_count; tile++) {
 		struct wcx_encoded_tile encoded;
 
-		r = read_tile(c, &plan, tile, &dims, err);
+		r = wcx_tensor_plan_read_tile(&plan, tile, &reader, c->src, err);
 		if (r < 0)
 			break;
+		wcx_tensor_plan_tile(&plan, tile, &dims, &offset);
 		wcx_tile_encode(&dims, c->src, &plan.segment.recipe, c->scratch, c->dst, &encoded);
 		*bytes_ret += encoded.bytes;
 	}

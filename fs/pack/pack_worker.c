@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+/* Reads, counts and encodes the units of a file that is packed. */
+#include "fs/pack/pack_worker.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <zstd.h>
+
+#include "codec/arith.h"
+
+enum {
+	ZSTD_HEADER_LEVEL = 19, /* headers are small */
+	ZSTD_TENSOR_LEVEL = 9,
+};
+
+_Static_assert((int)WCX_SAMPLES_MAX_BYTES >= (int)WCX_UNIT_BYTES, "src holds a unit");
+
+bool wcx_pack_worker_open(struct wcx_pack_worker *worker)
+{
+	worker->src = malloc(WCX_SAMPLES_MAX_BYTES);
+	worker->dst = malloc(WCX_UNIT_BYTES + WCX_UNIT_TILES * WCX_TILE_ALIGN);
+	worker->zstd_dst = malloc(WCX_UNIT_BYTES);
+	worker->zstd = ZSTD_createCCtx();
+	worker->scratch = wcx_encode_scratch_create();
+	return worker->src && worker->dst && worker->zstd_dst && worker->zstd && worker->scratch;
+}
+
+void wcx_pack_worker_close(struct wcx_pack_worker *worker)
+{
+	free(worker->src);
+	free(worker->dst);
+	free(worker->zstd_dst);
+	ZSTD_freeCCtx(worker->zstd);
+	wcx_encode_scratch_free(worker->scratch);
+}
+
+struct wcx_pack_unit wcx_pack_unit_make(struct wcx_tensor_plan *plan, uint64_t first_tile)
+{
+	struct wcx_pack_unit unit = { .plan = plan, .first_tile = first_tile };
+	const uint64_t left = plan->segment.tile_count - first_tile;
+	uint64_t end = plan->segment.offset + plan->segment.bytes;
+	struct wcx_tile_dims dims;
+
+	wcx_tensor_plan_tile(plan, first_tile, &dims, &unit.offset);
+	unit.bytes = wcx_tile_dims_bytes(&dims);
+	/* The reference's tiles are not ranges of bytes, and are taken one by one. */
+	unit.tile_count = plan->is_reference ? 1 : WCX_MIN(left, WCX_MIN(WCX_UNIT_BYTES / unit.bytes, WCX_UNIT_TILES));
+	if (plan->is_reference)
+		return unit;
+	if (unit.tile_count < left)
+		wcx_tensor_plan_tile(plan, first_tile + unit.tile_count, &dims, &end);
+	unit.bytes = end - unit.offset;
+	return unit;
+}
+
+int wcx_pack_worker_read(struct wcx_pack_worker *worker, const struct wcx_pack_unit *unit,
+			 const struct wcx_plan_reader *reader, struct wcx_error *err)
+{
+	if (!unit->plan->is_reference)
+		return reader->read(reader->user, worker->src, unit->bytes, unit->offset, err);
+	return wcx_tensor_plan_read_tile(unit->plan, unit->first_tile, reader, worker->src, err);
+}
+
+void wcx_pack_worker_count(struct wcx_pack_worker *worker, struct wcx_pack_unit *unit)
+{
+	memset(&worker->counts, 0, sizeof worker->counts);
+	for (uint64_t i = 0; i < unit->tile_count; i++) {
+		struct wcx_tile_dims dims;
+		uint64_t offset;
+
+		wcx_tensor_plan_tile(unit->plan, unit->first_tile + i, &dims, &offset);
+		wcx_tensor_plan_count(unit->plan, &dims, worker->src + (offset - unit->offset), worker->scratch,
+				      &worker->counts);
+	}
+	unit->checksum = wcx_checksum64(worker->src, unit->bytes);
+}
+
+/* Replaces a packed tile by a Zstandard frame if that is smaller. */
+static void try_zstd(struct wcx_pack_worker *worker, int level, const uint8_t *src, uint8_t *dst, struct wcx_tile_info *tile)
+{
+	size_t bytes = ZSTD_compressCCtx(worker->zstd, worker->zstd_dst, WCX_UNIT_BYTES, src,
+					 wcx_tile_dims_bytes(&tile->dims), level);
+
+	if (ZSTD_isError(bytes) || bytes >= tile->packed_bytes)
+		return;
+	memcpy(dst, worker->zstd_dst, bytes);
+	tile->mode = WCX_TILE_ZSTD;
+	tile->packed_bytes = (uint32_t)bytes;
+}
+
+uint64_t wcx_pack_worker_encode(struct wcx_pack_worker *worker, const struct wcx_pack_unit *unit)
+{
+	const struct wcx_tensor_plan *plan = unit->plan;
+	const int level = plan->segment.offset == 0 ? ZSTD_HEADER_LEVEL : ZSTD_TENSOR_LEVEL;
+	uint64_t used = 0;
+
+	for (uint64_t i = 0; i < unit->tile_count; i++) {
+		struct wcx_tile_info *tile = &worker->tiles[i];
+		uint8_t *dst = worker->dst + used, *src;
+		struct wcx_encoded_tile encoded;
+		uint64_t offset, end;
+
+		wcx_tensor_plan_tile(plan, unit->first_tile + i, &tile->dims, &offset);
+		src = worker->src + (offset - unit->offset);
+		wcx_tile_encode(&tile->dims, src, &plan->segment.recipe, worker->scratch, dst, &encoded);
+		tile->mode = encoded.mode;
+		tile->constant = encoded.constant;
+		tile->packed_offset = used;
+		tile->packed_bytes = (uint32_t)encoded.bytes;
+		tile->checksum = 0;
+		if (tile->mode != WCX_TILE_CONSTANT) {
+			if (plan->tries_zstd)
+				try_zstd(worker, level, src, dst, tile);
+			tile->checksum = wcx_checksum32(dst, tile->packed_bytes);
+		}
+		end = used + tile->packed_bytes;
+		used = wcx_tile_align_up(end);
+		memset(worker->dst + end, 0, used - end);
+	}
+	return used;
+}
