@@ -3,7 +3,7 @@
  * The dtypes of safetensors: one table of all that any part of the program needs to know about them.
  *
  * To code FP4 (F4 is two elements a byte, packed as plain bytes today): give it a kind here and a row of that kind in
- * dtype.c; say in fs/pack/tensor_plan.c what fields an element of the kind is cut into.  The format and the decoders need
+ * dtype.c; say in fs/pack/plan_choice.c what fields an element of the kind is cut into.  The format and the decoders need
  * no change as long as the fields can be described by a recipe (codec/tile.h); test_tensor_plan.c goes over all dtypes.
  */
 #ifndef WCX_DTYPE_H

@@ -32,45 +32,21 @@ static uint64_t matrix_cols(const struct wcx_tensor *tensor, uint64_t elems)
 	return elems / rows;
 }
 
-/* What is known of a dtype; a complex number is two floats. */
-struct dtype {
-	const char *name;
-	enum wcx_elem_kind kind;
-	uint8_t elem_bytes;
-};
-
-static const struct dtype *find_dtype(const char *name)
-{
-	static const struct dtype dtypes[] = {
-		{ "F8_E4M3", WCX_KIND_FP8, 1 },     { "F8_E5M2", WCX_KIND_FP8, 1 }, { "F8_E4M3FNUZ", WCX_KIND_FP8, 1 },
-		{ "F8_E5M2FNUZ", WCX_KIND_FP8, 1 }, { "F16", WCX_KIND_FP16, 2 },    { "BF16", WCX_KIND_BF16, 2 },
-		{ "F32", WCX_KIND_FP32, 4 },        { "C64", WCX_KIND_FP32, 4 },    { "F64", WCX_KIND_FP64, 8 },
-		{ "I16", WCX_KIND_INTEGER, 2 },     { "U16", WCX_KIND_INTEGER, 2 }, { "I32", WCX_KIND_INTEGER, 4 },
-		{ "U32", WCX_KIND_INTEGER, 4 },     { "I64", WCX_KIND_INTEGER, 8 }, { "U64", WCX_KIND_INTEGER, 8 },
-		{ "BOOL", WCX_KIND_INTEGER, 1 },
-	};
-	static const struct dtype bytes = { "", WCX_KIND_BYTES, 1 };
-
-	for (size_t i = 0; i < WCX_ARRAY_COUNT(dtypes); i++)
-		if (strcmp(dtypes[i].name, name) == 0)
-			return &dtypes[i];
-	return &bytes;
-}
-
 void wcx_tensor_plan_init(struct wcx_tensor_plan *plan, uint64_t offset, uint64_t bytes, const struct wcx_tensor *tensor,
 			  bool is_pool, bool is_reference)
 {
-	const struct dtype *dtype = find_dtype(tensor && !is_reference ? tensor->dtype : "");
+	static const struct wcx_dtype any_bytes = { .elem_bytes = 1, .kind = WCX_KIND_BYTES };
+	const struct wcx_dtype *dtype = tensor && !is_reference ? wcx_dtype_find(tensor->dtype) : NULL;
 
 	/* No known dtype gets past the header's parser with part of an element. */
-	if (bytes % dtype->elem_bytes)
-		dtype = find_dtype("");
+	if (!dtype || bytes % dtype->elem_bytes)
+		dtype = &any_bytes;
 	*plan = (struct wcx_tensor_plan){
 		.segment = { .offset = offset, .bytes = bytes, .recipe.elem_bytes = dtype->elem_bytes },
 		.kind = dtype->kind,
 		.is_pool = is_pool,
 		.is_reference = is_reference && tensor,
-		.tries_zstd = !tensor || (dtype->kind == WCX_KIND_INTEGER && !is_reference),
+		.tries_zstd = !tensor || dtype->kind == WCX_KIND_INTEGER,
 	};
 	plan->segment.recipe.transform = wcx_plan_is_float(plan) ? WCX_TRANSFORM_ROTATE : WCX_TRANSFORM_NONE;
 	plan->matrix_cols = wcx_plan_elems(plan);

@@ -16,18 +16,8 @@
 #include "codec/tile.h"
 #include "fs/base/error.h"
 #include "fs/format/container.h"
+#include "fs/format/dtype.h"
 #include "fs/format/safetensors.h"
-
-/* What the bits of an element mean. */
-enum wcx_elem_kind {
-	WCX_KIND_BYTES,
-	WCX_KIND_INTEGER,
-	WCX_KIND_FP8,
-	WCX_KIND_FP16,
-	WCX_KIND_BF16,
-	WCX_KIND_FP32,
-	WCX_KIND_FP64
-};
 
 /* Statistics of tiles.  The layout is the same for every plan. */
 struct wcx_plan_counts {
