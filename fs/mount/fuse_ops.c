@@ -352,13 +352,13 @@ static void read_packed(fuse_req_t req, struct wcx_store_file *file, size_t byte
 		return;
 	}
 	if (view.bytes < bytes) {
-		wcx_image_view_close(image, &view, 0);
+		wcx_image_view_close(image, &view, false);
 		read_copied(req, file, bytes, offset);
 		return;
 	}
 	wcx_image_get(image); /* the file may be closed as soon as the reply is sent */
 	fuse_reply_iov(req, view.segments, (int)view.count);
-	wcx_image_view_close(image, &view, 0);
+	wcx_image_view_close(image, &view, false);
 	wcx_image_put(image);
 }
 

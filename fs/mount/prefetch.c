@@ -710,7 +710,7 @@ static int do_part(struct wcx_prefetcher *prefetcher, const struct piece *piece,
 		/* Nor such as are so small that a batch has no whole page of them. */
 		end = limit;
 		if (r == 0)
-			wcx_image_view_close(image, &view, 0);
+			wcx_image_view_close(image, &view, false);
 		r = push_copy(prefetcher, piece, *start, end);
 	} else {
 		if (!piece->direct)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Sends batches of tiles to the GPU or the CPU, and to the CPU when the GPU lets go. */
+/* Sends batches of tiles to the GPU or the CPU, and falls back to the CPU when the GPU fails. */
 #include "fs/read/decoder.h"
 
 #include <errno.h>
@@ -13,32 +13,33 @@
 #include <time.h>
 #include <zstd.h>
 
+#include "codec/arith.h"
 #include "codec/decode_trial.h"
 #include "codec/le.h"
 #include "cuda/gpu_decode.h"
 
 enum { TRIAL_ROUNDS = 5 };
 
-/* A batch with what is the decoder's own about it. */
-struct bench {
-	struct wcx_decode_batch batch; /* first, so that the one is found from the other */
+/* A batch with the decoder's private part. */
+struct owned_batch {
+	struct wcx_decode_batch batch; /* first: a pointer to it is cast back */
 	struct wcx_decode_scratch *scratch;
 	ZSTD_DCtx *zstd;
-	struct bench *next;
+	struct owned_batch *next;
 };
 
 struct wcx_decoder {
 	const struct wcx_decode_variant *cpu;
 	struct wcx_gpu *gpu;  /* NULL: CPU only */
-	size_t gpu_bytes;     /* decoded bytes of a batch from which on the GPU gets it */
-	atomic_bool gpu_lost; /* set once, at the first failure */
+	size_t gpu_bytes;     /* batches of at least so many decoded bytes go to the GPU */
+	atomic_bool gpu_lost; /* set at the first failure, for good */
 	char name[WCX_GPU_NAME_BYTES + 64];
 	wcx_notice_fn *notice;
 	void *notice_user;
-	pthread_mutex_t lock; /* protects everything below, and the list behind idle */
-	struct bench *idle;
+	pthread_mutex_t lock; /* protects everything below, and the list at idle */
+	struct owned_batch *idle;
 	unsigned lent, lent_max;
-	pthread_cond_t returned; /* lent is below lent_max */
+	pthread_cond_t returned; /* signals that lent is below lent_max */
 };
 
 int wcx_decoder_kind_parse(const char *name, enum wcx_decoder_kind *ret)
@@ -49,7 +50,7 @@ int wcx_decoder_kind_parse(const char *name, enum wcx_decoder_kind *ret)
 		[WCX_DECODER_CUDA] = "cuda",
 	};
 
-	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(names); i++) {
 		if (strcmp(name, names[i]) == 0) {
 			*ret = (enum wcx_decoder_kind)i;
 			return 0;
@@ -91,7 +92,7 @@ static int open_gpu(struct wcx_decoder *decoder, enum wcx_decoder_kind kind, str
 	return 0;
 }
 
-/* --- what a batch costs --- */
+/* --- measuring what a batch costs --- */
 
 static int64_t now_ns(void)
 {
@@ -101,7 +102,7 @@ static int64_t now_ns(void)
 	return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
-/* The least time for a number of tiles on the GPU, or on this thread's core; -1 when it fails. */
+/* The shortest of several times for decoding tiles on the GPU, or on this thread's core; -1 when it fails. */
 static int64_t time_tiles(const struct wcx_decoder *decoder, bool on_gpu, struct wcx_decode_scratch *scratch,
 			  struct wcx_tile_job *jobs, size_t count)
 {
@@ -115,7 +116,7 @@ static int64_t time_tiles(const struct wcx_decoder *decoder, bool on_gpu, struct
 		for (size_t i = 0; i < count && !on_gpu; i++)
 			wcx_tile_decode(&jobs[i], scratch);
 		taken = now_ns() - start;
-		least = taken < least ? taken : least;
+		least = WCX_MIN(taken, least);
 		for (size_t i = 0; i < count; i++)
 			if (jobs[i].result != WCX_OK)
 				return -1;
@@ -124,15 +125,15 @@ static int64_t time_tiles(const struct wcx_decoder *decoder, bool on_gpu, struct
 }
 
 /*
- * The size of a batch from which on it is the GPU's.  There a batch has a price of its own, for copying and waiting, and one
- * for each byte, for copying too; on a core it is the bytes alone.  The GPU has to take a quarter less: one batch is
- * measured, but several threads' share its lanes, and copying takes a core, too.
+ * The smallest batch, in decoded bytes, that is worth sending to the GPU.  There a batch has a fixed cost, for copying and
+ * waiting, and a cost per byte, including the copies; on a core there is only a cost per byte.  The GPU must be a quarter
+ * cheaper: we measure one batch alone, but several threads share the GPU's queues, and copying takes CPU time too.
  */
 static size_t find_gpu_bytes(const struct wcx_decoder *decoder, struct wcx_decode_scratch *scratch,
 			     struct wcx_tile_job jobs[WCX_BATCH_TILES])
 {
 	const size_t tile_bytes = jobs[0].dst_bytes, fit = WCX_BATCH_BYTES / tile_bytes;
-	const size_t count = fit < WCX_BATCH_TILES ? fit : WCX_BATCH_TILES;
+	const size_t count = WCX_MIN(fit, WCX_BATCH_TILES);
 	const int64_t cpu_all = time_tiles(decoder, false, scratch, jobs, count);
 	const int64_t gpu_one = time_tiles(decoder, true, NULL, jobs, 1);
 	const int64_t gpu_all = time_tiles(decoder, true, NULL, jobs, count);
@@ -142,12 +143,12 @@ static size_t find_gpu_bytes(const struct wcx_decoder *decoder, struct wcx_decod
 		return SIZE_MAX;
 	if (gpu_one <= may_take)
 		return 0;
-	/* Of n tiles: gpu_one + (n - 1) gpu_more = n may_take. */
+	/* Break-even at n tiles: gpu_one + (n - 1) gpu_more = n may_take. */
 	return ((size_t)((gpu_one - gpu_more) / (may_take - gpu_more)) + 1) * tile_bytes;
 }
 
-/* Where there is no memory to measure with, all goes to the GPU. */
-static void weigh_gpu(struct wcx_decoder *decoder)
+/* Measures which batches are the GPU's.  Without memory to measure, all are. */
+static void measure_gpu(struct wcx_decoder *decoder)
 {
 	struct wcx_decode_trial *trial = wcx_decode_trial_create();
 	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(decoder->cpu);
@@ -191,7 +192,7 @@ int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *
 	if (r == 0 && kind != WCX_DECODER_CPU)
 		r = open_gpu(decoder, kind, err);
 	if (r == 0 && kind == WCX_DECODER_AUTO && decoder->gpu)
-		weigh_gpu(decoder);
+		measure_gpu(decoder);
 	if (r == 0)
 		*ret = decoder;
 	else
@@ -199,12 +200,12 @@ int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *
 	return r;
 }
 
-static void free_bench(struct bench *bench)
+static void free_batch(struct owned_batch *owned)
 {
-	wcx_decode_scratch_free(bench->scratch);
-	ZSTD_freeDCtx(bench->zstd);
-	free(bench->batch.packed);
-	free(bench);
+	wcx_decode_scratch_free(owned->scratch);
+	ZSTD_freeDCtx(owned->zstd);
+	free(owned->batch.packed);
+	free(owned);
 }
 
 void wcx_decoder_free(struct wcx_decoder *decoder)
@@ -212,10 +213,10 @@ void wcx_decoder_free(struct wcx_decoder *decoder)
 	if (!decoder)
 		return;
 	while (decoder->idle) {
-		struct bench *bench = decoder->idle;
+		struct owned_batch *owned = decoder->idle;
 
-		decoder->idle = bench->next;
-		free_bench(bench);
+		decoder->idle = owned->next;
+		free_batch(owned);
 	}
 	wcx_gpu_free(decoder->gpu);
 	pthread_cond_destroy(&decoder->returned);
@@ -233,29 +234,29 @@ void wcx_decoder_limit(struct wcx_decoder *decoder, unsigned batches)
 	decoder->lent_max = batches;
 }
 
-static struct bench *make_bench(const struct wcx_decoder *decoder)
+static struct owned_batch *create_batch(const struct wcx_decoder *decoder)
 {
-	struct bench *bench = calloc(1, sizeof *bench);
+	struct owned_batch *owned = calloc(1, sizeof *owned);
 
-	if (!bench)
+	if (!owned)
 		return NULL;
-	bench->scratch = wcx_decode_scratch_create(decoder->cpu);
-	bench->zstd = ZSTD_createDCtx();
-	bench->batch.packed = malloc(WCX_BATCH_PACKED_BYTES);
-	if (bench->scratch && bench->zstd && bench->batch.packed)
-		return bench;
-	free_bench(bench);
+	owned->scratch = wcx_decode_scratch_create(decoder->cpu);
+	owned->zstd = ZSTD_createDCtx();
+	owned->batch.packed = malloc(WCX_BATCH_PACKED_BYTES);
+	if (owned->scratch && owned->zstd && owned->batch.packed)
+		return owned;
+	free_batch(owned);
 	return NULL;
 }
 
-/* A bench, if there is one, is idle from now on. */
-static void take_back(struct wcx_decoder *decoder, struct bench *bench)
+/* Ends a loan; owned, unless NULL, becomes idle. */
+static void take_back(struct wcx_decoder *decoder, struct owned_batch *owned)
 {
 	pthread_mutex_lock(&decoder->lock);
 	decoder->lent--;
-	if (bench) {
-		bench->next = decoder->idle;
-		decoder->idle = bench;
+	if (owned) {
+		owned->next = decoder->idle;
+		decoder->idle = owned;
 	}
 	pthread_cond_signal(&decoder->returned);
 	pthread_mutex_unlock(&decoder->lock);
@@ -263,28 +264,28 @@ static void take_back(struct wcx_decoder *decoder, struct bench *bench)
 
 struct wcx_decode_batch *wcx_decoder_borrow(struct wcx_decoder *decoder)
 {
-	struct bench *bench;
+	struct owned_batch *owned;
 
 	pthread_mutex_lock(&decoder->lock);
 	while (decoder->lent >= decoder->lent_max)
 		pthread_cond_wait(&decoder->returned, &decoder->lock);
 	decoder->lent++;
-	bench = decoder->idle;
-	if (bench)
-		decoder->idle = bench->next;
+	owned = decoder->idle;
+	if (owned)
+		decoder->idle = owned->next;
 	pthread_mutex_unlock(&decoder->lock);
-	if (!bench)
-		bench = make_bench(decoder);
-	if (!bench) {
+	if (!owned)
+		owned = create_batch(decoder);
+	if (!owned) {
 		take_back(decoder, NULL);
 		return NULL;
 	}
-	return &bench->batch;
+	return &owned->batch;
 }
 
 void wcx_decoder_return(struct wcx_decoder *decoder, struct wcx_decode_batch *batch)
 {
-	take_back(decoder, (struct bench *)batch);
+	take_back(decoder, (struct owned_batch *)batch);
 }
 
 static void run_on_gpu(struct wcx_decoder *decoder, struct wcx_tile_job *jobs, size_t job_count)
@@ -296,8 +297,8 @@ static void run_on_gpu(struct wcx_decoder *decoder, struct wcx_tile_job *jobs, s
 }
 
 /*
- * Restores a tile of mode ZSTD.  Older formats, which the library may know too, are none of ours.  Decompressing in one
- * piece takes no window but dst, whatever size the frame asks for.
+ * Decompresses a tile of mode ZSTD, which must be one frame of the current format; the library may accept older ones.
+ * Decompression in one call uses dst as its window, so the window size of a hostile frame costs no memory.
  */
 static enum wcx_result decompress(ZSTD_DCtx *zstd, const struct wcx_tile_job *job)
 {
@@ -309,17 +310,17 @@ static enum wcx_result decompress(ZSTD_DCtx *zstd, const struct wcx_tile_job *jo
 	return WCX_OK;
 }
 
-static void decode_on_cpu(struct bench *bench, struct wcx_tile_job *job)
+static void decode_on_cpu(struct owned_batch *owned, struct wcx_tile_job *job)
 {
 	if (job->mode == WCX_TILE_ZSTD)
-		job->result = decompress(bench->zstd, job);
+		job->result = decompress(owned->zstd, job);
 	else
-		wcx_tile_decode(job, bench->scratch);
+		wcx_tile_decode(job, owned->scratch);
 }
 
 void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count)
 {
-	struct bench *bench = (struct bench *)batch;
+	struct owned_batch *owned = (struct owned_batch *)batch;
 	size_t coded_bytes = 0;
 
 	for (size_t i = 0; i < job_count; i++) {
@@ -328,8 +329,8 @@ void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch
 	}
 	if (decoder->gpu && coded_bytes >= decoder->gpu_bytes && !atomic_load(&decoder->gpu_lost))
 		run_on_gpu(decoder, batch->jobs, job_count);
-	/* That a tile is damaged is for the CPU to say, as the reference; and the GPU does not know the mode ZSTD. */
+	/* The CPU has the last word on a damaged tile, as the reference; and the GPU does not know the mode ZSTD. */
 	for (size_t i = 0; i < job_count; i++)
 		if (batch->jobs[i].result != WCX_OK)
-			decode_on_cpu(bench, &batch->jobs[i]);
+			decode_on_cpu(owned, &batch->jobs[i]);
 }

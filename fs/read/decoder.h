@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * A decoder restores batches of tiles, on the CPU or on the GPU, or on the one that takes less time for a batch.  All
- * functions are safe from any number of threads.
- */
+/* Decoding batches of tiles on the CPU, the GPU, or the one that is faster for a batch.  All functions are thread-safe. */
 #ifndef WCX_DECODER_H
 #define WCX_DECODER_H
 
@@ -15,63 +12,66 @@ enum wcx_decoder_kind { WCX_DECODER_AUTO, WCX_DECODER_CPU, WCX_DECODER_CUDA };
 
 enum {
 	WCX_BATCH_TILES = 64,
-	/* Decoded: 64 tiles of INT8; four of the largest tiles that there can be. */
+	/* Decoded: 64 tiles of INT8, or four tiles of the largest possible size. */
 	WCX_BATCH_BYTES = 4 * WCX_TILE_MAX_BYTES,
-	/* No tile is larger packed, but each may be aligned. */
+	/* A tile is not larger when packed, but each may be aligned. */
 	WCX_BATCH_PACKED_BYTES = WCX_BATCH_BYTES + 4 * WCX_BATCH_TILES,
 };
 
 struct wcx_decoder;
 
-/* Called with a line that a user should see once, such as "the GPU failed; using the CPU".  Must be safe from any thread. */
+/* Receives a line that the user should see, such as "the GPU failed; decoding on the CPU from now on".  Must be thread-safe.
+ */
 typedef void wcx_notice_fn(void *user, const char *text);
 
-/* wcx_decoder_kind_parse - "auto", "cpu" or "cuda"; -EINVAL for anything else */
+/* wcx_decoder_kind_parse - parse "auto", "cpu" or "cuda"; returns 0, or -EINVAL for anything else */
 int wcx_decoder_kind_parse(const char *name, enum wcx_decoder_kind *ret);
 
 /*
- * wcx_decoder_create - make a decoder
+ * wcx_decoder_create - create a decoder
  *
- * WCX_DECODER_AUTO, where there is a GPU, measures what a batch costs on it and on the CPU, and gives each batch to the
- * cheaper one; otherwise it takes the CPU after a notice.  WCX_DECODER_CUDA gives all batches to the GPU, and fails with
- * -ENODEV where there is none.  On the CPU it is the fastest variant of the decoding loops that serves, or the one that the
- * environment variable WCX_CPU names.  Not to be called before a fork: a GPU does not survive one.  notice may be NULL.
- * Returns 0, -EINVAL when WCX_CPU names none that this CPU can run, -ENODEV or -ENOMEM.
+ * WCX_DECODER_AUTO measures what a batch costs on the GPU and on the CPU, and gives each batch to the cheaper one; without a
+ * GPU it sends a notice and uses the CPU.  WCX_DECODER_CUDA gives all batches to the GPU.  The CPU uses the fastest variant
+ * of the decoding loops that it can run, or the one that the environment variable WCX_CPU names.  Must not be called before
+ * a fork, which CUDA does not survive.  notice may be NULL.
+ *
+ * Returns 0; -EINVAL when WCX_CPU names no variant that this CPU can run, -ENODEV when WCX_DECODER_CUDA finds no GPU, or
+ * -ENOMEM.
  */
 int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *user, struct wcx_decoder **ret,
 		       struct wcx_error *err);
-void wcx_decoder_free(struct wcx_decoder *decoder); /* NULL is fine; no call may be under way */
+void wcx_decoder_free(struct wcx_decoder *decoder); /* NULL is fine; all batches must have been returned */
 
-/* wcx_decoder_name - what decodes, for a log: "cpu (avx2)", for example; lives as long as the decoder */
+/* wcx_decoder_name - what decodes, for the log, such as "cpu (avx2)"; valid as long as the decoder */
 const char *wcx_decoder_name(const struct wcx_decoder *decoder);
 
-/* A batch of tiles on its way from a file to memory.  The working memory that decoding takes is lent with it. */
+/* A batch of tiles to decode, lent by the decoder with all memory that decoding takes. */
 struct wcx_decode_batch {
 	uint8_t *packed; /* WCX_BATCH_PACKED_BYTES, for the packed tiles */
 	struct wcx_tile_job jobs[WCX_BATCH_TILES];
 };
 
 /*
- * wcx_decoder_limit - lend at most so many batches at a time, each of which takes 2 to 3 MiB; before any is lent
+ * wcx_decoder_limit - limit the number of batches that are lent at a time, each of which takes 2 to 3 MiB
  *
- * Without, there is no limit.
+ * To be called before any is lent; by default there is no limit.
  */
 void wcx_decoder_limit(struct wcx_decoder *decoder, unsigned batches);
 
 /*
- * wcx_decoder_borrow - get a batch, to be returned
+ * wcx_decoder_borrow - borrow a batch, which must be returned
  *
- * Waits where all are lent: so who has one must wait for nothing but the disk and the decoder.  Returns NULL when there is
- * no memory.  Allocates only when all that there are are lent out.
+ * Waits while the limit is reached.  Hence a borrower must not wait for anything but the disk and the decoder.  Allocates
+ * only when no returned batch is idle.  Returns NULL when there is no memory.
  */
 struct wcx_decode_batch *wcx_decoder_borrow(struct wcx_decoder *decoder);
 void wcx_decoder_return(struct wcx_decoder *decoder, struct wcx_decode_batch *batch);
 
 /*
- * wcx_decoder_run - decode the first job_count jobs of a batch, tiles of any mode
+ * wcx_decoder_run - decode the first job_count jobs of a batch, with tiles of any mode
  *
- * Blocks until every job has its result.  What the GPU could not do, for whatever reason, has been done on the CPU by
- * then, so a result is WCX_OK, WCX_BAD_DATA or WCX_WRONG_SIZE.
+ * Returns when every job has its result: WCX_OK, WCX_BAD_DATA or WCX_WRONG_SIZE.  The CPU has then decoded what the GPU
+ * could not, for whatever reason.
  */
 void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count);
 

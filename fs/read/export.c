@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Decodes an image chunk by chunk on all threads, and passes the chunks on in their order. */
+/* Decodes the chunks of an image on all threads, and passes them on in order. */
 #include "fs/read/export.h"
 
 #include <errno.h>
@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/arith.h"
 #include "fs/base/parallel.h"
 
 enum { CHUNK_BYTES = 2 << 20 };
@@ -16,25 +17,25 @@ struct exporter {
 	const struct wcx_export_ops *ops;
 	void *user;
 	const atomic_bool *stop;
-	uint8_t **chunks; /* one a worker */
-	/* What follows belongs to the item whose turn it is. */
+	uint8_t **chunks; /* one for each worker */
+	/* What follows belongs to the item in its ordered section. */
 	EVP_MD_CTX *digest;
 	uint64_t damaged_tiles;
-	uint64_t checked_to; /* tiles below this were looked at after a chunk that failed */
+	uint64_t checked_to; /* tiles below this have been checked for damage */
 };
 
 /*
- * Finds the damaged tiles of a segment; returns 0, or an error that is none of damage.  A segment that is the same as an
- * earlier one was looked at with that.
+ * Reports the damaged tiles of a segment, but for those that were checked with an earlier segment.  Returns 0, or an error
+ * other than damage.
  */
 static int check_segment(struct exporter *x, const struct wcx_segment *seg, struct wcx_error *err)
 {
-	uint64_t tile = seg->first_tile > x->checked_to ? seg->first_tile : x->checked_to;
+	uint64_t tile = WCX_MAX(seg->first_tile, x->checked_to);
 
 	for (; tile < seg->first_tile + seg->tile_count; tile++) {
 		int r;
 
-		if (x->stop && *x->stop) /* a tensor can be as large as the file */
+		if (x->stop && *x->stop) /* a segment can be as large as the file */
 			return wcx_fail(err, EINTR, "interrupted");
 		r = wcx_image_check_tile(x->image, tile, err);
 		if (r == -EBADMSG) {
@@ -48,7 +49,7 @@ static int check_segment(struct exporter *x, const struct wcx_segment *seg, stru
 	return 0;
 }
 
-/* Finds the damaged tiles of a chunk, of which there is at least one; returns as check_segment does. */
+/* Reports the damaged tiles of all segments of a chunk.  Returns like check_segment. */
 static int report_damage(struct exporter *x, uint64_t start, uint64_t end, struct wcx_error *err)
 {
 	const struct wcx_container *c = wcx_image_container(x->image);
@@ -60,7 +61,7 @@ static int report_damage(struct exporter *x, uint64_t start, uint64_t end, struc
 	return r;
 }
 
-/* Passes a chunk on, in turn. */
+/* Passes on a chunk; n is the result of reading it. */
 static int pass_on(struct exporter *x, const uint8_t *chunk, ssize_t n, uint64_t start, uint64_t end, struct wcx_error *err)
 {
 	int r = 0;
@@ -81,12 +82,10 @@ static int pass_on(struct exporter *x, const uint8_t *chunk, ssize_t n, uint64_t
 static int export_chunk(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item, struct wcx_error *err)
 {
 	struct exporter *x = user;
-	uint64_t start = item * CHUNK_BYTES, end = start + CHUNK_BYTES, total = wcx_image_bytes(x->image);
+	const uint64_t start = item * CHUNK_BYTES, end = WCX_MIN(start + CHUNK_BYTES, wcx_image_bytes(x->image));
 	ssize_t n;
 	int r;
 
-	if (end > total)
-		end = total;
 	n = wcx_image_read(x->image, x->chunks[worker], (size_t)(end - start), start, err);
 	r = wcx_parallel_enter(loop, item);
 	if (r < 0)
@@ -115,7 +114,7 @@ int wcx_export(struct wcx_image *image, unsigned thread_count, const struct wcx_
 	       const atomic_bool *stop, struct wcx_export_result *ret, struct wcx_error *err)
 {
 	struct exporter x = { .image = image, .ops = ops, .user = user, .stop = stop };
-	uint64_t chunk_count = (wcx_image_bytes(image) + CHUNK_BYTES - 1) / CHUNK_BYTES;
+	uint64_t chunk_count = WCX_DIV_UP(wcx_image_bytes(image), CHUNK_BYTES);
 	int r = allocate(&x, thread_count);
 
 	if (r < 0)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Reads byte ranges of the original file: finds the tiles, has those that are missing decoded, and copies. */
+/* Reads byte ranges of the original file: pins their tiles in the cache, decodes those that are missing, and copies. */
 #include "fs/read/image.h"
 
 #include <errno.h>
@@ -10,12 +10,14 @@
 #include <string.h>
 #include <sys/uio.h>
 
+#include "codec/arith.h"
 #include "fs/base/file_io.h"
+#include "fs/base/search.h"
 #include "fs/format/safetensors.h"
 
 enum {
-	ADVISED_TIMES = 4, /* a packed tile is not larger than decoded, but aligned: at most four bytes for one */
-	NAMES_MAX_HEADER_BYTES = 1 << 20, /* a header beyond this is not parsed just to name a tensor in a message */
+	ADVISED_TIMES = 4,                /* packed bytes at most per byte of the original: a tile of one byte, aligned */
+	NAMES_MAX_HEADER_BYTES = 1 << 20, /* larger headers are not parsed just to name a tensor in a message */
 };
 
 struct wcx_image {
@@ -26,9 +28,9 @@ struct wcx_image {
 	uint64_t cache_owner;
 };
 
-/* The tiles of one batch, in the order of the file. */
+/* The tiles of one batch, in the order that wcx_tile_iter finds them. */
 struct tile_set {
-	size_t count, bytes; /* bytes: decoded, of all */
+	size_t count, bytes; /* bytes of all tiles, decoded */
 	struct wcx_tile_info info[WCX_BATCH_TILES];
 	const struct wcx_segment *segment[WCX_BATCH_TILES];
 	struct wcx_cache_item item[WCX_BATCH_TILES];
@@ -99,22 +101,26 @@ static void copy_tile(const struct wcx_segment *seg, const struct wcx_tile_info 
 		memcpy(dst + (extent.offset - start), data + extent.tile_offset, extent.bytes);
 }
 
-const struct wcx_tensor *wcx_image_tensor_at(const struct wcx_safetensors *st, uint64_t offset)
+struct tensor_search {
+	const struct wcx_tensor *tensors;
+	uint64_t offset;
+};
+
+static bool starts_upto(const void *user, size_t i)
 {
-	size_t low = 0, high = st->tensor_count;
+	const struct tensor_search *search = user;
 
-	while (high - low > 1) {
-		size_t middle = low + (high - low) / 2;
-
-		if (st->tensors[middle].offset <= offset)
-			low = middle;
-		else
-			high = middle;
-	}
-	return &st->tensors[low];
+	return search->tensors[i].offset <= search->offset;
 }
 
-/* Writes "tensor `name`" of the one that holds a byte of a segment, or what else can be said of it. */
+const struct wcx_tensor *wcx_image_tensor_at(const struct wcx_safetensors *st, uint64_t offset)
+{
+	const struct tensor_search search = { st->tensors, offset };
+
+	return &st->tensors[wcx_count_before(st->tensor_count, starts_upto, &search) - 1];
+}
+
+/* Writes "tensor `name`" for the tensor that holds a byte of a segment, or else the number of the segment. */
 static void describe_byte(struct wcx_image *image, const struct wcx_segment *seg, uint64_t offset, char *dst,
 			  size_t dst_bytes)
 {
@@ -133,58 +139,49 @@ static void describe_byte(struct wcx_image *image, const struct wcx_segment *seg
 }
 
 int wcx_image_fail_tile(struct wcx_image *image, const struct wcx_segment *seg, const struct wcx_tile_info *tile,
-			uint64_t start, int errnum, struct wcx_error *err)
+			uint64_t start, int r, struct wcx_error *err)
 {
 	uint64_t from = wcx_tile_row_offset(seg, tile, 0);
 	char name[256];
 
 	if (!err)
-		return errnum;
-	describe_byte(image, seg, from > start ? from : start, name, sizeof name);
-	return wcx_fail(err, -errnum, "%s: %s, tile %llu (offset %llu of the original, packed at %llu): %s",
+		return r;
+	describe_byte(image, seg, WCX_MAX(from, start), name, sizeof name);
+	return wcx_fail(err, -r, "%s: %s, tile %llu (offset %llu of the original, packed at %llu): %s",
 			wcx_container_path(image->container), name, (unsigned long long)(tile->tile_index - seg->first_tile),
 			(unsigned long long)from, (unsigned long long)tile->packed_offset,
-			errnum == -EBADMSG ? "damaged" : strerror(-errnum));
+			r == -EBADMSG ? "damaged" : strerror(-r));
 }
 
-/* Reads packed bytes; 0, -errno, or -EBADMSG when the file has become too short. */
-static int read_packed(const struct wcx_image *image, uint8_t *dst, size_t bytes, uint64_t offset)
-{
-	ssize_t n = wcx_read_at(wcx_container_fd(image->container), dst, bytes, offset);
-
-	if (n < 0)
-		return (int)n;
-	return (size_t)n < bytes ? -EBADMSG : 0;
-}
-
-/* One packed tile in a batch: its bytes are at `packed` when errnum is 0. */
+/* A tile on its way through a batch: packed points to its packed bytes, if r is 0. */
 struct packed_tile {
 	const struct wcx_tile_info *info;
 	const struct wcx_segment *segment;
 	uint8_t *dst;
 	const uint8_t *packed;
-	int errnum;
+	int r;
 };
 
-/* Reads the packed bytes of tiles into the batch, those that lie side by side in the file with one pread. */
+/* Reads the packed bytes of tiles into the buffer, with one pread for tiles that are adjacent in the file. */
 static void read_tiles(const struct wcx_image *image, struct packed_tile *tiles, size_t count, uint8_t *buffer)
 {
 	for (size_t first = 0, after; first < count; first = after) {
 		uint64_t start = tiles[first].info->packed_offset, end = start;
-		int errnum;
+		int r;
 
 		for (after = first; after < count && tiles[after].info->packed_offset == wcx_tile_align_up(end); after++)
 			end = tiles[after].info->packed_offset + tiles[after].info->packed_bytes;
-		errnum = end > start ? read_packed(image, buffer, (size_t)(end - start), start) : 0;
+		r = wcx_read_exact(wcx_container_fd(image->container), buffer, (size_t)(end - start), start);
 		for (size_t i = first; i < after; i++) {
-			tiles[i].errnum = errnum;
+			tiles[i].r = r == -ENODATA ? -EBADMSG : r; /* the file has been truncated */
 			tiles[i].packed = buffer + (tiles[i].info->packed_offset - start);
 		}
 		buffer += wcx_tile_align_up(end - start);
 	}
 }
 
-/* Turns tiles that were read and have the right checksum into jobs; returns how many, with job_of[j] the tile of job j. */
+/* Makes jobs of the tiles that were read and have the right checksum.  Returns their number; job_of[j] is the tile of job j.
+ */
 static size_t make_jobs(struct wcx_decode_batch *batch, struct packed_tile *tiles, size_t count,
 			size_t job_of[WCX_BATCH_TILES])
 {
@@ -193,11 +190,11 @@ static size_t make_jobs(struct wcx_decode_batch *batch, struct packed_tile *tile
 	for (size_t i = 0; i < count; i++) {
 		const struct wcx_tile_info *info = tiles[i].info;
 
-		if (tiles[i].errnum)
+		if (tiles[i].r)
 			continue;
 		if (info->mode != WCX_TILE_CONSTANT &&
 		    wcx_checksum32(tiles[i].packed, info->packed_bytes) != info->checksum) {
-			tiles[i].errnum = -EBADMSG;
+			tiles[i].r = -EBADMSG;
 			continue;
 		}
 		batch->jobs[job_count] = (struct wcx_tile_job){
@@ -215,7 +212,7 @@ static size_t make_jobs(struct wcx_decode_batch *batch, struct packed_tile *tile
 	return job_count;
 }
 
-/* Reads and decodes up to WCX_BATCH_TILES tiles of up to WCX_BATCH_BYTES when decoded; each gets its errnum. */
+/* Reads and decodes up to WCX_BATCH_TILES tiles with up to WCX_BATCH_BYTES decoded bytes, and sets r of each. */
 static void load_tiles(const struct wcx_image *image, struct packed_tile *tiles, size_t count)
 {
 	struct wcx_decode_batch *batch = wcx_decoder_borrow(image->decoder);
@@ -223,18 +220,18 @@ static void load_tiles(const struct wcx_image *image, struct packed_tile *tiles,
 
 	if (!batch) {
 		for (size_t i = 0; i < count; i++)
-			tiles[i].errnum = -ENOMEM;
+			tiles[i].r = -ENOMEM;
 		return;
 	}
 	read_tiles(image, tiles, count, batch->packed);
 	job_count = make_jobs(batch, tiles, count, job_of);
 	wcx_decoder_run(image->decoder, batch, job_count);
 	for (size_t j = 0; j < job_count; j++)
-		tiles[job_of[j]].errnum = wcx_result_errno(batch->jobs[j].result);
+		tiles[job_of[j]].r = wcx_result_errno(batch->jobs[j].result);
 	wcx_decoder_return(image->decoder, batch);
 }
 
-/* Takes the next tiles of the range in hand, as many as a batch holds. */
+/* Pins the next tiles of the range, as many as a batch holds. */
 static int acquire_tiles(struct wcx_image *image, struct wcx_tile_iter *iter, struct tile_set *set)
 {
 	set->count = set->bytes = 0;
@@ -254,7 +251,7 @@ static int acquire_tiles(struct wcx_image *image, struct wcx_tile_iter *iter, st
 	return set->count ? wcx_tile_cache_acquire(image->cache, image->cache_owner, set->item, set->count) : 0;
 }
 
-/* Loads and publishes the tiles that fell to this thread, whether or not the read they are for can still succeed. */
+/* Loads and publishes the tiles that this thread has to fill.  Others may wait for them, even if our read has failed. */
 static void fill_tiles(struct wcx_image *image, struct tile_set *set)
 {
 	struct packed_tile missing[WCX_BATCH_TILES];
@@ -270,11 +267,11 @@ static void fill_tiles(struct wcx_image *image, struct tile_set *set)
 		return;
 	load_tiles(image, missing, count);
 	for (size_t m = 0; m < count; m++)
-		set->item[missing_of[m]].errnum = missing[m].errnum;
+		set->item[missing_of[m]].r = missing[m].r;
 	wcx_tile_cache_publish(image->cache, set->item, set->count);
 }
 
-/* Shows what the tiles in hand have of [start, end); -E2BIG where that is not one piece of each. */
+/* Makes a view of what the pinned tiles hold of [start, end); -E2BIG when a tile is not contiguous. */
 static int show_tiles(const struct tile_set *set, uint64_t start, uint64_t end, struct wcx_image_view *view)
 {
 	view->count = view->bytes = 0;
@@ -307,28 +304,28 @@ int wcx_image_view_open(struct wcx_image *image, uint64_t offset, size_t bytes, 
 	fill_tiles(image, &set);
 	wcx_tile_cache_wait(image->cache, set.item, set.count);
 	for (size_t i = 0; i < set.count && r == 0; i++)
-		if (set.item[i].errnum < 0)
-			r = wcx_image_fail_tile(image, set.segment[i], &set.info[i], offset, set.item[i].errnum, err);
+		if (set.item[i].r < 0)
+			r = wcx_image_fail_tile(image, set.segment[i], &set.info[i], offset, set.item[i].r, err);
 	if (r == 0)
 		r = show_tiles(&set, offset, offset + bytes, view);
 	if (r < 0)
-		wcx_tile_cache_release(image->cache, set.item, set.count, 0);
+		wcx_tile_cache_release(image->cache, set.item, set.count, false);
 	return r;
 }
 
-void wcx_image_view_close(struct wcx_image *image, struct wcx_image_view *view, int passed)
+void wcx_image_view_close(struct wcx_image *image, struct wcx_image_view *view, bool drop_behind)
 {
 	const size_t inner = view->count > 2 ? view->count - 2 : 0;
 
-	wcx_tile_cache_release(image->cache, view->tiles, view->count - inner - 1, 0);
+	wcx_tile_cache_release(image->cache, view->tiles, view->count - inner - 1, false);
 	if (inner)
-		wcx_tile_cache_release(image->cache, view->tiles + view->count - inner - 1, inner, passed);
-	wcx_tile_cache_release(image->cache, view->tiles + view->count - 1, 1, 0);
+		wcx_tile_cache_release(image->cache, view->tiles + view->count - inner - 1, inner, drop_behind);
+	wcx_tile_cache_release(image->cache, view->tiles + view->count - 1, 1, false);
 	view->count = view->bytes = 0;
 }
 
-/* Whether the kernel has a byte of the packed file: asking for what it has costs a look at every page. */
-static int is_cached(const struct wcx_image *image, uint64_t packed_offset)
+/* Whether a byte of the packed file is in the page cache: POSIX_FADV_WILLNEED looks up every page even of cached ranges. */
+static bool is_cached(const struct wcx_image *image, uint64_t packed_offset)
 {
 	uint8_t byte;
 	const struct iovec iov = { &byte, 1 };
@@ -359,13 +356,14 @@ void wcx_image_advise(struct wcx_image *image, uint64_t offset, uint64_t bytes, 
 	if (last.packed_offset < first.packed_offset)
 		return;
 	packed_bytes = last.packed_offset + last.packed_bytes - first.packed_offset;
-	/* 0 bytes would mean all that follow; and between tensors that share tiles and others there may be half a file. */
+	/* 0 bytes would mean the rest of the file; and tensors that share tiles with earlier ones may be far from the next.
+	 */
 	if (packed_bytes && packed_bytes <= ADVISED_TIMES * bytes + 2 * WCX_TILE_MAX_BYTES &&
 	    !(advice == POSIX_FADV_WILLNEED && is_cached(image, first.packed_offset)))
 		posix_fadvise(wcx_container_fd(image->container), (off_t)first.packed_offset, (off_t)packed_bytes, advice);
 }
 
-/* Waits for the tiles in hand, copies them out and lets go of them; the first error wins. */
+/* Waits for the pinned tiles, copies from them unless r is an error, and unpins them.  Returns the first error. */
 static int use_tiles(struct wcx_image *image, struct tile_set *set, uint8_t *dst, uint64_t start, uint64_t end, int r,
 		     struct wcx_error *err)
 {
@@ -373,13 +371,13 @@ static int use_tiles(struct wcx_image *image, struct tile_set *set, uint8_t *dst
 
 	wcx_tile_cache_wait(image->cache, set->item, set->count);
 	for (size_t i = 0; i < set->count && r == 0; i++) {
-		r = set->item[i].errnum;
+		r = set->item[i].r;
 		if (r < 0)
 			failed = i;
 		else
 			copy_tile(set->segment[i], &set->info[i], set->item[i].data, start, end, dst);
 	}
-	wcx_tile_cache_release(image->cache, set->item, set->count, 0);
+	wcx_tile_cache_release(image->cache, set->item, set->count, false);
 	return failed < set->count ? wcx_image_fail_tile(image, set->segment[failed], &set->info[failed], start, r, err) : r;
 }
 
@@ -391,7 +389,7 @@ ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_
 
 	if (offset >= image_bytes || bytes == 0)
 		return 0;
-	end = bytes < image_bytes - offset ? offset + bytes : image_bytes;
+	end = offset + WCX_MIN(bytes, image_bytes - offset);
 	iter = tiles_of_range(image, offset, end);
 	do {
 		int r = acquire_tiles(image, &iter, &set);
@@ -419,17 +417,16 @@ int wcx_image_check_tile(struct wcx_image *image, uint64_t tile_index, struct wc
 		return wcx_fail(err, ENOMEM, "%s: no memory for a tile", wcx_container_path(image->container));
 	load_tiles(image, &tile, 1);
 	free(tile.dst);
-	return tile.errnum ? wcx_image_fail_tile(image, seg, &info, 0, tile.errnum, err) : 0;
+	return tile.r ? wcx_image_fail_tile(image, seg, &info, 0, tile.r, err) : 0;
 }
 
-/* Every tensor with data must lie within one segment behind the first. */
+/* Every tensor must lie within one segment, not the first: that ends where the data begin. */
 static int check_tensors(const struct wcx_image *image, const struct wcx_safetensors *st, struct wcx_error *err)
 {
 	const struct wcx_container *c = image->container;
 
 	for (size_t i = 0; i < st->tensor_count; i++) {
 		const struct wcx_tensor *tensor = &st->tensors[i];
-		/* Not the first, for the data begin where that ends. */
 		const struct wcx_segment *seg = wcx_container_segment(c, wcx_container_segment_at(c, tensor->offset));
 
 		if (tensor->bytes > seg->offset + seg->bytes - tensor->offset)

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An image is an open .wcx file, read as the safetensors file that it holds, through a tile cache and a decoder that it
- * shares with other images.  Safe from any number of threads.
+ * An image is an open .wcx file, read as the safetensors file that it holds.
+ *
+ * Images share a tile cache and a decoder.  All functions are thread-safe.
  */
 #ifndef WCX_IMAGE_H
 #define WCX_IMAGE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -22,13 +24,13 @@ struct wcx_image;
 /*
  * wcx_image_open - open a .wcx file
  *
- * path is only for messages.  On success the image owns fd; cache and decoder must outlive it.  The image starts with one
- * reference.  Errors are those of wcx_container_open.
+ * path is only for messages.  On success the image owns fd and has one reference; cache and decoder must outlive it.  On
+ * failure fd stays the caller's, open.  Errors are those of wcx_container_open.
  */
 int wcx_image_open(int fd, const char *path, struct wcx_tile_cache *cache, struct wcx_decoder *decoder,
 		   struct wcx_image **ret, struct wcx_error *err);
-struct wcx_image *wcx_image_get(struct wcx_image *image); /* one more reference; returns image */
-void wcx_image_put(struct wcx_image *image);              /* one less; the last one closes.  NULL is fine */
+struct wcx_image *wcx_image_get(struct wcx_image *image); /* add a reference; returns image */
+void wcx_image_put(struct wcx_image *image);              /* drop a reference; the last one closes.  NULL is fine */
 
 const struct wcx_container *wcx_image_container(const struct wcx_image *image);
 uint64_t wcx_image_bytes(const struct wcx_image *image); /* size of the original file */
@@ -36,65 +38,71 @@ uint64_t wcx_image_bytes(const struct wcx_image *image); /* size of the original
 /*
  * wcx_image_read - read bytes of the original file
  *
- * Like pread: returns the bytes read, fewer only at the end of the file, or -EBADMSG when a tile in the range is
+ * Like pread: returns the number of bytes read, fewer only at the end of the file; or -EBADMSG when a tile in the range is
  * damaged (err names it), -ENOMEM, or the errno of a failed read of the packed file.  After an error dst is undefined.
  */
 ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err);
 
-/* Bytes of the original file where they are in the cache, which keeps them as long as the view is open. */
+/* Bytes of the original file in the cache, where the view pins them. */
 enum { WCX_VIEW_SEGMENTS_MAX = WCX_BATCH_TILES };
 struct wcx_image_view {
-	struct iovec segments[WCX_VIEW_SEGMENTS_MAX]; /* one behind the other */
+	struct iovec segments[WCX_VIEW_SEGMENTS_MAX]; /* consecutive bytes, a tile each */
 	size_t count;                                 /* of segments */
-	size_t bytes;                                 /* of all together */
+	size_t bytes;                                 /* of all segments */
 	struct wcx_cache_item tiles[WCX_VIEW_SEGMENTS_MAX];
 };
 
 /*
- * wcx_image_view_open - have a range decoded, and see it without a copy
+ * wcx_image_view_open - decode a range, and show it in the cache without a copy
  *
- * Shows at least one byte, but maybe not all: as much as one batch of tiles has.  Returns 0; -E2BIG when the range is in
- * tiles of another form than runs of whole rows, which wcx_image_read serves; or an error as wcx_image_read gives it, also
- * when a tile is damaged that is not the first: then the bytes before are shown to nobody.  The range must lie in the file.
+ * The range must not be empty, and must lie in the file.  The view starts at its first byte but may be shorter: it ends
+ * where a batch of tiles does.  Returns 0; -E2BIG when tiles of the range are not contiguous, so that only wcx_image_read
+ * can serve it; or an error like wcx_image_read, also when only a later tile is damaged.  On failure there is nothing to
+ * close.
  */
 int wcx_image_view_open(struct wcx_image *image, uint64_t offset, size_t bytes, struct wcx_image_view *view,
 			struct wcx_error *err);
 
-/* wcx_image_view_close - let go of the tiles; passed: nobody will want the inner ones soon, so they leave the cache */
-void wcx_image_view_close(struct wcx_image *image, struct wcx_image_view *view, int passed);
+/*
+ * wcx_image_view_close - unpin the tiles of a view
+ *
+ * With drop_behind, tiles other than the first and the last leave the cache at once, since they will not be wanted soon.
+ */
+void wcx_image_view_close(struct wcx_image *image, struct wcx_image_view *view, bool drop_behind);
 
 /*
- * wcx_image_advise - tell the kernel what becomes of the packed bytes of a range of the original
+ * wcx_image_advise - call posix_fadvise for the packed bytes of a range of the original
  *
- * POSIX_FADV_WILLNEED, unless it has the first of them, or POSIX_FADV_DONTNEED.
+ * advice is POSIX_FADV_WILLNEED, which is skipped when the page cache has the first of these bytes, or POSIX_FADV_DONTNEED.
+ * Does nothing when the range does not lie in the file, or when its packed bytes are not together.
  */
 void wcx_image_advise(struct wcx_image *image, uint64_t offset, uint64_t bytes, int advice);
 
 /*
- * wcx_image_fail_tile - say what is wrong with a tile of a segment, of which bytes from an offset on were wanted
+ * wcx_image_fail_tile - report a damaged or unreadable tile of a segment
  *
- * A tile may hold several tensors: the one that is named is the first of which bytes were wanted.  errnum is negative;
- * returns it.
+ * r is the -errno to report and to return.  A tile may hold several tensors: the message names the one with the first byte
+ * of the tile at or after start.
  */
 int wcx_image_fail_tile(struct wcx_image *image, const struct wcx_segment *segment, const struct wcx_tile_info *tile,
-			uint64_t start, int errnum, struct wcx_error *err);
+			uint64_t start, int r, struct wcx_error *err);
 
 /*
- * wcx_image_check_tile - read and decode one tile past the cache, as one of the first segment that has it
+ * wcx_image_check_tile - read and decode one tile, bypassing the cache
  *
- * Returns 0 or the error as wcx_image_read gives it.
+ * Returns 0 or an error like wcx_image_read, which names the first segment that has the tile.
  */
 int wcx_image_check_tile(struct wcx_image *image, uint64_t tile_index, struct wcx_error *err);
 
 /*
  * wcx_image_header - read and parse the safetensors header
  *
- * Checks that each tensor with data lies within one of the container's segments other than the first.  Returns 0 with *ret,
- * which the caller frees with wcx_safetensors_free; -EBADMSG, -EINVAL or another error otherwise.
+ * Checks that every tensor lies within one of the container's segments.  Returns 0 with *ret, which the caller frees with
+ * wcx_safetensors_free; or -EBADMSG, -EINVAL or another error.
  */
 int wcx_image_header(struct wcx_image *image, struct wcx_safetensors **ret, struct wcx_error *err);
 
-/* wcx_image_tensor_at - the tensor that a byte of the file belongs to; offset must be inside the data */
+/* wcx_image_tensor_at - the tensor that holds a byte of the file; offset must be inside the data */
 const struct wcx_tensor *wcx_image_tensor_at(const struct wcx_safetensors *st, uint64_t offset);
 
 #endif

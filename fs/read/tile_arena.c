@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Memory for decoded tiles.
+ * A slab allocator.
  *
- * A slab of 512 KiB holds slots of one size: a power of two or, if small, one and a half times that, so that there are few
- * sizes, each of which keeps a slab that is not full.  A slab that is empty may take any size next; who owns what is in one
- * is known, so that it can be emptied.
+ * A slab of 512 KiB is divided into slots of one size: a power of two or, if small, three quarters of one.  There are few
+ * sizes because each can leave one slab partly used.  An empty slab can serve any size next.  The owners of taken slots are
+ * recorded so that the cache can empty a slab.
  */
 #include "fs/read/tile_arena.h"
 
@@ -21,21 +21,21 @@ enum {
 _Static_assert(UNITS *SLOT_UNIT == SLAB_BYTES, "the smallest slots fill a slab");
 
 struct slab {
-	struct slab *next, *previous; /* in the list of its size that have room, or of the empty ones */
-	uint32_t units;               /* of a slot */
+	struct slab *next, *previous; /* in with_space or empty */
+	uint32_t units;               /* size of a slot */
 	uint32_t slot_count, free_count;
-	uint64_t is_free[UNITS / BITS]; /* a bit a slot */
+	uint64_t is_free[UNITS / BITS]; /* one bit per slot */
 };
 
 struct wcx_tile_arena {
 	uint8_t *memory; /* aligned to a huge page */
 	void *reserved;
 	size_t reserved_bytes;
-	size_t slab_count, used_count; /* used_count: those that ever were used */
+	size_t slab_count, used_count; /* used_count: slabs that were ever used */
 	struct slab *empty;
-	struct slab *with_room[UNITS + 1]; /* by units */
-	/* Of slots that are not free: the first of all slabs, the second of all, ...: what few slots need not is never
-	 * touched. */
+	struct slab *with_space[UNITS + 1]; /* slabs with taken and free slots, by units */
+	/* Of taken slots: slot 0 of every slab, then slot 1 of every slab, and so on, so that slabs with few slots touch
+	 * little of it. */
 	void **owners;
 	struct slab slabs[];
 };
@@ -56,10 +56,10 @@ static void list_add(struct slab **list, struct slab *slab)
 	*list = slab;
 }
 
-/* Reserves addresses, without which the arena has no slabs. */
+/* Reserves addresses.  On failure the arena has no slabs. */
 static void reserve(struct wcx_tile_arena *arena, size_t slab_count)
 {
-	size_t bytes = slab_count * SLAB_BYTES + HUGE_BYTES; /* to align them */
+	size_t bytes = slab_count * SLAB_BYTES + HUGE_BYTES; /* for alignment */
 	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (memory == MAP_FAILED)
@@ -68,12 +68,12 @@ static void reserve(struct wcx_tile_arena *arena, size_t slab_count)
 	arena->reserved_bytes = bytes;
 	arena->memory = (uint8_t *)memory + (HUGE_BYTES - (uintptr_t)memory % HUGE_BYTES) % HUGE_BYTES;
 	arena->slab_count = slab_count;
-	madvise(arena->memory, slab_count * SLAB_BYTES, MADV_HUGEPAGE); /* without, pages are small */
+	madvise(arena->memory, slab_count * SLAB_BYTES, MADV_HUGEPAGE); /* on failure, pages are small */
 }
 
 struct wcx_tile_arena *wcx_tile_arena_create(uint64_t bytes)
 {
-	const uint64_t slabs = bytes / SLAB_BYTES + (bytes % SLAB_BYTES != 0);
+	const uint64_t slabs = bytes / SLAB_BYTES + (bytes % SLAB_BYTES != 0); /* bytes may be UINT64_MAX */
 	const uint64_t slabs_max = SIZE_MAX / 2 / SLAB_BYTES;
 	const size_t slab_count = slabs < slabs_max ? (size_t)slabs : 0;
 	struct wcx_tile_arena *arena = calloc(1, sizeof *arena + slab_count * sizeof arena->slabs[0]);
@@ -99,12 +99,12 @@ void wcx_tile_arena_free(struct wcx_tile_arena *arena)
 	free(arena);
 }
 
-int wcx_tile_arena_is_empty(const struct wcx_tile_arena *arena)
+bool wcx_tile_arena_is_empty(const struct wcx_tile_arena *arena)
 {
 	return arena->slab_count == 0;
 }
 
-/* A slab without anything in it: one that was used before, if there is any.  NULL when the arena is full. */
+/* An empty slab, preferably one used before; NULL when the arena is full. */
 static struct slab *take_empty(struct wcx_tile_arena *arena)
 {
 	struct slab *slab = arena->empty;
@@ -144,7 +144,7 @@ static void **owner_of(const struct wcx_tile_arena *arena, const struct slab *sl
 	return &arena->owners[slot * arena->slab_count + (size_t)(slab - arena->slabs)];
 }
 
-/* The size of the slot for so many bytes. */
+/* The size of the slot for so many bytes, in units. */
 static uint32_t units_of(size_t bytes)
 {
 	const uint32_t units = bytes ? (uint32_t)((bytes - 1) / SLOT_UNIT + 1) : 1;
@@ -152,7 +152,7 @@ static uint32_t units_of(size_t bytes)
 
 	while (power < units)
 		power *= 2;
-	/* Of more than a quarter of a slab no further ones fit. */
+	/* Three quarters of a larger power would leave a slab with no more slots than the power itself. */
 	return power > 2 && power <= UNITS / 4 && units <= power / 4 * 3 ? power / 4 * 3 : power;
 }
 
@@ -164,7 +164,7 @@ void *wcx_tile_arena_take(struct wcx_tile_arena *arena, size_t bytes, void *owne
 	if (bytes > SLAB_BYTES)
 		return NULL;
 	units = units_of(bytes);
-	list = &arena->with_room[units];
+	list = &arena->with_space[units];
 	slab = *list;
 	if (!slab) {
 		slab = take_empty(arena);
@@ -185,9 +185,9 @@ void wcx_tile_arena_give(struct wcx_tile_arena *arena, void *memory, size_t byte
 	const size_t offset = (size_t)((uint8_t *)memory - arena->memory);
 	struct slab *slab = &arena->slabs[offset / SLAB_BYTES];
 	const uint32_t slot = (uint32_t)(offset % SLAB_BYTES / SLOT_UNIT) / slab->units;
-	struct slab **list = &arena->with_room[units_of(bytes)];
+	struct slab **list = &arena->with_space[units_of(bytes)];
 
-	/* To the front: what was used last is taken first. */
+	/* To the front: memory used last is taken first. */
 	if (slab->free_count)
 		list_remove(list, slab);
 	slab->is_free[slot / BITS] |= UINT64_C(1) << slot % BITS;

@@ -1,53 +1,55 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Memory for decoded tiles: one stretch of addresses, which becomes memory as it is used, in huge pages where the system has
- * them.  A fresh page costs a fault, and many threads' faults wait for each other; what was a tile a moment ago is in a
- * core's cache.  So memory that was used once stays, and goes from tile to tile.
+ * An allocator for decoded tiles: one reserved range of addresses, backed by huge pages where the system has them.
  *
- * Not safe from several threads at a time: the caller's lock protects an arena.  None of the functions but create and free
- * asks the system for anything.
+ * Memory that was used once is never returned to the system but reused for other tiles: a fresh page costs a page fault,
+ * where threads contend, and memory used a moment ago is in a core's cache.
+ *
+ * Not thread-safe: the caller's lock must protect an arena.  Only create and free make system calls.
  */
 #ifndef WCX_TILE_ARENA_H
 #define WCX_TILE_ARENA_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct wcx_tile_arena;
 
 enum {
-	WCX_ARENA_MAX_BYTES = 512 << 10, /* as the largest tiles have */
+	WCX_ARENA_MAX_BYTES = 512 << 10, /* the largest tiles */
 	WCX_ARENA_SLOTS_MAX = 128,       /* in a slab */
 };
 
 /*
- * wcx_tile_arena_create - reserve addresses for so many bytes, rounded up to whole slabs of 512 KiB
+ * wcx_tile_arena_create - reserve addresses for a number of bytes, rounded up to whole slabs of 512 KiB
  *
- * Where there are not so many to be had the arena is an empty one.  Returns NULL when there is no memory.
+ * When they cannot be reserved, the arena is empty and every take fails.  Returns NULL when there is no memory.
  */
 struct wcx_tile_arena *wcx_tile_arena_create(uint64_t bytes);
-void wcx_tile_arena_free(struct wcx_tile_arena *arena); /* with all that is in it; NULL is fine */
+void wcx_tile_arena_free(struct wcx_tile_arena *arena); /* and all memory taken from it; NULL is fine */
 
-int wcx_tile_arena_is_empty(const struct wcx_tile_arena *arena); /* whether it has no addresses at all */
+bool wcx_tile_arena_is_empty(const struct wcx_tile_arena *arena); /* whether no addresses are reserved */
 
 /*
- * wcx_tile_arena_take - get memory for an owner, aligned to a page
+ * wcx_tile_arena_take - allocate memory, aligned to a page
  *
- * Returns NULL when there is none in one piece, or for more than WCX_ARENA_MAX_BYTES.
+ * owner is what wcx_tile_arena_slab returns for it.  Returns NULL when no slot of the size is free, and for more than
+ * WCX_ARENA_MAX_BYTES.
  */
 void *wcx_tile_arena_take(struct wcx_tile_arena *arena, size_t bytes, void *owner);
 
-/* wcx_tile_arena_give - give memory back that was taken for so many bytes */
+/* wcx_tile_arena_give - give back memory that was taken, with the same number of bytes */
 void wcx_tile_arena_give(struct wcx_tile_arena *arena, void *memory, size_t bytes);
 
 /*
- * wcx_tile_arena_slab - the owners of all memory that is taken in the slab of a piece of it; returns how many
+ * wcx_tile_arena_slab - list the owners of all memory taken from the slab that memory is in; returns their number
  *
- * Once they have given it back, the slab may take other sizes.
+ * Once all of it is given back, the slab can serve other sizes.
  */
 size_t wcx_tile_arena_slab(const struct wcx_tile_arena *arena, const void *memory, void *owners[WCX_ARENA_SLOTS_MAX]);
 
-/* wcx_tile_arena_slot_bytes - the memory that so many bytes take: of what has the same, one may replace the other */
+/* wcx_tile_arena_slot_bytes - the size of the slot for so many bytes: tiles with equal slots can replace each other */
 size_t wcx_tile_arena_slot_bytes(size_t bytes);
 
 #endif

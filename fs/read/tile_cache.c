@@ -6,16 +6,17 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "codec/arith.h"
 #include "fs/read/tile_arena.h"
 
 enum {
 	MIN_BUCKETS = 64,
-	BYTES_A_BUCKET = 32 << 10, /* with tiles of 64 KiB, two buckets a tile */
+	BYTES_PER_BUCKET = 32 << 10, /* two buckets per tile of 64 KiB */
 	DATA_ALIGN = 64,
-	/* For what sizes that do not fit each other leave unused; beyond, tiles go a little earlier. */
+	/* For slabs that are partly used.  When these take more, tiles are evicted a little earlier. */
 	ARENA_SPARE_BYTES = 8 << 20,
 	BLOCK_TILES = 128,
-	ROOM_TRIES = 2,
+	MAKE_SPACE_TRIES = 2,
 };
 
 enum tile_state { FILLING, READY, FAILED };
@@ -24,17 +25,17 @@ struct wcx_cached_tile {
 	uint64_t owner, tile_index;
 	size_t bytes;
 	uint8_t *data;
-	struct wcx_cached_tile *next;          /* in its bucket, or among those without a use */
-	struct wcx_cached_tile *newer, *older; /* in the LRU list, which holds the tiles that nobody has in hand */
-	unsigned refs;
-	int in_table;
-	int in_heap; /* data is not in the arena */
+	struct wcx_cached_tile *next;          /* in its bucket or in the free list */
+	struct wcx_cached_tile *newer, *older; /* in the LRU list, which holds the unpinned tiles */
+	unsigned pins;
+	bool in_table;
+	bool in_heap; /* data is not in the arena */
 	enum tile_state state;
-	int errnum;            /* when FAILED */
-	pthread_cond_t filled; /* state is no longer FILLING */
+	int r;                 /* of the fill */
+	pthread_cond_t filled; /* signals that state is no longer FILLING */
 };
 
-/* Tiles are made many at a time, and stay. */
+/* Tiles are allocated in blocks, which are freed with the cache. */
 struct tile_block {
 	struct tile_block *next;
 	struct wcx_cached_tile tiles[BLOCK_TILES];
@@ -43,13 +44,13 @@ struct tile_block {
 struct wcx_tile_cache {
 	uint64_t budget_bytes;
 	size_t bucket_mask;
-	pthread_mutex_t lock; /* protects everything below and in the tiles, but not the bytes that data points to */
+	pthread_mutex_t lock; /* protects everything below and the tiles, but not the bytes of data */
 	struct wcx_cached_tile **buckets;
 	struct wcx_cached_tile *newest, *oldest;
 	struct wcx_tile_arena *arena;
 	struct tile_block *blocks;
-	struct wcx_cached_tile *unused;
-	size_t unused_count;
+	struct wcx_cached_tile *free_list;
+	size_t free_count;
 	uint64_t next_owner;
 	struct wcx_tile_cache_stats stats;
 };
@@ -61,11 +62,10 @@ struct wcx_tile_cache *wcx_tile_cache_create(uint64_t budget_bytes)
 
 	if (!cache)
 		return NULL;
-	while (buckets < budget_bytes / BYTES_A_BUCKET)
+	while (buckets < budget_bytes / BYTES_PER_BUCKET)
 		buckets *= 2;
 	cache->buckets = calloc(buckets, sizeof(struct wcx_cached_tile *));
-	cache->arena = wcx_tile_arena_create(budget_bytes < UINT64_MAX - ARENA_SPARE_BYTES ? budget_bytes + ARENA_SPARE_BYTES
-											   : budget_bytes);
+	cache->arena = wcx_tile_arena_create(WCX_MIN(budget_bytes, UINT64_MAX - ARENA_SPARE_BYTES) + ARENA_SPARE_BYTES);
 	cache->bucket_mask = buckets - 1;
 	cache->budget_bytes = budget_bytes;
 	pthread_mutex_init(&cache->lock, NULL);
@@ -136,23 +136,23 @@ static void table_remove(struct wcx_tile_cache *cache, struct wcx_cached_tile *t
 	while (*at != tile)
 		at = &(*at)->next;
 	*at = tile->next;
-	tile->in_table = 0;
+	tile->in_table = false;
 }
 
-/* What a tile costs the budget: small ones cost more for their bookkeeping than for their bytes. */
+/* What a tile takes of the budget: a small one takes more for its bookkeeping than for its bytes. */
 static uint64_t weight_of(const struct wcx_cached_tile *tile)
 {
 	return tile->bytes + sizeof *tile;
 }
 
-static void add_unused(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile)
+static void add_free(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile)
 {
-	tile->next = cache->unused;
-	cache->unused = tile;
-	cache->unused_count++;
+	tile->next = cache->free_list;
+	cache->free_list = tile;
+	cache->free_count++;
 }
 
-/* A tile that is in no list and in nobody's hand; memory of the heap is added to the chain, for later. */
+/* Frees a tile, unlisted and unpinned.  Its heap memory is chained to *heap, to be freed without the lock. */
 static void retire(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile, void **heap)
 {
 	cache->stats.bytes -= weight_of(tile);
@@ -162,7 +162,7 @@ static void retire(struct wcx_tile_cache *cache, struct wcx_cached_tile *tile, v
 	} else if (tile->data) {
 		wcx_tile_arena_give(cache->arena, tile->data, tile->bytes);
 	}
-	add_unused(cache, tile);
+	add_free(cache, tile);
 }
 
 static void free_heap(void *heap)
@@ -183,7 +183,7 @@ static void evict_tile(struct wcx_tile_cache *cache, struct wcx_cached_tile *til
 	retire(cache, tile, heap);
 }
 
-/* Takes the oldest tiles that nobody holds out of the cache until it is within budget. */
+/* Evicts the least recently used tiles until the cache is within budget. */
 static void evict(struct wcx_tile_cache *cache, void **heap)
 {
 	while (cache->stats.bytes > cache->budget_bytes && cache->oldest)
@@ -199,11 +199,11 @@ static struct wcx_cached_tile *find_tile(struct wcx_tile_cache *cache, uint64_t 
 	return tile;
 }
 
-/* Locks, with so many unused tiles at hand; not locked and -ENOMEM where there is no memory for them. */
-static int lock_with_unused(struct wcx_tile_cache *cache, size_t count)
+/* Locks the cache with at least count free tiles; or returns -ENOMEM, unlocked. */
+static int lock_with_free_tiles(struct wcx_tile_cache *cache, size_t count)
 {
 	pthread_mutex_lock(&cache->lock);
-	while (cache->unused_count < count) {
+	while (cache->free_count < count) {
 		struct tile_block *block;
 
 		pthread_mutex_unlock(&cache->lock);
@@ -216,16 +216,16 @@ static int lock_with_unused(struct wcx_tile_cache *cache, size_t count)
 		block->next = cache->blocks;
 		cache->blocks = block;
 		for (size_t i = 0; i < BLOCK_TILES; i++)
-			add_unused(cache, &block->tiles[i]);
+			add_free(cache, &block->tiles[i]);
 	}
 	return 0;
 }
 
 /*
- * Makes room for a tile where the budget has some, but all slots are of other sizes: the oldest tile goes, and if its slot
- * is of another size, with all that are in its slab.  Further tiles are not worth it.
+ * Makes space in an arena whose free slots, if any, have other sizes: evicts the oldest tile and, if its slot has another
+ * size too, all unpinned tiles of its slab.  Evicting more is not worth it.
  */
-static void make_room(struct wcx_tile_cache *cache, size_t bytes, void **heap)
+static void make_space(struct wcx_tile_cache *cache, size_t bytes, void **heap)
 {
 	void *owners[WCX_ARENA_SLOTS_MAX];
 	const struct wcx_cached_tile *oldest = cache->oldest;
@@ -239,7 +239,7 @@ static void make_room(struct wcx_tile_cache *cache, size_t bytes, void **heap)
 	for (size_t i = 0; i < count; i++) {
 		struct wcx_cached_tile *tile = owners[i];
 
-		if (tile->refs == 0)
+		if (tile->pins == 0)
 			evict_tile(cache, tile, heap);
 	}
 }
@@ -248,8 +248,8 @@ static uint8_t *take_memory(struct wcx_tile_cache *cache, struct wcx_cached_tile
 {
 	uint8_t *data = wcx_tile_arena_take(cache->arena, tile->bytes, tile);
 
-	for (int i = 0; !data && i < ROOM_TRIES && cache->oldest && !wcx_tile_arena_is_empty(cache->arena); i++) {
-		make_room(cache, tile->bytes, heap);
+	for (int i = 0; !data && i < MAKE_SPACE_TRIES && cache->oldest && !wcx_tile_arena_is_empty(cache->arena); i++) {
+		make_space(cache, tile->bytes, heap);
 		data = wcx_tile_arena_take(cache->arena, tile->bytes, tile);
 	}
 	return data;
@@ -258,19 +258,19 @@ static uint8_t *take_memory(struct wcx_tile_cache *cache, struct wcx_cached_tile
 static struct wcx_cached_tile *add_tile(struct wcx_tile_cache *cache, uint64_t owner, const struct wcx_cache_item *item,
 					void **heap)
 {
-	struct wcx_cached_tile **bucket = bucket_of(cache, owner, item->tile_index), *tile = cache->unused;
+	struct wcx_cached_tile **bucket = bucket_of(cache, owner, item->tile_index), *tile = cache->free_list;
 
-	cache->unused = tile->next;
-	cache->unused_count--;
+	cache->free_list = tile->next;
+	cache->free_count--;
 	tile->owner = owner;
 	tile->tile_index = item->tile_index;
 	tile->bytes = item->bytes;
 	tile->next = *bucket;
-	tile->refs = 1;
-	tile->in_table = 1;
-	tile->in_heap = 0;
+	tile->pins = 1;
+	tile->in_table = true;
+	tile->in_heap = false;
 	tile->state = FILLING;
-	tile->errnum = 0;
+	tile->r = 0;
 	*bucket = tile;
 	cache->stats.bytes += weight_of(tile);
 	if (cache->stats.bytes > cache->stats.peak_bytes)
@@ -284,40 +284,41 @@ static void acquire_one(struct wcx_tile_cache *cache, uint64_t owner, struct wcx
 {
 	struct wcx_cached_tile *tile = find_tile(cache, owner, item->tile_index);
 
-	item->errnum = 0;
+	item->r = 0;
 	if (!tile) {
 		tile = add_tile(cache, owner, item, heap);
 		item->outcome = WCX_CACHE_FILL;
 		cache->stats.misses++;
 	} else {
-		if (tile->refs++ == 0)
+		if (tile->pins++ == 0)
 			lru_remove(cache, tile);
 		item->outcome = tile->state == FILLING ? WCX_CACHE_PENDING : WCX_CACHE_READY;
 		*(tile->state == FILLING ? &cache->stats.waits : &cache->stats.hits) += 1;
 	}
 	item->tile = tile;
-	item->data = item->outcome == WCX_CACHE_PENDING ? NULL : tile->data; /* which its filler may have to get first */
+	/* Of a pending tile, the filler may not have the memory yet. */
+	item->data = item->outcome == WCX_CACHE_PENDING ? NULL : tile->data;
 }
 
-/* Gets memory for tiles that the arena had none for. */
+/* Allocates memory from the heap for tiles that the arena had none for. */
 static int use_heap(struct wcx_tile_cache *cache, struct wcx_cache_item *items, size_t count)
 {
 	int r = 0;
 
 	for (size_t i = 0; i < count; i++) {
-		const size_t bytes = items[i].bytes ? items[i].bytes : 1;
+		const size_t bytes = WCX_MAX(items[i].bytes, 1);
 
 		if (items[i].outcome != WCX_CACHE_FILL || items[i].data)
 			continue;
-		items[i].data = aligned_alloc(DATA_ALIGN, (bytes + DATA_ALIGN - 1) / DATA_ALIGN * DATA_ALIGN);
+		items[i].data = aligned_alloc(DATA_ALIGN, WCX_ALIGN_UP(bytes, DATA_ALIGN));
 		if (items[i].data) {
 			items[i].tile->data = items[i].data;
-			items[i].tile->in_heap = 1;
+			items[i].tile->in_heap = true;
 			continue;
 		}
-		r = items[i].errnum = -ENOMEM;
+		r = items[i].r = -ENOMEM;
 		wcx_tile_cache_publish(cache, &items[i], 1);
-		wcx_tile_cache_release(cache, &items[i], 1, 0);
+		wcx_tile_cache_release(cache, &items[i], 1, false);
 		items[i].outcome = WCX_CACHE_NO_MEMORY;
 	}
 	return r;
@@ -327,7 +328,7 @@ int wcx_tile_cache_acquire(struct wcx_tile_cache *cache, uint64_t owner, struct 
 {
 	void *heap = NULL;
 
-	if (lock_with_unused(cache, count)) {
+	if (lock_with_free_tiles(cache, count) < 0) {
 		for (size_t i = 0; i < count; i++)
 			items[i].outcome = WCX_CACHE_NO_MEMORY;
 		return -ENOMEM;
@@ -347,10 +348,10 @@ void wcx_tile_cache_publish(struct wcx_tile_cache *cache, struct wcx_cache_item 
 
 		if (items[i].outcome != WCX_CACHE_FILL)
 			continue;
-		tile->state = items[i].errnum ? FAILED : READY;
-		tile->errnum = items[i].errnum;
-		if (items[i].errnum)
-			table_remove(cache, tile); /* so that the next one who asks tries again */
+		tile->state = items[i].r ? FAILED : READY;
+		tile->r = items[i].r;
+		if (items[i].r)
+			table_remove(cache, tile); /* so that the next reader tries again */
 		pthread_cond_broadcast(&tile->filled);
 	}
 	pthread_mutex_unlock(&cache->lock);
@@ -366,13 +367,13 @@ void wcx_tile_cache_wait(struct wcx_tile_cache *cache, struct wcx_cache_item *it
 		pthread_mutex_lock(&cache->lock);
 		while (tile->state == FILLING)
 			pthread_cond_wait(&tile->filled, &cache->lock);
-		items[i].errnum = tile->errnum;
+		items[i].r = tile->r;
 		items[i].data = tile->data;
 		pthread_mutex_unlock(&cache->lock);
 	}
 }
 
-void wcx_tile_cache_release(struct wcx_tile_cache *cache, struct wcx_cache_item *items, size_t count, int passed)
+void wcx_tile_cache_release(struct wcx_tile_cache *cache, struct wcx_cache_item *items, size_t count, bool drop_behind)
 {
 	void *heap = NULL;
 
@@ -380,10 +381,10 @@ void wcx_tile_cache_release(struct wcx_tile_cache *cache, struct wcx_cache_item 
 	for (size_t i = 0; i < count; i++) {
 		struct wcx_cached_tile *tile = items[i].tile;
 
-		if (items[i].outcome == WCX_CACHE_NO_MEMORY || --tile->refs > 0)
+		if (items[i].outcome == WCX_CACHE_NO_MEMORY || --tile->pins > 0)
 			continue;
-		/* The arena's memory stays whether it is used or not: what is in the heap would come on top of it. */
-		if (tile->in_table && !passed && !(tile->in_heap && !wcx_tile_arena_is_empty(cache->arena))) {
+		/* The arena keeps its memory in any case; tiles in the heap would come on top, so they are not kept. */
+		if (tile->in_table && !drop_behind && !(tile->in_heap && !wcx_tile_arena_is_empty(cache->arena))) {
 			lru_add(cache, tile);
 			continue;
 		}

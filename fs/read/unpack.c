@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Restores a file from an image. */
+/* Exports an image to an output file. */
 #include "fs/read/unpack.h"
 
 #include <errno.h>

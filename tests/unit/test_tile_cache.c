@@ -75,22 +75,22 @@ static enum wcx_cache_outcome acquire(struct wcx_tile_cache *cache, uint64_t own
 {
 	int r;
 
-	*ret = (struct wcx_cache_item){ .tile_index = index, .bytes = bytes, .errnum = -1 };
+	*ret = (struct wcx_cache_item){ .tile_index = index, .bytes = bytes, .r = -1 };
 	r = wcx_tile_cache_acquire(cache, owner, ret, 1);
 	CHECK((ret->outcome == WCX_CACHE_NO_MEMORY) == (r == -ENOMEM) && (r == 0 || r == -ENOMEM));
 	return ret->outcome;
 }
 
-static void publish(struct wcx_tile_cache *cache, struct wcx_cache_item *tile, int errnum)
+static void publish(struct wcx_tile_cache *cache, struct wcx_cache_item *tile, int r)
 {
-	tile->errnum = errnum;
+	tile->r = r;
 	wcx_tile_cache_publish(cache, tile, 1);
 }
 
 static int wait_for(struct wcx_tile_cache *cache, struct wcx_cache_item *tile)
 {
 	wcx_tile_cache_wait(cache, tile, 1);
-	return tile->errnum;
+	return tile->r;
 }
 
 static void release(struct wcx_tile_cache *cache, struct wcx_cache_item *tile, int passed)
@@ -243,7 +243,7 @@ static void owners_do_not_see_each_others_tiles(void)
 struct crowd {
 	struct wcx_tile_cache *cache;
 	pthread_barrier_t start;
-	int errnum; /* what the filler publishes */
+	int r; /* what the filler publishes */
 	atomic_uint fills, pending, right;
 };
 
@@ -262,7 +262,7 @@ static void *join_crowd(void *arg)
 			sched_yield();
 			wcx_tile_cache_get_stats(crowd->cache, &stats);
 		} while (stats.waits < THREADS - 1);
-		publish(crowd->cache, &tile, crowd->errnum);
+		publish(crowd->cache, &tile, crowd->r);
 		break;
 	case WCX_CACHE_PENDING:
 		atomic_fetch_add(&crowd->pending, 1);
@@ -272,17 +272,17 @@ static void *join_crowd(void *arg)
 		CHECK(0);
 		return NULL;
 	}
-	if (wait_for(crowd->cache, &tile) == crowd->errnum && (crowd->errnum || holds_its_bytes(tile, 3)))
+	if (wait_for(crowd->cache, &tile) == crowd->r && (crowd->r || holds_its_bytes(tile, 3)))
 		atomic_fetch_add(&crowd->right, 1);
 	release(crowd->cache, &tile, 0);
 	return NULL;
 }
 
-static void run_crowd(struct crowd *crowd, int errnum)
+static void run_crowd(struct crowd *crowd, int r)
 {
 	pthread_t threads[THREADS];
 
-	*crowd = (struct crowd){ .cache = wcx_tile_cache_create(1 << 20), .errnum = errnum };
+	*crowd = (struct crowd){ .cache = wcx_tile_cache_create(1 << 20), .r = r };
 	pthread_barrier_init(&crowd->start, NULL, THREADS);
 	for (int i = 0; i < THREADS; i++)
 		CHECK(pthread_create(&threads[i], NULL, join_crowd, crowd) == 0);
@@ -443,12 +443,12 @@ static void tiles_taken_at_once_are_each_ready_missing_or_somebody_elses(void)
 	CHECK(holds_its_bytes(items[2], 3));
 	memset(items[0].data, 1, TILE_BYTES);
 	memset(items[1].data, 2, 5000);
-	items[1].errnum = -EIO;
+	items[1].r = -EIO;
 	wcx_tile_cache_publish(cache, items, 4);
 	memset(others.data, 4, TILE_BYTES);
 	publish(cache, &others, 0);
 	wcx_tile_cache_wait(cache, items, 4);
-	CHECK(items[0].errnum == 0 && items[1].errnum == -EIO && items[2].errnum == 0 && items[3].errnum == 0);
+	CHECK(items[0].r == 0 && items[1].r == -EIO && items[2].r == 0 && items[3].r == 0);
 	CHECK(items[3].data == others.data && holds_its_bytes(items[3], 4));
 	wcx_tile_cache_release(cache, items, 4, 0);
 	release(cache, &others, 0);
@@ -474,11 +474,11 @@ static void tile_may_be_wanted_twice_at_once(void)
 		CHECK(items[0].outcome == WCX_CACHE_FILL && items[2].outcome == WCX_CACHE_PENDING);
 		memset(items[0].data, 5, TILE_BYTES);
 		memset(items[1].data, 6, TILE_BYTES);
-		items[0].errnum = fails ? -EIO : 0;
+		items[0].r = fails ? -EIO : 0;
 		wcx_tile_cache_publish(cache, items, 3);
 		wcx_tile_cache_wait(cache, items, 3);
-		CHECK(items[0].errnum == items[2].errnum && items[0].data == items[2].data);
-		CHECK(items[2].errnum == (fails ? -EIO : 0) && holds_its_bytes(items[2], 5));
+		CHECK(items[0].r == items[2].r && items[0].data == items[2].data);
+		CHECK(items[2].r == (fails ? -EIO : 0) && holds_its_bytes(items[2], 5));
 		wcx_tile_cache_release(cache, items, 3, 1);
 		wcx_tile_cache_get_stats(cache, &stats);
 		CHECK(stats.bytes == 0);
@@ -805,13 +805,13 @@ static void stress_round(struct stress *stress, struct sample_random *random)
 		if (tiles[i].outcome != WCX_CACHE_FILL)
 			continue;
 		memset(tiles[i].data, (int)(first + i), TILE_BYTES);
-		tiles[i].errnum = fails ? -EIO : 0;
+		tiles[i].r = fails ? -EIO : 0;
 		atomic_fetch_add(&stress->filled, 1);
 	}
 	wcx_tile_cache_publish(stress->cache, tiles, count);
 	wcx_tile_cache_wait(stress->cache, tiles, count);
 	for (uint64_t i = 0; i < count; i++) {
-		if (tiles[i].errnum != -EIO && (tiles[i].errnum != 0 || !holds_its_bytes(tiles[i], first + i)))
+		if (tiles[i].r != -EIO && (tiles[i].r != 0 || !holds_its_bytes(tiles[i], first + i)))
 			CHECK(0);
 		release(stress->cache, &tiles[i], sample_below(random, 3) == 0);
 	}
