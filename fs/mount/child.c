@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A process beside the daemon. */
+/* Forks, signals and detaches child processes. */
 #include "fs/mount/child.h"
 
 #include <errno.h>
@@ -45,7 +45,7 @@ void wcx_child_kill(struct wcx_child *child, int signal_number)
 	child->pid = 0;
 }
 
-void wcx_child_let_go_of_terminal(void)
+void wcx_child_detach_terminal(void)
 {
 	int null_fd = open("/dev/null", O_RDWR);
 

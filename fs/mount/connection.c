@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The kernel's side of a mount. */
+/* Finds and aborts the connection of a FUSE mount. */
 #include "fs/mount/connection.h"
 
 #include <errno.h>
@@ -10,7 +10,7 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
-/* Undoes the \ooo that mountinfo has in the place of blanks. */
+/* Undoes mountinfo's \ooo escapes of white space. */
 static void unescape(char *text)
 {
 	char *to = text;
@@ -28,20 +28,20 @@ static void unescape(char *text)
 	*to = '\0';
 }
 
-/* The minor number of the device of what lies on top at a path, if that has no disk, as a FUSE mount; otherwise -1. */
+/* The minor device number of the topmost mount at a path, or -1 if there is none or it has a major number, unlike FUSE. */
 static int find_number(const char *mountpoint)
 {
 	FILE *mounts = fopen("/proc/self/mountinfo", "re");
 	char *line = NULL, *path = NULL;
-	size_t room = 0;
+	size_t capacity = 0;
 	int found = -1, major, minor;
 
-	while (mounts && getline(&line, &room, mounts) >= 0) {
+	while (mounts && getline(&line, &capacity, mounts) >= 0) {
 		if (sscanf(line, "%*d %*d %d:%d %*s %ms", &major, &minor, &path) != 3)
 			continue;
 		unescape(path);
 		if (strcmp(path, mountpoint) == 0)
-			found = major == 0 ? minor : -1; /* the last one is on top */
+			found = major == 0 ? minor : -1; /* the last match is the topmost */
 		free(path);
 		path = NULL;
 	}
@@ -64,7 +64,7 @@ void wcx_connection_abort(const struct wcx_connection *connection, const char *m
 {
 	if (connection->abort_fd >= 0 && write(connection->abort_fd, "1", 1) == 1)
 		return;
-	/* Forcing an unmounting aborts first, whether or not there are users. */
+	/* A forced unmount first aborts the connection, even if the mount is busy. */
 	if (connection->abort_fd < 0 && connection->number >= 0 && find_number(mountpoint) == connection->number)
 		umount2(mountpoint, MNT_FORCE);
 }

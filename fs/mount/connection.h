@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: MIT */
-/* The kernel's side of a mount, as others than its server can get at it.  None of this asks the mount for anything. */
+/* The kernel's end of a FUSE mount, for use beside the server.  Nothing here makes a request to the mount. */
 #ifndef WCX_CONNECTION_H
 #define WCX_CONNECTION_H
 
 struct wcx_connection {
-	int number;   /* of the mount's device, minor; -1: there is none.  Once it is gone another mount may get it */
-	int abort_fd; /* to end this connection and no later one; -1: the kernel's directory of them is not there */
+	int number;   /* minor number of the mount's device, reused by later mounts; -1: no connection */
+	int abort_fd; /* aborts this connection and no later one; -1: /sys/fs/fuse/connections is not available */
 };
 
-/* wcx_connection_find - look for what is mounted at an absolute path; abort_fd is the caller's to close */
+/* wcx_connection_find - find what is mounted at an absolute path; the caller closes abort_fd */
 void wcx_connection_find(const char *mountpoint, struct wcx_connection *ret);
 
 /*
- * wcx_connection_abort - end a connection: all that wait for its server, and it itself, go on
+ * wcx_connection_abort - abort a connection, so that its server and everyone who waits for the server go on
  *
- * Where there is no abort_fd, by its path, as long as it is still what is mounted there; that takes root.
+ * Without abort_fd, forces an unmount if this connection is still what is mounted at the path; that needs root.
  */
 void wcx_connection_abort(const struct wcx_connection *connection, const char *mountpoint);
 

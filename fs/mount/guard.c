@@ -1,30 +1,32 @@
 /* SPDX-License-Identifier: MIT */
-/* A process that ends a mount's connection when the daemon has been killed. */
+/* Waits for the daemon's death and aborts its connection. */
 #include "fs/mount/guard.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "codec/arith.h"
 #include "fs/mount/connection.h"
 
 enum { KEPT_FD = 3 };
 
-/* What the daemon's end is told by: nobody sends that by mistake, as SIGUSR1 to all that are called wcxfs. */
+/* Announces the daemon's death.  Nobody sends it by mistake, unlike SIGUSR1, which users send to everything named wcxfs. */
 #define DEATH_SIGNAL (SIGRTMIN + 7)
 
-/* Keeps nothing of the daemon's: not its terminal, its directory or its files. */
-static void let_go(int fd)
+/* Gives up everything inherited from the daemon but fd: terminal, working directory, descriptors. */
+static void detach(int fd)
 {
-	wcx_child_let_go_of_terminal();
+	wcx_child_detach_terminal();
 	if (fd == KEPT_FD)
-		fcntl(fd, F_SETFD, 0); /* which dup2 does otherwise */
+		fcntl(fd, F_SETFD, 0); /* clear close-on-exec, as dup2 would */
 	else
 		dup2(fd, KEPT_FD);
 	close_range(KEPT_FD + 1, UINT_MAX, 0);
@@ -32,7 +34,7 @@ static void let_go(int fd)
 		_exit(EXIT_FAILURE);
 }
 
-/* What the guard is told. */
+/* The message that the guard reads from its pipe. */
 struct watched {
 	pid_t daemon;
 	char mountpoint[PATH_MAX];
@@ -45,11 +47,11 @@ static void become_guard(void *user, int fd, pid_t parent)
 	(void)user;
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
-	let_go(fd);
-	/* Comes when the thread that forked us has ended, whether or not others have. */
+	detach(fd);
+	/* Sent when the thread that forked us exits, even if others remain. */
 	prctl(PR_SET_PDEATHSIG, DEATH_SIGNAL);
 	if (getppid() == parent)
-		execl("/proc/self/exe", WCX_GUARD_NAME, (char *)NULL); /* a name, and memory, of its own */
+		execl("/proc/self/exe", WCX_GUARD_NAME, (char *)NULL); /* gives it its own name and memory */
 }
 
 int wcx_guard_main(void)
@@ -61,11 +63,11 @@ int wcx_guard_main(void)
 	ssize_t n;
 	int number;
 
-	prctl(PR_SET_PDEATHSIG, DEATH_SIGNAL); /* which a program with privileges of its own does not inherit */
+	prctl(PR_SET_PDEATHSIG, DEATH_SIGNAL); /* a setuid program does not inherit it */
 	while (done < sizeof watched && (n = read(KEPT_FD, (char *)&watched + done, sizeof watched - done)) > 0)
 		done += (size_t)n;
 	if (done < sizeof watched)
-		return EXIT_SUCCESS; /* there was no mount */
+		return EXIT_SUCCESS; /* the daemon failed to mount */
 	wcx_connection_find(watched.mountpoint, &connection);
 	sigemptyset(&death);
 	sigaddset(&death, DEATH_SIGNAL);
@@ -80,13 +82,15 @@ int wcx_guard_fork(struct wcx_child *ret)
 	return wcx_child_fork(become_guard, NULL, ret);
 }
 
-static volatile pid_t guard_of_signals; /* a handler has nothing else to go by */
+static _Atomic pid_t signalled_guard; /* for the handler, which gets no argument */
 
 static void tell_guard(int number)
 {
-	if (guard_of_signals)
-		kill(guard_of_signals, DEATH_SIGNAL);
-	raise(number); /* now with what it does by default */
+	const pid_t guard = signalled_guard;
+
+	if (guard)
+		kill(guard, DEATH_SIGNAL);
+	raise(number); /* the default action, because of SA_RESETHAND */
 }
 
 static void watch_signals(pid_t guard)
@@ -94,8 +98,8 @@ static void watch_signals(pid_t guard)
 	static const int signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGQUIT, SIGSYS };
 	struct sigaction action = { .sa_handler = tell_guard, .sa_flags = (int)(SA_RESETHAND | SA_NODEFER) };
 
-	guard_of_signals = guard;
-	for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
+	signalled_guard = guard;
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(signals); i++)
 		sigaction(signals[i], &action, NULL);
 }
 
@@ -104,9 +108,8 @@ void wcx_guard_watch(struct wcx_child *guard, const char *mountpoint)
 	struct watched watched = { .daemon = getpid() };
 
 	snprintf(watched.mountpoint, sizeof watched.mountpoint, "%s", mountpoint);
-	/* It reads it, or is gone: then there is none. */
 	if (wcx_child_tell(guard, &watched, sizeof watched))
-		wcx_guard_end(guard);
+		wcx_guard_end(guard); /* it is gone already */
 	if (guard->pid)
 		watch_signals(guard->pid);
 }
@@ -117,7 +120,7 @@ void wcx_guard_end(struct wcx_child *guard)
 
 	if (!pid)
 		return;
-	guard_of_signals = 0;
+	signalled_guard = 0;
 	wcx_child_kill(guard, SIGKILL);
 	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 		;

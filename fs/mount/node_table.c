@@ -1,32 +1,33 @@
 /* SPDX-License-Identifier: MIT */
-/* Keeps the nodes that a kernel knows, found by path. */
+/* Keeps the nodes that the kernel knows, and finds them by path. */
 #include "fs/mount/node_table.h"
 
 #include <pthread.h>
 #include <search.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 /*
- * A tree of tsearch(3) rather than a hash table: it is balanced, takes back nodes, needs neither a hash function nor
- * resizing, and 17 string comparisons in a store of 100,000 files are nothing beside the system calls of a look-up.
+ * A tsearch(3) tree rather than a hash table: it is balanced, supports deletion, and needs no hash function or resizing.  In
+ * a store of 100,000 files, a lookup's 17 string comparisons cost nothing compared with its system calls.
  */
 struct wcx_node_table {
-	pthread_mutex_t lock; /* protects the tree, the list, and every node's entry, look-ups and links */
-	void *current;        /* by path: nodes that stand for what was last found there */
-	struct wcx_node *all; /* list of all nodes, those left behind included */
+	pthread_mutex_t lock; /* protects the tree, the list, and every node's entry, lookup count and links */
+	void *current;        /* by path: the node for what the last lookup found there */
+	struct wcx_node *all; /* list of all nodes, superseded ones included */
 };
 
 struct wcx_node {
 	struct wcx_node *next, *prev;
 	struct wcx_store_entry entry;
 	uint64_t lookup_count;
-	int is_current;
+	bool is_current;
 	char path[];
 };
 
-/* The tree holds pointers to the nodes' paths, so a plain string will do as a key. */
+/* The tree holds pointers to the nodes' paths, so that any string can be a key. */
 static int compare_paths(const void *a, const void *b)
 {
 	return strcmp(a, b);
@@ -51,7 +52,7 @@ static struct wcx_node *node_create(struct wcx_node_table *table, const char *pa
 	}
 	node->entry = *entry;
 	node->lookup_count = 0;
-	node->is_current = 1;
+	node->is_current = true;
 	node->prev = NULL;
 	node->next = table->all;
 	if (node->next)
@@ -60,16 +61,16 @@ static struct wcx_node *node_create(struct wcx_node_table *table, const char *pa
 	return node;
 }
 
-static void leave_behind(struct wcx_node_table *table, struct wcx_node *node)
+static void supersede(struct wcx_node_table *table, struct wcx_node *node)
 {
 	tdelete(node->path, &table->current, compare_paths);
-	node->is_current = 0;
+	node->is_current = false;
 }
 
 static void node_free(struct wcx_node_table *table, struct wcx_node *node)
 {
 	if (node->is_current)
-		leave_behind(table, node);
+		supersede(table, node);
 	if (node->next)
 		node->next->prev = node->prev;
 	if (node->prev)
@@ -108,7 +109,7 @@ struct wcx_node *wcx_node_take(struct wcx_node_table *table, const char *path, c
 	if (found) {
 		node = node_of_path(*(char **)found);
 		if (node->entry.packed != entry->packed || wcx_file_id_compare(&node->entry.id, &entry->id)) {
-			leave_behind(table, node);
+			supersede(table, node);
 			node = NULL;
 		} else {
 			node->entry = *entry;

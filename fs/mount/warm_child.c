@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A process that reads a part of the mount into the page cache. */
+/* Runs `wcx warm' in a child process. */
 #include "fs/mount/warm_child.h"
 
 #include <errno.h>
@@ -14,7 +14,7 @@
 
 enum { EXIT_NO_PROGRAM = 127 };
 
-/* Where the program wcx is, if it lies beside this one; otherwise its name. */
+/* The path of the program wcx if it is in the same directory as this one, otherwise its name. */
 static const char *find_program(char path[PATH_MAX])
 {
 	ssize_t chars = readlink("/proc/self/exe", path, PATH_MAX - sizeof "/wcx");
@@ -26,14 +26,13 @@ static const char *find_program(char path[PATH_MAX])
 	slash = strrchr(path, '/');
 	if (!slash)
 		return "wcx";
-	strcpy(slash, "/wcx"); /* for which there is room */
+	strcpy(slash, "/wcx"); /* fits: see the size above */
 	return access(path, X_OK) ? "wcx" : path;
 }
 
-/* What there is to warm. */
 struct warming {
 	const char *path;
-	int shows_progress;
+	bool shows_progress;
 };
 
 static void run(void *user, int start_fd, pid_t parent)
@@ -46,7 +45,7 @@ static void run(void *user, int start_fd, pid_t parent)
 	if (getppid() != parent)
 		return;
 	if (!warming->shows_progress)
-		wcx_child_let_go_of_terminal();
+		wcx_child_detach_terminal();
 	do
 		n = read(start_fd, &byte, 1);
 	while (n < 0 && errno == EINTR);
@@ -56,7 +55,7 @@ static void run(void *user, int start_fd, pid_t parent)
 	_exit(EXIT_NO_PROGRAM);
 }
 
-int wcx_warm_child_fork(const char *path, int shows_progress, struct wcx_child *ret)
+int wcx_warm_child_fork(const char *path, bool shows_progress, struct wcx_child *ret)
 {
 	struct warming warming = { path, shows_progress };
 
@@ -65,14 +64,14 @@ int wcx_warm_child_fork(const char *path, int shows_progress, struct wcx_child *
 
 void wcx_warm_child_start(struct wcx_child *child)
 {
-	wcx_child_tell(child, "", 1); /* one that is gone already is reaped as one that was done */
+	wcx_child_tell(child, "", 1); /* if it is already gone, wcx_warm_child_reap reports it */
 }
 
-int wcx_warm_child_reap(struct wcx_child *child, int *status_ret)
+bool wcx_warm_child_reap(struct wcx_child *child, int *status_ret)
 {
 	if (!child->pid || waitpid(child->pid, status_ret, WNOHANG) != child->pid)
-		return 0;
+		return false;
 	close(child->fd);
 	child->pid = 0;
-	return 1;
+	return true;
 }
