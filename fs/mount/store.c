@@ -79,46 +79,39 @@ static int stored_path_set(struct stored_path *stored, const char *path, bool pa
 	return 0;
 }
 
-/* Opens a path; the kernel refuses to leave the store, even if links are added meanwhile.  Returns a descriptor or -errno.
+/*
+ * Opens what is stored for a path and gets its attributes.  The kernel refuses to leave the store, even if links are added
+ * meanwhile.  O_PATH has no side effects on devices and FIFOs.  Returns a descriptor or -errno.
  */
-static int open_beneath(const struct wcx_store *store, const struct stored_path *stored, int flags)
+static int open_stored(const struct wcx_store *store, const char *path, bool packed, int flags,
+		       struct stored_path *stored_ret, struct stat *st_ret)
 {
 	const struct open_how how = {
 		.flags = (unsigned)(flags | O_CLOEXEC | O_NOFOLLOW),
 		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
 	};
-	long fd = syscall(SYS_openat2, store->dir_fd, stored->text, &how, sizeof how);
+	int r = stored_path_set(stored_ret, path, packed), fd;
 
-	return fd < 0 ? -errno : (int)fd;
-}
-
-/* Opens a path without side effects on devices and FIFOs, and gets its attributes; returns an O_PATH descriptor or -errno.
- */
-static int open_handle(const struct wcx_store *store, const struct stored_path *stored, struct stat *st_ret)
-{
-	int fd = open_beneath(store, stored, O_PATH);
-
-	if (fd >= 0 && fstat(fd, st_ret)) {
-		int r = -errno;
-
-		close(fd);
+	if (r)
 		return r;
-	}
-	return fd;
+	fd = (int)syscall(SYS_openat2, store->dir_fd, stored_ret->text, &how, sizeof how);
+	if (fd >= 0 && !fstat(fd, st_ret))
+		return fd;
+	r = -errno;
+	if (fd >= 0)
+		close(fd);
+	return r;
 }
 
 /* Opens a regular file for reading.  O_NONBLOCK: the path may have become a FIFO since the lookup. */
-static int open_bytes(const struct wcx_store *store, const struct stored_path *stored, struct stat *st_ret)
+static int open_bytes(const struct wcx_store *store, const char *path, bool packed, struct stored_path *stored_ret,
+		      struct stat *st_ret)
 {
-	int fd = open_beneath(store, stored, O_RDONLY | O_NONBLOCK | O_NOCTTY);
-	int r;
+	int fd = open_stored(store, path, packed, O_RDONLY | O_NONBLOCK | O_NOCTTY, stored_ret, st_ret);
 
-	if (fd < 0)
-		return fd;
-	r = fstat(fd, st_ret) ? -errno : S_ISREG(st_ret->st_mode) ? 0 : -ENXIO;
-	if (r) {
+	if (fd >= 0 && !S_ISREG(st_ret->st_mode)) {
 		close(fd);
-		return r;
+		return -ENXIO;
 	}
 	return fd;
 }
@@ -136,11 +129,14 @@ static int link_text(int dir_fd, const char *name, char *dst, size_t dst_bytes)
 	return 0;
 }
 
-/* Whether an entry with a name ending in .wcx is shown without the suffix. */
-static bool is_packed(int dir_fd, const char *name, mode_t mode)
+/* Whether an entry of dir_fd is shown without the suffix.  name is "" if dir_fd is the entry itself, stored as stored_name.
+ */
+static bool is_packed(int dir_fd, const char *name, const char *stored_name, mode_t mode)
 {
 	char target[PATH_MAX];
 
+	if (!stem_bytes(stored_name))
+		return false;
 	if (S_ISREG(mode))
 		return true;
 	return S_ISLNK(mode) && !link_text(dir_fd, name, target, sizeof target) && is_packed_target(target);
@@ -179,15 +175,11 @@ static int lookup_plain(const struct wcx_store *store, const char *path, struct 
 	struct stored_path stored;
 	struct stat st;
 	bool renamed;
-	int fd;
-	int r = stored_path_set(&stored, path, false);
+	int fd = open_stored(store, path, false, O_PATH, &stored, &st);
 
-	if (r)
-		return r;
-	fd = open_handle(store, &stored, &st);
 	if (fd < 0)
 		return fd;
-	renamed = stem_bytes(last_component(path)) && is_packed(fd, "", st.st_mode);
+	renamed = is_packed(fd, "", last_component(path), st.st_mode);
 	close(fd);
 	if (renamed)
 		return -ENOENT;
@@ -195,17 +187,17 @@ static int lookup_plain(const struct wcx_store *store, const char *path, struct 
 	return 0;
 }
 
-static int lookup_packed_file(const struct wcx_store *store, const struct stored_path *stored, struct wcx_store_entry *ret,
+static int lookup_packed_file(const struct wcx_store *store, const char *path, struct wcx_store_entry *ret,
 			      struct wcx_error *err)
 {
 	struct wcx_superblock sb;
+	struct stored_path stored;
 	struct stat st;
-	int r;
-	int fd = open_bytes(store, stored, &st);
+	int fd = open_bytes(store, path, true, &stored, &st), r;
 
 	if (fd < 0)
-		return wcx_fail(err, -fd, "%s: %s", stored->text, strerror(-fd));
-	r = wcx_superblock_read(fd, stored->text, &sb, err);
+		return wcx_fail(err, -fd, "%s: %s", stored.text, strerror(-fd));
+	r = wcx_superblock_read(fd, stored.text, &sb, err);
 	close(fd);
 	if (r)
 		return shown_errno(r);
@@ -218,22 +210,16 @@ static int lookup_packed(const struct wcx_store *store, const char *path, struct
 	struct stored_path stored;
 	struct stat st;
 	bool packed;
-	int fd;
-	int r = stored_path_set(&stored, path, true);
+	int fd = open_stored(store, path, true, O_PATH, &stored, &st);
 
-	if (r)
-		return r;
-	if (!stem_bytes(last_component(stored.text)))
-		return -ENOENT;
-	fd = open_handle(store, &stored, &st);
 	if (fd < 0)
 		return fd == -ENAMETOOLONG ? -ENOENT : fd; /* a name of 255 bytes is legal but has no packed form */
-	packed = is_packed(fd, "", st.st_mode);
+	packed = is_packed(fd, "", last_component(stored.text), st.st_mode);
 	close(fd);
 	if (!packed)
 		return -ENOENT;
 	if (S_ISREG(st.st_mode))
-		return lookup_packed_file(store, &stored, ret, err);
+		return lookup_packed_file(store, path, ret, err);
 	fill_entry(&st, true, st.st_size - SUFFIX_BYTES, ret);
 	return 0;
 }
@@ -251,12 +237,8 @@ int wcx_store_readlink(struct wcx_store *store, const char *path, const struct w
 {
 	struct stored_path stored;
 	struct stat st;
-	int fd;
-	int r = stored_path_set(&stored, path, entry->packed);
+	int fd = open_stored(store, path, entry->packed, O_PATH, &stored, &st), r;
 
-	if (r)
-		return r;
-	fd = open_handle(store, &stored, &st);
 	if (fd < 0)
 		return fd == -ENOENT ? -ESTALE : fd;
 	r = is_same_file(&st, entry) ? link_text(fd, "", dst, dst_bytes) : -ESTALE;
@@ -312,11 +294,9 @@ static bool item_is_packed(int dir_fd, const struct wcx_dir_item *item)
 	struct stat st;
 	mode_t type = item->type;
 
-	if (!stem_bytes(item->name))
-		return false;
 	if (!type && !fstatat(dir_fd, item->name, &st, AT_SYMLINK_NOFOLLOW))
 		type = st.st_mode & S_IFMT;
-	return is_packed(dir_fd, item->name, type);
+	return is_packed(dir_fd, item->name, item->name, type);
 }
 
 /* Whether the directory has a plain item with the name that this packed item would be shown as. */
@@ -364,46 +344,29 @@ static int list_map_names(int dir_fd, struct wcx_dir_list *list)
 
 int wcx_store_list(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry, struct wcx_dir_list **ret)
 {
-	struct wcx_dir_list *list = NULL;
+	struct wcx_dir_list *list;
 	struct stored_path stored;
 	struct stat st;
-	DIR *dir = NULL;
-	int fd = -1;
-	int r = stored_path_set(&stored, path, false);
+	DIR *dir;
+	int fd = open_stored(store, path, false, O_RDONLY | O_DIRECTORY, &stored, &st), r;
 
-	if (r)
-		return r;
-	fd = open_beneath(store, &stored, O_RDONLY | O_DIRECTORY);
 	if (fd < 0)
 		return fd == -ENOENT || fd == -ENOTDIR ? -ESTALE : fd;
-	if (fstat(fd, &st)) {
-		r = -errno;
-		goto out;
+	r = is_same_file(&st, entry) ? -ENOMEM : -ESTALE;
+	dir = r == -ENOMEM ? fdopendir(fd) : NULL;
+	if (!dir) {
+		close(fd);
+		return r;
 	}
-	if (!is_same_file(&st, entry)) {
-		r = -ESTALE;
-		goto out;
-	}
-	r = -ENOMEM;
 	list = calloc(1, sizeof *list);
-	if (!list)
-		goto out;
-	dir = fdopendir(fd);
-	if (!dir)
-		goto out;
-	r = list_read(dir, list);
+	r = list ? list_read(dir, list) : -ENOMEM;
 	if (!r)
 		r = list_map_names(fd, list);
-	if (!r) {
-		*ret = list;
-		list = NULL;
-	}
-out:
-	if (dir)
-		closedir(dir);
+	closedir(dir);
+	if (r)
+		wcx_dir_list_free(list);
 	else
-		close(fd);
-	wcx_dir_list_free(list);
+		*ret = list;
 	return r;
 }
 
@@ -423,14 +386,11 @@ static int file_open(struct wcx_store *store, const char *path, const struct wcx
 	struct wcx_store_entry plain;
 	struct stored_path stored;
 	struct stat st;
-	int r, fd;
+	int fd;
 
-	r = stored_path_set(&stored, path, entry->packed);
-	if (r)
-		return r;
 	if (entry->packed && lookup_plain(store, path, &plain) != -ENOENT)
 		return -ESTALE; /* a plain file was added, and hides the packed one */
-	fd = open_bytes(store, &stored, &st);
+	fd = open_bytes(store, path, entry->packed, &stored, &st);
 	if (fd < 0)
 		return fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP ? -ESTALE : fd;
 	if (!is_same_file(&st, entry)) {
@@ -498,34 +458,30 @@ int wcx_store_statvfs(struct wcx_store *store, struct statvfs *ret)
 int wcx_store_create(const char *dir, struct wcx_tile_cache *cache, struct wcx_decoder *decoder, struct wcx_store **ret,
 		     struct wcx_error *err)
 {
-	static const struct stored_path root = { "." };
-	struct wcx_store *store = calloc(1, sizeof *store);
-	int r, fd;
+	struct wcx_store *store = malloc(sizeof *store);
+	struct stored_path root;
+	struct stat st;
+	int r, fd, errnum;
 
-	if (store)
-		store->images = wcx_image_pool_create(cache, decoder);
-	if (!store || !store->images) {
-		r = wcx_fail(err, ENOMEM, "%s: %s", dir, strerror(ENOMEM));
-		goto out;
-	}
+	if (!store)
+		return wcx_fail(err, ENOMEM, "%s: %s", dir, strerror(ENOMEM));
+	store->images = wcx_image_pool_create(cache, decoder);
 	store->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (store->dir_fd < 0) {
-		r = wcx_fail(err, errno, "%s: %s", dir, strerror(errno));
+	errnum = !store->images ? ENOMEM : store->dir_fd < 0 ? errno : 0;
+	if (errnum) {
+		r = wcx_fail(err, errnum, "%s: %s", dir, strerror(errnum));
 		goto out;
 	}
-	fd = open_beneath(store, &root, O_PATH);
+	fd = open_stored(store, "", false, O_PATH, &root, &st);
 	if (fd < 0) {
 		r = wcx_fail(err, -fd, "%s: openat2: %s", dir, strerror(-fd));
-		close(store->dir_fd);
 		goto out;
 	}
 	close(fd);
 	*ret = store;
 	return 0;
 out:
-	if (store)
-		wcx_image_pool_free(store->images);
-	free(store);
+	wcx_store_free(store);
 	return r;
 }
 
@@ -534,6 +490,7 @@ void wcx_store_free(struct wcx_store *store)
 	if (!store)
 		return;
 	wcx_image_pool_free(store->images);
-	close(store->dir_fd);
+	if (store->dir_fd >= 0)
+		close(store->dir_fd);
 	free(store);
 }
