@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: MIT
 #
-# What a mounted store shows is what the original files are, however they are read.
+# A mounted store shows the original files, however they are read.
 
 bats_require_minimum_version 1.5.0
 load ../fixtures/suite
@@ -47,7 +47,7 @@ own_store() {
 	cp "$STORE/model.safetensors.wcx" "$STORE/deep/er/other.safetensors.wcx" "$STORE/config.json" "$OWN"
 }
 
-# The rest of an own store is as it should be.
+# The undamaged files of an own store are served.
 own_rest_is_served() {
 	same_sha256 "$ORIG/deep/er/other.safetensors" "$MNT/other.safetensors"
 	same_sha256 "$ORIG/config.json" "$MNT/config.json"
@@ -156,7 +156,7 @@ has_gpu() {
 	own_rest_is_served
 }
 
-@test "a directory that became a link out of the store is not followed there" {
+@test "a directory replaced by a link out of the store is not followed" {
 	local upper="$BATS_TEST_TMPDIR/upper"
 
 	mkdir -p "$upper/store/dir" "$upper/outside"
@@ -200,7 +200,7 @@ has_gpu() {
 	[ -e "$OWN/model.safetensors.wcx" ]
 }
 
-@test "statfs tells what the store's file system has" {
+@test "statfs reports the store's file system" {
 	start_mount "$STORE"
 	[ "$(stat -f -c %b "$MNT")" = "$(stat -f -c %b "$STORE")" ]
 }
@@ -236,7 +236,7 @@ has_gpu() {
 	reader many "$ORIG/model.safetensors" "$MNT/model.safetensors" 6
 }
 
-@test "a cache of no bytes is slow but right" {
+@test "a cache of 0 bytes reads the original's bytes" {
 	start_mount "$STORE" -o cache_size=0
 	same_sha256 "$ORIG/deep/er/other.safetensors" "$MNT/deep/er/other.safetensors"
 	reader at_once "$ORIG/deep/er/other.safetensors" "$MNT/deep/er/other.safetensors" 4
@@ -261,12 +261,12 @@ has_gpu() {
 	[ "$(counter misses)" -eq "$alone" ]
 }
 
-@test "pages survive a re-open: a further read of a file asks for nothing" {
+@test "cached pages survive a reopen: reading a file again makes no requests" {
 	local before
 
 	start_logged_mount "$STORE" -o cache_size=0
 	cat "$MNT/model.safetensors" >/dev/null
-	cat "$MNT/model.safetensors" >/dev/null # waits for what readahead has asked for and the first did not wait for
+	cat "$MNT/model.safetensors" >/dev/null # waits for the read-ahead that the first one started
 	[ "$(counter misses)" -gt 100 ]
 	before=$(request_count)
 	same_sha256 "$ORIG/model.safetensors" "$MNT/model.safetensors"
@@ -292,7 +292,7 @@ has_gpu() {
 
 # --- files that change ---
 
-@test "a replaced packed file is seen at the next open, and who has the old one open keeps its bytes" {
+@test "a replaced packed file is seen at the next open, and an open descriptor keeps the old bytes" {
 	local fd
 
 	own_store
@@ -314,7 +314,7 @@ has_gpu() {
 	cmp "$OWN/config.json" "$MNT/config.json"
 }
 
-@test "a packed file that becomes a plain one of the same name is seen at the next open" {
+@test "a packed file replaced by a plain file of the same name is seen at the next open" {
 	own_store
 	start_mount "$OWN"
 	same_sha256 "$ORIG/deep/er/other.safetensors" "$MNT/other.safetensors"
@@ -322,7 +322,7 @@ has_gpu() {
 	cmp "$OWN/other.safetensors" "$MNT/other.safetensors"
 }
 
-@test "a plain file that is put beside its packed one is seen at the next open" {
+@test "a plain file added beside its packed file is seen at the next open" {
 	own_store
 	start_mount "$OWN"
 	same_sha256 "$ORIG/deep/er/other.safetensors" "$MNT/other.safetensors"
@@ -330,7 +330,7 @@ has_gpu() {
 	[ "$(cat "$MNT/other.safetensors")" = plain ]
 }
 
-@test "a link that is pointed elsewhere is followed there after a second" {
+@test "a link with a new target is followed there after a second" {
 	own_store
 	ln -s model.safetensors "$OWN/current"
 	start_mount "$OWN"
@@ -340,7 +340,7 @@ has_gpu() {
 	same_sha256 "$ORIG/config.json" "$MNT/current"
 }
 
-@test "files that are added and removed are seen" {
+@test "added and removed files are seen" {
 	own_store
 	start_mount "$OWN"
 	cp "$STORE/model.safetensors.wcx" "$OWN/new.safetensors.wcx"
@@ -351,7 +351,7 @@ has_gpu() {
 	[ "$(ls "$MNT")" = $'config.json\nnew.safetensors\nother.safetensors' ]
 }
 
-# --- files that are broken ---
+# --- damaged files ---
 
 @test "packed files with a bad magic, cut short or empty are listed, give EIO, and are logged once" {
 	own_store
@@ -390,7 +390,7 @@ has_gpu() {
 	[ "$(grep -c "model.safetensors.wcx" "$LOG")" -eq 1 ]
 }
 
-@test "a damaged tile gives EIO for its own bytes, all others are right, and it is logged once" {
+@test "a damaged tile gives EIO for its own bytes only, and is logged once" {
 	local start count place
 
 	own_store
@@ -420,13 +420,13 @@ has_gpu() {
 	done
 }
 
-@test "a daemon in the foreground ends with status 0 after a signal" {
+@test "a daemon in the foreground exits with status 0 after a signal" {
 	start_logged_mount "$STORE"
 	kill -TERM "$DAEMON"
 	wait "$DAEMON"
 }
 
-@test "SIGTERM unmounts and ends the daemon although readers have files open" {
+@test "SIGTERM unmounts and ends the daemon while readers have files open" {
 	local fd
 
 	start_mount "$STORE"
@@ -438,11 +438,11 @@ has_gpu() {
 	exec {fd}<&-
 }
 
-# The kernel locks a page for as long as it is asked for, and who pushes to it waits; with slow requests that happens often.
-@test "a daemon that is killed while it pushes leaves nobody waiting, and no guard" {
+# The kernel locks a page until its request is answered, and pushing to it waits; slow requests make that frequent.
+@test "a daemon killed while it pushes pages leaves no reader blocked, and no guard" {
 	local guard
 
-	[ -r /proc/self/stack ] && [ "$(id -u)" -eq 0 ] || skip "only root sees what a thread waits for"
+	[ -r /proc/self/stack ] && [ "$(id -u)" -eq 0 ] || skip "only root can read where a thread is blocked"
 	for signal in KILL SEGV; do
 		LD_PRELOAD="$WCX_BUILD/tests/libslow_requests.so" start_logged_mount "$STORE" -o decoder=cpu
 		guard=$(pgrep -P "$DAEMON")
@@ -453,7 +453,7 @@ has_gpu() {
 	done
 }
 
-@test "a guard watches the daemon, and ends with it" {
+@test "a guard watches the daemon and exits with it" {
 	local guard
 
 	start_logged_mount "$STORE"
@@ -465,7 +465,7 @@ has_gpu() {
 	[ ! -e "/proc/$guard" ]
 }
 
-@test "the daemon keeps no descriptor of the one who started it" {
+@test "the daemon keeps no descriptor of its caller" {
 	local fd
 
 	exec {fd}>"$BATS_TEST_TMPDIR/lock"
@@ -475,12 +475,12 @@ has_gpu() {
 	flock -n "$BATS_TEST_TMPDIR/lock" true
 }
 
-@test "a caller that has closed its standard streams gets a mount all the same" {
+@test "a caller with closed standard streams gets a working mount" {
 	"$WCXFS" "$STORE" "$MNT" -o decoder=cpu <&- >&- 2>&-
 	same_sha256 "$ORIG/model.safetensors" "$MNT/model.safetensors"
 }
 
-@test "the log names what decodes, which WCX_CPU chooses" {
+@test "the log names the decoder, which WCX_CPU selects" {
 	run ! env WCX_CPU=other "$WCXFS" "$STORE" "$MNT" -f -o decoder=cpu
 	[[ "$output" == *"WCX_CPU=other: this CPU has no such variant"* ]]
 	WCX_CPU=portable start_logged_mount "$STORE" -o decoder=cpu
@@ -488,12 +488,12 @@ has_gpu() {
 	same_sha256 "$ORIG/model.safetensors" "$MNT/model.safetensors"
 }
 
-@test "wcx warm reads files and trees, after which a reader asks for nothing" {
+@test "wcx warm reads files and trees; readers then make no requests" {
 	local before
 
 	start_logged_mount "$STORE" -o cache_size=0
 	"$WCX" warm -q "$MNT"
-	cat "$MNT/model.safetensors" >/dev/null # waits for what was asked for and not waited for
+	cat "$MNT/model.safetensors" >/dev/null # waits for the read-ahead that wcx warm started
 	[ "$(counter misses)" -gt 100 ]
 	before=$(request_count)
 	same_sha256 "$ORIG/model.safetensors" "$MNT/model.safetensors"
@@ -516,7 +516,7 @@ has_gpu() {
 	[ "$(pgrep -P "$DAEMON" | wc -l)" -eq 1 ] # the guard
 }
 
-@test "warm=PATH of what is not in the store, or outside it, is an error" {
+@test "warm=PATH with a path that is missing from the store, or outside it, is an error" {
 	for path in nothing ../store deep/../.. /etc; do
 		run -1 "$WCXFS" "$STORE" "$MNT" -o "warm=$path"
 		[[ "$output" == *"warm=$path: not in the store"* ]]
@@ -524,7 +524,7 @@ has_gpu() {
 	! is_mounted
 }
 
-@test "a mount that warms ends at once at SIGTERM, and so does the reading" {
+@test "SIGTERM ends a mount that is being warmed, and the warming, at once" {
 	local pid
 
 	start_logged_mount "$STORE" -o warm=.
@@ -535,7 +535,7 @@ has_gpu() {
 	reader wait_exit "$pid"
 }
 
-@test "a file read in order, in any way, is right with any window" {
+@test "sequential reads of all kinds give the original's bytes with any window" {
 	local options pushed
 
 	for options in prefetch=0 prefetch=1M prefetch=64M,drop_packed prefetch=64M,cache_size=64M,readahead=128K; do
@@ -549,13 +549,13 @@ has_gpu() {
 	done
 }
 
-@test "readahead=BYTES is what the kernel has, once the mount stands" {
+@test "readahead=BYTES sets the kernel's read-ahead" {
 	local number
 
 	start_mount "$STORE" -o readahead=512K
 	ls "$MNT" >/dev/null
 	number=$(awk -v path="$MNT" '$5 == path { print $3 }' /proc/self/mountinfo | tail -n 1)
-	[ -w "/sys/class/bdi/$number/read_ahead_kb" ] || skip "the kernel's readahead cannot be changed here"
+	[ -w "/sys/class/bdi/$number/read_ahead_kb" ] || skip "the kernel's read-ahead cannot be changed here"
 	[ "$(cat "/sys/class/bdi/$number/read_ahead_kb")" -eq 512 ]
 }
 
@@ -567,14 +567,14 @@ has_gpu() {
 	! is_mounted
 }
 
-@test "sizes of windows that are none are told with status 2" {
+@test "invalid sizes of windows are reported with status 2" {
 	for option in prefetch=lots readahead=-1; do
 		run -2 "$WCXFS" "$STORE" "$MNT" -o "$option"
 		[[ "$output" == *"$option: not a number of bytes"* ]]
 	done
 }
 
-@test "a relative mount point works, and the daemon holds no directory" {
+@test "a relative mount point works, and the daemon's working directory is /" {
 	cd "$BATS_TEST_TMPDIR"
 	"$WCXFS" "$STORE" mnt
 	[ "$(readlink "/proc/$(pgrep -f "wcxfs $STORE mnt")/cwd")" = / ]
@@ -584,7 +584,7 @@ has_gpu() {
 	reader wait_exit "$pid"
 }
 
-@test "missing directories are told by the command itself, which fails" {
+@test "the command itself reports missing directories, and fails" {
 	run -1 "$WCXFS" "$BATS_TEST_TMPDIR/no_store" "$MNT"
 	[[ "$output" == *"no_store: No such file or directory"* ]]
 	run -1 "$WCXFS" "$STORE/config.json" "$MNT"
@@ -598,12 +598,12 @@ has_gpu() {
 @test "a mount point in use or inside the store is refused" {
 	start_mount "$STORE"
 	run -1 "$WCXFS" "$STORE" "$MNT"
-	[[ "$output" == *"mounted there already"* ]]
+	[[ "$output" == *"already mounted there"* ]]
 	run -1 "$WCXFS" "$STORE" "$STORE/deep"
 	[[ "$output" == *"inside the store"* ]]
 }
 
-@test "wrong usage is told with status 2" {
+@test "wrong usage is reported with status 2" {
 	run -2 "$WCXFS"
 	run -2 "$WCXFS" "$STORE"
 	run -2 "$WCXFS" "$STORE" "$MNT" third
@@ -621,7 +621,7 @@ has_gpu() {
 	[[ "$output" == *"no_such_option"* ]]
 }
 
-@test "decoder=cuda without a GPU is an error of the command itself" {
+@test "decoder=cuda without a GPU is reported by the command itself" {
 	! has_gpu || skip "there is a GPU"
 	run -1 "$WCXFS" "$STORE" "$MNT" -o decoder=cuda
 	[ -n "$output" ]

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/* Turns a command into a daemon: a forked child goes on, and the parent returns to the shell once the child is ready. */
+#ifndef WCX_DAEMONIZE_H
+#define WCX_DAEMONIZE_H
+
+#include <sys/types.h>
+
+#include "fs/base/error.h"
+
+/*
+ * wcx_daemon_fill_standard_fds - open /dev/null for standard streams that the caller closed; 0 or -errno
+ *
+ * Otherwise other files get these numbers, and wcx_daemon_detach replaces them.
+ */
+int wcx_daemon_fill_standard_fds(void);
+
+/* wcx_daemon_raise_fd_limit - raise the limit of open files to the maximum: each open file of a mount takes a descriptor */
+void wcx_daemon_raise_fd_limit(void);
+
+/*
+ * wcx_daemon_fork - fork, before anything that does not survive it, such as threads and GPUs
+ *
+ * Returns the child's pid in the parent, for wcx_daemon_wait with *ready_fd_ret; 0 in the child, with only its standard
+ * streams open; or -errno with a message in err, in either.  The child still writes to the terminal, so that the command
+ * shows why it fails.
+ */
+pid_t wcx_daemon_fork(int *ready_fd_ret, struct wcx_error *err);
+
+/* wcx_daemon_wait - for the parent: wait until the child is ready or dead.  Returns an exit status, maybe with err. */
+int wcx_daemon_wait(pid_t pid, int ready_fd, struct wcx_error *err);
+
+/* wcx_daemon_detach - for the child: let go of terminal and working directory.  Returns 0 or -errno. */
+int wcx_daemon_detach(void);
+int wcx_daemon_report_ready(void); /* lets wcx_daemon_wait return; 0 or -errno */
+
+#endif

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: MIT */
+/* Parses and checks the command line of wcxfs. */
+#include "fs/mount/mount_options.h"
+
+#include <errno.h>
+#include <fuse_opt.h>
+#include <limits.h>
+#include <mntent.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "codec/arith.h"
+#include "fs/mount/fuse_ops.h"
+
+static const uint64_t prefetch_max_bytes = UINT64_C(64) << 20; /* at 6 GB/s, 10 ms */
+static const uint64_t cache_min_bytes = UINT64_C(64) << 20;
+static const uint64_t cache_max_bytes = UINT64_C(8) << 30;
+
+const char wcx_mount_help[] =
+	"Usage: wcxfs STORE MOUNTPOINT [-o OPTION[,OPTION...]] [-f] [-d]\n"
+	"\n"
+	"Mounts the directory STORE, read-only, at the directory MOUNTPOINT.  A packed file NAME.wcx appears as NAME, with\n"
+	"the original's size and bytes; everything else appears unchanged.\n"
+	"\n"
+	"Options:\n"
+	"  -o cache_size=BYTES  memory for decoded tiles; K, M, G or T multiply by powers of 1024\n"
+	"                       (default: 1/8 of RAM, at least 64M, at most 8G)\n"
+	"  -o decoder=KIND      auto: the GPU if there is one, else the CPU (default); cpu; cuda: fail without a GPU\n"
+	"  -o prefetch=BYTES    how far to decode ahead of a sequential reader; 0: not at all\n"
+	"                       (default: 64M, at most 1/16 of RAM)\n"
+	"  -o readahead=BYTES   kernel read-ahead per file (default: the kernel's own, usually 128K); raising it needs "
+	"root\n"
+	"  -o drop_packed       evict packed bytes from the page cache once they are decoded ahead of a reader, so that a\n"
+	"                       model is not in memory twice\n"
+	"  -o warm=PATH         once mounted, read a file or directory of the store into the page cache; . reads "
+	"everything\n"
+	"  -o allow_other       allow other users; needs root, or user_allow_other in /etc/fuse.conf\n"
+	"  -o ...               any other option of libfuse, see mount.fuse3(8)\n"
+	"  -f                   stay in the foreground; log to standard error instead of syslog\n"
+	"  -d                   like -f, and log every request\n"
+	"  -h, --help           print this help\n"
+	"  -V, --version        print versions\n"
+	"\n"
+	"wcxfs returns once the files can be used.  To unmount, run `fusermount3 -u MOUNTPOINT' or send SIGTERM, SIGINT or\n"
+	"SIGHUP; while warm=PATH is reading, the mount is busy and only a signal works.  SIGUSR1 logs the counters of "
+	"cache\n"
+	"and prefetching.\n"
+	"\n"
+	"Exit status: 0 mounted (with -f: unmounted again), 1 failure, 2 wrong usage.\n"
+	"\n"
+	"Examples:\n"
+	"  wcxfs /data/models /mnt/models\n"
+	"  wcxfs /data/models /data/models -o allow_other,cache_size=16G    over the store itself\n"
+	"  wcxfs ~/.cache/huggingface/hub ~/hub -o decoder=cpu -f           with links between packed files\n"
+	"  wcxfs /data/models /mnt/models -o warm=llama                     decode a model before it is used\n"
+	"  fusermount3 -u /mnt/models\n";
+
+/* What fuse_opt_parse fills in. */
+struct command_line {
+	char *store, *mountpoint, *cache_size, *decoder, *prefetch, *readahead, *warm;
+	int help, version, foreground, drop_packed;
+	struct wcx_error *err;
+};
+
+static int parse_bytes(const char *text, uint64_t *ret)
+{
+	static const char units[] = "KMGT";
+	unsigned shift = 0;
+	uint64_t value;
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return -EINVAL;
+	errno = 0;
+	value = strtoull(text, &end, 10);
+	if (errno)
+		return -errno;
+	if (*end) {
+		const char *unit = strchr(units, *end >= 'a' ? *end - 'a' + 'A' : *end);
+
+		if (!unit || end[1])
+			return -EINVAL;
+		shift = 10 * (unsigned)(unit - units + 1);
+	}
+	if (value > UINT64_MAX >> shift)
+		return -ERANGE;
+	*ret = value << shift;
+	return 0;
+}
+
+/* Parses the value of an option; without a value, keeps the default in *bytes. */
+static int parse_size(const char *name, const char *text, uint64_t *bytes, struct wcx_error *err)
+{
+	if (!text || !parse_bytes(text, bytes))
+		return 0;
+	return wcx_fail(err, EINVAL, "%s=%s: not a number of bytes, such as 512M or 4G", name, text);
+}
+
+/* Called by fuse_opt_parse for what the table of options does not cover. */
+static int take_argument(void *data, const char *arg, int key, struct fuse_args *args)
+{
+	struct command_line *line = data;
+	char **place = !line->store ? &line->store : &line->mountpoint;
+
+	(void)args;
+	if (key == FUSE_OPT_KEY_OPT && arg[0] == '-')
+		return wcx_fail(line->err, 1, "unknown option %s", arg);
+	if (key != FUSE_OPT_KEY_NONOPT)
+		return 1; /* libfuse's */
+	if (*place)
+		return wcx_fail(line->err, 1, "unexpected argument %s", arg);
+	*place = strdup(arg);
+	return *place ? 0 : -1;
+}
+
+static int interpret(const struct command_line *line, struct wcx_mount_options *opts, struct wcx_error *err)
+{
+	const uint64_t ram_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+
+	if (!line->mountpoint)
+		return wcx_fail(err, EINVAL, "STORE and MOUNTPOINT are required; see `wcxfs --help'");
+	opts->cache_bytes = WCX_CLAMP(ram_bytes / 8, cache_min_bytes, cache_max_bytes);
+	opts->prefetch_bytes = WCX_MIN(ram_bytes / 16, prefetch_max_bytes);
+	if (parse_size("cache_size", line->cache_size, &opts->cache_bytes, err) ||
+	    parse_size("prefetch", line->prefetch, &opts->prefetch_bytes, err) ||
+	    parse_size("readahead", line->readahead, &opts->readahead_bytes, err))
+		return -EINVAL;
+	if (line->decoder && wcx_decoder_kind_parse(line->decoder, &opts->decoder))
+		return wcx_fail(err, EINVAL, "decoder=%s: unknown; use auto, cpu or cuda", line->decoder);
+	return 0;
+}
+
+int wcx_mount_options_parse(int argc, char **argv, struct wcx_mount_options *opts, struct wcx_error *err)
+{
+	static const struct fuse_opt specs[] = {
+		{ "cache_size=%s", offsetof(struct command_line, cache_size), 0 },
+		{ "decoder=%s", offsetof(struct command_line, decoder), 0 },
+		{ "prefetch=%s", offsetof(struct command_line, prefetch), 0 },
+		{ "readahead=%s", offsetof(struct command_line, readahead), 0 },
+		{ "warm=%s", offsetof(struct command_line, warm), 0 },
+		{ "drop_packed", offsetof(struct command_line, drop_packed), 1 },
+		{ "-f", offsetof(struct command_line, foreground), 1 },
+		{ "-d", offsetof(struct command_line, foreground), 1 },
+		{ "debug", offsetof(struct command_line, foreground), 1 },
+		FUSE_OPT_KEY("-d", FUSE_OPT_KEY_KEEP),
+		FUSE_OPT_KEY("debug", FUSE_OPT_KEY_KEEP),
+		{ "-h", offsetof(struct command_line, help), 1 },
+		{ "--help", offsetof(struct command_line, help), 1 },
+		{ "-V", offsetof(struct command_line, version), 1 },
+		{ "--version", offsetof(struct command_line, version), 1 },
+		FUSE_OPT_END,
+	};
+	struct fuse_args args = FUSE_ARGS_INIT(argc, argv);
+	struct command_line line = { .err = err };
+	int r;
+
+	err->text[0] = '\0';
+	r = fuse_opt_parse(&args, &line, specs, take_argument) ? -EINVAL : 0;
+	*opts = (struct wcx_mount_options){
+		.show_help = line.help,
+		.show_version = line.version,
+		.foreground = line.foreground,
+		.drop_packed = line.drop_packed,
+		.set_readahead = line.readahead != NULL,
+		.store = line.store,
+		.mountpoint = line.mountpoint,
+		.warm = line.warm,
+		.decoder = WCX_DECODER_AUTO,
+	};
+	if (!r) {
+		opts->libfuse_argc = args.argc;
+		opts->libfuse_argv = args.argv;
+	}
+	if (!r && !line.help && !line.version)
+		r = interpret(&line, opts, err);
+	free(line.cache_size);
+	free(line.decoder);
+	free(line.prefetch);
+	free(line.readahead);
+	return r;
+}
+
+/* Replaces *path with its absolute form. */
+static int resolve_directory(const char *what, char **path, struct wcx_error *err)
+{
+	struct stat st;
+	char *absolute = realpath(*path, NULL);
+	int errnum = absolute ? 0 : errno;
+
+	if (!errnum && stat(absolute, &st))
+		errnum = errno;
+	if (!errnum && !S_ISDIR(st.st_mode))
+		errnum = ENOTDIR;
+	if (errnum) {
+		free(absolute);
+		return wcx_fail(err, errnum, "%s %s: %s%s", what, *path, strerror(errnum),
+				errnum == ENOTCONN ? " (left by a dead mount; `fusermount3 -u' removes it)" : "");
+	}
+	free(*path);
+	*path = absolute;
+	return 0;
+}
+
+static bool is_wcxfs_mount(const char *mountpoint)
+{
+	FILE *mounts = setmntent("/proc/self/mounts", "r");
+	const struct mntent *entry;
+	bool found = false;
+
+	if (!mounts)
+		return false;
+	while (!found && (entry = getmntent(mounts)))
+		found = !strcmp(entry->mnt_type, "fuse.wcxfs") && !strcmp(entry->mnt_dir, mountpoint);
+	endmntent(mounts);
+	return found;
+}
+
+static bool is_inside(const char *dir, const char *path)
+{
+	size_t bytes = strlen(dir);
+
+	if (bytes == 1) /* the root directory, which ends in a slash */
+		return path[1] != '\0';
+	return !strncmp(dir, path, bytes) && path[bytes] == '/';
+}
+
+static int check_directories(struct wcx_mount_options *opts, struct wcx_error *err)
+{
+	int r = resolve_directory("store", &opts->store, err);
+
+	if (!r)
+		r = resolve_directory("mount point", &opts->mountpoint, err);
+	if (r)
+		return r;
+	if (is_wcxfs_mount(opts->mountpoint))
+		return wcx_fail(err, EBUSY, "mount point %s: a store is already mounted there", opts->mountpoint);
+	if (is_inside(opts->store, opts->mountpoint))
+		return wcx_fail(err, EINVAL, "mount point %s: inside the store, which would contain itself",
+				opts->mountpoint);
+	return 0;
+}
+
+/* Whether a path, as shown, names something in the store. */
+static bool is_in_store(const char *store, const char *path)
+{
+	char full[PATH_MAX];
+	struct stat st;
+
+	for (const char *name = path; *name; name += strcspn(name, "/"), name += strspn(name, "/"))
+		if (strcspn(name, "/") == 2 && name[0] == '.' && name[1] == '.')
+			return false;
+	if (!*path || *path == '/' || snprintf(full, sizeof full, "%s/%s.wcx", store, path) >= (int)sizeof full)
+		return false;
+	if (!stat(full, &st))
+		return true;
+	full[strlen(full) - strlen(".wcx")] = '\0';
+	if (stat(full, &st))
+		return false;
+	return !S_ISREG(st.st_mode) || strcmp(full + strlen(full) - strlen(".wcx"), ".wcx");
+}
+
+/* Replaces warm with the path in the mount. */
+static int check_warm(struct wcx_mount_options *opts, struct wcx_error *err)
+{
+	char *path;
+
+	if (!opts->warm)
+		return 0;
+	if (!is_in_store(opts->store, opts->warm))
+		return wcx_fail(err, ENOENT, "warm=%s: not in the store %s", opts->warm, opts->store);
+	if (asprintf(&path, "%s/%s", opts->mountpoint, opts->warm) < 0)
+		return wcx_fail(err, ENOMEM, "%s", strerror(ENOMEM));
+	free(opts->warm);
+	opts->warm = path;
+	return 0;
+}
+
+/* Adds our options for libfuse: before the user's those that they may override, after them those that must hold. */
+static int complete_arguments(struct wcx_mount_options *opts, struct wcx_error *err)
+{
+	struct fuse_args args = { opts->libfuse_argc, opts->libfuse_argv, 1 };
+	char max_read[64], *names = NULL, *fsname = NULL;
+	bool failed;
+
+	snprintf(max_read, sizeof max_read, "-omax_read=%d", WCX_FUSE_READ_BYTES);
+	failed = fuse_opt_add_opt(&names, "subtype=wcxfs") || asprintf(&fsname, "fsname=%s", opts->store) < 0 ||
+		 fuse_opt_add_opt_escaped(&names, fsname) || fuse_opt_insert_arg(&args, 1, names) ||
+		 fuse_opt_insert_arg(&args, 1, "-o") || fuse_opt_add_arg(&args, "-oro,default_permissions") ||
+		 fuse_opt_add_arg(&args, max_read);
+	free(names);
+	free(fsname);
+	opts->libfuse_argc = args.argc;
+	opts->libfuse_argv = args.argv;
+	return failed ? wcx_fail(err, ENOMEM, "%s", strerror(ENOMEM)) : 0;
+}
+
+int wcx_mount_options_check(struct wcx_mount_options *opts, struct wcx_error *err)
+{
+	int r = check_directories(opts, err);
+
+	if (!r)
+		r = check_warm(opts, err);
+	return r ? r : complete_arguments(opts, err);
+}
+
+void wcx_mount_options_free(struct wcx_mount_options *opts)
+{
+	struct fuse_args args = { opts->libfuse_argc, opts->libfuse_argv, 1 };
+
+	fuse_opt_free_args(&args);
+	free(opts->store);
+	free(opts->mountpoint);
+	free(opts->warm);
+}

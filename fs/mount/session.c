@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: MIT */
+/* Builds a mounted store up, serves it, and takes it down. */
+#define FUSE_USE_VERSION 314
+
+#include "fs/mount/session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse_lowlevel.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "codec/arith.h"
+#include "fs/mount/connection.h"
+#include "fs/mount/fuse_ops.h"
+#include "fs/mount/guard.h"
+#include "fs/mount/store.h"
+#include "fs/mount/warm_child.h"
+#include "fs/read/decoder.h"
+#include "fs/read/tile_cache.h"
+
+enum {
+	THREADS_PER_CPU = 2, /* while one waits for the disk or the GPU, another copies */
+	THREADS_MIN = 16,    /* what a loader uses at once on a small machine */
+	THREADS_MAX = 128,
+	PREFETCH_THREADS_MIN = 2,
+	PREFETCH_THREADS_MAX = 16,
+	BATCHES_MAX = 16, /* threads that read and decode at a time; with few cores, most of them wait for the disk */
+	STOP_MS = 10,
+	STOP_TRIES = 200,
+	POLL_ENDED = POLLERR | POLLHUP | POLLNVAL,
+};
+
+/* In the order of build-up: a session in one state has everything up to it.  leave_state undoes one. */
+enum session_state {
+	STATE_NOTHING,
+	STATE_CHILDREN, /* the guard and `wcx warm' are forked; both wait until they are told to begin */
+	STATE_STORE,    /* cache, decoder, store and what the callbacks need, or the first few of them */
+	STATE_FUSE_SESSION,
+	STATE_HANDLERS, /* a signal ends the loop; a second one must not kill the daemon while it shuts down */
+	STATE_MOUNTED,  /* and the guard knows the mount */
+	STATE_PREFETCHING,
+	STATE_WARMING, /* `wcx warm' has begun; its first request waits for the loop */
+	STATE_SIGNAL_THREAD,
+};
+
+struct session {
+	enum session_state state;
+	const struct wcx_mount_options *opts;
+	struct wcx_child guard, warming; /* warming is the signal thread's while there is one */
+	struct wcx_tile_cache *cache;
+	struct wcx_decoder *decoder;
+	struct wcx_store *store;
+	struct wcx_fuse *fuse;
+	struct fuse_session *fuse_session;
+	struct wcx_connection connection; /* as found when it was mounted */
+	pthread_t signal_thread;          /* logs counters on SIGUSR1, and the end of warming on SIGCHLD */
+	atomic_bool stop_signal_thread;
+};
+
+/* --- requests outside the loop --- */
+
+/* Waits for a request and replies to it; returns its bytes, or 0 or less when the connection has ended. */
+static int answer_one(struct fuse_session *fuse_session)
+{
+	struct fuse_buf buffer = { 0 };
+	int bytes;
+
+	do
+		bytes = fuse_session_receive_buf(fuse_session, &buffer);
+	while (bytes == -EINTR);
+	if (bytes > 0)
+		fuse_session_process_buf(fuse_session, &buffer);
+	free(buffer.mem);
+	return bytes;
+}
+
+/* POLLIN if there is a request, bits of POLL_ENDED if the connection has ended. */
+static int poll_session(struct fuse_session *fuse_session)
+{
+	struct pollfd pollfd = { .fd = fuse_session_fd(fuse_session), .events = POLLIN };
+
+	return poll(&pollfd, 1, 0) < 0 ? POLLERR : pollfd.revents;
+}
+
+/*
+ * Ends the prefetching threads.  One may be blocked in the kernel on a page that a reader has locked until its request is
+ * answered, so requests are answered until all threads have exited.  If that does not help, the connection is aborted, which
+ * unlocks all pages.  Returns 0, or -ETIMEDOUT if threads remain that use the session.
+ */
+static int stop_prefetching(struct session *session)
+{
+	struct fuse_session *fuse_session = session->fuse_session;
+	int r = -ETIMEDOUT;
+
+	fuse_session_reset(fuse_session); /* lets requests be received after the end of the loop */
+	for (int i = 0; i < STOP_TRIES && r; i++) {
+		r = wcx_fuse_stop(session->fuse, STOP_MS);
+		while (r && poll_session(fuse_session) == POLLIN && answer_one(fuse_session) > 0)
+			;
+	}
+	if (!r)
+		return 0;
+	if (!(poll_session(fuse_session) & POLL_ENDED))
+		wcx_connection_abort(&session->connection, session->opts->mountpoint);
+	r = wcx_fuse_stop(session->fuse, STOP_TRIES * STOP_MS);
+	if (r)
+		fuse_log(FUSE_LOG_ERR, "%s: a prefetching thread does not exit\n", session->opts->mountpoint);
+	return r;
+}
+
+/* --- signals --- */
+
+/*
+ * The signals that end the daemon go to the main thread, whose wait they interrupt; the others go to the signal thread.  So
+ * all are blocked before any thread is created, CUDA's too, and the main thread unblocks its own when it serves requests.
+ */
+static const int ending_signals[] = { SIGTERM, SIGINT, SIGHUP }, reporting_signals[] = { SIGUSR1, SIGCHLD };
+
+static sigset_t signal_set(const int *signals, size_t count)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < count; i++)
+		sigaddset(&set, signals[i]);
+	return set;
+}
+
+static void mask_signals(int how, const int *signals, size_t count)
+{
+	const sigset_t set = signal_set(signals, count);
+
+	pthread_sigmask(how, &set, NULL);
+}
+
+static void log_counters(const struct session *session)
+{
+	struct wcx_prefetch_stats ahead;
+	struct wcx_tile_cache_stats tiles;
+
+	wcx_tile_cache_get_stats(session->cache, &tiles);
+	fuse_log(FUSE_LOG_INFO,
+		 "tiles: %" PRIu64 " hits, %" PRIu64 " misses, %" PRIu64 " waits, %" PRIu64 " evictions; %" PRIu64
+		 " bytes cached, at most %" PRIu64 "\n",
+		 tiles.hits, tiles.misses, tiles.waits, tiles.evictions, tiles.bytes, tiles.peak_bytes);
+	wcx_fuse_get_stats(session->fuse, &ahead);
+	fuse_log(FUSE_LOG_INFO,
+		 "requests: %" PRIu64 " for %" PRIu64 " bytes; prefetched: %" PRIu64 " bytes pushed, %" PRIu64
+		 " decoded; %" PRIu64 " readers followed, %" PRIu64 " given up\n",
+		 ahead.requests, ahead.requested_bytes, ahead.pushed_bytes, ahead.decoded_bytes, ahead.windows,
+		 ahead.given_up);
+}
+
+static void log_warming(struct session *session)
+{
+	const char *path = session->opts->warm;
+	int status;
+
+	if (!wcx_warm_child_reap(&session->warming, &status))
+		return; /* the signal was for another child, such as libfuse's */
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		fuse_log(FUSE_LOG_INFO, "%s: in the page cache\n", path);
+	else if (WIFEXITED(status))
+		fuse_log(FUSE_LOG_ERR, "%s: not warmed: `wcx warm' failed with status %d\n", path, WEXITSTATUS(status));
+	else
+		fuse_log(FUSE_LOG_ERR, "%s: not warmed: `wcx warm' was killed by signal %d\n", path, WTERMSIG(status));
+}
+
+static void *signal_loop(void *arg)
+{
+	const sigset_t reporting = signal_set(reporting_signals, WCX_ARRAY_COUNT(reporting_signals));
+	struct session *session = arg;
+	int number;
+
+	while (!sigwait(&reporting, &number) && !session->stop_signal_thread) {
+		if (number == SIGUSR1)
+			log_counters(session);
+		else
+			log_warming(session);
+	}
+	return NULL;
+}
+
+static void stop_signal_thread(struct session *session)
+{
+	session->stop_signal_thread = true;
+	pthread_kill(session->signal_thread, SIGUSR1);
+	pthread_join(session->signal_thread, NULL);
+}
+
+/* --- build-up --- */
+
+static int fork_children(struct session *session)
+{
+	const struct wcx_mount_options *opts = session->opts;
+	int r = wcx_guard_fork(&session->guard);
+
+	session->state = STATE_CHILDREN;
+	if (!r && opts->warm)
+		r = wcx_warm_child_fork(opts->warm, opts->foreground, &session->warming);
+	if (r)
+		fuse_log(FUSE_LOG_ERR, "cannot fork: %s\n", strerror(-r));
+	return r;
+}
+
+static void log_notice(void *user, const char *text)
+{
+	(void)user;
+	fuse_log(FUSE_LOG_NOTICE, "%s\n", text);
+}
+
+static int open_store(struct session *session)
+{
+	const struct wcx_mount_options *opts = session->opts;
+	struct wcx_error err;
+	int r;
+
+	session->state = STATE_STORE;
+	session->cache = wcx_tile_cache_create(opts->cache_bytes);
+	r = session->cache ? 0 : wcx_fail(&err, ENOMEM, "no memory for the tile cache");
+	if (!r)
+		r = wcx_decoder_create(opts->decoder, log_notice, NULL, &session->decoder, &err);
+	if (!r) {
+		wcx_decoder_limit(session->decoder, BATCHES_MAX);
+		r = wcx_store_create(opts->store, session->cache, session->decoder, &session->store, &err);
+	}
+	if (!r) {
+		r = wcx_fuse_create(session->store, &session->fuse);
+		if (r)
+			wcx_fail(&err, -r, "%s: %s", opts->store, strerror(-r));
+	}
+	if (r)
+		fuse_log(FUSE_LOG_ERR, "%s\n", err.text);
+	return r;
+}
+
+static int mount_store(struct session *session)
+{
+	const struct wcx_mount_options *opts = session->opts;
+	struct fuse_args args = FUSE_ARGS_INIT(opts->libfuse_argc, opts->libfuse_argv);
+
+	session->fuse_session = fuse_session_new(&args, &wcx_fuse_ops, sizeof wcx_fuse_ops, session->fuse);
+	fuse_opt_free_args(&args); /* libfuse's copy */
+	if (!session->fuse_session)
+		return -EINVAL; /* libfuse has logged why */
+	session->state = STATE_FUSE_SESSION;
+	if (fuse_set_signal_handlers(session->fuse_session))
+		return -EINVAL;
+	session->state = STATE_HANDLERS;
+	if (fuse_session_mount(session->fuse_session, opts->mountpoint)) {
+		fuse_log(FUSE_LOG_ERR, "cannot mount at %s\n", opts->mountpoint);
+		return -EIO;
+	}
+	wcx_connection_find(opts->mountpoint, &session->connection);
+	wcx_guard_watch(&session->guard, opts->mountpoint);
+	session->state = STATE_MOUNTED;
+	return 0;
+}
+
+static int start_prefetching(struct session *session)
+{
+	const struct wcx_mount_options *opts = session->opts;
+	const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	const unsigned threads = (unsigned)WCX_CLAMP(cores, PREFETCH_THREADS_MIN, PREFETCH_THREADS_MAX);
+	/* What is decoded ahead for O_DIRECT readers must stay in the cache until they ask for it. */
+	const uint64_t window_bytes = WCX_MIN(opts->prefetch_bytes, opts->cache_bytes / 4);
+	int r = wcx_fuse_start(session->fuse, fuse_session_fd(session->fuse_session), window_bytes ? threads : 0,
+			       window_bytes, opts->drop_packed);
+
+	if (r)
+		fuse_log(FUSE_LOG_ERR, "no memory for prefetching\n");
+	else
+		session->state = STATE_PREFETCHING;
+	return r;
+}
+
+/* Sets the kernel's read-ahead through /sys: in its reply to FUSE_INIT a server can only lower it. */
+static int set_readahead(struct session *session)
+{
+	char path[64];
+	int r = answer_one(session->fuse_session), fd; /* FUSE_INIT, whose reply would otherwise override the new value */
+
+	if (r <= 0) {
+		r = r ? r : -EIO;
+		fuse_log(FUSE_LOG_ERR, "%s: %s\n", session->opts->mountpoint, strerror(-r));
+		return r;
+	}
+	snprintf(path, sizeof path, "/sys/class/bdi/0:%d/read_ahead_kb", session->connection.number);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || dprintf(fd, "%" PRIu64, session->opts->readahead_bytes >> 10) < 0)
+		fuse_log(FUSE_LOG_NOTICE, "cannot set the kernel's read-ahead: %s\n", strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	return 0;
+}
+
+static int start_threads(struct session *session)
+{
+	int r = start_prefetching(session);
+
+	if (!r && session->opts->set_readahead)
+		r = set_readahead(session);
+	if (r)
+		return r;
+	wcx_warm_child_start(&session->warming);
+	session->state = STATE_WARMING;
+	r = -pthread_create(&session->signal_thread, NULL, signal_loop, session);
+	if (r)
+		fuse_log(FUSE_LOG_ERR, "cannot start a thread: %s\n", strerror(-r));
+	else
+		session->state = STATE_SIGNAL_THREAD;
+	return r;
+}
+
+/* --- serving --- */
+
+/* Serves requests until the mount or a signal ends the loop.  Never ends idle threads: libfuse advises against it. */
+static int run_loop(struct fuse_session *fuse_session)
+{
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	const long threads = THREADS_PER_CPU * sysconf(_SC_NPROCESSORS_ONLN);
+	int r;
+
+	if (!config)
+		return -ENOMEM;
+	fuse_loop_cfg_set_clone_fd(config, 1);
+	fuse_loop_cfg_set_max_threads(config, (unsigned)WCX_CLAMP(threads, THREADS_MIN, THREADS_MAX));
+	r = fuse_session_loop_mt(fuse_session, config);
+	fuse_loop_cfg_destroy(config);
+	return r > 0 ? 0 : r; /* positive: the signal that ended the loop */
+}
+
+static int serve(struct session *session, wcx_mounted_fn *on_mounted)
+{
+	const struct wcx_mount_options *opts = session->opts;
+	int r = on_mounted ? on_mounted() : 0;
+
+	if (!r) {
+		fuse_log(FUSE_LOG_INFO, "%s mounted at %s, decoding with %s\n", opts->store, opts->mountpoint,
+			 wcx_decoder_name(session->decoder));
+		mask_signals(SIG_UNBLOCK, ending_signals, WCX_ARRAY_COUNT(ending_signals));
+		r = run_loop(session->fuse_session);
+	}
+	if (r)
+		fuse_log(FUSE_LOG_ERR, "%s: %s\n", opts->mountpoint, strerror(-r));
+	return r;
+}
+
+/* --- teardown --- */
+
+static int leave_state(struct session *session)
+{
+	switch (session->state) {
+	case STATE_SIGNAL_THREAD:
+		stop_signal_thread(session);
+		break;
+	case STATE_WARMING:
+		wcx_child_kill(&session->warming, SIGTERM);
+		break;
+	case STATE_PREFETCHING:
+		return stop_prefetching(session);
+	case STATE_MOUNTED:
+		wcx_guard_end(&session->guard);
+		fuse_session_unmount(session->fuse_session);
+		if (session->connection.abort_fd >= 0)
+			close(session->connection.abort_fd);
+		break;
+	case STATE_HANDLERS:
+		fuse_remove_signal_handlers(session->fuse_session);
+		break;
+	case STATE_FUSE_SESSION:
+		fuse_session_destroy(session->fuse_session);
+		break;
+	case STATE_STORE:
+		wcx_fuse_free(session->fuse);
+		wcx_store_free(session->store);
+		wcx_decoder_free(session->decoder);
+		wcx_tile_cache_free(session->cache);
+		break;
+	case STATE_CHILDREN: /* those that were never told to begin */
+		wcx_guard_end(&session->guard);
+		wcx_child_kill(&session->warming, SIGTERM);
+		break;
+	case STATE_NOTHING:
+		break;
+	}
+	return 0;
+}
+
+/* Undoes the build-up from the state it reached.  Stops at -ETIMEDOUT: threads that remain use the rest. */
+static int tear_down(struct session *session)
+{
+	int r = 0;
+
+	while (!r && session->state != STATE_NOTHING) {
+		r = leave_state(session);
+		session->state--;
+	}
+	return r;
+}
+
+int wcx_session_run(const struct wcx_mount_options *opts, wcx_mounted_fn *on_mounted)
+{
+	struct session session = { .opts = opts };
+	int r = fork_children(&session), r_down;
+
+	if (!r) {
+		signal(SIGPIPE, SIG_IGN); /* writing to a child that has exited */
+		mask_signals(SIG_BLOCK, ending_signals, WCX_ARRAY_COUNT(ending_signals));
+		mask_signals(SIG_BLOCK, reporting_signals, WCX_ARRAY_COUNT(reporting_signals));
+		r = open_store(&session);
+	}
+	if (!r)
+		r = mount_store(&session);
+	if (!r)
+		r = start_threads(&session);
+	if (!r)
+		r = serve(&session, on_mounted);
+	r_down = tear_down(&session);
+	return r_down ? r_down : r;
+}
