@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-# Starting and stopping mounts for mount.bats.  A test has one mount, $MNT, of a store of its own choice.
+# Starts and stops mounts for mount.bats.  Each test has one mount, $MNT, of a store that it chooses.
 
-# Run a command of mount_reader.py, which lies beside this file.
+# Run a command of mount_reader.py.
 reader() {
 	"$PYTHON" "$BATS_TEST_DIRNAME/mount_reader.py" "$@"
 }
@@ -21,7 +21,7 @@ mount_setup() {
 	mkdir "$MNT"
 }
 
-# The processes that serve $MNT, one a line.
+# The processes that serve $MNT, one per line.
 daemons() {
 	pgrep -f -- "wcxfs.* $MNT( |\$)" || true
 }
@@ -30,13 +30,13 @@ is_mounted() {
 	grep -qF " $MNT " /proc/mounts
 }
 
-# Mount a store as a user does: once the command returns, it is there.
+# Mount a store in the background, as a user does; the mount is ready when the command returns.
 start_mount() {
 	"$WCXFS" "$1" "$MNT" "${@:2}"
 	is_mounted
 }
 
-# Mount a store with the daemon in the foreground and its messages to be read by log_until.
+# Mount a store with the daemon in the foreground; log_until reads its messages.
 start_logged_mount() {
 	rm -f "$LOG.fifo"
 	mkfifo "$LOG.fifo"
@@ -65,14 +65,14 @@ counter() {
 	tail -n 1 "$LOG" | grep -oE "[0-9]+ $1" | cut -d " " -f 1
 }
 
-# Print how many reads of packed files a logged mount was asked for.
+# Print how many read requests for packed files a logged mount has received.
 request_count() {
 	kill -USR1 "$DAEMON"
 	log_until "requests:"
 	tail -n 1 "$LOG" | sed -E 's/.*requests: ([0-9]+) .*/\1/'
 }
 
-# Everything gone: the mount and the process that served it.
+# Check that the mount is gone, and wait until the process that served it is, too.
 check_gone() {
 	local pid
 
@@ -87,7 +87,7 @@ stop_mount() {
 	check_gone
 }
 
-# What a test left behind is removed; what cannot be removed, or does not go, is a failure.
+# Remove what a test left behind; fail if that does not work.
 mount_teardown() {
 	local status=0 pid
 

@@ -1,23 +1,23 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""mount_reader.py COMMAND ... - read mounted files in the ways that programs do, and compare with the originals.
+"""mount_reader.py COMMAND ... - read mounted files as programs do, and compare them with the originals.
 
-  pread ORIGINAL FILE SEED       preads of many sizes at random places, at every alignment, and over the end
+  pread ORIGINAL FILE SEED       preads of many sizes at random offsets, at every alignment, and past the end
   direct ORIGINAL FILE SEED      the same through O_DIRECT
-  mmap ORIGINAL FILE             private and shared mappings, as a whole and page by page at random
+  mmap ORIGINAL FILE             private and shared mappings, whole and at random pages
   sendfile ORIGINAL FILE         sendfile(2) into a file
-  many ORIGINAL FILE N           N processes, and N threads in each of two more, all at once, each with places of its own
-  at_once ORIGINAL FILE N        N processes that start to read the whole file at the same time, past the page cache
-  streams ORIGINAL FILE          the whole file from front to back, from back to front, by parts side by side, and with holes,
-                                 each with the pages dropped before
-  damaged ORIGINAL FILE START N  whatever touches START..START + N cannot be read (EIO), everything else is right
-  safetensors ORIGINAL FILE      the safetensors package finds the same metadata and tensors in both
+  many ORIGINAL FILE N           N processes, and N threads in each of two more, all at once, with different offsets
+  at_once ORIGINAL FILE N        N processes that read the whole file with O_DIRECT, starting at the same time
+  streams ORIGINAL FILE          the whole file forwards, backwards, in parallel parts and with holes, each time with its
+                                 pages evicted first
+  damaged ORIGINAL FILE START N  reads that touch START..START + N give EIO, all others the original's bytes
+  safetensors ORIGINAL FILE      the safetensors package loads the same metadata and tensors from both
   tile FILE.wcx                  print START and N of a coded tile in the middle, and the offset of its packed bytes
   flip FILE OFFSET               change one byte
-  kill_pusher PID COPY SIGNAL    read a slow daemon's file at six places, kill it when it waits for a page to push to, and
-                                 see that all readers end
-  wait_exit PID                  wait until a process has ended, a minute at most
-  wait_link LINK TARGET          wait until a link leads there, a minute at most
+  kill_pusher PID COPY SIGNAL    read a slow daemon's file at six places, kill the daemon while it waits to push to a
+                                 locked page, and check that all readers finish
+  wait_exit PID                  wait until a process has exited, a minute at most
+  wait_link LINK TARGET          wait until a link has this target, a minute at most
 
 Exit status 1, with a message, when something differs.
 """
@@ -44,7 +44,7 @@ class Differs(Exception):
 
 def same(expected, found, where):
     if expected != found:
-        raise Differs(f"{where}: {len(found)} bytes that are not the original's {len(expected)}")
+        raise Differs(f"{where}: {len(found)} bytes, which differ from the original's {len(expected)}")
 
 
 def read_file(path):
@@ -53,7 +53,7 @@ def read_file(path):
 
 
 def random_places(size, seed, count):
-    """Pairs of offset and length: at random, at the alignments that matter, and across the end."""
+    """Pairs of offset and length: random, at the alignments that matter, and past the end."""
     rng = random.Random(seed)
     for i in range(count):
         length = rng.choice(SIZES)
@@ -63,7 +63,7 @@ def random_places(size, seed, count):
 
 
 def pread_all(fd, length, offset):
-    """pread until it is complete or at the end: a single call may legally return less."""
+    """Call pread until all bytes are read or the file ends: a single call may return less."""
     parts = []
     while length and (part := os.pread(fd, length, offset)):
         parts.append(part)
@@ -119,7 +119,7 @@ def read_in_many_ways(original, path, seed, failures):
             cmd_mmap(original, path)
         else:
             same(read_file(original), read_file(path), "read")
-    except Exception as error:  # whatever it is has to reach the one who waits for us
+    except Exception as error:  # reported by the thread that joins us
         failures.append(f"reader {seed}: {error}")
 
 
@@ -220,7 +220,7 @@ def read_or_eio(fd, buffer, offset):
 
 
 def check_damage(expected, fd, length, start, end):
-    """Pieces that touch start..end fail, and all others are right; a piece has length bytes."""
+    """Check in pieces of length bytes: those that touch start..end fail, all others have the original's bytes."""
     buffer = mmap.mmap(-1, length)
     for offset in range(0, len(expected), length):
         found = read_or_eio(fd, memoryview(buffer), offset)
@@ -251,7 +251,7 @@ def tensors_of(path):
             try:
                 tensor = file.get_tensor(name)
                 yield name, (str(tensor.dtype), tensor.shape, tensor.tobytes())
-            except (TypeError, KeyError, AttributeError) as error:  # a type that numpy does not have
+            except (TypeError, KeyError, AttributeError) as error:  # a dtype that numpy lacks
                 yield name, (file.get_slice(name).get_dtype(), repr(error))
 
 
@@ -278,7 +278,7 @@ def cmd_tile(path):
     segment = wcx.segment_of(tile)
     y, x, height, width = segment.tile_place(tile)
     if height > 1 and width < segment.cols:
-        raise Differs("a tile that is no range of the original")
+        raise Differs("the tile is not a contiguous range of the original")
     before = sum(other.bytes for other in wcx.segments[: wcx.segments.index(segment)])
     start = before + (y * segment.cols + x) * segment.elem_bytes
     print(start, height * width * segment.elem_bytes, int(wcx.places[tile]))
@@ -321,13 +321,13 @@ def cmd_kill_pusher(pid, path, name):
     deadline = time.monotonic() + 60
     while not waits_to_push(pid):
         if time.monotonic() > deadline:
-            raise Differs("nothing was to be seen of pushing")
+            raise Differs("no thread was seen waiting to push")
     os.kill(int(pid), signal.Signals[f"SIG{name}"])
     for reader in readers:
         reader.join(30)
         if reader.is_alive():
-            subprocess.run(["umount", "-f", os.path.dirname(path)], check=False)  # which frees them
-            raise Differs("a reader waits for a daemon that was killed")
+            subprocess.run(["umount", "-f", os.path.dirname(path)], check=False)  # which unblocks them
+            raise Differs("a reader still waits for a daemon that was killed")
     cmd_wait_exit(pid)
 
 
@@ -337,7 +337,7 @@ def cmd_wait_exit(pid):
     except ProcessLookupError:
         return
     if not select.select([fd], [], [], 60)[0]:
-        raise Differs(f"process {pid} is still there")
+        raise Differs(f"process {pid} has not exited")
 
 
 def cmd_wait_link(link, target):

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * For LD_PRELOAD: what a FUSE server reads from the kernel for a read request reaches it 30 ms late.  Until then the pages
- * are locked and the server knows nothing of it.
+ * For LD_PRELOAD: delays each read request that a FUSE server receives by 30 ms.  During that time the kernel has the pages
+ * locked and the server does not know it.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -22,7 +22,7 @@ ssize_t read(int fd, void *dst, size_t bytes)
 	return n;
 }
 
-/* Or by way of a pipe. */
+/* The same for requests that arrive through a pipe. */
 ssize_t splice(int from, off64_t *from_offset, int to, off64_t *to_offset, size_t bytes, unsigned flags)
 {
 	ssize_t (*real)(int, off64_t *, int, off64_t *, size_t, unsigned) =
