@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* The portable variant of the decoding loops: the reference for every other. */
+/* The portable variant of the decoding loops, the reference for all others. */
 #include "codec/decode_variant.h"
 
 #include <stddef.h>
 #include <string.h>
 
 #include "codec/le.h"
-#include "codec/line_loops.h"
+#include "codec/line_template.h"
 
 /*
- * A line, when there are words for every lane and step.  Who wants a word is a coin toss to the processor, so it is done
- * with masks: a branch here costs half of the speed.
+ * Decodes a line for which the reader has its reserve.  Which lanes renormalise is unpredictable: masks instead of a branch
+ * double the speed.
  */
 INLINE const uint8_t *decode_line(const uint32_t *entries, uint32_t state[WCX_LANES], const uint8_t *word, uint32_t steps,
 				  uint32_t *words)
@@ -19,12 +19,12 @@ INLINE const uint8_t *decode_line(const uint32_t *entries, uint32_t state[WCX_LA
 
 	for (uint32_t k = 0; k < steps; k++) {
 		for (uint32_t lane = 0; lane < WCX_LANES; lane++) {
-			uint32_t x = state[lane], entry = entries[x & (WCX_PROB_SCALE - 1)], wanting;
+			uint32_t x = state[lane], entry = entries[x & (WCX_PROB_SCALE - 1)], renormalises;
 
 			x = (entry >> 20) * (x >> WCX_PROB_BITS) + (entry & 0xFFF);
-			wanting = x < WCX_RANS_LOW;
-			state[lane] = x << (wanting << 4) | (wcx_le16_read(word) & (0 - wanting));
-			word += 2 * wanting;
+			renormalises = x < WCX_RANS_LOW;
+			state[lane] = x << (renormalises << 4) | (wcx_le16_read(word) & (0 - renormalises));
+			word += 2 * renormalises;
 			line[lane] |= (entry >> 12 & 0xFF) << 32 / steps * k % 32;
 		}
 	}
@@ -48,7 +48,7 @@ INLINE uint32_t decode_steps(const struct wcx_rans_stream *stream, struct wcx_ra
 	return line;
 }
 
-/* A number of steps that the compiler knows is worth a copy of the loops. */
+/* A copy of the loops per number of steps, which is then a constant. */
 static uint32_t decode_lines(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
 			     uint32_t end, uint32_t *words)
 {

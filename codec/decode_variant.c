@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* Finds and compares the variants of the decoding loops. */
+/* Enumerates the variants of the decoding loops and finds the fastest. */
 #include "codec/decode_variant.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include "codec/arith.h"
 
 enum {
 	TRIAL_LINES = 128,
@@ -16,20 +18,19 @@ enum {
 	VARIANTS_MAX = 8,
 };
 
-/* A variant, and whether this CPU can run it. */
 struct candidate {
-	const struct wcx_decode_variant *cpu;
-	int runs;
+	const struct wcx_decode_variant *variant;
+	bool runs_here;
 };
 
 #ifdef __x86_64__
-static int has_avx2(void)
+static bool has_avx2(void)
 {
 	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
 	       __builtin_cpu_supports("popcnt");
 }
 
-static int has_avx512(void)
+static bool has_avx512(void)
 {
 	return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
 	       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -39,7 +40,7 @@ static int has_avx512(void)
 const struct wcx_decode_variant *wcx_decode_variant_at(unsigned i)
 {
 	const struct candidate candidates[] = {
-		{ &wcx_decode_variant_portable, 1 },
+		{ &wcx_decode_variant_portable, true },
 #ifdef __x86_64__
 		{ &wcx_decode_variant_avx2, has_avx2() },
 		{ &wcx_decode_variant_avx2_gather, has_avx2() },
@@ -47,22 +48,22 @@ const struct wcx_decode_variant *wcx_decode_variant_at(unsigned i)
 #endif
 	};
 
-	for (size_t c = 0; c < sizeof candidates / sizeof candidates[0]; c++)
-		if (candidates[c].runs && i-- == 0)
-			return candidates[c].cpu;
+	for (size_t c = 0; c < WCX_ARRAY_COUNT(candidates); c++)
+		if (candidates[c].runs_here && i-- == 0)
+			return candidates[c].variant;
 	return NULL;
 }
 
 const struct wcx_decode_variant *wcx_decode_variant_find(const char *name)
 {
-	const struct wcx_decode_variant *cpu = NULL;
+	const struct wcx_decode_variant *variant = NULL;
 
-	for (unsigned i = 0; (cpu = wcx_decode_variant_at(i)) && strcmp(cpu->name, name) != 0; i++)
+	for (unsigned i = 0; (variant = wcx_decode_variant_at(i)) && strcmp(variant->name, name) != 0; i++)
 		;
-	return cpu;
+	return variant;
 }
 
-/* Something to decode, a bell of symbols, and where it is decoded to. */
+/* A stream of normally distributed symbols to time variants with, and space for what they decode. */
 struct trial {
 	struct wcx_rans_encode_table encode;
 	struct wcx_rans_decode_table decode;
@@ -73,7 +74,7 @@ struct trial {
 	size_t stream_bytes;
 };
 
-/* Each symbol is the sum of the bits of a pseudo-random number, near enough to a bell; so are the counts. */
+/* Symbols follow the number of ones among 56 random bits, which is nearly normal. */
 static void make_trial(struct trial *trial)
 {
 	const struct wcx_rans_encode_table *encode = &trial->encode;
@@ -94,8 +95,8 @@ static void make_trial(struct trial *trial)
 	trial->stream_bytes = wcx_rans_encode(&source, trial->encode_words, trial->stream, TRIAL_BYTES);
 }
 
-/* Decodes the trial; as pairs into a sink, or as symbols. */
-static enum wcx_result run_trial(const struct wcx_decode_variant *cpu, struct trial *trial,
+/* Decodes the stream as pairs into a sink, or without one as symbols. */
+static enum wcx_result run_trial(const struct wcx_decode_variant *variant, struct trial *trial,
 				 const struct wcx_rans_stream *stream, const struct wcx_pair_sink *sink)
 {
 	struct wcx_rans_reader reader;
@@ -104,12 +105,12 @@ static enum wcx_result run_trial(const struct wcx_decode_variant *cpu, struct tr
 	if (result != WCX_OK)
 		return result;
 	if (sink)
-		return wcx_rans_decode_pairs(cpu, stream, &reader, 0, TRIAL_LINES, sink);
-	return wcx_rans_decode_lines(cpu, stream, &reader, 0, TRIAL_LINES, trial->words);
+		return wcx_rans_decode_pairs(variant, stream, &reader, 0, TRIAL_LINES, sink);
+	return wcx_rans_decode_lines(variant, stream, &reader, 0, TRIAL_LINES, trial->words);
 }
 
-/* The time that a variant takes for the trial, in nanoseconds. */
-static int64_t time_trial(const struct wcx_decode_variant *cpu, struct trial *trial, const struct wcx_pair_sink *sink)
+/* Nanoseconds that a variant takes for the stream. */
+static int64_t time_trial(const struct wcx_decode_variant *variant, struct trial *trial, const struct wcx_pair_sink *sink)
 {
 	const struct wcx_rans_decode_table *table = &trial->decode;
 	const struct wcx_rans_stream stream = {
@@ -122,26 +123,26 @@ static int64_t time_trial(const struct wcx_decode_variant *cpu, struct trial *tr
 	struct timespec start, end;
 
 	clock_gettime(CLOCK_MONOTONIC, &start);
-	if (run_trial(cpu, trial, &stream, sink) != WCX_OK)
+	if (run_trial(variant, trial, &stream, sink) != WCX_OK)
 		return INT64_MAX / 2;
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	return (end.tv_sec - start.tv_sec) * INT64_C(1000000000) + (end.tv_nsec - start.tv_nsec);
 }
 
-/* Variants take turns, so that what else the machine does meets all of them; symbols count as much as pairs. */
+/* Variants take turns, so that other load on the machine affects all alike.  Symbols and pairs count the same. */
 static const struct wcx_decode_variant *fastest(struct trial *trial)
 {
 	const struct wcx_pair_sink sink = { trial->nibbles, trial->dst };
 	int64_t symbols[VARIANTS_MAX], pairs[VARIANTS_MAX];
-	const struct wcx_decode_variant *cpu;
+	const struct wcx_decode_variant *variant;
 	unsigned best = 1;
 
 	for (int round = 0; round < TRIAL_ROUNDS; round++)
-		for (unsigned i = 1; i < VARIANTS_MAX && (cpu = wcx_decode_variant_at(i)); i++) {
-			const int64_t s = time_trial(cpu, trial, NULL), p = time_trial(cpu, trial, &sink);
+		for (unsigned i = 1; i < VARIANTS_MAX && (variant = wcx_decode_variant_at(i)); i++) {
+			const int64_t s = time_trial(variant, trial, NULL), p = time_trial(variant, trial, &sink);
 
-			symbols[i] = round == 0 || s < symbols[i] ? s : symbols[i];
-			pairs[i] = round == 0 || p < pairs[i] ? p : pairs[i];
+			symbols[i] = round == 0 ? s : WCX_MIN(s, symbols[i]);
+			pairs[i] = round == 0 ? p : WCX_MIN(p, pairs[i]);
 		}
 	for (unsigned i = 2; i < VARIANTS_MAX && wcx_decode_variant_at(i); i++)
 		if (symbols[i] + pairs[i] < symbols[best] + pairs[best])
@@ -151,8 +152,7 @@ static const struct wcx_decode_variant *fastest(struct trial *trial)
 
 const struct wcx_decode_variant *wcx_decode_variant_choose(void)
 {
-	static const struct wcx_decode_variant
-		*_Atomic measured; /* the CPU stays the same: who comes later need not measure again */
+	static const struct wcx_decode_variant *_Atomic measured; /* once per process */
 	const struct wcx_decode_variant *best = atomic_load(&measured);
 	struct trial *trial;
 

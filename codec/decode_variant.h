@@ -1,50 +1,52 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The inner loops of decoding, in variants for what a CPU can do.  All variants restore the same bytes; the portable one is
+ * Variants of the inner decoding loops for different CPU features.  All variants restore the same bytes; the portable one is
  * the reference.
  */
 #ifndef WCX_DECODE_VARIANT_H
 #define WCX_DECODE_VARIANT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "codec/rans.h"
 
 /*
- * How symbols become bits of elements.  The bits of an element that symbols stand for start at shift; with rotate, elements
- * are rotated to the right by one bit afterwards.
+ * How symbols become bits of elements: their values start at bit `shift` of the transformed element.  With rotate, elements
+ * are then rotated right by one bit.
  */
 struct wcx_symbol_place {
 	uint32_t shift, base;
-	uint8_t elem_bytes, is_pair, has_zero, rotate;
+	uint8_t elem_bytes;
+	bool is_pair, has_zero, rotate;
 };
 
 /*
- * A variant.  Loops over elements take `lines` whole lines of out, which may lie at any address, and count lines from the
- * start of the tile where it matters.
+ * One variant.  The loops over elements process `lines` whole lines at out, which may be unaligned; where line numbers
+ * matter, they count from the start of the tile.
  */
 struct wcx_decode_variant {
 	const char *name;
 
-	/* Decodes full lines [line, end) as long as the reader has its reserve; returns the line that it has got to. */
+	/* Decodes full lines [line, end) while the reader has its reserve; returns the first line not decoded. */
 	uint32_t (*decode_lines)(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
 				 uint32_t end, uint32_t *words);
-	/* The same of pairs, into a sink.  NULL where that brings nothing. */
+	/* The same for pairs, into a sink.  NULL in a variant that gains nothing by it. */
 	uint32_t (*decode_pairs)(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
 				 uint32_t end, const struct wcx_pair_sink *sink);
 
-	/* out = constant, a word */
-	void (*fill)(uint32_t lines, uint64_t constant, uint32_t elem_bytes, void *out);
-	/* out |= the bits of symbols */
+	/* Sets every word of out. */
+	void (*fill)(uint32_t lines, uint64_t word, uint32_t elem_bytes, void *out);
+	/* ORs the bits of symbols into out. */
 	void (*put_symbols)(const uint32_t *words, uint32_t lines, const struct wcx_symbol_place *place, void *out);
-	/* out |= the bits of a raw plane, which has those that mask, a word, shows.  units is that of the first line. */
+	/* ORs the bits of a raw plane into out; mask selects them in a word.  units starts with the unit of first_line. */
 	void (*put_plane)(const uint8_t *units, uint32_t first_line, uint32_t lines, uint32_t width, uint64_t mask,
 			  uint32_t elem_bytes, void *out);
-	/* Inverts the bits of mask, a word of bytes, in each byte whose highest bit is set. */
+	/* In each byte whose highest bit is set, inverts the bits that mask, a word, selects. */
 	void (*fold)(uint32_t lines, uint32_t mask, void *out);
 };
 
-/* A run of lines, of [line, end), that are coded with one table. */
+/* Lines of [line, end) up to the end of the run of `line`, and their table. */
 struct wcx_rans_run {
 	const uint32_t *entry;
 	uint32_t end;
@@ -53,13 +55,15 @@ struct wcx_rans_run {
 static inline struct wcx_rans_run wcx_rans_run_at(const struct wcx_rans_stream *stream, uint32_t line, uint32_t end)
 {
 	const struct wcx_rans_choices *choices = &stream->choices;
-	uint32_t run, run_end;
+	struct wcx_rans_run ret = { stream->tables[0]->entry, end };
 
-	if (!choices->bits)
-		return (struct wcx_rans_run){ stream->tables[0]->entry, end };
-	run = line / choices->run_lines;
-	run_end = (run + 1) * choices->run_lines;
-	return (struct wcx_rans_run){ stream->tables[wcx_rans_choice(choices, run)]->entry, run_end < end ? run_end : end };
+	if (choices->bits) {
+		const uint32_t run = line / choices->run_lines, run_end = (run + 1) * choices->run_lines;
+
+		ret.entry = stream->tables[wcx_rans_choice(choices, run)]->entry;
+		ret.end = run_end < end ? run_end : end;
+	}
+	return ret;
 }
 
 extern const struct wcx_decode_variant wcx_decode_variant_portable;
@@ -68,9 +72,9 @@ extern const struct wcx_decode_variant wcx_decode_variant_avx2, wcx_decode_varia
 #endif
 
 /*
- * wcx_decode_variant_find - the variant of that name, or NULL where there is none or this CPU cannot run it
+ * wcx_decode_variant_find - the variant of that name, or NULL if there is none or this CPU cannot run it
  *
- * wcx_decode_variant_at lists those that it can run, the portable one first; NULL behind the last.
+ * wcx_decode_variant_at enumerates those that this CPU can run, the portable one first; NULL past the last.
  */
 const struct wcx_decode_variant *wcx_decode_variant_find(const char *name);
 const struct wcx_decode_variant *wcx_decode_variant_at(unsigned i);
@@ -78,9 +82,8 @@ const struct wcx_decode_variant *wcx_decode_variant_at(unsigned i);
 /*
  * wcx_decode_variant_choose - the fastest variant on this CPU
  *
- * Measures those that come into question, for a millisecond or two: gathering from a table is fast on one CPU and slow
- * on another that has the same features.  Does so once in a process.  Allocates, and takes the portable variant if there
- * is no memory.
+ * Times the candidates for a millisecond or two, once per process: table gathers are fast on one CPU and slow on another
+ * with the same features.  Allocates; returns the portable variant if there is no memory.
  */
 const struct wcx_decode_variant *wcx_decode_variant_choose(void);
 

@@ -1,30 +1,30 @@
 /* SPDX-License-Identifier: MIT */
-/* Loops over elements: one text, element_loops.h, for each of the four sizes. */
+/* Instantiates element_template.h for the four element sizes. */
 #include "codec/element.h"
 
 #include <string.h>
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "elements are read as they lie in a file, in little-endian order"
+#error "elements are read in the byte order of the file, which is little-endian"
 #endif
 
-/* At any address, and over memory of any type. */
+/* Unaligned, and may alias memory of any type. */
 typedef uint16_t __attribute__((aligned(1), may_alias)) uint16_any;
 typedef uint32_t __attribute__((aligned(1), may_alias)) uint32_any;
 typedef uint64_t __attribute__((aligned(1), may_alias)) uint64_any;
 
-/* Bytes go eight at a time, ten times as fast: what a shift moves from one to the next is no part of a field. */
+/* Bytes go eight at a time, ten times as fast: the mask drops what a shift moves into the neighbouring byte. */
 #define EIGHT 8
 #define EIGHT_ONES UINT64_C(0x0101010101010101)
 
 #define ELEM_BITS 8
-#include "codec/element_loops.h"
+#include "codec/element_template.h"
 #define ELEM_BITS 16
-#include "codec/element_loops.h"
+#include "codec/element_template.h"
 #define ELEM_BITS 32
-#include "codec/element_loops.h"
+#include "codec/element_template.h"
 #define ELEM_BITS 64
-#include "codec/element_loops.h"
+#include "codec/element_template.h"
 
 const struct wcx_element_ops *wcx_element_ops(uint32_t elem_bytes)
 {
@@ -35,8 +35,10 @@ const struct wcx_element_ops *wcx_element_ops(uint32_t elem_bytes)
 		return &ops_16;
 	case 4:
 		return &ops_32;
+	case 8:
+		return &ops_64;
 	}
-	return &ops_64;
+	return NULL;
 }
 
 uint32_t wcx_symbols_take(const struct wcx_element_ops *ops, const struct wcx_field *field, const void *elements,

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Loops over the elements of a tile, for each size of an element: transforms, prediction, and bits taken out
- * (docs/format.md, sections 3.4 and 3.5).  Elements may lie at any address.  No function allocates; all are safe from any
- * number of threads.
+ * Loops over the elements of a tile for each element size: transforms, prediction and extracted bits (docs/format.md,
+ * sections 3.4 and 3.5).  Elements may be unaligned.  No function allocates; all are safe from any number of threads.
  */
 #ifndef WCX_ELEMENT_H
 #define WCX_ELEMENT_H
@@ -10,39 +9,38 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "codec/tile.h"
+#include "codec/recipe.h"
 
-/* The loops for one size.  Arrays of elements are void here; count is in elements, shift and width in bits. */
+/* The loops for one element size.  Elements are passed as void; count is in elements, shift and width in bits. */
 struct wcx_element_ops {
-	/* dst = src transformed; fold_bits are those that FOLD inverts, or 0 */
+	/* dst = src rotated; fold_bits are those that FOLD inverts, or 0 for ROTATE */
 	void (*rotate)(const void *src, size_t count, uint64_t fold_bits, void *dst);
 
-	/* residual = element - prediction, and the reverse in place; the predictor is not NONE */
-	void (*make_residuals)(enum wcx_predictor predictor, uint32_t rows, uint32_t cols, const void *src, void *dst);
-	void (*undo_residuals)(enum wcx_predictor predictor, uint32_t rows, uint32_t cols, void *elements);
+	/* residual = element - prediction, and the reverse in place; false if the predictor is unknown */
+	bool (*make_residuals)(enum wcx_predictor predictor, uint32_t rows, uint32_t cols, const void *src, void *dst);
+	bool (*undo_residuals)(enum wcx_predictor predictor, uint32_t rows, uint32_t cols, void *elements);
 
-	/* values = width bits from shift on: up to 8, 16 and 32 of them, in integers of that size at any address */
+	/* values = `width` bits from `shift` on: at most 8, 16 and 32 of them, in unaligned integers of that size */
 	void (*get8)(const void *elements, size_t count, uint32_t shift, uint32_t width, uint8_t *values);
 	void (*get16)(const void *elements, size_t count, uint32_t shift, uint32_t width, void *values);
 	void (*get32)(const void *elements, size_t count, uint32_t shift, uint32_t width, void *values);
 
-	/* Puts bits in the place of those that mask shows, of one element; inverted if `signs` and its highest bit is set.
-	 */
-	void (*replace)(void *elements, size_t index, uint64_t mask, uint64_t bits, int signs);
+	/* Replaces the bits of one element that mask selects.  If folded, bits are inverted where its highest bit is set. */
+	void (*replace)(void *elements, size_t index, uint64_t mask, uint64_t bits, bool folded);
 
 	void (*fill)(void *elements, size_t count, uint64_t element);
 };
 
+/* wcx_element_ops - the loops for elements of elem_bytes, 1, 2, 4 or 8; NULL for other sizes */
+const struct wcx_element_ops *wcx_element_ops(uint32_t elem_bytes);
+
 /*
- * wcx_symbols_take - the symbols of a field of transformed elements, in whose bits it starts at shift
+ * wcx_symbols_take - the symbols of a field that starts at bit `shift` of transformed elements
  *
- * values is working memory for count values of 16 bits; it holds those of a field of more than 8 bits afterwards.  Of pairs
- * the halves are taken.  Returns how many values no symbol stands for; they become symbol 0.
+ * In a field of pairs, the symbols are halves of pairs.  values is scratch space for count values of 16 bits; it receives
+ * the values of a field of more than 8 bits.  Returns how many values no symbol stands for; their symbol becomes 0.
  */
 uint32_t wcx_symbols_take(const struct wcx_element_ops *ops, const struct wcx_field *field, const void *elements,
 			  uint32_t count, uint32_t shift, void *values, uint8_t *symbols);
-
-/* wcx_element_ops - the loops for elements of elem_bytes: 1, 2, 4 or 8 */
-const struct wcx_element_ops *wcx_element_ops(uint32_t elem_bytes);
 
 #endif

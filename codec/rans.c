@@ -185,14 +185,14 @@ static int decode_last(const struct wcx_rans_stream *stream, struct wcx_rans_rea
 	return 1;
 }
 
-enum wcx_result wcx_rans_decode_lines(const struct wcx_decode_variant *cpu, const struct wcx_rans_stream *stream,
+enum wcx_result wcx_rans_decode_lines(const struct wcx_decode_variant *variant, const struct wcx_rans_stream *stream,
 				      struct wcx_rans_reader *reader, uint32_t first, uint32_t end, uint32_t *words)
 {
 	const uint32_t full = stream->symbol_count / (WCX_LANES * stream->steps), full_end = full < end ? full : end;
 	uint32_t line = first;
 
 	while (line < full_end) {
-		line = cpu->decode_lines(stream, reader, line, full_end, words + (size_t)(line - first) * WCX_LANES);
+		line = variant->decode_lines(stream, reader, line, full_end, words + (size_t)(line - first) * WCX_LANES);
 		if (line < full_end && !enter_tail(reader))
 			return WCX_BAD_DATA;
 	}
@@ -201,12 +201,12 @@ enum wcx_result wcx_rans_decode_lines(const struct wcx_decode_variant *cpu, cons
 	return WCX_OK;
 }
 
-enum wcx_result wcx_rans_decode_pairs(const struct wcx_decode_variant *cpu, const struct wcx_rans_stream *stream,
+enum wcx_result wcx_rans_decode_pairs(const struct wcx_decode_variant *variant, const struct wcx_rans_stream *stream,
 				      struct wcx_rans_reader *reader, uint32_t first, uint32_t end,
 				      const struct wcx_pair_sink *sink)
 {
 	while (first < end) {
-		first = cpu->decode_pairs(stream, reader, first, end, sink);
+		first = variant->decode_pairs(stream, reader, first, end, sink);
 		if (first < end && !enter_tail(reader))
 			return WCX_BAD_DATA;
 	}

@@ -121,11 +121,11 @@ enum wcx_result wcx_rans_open(const struct wcx_rans_stream *stream, struct wcx_r
  * [32 / steps * k, 32 / steps * k + 8) of its word, and the others are 0.  Returns WCX_OK, or WCX_BAD_DATA when words of the
  * stream are missing; it may not notice until wcx_rans_close.
  */
-enum wcx_result wcx_rans_decode_lines(const struct wcx_decode_variant *cpu, const struct wcx_rans_stream *stream,
+enum wcx_result wcx_rans_decode_lines(const struct wcx_decode_variant *variant, const struct wcx_rans_stream *stream,
 				      struct wcx_rans_reader *reader, uint32_t first, uint32_t end, uint32_t *words);
 
-/* wcx_rans_decode_pairs - the same for full lines of pairs, into a sink; for a cpu that has decode_pairs */
-enum wcx_result wcx_rans_decode_pairs(const struct wcx_decode_variant *cpu, const struct wcx_rans_stream *stream,
+/* wcx_rans_decode_pairs - the same for full lines of pairs, into a sink; for a variant that has decode_pairs */
+enum wcx_result wcx_rans_decode_pairs(const struct wcx_decode_variant *variant, const struct wcx_rans_stream *stream,
 				      struct wcx_rans_reader *reader, uint32_t first, uint32_t end,
 				      const struct wcx_pair_sink *sink);
 

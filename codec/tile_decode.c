@@ -25,7 +25,7 @@ struct coded_stream {
 };
 
 struct wcx_decode_scratch {
-	const struct wcx_decode_variant *cpu;
+	const struct wcx_decode_variant *variant;
 	struct cached_table {
 		struct wcx_freq_table freqs; /* what table was built from, */
 		int is_pair;                 /* and how */
@@ -48,12 +48,12 @@ struct decoding {
 	struct wcx_decode_scratch *scratch;
 };
 
-struct wcx_decode_scratch *wcx_decode_scratch_create(const struct wcx_decode_variant *cpu)
+struct wcx_decode_scratch *wcx_decode_scratch_create(const struct wcx_decode_variant *variant)
 {
 	struct wcx_decode_scratch *scratch = calloc(1, sizeof *scratch);
 
 	if (scratch)
-		scratch->cpu = cpu;
+		scratch->variant = variant;
 	return scratch;
 }
 
@@ -102,7 +102,7 @@ static void put_plane_lines(const struct decoding *d, const struct wcx_raw_plane
 	const uint64_t mask = wcx_repeat(wcx_place_bits(d->recipe, bits), d->recipe->elem_bytes);
 
 	if (first < end)
-		d->scratch->cpu->put_plane(unit, first, end - first, plane->width, mask, d->recipe->elem_bytes, out);
+		d->scratch->variant->put_plane(unit, first, end - first, plane->width, mask, d->recipe->elem_bytes, out);
 }
 
 /* Adds those lines of a raw plane; of the last unit's bytes the states may have the last. */
@@ -130,8 +130,8 @@ static void put_constants(const struct decoding *d, uint32_t first, uint32_t end
 {
 	const uint32_t elem_bytes = d->recipe->elem_bytes;
 
-	d->scratch->cpu->fill(end - first, wcx_repeat(wcx_place_bits(d->recipe, d->layout.constant_bits), elem_bytes),
-			      elem_bytes, line_at(d, first));
+	d->scratch->variant->fill(end - first, wcx_repeat(wcx_place_bits(d->recipe, d->layout.constant_bits), elem_bytes),
+				  elem_bytes, line_at(d, first));
 }
 
 static void put_planes(const struct decoding *d, uint32_t first, uint32_t end)
@@ -149,7 +149,7 @@ static void fold(const struct decoding *d, uint32_t first, uint32_t end)
 	const uint32_t mask = (uint32_t)wcx_repeat(wcx_place_bits(d->recipe, wcx_fold_bits(d->recipe)), 1);
 
 	if (d->recipe->transform == WCX_TRANSFORM_FOLD)
-		d->scratch->cpu->fold(end - first, mask, line_at(d, first));
+		d->scratch->variant->fold(end - first, mask, line_at(d, first));
 }
 
 /* Adds the symbols of all coded fields. */
@@ -160,11 +160,11 @@ static enum wcx_result put_symbols(const struct decoding *d, uint32_t first, uin
 	for (uint32_t i = 0; i < d->layout.coded_count; i++) {
 		struct coded_stream *coded = &scratch->coded[i];
 		enum wcx_result result =
-			wcx_rans_decode_lines(scratch->cpu, &coded->stream, &coded->reader, first, end, scratch->words);
+			wcx_rans_decode_lines(scratch->variant, &coded->stream, &coded->reader, first, end, scratch->words);
 
 		if (result != WCX_OK)
 			return result;
-		scratch->cpu->put_symbols(scratch->words, end - first, &coded->place, line_at(d, first));
+		scratch->variant->put_symbols(scratch->words, end - first, &coded->place, line_at(d, first));
 	}
 	return WCX_OK;
 }
@@ -229,7 +229,7 @@ static int is_folded_pairs(const struct decoding *d)
 {
 	const struct wcx_tile_layout *layout = &d->layout;
 
-	return d->scratch->cpu->decode_pairs && d->recipe->transform == WCX_TRANSFORM_FOLD && layout->plane_count == 1 &&
+	return d->scratch->variant->decode_pairs && d->recipe->transform == WCX_TRANSFORM_FOLD && layout->plane_count == 1 &&
 	       layout->coded_count == 1 && d->recipe->fields[layout->coded[0].field].is_pair &&
 	       layout->planes[0].width == WCX_PAIR_WIDTH && layout->planes[0].shift == 0;
 }
@@ -273,8 +273,8 @@ static enum wcx_result decode_lines(const struct decoding *d)
 		const struct wcx_pair_sink sink = { d->job->src + d->layout.planes[0].offset, d->job->dst };
 
 		line = settled < d->whole_lines ? settled : d->whole_lines;
-		result = wcx_rans_decode_pairs(d->scratch->cpu, &d->scratch->coded[0].stream, &d->scratch->coded[0].reader,
-					       0, line, &sink);
+		result = wcx_rans_decode_pairs(d->scratch->variant, &d->scratch->coded[0].stream,
+					       &d->scratch->coded[0].reader, 0, line, &sink);
 	}
 	if (result == WCX_OK)
 		result = put_lines(d, line, settled);
@@ -347,9 +347,10 @@ static enum wcx_result decode_coded(const struct wcx_tile_job *job, struct wcx_d
 	memcpy(job->dst + whole_bytes, scratch->last_line, job->dst_bytes - whole_bytes);
 	if (d.layout.exception_count)
 		result = put_exceptions(&d);
-	if (result == WCX_OK && recipe->predictor != WCX_PREDICT_NONE)
-		wcx_element_ops(recipe->elem_bytes)
-			->undo_residuals((enum wcx_predictor)recipe->predictor, job->dims.rows, job->dims.cols, job->dst);
+	if (result == WCX_OK &&
+	    !wcx_element_ops(recipe->elem_bytes)
+		     ->undo_residuals((enum wcx_predictor)recipe->predictor, job->dims.rows, job->dims.cols, job->dst))
+		result = WCX_BAD_DATA;
 	return result;
 }
 

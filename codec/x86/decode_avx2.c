@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * AVX2: eight lanes to a register, four registers of states.  Compiled with AVX2, BMI2 and POPCNT.
+ * The AVX2 variants: eight lanes per register, four registers of states.  Compiled with AVX2, BMI2 and POPCNT.
  *
- * Entries of the table are fetched one by one or with a gather; which is faster differs from CPU to CPU.  Words are handed
- * out to the lanes that want one by a shuffle for each of the 256 sets of lanes that there are.
+ * Table entries are loaded one by one or with a gather; which is faster depends on the CPU.  Words reach the lanes that
+ * renormalise by a byte shuffle, precomputed for each of the 256 sets of such lanes.
  */
 #include <immintrin.h>
 #include <stddef.h>
 
 #include "codec/decode_variant.h"
-#include "codec/line_loops.h"
+#include "codec/line_template.h"
 
 typedef __m256i vector;
 enum { VECTOR_LANES = 8 };
 
-/* Where each byte of eight lanes comes from: 16-bit words in a row go to the lanes of the set; 0x80 makes a zero. */
+/* The source of each byte of eight lanes: the next 16-bit word for each lane of the set; 0x80 yields a zero. */
 #define WORD(set, lane)                                                                                                     \
 	((set) >> (lane)&1 ? 2 * __builtin_popcount((set) & ((1 << (lane)) - 1)) : 0x80),                                   \
 		((set) >> (lane)&1 ? 2 * __builtin_popcount((set) & ((1 << (lane)) - 1)) + 1 : 0x80), 0x80, 0x80
@@ -30,7 +30,7 @@ enum { VECTOR_LANES = 8 };
 static const uint8_t word_shuffles[256][32]
 	__attribute__((aligned(32))) = { SETS64(0), SETS64(64), SETS64(128), SETS64(192) };
 
-/* One by one: from the index in the lower half of a 64-bit element, then from that in its upper half. */
+/* Each of low and high holds two indices. */
 INLINE __m128i fetch_four(const uint32_t *entry, uint64_t low, uint64_t high)
 {
 	__m128i e = _mm_cvtsi32_si128((int)entry[(uint32_t)low]);
@@ -40,7 +40,7 @@ INLINE __m128i fetch_four(const uint32_t *entry, uint64_t low, uint64_t high)
 	return _mm_insert_epi32(e, (int)entry[high >> 32], 3);
 }
 
-INLINE __m256i fetch(const uint32_t *entry, __m256i slots, int gather)
+INLINE __m256i fetch(const uint32_t *entry, __m256i slots, bool gather)
 {
 	__m128i low, high;
 
@@ -51,22 +51,22 @@ INLINE __m256i fetch(const uint32_t *entry, __m256i slots, int gather)
 	return _mm256_set_m128i(high, low);
 }
 
-/* The next state of eight lanes, which take their words from *word on: 16 bytes are read there. */
+/* The next states of eight lanes, whose words start at *word; reads 16 bytes there. */
 INLINE __m256i next_state(__m256i state, __m256i e, const uint8_t **word)
 {
 	__m256i x = _mm256_add_epi32(_mm256_mullo_epi32(_mm256_srli_epi32(e, 20), _mm256_srli_epi32(state, WCX_PROB_BITS)),
 				     _mm256_and_si256(e, _mm256_set1_epi32(WCX_PROB_SCALE - 1)));
-	__m256i wanting = _mm256_cmpeq_epi32(_mm256_srli_epi32(x, 16), _mm256_setzero_si256());
-	unsigned set = (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(wanting));
+	__m256i renormalises = _mm256_cmpeq_epi32(_mm256_srli_epi32(x, 16), _mm256_setzero_si256());
+	unsigned set = (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(renormalises));
 	__m256i words = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)*word)),
 					    _mm256_load_si256((const __m256i *)word_shuffles[set]));
 
 	*word += 2 * (unsigned)__builtin_popcount(set);
-	return _mm256_or_si256(_mm256_sllv_epi32(x, _mm256_and_si256(wanting, _mm256_set1_epi32(16))), words);
+	return _mm256_or_si256(_mm256_sllv_epi32(x, _mm256_and_si256(renormalises, _mm256_set1_epi32(16))), words);
 }
 
-/* The steps wait for each other little if all fetches come first. */
-INLINE void step(const uint32_t *entry, __m256i state[4], const uint8_t **word, __m256i e[4], int gather)
+/* Fetching all entries first keeps the dependency chain through *word short. */
+INLINE void step(const uint32_t *entry, __m256i state[4], const uint8_t **word, __m256i e[4], bool gather)
 {
 #pragma GCC unroll 4
 	for (int r = 0; r < 4; r++)
@@ -105,9 +105,9 @@ INLINE __m256i rotate_right(__m256i v, int bits)
 }
 
 /*
- * Eight lanes' words of a line from the entries of their two steps and from their raw bits, rotated to where they belong:
- * sign and three low bits of each weight.  The bits in between are the symbols' halves, inverted where the sign is set:
- * they are inverted here first, and then by a shuffle that gives zeros where its index has the highest bit.
+ * The words of eight lanes from the entries of their two steps and their raw bits: the sign and the three low bits of each
+ * weight.  The four bits between are halves of symbols, inverted where the sign is set.  They are inverted here first, then
+ * again where the weight is positive: a shuffle yields zero where the highest bit of its index is set.
  */
 INLINE __m256i finish_pairs(__m256i first, __m256i second, __m256i raw)
 {
@@ -120,30 +120,30 @@ INLINE __m256i finish_pairs(__m256i first, __m256i second, __m256i raw)
 			       _mm256_and_si256(raw, _mm256_set1_epi32((int)0x87878787)));
 }
 
-#include "codec/x86/vector_loops.h"
+#include "codec/vector_template.h"
 
 static uint32_t lines_one_by_one(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
 				 uint32_t end, uint32_t *words)
 {
-	return decode_any_steps(stream, reader, line, end, words, 0);
+	return decode_any_steps(stream, reader, line, end, words, false);
 }
 
 static uint32_t lines_gathered(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
 			       uint32_t end, uint32_t *words)
 {
-	return decode_any_steps(stream, reader, line, end, words, 1);
+	return decode_any_steps(stream, reader, line, end, words, true);
 }
 
 static uint32_t pairs_one_by_one(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
 				 uint32_t end, const struct wcx_pair_sink *sink)
 {
-	return decode_any_pairs(stream, reader, line, end, sink, 0);
+	return decode_any_pairs(stream, reader, line, end, sink, false);
 }
 
 static uint32_t pairs_gathered(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
 			       uint32_t end, const struct wcx_pair_sink *sink)
 {
-	return decode_any_pairs(stream, reader, line, end, sink, 1);
+	return decode_any_pairs(stream, reader, line, end, sink, true);
 }
 
 const struct wcx_decode_variant wcx_decode_variant_avx2 = {

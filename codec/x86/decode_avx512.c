@@ -1,30 +1,31 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * AVX-512: sixteen lanes to a register, two registers of states.  Compiled with AVX-512 F, BW, DQ and VL, BMI2 and POPCNT.
- * Words reach the lanes that want one by an expanding move.
+ * The AVX-512 variant: sixteen lanes per register, two registers of states.  Compiled with AVX-512 F, BW, DQ and VL, BMI2
+ * and POPCNT.  Words reach the lanes that renormalise by an expanding move.
  */
 #include <immintrin.h>
 #include <stddef.h>
 
 #include "codec/decode_variant.h"
-#include "codec/line_loops.h"
+#include "codec/line_template.h"
 
 typedef __m512i vector;
 enum { VECTOR_LANES = 16 };
 
-/* The next state of sixteen lanes, which take their words from *word on: 32 bytes are read there. */
+/* The next states of sixteen lanes, whose words start at *word; reads 32 bytes there. */
 INLINE __m512i next_state(__m512i state, __m512i e, const uint8_t **word)
 {
 	__m512i x = _mm512_add_epi32(_mm512_mullo_epi32(_mm512_srli_epi32(e, 20), _mm512_srli_epi32(state, WCX_PROB_BITS)),
 				     _mm512_and_si512(e, _mm512_set1_epi32(WCX_PROB_SCALE - 1)));
-	__mmask16 wanting = _mm512_cmplt_epu32_mask(x, _mm512_set1_epi32(WCX_RANS_LOW));
+	__mmask16 renormalises = _mm512_cmplt_epu32_mask(x, _mm512_set1_epi32(WCX_RANS_LOW));
 	__m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)*word));
 
-	*word += 2 * (unsigned)__builtin_popcount(wanting);
-	return _mm512_mask_or_epi32(x, wanting, _mm512_slli_epi32(x, 16), _mm512_maskz_expand_epi32(wanting, words));
+	*word += 2 * (unsigned)__builtin_popcount(renormalises);
+	return _mm512_mask_or_epi32(x, renormalises, _mm512_slli_epi32(x, 16),
+				    _mm512_maskz_expand_epi32(renormalises, words));
 }
 
-INLINE void step(const uint32_t *entry, __m512i state[2], const uint8_t **word, __m512i e[2], int gather)
+INLINE void step(const uint32_t *entry, __m512i state[2], const uint8_t **word, __m512i e[2], bool gather)
 {
 	for (int r = 0; r < 2; r++) {
 		const __m512i slots = _mm512_and_si512(state[r], _mm512_set1_epi32(WCX_PROB_SCALE - 1));
@@ -32,7 +33,7 @@ INLINE void step(const uint32_t *entry, __m512i state[2], const uint8_t **word, 
 		e[r] = _mm512_i32gather_epi32(slots, entry, 4);
 		state[r] = next_state(state[r], e[r], word);
 	}
-	(void)gather; /* is what it does in any case */
+	(void)gather; /* always */
 }
 
 INLINE __m512i load(const void *src)
@@ -74,18 +75,18 @@ INLINE __m512i finish_pairs(__m512i first, __m512i second, __m512i raw)
 			       _mm512_and_si512(raw, _mm512_set1_epi32((int)0x87878787)));
 }
 
-#include "codec/x86/vector_loops.h"
+#include "codec/vector_template.h"
 
 static uint32_t decode_lines(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
 			     uint32_t end, uint32_t *words)
 {
-	return decode_any_steps(stream, reader, line, end, words, 1);
+	return decode_any_steps(stream, reader, line, end, words, true);
 }
 
 static uint32_t decode_pairs(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
 			     uint32_t end, const struct wcx_pair_sink *sink)
 {
-	return decode_any_pairs(stream, reader, line, end, sink, 1);
+	return decode_any_pairs(stream, reader, line, end, sink, true);
 }
 
 const struct wcx_decode_variant wcx_decode_variant_avx512 = {

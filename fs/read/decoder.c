@@ -14,7 +14,7 @@
 #include <zstd.h>
 
 #include "codec/arith.h"
-#include "codec/decode_trial.h"
+#include "codec/trial_tile.h"
 #include "codec/le.h"
 #include "cuda/gpu_decode.h"
 
@@ -150,7 +150,7 @@ static size_t find_gpu_bytes(const struct wcx_decoder *decoder, struct wcx_decod
 /* Measures which batches are the GPU's.  Without memory to measure, all are. */
 static void measure_gpu(struct wcx_decoder *decoder)
 {
-	struct wcx_decode_trial *trial = wcx_decode_trial_create();
+	struct wcx_trial_tile *trial = wcx_trial_tile_create();
 	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(decoder->cpu);
 	uint8_t *dst = malloc(WCX_BATCH_BYTES);
 	struct wcx_tile_job jobs[WCX_BATCH_TILES];
@@ -158,7 +158,7 @@ static void measure_gpu(struct wcx_decoder *decoder)
 
 	if (trial && scratch && dst) {
 		for (size_t i = 0; i < WCX_BATCH_TILES; i++) {
-			jobs[i] = wcx_decode_trial_job(trial);
+			jobs[i] = wcx_trial_tile_job(trial);
 			jobs[i].dst = dst + i * jobs[i].dst_bytes % WCX_BATCH_BYTES;
 		}
 		decoder->gpu_bytes = find_gpu_bytes(decoder, scratch, jobs);
@@ -171,7 +171,7 @@ static void measure_gpu(struct wcx_decoder *decoder)
 				 decoder->gpu_bytes >> 10, gpu);
 	}
 	wcx_decode_scratch_free(scratch);
-	wcx_decode_trial_free(trial);
+	wcx_trial_tile_free(trial);
 	free(dst);
 }
 

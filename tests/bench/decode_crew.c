@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Runs the threads in turns, between barriers, so that what they cost to start is not measured. */
+/* Runs the threads in turns between barriers, which excludes the cost of starting them. */
 #include "tests/bench/decode_crew.h"
 
 #include <pthread.h>
@@ -19,9 +19,9 @@ unsigned decode_crew_threads(unsigned i)
 
 struct crew {
 	const struct weight_set *set;
-	const struct wcx_decode_variant *cpu;
+	const struct wcx_decode_variant *variant;
 	unsigned thread_count;
-	pthread_barrier_t turn; /* of the threads and of who measures them */
+	pthread_barrier_t turn; /* also waited for by the thread that measures */
 };
 
 struct crew_member {
@@ -30,9 +30,9 @@ struct crew_member {
 	pthread_t thread;
 };
 
-enum { IDLE_STEPS = 20000 }; /* of arithmetic in the place of a tile */
+enum { IDLE_STEPS = 20000 }; /* of arithmetic, instead of decoding a tile */
 
-/* Takes its time without looking at memory; each step waits for the one before. */
+/* A chain of dependent operations that does not access memory. */
 static void do_arithmetic(void)
 {
 	uint64_t number = 1;
@@ -43,14 +43,14 @@ static void do_arithmetic(void)
 	}
 }
 
-/* In each turn a thread decodes one tile in so many, and in the next one others: no tile stays in its caches. */
+/* In each turn a thread decodes every thread_count-th tile, others than in the turn before: none stays in its caches. */
 static void *crew_member_run(void *arg)
 {
 	struct crew_member *member = arg;
 	struct crew *crew = member->crew;
-	struct wcx_decode_scratch *scratch = crew->cpu ? wcx_decode_scratch_create(crew->cpu) : NULL;
+	struct wcx_decode_scratch *scratch = crew->variant ? wcx_decode_scratch_create(crew->variant) : NULL;
 
-	if (crew->cpu && !scratch)
+	if (crew->variant && !scratch)
 		must_not("memory", strerror(ENOMEM));
 	pthread_barrier_wait(&crew->turn);
 	for (unsigned turn = 0; turn < crew->thread_count; turn++) {
@@ -67,9 +67,9 @@ static void *crew_member_run(void *arg)
 	return NULL;
 }
 
-double decode_crew_rate(const struct weight_set *set, const struct wcx_decode_variant *cpu, unsigned thread_count)
+double decode_crew_rate(const struct weight_set *set, const struct wcx_decode_variant *variant, unsigned thread_count)
 {
-	struct crew crew = { .set = set, .cpu = cpu, .thread_count = thread_count };
+	struct crew crew = { .set = set, .variant = variant, .thread_count = thread_count };
 	struct crew_member *members = must_alloc(thread_count * sizeof *members);
 	double seconds;
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Several threads that decode tiles side by side: how a codec that has all cores to itself goes with their number. */
+/* Decoding rates of several threads: how a codec that has all cores to itself scales with their number. */
 #ifndef WCX_DECODE_CREW_H
 #define WCX_DECODE_CREW_H
 
@@ -8,16 +8,16 @@
 
 enum { CREWS_MAX = 16 };
 
-/* decode_crew_threads - crew number i has 2^i threads, the last one as many as there are cores; 0 behind the last */
+/* decode_crew_threads - threads of crew i: 2^i, the last crew one per core; 0 past the last crew */
 unsigned decode_crew_threads(unsigned i);
 
 /*
- * decode_crew_rate - GB/s of decoded bytes that so many threads make together
+ * decode_crew_rate - GB/s of decoded bytes of all threads together
  *
- * They decode the set as many times as they are, so that each has the same to do whatever their number.  Without a cpu they
- * do nothing but arithmetic, as long for a tile whatever its size: how that goes with their number is the machine's doing.
- * What goes wrong ends the program.
+ * The set is decoded thread_count times, so that each thread does the same amount of work whatever their number.  Without a
+ * variant the threads do arithmetic of a fixed duration per tile: how that scales is a property of the machine.  Errors end
+ * the program.
  */
-double decode_crew_rate(const struct weight_set *set, const struct wcx_decode_variant *cpu, unsigned thread_count);
+double decode_crew_rate(const struct weight_set *set, const struct wcx_decode_variant *variant, unsigned thread_count);
 
 #endif

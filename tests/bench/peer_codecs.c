@@ -1,63 +1,63 @@
 /* SPDX-License-Identifier: MIT */
-/* Packs and unpacks with other programs' codecs. */
+/* Packs and unpacks with the codecs to compare with. */
 #include "tests/bench/peer_codecs.h"
 
 #include <dlfcn.h>
 #include <zstd.h>
 
+#include "codec/arith.h"
 #include "tests/bench/must.h"
 
 enum {
 	BLOCK_BYTES = 64 << 10,
-	PACKED_ROOM = BLOCK_BYTES * 5 / 4, /* more than either asks for, however random the block */
+	PACKED_CAPACITY = BLOCK_BYTES * 5 / 4, /* more than either codec needs for random bytes */
 	ZSTD_LEVEL = 19,
 	RANS_X32_ORDER_0 = 4,
 };
 
-/* As htscodecs/rANS_static4x16.h has them: out_size is the room at out and becomes what was written. */
+/* From htscodecs/rANS_static4x16.h: out_size is the capacity of out, and on return the bytes written. */
 typedef unsigned char *rans_compress_fn(unsigned char *in, unsigned in_size, unsigned char *out, unsigned *out_size,
 					int order);
 typedef unsigned char *rans_uncompress_fn(unsigned char *in, unsigned in_size, unsigned char *out, unsigned *out_size);
 
-/* The functions of the library; its handle. */
 struct rans_library {
 	void *handle;
 	rans_compress_fn *compress;
 	rans_uncompress_fn *uncompress;
 };
 
-/* The library does not write to what it reads. */
-static size_t rans_pack(struct peer *peer, const uint8_t *src, size_t src_bytes, uint8_t *dst, size_t room)
+/* The library takes its input as non-const but does not write to it. */
+static size_t rans_pack(struct peer *peer, const uint8_t *src, size_t src_bytes, uint8_t *dst, size_t dst_capacity)
 {
 	const struct rans_library *library = peer->pack_context;
-	unsigned bytes = (unsigned)room;
+	unsigned bytes = (unsigned)dst_capacity;
 
 	return library->compress((unsigned char *)src, (unsigned)src_bytes, dst, &bytes, RANS_X32_ORDER_0) ? bytes : 0;
 }
 
-static size_t rans_unpack(struct peer *peer, const uint8_t *src, size_t src_bytes, uint8_t *dst, size_t room)
+static size_t rans_unpack(struct peer *peer, const uint8_t *src, size_t src_bytes, uint8_t *dst, size_t dst_capacity)
 {
 	const struct rans_library *library = peer->unpack_context;
-	unsigned bytes = (unsigned)room;
+	unsigned bytes = (unsigned)dst_capacity;
 
 	return library->uncompress((unsigned char *)src, (unsigned)src_bytes, dst, &bytes) ? bytes : 0;
 }
 
-static size_t zstd_pack(struct peer *peer, const uint8_t *src, size_t src_bytes, uint8_t *dst, size_t room)
+static size_t zstd_pack(struct peer *peer, const uint8_t *src, size_t src_bytes, uint8_t *dst, size_t dst_capacity)
 {
-	size_t bytes = ZSTD_compressCCtx(peer->pack_context, dst, room, src, src_bytes, ZSTD_LEVEL);
+	size_t bytes = ZSTD_compressCCtx(peer->pack_context, dst, dst_capacity, src, src_bytes, ZSTD_LEVEL);
 
 	return ZSTD_isError(bytes) ? 0 : bytes;
 }
 
-static size_t zstd_unpack(struct peer *peer, const uint8_t *src, size_t src_bytes, uint8_t *dst, size_t room)
+static size_t zstd_unpack(struct peer *peer, const uint8_t *src, size_t src_bytes, uint8_t *dst, size_t dst_capacity)
 {
-	size_t bytes = ZSTD_decompressDCtx(peer->unpack_context, dst, room, src, src_bytes);
+	size_t bytes = ZSTD_decompressDCtx(peer->unpack_context, dst, dst_capacity, src, src_bytes);
 
 	return ZSTD_isError(bytes) ? 0 : bytes;
 }
 
-/* What dlsym gives is an object pointer, which C does not turn into one to a function. */
+/* C has no conversion from the object pointer that dlsym returns to a function pointer. */
 static void find_function(void *handle, const char *name, void *function_ret)
 {
 	void *found = dlsym(handle, name);
@@ -102,27 +102,27 @@ void peers_close(struct peer peers[PEER_COUNT])
 	ZSTD_freeDCtx(peers[1].unpack_context);
 }
 
-int peer_is_there(const struct peer *peer)
+bool peer_is_there(const struct peer *peer)
 {
 	return peer->pack_context != NULL;
 }
 
-/* Cuts the tensors into blocks, each with places of its own for what becomes of it. */
+/* Cuts the tensors into blocks, each with its own buffers. */
 static void cut_blocks(struct peer_blocks *blocks, const struct weight_set *set)
 {
 	*blocks = (struct peer_blocks){ 0 };
 	for (size_t i = 0; i < set->tensor_count; i++)
-		blocks->count += (set->tensors[i].bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
+		blocks->count += WCX_DIV_UP(set->tensors[i].bytes, BLOCK_BYTES);
 	blocks->blocks = must_alloc(blocks->count * sizeof *blocks->blocks);
 	for (size_t i = 0, b = 0; i < set->tensor_count; i++) {
 		const struct wcx_tensor *tensor = &set->tensors[i];
 
 		for (uint64_t at = 0; at < tensor->bytes; at += BLOCK_BYTES, b++) {
-			size_t bytes = tensor->bytes - at < BLOCK_BYTES ? (size_t)(tensor->bytes - at) : BLOCK_BYTES;
+			size_t bytes = (size_t)WCX_MIN(tensor->bytes - at, BLOCK_BYTES);
 
 			blocks->blocks[b] = (struct peer_block){
 				.original = set->base + tensor->offset + at,
-				.packed = must_alloc(PACKED_ROOM),
+				.packed = must_alloc(PACKED_CAPACITY),
 				.unpacked = must_alloc(bytes),
 				.bytes = bytes,
 			};
@@ -137,7 +137,7 @@ void peer_blocks_pack(struct peer_blocks *blocks, struct peer *peer, const struc
 	for (size_t i = 0; i < blocks->count; i++) {
 		struct peer_block *block = &blocks->blocks[i];
 
-		block->packed_bytes = peer->pack(peer, block->original, block->bytes, block->packed, PACKED_ROOM);
+		block->packed_bytes = peer->pack(peer, block->original, block->bytes, block->packed, PACKED_CAPACITY);
 		if (!block->packed_bytes)
 			must_not(peer->name, "a block was not packed");
 		blocks->packed_bytes += block->packed_bytes;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fuzz target: any bytes as a packed tile, behind some that say what the index would: dims, a recipe and four frequency
- * tables that all fields share.  Every variant of the decoding loops must make the same of it.  A tile that decodes is
- * encoded and decoded again.
+ * Fuzz target: decodes arbitrary bytes as a packed tile.  The first bytes stand for the index: dims, a recipe and four
+ * frequency tables, which all fields share.  Every decoding variant must give the same result.  A tile that decodes must
+ * survive being encoded and decoded again.
  *
  * cmake -B fuzz -DWCX_CUDA=OFF -DCMAKE_C_COMPILER=clang -DCMAKE_C_FLAGS=-fsanitize=fuzzer-no-link,address,undefined
  * cmake --build fuzz --target wcx_codec fuzz_targets
@@ -24,7 +24,7 @@ static void require(int condition)
 		abort();
 }
 
-/* What is left of the input. */
+/* The unread rest of the input. */
 struct input {
 	const uint8_t *at;
 	size_t left;
@@ -42,14 +42,14 @@ static const uint8_t *take(struct input *input, size_t bytes)
 }
 
 struct request {
-	struct wcx_tile_dims dims; /* may break the limits, and not be the recipe's */
+	struct wcx_tile_dims dims; /* may break limits or not match the recipe */
 	enum wcx_tile_mode mode;
 	struct wcx_recipe recipe; /* checked */
 	struct wcx_field fields[WCX_FIELDS_MAX];
 	struct wcx_freq_table tables[WCX_FIELD_TABLES_MAX];
 };
 
-/* A table from the input, if there is one, else one that any field can have. */
+/* Reads a table from the input; if there is none, uses one that any field may have. */
 static void read_table(struct input *input, struct wcx_freq_table *table)
 {
 	uint8_t written[WCX_FREQ_TABLE_MAX_BYTES];
@@ -63,13 +63,13 @@ static void read_table(struct input *input, struct wcx_freq_table *table)
 	*table = (struct wcx_freq_table){ .freq = { WCX_PROB_SCALE / 2, WCX_PROB_SCALE / 2 } };
 }
 
-/* Fills the request; false when the input has no recipe, or none that keeps the rules. */
-static int read_request(struct input *input, struct request *ret)
+/* Fills in the request; false if the input lacks a valid recipe. */
+static bool read_request(struct input *input, struct request *ret)
 {
 	const uint8_t *src = take(input, REQUEST_BYTES);
 
 	if (!src)
-		return 0;
+		return false;
 	ret->dims = (struct wcx_tile_dims){ wcx_le16_read(src), wcx_le16_read(src + 2),
 					    src[4] & 0x80 ? src[4] : 1u << (src[4] & 3) };
 	ret->mode = (enum wcx_tile_mode)(src[4] >> 2 & 3);
@@ -85,7 +85,7 @@ static int read_request(struct input *input, struct request *ret)
 		const uint8_t *field = take(input, FIELD_BYTES);
 
 		if (!field)
-			return 0;
+			return false;
 		ret->fields[f] = (struct wcx_field){
 			.width = field[0],
 			.table_count = field[1] & 7,
@@ -102,7 +102,6 @@ static int read_request(struct input *input, struct request *ret)
 	return wcx_recipe_check(&ret->recipe) == NULL;
 }
 
-/* Working memory: to decode with each variant. */
 struct scratches {
 	struct wcx_encode_scratch *encode;
 	struct wcx_decode_scratch *decode[VARIANTS_MAX];
@@ -111,13 +110,13 @@ struct scratches {
 
 static void scratches_create(struct scratches *scratches)
 {
-	const struct wcx_decode_variant *cpu;
+	const struct wcx_decode_variant *variant;
 
 	*scratches = (struct scratches){ .encode = wcx_encode_scratch_create() };
 	require(scratches->encode != NULL);
-	while ((cpu = wcx_decode_variant_at(scratches->variant_count))) {
+	while ((variant = wcx_decode_variant_at(scratches->variant_count))) {
 		require(scratches->variant_count < VARIANTS_MAX);
-		scratches->decode[scratches->variant_count] = wcx_decode_scratch_create(cpu);
+		scratches->decode[scratches->variant_count] = wcx_decode_scratch_create(variant);
 		require(scratches->decode[scratches->variant_count++] != NULL);
 	}
 }
@@ -129,7 +128,7 @@ static void scratches_free(struct scratches *scratches)
 		wcx_decode_scratch_free(scratches->decode[i]);
 }
 
-/* Decodes with the portable variant into job->dst and, with the same outcome, with each of the others. */
+/* Decodes into job->dst with the portable variant; the other variants must give the same result. */
 static enum wcx_result decode(struct wcx_tile_job *job, const struct scratches *scratches)
 {
 	enum wcx_result result = wcx_tile_decode(job, scratches->decode[0]);
@@ -139,7 +138,7 @@ static enum wcx_result decode(struct wcx_tile_job *job, const struct scratches *
 	for (unsigned i = 1; i < scratches->variant_count; i++) {
 		struct wcx_tile_job other = *job;
 
-		/* Allocated to the byte, so that the sanitizer sees one written too far. */
+		/* Exact size: the address sanitizer then catches writes past the end. */
 		other.dst = malloc(job->dst_bytes ? job->dst_bytes : 1);
 		require(other.dst && wcx_tile_decode(&other, scratches->decode[i]) == result);
 		require(result != WCX_OK || memcmp(other.dst, job->dst, job->dst_bytes) == 0);
@@ -148,7 +147,7 @@ static enum wcx_result decode(struct wcx_tile_job *job, const struct scratches *
 	return result;
 }
 
-/* What was decoded, encoded and decoded again, must come out the same. */
+/* A decoded tile must survive being encoded and decoded again. */
 static void check_round_trip(const struct wcx_tile_job *decoded, const struct wcx_recipe *recipe,
 			     const struct scratches *scratches)
 {
@@ -172,7 +171,7 @@ static void check_round_trip(const struct wcx_tile_job *decoded, const struct wc
 	free(job.dst);
 }
 
-/* Round trips with the tables of the request, and with those that the tile's own counts give. */
+/* Round trips with the request's tables and with tables built from the tile's own counts. */
 static void check_round_trips(const struct wcx_tile_job *decoded, const struct scratches *scratches)
 {
 	static struct wcx_freq_table tables[WCX_FIELDS_MAX][WCX_FIELD_TABLES_MAX];
@@ -189,7 +188,7 @@ static void check_round_trips(const struct wcx_tile_job *decoded, const struct s
 			continue;
 		wcx_tile_count(&decoded->dims, decoded->dst, decoded->recipe, f, scratches->encode, count, &misfits);
 		for (uint32_t t = 0; t < fields[f].table_count; t++) {
-			count[t][0]++; /* of a table that is never chosen, nothing is counted */
+			count[t][0]++; /* a table that no run chooses has no counts */
 			wcx_freq_table_build(count[t], &tables[f][t]);
 		}
 		fields[f].tables = tables[f];
@@ -207,7 +206,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input_at, size_t input_bytes)
 	scratches_create(&scratches);
 	if (read_request(&input, &request)) {
 		size_t tile_bytes = wcx_tile_dims_bytes(&request.dims);
-		/* Allocated to the byte, so that the sanitizer sees one read or written too far. */
+		/* Exact sizes: the address sanitizer then catches accesses past the end. */
 		uint8_t *src = malloc(input.left ? input.left : 1), *dst = malloc(tile_bytes ? tile_bytes : 1);
 		struct wcx_tile_job job = {
 			.dims = request.dims,

@@ -621,22 +621,22 @@ static void every_variant_is_found_by_its_name_and_no_other(void)
 {
 	static const char *const names[] = { "portable", "avx2", "avx2-gather", "avx512" };
 	static const char *const others[] = { "", "avx", "avx2 ", "AVX2", "avx2-gathe", "avx5122", "neon" };
-	const struct wcx_decode_variant *cpu;
+	const struct wcx_decode_variant *variant;
 	unsigned count = 0, known = 0;
 
-	for (; (cpu = wcx_decode_variant_at(count)); count++) {
-		CHECK(wcx_decode_variant_find(cpu->name) == cpu);
-		CHECK(cpu->decode_lines && cpu->fill && cpu->put_symbols && cpu->put_plane && cpu->fold);
+	for (; (variant = wcx_decode_variant_at(count)); count++) {
+		CHECK(wcx_decode_variant_find(variant->name) == variant);
+		CHECK(variant->decode_lines && variant->fill && variant->put_symbols && variant->put_plane && variant->fold);
 	}
 	CHECK(count >= 1 && count < CPUS_MAX && wcx_decode_variant_at(0) == &wcx_decode_variant_portable);
 	for (unsigned i = count; i < count + 10; i++)
 		CHECK(wcx_decode_variant_at(i) == NULL);
 	CHECK(wcx_decode_variant_at((unsigned)-1) == NULL);
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-		cpu = wcx_decode_variant_find(names[i]);
-		known += cpu != NULL;
-		if (cpu)
-			CHECK_TEXT(cpu->name, names[i]);
+		variant = wcx_decode_variant_find(names[i]);
+		known += variant != NULL;
+		if (variant)
+			CHECK_TEXT(variant->name, names[i]);
 	}
 	CHECK(known == count);
 	for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
@@ -728,7 +728,7 @@ static struct wcx_rans_stream stream_of(const struct plain_stream *s, const uint
 }
 
 /* Decodes all of a stream, from opening to closing. */
-static enum wcx_result decode_whole(const struct wcx_decode_variant *cpu, const struct wcx_rans_stream *stream,
+static enum wcx_result decode_whole(const struct wcx_decode_variant *variant, const struct wcx_rans_stream *stream,
 				    uint32_t *words, uint8_t carried[WCX_RANS_CARRIED_BYTES])
 {
 	const uint32_t line_symbols = WCX_LANES * stream->steps;
@@ -737,7 +737,7 @@ static enum wcx_result decode_whole(const struct wcx_decode_variant *cpu, const 
 	enum wcx_result result = wcx_rans_open(stream, &reader);
 
 	if (result == WCX_OK)
-		result = wcx_rans_decode_lines(cpu, stream, &reader, 0, lines, words);
+		result = wcx_rans_decode_lines(variant, stream, &reader, 0, lines, words);
 	return result == WCX_OK ? wcx_rans_close(&reader, carried) : result;
 }
 
@@ -753,18 +753,18 @@ static enum wcx_result rans_decode(const struct plain_stream *s, const uint8_t *
 	int sound = plain_rans(s, copy, bytes, symbols, low);
 	struct wcx_rans_stream stream = stream_of(s, copy, bytes);
 	uint32_t *expected = NULL;
-	const struct wcx_decode_variant *cpu;
+	const struct wcx_decode_variant *variant;
 
 	for (size_t i = 0; i < sizeof low && sound && !carried; i++)
 		sound = low[i] == 0;
 	expected = sound ? expected_words(s, symbols) : NULL;
-	for (unsigned i = 0; (cpu = wcx_decode_variant_at(i)); i++) {
+	for (unsigned i = 0; (variant = wcx_decode_variant_at(i)); i++) {
 		uint32_t *words = malloc(words_bytes + GUARD_BYTES);
 		enum wcx_result result;
 		int whole = 1;
 
 		memset(words, GUARD, words_bytes + GUARD_BYTES);
-		result = decode_whole(cpu, &stream, words, carried ? again : NULL);
+		result = decode_whole(variant, &stream, words, carried ? again : NULL);
 		CHECK(result == (sound ? WCX_OK : WCX_BAD_DATA));
 		CHECK(!sound || memcmp(words, expected, words_bytes) == 0);
 		CHECK(!sound || !carried || memcmp(again, low, sizeof low) == 0);
@@ -1054,7 +1054,7 @@ static uint8_t folded_weight(const uint8_t *nibbles, size_t line, size_t lane, s
  * Decodes pairs with one variant: lines up to sink_lines into a sink of just the size, the others into words of just the
  * size, by as many at a time as a draw says; and checks all of it.
  */
-static enum wcx_result decode_into_sink(const struct wcx_decode_variant *cpu, const struct plain_stream *s,
+static enum wcx_result decode_into_sink(const struct wcx_decode_variant *variant, const struct plain_stream *s,
 					const uint8_t *src, size_t bytes, const uint8_t *symbols, const uint8_t *units,
 					uint32_t sink_lines, struct sample_random *random)
 {
@@ -1071,11 +1071,12 @@ static enum wcx_result decode_into_sink(const struct wcx_decode_variant *cpu, co
 	memset(words, GUARD, words_bytes + GUARD_BYTES);
 	for (; line < sink_lines && result == WCX_OK; line = next) {
 		next = line + 1 + (uint32_t)sample_below(random, sink_lines - line);
-		result = wcx_rans_decode_pairs(cpu, &stream, &reader, line, next, &sink);
+		result = wcx_rans_decode_pairs(variant, &stream, &reader, line, next, &sink);
 	}
 	for (; line < lines && result == WCX_OK; line = next) {
 		next = line + 1 + (uint32_t)sample_below(random, lines - line);
-		result = wcx_rans_decode_lines(cpu, &stream, &reader, line, next, words + 32 * (size_t)(line - sink_lines));
+		result = wcx_rans_decode_lines(variant, &stream, &reader, line, next,
+					       words + 32 * (size_t)(line - sink_lines));
 	}
 	if (result == WCX_OK)
 		result = wcx_rans_close(&reader, NULL);
@@ -1099,7 +1100,7 @@ static enum wcx_result decode_into_sink(const struct wcx_decode_variant *cpu, co
 static void pairs_are_finished_in_a_sink_as_they_are_in_words(void)
 {
 	struct sample_random random = { 18 };
-	const struct wcx_decode_variant *cpu;
+	const struct wcx_decode_variant *variant;
 
 	for (uint32_t round = 0; round < 400; round++) {
 		struct wcx_freq_table tables[WCX_FIELD_TABLES_MAX], single;
@@ -1125,11 +1126,12 @@ static void pairs_are_finished_in_a_sink_as_they_are_in_words(void)
 		draw_symbols(&s, &random, symbols);
 		bytes = rans_encode(&s, symbols, NULL, encoded, 2 * s.count + 140);
 		sink_lines = round % 2 ? full_lines : (uint32_t)sample_below(&random, full_lines + 1);
-		for (unsigned i = 0; (cpu = wcx_decode_variant_at(i)); i++) {
-			uint32_t here = cpu->decode_pairs ? sink_lines : 0;
+		for (unsigned i = 0; (variant = wcx_decode_variant_at(i)); i++) {
+			uint32_t here = variant->decode_pairs ? sink_lines : 0;
 
-			CHECK(decode_into_sink(cpu, &s, encoded, bytes, symbols, units, here, &random) == WCX_OK);
-			CHECK(decode_into_sink(cpu, &s, encoded, bytes - 2, symbols, units, here, &random) == WCX_BAD_DATA);
+			CHECK(decode_into_sink(variant, &s, encoded, bytes, symbols, units, here, &random) == WCX_OK);
+			CHECK(decode_into_sink(variant, &s, encoded, bytes - 2, symbols, units, here, &random) ==
+			      WCX_BAD_DATA);
 		}
 		free(symbols);
 		free(encoded);

@@ -1,30 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The loops over elements that every variant of codec/decode_variant.h has: plain C, compiled for each with what its CPU can
- * do.  They are written so that a compiler turns them into SIMD.  Included once by each variant.
+ * Template of the loops over elements of a decoding variant (codec/decode_variant.h): plain C that compilers vectorise. Each
+ * variant includes this file once, in a source compiled for its CPU features.
  */
 #include "codec/line.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* At any address, and over memory of any type. */
+/* Unaligned, and may alias memory of any type. */
 typedef uint32_t __attribute__((aligned(1), may_alias)) word32;
 typedef uint64_t __attribute__((aligned(1), may_alias)) word64;
 
-static void fill(uint32_t lines, uint64_t constant, uint32_t elem_bytes, void *out)
+static void fill(uint32_t lines, uint64_t word, uint32_t elem_bytes, void *out)
 {
 	const size_t count = (size_t)lines * WCX_LANES;
 	word64 *out64 = out;
 	word32 *out32 = out;
 
 	for (size_t i = 0; elem_bytes == 8 && i < count; i++)
-		out64[i] = constant;
+		out64[i] = word;
 	for (size_t i = 0; elem_bytes < 8 && i < count; i++)
-		out32[i] = (uint32_t)constant;
+		out32[i] = (uint32_t)word;
 }
 
-/* One byte after the other. */
-static void put_bytes(const uint32_t *words, size_t count, uint32_t shift, uint32_t rotate, word32 *out)
+static void put_bytes(const uint32_t *words, size_t count, uint32_t shift, bool rotate, word32 *out)
 {
 	for (size_t i = 0; i < count; i++) {
 		uint32_t w = words[i] << shift;
@@ -33,8 +32,8 @@ static void put_bytes(const uint32_t *words, size_t count, uint32_t shift, uint3
 	}
 }
 
-/* Of a pair's halves the lower one goes first. */
-static void put_pairs(const uint32_t *words, size_t count, uint32_t shift, uint32_t rotate, word32 *out)
+/* The lower half of a pair belongs to the first of its two elements. */
+static void put_pairs(const uint32_t *words, size_t count, uint32_t shift, bool rotate, word32 *out)
 {
 	for (size_t i = 0; i < count; i++) {
 		uint32_t w = ((words[i] & 0x000F000F) | (words[i] & 0x00F000F0) << 4) << shift;
@@ -43,13 +42,14 @@ static void put_pairs(const uint32_t *words, size_t count, uint32_t shift, uint3
 	}
 }
 
-/* Symbols 0 and others are told apart without a branch: adding 255 carries into bit 8 from 1 on. */
+/* Adding 255 carries into bit 8 for every symbol but 0, which needs no branch. */
 static void put_halves(const uint32_t *words, size_t count, const struct wcx_symbol_place *place, word32 *out)
 {
-	const uint32_t shift = place->shift, rotate = place->rotate, base = place->base;
+	const uint32_t shift = place->shift, base = place->base;
+	const bool has_zero = place->has_zero, rotate = place->rotate;
 
 	for (size_t i = 0; i < count; i++) {
-		uint32_t counts = place->has_zero ? (words[i] + 0x00FF00FF) >> 8 & 0x00010001 : 0x00010001;
+		uint32_t counts = has_zero ? (words[i] + 0x00FF00FF) >> 8 & 0x00010001 : 0x00010001;
 		uint32_t w = (words[i] + counts * base) << shift;
 
 		out[i] |= rotate ? (w >> 1 & 0x7FFF7FFF) | (w << 15 & 0x80008000) : w;
@@ -58,10 +58,11 @@ static void put_halves(const uint32_t *words, size_t count, const struct wcx_sym
 
 static void put_words(const uint32_t *words, size_t count, const struct wcx_symbol_place *place, word32 *out)
 {
-	const uint32_t shift = place->shift, rotate = place->rotate, base = place->base;
+	const uint32_t shift = place->shift, base = place->base;
+	const bool has_zero = place->has_zero, rotate = place->rotate;
 
 	for (size_t i = 0; i < count; i++) {
-		uint32_t w = (words[i] + (place->has_zero && !words[i] ? 0 : base)) << shift;
+		uint32_t w = (words[i] + (has_zero && !words[i] ? 0 : base)) << shift;
 
 		out[i] |= rotate ? w >> 1 | w << 31 : w;
 	}
@@ -69,10 +70,11 @@ static void put_words(const uint32_t *words, size_t count, const struct wcx_symb
 
 static void put_longs(const uint32_t *words, size_t count, const struct wcx_symbol_place *place, word64 *out)
 {
-	const uint32_t shift = place->shift, rotate = place->rotate, base = place->base;
+	const uint32_t shift = place->shift, base = place->base;
+	const bool has_zero = place->has_zero, rotate = place->rotate;
 
 	for (size_t i = 0; i < count; i++) {
-		uint64_t w = (uint64_t)(words[i] + (place->has_zero && !words[i] ? 0 : base)) << shift;
+		uint64_t w = (uint64_t)(words[i] + (has_zero && !words[i] ? 0 : base)) << shift;
 
 		out[i] |= rotate ? w >> 1 | w << 63 : w;
 	}
@@ -92,8 +94,9 @@ static void put_symbols(const uint32_t *words, uint32_t lines, const struct wcx_
 	case 4:
 		put_words(words, count, place, out);
 		break;
-	default:
+	case 8:
 		put_longs(words, count, place, out);
+		break;
 	}
 }
 

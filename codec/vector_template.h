@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The loops of a variant with SIMD registers.  Included once by each, which has made of its instructions before:
+ * Template of the rANS decoding loops of a variant with SIMD registers.  Each variant includes this file once, after
+ *defining with its instructions:
  *
- *	vector, VECTOR_LANES	a register of so many 32-bit words
- *	load, store		at any address
- *	step			a step of all lanes; e gets their entries, which have the symbols in bits 12 to 19
+ *	vector, VECTOR_LANES	a register and how many 32-bit words it holds
+ *	load, store		unaligned
+ *	step			decodes one symbol of every lane; e receives the table entries, with symbols in bits 12 to 19
  *	either			bitwise or
- *	place_symbols		the symbols of entries, with zeros beside them, from a bit on
- *	finish_pairs		words of elements from the entries of their two steps and from their raw bits
+ *	place_symbols		the symbols of entries, moved to start at a given bit, and zeros beside them
+ *	finish_pairs		words of elements from the entries of their two steps and their raw bits
  *	rotate_right		by 0 or 4 bits
  */
 enum { REGISTERS = WCX_LANES / VECTOR_LANES, PREFETCH_BYTES = 2048 };
@@ -25,7 +26,7 @@ INLINE void store_states(struct wcx_rans_reader *reader, const vector state[REGI
 }
 
 INLINE void decode_line(const uint32_t *entry, vector state[REGISTERS], const uint8_t **word, uint32_t steps,
-			uint32_t *words, int gather)
+			uint32_t *words, bool gather)
 {
 	vector w[REGISTERS] = { 0 }, e[REGISTERS];
 
@@ -42,7 +43,7 @@ INLINE void decode_line(const uint32_t *entry, vector state[REGISTERS], const ui
 }
 
 INLINE uint32_t decode_steps(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
-			     uint32_t end, uint32_t steps, uint32_t *words, int gather)
+			     uint32_t end, uint32_t steps, uint32_t *words, bool gather)
 {
 	const uint8_t *word = reader->word;
 	vector state[REGISTERS];
@@ -60,7 +61,7 @@ INLINE uint32_t decode_steps(const struct wcx_rans_stream *stream, struct wcx_ra
 }
 
 INLINE uint32_t decode_any_steps(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
-				 uint32_t end, uint32_t *words, int gather)
+				 uint32_t end, uint32_t *words, bool gather)
 {
 	if (stream->steps == 4)
 		return decode_steps(stream, reader, line, end, 4, words, gather);
@@ -69,13 +70,13 @@ INLINE uint32_t decode_any_steps(const struct wcx_rans_stream *stream, struct wc
 	return decode_steps(stream, reader, line, end, 1, words, gather);
 }
 
-/* A unit of raw bits has those of two lines, the second one's rotated by four bits. */
+/* A unit holds the raw bits of two lines; those of the second line are rotated by four bits. */
 INLINE void decode_pair_line(const uint32_t *entry, vector state[REGISTERS], const uint8_t **word, const uint8_t *unit,
-			     int rotated, uint8_t *dst, int gather)
+			     int rotation, uint8_t *dst, bool gather)
 {
 	vector first[REGISTERS], second[REGISTERS];
 
-	/* Prefetchers end where a page does, of which the three streams have one every few lines. */
+	/* Hardware prefetchers stop at page boundaries, which each of the three streams crosses every few lines. */
 	__builtin_prefetch(*word + PREFETCH_BYTES);
 	__builtin_prefetch(unit + PREFETCH_BYTES);
 	__builtin_prefetch(dst + PREFETCH_BYTES, 1);
@@ -85,12 +86,12 @@ INLINE void decode_pair_line(const uint32_t *entry, vector state[REGISTERS], con
 	for (int r = 0; r < REGISTERS; r++) {
 		const vector raw = load(unit + r * (int)sizeof(vector));
 
-		store(dst + r * (int)sizeof(vector), finish_pairs(first[r], second[r], rotate_right(raw, rotated)));
+		store(dst + r * (int)sizeof(vector), finish_pairs(first[r], second[r], rotate_right(raw, rotation)));
 	}
 }
 
 INLINE uint32_t decode_any_pairs(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
-				 uint32_t end, const struct wcx_pair_sink *sink, int gather)
+				 uint32_t end, const struct wcx_pair_sink *sink, bool gather)
 {
 	const uint8_t *word = reader->word;
 	vector state[REGISTERS];
