@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What others would make of a tensor, to see what ours is worth.  Safe from any number of threads. */
+/* The sizes that other methods pack a tensor to, for comparison with ours.  Safe from any number of threads. */
 #ifndef WCX_COMPARE_H
 #define WCX_COMPARE_H
 
@@ -13,15 +13,15 @@
 enum { WCX_COMPARE_ZSTD_LEVEL = 19 };
 
 struct wcx_comparison {
-	uint64_t zstd_bytes;      /* by Zstandard, the tensor alone */
-	uint64_t reference_bytes; /* of the tiles that the reference's scheme makes (docs/format.md, section 4) */
+	uint64_t zstd_bytes;      /* Zstandard, the tensor by itself */
+	uint64_t reference_bytes; /* tiles of the reference's scheme (docs/format.md, section 4) */
 };
 
 /*
- * wcx_compare_tensor - pack a tensor of an image in other ways, and keep nothing but the sizes
+ * wcx_compare_tensor - pack a tensor of an image by the other methods, and keep only the sizes
  *
- * *stop, which a signal handler may set, ends it with -EINTR; it may be NULL.  Takes some 100 MiB, and a second for each 3
- * MB.  Returns 0 or -errno.
+ * Takes some 100 MiB of memory, and a second for 3 MB.  A signal handler may set *stop, which ends this with -EINTR; stop
+ * may be NULL.  Returns 0 or -errno.
  */
 int wcx_compare_tensor(struct wcx_image *image, const struct wcx_tensor *tensor, const atomic_bool *stop,
 		       struct wcx_comparison *ret, struct wcx_error *err);

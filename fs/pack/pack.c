@@ -70,14 +70,19 @@ static int no_memory(const struct packer *packer, struct wcx_error *err)
 static int read_source(const void *user, uint8_t *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
 {
 	const struct packer *packer = user;
-	ssize_t n = wcx_read_at(packer->src_fd, dst, bytes, offset);
+	int r = wcx_read_exact(packer->src_fd, dst, bytes, offset);
 
-	if (n < 0)
-		return fail_on(err, packer->src_path, (int)-n);
-	if ((size_t)n < bytes)
+	if (r == -ENODATA)
 		return wcx_fail(err, EIO, "%s: became shorter while it was packed, offset %llu", packer->src_path,
-				(unsigned long long)(offset + (uint64_t)n));
-	return 0;
+				(unsigned long long)offset);
+	return r < 0 ? fail_on(err, packer->src_path, -r) : 0;
+}
+
+static int check_result(const struct packer *packer, enum wcx_result result, struct wcx_error *err)
+{
+	if (result == WCX_OK)
+		return 0;
+	return wcx_fail(err, -wcx_result_errno(result), "%s: the plan of a tensor is not valid", packer->src_path);
 }
 
 /* --- the first pass --- */
@@ -119,9 +124,10 @@ static int count_unit(void *user, struct wcx_parallel *loop, unsigned worker, ui
 	int r = wcx_pack_worker_read(&packer->workers[worker], unit, &packer->reader, err);
 
 	(void)loop;
+	if (r == 0)
+		r = check_result(packer, wcx_pack_worker_count(&packer->workers[worker], unit), err);
 	if (r < 0)
 		return r;
-	wcx_pack_worker_count(&packer->workers[worker], unit);
 	pthread_mutex_lock(&packer->counts_lock);
 	wcx_plan_counts_add(unit->plan, &packer->workers[worker].counts);
 	pthread_mutex_unlock(&packer->counts_lock);
@@ -216,13 +222,13 @@ static int encode_unit(void *user, struct wcx_parallel *loop, unsigned worker_in
 	struct packer *packer = user;
 	const struct wcx_pack_unit *unit = &packer->units[item];
 	struct wcx_pack_worker *worker = &packer->workers[worker_index];
-	uint64_t packed_bytes, output_offset;
+	uint64_t packed_bytes = 0, output_offset;
 	int r = wcx_pack_worker_read(worker, unit, &packer->reader, err);
 
-	if (r < 0)
-		return r;
-	packed_bytes = unit->plan->segment.same_as ? 0 : wcx_pack_worker_encode(worker, unit);
-	r = wcx_parallel_enter(loop, item);
+	if (r == 0 && !unit->plan->segment.same_as)
+		r = check_result(packer, wcx_pack_worker_encode(worker, unit, &packed_bytes), err);
+	if (r == 0)
+		r = wcx_parallel_enter(loop, item);
 	if (r < 0)
 		return r;
 	output_offset = packer->packed_bytes;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Packing a safetensors file into a .wcx file. */
+/* Packs a safetensors file into a .wcx file. */
 #ifndef WCX_PACK_H
 #define WCX_PACK_H
 
@@ -11,7 +11,7 @@
 
 struct wcx_pack_options {
 	struct wcx_job_options job;
-	bool is_reference; /* in the scheme of docs/format.md, section 4, that ours is compared with */
+	bool is_reference; /* use the scheme of docs/format.md, section 4, which ours is compared with */
 };
 
 struct wcx_pack_result {
@@ -21,11 +21,11 @@ struct wcx_pack_result {
 /*
  * wcx_pack - pack the safetensors file src_path into dst_path
  *
- * Writes to a temporary name beside dst_path, reads all of it back through the decoder and compares the SHA-256 with the
- * source's, syncs, and only then renames.  src_path is only ever read.  Memory is bounded whatever the file's size.
+ * Writes a temporary file beside dst_path, decodes it again, compares the SHA-256 with the source's, syncs, and renames it
+ * only then.  src_path is only read.  Memory is bounded for files of any size.
  *
- * Returns 0, or -errno with err: -EINVAL for what is no safetensors file, -EEXIST when dst_path exists and replace is 0,
- * -EINTR, -ENOSPC and the like.  After a failure there is no temporary file, and an existing output is as it was.
+ * Returns 0 or -errno with err: -EINVAL if src_path is not a safetensors file, -EEXIST if dst_path exists and replace is
+ * false, -EINTR, -ENOSPC and others.  After a failure no temporary file is left, and an existing output is unchanged.
  */
 int wcx_pack(const char *src_path, const char *dst_path, const struct wcx_pack_options *options, struct wcx_pack_result *ret,
 	     struct wcx_error *err);

@@ -61,18 +61,21 @@ int wcx_pack_worker_read(struct wcx_pack_worker *worker, const struct wcx_pack_u
 	return wcx_tensor_plan_read_tile(unit->plan, unit->first_tile, reader, worker->src, err);
 }
 
-void wcx_pack_worker_count(struct wcx_pack_worker *worker, struct wcx_pack_unit *unit)
+enum wcx_result wcx_pack_worker_count(struct wcx_pack_worker *worker, struct wcx_pack_unit *unit)
 {
+	enum wcx_result result = WCX_OK;
+
 	memset(&worker->counts, 0, sizeof worker->counts);
-	for (uint64_t i = 0; i < unit->tile_count; i++) {
+	for (uint64_t i = 0; i < unit->tile_count && result == WCX_OK; i++) {
 		struct wcx_tile_dims dims;
 		uint64_t offset;
 
 		wcx_tensor_plan_tile(unit->plan, unit->first_tile + i, &dims, &offset);
-		wcx_tensor_plan_count(unit->plan, &dims, worker->src + (offset - unit->offset), worker->scratch,
-				      &worker->counts);
+		result = wcx_tensor_plan_count(unit->plan, &dims, worker->src + (offset - unit->offset), worker->scratch,
+					       &worker->counts);
 	}
 	unit->checksum = wcx_checksum64(worker->src, unit->bytes);
+	return result;
 }
 
 /* Replaces a packed tile by a Zstandard frame if that is smaller. */
@@ -88,7 +91,7 @@ static void try_zstd(struct wcx_pack_worker *worker, int level, const uint8_t *s
 	tile->packed_bytes = (uint32_t)bytes;
 }
 
-uint64_t wcx_pack_worker_encode(struct wcx_pack_worker *worker, const struct wcx_pack_unit *unit)
+enum wcx_result wcx_pack_worker_encode(struct wcx_pack_worker *worker, const struct wcx_pack_unit *unit, uint64_t *bytes_ret)
 {
 	const struct wcx_tensor_plan *plan = unit->plan;
 	const int level = plan->segment.offset == 0 ? ZSTD_HEADER_LEVEL : ZSTD_TENSOR_LEVEL;
@@ -98,14 +101,16 @@ uint64_t wcx_pack_worker_encode(struct wcx_pack_worker *worker, const struct wcx
 		struct wcx_tile_info *tile = &worker->tiles[i];
 		uint8_t *dst = worker->dst + used, *src;
 		struct wcx_encoded_tile encoded;
+		enum wcx_result result;
 		uint64_t offset, end;
 
 		wcx_tensor_plan_tile(plan, unit->first_tile + i, &tile->dims, &offset);
 		src = worker->src + (offset - unit->offset);
-		wcx_tile_encode(&tile->dims, src, &plan->segment.recipe, worker->scratch, dst, &encoded);
+		result = wcx_tile_encode(&tile->dims, src, &plan->segment.recipe, worker->scratch, dst, &encoded);
+		if (result != WCX_OK)
+			return result;
 		tile->mode = encoded.mode;
 		tile->constant = encoded.constant;
-		tile->packed_offset = used;
 		tile->packed_bytes = (uint32_t)encoded.bytes;
 		tile->checksum = 0;
 		if (tile->mode != WCX_TILE_CONSTANT) {
@@ -117,5 +122,6 @@ uint64_t wcx_pack_worker_encode(struct wcx_pack_worker *worker, const struct wcx
 		used = wcx_tile_align_up(end);
 		memset(worker->dst + end, 0, used - end);
 	}
-	return used;
+	*bytes_ret = used;
+	return WCX_OK;
 }

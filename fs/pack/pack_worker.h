@@ -27,7 +27,7 @@ struct wcx_pack_worker {
 	struct wcx_encode_scratch *scratch;
 	struct ZSTD_CCtx_s *zstd;
 	uint8_t *zstd_dst;                          /* WCX_UNIT_BYTES */
-	struct wcx_tile_info tiles[WCX_UNIT_TILES]; /* of the unit encoded last; offsets are in dst */
+	struct wcx_tile_info tiles[WCX_UNIT_TILES]; /* of the unit encoded last, for the index */
 	struct wcx_plan_counts counts;              /* of the unit counted last */
 };
 
@@ -42,10 +42,14 @@ struct wcx_pack_unit wcx_pack_unit_make(struct wcx_tensor_plan *plan, uint64_t f
 int wcx_pack_worker_read(struct wcx_pack_worker *worker, const struct wcx_pack_unit *unit,
 			 const struct wcx_plan_reader *reader, struct wcx_error *err);
 
-/* wcx_pack_worker_count - count the unit that was read, and make its checksum */
-void wcx_pack_worker_count(struct wcx_pack_worker *worker, struct wcx_pack_unit *unit);
-
-/* wcx_pack_worker_encode - encode the unit that was read to worker->dst and worker->tiles; returns the bytes */
-uint64_t wcx_pack_worker_encode(struct wcx_pack_worker *worker, const struct wcx_pack_unit *unit);
+/*
+ * wcx_pack_worker_count, wcx_pack_worker_encode - do that with the unit that was read
+ *
+ * count also sets the unit's checksum.  encode writes *bytes_ret bytes to worker->dst, and worker->tiles.  Both return
+ * WCX_OK, or WCX_BAD_DATA for a plan that is not valid.
+ */
+enum wcx_result wcx_pack_worker_count(struct wcx_pack_worker *worker, struct wcx_pack_unit *unit);
+enum wcx_result wcx_pack_worker_encode(struct wcx_pack_worker *worker, const struct wcx_pack_unit *unit,
+				       uint64_t *bytes_ret);
 
 #endif

@@ -1,33 +1,34 @@
 /* SPDX-License-Identifier: MIT */
-/* Clusters runs by what they would take in each other's code. */
+/* Clusters runs by the bits that they take in each other's code. */
 #include "fs/pack/run_clusters.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/arith.h"
+
 enum {
-	ROUNDS = 4, /* more change the result by less than a thousandth */
-	STRIDE = 8, /* sums side by side, so that a compiler makes SIMD of them; divides WCX_SYMBOL_COUNT */
+	ROUNDS = 4, /* more change the result by less than 0.1 % */
+	STRIDE = 8, /* independent sums, which the compiler vectorises; divides WCX_SYMBOL_COUNT */
 };
 
-/* Working memory: where each run is, and sums of and bits in each cluster, by place in symbols. */
+/* The cluster of each run; the sums of each cluster and the bits of its code, by index in symbols. */
 struct clustering {
 	uint8_t cluster[WCX_CLUSTER_RUNS_MAX];
 	float sums[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];
 	float bits[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];
 };
 
-/* Places in use, rounded up to whole strides. */
 static uint32_t padded_count(const struct wcx_run_counts *runs)
 {
-	return (runs->symbol_count + STRIDE - 1) / STRIDE * STRIDE;
+	return WCX_ALIGN_UP(runs->symbol_count, STRIDE);
 }
 
 void wcx_run_counts_make(const uint8_t *symbols, size_t symbol_count, uint32_t run, struct wcx_run_counts *ret)
 {
 	uint32_t all[WCX_SYMBOL_COUNT] = { 0 }, place[WCX_SYMBOL_COUNT] = { 0 };
-	uint32_t count = (uint32_t)((symbol_count + run - 1) / run);
+	const uint32_t count = (uint32_t)WCX_DIV_UP(symbol_count, run);
 
 	for (size_t i = 0; i < symbol_count; i++)
 		all[symbols[i]]++;
@@ -37,7 +38,7 @@ void wcx_run_counts_make(const uint8_t *symbols, size_t symbol_count, uint32_t r
 			place[s] = ret->symbol_count;
 			ret->symbols[ret->symbol_count++] = (uint8_t)s;
 		}
-	ret->run_count = count < WCX_CLUSTER_RUNS_MAX ? count : WCX_CLUSTER_RUNS_MAX;
+	ret->run_count = WCX_MIN(count, WCX_CLUSTER_RUNS_MAX);
 	for (uint32_t r = 0; r < ret->run_count; r++) {
 		size_t first = (size_t)((uint64_t)r * count / ret->run_count) * run;
 		uint32_t occur[WCX_SYMBOL_COUNT] = { 0 };
@@ -49,8 +50,7 @@ void wcx_run_counts_make(const uint8_t *symbols, size_t symbol_count, uint32_t r
 	}
 }
 
-/* Adds up the runs of each cluster. */
-static void add_up(const struct wcx_run_counts *runs, struct clustering *c, uint32_t cluster_count)
+static void sum_clusters(const struct wcx_run_counts *runs, struct clustering *c, uint32_t cluster_count)
 {
 	memset(c->sums, 0, cluster_count * sizeof *c->sums);
 	for (uint32_t r = 0; r < runs->run_count; r++)
@@ -58,8 +58,8 @@ static void add_up(const struct wcx_run_counts *runs, struct clustering *c, uint
 			c->sums[c->cluster[r]][i] += runs->counts[r][i];
 }
 
-/* What symbols take in a cluster's code, in which each has a little more than its sum, so that all have a code. */
-static void price(const struct wcx_run_counts *runs, struct clustering *c, uint32_t cluster)
+/* Makes the code of a cluster.  A little is added to each sum, so that every symbol has a code. */
+static void make_code(const struct wcx_run_counts *runs, struct clustering *c, uint32_t cluster)
 {
 	const float little = 0.05F;
 	float sum = 0;
@@ -90,16 +90,16 @@ static int compare_floats(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* Starts with as many runs in each cluster, from those that take the fewest bits a symbol to those that take the most. */
+/* Sorts the runs by bits per symbol, and gives each cluster the same number of them. */
 static void start(const struct wcx_run_counts *runs, struct clustering *c, uint32_t cluster_count)
 {
 	float width[WCX_CLUSTER_RUNS_MAX], sorted[WCX_CLUSTER_RUNS_MAX];
 
 	memset(c->cluster, 0, sizeof c->cluster);
-	add_up(runs, c, 1);
+	sum_clusters(runs, c, 1);
 	if (cluster_count == 1)
 		return;
-	price(runs, c, 0);
+	make_code(runs, c, 0);
 	for (uint32_t r = 0; r < runs->run_count; r++) {
 		float count = 0;
 
@@ -112,14 +112,14 @@ static void start(const struct wcx_run_counts *runs, struct clustering *c, uint3
 		while (c->cluster[r] + 1u < cluster_count &&
 		       width[r] > sorted[(c->cluster[r] + 1) * runs->run_count / cluster_count])
 			c->cluster[r]++;
-	add_up(runs, c, cluster_count);
+	sum_clusters(runs, c, cluster_count);
 }
 
-/* Moves each run to the cluster in whose code it takes the fewest bits. */
+/* Moves each run to the cluster whose code takes the fewest bits for it. */
 static void move_runs(const struct wcx_run_counts *runs, struct clustering *c, uint32_t cluster_count)
 {
 	for (uint32_t k = 0; k < cluster_count; k++)
-		price(runs, c, k);
+		make_code(runs, c, k);
 	for (uint32_t r = 0; r < runs->run_count; r++) {
 		float least = INFINITY;
 
@@ -132,7 +132,7 @@ static void move_runs(const struct wcx_run_counts *runs, struct clustering *c, u
 			}
 		}
 	}
-	add_up(runs, c, cluster_count);
+	sum_clusters(runs, c, cluster_count);
 }
 
 void wcx_run_clusters_make(const struct wcx_run_counts *runs, uint32_t cluster_count,

@@ -140,16 +140,18 @@ static void count_bytes(const uint8_t *src, size_t elems, uint32_t elem_bytes, s
 			counts->bytes[b][src[i * elem_bytes + b]]++;
 }
 
-void wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const struct wcx_tile_dims *dims, const uint8_t *src,
-			   struct wcx_encode_scratch *scratch, struct wcx_plan_counts *counts)
+enum wcx_result wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const struct wcx_tile_dims *dims,
+				      const uint8_t *src, struct wcx_encode_scratch *scratch, struct wcx_plan_counts *counts)
 {
 	const struct wcx_recipe *recipe = &plan->segment.recipe;
+	enum wcx_result result = WCX_OK;
 
-	for (uint32_t f = 0; f < recipe->field_count; f++)
+	for (uint32_t f = 0; f < recipe->field_count && result == WCX_OK; f++)
 		if (plan->fields[f].table_count)
-			wcx_tile_count(dims, src, recipe, f, scratch, counts->symbols[f], &counts->misfits[f]);
+			result = wcx_tile_count(dims, src, recipe, f, scratch, counts->symbols[f], &counts->misfits[f]);
 	if (!wcx_plan_symbols_are_bytes(plan))
 		count_bytes(src, (size_t)dims->rows * dims->cols, dims->elem_bytes, counts);
+	return result;
 }
 
 void wcx_plan_counts_add(struct wcx_tensor_plan *plan, const struct wcx_plan_counts *counts)

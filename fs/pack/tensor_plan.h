@@ -104,9 +104,10 @@ void wcx_tensor_plan_tile(const struct wcx_tensor_plan *plan, uint64_t tile, str
 int wcx_tensor_plan_read_tile(const struct wcx_tensor_plan *plan, uint64_t tile, const struct wcx_plan_reader *reader,
 			      uint8_t *dst, struct wcx_error *err);
 
-/* wcx_tensor_plan_count - add the statistics of one tile to counts */
-void wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const struct wcx_tile_dims *dims, const uint8_t *src,
-			   struct wcx_encode_scratch *scratch, struct wcx_plan_counts *counts);
+/* wcx_tensor_plan_count - add the statistics of one tile to counts; returns as wcx_tile_count does */
+enum wcx_result wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const struct wcx_tile_dims *dims,
+				      const uint8_t *src, struct wcx_encode_scratch *scratch,
+				      struct wcx_plan_counts *counts);
 
 /* wcx_plan_counts_add - add counts to those of the plan */
 void wcx_plan_counts_add(struct wcx_tensor_plan *plan, const struct wcx_plan_counts *counts);

@@ -95,7 +95,8 @@ static void plan_tensor(struct wcx_tensor_plan *plan, const struct wcx_tensor *t
 		uint64_t offset;
 
 		wcx_tensor_plan_tile(plan, t, &dims, &offset);
-		wcx_tensor_plan_count(plan, &dims, base + offset, scratch, &counts);
+		if (wcx_tensor_plan_count(plan, &dims, base + offset, scratch, &counts) != WCX_OK)
+			must_not(tensor->name, "a tile was not counted");
 	}
 	wcx_plan_counts_add(plan, &counts);
 	wcx_tensor_plan_finish(plan, &no_library, first_table);

@@ -380,7 +380,7 @@ static void plan_weights(struct wcx_tensor_plan *plan)
 		uint64_t offset;
 
 		wcx_tensor_plan_tile(plan, t, &tile, &offset);
-		wcx_tensor_plan_count(plan, &tile, data + offset, scratch, &counts);
+		CHECK(wcx_tensor_plan_count(plan, &tile, data + offset, scratch, &counts) == WCX_OK);
 	}
 	wcx_plan_counts_add(plan, &counts);
 	wcx_encode_scratch_free(scratch);
