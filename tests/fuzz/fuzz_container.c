@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fuzz target: any bytes as a .wcx file.  What only says how large the file is, and the checksums, are set right, so that
- * every other rule of docs/format.md has to hold by itself; an image that opens is read, and looked at tile by tile.
+ * Fuzz target: a .wcx file.  Sizes and checksums of the input are corrected first, so that the fuzzer reaches all other
+ * rules of docs/format.md.  An image that opens is read and compared tile by tile.
  *
  * cmake -B fuzz -DWCX_CUDA=OFF -DCMAKE_C_COMPILER=clang -DCMAKE_C_FLAGS=-fsanitize=fuzzer-no-link,address,undefined
- * cmake --build fuzz --target wcx_core fuzz_targets
+ * cmake --build fuzz --target wcx_read fuzz_targets
  * clang -fsanitize=fuzzer,address,undefined fuzz/tests/CMakeFiles/fuzz_targets.dir/fuzz_container.c.o \
- *         fuzz/libwcx_core.a fuzz/libwcx_cuda.a fuzz/libwcx_codec.a -ljansson -lxxhash -lzstd -lcrypto -lm -lpthread
+ *         fuzz/libwcx_{read,format,base,cuda,codec}.a -ljansson -lxxhash -lzstd -lcrypto -lm -lpthread
  *
  * A corpus to start from: tests/reference/wcx_encode.py good DIR.
  */
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -23,9 +24,9 @@
 
 enum {
 	CACHE_BYTES = 1 << 20,
-	READ_MAX_BYTES = 128, /* every byte may lie in a tile of its own, of 64 Ki elements */
+	READ_MAX_BYTES = 128, /* each byte may be in another tile, of 64 Ki elements */
 	WHOLE_MAX_BYTES = 64 << 10,
-	FILL_MAX_BYTES = 1 << 16, /* zeros that make up for packed bytes that are not there */
+	FILL_MAX_BYTES = 1 << 16, /* of zeros, instead of missing packed bytes */
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t input_bytes);
@@ -56,7 +57,7 @@ static uint64_t tile_bytes(const uint8_t *entry)
 	return wcx_le32_read(entry) & 0xFFFFFF;
 }
 
-/* Where a tile behind all these would start. */
+/* The offset after these tiles. */
 static uint64_t tiles_end(const uint8_t *entries, uint64_t count)
 {
 	uint64_t end = WCX_SUPERBLOCK_BYTES;
@@ -66,7 +67,7 @@ static uint64_t tiles_end(const uint8_t *entries, uint64_t count)
 	return end;
 }
 
-/* Gives the tiles the right checksums. */
+/* Corrects the checksums of the tiles. */
 static void sign_tiles(const uint8_t *file, uint8_t *entries, uint64_t count)
 {
 	uint64_t offset = WCX_SUPERBLOCK_BYTES;
@@ -79,8 +80,8 @@ static void sign_tiles(const uint8_t *file, uint8_t *entries, uint64_t count)
 }
 
 /*
- * The input with all filled in that follows from sizes and bytes: what stands between superblock and index becomes as large
- * as the tiles, cut off or with zeros behind it.  Or the input as it is.
+ * The input with everything corrected that follows from its other bytes; the part between superblock and index is cut, or
+ * extended with zeros, to the size of the tiles.  Or the input unchanged, if that is not possible.
  */
 static struct file make_file(const uint8_t *input, size_t input_bytes)
 {
@@ -123,10 +124,10 @@ static struct file make_file(const uint8_t *input, size_t input_bytes)
 }
 
 /*
- * Checks one byte at offset against the tile that docs/format.md puts it into, where that can be read without decoding.
- * Returns whether it could.
+ * Checks the byte at offset against its tile by docs/format.md, if that can be read without decoding.  Returns whether it
+ * could.
  */
-static int check_byte(const struct wcx_container *c, const struct file *file, uint64_t offset, uint8_t byte)
+static bool check_byte(const struct wcx_container *c, const struct file *file, uint64_t offset, uint8_t byte)
 {
 	const struct wcx_segment *seg = wcx_container_segment(c, wcx_container_segment_at(c, offset));
 	uint64_t elem_bytes = seg->recipe.elem_bytes, elem = (offset - seg->offset) / elem_bytes;
@@ -161,7 +162,7 @@ static void check_read(struct wcx_image *image, const struct file *file, uint64_
 	free(dst);
 }
 
-/* Reads at both ends of segments, and wherever the bytes of the file say. */
+/* Reads at both ends of segments, and at offsets taken from the bytes of the file. */
 static void read_image(struct wcx_image *image, const struct file *file)
 {
 	const struct wcx_container *c = wcx_image_container(image);

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Checks that our reading of safetensors headers agrees with the Python package, on valid, odd and broken headers.
+"""Checks that our parser of safetensors headers agrees with the Python package, on valid, odd and broken headers.
 
 usage: safetensors_agree.py DRIVER [RANDOM_CASES]
 DRIVER is the program built from safetensors_header.c.  Needs safetensors 0.8; exits with 77 (skipped) without it.
 
-They may differ in the ways of KNOWN, which our JSON library brings with it and fs/format/safetensors.h lists.  In each of them
-one of the two refuses the text as invalid JSON, so that they never read different tensors from a file.
+The differences in KNOWN come from our JSON library and are listed in fs/format/safetensors.h.  In each of them, one of the two
+refuses the text as invalid JSON; they never read different tensors from a file.
 """
 
 import json
@@ -29,7 +29,7 @@ DTYPE_BITS = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "U8": 8, "I8": 8, 
               "F32": 32, "C64": 64, "F64": 64, "I64": 64, "U64": 64}
 ELEM_BYTES = {name: max(1, bits // 8) for name, bits in DTYPE_BITS.items()} | {"C64": 4}
 INVALID_JSON = "invalid JSON in header: "
-KNOWN = {  # what a header must hold: what those who differ over it do
+KNOWN = {  # the header has this: the difference
     "a NUL in a name": "we refuse",
     "an integer from 2^63 on": "we refuse",
     "-0 for 0": "the library refuses",
@@ -113,8 +113,8 @@ def same(ours, theirs):
     if isinstance(ours, list) or isinstance(theirs, list):
         return ours == theirs
     if theirs.startswith(INVALID_JSON):
-        return ours.startswith(INVALID_JSON)  # what follows is the JSON parser's own
-    # Where the library names no tensor, we add it in parentheses; the bytes of control characters have become "?".
+        return ours.startswith(INVALID_JSON)  # the rest is the JSON parser's own text
+    # We add the tensor in parentheses where the library names none, and replace the bytes of control characters by "?".
     shown = "".join("?" * len(c.encode()) if unicodedata.category(c) == "Cc" else c for c in theirs)
     return ours.split(" (data_offsets ")[0] == shown
 

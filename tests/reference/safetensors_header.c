@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Prints what we read in the header of a safetensors file, for safetensors_agree.py: "ok" and a line of JSON for each
- * tensor, or the error.
+ * Prints the header of a safetensors file as we parse it, for safetensors_agree.py: "ok" and a line of JSON for each tensor,
+ * or the error.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Superblock and index: every field is checked, and a file with any byte changed or cut off is either refused by name or
+ * Superblock and index: every field is checked, and a file with any byte changed or missing is either refused by name or
  * still gives the original's bytes.
  */
 #include "fs/format/container.h"
@@ -14,11 +14,11 @@
 #include "tests/fixtures/sample_image.h"
 #include "tests/unit/check.h"
 
-static const char path[] = "store/small.wcx"; /* as messages have it; the files have no name */
+static const char path[] = "store/small.wcx"; /* in messages; the files have no name */
 
-/* The segments behind the header, by their numbers. */
+/* The indices of the segments after the header. */
 enum { CODED = 1, SCALE, WIDE, CONSTANT, TINY, ZIPPED, AGAIN, POOL, ONCE_MORE, FOLDED, SPARSE, SEGMENT_COUNT };
-/* The first field of each, and the fields of all. */
+/* The index of the first field of each. */
 enum {
 	CODED_FIELD = 1,
 	SCALE_FIELD = 2,
@@ -42,7 +42,7 @@ static const struct wcx_field half_fields[2] = {
 };
 static const struct wcx_recipe half_recipe = { 1, WCX_TRANSFORM_ROTATE, WCX_PREDICT_NONE, 2, 0, half_fields };
 
-/* A few KiB that have everything. */
+/* A few KiB with everything that the format has. */
 static const struct sample_part parts[] = {
 	{ { "coded", "I8", "[40,50]", 2000, SAMPLE_GAUSSIAN, 3 }, 2000, 1, 65536, &sample_1_byte, 0, 0 },
 	{ { "scale", "F16", "[]", 2, SAMPLE_UNIFORM, 0 }, 1, 1, 1, &scale_recipe, 0, 0 },
@@ -75,7 +75,7 @@ static struct sample_bytes copy_of_packed(void)
 	return copy;
 }
 
-/* Makes the checksums of superblock and index right. */
+/* Corrects the checksums of superblock and index. */
 static void seal(struct sample_bytes file)
 {
 	uint64_t offset = wcx_le64_read(file.data + 40);
@@ -110,7 +110,7 @@ static int refusal_of(const uint8_t *data, size_t bytes, struct wcx_error *err)
 	return r;
 }
 
-/* Makes the packed file; its SHA-256, which the image lacks, is that of what it decodes to. */
+/* Makes the packed file, with the SHA-256 of what it decodes to, which sample_image leaves out. */
 static void make_packed(void)
 {
 	static const struct wcx_export_ops ops = { 0 };
@@ -143,7 +143,7 @@ static uint64_t field_offset(size_t field)
 	return fields_offset + field * WCX_FIELD_BYTES;
 }
 
-/* Where the entry of a segment's first tile is. */
+/* The offset of the entry of a segment's first tile. */
 static uint64_t entry_offset(size_t segment)
 {
 	return entries_offset + wcx_container_segment(sound, segment)->first_tile * WCX_TILE_ENTRY_BYTES;
@@ -269,7 +269,7 @@ static uint32_t coded_head(size_t segment)
 	return wcx_le32_read(packed.data + tile.packed_offset);
 }
 
-/* So that the tests of changed bytes meet them. */
+/* Then the tests of changed bytes cover them. */
 static void pairs_and_zeros_with_exceptions_are_coded(void)
 {
 	CHECK(wcx_tile_coding(coded_head(FOLDED), 1) == WCX_FIELD_RANS);
@@ -346,7 +346,7 @@ static void changed_byte_of_superblock_or_index_is_refused(void)
 	free(copy.data);
 }
 
-/* What the tests below change, with the checksums made right, and what they are told. */
+/* A change to the file, whose checksums are then corrected, and the error that it must cause. */
 struct change {
 	size_t at;      /* from the start of the superblock, or of the part of the index below */
 	unsigned bytes; /* of the value: 1, 4 or 8 */
@@ -403,7 +403,7 @@ static void each_field_of_the_superblock_is_checked(void)
 		check_change(&about_the_file[i], 0, 0);
 	for (size_t i = 0; i < sizeof about_a_field / sizeof about_a_field[0]; i++) {
 		size_t at = about_a_field[i].at;
-		/* What contradicts other fields is told at the first of them. */
+		/* Contradictions between fields are reported at the first of them. */
 		int of_index = strstr(about_a_field[i].text, "not where") != NULL;
 		int of_counts = strstr(about_a_field[i].text, "counts") != NULL;
 
@@ -515,7 +515,7 @@ static void segments_with_the_same_content_are_checked(void)
 	check_change(&of_a_copy, segment_offset(ONCE_MORE), segment_offset(ONCE_MORE));
 }
 
-/* What is wrong with a field is told of its segment. */
+/* Errors in a field are reported at its segment. */
 static void each_part_of_a_field_is_checked(void)
 {
 	enum { PAIRS = 1 << 3, ZERO = 1 << 4 };
@@ -550,7 +550,7 @@ static void each_part_of_a_field_is_checked(void)
 		{ FOLDED_FIELD, FOLDED, { 1, 1, 1, EBADMSG, "cannot be folded" } },
 		{ FOLDED_FIELD + 1, FOLDED, { 4, 1, 7, EBADMSG, "symbol that a field cannot have" } },
 		{ SPARSE_FIELD + 1, SPARSE, { 2, 2, 4096 - 255, EBADMSG, "base of a field too large" } },
-		/* Pairs of more bits than four, of elements of two bytes, and not at the top. */
+		/* Pairs of more than four bits, in elements of two bytes, and in a field that is not the highest. */
 		{ FOLDED_FIELD + 1, FOLDED, { 0, 1, 5, EBADMSG, "pairs in a field that cannot have them" } },
 		{ CODED_FIELD, CODED, { 1, 1, PAIRS | 4, EBADMSG, "pairs in a field that cannot have them" } },
 		{ SCALE_FIELD + 2, SCALE, { 1, 1, PAIRS | 1, EBADMSG, "pairs in a field that cannot have them" } },
@@ -561,7 +561,7 @@ static void each_part_of_a_field_is_checked(void)
 		check_change(&cases[i].change, field_offset(cases[i].field), segment_offset(cases[i].segment));
 }
 
-/* Where a frequency table ends. */
+/* The offset of the end of a frequency table. */
 static uint64_t table_end(uint32_t table)
 {
 	uint64_t end = tables_offset;
@@ -580,7 +580,7 @@ static void every_table_of_a_field_is_held_against_its_width(void)
 {
 	for (uint32_t table = 4; table < 6; table++) {
 		uint64_t end = table_end(table);
-		uint32_t last = wcx_le32_read(packed.data + end - 4); /* two bytes of a frequency, and a run of 192 */
+		uint32_t last = wcx_le32_read(packed.data + end - 4); /* two bytes of a frequency, and 192 absent symbols */
 		struct change change = { 0, 4, last >> 16 | (uint64_t)(uint16_t)last << 16, EBADMSG,
 					 "symbol that a field cannot have" };
 
@@ -607,7 +607,7 @@ static void fields_of_too_many_raw_planes_are_refused(void)
 	free(copy.data);
 }
 
-/* Opens the file with bytes put in at an offset, and 1 added to the count of the superblock at count_at. */
+/* Opens the file with zeros inserted at an offset, and 1 added to the superblock's count at count_at. */
 static void check_insertion(uint64_t at, size_t bytes, size_t count_at, const char *text)
 {
 	struct sample_bytes longer = { calloc(1, packed.bytes + bytes), packed.bytes + bytes };
@@ -634,7 +634,7 @@ static void what_no_segment_accounts_for_is_refused(void)
 	check_insertion(entries_offset, WCX_FIELD_BYTES, 12, "segments do not make up the file");
 	check_insertion(tables_offset, WCX_TILE_ENTRY_BYTES, 64, "segments do not make up the file");
 	check_insertion(index_offset, WCX_TILE_ALIGN, 0, "counts contradict the size of the index");
-	/* Behind the last tile, and in front of the first. */
+	/* After the last tile, and before the first. */
 	check_insertion(index_offset - 1, WCX_TILE_ALIGN, 0, "offset 40: index is not where the packed tiles end");
 	check_insertion(WCX_SUPERBLOCK_BYTES, WCX_TILE_ALIGN, 0, "offset 40: index is not where the packed tiles end");
 }
@@ -687,11 +687,12 @@ static void frequency_tables_are_checked(void)
 	check_change(&more, 0, packed.bytes);
 }
 
-/* Every byte as it was, read through the image and again by wcx_verify; else a message that names the file. */
-static int is_refused_or_right(struct sample_bytes file)
+/* Whether image and wcx_verify give the original's bytes, or an error names the file. */
+static bool is_refused_or_right(struct sample_bytes file)
 {
 	static const struct wcx_export_ops ops = { 0 };
-	int fd = sample_open(file.data, file.bytes), r, right = 0;
+	int fd = sample_open(file.data, file.bytes), r;
+	bool right;
 	struct wcx_error err = { "" };
 	struct wcx_image *image;
 	uint8_t *read;
@@ -720,7 +721,7 @@ static void changed_bytes_behind_right_checksums_are_refused_or_change_nothing(v
 
 	for (size_t at = 8; at < packed.bytes; at = at + 1 == 120 ? index_offset : at + 1) {
 		if (at == 80)
-			at = 88; /* the index's checksum, which is made right */
+			at = 88; /* skip the index's checksum, which seal corrects */
 		for (unsigned change = 1; change < 256; change += change < 128 ? change : 127) {
 			copy.data[at] ^= (uint8_t)change;
 			seal(copy);

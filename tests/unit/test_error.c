@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Error messages: what untrusted names become in them, where long ones end, and which errno stands for which result. */
+/* Error messages with untrusted names, truncated messages, and the errno of each result. */
 #include <errno.h>
 #include <string.h>
 
@@ -23,7 +23,7 @@ static void controls_and_malformed_bytes_become_question_marks(void)
 		{ "a\nb\tc\x1B[2J\x7F", "a?b?c?[2J?" },
 		{ "\xC2\x9B"
 		  "31m",
-		  "??31m" }, /* U+009B, which some terminals take for ESC [ */
+		  "??31m" }, /* U+009B, which some terminals read as ESC [ */
 		{ "\xC2\xA0\xC3\xA9\xE5\x90\x8D\xF0\x9F\x98\x80", "\xC2\xA0\xC3\xA9\xE5\x90\x8D\xF0\x9F\x98\x80" },
 		{ "\xFF\x80"
 		  "a",
@@ -60,7 +60,7 @@ static void check_long_text(const char *unit, size_t shift)
 	CHECK(kept + 4 + unit_bytes > WCX_ERROR_TEXT_BYTES);
 }
 
-static void long_text_ends_with_dots_behind_a_whole_character(void)
+static void long_text_ends_with_dots_after_a_whole_character(void)
 {
 	for (size_t shift = 0; shift < 4; shift++) {
 		check_long_text("y", shift);
@@ -96,7 +96,7 @@ int main(int argc, char **argv)
 	static const struct check_test tests[] = {
 		CHECK_TEST(message_is_formatted_and_errno_negated),
 		CHECK_TEST(controls_and_malformed_bytes_become_question_marks),
-		CHECK_TEST(long_text_ends_with_dots_behind_a_whole_character),
+		CHECK_TEST(long_text_ends_with_dots_after_a_whole_character),
 		CHECK_TEST(text_that_just_fits_is_whole),
 		CHECK_TEST(results_have_their_errno),
 	};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The parallel loop: every item once, the ordered part in order, and the ways in which a loop ends early. */
+/* The parallel loop: every item once, the ordered section in order, and the ways in which a loop ends early. */
 #include "fs/base/parallel.h"
 
 #include <errno.h>
@@ -15,7 +15,7 @@ enum { THREAD_COUNTS = sizeof thread_counts / sizeof thread_counts[0] };
 struct record {
 	unsigned thread_count;
 	atomic_uint runs[ITEMS_MAX];
-	atomic_uint busy[THREADS_MAX]; /* items that have this worker number */
+	atomic_uint busy[THREADS_MAX]; /* running items with this worker number */
 	atomic_uint mistakes;
 	unsigned order[ITEMS_MAX], entered; /* belong to the item that has entered */
 	atomic_bool stop;
@@ -61,7 +61,7 @@ static void every_item_runs_once_and_enters_in_order(void)
 	}
 }
 
-/* Item 5 fails after those below have left; nobody above may enter then. */
+/* Item 5 fails after the items before it have left; no item after it may enter. */
 static int fail_at_five(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item, struct wcx_error *err)
 {
 	struct record *record = user;
@@ -77,7 +77,7 @@ static int fail_at_five(void *user, struct wcx_parallel *loop, unsigned worker, 
 	return 0;
 }
 
-static void error_ends_the_loop_for_those_who_wait_to_enter(void)
+static void error_ends_the_loop_for_items_that_wait_to_enter(void)
 {
 	for (size_t t = 0; t < THREAD_COUNTS; t++) {
 		struct record record = { 0 };
@@ -91,7 +91,7 @@ static void error_ends_the_loop_for_those_who_wait_to_enter(void)
 	}
 }
 
-/* Item 0 fails once item 1 is on its way; item 1, which can only learn of that by waiting to enter, fails in its turn. */
+/* Item 0 fails once item 1 is running; item 1, which learns of it only in wcx_parallel_enter, then fails too. */
 static int fail_one_after_the_other(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item,
 				    struct wcx_error *err)
 {
@@ -143,7 +143,7 @@ static void stop_flag_ends_the_loop(void)
 	}
 }
 
-static void stop_flag_set_before_lets_nothing_run(void)
+static void no_item_runs_when_the_stop_flag_is_set_before(void)
 {
 	struct record record = { .thread_count = 2, .stop = 1 };
 	struct wcx_error err;
@@ -158,10 +158,10 @@ int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
 		CHECK_TEST(every_item_runs_once_and_enters_in_order),
-		CHECK_TEST(error_ends_the_loop_for_those_who_wait_to_enter),
+		CHECK_TEST(error_ends_the_loop_for_items_that_wait_to_enter),
 		CHECK_TEST(first_error_wins),
 		CHECK_TEST(stop_flag_ends_the_loop),
-		CHECK_TEST(stop_flag_set_before_lets_nothing_run),
+		CHECK_TEST(no_item_runs_when_the_stop_flag_is_set_before),
 	};
 
 	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The reader of safetensors headers, on inputs whose answer is known.  safetensors_agree.py compares it with the library on
- * many more.  Link with -Wl,--wrap= for each function that has a __wrap_ here: through them allocations are made to fail,
- * and work is counted.
+ * The parser of safetensors headers, on inputs with known results.  safetensors_agree.py compares it with the library on
+ * many more.  Must be linked with --wrap for each function that has a __wrap_ here: these make allocations fail and count
+ * calls.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -15,8 +15,8 @@
 
 #define U8_ONE "\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]"
 
-static long allocations_left = -1; /* the allocation after so many fails; negative: none does */
-static unsigned long call_count;   /* of the functions wrapped here */
+static long allocations_left = -1; /* number of allocations until one fails; negative: none fails */
+static unsigned long call_count;   /* of the wrapped functions */
 
 void *__real_malloc(size_t bytes);
 void *__real_calloc(size_t count, size_t bytes);
@@ -78,7 +78,7 @@ void *__wrap_json_object_iter_next(json_t *object, void *iter)
 	return __real_json_object_iter_next(object, iter);
 }
 
-/* Parses a copy that ends where the JSON does, so that a sanitizer sees every byte read too many. */
+/* Parses a copy of exactly the JSON's size, so that a sanitizer detects reads beyond it. */
 static int parse(const char *json, size_t json_bytes, uint64_t data_bytes, struct wcx_safetensors **ret,
 		 struct wcx_error *err)
 {
@@ -102,7 +102,7 @@ static struct wcx_safetensors *accept(const char *json, uint64_t data_bytes)
 	return st;
 }
 
-/* Where jansson's words end the message, what stands in front of them is checked. */
+/* Of messages that end in jansson's words, only the part before these is checked. */
 static void check_refused_as(const char *kind, const char *json, size_t json_bytes)
 {
 	struct wcx_safetensors *st = NULL;
@@ -301,7 +301,7 @@ static void text_that_is_no_header_is_refused_with_its_place(void)
 	check_refused("}\xE5\x90\"", 0, "x: invalid UTF-8 in header: invalid utf-8 sequence of 2 bytes from index 1");
 }
 
-/* A string in the wrong place is no lack of memory: is_out_of_memory in fs/format/safetensors.c looks for strings. */
+/* A misplaced string must not be taken for a lack of memory by is_out_of_memory in fs/format/safetensors.c. */
 static void misplaced_strings_are_refused_as_json(void)
 {
 	static const char *const cases[] = {
@@ -314,7 +314,7 @@ static void misplaced_strings_are_refused_as_json(void)
 		check_refused_as("x: invalid JSON in header: ", cases[i], strlen(cases[i]));
 }
 
-/* A tensor with an unknown field of so many arrays, one in the other. */
+/* A tensor with an unknown field of depth nested arrays. */
 static void make_nested(int depth, char json[400])
 {
 	int head_bytes = sprintf(json, "{\"a\":{" U8_ONE ",\"x\":");
@@ -334,7 +334,7 @@ static void nesting_is_limited_to_127(void)
 	check_refused(json, 1, "x: invalid JSON in header: nested too deep");
 }
 
-/* A header without white space has no prefix and, but at its end, no place where a byte is too many. */
+/* No prefix of a header without white space is a header. */
 static void truncation_at_every_length_is_refused(void)
 {
 	const char *json =
@@ -362,9 +362,8 @@ static char *make_many(size_t count, int name_bytes, size_t *bytes_ret)
 }
 
 /*
- * The tokens are of 14 bytes at most, for jansson does not notice when its buffer for a longer one cannot grow (see
- * fs/format/safetensors.h).
- * All allocations after the one that fails succeed: whatever goes on regardless is found out.
+ * Tokens have at most 14 bytes, because jansson does not notice when its buffer for a longer one cannot grow (see
+ * fs/format/safetensors.h).  Allocations after the failed one succeed, so that code that ignores the failure is detected.
  */
 static void every_allocation_may_fail(void)
 {
@@ -388,7 +387,7 @@ static void every_allocation_may_fail(void)
 	free(json);
 }
 
-/* Parses a header of count tensors; returns how often the functions that this takes were called. */
+/* Parses a header of count tensors; returns the number of calls of the wrapped functions. */
 static unsigned long calls_for(size_t count)
 {
 	size_t json_bytes;
@@ -405,7 +404,7 @@ static unsigned long calls_for(size_t count)
 	return calls;
 }
 
-/* What is done once helps the few; an allocation, a comparison or a step through the tree too many would hurt the many. */
+/* The calls per tensor must not grow with the number of tensors. */
 static void work_grows_with_the_tensors_and_not_with_their_square(void)
 {
 	unsigned long few = calls_for(1000), many = calls_for(20000);

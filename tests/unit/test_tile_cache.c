@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The tile cache: what is kept and for how long, that a tile is filled once, what happens when that fails, and its memory.
+ * The tile cache: what is kept and for how long, fills by one of many threads, failed fills, and memory.
  *
- * The linker has to be told to --wrap each function that is WRAPPED below.
+ * Must be linked with --wrap for each function that is WRAPPED below.
  */
 #include "fs/read/tile_arena.h"
 #include "fs/read/tile_cache.h"
@@ -26,15 +26,15 @@ enum {
 	STRESS_ROUNDS = 20000,
 };
 
-/* Declarations and the definition behind them, because nothing else declares what the linker makes. */
+/* Declares __real_ and __wrap_ versions, which only the linker knows, and starts the definition of the latter. */
 #define WRAPPED(type, name, ...)                                                                                            \
 	type __real_##name(__VA_ARGS__);                                                                                    \
 	type __wrap_##name(__VA_ARGS__);                                                                                    \
 	type __wrap_##name(__VA_ARGS__)
 
 static atomic_long alive, alive_bytes; /* allocated and not freed */
-static atomic_int has_no_heap;         /* aligned_alloc fails */
-static atomic_int has_no_addresses;    /* mmap fails */
+static atomic_bool has_no_heap;        /* aligned_alloc fails */
+static atomic_bool has_no_addresses;   /* mmap fails */
 
 static void *counted(void *memory)
 {
@@ -93,12 +93,12 @@ static int wait_for(struct wcx_tile_cache *cache, struct wcx_cache_item *tile)
 	return tile->r;
 }
 
-static void release(struct wcx_tile_cache *cache, struct wcx_cache_item *tile, int passed)
+static void release(struct wcx_tile_cache *cache, struct wcx_cache_item *tile, bool drop_behind)
 {
-	wcx_tile_cache_release(cache, tile, 1, passed);
+	wcx_tile_cache_release(cache, tile, 1, drop_behind);
 }
 
-/* What one tile of TILE_BYTES takes of a budget. */
+/* What a tile of TILE_BYTES takes of the budget. */
 static uint64_t tile_weight(void)
 {
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(1 << 20);
@@ -113,7 +113,7 @@ static uint64_t tile_weight(void)
 	return stats.bytes;
 }
 
-/* Takes a tile in hand, filling it with its own number if it is not there; returns what acquire did. */
+/* Pins and unpins a tile, filling it with its number if it is missing; returns the outcome of acquire. */
 static enum wcx_cache_outcome take(struct wcx_tile_cache *cache, uint64_t owner, uint64_t index, struct wcx_cache_item *ret)
 {
 	enum wcx_cache_outcome outcome = acquire(cache, owner, index, TILE_BYTES, ret);
@@ -154,12 +154,12 @@ static void least_recently_used_tile_goes_first(void)
 	for (uint64_t i = 0; i < 3; i++)
 		CHECK(touch(cache, i) == WCX_CACHE_FILL);
 	CHECK(touch(cache, 0) == WCX_CACHE_READY);
-	CHECK(touch(cache, 3) == WCX_CACHE_FILL); /* drops 1 */
+	CHECK(touch(cache, 3) == WCX_CACHE_FILL); /* evicts 1 */
 	CHECK(touch(cache, 2) == WCX_CACHE_READY);
 	CHECK(touch(cache, 0) == WCX_CACHE_READY);
 	CHECK(touch(cache, 3) == WCX_CACHE_READY);
-	CHECK(touch(cache, 1) == WCX_CACHE_FILL); /* drops 2 */
-	CHECK(touch(cache, 2) == WCX_CACHE_FILL); /* drops 0 */
+	CHECK(touch(cache, 1) == WCX_CACHE_FILL); /* evicts 2 */
+	CHECK(touch(cache, 2) == WCX_CACHE_FILL); /* evicts 0 */
 	CHECK(touch(cache, 3) == WCX_CACHE_READY);
 	CHECK(touch(cache, 1) == WCX_CACHE_READY);
 	wcx_tile_cache_get_stats(cache, &stats);
@@ -167,7 +167,7 @@ static void least_recently_used_tile_goes_first(void)
 	wcx_tile_cache_free(cache);
 }
 
-static void unused_tiles_stay_within_the_budget(void)
+static void unpinned_tiles_stay_within_the_budget(void)
 {
 	uint64_t budget = 5 * tile_weight() + tile_weight() / 2;
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(budget);
@@ -179,12 +179,12 @@ static void unused_tiles_stay_within_the_budget(void)
 		CHECK(stats.bytes <= budget);
 	}
 	CHECK(stats.bytes == 5 * tile_weight());
-	CHECK(stats.peak_bytes == 6 * tile_weight()); /* the sixth came before one of the five went */
+	CHECK(stats.peak_bytes == 6 * tile_weight()); /* a sixth was added before one of the five was evicted */
 	CHECK(stats.evictions == 95);
 	wcx_tile_cache_free(cache);
 }
 
-static void tiles_in_hand_outlast_the_budget_and_keep_their_bytes(void)
+static void pinned_tiles_may_exceed_the_budget_and_keep_their_bytes(void)
 {
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(2 * tile_weight());
 	struct wcx_cache_item tiles[8];
@@ -239,7 +239,7 @@ static void owners_do_not_see_each_others_tiles(void)
 	wcx_tile_cache_free(cache);
 }
 
-/* Sixteen threads ask for one tile at the same time; whoever is to fill it waits until all others wait for it. */
+/* Sixteen threads ask for one tile at the same time; the filler waits until all others wait for it. */
 struct crowd {
 	struct wcx_tile_cache *cache;
 	pthread_barrier_t start;
@@ -291,7 +291,7 @@ static void run_crowd(struct crowd *crowd, int r)
 	pthread_barrier_destroy(&crowd->start);
 }
 
-static void tile_is_filled_once_for_sixteen_who_ask_at_once(void)
+static void tile_is_filled_once_for_sixteen_threads_at_once(void)
 {
 	struct wcx_tile_cache_stats stats;
 	struct crowd crowd;
@@ -304,7 +304,7 @@ static void tile_is_filled_once_for_sixteen_who_ask_at_once(void)
 	wcx_tile_cache_free(crowd.cache);
 }
 
-static void failed_fill_reaches_all_who_wait_and_is_tried_again(void)
+static void failed_fill_reaches_all_waiting_threads_and_is_tried_again(void)
 {
 	struct wcx_tile_cache_stats stats;
 	struct crowd crowd;
@@ -318,7 +318,7 @@ static void failed_fill_reaches_all_who_wait_and_is_tried_again(void)
 	wcx_tile_cache_free(crowd.cache);
 }
 
-static void failed_tile_in_hand_does_not_stand_in_the_way_of_the_next_fill(void)
+static void pinned_failed_tile_does_not_prevent_the_next_fill(void)
 {
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(1 << 20);
 	struct wcx_cache_item failed, good;
@@ -334,9 +334,9 @@ static void failed_tile_in_hand_does_not_stand_in_the_way_of_the_next_fill(void)
 	wcx_tile_cache_free(cache);
 }
 
-/* --- tiles that nobody will want soon --- */
+/* --- drop-behind --- */
 
-/* As touch, but passed. */
+/* Like touch, with drop_behind. */
 static enum wcx_cache_outcome pass(struct wcx_tile_cache *cache, uint64_t index)
 {
 	struct wcx_cache_item tile;
@@ -347,17 +347,17 @@ static enum wcx_cache_outcome pass(struct wcx_tile_cache *cache, uint64_t index)
 	return outcome;
 }
 
-static void passed_tile_leaves_and_the_others_stay(void)
+static void dropped_tile_leaves_and_the_others_stay(void)
 {
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(1 << 20);
 	struct wcx_tile_cache_stats stats;
 
 	for (uint64_t i = 0; i < 6; i++)
 		CHECK(touch(cache, i) == WCX_CACHE_FILL);
-	CHECK(pass(cache, 2) == WCX_CACHE_READY); /* of those that are in the cache */
+	CHECK(pass(cache, 2) == WCX_CACHE_READY); /* from the cache */
 	CHECK(pass(cache, 5) == WCX_CACHE_READY);
 	CHECK(pass(cache, 0) == WCX_CACHE_READY);
-	CHECK(pass(cache, 9) == WCX_CACHE_FILL); /* and one that was not */
+	CHECK(pass(cache, 9) == WCX_CACHE_FILL); /* and a new one */
 	wcx_tile_cache_get_stats(cache, &stats);
 	CHECK(stats.bytes == 3 * tile_weight() && stats.peak_bytes == 6 * tile_weight());
 	CHECK(stats.hits == 3 && stats.misses == 7 && stats.waits == 0 && stats.evictions == 0);
@@ -368,7 +368,7 @@ static void passed_tile_leaves_and_the_others_stay(void)
 	wcx_tile_cache_free(cache);
 }
 
-static void passed_tile_stays_for_others_who_have_it_in_hand(void)
+static void dropped_tile_stays_while_others_have_it_pinned(void)
 {
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(1 << 20);
 	struct wcx_cache_item first, second, third;
@@ -390,7 +390,7 @@ static void passed_tile_stays_for_others_who_have_it_in_hand(void)
 	wcx_tile_cache_free(cache);
 }
 
-static void failed_tile_may_be_passed(void)
+static void failed_tile_may_be_dropped(void)
 {
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(1 << 20);
 	struct wcx_cache_item failed, good;
@@ -408,7 +408,7 @@ static void failed_tile_may_be_passed(void)
 	wcx_tile_cache_free(cache);
 }
 
-static void memory_of_a_passed_tile_serves_the_next_of_its_size(void)
+static void memory_of_a_dropped_tile_serves_the_next_of_its_size(void)
 {
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(1 << 20);
 	struct wcx_cache_item tile;
@@ -426,7 +426,7 @@ static void memory_of_a_passed_tile_serves_the_next_of_its_size(void)
 
 /* --- several at a time --- */
 
-static void tiles_taken_at_once_are_each_ready_missing_or_somebody_elses(void)
+static void each_tile_of_a_batch_is_ready_missing_or_pending(void)
 {
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(1 << 20);
 	struct wcx_cache_item others, items[4] = { { .tile_index = 1, .bytes = TILE_BYTES },
@@ -460,7 +460,7 @@ static void tiles_taken_at_once_are_each_ready_missing_or_somebody_elses(void)
 }
 
 /* Tied tensors share their tiles. */
-static void tile_may_be_wanted_twice_at_once(void)
+static void tile_may_be_listed_twice(void)
 {
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(1 << 20);
 
@@ -490,13 +490,13 @@ static void tile_may_be_wanted_twice_at_once(void)
 
 enum { SLAB_BYTES = 512 << 10, SLOT_BYTES = 4096 };
 
-/* Sizes as tiles have them, small ones most often. */
+/* A size of a tile; most are small. */
 static size_t sample_size(struct sample_random *random)
 {
 	return 1 + sample_below(random, sample_below(random, 4) ? 40 << 10 : SLAB_BYTES);
 }
 
-static void arena_gives_memory_that_nobody_else_has(void)
+static void arena_gives_memory_that_is_not_taken(void)
 {
 	enum { SLABS = 40, HELD_MAX = 400, ROUNDS = 40000 };
 	struct wcx_tile_arena *arena = wcx_tile_arena_create(SLABS * (uint64_t)SLAB_BYTES - 5);
@@ -531,10 +531,10 @@ static void arena_gives_memory_that_nobody_else_has(void)
 		}
 	}
 	CHECK(wrong == 0);
-	CHECK(refused > 100); /* it was full at times */
+	CHECK(refused > 100); /* the arena was full at times */
 	while (count--)
 		wcx_tile_arena_give(arena, held[count].memory, held[count].bytes);
-	/* All is there again, for any size. */
+	/* All of the arena is free again, for any size. */
 	for (size_t bytes = SLAB_BYTES; bytes >= SLOT_BYTES; bytes /= 8) {
 		const size_t all = SLABS * (SLAB_BYTES / bytes);
 		void **taken = malloc(all * sizeof(void *));
@@ -549,7 +549,7 @@ static void arena_gives_memory_that_nobody_else_has(void)
 	wcx_tile_arena_free(arena);
 }
 
-static void arena_has_nothing_of_more_than_a_slab_and_may_be_empty(void)
+static void arena_refuses_more_than_a_slab_and_may_be_empty(void)
 {
 	struct wcx_tile_arena *arena = wcx_tile_arena_create(3 * (uint64_t)SLAB_BYTES), *empty = wcx_tile_arena_create(0);
 	struct wcx_tile_arena *too_large = wcx_tile_arena_create(UINT64_MAX);
@@ -569,7 +569,7 @@ static void arena_has_nothing_of_more_than_a_slab_and_may_be_empty(void)
 	wcx_tile_arena_free(NULL);
 }
 
-static void owners_of_what_lies_in_a_slab_are_known(void)
+static void slab_lists_its_owners(void)
 {
 	enum { SLABS = 3, BYTES = 40000, SLOTS = SLAB_BYTES / (12 * SLOT_BYTES) };
 	static const struct {
@@ -633,7 +633,7 @@ static void tiles_beyond_the_arena_are_in_the_heap_until_they_leave(void)
 	CHECK(atomic_load(&alive_bytes) == empty);
 	wcx_tile_cache_get_stats(cache, &stats);
 	CHECK(stats.bytes <= BYTES);
-	/* What was in the heap is gone, and the arena's memory serves again. */
+	/* The heap memory has been freed, and the arena's is used again. */
 	for (int i = 0; i < 4; i++)
 		CHECK(acquire(cache, 2, (uint64_t)i, BYTES, &tiles[i]) == WCX_CACHE_FILL);
 	wcx_tile_cache_publish(cache, tiles, 4);
@@ -645,7 +645,7 @@ static void tiles_beyond_the_arena_are_in_the_heap_until_they_leave(void)
 	CHECK(atomic_load(&alive_bytes) == before);
 }
 
-static void without_memory_for_one_the_others_stay_in_hand(void)
+static void without_memory_for_one_tile_the_others_stay_pinned(void)
 {
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(1 << 20);
 	struct wcx_cache_item items[3] = { { .tile_index = 1, .bytes = TILE_BYTES },
@@ -672,9 +672,9 @@ static void without_memory_for_one_the_others_stay_in_hand(void)
 	wcx_tile_cache_free(cache);
 }
 
-static void tiles_leave_early_where_others_find_no_room_beside_them(void)
+static void tiles_are_evicted_early_when_slots_run_out(void)
 {
-	/* As many slots as the arena has, all taken by tiles of a byte, which are far from the budget. */
+	/* Tiles of one byte take all slots of the arena, and little of the budget. */
 	enum { BUDGET = 16 << 20, SLABS = (BUDGET + (8 << 20)) / SLAB_BYTES, SLOTS = SLAB_BYTES / SLOT_BYTES };
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(BUDGET);
 	struct wcx_tile_cache_stats stats;
@@ -696,7 +696,7 @@ static void tiles_leave_early_where_others_find_no_room_beside_them(void)
 	publish(cache, &tile, 0);
 	release(cache, &tile, 0);
 	wcx_tile_cache_get_stats(cache, &stats);
-	CHECK(stats.evictions == SLOTS);                          /* the oldest, which were in one slab */
+	CHECK(stats.evictions == SLOTS);                          /* the oldest tiles, in one slab */
 	CHECK(atomic_load(&alive_bytes) - with_tiles < 64 << 10); /* not in the heap */
 	for (uint64_t i = SLOTS; i < SLABS * SLOTS; i++) {
 		CHECK(acquire(cache, 1, i, 1, &tile) == WCX_CACHE_READY && tile.data[0] == (uint8_t)i);
@@ -705,7 +705,7 @@ static void tiles_leave_early_where_others_find_no_room_beside_them(void)
 	wcx_tile_cache_free(cache);
 }
 
-/* Without addresses there is the heap for all. */
+/* When no addresses can be reserved, all tiles are in the heap. */
 static void cache_without_an_arena_keeps_to_its_budget(void)
 {
 	struct wcx_tile_cache *cache;
@@ -730,7 +730,7 @@ static void cache_without_an_arena_keeps_to_its_budget(void)
 	wcx_tile_cache_free(cache);
 }
 
-/* A model's large tiles, read at random, and small ones of many sizes among them. */
+/* Random reads of a model's large tiles, and of small ones of many sizes among them. */
 static void tiles_of_many_sizes_do_not_empty_the_cache(void)
 {
 	enum { BUDGET = 64 << 20, LARGE = 128 << 10, LARGE_COUNT = 2 * BUDGET / LARGE, ODD_COUNT = 500, ROUNDS = 60000 };
@@ -767,7 +767,7 @@ static void tiles_of_many_sizes_do_not_empty_the_cache(void)
 	wcx_tile_cache_free(cache);
 }
 
-static void passed_tiles_make_no_room_that_is_not_there(void)
+static void dropped_tiles_make_no_space_that_is_not_there(void)
 {
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(3 * tile_weight());
 	struct wcx_tile_cache_stats stats;
@@ -780,7 +780,7 @@ static void passed_tiles_make_no_room_that_is_not_there(void)
 	}
 	CHECK(stats.peak_bytes == 4 * tile_weight());
 	CHECK(stats.misses == 100 && stats.hits == 0);
-	/* Those who are passed drive others out while they are in hand. */
+	/* Tiles that will be dropped evict others while they are pinned. */
 	CHECK(stats.evictions + 2 == 50 && stats.bytes == 2 * tile_weight());
 	wcx_tile_cache_free(cache);
 }
@@ -791,7 +791,7 @@ struct stress {
 	atomic_uint acquired, filled;
 };
 
-/* Several tiles in hand at a time, as a read has them: acquire all, fill one's own, then wait for the others. */
+/* Pins several tiles at a time, like a read: acquire all, fill one's own, then wait for the others. */
 static void stress_round(struct stress *stress, struct sample_random *random)
 {
 	struct wcx_cache_item tiles[4];
@@ -851,28 +851,28 @@ int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
 		CHECK_TEST(least_recently_used_tile_goes_first),
-		CHECK_TEST(unused_tiles_stay_within_the_budget),
-		CHECK_TEST(tiles_in_hand_outlast_the_budget_and_keep_their_bytes),
+		CHECK_TEST(unpinned_tiles_stay_within_the_budget),
+		CHECK_TEST(pinned_tiles_may_exceed_the_budget_and_keep_their_bytes),
 		CHECK_TEST(budget_of_nothing_keeps_nothing),
 		CHECK_TEST(owners_do_not_see_each_others_tiles),
-		CHECK_TEST(tile_is_filled_once_for_sixteen_who_ask_at_once),
-		CHECK_TEST(failed_fill_reaches_all_who_wait_and_is_tried_again),
-		CHECK_TEST(failed_tile_in_hand_does_not_stand_in_the_way_of_the_next_fill),
-		CHECK_TEST(passed_tile_leaves_and_the_others_stay),
-		CHECK_TEST(passed_tile_stays_for_others_who_have_it_in_hand),
-		CHECK_TEST(failed_tile_may_be_passed),
-		CHECK_TEST(memory_of_a_passed_tile_serves_the_next_of_its_size),
-		CHECK_TEST(tiles_taken_at_once_are_each_ready_missing_or_somebody_elses),
-		CHECK_TEST(tile_may_be_wanted_twice_at_once),
-		CHECK_TEST(arena_gives_memory_that_nobody_else_has),
-		CHECK_TEST(arena_has_nothing_of_more_than_a_slab_and_may_be_empty),
-		CHECK_TEST(owners_of_what_lies_in_a_slab_are_known),
+		CHECK_TEST(tile_is_filled_once_for_sixteen_threads_at_once),
+		CHECK_TEST(failed_fill_reaches_all_waiting_threads_and_is_tried_again),
+		CHECK_TEST(pinned_failed_tile_does_not_prevent_the_next_fill),
+		CHECK_TEST(dropped_tile_leaves_and_the_others_stay),
+		CHECK_TEST(dropped_tile_stays_while_others_have_it_pinned),
+		CHECK_TEST(failed_tile_may_be_dropped),
+		CHECK_TEST(memory_of_a_dropped_tile_serves_the_next_of_its_size),
+		CHECK_TEST(each_tile_of_a_batch_is_ready_missing_or_pending),
+		CHECK_TEST(tile_may_be_listed_twice),
+		CHECK_TEST(arena_gives_memory_that_is_not_taken),
+		CHECK_TEST(arena_refuses_more_than_a_slab_and_may_be_empty),
+		CHECK_TEST(slab_lists_its_owners),
 		CHECK_TEST(tiles_beyond_the_arena_are_in_the_heap_until_they_leave),
 		CHECK_TEST(cache_without_an_arena_keeps_to_its_budget),
 		CHECK_TEST(tiles_of_many_sizes_do_not_empty_the_cache),
-		CHECK_TEST(without_memory_for_one_the_others_stay_in_hand),
-		CHECK_TEST(tiles_leave_early_where_others_find_no_room_beside_them),
-		CHECK_TEST(passed_tiles_make_no_room_that_is_not_there),
+		CHECK_TEST(without_memory_for_one_tile_the_others_stay_pinned),
+		CHECK_TEST(tiles_are_evicted_early_when_slots_run_out),
+		CHECK_TEST(dropped_tiles_make_no_space_that_is_not_there),
 		CHECK_TEST(tiles_are_right_when_sixteen_threads_fight_for_a_small_budget),
 	};
 
