@@ -10,7 +10,7 @@
 #include "fs/base/search.h"
 
 enum {
-	WORK_BYTES = 2 << 20, /* decoded, or one tile; the packed bytes of more would leave the core's cache on the way */
+	WORK_BYTES = 2 << 20, /* decoded; with more, the packed bytes leave the core's cache before they are copied */
 	STAGE_ALIGN = 128,
 	LITERAL_ALIGN = 16,
 };
@@ -145,7 +145,7 @@ void wcx_load_walk_start(struct wcx_load_walk *walk, const struct wcx_load_plan 
 	};
 }
 
-/* Returns how many rows of a tile one copy can take, from the row on that ends at row_end and lies whole in the span. */
+/* Returns how many rows of a tile one copy can take: they must lie whole in the span, of which the first ends at row_end. */
 static uint32_t count_rows(const struct wcx_load_span *span, uint64_t row_end, uint64_t pitch, uint32_t rows_left)
 {
 	return pitch > INT32_MAX ? 1 : (uint32_t)WCX_MIN(1 + (span->to - row_end) / pitch, rows_left);
@@ -196,21 +196,14 @@ static bool has_one_value(const struct wcx_tile_info *info)
 
 static enum wcx_load_way choose_way(const struct wcx_tile_info *info, uint64_t whole)
 {
-	switch (info->mode) {
-	case WCX_TILE_CODED:
+	if (info->mode == WCX_TILE_CODED)
 		return whole && whole % wcx_word_bytes(info->dims.elem_bytes) == 0 ? WCX_LOAD_DIRECT : WCX_LOAD_STAGED;
-	case WCX_TILE_STORED:
+	if (info->mode == WCX_TILE_STORED)
 		return WCX_LOAD_STORED;
-	case WCX_TILE_CONSTANT:
-		return whole && has_one_value(info) ? WCX_LOAD_FILL : WCX_LOAD_LITERAL;
-	case WCX_TILE_ZSTD:
-	case WCX_TILE_MODE_COUNT:
-		break;
-	}
-	return WCX_LOAD_LITERAL;
+	return info->mode == WCX_TILE_CONSTANT && whole && has_one_value(info) ? WCX_LOAD_FILL : WCX_LOAD_LITERAL;
 }
 
-/* Decides what becomes of a tile, all but its place in buffer or stage. */
+/* Sets all of a tile but its place in buffer or stage. */
 static void plan_tile(const struct wcx_load_plan *plan, const struct wcx_segment *segment, struct wcx_load_tile *tile)
 {
 	struct wcx_load_walk walk;
@@ -226,7 +219,7 @@ static void plan_tile(const struct wcx_load_plan *plan, const struct wcx_segment
 	tile->way = choose_way(&tile->info, tile->whole);
 }
 
-/* Bytes that a batch uses: of the buffer for packed tiles and, behind these, literals; of the stage. */
+/* Bytes that a batch uses: packed tiles and then literals in the buffer, and decoded tiles in the stage. */
 struct usage {
 	size_t packed, literals, stage;
 };
@@ -236,7 +229,7 @@ static size_t buffer_usage(const struct usage *used)
 	return WCX_ALIGN_UP(used->packed, LITERAL_ALIGN) + used->literals;
 }
 
-/* Gives a tile its place, in the stage, among the literals (counted from the first) or where its packed bytes come to be. */
+/* Places a tile in the stage, among the literals (counted from the first one), or where its packed bytes will be. */
 static void place_tile(struct wcx_load_tile *tile, uint64_t batch_packed_offset, struct usage *used)
 {
 	const size_t packed_start = (size_t)(tile->info.packed_offset - batch_packed_offset);

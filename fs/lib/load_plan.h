@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Planning of a load: which tiles the targets need, in which portions threads take them, and where each tile is decoded.
+ * Planning of a load: which tiles the targets need, in which portions threads take them, and how each tile gets there.
  *
- * Everything here is a pure function of index and targets: nothing reads the file or calls the GPU.  A plan that is made
- * does not change; any number of threads may use it.
+ * Everything here is a pure function of index and targets: nothing reads the file or calls the GPU.  A plan does not change
+ * once it is made, so any number of threads may use it.
  */
 #ifndef WCX_LOAD_PLAN_H
 #define WCX_LOAD_PLAN_H
@@ -42,8 +42,8 @@ struct wcx_load_plan {
 /*
  * wcx_load_plan_make - plan the loading of targets
  *
- * The container must outlive the plan; the targets need not.  *plan is to be freed whatever the result: 0, -EINVAL (a target
- * beyond the end of the file, or two that overlap) or -ENOMEM.
+ * The container must outlive the plan; the targets need not.  Returns 0, -EINVAL (a target beyond the end of the original,
+ * or two that overlap) or -ENOMEM.  The caller frees *plan in any case.
  */
 int wcx_load_plan_make(const struct wcx_container *container, const struct wcx_target *targets, size_t target_count,
 		       struct wcx_load_plan *plan, struct wcx_error *err);
@@ -51,34 +51,30 @@ void wcx_load_plan_free(struct wcx_load_plan *plan);
 
 /* How the bytes of a tile get to their targets. */
 enum wcx_load_way {
-	WCX_LOAD_SKIP,    /* no byte is wanted; the tile is only read, because its neighbours are */
-	WCX_LOAD_DIRECT,  /* the GPU decodes it to `whole` */
-	WCX_LOAD_STAGED,  /* the GPU decodes it to the stage, at `at`; then copies */
-	WCX_LOAD_STORED,  /* copies from the buffer, at `at`: the tile is packed without compression */
-	WCX_LOAD_LITERAL, /* the host restores it to the buffer, at `at`; then copies */
-	WCX_LOAD_FILL,    /* the GPU fills `whole` with the lowest byte of the constant */
+	WCX_LOAD_SKIP,    /* no byte is wanted; the tile is only read with its neighbours */
+	WCX_LOAD_DIRECT,  /* decoded by the GPU at `whole` */
+	WCX_LOAD_STAGED,  /* decoded by the GPU to the stage, at `at`, and copied from there */
+	WCX_LOAD_STORED,  /* copied from the packed tile, which is in the buffer, at `at` */
+	WCX_LOAD_LITERAL, /* restored by the host to the buffer, at `at`, and copied from there */
+	WCX_LOAD_FILL,    /* filled by the GPU at `whole`, with the lowest byte of the constant */
 };
 
 struct wcx_load_tile {
 	struct wcx_tile_info info;
 	enum wcx_load_way way;
-	uint64_t whole; /* device address, if the whole tile goes to one contiguous place; 0 otherwise */
+	uint64_t whole; /* device address, if all of the tile goes to consecutive bytes; 0 otherwise */
 	size_t at;
 };
 
-/*
- * Tiles that the GPU gets in one go.  In the queue's buffer come first the packed tiles, as they follow each other in the
- * file, then the literals.
- */
+/* Consecutive tiles that are submitted together.  The buffer holds the packed tiles, as in the file, then the literals. */
 struct wcx_load_batch {
 	const struct wcx_segment *segment;
 	struct wcx_load_tile tiles[WCX_LOAD_BATCH_TILES];
 	uint32_t count;
-	size_t packed_bytes, buffer_bytes; /* used: by the packed tiles; by all */
+	size_t packed_bytes, buffer_bytes; /* of the packed tiles; with the literals */
 };
 
-/* wcx_load_batch_fill - take as many tiles, from number `first` of the work on, as buffer and stage can hold: at least one
- */
+/* wcx_load_batch_fill - plan a batch of as many tiles as fit, at least one, from number `first` of the work on */
 void wcx_load_batch_fill(const struct wcx_load_plan *plan, const struct wcx_load_work *work, uint64_t first,
 			 struct wcx_load_batch *batch);
 

@@ -19,7 +19,7 @@ struct load {
 
 /* --- errors --- */
 
-/* Names the tensor of the first wanted byte; a tile of which nothing is wanted may fail too, as its neighbours' reads do. */
+/* Names the tensor of the first wanted byte of a tile, which has none if it was only read with its neighbours. */
 static int fail_tile(const struct load *load, const struct wcx_load_batch *batch, const struct wcx_load_tile *tile,
 		     int errnum, struct wcx_error *err)
 {
@@ -100,7 +100,7 @@ static int restore_literal(const struct load *load, const struct wcx_load_batch 
 	return r ? fail_tile(load, batch, tile, r, err) : 0;
 }
 
-/* Adds a coded tile to the queue's batch; false in *added_ret when that is full. */
+/* Adds a coded tile to the queue's batch; *added_ret is 0 when that is full. */
 static int add_coded(const struct load *load, unsigned queue, const struct wcx_load_batch *batch,
 		     const struct wcx_load_tile *tile, const uint8_t *buffer, int *added_ret, struct wcx_error *err)
 {
@@ -155,7 +155,7 @@ static enum wcx_result copy_tile(const struct load *load, unsigned queue, const 
 	return result;
 }
 
-/* Has the GPU bring what it does not decode in place to the targets. */
+/* Queues the fills and copies of a batch, which follow its decoding. */
 static int place_tiles(const struct load *load, unsigned queue, const struct wcx_load_batch *batch, struct wcx_error *err)
 {
 	enum wcx_result result = WCX_OK;
@@ -163,25 +163,16 @@ static int place_tiles(const struct load *load, unsigned queue, const struct wcx
 	for (uint32_t i = 0; i < batch->count && result == WCX_OK; i++) {
 		const struct wcx_load_tile *tile = &batch->tiles[i];
 
-		switch (tile->way) {
-		case WCX_LOAD_SKIP:
-		case WCX_LOAD_DIRECT:
-			break;
-		case WCX_LOAD_STAGED:
-		case WCX_LOAD_STORED:
-		case WCX_LOAD_LITERAL:
-			result = copy_tile(load, queue, batch, tile);
-			break;
-		case WCX_LOAD_FILL:
+		if (tile->way == WCX_LOAD_FILL)
 			result = wcx_gpu_load_fill(load->loader->gpu, queue, tile->whole, (uint8_t)tile->info.constant,
 						   wcx_tile_dims_bytes(&tile->info.dims));
-			break;
-		}
+		else if (tile->way != WCX_LOAD_DIRECT && tile->way != WCX_LOAD_SKIP)
+			result = copy_tile(load, queue, batch, tile);
 	}
 	return check_gpu(load, result, err);
 }
 
-/* Returns the tile of a batch that the GPU counts as number `coded`: coded tiles only, in the order of adding. */
+/* Returns coded tile number `coded` of a batch: the GPU counts only these, in the order of adding. */
 static const struct wcx_load_tile *find_coded(const struct wcx_load_batch *batch, uint32_t coded)
 {
 	const struct wcx_load_tile *tile = batch->tiles;
@@ -203,7 +194,7 @@ static int finish_queue(const struct load *load, unsigned queue, struct wcx_erro
 	return check_gpu(load, result, err);
 }
 
-/* Sends one batch of a work on its way, from tile number *done of it on, and adds the tiles that it took to *done. */
+/* Submits one batch of a work, from its tile number *done on, and adds the tiles of the batch to *done. */
 static int load_batch(const struct load *load, unsigned queue, const struct wcx_load_work *work, uint64_t *done,
 		      struct wcx_error *err)
 {
@@ -244,7 +235,7 @@ static int do_work(void *user, struct wcx_parallel *loop, unsigned worker, uint6
 	return r;
 }
 
-/* Waits for all queues; after an error, whatever their batches came to. */
+/* Waits for all queues.  Returns the first error, which is r if that is one. */
 static int finish_queues(const struct load *load, int r, struct wcx_error *err)
 {
 	for (unsigned queue = 0; queue < WCX_LOADER_QUEUES * load->loader->thread_count; queue++) {
