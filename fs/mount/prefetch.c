@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Works ahead of readers: which of them are followed, how far, and the threads that do it. */
+/* Threads that decode and push what the read-ahead policy asks for. */
 #include "fs/mount/prefetch.h"
 
 #include <errno.h>
@@ -9,372 +9,65 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "codec/arith.h"
+#include "fs/mount/readahead.h"
+
 enum {
-	PAGE_BYTES = WCX_PREFETCH_PAGE_BYTES,
-	ASKED_MAX = 128,  /* requests under way: more than a server has threads */
-	READERS_MAX = 16, /* of a file, that are told apart: as many as the loader with the most threads has */
-	PIECE_BYTES = 1 << 20,
-	PUSHERS_MAX = 4, /* of a file, at a time: more wait for each other, spinning, for the lock of its page cache */
-	MARKS = 2,       /* in a window: each makes the reader wait, but where it is known only when it gets to one */
-	/*
-	 * A reader is followed once it has read so much in order.  A random read of 1 MiB comes as several requests in
-	 * order, and must not set anything off.
-	 */
-	PROVEN_BYTES = 2 << 20,
-	/* The kernel sends requests of one reader side by side, so that they come out of order. */
-	NEAR_BYTES = 1 << 20,
-	NEAR_PROVEN_BYTES = 2 << 20,
-	/* A reader that skips a part of the file is most likely the same. */
-	SKIP_BYTES = 256 << 20,
-	/*
-	 * One that begins where a large tensor does will most likely want all of it.  Its window begins with half of this,
-	 * and ends with the tensor until it has gone beyond; after some that wanted less, nobody is taken at their word.
-	 */
-	GUESSED_RUN_BYTES = 8 << 20,
-	GUESSED_TENSOR_BYTES = 4 << 20,
-	WRONG_GUESSES_MAX = 4,
-	FETCH_BYTES = 4 << 20, /* of the original at a time: what a disk has to do at once, to be as fast as it can */
+	PAGE_BYTES = WCX_READAHEAD_PAGE_BYTES,
+	ASKED_MAX = 128, /* requests in flight: more than a server has threads */
+	PUSHERS_MAX = 4, /* per file: more only spin on the lock of its page cache */
 };
 
-/*
- * A reader.  At first, low and high are what it has read, and forward and back how much of that was read at either end:
- * once one of these is PROVEN_BYTES it is followed, in that direction.  Then pos is where it will go on, and front how far
- * the work has been given out: forwards an end, backwards a start.
- */
-struct reader {
-	uint64_t low, high, forward, back;
-	uint64_t pos, front;
-	uint64_t run;     /* bytes that it has gone through in order */
-	uint64_t marked;  /* where the last mark was left */
-	uint64_t fetched; /* how far the packed bytes were asked for */
-	uint64_t noticed; /* when it was last heard of: a count of notes */
-	uint64_t guessed; /* the end of the tensor that it is expected to read; 0 where it was not, or has gone beyond */
-	int backwards, direct;
-	int is_followed;
-};
-
-/* Pages that have been asked for and not been answered yet. */
-struct asked_range {
-	uint64_t start, end;
-};
-
-/* A thread that has something to push, once others have. */
+/* A thread that waits until fewer than PUSHERS_MAX threads push to its file. */
 struct push_turn {
 	pthread_cond_t come;
-	int has_come;
+	bool has_come;
 	struct push_turn *next;
 };
 
+/* image, target, bytes and release never change; prefetcher.lock protects the rest. */
 struct wcx_prefetch_file {
 	struct wcx_image *image;
 	uint64_t target, bytes;
 	wcx_prefetch_release_fn *release;
-	unsigned open_count, busy_count; /* opens; threads at work for it, and requests without an answer */
-	int is_dead;                     /* the target takes no more, or a tile is damaged */
-	uint64_t notes;
-	unsigned wrong_guesses; /* one after the other */
-	struct reader readers[READERS_MAX];
-	struct asked_range asked[ASKED_MAX];
+	unsigned open_count, busy_count; /* busy: pieces in hand, and requests in flight */
+	bool is_dead;                    /* the target takes no more, or a tile is damaged */
+	struct wcx_readahead readahead;
+	struct wcx_readahead_range asked[ASKED_MAX]; /* pages of requests in flight */
 	size_t asked_count;
 	unsigned pusher_count;
-	struct push_turn *turns;                /* in order */
-	struct wcx_prefetch_file *next, **link; /* of all files */
-	struct wcx_prefetch_file *next_waiting; /* of those for which there is something to do */
-	int is_waiting;
+	struct push_turn *turns;                /* first in, first out */
+	struct wcx_prefetch_file *next, **link; /* in the list of all files */
+	struct wcx_prefetch_file *next_waiting; /* in the queue of files that may have work */
+	bool is_waiting;
 };
 
 struct wcx_prefetcher {
 	struct wcx_prefetch_options options;
-	pthread_mutex_t lock; /* protects everything below, and in the files but for image, target, bytes and release */
-	pthread_cond_t work;  /* there is a file waiting, or stop */
+	unsigned thread_count;
+	atomic_bool is_stopping; /* set under lock */
+
+	/* Protects everything below up to threads, and the files.  Never held while decoding or pushing. */
+	pthread_mutex_t lock;
+	pthread_cond_t work;    /* signalled when a file is queued, or is_stopping set */
+	pthread_cond_t settled; /* signalled when a thread has ended, or all are idle */
 	struct wcx_prefetch_file *files;
 	struct wcx_prefetch_file *waiting, **waiting_end;
-	atomic_int stop; /* set under the lock */
 	struct wcx_prefetch_stats stats;
-	pthread_cond_t ended; /* ended_count has grown */
-	unsigned thread_count, ended_count, joined_count;
+	struct wcx_readahead_counts counts;
+	unsigned working_count, ended_count; /* threads with a piece in hand; threads that have ended */
+
+	unsigned joined_count; /* only wcx_prefetcher_stop uses these */
 	pthread_t threads[];
 };
 
-/*
- * A part of a file for one thread: [start, end), whose page at mark is left out; and [fetch_start, fetch_end), whose packed
- * bytes are asked for, because they will be wanted by those who come after.
- */
-struct piece {
-	struct wcx_prefetch_file *file;
-	uint64_t start, end, mark;
-	uint64_t fetch_start, fetch_end;
-	int direct, backwards;
-	size_t reader; /* number */
-};
-
-static const uint64_t no_mark = UINT64_MAX;
-
-static uint64_t page_down(uint64_t offset)
-{
-	return offset / PAGE_BYTES * PAGE_BYTES;
-}
-
-/* --- windows --- */
-
-static uint64_t window_of(const struct wcx_prefetcher *prefetcher, const struct reader *reader)
-{
-	const uint64_t window = reader->run / 2;
-
-	return window < prefetcher->options.window_bytes ? window : prefetcher->options.window_bytes;
-}
-
-/* Where another reader has begun before a limit, what follows is that one's: several share a file in this way. */
-static uint64_t forward_limit(const struct wcx_prefetch_file *file, const struct reader *reader, uint64_t limit)
-{
-	for (size_t i = 0; i < READERS_MAX; i++) {
-		const struct reader *other = &file->readers[i];
-
-		if (other->is_followed && other->direct == reader->direct && !other->backwards && other->low > reader->pos &&
-		    other->low < limit)
-			limit = other->low;
-	}
-	return limit;
-}
-
-/* A window from a place on, as far as there is something that the reader is expected to want. */
-static uint64_t window_end(const struct wcx_prefetcher *prefetcher, const struct wcx_prefetch_file *file,
-			   const struct reader *reader, uint64_t from)
-{
-	const uint64_t window = window_of(prefetcher, reader);
-	const uint64_t end = file->bytes - from < window ? file->bytes : from + window;
-
-	return reader->guessed && reader->guessed < end ? reader->guessed : end;
-}
-
-/* How far the work may go: forwards an end, backwards a start. */
-static uint64_t window_limit(const struct wcx_prefetcher *prefetcher, const struct wcx_prefetch_file *file,
-			     const struct reader *reader)
-{
-	const uint64_t window = window_of(prefetcher, reader);
-
-	if (reader->backwards)
-		return reader->pos > window ? reader->pos - window : 0;
-	return forward_limit(file, reader, window_end(prefetcher, file, reader, reader->pos));
-}
-
-static int has_work(const struct wcx_prefetcher *prefetcher, const struct wcx_prefetch_file *file,
-		    const struct reader *reader)
-{
-	const uint64_t limit = window_limit(prefetcher, file, reader);
-
-	if (!reader->is_followed || file->is_dead || !file->open_count)
-		return 0;
-	/* By whole pieces, for a page more is not worth a thread's waking. */
-	if (reader->backwards)
-		return reader->front > limit && (limit == 0 || reader->front - limit >= PIECE_BYTES);
-	return reader->front < limit &&
-	       (limit == file->bytes || limit == reader->guessed || limit - reader->front >= PIECE_BYTES);
-}
-
-/* Has the packed bytes fetched as far ahead of the decoding as that is of the reader. */
-static void fetch_ahead(const struct wcx_prefetcher *prefetcher, const struct wcx_prefetch_file *file, struct reader *reader,
-			struct piece *piece)
-{
-	const uint64_t end = window_end(prefetcher, file, reader, reader->front);
-
-	if (reader->fetched < reader->front)
-		reader->fetched = reader->front;
-	if (end < reader->fetched + FETCH_BYTES && !(end == file->bytes && end > reader->fetched))
-		return;
-	piece->fetch_start = reader->fetched;
-	piece->fetch_end = reader->fetched = end;
-}
-
-/* Takes the next piece of a reader's window. */
-static struct piece next_piece(const struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file, size_t number)
-{
-	struct reader *reader = &file->readers[number];
-	const uint64_t spacing = window_of(prefetcher, reader) / MARKS;
-	struct piece piece = { .file = file, .mark = no_mark, .direct = reader->direct, .reader = number };
-
-	piece.backwards = reader->backwards;
-	if (reader->backwards) {
-		/* The page that it has read a part of is left to it. */
-		piece.end = reader->front < file->bytes ? page_down(reader->front) : reader->front;
-		piece.start = (reader->front - 1) / PIECE_BYTES * PIECE_BYTES;
-		reader->front = piece.start;
-		if (piece.start < piece.end && reader->marked - piece.start >= spacing)
-			piece.mark = page_down(piece.end - 1);
-	} else {
-		piece.start = page_down(reader->front);
-		piece.end = (piece.start / PIECE_BYTES + 1) * PIECE_BYTES;
-		if (piece.end > file->bytes)
-			piece.end = file->bytes;
-		reader->front = piece.end;
-		if (piece.end - reader->marked >= spacing)
-			piece.mark = piece.start;
-		fetch_ahead(prefetcher, file, reader, &piece);
-	}
-	if (piece.mark != no_mark)
-		reader->marked = piece.mark;
-	return piece;
-}
-
-/* --- readers --- */
-
-/* How far a request is from what the reader has read or, if it is followed, from what it will find: 0 in there. */
-static uint64_t distance(const struct reader *reader, uint64_t offset, uint64_t end)
-{
-	uint64_t low = reader->low, high = reader->high;
-
-	if (reader->is_followed) {
-		low = reader->backwards ? reader->front : reader->pos;
-		high = reader->backwards ? reader->pos : reader->front;
-	}
-	if (end < low)
-		return low - end;
-	return offset > high ? offset - high : 0;
-}
-
-static int is_near(const struct reader *reader, uint64_t offset, uint64_t end, int direct)
-{
-	return reader->noticed && reader->direct == direct &&
-	       distance(reader, offset, end) <= (uint64_t)(reader->is_followed ? NEAR_PROVEN_BYTES : NEAR_BYTES);
-}
-
-/* The reader that a request comes from, if it is a known one: the nearest, and of several that is followed. */
-static struct reader *find_reader(struct wcx_prefetch_file *file, uint64_t offset, uint64_t end, int direct)
-{
-	struct reader *best = NULL;
-	uint64_t least = UINT64_MAX;
-
-	for (size_t i = 0; i < READERS_MAX; i++) {
-		struct reader *reader = &file->readers[i];
-		const uint64_t away = distance(reader, offset, end);
-
-		if (!is_near(reader, offset, end, direct) || away > least ||
-		    (away == least && reader->is_followed <= best->is_followed))
-			continue;
-		best = reader;
-		least = away;
-	}
-	return best;
-}
-
-/* Of a reader that was taken at its word, whether it has not kept it as yet. */
-static int is_unproven(const struct reader *reader)
-{
-	return reader->guessed && reader->pos - reader->low < PROVEN_BYTES;
-}
-
-static void follow(struct wcx_prefetcher *prefetcher, struct reader *reader, int backwards, uint64_t run)
-{
-	reader->is_followed = 1;
-	reader->backwards = backwards;
-	reader->run = run;
-	reader->pos = reader->front = reader->marked = backwards ? reader->low : reader->high;
-	prefetcher->stats.windows++;
-}
-
-/* Where the tensor ends that a request from elsewhere is the beginning of; 0 when it is of none, or of the header, too. */
-static uint64_t guess_end(const struct wcx_prefetch_file *file, uint64_t offset, uint64_t end)
-{
-	const struct wcx_container *container = wcx_image_container(file->image);
-	const struct wcx_segment *segment;
-
-	if (offset == 0 || file->wrong_guesses == WRONG_GUESSES_MAX)
-		return 0;
-	segment = wcx_container_segment(container, wcx_container_segment_at(container, end - 1));
-	return segment->offset >= offset && segment->bytes >= GUESSED_TENSOR_BYTES ? segment->offset + segment->bytes : 0;
-}
-
-static void count_wrong_guess(struct wcx_prefetch_file *file)
-{
-	file->wrong_guesses += file->wrong_guesses < WRONG_GUESSES_MAX;
-}
-
-/*
- * Puts a new reader in the place of the one that was not heard of for longest.  It may be one that has skipped a part, and
- * is then followed at once; or another, so that the one it might have been keeps its place, with less ahead of it.
- */
-static struct reader *new_reader(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file, uint64_t offset,
-				 uint64_t end, int direct)
-{
-	struct reader *place = &file->readers[0], *skipping = NULL;
-	uint64_t run = 0;
-
-	for (size_t i = 0; i < READERS_MAX; i++) {
-		struct reader *reader = &file->readers[i];
-
-		if (reader->noticed < place->noticed)
-			place = reader;
-		if (reader->is_followed && !reader->backwards && !is_unproven(reader) && reader->direct == direct &&
-		    offset > reader->front && offset - reader->front <= SKIP_BYTES &&
-		    (!skipping || reader->front > skipping->front))
-			skipping = reader;
-	}
-	if (skipping) {
-		skipping->run /= 4;
-		run = skipping->run;
-	}
-	prefetcher->stats.given_up += place->is_followed && place->front != place->pos;
-	if (is_unproven(place))
-		count_wrong_guess(file);
-	*place = (struct reader){ .low = offset, .high = end, .forward = end - offset, .direct = direct };
-	place->guessed = guess_end(file, offset, end);
-	if (place->guessed && run < GUESSED_RUN_BYTES)
-		run = GUESSED_RUN_BYTES;
-	if (run >= PROVEN_BYTES)
-		follow(prefetcher, place, 0, run);
-	return place;
-}
-
-/* A reader that was taken at its word goes the other way: so nothing is known of it but where it has been. */
-static void take_back_guess(struct wcx_prefetch_file *file, struct reader *reader)
-{
-	count_wrong_guess(file);
-	reader->is_followed = 0;
-	reader->guessed = 0;
-	reader->high = reader->pos;
-	reader->forward = 0;
-}
-
-/* Moves a reader on by a request of its own. */
-static void advance(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file, struct reader *reader,
-		    uint64_t offset, uint64_t end)
-{
-	if (is_unproven(reader) && offset < reader->low)
-		take_back_guess(file, reader);
-	if (!reader->is_followed) {
-		/* The gap that a request leaves is no part of what was read. */
-		if (end > reader->high)
-			reader->forward += end - (offset > reader->high ? offset : reader->high);
-		if (offset < reader->low)
-			reader->back += (end < reader->low ? end : reader->low) - offset;
-		reader->high = end > reader->high ? end : reader->high;
-		reader->low = offset < reader->low ? offset : reader->low;
-		if (reader->forward >= PROVEN_BYTES || reader->back >= PROVEN_BYTES) {
-			follow(prefetcher, reader, reader->back > reader->forward, PROVEN_BYTES);
-			file->wrong_guesses = 0;
-		}
-	} else if (!reader->backwards && end > reader->pos) {
-		reader->run += end - reader->pos;
-		reader->pos = end;
-		reader->front = reader->front < end ? end : reader->front;
-		if (reader->guessed && !is_unproven(reader))
-			file->wrong_guesses = 0;
-		if (end >= reader->guessed)
-			reader->guessed = 0;
-	} else if (reader->backwards && offset < reader->pos) {
-		reader->run += reader->pos - offset;
-		reader->pos = offset;
-		reader->front = reader->front > offset ? offset : reader->front;
-	}
-}
-
-/* --- files --- */
+/* --- the queue of files that may have work --- */
 
 static void add_waiting(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
 {
 	if (file->is_waiting)
 		return;
-	file->is_waiting = 1;
+	file->is_waiting = true;
 	file->next_waiting = NULL;
 	*prefetcher->waiting_end = file;
 	prefetcher->waiting_end = &file->next_waiting;
@@ -387,7 +80,7 @@ static struct wcx_prefetch_file *take_waiting(struct wcx_prefetcher *prefetcher)
 	prefetcher->waiting = file->next_waiting;
 	if (!prefetcher->waiting)
 		prefetcher->waiting_end = &prefetcher->waiting;
-	file->is_waiting = 0;
+	file->is_waiting = false;
 	return file;
 }
 
@@ -402,19 +95,21 @@ static void remove_waiting(struct wcx_prefetcher *prefetcher, struct wcx_prefetc
 	*at = file->next_waiting;
 	if (!*at)
 		prefetcher->waiting_end = at;
-	file->is_waiting = 0;
+	file->is_waiting = false;
 }
 
-/* Takes the file out if nobody needs it; then it is the caller's to free. */
-static int is_over_locked(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
+/* --- files --- */
+
+/* Unlinks a file that has neither opens nor work in hand; the caller then frees it, without the lock. */
+static bool unlink_if_unused_locked(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
 {
 	if (file->open_count || file->busy_count)
-		return 0;
+		return false;
 	remove_waiting(prefetcher, file);
 	*file->link = file->next;
 	if (file->next)
 		file->next->link = file->link;
-	return 1;
+	return true;
 }
 
 static void free_file(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
@@ -424,8 +119,18 @@ static void free_file(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_fil
 	free(file);
 }
 
-/* A target may take something again once it is opened anew. */
-static struct wcx_prefetch_file *open_locked(struct wcx_prefetcher *prefetcher, struct wcx_image *image, uint64_t target)
+/* Ends a use of the file, which must not be touched afterwards. */
+static void unlock_and_free_unused(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
+{
+	const bool is_unused = unlink_if_unused_locked(prefetcher, file);
+
+	pthread_mutex_unlock(&prefetcher->lock);
+	if (is_unused)
+		free_file(prefetcher, file);
+}
+
+/* A target that took no more may accept pages again once it is opened anew. */
+static struct wcx_prefetch_file *reopen_locked(struct wcx_prefetcher *prefetcher, struct wcx_image *image, uint64_t target)
 {
 	struct wcx_prefetch_file *file = prefetcher->files;
 
@@ -433,9 +138,35 @@ static struct wcx_prefetch_file *open_locked(struct wcx_prefetcher *prefetcher, 
 		file = file->next;
 	if (file) {
 		file->open_count++;
-		file->is_dead = 0;
+		file->is_dead = false;
 	}
 	return file;
+}
+
+/* A segment of the container stands for a tensor: only small ones share a segment. */
+static struct wcx_readahead_range tensor_at(const void *user, uint64_t offset)
+{
+	const struct wcx_container *container = user;
+	const struct wcx_segment *segment = wcx_container_segment(container, wcx_container_segment_at(container, offset));
+
+	return (struct wcx_readahead_range){ segment->offset, segment->offset + segment->bytes };
+}
+
+static void add_file_locked(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
+{
+	file->readahead = (struct wcx_readahead){
+		.file_bytes = file->bytes,
+		.window_bytes = prefetcher->options.window_bytes,
+		.tensor_at = tensor_at,
+		.user = wcx_image_container(file->image),
+		.counts = &prefetcher->counts,
+	};
+	file->open_count = 1;
+	file->next = prefetcher->files;
+	file->link = &prefetcher->files;
+	if (file->next)
+		file->next->link = &file->next;
+	prefetcher->files = file;
 }
 
 struct wcx_prefetch_file *wcx_prefetch_open(struct wcx_prefetcher *prefetcher, struct wcx_image *image, uint64_t target,
@@ -444,95 +175,83 @@ struct wcx_prefetch_file *wcx_prefetch_open(struct wcx_prefetcher *prefetcher, s
 	struct wcx_prefetch_file *fresh = calloc(1, sizeof *fresh), *file;
 
 	pthread_mutex_lock(&prefetcher->lock);
-	file = open_locked(prefetcher, image, target);
+	file = reopen_locked(prefetcher, image, target);
 	if (!file && fresh) {
-		file = fresh;
-		fresh = NULL;
-		file->image = wcx_image_get(image);
-		file->target = target;
-		file->bytes = wcx_image_bytes(image);
-		file->release = release;
-		file->open_count = 1;
-		file->next = prefetcher->files;
-		file->link = &prefetcher->files;
-		if (file->next)
-			file->next->link = &file->next;
-		prefetcher->files = file;
+		fresh->image = wcx_image_get(image);
+		fresh->target = target;
+		fresh->bytes = wcx_image_bytes(image);
+		fresh->release = release;
+		add_file_locked(prefetcher, fresh);
 		pthread_mutex_unlock(&prefetcher->lock);
-		return file;
+		return fresh;
 	}
 	pthread_mutex_unlock(&prefetcher->lock);
 	free(fresh);
-	release(prefetcher->options.user, target); /* the file that is there has one already */
+	release(prefetcher->options.user, target); /* a file that exists holds its own reference to the target */
 	return file;
 }
 
 void wcx_prefetch_close(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
 {
-	int is_over;
-
 	if (!file)
 		return;
 	pthread_mutex_lock(&prefetcher->lock);
 	file->open_count--;
-	is_over = is_over_locked(prefetcher, file);
-	pthread_mutex_unlock(&prefetcher->lock);
-	if (is_over)
-		free_file(prefetcher, file);
+	unlock_and_free_unused(prefetcher, file);
 }
 
-/* Where a request ends in the file, in which it begins. */
-static uint64_t request_end(const struct wcx_prefetch_file *file, uint64_t offset, size_t bytes)
+/* --- requests --- */
+
+static bool wants_work(const struct wcx_prefetch_file *file)
 {
-	return bytes < file->bytes - offset ? offset + bytes : file->bytes;
+	return file->open_count && !file->is_dead;
 }
 
-static struct asked_range pages_of(uint64_t offset, uint64_t end)
+/* The part of a request that lies in the file; empty if there is none. */
+static struct wcx_readahead_range clip(const struct wcx_prefetch_file *file, uint64_t offset, size_t bytes)
 {
-	return (struct asked_range){ page_down(offset), page_down(end + PAGE_BYTES - 1) };
+	const uint64_t start = WCX_MIN(offset, file->bytes);
+
+	return (struct wcx_readahead_range){ start, start + WCX_MIN(bytes, file->bytes - start) };
 }
 
-/* Finds out whose request it is, and whether there is something to do for that reader now. */
-static void note_locked(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file, uint64_t offset, uint64_t end,
-			int direct)
+static struct wcx_readahead_range pages_of(struct wcx_readahead_range range)
 {
-	struct reader *reader = find_reader(file, offset, end, direct);
+	return (struct wcx_readahead_range){ WCX_ALIGN_DOWN(range.start, PAGE_BYTES), WCX_ALIGN_UP(range.end, PAGE_BYTES) };
+}
 
-	if (reader)
-		advance(prefetcher, file, reader, offset, end);
-	else
-		reader = new_reader(prefetcher, file, offset, end, direct);
-	reader->noticed = ++file->notes;
+static void note_locked(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file,
+			struct wcx_readahead_range request, bool is_direct)
+{
+	if (!is_direct && file->asked_count < ASKED_MAX)
+		file->asked[file->asked_count++] = pages_of(request);
 	prefetcher->stats.requests++;
-	prefetcher->stats.requested_bytes += end - offset;
-	if (has_work(prefetcher, file, reader) && !prefetcher->stop) {
+	prefetcher->stats.requested_bytes += request.end - request.start;
+	if (wcx_readahead_note(&file->readahead, request, is_direct) && wants_work(file) && !prefetcher->is_stopping) {
 		add_waiting(prefetcher, file);
 		pthread_cond_signal(&prefetcher->work);
 	}
 }
 
 void wcx_prefetch_note(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file, uint64_t offset, size_t bytes,
-		       int direct)
+		       bool is_direct)
 {
+	struct wcx_readahead_range request;
+
 	if (!file)
 		return;
-	direct = direct != 0;
+	request = clip(file, offset, bytes);
 	pthread_mutex_lock(&prefetcher->lock);
-	file->busy_count++; /* until it is answered: then the file may be closed already */
-	if (bytes && offset < file->bytes) {
-		const uint64_t end = request_end(file, offset, bytes);
-
-		if (!direct && file->asked_count < ASKED_MAX)
-			file->asked[file->asked_count++] = pages_of(offset, end);
-		note_locked(prefetcher, file, offset, end, direct);
-	}
+	file->busy_count++; /* keeps the file until the answer: it may be closed before */
+	if (request.start < request.end)
+		note_locked(prefetcher, file, request, is_direct);
 	pthread_mutex_unlock(&prefetcher->lock);
 }
 
-static void forget_asked(struct wcx_prefetch_file *file, struct asked_range range)
+static void forget_asked_locked(struct wcx_prefetch_file *file, struct wcx_readahead_range pages)
 {
 	for (size_t i = 0; i < file->asked_count; i++) {
-		if (file->asked[i].start != range.start || file->asked[i].end != range.end)
+		if (file->asked[i].start != pages.start || file->asked[i].end != pages.end)
 			continue;
 		file->asked[i] = file->asked[--file->asked_count];
 		return;
@@ -540,47 +259,65 @@ static void forget_asked(struct wcx_prefetch_file *file, struct asked_range rang
 }
 
 void wcx_prefetch_answered(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file, uint64_t offset, size_t bytes,
-			   int direct)
+			   bool is_direct)
 {
-	int is_over;
+	struct wcx_readahead_range request;
 
 	if (!file)
 		return;
+	request = clip(file, offset, bytes);
 	pthread_mutex_lock(&prefetcher->lock);
-	if (bytes && offset < file->bytes && !direct)
-		forget_asked(file, pages_of(offset, request_end(file, offset, bytes)));
+	if (request.start < request.end && !is_direct)
+		forget_asked_locked(file, pages_of(request));
 	file->busy_count--;
-	is_over = is_over_locked(prefetcher, file);
-	pthread_mutex_unlock(&prefetcher->lock);
-	if (is_over)
-		free_file(prefetcher, file);
+	unlock_and_free_unused(prefetcher, file);
 }
 
-/* --- threads --- */
+/* --- pushing --- */
 
-/* The part of a piece that its reader has not passed by now, as a view of it has it: may be empty. */
-static void cut_passed(struct wcx_prefetcher *prefetcher, const struct piece *piece, uint64_t *start, uint64_t *end)
+/* A piece in the hands of a thread. */
+struct task {
+	struct wcx_prefetch_file *file;
+	struct wcx_readahead_piece piece;
+};
+
+/* Moves start past what the reader has passed. */
+static uint64_t drop_behind(struct wcx_prefetcher *prefetcher, const struct task *task, uint64_t start, uint64_t end)
 {
-	const struct reader *reader = &piece->file->readers[piece->reader];
+	pthread_mutex_lock(&prefetcher->lock);
+	start = wcx_readahead_drop_behind(&task->file->readahead, &task->piece, start, end);
+	pthread_mutex_unlock(&prefetcher->lock);
+	return start;
+}
+
+/* The first part of [*start, end) without a request in flight: moves *start there, and returns where the part ends. */
+static uint64_t next_unasked(struct wcx_prefetcher *prefetcher, const struct wcx_prefetch_file *file, uint64_t *start,
+			     uint64_t end)
+{
+	size_t i;
 
 	pthread_mutex_lock(&prefetcher->lock);
-	if (reader->is_followed && reader->backwards == piece->backwards && !piece->backwards && reader->pos > *start &&
-	    reader->front >= piece->end)
-		*start = reader->pos < *end ? (reader->pos + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES : *end;
+	for (i = 0; i < file->asked_count;) {
+		const bool is_asked = file->asked[i].start <= *start && file->asked[i].end > *start;
+
+		*start = is_asked ? file->asked[i].end : *start;
+		i = is_asked ? 0 : i + 1; /* another one may begin there */
+	}
+	for (i = 0; i < file->asked_count; i++)
+		if (file->asked[i].start > *start && file->asked[i].start < end)
+			end = file->asked[i].start;
 	pthread_mutex_unlock(&prefetcher->lock);
-	if (*start > *end)
-		*start = *end;
+	return end;
 }
 
-/* The segments of a view that are [start, end) of what begins at offset; how many. */
+/* The segments of a view that make up [start, end) of the file, where the view begins at offset; returns how many. */
 static size_t cut_segments(const struct wcx_image_view *view, uint64_t offset, uint64_t start, uint64_t end,
 			   struct iovec segments[WCX_VIEW_SEGMENTS_MAX])
 {
 	size_t count = 0;
 
 	for (size_t i = 0; i < view->count; offset += view->segments[i++].iov_len) {
-		const uint64_t from = offset > start ? offset : start, behind = offset + view->segments[i].iov_len;
-		const uint64_t to = behind < end ? behind : end;
+		const uint64_t from = WCX_MAX(offset, start), to = WCX_MIN(offset + view->segments[i].iov_len, end);
 
 		if (from < to)
 			segments[count++] = (struct iovec){ (uint8_t *)view->segments[i].iov_base + (from - offset),
@@ -589,25 +326,8 @@ static size_t cut_segments(const struct wcx_image_view *view, uint64_t offset, u
 	return count;
 }
 
-/* The first part of [*start, end) that nobody waits for an answer to: moves *start there and returns where it ends. */
-static uint64_t next_unasked(struct wcx_prefetcher *prefetcher, const struct wcx_prefetch_file *file, uint64_t *start,
-			     uint64_t end)
-{
-	pthread_mutex_lock(&prefetcher->lock);
-	for (size_t i = 0; i < file->asked_count; i++) {
-		if (file->asked[i].start > *start || file->asked[i].end <= *start)
-			continue;
-		*start = file->asked[i].end;
-		i = (size_t)-1; /* there may be one behind it */
-	}
-	for (size_t i = 0; i < file->asked_count; i++)
-		if (file->asked[i].start > *start && file->asked[i].start < end)
-			end = file->asked[i].start;
-	pthread_mutex_unlock(&prefetcher->lock);
-	return end;
-}
-
-static int push_range(struct wcx_prefetcher *prefetcher, const struct piece *piece, const struct wcx_image_view *view,
+/* Pushes [start, end) of a view that begins at offset, but for what the reader has passed or asked for meanwhile. */
+static int push_range(struct wcx_prefetcher *prefetcher, const struct task *task, const struct wcx_image_view *view,
 		      uint64_t offset, uint64_t start, uint64_t end)
 {
 	int r = 0;
@@ -616,18 +336,18 @@ static int push_range(struct wcx_prefetcher *prefetcher, const struct piece *pie
 		struct iovec segments[WCX_VIEW_SEGMENTS_MAX];
 		uint64_t stop;
 
-		cut_passed(prefetcher, piece, &start, &end);
-		stop = next_unasked(prefetcher, piece->file, &start, end);
+		start = drop_behind(prefetcher, task, start, end);
+		stop = next_unasked(prefetcher, task->file, &start, end);
 		if (start >= end)
 			break;
-		r = prefetcher->options.push(prefetcher->options.user, piece->file->target, start, segments,
+		r = prefetcher->options.push(prefetcher->options.user, task->file->target, start, segments,
 					     cut_segments(view, offset, start, stop, segments));
 		start = stop;
 	}
 	return r;
 }
 
-/* Waits until few enough push to the file. */
+/* Waits until fewer than PUSHERS_MAX threads push to the file. */
 static void begin_push(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
 {
 	struct push_turn turn = { .come = PTHREAD_COND_INITIALIZER }, **at = &file->turns;
@@ -652,9 +372,9 @@ static void end_push(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file
 
 	pthread_mutex_lock(&prefetcher->lock);
 	turn = file->turns;
-	if (turn) { /* whose the place is now */
+	if (turn) { /* pusher_count stays: the place passes to the next */
 		file->turns = turn->next;
-		turn->has_come = 1;
+		turn->has_come = true;
 		pthread_cond_signal(&turn->come);
 	} else {
 		file->pusher_count--;
@@ -662,135 +382,147 @@ static void end_push(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file
 	pthread_mutex_unlock(&prefetcher->lock);
 }
 
-/* Pushes whole pages of a view, but for the mark. */
-static int push_view(struct wcx_prefetcher *prefetcher, const struct piece *piece, const struct wcx_image_view *view,
+/* Pushes [offset, end), which is whole pages and begins the view, but for the marker. */
+static int push_view(struct wcx_prefetcher *prefetcher, const struct task *task, const struct wcx_image_view *view,
 		     uint64_t offset, uint64_t end)
 {
+	const uint64_t marker = task->piece.marker;
 	int r = 0;
 
-	begin_push(prefetcher, piece->file);
-	if (piece->mark < offset || piece->mark >= end) {
-		r = push_range(prefetcher, piece, view, offset, offset, end);
+	begin_push(prefetcher, task->file);
+	if (marker < offset || marker >= end) {
+		r = push_range(prefetcher, task, view, offset, offset, end);
 	} else {
-		r = push_range(prefetcher, piece, view, offset, offset, piece->mark);
-		if (r == 0 && piece->mark + PAGE_BYTES < end)
-			r = push_range(prefetcher, piece, view, offset, piece->mark + PAGE_BYTES, end);
+		r = push_range(prefetcher, task, view, offset, offset, marker);
+		if (r == 0)
+			r = push_range(prefetcher, task, view, offset, marker + PAGE_BYTES, end);
 	}
-	end_push(prefetcher, piece->file);
+	end_push(prefetcher, task->file);
 	return r;
 }
 
-/* The same for tiles that cannot be seen in one piece: by way of a copy. */
-static int push_copy(struct wcx_prefetcher *prefetcher, const struct piece *piece, uint64_t start, uint64_t end)
+/* Decodes into a copy: for tiles that a view cannot show. */
+static int push_copy(struct wcx_prefetcher *prefetcher, const struct task *task, uint64_t start, uint64_t end)
 {
 	struct wcx_image_view view = { .count = 1, .bytes = (size_t)(end - start) };
 	uint8_t *copy = malloc(view.bytes);
-	ssize_t n = copy ? wcx_image_read(piece->file->image, copy, view.bytes, start, NULL) : -ENOMEM;
+	ssize_t n = copy ? wcx_image_read(task->file->image, copy, view.bytes, start, NULL) : -ENOMEM;
 	int r = n < 0 ? (int)n : 0;
 
 	view.segments[0] = (struct iovec){ copy, view.bytes };
-	if (r == 0 && !piece->direct)
-		r = push_view(prefetcher, piece, &view, start, end);
+	if (r == 0 && !task->piece.is_direct)
+		r = push_view(prefetcher, task, &view, start, end);
 	free(copy);
 	return r;
 }
 
-/* Decodes a part of a piece and pushes it; *start is then where the next begins. */
-static int do_part(struct wcx_prefetcher *prefetcher, const struct piece *piece, uint64_t *start, uint64_t limit)
+/* Decodes and pushes the first part of [*start, end), as much as one view shows, and moves *start behind it. */
+static int do_part(struct wcx_prefetcher *prefetcher, const struct task *task, uint64_t *start, uint64_t end)
 {
-	struct wcx_image *image = piece->file->image;
+	struct wcx_image *image = task->file->image;
+	const bool is_direct = task->piece.is_direct;
 	struct wcx_image_view view;
-	uint64_t end;
-	int r = wcx_image_view_open(image, *start, (size_t)(limit - *start), &view, NULL);
+	uint64_t stop = end;
+	int r = wcx_image_view_open(image, *start, (size_t)(end - *start), &view, NULL);
 
 	if (r < 0 && r != -E2BIG)
 		return r;
-	end = r == 0 && *start + view.bytes < limit ? page_down(*start + view.bytes) : limit;
-	if (r < 0 || end == *start) {
-		/* Nor such as are so small that a batch has no whole page of them. */
-		end = limit;
+	if (r == 0 && *start + view.bytes < end)
+		stop = WCX_ALIGN_DOWN(*start + view.bytes, PAGE_BYTES);
+	if (r == 0 && stop > *start) {
+		if (!is_direct)
+			r = push_view(prefetcher, task, &view, *start, stop);
+		wcx_image_view_close(image, &view, !is_direct);
+	} else { /* no view, or tiles so small that one shows less than a page */
 		if (r == 0)
 			wcx_image_view_close(image, &view, false);
-		r = push_copy(prefetcher, piece, *start, end);
-	} else {
-		if (!piece->direct)
-			r = push_view(prefetcher, piece, &view, *start, end);
-		wcx_image_view_close(image, &view, !piece->direct);
+		stop = end;
+		r = push_copy(prefetcher, task, *start, stop);
 	}
-	*start = end;
+	*start = stop;
 	return r;
 }
 
-/* Decodes a piece and pushes it.  Returns 0, or -errno when the file is not worth going on with. */
-static int do_piece(struct wcx_prefetcher *prefetcher, const struct piece *piece)
+/* Decodes and pushes a piece.  After -errno the file is not worth more work, unless memory ran out. */
+static int do_task(struct wcx_prefetcher *prefetcher, const struct task *task)
 {
-	uint64_t at = piece->start, limit = piece->end;
+	const struct wcx_readahead_range pages = task->piece.pages, fetch = task->piece.fetch;
+	uint64_t start;
 	int r = 0;
 
-	if (piece->fetch_start < piece->fetch_end)
-		wcx_image_advise(piece->file->image, piece->fetch_start, piece->fetch_end - piece->fetch_start,
-				 POSIX_FADV_WILLNEED);
-	cut_passed(prefetcher, piece, &at, &limit);
-	while (at < limit && r == 0 && !prefetcher->stop)
-		r = do_part(prefetcher, piece, &at, limit);
-	if (r == 0 && !piece->direct && prefetcher->options.drop_packed)
-		wcx_image_advise(piece->file->image, piece->start, piece->end - piece->start, POSIX_FADV_DONTNEED);
+	if (fetch.start < fetch.end)
+		wcx_image_advise(task->file->image, fetch.start, fetch.end - fetch.start, POSIX_FADV_WILLNEED);
+	start = drop_behind(prefetcher, task, pages.start, pages.end);
+	while (start < pages.end && r == 0 && !prefetcher->is_stopping)
+		r = do_part(prefetcher, task, &start, pages.end);
+	if (r == 0 && !task->piece.is_direct && prefetcher->options.drop_packed)
+		wcx_image_advise(task->file->image, pages.start, pages.end - pages.start, POSIX_FADV_DONTNEED);
 	return r;
 }
 
-/* Takes a piece of a waiting file, whose turn comes again later; 0 if none has any. */
-static int take_piece(struct wcx_prefetcher *prefetcher, struct piece *ret)
+/* --- threads --- */
+
+/* Takes a piece of the first file that has one, and queues that file behind the others. */
+static bool take_task_locked(struct wcx_prefetcher *prefetcher, struct task *task_ret)
 {
 	while (prefetcher->waiting) {
 		struct wcx_prefetch_file *file = take_waiting(prefetcher);
 
-		for (size_t i = 0; i < READERS_MAX; i++) {
-			const size_t number = (file->notes + i) % READERS_MAX;
-
-			if (!has_work(prefetcher, file, &file->readers[number]))
-				continue;
-			*ret = next_piece(prefetcher, file, number);
-			file->busy_count++;
-			add_waiting(prefetcher, file);
-			return 1;
-		}
+		if (!wants_work(file) || !wcx_readahead_next(&file->readahead, &task_ret->piece))
+			continue;
+		task_ret->file = file;
+		file->busy_count++;
+		prefetcher->working_count++;
+		add_waiting(prefetcher, file);
+		return true;
 	}
-	return 0;
+	return false;
 }
 
-static void finish_piece(struct wcx_prefetcher *prefetcher, const struct piece *piece, int r)
+static void finish_task(struct wcx_prefetcher *prefetcher, const struct task *task, int r)
 {
-	int is_over;
+	struct wcx_prefetch_stats *stats = &prefetcher->stats;
 
 	pthread_mutex_lock(&prefetcher->lock);
-	piece->file->is_dead |= r < 0 && r != -ENOMEM; /* of memory there may be more soon */
-	*(piece->direct ? &prefetcher->stats.decoded_bytes : &prefetcher->stats.pushed_bytes) += piece->end - piece->start;
-	piece->file->busy_count--;
-	is_over = is_over_locked(prefetcher, piece->file);
-	pthread_mutex_unlock(&prefetcher->lock);
-	if (is_over)
-		free_file(prefetcher, piece->file);
+	task->file->is_dead |= r < 0 && r != -ENOMEM; /* memory may be available again soon */
+	*(task->piece.is_direct ? &stats->decoded_bytes : &stats->pushed_bytes) +=
+		task->piece.pages.end - task->piece.pages.start;
+	task->file->busy_count--;
+	unlock_and_free_unused(prefetcher, task->file);
+}
+
+static bool is_idle_locked(const struct wcx_prefetcher *prefetcher)
+{
+	return !prefetcher->waiting && !prefetcher->working_count;
+}
+
+static bool has_ended_locked(const struct wcx_prefetcher *prefetcher)
+{
+	return prefetcher->ended_count == prefetcher->thread_count;
 }
 
 static void *work_loop(void *user)
 {
 	struct wcx_prefetcher *prefetcher = user;
-	struct piece piece;
+	struct task task;
 
 	pthread_mutex_lock(&prefetcher->lock);
-	while (!prefetcher->stop) {
-		if (!take_piece(prefetcher, &piece)) {
+	while (!prefetcher->is_stopping) {
+		if (!take_task_locked(prefetcher, &task)) {
+			if (is_idle_locked(prefetcher))
+				pthread_cond_broadcast(&prefetcher->settled);
 			pthread_cond_wait(&prefetcher->work, &prefetcher->lock);
 			continue;
 		}
 		if (prefetcher->waiting)
 			pthread_cond_signal(&prefetcher->work);
 		pthread_mutex_unlock(&prefetcher->lock);
-		finish_piece(prefetcher, &piece, do_piece(prefetcher, &piece));
+		finish_task(prefetcher, &task, do_task(prefetcher, &task));
 		pthread_mutex_lock(&prefetcher->lock);
+		prefetcher->working_count--;
 	}
 	prefetcher->ended_count++;
-	pthread_cond_broadcast(&prefetcher->ended);
+	pthread_cond_broadcast(&prefetcher->settled);
 	pthread_mutex_unlock(&prefetcher->lock);
 	return NULL;
 }
@@ -807,14 +539,13 @@ struct wcx_prefetcher *wcx_prefetcher_create(const struct wcx_prefetch_options *
 	pthread_mutex_init(&prefetcher->lock, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&prefetcher->ended, &monotonic);
+	pthread_cond_init(&prefetcher->settled, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 	pthread_cond_init(&prefetcher->work, NULL);
 	while (prefetcher->thread_count < options->threads &&
 	       pthread_create(&prefetcher->threads[prefetcher->thread_count], NULL, work_loop, prefetcher) == 0)
 		prefetcher->thread_count++;
-	if (!prefetcher->thread_count) /* none reads it */
-		prefetcher->stop = 1;
+	prefetcher->is_stopping = !prefetcher->thread_count; /* then no file is ever queued */
 	return prefetcher;
 }
 
@@ -829,17 +560,35 @@ static struct timespec in_ms(unsigned ms)
 	return time;
 }
 
-int wcx_prefetcher_stop(struct wcx_prefetcher *prefetcher, unsigned timeout_ms)
+static int wait_locked(struct wcx_prefetcher *prefetcher, bool (*is_settled)(const struct wcx_prefetcher *),
+		       unsigned timeout_ms)
 {
 	const struct timespec until = in_ms(timeout_ms);
 	int r = 0;
 
+	while (!is_settled(prefetcher) && r == 0)
+		r = pthread_cond_timedwait(&prefetcher->settled, &prefetcher->lock, &until);
+	return is_settled(prefetcher) ? 0 : -ETIMEDOUT;
+}
+
+int wcx_prefetcher_wait_idle(struct wcx_prefetcher *prefetcher, unsigned timeout_ms)
+{
+	int r;
+
 	pthread_mutex_lock(&prefetcher->lock);
-	prefetcher->stop = 1;
+	r = wait_locked(prefetcher, is_idle_locked, timeout_ms);
+	pthread_mutex_unlock(&prefetcher->lock);
+	return r;
+}
+
+int wcx_prefetcher_stop(struct wcx_prefetcher *prefetcher, unsigned timeout_ms)
+{
+	int r;
+
+	pthread_mutex_lock(&prefetcher->lock);
+	prefetcher->is_stopping = true;
 	pthread_cond_broadcast(&prefetcher->work);
-	while (prefetcher->ended_count < prefetcher->thread_count && r == 0)
-		r = pthread_cond_timedwait(&prefetcher->ended, &prefetcher->lock, &until);
-	r = prefetcher->ended_count < prefetcher->thread_count ? -ETIMEDOUT : 0;
+	r = wait_locked(prefetcher, has_ended_locked, timeout_ms);
 	pthread_mutex_unlock(&prefetcher->lock);
 	for (; r == 0 && prefetcher->joined_count < prefetcher->thread_count; prefetcher->joined_count++)
 		pthread_join(prefetcher->threads[prefetcher->joined_count], NULL);
@@ -850,14 +599,14 @@ void wcx_prefetcher_free(struct wcx_prefetcher *prefetcher)
 {
 	if (!prefetcher)
 		return;
-	while (prefetcher->files) { /* those that were open when the mount ended */
+	while (prefetcher->files) { /* still open when the mount ended */
 		struct wcx_prefetch_file *file = prefetcher->files;
 
 		prefetcher->files = file->next;
 		free_file(prefetcher, file);
 	}
 	pthread_cond_destroy(&prefetcher->work);
-	pthread_cond_destroy(&prefetcher->ended);
+	pthread_cond_destroy(&prefetcher->settled);
 	pthread_mutex_destroy(&prefetcher->lock);
 	free(prefetcher);
 }
@@ -866,5 +615,7 @@ void wcx_prefetcher_get_stats(struct wcx_prefetcher *prefetcher, struct wcx_pref
 {
 	pthread_mutex_lock(&prefetcher->lock);
 	*ret = prefetcher->stats;
+	ret->windows = prefetcher->counts.windows;
+	ret->given_up = prefetcher->counts.given_up;
 	pthread_mutex_unlock(&prefetcher->lock);
 }

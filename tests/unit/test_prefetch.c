@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The prefetcher: what it pushes is right, and where the header says, for readers of all kinds; and what happens to it when
- * tiles are damaged, targets refuse or hang, files come and go, and memory runs out.
+ * The prefetcher's threads: they push the right bytes to the right places, for readers of all kinds, and cope with damaged
+ * tiles, targets that refuse or hang, files that come and go, and lack of memory.  test_readahead has the policy.
  *
- * Nothing here waits for a time to pass: the prefetcher is idle once each of its threads waits for work, which is seen in
- * the calls that it makes for it.  The linker has to be told to --wrap each function that is WRAPPED below.
+ * No test waits for a time to pass: wcx_prefetcher_wait_idle tells when all work is done.  The linker must --wrap each
+ * function that is WRAPPED below.
  */
 #include "fs/mount/prefetch.h"
 
@@ -15,28 +15,29 @@
 #include <string.h>
 #include <time.h>
 
+#include "fs/mount/readahead.h"
 #include "tests/fixtures/sample_image.h"
 #include "tests/unit/check.h"
 
 enum {
-	PAGE = WCX_PREFETCH_PAGE_BYTES,
+	PAGE = WCX_READAHEAD_PAGE_BYTES,
 	KIB = 1 << 10,
 	MIB = 1 << 20,
 	NODES = 24,
-	READERS = 8, /* of a node, whose positions are known */
+	READERS = 8, /* whose positions are known, per node */
 	FIRST_TARGET = 1000,
-	HANG_S = 60, /* what does not happen within this will not happen */
+	HANG_S = 60, /* a wait of this length has failed */
 	WINDOW = 8 * MIB,
-	PUSHERS_MAX = 4, /* threads that may push to a file at a time */
+	PUSHERS_MAX = 4, /* threads that may push to one file at once */
 };
 
-/* Declarations and the definition behind them, because nothing else declares what the linker makes. */
+/* Declares the names that the linker makes, and begins the definition. */
 #define WRAPPED(type, name, ...)                                                                                            \
 	type __real_##name(__VA_ARGS__);                                                                                    \
 	type __wrap_##name(__VA_ARGS__);                                                                                    \
 	type __wrap_##name(__VA_ARGS__)
 
-/* Waits for what `changed` tells of, which must come. */
+/* Waits for a signal of `changed`; the test ends if none comes. */
 static void await(pthread_cond_t *changed, pthread_mutex_t *lock, const char *what)
 {
 	struct timespec until;
@@ -49,77 +50,11 @@ static void await(pthread_cond_t *changed, pthread_mutex_t *lock, const char *wh
 	exit(1);
 }
 
-/* --- when the prefetcher is idle --- */
-
-static struct {
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	const pthread_cond_t *work; /* what its threads wait for */
-	unsigned threads, idle;
-	int is_called; /* since a thread last found nothing to do */
-} watch = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
-
-static _Thread_local int is_creating;
-
-WRAPPED(int, pthread_cond_init, pthread_cond_t *cond, const pthread_condattr_t *attributes)
-{
-	if (is_creating) {
-		pthread_mutex_lock(&watch.lock);
-		watch.work = cond;
-		pthread_mutex_unlock(&watch.lock);
-	}
-	return __real_pthread_cond_init(cond, attributes);
-}
-
-WRAPPED(int, pthread_cond_wait, pthread_cond_t *cond, pthread_mutex_t *mutex)
-{
-	int is_watched, r;
-
-	pthread_mutex_lock(&watch.lock);
-	is_watched = cond == watch.work;
-	if (is_watched) {
-		watch.idle++;
-		watch.is_called = 0;
-		pthread_cond_broadcast(&watch.changed);
-	}
-	pthread_mutex_unlock(&watch.lock);
-	r = __real_pthread_cond_wait(cond, mutex);
-	pthread_mutex_lock(&watch.lock);
-	watch.idle -= is_watched ? 1 : 0;
-	pthread_mutex_unlock(&watch.lock);
-	return r;
-}
-
-static void note_call(const pthread_cond_t *cond)
-{
-	if (cond == &watch.changed)
-		return;
-	pthread_mutex_lock(&watch.lock);
-	if (cond == watch.work)
-		watch.is_called = 1;
-	pthread_mutex_unlock(&watch.lock);
-}
-
-WRAPPED(int, pthread_cond_signal, pthread_cond_t *cond)
-{
-	note_call(cond);
-	return __real_pthread_cond_signal(cond);
-}
-
-/* Waits until all that was asked for has been done. */
-static void settle(void)
-{
-	pthread_mutex_lock(&watch.lock);
-	while (watch.idle < watch.threads || watch.is_called)
-		await(&watch.changed, &watch.lock, "threads without work");
-	pthread_mutex_unlock(&watch.lock);
-}
-
 /* --- what fails --- */
 
-static atomic_long calls;                  /* allocations and starts of threads since the last arm */
-static atomic_long failing_at, failing_to; /* those that fail; to is exclusive */
-static atomic_long alive;                  /* allocated and not freed; only differences mean something */
+static atomic_long calls;                  /* allocations and thread starts since the last arm */
+static atomic_long failing_at, failing_to; /* the calls that fail; to is exclusive */
+static atomic_long alive;                  /* allocations not freed; only differences count */
 
 static void arm(long from, long to)
 {
@@ -170,14 +105,14 @@ WRAPPED(int, pthread_create, pthread_t *thread, const pthread_attr_t *attributes
 	return fails() ? EAGAIN : __real_pthread_create(thread, attributes, start, user);
 }
 
-/* What the kernel is told of the packed bytes, under the name that posix_fadvise has for files of any size. */
+/* posix_fadvise of the packed file, under its name for large files. */
 static atomic_ulong advised_bytes, advised_calls, advised_wrong, fetched_bytes;
 
 WRAPPED(int, posix_fadvise64, int fd, off_t offset, off_t bytes, int advice)
 {
 	struct stat st;
 
-	/* 0 bytes mean all that follow. */
+	/* A size of 0 would mean the rest of the file. */
 	if (fstat(fd, &st) != 0 || offset < 0 || bytes <= 0 || offset + bytes > st.st_size ||
 	    (advice != POSIX_FADV_DONTNEED && advice != POSIX_FADV_WILLNEED))
 		atomic_fetch_add(&advised_wrong, 1);
@@ -191,7 +126,7 @@ WRAPPED(int, posix_fadvise64, int fd, off_t offset, off_t bytes, int advice)
 
 /* --- files --- */
 
-/* A file whose bytes from `header` on repeat those of `unit`; that of a tensor of its own does not. */
+/* A file: a header, then the same unit of bytes again and again; or, where unit is all of it, any bytes. */
 struct file {
 	struct sample_bytes original, packed;
 	uint64_t header, unit, bytes;
@@ -207,7 +142,7 @@ static struct file *make_file(const struct sample_part *parts, size_t count)
 	return file;
 }
 
-/* Segments of the same tiles, one behind the other, so that a large file takes little memory. */
+/* Segments that share their tiles, so a large file takes little memory. */
 static struct file *make_repeated(size_t unit, size_t times)
 {
 	const struct sample_part first = {
@@ -253,7 +188,7 @@ static int file_has(const struct file *file, uint64_t offset, const uint8_t *byt
 	return 1;
 }
 
-/* Rows of whole tiles, a matrix in runs of rows, what Zstandard makes of it, constants; no size is one of a page. */
+/* Rows of whole tiles, a matrix in tiles of whole rows, Zstandard, constants; no size is a multiple of a page. */
 static const struct sample_part plain_parts[] = {
 	{ { "a", "I8", "[5000,1111]", 5555000, SAMPLE_UNIFORM, 0 }, 1111, 58, 1111, &sample_1_byte, 0, 0 },
 	{ { "b", "I8", "[700000]", 700001, SAMPLE_GAUSSIAN, 20 }, 700001, 1, 65536, &sample_1_byte, 0, 0 },
@@ -265,7 +200,7 @@ static const struct sample_part plain_parts[] = {
 };
 enum { PLAIN_PARTS = sizeof plain_parts / sizeof plain_parts[0] };
 
-/* Matrices in tiles of parts of rows; the rows before show as they are. */
+/* Matrices in tiles of parts of rows, which a view cannot show, behind rows that it can. */
 static const struct sample_part square_parts[] = {
 	{ { "rows", "I8", "[3000000]", 3000000, SAMPLE_UNIFORM, 0 }, 3000000, 1, 65536, &sample_1_byte, 0, 0 },
 	{ { "squares", "I8", "[1500,2500]", 3750000, SAMPLE_UNIFORM, 0 }, 2500, 256, 256, &sample_1_byte, 0, 0 },
@@ -274,7 +209,7 @@ static const struct sample_part square_parts[] = {
 };
 enum { SQUARE_PARTS = sizeof square_parts / sizeof square_parts[0] };
 
-/* A batch of these tiles has no whole page, or hardly one. */
+/* Tiles so small that a batch of them holds a page or less. */
 static const struct sample_part tiny_parts[] = {
 	{ { "long", "I8", "[2200000]", 2200000, SAMPLE_UNIFORM, 0 }, 2200000, 1, 65536, &sample_1_byte, 0, 0 },
 	{ { "tiny", "I8", "[100000]", 100000, SAMPLE_UNIFORM, 0 }, 100000, 1, 50, &sample_1_byte, 0, 0 },
@@ -284,27 +219,27 @@ static const struct sample_part tiny_parts[] = {
 };
 enum { TINY_PARTS = sizeof tiny_parts / sizeof tiny_parts[0] };
 
-static struct file *plain, *square, *tiny, *chunks, *huge;
+static struct file *plain, *square, *tiny, *chunks, *tensors;
 
-/* --- what pages are pushed to --- */
+/* --- the kernel's side: nodes with cached pages --- */
 
-/* One who reads in order, as pushes to its node are to follow it; whatever is not known here is not followed. */
+/* Position of a sequential reader: pushes to its node must lie ahead of one, within the window. */
 struct spot {
 	int backwards;
-	uint64_t told, known; /* what a request under way moves it to, and where it was after the last one */
+	uint64_t told, known; /* position after the request in flight, and after the last one that was answered */
 	uint64_t from;
 };
 
-/* A file of the kernel's, and the pages of it that are there. */
+/* A file as the kernel sees it, and its cached pages. */
 struct node {
 	const struct file *file;
-	uint8_t *pages; /* how many times each was pushed or asked for */
+	uint8_t *pages; /* how often each was pushed or asked for */
 	unsigned opens, releases, pushing, most_pushing, pushes;
-	uint64_t pushed, again, asked, asks; /* again: pushed where it was there */
+	uint64_t pushed, again, asked, asks; /* again: pushed though cached already */
 	struct spot spots[READERS];
 	size_t spot_count;
 	uint64_t pushed_before; /* to all nodes, before its first push */
-	int result;             /* of pushes, but the first good_pushes */
+	int result;             /* of all pushes after the first good_pushes */
 	unsigned good_pushes;
 };
 
@@ -313,16 +248,16 @@ static struct {
 	pthread_cond_t changed;
 	struct node nodes[NODES];
 	uint64_t cache_bytes, window_bytes, pushed;
-	int holds; /* pushes do not end */
+	int holds; /* pushes hang */
 	unsigned held;
 } kernel = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
 
-/* Where all readers were when this thread's last push ended: what it pushes next is not behind them. */
+/* Positions of all readers when this thread's last push ended: its next push must not be behind them. */
 static _Thread_local uint64_t known[NODES][READERS];
 
 static struct node *node_at(uint64_t target)
 {
-	sample_require(target >= FIRST_TARGET && target < FIRST_TARGET + NODES, "target that is known");
+	sample_require(target >= FIRST_TARGET && target < FIRST_TARGET + NODES, "known target");
 	return &kernel.nodes[target - FIRST_TARGET];
 }
 
@@ -382,7 +317,7 @@ static int push(void *user, uint64_t target, uint64_t offset, const struct iovec
 	return r;
 }
 
-static void let_go(void *user, uint64_t target)
+static void release_node(void *user, uint64_t target)
 {
 	struct node *node = node_at(target);
 
@@ -434,16 +369,17 @@ static void open_rig(struct rig *rig, unsigned threads, uint64_t window_bytes)
 	memset(kernel.nodes, 0, sizeof kernel.nodes);
 	kernel.window_bytes = window_bytes;
 	kernel.pushed = 0;
-	watch.threads = threads;
-	watch.idle = 0;
-	watch.is_called = 0;
-	is_creating = 1;
 	rig->prefetcher = wcx_prefetcher_create(&options);
-	is_creating = 0;
 	sample_require(rig->prefetcher != NULL, "wcx_prefetcher_create");
 }
 
-/* Opens a file, which nobody reads in order as yet; and again, by the node that this gave. */
+/* Waits until all work is done. */
+static void settle(struct rig *rig)
+{
+	sample_require(wcx_prefetcher_wait_idle(rig->prefetcher, HANG_S * 1000) == 0, "wcx_prefetcher_wait_idle");
+}
+
+/* Opens a file under a new node. */
 static struct node *add_file(struct rig *rig, const struct file *file)
 {
 	const size_t i = rig->count++;
@@ -455,7 +391,7 @@ static struct node *add_file(struct rig *rig, const struct file *file)
 	pthread_mutex_lock(&kernel.lock);
 	*node = (struct node){ .file = file, .pages = calloc(file->bytes / PAGE + 1, 1), .opens = 1 };
 	pthread_mutex_unlock(&kernel.lock);
-	rig->opened[i] = wcx_prefetch_open(rig->prefetcher, rig->images[i], FIRST_TARGET + i, let_go);
+	rig->opened[i] = wcx_prefetch_open(rig->prefetcher, rig->images[i], FIRST_TARGET + i, release_node);
 	CHECK(rig->opened[i] != NULL);
 	return node;
 }
@@ -467,7 +403,7 @@ static struct wcx_prefetch_file *open_again(struct rig *rig, struct node *node)
 	pthread_mutex_lock(&kernel.lock);
 	node->opens++;
 	pthread_mutex_unlock(&kernel.lock);
-	return wcx_prefetch_open(rig->prefetcher, rig->images[i], FIRST_TARGET + i, let_go);
+	return wcx_prefetch_open(rig->prefetcher, rig->images[i], FIRST_TARGET + i, release_node);
 }
 
 static void close_node(struct rig *rig, struct node *node)
@@ -476,7 +412,7 @@ static void close_node(struct rig *rig, struct node *node)
 	rig->opened[node - kernel.nodes] = NULL;
 }
 
-/* Ends all; each open of a node has to have been answered by a release of it. */
+/* Closes everything.  Each open of a node must have led to one release. */
 static void close_rig(struct rig *rig)
 {
 	for (size_t i = 0; i < rig->count; i++)
@@ -491,12 +427,11 @@ static void close_rig(struct rig *rig)
 	wcx_prefetcher_free(rig->prefetcher);
 	wcx_decoder_free(rig->decoder);
 	wcx_tile_cache_free(rig->cache);
-	watch.work = NULL;
 }
 
 /* --- readers --- */
 
-/* Whoever reads a node from an offset on, and may then ask; returns its number there. */
+/* Adds a reader that starts at an offset; returns its number in the node. */
 static size_t add_spot(struct node *node, uint64_t from, int backwards)
 {
 	pthread_mutex_lock(&kernel.lock);
@@ -506,7 +441,7 @@ static size_t add_spot(struct node *node, uint64_t from, int backwards)
 	return node->spot_count++;
 }
 
-/* A request: its pages are there from now on. */
+/* A request, answered at once: its pages are cached from now on. */
 static void ask(struct rig *rig, struct node *node, size_t number, uint64_t offset, uint64_t bytes, int direct)
 {
 	struct spot *spot = &node->spots[number];
@@ -527,7 +462,7 @@ static void ask(struct rig *rig, struct node *node, size_t number, uint64_t offs
 	pthread_mutex_unlock(&kernel.lock);
 }
 
-/* Up to where what begins (backwards: ends) at an offset is not there, within a limit. */
+/* Where the uncached range that begins (backwards: ends) at an offset stops, within a limit. */
 static uint64_t missing_to(struct node *node, uint64_t at, uint64_t limit, int backwards)
 {
 	pthread_mutex_lock(&kernel.lock);
@@ -540,10 +475,10 @@ static uint64_t missing_to(struct node *node, uint64_t at, uint64_t limit, int b
 	return at;
 }
 
-/* How a reader goes through a range, in whatever direction its spot has; what is there it does not ask for. */
+/* How a reader goes through a range, in the direction of its spot.  It asks only for pages that are not cached. */
 struct way {
 	uint64_t start, end, request;
-	int is_slow; /* it waits for the prefetcher all the time */
+	int is_slow; /* waits until the prefetcher is idle after each request */
 };
 
 static void read_step(struct rig *rig, struct node *node, size_t number, uint64_t *at, const struct way *way)
@@ -557,7 +492,7 @@ static void read_step(struct rig *rig, struct node *node, size_t number, uint64_
 	if (to != *at) {
 		ask(rig, node, number, backwards ? to : *at, backwards ? *at - to : to - *at, 0);
 		if (way->is_slow)
-			settle();
+			settle(rig);
 		*at = to;
 	} else if (backwards) {
 		*at = (*at - 1) / PAGE * PAGE;
@@ -574,7 +509,7 @@ static void read_way(struct rig *rig, struct node *node, size_t number, const st
 		read_step(rig, node, number, &at, way);
 }
 
-/* Has a reader known, by requests in order. */
+/* Requests in order; 2 MiB of them make a reader sequential. */
 static void prove(struct rig *rig, struct node *node, size_t number, uint64_t start, uint64_t bytes)
 {
 	for (uint64_t at = start; at < start + bytes; at += 128 * KIB)
@@ -595,11 +530,12 @@ static uint64_t holes(const struct node *node, uint64_t start, uint64_t end)
 static const uint64_t requests[] = { 4 * KIB, 20 * KIB, 128 * KIB, MIB };
 enum { REQUESTS = sizeof requests / sizeof requests[0] };
 
-/* A reader that waits asks for what proves it, for marks, and for little more; and no page is pushed twice. */
+/* A slow reader asks for its first 2 MiB, for markers, and for little else.  No page is pushed twice. */
 static void check_slow_reader(const struct file *file, uint64_t request, unsigned threads, int backwards)
 {
 	const struct way way = { 0, file->bytes, request, 1 };
-	const uint64_t proof = 2 * MIB / request, marks = file->bytes / MIB + 1;
+	const uint64_t proof = 2 * MIB / request, markers = file->bytes / MIB + 1;
+	struct wcx_prefetch_stats stats;
 	struct node *node;
 	struct rig rig;
 
@@ -609,7 +545,12 @@ static void check_slow_reader(const struct file *file, uint64_t request, unsigne
 	CHECK(node->again == 0 && holes(node, 0, file->bytes) == 0);
 	CHECK(node->asked + node->pushed == file->bytes);
 	CHECK(node->asked <= 2 * MIB + 256 * KIB + (2 + (uint64_t)backwards) * request);
-	CHECK(node->asks >= proof + file->bytes / (WINDOW / 4 + MIB) && node->asks <= proof + marks + 4);
+	CHECK(node->asks >= proof + file->bytes / (WINDOW / 4 + MIB) && node->asks <= proof + markers + 4);
+	wcx_prefetcher_get_stats(rig.prefetcher, &stats);
+	CHECK(stats.requests == node->asks && stats.requested_bytes == node->asked);
+	CHECK(stats.windows == 1 && stats.given_up == 0);
+	CHECK(stats.pushed_bytes >= node->pushed && stats.pushed_bytes <= node->pushed + 2 * MIB);
+	CHECK(stats.decoded_bytes == 0);
 	close_rig(&rig);
 }
 
@@ -636,100 +577,13 @@ static void reader_that_does_not_wait_gets_right_pages_only(void)
 		open_rig(&rig, 1 + i % 4, WINDOW);
 		node = add_file(&rig, file);
 		read_way(&rig, node, add_spot(node, i % 2 ? file->bytes : 0, i % 2), &way);
-		settle();
+		settle(&rig);
 		CHECK(holes(node, 0, file->bytes) == 0);
 		close_rig(&rig);
 	}
 }
 
-static void window_grows_with_what_was_read_up_to_its_limit(void)
-{
-	struct wcx_prefetch_stats stats;
-	uint64_t start, front;
-	struct node *node;
-	struct rig rig;
-
-	open_rig(&rig, 2, 3 * MIB);
-	node = add_file(&rig, chunks);
-	add_spot(node, 0, 0);
-	prove(&rig, node, 0, 0, 2 * MIB - 128 * KIB);
-	settle();
-	CHECK(node->pushed == 0);
-	for (uint64_t at = 2 * MIB - 128 * KIB; at < 16 * MIB; at += 128 * KIB) {
-		ask(&rig, node, 0, at, 128 * KIB, 0);
-		settle();
-		start = at + 128 * KIB;
-		for (front = start; node->pages[front / PAGE] || node->pages[front / PAGE + 1]; front += PAGE)
-			;
-		/* Half of what was read, in whole pieces of 1 MiB. */
-		CHECK(front - start <= start / 2 && front - start <= 3 * MIB);
-		CHECK(front - start + MIB >= (start / 2 < 3 * MIB ? start / 2 : 3 * MIB));
-	}
-	wcx_prefetcher_get_stats(rig.prefetcher, &stats);
-	CHECK(stats.windows == 1 && stats.given_up == 0);
-	CHECK(stats.pushed_bytes >= node->pushed && stats.pushed_bytes <= node->pushed + 2 * MIB);
-	CHECK(stats.decoded_bytes == 0);
-	close_rig(&rig);
-}
-
-/* The first page that is not there behind the first that is. */
-static uint64_t find_mark(const struct node *node, uint64_t at)
-{
-	while (!node->pages[at / PAGE])
-		at += PAGE;
-	while (node->pages[at / PAGE])
-		at += PAGE;
-	return at;
-}
-
-/* One page in half a window is left out, give or take a piece. */
-static void marks_are_half_a_window_apart(void)
-{
-	for (int backwards = 0; backwards < 2; backwards++) {
-		const uint64_t start = backwards ? 96 * MIB : 0;
-		struct node *node;
-		struct rig rig;
-		uint64_t left_out;
-
-		open_rig(&rig, 2, 16 * MIB);
-		node = add_file(&rig, chunks);
-		add_spot(node, start, backwards);
-		for (uint64_t i = 1; i <= 48 * 8; i++) {
-			ask(&rig, node, 0, backwards ? start - i * 128 * KIB : start + (i - 1) * 128 * KIB, 128 * KIB, 0);
-			settle();
-		}
-		left_out = backwards ? holes(node, 33 * MIB, 48 * MIB) : holes(node, 48 * MIB, 63 * MIB);
-		CHECK(left_out >= 1 && left_out <= 3);
-		close_rig(&rig);
-	}
-}
-
-static void request_for_a_mark_moves_the_window_on(void)
-{
-	struct node *node;
-	struct rig rig;
-	uint64_t mark, pushed;
-
-	open_rig(&rig, 2, WINDOW);
-	node = add_file(&rig, chunks);
-	add_spot(node, 0, 0);
-	for (uint64_t at = 0; at < 32 * MIB; at += 128 * KIB) {
-		ask(&rig, node, 0, at, 128 * KIB, 0);
-		settle();
-	}
-	for (int i = 0; i < 8; i++) {
-		mark = find_mark(node, node->spots[0].told + PAGE);
-		CHECK(mark - node->spots[0].told <= WINDOW / 2 + MIB);
-		CHECK(node->pages[mark / PAGE - 1] && node->pages[mark / PAGE + 1]);
-		pushed = node->pushed;
-		ask(&rig, node, 0, mark, PAGE, 0);
-		settle();
-		CHECK(node->pushed >= pushed + MIB - PAGE && node->again == 0);
-	}
-	close_rig(&rig);
-}
-
-/* All others wait for their turn, and get it. */
+/* All others wait for their turn, and get it in the end. */
 static void four_threads_at_most_push_to_a_file_at_a_time(void)
 {
 	struct node *node;
@@ -741,42 +595,22 @@ static void four_threads_at_most_push_to_a_file_at_a_time(void)
 	add_spot(node, 0, 0);
 	for (uint64_t at = 0; at < 24 * MIB; at += 128 * KIB) {
 		ask(&rig, node, 0, at, 128 * KIB, 0);
-		settle();
+		settle(&rig);
 	}
 	for (front = 24 * MIB; node->pages[front / PAGE] || node->pages[front / PAGE + 1]; front += PAGE)
 		;
 	hold_pushes(1);
-	ask(&rig, node, 0, front - 128 * KIB, 128 * KIB, 0); /* more to do than there are threads */
+	ask(&rig, node, 0, front - 128 * KIB, 128 * KIB, 0); /* more pieces than threads */
 	await_held(PUSHERS_MAX);
 	hold_pushes(0);
-	settle();
+	settle(&rig);
 	CHECK(node->most_pushing == PUSHERS_MAX);
 	CHECK(holes(node, front, front + 2 * PUSHERS_MAX * MIB) <= 3 && node->again == 0);
 	close_rig(&rig);
 }
 
-static void window_of_a_backward_reader_ends_at_the_start(void)
-{
-	struct node *node;
-	struct rig rig;
-
-	open_rig(&rig, 1, WINDOW);
-	node = add_file(&rig, plain);
-	add_spot(node, 5 * MIB, 1);
-	for (uint64_t at = 5 * MIB; at > 3 * MIB - 512 * KIB; at -= 64 * KIB) {
-		CHECK(node->pushed == 0 || at <= 3 * MIB);
-		ask(&rig, node, 0, at - 64 * KIB, 64 * KIB, 0);
-		settle();
-	}
-	CHECK(node->pushed > 0 && holes(node, 0, MIB) == MIB / PAGE);
-	ask(&rig, node, 0, 64 * KIB, MIB, 0);
-	settle();
-	CHECK(node->pages[0] && node->pages[1] && node->again <= 4 * MIB);
-	close_rig(&rig);
-}
-
-/* What a thread was about to push when its reader came by is not pushed any more. */
-static void what_a_reader_has_passed_is_not_pushed(void)
+/* Pages that their reader passed while a thread was about to push them are dropped. */
+static void pages_that_a_reader_has_passed_are_not_pushed(void)
 {
 	struct node *node;
 	struct rig rig;
@@ -786,53 +620,32 @@ static void what_a_reader_has_passed_is_not_pushed(void)
 	node = add_file(&rig, tiny);
 	add_spot(node, 0, 0);
 	hold_pushes(1);
-	/* The piece that follows has short tiles, so that many pushes make it up. */
+	/* The next piece consists of short tiles, so it takes many pushes. */
 	prove(&rig, node, 0, 0, 2 * MIB);
 	await_held(1);
 	ask(&rig, node, 0, 2 * MIB, 700 * KIB + 10, 0);
 	hold_pushes(0);
-	settle();
+	settle(&rig);
 	pushes = node->pushes;
 	CHECK(node->again <= 64 * PAGE && pushes > 1);
-	CHECK(node->pages[(2 * MIB + 700 * KIB) / PAGE] == 1); /* the one that it has seen a part of */
+	CHECK(node->pages[(2 * MIB + 700 * KIB) / PAGE] == 1); /* the page that the request ends in */
 	CHECK(holes(node, 2 * MIB + 704 * KIB, 3 * MIB) == 0);
 	close_rig(&rig);
 
-	/* Of a piece that nobody has begun with, nothing is. */
+	/* Of a piece that no thread has begun, nothing is pushed. */
 	open_rig(&rig, 1, WINDOW);
 	node = add_file(&rig, plain);
 	add_spot(node, 0, 0);
 	prove(&rig, node, 0, 0, 4 * MIB - 128 * KIB);
-	settle();
+	settle(&rig);
 	hold_pushes(1);
 	ask(&rig, node, 0, 4 * MIB - 128 * KIB, 3 * MIB, 0);
 	await_held(1);
 	ask(&rig, node, 0, 7 * MIB - 128 * KIB, 16 * MIB, 0);
 	hold_pushes(0);
-	settle();
+	settle(&rig);
 	CHECK(node->again <= MIB);
 	close_rig(&rig);
-}
-
-/* Requests of no whole pages, from 6 MiB on: the backward reader is known where the piece before it is short. */
-static void requests_of_parts_of_pages_lead_to_whole_pages(void)
-{
-	for (int backwards = 0; backwards < 2; backwards++) {
-		const uint64_t from = 6 * MIB + 100001;
-		struct node *node;
-		struct rig rig;
-
-		open_rig(&rig, 2, WINDOW);
-		node = add_file(&rig, plain);
-		add_spot(node, from, backwards);
-		for (uint64_t i = 0; i < 5000; i++) {
-			ask(&rig, node, 0, backwards ? from - (i + 1) * 1001 : from + i * 1001, 1001, 0);
-			settle();
-		}
-		CHECK(node->pushed >= MIB);
-		CHECK(backwards ? holes(node, from - 5000 * 1001, from) == 0 : holes(node, from, from + 5000 * 1001) == 0);
-		close_rig(&rig);
-	}
 }
 
 static void last_page_of_a_file_is_pushed_short(void)
@@ -845,73 +658,15 @@ static void last_page_of_a_file_is_pushed_short(void)
 	add_spot(node, 0, 0);
 	for (uint64_t at = 0; at + MIB < square->bytes; at += 128 * KIB) {
 		ask(&rig, node, 0, at, 128 * KIB, 0);
-		settle();
+		settle(&rig);
 	}
 	CHECK(square->bytes % PAGE != 0 && node->pages[square->bytes / PAGE] == 1 && node->again == 0);
 	close_rig(&rig);
 }
 
-/* A kernel sends the requests of one reader side by side. */
-static void requests_out_of_order_are_those_of_one_reader(void)
-{
-	static const unsigned orders[][4] = { { 1, 0, 3, 2 }, { 0, 2, 1, 3 }, { 2, 0, 1, 3 }, { 1, 2, 0, 3 } };
-
-	for (size_t o = 0; o < sizeof orders / sizeof orders[0]; o++) {
-		struct wcx_prefetch_stats stats;
-		struct node *node;
-		struct rig rig;
-
-		open_rig(&rig, 2, WINDOW);
-		node = add_file(&rig, chunks);
-		add_spot(node, 0, 0);
-		for (uint64_t i = 0; i < 64; i++) {
-			ask(&rig, node, 0, (i / 4 * 4 + orders[o][i % 4]) * 128 * KIB, 128 * KIB, 0);
-			settle();
-		}
-		wcx_prefetcher_get_stats(rig.prefetcher, &stats);
-		CHECK(stats.windows == 1 && stats.given_up == 0);
-		CHECK(holes(node, 8 * MIB, 11 * MIB) <= 4);
-		CHECK(node->again <= 8 * MIB);
-		close_rig(&rig);
-	}
-}
-
 /* --- several readers --- */
 
 enum { CHUNK_READERS = 8, CHUNK_BYTES = 16 * MIB };
-
-/* In turn, so that what happens is the same every time. */
-static void readers_of_chunks_are_told_apart(void)
-{
-	struct wcx_prefetch_stats stats;
-	uint64_t at[CHUNK_READERS];
-	struct node *node;
-	struct rig rig;
-
-	open_rig(&rig, 2, 4 * MIB);
-	node = add_file(&rig, chunks);
-	for (size_t i = 0; i < CHUNK_READERS; i++)
-		at[add_spot(node, i * CHUNK_BYTES, 0)] = i * CHUNK_BYTES;
-	for (uint64_t done = 0; done < CHUNK_READERS;) {
-		done = 0;
-		for (size_t i = 0; i < CHUNK_READERS; i++) {
-			const uint64_t end = (i + 1) * CHUNK_BYTES,
-				       until = at[i] + 128 * KIB < end ? at[i] + 128 * KIB : end;
-			const struct way way = { at[i], end, 128 * KIB, 1 };
-
-			while (at[i] < until)
-				read_step(&rig, node, i, &at[i], &way);
-			done += at[i] >= end;
-		}
-	}
-	wcx_prefetcher_get_stats(rig.prefetcher, &stats);
-	CHECK(stats.windows == CHUNK_READERS && stats.given_up == 0);
-	CHECK(holes(node, 0, CHUNK_READERS * CHUNK_BYTES) == 0);
-	CHECK(node->asked <= CHUNK_READERS * 3 * MIB);
-	/* What they have for the chunks behind theirs is pushed in vain. */
-	CHECK(node->again <= CHUNK_READERS * 4 * MIB);
-	close_rig(&rig);
-}
 
 struct reading {
 	struct rig *rig;
@@ -943,17 +698,17 @@ static void threads_that_read_chunks_get_right_pages(void)
 						add_spot(node, i * CHUNK_BYTES, 0),
 						{ i * CHUNK_BYTES, (i + 1) * CHUNK_BYTES, 128 * KIB, 0 } };
 	}
-	node->spot_count = 0; /* one may be taken for another for a while */
+	node->spot_count = 0; /* the policy may confuse them for a while */
 	for (size_t i = 0; i < CHUNK_READERS; i++)
 		CHECK(pthread_create(&threads[i], NULL, run_reading, &readings[i]) == 0);
 	for (size_t i = 0; i < CHUNK_READERS; i++)
 		pthread_join(threads[i], NULL);
-	settle();
+	settle(&rig);
 	CHECK(holes(node, 0, CHUNK_READERS * CHUNK_BYTES) == 0);
 	close_rig(&rig);
 }
 
-static void files_are_read_ahead_of_at_the_same_time(void)
+static void several_files_are_read_ahead_at_the_same_time(void)
 {
 	const struct file *const files[] = { plain, square, tiny, chunks, plain, square };
 	struct reading readings[6];
@@ -972,13 +727,13 @@ static void files_are_read_ahead_of_at_the_same_time(void)
 		CHECK(pthread_create(&threads[i], NULL, run_reading, &readings[i]) == 0);
 	for (size_t i = 0; i < 6; i++)
 		pthread_join(threads[i], NULL);
-	settle();
+	settle(&rig);
 	for (size_t i = 0; i < 6; i++)
 		CHECK(readings[i].node->pushed > 0 && holes(readings[i].node, 0, readings[i].way.end) == 0);
 	close_rig(&rig);
 }
 
-/* While one file has much to do, others get their turns. */
+/* Much work for one file does not delay the others. */
 static void files_take_turns(void)
 {
 	struct node *nodes[3];
@@ -994,7 +749,7 @@ static void files_take_turns(void)
 		await_held(1);
 	}
 	hold_pushes(0);
-	settle();
+	settle(&rig);
 	for (size_t i = 0; i < 3; i++)
 		CHECK(nodes[i]->pushed >= 31 * MIB && nodes[i]->pushed_before <= 5 * MIB);
 	close_rig(&rig);
@@ -1009,7 +764,7 @@ static void one_request_sets_all_threads_to_work(void)
 	node = add_file(&rig, chunks);
 	add_spot(node, 0, 0);
 	prove(&rig, node, 0, 0, 2 * MIB);
-	settle();
+	settle(&rig);
 	hold_pushes(1);
 	ask(&rig, node, 0, 3 * MIB, 60 * MIB, 0);
 	await_held(4);
@@ -1017,7 +772,7 @@ static void one_request_sets_all_threads_to_work(void)
 	close_rig(&rig);
 }
 
-/* What is known of readers is known of an image and a target. */
+/* Opens share a file only if both image and target are the same. */
 static void other_image_or_target_is_another_file(void)
 {
 	struct wcx_prefetch_file *other_target, *other_image;
@@ -1029,8 +784,8 @@ static void other_image_or_target_is_another_file(void)
 	second = add_file(&rig, plain);
 	first->opens++;
 	second->opens++;
-	other_target = wcx_prefetch_open(rig.prefetcher, rig.images[0], FIRST_TARGET + 1, let_go);
-	other_image = wcx_prefetch_open(rig.prefetcher, rig.images[1], FIRST_TARGET, let_go);
+	other_target = wcx_prefetch_open(rig.prefetcher, rig.images[0], FIRST_TARGET + 1, release_node);
+	other_image = wcx_prefetch_open(rig.prefetcher, rig.images[1], FIRST_TARGET, release_node);
 	CHECK(first->releases == 0 && second->releases == 0);
 	CHECK(other_target != rig.opened[0] && other_target != rig.opened[1] && other_target != other_image);
 	CHECK(other_image != rig.opened[0] && other_image != rig.opened[1]);
@@ -1040,7 +795,6 @@ static void other_image_or_target_is_another_file(void)
 	close_rig(&rig);
 }
 
-/* For which no thread has had time so far. */
 static void file_that_is_closed_while_it_waits_is_forgotten(void)
 {
 	struct node *busy, *others[3];
@@ -1062,14 +816,14 @@ static void file_that_is_closed_while_it_waits_is_forgotten(void)
 		close_node(&rig, others[(order + 1) % 3]);
 		CHECK(others[order]->releases == 1 && others[(order + 1) % 3]->releases == 1);
 		hold_pushes(0);
-		settle();
+		settle(&rig);
 		CHECK(others[order]->pushes == 0 && others[(order + 1) % 3]->pushes == 0);
 		CHECK(others[(order + 2) % 3]->pushes > 0);
 		close_rig(&rig);
 	}
 }
 
-static void nothing_is_pushed_where_an_answer_is_due(void)
+static void pages_of_requests_in_flight_are_not_pushed(void)
 {
 	struct wcx_prefetch_file *file;
 	struct node *node;
@@ -1080,14 +834,14 @@ static void nothing_is_pushed_where_an_answer_is_due(void)
 	node = add_file(&rig, chunks);
 	file = rig.opened[0];
 	add_spot(node, 0, 0);
-	/* Far ahead of the reader, and by parts of pages; each twice, as two processes may ask. */
+	/* Far ahead of the reader, in parts of pages; each twice, as two processes may ask. */
 	for (int i = 0; i < 2; i++) {
 		wcx_prefetch_note(rig.prefetcher, file, 3 * MIB + 5, 100, 0);
 		wcx_prefetch_note(rig.prefetcher, file, 3 * MIB + PAGE, 3 * PAGE, 0);
 		wcx_prefetch_note(rig.prefetcher, file, 4 * MIB - PAGE, 2 * PAGE + 1, 0);
 	}
 	prove(&rig, node, 0, 0, 8 * MIB);
-	settle();
+	settle(&rig);
 	CHECK(node->pushed > 0);
 	for (uint64_t page = 3 * MIB / PAGE; page < 3 * MIB / PAGE + 4; page++)
 		wrong += node->pages[page] > 1;
@@ -1100,7 +854,7 @@ static void nothing_is_pushed_where_an_answer_is_due(void)
 	close_rig(&rig);
 }
 
-static void file_outlives_its_last_close_until_all_is_answered(void)
+static void file_outlives_its_last_close_until_all_requests_are_answered(void)
 {
 	struct wcx_prefetch_file *file;
 	struct node *node;
@@ -1120,72 +874,6 @@ static void file_outlives_its_last_close_until_all_is_answered(void)
 	close_rig(&rig);
 }
 
-static void reader_that_skips_a_part_is_still_followed(void)
-{
-	struct wcx_prefetch_stats stats;
-	uint64_t pushed;
-	struct node *node;
-	struct rig rig;
-
-	open_rig(&rig, 2, WINDOW);
-	node = add_file(&rig, chunks);
-	add_spot(node, 0, 0);
-	prove(&rig, node, 0, 0, 16 * MIB);
-	settle();
-	pushed = node->pushed;
-	/* A quarter of what it has read counts on, and half of that is the window. */
-	prove(&rig, node, add_spot(node, 60 * MIB, 0), 60 * MIB, 128 * KIB);
-	settle();
-	CHECK(node->pushed >= pushed + MIB && holes(node, 60 * MIB, 61 * MIB + 128 * KIB) <= 2);
-	CHECK(node->pushed <= pushed + 2 * MIB);
-	wcx_prefetcher_get_stats(rig.prefetcher, &stats);
-	CHECK(stats.windows == 2 && stats.given_up == 0);
-	/* Back to where it was: that is anybody. */
-	pushed = node->pushed;
-	prove(&rig, node, add_spot(node, 40 * MIB, 0), 40 * MIB, 2 * MIB - 128 * KIB);
-	settle();
-	CHECK(node->pushed == pushed);
-	prove(&rig, node, node->spot_count - 1, 42 * MIB - 128 * KIB, 128 * KIB);
-	settle();
-	CHECK(node->pushed > pushed);
-	close_rig(&rig);
-
-	/* Too far, or with too little behind it. */
-	for (int i = 0; i < 2; i++) {
-		const uint64_t to = i ? 6 * MIB : 600 * MIB;
-
-		open_rig(&rig, 1, MIB);
-		node = add_file(&rig, huge);
-		add_spot(node, 0, 0);
-		prove(&rig, node, 0, 0, i ? 2 * MIB : 16 * MIB);
-		settle();
-		pushed = node->pushed;
-		prove(&rig, node, add_spot(node, to, 0), to, 128 * KIB);
-		settle();
-		CHECK(node->pushed == pushed);
-		close_rig(&rig);
-	}
-}
-
-static void readers_without_order_set_next_to_nothing_off(void)
-{
-	struct sample_random random = { 7 };
-	struct node *node;
-	struct rig rig;
-
-	open_rig(&rig, 2, 64 * MIB);
-	node = add_file(&rig, huge);
-	for (int i = 0; i < 1000; i++) {
-		const uint64_t at = sample_below(&random, huge->bytes / PAGE - 256) * PAGE;
-
-		for (unsigned part = 0; part < 8; part++)
-			ask(&rig, node, 0, at + part * 128 * KIB, 128 * KIB, 0);
-	}
-	settle();
-	CHECK(node->asked == (uint64_t)1000 * MIB && node->pushed * 20 <= node->asked);
-	close_rig(&rig);
-}
-
 /* --- readers that begin with a tensor --- */
 
 static uint64_t tensor_start(const struct file *file, uint64_t number)
@@ -1195,108 +883,25 @@ static uint64_t tensor_start(const struct file *file, uint64_t number)
 
 static void tensor_read_from_its_start_is_decoded_ahead_at_once_to_its_end(void)
 {
-	const uint64_t start = tensor_start(huge, 3), end = tensor_start(huge, 4) / PAGE * PAGE;
+	const uint64_t start = tensor_start(tensors, 3), end = tensor_start(tensors, 4) / PAGE * PAGE;
 	struct node *node;
 	struct rig rig;
 	uint64_t at = start / PAGE * PAGE;
 
 	open_rig(&rig, 2, 64 * MIB);
-	node = add_file(&rig, huge);
+	node = add_file(&rig, tensors);
 	ask(&rig, node, 0, at, 128 * KIB, 0);
-	settle();
+	settle(&rig);
 	CHECK(node->pushed >= 3 * MIB && node->pushed <= 5 * MIB && holes(node, at, at + 3 * MIB) <= 1);
 	for (at += 128 * KIB; at + 128 * KIB < end; at += 128 * KIB) {
 		ask(&rig, node, 0, at, 128 * KIB, 0);
-		settle();
+		settle(&rig);
 	}
-	/* What there is of a piece belongs to it. */
+	/* The last piece may exceed the tensor by less than 1 MiB. */
 	CHECK(holes(node, start, end) <= 16 && holes(node, end + MIB, end + 3 * MIB) == 2 * MIB / PAGE);
 	ask(&rig, node, 0, at, 256 * KIB, 0);
-	settle();
+	settle(&rig);
 	CHECK(holes(node, end + MIB, end + 3 * MIB) <= 2);
-	close_rig(&rig);
-}
-
-static void only_the_start_of_a_large_tensor_sets_anything_off(void)
-{
-	const struct {
-		const struct file *file;
-		uint64_t offset;
-		int is_start;
-	} cases[] = {
-		{ huge, tensor_start(huge, 5) - 64 * KIB, 1 }, /* as the kernel reads around a fault */
-		{ huge, tensor_start(huge, 5) - 127 * KIB, 1 },
-		{ huge, tensor_start(huge, 5) + PAGE, 0 },
-		{ huge, tensor_start(huge, 5) - 129 * KIB, 0 },
-		{ huge, tensor_start(huge, 5) + 5 * MIB, 0 },
-		{ huge, 0, 0 }, /* the header is what is wanted, as a rule */
-		{ chunks, tensor_start(chunks, 7), 0 },
-	};
-
-	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-		struct node *node;
-		struct rig rig;
-
-		open_rig(&rig, 2, WINDOW);
-		node = add_file(&rig, cases[i].file);
-		ask(&rig, node, 0, cases[i].offset, 128 * KIB, 0);
-		settle();
-		CHECK((node->pushed > 0) == cases[i].is_start);
-		close_rig(&rig);
-	}
-}
-
-/* Reads a page of each of many tensors, so that who read before is forgotten; returns what was pushed. */
-static uint64_t look_around(struct rig *rig, struct node *node, uint64_t first)
-{
-	const uint64_t pushed = node->pushed;
-
-	for (uint64_t i = 0; i < 20; i++)
-		ask(rig, node, 0, tensor_start(huge, first + i) + 8 * MIB, PAGE, 0);
-	settle();
-	return node->pushed - pushed;
-}
-
-static void who_only_looks_at_the_starts_of_tensors_is_soon_known(void)
-{
-	struct node *node;
-	struct rig rig;
-	uint64_t pushed;
-
-	open_rig(&rig, 2, WINDOW);
-	node = add_file(&rig, huge);
-	for (uint64_t i = 0; i < 8; i++) {
-		pushed = node->pushed;
-		ask(&rig, node, 0, tensor_start(huge, 40 * i), 64 * KIB, 0);
-		settle();
-		CHECK((node->pushed > pushed) == (i < 4));
-		CHECK(look_around(&rig, node, 40 * i + 2) == 0);
-	}
-	/* Until somebody reads in order again. */
-	prove(&rig, node, 0, tensor_start(huge, 400) + MIB, 3 * MIB);
-	settle();
-	pushed = node->pushed;
-	ask(&rig, node, 0, tensor_start(huge, 450), 64 * KIB, 0);
-	settle();
-	CHECK(node->pushed > pushed);
-	close_rig(&rig);
-}
-
-/* The kernel reads the end of a tensor, and the next one's beginning with it, for somebody who then goes backwards. */
-static void reader_that_goes_the_other_way_is_followed_there(void)
-{
-	const uint64_t start = tensor_start(huge, 9) / PAGE * PAGE + 64 * KIB;
-	struct node *node;
-	struct rig rig;
-
-	open_rig(&rig, 2, WINDOW);
-	node = add_file(&rig, huge);
-	for (uint64_t i = 1; i <= 40; i++) {
-		ask(&rig, node, 0, start - i * 128 * KIB, 128 * KIB, 0);
-		settle();
-	}
-	CHECK(holes(node, start - 40 * 128 * KIB - MIB, start - 40 * 128 * KIB) <= 2);
-	CHECK(holes(node, start + 6 * MIB, start + 8 * MIB) == 2 * MIB / PAGE);
 	close_rig(&rig);
 }
 
@@ -1323,7 +928,7 @@ static void nothing_is_pushed_without_threads_or_windows(void)
 	}
 }
 
-/* Those that go past the page cache: their tiles are there before they ask, and stay. */
+/* Direct readers bypass the page cache: their tiles are decoded before they ask, and stay in the tile cache. */
 static void direct_reader_finds_tiles_decoded(void)
 {
 	static const struct file *const *const files[] = { (const struct file *const *)&plain,
@@ -1356,7 +961,7 @@ static void direct_reader_finds_tiles_decoded(void)
 					missed += after.misses > before.misses;
 				}
 				ask(&rig, node, 0, at, 128 * KIB, O_DIRECT);
-				settle();
+				settle(&rig);
 			}
 			CHECK(behind > 10 && missed <= behind / 4 && node->pushes == 0);
 			wcx_prefetcher_get_stats(rig.prefetcher, &stats);
@@ -1365,25 +970,10 @@ static void direct_reader_finds_tiles_decoded(void)
 			close_rig(&rig);
 		}
 	}
-	CHECK(atomic_load(&advised_calls) == 0); /* their tiles may leave the cache, and be wanted again */
+	CHECK(atomic_load(&advised_calls) == 0); /* their tiles may be evicted and decoded again */
 }
 
-static void direct_and_other_readers_are_two(void)
-{
-	struct node *node;
-	struct rig rig;
-
-	open_rig(&rig, 1, WINDOW);
-	node = add_file(&rig, plain);
-	add_spot(node, 0, 0);
-	for (uint64_t at = 0; at < 3 * MIB; at += 512 * KIB)
-		ask(&rig, node, 0, at, 512 * KIB, at / (512 * KIB) % 2);
-	settle();
-	CHECK(node->pushes == 0); /* one who had read all that would be followed, and neither has */
-	close_rig(&rig);
-}
-
-/* --- what is left behind --- */
+/* --- caches --- */
 
 static void tiles_that_were_pushed_leave_the_cache(void)
 {
@@ -1399,7 +989,7 @@ static void tiles_that_were_pushed_leave_the_cache(void)
 	CHECK(node->pushed >= MIB && stats.bytes <= node->pushed / 4);
 	close_rig(&rig);
 
-	/* Nor is any kept in hand. */
+	/* Nor are any kept pinned. */
 	kernel.cache_bytes = 0;
 	for (unsigned i = 0; i < 6; i++) {
 		const int direct = i >= 3;
@@ -1409,7 +999,7 @@ static void tiles_that_were_pushed_leave_the_cache(void)
 		add_spot(node, 0, 0);
 		for (uint64_t at = 0; at < 4 * MIB; at += 128 * KIB) {
 			ask(&rig, node, 0, at, 128 * KIB, direct);
-			settle();
+			settle(&rig);
 		}
 		wcx_tile_cache_get_stats(rig.cache, &stats);
 		CHECK(stats.bytes == 0 && stats.misses > 0);
@@ -1418,7 +1008,7 @@ static void tiles_that_were_pushed_leave_the_cache(void)
 	kernel.cache_bytes = 64 * MIB;
 }
 
-static void packed_bytes_are_fetched_ahead_once_and_dropped_when_they_were_pushed(void)
+static void packed_bytes_are_fetched_ahead_once_and_evicted_after_the_push(void)
 {
 	const struct way way = { 0, plain->bytes, 128 * KIB, 1 };
 	struct node *node;
@@ -1451,14 +1041,14 @@ static void damage_ends_the_work_for_its_file_only(void)
 		open_rig(&rig, 1, WINDOW);
 		bad = add_file(&rig, plain);
 		good = add_file(&rig, plain);
-		at = 128 + 5 * MIB + 1000; /* tiles as they are, one behind the other */
+		at = 128 + 5 * MIB + 1000; /* raw tiles, one after the other */
 		sample_require(pread(rig.fds[0], &byte, 1, at) == 1, "pread");
 		byte ^= 1;
 		sample_require(pwrite(rig.fds[0], &byte, 1, at) == 1, "pwrite");
 		add_spot(bad, 0, 0);
 		for (uint64_t offset = 0; offset < 16 * MIB; offset += 128 * KIB) {
 			ask(&rig, bad, 0, offset, 128 * KIB, (int)direct);
-			settle();
+			settle(&rig);
 		}
 		CHECK(direct || (bad->pushed >= MIB && bad->pushed <= 4 * MIB));
 		CHECK(!direct || bad->pushes == 0);
@@ -1483,10 +1073,10 @@ static void target_that_takes_no_more_gets_no_more(void)
 		gone->good_pushes = good;
 		add_spot(gone, 0, 0);
 		prove(&rig, gone, 0, 0, 16 * MIB);
-		settle();
+		settle(&rig);
 		CHECK(gone->pushes == good + 1);
 		prove(&rig, gone, 0, 16 * MIB, 2 * MIB);
-		settle();
+		settle(&rig);
 		CHECK(gone->pushes == good + 1);
 		read_way(&rig, other, add_spot(other, 0, 0), &way);
 		CHECK(other->pushed >= 8 * MIB);
@@ -1494,7 +1084,7 @@ static void target_that_takes_no_more_gets_no_more(void)
 	}
 }
 
-static void stop_does_not_wait_for_ever_for_a_push(void)
+static void stop_gives_up_on_a_push_that_hangs(void)
 {
 	struct node *node;
 	struct rig rig;
@@ -1510,13 +1100,13 @@ static void stop_does_not_wait_for_ever_for_a_push(void)
 		CHECK(wcx_prefetcher_stop(rig.prefetcher, 0) == -ETIMEDOUT);
 		CHECK(wcx_prefetcher_stop(rig.prefetcher, 3) == -ETIMEDOUT);
 		close_node(&rig, node);
-		CHECK(node->releases == 0); /* a push to it is under way */
+		CHECK(node->releases == 0); /* a push is in flight */
 		hold_pushes(0);
 		CHECK(wcx_prefetcher_stop(rig.prefetcher, HANG_S * 1000) == 0);
 		CHECK(node->releases == 1);
 		CHECK(wcx_prefetcher_stop(rig.prefetcher, 0) == 0);
 		pushes = node->pushes;
-		/* Each thread may end its piece, but takes no other. */
+		/* Each thread may finish its piece, but takes no other. */
 		CHECK(node->pushed <= threads * MIB);
 		rig.opened[0] = open_again(&rig, node);
 		prove(&rig, node, 0, 12 * MIB, 8 * MIB);
@@ -1525,7 +1115,7 @@ static void stop_does_not_wait_for_ever_for_a_push(void)
 	}
 }
 
-static void files_left_open_are_let_go_at_the_end(void)
+static void files_left_open_are_released_at_the_end(void)
 {
 	struct wcx_prefetch_file *again;
 	struct node *node;
@@ -1552,7 +1142,7 @@ static void files_left_open_are_let_go_at_the_end(void)
 	wcx_prefetcher_free(NULL);
 }
 
-/* A closed file is let go once the piece under way has ended, whatever is left of its windows. */
+/* A closed file is released after the pieces in hand, whatever is left of its windows. */
 static void closed_file_gets_nothing_more(void)
 {
 	struct node *node;
@@ -1567,7 +1157,7 @@ static void closed_file_gets_nothing_more(void)
 	await_held(2);
 	close_node(&rig, node);
 	hold_pushes(0);
-	settle();
+	settle(&rig);
 	CHECK(node->releases == 1);
 	CHECK(node->pushed <= 2 * MIB);
 	close_rig(&rig);
@@ -1615,7 +1205,7 @@ static void files_come_and_go_while_threads_work(void)
 		CHECK(pthread_create(&threads[i], NULL, run_churn, &churn) == 0);
 	for (size_t i = 0; i < 4; i++)
 		pthread_join(threads[i], NULL);
-	settle();
+	settle(&rig);
 	for (size_t i = 0; i < 3; i++)
 		CHECK(churn.nodes[i]->opens > 1 && churn.nodes[i]->releases == churn.nodes[i]->opens);
 	CHECK(churn.nodes[3]->releases == churn.nodes[3]->opens - 1);
@@ -1665,7 +1255,7 @@ static void small_files_are_left_alone(void)
 		wcx_prefetch_answered(rig.prefetcher, rig.opened[0], 0, 0, 0);
 		for (uint64_t at = 0; at < file->bytes + MIB; at += 4096)
 			ask(&rig, node, 0, at, 4096, 0);
-		settle();
+		settle(&rig);
 		CHECK(node->pushed <= 2 * PAGE);
 		CHECK(sizes[i] > 2 * MIB || node->pushes == 0);
 		close_rig(&rig);
@@ -1684,7 +1274,7 @@ static void file_is_not_watched_when_there_is_no_memory(void)
 	open_rig(&rig, 1, WINDOW);
 	node = add_file(&rig, square);
 	arm(0, 1);
-	file = open_again(&rig, node); /* needs none */
+	file = open_again(&rig, node); /* needs no memory */
 	arm(-1, -1);
 	CHECK(file == rig.opened[0] && node->releases == 1);
 	wcx_prefetch_close(rig.prefetcher, file);
@@ -1697,7 +1287,7 @@ static void file_is_not_watched_when_there_is_no_memory(void)
 	close_rig(&rig);
 }
 
-static void threads_that_do_not_start_are_done_without(void)
+static void prefetcher_makes_do_with_the_threads_that_start(void)
 {
 	struct wcx_prefetch_options options = { .threads = 3, .window_bytes = WINDOW, .push = push, .user = &kernel };
 	struct wcx_prefetcher *prefetcher;
@@ -1715,7 +1305,7 @@ static void threads_that_do_not_start_are_done_without(void)
 	CHECK(atomic_load(&alive) == before);
 }
 
-/* A reader while an allocation fails, or it and all behind it do; returns what is freed less than was allocated. */
+/* A reader while the allocations in [from, to) fail; returns how many allocations were not freed. */
 static long read_with_failures(const struct file *file, long from, long to)
 {
 	const long before = atomic_load(&alive);
@@ -1727,75 +1317,67 @@ static long read_with_failures(const struct file *file, long from, long to)
 	add_spot(node, 0, 0);
 	arm(from, to);
 	prove(&rig, node, 0, 0, 2 * MIB + 256 * KIB);
-	settle();
+	settle(&rig);
 	arm(-1, -1);
 	close_rig(&rig);
 	return atomic_load(&alive) - before;
 }
 
-static void failed_allocations_end_the_work_at_worst(void)
+static void failed_allocation_ends_the_work_at_worst(void)
 {
-	const long usual = read_with_failures(tiny, -1, -1); /* libraries free some, and allocate some */
+	const long usual = read_with_failures(tiny, -1, -1); /* libraries keep some, or free older ones */
 
 	for (long at = 0; at < 60; at += at < 24 ? 1 : 5)
 		CHECK(read_with_failures(at % 2 ? square : tiny, at, at % 3 ? at + 1 : LONG_MAX) == usual);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	static const struct check_test tests[] = {
+		CHECK_TEST(reader_in_order_finds_nearly_all_there),
+		CHECK_TEST(reader_that_does_not_wait_gets_right_pages_only),
+		CHECK_TEST(four_threads_at_most_push_to_a_file_at_a_time),
+		CHECK_TEST(pages_that_a_reader_has_passed_are_not_pushed),
+		CHECK_TEST(last_page_of_a_file_is_pushed_short),
+		CHECK_TEST(threads_that_read_chunks_get_right_pages),
+		CHECK_TEST(several_files_are_read_ahead_at_the_same_time),
+		CHECK_TEST(files_take_turns),
+		CHECK_TEST(one_request_sets_all_threads_to_work),
+		CHECK_TEST(other_image_or_target_is_another_file),
+		CHECK_TEST(file_that_is_closed_while_it_waits_is_forgotten),
+		CHECK_TEST(pages_of_requests_in_flight_are_not_pushed),
+		CHECK_TEST(file_outlives_its_last_close_until_all_requests_are_answered),
+		CHECK_TEST(tensor_read_from_its_start_is_decoded_ahead_at_once_to_its_end),
+		CHECK_TEST(nothing_is_pushed_without_threads_or_windows),
+		CHECK_TEST(direct_reader_finds_tiles_decoded),
+		CHECK_TEST(tiles_that_were_pushed_leave_the_cache),
+		CHECK_TEST(packed_bytes_are_fetched_ahead_once_and_evicted_after_the_push),
+		CHECK_TEST(damage_ends_the_work_for_its_file_only),
+		CHECK_TEST(target_that_takes_no_more_gets_no_more),
+		CHECK_TEST(stop_gives_up_on_a_push_that_hangs),
+		CHECK_TEST(files_left_open_are_released_at_the_end),
+		CHECK_TEST(closed_file_gets_nothing_more),
+		CHECK_TEST(files_come_and_go_while_threads_work),
+		CHECK_TEST(stop_while_busy_leaves_nothing_behind),
+		CHECK_TEST(small_files_are_left_alone),
+		CHECK_TEST(file_is_not_watched_when_there_is_no_memory),
+		CHECK_TEST(prefetcher_makes_do_with_the_threads_that_start),
+		CHECK_TEST(failed_allocation_ends_the_work_at_worst),
+	};
+	int status;
+
 	arm(-1, -1);
 	kernel.cache_bytes = 64 * MIB;
 	plain = make_file(plain_parts, PLAIN_PARTS);
 	square = make_file(square_parts, SQUARE_PARTS);
 	tiny = make_file(tiny_parts, TINY_PARTS);
 	chunks = make_repeated(1234567, 110);
-	huge = make_repeated((16 << 20) - 1001, 600);
-	reader_in_order_finds_nearly_all_there();
-	reader_that_does_not_wait_gets_right_pages_only();
-	window_grows_with_what_was_read_up_to_its_limit();
-	marks_are_half_a_window_apart();
-	request_for_a_mark_moves_the_window_on();
-	four_threads_at_most_push_to_a_file_at_a_time();
-	window_of_a_backward_reader_ends_at_the_start();
-	what_a_reader_has_passed_is_not_pushed();
-	requests_of_parts_of_pages_lead_to_whole_pages();
-	last_page_of_a_file_is_pushed_short();
-	requests_out_of_order_are_those_of_one_reader();
-	readers_of_chunks_are_told_apart();
-	threads_that_read_chunks_get_right_pages();
-	files_are_read_ahead_of_at_the_same_time();
-	files_take_turns();
-	one_request_sets_all_threads_to_work();
-	other_image_or_target_is_another_file();
-	file_that_is_closed_while_it_waits_is_forgotten();
-	nothing_is_pushed_where_an_answer_is_due();
-	file_outlives_its_last_close_until_all_is_answered();
-	reader_that_skips_a_part_is_still_followed();
-	readers_without_order_set_next_to_nothing_off();
-	tensor_read_from_its_start_is_decoded_ahead_at_once_to_its_end();
-	only_the_start_of_a_large_tensor_sets_anything_off();
-	who_only_looks_at_the_starts_of_tensors_is_soon_known();
-	reader_that_goes_the_other_way_is_followed_there();
-	nothing_is_pushed_without_threads_or_windows();
-	direct_reader_finds_tiles_decoded();
-	direct_and_other_readers_are_two();
-	tiles_that_were_pushed_leave_the_cache();
-	packed_bytes_are_fetched_ahead_once_and_dropped_when_they_were_pushed();
-	damage_ends_the_work_for_its_file_only();
-	target_that_takes_no_more_gets_no_more();
-	stop_does_not_wait_for_ever_for_a_push();
-	files_left_open_are_let_go_at_the_end();
-	closed_file_gets_nothing_more();
-	files_come_and_go_while_threads_work();
-	stop_while_busy_leaves_nothing_behind();
-	small_files_are_left_alone();
-	file_is_not_watched_when_there_is_no_memory();
-	threads_that_do_not_start_are_done_without();
-	failed_allocations_end_the_work_at_worst();
+	tensors = make_repeated(16 * MIB - 1001, 6);
+	status = check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
 	free_file(plain);
 	free_file(square);
 	free_file(tiny);
 	free_file(chunks);
-	free_file(huge);
-	return check_report();
+	free_file(tensors);
+	return status;
 }

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Decides what to decode ahead of the readers of one file: requests go in, pieces of work come out.
+ *
+ * Pure policy: no function here blocks, allocates, reads the file or takes a lock.  The caller serialises all calls for
+ * one struct, and for all structs that share counts.  All offsets and sizes are bytes of the original file.
+ *
+ * Readers are told apart by position, whatever process or descriptor their requests come from.  Each has a state:
+ *
+ *                      2 MiB in order, in either direction
+ *     UNUSED --> WATCHED ------------------------------------> SEQUENTIAL <-+
+ *        |          ^                                            ^          | past the tensor
+ *        |          |  request before the tensor's start         |          |
+ *        |          +------------------------------ GUESSED --> CONFIRMED --+
+ *        |                                             ^    2 MiB read
+ *        +-- first request: start of a large tensor ---+         |
+ *        +-- first request: ahead of a SEQUENTIAL or CONFIRMED one, which then skipped a part --> SEQUENTIAL
+ *
+ * Readers that are GUESSED or later are followed: they have a window ahead of them, half of what they have read in order,
+ * which is handed out in pieces of at most 1 MiB.  A new reader takes the slot of the one not heard of for longest.
+ */
+#ifndef WCX_READAHEAD_H
+#define WCX_READAHEAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+	WCX_READAHEAD_PAGE_BYTES = 4096,
+	WCX_READAHEAD_READERS_MAX = 16, /* told apart in one file: the most threads of any loader */
+};
+
+static const uint64_t wcx_no_marker = UINT64_MAX;
+
+struct wcx_readahead_range {
+	uint64_t start, end; /* end is exclusive */
+};
+
+/* In this order: every state from GUESSED on is followed. */
+enum wcx_reader_state {
+	WCX_READER_UNUSED,
+	WCX_READER_WATCHED,    /* nothing is done for it yet */
+	WCX_READER_GUESSED,    /* began with a large tensor: its window ends where the tensor does */
+	WCX_READER_CONFIRMED,  /* has read 2 MiB of that tensor */
+	WCX_READER_SEQUENTIAL, /* its window ends with the file */
+};
+
+/*
+ * A reader.  The offsets of one that is followed backwards are mirrored: they count from the end of the file, so that pos,
+ * front and stop grow for every reader.  low and high are never mirrored.
+ */
+struct wcx_reader {
+	enum wcx_reader_state state;
+	bool is_direct, is_backward;
+	uint64_t noticed; /* number of its last request in the file, counted from 1 */
+
+	/* WATCHED: it has read within [low, high), that much of it upwards and downwards.  Later, low is where it began. */
+	uint64_t low, high, up_bytes, down_bytes;
+
+	/* Followed. */
+	uint64_t pos;              /* where its next request is expected */
+	uint64_t front;            /* end of what was handed out */
+	uint64_t stop;             /* the window ends here: end of the tensor or of the file */
+	uint64_t sequential_bytes; /* read in order; the window is half of this */
+	uint64_t marked;           /* its last marker */
+	uint64_t fetched;          /* end of what was asked of the disk; forward readers only */
+};
+
+/* Counts of readers that were followed, and of those that went elsewhere with part of their window unread. */
+struct wcx_readahead_counts {
+	uint64_t windows, given_up;
+};
+
+/* The tensor that holds the byte at offset, which is inside the file; any part of the file that is read as a whole will do.
+ */
+typedef struct wcx_readahead_range wcx_tensor_at_fn(const void *user, uint64_t offset);
+
+/* The caller sets the first five members and zeroes the rest, which is private. */
+struct wcx_readahead {
+	uint64_t file_bytes, window_bytes; /* window_bytes: the largest window of one reader */
+	wcx_tensor_at_fn *tensor_at;
+	const void *user;
+	struct wcx_readahead_counts *counts;
+
+	uint64_t notes;
+	unsigned wrong_guesses; /* in a row */
+	struct wcx_reader readers[WCX_READAHEAD_READERS_MAX];
+};
+
+/* Work for one thread, with the reader it is for. */
+struct wcx_readahead_piece {
+	struct wcx_readahead_range pages; /* to decode: whole pages, but at the end of the file; may be empty */
+	uint64_t marker;                  /* offset of a page in there that must not be pushed, or wcx_no_marker */
+	struct wcx_readahead_range fetch; /* packed bytes to ask the disk for: those of this range; may be empty */
+	bool is_direct, is_backward;
+	size_t reader;
+};
+
+/*
+ * wcx_readahead_note - tell of a request, which is not empty and lies in the file
+ *
+ * direct: the reader bypasses the page cache.  Returns whether there is a piece now for the reader that sent it.
+ */
+bool wcx_readahead_note(struct wcx_readahead *ahead, struct wcx_readahead_range request, bool is_direct);
+
+/* wcx_readahead_next - take the next piece of any reader; false if there is none */
+bool wcx_readahead_next(struct wcx_readahead *ahead, struct wcx_readahead_piece *piece_ret);
+
+/* wcx_readahead_drop_behind - where the part of a piece's [start, end) begins that its reader has not passed; end if none */
+uint64_t wcx_readahead_drop_behind(const struct wcx_readahead *ahead, const struct wcx_readahead_piece *piece,
+				   uint64_t start, uint64_t end);
+
+#endif
