@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Restores tiles on the CPU. */
+/* Decodes tiles on the CPU. */
 #include "codec/tile_layout.h"
 
 #include <stdlib.h>
@@ -10,13 +10,10 @@
 #include "codec/rans.h"
 
 enum {
-	CACHED_TABLES =
-		WCX_FIELDS_MAX * WCX_FIELD_TABLES_MAX, /* as many as a tile can need; neighbours mostly share theirs */
-	/* Lines are finished by so many at a time, which stay in the first cache.  The most that a unit of a plane has. */
-	BLOCK_LINES = 32,
+	CACHED_TABLES = WCX_FIELDS_MAX * WCX_FIELD_TABLES_MAX, /* a tile's most; neighbouring tiles mostly share tables */
+	BLOCK_LINES = 32, /* processed together: their elements stay in the L1 cache, and no plane has longer units */
 };
 
-/* A coded field on its way. */
 struct coded_stream {
 	struct wcx_rans_stream stream;
 	struct wcx_rans_reader reader;
@@ -27,19 +24,19 @@ struct coded_stream {
 struct wcx_decode_scratch {
 	const struct wcx_decode_variant *variant;
 	struct cached_table {
-		struct wcx_freq_table freqs; /* what table was built from, */
-		int is_pair;                 /* and how */
+		struct wcx_freq_table freqs; /* key: the field's table and whether it is one of pairs */
+		bool is_pair;
 		struct wcx_rans_decode_table table;
 	} cached[CACHED_TABLES];
 	uint32_t next_victim;
-	struct coded_stream coded[WCX_FIELDS_MAX]; /* of the tile, as many as its layout has; the carrier is the last */
+	struct coded_stream coded[WCX_FIELDS_MAX]; /* in the order of the layout; the carrier is the last */
 	uint8_t carried[WCX_CARRIED_BYTES];
 	uint32_t words[BLOCK_LINES * WCX_LANES];           /* symbols of a block */
-	uint8_t last_line[WCX_LANES * WCX_ELEM_MAX_BYTES]; /* of the tile, if it is part of one */
-	uint8_t part[WCX_EXCEPTIONS_MAX * 4];              /* that ends with what was carried */
+	uint8_t last_line[WCX_LANES * WCX_ELEM_MAX_BYTES]; /* the tile's last line, if it is a partial one */
+	uint8_t exceptions[WCX_EXCEPTIONS_MAX * 4];        /* stored and carried bytes joined */
 };
 
-/* A tile on its way. */
+/* The tile being decoded. */
 struct decoding {
 	const struct wcx_tile_job *job;
 	const struct wcx_recipe *recipe;
@@ -62,7 +59,7 @@ void wcx_decode_scratch_free(struct wcx_decode_scratch *scratch)
 	free(scratch);
 }
 
-/* The decoding table for one of a field's; those in use, a bit each, stay as they are. */
+/* The decoding table for one of a field's tables.  Never evicts those in the bit set *in_use, to which it is added. */
 static const struct wcx_rans_decode_table *cached_table(struct wcx_decode_scratch *scratch, const struct wcx_field *field,
 							uint32_t number, uint64_t *in_use)
 {
@@ -86,7 +83,7 @@ static const struct wcx_rans_decode_table *cached_table(struct wcx_decode_scratc
 	return &scratch->cached[i].table;
 }
 
-/* --- blocks of lines: whole lines in the tile, or one that is not in last_line --- */
+/* --- blocks of lines: whole lines in dst, or the partial one in last_line --- */
 
 static uint8_t *line_at(const struct decoding *d, uint32_t line)
 {
@@ -94,38 +91,6 @@ static uint8_t *line_at(const struct decoding *d, uint32_t line)
 				     : d->scratch->last_line;
 }
 
-/* Adds lines [first, end) of a raw plane to those at out; units is the one that has the first of them. */
-static void put_plane_lines(const struct decoding *d, const struct wcx_raw_plane *plane, const uint8_t *unit, uint32_t first,
-			    uint32_t end, void *out)
-{
-	const uint64_t bits = ((UINT64_C(1) << plane->width) - 1) << plane->shift;
-	const uint64_t mask = wcx_repeat(wcx_place_bits(d->recipe, bits), d->recipe->elem_bytes);
-
-	if (first < end)
-		d->scratch->variant->put_plane(unit, first, end - first, plane->width, mask, d->recipe->elem_bytes, out);
-}
-
-/* Adds those lines of a raw plane; of the last unit's bytes the states may have the last. */
-static void put_plane(const struct decoding *d, const struct wcx_raw_plane *plane, uint32_t carried, uint32_t first,
-		      uint32_t end, uint8_t *out)
-{
-	const uint32_t elem_bytes = d->recipe->elem_bytes, unit_lines = wcx_unit_lines(plane->width, elem_bytes);
-	const uint32_t stored_units = wcx_plane_units(d->lines, plane->width, elem_bytes) - (carried ? 1 : 0);
-	const uint32_t stored = stored_units * unit_lines < end ? stored_units * unit_lines : end;
-	const uint8_t *units = d->job->src + plane->offset;
-	uint8_t last[WCX_PLANE_UNIT_BYTES];
-
-	put_plane_lines(d, plane, units + (size_t)(first / unit_lines) * WCX_PLANE_UNIT_BYTES, first, stored, out);
-	if (stored == end)
-		return;
-	memcpy(last, units + (size_t)stored_units * WCX_PLANE_UNIT_BYTES, sizeof last - WCX_CARRIED_BYTES);
-	memcpy(last + sizeof last - WCX_CARRIED_BYTES, d->scratch->carried, WCX_CARRIED_BYTES);
-	if (first < stored)
-		out += (size_t)(stored - first) * wcx_line_bytes(elem_bytes);
-	put_plane_lines(d, plane, last, first > stored ? first : stored, end, out);
-}
-
-/* All that a block has besides symbols. */
 static void put_constants(const struct decoding *d, uint32_t first, uint32_t end)
 {
 	const uint32_t elem_bytes = d->recipe->elem_bytes;
@@ -134,25 +99,6 @@ static void put_constants(const struct decoding *d, uint32_t first, uint32_t end
 				  elem_bytes, line_at(d, first));
 }
 
-static void put_planes(const struct decoding *d, uint32_t first, uint32_t end)
-{
-	const uint32_t planes = d->layout.plane_count;
-
-	for (uint32_t i = 0; i < planes; i++)
-		put_plane(d, &d->layout.planes[i], i + 1 == planes ? d->layout.plane_carried : 0, first, end,
-			  line_at(d, first));
-}
-
-/* Inverts what is above the first field, where signs are set. */
-static void fold(const struct decoding *d, uint32_t first, uint32_t end)
-{
-	const uint32_t mask = (uint32_t)wcx_repeat(wcx_place_bits(d->recipe, wcx_fold_bits(d->recipe)), 1);
-
-	if (d->recipe->transform == WCX_TRANSFORM_FOLD)
-		d->scratch->variant->fold(end - first, mask, line_at(d, first));
-}
-
-/* Adds the symbols of all coded fields. */
 static enum wcx_result put_symbols(const struct decoding *d, uint32_t first, uint32_t end)
 {
 	struct wcx_decode_scratch *scratch = d->scratch;
@@ -169,32 +115,89 @@ static enum wcx_result put_symbols(const struct decoding *d, uint32_t first, uin
 	return WCX_OK;
 }
 
-/* The first line behind a block that begins with this one. */
-static uint32_t block_end(const struct decoding *d, uint32_t line, uint32_t end)
+/* Adds lines [first, end) of a raw plane to out; unit holds the first of them. */
+static void put_plane_lines(const struct decoding *d, const struct wcx_raw_plane *plane, const uint8_t *unit, uint32_t first,
+			    uint32_t end, void *out)
 {
-	if (line < d->whole_lines && end > d->whole_lines)
-		end = d->whole_lines;
-	return end - line < BLOCK_LINES ? end : line + BLOCK_LINES;
+	const uint64_t bits = ((UINT64_C(1) << plane->width) - 1) << plane->shift;
+	const uint64_t mask = wcx_repeat(wcx_place_bits(d->recipe, bits), d->recipe->elem_bytes);
+
+	if (first < end)
+		d->scratch->variant->put_plane(unit, first, end - first, plane->width, mask, d->recipe->elem_bytes, out);
 }
 
-/* Lines [line, end), whose raw bits are all in the tile. */
-static enum wcx_result put_lines(const struct decoding *d, uint32_t line, uint32_t end)
+/* The same for a plane whose last unit ends with the bytes carried, if it has any. */
+static void put_plane(const struct decoding *d, const struct wcx_raw_plane *plane, bool carried, uint32_t first,
+		      uint32_t end, uint8_t *out)
+{
+	const uint32_t elem_bytes = d->recipe->elem_bytes, unit_lines = wcx_unit_lines(plane->width, elem_bytes);
+	const uint32_t stored_units = wcx_plane_units(d->lines, plane->width, elem_bytes) - carried;
+	const uint32_t stored = WCX_MIN(stored_units * unit_lines, end);
+	const uint8_t *units = d->job->src + plane->offset;
+	uint8_t last[WCX_PLANE_UNIT_BYTES];
+
+	put_plane_lines(d, plane, units + (size_t)(first / unit_lines) * WCX_PLANE_UNIT_BYTES, first, stored, out);
+	if (stored == end)
+		return;
+	memcpy(last, units + (size_t)stored_units * WCX_PLANE_UNIT_BYTES, sizeof last - WCX_CARRIED_BYTES);
+	memcpy(last + sizeof last - WCX_CARRIED_BYTES, d->scratch->carried, WCX_CARRIED_BYTES);
+	if (first < stored)
+		out += (size_t)(stored - first) * wcx_line_bytes(elem_bytes);
+	put_plane_lines(d, plane, last, WCX_MAX(first, stored), end, out);
+}
+
+static void put_planes(const struct decoding *d, uint32_t first, uint32_t end)
+{
+	const uint32_t planes = d->layout.plane_count;
+
+	for (uint32_t i = 0; i < planes; i++)
+		put_plane(d, &d->layout.planes[i], i + 1 == planes && d->layout.plane_carried, first, end,
+			  line_at(d, first));
+}
+
+static void fold(const struct decoding *d, uint32_t first, uint32_t end)
+{
+	const uint32_t mask = (uint32_t)wcx_repeat(wcx_place_bits(d->recipe, wcx_fold_bits(d->recipe)), 1);
+
+	if (d->recipe->transform == WCX_TRANSFORM_FOLD)
+		d->scratch->variant->fold(end - first, mask, line_at(d, first));
+}
+
+/* The end of the block that starts with this line. */
+static uint32_t block_end(const struct decoding *d, uint32_t line, uint32_t end)
+{
+	if (line < d->whole_lines)
+		end = WCX_MIN(end, d->whole_lines);
+	return WCX_MIN(end, line + BLOCK_LINES);
+}
+
+/*
+ * Lines are decoded in two phases.  SYMBOLS writes constants and the symbols of all streams, RAW_BITS adds the raw planes
+ * and then undoes the folding, which needs whole elements.  A block takes both phases while it is in the L1 cache, unless
+ * some of its raw bits are carried: those are known only after all symbols.
+ */
+enum { SYMBOLS = 1, RAW_BITS = 2 };
+
+static enum wcx_result decode_blocks(const struct decoding *d, uint32_t line, uint32_t end, unsigned phases)
 {
 	enum wcx_result result = WCX_OK;
 
 	for (uint32_t next; line < end && result == WCX_OK; line = next) {
 		next = block_end(d, line, end);
-		put_constants(d, line, next);
-		put_planes(d, line, next);
-		result = put_symbols(d, line, next);
-		fold(d, line, next);
+		if (phases & SYMBOLS) {
+			put_constants(d, line, next);
+			result = put_symbols(d, line, next);
+		}
+		if (phases & RAW_BITS) {
+			put_planes(d, line, next);
+			fold(d, line, next);
+		}
 	}
 	return result;
 }
 
 /* --- parts of a tile --- */
 
-/* Opens the symbols of a coded field. */
 static enum wcx_result open_coded(const struct decoding *d, const struct wcx_coded_field *layout, struct coded_stream *coded,
 				  uint64_t *in_use)
 {
@@ -224,8 +227,31 @@ static enum wcx_result open_coded(const struct decoding *d, const struct wcx_cod
 	return wcx_rans_open(&coded->stream, &coded->reader);
 }
 
-/* Whether the tile is all pairs above four raw bits, folded, which some variants finish as they decode them. */
-static int is_folded_pairs(const struct decoding *d)
+static enum wcx_result open_streams(const struct decoding *d)
+{
+	enum wcx_result result = WCX_OK;
+	uint64_t in_use = 0;
+
+	for (uint32_t i = 0; i < d->layout.coded_count && result == WCX_OK; i++)
+		result = open_coded(d, &d->layout.coded[i], &d->scratch->coded[i], &in_use);
+	return result;
+}
+
+/* Closes the streams, which yields the carried bytes; only the carrier may have any. */
+static enum wcx_result close_streams(const struct decoding *d)
+{
+	const uint32_t count = d->layout.coded_count;
+	const bool carries = d->layout.plane_carried + d->layout.exception_carried != 0;
+
+	for (uint32_t i = 0; i < count; i++)
+		if (wcx_rans_close(&d->scratch->coded[i].reader, carries && i + 1 == count ? d->scratch->carried : NULL) !=
+		    WCX_OK)
+			return WCX_BAD_DATA;
+	return WCX_OK;
+}
+
+/* Whether elements consist of pairs above four raw bits, folded: some variants take both phases of these in one loop. */
+static bool is_folded_pairs(const struct decoding *d)
 {
 	const struct wcx_tile_layout *layout = &d->layout;
 
@@ -234,8 +260,8 @@ static int is_folded_pairs(const struct decoding *d)
 	       layout->planes[0].width == WCX_PAIR_WIDTH && layout->planes[0].shift == 0;
 }
 
-/* The lines whose raw bits are all in the tile: the states may have some of those that the last unit has. */
-static uint32_t settled_lines(const struct decoding *d)
+/* The number of leading lines whose raw bits are all stored: a carried part belongs to the last unit of the last plane. */
+static uint32_t stored_lines(const struct decoding *d)
 {
 	const uint32_t elem_bytes = d->recipe->elem_bytes;
 	uint32_t width;
@@ -246,54 +272,32 @@ static uint32_t settled_lines(const struct decoding *d)
 	return (wcx_plane_units(d->lines, width, elem_bytes) - 1) * wcx_unit_lines(width, elem_bytes);
 }
 
-/* Ends all streams; those but the carrier carry nothing. */
-static enum wcx_result close_coded(const struct decoding *d)
-{
-	const uint32_t count = d->layout.coded_count;
-	const int carries = d->layout.plane_carried + d->layout.exception_carried != 0;
-
-	for (uint32_t i = 0; i < count; i++)
-		if (wcx_rans_close(&d->scratch->coded[i].reader, carries && i + 1 == count ? d->scratch->carried : NULL) !=
-		    WCX_OK)
-			return WCX_BAD_DATA;
-	return WCX_OK;
-}
-
-/* All that is not an exception. */
+/* Everything but exceptions. */
 static enum wcx_result decode_lines(const struct decoding *d)
 {
-	const uint32_t settled = settled_lines(d);
-	uint32_t line = 0, next;
-	uint64_t in_use = 0;
-	enum wcx_result result = WCX_OK;
+	const uint32_t stored = stored_lines(d);
+	uint32_t line = 0;
+	enum wcx_result result = open_streams(d);
 
-	for (uint32_t i = 0; i < d->layout.coded_count && result == WCX_OK; i++)
-		result = open_coded(d, &d->layout.coded[i], &d->scratch->coded[i], &in_use);
 	if (result == WCX_OK && is_folded_pairs(d)) {
 		const struct wcx_pair_sink sink = { d->job->src + d->layout.planes[0].offset, d->job->dst };
 
-		line = settled < d->whole_lines ? settled : d->whole_lines;
+		line = WCX_MIN(stored, d->whole_lines);
 		result = wcx_rans_decode_pairs(d->scratch->variant, &d->scratch->coded[0].stream,
 					       &d->scratch->coded[0].reader, 0, line, &sink);
 	}
 	if (result == WCX_OK)
-		result = put_lines(d, line, settled);
-	for (line = settled; line < d->lines && result == WCX_OK; line = next) {
-		next = block_end(d, line, d->lines);
-		put_constants(d, line, next);
-		result = put_symbols(d, line, next);
-	}
+		result = decode_blocks(d, line, stored, SYMBOLS | RAW_BITS);
 	if (result == WCX_OK)
-		result = close_coded(d);
-	for (line = settled; line < d->lines && result == WCX_OK; line = next) {
-		next = block_end(d, line, d->lines);
-		put_planes(d, line, next);
-		fold(d, line, next);
-	}
+		result = decode_blocks(d, stored, d->lines, SYMBOLS);
+	if (result == WCX_OK)
+		result = close_streams(d);
+	if (result == WCX_OK)
+		result = decode_blocks(d, stored, d->lines, RAW_BITS);
 	return result;
 }
 
-/* Puts the exceptions in the place of what the carrier's symbols have left; positions must ascend. */
+/* Replaces the carrier's bits of exceptional elements, whose positions must ascend. */
 static enum wcx_result put_exceptions(const struct decoding *d)
 {
 	const struct wcx_tile_layout *layout = &d->layout;
@@ -305,9 +309,9 @@ static enum wcx_result put_exceptions(const struct decoding *d)
 	uint32_t after = 0;
 
 	if (layout->exception_carried) {
-		memcpy(d->scratch->part, positions, stored);
-		memcpy(d->scratch->part + stored, d->scratch->carried, WCX_CARRIED_BYTES);
-		positions = d->scratch->part;
+		memcpy(d->scratch->exceptions, positions, stored);
+		memcpy(d->scratch->exceptions + stored, d->scratch->carried, WCX_CARRIED_BYTES);
+		positions = d->scratch->exceptions;
 	}
 	values = positions + 2 * count;
 	for (uint32_t i = 0; i < count; i++) {
