@@ -3,6 +3,7 @@
 #include "codec/freq_table.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 enum {
@@ -10,11 +11,10 @@ enum {
 	TWO_BYTE_TAG = 0x80,
 	TWO_BYTE_HIGH_MAX = 0x0F, /* what the tag leaves for the bits above the low byte */
 
-	/* A slot of 4096 is worth more to the other pairs than to one that is rarer than 2^-16, with exceptions as they are.
-	 */
+	/* Below a probability of 2^-16 a pair is cheaper as an exception: its slot of 4096 is worth more to others. */
 	PAIR_MIN_SHARE = 256,
 	PAIR_SCALE_BITS = 18,
-	PAIR_SCALE_SHIFT = 28, /* shares have 24 bits: at 2^16 the frequencies add up to 4096, but for their rounding */
+	PAIR_SCALE_SHIFT = 28, /* shares have 24 bits: at scale 2^16, frequencies add up to 4096 before rounding */
 };
 
 static uint64_t sum_counts(const uint64_t count[WCX_SYMBOL_COUNT])
@@ -26,13 +26,13 @@ static uint64_t sum_counts(const uint64_t count[WCX_SYMBOL_COUNT])
 	return sum;
 }
 
-/* What one slot more (or, from freq - 1, one less) is worth to a symbol, in bits over all of its occurrences. */
+/* The bits that one slot more saves over all occurrences of a symbol. */
 static double slot_worth(uint64_t count, unsigned freq)
 {
 	return (double)count * log2(1.0 + 1.0 / freq);
 }
 
-/* Rounds every share to the nearest; returns the sum. */
+/* Rounds every share to the nearest integer, but at least 1; returns the sum. */
 static unsigned round_shares(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_freq_table *table)
 {
 	double scale = WCX_PROB_SCALE / (double)sum_counts(count);
@@ -51,7 +51,7 @@ static unsigned round_shares(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_
 	return sum;
 }
 
-/* Takes slots one by one from whom they help least. */
+/* Takes away excess slots, each from the symbol that loses least. */
 static void take_slots(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_freq_table *table, unsigned excess)
 {
 	double loss[WCX_SYMBOL_COUNT];
@@ -69,7 +69,7 @@ static void take_slots(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_freq_t
 	}
 }
 
-/* Gives slots one by one to whom they help most. */
+/* Hands out missing slots, each to the symbol that gains most. */
 static void give_slots(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_freq_table *table, unsigned missing)
 {
 	double gain[WCX_SYMBOL_COUNT];
@@ -93,7 +93,7 @@ void wcx_freq_table_build(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_fre
 
 	for (int s = 0; s < WCX_SYMBOL_COUNT; s++)
 		if (ret->freq[s] == WCX_PROB_SCALE - 1 && sum == WCX_PROB_SCALE - 1) {
-			/* A lone symbol: the slot that is left goes to a neighbour that never occurs. */
+			/* A lone symbol: the last slot goes to a neighbour that never occurs. */
 			ret->freq[s ^ 1] = 1;
 			return;
 		}
@@ -103,7 +103,7 @@ void wcx_freq_table_build(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_fre
 		give_slots(count, ret, WCX_PROB_SCALE - sum);
 }
 
-/* Frequencies of pairs at a scale: a share of 2^24 times the scale, and 1 at least for those that are not too rare. */
+/* Scales the shares of pairs to frequencies, at least 1 for pairs that are not too rare; returns the sum. */
 static uint32_t scale_pairs(const uint32_t share[WCX_SYMBOL_COUNT], uint32_t scale, struct wcx_freq_table *ret)
 {
 	uint32_t sum = 0;
@@ -120,8 +120,8 @@ static uint32_t scale_pairs(const uint32_t share[WCX_SYMBOL_COUNT], uint32_t sca
 }
 
 /*
- * The largest scale of which the sum is not too large is found bit by bit, for the sum grows with it; what is left then, a
- * slot or two, the most frequent pair gets.
+ * Finds bit by bit the largest scale with a sum of at most 4096, which works because the sum grows with the scale.  The few
+ * slots left go to the most frequent pair.
  */
 void wcx_freq_table_pair(const struct wcx_freq_table *single, struct wcx_freq_table *ret)
 {
@@ -201,7 +201,8 @@ size_t wcx_freq_table_write(const struct wcx_freq_table *table, uint8_t dst[WCX_
 enum wcx_result wcx_freq_table_parse(const uint8_t *src, size_t src_bytes, struct wcx_freq_table *ret, size_t *used_ret)
 {
 	struct wcx_freq_table table = { { 0 } };
-	unsigned sum = 0, symbol = 0, after_run = 0;
+	unsigned sum = 0, symbol = 0;
+	bool after_gap = false; /* the previous symbols had no frequency */
 	size_t n = 0;
 
 	while (symbol < WCX_SYMBOL_COUNT) {
@@ -215,10 +216,10 @@ enum wcx_result wcx_freq_table_parse(const uint8_t *src, size_t src_bytes, struc
 			unsigned next = src[n++];
 
 			if (byte == 0) {
-				if (after_run || symbol + next + 1 > WCX_SYMBOL_COUNT)
+				if (after_gap || symbol + next + 1 > WCX_SYMBOL_COUNT)
 					return WCX_BAD_DATA;
 				symbol += next + 1;
-				after_run = 1;
+				after_gap = true;
 				continue;
 			}
 			if (byte - TWO_BYTE_TAG > TWO_BYTE_HIGH_MAX)
@@ -229,7 +230,7 @@ enum wcx_result wcx_freq_table_parse(const uint8_t *src, size_t src_bytes, struc
 		}
 		table.freq[symbol++] = (uint16_t)freq;
 		sum += freq;
-		after_run = 0;
+		after_gap = false;
 	}
 	if (sum != WCX_PROB_SCALE)
 		return WCX_BAD_DATA;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Little-endian integers at any address, as every part of the format writes them. */
+/* Unaligned little-endian integers, as used throughout the format. */
 #ifndef WCX_LE_H
 #define WCX_LE_H
 

@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Lines: how the elements of a tile are dealt to the 32 lanes of a decoder, and how raw bits lie beside them
+ * Lines: how the elements of a tile are distributed over the 32 lanes of a decoder, and how raw bits are arranged
  * (docs/format.md, section 3.1).
  *
- * A tile in tile order is a row of lines of 32 words; word l of each line is lane l's.  A word has 4 bytes, or 8 where
- * elements have 8, so that a line of 4-byte words is 128 bytes, which a warp or a few SIMD registers write at once.  A raw
- * plane of so many bits is a row of units of 32 words of 4 bytes, again one a lane, which has those bits of a few lines:
- * they stay where they are in the elements, and the words of one line after the other are rotated so that they interlock.  A
- * rotation and a mask bring them back, four bytes of elements at a time.
+ * A tile in tile order is a sequence of lines of 32 words; word l of each line belongs to lane l.  A word has 4 bytes, or 8
+ * if elements have 8: a line of 4-byte words is 128 bytes, which a warp or a few SIMD registers write at once.
+ *
+ * A raw plane is a sequence of units of 32 four-byte words, again one per lane.  A unit holds the bits of a few lines.  Bits
+ * keep their positions in the elements; the words of successive lines are rotated to interlock.  A rotation and a mask
+ * restore four bytes of elements at a time.
  */
 #ifndef WCX_LINE_H
 #define WCX_LINE_H
 
 #include <stdint.h>
+
+#include "codec/arith.h"
 
 enum {
 	WCX_LANES = 32,
@@ -41,27 +44,25 @@ static inline uint32_t wcx_line_elems(uint32_t elem_bytes)
 	return WCX_LANES * wcx_word_elems(elem_bytes);
 }
 
-/* wcx_line_count - lines of a tile, the last of which may be part of one */
+/* wcx_line_count - lines of a tile; the last one may be partial */
 static inline uint32_t wcx_line_count(uint32_t elems, uint32_t elem_bytes)
 {
-	return (elems + wcx_line_elems(elem_bytes) - 1) / wcx_line_elems(elem_bytes);
+	return WCX_DIV_UP(elems, wcx_line_elems(elem_bytes));
 }
 
-/* wcx_unit_lines - lines that a unit of a raw plane of so many bits has the bits of; width is at most 8 elem_bytes and 32 */
+/* wcx_unit_lines - lines per unit of a raw plane; width is at most 32 and at most 8 * elem_bytes */
 static inline uint32_t wcx_unit_lines(uint32_t width, uint32_t elem_bytes)
 {
 	return 32 / (width * wcx_word_elems(elem_bytes));
 }
 
-/* wcx_plane_units - units of the raw plane of a tile of so many lines */
+/* wcx_plane_units - units of a raw plane in a tile of so many lines */
 static inline uint32_t wcx_plane_units(uint32_t lines, uint32_t width, uint32_t elem_bytes)
 {
-	uint32_t unit_lines = wcx_unit_lines(width, elem_bytes);
-
-	return (lines + unit_lines - 1) / unit_lines;
+	return WCX_DIV_UP(lines, wcx_unit_lines(width, elem_bytes));
 }
 
-/* wcx_plane_width - the widest plane of a raw field of so many bits, at least 1 */
+/* wcx_plane_width - width of the widest plane of a raw field of at least one bit */
 static inline uint32_t wcx_plane_width(uint32_t field_width)
 {
 	uint32_t width = 32;
@@ -76,7 +77,7 @@ static inline uint32_t wcx_rotate_left32(uint32_t value, uint32_t bits)
 	return value << (bits & 31) | value >> (-bits & 31);
 }
 
-/* wcx_repeat - an element's bits in every element of a word */
+/* wcx_repeat - a word in which every element has these bits */
 static inline uint64_t wcx_repeat(uint64_t element, uint32_t elem_bytes)
 {
 	return elem_bytes == 1 ? element * 0x01010101 : elem_bytes == 2 ? element * 0x00010001 : element;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* rANS but for the loops that are worth a variant for each CPU: tables, states, the ends of streams, and encoding. */
+/* rANS without the loops that have CPU variants: tables, start and final states, ends of streams, and the encoder. */
 #include "codec/rans.h"
 
 #include <string.h>
@@ -21,9 +21,9 @@ void wcx_rans_decode_table_build(const struct wcx_freq_table *freqs, struct wcx_
 }
 
 /*
- * With q = x / f, the new state is (q << 12) + x % f + start = x + start + q * (4096 - f).  q is x * r >> 44 with r = 2^44 /
- * f rounded up: for all x < 2^20 f the product is below 2^64, and the error, at most x / 2^44, below 1 / f, as f is below
- * 2^12.
+ * With q = x / f, the new state is (q << 12) + x % f + start = x + start + q * (4096 - f).  q is x * r >> 44, where r is
+ * 2^44 / f rounded up: for all x < 2^20 f the product is below 2^64, and the error of at most x / 2^44 is below 1 / f
+ * because f < 2^12.
  */
 void wcx_rans_encode_table_build(const struct wcx_freq_table *freqs, struct wcx_rans_encode_table *ret)
 {
@@ -35,7 +35,7 @@ void wcx_rans_encode_table_build(const struct wcx_freq_table *freqs, struct wcx_
 
 		if (!freq)
 			continue;
-		ret->symbol[s].reciprocal = ((UINT64_C(1) << 44) + freq - 1) / freq;
+		ret->symbol[s].reciprocal = WCX_DIV_UP(UINT64_C(1) << 44, freq);
 		ret->symbol[s].limit = freq << 20;
 		ret->symbol[s].start = (uint16_t)start;
 		ret->symbol[s].complement = (uint16_t)(WCX_PROB_SCALE - freq);
@@ -43,7 +43,7 @@ void wcx_rans_encode_table_build(const struct wcx_freq_table *freqs, struct wcx_
 	}
 }
 
-/* --- start states: a nibble for each tells how many bits it has more than 16 below its highest one --- */
+/* --- start states: a nibble for each is the number of bits below its highest one, minus 16 --- */
 
 static uint32_t state_width(const uint8_t *widths, uint32_t lane)
 {
@@ -63,7 +63,7 @@ size_t wcx_rans_states_bytes(const uint8_t *src, size_t src_bytes)
 	return bytes <= src_bytes ? bytes : 0;
 }
 
-/* Reads the states, which are there in full. */
+/* Reads the states, whose size has been checked. */
 static void read_states(const uint8_t *src, uint32_t state[WCX_LANES])
 {
 	const uint8_t *bits = src + WCX_RANS_WIDTHS_BYTES;
@@ -81,7 +81,7 @@ static void read_states(const uint8_t *src, uint32_t state[WCX_LANES])
 	}
 }
 
-/* Returns the bytes written, WCX_RANS_STATES_MAX_BYTES at most. */
+/* Returns the bytes written, at most WCX_RANS_STATES_MAX_BYTES. */
 static size_t write_states(const uint32_t state[WCX_LANES], uint8_t *dst)
 {
 	uint8_t *bits = dst + WCX_RANS_WIDTHS_BYTES;
@@ -104,8 +104,8 @@ static size_t write_states(const uint32_t state[WCX_LANES], uint8_t *dst)
 	return (size_t)(bits - dst);
 }
 
-/* Takes the low halves of the final states; false when the states are not what they must be. */
-static int finish_states(const uint32_t state[WCX_LANES], uint8_t *carried)
+/* Extracts the low halves of the final states; false if a state is wrong. */
+static bool finish_states(const uint32_t state[WCX_LANES], uint8_t *carried)
 {
 	uint32_t off = 0;
 
@@ -117,7 +117,7 @@ static int finish_states(const uint32_t state[WCX_LANES], uint8_t *carried)
 	return off == 0;
 }
 
-/* How many lanes have a symbol in step k of a line, when left symbols are left at its start. */
+/* The number of lanes with a symbol in step k of a line, at whose start `left` symbols are left. */
 static uint32_t lanes_of_step(size_t left, uint32_t k, uint32_t steps)
 {
 	if (left >= WCX_LANES * steps)
@@ -139,26 +139,26 @@ enum wcx_result wcx_rans_open(const struct wcx_rans_stream *stream, struct wcx_r
 }
 
 /*
- * Goes on in the tail, with the words that are left, so that lines need not count them: what is taken behind them shows at
- * the end.  False where that has happened.
+ * Moves the remaining words to the tail, where lines need not check for the end: reading beyond it is detected afterwards.
+ * False if that has happened already.
  */
-static int enter_tail(struct wcx_rans_reader *reader)
+static bool enter_tail(struct wcx_rans_reader *reader)
 {
 	const size_t left = (size_t)(reader->end - reader->word);
 
 	if (!reader->reserve)
-		return 0;
+		return false;
 	memcpy(reader->tail, reader->word, left);
 	memset(reader->tail + left, 0, sizeof reader->tail - left);
 	reader->word = reader->tail;
 	reader->end = reader->tail + left;
 	reader->reserve = 0;
-	return 1;
+	return true;
 }
 
-/* A line that is short of symbols; false when a word is missing. */
-static int decode_last(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
-		       uint32_t words[WCX_LANES])
+/* Decodes a partial line; false if a word is missing. */
+static bool decode_last(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
+			uint32_t words[WCX_LANES])
 {
 	const struct wcx_rans_choices *choices = &stream->choices;
 	const uint32_t choice = choices->bits ? wcx_rans_choice(choices, line / choices->run_lines) : 0;
@@ -174,7 +174,7 @@ static int decode_last(const struct wcx_rans_stream *stream, struct wcx_rans_rea
 			x = (entry >> 20) * (x >> WCX_PROB_BITS) + (entry & 0xFFF);
 			if (x < WCX_RANS_LOW) {
 				if (reader->word >= reader->end)
-					return 0;
+					return false;
 				x = x << 16 | wcx_le16_read(reader->word);
 				reader->word += 2;
 			}
@@ -182,13 +182,13 @@ static int decode_last(const struct wcx_rans_stream *stream, struct wcx_rans_rea
 			words[lane] |= (entry >> 12 & 0xFF) << 32 / stream->steps * k % 32;
 		}
 	}
-	return 1;
+	return true;
 }
 
 enum wcx_result wcx_rans_decode_lines(const struct wcx_decode_variant *variant, const struct wcx_rans_stream *stream,
 				      struct wcx_rans_reader *reader, uint32_t first, uint32_t end, uint32_t *words)
 {
-	const uint32_t full = stream->symbol_count / (WCX_LANES * stream->steps), full_end = full < end ? full : end;
+	const uint32_t full = stream->symbol_count / (WCX_LANES * stream->steps), full_end = WCX_MIN(full, end);
 	uint32_t line = first;
 
 	while (line < full_end) {
@@ -219,14 +219,14 @@ enum wcx_result wcx_rans_close(const struct wcx_rans_reader *reader, uint8_t car
 }
 
 /*
- * The symbols of one step, backwards.  words[left] is the last word emitted: they fill from the end, as it is the first one
- * read.  There is always room for one more, since no symbol takes more than one.  Written so that a compiler makes no branch
- * of who emits a word; returns the new left.
+ * Encodes the symbols of one step in reverse.  words is filled from its end, since the last word emitted is the first one
+ * read; words[left] is the last one emitted.  A symbol takes at most one word, so there is always space for it.  Whether a
+ * lane emits its word is computed without a branch.  Returns the new left.
  */
 static inline size_t encode_step(const struct wcx_rans_encode_table *table, uint32_t state[WCX_LANES], uint16_t *words,
 				 size_t left, const uint8_t *symbols, uint32_t lanes, uint32_t steps)
 {
-	/* Unrolled, it is a tenth faster. */
+	/* Unrolling makes it 10 % faster. */
 #pragma GCC unroll 4
 	for (uint32_t lane = lanes; lane-- > 0;) {
 		uint8_t s = symbols[steps * lane];

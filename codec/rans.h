@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * rANS with 32 interleaved lanes: a GPU warp, or a few SIMD registers of 32-bit states (docs/format.md, section 3.2).
+ * rANS with 32 interleaved lanes, which fit a GPU warp or a few SIMD registers of 32-bit states (docs/format.md,
+ * section 3.2).
  *
- * Symbols stand in lines: in each line a lane has `steps` symbols, 1, 2 or 4, one behind the other.  Here they are bytes in
- * the order of lines, in a line of lanes, in a lane of steps.  Source of the method: J. Duda, "Asymmetric numeral systems"
- * (arXiv:1311.2540); interleaving: F. Giesen (arXiv:1402.3392).
+ * Symbols are arranged in lines: each lane has `steps` consecutive symbols per line, 1, 2 or 4.  Arrays of symbols are
+ * ordered by line, then lane, then step.  Method: J. Duda, "Asymmetric numeral systems" (arXiv:1311.2540); interleaving: F.
+ * Giesen (arXiv:1402.3392).
  *
  * No function allocates; all are safe from any number of threads.
  */
@@ -20,18 +21,18 @@
 
 enum {
 	WCX_RANS_STEPS_MAX = 4,
-	WCX_RANS_LINE_WORDS_BYTES = WCX_RANS_STEPS_MAX * WCX_LANES * 2, /* the most that a line takes */
-	WCX_RANS_LOW = 1 << 16,                 /* states live in [LOW, 2^32): below it, a lane takes a word of 16 bits */
-	WCX_RANS_CARRIED_BYTES = WCX_LANES * 2, /* that the final states take along */
-	WCX_RANS_WIDTHS_BYTES = WCX_LANES / 2,  /* before the start states: a nibble each for how long it is */
+	WCX_RANS_LINE_WORDS_BYTES = WCX_RANS_STEPS_MAX * WCX_LANES * 2, /* of a line, at most */
+	WCX_RANS_LOW = 1 << 16, /* states are in [LOW, 2^32); a lane below LOW renormalises with a word of 16 bits */
+	WCX_RANS_CARRIED_BYTES = WCX_LANES * 2, /* in the low halves of the final states */
+	WCX_RANS_WIDTHS_BYTES = WCX_LANES / 2,  /* ahead of the start states: a nibble for the length of each */
 	WCX_RANS_STATES_MIN_BYTES = WCX_RANS_WIDTHS_BYTES + WCX_LANES * 2,
 	WCX_RANS_STATES_MAX_BYTES = WCX_RANS_WIDTHS_BYTES + (WCX_LANES * 31 + 15) / 16 * 2,
-	/* What they take on average: a state's length is as likely to be one as another. */
+	/* The mean: all lengths of a state are equally likely. */
 	WCX_RANS_STATES_BYTES = WCX_RANS_WIDTHS_BYTES + WCX_LANES * 47 / 16,
 };
 
 /*
- * What a slot decodes to:
+ * What each slot decodes to:
  *
  *	 31        20 19      12 11         0
  *	| frequency  |  symbol  | slot-start |
@@ -40,12 +41,12 @@ struct wcx_rans_decode_table {
 	uint32_t entry[WCX_PROB_SCALE];
 };
 
-/* What it takes to encode a symbol without a division. */
+/* Constants that encode symbols without division. */
 struct wcx_rans_encode_table {
 	struct {
 		uint64_t reciprocal; /* 2^44 / frequency, rounded up */
-		uint32_t limit;      /* a state from here on emits a word first (2^20 times the frequency) */
-		uint16_t start;      /* sum of the frequencies of the symbols below */
+		uint32_t limit;      /* 2^20 * frequency: larger or equal states emit a word first */
+		uint16_t start;      /* sum of the frequencies of lower symbols */
 		uint16_t complement; /* WCX_PROB_SCALE - frequency */
 	} symbol[WCX_SYMBOL_COUNT];
 };
@@ -54,16 +55,16 @@ void wcx_rans_decode_table_build(const struct wcx_freq_table *freqs, struct wcx_
 void wcx_rans_encode_table_build(const struct wcx_freq_table *freqs, struct wcx_rans_encode_table *ret);
 
 /*
- * Which of several tables the symbols are coded with: the same for a run of lines.  With bits 0 there is but one table; else
- * run r has the one that bits [r * bits, (r + 1) * bits) of packed say.
+ * The table that each run of lines is coded with: the number in bits [r * bits, (r + 1) * bits) of packed for run r.  If
+ * bits is 0, there is a single table.
  */
 struct wcx_rans_choices {
 	const uint8_t *packed;
 	uint32_t bits;      /* 0, 1 or 2 */
-	uint32_t run_lines; /* not looked at when bits is 0 */
+	uint32_t run_lines; /* unused if bits is 0 */
 };
 
-/* wcx_rans_choice - the choice of run r, 0 with bits 0 */
+/* wcx_rans_choice - the table number of run r */
 static inline uint32_t wcx_rans_choice(const struct wcx_rans_choices *choices, size_t r)
 {
 	size_t bit = r * choices->bits;
@@ -71,10 +72,10 @@ static inline uint32_t wcx_rans_choice(const struct wcx_rans_choices *choices, s
 	return choices->bits ? (uint32_t)choices->packed[bit / 8] >> bit % 8 & ((1u << choices->bits) - 1) : 0;
 }
 
-/* wcx_rans_states_bytes - what the start states take at the head of src, which is untrusted; 0 if src is too short */
+/* wcx_rans_states_bytes - size of the start states at the head of untrusted src; 0 if src is too short for them */
 size_t wcx_rans_states_bytes(const uint8_t *src, size_t src_bytes);
 
-/* What is decoded, all of it the caller's. */
+/* Input of the decoder; the caller owns all of it. */
 struct wcx_rans_stream {
 	const struct wcx_rans_decode_table *const *tables; /* 2^choices.bits of them */
 	struct wcx_rans_choices choices;
@@ -85,20 +86,20 @@ struct wcx_rans_stream {
 };
 
 /*
- * Where a decoder stands.  As long as `reserve` bytes of words are left, a line of full lanes may take, and look at, as many
- * as it can want: so many are there, or, near the end of the stream, they are in tail, which has zeros behind them; reserve
- * is 0 then.
+ * Position of a decoder in a stream.  While at least `reserve` bytes of words are left, a full line can be decoded without
+ * bounds checks.  Near the end of the stream the remaining words are moved to tail, padded with zeros, and reserve becomes
+ * 0: reading too many is detected at the end.
  */
 struct wcx_rans_reader {
 	uint32_t state[WCX_LANES];
-	const uint8_t *word, *end; /* the next word, at any address; behind the last one */
+	const uint8_t *word, *end; /* the next word, unaligned; the end of the words */
 	ptrdiff_t reserve;
 	uint8_t tail[2 * WCX_RANS_LINE_WORDS_BYTES];
 };
 
 /*
- * What pairs may become at once: four raw bits are added below to each of the two elements that a symbol stands for, as FOLD
- * has it.  nibbles is that raw plane, dst the tile.
+ * Where a variant may write pairs as finished elements: it adds the four raw bits of each element and undoes FOLD.  nibbles
+ * is the raw plane, dst the tile.
  */
 struct wcx_pair_sink {
 	const uint8_t *nibbles;
@@ -108,32 +109,32 @@ struct wcx_pair_sink {
 struct wcx_decode_variant;
 
 /*
- * wcx_rans_open - begin with a stream
+ * wcx_rans_open - start decoding a stream
  *
- * Returns WCX_OK, or WCX_BAD_DATA when the states are not there in full.  The stream must outlive the reader's use.
+ * Returns WCX_OK, or WCX_BAD_DATA if the states are incomplete or the size is odd.  The stream must outlive the reader.
  */
 enum wcx_result wcx_rans_open(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader);
 
 /*
- * wcx_rans_decode_lines - decode lines [first, end), which follow those that were decoded before
+ * wcx_rans_decode_lines - decode lines [first, end) of the stream, the next ones after those already decoded
  *
- * The lines must be the stream's.  words gets 32 words for each, also for one that is not full: symbol k of a lane has bits
- * [32 / steps * k, 32 / steps * k + 8) of its word, and the others are 0.  Returns WCX_OK, or WCX_BAD_DATA when words of the
- * stream are missing; it may not notice until wcx_rans_close.
+ * words receives 32 words per line, even for a partial one: symbol k of a lane has bits [32 / steps * k, 32 / steps * k + 8)
+ * of its word; all other bits are 0.  Returns WCX_OK, or WCX_BAD_DATA if the stream is too short, which may also be noticed
+ * only by wcx_rans_close.
  */
 enum wcx_result wcx_rans_decode_lines(const struct wcx_decode_variant *variant, const struct wcx_rans_stream *stream,
 				      struct wcx_rans_reader *reader, uint32_t first, uint32_t end, uint32_t *words);
 
-/* wcx_rans_decode_pairs - the same for full lines of pairs, into a sink; for a variant that has decode_pairs */
+/* wcx_rans_decode_pairs - the same for full lines of pairs, into a sink; the variant must have decode_pairs */
 enum wcx_result wcx_rans_decode_pairs(const struct wcx_decode_variant *variant, const struct wcx_rans_stream *stream,
 				      struct wcx_rans_reader *reader, uint32_t first, uint32_t end,
 				      const struct wcx_pair_sink *sink);
 
 /*
- * wcx_rans_close - once all lines are decoded
+ * wcx_rans_close - check the stream after its last line
  *
- * carried gets the low halves of the final states; where it is NULL they must be 0.  Returns WCX_OK, or WCX_BAD_DATA when
- * words are left over or were missing, or a final state is not what it must be: then nothing decoded was right.
+ * carried receives the low halves of the final states; if it is NULL, they must be 0.  Returns WCX_OK, or WCX_BAD_DATA if
+ * words are left over or missing, or a final state is wrong: then none of the decoded symbols can be trusted.
  */
 enum wcx_result wcx_rans_close(const struct wcx_rans_reader *reader, uint8_t carried[WCX_RANS_CARRIED_BYTES]);
 
