@@ -45,7 +45,7 @@ enum session_state {
 	STATE_CHILDREN, /* the guard and `wcx warm' are forked; both wait until they are told to begin */
 	STATE_STORE,    /* cache, decoder, store and what the callbacks need, or the first few of them */
 	STATE_FUSE_SESSION,
-	STATE_HANDLERS, /* a signal ends the loop; a second one must not kill the daemon while it shuts down */
+	STATE_HANDLERS, /* of libfuse, for the signals that end the loop */
 	STATE_MOUNTED,  /* and the guard knows the mount */
 	STATE_PREFETCHING,
 	STATE_WARMING, /* `wcx warm' has begun; its first request waits for the loop */
@@ -396,11 +396,15 @@ static int leave_state(struct session *session)
 	return 0;
 }
 
-/* Undoes the build-up from the state it reached.  Stops at -ETIMEDOUT: threads that remain use the rest. */
+/*
+ * Undoes the build-up from the state it reached.  Stops at -ETIMEDOUT: threads that remain use the rest.  A second ending
+ * signal must neither kill the daemon before it has unmounted, nor make libfuse drop the requests still to be answered.
+ */
 static int tear_down(struct session *session)
 {
 	int r = 0;
 
+	mask_signals(SIG_BLOCK, ending_signals, WCX_ARRAY_COUNT(ending_signals));
 	while (!r && session->state != STATE_NOTHING) {
 		r = leave_state(session);
 		session->state--;
