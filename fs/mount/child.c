@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Forks, signals and detaches child processes. */
+/* Forks and signals child processes. */
 #include "fs/mount/child.h"
 
 #include <errno.h>
@@ -43,13 +43,4 @@ void wcx_child_kill(struct wcx_child *child, int signal_number)
 	kill(child->pid, signal_number);
 	close(child->fd);
 	child->pid = 0;
-}
-
-void wcx_child_detach_terminal(void)
-{
-	int null_fd = open("/dev/null", O_RDWR);
-
-	for (int standard = STDIN_FILENO; standard <= STDERR_FILENO && null_fd >= 0; standard++)
-		dup2(null_fd, standard);
-	setsid();
 }

@@ -26,7 +26,4 @@ int wcx_child_tell(const struct wcx_child *child, const void *src, size_t bytes)
 /* wcx_child_kill - send a signal and forget the child, without waiting for it; no child is fine */
 void wcx_child_kill(struct wcx_child *child, int signal_number);
 
-/* wcx_child_detach_terminal - for the child: leave the terminal's session and redirect the standard streams to /dev/null */
-void wcx_child_detach_terminal(void);
-
 #endif

@@ -29,7 +29,7 @@ pid_t wcx_daemon_fork(int *ready_fd_ret, struct wcx_error *err);
 /* wcx_daemon_wait - for the parent: wait until the child is ready or dead.  Returns an exit status, maybe with err. */
 int wcx_daemon_wait(pid_t pid, int ready_fd, struct wcx_error *err);
 
-/* wcx_daemon_detach - for the child: let go of terminal and working directory.  Returns 0 or -errno. */
+/* wcx_daemon_detach - for any child: let go of the terminal and the working directory.  Returns 0 or -errno. */
 int wcx_daemon_detach(void);
 int wcx_daemon_report_ready(void); /* lets wcx_daemon_wait return; 0 or -errno */
 

@@ -63,7 +63,7 @@ static struct wcx_fuse *fuse_of(fuse_req_t req)
 	return fuse_req_userdata(req);
 }
 
-/* The inode number that libfuse uses for a node: 1 for the root, otherwise the node's address. */
+/* A node's inode number is its address; the root, which has no node, is FUSE_ROOT_ID. */
 static struct wcx_node *node_of(fuse_ino_t ino)
 {
 	return (struct wcx_node *)(uintptr_t)ino;

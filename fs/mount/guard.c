@@ -15,6 +15,7 @@
 
 #include "codec/arith.h"
 #include "fs/mount/connection.h"
+#include "fs/mount/daemonize.h"
 
 enum { KEPT_FD = 3 };
 
@@ -24,14 +25,13 @@ enum { KEPT_FD = 3 };
 /* Gives up everything inherited from the daemon but fd: terminal, working directory, descriptors. */
 static void detach(int fd)
 {
-	wcx_child_detach_terminal();
+	if (wcx_daemon_detach())
+		_exit(EXIT_FAILURE);
 	if (fd == KEPT_FD)
 		fcntl(fd, F_SETFD, 0); /* clear close-on-exec, as dup2 would */
 	else
 		dup2(fd, KEPT_FD);
 	close_range(KEPT_FD + 1, UINT_MAX, 0);
-	if (chdir("/"))
-		_exit(EXIT_FAILURE);
 }
 
 /* The message that the guard reads from its pipe. */

@@ -21,6 +21,7 @@ enum {
 	SUFFIX_BYTES = sizeof ".wcx" - 1,
 	STAT_BLOCK_BYTES = 512, /* the unit of st_blocks */
 	WRITE_BITS = S_IWUSR | S_IWGRP | S_IWOTH,
+	READ_FLAGS = O_RDONLY | O_NONBLOCK | O_NOCTTY, /* a regular file may have become a FIFO or a terminal */
 };
 
 static const char suffix[] = ".wcx";
@@ -103,19 +104,6 @@ static int open_stored(const struct wcx_store *store, const char *path, bool pac
 	return r;
 }
 
-/* Opens a regular file for reading.  O_NONBLOCK: the path may have become a FIFO since the lookup. */
-static int open_bytes(const struct wcx_store *store, const char *path, bool packed, struct stored_path *stored_ret,
-		      struct stat *st_ret)
-{
-	int fd = open_stored(store, path, packed, O_RDONLY | O_NONBLOCK | O_NOCTTY, stored_ret, st_ret);
-
-	if (fd >= 0 && !S_ISREG(st_ret->st_mode)) {
-		close(fd);
-		return -ENXIO;
-	}
-	return fd;
-}
-
 /* Reads the link dir_fd/name as a string.  name is "" if dir_fd is the link itself. */
 static int link_text(int dir_fd, const char *name, char *dst, size_t dst_bytes)
 {
@@ -142,11 +130,21 @@ static bool is_packed(int dir_fd, const char *name, const char *stored_name, mod
 	return S_ISLNK(mode) && !link_text(dir_fd, name, target, sizeof target) && is_packed_target(target);
 }
 
-static bool is_same_file(const struct stat *st, const struct wcx_store_entry *entry)
+/* Opens the file that a lookup of path found.  Returns a descriptor, -ESTALE if it is no longer there, or -errno. */
+static int open_entry(const struct wcx_store *store, const char *path, const struct wcx_store_entry *entry, int flags,
+		      struct stored_path *stored_ret)
 {
-	struct wcx_file_id id = wcx_file_id_of(st);
+	struct stat st;
+	struct wcx_file_id id;
+	int fd = open_stored(store, path, entry->packed, flags, stored_ret, &st);
 
-	return !wcx_file_id_compare(&id, &entry->id);
+	if (fd < 0)
+		return fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP ? -ESTALE : fd;
+	id = wcx_file_id_of(&st);
+	if (!wcx_file_id_compare(&id, &entry->id))
+		return fd;
+	close(fd);
+	return -ESTALE;
 }
 
 static void fill_entry(const struct stat *st, bool packed, off_t shown_bytes, struct wcx_store_entry *ret)
@@ -193,7 +191,7 @@ static int lookup_packed_file(const struct wcx_store *store, const char *path, s
 	struct wcx_superblock sb;
 	struct stored_path stored;
 	struct stat st;
-	int fd = open_bytes(store, path, true, &stored, &st), r;
+	int fd = open_stored(store, path, true, READ_FLAGS, &stored, &st), r;
 
 	if (fd < 0)
 		return wcx_fail(err, -fd, "%s: %s", stored.text, strerror(-fd));
@@ -236,12 +234,11 @@ int wcx_store_readlink(struct wcx_store *store, const char *path, const struct w
 		       size_t dst_bytes)
 {
 	struct stored_path stored;
-	struct stat st;
-	int fd = open_stored(store, path, entry->packed, O_PATH, &stored, &st), r;
+	int fd = open_entry(store, path, entry, O_PATH, &stored), r;
 
 	if (fd < 0)
-		return fd == -ENOENT ? -ESTALE : fd;
-	r = is_same_file(&st, entry) ? link_text(fd, "", dst, dst_bytes) : -ESTALE;
+		return fd;
+	r = link_text(fd, "", dst, dst_bytes);
 	close(fd);
 	if (!r && entry->packed)
 		dst[strlen(dst) - SUFFIX_BYTES] = '\0';
@@ -346,17 +343,15 @@ int wcx_store_list(struct wcx_store *store, const char *path, const struct wcx_s
 {
 	struct wcx_dir_list *list;
 	struct stored_path stored;
-	struct stat st;
 	DIR *dir;
-	int fd = open_stored(store, path, false, O_RDONLY | O_DIRECTORY, &stored, &st), r;
+	int fd = open_entry(store, path, entry, O_RDONLY | O_DIRECTORY, &stored), r;
 
 	if (fd < 0)
-		return fd == -ENOENT || fd == -ENOTDIR ? -ESTALE : fd;
-	r = is_same_file(&st, entry) ? -ENOMEM : -ESTALE;
-	dir = r == -ENOMEM ? fdopendir(fd) : NULL;
+		return fd;
+	dir = fdopendir(fd);
 	if (!dir) {
 		close(fd);
-		return r;
+		return -ENOMEM;
 	}
 	list = calloc(1, sizeof *list);
 	r = list ? list_read(dir, list) : -ENOMEM;
@@ -385,18 +380,15 @@ static int file_open(struct wcx_store *store, const char *path, const struct wcx
 {
 	struct wcx_store_entry plain;
 	struct stored_path stored;
-	struct stat st;
 	int fd;
 
+	if (!S_ISREG(entry->attr.st_mode))
+		return -ENXIO;
 	if (entry->packed && lookup_plain(store, path, &plain) != -ENOENT)
 		return -ESTALE; /* a plain file was added, and hides the packed one */
-	fd = open_bytes(store, path, entry->packed, &stored, &st);
+	fd = open_entry(store, path, entry, READ_FLAGS, &stored);
 	if (fd < 0)
-		return fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP ? -ESTALE : fd;
-	if (!is_same_file(&st, entry)) {
-		close(fd);
-		return -ESTALE;
-	}
+		return fd;
 	if (entry->packed)
 		return shown_errno(wcx_image_pool_open(store->images, fd, stored.text, &entry->id, &file->image, err));
 	file->fd = fd;

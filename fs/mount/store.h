@@ -90,7 +90,7 @@ void wcx_dir_list_free(struct wcx_dir_list *list); /* NULL is fine */
  *
  * entry comes from a lookup of path.  Checks the whole index of a packed file.  Opens of one packed file share an image
  * (image_pool.h).  The caller closes *ret.  Returns 0, -ESTALE if path now holds another file or none, -EIO for a damaged
- * index, -ENXIO if it is not a regular file, or another -errno.
+ * index, -ENXIO if entry is not a regular file, or another -errno.
  */
 int wcx_store_open(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry,
 		   struct wcx_store_file **ret, struct wcx_error *err);

@@ -12,6 +12,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fs/mount/daemonize.h"
+
 enum { EXIT_NO_PROGRAM = 127 };
 
 /* The path of the program wcx if it is in the same directory as this one, otherwise its name. */
@@ -45,7 +47,7 @@ static void run(void *user, int start_fd, pid_t parent)
 	if (getppid() != parent)
 		return;
 	if (!warming->shows_progress)
-		wcx_child_detach_terminal();
+		wcx_daemon_detach();
 	do
 		n = read(start_fd, &byte, 1);
 	while (n < 0 && errno == EINTR);
