@@ -1,32 +1,28 @@
 /* SPDX-License-Identifier: MIT */
-/* Takes batches of tiles to the GPU. */
+/* Runs batches of tiles on the GPU. */
 #include "cuda/gpu_queue.h"
 
 #include <string.h>
 
-static const struct wcx_batch_limits *queue_limits(const struct wcx_kernels *kernels, struct wcx_batch_limits *ret)
+#include "codec/arith.h"
+
+/* Offset of the control in upload. */
+static size_t control_offset(size_t src_bytes)
 {
-	*ret = (struct wcx_batch_limits){
+	return WCX_ALIGN_UP(src_bytes + WCX_BATCH_SRC_SLACK, 16);
+}
+
+enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx_kernels *kernels, size_t src_bytes,
+				   size_t dst_bytes, cudaError_t *error_ret)
+{
+	const struct wcx_batch_limits limits = {
 		.items = WCX_QUEUE_ITEMS,
 		.kinds = 256,
 		.tables = 512,
 		.places = 2 * WCX_QUEUE_ITEMS,
 		.blocks = kernels->blocks,
 	};
-	return ret;
-}
-
-/* Where the control is in upload. */
-static size_t control_offset(size_t src_bytes)
-{
-	return (src_bytes + WCX_BATCH_SRC_SLACK + 15) / 16 * 16;
-}
-
-enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx_kernels *kernels, size_t src_bytes,
-				   size_t dst_bytes, cudaError_t *error_ret)
-{
-	struct wcx_batch_limits limits;
-	const size_t upload_bytes = control_offset(src_bytes) + wcx_tile_batch_capacity(queue_limits(kernels, &limits));
+	const size_t upload_bytes = control_offset(src_bytes) + wcx_tile_batch_capacity(&limits);
 	const size_t download_bytes = WCX_QUEUE_STATUS_BYTES + dst_bytes;
 
 	queue->kernels = kernels;
@@ -46,8 +42,8 @@ enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx
 	if (!*error_ret)
 		*error_ret = cudaStreamCreateWithFlags(&queue->stream, cudaStreamNonBlocking);
 	/*
-	 * What is read behind the last packed tile, and the gaps between decoded ones, which come back too: not what
-	 * somebody else left in the device's memory.  In the queue's stream, so that this is over before the first batch.
+	 * Kernels read behind the last packed tile, and downloads include the gaps between decoded tiles: neither may show
+	 * what others left in device memory.  The queue's stream orders this before the first batch.
 	 */
 	if (!*error_ret)
 		*error_ret = cudaMemsetAsync(queue->upload_dev, 0, upload_bytes, queue->stream);
@@ -75,21 +71,28 @@ void wcx_gpu_queue_close(struct wcx_gpu_queue *queue)
 cudaError_t wcx_gpu_queue_submit(struct wcx_gpu_queue *queue, size_t src_bytes, uint8_t *dst, size_t dst_bytes)
 {
 	const size_t control = control_offset(src_bytes);
+	const struct wcx_kernel_job job = {
+		.layout = wcx_tile_batch_finish(queue->batch),
+		.control = queue->upload_dev + control,
+		.src = queue->upload_dev,
+		.dst = dst,
+		.status = (uint32_t *)(void *)queue->download_dev,
+		.mark = queue->mark + WCX_STATUS_MARK,
+	};
 	cudaError_t error;
 
-	queue->layout = wcx_tile_batch_finish(queue->batch);
-	queue->mark += WCX_STATUS_MARK;
+	queue->layout = job.layout;
+	queue->mark = job.mark;
 	memset(queue->upload + src_bytes, 0, control - src_bytes);
 	wcx_tile_batch_write(queue->batch, queue->upload + control);
-	error = cudaMemcpyAsync(queue->upload_dev, queue->upload, control + queue->layout->control_bytes,
+	error = cudaMemcpyAsync(queue->upload_dev, queue->upload, control + job.layout->control_bytes,
 				cudaMemcpyHostToDevice, queue->stream);
 	if (!error)
-		error = wcx_kernels_decode(queue->kernels, queue->upload_dev + control, queue->layout, queue->upload_dev,
-					   dst, (uint32_t *)(void *)queue->download_dev, queue->mark, queue->stream);
+		error = wcx_kernels_decode(queue->kernels, &job, queue->stream);
 	if (!error)
 		error = cudaMemcpyAsync(queue->download, queue->download_dev,
 					dst_bytes ? WCX_QUEUE_STATUS_BYTES + dst_bytes
-						  : queue->layout->items * sizeof(uint32_t),
+						  : job.layout->items * sizeof(uint32_t),
 					cudaMemcpyDeviceToHost, queue->stream);
 	return error;
 }
@@ -100,7 +103,6 @@ cudaError_t wcx_gpu_queue_wait(struct wcx_gpu_queue *queue)
 
 	if (queue->layout && !error)
 		error = cudaEventSynchronize(queue->done);
-
 	queue->layout = NULL;
 	wcx_tile_batch_clear(queue->batch);
 	return error;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A queue takes one batch of tiles at a time to the GPU: a stream, and buffers in pinned and in the device's memory.
+ * A queue runs one batch of tiles at a time on the GPU: a CUDA stream with buffers in pinned host memory and device memory.
  *
- * A queue is for one thread at a time, whose current device must be the one that it was opened on.
+ * A queue is for one thread at a time, whose current device must be the one on which the queue was opened.
  */
 #ifndef WCX_GPU_QUEUE_H
 #define WCX_GPU_QUEUE_H
@@ -14,27 +14,27 @@
 #include "cuda/tile_kernel.h"
 
 enum {
-	WCX_QUEUE_ITEMS = 2048, /* of 4 MiB: tiles of 2 KiB or more */
+	WCX_QUEUE_ITEMS = 2048, /* fills 4 MiB with tiles of 2 KiB */
 	WCX_QUEUE_STATUS_BYTES = WCX_QUEUE_ITEMS * 4,
 };
 
 struct wcx_gpu_queue {
 	const struct wcx_kernels *kernels;
 	struct wcx_tile_batch *batch;
-	const struct wcx_batch_layout *layout; /* of the batch under way; NULL without one */
-	uint32_t mark;                         /* of the last batch's statuses */
-	size_t src_bytes;                      /* that upload has room for, in front of slack and control */
-	uint8_t *upload, *upload_dev;          /* pinned, and the device's */
-	/* What comes back: statuses, and from WCX_QUEUE_STATUS_BYTES on, if there is room, decoded tiles. */
+	const struct wcx_batch_layout *layout; /* of the batch in flight; NULL if there is none */
+	uint32_t mark;                         /* of the latest batch's statuses */
+	size_t src_bytes;                      /* capacity of upload for packed tiles; slack and control follow them */
+	uint8_t *upload, *upload_dev;          /* pinned, and on the device */
+	/* Results: statuses and, from WCX_QUEUE_STATUS_BYTES on, decoded tiles if the queue returns them. */
 	uint8_t *download, *download_dev;
 	cudaStream_t stream;
 	cudaEvent_t done;
 };
 
 /*
- * wcx_gpu_queue_open - make a queue for batches of so many packed and, where they come back, decoded bytes
+ * wcx_gpu_queue_open - allocate buffers for src_bytes of packed tiles and dst_bytes of decoded tiles to return
  *
- * *queue must be zero.  On failure, too, it has to be closed.  Returns WCX_OK, or WCX_NO_MEMORY or WCX_DEVICE_FAILED with
+ * *queue must be zero, and must be closed even after failure.  Returns WCX_OK, or WCX_NO_MEMORY or WCX_DEVICE_FAILED with
  * *error_ret set.
  */
 enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx_kernels *kernels, size_t src_bytes,
@@ -42,21 +42,20 @@ enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx
 void wcx_gpu_queue_close(struct wcx_gpu_queue *queue); /* must be idle; a zero queue is fine */
 
 /*
- * wcx_gpu_queue_submit - send the batch on its way: upload, decoding, and the download of statuses and dst_bytes
+ * wcx_gpu_queue_submit - start upload, decoding, and the download of statuses and dst_bytes of decoded tiles
  *
- * The first src_bytes of upload are the packed tiles, to which the batch's items refer; their dst counts from dst.  All
- * buffers are the device's until wcx_gpu_queue_wait.
+ * upload must hold src_bytes of packed tiles, as the items of queue->batch describe them; dst is the base of the items' dst.
+ * The device uses all buffers until wcx_gpu_queue_wait.
  */
 cudaError_t wcx_gpu_queue_submit(struct wcx_gpu_queue *queue, size_t src_bytes, uint8_t *dst, size_t dst_bytes);
 
-/* wcx_gpu_queue_wait - wait, without spinning, for what was submitted and put into the stream since, and start a new batch
- */
+/* wcx_gpu_queue_wait - wait, without spinning, until the stream is empty, and start a new batch */
 cudaError_t wcx_gpu_queue_wait(struct wcx_gpu_queue *queue);
 
 /*
- * wcx_gpu_queue_status - the result of an item, from wcx_gpu_queue_wait until the next batch is submitted
+ * wcx_gpu_queue_status - the result of an item; valid between wcx_gpu_queue_wait and the next submit
  *
- * WCX_OK or WCX_BAD_DATA; WCX_DEVICE_FAILED where the status is not one of this batch.
+ * Returns WCX_OK or WCX_BAD_DATA, or WCX_DEVICE_FAILED if no kernel has written the status.
  */
 static inline enum wcx_result wcx_gpu_queue_status(const struct wcx_gpu_queue *queue, uint32_t item)
 {

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Times the GPU's decoding alone, from device memory to device memory. */
+/* Times decoding on the GPU alone, from device memory to device memory. */
 #include "cuda/gpu_timing.h"
 
 #include <cuda_runtime_api.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/arith.h"
 #include "cuda/tile_batch.h"
 #include "cuda/tile_kernel.h"
 
@@ -14,7 +15,7 @@ enum {
 	DST_ALIGN = 128,
 };
 
-/* One batch of all the jobs, as often as they are repeated, each time with packed bytes and a place of their own. */
+/* One batch of all jobs and their repeats.  Each repeat has its own copy of packed and decoded bytes. */
 struct wcx_gpu_timing {
 	struct wcx_kernels kernels;
 	struct wcx_tile_batch *batch;
@@ -22,11 +23,11 @@ struct wcx_gpu_timing {
 	struct wcx_tile_job *jobs;
 	size_t job_count;
 	uint32_t repeats;
-	size_t src_bytes, dst_bytes; /* of one repeat, with the gaps that alignment leaves */
-	uint64_t decoded_bytes;      /* without, of all repeats */
+	size_t src_bytes, dst_bytes; /* of one repeat, with alignment */
+	uint64_t decoded_bytes;      /* of all repeats, without alignment */
 	uint8_t *src, *dst, *control;
 	uint32_t *status;
-	/* On the device.  Decoding uses up the control: it is copied from control_dev to used_dev each time. */
+	/* On the device.  Decoding uses up the control, so each run copies control_dev to used_dev. */
 	uint8_t *src_dev, *dst_dev, *control_dev, *used_dev;
 	uint32_t *status_dev;
 	cudaEvent_t start, stop;
@@ -53,18 +54,13 @@ void wcx_gpu_timing_free(struct wcx_gpu_timing *timing)
 	free(timing);
 }
 
-static size_t align_up(size_t bytes, size_t align)
-{
-	return (bytes + align - 1) / align * align;
-}
-
 static enum wcx_result measure_jobs(struct wcx_gpu_timing *timing)
 {
 	for (size_t i = 0; i < timing->job_count; i++) {
 		if (timing->jobs[i].mode != WCX_TILE_CODED)
 			return WCX_WRONG_SIZE;
-		timing->src_bytes += align_up(timing->jobs[i].src_bytes, SRC_ALIGN);
-		timing->dst_bytes += align_up(timing->jobs[i].dst_bytes, DST_ALIGN);
+		timing->src_bytes += WCX_ALIGN_UP(timing->jobs[i].src_bytes, SRC_ALIGN);
+		timing->dst_bytes += WCX_ALIGN_UP(timing->jobs[i].dst_bytes, DST_ALIGN);
 		timing->decoded_bytes += timing->jobs[i].dst_bytes;
 	}
 	if (timing->decoded_bytes == 0 || timing->repeats == 0 || timing->src_bytes > UINT32_MAX / timing->repeats ||
@@ -74,7 +70,7 @@ static enum wcx_result measure_jobs(struct wcx_gpu_timing *timing)
 	return WCX_OK;
 }
 
-/* Puts all the jobs in one batch and sees to host memory. */
+/* Allocates host memory and makes one batch of all jobs. */
 static enum wcx_result fill_batch(struct wcx_gpu_timing *timing)
 {
 	const size_t items = timing->job_count * timing->repeats;
@@ -103,8 +99,8 @@ static enum wcx_result fill_batch(struct wcx_gpu_timing *timing)
 			return result == WCX_OK ? WCX_WRONG_SIZE : result;
 		if (i < timing->job_count)
 			memcpy(timing->src + src, job->src, job->src_bytes);
-		src += align_up(job->src_bytes, SRC_ALIGN);
-		dst += align_up(job->dst_bytes, DST_ALIGN);
+		src += WCX_ALIGN_UP(job->src_bytes, SRC_ALIGN);
+		dst += WCX_ALIGN_UP(job->dst_bytes, DST_ALIGN);
 	}
 	timing->layout = wcx_tile_batch_finish(timing->batch);
 	timing->control = malloc(timing->layout->control_bytes);
@@ -150,14 +146,20 @@ static cudaError_t upload(struct wcx_gpu_timing *timing)
 
 static cudaError_t decode_once(struct wcx_gpu_timing *timing, float *ms_ret)
 {
+	const struct wcx_kernel_job job = {
+		.layout = timing->layout,
+		.control = timing->used_dev,
+		.src = timing->src_dev,
+		.dst = timing->dst_dev,
+		.status = timing->status_dev,
+	};
 	cudaError_t error = cudaMemcpyAsync(timing->used_dev, timing->control_dev, timing->layout->control_bytes,
 					    cudaMemcpyDeviceToDevice, NULL);
 
 	if (!error)
 		error = cudaEventRecord(timing->start, NULL);
 	if (!error)
-		error = wcx_kernels_decode(&timing->kernels, timing->used_dev, timing->layout, timing->src_dev,
-					   timing->dst_dev, timing->status_dev, 0, NULL);
+		error = wcx_kernels_decode(&timing->kernels, &job, NULL);
 	if (!error)
 		error = cudaEventRecord(timing->stop, NULL);
 	if (!error)
@@ -179,7 +181,7 @@ enum wcx_result wcx_gpu_timing_create(struct wcx_gpu *gpu, struct wcx_tile_job *
 	struct wcx_gpu_timing *timing = calloc(1, sizeof *timing);
 	enum wcx_result result = WCX_NO_MEMORY;
 
-	(void)gpu; /* being open, it shows that there is a device */
+	(void)gpu; /* proves that there is a device */
 	if (!timing)
 		goto out;
 	timing->jobs = jobs;
@@ -216,7 +218,7 @@ enum wcx_result wcx_gpu_timing_run(struct wcx_gpu_timing *timing, double *ms_ret
 	return result;
 }
 
-/* Gives the jobs their bytes and results from the last of the repeats. */
+/* Passes results and bytes of the last repeat on to the jobs. */
 static enum wcx_result hand_out(struct wcx_gpu_timing *timing)
 {
 	const uint32_t items = timing->layout->items, first = items - (uint32_t)timing->job_count;
@@ -232,7 +234,7 @@ static enum wcx_result hand_out(struct wcx_gpu_timing *timing)
 		job->result = (enum wcx_result)timing->status[first + i];
 		if (job->result == WCX_OK)
 			memcpy(job->dst, dst, job->dst_bytes);
-		dst += align_up(job->dst_bytes, DST_ALIGN);
+		dst += WCX_ALIGN_UP(job->dst_bytes, DST_ALIGN);
 	}
 	return worst;
 }

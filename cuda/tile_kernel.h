@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Starts the kernels that decode tiles (docs/gpu.md). */
+/* Launches the kernels that decode tiles (docs/gpu.md). */
 #ifndef WCX_TILE_KERNEL_H
 #define WCX_TILE_KERNEL_H
 
 #include <cuda_runtime_api.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -13,32 +14,32 @@ extern "C" {
 
 enum { WCX_STATUS_MARK = 256 };
 
-/* What a device can do. */
+/* The abilities of a device. */
 struct wcx_kernels {
-	uint32_t blocks;       /* that run at a time, for struct wcx_batch_limits */
-	uint32_t shared_bytes; /* that a block can have */
-	int overlap;           /* whether launches can overlap: the kernels then see to the order themselves */
+	uint32_t blocks;       /* that run concurrently, for struct wcx_batch_limits */
+	uint32_t shared_bytes; /* dynamic shared memory of a block */
+	bool overlap;          /* launches may overlap: the kernels themselves then keep the stream's order */
 };
 
 /*
- * wcx_kernels_open - get the kernels ready on the thread's current device
+ * wcx_kernels_open - prepare the kernels for the thread's current device
  *
- * Fails with the runtime's reason where there is no driver, no device, or none that the kernels were built for.  Nothing has
- * to be closed.
+ * Returns the runtime's error if there is no driver, no device, or no code for it.  There is nothing to close.
  */
 cudaError_t wcx_kernels_open(struct wcx_kernels *ret);
 
-/*
- * wcx_kernels_decode - decode a batch, in stream order
- *
- * control is what wcx_tile_batch_write wrote, with this layout, and src what the tiles' src are counted from; both in the
- * device's memory, and src has WCX_BATCH_SRC_SLACK bytes behind the last tile.  dst is what the tiles' dst are counted from.
- * status gets mark | WCX_OK or mark | WCX_BAD_DATA for each item; mark is a multiple of WCX_STATUS_MARK that tells it from
- * what may be there.  Uses up the control: to decode the batch again, it has to be copied there again.  May be called from
- * any thread.
- */
-cudaError_t wcx_kernels_decode(const struct wcx_kernels *kernels, uint8_t *control, const struct wcx_batch_layout *layout,
-			       const uint8_t *src, uint8_t *dst, uint32_t *status, uint32_t mark, cudaStream_t stream);
+/* A batch to decode.  All pointers but layout are to device memory. */
+struct wcx_kernel_job {
+	const struct wcx_batch_layout *layout; /* needed only during the call */
+	uint8_t *control;   /* from wcx_tile_batch_write, with this layout; used up: decoding again takes a new copy */
+	const uint8_t *src; /* base of the items' src; WCX_BATCH_SRC_SLACK readable bytes follow the last tile */
+	uint8_t *dst;       /* base of the items' dst */
+	uint32_t *status;   /* gets mark | WCX_OK or mark | WCX_BAD_DATA for each item */
+	uint32_t mark;      /* a multiple of WCX_STATUS_MARK, to tell new statuses from old memory */
+};
+
+/* wcx_kernels_decode - decode a batch in stream order.  May be called from any thread.  Returns launch errors. */
+cudaError_t wcx_kernels_decode(const struct wcx_kernels *kernels, const struct wcx_kernel_job *job, cudaStream_t stream);
 
 #ifdef __cplusplus
 }
