@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Decodes tiles from host memory to host memory: a fixed set of queues, for callers to take turns at (docs/gpu.md). */
+/* Decodes tiles from host memory to host memory, with a fixed set of queues that callers take turns at (docs/gpu.md). */
 #include "cuda/gpu_decode.h"
 
 #include <assert.h>
@@ -9,22 +9,23 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/arith.h"
 #include "cuda/gpu_queue.h"
 
 enum {
 	/*
-	 * Copying a queue's tiles to and from pinned memory takes a CPU core several times as long as the GPU needs for
-	 * them: about 8 threads with a queue each keep a GPU busy.  From 4 MiB on, copies run at nearly the full speed
-	 * of PCIe.
+	 * Copying the tiles of a queue to and from pinned memory takes a CPU core several times as long as decoding them
+	 * takes the GPU: about 8 threads with a queue each keep a GPU busy.  From 4 MiB on, copies come close to the full
+	 * speed of PCIe.
 	 */
 	QUEUE_COUNT = 8,
 	QUEUE_DST_BYTES = 4 << 20,
-	QUEUE_SRC_BYTES = 4 << 20, /* a coded tile is smaller than its decoded one */
+	QUEUE_SRC_BYTES = 4 << 20, /* a coded tile is smaller than the decoded one */
 	SRC_ALIGN = 16,
-	DST_ALIGN = 128, /* stores fill the cache's lines */
+	DST_ALIGN = 128, /* stores fill cache lines */
 };
 
-/* A tile of the batch that a queue has, and where it will be in the download. */
+/* A tile of the batch in a queue, and its offset in the download. */
 struct taken_job {
 	struct wcx_tile_job *job;
 	uint32_t dst_offset;
@@ -34,21 +35,21 @@ struct decode_queue {
 	struct wcx_gpu_queue queue;
 	struct decode_queue *next_free;
 	bool taken;
-	uint32_t job_count;
+	uint32_t job_count, src_bytes, dst_bytes; /* of the batch */
 	struct taken_job jobs[WCX_QUEUE_ITEMS];
 };
 
 struct wcx_gpu {
 	struct wcx_kernels kernels;
-	pthread_mutex_t lock; /* protects everything below but the queues that are taken, which are their takers' */
+	pthread_mutex_t lock; /* protects everything below; a taken queue belongs to its taker */
 	pthread_cond_t queue_freed;
 	struct decode_queue *free_queues;
-	bool failed;     /* for good: no further call gets to the device */
-	long calls_left; /* until a failure is feigned; negative: none will be */
+	bool failed;     /* permanently: the device is not used any more */
+	long calls_left; /* until a simulated failure; negative: never */
 	struct decode_queue queues[QUEUE_COUNT];
 };
 
-/* Fails with the runtime's reason when there is no driver, no device, or none that the kernels were built for. */
+/* Returns the runtime's error if there is no driver, no device, or no code for it. */
 static cudaError_t find_device(struct wcx_kernels *kernels, char name[WCX_GPU_NAME_BYTES])
 {
 	struct cudaDeviceProp device;
@@ -80,7 +81,7 @@ enum wcx_result wcx_gpu_open(struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES]
 	cudaError_t error = find_device(&kernels, name);
 
 	static_assert((int)QUEUE_SRC_BYTES >= (int)WCX_TILE_MAX_BYTES && (int)QUEUE_DST_BYTES >= (int)WCX_TILE_MAX_BYTES,
-		      "any tile fits, so that every batch takes a job");
+		      "any tile fits, so every batch makes progress");
 	if (error)
 		goto out;
 	result = WCX_NO_MEMORY;
@@ -125,7 +126,7 @@ void wcx_gpu_free(struct wcx_gpu *gpu)
 	free(gpu);
 }
 
-/* Counts a call, for the test hook. */
+/* For the test hook: counts a call, or makes it fail. */
 static void begin_call(struct wcx_gpu *gpu)
 {
 	pthread_mutex_lock(&gpu->lock);
@@ -136,7 +137,7 @@ static void begin_call(struct wcx_gpu *gpu)
 	pthread_mutex_unlock(&gpu->lock);
 }
 
-/* NULL when the GPU has failed or, without wait, when all queues are taken. */
+/* NULL if the GPU has failed or, without wait, if all queues are taken. */
 static struct decode_queue *take_queue(struct wcx_gpu *gpu, bool wait)
 {
 	struct decode_queue *queue = NULL;
@@ -154,8 +155,8 @@ static struct decode_queue *take_queue(struct wcx_gpu *gpu, bool wait)
 }
 
 /*
- * Waits until the device leaves the queue's buffers alone, which after a failure it might not yet, and gives the queue
- * back.  An error that is still there once the stream is empty is one that the device does not recover from.
+ * Returns a queue once the device no longer uses its buffers, which after a failure it may still do.  If an empty stream
+ * still reports an error, the device does not recover.
  */
 static void give_queue(struct wcx_gpu *gpu, struct decode_queue *queue)
 {
@@ -178,16 +179,15 @@ static void give_queue(struct wcx_gpu *gpu, struct decode_queue *queue)
 	pthread_mutex_unlock(&gpu->lock);
 }
 
-/* Puts a coded job into the batch; false when there is no room.  One that cannot be decoded has its result at once. */
-static bool add_job(struct decode_queue *queue, struct wcx_tile_job *job, uint32_t *src_bytes, uint32_t *dst_bytes)
+/* Adds a coded job to the batch; false if it is full.  A job that cannot be decoded gets its result at once. */
+static bool add_job(struct decode_queue *queue, struct wcx_tile_job *job)
 {
-	const uint32_t src = (*src_bytes + SRC_ALIGN - 1) / SRC_ALIGN * SRC_ALIGN;
-	const uint32_t dst = (*dst_bytes + DST_ALIGN - 1) / DST_ALIGN * DST_ALIGN;
+	const uint32_t src = WCX_ALIGN_UP(queue->src_bytes, SRC_ALIGN), dst = WCX_ALIGN_UP(queue->dst_bytes, DST_ALIGN);
 	enum wcx_result result;
-	int added;
+	bool added;
 
 	if (job->src_bytes >= job->dst_bytes) {
-		job->result = WCX_BAD_DATA; /* as wcx_tile_parse would say */
+		job->result = WCX_BAD_DATA; /* the result of wcx_tile_parse, but such a tile may not fit the buffer */
 		return true;
 	}
 	if (src > QUEUE_SRC_BYTES || job->src_bytes > QUEUE_SRC_BYTES - src || dst > QUEUE_DST_BYTES ||
@@ -202,36 +202,36 @@ static bool add_job(struct decode_queue *queue, struct wcx_tile_job *job, uint32
 		return false;
 	memcpy(queue->queue.upload + src, job->src, job->src_bytes);
 	queue->jobs[queue->job_count++] = (struct taken_job){ job, dst };
-	*src_bytes = src + (uint32_t)job->src_bytes;
-	*dst_bytes = dst + (uint32_t)job->dst_bytes;
+	queue->src_bytes = src + (uint32_t)job->src_bytes;
+	queue->dst_bytes = dst + (uint32_t)job->dst_bytes;
 	return true;
 }
 
 /*
- * Makes a batch of the first jobs, and sends it on its way.  Constant and stored tiles are restored here at once: copying
- * them costs less than moving them over PCIe and back.  *done_ret is how many jobs have been seen to.
+ * Submits a batch of the first jobs.  Constant and stored tiles are restored here at once: that costs less than moving them
+ * over PCIe and back.  *done_ret is the number of jobs that are submitted or have a result.
  */
 static cudaError_t submit_jobs(struct decode_queue *queue, struct wcx_tile_job *jobs, size_t job_count, size_t *done_ret)
 {
-	uint32_t src_bytes = 0, dst_bytes = 0;
 	size_t i;
 
-	queue->job_count = 0;
+	queue->job_count = queue->src_bytes = queue->dst_bytes = 0;
 	for (i = 0; i < job_count; i++) {
 		const size_t tile_bytes = wcx_tile_dims_bytes(&jobs[i].dims);
 
 		if (jobs[i].mode != WCX_TILE_CODED || !tile_bytes || jobs[i].dst_bytes != tile_bytes)
-			wcx_tile_decode(&jobs[i], NULL); /* takes no scratch for these */
-		else if (!add_job(queue, &jobs[i], &src_bytes, &dst_bytes))
+			wcx_tile_decode(&jobs[i], NULL); /* needs no scratch for these */
+		else if (!add_job(queue, &jobs[i]))
 			break;
 	}
 	*done_ret = i;
-	return queue->job_count ? wcx_gpu_queue_submit(&queue->queue, src_bytes,
-						       queue->queue.download_dev + WCX_QUEUE_STATUS_BYTES, dst_bytes)
-				: cudaSuccess;
+	if (!queue->job_count)
+		return cudaSuccess;
+	return wcx_gpu_queue_submit(&queue->queue, queue->src_bytes, queue->queue.download_dev + WCX_QUEUE_STATUS_BYTES,
+				    queue->dst_bytes);
 }
 
-/* Waits for the batch and gives its jobs their results and bytes. */
+/* Waits for the batch and passes results and bytes on to its jobs. */
 static cudaError_t collect_jobs(struct decode_queue *queue)
 {
 	cudaError_t error = wcx_gpu_queue_wait(&queue->queue);
@@ -248,8 +248,8 @@ static cudaError_t collect_jobs(struct decode_queue *queue)
 }
 
 /*
- * Works through the jobs with one queue, or two where another is free: then one batch is copied in and out while the
- * other is on the device.  Takes no second queue by waiting, so callers cannot wait for each other in a circle.
+ * Runs the jobs with one queue or, whenever another is free, with two: one batch is copied in and out while the other is on
+ * the device.  Never waits for the second queue, so callers cannot deadlock.
  */
 static cudaError_t run_jobs(struct wcx_gpu *gpu, struct decode_queue *idle, struct wcx_tile_job *jobs, size_t job_count)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Decodes tiles from pinned buffers straight into the device's memory. */
+/* Decodes tiles from pinned buffers into device memory. */
 #include "cuda/gpu_load.h"
 
 #include <stdio.h>
@@ -9,19 +9,19 @@
 
 struct load_queue {
 	struct wcx_gpu_queue queue;
-	uint8_t *stage_dev; /* NULL until it is needed */
-	uint32_t items;     /* of the batch that is being made or is under way */
+	uint8_t *stage_dev; /* NULL until first used */
+	uint32_t items;     /* of the batch being filled or in flight */
 };
 
 struct wcx_gpu_loader {
 	int device;
 	struct wcx_kernels kernels;
-	cudaEvent_t begun; /* what is in the caller's stream when a load begins */
+	cudaEvent_t begun; /* the caller's stream has reached the start of the load */
 	unsigned queue_count;
 	struct load_queue queues[];
 };
 
-/* Makes the loader's device the thread's, for the time of a call. */
+/* Makes the loader's device current for the thread; returns the device for leave() to restore. */
 static int enter(const struct wcx_gpu_loader *loader)
 {
 	int before = loader->device;
@@ -130,7 +130,7 @@ uint64_t wcx_gpu_load_stage(struct wcx_gpu_loader *loader, unsigned queue)
 }
 
 enum wcx_result wcx_gpu_load_add(struct wcx_gpu_loader *loader, unsigned queue, const struct wcx_tile_job *job, uint64_t dst,
-				 int *added_ret)
+				 bool *added_ret)
 {
 	struct load_queue *its = &loader->queues[queue];
 	const enum wcx_result result =

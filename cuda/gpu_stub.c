@@ -1,26 +1,25 @@
 /* SPDX-License-Identifier: MIT */
-/* Stands in for the GPU where the build has no CUDA. */
+/* Replaces the GPU in builds without CUDA. */
 #include <stdio.h>
 
-#include "cuda/gpu_timing.h"
 #include "cuda/gpu_decode.h"
 #include "cuda/gpu_load.h"
+#include "cuda/gpu_timing.h"
+
+#pragma GCC diagnostic ignored "-Wunused-parameter"
 
 enum wcx_result wcx_gpu_open(struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES])
 {
-	(void)ret;
 	snprintf(name, WCX_GPU_NAME_BYTES, "built without CUDA");
 	return WCX_NO_DEVICE;
 }
 
 void wcx_gpu_free(struct wcx_gpu *gpu)
 {
-	(void)gpu;
 }
 
 enum wcx_result wcx_gpu_decode(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count)
 {
-	(void)gpu;
 	for (size_t i = 0; i < job_count; i++)
 		jobs[i].result = WCX_DEVICE_FAILED;
 	return WCX_DEVICE_FAILED;
@@ -29,115 +28,77 @@ enum wcx_result wcx_gpu_decode(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, s
 enum wcx_result wcx_gpu_timing_create(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count, uint32_t repeats,
 				      struct wcx_gpu_timing **ret)
 {
-	(void)gpu;
-	(void)jobs;
-	(void)job_count;
-	(void)repeats;
-	(void)ret;
 	return WCX_NO_DEVICE;
 }
 
 void wcx_gpu_timing_free(struct wcx_gpu_timing *timing)
 {
-	(void)timing;
 }
 
 uint64_t wcx_gpu_timing_bytes(const struct wcx_gpu_timing *timing)
 {
-	(void)timing;
 	return 0;
 }
 
 enum wcx_result wcx_gpu_timing_run(struct wcx_gpu_timing *timing, double *ms_ret)
 {
-	(void)timing;
-	(void)ms_ret;
 	return WCX_NO_DEVICE;
 }
 
 enum wcx_result wcx_gpu_timing_check(struct wcx_gpu_timing *timing)
 {
-	(void)timing;
 	return WCX_NO_DEVICE;
 }
 
 enum wcx_result wcx_gpu_loader_open(int device, unsigned queue_count, struct wcx_gpu_loader **ret,
 				    char reason[WCX_GPU_NAME_BYTES])
 {
-	(void)device;
-	(void)queue_count;
-	(void)ret;
 	snprintf(reason, WCX_GPU_NAME_BYTES, "built without CUDA");
 	return WCX_NO_DEVICE;
 }
 
 void wcx_gpu_loader_free(struct wcx_gpu_loader *loader)
 {
-	(void)loader;
 }
 
 enum wcx_result wcx_gpu_load_follow(struct wcx_gpu_loader *loader, void *stream)
 {
-	(void)loader;
-	(void)stream;
 	return WCX_NO_DEVICE;
 }
 
 uint8_t *wcx_gpu_load_buffer(struct wcx_gpu_loader *loader, unsigned queue)
 {
-	(void)loader;
-	(void)queue;
 	return NULL;
 }
 
 uint64_t wcx_gpu_load_stage(struct wcx_gpu_loader *loader, unsigned queue)
 {
-	(void)loader;
-	(void)queue;
 	return 0;
 }
 
 enum wcx_result wcx_gpu_load_add(struct wcx_gpu_loader *loader, unsigned queue, const struct wcx_tile_job *job, uint64_t dst,
-				 int *added_ret)
+				 bool *added_ret)
 {
-	(void)loader;
-	(void)queue;
-	(void)job;
-	(void)dst;
-	*added_ret = 0;
+	*added_ret = false;
 	return WCX_NO_DEVICE;
 }
 
 enum wcx_result wcx_gpu_load_submit(struct wcx_gpu_loader *loader, unsigned queue, size_t src_bytes)
 {
-	(void)loader;
-	(void)queue;
-	(void)src_bytes;
 	return WCX_NO_DEVICE;
 }
 
 enum wcx_result wcx_gpu_load_copy(struct wcx_gpu_loader *loader, unsigned queue, const struct wcx_load_copy *copy)
 {
-	(void)loader;
-	(void)queue;
-	(void)copy;
 	return WCX_NO_DEVICE;
 }
 
 enum wcx_result wcx_gpu_load_fill(struct wcx_gpu_loader *loader, unsigned queue, uint64_t dst, uint8_t value, size_t bytes)
 {
-	(void)loader;
-	(void)queue;
-	(void)dst;
-	(void)value;
-	(void)bytes;
 	return WCX_NO_DEVICE;
 }
 
 enum wcx_result wcx_gpu_load_wait(struct wcx_gpu_loader *loader, unsigned queue, uint32_t *failed_ret)
 {
-	(void)loader;
-	(void)queue;
-	(void)failed_ret;
 	return WCX_NO_DEVICE;
 }

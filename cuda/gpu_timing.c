@@ -92,7 +92,7 @@ static enum wcx_result fill_batch(struct wcx_gpu_timing *timing)
 	wcx_tile_batch_clear(timing->batch);
 	for (size_t i = 0; i < items; i++) {
 		const struct wcx_tile_job *job = &timing->jobs[i % timing->job_count];
-		int added;
+		bool added;
 		enum wcx_result result = wcx_tile_batch_add(timing->batch, job, (uint32_t)src, dst, &added);
 
 		if (result != WCX_OK || !added)

@@ -1,40 +1,49 @@
 /* SPDX-License-Identifier: MIT */
-/* Turns tile jobs into what the GPU works on. */
+/* Turns tile jobs into the control of a batch (cuda/tile_batch.h). */
 #include "cuda/tile_batch.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/arith.h"
 #include "codec/le.h"
 #include "codec/tile_layout.h"
 
-/* The tables of a field, as the batch has them. */
+/* The tables of a field, and where the batch has them. */
 struct table_set {
 	const struct wcx_freq_table *tables;
 	uint32_t count, first; /* first: number in the batch */
 	bool is_pair;
 };
 
-/* A kind while the batch is made: what it is recognised by, its kernel, and its items. */
-struct kind_group {
-	const struct wcx_recipe *recipe;
-	uint32_t codings; /* of the fields, as the tile's head has them */
+/* What the host knows about a kind. */
+struct kind_items {
+	const struct wcx_recipe *recipe; /* with codings, the key of the kind */
+	uint32_t codings;                /* of all fields, as in the header of a tile */
 	uint8_t kernel, table_count;
-	uint32_t items, next; /* how many; where in the control the next one goes */
+	uint32_t item_count;
+	uint32_t next_item; /* while the control is written: where the next item goes */
 };
 
+/*
+ * Input is in the order of adding; the counts are its cursors.  Output is in the order of launches: wcx_tile_batch_finish
+ * moves the cursor `out` over kinds, items and blocks of the control.
+ */
 struct wcx_tile_batch {
 	struct wcx_batch_limits limits;
 	struct wcx_batch_layout layout;
-	uint32_t item_count, kind_count, set_count, table_count, place_count, block_count;
+	uint32_t item_count, kind_count, set_count, table_count, place_count;
+	struct {
+		uint32_t kind, item, block;
+	} out;
 	struct wcx_tile_item *items;
 	struct wcx_payload_place *places;
 	struct wcx_batch_kind *kinds;
-	struct kind_group *groups; /* one for each kind */
+	struct kind_items *kind_items; /* for each of kinds */
 	struct table_set *sets;
-	uint32_t *order;  /* kinds, as the control has them */
-	uint32_t *blocks; /* which of these each begins with */
+	uint32_t *order;  /* output: kinds in the order of the control, by their number in kinds */
+	uint32_t *blocks; /* output: the kind of the control that each block begins with */
 };
 
 struct wcx_tile_batch *wcx_tile_batch_create(const struct wcx_batch_limits *limits)
@@ -47,11 +56,12 @@ struct wcx_tile_batch *wcx_tile_batch_create(const struct wcx_batch_limits *limi
 	batch->items = calloc(limits->items, sizeof *batch->items);
 	batch->places = calloc(limits->places, sizeof *batch->places);
 	batch->kinds = calloc(limits->kinds, sizeof *batch->kinds);
-	batch->groups = calloc(limits->kinds, sizeof *batch->groups);
+	batch->kind_items = calloc(limits->kinds, sizeof *batch->kind_items);
 	batch->sets = calloc(limits->tables, sizeof *batch->sets);
 	batch->order = calloc(limits->kinds, sizeof *batch->order);
 	batch->blocks = calloc(limits->items, sizeof *batch->blocks);
-	if (batch->items && batch->places && batch->kinds && batch->groups && batch->sets && batch->order && batch->blocks)
+	if (batch->items && batch->places && batch->kinds && batch->kind_items && batch->sets && batch->order &&
+	    batch->blocks)
 		return batch;
 	wcx_tile_batch_free(batch);
 	return NULL;
@@ -64,14 +74,14 @@ void wcx_tile_batch_free(struct wcx_tile_batch *batch)
 	free(batch->items);
 	free(batch->places);
 	free(batch->kinds);
-	free(batch->groups);
+	free(batch->kind_items);
 	free(batch->sets);
 	free(batch->order);
 	free(batch->blocks);
 	free(batch);
 }
 
-static void place_parts(uint32_t items, uint32_t places, uint32_t kinds, uint32_t tables, uint32_t blocks,
+static void set_offsets(uint32_t items, uint32_t places, uint32_t kinds, uint32_t tables, uint32_t blocks,
 			struct wcx_batch_layout *layout)
 {
 	layout->places_offset = items * sizeof(struct wcx_tile_item);
@@ -86,19 +96,18 @@ size_t wcx_tile_batch_capacity(const struct wcx_batch_limits *limits)
 {
 	struct wcx_batch_layout layout;
 
-	place_parts(limits->items, limits->places, limits->kinds, limits->tables, limits->items, &layout);
+	set_offsets(limits->items, limits->places, limits->kinds, limits->tables, limits->items, &layout);
 	return layout.control_bytes;
 }
 
 void wcx_tile_batch_clear(struct wcx_tile_batch *batch)
 {
-	batch->item_count = batch->kind_count = batch->set_count = batch->table_count = batch->place_count =
-		batch->block_count = 0;
+	batch->item_count = batch->kind_count = batch->set_count = batch->table_count = batch->place_count = 0;
 }
 
 /* --- kinds --- */
 
-/* The number of a field's first table.  From the latest set backwards, since neighbouring tiles mostly share theirs. */
+/* The number of a field's first table.  Neighbouring tiles mostly share tables: the latest set is searched first. */
 static uint32_t first_table(struct wcx_tile_batch *batch, const struct wcx_field *field)
 {
 	struct table_set *set;
@@ -142,7 +151,7 @@ static struct wcx_batch_plane describe_plane(const struct wcx_recipe *recipe, co
 	};
 }
 
-/* The constant fields, with the numbers that they have in the header of a tile. */
+/* The constant fields, with their numbers in the header of a tile. */
 static void describe_constants(const struct wcx_recipe *recipe, uint32_t codings, const struct wcx_tile_layout *layout,
 			       struct wcx_batch_kind *kind)
 {
@@ -161,7 +170,10 @@ static void describe_constants(const struct wcx_recipe *recipe, uint32_t codings
 	}
 }
 
-/* The raw bits below a carrier that has all above them, if that is all; -1 if it is not. */
+/*
+ * The width of the raw field below the carrier, 0 if there is none; -1 if the element has any other fields, or they are
+ * coded differently.
+ */
 static int raw_bits_below(const struct wcx_recipe *recipe, const struct wcx_tile_layout *layout)
 {
 	const struct wcx_coded_field *carrier = &layout->coded[0];
@@ -172,12 +184,12 @@ static int raw_bits_below(const struct wcx_recipe *recipe, const struct wcx_tile
 	return carrier->shift;
 }
 
-/* The kernel for a tile. */
-static enum wcx_tile_kernel kernel_of(const struct wcx_recipe *recipe, const struct wcx_tile_layout *layout)
+/* The kernel for a tile that was parsed; WCX_KERNEL_COUNT if there is none. */
+static enum wcx_tile_kernel kernel_for(const struct wcx_recipe *recipe, const struct wcx_tile_layout *layout)
 {
 	const int raw = raw_bits_below(recipe, layout);
 	const struct wcx_field *carrier = &recipe->fields[recipe->field_count - 1];
-	const int folds = recipe->transform == WCX_TRANSFORM_FOLD;
+	const bool folds = recipe->transform == WCX_TRANSFORM_FOLD;
 
 	if (raw >= 0 && !carrier->has_zero) {
 		if (recipe->elem_bytes == 1 && carrier->is_pair && folds)
@@ -197,13 +209,15 @@ static enum wcx_tile_kernel kernel_of(const struct wcx_recipe *recipe, const str
 		return WCX_KERNEL_ANY_2;
 	case 4:
 		return WCX_KERNEL_ANY_4;
+	case 8:
+		return WCX_KERNEL_ANY_8;
 	}
-	return WCX_KERNEL_ANY_8;
+	return WCX_KERNEL_COUNT;
 }
 
-/* Adds a kind; there must be room for it. */
+/* Adds a kind, for which there must be space. */
 static void add_kind(struct wcx_tile_batch *batch, const struct wcx_recipe *recipe, uint32_t codings,
-		     const struct wcx_tile_layout *layout)
+		     const struct wcx_tile_layout *layout, enum wcx_tile_kernel kernel)
 {
 	struct wcx_batch_kind *kind = &batch->kinds[batch->kind_count];
 	const uint32_t run = recipe->run ? recipe->run : (uint32_t)WCX_TILE_MAX_ELEMS;
@@ -224,24 +238,33 @@ static void add_kind(struct wcx_tile_batch *batch, const struct wcx_recipe *reci
 	for (uint32_t p = 0; p < layout->plane_count; p++)
 		kind->planes[p] = describe_plane(recipe, &layout->planes[p]);
 	describe_constants(recipe, codings, layout, kind);
-	batch->groups[batch->kind_count++] = (struct kind_group){
+	batch->kind_items[batch->kind_count++] = (struct kind_items){
 		.recipe = recipe,
 		.codings = codings,
-		.kernel = (uint8_t)kernel_of(recipe, layout),
+		.kernel = (uint8_t)kernel,
 		.table_count = table_count,
 	};
 }
 
-/* The number of the kind for a recipe and codings; kind_count if it is not there yet.  From the latest one backwards. */
+/* The number of the kind with this key; kind_count if there is none.  The latest kind is searched first. */
 static uint32_t find_kind(const struct wcx_tile_batch *batch, const struct wcx_recipe *recipe, uint32_t codings)
 {
 	for (uint32_t i = batch->kind_count; i > 0; i--)
-		if (batch->groups[i - 1].recipe == recipe && batch->groups[i - 1].codings == codings)
+		if (batch->kind_items[i - 1].recipe == recipe && batch->kind_items[i - 1].codings == codings)
 			return i - 1;
 	return batch->kind_count;
 }
 
 /* --- items --- */
+
+static bool has_space(const struct wcx_tile_batch *batch, bool for_new_kind)
+{
+	const struct wcx_batch_limits *limits = &batch->limits;
+
+	return batch->item_count < limits->items && limits->places - batch->place_count >= WCX_FIELDS_MAX &&
+	       (!for_new_kind ||
+		(batch->kind_count < limits->kinds && limits->tables - batch->table_count >= WCX_TILE_TABLES_MAX));
+}
 
 static struct wcx_payload_place place_payload(const struct wcx_recipe *recipe, const struct wcx_coded_field *coded,
 					      uint32_t elems)
@@ -255,28 +278,28 @@ static struct wcx_payload_place place_payload(const struct wcx_recipe *recipe, c
 }
 
 enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wcx_tile_job *job, uint32_t src, uint64_t dst,
-				   int *added_ret)
+				   bool *added_ret)
 {
-	const struct wcx_batch_limits *limits = &batch->limits;
 	const struct wcx_recipe *recipe = job->recipe;
 	const uint32_t elems = job->dims.rows * job->dims.cols;
 	struct wcx_tile_layout layout;
 	struct wcx_tile_item *item = &batch->items[batch->item_count];
 	enum wcx_result result = wcx_tile_parse(&job->dims, recipe, job->src, job->src_bytes, &layout);
+	enum wcx_tile_kernel kernel;
 	uint32_t codings, kind;
 
-	*added_ret = 0;
+	*added_ret = false;
 	if (result != WCX_OK)
 		return result;
+	kernel = kernel_for(recipe, &layout);
+	if (kernel == WCX_KERNEL_COUNT)
+		return WCX_BAD_DATA;
 	codings = wcx_le32_read(job->src) & ((1u << 2 * WCX_FIELDS_MAX) - 1);
 	kind = find_kind(batch, recipe, codings);
-	if (limits->items == batch->item_count || limits->places - batch->place_count < WCX_FIELDS_MAX)
+	if (!has_space(batch, kind == batch->kind_count))
 		return WCX_OK;
-	if (kind == batch->kind_count) {
-		if (limits->kinds == batch->kind_count || limits->tables - batch->table_count < WCX_TILE_TABLES_MAX)
-			return WCX_OK;
-		add_kind(batch, recipe, codings, &layout);
-	}
+	if (kind == batch->kind_count)
+		add_kind(batch, recipe, codings, &layout, kernel);
 	*item = (struct wcx_tile_item){
 		.dst = dst,
 		.src = src,
@@ -299,91 +322,88 @@ enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wc
 		else
 			batch->places[batch->place_count++] = place;
 	}
-	batch->groups[kind].items++;
+	batch->kind_items[kind].item_count++;
 	batch->item_count++;
-	*added_ret = 1;
+	*added_ret = true;
 	return WCX_OK;
 }
 
 /* --- launches --- */
 
-/* Has blocks begin where equal parts of a launch's items do. */
-static void place_blocks(struct wcx_tile_batch *batch, const struct wcx_batch_launch *launch, uint32_t items)
+/* Appends the kinds of a kernel to the control, each with a range of items. */
+static void place_kinds(struct wcx_tile_batch *batch, struct wcx_batch_launch *launch)
 {
-	uint32_t kind = launch->first_kind, before = 0;
+	launch->first_kind = batch->out.kind;
+	for (uint32_t i = 0; i < batch->kind_count; i++) {
+		const struct kind_items *of = &batch->kind_items[i];
 
-	for (uint32_t b = 0; b < launch->block_count; b++) {
-		uint32_t begin = (uint32_t)((uint64_t)items * b / launch->block_count);
-
-		while (begin >= before + batch->groups[batch->order[kind]].items)
-			before += batch->groups[batch->order[kind++]].items;
-		batch->blocks[launch->first_block + b] = kind;
+		if (of->kernel != launch->kernel)
+			continue;
+		batch->order[batch->out.kind++] = i;
+		batch->kinds[i].first_item = batch->out.item;
+		batch->out.item += of->item_count;
+		launch->table_count = WCX_MAX(launch->table_count, of->table_count);
 	}
+	launch->kind_count = batch->out.kind - launch->first_kind;
 }
 
 /*
- * Adds the launch of a kernel, which has so many items.  As many blocks as can run, or no more than it takes for each of the
- * warps that take items to have one.
+ * Appends the blocks of a launch, which begin at equal distances in its items.  There are as many as can run concurrently,
+ * but no more than give each warp that takes items one of them.
  */
-static void add_launch(struct wcx_tile_batch *batch, uint8_t kernel, uint32_t items, uint32_t *first_kind,
-		       uint32_t *first_item)
+static void place_blocks(struct wcx_tile_batch *batch, struct wcx_batch_launch *launch, uint32_t item_count)
 {
-	struct wcx_batch_launch *launch = &batch->layout.launches[batch->layout.launch_count++];
-	uint32_t warps, runs, share;
+	const uint32_t warps = launch->table_count > 2 ? WCX_LARGE_BLOCK_WARPS : WCX_BLOCK_WARPS;
+	const uint32_t concurrent = batch->limits.blocks / (warps / WCX_BLOCK_WARPS);
+	const uint32_t share = WCX_DIV_UP(batch->item_count, concurrent);
+	uint32_t kind = launch->first_kind, kind_begin = 0; /* the kind's first item in the launch */
 
-	*launch = (struct wcx_batch_launch){
-		.first_kind = *first_kind,
-		.first_block = batch->block_count,
-		.kernel = kernel,
-	};
-	for (uint32_t i = 0; i < batch->kind_count; i++) {
-		struct kind_group *group = &batch->groups[i];
+	launch->first_block = batch->out.block;
+	launch->block_warps = WCX_MIN(share, warps);
+	launch->block_count = WCX_MIN(WCX_DIV_UP(item_count, launch->block_warps), concurrent);
+	for (uint32_t b = 0; b < launch->block_count; b++) {
+		const uint32_t block_begin = (uint32_t)((uint64_t)item_count * b / launch->block_count);
 
-		if (group->kernel != kernel)
-			continue;
-		batch->order[(*first_kind)++] = i;
-		batch->kinds[i].first_item = group->next = *first_item;
-		*first_item += group->items;
-		if (launch->table_count < group->table_count)
-			launch->table_count = group->table_count;
+		while (block_begin >= kind_begin + batch->kind_items[batch->order[kind]].item_count)
+			kind_begin += batch->kind_items[batch->order[kind++]].item_count;
+		batch->blocks[batch->out.block++] = kind;
 	}
-	launch->kind_count = *first_kind - launch->first_kind;
-	warps = launch->table_count > 2 ? WCX_LARGE_BLOCK_WARPS : WCX_BLOCK_WARPS;
-	runs = batch->limits.blocks / (warps / WCX_BLOCK_WARPS);
-	share = (batch->item_count + runs - 1) / runs;
-	launch->block_warps = share < warps ? share : warps;
-	launch->block_count = (items + launch->block_warps - 1) / launch->block_warps;
-	if (launch->block_count > runs)
-		launch->block_count = runs;
-	place_blocks(batch, launch, items);
-	batch->block_count += launch->block_count;
 }
 
-/* The launches overlap, each one's beginning with the last one's end: so the largest one comes last, behind all others'
- * ends. */
+/* The kernel with the fewest items, but some; WCX_KERNEL_COUNT if there are no items. */
+static uint8_t smallest_kernel(const uint32_t items[WCX_KERNEL_COUNT])
+{
+	uint8_t smallest = WCX_KERNEL_COUNT;
+
+	for (uint8_t k = 0; k < WCX_KERNEL_COUNT; k++)
+		if (items[k] && (smallest == WCX_KERNEL_COUNT || items[k] < items[smallest]))
+			smallest = k;
+	return smallest;
+}
+
+/* Each launch overlaps the end of the previous one.  The largest comes last, to overlap the ends of all others. */
 const struct wcx_batch_layout *wcx_tile_batch_finish(struct wcx_tile_batch *batch)
 {
-	uint32_t items[WCX_KERNEL_COUNT] = { 0 }, first_item = 0, first_kind = 0;
+	uint32_t items[WCX_KERNEL_COUNT] = { 0 };
 
 	for (uint32_t i = 0; i < batch->kind_count; i++)
-		items[batch->groups[i].kernel] += batch->groups[i].items;
+		items[batch->kind_items[i].kernel] += batch->kind_items[i].item_count;
 	batch->layout = (struct wcx_batch_layout){ .items = batch->item_count };
-	batch->block_count = 0;
-	for (;;) {
-		uint8_t least = WCX_KERNEL_COUNT;
+	batch->out.kind = batch->out.item = batch->out.block = 0;
+	for (uint8_t k = smallest_kernel(items); k < WCX_KERNEL_COUNT; k = smallest_kernel(items)) {
+		struct wcx_batch_launch *launch = &batch->layout.launches[batch->layout.launch_count++];
 
-		for (uint8_t c = 0; c < WCX_KERNEL_COUNT; c++)
-			if (items[c] && (least == WCX_KERNEL_COUNT || items[c] < items[least]))
-				least = c;
-		if (least == WCX_KERNEL_COUNT)
-			break;
-		add_launch(batch, least, items[least], &first_kind, &first_item);
-		items[least] = 0;
+		*launch = (struct wcx_batch_launch){ .kernel = k };
+		place_kinds(batch, launch);
+		place_blocks(batch, launch, items[k]);
+		items[k] = 0;
 	}
-	place_parts(batch->item_count, batch->place_count, batch->kind_count, batch->table_count, batch->block_count,
+	set_offsets(batch->item_count, batch->place_count, batch->kind_count, batch->table_count, batch->out.block,
 		    &batch->layout);
 	return &batch->layout;
 }
+
+/* --- the control --- */
 
 static void write_table(const struct wcx_freq_table *freqs, struct wcx_batch_table *ret)
 {
@@ -415,14 +435,17 @@ void wcx_tile_batch_write(struct wcx_tile_batch *batch, uint8_t *control)
 	uint32_t *left = (uint32_t *)(void *)(control + layout->left_offset);
 	struct wcx_batch_table *tables = (struct wcx_batch_table *)(void *)(control + layout->tables_offset);
 
-	for (uint32_t i = 0; i < batch->item_count; i++)
-		items[batch->groups[batch->items[i].kind].next++] = batch->items[i];
-	memcpy(control + layout->places_offset, batch->places, batch->place_count * sizeof *batch->places);
 	for (uint32_t i = 0; i < batch->kind_count; i++) {
-		kinds[i] = batch->kinds[batch->order[i]];
-		left[i] = batch->groups[batch->order[i]].items;
+		const uint32_t kind = batch->order[i];
+
+		kinds[i] = batch->kinds[kind];
+		left[i] = batch->kind_items[kind].item_count;
+		batch->kind_items[kind].next_item = kinds[i].first_item;
 	}
+	for (uint32_t i = 0; i < batch->item_count; i++)
+		items[batch->kind_items[batch->items[i].kind].next_item++] = batch->items[i];
+	memcpy(control + layout->places_offset, batch->places, batch->place_count * sizeof *batch->places);
 	for (uint32_t i = 0; i < batch->set_count; i++)
 		write_set(&batch->sets[i], tables);
-	memcpy(control + layout->blocks_offset, batch->blocks, batch->block_count * sizeof *batch->blocks);
+	memcpy(control + layout->blocks_offset, batch->blocks, batch->out.block * sizeof *batch->blocks);
 }

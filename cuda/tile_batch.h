@@ -1,15 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Turns tile jobs into what the GPU works on: the *control* of a batch, an image that describes its coded tiles.  The packed
- * tiles lie beside it, where the caller has put them.
+ * Batches of coded tiles for the GPU.  A batch turns tile jobs into its *control*: one block of memory that describes them
+ *to the kernels.  The caller puts the packed tiles beside it.
  *
- * This is host code without CUDA.  A batch is for one thread at a time.
+ * An *item* is a coded tile.  A *kind* is a set of items that share recipe and coding of fields, and with it tables, planes
+ * and positions of bits: a thread block works on one kind at a time.  A *kernel* is code for one element format, and handles
+ * all kinds of that format in one launch.
+ *
+ *	launches   |        kernel BYTES_4         | kernel ANY_2 |
+ *	kinds      |    kind 0     | kind 1 |kind 2|    kind 3    |
+ *	items      | 0  1  2  3  4 | 5  6   |  7   |  8   9   10  |
+ *	blocks       ^0       ^1     ^2               ^3              begin with kinds 0, 0, 1, 3
  *
  * Control:  items | places | kinds | tables | blocks | left
+ *
+ * This is host code without CUDA.  A batch is for one thread at a time.
  */
 #ifndef WCX_TILE_BATCH_H
 #define WCX_TILE_BATCH_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,88 +27,81 @@
 #include "codec/tile.h"
 
 enum {
-	WCX_BATCH_SRC_SLACK = 512, /* what a kernel may read behind the last packed tile, and uses nothing of */
+	WCX_BATCH_SRC_SLACK = 512, /* bytes behind the last packed tile that a kernel may read, but does not use */
 	WCX_TILE_TABLES_MAX = WCX_FIELDS_MAX * WCX_FIELD_TABLES_MAX,
 	WCX_RUN_FACTOR_BITS = 20, /* exact for the 512 groups that a tile may have */
 	/*
-	 * Warps of a thread block, which share tables: with one or two of these, two blocks fit on a multiprocessor of
-	 * 228 KiB, and one is at work while the other makes tables; with four it is one larger block.  Where there is less
-	 * shared memory, there are fewer.
+	 * Warps of a thread block, which share tables.  With one or two tables, two blocks fit on a multiprocessor of
+	 * 228 KiB, and one decodes while the other builds tables; with four tables there is one larger block.  Devices with
+	 * less shared memory run fewer warps.
 	 */
 	WCX_BLOCK_WARPS = 16,
 	WCX_LARGE_BLOCK_WARPS = 32,
 };
 
-/*
- * A frequency table as the kernel wants it: start[s] is the sum of the frequencies below s, for s up to WCX_SYMBOL_COUNT;
- * the last number is padding.
- */
+/* A cumulative frequency table: start[s] is the sum of the frequencies below symbol s, for s up to WCX_SYMBOL_COUNT. */
 struct wcx_batch_table {
-	uint16_t start[WCX_SYMBOL_COUNT + 2];
+	uint16_t start[WCX_SYMBOL_COUNT + 2]; /* the last one is padding */
 };
 
-/* How a field is coded, in all tiles of a kind. */
+/* How a field is coded in all tiles of a kind. */
 struct wcx_batch_field {
-	uint32_t table; /* the first one's number in the batch */
+	uint32_t table; /* number of the first table in the batch */
 	uint16_t base;
 	uint8_t width, shift; /* bits, in the transformed element */
-	uint8_t choice_bits;  /* 0, 1, 2: there are 1, 2, 4 tables */
+	uint8_t choice_bits;  /* 0, 1 or 2, for 1, 2 or 4 tables */
 	uint8_t steps;        /* symbols of a lane in a line */
-	uint8_t is_pair, has_zero;
+	bool is_pair, has_zero;
 };
 
 struct wcx_batch_plane {
 	uint64_t mask;      /* its bits in a word of elements */
 	uint32_t width;     /* bits */
-	uint32_t unit_bits; /* a unit has the bits of 2^unit_bits lines */
+	uint32_t unit_bits; /* a unit contains the bits of 2^unit_bits lines */
 };
 
-/* What tiles have in common that are of one recipe and have their fields coded alike. */
 struct wcx_batch_kind {
 	uint32_t fold_mask;  /* the bits of a word that FOLD inverts */
-	uint32_t first_item; /* of its items, which follow each other; how many stands under left in the control */
-	uint32_t run_factor; /* group g of 128 elements is in run g * run_factor >> WCX_RUN_FACTOR_BITS */
+	uint32_t first_item; /* the kind's items are contiguous; the control's `left` has their number */
+	uint32_t run_factor; /* group g of WCX_RUN_ELEMS elements is in run g * run_factor >> WCX_RUN_FACTOR_BITS */
 	uint8_t transform, predictor;
 	uint8_t plane_count, coded_count, constant_count;
 	struct wcx_batch_field coded[WCX_FIELDS_MAX]; /* the carrier is the last */
 	struct wcx_batch_plane planes[WCX_RAW_PLANES_MAX];
-	/* A constant field's number in the tile's header, and where in the transformed element its bits go. */
+	/* Number of a constant field in the tile's header, and position of its bits in the transformed element. */
 	struct {
 		uint8_t number, shift;
 	} constants[WCX_FIELDS_MAX];
 };
 
-/* Where the payload of a coded field is, from the start of its tile; all but words_bytes are multiples of 2, states of 4. */
+/* Offsets in a tile of the payload of a coded field: even, and states a multiple of 4. */
 struct wcx_payload_place {
 	uint32_t choices, states, words, words_bytes;
 };
 
-/* A coded tile.  All but what is in payloads, planes and exceptions has been checked. */
+/* A coded tile.  Everything is checked, but payloads, planes and exceptions are untrusted. */
 struct wcx_tile_item {
-	uint64_t dst; /* of the tile, from the batch's dst; aligned like a word of elements */
-	uint32_t src; /* of the packed tile, from the batch's src; a multiple of 4 */
+	uint64_t dst; /* offset from the batch's dst; aligned to words of elements */
+	uint32_t src; /* offset of the packed tile from the batch's src; a multiple of 4 */
 	uint32_t elems, cols;
-	uint32_t planes;     /* of the first raw plane, from the start of the tile; the others follow it */
-	uint32_t exceptions; /* likewise */
+	uint32_t planes;     /* offset in the tile of the first raw plane; the others follow */
+	uint32_t exceptions; /* offset in the tile */
 	uint16_t exception_count;
-	uint8_t plane_carried, exceptions_carried; /* whether the final states have part of them */
-	uint32_t number;                           /* in the order in which items were added */
-	uint32_t kind;                             /* number in the batch, until this is finished */
-	uint32_t others;                           /* the place of the first coded field that is not the carrier */
+	bool plane_carried, exceptions_carried; /* the final states contain a part of them */
+	uint32_t number;                        /* in the order of adding */
+	uint32_t kind;                          /* number in the order of adding; only used by the host */
+	uint32_t others;                        /* number of the first place of coded fields other than the carrier */
 	struct wcx_payload_place carrier;
 };
 
-/*
- * The kernels: one for each format of elements that is common, with widths and shifts known, and one for each element size
- * that takes whatever comes.
- */
+/* One kernel for each common element format, with constant widths and shifts, and one for each element size. */
 enum wcx_tile_kernel {
 	WCX_KERNEL_ANY_1,
 	WCX_KERNEL_ANY_2,
 	WCX_KERNEL_ANY_4,
 	WCX_KERNEL_ANY_8,
 	WCX_KERNEL_PAIRS_FOLD, /* bytes, folded: pairs above four raw bits */
-	WCX_KERNEL_BYTES_0,    /* bytes: one symbol each, above so many raw bits */
+	WCX_KERNEL_BYTES_0,    /* bytes: one symbol above this many raw bits */
 	WCX_KERNEL_BYTES_1,
 	WCX_KERNEL_BYTES_2,
 	WCX_KERNEL_BYTES_3,
@@ -107,7 +110,7 @@ enum wcx_tile_kernel {
 	WCX_KERNEL_BYTES_FOLD_2,
 	WCX_KERNEL_BYTES_FOLD_3,
 	WCX_KERNEL_BYTES_FOLD_4,
-	WCX_KERNEL_HALVES_5, /* two bytes, rotated: one symbol each, above so many raw bits */
+	WCX_KERNEL_HALVES_5, /* two bytes, rotated: one symbol above this many raw bits */
 	WCX_KERNEL_HALVES_6,
 	WCX_KERNEL_HALVES_7,
 	WCX_KERNEL_HALVES_8,
@@ -115,26 +118,23 @@ enum wcx_tile_kernel {
 	WCX_KERNEL_COUNT
 };
 
-/*
- * What one launch decodes: kinds of one kernel, whose carriers have so many tables; 1 too where there is no carrier.  A
- * block begins with the kind that it is given; once all items of that have been taken, it goes on with the next that has
- * some.
- */
+/* The kinds of one kernel.  When all items of a block's kind are taken, the block continues with another one. */
 struct wcx_batch_launch {
 	uint32_t first_kind, kind_count, first_block, block_count;
-	uint32_t block_warps; /* that take items: small batches are spread over blocks */
-	uint8_t kernel, table_count;
+	uint32_t block_warps; /* that take items: fewer in small batches, which are spread over blocks */
+	uint8_t kernel;       /* enum wcx_tile_kernel */
+	uint8_t table_count;  /* the most tables of a carrier; at least 1 */
 };
 
 enum { WCX_BATCH_LAUNCHES_MAX = WCX_KERNEL_COUNT };
 
-/* What a batch holds at most.  Any one tile must fit: WCX_TILE_TABLES_MAX tables, WCX_FIELDS_MAX places. */
+/* Capacity of a batch.  Any one tile must fit: WCX_TILE_TABLES_MAX tables, WCX_FIELDS_MAX places. */
 struct wcx_batch_limits {
 	uint32_t items, kinds, tables, places;
-	uint32_t blocks; /* of WCX_BLOCK_WARPS, that the device can run at a time */
+	uint32_t blocks; /* of WCX_BLOCK_WARPS, that the device runs concurrently; at least 2 */
 };
 
-/* Where the parts of the control are, and how large it is. */
+/* Size of the control and offsets of its parts. */
 struct wcx_batch_layout {
 	uint32_t items;
 	uint32_t launch_count;
@@ -144,29 +144,30 @@ struct wcx_batch_layout {
 
 struct wcx_tile_batch;
 
-struct wcx_tile_batch *wcx_tile_batch_create(const struct wcx_batch_limits *limits); /* NULL when there is no memory */
+struct wcx_tile_batch *wcx_tile_batch_create(const struct wcx_batch_limits *limits); /* NULL when out of memory */
 void wcx_tile_batch_free(struct wcx_tile_batch *batch);                              /* NULL is fine */
 
-/* wcx_tile_batch_capacity - the most that a control takes within limits */
+/* wcx_tile_batch_capacity - the largest control within limits, in bytes */
 size_t wcx_tile_batch_capacity(const struct wcx_batch_limits *limits);
 
 /* wcx_tile_batch_clear - start a new batch */
 void wcx_tile_batch_clear(struct wcx_tile_batch *batch);
 
 /*
- * wcx_tile_batch_add - add a coded tile, as the next item
+ * wcx_tile_batch_add - add a coded tile as the next item
  *
- * The packed tile, which job->src shows to the host, will be at src in the device's memory, and its bytes go to dst.
- * *added_ret is 0 when there is no room for it; then, and after an error, the batch is as it was.  Returns WCX_OK or what
- * wcx_tile_parse says.  job->recipe must live until the control is written.
+ * job->src is the packed tile in host memory.  In device memory it will be at offset src, and is decoded to offset dst.
+ * job->recipe must live until the control is written.  *added_ret is false if the batch is full.  Returns WCX_OK, an error
+ * of wcx_tile_parse, or WCX_BAD_DATA if there is no kernel for the tile.  A tile that is not added leaves the batch
+ * unchanged.
  */
 enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wcx_tile_job *job, uint32_t src, uint64_t dst,
-				   int *added_ret);
+				   bool *added_ret);
 
-/* wcx_tile_batch_finish - once all tiles are added: deal them out to blocks; the layout of the control */
+/* wcx_tile_batch_finish - assign the items added to launches and blocks; the layout is valid until the next clear */
 const struct wcx_batch_layout *wcx_tile_batch_finish(struct wcx_tile_batch *batch);
 
-/* wcx_tile_batch_write - write, once, the control of a finished batch: control_bytes, aligned to 8 */
+/* wcx_tile_batch_write - write the control of a finished batch: control_bytes, aligned to 8 */
 void wcx_tile_batch_write(struct wcx_tile_batch *batch, uint8_t *control);
 
 #endif

@@ -102,7 +102,7 @@ static int restore_literal(const struct load *load, const struct wcx_load_batch 
 
 /* Adds a coded tile to the queue's batch; *added_ret is 0 when that is full. */
 static int add_coded(const struct load *load, unsigned queue, const struct wcx_load_batch *batch,
-		     const struct wcx_load_tile *tile, const uint8_t *buffer, int *added_ret, struct wcx_error *err)
+		     const struct wcx_load_tile *tile, const uint8_t *buffer, bool *added_ret, struct wcx_error *err)
 {
 	struct wcx_gpu_loader *gpu = load->loader->gpu;
 	const struct wcx_tile_job job = make_job(batch, &tile->info, buffer);
@@ -127,7 +127,7 @@ static int add_tiles(const struct load *load, unsigned queue, struct wcx_load_ba
 
 	for (uint32_t i = 0; i < batch->count && r == 0; i++) {
 		const struct wcx_load_tile *tile = &batch->tiles[i];
-		int added = 1;
+		bool added = true;
 
 		if (tile->way == WCX_LOAD_LITERAL)
 			r = restore_literal(load, batch, tile, buffer, err);

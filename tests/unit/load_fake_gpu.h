@@ -440,7 +440,7 @@ static inline bool is_sound_item(const struct queue *queue, const struct wcx_til
 	       RULE(is_in_memory(dst, job->dst_bytes) || is_in_stage(queue, dst, job->dst_bytes));
 }
 
-static inline enum wcx_result add_item(struct queue *queue, const struct wcx_tile_job *job, uint64_t dst, int *added_ret)
+static inline enum wcx_result add_item(struct queue *queue, const struct wcx_tile_job *job, uint64_t dst, bool *added_ret)
 {
 	const size_t stage_end = (size_t)(dst + job->dst_bytes - (uintptr_t)queue->stage);
 	struct wcx_tile_layout layout;
@@ -463,7 +463,7 @@ static inline enum wcx_result add_item(struct queue *queue, const struct wcx_til
 }
 
 FAKED(enum wcx_result, wcx_gpu_load_add, struct wcx_gpu_loader *loader, unsigned number, const struct wcx_tile_job *job,
-      uint64_t dst, int *added_ret)
+      uint64_t dst, bool *added_ret)
 {
 	struct queue *queue = enter(loader, number);
 	const enum wcx_result result = fails(CALL_ADD) ? trap.result : add_item(queue, job, dst, added_ret);
