@@ -25,10 +25,10 @@ struct push_turn {
 	struct push_turn *next;
 };
 
-/* image, target, bytes and release never change; prefetcher.lock protects the rest. */
+/* image, target and release never change; prefetcher.lock protects the rest. */
 struct wcx_prefetch_file {
 	struct wcx_image *image;
-	uint64_t target, bytes;
+	uint64_t target;
 	wcx_prefetch_release_fn *release;
 	unsigned open_count, busy_count; /* busy: pieces in hand, and requests in flight */
 	bool is_dead;                    /* the target takes no more, or a tile is damaged */
@@ -57,7 +57,7 @@ struct wcx_prefetcher {
 	struct wcx_readahead_counts counts;
 	unsigned working_count, ended_count; /* threads with a piece in hand; threads that have ended */
 
-	unsigned joined_count; /* only wcx_prefetcher_stop uses these */
+	unsigned joined_count; /* these are used by create and stop only */
 	pthread_t threads[];
 };
 
@@ -154,13 +154,6 @@ static struct wcx_readahead_range tensor_at(const void *user, uint64_t offset)
 
 static void add_file_locked(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
 {
-	file->readahead = (struct wcx_readahead){
-		.file_bytes = file->bytes,
-		.window_bytes = prefetcher->options.window_bytes,
-		.tensor_at = tensor_at,
-		.user = wcx_image_container(file->image),
-		.counts = &prefetcher->counts,
-	};
 	file->open_count = 1;
 	file->next = prefetcher->files;
 	file->link = &prefetcher->files;
@@ -179,8 +172,14 @@ struct wcx_prefetch_file *wcx_prefetch_open(struct wcx_prefetcher *prefetcher, s
 	if (!file && fresh) {
 		fresh->image = wcx_image_get(image);
 		fresh->target = target;
-		fresh->bytes = wcx_image_bytes(image);
 		fresh->release = release;
+		fresh->readahead = (struct wcx_readahead){
+			.file_bytes = wcx_image_bytes(image),
+			.window_bytes = prefetcher->options.window_bytes,
+			.tensor_at = tensor_at,
+			.user = wcx_image_container(image),
+			.counts = &prefetcher->counts,
+		};
 		add_file_locked(prefetcher, fresh);
 		pthread_mutex_unlock(&prefetcher->lock);
 		return fresh;
@@ -210,27 +209,14 @@ static bool wants_work(const struct wcx_prefetch_file *file)
 /* The part of a request that lies in the file; empty if there is none. */
 static struct wcx_readahead_range clip(const struct wcx_prefetch_file *file, uint64_t offset, size_t bytes)
 {
-	const uint64_t start = WCX_MIN(offset, file->bytes);
+	const uint64_t file_bytes = wcx_image_bytes(file->image), start = WCX_MIN(offset, file_bytes);
 
-	return (struct wcx_readahead_range){ start, start + WCX_MIN(bytes, file->bytes - start) };
+	return (struct wcx_readahead_range){ start, start + WCX_MIN(bytes, file_bytes - start) };
 }
 
 static struct wcx_readahead_range pages_of(struct wcx_readahead_range range)
 {
 	return (struct wcx_readahead_range){ WCX_ALIGN_DOWN(range.start, PAGE_BYTES), WCX_ALIGN_UP(range.end, PAGE_BYTES) };
-}
-
-static void note_locked(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file,
-			struct wcx_readahead_range request, bool is_direct)
-{
-	if (!is_direct && file->asked_count < ASKED_MAX)
-		file->asked[file->asked_count++] = pages_of(request);
-	prefetcher->stats.requests++;
-	prefetcher->stats.requested_bytes += request.end - request.start;
-	if (wcx_readahead_note(&file->readahead, request, is_direct) && wants_work(file) && !prefetcher->is_stopping) {
-		add_waiting(prefetcher, file);
-		pthread_cond_signal(&prefetcher->work);
-	}
 }
 
 void wcx_prefetch_note(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file, uint64_t offset, size_t bytes,
@@ -243,8 +229,17 @@ void wcx_prefetch_note(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_fi
 	request = clip(file, offset, bytes);
 	pthread_mutex_lock(&prefetcher->lock);
 	file->busy_count++; /* keeps the file until the answer: it may be closed before */
-	if (request.start < request.end)
-		note_locked(prefetcher, file, request, is_direct);
+	if (request.start < request.end) {
+		if (!is_direct && file->asked_count < ASKED_MAX)
+			file->asked[file->asked_count++] = pages_of(request);
+		prefetcher->stats.requests++;
+		prefetcher->stats.requested_bytes += request.end - request.start;
+		if (wcx_readahead_note(&file->readahead, request, is_direct) && wants_work(file) &&
+		    !prefetcher->is_stopping) {
+			add_waiting(prefetcher, file);
+			pthread_cond_signal(&prefetcher->work);
+		}
+	}
 	pthread_mutex_unlock(&prefetcher->lock);
 }
 
@@ -549,23 +544,16 @@ struct wcx_prefetcher *wcx_prefetcher_create(const struct wcx_prefetch_options *
 	return prefetcher;
 }
 
-static struct timespec in_ms(unsigned ms)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	time.tv_nsec += ms % 1000 * 1000000L;
-	time.tv_sec += ms / 1000 + time.tv_nsec / 1000000000;
-	time.tv_nsec %= 1000000000;
-	return time;
-}
-
 static int wait_locked(struct wcx_prefetcher *prefetcher, bool (*is_settled)(const struct wcx_prefetcher *),
 		       unsigned timeout_ms)
 {
-	const struct timespec until = in_ms(timeout_ms);
+	struct timespec until;
 	int r = 0;
 
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += timeout_ms % 1000 * 1000000L;
+	until.tv_sec += timeout_ms / 1000 + until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
 	while (!is_settled(prefetcher) && r == 0)
 		r = pthread_cond_timedwait(&prefetcher->settled, &prefetcher->lock, &until);
 	return is_settled(prefetcher) ? 0 : -ETIMEDOUT;

@@ -54,7 +54,7 @@ static uint64_t window_end(const struct wcx_readahead *ahead, const struct wcx_r
 	return WCX_MIN(start + window_bytes(ahead, reader), reader->stop);
 }
 
-/* Forward readers that share a file leave to each other what lies behind their starts. */
+/* Several forward readers share a file: what follows the start of another one is left to that. */
 static uint64_t next_start(const struct wcx_readahead *ahead, const struct wcx_reader *reader, uint64_t limit)
 {
 	for (size_t i = 0; i < READERS_MAX; i++) {
@@ -142,7 +142,7 @@ static uint64_t distance(const struct wcx_readahead *ahead, const struct wcx_rea
 	return own.start > end ? own.start - end : 0;
 }
 
-/* The known reader that sent a request, or NULL: the nearest, and of two equally near the one that is followed. */
+/* The known reader that sent a request, or NULL: the nearest; of two equally near, a followed one. */
 static struct wcx_reader *find_reader(struct wcx_readahead *ahead, struct wcx_readahead_range request, bool is_direct)
 {
 	struct wcx_reader *best = NULL;
@@ -162,7 +162,7 @@ static struct wcx_reader *find_reader(struct wcx_readahead *ahead, struct wcx_re
 	return best;
 }
 
-/* Where the large tensor ends that a new reader's first request begins with, or 0.  Byte 0 is read for the header. */
+/* The end of the large tensor that begins in a first request, or 0.  A request at offset 0 is for the header. */
 static uint64_t guess_end(const struct wcx_readahead *ahead, struct wcx_readahead_range request)
 {
 	struct wcx_readahead_range tensor;
@@ -185,7 +185,7 @@ static void follow(struct wcx_readahead *ahead, struct wcx_reader *reader, enum 
 	ahead->counts->windows++;
 }
 
-/* The slot for a new reader: of the one that was not heard of for longest. */
+/* Frees the slot of the reader least recently heard of. */
 static struct wcx_reader *evict_reader(struct wcx_readahead *ahead)
 {
 	struct wcx_reader *oldest = &ahead->readers[0];
@@ -199,8 +199,8 @@ static struct wcx_reader *evict_reader(struct wcx_readahead *ahead)
 }
 
 /*
- * What a new reader has read in order if it is a known one that skipped a part, or 0.  It might as well be another: so the
- * known one stays where it is, with a quarter of its window.
+ * sequential_bytes for a new reader that may be a known one which skipped a part, or 0: a quarter of what that has read.  In
+ * case the new reader is another one, the known one stays, with the same quarter.
  */
 static uint64_t inherit_sequential(struct wcx_readahead *ahead, uint64_t offset, bool is_direct)
 {
@@ -240,7 +240,7 @@ static struct wcx_reader *add_reader(struct wcx_readahead *ahead, struct wcx_rea
 	return reader;
 }
 
-/* A request before the start of the tensor: the guess was wrong, and [low, pos) is all that is known of the reader. */
+/* A request before the start of the tensor: the guess was wrong.  The reader has read [low, pos). */
 static void take_back_guess(struct wcx_readahead *ahead, struct wcx_reader *reader)
 {
 	ahead->wrong_guesses++;
@@ -283,7 +283,7 @@ static void advance_followed(struct wcx_readahead *ahead, struct wcx_reader *rea
 	}
 }
 
-/* --- what the threads call --- */
+/* --- requests and pieces --- */
 
 bool wcx_readahead_note(struct wcx_readahead *ahead, struct wcx_readahead_range request, bool is_direct)
 {

@@ -5,19 +5,18 @@
  * Pure policy: no function here blocks, allocates, reads the file or takes a lock.  The caller serialises all calls for
  * one struct, and for all structs that share counts.  All offsets and sizes are bytes of the original file.
  *
- * Readers are told apart by position, whatever process or descriptor their requests come from.  Each has a state:
+ * Readers are told apart by position, whatever process or descriptor their requests come from.  Their states:
  *
- *                      2 MiB in order, in either direction
- *     UNUSED --> WATCHED ------------------------------------> SEQUENTIAL <-+
- *        |          ^                                            ^          | past the tensor
- *        |          |  request before the tensor's start         |          |
- *        |          +------------------------------ GUESSED --> CONFIRMED --+
- *        |                                             ^    2 MiB read
- *        +-- first request: start of a large tensor ---+         |
- *        +-- first request: ahead of a SEQUENTIAL or CONFIRMED one, which then skipped a part --> SEQUENTIAL
+ *	UNUSED     -> WATCHED     first request,
+ *	           -> GUESSED     in which a large tensor begins,
+ *	           -> SEQUENTIAL  or ahead of a sequential reader, which is taken to have skipped a part
+ *	WATCHED    -> SEQUENTIAL  2 MiB read in order, in either direction
+ *	GUESSED    -> CONFIRMED   2 MiB read of the tensor
+ *	           -> WATCHED     request before its start
+ *	CONFIRMED  -> SEQUENTIAL  tensor read to its end
  *
- * Readers that are GUESSED or later are followed: they have a window ahead of them, half of what they have read in order,
- * which is handed out in pieces of at most 1 MiB.  A new reader takes the slot of the one not heard of for longest.
+ * Readers from GUESSED on are followed: ahead of each is a window of half of what it has read in order, handed out in pieces
+ * of at most 1 MiB.  A new reader takes the slot of the one least recently heard of.
  */
 #ifndef WCX_READAHEAD_H
 #define WCX_READAHEAD_H
@@ -72,8 +71,7 @@ struct wcx_readahead_counts {
 	uint64_t windows, given_up;
 };
 
-/* The tensor that holds the byte at offset, which is inside the file; any part of the file that is read as a whole will do.
- */
+/* The tensor, or another part that is read as a whole, that holds the byte at offset; offset is inside the file. */
 typedef struct wcx_readahead_range wcx_tensor_at_fn(const void *user, uint64_t offset);
 
 /* The caller sets the first five members and zeroes the rest, which is private. */
@@ -91,8 +89,8 @@ struct wcx_readahead {
 /* Work for one thread, with the reader it is for. */
 struct wcx_readahead_piece {
 	struct wcx_readahead_range pages; /* to decode: whole pages, but at the end of the file; may be empty */
-	uint64_t marker;                  /* offset of a page in there that must not be pushed, or wcx_no_marker */
-	struct wcx_readahead_range fetch; /* packed bytes to ask the disk for: those of this range; may be empty */
+	uint64_t marker;                  /* offset of the one page of these that must not be pushed, or wcx_no_marker */
+	struct wcx_readahead_range fetch; /* the packed bytes of this range are to be read from disk; may be empty */
 	bool is_direct, is_backward;
 	size_t reader;
 };
@@ -100,7 +98,7 @@ struct wcx_readahead_piece {
 /*
  * wcx_readahead_note - tell of a request, which is not empty and lies in the file
  *
- * direct: the reader bypasses the page cache.  Returns whether there is a piece now for the reader that sent it.
+ * is_direct: the reader bypasses the page cache.  Returns whether there is a piece now for the reader that sent it.
  */
 bool wcx_readahead_note(struct wcx_readahead *ahead, struct wcx_readahead_range request, bool is_direct);
 

@@ -11,15 +11,15 @@
 enum { PAGE = WCX_READAHEAD_PAGE_BYTES, KIB = 1 << 10, MIB = 1 << 20, PIECE = MIB, NEAR = 2 * MIB, WINDOW = 8 * MIB };
 
 /*
- * A file and what was done for it.  Tensors of tensor_bytes follow a header; with 0, header and one tensor are read as a
- * whole.  Every piece is done before the next request.
+ * A file and what was done for it.  Tensors of tensor_bytes each follow a header; 0 stands for one tensor from offset 0 to
+ * the end.  ask has all pieces done before the next request.
  */
 struct model {
 	struct wcx_readahead ahead;
 	struct wcx_readahead_counts counts;
 	uint64_t header_bytes, tensor_bytes;
-	uint8_t *pages; /* how often each was pushed or asked for */
-	uint64_t asked, asks, pushed, again;
+	uint8_t *pages;                                                 /* how often each was pushed or asked for */
+	uint64_t asked, pushed, again;                                  /* bytes; again: pushed though cached already */
 	struct wcx_readahead_range requests[WCX_READAHEAD_READERS_MAX]; /* the last one of each reader */
 	char done[1000];                                                /* see describe */
 };
@@ -147,7 +147,7 @@ static void do_piece(struct model *model, const struct wcx_readahead_piece *piec
 	}
 }
 
-/* A request: its pages are there from now on, and so are those of all pieces that it leads to. */
+/* A request and all pieces that it leads to, done at once; their pages are cached from now on. */
 static void ask(struct model *model, uint64_t offset, uint64_t bytes, bool is_direct)
 {
 	const struct wcx_readahead_range request = { offset, WCX_MIN(offset + bytes, model->ahead.file_bytes) };
@@ -156,13 +156,12 @@ static void ask(struct model *model, uint64_t offset, uint64_t bytes, bool is_di
 
 	for (uint64_t page = offset / PAGE; page * PAGE < request.end && !is_direct; page++)
 		model->pages[page]++;
-	model->asks++;
 	model->asked += request.end - request.start;
 	has_work = wcx_readahead_note(&model->ahead, request, is_direct);
 	model->requests[last_reader(model) - model->ahead.readers] = request;
 	for (; wcx_readahead_next(&model->ahead, &piece); has_work = false)
 		do_piece(model, &piece);
-	CHECK(!has_work); /* it has led to something */
+	CHECK(!has_work); /* what was announced came */
 }
 
 static void ask_in_order(struct model *model, uint64_t start, uint64_t bytes)
@@ -722,7 +721,7 @@ static void markers_are_half_a_window_apart(void)
 	}
 }
 
-/* The first page that is not there behind the first that is. */
+/* The first uncached page after the first cached one. */
 static uint64_t find_marker(const struct model *model, uint64_t at)
 {
 	while (!model->pages[at / PAGE])
@@ -764,7 +763,7 @@ static void window_of_a_backward_reader_ends_at_the_start(void)
 	close_model(model);
 }
 
-/* Requests of no whole pages, from 6 MiB on: the backward reader is known where the piece before it is short. */
+/* Requests of parts of pages.  The backward reader is followed from just above a multiple of 1 MiB. */
 static void requests_of_parts_of_pages_lead_to_whole_pages(void)
 {
 	for (int is_backward = 0; is_backward < 2; is_backward++) {
@@ -800,7 +799,7 @@ static void requests_out_of_order_are_those_of_one_reader(void)
 
 enum { CHUNK_READERS = 8, CHUNK_BYTES = 16 * MIB };
 
-/* Reads up to 128 KiB as far as they are missing, or passes a page that is there. */
+/* Asks for up to 128 KiB that are not cached, or passes a cached page. */
 static void read_step(struct model *model, uint64_t *at, uint64_t end)
 {
 	uint64_t to = *at;
@@ -832,7 +831,7 @@ static void readers_of_chunks_are_told_apart(void)
 	CHECK(model->counts.windows == CHUNK_READERS && model->counts.given_up == 0);
 	CHECK(holes(model, 0, CHUNK_READERS * CHUNK_BYTES) == 0);
 	CHECK(model->asked <= CHUNK_READERS * 3 * MIB);
-	/* What they have for the chunks behind theirs is pushed in vain. */
+	/* Windows that reach into the next chunk are pushed in vain. */
 	CHECK(model->again <= CHUNK_READERS * 4 * MIB);
 	close_model(model);
 }
@@ -843,7 +842,7 @@ static void direct_and_other_readers_are_two(void)
 
 	for (uint64_t at = 0; at < 3 * MIB; at += 512 * KIB)
 		ask(model, at, 512 * KIB, at / (512 * KIB) % 2);
-	CHECK_TEXT(model->done, ""); /* a single reader of all that would be followed */
+	CHECK_TEXT(model->done, ""); /* a single reader of all this would be followed */
 	close_model(model);
 }
 
@@ -854,12 +853,12 @@ static void reader_that_skips_a_part_is_still_followed(void)
 
 	ask_in_order(model, 0, 16 * MIB);
 	pushed = model->pushed;
-	/* A quarter of what it has read counts on, and half of that is the window. */
+	/* A quarter of what it has read still counts, and half of that is the window. */
 	ask_in_order(model, 60 * MIB, 128 * KIB);
 	CHECK(model->pushed >= pushed + MIB && holes(model, 60 * MIB, 61 * MIB + 128 * KIB) <= 2);
 	CHECK(model->pushed <= pushed + 2 * MIB);
 	CHECK(model->counts.windows == 2 && model->counts.given_up == 0);
-	/* Back to where it was: that may be any reader. */
+	/* A reader that begins further back may be any. */
 	pushed = model->pushed;
 	ask_in_order(model, 40 * MIB, 2 * MIB - 128 * KIB);
 	CHECK(model->pushed == pushed);
@@ -867,7 +866,7 @@ static void reader_that_skips_a_part_is_still_followed(void)
 	CHECK(model->pushed > pushed);
 	close_model(model);
 
-	/* Too far, or with too little behind it. */
+	/* A skip that is too far, or of a reader that has read too little. */
 	for (int i = 0; i < 2; i++) {
 		const uint64_t to = i ? 6 * MIB : 600 * MIB;
 
@@ -892,7 +891,7 @@ static struct model *open_tensors(uint64_t window_bytes)
 	return model;
 }
 
-static void readers_without_order_set_next_to_nothing_off(void)
+static void random_readers_set_next_to_nothing_off(void)
 {
 	struct model *model = open_tensors(64 * MIB);
 	struct sample_random random = { 7 };
@@ -933,7 +932,7 @@ static void only_the_start_of_a_large_tensor_sets_anything_off(void)
 	}
 }
 
-/* Reads a page of each of many tensors, so that all readers before are forgotten. */
+/* Reads a page of each of many tensors, which evicts all readers before. */
 static void look_around(struct model *model, uint64_t first)
 {
 	const uint64_t pushed = model->pushed;
@@ -943,7 +942,7 @@ static void look_around(struct model *model, uint64_t first)
 	CHECK(model->pushed == pushed);
 }
 
-static void readers_of_the_starts_of_tensors_alone_are_soon_known(void)
+static void after_wrong_guesses_starts_of_tensors_set_nothing_off(void)
 {
 	struct model *model = open_tensors(WINDOW);
 	uint64_t pushed;
@@ -954,7 +953,7 @@ static void readers_of_the_starts_of_tensors_alone_are_soon_known(void)
 		CHECK((model->pushed > pushed) == (i < 4));
 		look_around(model, 40 * i + 2);
 	}
-	/* Until a reader in order comes. */
+	/* Until a reader is sequential again. */
 	ask_in_order(model, tensor_start(model, 400) + MIB, 3 * MIB);
 	pushed = model->pushed;
 	ask(model, tensor_start(model, 450), 64 * KIB, false);
@@ -993,9 +992,9 @@ int main(int argc, char **argv)
 		CHECK_TEST(readers_of_chunks_are_told_apart),
 		CHECK_TEST(direct_and_other_readers_are_two),
 		CHECK_TEST(reader_that_skips_a_part_is_still_followed),
-		CHECK_TEST(readers_without_order_set_next_to_nothing_off),
+		CHECK_TEST(random_readers_set_next_to_nothing_off),
 		CHECK_TEST(only_the_start_of_a_large_tensor_sets_anything_off),
-		CHECK_TEST(readers_of_the_starts_of_tensors_alone_are_soon_known),
+		CHECK_TEST(after_wrong_guesses_starts_of_tensors_set_nothing_off),
 		CHECK_TEST(reader_that_goes_the_other_way_is_followed_there),
 	};
 
