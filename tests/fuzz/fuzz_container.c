@@ -2,13 +2,6 @@
 /*
  * Fuzz target: a .wcx file.  Sizes and checksums of the input are corrected first, so that the fuzzer reaches all other
  * rules of docs/format.md.  An image that opens is read and compared tile by tile.
- *
- * cmake -B fuzz -DWCX_CUDA=OFF -DCMAKE_C_COMPILER=clang -DCMAKE_C_FLAGS=-fsanitize=fuzzer-no-link,address,undefined
- * cmake --build fuzz --target wcx_read fuzz_targets
- * clang -fsanitize=fuzzer,address,undefined fuzz/tests/CMakeFiles/fuzz_targets.dir/fuzz_container.c.o \
- *         fuzz/libwcx_{read,format,base,cuda,codec}.a -ljansson -lxxhash -lzstd -lcrypto -lm -lpthread
- *
- * A corpus to start from: tests/reference/wcx_encode.py good DIR.
  */
 #include <errno.h>
 #include <stdbool.h>

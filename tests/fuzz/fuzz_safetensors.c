@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Fuzz target: a safetensors header.  Two bytes give the size of the data after it; the rest of the input is the JSON.
- *
- * clang -fsanitize=fuzzer,address,undefined -std=c11 -D_GNU_SOURCE -I. tests/fuzz/fuzz_safetensors.c \
- *         fs/format/safetensors.c fs/format/dtype.c fs/base/error.c -ljansson
  */
 #include <errno.h>
 #include <stdlib.h>

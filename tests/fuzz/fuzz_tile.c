@@ -3,10 +3,6 @@
  * Fuzz target: decodes arbitrary bytes as a packed tile.  The first bytes stand for the index: dims, a recipe and four
  * frequency tables, which all fields share.  Every decoding variant must give the same result.  A tile that decodes must
  * survive being encoded and decoded again.
- *
- * cmake -B fuzz -DWCX_CUDA=OFF -DCMAKE_C_COMPILER=clang -DCMAKE_C_FLAGS=-fsanitize=fuzzer-no-link,address,undefined
- * cmake --build fuzz --target wcx_codec fuzz_targets
- * clang -fsanitize=fuzzer,address,undefined fuzz/tests/CMakeFiles/fuzz_targets.dir/fuzz_tile.c.o fuzz/libwcx_codec.a -lm
  */
 #include <stdlib.h>
 #include <string.h>
