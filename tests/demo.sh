@@ -4,6 +4,7 @@
 # The main job, from nothing: packs a trained model, mounts the store, and loads it with the unmodified safetensors package.
 # Installs what it needs (Debian's packages, and PyPI packages into build/), and leaves no mount and no files but build/.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/prepare.sh"
 
 work=
@@ -15,6 +16,7 @@ trap cleanup EXIT
 install_build_packages
 mkdir -p "$build"
 say "Building wcx and wcxfs"
+# shellcheck disable=SC2119 # without options
 build_programs
 say "Getting a trained model (all-MiniLM-L6-v2) and turning its matrices into INT8"
 make_python numpy safetensors

@@ -11,7 +11,7 @@
 bats_require_minimum_version 1.5.0
 
 setup() {
-	cd "$BATS_TEST_DIRNAME/.."
+	cd "$BATS_TEST_DIRNAME/.." || return
 }
 
 # Print the includes of C and CUDA sources in the directories given, as "file:line:#include ...".

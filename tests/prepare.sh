@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+#
 # What the demo and the tests need, for scripts to source: Debian's packages, a Python environment, a real model, the build.
 # Everything that is made goes below $build, and what is there already is not made again.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

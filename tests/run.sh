@@ -4,6 +4,7 @@
 # Installs what the tests need, builds with warnings as errors (CUDA too where nvcc is present), and runs all tests.
 # Arguments go to ctest: `tests/run.sh -L unit` runs the unit tests alone.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/prepare.sh"
 
 install_build_packages

@@ -5,6 +5,7 @@
 # docs/bits_per_weight.svg.  Installs what it needs (Debian's packages, and PyPI packages into build/).
 # Arguments go to ratio.py.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/../prepare.sh"
 
 forms=()
@@ -16,6 +17,7 @@ install_build_packages
 install_packages libhtscodecs2
 mkdir -p "$build"
 say "Building"
+# shellcheck disable=SC2119 # without options
 build_programs
 say "Preparing Python, a real model and the synthetic set"
 make_python numpy ml_dtypes safetensors==0.8.0 zstandard pcodec matplotlib

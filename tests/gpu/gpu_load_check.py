@@ -4,7 +4,6 @@
 Loads each packed file as a whole, tensor by tensor, in parts, to odd addresses, behind work in a stream, and after damage,
 and compares with the bytes of the original.  Needs torch and a GPU; WCX_LIBRARY names libwcx.so.  Exits with 77 without one.
 """
-import ctypes
 import os
 import random
 import shutil
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tools"))
-import wcx_torch  # noqa: E402
 from wcx_torch import File, Loader, Target, _call, _lib  # noqa: E402
 
 GUARD = 64

@@ -104,7 +104,7 @@ check_refused() {
 }
 
 @test "the independent decoder gives back INT8 of five distributions that wcx packed" {
-	python gaussian_set.py "$BATS_TEST_TMPDIR/set"
+	"$PYTHON" "$FIXTURES/gaussian_set.py" "$BATS_TEST_TMPDIR/set"
 	for file in "$BATS_TEST_TMPDIR"/set/*.safetensors; do
 		check_packed "$file"
 	done

@@ -19,11 +19,11 @@ setup_file() {
 setup() {
 	suite_start
 	mkdir "$BATS_TEST_TMPDIR/work"
-	cd "$BATS_TEST_TMPDIR/work"
+	cd "$BATS_TEST_TMPDIR/work" || return
 }
 
 teardown() {
-	cd "$BATS_TEST_DIRNAME"
+	cd "$BATS_TEST_DIRNAME" || return
 	[ ! -d "$BATS_TEST_TMPDIR/work/small" ] || umount "$BATS_TEST_TMPDIR/work/small"
 }
 
@@ -240,6 +240,7 @@ check_refused() {
 
 @test "info fails when its output cannot be written" {
 	[ -c /dev/full ] || skip "there is no /dev/full"
+	# shellcheck disable=SC2016 # the inner shell expands it
 	run -1 bash -c '"$WCX" info "$PACKED" >/dev/full'
 	[[ "$output" == *"No space left on device"* ]]
 }
@@ -398,6 +399,7 @@ check_refused() {
 
 @test "a file size limit leaves no output and no temporary file" {
 	mkdir out
+	# shellcheck disable=SC2016 # the inner shell expands it
 	run -1 bash -c 'ulimit -f 100; exec "$WCX" pack "$MODEL" out/out.wcx'
 	[ "$output" = "wcx pack: out/out.wcx: File too large" ]
 	holds_only out
@@ -484,6 +486,7 @@ interrupt_pack() {
 	write_safetensors hole "{$t}" 4
 	check_refused hole "incomplete metadata, file not fully covered"
 	write_safetensors overlap "{$t,\"b\":{\"dtype\":\"I8\",\"shape\":[2],\"data_offsets\":[2,4]}}" 4
+	# shellcheck disable=SC2016 # no expansion is meant
 	check_refused overlap 'invalid offset for tensor `b`'
 	write_safetensors size '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,7]}}' 7
 	check_refused size "invalid shape, data type, or offset for tensor"
@@ -540,6 +543,7 @@ damage_tile() {
 	[ "$status" -eq 1 ]
 	[ "$output" = "$PACKED: sound" ]
 	echo "$stderr"
+	# shellcheck disable=SC2154 # set by run
 	[ "${#stderr_lines[@]}" -eq 4 ]
 	text="wcx verify: damaged.wcx: tensor \`model.layers.0.self_attn.q_proj.weight\`, tile $first "
 	text+="(offset $first_at of the original, packed at "
@@ -564,7 +568,7 @@ damage_tile() {
 	printf '\377' | dd of=index.wcx bs=1 seek=$(($(stat -c %s index.wcx) - 5)) conv=notrunc status=none
 	for command in verify info "unpack --force"; do
 		for file in cut.wcx index.wcx; do
-			# shellcheck disable=SC2086
+			# shellcheck disable=SC2046,SC2086 # several words, or none
 			run -1 "$WCX" $command "$file" $([[ $command != unpack* ]] || echo out)
 			[[ "$output" == "wcx ${command%% *}: $file: "* ]]
 			[[ "$output" == *"truncated: 1000000 bytes, should have $(stat -c %s "$PACKED")" ]] ||

@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: MIT
+# shellcheck disable=SC2030,SC2031 # each test is a process, and sets MNT for itself
 #
 # A mounted store shows the original files, however they are read.
 
@@ -130,7 +131,7 @@ has_gpu() {
 	echo 3 >"$OWN/...wcx"
 	start_mount "$OWN"
 	run ls -A "$MNT"
-	[ "$(echo $output)" = "...wcx ..wcx .wcx absolute.wcx config.json dir.wcx dots.wcx model.safetensors\
+	[ "${output//$'\n'/ }" = "...wcx ..wcx .wcx absolute.wcx config.json dir.wcx dots.wcx model.safetensors\
  other.safetensors other_target.wcx" ]
 	[ "$(cat "$MNT/dir.wcx/file" "$MNT/.wcx" "$MNT/..wcx" "$MNT/...wcx")" = $'inside\n1\n2\n3' ]
 	[ "$(readlink "$MNT/absolute.wcx")" = /absolute/target.wcx ]
@@ -182,6 +183,7 @@ has_gpu() {
 		    os.link(sys.argv[2 + i % 2], f"{sys.argv[1]}/{i:06}.safetensors.wcx")
 	END
 	(ulimit -n 1024 && start_mount "$many")
+	# shellcheck disable=SC2012 # ls is what is tested
 	[ "$(ls "$MNT" | wc -l)" -eq 100000 ]
 	bytes=$(stat -c %s "$ORIG/deep/er/other.safetensors")
 	[ "$(find "$MNT" -name "*.safetensors" -size "${bytes}c" | wc -l)" -eq 100000 ]
@@ -284,6 +286,7 @@ has_gpu() {
 	for command in "touch $MNT/new" "rm -f $MNT/config.json" "mkdir $MNT/dir" "chmod 600 $MNT/config.json" \
 		"truncate -s 0 $MNT/model.safetensors" "ln -s a $MNT/link" "mv $MNT/config.json $MNT/c" \
 		"dd if=/dev/zero of=$MNT/model.safetensors count=1 conv=notrunc"; do
+		# shellcheck disable=SC2086 # several words
 		run ! $command
 		[[ "$output" == *"Read-only file system"* ]]
 	done
@@ -381,7 +384,7 @@ has_gpu() {
 	reader flip "$OWN/model.safetensors.wcx" "$(($(stat -c %s "$OWN/model.safetensors.wcx") - 100))"
 	start_logged_mount "$OWN"
 	[ "$(stat -c %s "$MNT/model.safetensors")" = "$(stat -c %s "$ORIG/model.safetensors")" ]
-	for i in 1 2 3; do
+	for _ in 1 2 3; do
 		run ! cat "$MNT/model.safetensors"
 		[[ "$output" == *"Input/output error"* ]]
 	done
@@ -521,7 +524,7 @@ has_gpu() {
 		run -1 "$WCXFS" "$STORE" "$MNT" -o "warm=$path"
 		[[ "$output" == *"warm=$path: not in the store"* ]]
 	done
-	! is_mounted
+	run ! is_mounted
 }
 
 @test "SIGTERM ends a mount that is being warmed, and the warming, at once" {
@@ -531,7 +534,7 @@ has_gpu() {
 	pid=$(pgrep -P "$DAEMON" -f "wcx warm|$WCXFS")
 	kill -TERM "$DAEMON"
 	wait "$DAEMON"
-	! is_mounted
+	run ! is_mounted
 	reader wait_exit "$pid"
 }
 
@@ -564,7 +567,7 @@ has_gpu() {
 	cat "$MNT/model.safetensors" >/dev/null &
 	kill -TERM "$DAEMON"
 	wait "$DAEMON"
-	! is_mounted
+	run ! is_mounted
 }
 
 @test "invalid sizes of windows are reported with status 2" {

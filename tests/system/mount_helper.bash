@@ -9,6 +9,7 @@ reader() {
 mount_setup_file() {
 	suite_find numpy xxhash safetensors zstandard || return 1
 	if ! (exec 3<>/dev/fuse) 2>/dev/null; then
+		# shellcheck disable=SC2034 # suite_start reads it
 		SUITE_LACKS="/dev/fuse cannot be opened"
 		return 1
 	fi
@@ -91,7 +92,7 @@ stop_mount() {
 mount_teardown() {
 	local status=0 pid
 
-	cd "$BATS_TEST_DIRNAME"
+	cd "$BATS_TEST_DIRNAME" || return
 	if is_mounted; then
 		fusermount3 -u "$MNT" || status=1
 	fi
