@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every allocation is made to fail in turn, while a file is packed, unpacked, opened and read: each time there is an error,
- * nothing leaks and no file is left behind.  And how much is allocated at a time does not grow with the file.
+ * Makes every allocation fail in turn while a file is packed, unpacked, opened and read: each time there is an error,
+ * nothing leaks and no file is left behind.  Also checks that packing larger files takes no more memory.
  *
- * The linker has to be told to --wrap each function that is WRAPPED below.
+ * The linker must --wrap each function that is WRAPPED below.
  */
 #include <errno.h>
 #include <malloc.h>
@@ -24,10 +24,10 @@
 
 /* --- allocations that fail --- */
 
-static atomic_long allocations;                 /* so far; those that failed included */
+static atomic_long allocations;                 /* so far, including those that failed */
 static atomic_long alive;                       /* allocated and not freed */
-static atomic_long alive_bytes, peak_bytes;     /* of memory, rounded as the library does */
-static long failing_from = -1, failing_to = -1; /* the allocations that fail, counted from 0; to is exclusive */
+static atomic_long alive_bytes, peak_bytes;     /* of memory, rounded as malloc does */
+static long failing_from = -1, failing_to = -1; /* which allocations fail, counted from 0; failing_to is exclusive */
 
 static int fails(void)
 {
@@ -58,7 +58,7 @@ static void *counted_memory(void *memory)
 	return counted(memory);
 }
 
-/* A declaration and the definition behind it, because nothing else declares what the linker makes. */
+/* Also declares both functions, which no header does. */
 #define WRAPPED(type, name, ...)                                                                                            \
 	type __real_##name(__VA_ARGS__);                                                                                    \
 	type __wrap_##name(__VA_ARGS__);                                                                                    \
@@ -103,7 +103,7 @@ WRAPPED(void, free, void *memory)
 	__real_free(memory);
 }
 
-/* Its nodes are freed by tdestroy, within the library. */
+/* tdestroy frees the nodes inside the library, so they are not counted. */
 WRAPPED(void *, tsearch, const void *key, void **root, int (*compare)(const void *, const void *))
 {
 	return fails() ? NULL : __real_tsearch(key, root, compare);
@@ -151,7 +151,7 @@ WRAPPED(int, asprintf, char **ret, const char *format, ...)
 	int length;
 
 	if (fails()) {
-		*ret = (char *)1; /* undefined after a failure, says the manual */
+		*ret = (char *)1; /* undefined after a failure, according to the manual */
 		return -1;
 	}
 	va_start(args, format);
@@ -161,7 +161,7 @@ WRAPPED(int, asprintf, char **ret, const char *format, ...)
 	return length;
 }
 
-/* A thread that cannot be had is no error: there are fewer then. */
+/* A thread that cannot be created is no error: there are fewer threads then. */
 static int threads_fail;
 
 WRAPPED(int, pthread_create, pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *), void *arg)
@@ -169,7 +169,7 @@ WRAPPED(int, pthread_create, pthread_t *thread, const pthread_attr_t *attr, void
 	return threads_fail ? EAGAIN : __real_pthread_create(thread, attr, run, arg);
 }
 
-/* Which variant of the codec is the fastest is measured in memory that can be done without: these allocations. */
+/* The allocations of choosing a decode variant, without which the portable one is taken. */
 static long dispensable_from, dispensable_to;
 
 WRAPPED(const struct wcx_decode_variant *, wcx_decode_variant_choose, void)
@@ -184,9 +184,9 @@ WRAPPED(const struct wcx_decode_variant *, wcx_decode_variant_choose, void)
 	return cpu;
 }
 
-/* --- what is tried --- */
+/* --- attempts --- */
 
-/* Coded, stored and constant tiles, pools, segments with the same content, more tables than the first buffer holds. */
+/* Coded, stored and constant tiles, pools, segments with the same content, and tables that outgrow their first buffer. */
 static const struct sample_tensor tensors[] = {
 	{ "coded", "I8", "[40,50]", 2000, SAMPLE_GAUSSIAN, 3 },
 	{ "scale", "F16", "[]", 2, SAMPLE_UNIFORM, 0 },
@@ -206,7 +206,7 @@ static struct sample_bytes original;
 
 struct attempt {
 	const char *name;
-	/* Returns 0 or -errno; leaves no output and frees all that it had. */
+	/* Returns 0 or -errno; leaves no output and no memory. */
 	int (*run)(unsigned thread_count, struct wcx_error *err);
 };
 
@@ -221,7 +221,7 @@ static int try_pack(unsigned thread_count, struct wcx_error *err)
 	return r;
 }
 
-/* Makes an image of the packed file with all that it stands on, and calls use. */
+/* Opens an image of the packed file, with cache and decoder, and calls use. */
 static int with_image(int (*use)(struct wcx_image *image, unsigned thread_count, struct wcx_error *err),
 		      unsigned thread_count, struct wcx_error *err)
 {
@@ -291,7 +291,7 @@ static unsigned open_descriptors(void)
 	return sample_dir_count("/proc/self/fd");
 }
 
-/* One attempt with the allocations from..to failing; returns what it returned. */
+/* Makes one attempt in which the allocations from `from` to before `to` fail; returns its result. */
 static int run_failing(const struct attempt *attempt, unsigned thread_count, long from, long to)
 {
 	unsigned descriptors = open_descriptors();
@@ -325,9 +325,9 @@ static void check_attempt(const struct attempt *attempt, unsigned thread_count)
 
 		int is_dispensable = i >= dispensable_from && i < dispensable_to;
 
-		/* With several threads, how many allocations there are depends on how they run. */
+		/* With several threads, the number of allocations varies. */
 		if (thread_count == 1 && !(CHECK(one == (is_dispensable ? 0 : -ENOMEM)) && CHECK(all == -ENOMEM)))
-			fprintf(stderr, "\t%s did not do as it has to without allocation %ld\n", attempt->name, i);
+			fprintf(stderr, "\t%s returned something else without allocation %ld\n", attempt->name, i);
 	}
 	CHECK(run_failing(attempt, thread_count, -1, -1) == 0);
 }
@@ -342,7 +342,7 @@ static void every_failing_allocation_is_an_error_that_leaves_nothing(void)
 	}
 }
 
-/* Packs count tensors of so many bytes, each a segment, and returns what was allocated at the most. */
+/* Packs count tensors of this size, each a segment; returns the peak of allocated bytes. */
 static long packing_peak(size_t count, size_t bytes)
 {
 	struct sample_tensor *many = calloc(count, sizeof *many);
@@ -374,7 +374,7 @@ static long packing_peak(size_t count, size_t bytes)
 	return atomic_load(&peak_bytes);
 }
 
-/* But for what a tensor has in the index and in the header, and what verifying caches: up to 64 MiB. */
+/* Except for its share of index and header, and up to 64 MiB that verifying caches. */
 static void packing_takes_no_more_memory_for_more_or_larger_tensors(void)
 {
 	enum { MIB = 1 << 20 };

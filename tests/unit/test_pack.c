@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Packing and unpacking as functions: the same output whatever the number of threads, and after every failure nothing but
- * what was there before.
+ * Packing and unpacking: the output does not depend on the number of threads, and a failure leaves everything as it was.
  */
 #include "fs/pack/pack.h"
 
@@ -14,7 +13,7 @@
 #include "tests/fixtures/sample_files.h"
 #include "tests/unit/check.h"
 
-/* Several units of work of every kind.  What `rows` holds is made below, and `twin` is the same. */
+/* Several units of every kind.  `rows` and `twin`, which are equal, are filled below. */
 static const struct sample_tensor large[] = {
 	{ "a.weight", "I8", "[2000,1000]", 2000000, SAMPLE_GAUSSIAN, 20 },
 	{ "a.scale", "F32", "[2000,1]", 8000, SAMPLE_STUDENT, 4 },
@@ -34,7 +33,7 @@ enum { LARGE_COUNT = sizeof large / sizeof large[0] };
 static char *dir, *src_path, *dst_path, *back_path;
 static struct sample_bytes original;
 
-/* Where a tensor's data begin in the file. */
+/* The offset of a tensor's data in the file. */
 static size_t large_offset(const char *name)
 {
 	size_t at = 8 + wcx_le64_read(original.data);
@@ -44,7 +43,7 @@ static size_t large_offset(const char *name)
 	return at;
 }
 
-/* Every row of the tensor `rows` is the one above with a little added: the best predictor is UP. */
+/* Makes each row of `rows` the one above plus small numbers, for which UP is the best predictor. */
 static void make_rows_alike(void)
 {
 	struct sample_random random = { 7 };
@@ -131,7 +130,7 @@ static void output_is_the_same_for_any_number_of_threads_in_either_mode(void)
 	check_output_for_any_number_of_threads(1);
 }
 
-/* Packs the source and opens the index of the output, which is unlinked. */
+/* Packs the source, opens the output and unlinks it. */
 static struct wcx_container *pack_and_open(int is_reference)
 {
 	struct wcx_pack_options options = { .job.thread_count = 2, .is_reference = is_reference };
@@ -145,7 +144,7 @@ static struct wcx_container *pack_and_open(int is_reference)
 	return c;
 }
 
-/* The predictor that a tensor whose rows are alike gets, seen in its tiles: of 32 KiB at most. */
+/* They get the predictor UP, and tiles of at most 32 KiB. */
 static void rows_that_are_alike_get_tiles_of_whole_rows(void)
 {
 	struct wcx_container *c = pack_and_open(0);
@@ -168,8 +167,7 @@ static void twins_and_pools_are_segments(void)
 	wcx_container_free(c);
 }
 
-/* Every tensor by itself, as bytes; but the same content is there once in this mode too. */
-/* Two tiles side by side in one, and on top of each other in the other: the same tiles, but not the same bytes. */
+/* One tensor has two tiles side by side, the other has them one above the other: equal tiles, but other bytes. */
 static void tensors_of_the_same_tiles_are_no_twins_in_the_reference_mode(void)
 {
 	static const struct sample_tensor tensors[] = { { "tall", "I8", "[512,256]", 131072, SAMPLE_GAUSSIAN, 20 },
@@ -193,6 +191,7 @@ static void tensors_of_the_same_tiles_are_no_twins_in_the_reference_mode(void)
 	free(file.data);
 }
 
+/* Every tensor is a segment of bytes; equal content is stored once, as in the other mode. */
 static void the_reference_mode_has_tiles_of_256_by_256_bytes_with_left2(void)
 {
 	static const uint64_t cols[LARGE_COUNT] = {
@@ -232,7 +231,7 @@ static void permissions_and_times_are_the_sources(void)
 	unlink(back_path);
 }
 
-/* --- outputs that are there already --- */
+/* --- existing outputs --- */
 
 static void check_kept(const char *path, const char *text)
 {
@@ -258,7 +257,7 @@ static void existing_output_is_only_replaced_on_demand(void)
 	struct wcx_error err;
 
 	sample_write(dst_path, (struct sample_bytes){ (uint8_t *)text, strlen(text) });
-	options.job.progress = never; /* it is refused before anything is done */
+	options.job.progress = never; /* must be refused before any work */
 	CHECK(wcx_pack(src_path, dst_path, &options, &result, &err) == -EEXIST);
 	options.job.progress = NULL;
 	CHECK(strncmp(err.text, dst_path, strlen(dst_path)) == 0);
@@ -299,7 +298,7 @@ static void output_that_is_the_source_or_a_directory_is_refused(void)
 	free(after.data);
 }
 
-/* --- interruptions; the progress reports tell when --- */
+/* --- interruptions, timed by progress reports --- */
 
 struct meddler {
 	const char *when; /* "packing", "verifying" or "unpacking" */
@@ -414,7 +413,7 @@ static void interrupted_unpacking_leaves_what_was_there(void)
 	sample_write(src_path, original);
 }
 
-/* --- damage found by reading everything --- */
+/* --- damage that verifying finds --- */
 
 struct damage_report {
 	uint64_t tiles[16];
@@ -432,7 +431,7 @@ static void on_damage(void *user, uint64_t tile_index, const struct wcx_error *w
 	snprintf(report->text, sizeof report->text, "%s", why->text);
 }
 
-/* Changes a byte of a tile that has bytes. */
+/* Flips a bit of a tile that has packed bytes. */
 static void damage(const struct wcx_image *image, uint64_t tile)
 {
 	const struct wcx_container *c = wcx_image_container(image);
@@ -448,7 +447,8 @@ static void damage(const struct wcx_image *image, uint64_t tile)
 
 static void check_damage_reports(unsigned threads)
 {
-	/* Two tiles of a.weight, which is read in one piece with others; two of b.weight, which is read in two. */
+	/* Two tiles of a.weight, which is read in one piece with other tensors; two of b.weight, which is read in two
+	 * pieces. */
 	static const struct {
 		size_t segment;
 		uint64_t tile;
@@ -507,7 +507,7 @@ static void unpacking_a_damaged_file_leaves_nothing(void)
 	sample_write(dst_path, packed);
 	CHECK(unpack(dst_path, &options, &err) == -EBADMSG);
 	packed.data[packed.bytes / 2] ^= 1;
-	/* Sound tiles, but not those of this SHA-256. */
+	/* The tiles are intact, but the SHA-256 is another. */
 	packed.data[88] ^= 1;
 	wcx_le64_write(packed.data + 120, wcx_checksum64(packed.data, 120));
 	sample_write(dst_path, packed);

@@ -1,95 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How tensors are coded, seen in the files that packing them gives: the fields that are coded, the tables they choose from,
- * and what it all takes, against the entropy of data whose distribution is known.
+ * How tensors are coded, as the packed files show it: which fields are coded, how many tables they have, and the sizes,
+ * which are compared with the entropy of data of known distributions.
  */
 #include "fs/pack/tensor_plan.h"
 
 #include <math.h>
 
 #include "fs/pack/pack.h"
-#include "fs/pack/run_clusters.h"
 #include "tests/fixtures/sample_files.h"
+#include "tests/fixtures/sample_weights.h"
 
 static char *dir, *src_path, *dst_path;
 
-/* --- data --- */
-
-/* Floats as dtypes have them: a sign, then these bits. */
-static const struct float_format {
-	const char *dtype;
-	int exponent, mantissa; /* bits */
-} float_formats[] = {
-	{ "F16", 5, 10 }, { "BF16", 8, 7 }, { "F32", 8, 23 }, { "F64", 11, 52 }, { "F8_E4M3", 4, 3 }, { "F8_E5M2", 5, 2 },
-};
-enum { F16, BF16, F32, F64, WIDE_FORMATS, FP8_E4M3 = WIDE_FORMATS, FP8_E5M2, FLOAT_FORMATS };
-
-/* The matrices of floats here. */
+/* The matrices of floats. */
 enum { FLOAT_ROWS = 400, FLOAT_COLS = 1000, FLOAT_ELEMS = FLOAT_ROWS * FLOAT_COLS };
-
-static size_t float_bytes(const struct float_format *format)
-{
-	return (size_t)(1 + format->exponent + format->mantissa) / 8;
-}
-
-/* Rounds a number that is not 0 and not too large. */
-static uint64_t float_make(const struct float_format *format, double value)
-{
-	int bias = (1 << (format->exponent - 1)) - 1, exponent;
-	uint64_t significand, sign = signbit(value) ? 1 : 0;
-
-	frexp(value, &exponent);
-	exponent = exponent - 1 > 1 - bias ? exponent - 1 : 1 - bias; /* subnormals have the least one */
-	significand = (uint64_t)llrint(ldexp(fabs(value), format->mantissa - exponent));
-	return significand + ((uint64_t)(exponent + bias - 1) << format->mantissa) +
-	       (sign << (format->exponent + format->mantissa));
-}
-
-static void put_element(uint8_t *data, size_t elem_bytes, size_t index, uint64_t value)
-{
-	for (size_t b = 0; b < elem_bytes; b++)
-		data[index * elem_bytes + b] = (uint8_t)(value >> (8 * b));
-}
-
-/* Weights: Gaussian, of the standard deviation 0.02. */
-static void fill_weights(const struct float_format *format, uint64_t seed, uint8_t *data, size_t elems)
-{
-	struct sample_random random = { seed };
-
-	for (size_t i = 0; i < elems; i++)
-		put_element(data, float_bytes(format), i, float_make(format, 0.02 * sample_normal(&random)));
-}
-
-/* INT8 weights with one scale a tensor: the largest number becomes 127. */
-static void quantize(const double *values, size_t count, uint8_t *data)
-{
-	double largest = 0;
-
-	for (size_t i = 0; i < count; i++)
-		largest = fmax(largest, fabs(values[i]));
-	for (size_t i = 0; i < count; i++)
-		data[i] = sample_clip(values[i] / largest * 127);
-}
-
-/* What the numbers that a tensor is quantized from are drawn from. */
-typedef double draw_number(struct sample_random *random);
-
-/* Rows whose widths are log-normally distributed; spread 0 makes them all 1. */
-static void fill_int8(draw_number *draw, double spread, uint64_t seed, size_t rows, size_t cols, uint8_t *data)
-{
-	struct sample_random random = { seed };
-	double *values = malloc(rows * cols * sizeof *values);
-
-	sample_require(values != NULL, "malloc");
-	for (size_t y = 0; y < rows; y++) {
-		double width = exp(spread * sample_normal(&random));
-
-		for (size_t x = 0; x < cols; x++)
-			values[y * cols + x] = width * draw(&random);
-	}
-	quantize(values, rows * cols, data);
-	free(values);
-}
 
 /* --- files --- */
 
@@ -98,7 +23,7 @@ static uint8_t *data_of(struct sample_bytes file)
 	return file.data + 8 + wcx_le64_read(file.data);
 }
 
-/* A file of one tensor, whose bytes are all the same at first. */
+/* A file of one tensor, for the caller to fill. */
 static struct sample_bytes one_matrix(const char *dtype, size_t elem_bytes, size_t rows, size_t cols)
 {
 	char shape[64];
@@ -108,15 +33,15 @@ static struct sample_bytes one_matrix(const char *dtype, size_t elem_bytes, size
 	return sample_safetensors(&tensor, 1);
 }
 
-static struct sample_bytes one_float_matrix(const struct float_format *format, uint64_t seed)
+static struct sample_bytes one_float_matrix(const struct sample_float *format, uint64_t seed)
 {
-	struct sample_bytes file = one_matrix(format->dtype, float_bytes(format), FLOAT_ROWS, FLOAT_COLS);
+	struct sample_bytes file = one_matrix(format->dtype, sample_float_bytes(format), FLOAT_ROWS, FLOAT_COLS);
 
-	fill_weights(format, seed, data_of(file), FLOAT_ELEMS);
+	sample_fill_weights(format, seed, data_of(file), FLOAT_ELEMS);
 	return file;
 }
 
-/* Packs a file, which is freed; that gives its bytes back is checked by packing itself.  The caller frees what it gets. */
+/* Packs and frees a file; packing itself checks that it decodes to the same bytes.  The caller frees the container. */
 static struct wcx_container *pack(struct sample_bytes file)
 {
 	struct wcx_pack_options options = { .job.thread_count = 2, .job.replace = 1 };
@@ -136,7 +61,7 @@ static uint64_t packed_bytes(const struct wcx_container *c)
 	return wcx_container_superblock(c)->packed_bytes;
 }
 
-/* What the tiles of a segment take, with their entries. */
+/* The bytes of the tiles of a segment, with their entries. */
 static uint64_t tiles_cost(const struct wcx_container *c, size_t segment)
 {
 	const struct wcx_segment *seg = wcx_container_segment(c, segment);
@@ -151,7 +76,7 @@ static uint64_t tiles_cost(const struct wcx_container *c, size_t segment)
 	return bytes;
 }
 
-/* All that a segment takes: with itself, its fields and their tables. */
+/* The bytes of a segment in all: tiles, its own entry, fields and tables. */
 static uint64_t segment_cost(const struct wcx_container *c, size_t segment)
 {
 	const struct wcx_recipe *recipe = &wcx_container_segment(c, segment)->recipe;
@@ -164,13 +89,13 @@ static uint64_t segment_cost(const struct wcx_container *c, size_t segment)
 	return bytes;
 }
 
-/* What the tiles of a segment take, at the most, beside what is coded: entry, header, widths of the states, and gaps. */
+/* The most that tiles add to the coded data: entries, headers, widths of the states, and gaps. */
 static double tiles_overhead(const struct wcx_container *c, size_t segment)
 {
 	return (WCX_TILE_ENTRY_BYTES + 4 + 16 + 4) * (double)wcx_container_segment(c, segment)->tile_count;
 }
 
-/* The exceptions of a segment's coded tiles, as their headers tell. */
+/* The number of exceptions of a segment, whose tiles are all coded, from their headers. */
 static uint64_t count_exceptions(const struct wcx_container *c, size_t segment)
 {
 	const struct wcx_segment *seg = wcx_container_segment(c, segment);
@@ -188,7 +113,7 @@ static uint64_t count_exceptions(const struct wcx_container *c, size_t segment)
 	return count;
 }
 
-/* --- entropies, in bytes, that these tests compute by themselves --- */
+/* --- entropies, in bytes, computed independently --- */
 
 static double entropy_of_counts(const double *counts, size_t count)
 {
@@ -202,7 +127,7 @@ static double entropy_of_counts(const double *counts, size_t count)
 	return bits / 8;
 }
 
-/* Order 0 of one byte of each element. */
+/* The order-0 entropy of one byte of each element. */
 static double byte_entropy(const uint8_t *data, size_t elems, size_t elem_bytes)
 {
 	double counts[256] = { 0 };
@@ -212,10 +137,10 @@ static double byte_entropy(const uint8_t *data, size_t elems, size_t elem_bytes)
 	return entropy_of_counts(counts, 256);
 }
 
-/* Order 0 of `width` bits of each element, those below the sign. */
-static double top_entropy(const struct float_format *format, int width, const uint8_t *data, size_t elems)
+/* The order-0 entropy of the `width` bits below the sign of each element. */
+static double top_entropy(const struct sample_float *format, int width, const uint8_t *data, size_t elems)
 {
-	size_t elem_bytes = float_bytes(format);
+	size_t elem_bytes = sample_float_bytes(format);
 	double *counts = calloc((size_t)1 << width, sizeof *counts), bytes;
 
 	sample_require(counts != NULL, "calloc");
@@ -230,250 +155,16 @@ static double top_entropy(const struct float_format *format, int width, const ui
 	return bytes;
 }
 
-/* --- clusters of runs --- */
-
-enum { RUN = 256 };
-
-/* Runs of Gaussian symbols, every third of them twelve times as wide. */
-static void fill_runs(uint8_t *symbols, size_t run_count)
-{
-	struct sample_random random = { 5 };
-
-	for (size_t r = 0; r < run_count; r++)
-		sample_fill(&random, SAMPLE_GAUSSIAN, r % 3 == 2 ? 36 : 3, symbols + r * RUN, RUN);
-}
-
-static void runs_of_two_widths_fall_into_two_clusters(void)
-{
-	static uint8_t symbols[300 * RUN];
-	static struct wcx_run_counts runs;
-	uint64_t clusters[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT], expected[2][WCX_SYMBOL_COUNT] = { 0 };
-
-	fill_runs(symbols, 300);
-	for (size_t i = 0; i < sizeof symbols; i++)
-		expected[i / RUN % 3 == 2][symbols[i]]++;
-	wcx_run_counts_make(symbols, sizeof symbols, RUN, &runs);
-	CHECK(runs.run_count == 300);
-	wcx_run_clusters_make(&runs, 2, clusters);
-	CHECK(memcmp(clusters, expected, sizeof expected) == 0);
-}
-
-static void clusters_add_up_to_all_symbols(void)
-{
-	static uint8_t symbols[300 * RUN + 77]; /* the last run is shorter */
-	static struct wcx_run_counts runs;
-	struct sample_random random = { 6 };
-
-	fill_runs(symbols, 300);
-	sample_fill(&random, SAMPLE_UNIFORM, 0, symbols + 300 * RUN, 77);
-	wcx_run_counts_make(symbols, sizeof symbols, RUN, &runs);
-	CHECK(runs.run_count == 301);
-	for (uint32_t count = 1; count <= WCX_FIELD_TABLES_MAX; count *= 2) {
-		uint64_t clusters[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT], left[WCX_SYMBOL_COUNT] = { 0 };
-
-		wcx_run_clusters_make(&runs, count, clusters);
-		for (size_t i = 0; i < sizeof symbols; i++)
-			left[symbols[i]]++;
-		for (uint32_t t = 0; t < count; t++)
-			for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
-				left[s] -= clusters[t][s];
-		for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
-			CHECK(left[s] == 0);
-	}
-}
-
-static void equal_runs_are_one_cluster(void)
-{
-	static uint8_t symbols[8 * RUN];
-	static struct wcx_run_counts runs;
-	uint64_t clusters[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];
-	unsigned used = 0;
-
-	memset(symbols, 200, sizeof symbols);
-	wcx_run_counts_make(symbols, sizeof symbols, RUN, &runs);
-	CHECK(runs.symbol_count == 1 && runs.symbols[0] == 200);
-	wcx_run_clusters_make(&runs, WCX_FIELD_TABLES_MAX, clusters);
-	for (uint32_t t = 0; t < WCX_FIELD_TABLES_MAX; t++)
-		used += clusters[t][200] == sizeof symbols;
-	CHECK(used == 1);
-}
-
-static void runs_beyond_the_limit_are_spread_over_all_symbols(void)
-{
-	enum { ALL = 5000 };
-	static uint8_t symbols[ALL * RUN];
-	static struct wcx_run_counts runs;
-	uint64_t clusters[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];
-
-	/* Symbols count up from the first run to the last. */
-	for (size_t i = 0; i < sizeof symbols; i++)
-		symbols[i] = (uint8_t)(i / RUN * 256 / ALL);
-	wcx_run_counts_make(symbols, sizeof symbols, RUN, &runs);
-	CHECK(runs.run_count == WCX_CLUSTER_RUNS_MAX && runs.symbol_count == 256);
-	wcx_run_clusters_make(&runs, 1, clusters);
-	for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
-		CHECK(clusters[0][s] >= 3 * RUN && clusters[0][s] <= 5 * RUN);
-}
-
-/* --- the planner itself --- */
-
-static void check_samples(const char *dtype, uint64_t elem_bytes, uint64_t rows, uint64_t cols)
-{
-	const uint64_t offset = 1000, shape[2] = { rows, cols }, bytes = rows * cols * elem_bytes;
-	const struct wcx_tensor tensor = { "w", dtype, (uint32_t)elem_bytes, shape, 2, offset, bytes };
-	struct wcx_sample samples[WCX_SAMPLES_MAX];
-	struct wcx_tensor_plan plan;
-	uint64_t sum = 0;
-	unsigned count;
-
-	wcx_tensor_plan_init(&plan, offset, bytes, &tensor, 0, 0);
-	count = wcx_tensor_plan_samples(&plan, samples);
-	CHECK(count >= 1 && count <= WCX_SAMPLES_MAX);
-	for (unsigned i = 0; i < count; i++) {
-		uint64_t sample_bytes = wcx_tile_dims_bytes(&samples[i].dims);
-
-		sum += sample_bytes;
-		CHECK(sample_bytes > 0 && samples[i].dims.elem_bytes == elem_bytes);
-		CHECK(samples[i].offset >= offset && samples[i].offset + sample_bytes <= offset + bytes);
-		CHECK((samples[i].offset - offset) % elem_bytes == 0);
-		if (samples[i].dims.rows > 1)
-			CHECK(samples[i].dims.cols == cols && (samples[i].offset - offset) % (cols * elem_bytes) == 0);
-	}
-	CHECK(sum <= WCX_SAMPLES_MAX_BYTES && (bytes < 1 << 20 || sum >= 1 << 16));
-}
-
-static void samples_of_any_tensor_are_few_and_within_it(void)
-{
-	static const uint64_t sides[] = { 1, 3, 63, 127, 128, 1000, 16384, 16385, 65536, 65537, 1 << 20, 1 << 25 };
-	enum { SIDES = sizeof sides / sizeof sides[0] };
-
-	for (size_t y = 0; y < SIDES; y++)
-		for (size_t x = 0; x < SIDES; x++) {
-			check_samples("I8", 1, sides[y], sides[x]);
-			check_samples("BF16", 2, sides[y], sides[x]);
-			check_samples("I32", 4, sides[y], sides[x]);
-			check_samples("F64", 8, sides[y], sides[x]);
-		}
-}
-
-/* Takes a plan of Gaussian INT8 weights to where all is counted; the caller frees it. */
-static void plan_weights(struct wcx_tensor_plan *plan)
-{
-	enum { ROWS = 100, COLS = 1000 };
-	static uint8_t data[ROWS * COLS];
-	static struct wcx_plan_counts counts;
-	const uint64_t shape[2] = { ROWS, COLS };
-	const struct wcx_tensor tensor = { "w", "I8", 1, shape, 2, 0, sizeof data };
-	struct wcx_encode_scratch *scratch = wcx_encode_scratch_create();
-	struct wcx_sample samples[WCX_SAMPLES_MAX];
-	unsigned count;
-
-	fill_int8(sample_normal, 0, 3, ROWS, COLS, data);
-	wcx_tensor_plan_init(plan, 0, sizeof data, &tensor, 0, 0);
-	count = wcx_tensor_plan_samples(plan, samples);
-	for (unsigned i = 0; i < count; i++)
-		samples[i].src = data + samples[i].offset;
-	sample_require(scratch && wcx_tensor_plan_choose(plan, samples, count) == WCX_OK, "wcx_tensor_plan_choose");
-	memset(&counts, 0, sizeof counts);
-	for (uint64_t t = 0; t < plan->segment.tile_count; t++) {
-		struct wcx_tile_dims tile;
-		uint64_t offset;
-
-		wcx_tensor_plan_tile(plan, t, &tile, &offset);
-		CHECK(wcx_tensor_plan_count(plan, &tile, data + offset, scratch, &counts) == WCX_OK);
-	}
-	wcx_plan_counts_add(plan, &counts);
-	wcx_encode_scratch_free(scratch);
-}
-
-static void no_table_is_added_beyond_the_formats_limit(void)
-{
-	static struct wcx_table_library library;
-
-	for (uint32_t more = 0; more <= 1; more++) {
-		uint32_t first_table[WCX_FIELDS_MAX], coded = 0;
-		struct wcx_tensor_plan plan;
-
-		library.table_count = WCX_MAX_TABLES - more;
-		plan_weights(&plan);
-		wcx_tensor_plan_finish(&plan, &library, first_table);
-		CHECK(wcx_recipe_check(&plan.segment.recipe) == NULL);
-		for (uint32_t f = 0; f < plan.segment.recipe.field_count; f++) {
-			coded += plan.fields[f].table_count;
-			CHECK(first_table[f] + plan.fields[f].table_count <= WCX_MAX_TABLES);
-		}
-		CHECK(coded == more);
-		wcx_tensor_plan_free(&plan);
-	}
-}
-
-/* Tables of the field, each halfway to one in which all symbols are the same. */
-static void flatten_tables(const struct wcx_field *field, struct wcx_freq_table *ret)
-{
-	for (uint32_t t = 0; t < field->table_count; t++) {
-		uint64_t counts[WCX_SYMBOL_COUNT] = { 0 };
-
-		for (uint32_t s = 0; s < 1u << field->width; s++)
-			counts[s] = field->tables[t].freq[s] + ((uint64_t)WCX_PROB_SCALE >> field->width);
-		wcx_freq_table_build(counts, &ret[t]);
-	}
-}
-
-/* They take the same with whatever table: a segment with some does not take a worse one of the library for that. */
-static void values_without_a_symbol_make_no_shared_table_cheaper(void)
-{
-	static struct wcx_table_library library;
-	struct wcx_freq_table tables[WCX_FIELD_TABLES_MAX];
-	uint32_t first_table[WCX_FIELDS_MAX];
-	struct wcx_tensor_plan plan;
-	struct wcx_field field;
-
-	for (uint32_t misfits = 0; misfits <= 2000; misfits += 2000) {
-		plan_weights(&plan);
-		plan.counts->misfits[1] = misfits;
-		wcx_tensor_plan_finish(&plan, &library, first_table);
-		field = plan.fields[1];
-		CHECK(plan.segment.recipe.field_count == 2 && field.table_count && field.width < 8);
-		CHECK(first_table[1] == library.table_count);
-		flatten_tables(&field, tables);
-		wcx_tensor_plan_free(&plan);
-		field.tables = tables;
-		if (!misfits)
-			wcx_table_library_add(&library, &field);
-	}
-}
-
-static void library_keeps_the_latest_tables(void)
-{
-	static struct wcx_table_library library;
-	struct wcx_freq_table tables[2] = { { { 0 } } };
-	struct wcx_field field = { .width = 8, .table_count = 2, .tables = tables };
-	enum { SETS = sizeof library.sets / sizeof library.sets[0] };
-
-	for (uint16_t i = 1; i <= SETS + 3; i++) {
-		tables[0].freq[0] = i;
-		wcx_table_library_add(&library, &field);
-	}
-	tables[0].freq[0] = 0;
-	CHECK(library.set_count == SETS && library.table_count == 2 * (SETS + 3));
-	for (uint16_t i = 0; i < SETS; i++) {
-		uint16_t number = (uint16_t)(i < 3 ? SETS + i : i);
-
-		CHECK(library.sets[i].first_table == 2u * number);
-		CHECK(library.sets[i].field.tables[0].freq[0] == number + 1);
-	}
-}
-
 /* --- INT8 and packed INT4 --- */
 
 enum { SIDE = 1024 };
 
-/* How bytes can be cut: so many raw low bits, and symbols above them, each by itself or as pairs; folded or as they are. */
+/* A way to split bytes: raw low bits, and above them single symbols or pairs, folded or not. */
 struct split {
 	int folds, raw, pairs;
 };
 
-/* By docs/format.md, section 3.4, backwards. */
+/* The reverse of docs/format.md, section 3.4. */
 static uint8_t split_symbol(const struct split *split, uint8_t byte)
 {
 	if (split->folds) {
@@ -484,7 +175,7 @@ static uint8_t split_symbol(const struct split *split, uint8_t byte)
 	return (uint8_t)(byte >> split->raw);
 }
 
-/* What symbols take, in bytes, with a table of 12 bits; without a frequency they are exceptions. */
+/* The bytes of symbols coded with a table of 12 bits; symbols without a frequency are exceptions. */
 static double table_cost(const struct wcx_freq_table *table, const uint64_t counts[WCX_SYMBOL_COUNT])
 {
 	double bits = 0;
@@ -494,7 +185,7 @@ static double table_cost(const struct wcx_freq_table *table, const uint64_t coun
 	return bits / 8;
 }
 
-/* What bytes take in so many tiles.  Where there are no raw bits, the states have nothing to carry. */
+/* The size of bytes that are split.  Without raw bits, the states of the tiles have nothing to carry. */
 static double split_cost(const struct split *split, const uint8_t *data, size_t elems, uint64_t tiles)
 {
 	uint64_t singles[WCX_SYMBOL_COUNT] = { 0 }, pairs[WCX_SYMBOL_COUNT] = { 0 };
@@ -515,7 +206,7 @@ static double split_cost(const struct split *split, const uint8_t *data, size_t 
 	return split->raw * (double)elems / 8 + table_cost(&table, singles) + (split->raw ? 0 : 64 * (double)tiles);
 }
 
-/* The cheapest way with single symbols, or with pairs. */
+/* The least size with single symbols, or with pairs. */
 static double cheapest_split(int pairs, const uint8_t *data, size_t elems, uint64_t tiles)
 {
 	double least = INFINITY;
@@ -526,7 +217,7 @@ static double cheapest_split(int pairs, const uint8_t *data, size_t elems, uint6
 	return least;
 }
 
-/* How a segment of bytes is cut. */
+/* How a segment of bytes is split. */
 static struct split split_of(const struct wcx_recipe *recipe)
 {
 	const struct wcx_field *last = &recipe->fields[recipe->field_count - 1];
@@ -544,7 +235,7 @@ static struct sample_bytes int8_of_sigma(enum sample_kind kind, double sigma)
 	return file;
 }
 
-/* With a margin on either side, for the planner drops rare symbols and sees no pairs, but only what they are made of. */
+/* With a margin on either side: the planner drops rare symbols, and estimates pairs from single symbols. */
 static void bytes_are_folded_pairs_where_these_cost_0_2_percent_more_than_single_symbols_at_most(void)
 {
 	static const double sigmas[SAMPLE_KIND_COUNT][12] = {
@@ -580,13 +271,13 @@ static void bytes_are_folded_pairs_where_these_cost_0_2_percent_more_than_single
 	CHECK(taken >= 4 && refused >= 10 && folded >= 4 && plain >= 4);
 }
 
-/* A matrix of INT8 weights, packed; entropies are of bytes one by one, of all rows together and of each by itself. */
-static struct wcx_container *pack_int8(draw_number *draw, double spread, double *entropy_ret, double *rows_entropy_ret)
+/* Packs a matrix of INT8 weights; the entropies are of order 0, with one code for all rows and with one per row. */
+static struct wcx_container *pack_int8(sample_draw *draw, double spread, double *entropy_ret, double *rows_entropy_ret)
 {
 	struct sample_bytes file = one_matrix("I8", 1, SIDE, SIDE);
 	uint8_t *data = data_of(file);
 
-	fill_int8(draw, spread, 1, SIDE, SIDE, data);
+	sample_fill_int8(draw, spread, 1, SIDE, SIDE, data);
 	*entropy_ret = byte_entropy(data, SIDE * SIDE, 1);
 	*rows_entropy_ret = 0;
 	for (size_t y = 0; y < SIDE; y++)
@@ -609,7 +300,7 @@ static void gaussian_int8_with_one_scale_is_folded_pairs_above_four_raw_bits(voi
 	wcx_container_free(c);
 }
 
-/* Each row has a 127 or -127, and rows differ by how far out that was. */
+/* Each row has its own scale, so its largest magnitude is 127. */
 static void gaussian_int8_with_a_scale_a_row_is_folded_pairs_above_four_raw_bits(void)
 {
 	struct sample_bytes file = one_matrix("I8", 1, SIDE, SIDE);
@@ -619,7 +310,7 @@ static void gaussian_int8_with_a_scale_a_row_is_folded_pairs_above_four_raw_bits
 	double entropy;
 
 	for (size_t y = 0; y < SIDE; y++)
-		fill_int8(sample_normal, 0, 1 + y, 1, SIDE, data_of(file) + y * SIDE);
+		sample_fill_int8(sample_normal, 0, 1 + y, 1, SIDE, data_of(file) + y * SIDE);
 	entropy = byte_entropy(data_of(file), SIDE * SIDE, 1);
 	c = pack(file);
 	seg = wcx_container_segment(c, 1);
@@ -651,13 +342,13 @@ static void heavy_tails_stay_within_0_4_percent_of_the_entropy_and_32_bytes_a_ti
 	const struct wcx_field *field = &recipe->fields[recipe->field_count - 1];
 
 	CHECK((double)segment_cost(c, 1) < entropy * 1.004 + tiles_overhead(c, 1));
-	/* The largest weight is 127 or -127, by the scale; too rare for a slot, it is an exception. */
+	/* By the scale, the largest weight is 127 or -127.  It is too rare for a slot and hence an exception. */
 	CHECK(recipe->transform == WCX_TRANSFORM_NONE && field->table_count == 1);
 	CHECK(!field->tables->freq[127 >> (8 - field->width)] && !field->tables->freq[(uint8_t)-127 >> (8 - field->width)]);
 	wcx_container_free(c);
 }
 
-/* Two weights a byte, each a rounded Gaussian of -8 to 7. */
+/* Two weights per byte, each a rounded Gaussian from -8 to 7. */
 static void skewed_int4_in_bytes_is_within_0_5_percent_of_its_entropy(void)
 {
 	struct sample_bytes file = one_matrix("U8", 1, SIDE, SIDE);
@@ -708,7 +399,7 @@ static void flat_tiles_have_32_kib_of_narrow_and_64_kib_of_wide_elements(void)
 	}
 }
 
-/* Tiles of whole rows, of 32 KiB at the most, for rows of so many bytes whose widths differ. */
+/* The rows of a tile for rows of `cols` bytes that differ in width; checks that tiles are whole rows, of at most 32 KiB. */
 static uint32_t rows_of_tiles(size_t cols)
 {
 	struct sample_bytes file = one_matrix("I8", 1, 600, cols);
@@ -716,7 +407,7 @@ static uint32_t rows_of_tiles(size_t cols)
 	struct wcx_container *c;
 	uint32_t rows;
 
-	fill_int8(sample_normal, 0.5, 1, 600, cols, data_of(file));
+	sample_fill_int8(sample_normal, 0.5, 1, 600, cols, data_of(file));
 	c = pack(file);
 	seg = wcx_container_segment(c, 1);
 	rows = seg->tile_rows;
@@ -725,7 +416,7 @@ static uint32_t rows_of_tiles(size_t cols)
 	return rows;
 }
 
-/* As many as fit, but so that no unit of a raw plane is half empty; where that would halve the tile, as many as fit. */
+/* As many as fit without a partly empty unit of a raw plane, unless that would halve the tile. */
 static void tiles_of_whole_rows_have_a_multiple_of_1024_elements_where_that_is_possible(void)
 {
 	static const struct {
@@ -743,8 +434,8 @@ static void tiles_of_whole_rows_have_a_multiple_of_1024_elements_where_that_is_p
 
 static void fp8_is_rotated_and_within_0_3_percent_of_its_entropy(void)
 {
-	for (size_t i = WIDE_FORMATS; i < FLOAT_FORMATS; i++) {
-		struct sample_bytes file = one_float_matrix(&float_formats[i], i);
+	for (size_t i = SAMPLE_WIDE_FLOATS; i < SAMPLE_FLOATS; i++) {
+		struct sample_bytes file = one_float_matrix(&sample_floats[i], i);
 		double entropy = byte_entropy(data_of(file), FLOAT_ELEMS, 1);
 		struct wcx_container *c = pack(file);
 
@@ -754,13 +445,13 @@ static void fp8_is_rotated_and_within_0_3_percent_of_its_entropy(void)
 	}
 }
 
-/* Against what the best split takes: so many top bits by their entropy, the rest as it is. */
+/* Compared with the best split: the entropy of some top bits, and the rest raw. */
 static void wider_floats_have_exponent_and_top_mantissa_bits_coded_and_sign_and_rest_raw(void)
 {
-	for (size_t i = 0; i < WIDE_FORMATS; i++) {
-		const struct float_format *format = &float_formats[i];
+	for (size_t i = 0; i < SAMPLE_WIDE_FLOATS; i++) {
+		const struct sample_float *format = &sample_floats[i];
 		struct sample_bytes file = one_float_matrix(format, i);
-		size_t elem_bytes = float_bytes(format);
+		size_t elem_bytes = sample_float_bytes(format);
 		double best = INFINITY, entropy = 0;
 		const struct wcx_segment *seg;
 		struct wcx_container *c;
@@ -778,21 +469,21 @@ static void wider_floats_have_exponent_and_top_mantissa_bits_coded_and_sign_and_
 		CHECK(seg->recipe.fields[0].table_count == 0 && seg->recipe.fields[last].table_count == 1);
 		CHECK(seg->recipe.fields[last].width >= format->exponent);
 		CHECK(seg->recipe.fields[last].width <= format->exponent + 3);
-		/* What rounding left in the lowest bits of F64 may be coded. */
-		CHECK(i == F64 || seg->recipe.field_count == 2);
+		/* Rounding leaves a pattern in the lowest bits of F64, which may be coded. */
+		CHECK(i == SAMPLE_F64 || seg->recipe.field_count == 2);
 		CHECK((double)segment_cost(c, 1) < best * 1.0015 + tiles_overhead(c, 1));
 		CHECK(seg->entropy_millibits == (uint32_t)(entropy * 8 * 1000 / FLOAT_ELEMS));
 		wcx_container_free(c);
 	}
 }
 
-/* Rows that are alike, for which integers of the same bits get UP. */
+/* Rows are similar: as integers they would get UP. */
 static void floats_are_rotated_and_not_predicted(void)
 {
-	for (size_t i = 0; i < FLOAT_FORMATS; i++) {
-		const struct float_format *format = &float_formats[i];
+	for (size_t i = 0; i < SAMPLE_FLOATS; i++) {
+		const struct sample_float *format = &sample_floats[i];
 		struct sample_bytes file = one_float_matrix(format, i);
-		size_t elem_bytes = float_bytes(format), row_bytes = FLOAT_COLS * elem_bytes;
+		size_t elem_bytes = sample_float_bytes(format), row_bytes = FLOAT_COLS * elem_bytes;
 		struct sample_random random = { i };
 		const struct wcx_recipe *recipe;
 		struct wcx_container *c;
@@ -808,8 +499,8 @@ static void floats_are_rotated_and_not_predicted(void)
 	}
 }
 
-/* Weights of which one in so many is zero; *zeros_ret tells how many. */
-static struct sample_bytes floats_with_zeros(const struct float_format *format, double share, uint64_t *zeros_ret)
+/* Weights of which about this share is zero; *zeros_ret is how many. */
+static struct sample_bytes floats_with_zeros(const struct sample_float *format, double share, uint64_t *zeros_ret)
 {
 	struct sample_bytes file = one_float_matrix(format, 5);
 	struct sample_random random = { 4 };
@@ -818,20 +509,20 @@ static struct sample_bytes floats_with_zeros(const struct float_format *format, 
 	for (size_t i = 0; i < FLOAT_ELEMS; i++) {
 		if (sample_unit(&random) > share)
 			continue;
-		put_element(data_of(file), float_bytes(format), i, 0);
+		sample_put_element(data_of(file), sample_float_bytes(format), i, 0);
 		(*zeros_ret)++;
 	}
 	return file;
 }
 
-/* They are frequent where, as exceptions of 30 bits, they would take more than 0.05 % of what the floats do unpacked. */
+/* They are frequent if, as exceptions of 30 bits, they would take more than 0.05 % of the original size. */
 static void zeros_are_a_symbol_where_they_are_frequent_and_exceptions_otherwise(void)
 {
-	static const size_t formats[] = { BF16, F32, F64 };
+	static const size_t formats[] = { SAMPLE_BF16, SAMPLE_F32, SAMPLE_F64 };
 
 	for (size_t i = 0; i < 6; i++) {
-		const struct float_format *format = &float_formats[formats[i / 2]];
-		double frequent = 0.0005 * 8 * (double)float_bytes(format) / 30, most;
+		const struct sample_float *format = &sample_floats[formats[i / 2]];
+		double frequent = 0.0005 * 8 * (double)sample_float_bytes(format) / 30, most;
 		uint64_t zeros, without;
 		struct wcx_container *c = pack(floats_with_zeros(format, 0, &zeros));
 		const struct wcx_recipe *recipe;
@@ -848,7 +539,7 @@ static void zeros_are_a_symbol_where_they_are_frequent_and_exceptions_otherwise(
 			CHECK(count_exceptions(c, 1) < without + zeros / 10);
 		else
 			CHECK(count_exceptions(c, 1) > without + zeros * 9 / 10);
-		/* An exception takes four bytes in place of a symbol; a symbol takes what a number as rare as it does. */
+		/* An exception takes four bytes instead of a symbol, a zero with a symbol its share of the entropy. */
 		most = (double)zeros * (i % 2 ? -log2(1.7 * frequent) / 8 : 4) + 64;
 		CHECK((double)segment_cost(c, 1) < (double)cost + most);
 		wcx_container_free(c);
@@ -857,7 +548,7 @@ static void zeros_are_a_symbol_where_they_are_frequent_and_exceptions_otherwise(
 
 static void f32_that_holds_bf16_values_costs_no_more_than_bf16_and_1_percent(void)
 {
-	struct sample_bytes narrow = one_float_matrix(&float_formats[BF16], 5);
+	struct sample_bytes narrow = one_float_matrix(&sample_floats[SAMPLE_BF16], 5);
 	struct sample_bytes wide = one_matrix("F32", 4, FLOAT_ROWS, FLOAT_COLS);
 	struct wcx_container *narrow_c, *wide_c;
 
@@ -878,7 +569,7 @@ static void rows_with_zero_mantissa_tails_are_found_among_others(void)
 	struct wcx_container *plain_c, *c;
 	size_t zeros = 0;
 
-	fill_weights(&float_formats[F32], 5, data_of(plain), FLOAT_ROWS * SIDE);
+	sample_fill_weights(&sample_floats[SAMPLE_F32], 5, data_of(plain), FLOAT_ROWS * SIDE);
 	memcpy(data_of(file), data_of(plain), FLOAT_ROWS * SIDE * 4);
 	for (size_t y = 0; y < FLOAT_ROWS; y++) {
 		if (sample_below(&random, 20) > 0)
@@ -894,22 +585,22 @@ static void rows_with_zero_mantissa_tails_are_found_among_others(void)
 	wcx_container_free(c);
 }
 
-/* In a row that is a sample, and in one that is not. */
+/* In a row that is part of a sample, and in one that is not. */
 static void an_outlier_costs_less_than_64_bytes(void)
 {
 	static const size_t places[] = { 0, 15 * FLOAT_COLS };
-	static const double values[WIDE_FORMATS] = { 6e4, 1e38, 1e38, 1e300 };
+	static const double values[SAMPLE_WIDE_FLOATS] = { 6e4, 1e38, 1e38, 1e300 };
 
-	for (size_t i = 0; i < WIDE_FORMATS; i++) {
-		struct wcx_container *c = pack(one_float_matrix(&float_formats[i], i));
+	for (size_t i = 0; i < SAMPLE_WIDE_FLOATS; i++) {
+		struct wcx_container *c = pack(one_float_matrix(&sample_floats[i], i));
 		uint64_t without = segment_cost(c, 1);
 
 		wcx_container_free(c);
 		for (size_t p = 0; p < 2; p++) {
-			struct sample_bytes file = one_float_matrix(&float_formats[i], i);
+			struct sample_bytes file = one_float_matrix(&sample_floats[i], i);
 
-			put_element(data_of(file), float_bytes(&float_formats[i]), places[p],
-				    float_make(&float_formats[i], values[i]));
+			sample_put_element(data_of(file), sample_float_bytes(&sample_floats[i]), places[p],
+					   sample_float_make(&sample_floats[i], values[i]));
 			c = pack(file);
 			CHECK(segment_cost(c, 1) < without + 64);
 			wcx_container_free(c);
@@ -930,7 +621,7 @@ static const struct dtype {
 };
 enum { DTYPES = sizeof dtypes / sizeof dtypes[0] };
 
-/* A file of one tensor with one dimension; the bytes must be a multiple of 24. */
+/* A file of one tensor with one dimension; bytes must be a multiple of 24. */
 static struct sample_bytes one_vector(const struct dtype *dtype, size_t bytes, enum sample_kind kind)
 {
 	char shape[32];
@@ -952,7 +643,7 @@ static void random_bytes_of_any_dtype_take_0_1_percent_more_than_stored_at_most(
 	}
 }
 
-/* An element of 8 bytes fits into an entry only where it is small; otherwise its tile is a header. */
+/* A large element of 8 bytes does not fit into an entry: then the tile is a header. */
 static void all_equal_tensors_take_entries_only(void)
 {
 	for (size_t i = 0; i < DTYPES; i++) {
@@ -1001,14 +692,14 @@ static void integers_that_count_up_take_less_than_0_6_percent(void)
 		struct wcx_container *c;
 
 		for (size_t j = 0; j < (24 << 15) / elem_bytes; j++)
-			put_element(data_of(file), elem_bytes, j, j);
+			sample_put_element(data_of(file), elem_bytes, j, j);
 		c = pack(file);
 		CHECK(segment_cost(c, 1) < (24 << 15) * 6 / 1000);
 		wcx_container_free(c);
 	}
 }
 
-/* Random integers below 2^20, of which each 1,000 are the same as those before. */
+/* Random integers below 2^20 that repeat after 1,000. */
 static void integers_that_repeat_are_zstandard_frames(void)
 {
 	enum { BYTES = 24 << 15, PERIOD_BYTES = 4000 };
@@ -1018,7 +709,7 @@ static void integers_that_repeat_are_zstandard_frames(void)
 	struct wcx_container *c;
 
 	for (size_t i = 0; i < PERIOD_BYTES / 4; i++)
-		put_element(data_of(file), 4, i, sample_below(&random, 1 << 20));
+		sample_put_element(data_of(file), 4, i, sample_below(&random, 1 << 20));
 	for (size_t i = PERIOD_BYTES; i < BYTES; i++)
 		data_of(file)[i] = data_of(file)[i - PERIOD_BYTES];
 	c = pack(file);
@@ -1049,7 +740,7 @@ static void twins_cost_one_segment_entry(void)
 	c = pack(three);
 	CHECK(wcx_container_segment(c, 2)->same_as == 0 && wcx_container_segment(c, 3)->same_as == 1);
 	CHECK(wcx_container_superblock(c)->tile_count == wcx_container_superblock(two_c)->tile_count);
-	/* The header is longer too: it is a segment like others. */
+	/* The header, a segment like others, is longer too. */
 	CHECK(packed_bytes(c) - packed_bytes(two_c) == WCX_SEGMENT_BYTES + segment_cost(c, 0) - segment_cost(two_c, 0));
 	wcx_container_free(two_c);
 	wcx_container_free(c);
@@ -1075,7 +766,7 @@ static void a_tensor_that_differs_in_one_byte_is_no_twin(void)
 	}
 }
 
-/* Tensors of changing dtypes, so that each is a segment, and more of them than are planned at a time. */
+/* Tensors of alternating dtypes, so that each is a segment, and more of them than a group has. */
 static void twins_are_found_across_the_whole_file(void)
 {
 	enum { COUNT = 600 };
@@ -1121,7 +812,7 @@ static void neighbouring_small_tensors_of_a_dtype_share_a_segment(void)
 	wcx_container_free(c);
 }
 
-/* Norms between INT8 matrices, as they lie in files: the tables of the first serve the others. */
+/* Norms between INT8 matrices, as in real files: all can use the tables of the first. */
 static void small_segments_share_tables(void)
 {
 	enum { COUNT = 40 };
@@ -1138,7 +829,7 @@ static void small_segments_share_tables(void)
 	}
 	file = sample_safetensors(tensors, COUNT);
 	for (size_t i = 0; i < COUNT; i += 2)
-		fill_weights(&float_formats[BF16], i, data_of(file) + i / 2 * 8010, 4000);
+		sample_fill_weights(&sample_floats[SAMPLE_BF16], i, data_of(file) + i / 2 * 8010, 4000);
 	c = pack(file);
 	first = &wcx_container_segment(c, 1)->recipe;
 	for (size_t i = 3; i <= COUNT; i += 2) {
@@ -1154,16 +845,6 @@ static void small_segments_share_tables(void)
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
-		CHECK_TEST(runs_of_two_widths_fall_into_two_clusters),
-		CHECK_TEST(clusters_add_up_to_all_symbols),
-		CHECK_TEST(equal_runs_are_one_cluster),
-		CHECK_TEST(runs_beyond_the_limit_are_spread_over_all_symbols),
-
-		CHECK_TEST(samples_of_any_tensor_are_few_and_within_it),
-		CHECK_TEST(no_table_is_added_beyond_the_formats_limit),
-		CHECK_TEST(values_without_a_symbol_make_no_shared_table_cheaper),
-		CHECK_TEST(library_keeps_the_latest_tables),
-
 		CHECK_TEST(bytes_are_folded_pairs_where_these_cost_0_2_percent_more_than_single_symbols_at_most),
 		CHECK_TEST(gaussian_int8_with_one_scale_is_folded_pairs_above_four_raw_bits),
 		CHECK_TEST(gaussian_int8_with_a_scale_a_row_is_folded_pairs_above_four_raw_bits),
