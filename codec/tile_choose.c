@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: MIT */
+/* Chooses how the fields of a tile are coded, and the table for each run. */
+#include "codec/tile_choose.h"
+
+#include <math.h>
+#include <string.h>
+
+enum {
+	COST_SCALE = 32, /* costs are in units of 1/32 bit */
+	COST_EXCEPTION = WCX_EXCEPTION_BITS * COST_SCALE,
+	/* As much as the widest field takes raw, and more than all symbols with a frequency in a tile can cost. */
+	COST_IMPOSSIBLE = WCX_TILE_MAX_ELEMS * WCX_CODED_MAX_WIDTH * COST_SCALE,
+	PIECE_ELEMS = 16384, /* counted at a time: counts then fit 16 bits and sums of costs 32 */
+	CONSTANT_PROBE = 64, /* elements that are compared first */
+};
+
+static int16_t symbol_cost(uint32_t freq)
+{
+	return (int16_t)((WCX_PROB_BITS - log2(freq)) * COST_SCALE + 0.5);
+}
+
+static const struct wcx_field_coder *field_coder(const struct wcx_field *field, uint32_t number,
+						 struct wcx_encode_scratch *scratch)
+{
+	struct wcx_field_coder *coder = &scratch->coders[number];
+	size_t bytes = field->table_count * sizeof *field->tables;
+
+	coder->symbol_count = field->width < 8 ? 1u << field->width : WCX_SYMBOL_COUNT;
+	if (coder->table_count == field->table_count && coder->is_pair == field->is_pair &&
+	    memcmp(coder->freqs, field->tables, bytes) == 0)
+		return coder;
+	coder->table_count = field->table_count;
+	coder->is_pair = field->is_pair;
+	memcpy(coder->freqs, field->tables, bytes);
+	for (uint32_t t = 0; t < field->table_count; t++) {
+		wcx_rans_encode_table_build(wcx_field_table(field, t, &coder->pairs[t]), &coder->encode[t]);
+		coder->cheapest[t] = 0;
+		for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++) {
+			uint32_t freq = field->tables[t].freq[s];
+
+			coder->cost[t][s] = freq ? symbol_cost(freq) : 0;
+			coder->missing[t][s] = freq == 0;
+			if (freq > field->tables[t].freq[coder->cheapest[t]])
+				coder->cheapest[t] = (uint8_t)s;
+		}
+	}
+	return coder;
+}
+
+void wcx_encoding_start(const struct wcx_tile_dims *dims, const uint8_t *src, const struct wcx_recipe *recipe,
+			struct wcx_encode_scratch *scratch, struct wcx_encoding *ret)
+{
+	*ret = (struct wcx_encoding){
+		.recipe = recipe,
+		.ops = wcx_element_ops(recipe->elem_bytes),
+		.elems = dims->rows * dims->cols,
+		.plain = src,
+		.transformed = src,
+		.scratch = scratch,
+	};
+	if (recipe->transform != WCX_TRANSFORM_NONE) {
+		ret->ops->rotate(src, ret->elems, wcx_fold_bits(recipe), scratch->elements);
+		ret->transformed = scratch->elements;
+	} else if (recipe->predictor != WCX_PREDICT_NONE) {
+		ret->ops->make_residuals((enum wcx_predictor)recipe->predictor, dims->rows, dims->cols, src,
+					 scratch->elements);
+		ret->plain = (const uint8_t *)scratch->elements;
+		ret->transformed = scratch->elements;
+	}
+}
+
+/* Whether all elements have the same value in a field. */
+static bool field_is_constant(const struct wcx_encoding *e, uint32_t shift, uint32_t width, uint32_t *value_ret)
+{
+	uint32_t *values = e->scratch->values, probe = WCX_MIN(e->elems, CONSTANT_PROBE), last = 1;
+
+	e->ops->get32(e->transformed, probe, shift, width, values);
+	while (last < probe && values[last] == values[0])
+		last++;
+	if (last < probe)
+		return false;
+	*value_ret = values[0];
+	e->ops->get32(e->transformed, e->elems, shift, width, values);
+	return memcmp(values, values + 1, (e->elems - 1) * sizeof *values) == 0;
+}
+
+/* --- runs --- */
+
+struct run {
+	uint32_t first, length; /* elements */
+	uint32_t counts[WCX_SYMBOL_COUNT];
+	uint32_t misfits; /* values that no symbol stands for; not counted */
+	uint32_t table;   /* the best one for the run, */
+	uint32_t missing; /* symbols that have no frequency in it, */
+	uint64_t cost;    /* and what it takes, exceptions included */
+};
+
+/* Counts the symbols of a piece.  Four histograms: the increments of equal neighbours do not wait for each other. */
+static void count_piece(const uint8_t *symbols, uint32_t count, uint32_t symbol_count, int16_t ret[WCX_SYMBOL_COUNT])
+{
+	uint16_t partial[4][WCX_SYMBOL_COUNT];
+	uint32_t i = 0;
+
+	for (uint32_t j = 0; j < 4; j++)
+		memset(partial[j], 0, symbol_count * sizeof partial[j][0]);
+	for (; i + 4 <= count; i += 4)
+		for (uint32_t j = 0; j < 4; j++)
+			partial[j][symbols[i + j]]++;
+	for (; i < count; i++)
+		partial[0][symbols[i]]++;
+	for (uint32_t s = 0; s < symbol_count; s++)
+		ret[s] = (int16_t)(partial[0][s] + partial[1][s] + partial[2][s] + partial[3][s]);
+}
+
+/* With 16-bit factors and a 32-bit sum, one instruction handles eight products. */
+static uint32_t dot_product(const int16_t *a, const int16_t *b, uint32_t count)
+{
+	int32_t sum = 0;
+
+	for (uint32_t i = 0; i < count; i++)
+		sum += a[i] * b[i];
+	return (uint32_t)sum;
+}
+
+/* Counts the symbols of a run and finds its best table at a price for exceptions. */
+static void weigh_run(const struct wcx_field_coder *coder, const uint8_t *symbols, uint32_t price, struct run *run)
+{
+	uint64_t cost[WCX_FIELD_TABLES_MAX] = { 0 };
+	uint32_t missing[WCX_FIELD_TABLES_MAX] = { 0 }, symbol_count = coder->symbol_count;
+
+	memset(run->counts, 0, sizeof run->counts);
+	for (uint32_t first = 0; first < run->length; first += PIECE_ELEMS) {
+		int16_t counts[WCX_SYMBOL_COUNT];
+
+		count_piece(symbols + first, WCX_MIN(run->length - first, PIECE_ELEMS), symbol_count, counts);
+		for (uint32_t s = 0; s < symbol_count; s++)
+			run->counts[s] += (uint16_t)counts[s];
+		for (uint32_t t = 0; t < coder->table_count; t++) {
+			cost[t] += dot_product(counts, coder->cost[t], symbol_count);
+			missing[t] += dot_product(counts, coder->missing[t], symbol_count);
+		}
+	}
+	/* Misfits have symbol 0 but do not count as such. */
+	run->counts[0] -= run->misfits;
+	run->cost = UINT64_MAX;
+	for (uint32_t t = 0; t < coder->table_count; t++) {
+		cost[t] -= (uint64_t)run->misfits * (uint16_t)coder->cost[t][0];
+		missing[t] -= run->misfits * (uint16_t)coder->missing[t][0];
+		cost[t] += ((uint64_t)missing[t] + run->misfits) * price;
+		if (cost[t] < run->cost) {
+			run->cost = cost[t];
+			run->table = t;
+			run->missing = missing[t];
+		}
+	}
+}
+
+/* Takes and weighs the next run, or the first one if *run is all zeros; false after the last one. */
+static bool next_run(const struct wcx_encoding *e, uint32_t number, const struct wcx_field_coder *coder, uint32_t price,
+		     struct run *run)
+{
+	const struct wcx_field *field = &e->recipe->fields[number];
+	struct wcx_field_choice *choice = &e->scratch->fields[number];
+	uint16_t *values = (uint16_t *)e->scratch->values;
+
+	run->first += run->length;
+	if (run->first == e->elems)
+		return false;
+	run->length = WCX_MIN(e->elems - run->first, wcx_run_elems(e, field));
+	run->misfits =
+		wcx_symbols_take(e->ops, field, (const uint8_t *)e->transformed + (size_t)run->first * e->recipe->elem_bytes,
+				 run->length, choice->shift, values + run->first, choice->symbols + run->first);
+	weigh_run(coder, choice->symbols + run->first, price, run);
+	return true;
+}
+
+/* --- exceptions --- */
+
+static void add_exception(struct wcx_exceptions *exceptions, uint32_t position, uint32_t value)
+{
+	exceptions->positions[exceptions->count] = (uint16_t)position;
+	exceptions->values[exceptions->count++] = (uint16_t)value;
+}
+
+/* Makes exceptions of the elements of [first, end) that a table cannot code. */
+static void except_values(const struct wcx_encoding *e, uint32_t number, uint32_t table, uint32_t first, uint32_t end)
+{
+	const struct wcx_field *field = &e->recipe->fields[number];
+	const struct wcx_field_coder *coder = &e->scratch->coders[number];
+	const uint16_t *values = (const uint16_t *)e->scratch->values; /* set if the field is wide */
+	uint8_t *symbols = e->scratch->fields[number].symbols;
+
+	for (uint32_t i = first; i < end; i++) {
+		uint32_t value = field->width <= 8 ? symbols[i] : values[i];
+
+		if (coder->freqs[table].freq[symbols[i]] && value == wcx_symbol_value(field, symbols[i]))
+			continue;
+		add_exception(&e->scratch->exceptions, i, value);
+		symbols[i] = coder->cheapest[table];
+	}
+}
+
+/*
+ * The same for pairs.  The cheapest symbol replaces the second half of a pair without a frequency; if that does not help,
+ * the first half, or both.  Only at the end of the tile may a run have an odd length: the cheapest symbol then completes the
+ * pair.
+ */
+static void except_pairs(const struct wcx_encoding *e, uint32_t number, uint32_t table, uint32_t first, uint32_t end)
+{
+	const struct wcx_field_coder *coder = &e->scratch->coders[number];
+	const uint16_t *freq = coder->pairs[table].freq;
+	const uint8_t cheapest = coder->cheapest[table];
+	uint8_t *symbols = e->scratch->fields[number].symbols;
+
+	for (uint32_t i = first; i < end; i += 2) {
+		uint8_t a = symbols[i], b = i + 1 < end ? symbols[i + 1] : cheapest;
+		bool keeps_a, keeps_b;
+
+		if (freq[a | b << WCX_PAIR_WIDTH])
+			continue;
+		keeps_a = freq[a | cheapest << WCX_PAIR_WIDTH] != 0;
+		keeps_b = !keeps_a && freq[cheapest | b << WCX_PAIR_WIDTH];
+		if (!keeps_a) {
+			add_exception(&e->scratch->exceptions, i, a);
+			symbols[i] = cheapest;
+		}
+		if (!keeps_b && i + 1 < end) {
+			add_exception(&e->scratch->exceptions, i + 1, b);
+			symbols[i + 1] = cheapest;
+		}
+	}
+}
+
+/* Makes exceptions of all elements that the table of their run cannot code; false if they are too many. */
+static bool except_uncodable(const struct wcx_encoding *e, uint32_t number)
+{
+	const struct wcx_field *field = &e->recipe->fields[number];
+	const struct wcx_field_choice *choice = &e->scratch->fields[number];
+	const uint32_t run_elems = wcx_run_elems(e, field);
+
+	for (uint32_t first = 0, run = 0; first < e->elems; first += run_elems, run++) {
+		const uint32_t end = WCX_MIN(e->elems, first + run_elems);
+
+		if (field->is_pair)
+			except_pairs(e, number, choice->runs[run].table, first, end);
+		else if (choice->runs[run].has_exceptions)
+			except_values(e, number, choice->runs[run].table, first, end);
+	}
+	return e->scratch->exceptions.count <= WCX_EXCEPTIONS_MAX;
+}
+
+/* --- the choice for each field --- */
+
+/* Costs of a field. */
+struct weight {
+	uint64_t coded, raw;
+};
+
+/*
+ * Weighs coding a field against keeping it raw, and stores its symbols and the table of each run.  Stops at the run with
+ * which coding becomes too expensive.
+ */
+static struct weight weigh_field(const struct wcx_encoding *e, uint32_t number, uint32_t price)
+{
+	const struct wcx_field *field = &e->recipe->fields[number];
+	const struct wcx_field_coder *coder = field_coder(field, number, e->scratch);
+	struct wcx_field_choice *choice = &e->scratch->fields[number];
+	const uint32_t overhead = WCX_RANS_STATES_BYTES - WCX_CARRIED_BYTES + wcx_choices_bytes(e->recipe, field, e->elems);
+	struct weight weight = { UINT64_C(8) * COST_SCALE * overhead, (uint64_t)COST_SCALE * field->width * e->elems };
+	struct run run = { 0 };
+
+	for (uint32_t r = 0; weight.coded < weight.raw && next_run(e, number, coder, price, &run); r++) {
+		choice->runs[r].table = (uint8_t)run.table;
+		choice->runs[r].has_exceptions = run.misfits + run.missing != 0;
+		weight.coded += run.cost;
+	}
+	return weight;
+}
+
+/* The coding of a field.  Only the carrier, the highest coded field, may have exceptions. */
+static enum wcx_field_coding choose_coding(const struct wcx_encoding *e, uint32_t number, bool may_be_carrier)
+{
+	const struct wcx_field *field = &e->recipe->fields[number];
+	struct wcx_field_choice *choice = &e->scratch->fields[number];
+	struct weight weight;
+
+	if (field_is_constant(e, choice->shift, field->width, &choice->constant))
+		return WCX_FIELD_CONSTANT;
+	if (!field->table_count)
+		return WCX_FIELD_RAW;
+	weight = weigh_field(e, number, may_be_carrier ? COST_EXCEPTION : COST_IMPOSSIBLE);
+	if (weight.coded >= weight.raw)
+		return WCX_FIELD_RAW;
+	if (!may_be_carrier)
+		return WCX_FIELD_RANS;
+	e->scratch->exceptions.count = 0;
+	return except_uncodable(e, number) ? WCX_FIELD_RANS : WCX_FIELD_RAW;
+}
+
+uint32_t wcx_encoding_choose(const struct wcx_encoding *e)
+{
+	const uint32_t none = e->recipe->field_count;
+	uint32_t carrier = none, shift = 8u * e->recipe->elem_bytes;
+
+	for (uint32_t f = e->recipe->field_count; f-- > 0;) {
+		struct wcx_field_choice *choice = &e->scratch->fields[f];
+
+		shift -= e->recipe->fields[f].width;
+		choice->shift = shift;
+		choice->coding = choose_coding(e, f, carrier == none);
+		if (choice->coding == WCX_FIELD_RANS && carrier == none)
+			carrier = f;
+	}
+	return carrier;
+}
+
+enum wcx_result wcx_tile_count(const struct wcx_tile_dims *dims, const uint8_t *src, const struct wcx_recipe *recipe,
+			       uint32_t field, struct wcx_encode_scratch *scratch,
+			       uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT], uint64_t *misfits_ret)
+{
+	const struct wcx_field_coder *coder;
+	struct wcx_encoding encoding;
+	struct run run = { 0 };
+
+	if (!wcx_recipe_is_known(recipe))
+		return WCX_BAD_DATA;
+	coder = field_coder(&recipe->fields[field], field, scratch);
+	wcx_encoding_start(dims, src, recipe, scratch, &encoding);
+	scratch->fields[field].shift = 0;
+	for (uint32_t f = 0; f < field; f++)
+		scratch->fields[field].shift += recipe->fields[f].width;
+	while (next_run(&encoding, field, coder, COST_EXCEPTION, &run)) {
+		*misfits_ret += run.misfits;
+		for (uint32_t s = 0; s < coder->symbol_count; s++)
+			count[run.table][s] += run.counts[s];
+	}
+	return WCX_OK;
+}
