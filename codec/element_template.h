@@ -53,17 +53,20 @@ static bool NAME(make_row)(enum wcx_predictor predictor, size_t cols, const ELEM
 	return false;
 }
 
-/* The reverse in place.  LEFT is undone by a running sum, LEFT2 by a running sum of running sums. */
+/*
+ * The reverse in place.  LEFT is undone by a running sum, LEFT2 by a running sum of running sums; in whole registers, sums
+ * of bytes do not wait for a merge with a register's upper bits.
+ */
 static bool NAME(undo_row)(enum wcx_predictor predictor, size_t cols, const ELEM *up, ELEM *u)
 {
-	ELEM sum = 0, sum_of_sums = 0;
+	uint64_t sum = 0, sum_of_sums = 0;
 
 	switch (predictor) {
 	case WCX_PREDICT_NONE:
 		return true;
 	case WCX_PREDICT_LEFT:
 		for (size_t x = 0; x < cols; x++)
-			u[x] = sum = (ELEM)(sum + u[x]);
+			u[x] = (ELEM)(sum += u[x]);
 		return true;
 	case WCX_PREDICT_UP:
 		for (size_t x = 0; up && x < cols; x++)
@@ -71,8 +74,8 @@ static bool NAME(undo_row)(enum wcx_predictor predictor, size_t cols, const ELEM
 		return true;
 	case WCX_PREDICT_LEFT2:
 		for (size_t x = 0; x < cols; x++) {
-			sum = (ELEM)(sum + u[x]);
-			u[x] = sum_of_sums = (ELEM)(sum_of_sums + sum);
+			sum += u[x];
+			u[x] = (ELEM)(sum_of_sums += sum);
 		}
 		return true;
 	case WCX_PREDICTOR_COUNT:
