@@ -165,8 +165,7 @@ static bool is_shape(const json_t *shape)
 	return true;
 }
 
-/* The name in a string or, which the library also accepts, in {name: null}.  NULL for anything else, or a name with a NUL.
- */
+/* The name in a string or, as the library also accepts, in {name: null}; NULL for all else and for a name with a NUL. */
 static const char *dtype_name(json_t *dtype)
 {
 	void *only = json_object_size(dtype) == 1 ? json_object_iter(dtype) : NULL;
@@ -178,8 +177,7 @@ static const char *dtype_name(json_t *dtype)
 	return json_string_value(dtype);
 }
 
-/* Reads a tensor's object or, which the library also accepts, an array of its three fields.  Returns what is wrong, or NULL.
- */
+/* Reads a tensor's object or, as the library also accepts, an array of its fields.  Returns what is wrong, or NULL. */
 static const char *read_description(const json_t *info, struct description *ret)
 {
 	static const char *const missing[] = { "missing field `dtype`", "missing field `shape`",

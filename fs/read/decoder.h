@@ -20,8 +20,7 @@ enum {
 
 struct wcx_decoder;
 
-/* Receives a line that the user should see, such as "the GPU failed; decoding on the CPU from now on".  Must be thread-safe.
- */
+/* Receives a line for the user, such as "the GPU failed; decoding on the CPU from now on".  Must be thread-safe. */
 typedef void wcx_notice_fn(void *user, const char *text);
 
 /* wcx_decoder_kind_parse - parse "auto", "cpu" or "cuda"; returns 0, or -EINVAL for anything else */

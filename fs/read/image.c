@@ -180,8 +180,7 @@ static void read_tiles(const struct wcx_image *image, struct packed_tile *tiles,
 	}
 }
 
-/* Makes jobs of the tiles that were read and have the right checksum.  Returns their number; job_of[j] is the tile of job j.
- */
+/* Makes jobs of the tiles that were read and have the right checksum; returns how many.  job_of[j] is the tile of job j. */
 static size_t make_jobs(struct wcx_decode_batch *batch, struct packed_tile *tiles, size_t count,
 			size_t job_of[WCX_BATCH_TILES])
 {
@@ -356,8 +355,7 @@ void wcx_image_advise(struct wcx_image *image, uint64_t offset, uint64_t bytes, 
 	if (last.packed_offset < first.packed_offset)
 		return;
 	packed_bytes = last.packed_offset + last.packed_bytes - first.packed_offset;
-	/* 0 bytes would mean the rest of the file; and tensors that share tiles with earlier ones may be far from the next.
-	 */
+	/* 0 bytes would mean the rest of the file.  Where tensors share tiles, the bytes may be far apart. */
 	if (packed_bytes && packed_bytes <= ADVISED_TIMES * bytes + 2 * WCX_TILE_MAX_BYTES &&
 	    !(advice == POSIX_FADV_WILLNEED && is_cached(image, first.packed_offset)))
 		posix_fadvise(wcx_container_fd(image->container), (off_t)first.packed_offset, (off_t)packed_bytes, advice);

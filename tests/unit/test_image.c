@@ -662,8 +662,7 @@ static size_t *count_bytes_of_tile(const struct fixture *fixture, uint64_t tile)
 	return before;
 }
 
-/* Reads ranges, with lengths that are step apart, while a tile is damaged: those that overlap it fail, all others are right.
- */
+/* Reads ranges, of every step-th length, while a tile is damaged: those that overlap it fail, all others are right. */
 static void check_ranges_around(const struct fixture *fixture, uint64_t tile, size_t step)
 {
 	size_t *before = count_bytes_of_tile(fixture, tile), total = fixture->original.bytes, wrong = 0;
