@@ -5,7 +5,7 @@
  * An open .wcx file shows the safetensors file that was packed: its tensors, and where their bytes lie in that file.  All
  * offsets are offsets in the safetensors file, also called the original.  A loader belongs to one GPU.  Its threads read
  * packed bytes into pinned buffers, copy them to the GPU and decode them there, all at the same time.  The host decodes only
- * what the GPU does not: tiles that are not coded, such as the header and integers.
+ * Zstandard tiles (the header, integers, truth values) and some constant ones.
  *
  *	struct wcx_file *file;
  *	struct wcx_loader *loader;
