@@ -1,25 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Times the codec on the CPU, beside peers and memcpy, and tells what it saves.
+ * Measures the codec on the CPU, beside peers and memcpy: rates and compression ratios.
  *
  *	codec_rate [FILE.safetensors ...]
  *
- * Generated weights first, then the tensors of each file, those of a dtype together if they have a MiB.  One core packs, and
- * decodes with every variant that the CPU can run, and with the peers; then one, two, four and more threads decode with the
- * variant that this CPU gets.  All is compared with the original before and after the timing.  Exit status 1 when something
- * differs.
+ * Takes generated weights, then the tensors of each file, one set for each dtype of at least 1 MiB.  One core packs, and
+ * decodes with every variant that this CPU can run and with the peers; then one, two, four and more threads decode with the
+ * variant that is chosen for this CPU.  Compares everything with the original before and after timing.  Exits with status 1
+ * if anything differs.
  */
 #include "tests/bench/codec_rate.h"
 
 #include "tests/bench/measure.h"
 #include "tests/bench/must.h"
 
-/* --- what is timed --- */
+/* --- operations --- */
 
-/* A pass over a set; which says which variant or peer it is. */
+/* A pass over a set; which is the index of the variant or peer. */
 typedef void operation_fn(struct subject *subject, struct tools *tools, unsigned which);
 
-/* What the packer does to a tensor before it reads all of it. */
+/* The steps of the packer that need only the samples of a tensor. */
 static void choose(struct subject *subject, struct tools *tools, unsigned which)
 {
 	(void)tools;
@@ -38,7 +38,9 @@ static void count(struct subject *subject, struct tools *tools, unsigned which)
 	for (size_t i = 0; i < subject->set->tile_count; i++) {
 		const struct weight_tile *tile = &subject->set->tiles[i];
 
-		wcx_tensor_plan_count(tile->plan, &tile->job.dims, tile->original, tools->encode, &tools->counts);
+		if (wcx_tensor_plan_count(tile->plan, &tile->job.dims, tile->original, tools->encode, &tools->counts) !=
+		    WCX_OK)
+			must_not(subject->set->name, "a tile was not counted");
 	}
 }
 
@@ -92,7 +94,7 @@ static void verify_variants(struct subject *subject, struct tools *tools)
 	}
 }
 
-/* Packs with everything, and sees that everything gives back what it packed. */
+/* Packs with the codec and all peers, and checks that each decodes to the original. */
 static void prepare(struct subject *subject, struct tools *tools)
 {
 	encode(subject, tools, 0);
@@ -104,7 +106,7 @@ static void prepare(struct subject *subject, struct tools *tools)
 			peer_blocks_pack(&subject->blocks[p], &tools->peers[p], subject->set);
 }
 
-/* After the timing: what was decoded last, and what each variant makes of what was encoded last. */
+/* After timing: checks the bytes decoded last, and decodes the tiles encoded last with each variant. */
 static void verify_again(struct subject *subject, struct tools *tools)
 {
 	weight_set_check(subject->set, "threads");
@@ -116,7 +118,7 @@ static void verify_again(struct subject *subject, struct tools *tools)
 
 /* --- rounds --- */
 
-/* Subjects and operations take turns, so that what else the machine does meets all of them. */
+/* Subjects and operations take turns, so that other load on the machine affects all of them. */
 static void measure(struct subject *subjects, size_t subject_count, struct tools *tools)
 {
 	for (int round = 0; round < ROUNDS; round++)

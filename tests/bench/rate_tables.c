@@ -6,7 +6,7 @@
 #include "tests/bench/codec_rate.h"
 #include "tests/bench/measure.h"
 
-/* The values stay in the order of the rounds. */
+/* Prints median, least and greatest; the values keep their order, that of the rounds. */
 static void print_spread(const char *format, const double values[ROUNDS])
 {
 	double sorted[ROUNDS];
@@ -22,7 +22,7 @@ static void print_rate(const double rate[ROUNDS])
 	print_spread(" %.3f (%.3f–%.3f) |", rate);
 }
 
-/* How many times as fast as another: in each round anew. */
+/* Prints the ratio of two rates, computed in each round. */
 static void print_times(const double rate[ROUNDS], const double other[ROUNDS])
 {
 	double times[ROUNDS];
@@ -78,7 +78,7 @@ static void print_decoding(const struct subject *subject, const struct tools *to
 	printf("\n");
 }
 
-/* What a crew's rate is of one thread's times as many as there are. */
+/* Prints the rate of a crew as a share of linear: that of one thread times the number of threads. */
 static void print_linear(const double rate[CREWS_MAX][ROUNDS], unsigned crew)
 {
 	double linear[ROUNDS];
@@ -88,7 +88,7 @@ static void print_linear(const double rate[CREWS_MAX][ROUNDS], unsigned crew)
 	print_times(rate[crew], linear);
 }
 
-/* The rate of each crew and what it is of linear, and in a line below, what arithmetic alone is of that. */
+/* Prints the rate of each crew and its share of linear; below, that share for plain arithmetic. */
 static void print_crews(const struct subject *subject)
 {
 	printf("| %s |", subject->set->name);
@@ -97,7 +97,7 @@ static void print_crews(const struct subject *subject)
 		if (i > 0)
 			print_linear(subject->crew_rate, i);
 	}
-	printf("\n| arithmetic alone, beside it | |");
+	printf("\n| plain arithmetic | |");
 	for (unsigned i = 1; decode_crew_threads(i); i++) {
 		printf(" |");
 		print_linear(subject->machine_rate, i);
@@ -105,7 +105,7 @@ static void print_crews(const struct subject *subject)
 	printf("\n");
 }
 
-/* A heading: columns named by the variants, the peers that are there, or anything else; NULL ends them. */
+/* Prints the names of columns, which end with NULL, as the heading of a table. */
 static void print_heading(const char *const columns[])
 {
 	unsigned column_count = 0;
@@ -118,7 +118,7 @@ static void print_heading(const char *const columns[])
 	printf("\n");
 }
 
-/* Appends the names of the peers that are there, each behind a text; storage holds them. */
+/* Appends the names of the available peers, each prefixed with text, to columns; storage holds the strings. */
 static unsigned name_peers(const struct tools *tools, const char *text, char storage[PEER_COUNT][64], const char *columns[])
 {
 	unsigned named = 0;
@@ -155,7 +155,7 @@ static void print_decoding_heading(const struct tools *tools)
 	columns[at++] = "memcpy";
 	snprintf(text, sizeof text, "%s : ", tools->best->name);
 	name_peers(tools, text, times, columns + at);
-	printf("\nDecoding; this CPU gets %s.\n\n", tools->best->name);
+	printf("\nDecoding; %s is chosen for this CPU.\n\n", tools->best->name);
 	print_heading(columns);
 }
 
@@ -180,7 +180,7 @@ void codec_rate_print(const struct subject *subjects, size_t subject_count, cons
 {
 	static const char *const packing[] = { "data", "choose", "count", "encode", "all three", NULL };
 
-	printf("GB/s of decoded bytes, on one core unless said otherwise: median of %d rounds (slowest–fastest); "
+	printf("GB/s of decoded bytes, on one core unless noted: median of %d rounds (slowest–fastest); "
 	       "all verified.\n\n",
 	       ROUNDS);
 	print_sizes_heading(tools);

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Counts the bytes that are decoded for each byte that is requested, for several shapes of tiles.
+ * Counts the bytes that are decoded for each byte that is requested, for tiles of several dims.
  *
  *	tile_geometry
  *
- * The tensors are 4096 x 14336 INT8, a matrix of a model with 7 billion weights.  What their bytes are does not matter,
- * so all bytes of a tile are the same, which makes the file small, and follow from its number.  The rest is the real way
- * of a read, from wcx_image_read down, and the cache's own count of tiles that were missing.  Every read is compared with
- * what it has to give; exit status 1 when it differs.
+ * The tensors are 4096 x 14336 INT8, a matrix of a model with 7 billion weights.  All bytes of a tile are the same and
+ * follow from its number, which keeps the file small.  Reads go through wcx_image_read; the cache counts the tiles that it
+ * missed.  Every read is compared with the expected bytes; exits with status 1 if it differs.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -16,6 +15,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "codec/arith.h"
 #include "fs/format/container.h"
 #include "fs/format/index_writer.h"
 #include "fs/read/decoder.h"
@@ -27,10 +27,10 @@ enum {
 	ROWS = 4096,
 	COLS = 14336,
 	TENSOR_BYTES = ROWS * COLS,
-	TENSOR_COUNT = 16, /* one alone would fit into the cache, and there would be nothing to see */
-	HEADER_BYTES = 96, /* a short one; it moves the tiles off the boundaries of pages, as in real files */
+	TENSOR_COUNT = 16, /* one alone would fit into the cache */
+	HEADER_BYTES = 96, /* shifts the tiles against the pages, as in real files */
 	PAGE_BYTES = 4096,
-	SEQUENTIAL_BYTES = 128 << 10, /* the kernel's readahead */
+	SEQUENTIAL_BYTES = 128 << 10, /* the kernel's read-ahead */
 	RANDOM_BYTES = 64 << 10,
 	RANDOM_READS = 4000,
 	CACHE_BYTES = 64 << 20,
@@ -38,7 +38,7 @@ enum {
 
 struct geometry {
 	const char *name;
-	uint64_t cols; /* of the matrix as which the tensor is tiled */
+	uint64_t cols; /* of the matrix that is cut into tiles */
 	uint32_t tile_rows, tile_cols;
 };
 
@@ -46,11 +46,11 @@ static const struct geometry geometries[] = {
 	{ "256 × 256", COLS, 256, 256 },
 	{ "whole rows, 4 × 14336", COLS, 4, COLS },
 	{ "whole rows, 2 × 14336", COLS, 2, COLS },
-	{ "flat runs of 65,536", TENSOR_BYTES, 1, 65536 },
-	{ "flat runs of 32,768", TENSOR_BYTES, 1, 32768 },
+	{ "flat, 65,536", TENSOR_BYTES, 1, 65536 },
+	{ "flat, 32,768", TENSOR_BYTES, 1, 32768 },
 };
 
-/* A packed file with one geometry, and what it is read with. */
+/* A packed file with one geometry, and the objects that read it. */
 struct subject {
 	const struct geometry *geometry;
 	size_t tile_bytes;
@@ -135,7 +135,7 @@ static struct output make_index(const struct subject *subject)
 	return index;
 }
 
-/* The packed file, as an open file without a name.  The SHA-256 is left out, for nothing here looks at it. */
+/* Makes the packed file, as an open file without a name.  Nothing here reads its SHA-256, which is left out. */
 static int make_file(const struct subject *subject)
 {
 	struct output index = make_index(subject);
@@ -181,15 +181,14 @@ static void subject_close(struct subject *subject)
 	wcx_tile_cache_free(subject->cache);
 }
 
-/* What the byte at an offset of the file, behind the header, has to be; it fills a row of a tile, whose end is *run_ret on.
- */
-static uint8_t expected_at(const struct subject *subject, uint64_t offset, size_t *run_ret)
+/* The expected byte at an offset behind the header; the same until the end of the row of its tile, *left_ret bytes on. */
+static uint8_t expected_at(const struct subject *subject, uint64_t offset, size_t *left_ret)
 {
 	const struct geometry *g = subject->geometry;
 	uint64_t tensor = (offset - HEADER_BYTES) / TENSOR_BYTES, in_tensor = (offset - HEADER_BYTES) % TENSOR_BYTES;
 	uint64_t row = in_tensor / g->cols, col = in_tensor % g->cols;
 
-	*run_ret = g->tile_cols - col % g->tile_cols;
+	*left_ret = g->tile_cols - col % g->tile_cols;
 	return tile_byte(1 + tensor * (TENSOR_BYTES / subject->tile_bytes) + row / g->tile_rows * (g->cols / g->tile_cols) +
 			 col / g->tile_cols);
 }
@@ -200,26 +199,26 @@ static void read_checked(struct subject *subject, uint8_t *dst, size_t bytes, ui
 
 	if (wcx_image_read(subject->image, dst, bytes, offset, &err) != (ssize_t)bytes)
 		fail(subject->geometry, err.text);
-	for (size_t i = 0, run; i < bytes; i += run) {
-		uint8_t expected = expected_at(subject, offset + i, &run);
+	for (size_t i = 0, same; i < bytes; i += same) {
+		uint8_t expected = expected_at(subject, offset + i, &same);
 
-		run = run < bytes - i ? run : bytes - i;
-		if (dst[i] != expected || memcmp(dst + i, dst + i + 1, run - 1) != 0)
+		same = WCX_MIN(same, bytes - i);
+		if (dst[i] != expected || memcmp(dst + i, dst + i + 1, same - 1) != 0)
 			fail(subject->geometry, "a read gave wrong bytes");
 	}
 }
 
-/* The first tensor from front to back, as the kernel's readahead asks for it; returns the bytes requested. */
+/* Reads the first tensor from start to end, in requests of the kernel's read-ahead; returns the bytes requested. */
 static uint64_t read_sequential(struct subject *subject, uint8_t *dst)
 {
-	uint64_t offset = SEQUENTIAL_BYTES; /* past the header, whose tile is of another size */
+	uint64_t offset = SEQUENTIAL_BYTES; /* behind the header, whose tile has another size */
 
 	for (; offset + SEQUENTIAL_BYTES <= HEADER_BYTES + TENSOR_BYTES; offset += SEQUENTIAL_BYTES)
 		read_checked(subject, dst, SEQUENTIAL_BYTES, offset);
 	return offset - SEQUENTIAL_BYTES;
 }
 
-/* Pages anywhere in the tensors. */
+/* Reads at random pages of the tensors; returns the bytes requested. */
 static uint64_t read_random(struct subject *subject, uint8_t *dst)
 {
 	uint64_t pages = (wcx_image_bytes(subject->image) - RANDOM_BYTES) / PAGE_BYTES, state = 88172645463325252;
@@ -252,7 +251,7 @@ int main(int argc, char **argv)
 	       ROWS, COLS);
 	printf("| tiles | sequential 128 KiB, no cache | 64 MiB cache | random 64 KiB, no cache | 64 MiB cache |\n"
 	       "|---|---|---|---|---|\n");
-	for (size_t i = 0; i < sizeof geometries / sizeof geometries[0]; i++) {
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(geometries); i++) {
 		const struct geometry *g = &geometries[i];
 
 		printf("| %s | %.2f | %.2f | %.2f | %.2f |\n", g->name, measure_reads(g, 0, read_sequential),

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Makes weights, or takes them from files, and plans them as the packer does. */
+/* Generates weights or maps files, and plans them as the packer does. */
 #include "tests/bench/weight_set.h"
 
 #include <fcntl.h>
@@ -9,16 +9,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "codec/arith.h"
 #include "tests/bench/must.h"
 
 enum {
-	GENERATED_BYTES = 64 << 20, /* more than most caches hold, together with what is made of them */
+	GENERATED_BYTES = 64 << 20, /* larger than most CPU caches, together with packed and decoded bytes */
 	GENERATED_COLS = 4096,
-	SET_MIN_BYTES = 1 << 20, /* less takes too little time to be measured */
-	PLACE_ALIGN = 16,        /* of a tile's places, packed and decoded */
+	SET_MIN_BYTES = 1 << 20, /* less is too fast to be measured */
+	PLACE_ALIGN = 16,        /* of each tile in packed and decoded */
 };
 
-/* xorshift64*, and from it the normal distribution by Box and Muller's method. */
+/* xorshift64*; the normal distribution by the method of Box and Muller. */
 static double uniform_next(uint64_t *state)
 {
 	*state ^= *state >> 12;
@@ -34,7 +35,7 @@ static double normal_next(uint64_t *state)
 	return radius * cos(2 * acos(-1) * uniform_next(state));
 }
 
-/* INT8 with a width for each row; ln of the widths is spread by row_spread. */
+/* INT8 with a width for each row; row_spread is the standard deviation of ln(width). */
 static uint8_t *generate_int8(double sigma, double row_spread)
 {
 	uint8_t *dst = must_alloc(GENERATED_BYTES);
@@ -72,7 +73,7 @@ void weight_set_draft(struct wcx_tensor_plan *plan, const struct wcx_tensor *ten
 	struct wcx_sample samples[WCX_SAMPLES_MAX];
 	unsigned sample_count;
 
-	wcx_tensor_plan_init(plan, tensor->offset, tensor->bytes, tensor, 0, 0);
+	wcx_tensor_plan_init(plan, tensor->offset, tensor->bytes, tensor, false, false);
 	sample_count = wcx_tensor_plan_samples(plan, samples);
 	for (unsigned i = 0; i < sample_count; i++)
 		samples[i].src = base + samples[i].offset;
@@ -80,7 +81,7 @@ void weight_set_draft(struct wcx_tensor_plan *plan, const struct wcx_tensor *ten
 		must_not(tensor->name, "no memory");
 }
 
-/* Plans a tensor, whose tiles are all counted for that. */
+/* Plans a tensor in all steps. */
 static void plan_tensor(struct wcx_tensor_plan *plan, const struct wcx_tensor *tensor, const uint8_t *base,
 			struct wcx_encode_scratch *scratch)
 {
@@ -102,7 +103,7 @@ static void plan_tensor(struct wcx_tensor_plan *plan, const struct wcx_tensor *t
 	wcx_tensor_plan_finish(plan, &no_library, first_table);
 }
 
-/* Lists the tiles of a plan from number first on; their places are not known yet. */
+/* Sets the tiles of a plan, from index `first` of the set on, but for src and dst. */
 static void list_tiles(struct weight_set *set, const struct wcx_tensor_plan *plan, size_t first)
 {
 	for (uint64_t t = 0; t < plan->segment.tile_count; t++) {
@@ -117,24 +118,24 @@ static void list_tiles(struct weight_set *set, const struct wcx_tensor_plan *pla
 	}
 }
 
-/* Gives every tile a place for its packed and one for its decoded bytes. */
+/* Gives every tile its places in packed and decoded. */
 static void place_tiles(struct weight_set *set)
 {
-	size_t at = 0, room = set->bytes + PLACE_ALIGN * set->tile_count;
+	size_t used = 0, capacity = set->bytes + PLACE_ALIGN * set->tile_count;
 
-	set->packed = must_alloc(room);
-	set->decoded = must_alloc(room);
-	memset(set->packed, 0, room);
+	set->packed = must_alloc(capacity);
+	set->decoded = must_alloc(capacity);
+	memset(set->packed, 0, capacity);
 	for (size_t i = 0; i < set->tile_count; i++) {
 		struct wcx_tile_job *job = &set->tiles[i].job;
 
-		job->src = set->packed + at;
-		job->dst = set->decoded + at;
-		at += (job->dst_bytes + PLACE_ALIGN - 1) / PLACE_ALIGN * PLACE_ALIGN;
+		job->src = set->packed + used;
+		job->dst = set->decoded + used;
+		used += WCX_ALIGN_UP(job->dst_bytes, PLACE_ALIGN);
 	}
 }
 
-/* Fills a set whose name is there already. */
+/* Sets all of a set but its name. */
 static void plan_set(struct weight_set *set, const struct wcx_tensor *tensors, size_t tensor_count, const uint8_t *base)
 {
 	struct wcx_encode_scratch *scratch = wcx_encode_scratch_create();
@@ -210,7 +211,7 @@ static struct weight_set *add_set(struct weight_sets *sets)
 static void add_generated(struct weight_sets *sets, const char *name, const char *dtype, uint32_t elem_bytes,
 			  const uint8_t *src)
 {
-	uint64_t *shape = must_alloc(2 * sizeof *shape); /* for as long as the tensor is planned */
+	uint64_t *shape = must_alloc(2 * sizeof *shape); /* kept until the program ends */
 	const struct wcx_tensor tensor = {
 		.name = name,
 		.dtype = dtype,
@@ -263,7 +264,7 @@ static struct wcx_safetensors *parse_header(const char *path, const uint8_t *fil
 	return st;
 }
 
-/* The tensors with data of one dtype, copied one behind the other to dst; returns how many, and in *bytes_ret how large. */
+/* Copies the non-empty tensors of a dtype to dst; returns their number, and in *bytes_ret their size. */
 static size_t select_tensors(const struct wcx_safetensors *st, const char *dtype, struct wcx_tensor *dst,
 			     uint64_t *bytes_ret)
 {
@@ -286,7 +287,7 @@ static bool is_first_of_dtype(const struct wcx_safetensors *st, size_t tensor_in
 	return true;
 }
 
-/* Mapping and header stay until the program ends: the sets point into them. */
+/* Mapping and header stay until the program ends, because the sets point into them. */
 void weight_sets_add_file(struct weight_sets *sets, const char *path)
 {
 	size_t file_bytes;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Weights to measure with: generated ones, and the tensors of a safetensors file, those of a dtype together.  Plans and
- * tiles are the packer's own, but that every tensor has its own tables.
+ * Weights for benchmarks: generated ones, and the tensors of safetensors files, one set per dtype.  Planned and cut into
+ * tiles as the packer does, except that no tensor shares tables with another.
  *
- * What goes wrong ends the program.
+ * An error ends the program.
  */
 #ifndef WCX_WEIGHT_SET_H
 #define WCX_WEIGHT_SET_H
@@ -18,46 +18,46 @@
 struct weight_tile {
 	const struct wcx_tensor_plan *plan;
 	const uint8_t *original;
-	struct wcx_tile_job job; /* src and dst are places of its own */
+	struct wcx_tile_job job; /* src and dst are in packed and decoded of the set */
 };
 
 /* Weights that are measured together. */
 struct weight_set {
 	char name[128];
 	struct wcx_tensor *tensors;
-	const uint8_t *base; /* where the file begins; to stay as long as the set does */
+	const uint8_t *base; /* start of the file; must outlive the set */
 	struct wcx_tensor_plan *plans;
 	struct weight_tile *tiles;
 	size_t tensor_count, tile_count, bytes, packed_bytes;
-	double limit_bits; /* of a code for the bytes of an element one by one */
+	double limit_bits; /* order-0 entropy of each byte of an element, one table per tensor */
 	uint8_t *packed, *decoded;
 };
 
-/* weight_set_draft - look at samples of a tensor and draft its recipe; the caller frees the plan */
+/* weight_set_draft - draft the plan of a tensor from its samples; the caller frees it */
 void weight_set_draft(struct wcx_tensor_plan *plan, const struct wcx_tensor *tensor, const uint8_t *base);
 
 /* weight_set_encode, weight_set_decode - pack one tile of a set, and unpack it again */
 void weight_set_encode(struct weight_set *set, struct weight_tile *tile, struct wcx_encode_scratch *scratch);
 void weight_set_decode(const struct weight_set *set, size_t tile, struct wcx_decode_scratch *scratch);
 
-/* weight_set_check - compare all decoded bytes with the original's, and wipe them */
+/* weight_set_check - compare all decoded bytes with the original, and clear them */
 void weight_set_check(struct weight_set *set, const char *decoder);
 
-/* The sets of one run.  Zeroed at first. */
+/* The sets of a benchmark.  Zeroed at first. */
 struct weight_sets {
 	struct weight_set *sets;
 	size_t count;
 };
 
 /*
- * weight_sets_generate - add three: INT8 with one scale and with a width a row, and BF16, 64 MiB each
+ * weight_sets_generate - add three sets of 64 MiB: INT8 with one width, INT8 with a width per row, BF16
  *
- * weight_sets_add_file - add those of a file's dtypes that have a MiB
+ * weight_sets_add_file - add a set for each dtype of which the file has at least 1 MiB
  */
 void weight_sets_generate(struct weight_sets *sets);
 void weight_sets_add_file(struct weight_sets *sets, const char *path);
 
-/* weight_sets_free - free them; what they were made of stays until the program ends */
+/* weight_sets_free - free the sets; their original bytes stay until the program ends */
 void weight_sets_free(struct weight_sets *sets);
 
 #endif
