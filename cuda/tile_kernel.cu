@@ -89,18 +89,25 @@ static __device__ __forceinline__ bool wcx_decode_tile(const struct wcx_warp &wa
 
 /* --- Kernels --- */
 
-/* Takes items of a kind, one by one, until none are left. */
+/* Takes an item of a kind: its number in the kind, counted from 1, or less if all are taken. */
+static __device__ __forceinline__ int wcx_take_item(const struct wcx_batch_dev &batch, uint32_t kind)
+{
+	int left = 0;
+
+	if (wcx_lane() == 0)
+		left = atomicSub(batch.left + kind, 1);
+	return __shfl_sync(WCX_ALL_LANES, left, 0);
+}
+
+/* Decodes the items of a kind, one by one, until none are left. */
 template <typename format_type, bool multi>
 static __device__ __forceinline__ void wcx_decode_items(const struct wcx_warp &warp, uint32_t kind)
 {
 	const struct wcx_batch_dev &batch = warp.batch;
 
 	for (;;) {
-		int left = 0;
+		const int left = wcx_take_item(batch, kind);
 
-		if (wcx_lane() == 0)
-			left = atomicSub(batch.left + kind, 1);
-		left = __shfl_sync(WCX_ALL_LANES, left, 0);
 		if (left <= 0)
 			return;
 		const struct wcx_tile_item &item = batch.items[warp.kind.first_item + left - 1];
@@ -109,6 +116,24 @@ static __device__ __forceinline__ void wcx_decode_items(const struct wcx_warp &w
 		if (wcx_lane() == 0)
 			batch.status[item.number] = batch.mark | (valid ? WCX_OK : WCX_BAD_DATA);
 	}
+}
+
+/* Whether these kernels can undo the kind's transform and predictor.  wcx_tile_parse has refused others before. */
+static __device__ __forceinline__ bool wcx_kind_is_known(const struct wcx_batch_kind &kind)
+{
+	static_assert(WCX_TRANSFORM_COUNT == 3 && WCX_PREDICTOR_COUNT == 4,
+		      "wcx_place_word and wcx_undo_predictor have them");
+	return kind.transform < WCX_TRANSFORM_COUNT && kind.predictor < WCX_PREDICTOR_COUNT;
+}
+
+/* Gives all items of an unknown kind an error status. */
+static __device__ __forceinline__ void wcx_refuse_items(const struct wcx_warp &warp, uint32_t kind)
+{
+	const struct wcx_batch_dev &batch = warp.batch;
+
+	for (int left = wcx_take_item(batch, kind); left > 0; left = wcx_take_item(batch, kind))
+		if (wcx_lane() == 0)
+			batch.status[batch.items[warp.kind.first_item + left - 1].number] = batch.mark | WCX_BAD_DATA;
 }
 
 /* With one warp: the first kind of the launch with items left, from `from` on and around; WCX_NO_KIND if all are taken. */
@@ -162,8 +187,12 @@ static __global__ void __launch_bounds__(WCX_LARGE_BLOCK_WARPS *WCX_LANES, 1)
 			wcx_entries_build(batch.tables + kind.coded[kind.coded_count - 1].table,
 					  1u << kind.coded[kind.coded_count - 1].choice_bits,
 					  (struct wcx_batch_table *)(entries + table_bytes / 4), entries);
-		if (number < batch.launch.block_warps)
+		if (number >= batch.launch.block_warps)
+			continue;
+		if (wcx_kind_is_known(kind))
 			wcx_decode_items<format_type, multi>(warp, at);
+		else
+			wcx_refuse_items(warp, at);
 	}
 	/* Launches of a batch overlap.  When the last one has completed, so have all, because one block of each waits. */
 	if (blockIdx.x == 0)
