@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* nvCOMP's ANS as a peer: batched, chunks of 8 to 128 KiB, validation as it is by default. */
+/* nvCOMP's ANS as a peer: batched, in chunks of 8 to 128 KiB, with its default validation. */
 #include <cuda_runtime_api.h>
 #include <nvcomp/ans.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/arith.h"
 #include "tests/bench/gpu_peer.h"
 
 enum { ALIGN = 256 };
@@ -17,7 +18,7 @@ struct gpu_peer {
 	nvcompBatchedANSDecompressOpts_t options;
 	uint64_t packed_bytes;
 	size_t temp_bytes;
-	/* on the device; the first three are tables of the chunks' places */
+	/* on the device; the first three are tables of chunk addresses */
 	void **original_chunks, **packed_chunks, **decoded_chunks;
 	uint8_t *original_dev, *packed_dev, *decoded_dev, *temp;
 	size_t *sizes, *packed_sizes, *decoded_sizes;
@@ -41,7 +42,7 @@ static void *device_alloc(size_t bytes)
 	return memory;
 }
 
-/* A table, on the device, of places in a row. */
+/* A table, on the device, of equally spaced addresses. */
 static void **device_places(uint8_t *first, size_t step, size_t count)
 {
 	void **places = malloc(count * sizeof *places), **ret = device_alloc(count * sizeof *places);
@@ -199,7 +200,7 @@ bool gpu_peer_check(struct gpu_peer *peer)
 	gpu_peer_run(peer);
 	must((int)cudaMemcpy(decoded, peer->decoded_dev, peer->bytes, cudaMemcpyDeviceToHost), "cudaMemcpy");
 	for (size_t at = 0; at < peer->bytes && right; at += peer->original_bytes) {
-		size_t bytes = peer->bytes - at < peer->original_bytes ? peer->bytes - at : peer->original_bytes;
+		size_t bytes = WCX_MIN(peer->bytes - at, peer->original_bytes);
 
 		right = memcmp(decoded + at, peer->original, bytes) == 0;
 	}

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Times decoding on the GPU, and a peer in turn with it if the program was built with one.
+ * Times decoding on the GPU, and alternately a peer if the program was built with one.
  *
  *	gpu_rate [--mib N] [--latency] [--host] FILE.wcx ...
  *
- * Takes the coded tiles of a file whose elements have the size that most of its bytes have, repeats them to N MiB (1024 by
- * default), and decodes them from device memory to device memory, all as one batch.  --latency decodes the first 64 KiB and
- * the first 1 MiB alone instead; --host goes from host memory to host memory, with 1 to 16 threads.  The bytes are compared
- * with the CPU's before anything is timed.
+ * Takes a file's coded tiles of the most common element size (by bytes), repeats them to N MiB (default 1024), and decodes
+ * them from device memory to device memory as one batch.  --latency instead decodes the first 64 KiB and the first 1 MiB
+ * alone; --host decodes from host memory to host memory with 1 to 16 threads.  All bytes are compared with the CPU's before
+ * anything is timed.
  *
- * The peer is nvCOMP's ANS, if CMake was given -DWCX_NVCOMP=DIR, where DIR/include/nvcomp/ans.h and DIR/lib64 are.  It codes
- * the same bytes in chunks of several sizes, as its type char or, where elements have two bytes, float16.
+ * The peer is the ANS codec of nvCOMP, if CMake was given -DWCX_NVCOMP=DIR with DIR/include/nvcomp/ans.h and DIR/lib64.  It
+ * codes the same bytes in chunks of several sizes, as type char or, for elements of two bytes, float16.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,6 +22,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "codec/arith.h"
 #include "codec/tile.h"
 #include "cuda/gpu_timing.h"
 #include "cuda/gpu_decode.h"
@@ -72,7 +73,7 @@ static void set_open(struct tile_set *set, const char *path)
 		die("file", err.text);
 }
 
-/* Calls fn for every coded tile of elements of a size. */
+/* Calls fn for every coded tile with this element size. */
 static void for_each_tile(struct tile_set *set, uint32_t elem_bytes,
 			  void (*fn)(struct tile_set *, const struct wcx_segment *, const struct wcx_tile_info *))
 {
@@ -98,7 +99,7 @@ static void count_tile(struct tile_set *set, const struct wcx_segment *segment, 
 	set->packed_bytes += info->packed_bytes;
 }
 
-/* Reads a tile's packed bytes, the next ones, and makes it a job. */
+/* Appends a tile: reads its packed bytes and makes a job. */
 static void read_tile(struct tile_set *set, const struct wcx_segment *segment, const struct wcx_tile_info *info)
 {
 	struct wcx_tile_job *job = &set->jobs[set->count++];
@@ -119,7 +120,7 @@ static void read_tile(struct tile_set *set, const struct wcx_segment *segment, c
 	set->decoded_bytes += job->dst_bytes;
 }
 
-/* What the CPU makes of the jobs. */
+/* Decodes the jobs on the CPU, for reference. */
 static void decode_on_cpu(struct tile_set *set)
 {
 	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(wcx_decode_variant_choose());
@@ -198,20 +199,20 @@ static struct wcx_gpu_timing *timing_open(struct wcx_gpu *gpu, struct tile_set *
 	return timing;
 }
 
-/* A whole batch, and in turn with it the peer's. */
+/* Times the whole set as one batch, alternating with the peers. */
 static void time_batch(struct wcx_gpu *gpu, struct tile_set *set, uint64_t bytes)
 {
-	const uint32_t repeats = (uint32_t)((bytes + set->decoded_bytes - 1) / set->decoded_bytes);
+	const uint32_t repeats = (uint32_t)WCX_DIV_UP(bytes, set->decoded_bytes);
 	struct wcx_gpu_timing *timing = timing_open(gpu, set, set->count, repeats);
 	struct gpu_peer *peers[GPU_PEERS_MAX];
 	const size_t peer_count = gpu_peers_create(set->original, set->decoded_bytes, repeats, set->elem_bytes, peers);
 	double seconds[1 + GPU_PEERS_MAX][ROUNDS];
 	double ours;
 
-	check_bytes(set, set->decoded_bytes, wcx_gpu_timing_check(timing), "the GPU's bytes are others");
+	check_bytes(set, set->decoded_bytes, wcx_gpu_timing_check(timing), "the GPU decodes other bytes");
 	for (size_t p = 0; p < peer_count; p++)
 		if (!gpu_peer_check(peers[p]))
-			die(set->path, "the peer's bytes are others");
+			die(set->path, "the peer decodes other bytes");
 	for (size_t round = 0; round < ROUNDS; round++) {
 		if (wcx_gpu_timing_run(timing, &seconds[0][round]) != WCX_OK)
 			die(set->path, "the GPU failed");
@@ -231,7 +232,7 @@ static void time_batch(struct wcx_gpu *gpu, struct tile_set *set, uint64_t bytes
 	wcx_gpu_timing_free(timing);
 }
 
-/* So many bytes of the first tiles, alone on the device. */
+/* Times the first tiles, of at least this many bytes, alone on the device. */
 static void time_latency(struct wcx_gpu *gpu, struct tile_set *set, size_t bytes)
 {
 	struct wcx_gpu_timing *timing;
@@ -242,7 +243,7 @@ static void time_latency(struct wcx_gpu *gpu, struct tile_set *set, size_t bytes
 	while (count < set->count && sum < bytes)
 		sum += set->jobs[count++].dst_bytes;
 	timing = timing_open(gpu, set, count, 1);
-	check_bytes(set, sum, wcx_gpu_timing_check(timing), "the GPU's bytes are others");
+	check_bytes(set, sum, wcx_gpu_timing_check(timing), "the GPU decodes other bytes");
 	for (size_t round = 0; round < ROUNDS; round++)
 		if (wcx_gpu_timing_run(timing, &ms[round]) != WCX_OK)
 			die(set->path, "the GPU failed");
@@ -268,7 +269,7 @@ static void *host_thread(void *argument)
 	return NULL;
 }
 
-/* Seconds for the set, dealt out to so many threads. */
+/* Seconds that thread_count threads take for the set. */
 static double host_pass(struct wcx_gpu *gpu, struct tile_set *set, size_t thread_count)
 {
 	struct host_thread threads[MAX_THREADS];
@@ -296,7 +297,7 @@ static void time_host(struct wcx_gpu *gpu, struct tile_set *set)
 		char what[64];
 
 		host_pass(gpu, set, threads);
-		check_bytes(set, set->decoded_bytes, WCX_OK, "the GPU's bytes are others");
+		check_bytes(set, set->decoded_bytes, WCX_OK, "the GPU decodes other bytes");
 		for (size_t round = 0; round < ROUNDS; round++)
 			seconds[round] = host_pass(gpu, set, threads);
 		snprintf(what, sizeof what, "host to host, %zu thread%s", threads, threads > 1 ? "s" : "");

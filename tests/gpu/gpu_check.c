@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Checks the GPU's decoding against the CPU's.
+ * Checks that GPU and CPU decode tiles alike.
  *
  *	gpu_check [--one-thread] [FILE.wcx ...]
  *
- * Without files: generated tiles of all shapes and kinds, the same damaged, many threads, and a device that fails.  With
- * files: every tile of theirs.  With --one-thread: leaves out what takes many.  Without a GPU: exit status 77, which ctest
- * counts as skipped.
+ * Without files: generated tiles of all sizes and formats, valid and damaged, from many threads, and a device that fails.
+ * With files: all their tiles.  --one-thread skips the check with many threads.  Without a GPU the exit status is 77, which
+ * ctest counts as skipped.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "codec/le.h"
+#include "codec/arith.h"
 #include "codec/tile_layout.h"
 #include "cuda/gpu_decode.h"
 #include "fs/format/container.h"
@@ -29,13 +29,13 @@ enum {
 	EXIT_SKIPPED = 77,
 	GUARD_BYTES = 64, /* around every decoded tile */
 	GUARD_VALUE = 0xA5,
-	FILE_BATCH = 512, /* tiles of a file that are compared at a time */
+	FILE_BATCH = 512, /* tiles of a file compared at a time */
 	THREAD_COUNT = 8,
 	THREAD_CALLS = 6,
 	VARIED_RUN = 640,
 };
 
-/* xorshift64*, seeded the same in every run. */
+/* xorshift64*, with the same seed in every run. */
 struct rng {
 	uint64_t state;
 };
@@ -53,7 +53,7 @@ static uint32_t rng_below(struct rng *rng, uint32_t limit)
 	return (uint32_t)((uint64_t)rng_bits(rng) * limit >> 32);
 }
 
-/* Standard normal, by Box and Muller. */
+/* Standard normal (Box-Muller). */
 static double rng_gauss(struct rng *rng)
 {
 	double radius = sqrt(-2 * log((rng_bits(rng) + 1.0) / 4294967296.0));
@@ -72,8 +72,8 @@ static double rng_student(struct rng *rng)
 }
 
 /*
- * Integers are as wide as the element, so that the upper bytes of wide ones hold nothing but the sign.  The widths of what
- * varies change every VARIED_RUN elements.  LOW_UNIFORM is uniform in the lower half of the element's bits, and 0 above.
+ * Integers fill the element: upper bytes of wide elements only repeat the sign.  VARIED content changes its width every
+ * VARIED_RUN elements.  LOW_UNIFORM is uniform in the lower half of the element's bits and 0 above.
  */
 enum content {
 	GAUSS_INT,
@@ -89,10 +89,10 @@ enum content {
 
 static int64_t clamped_int8(double value)
 {
-	return lrint(fmax(-128, fmin(127, value)));
+	return lrint(WCX_CLAMP(value, -128, 127));
 }
 
-/* The bits of a float of that many bytes: BF16 is the upper half of a single; for one byte, an INT8 of sigma 20. */
+/* The bits of a float of elem_bytes: BF16 is the upper half of a single.  One byte is an integer, value * 1000. */
 static int64_t float_bits(double value, uint32_t elem_bytes)
 {
 	float single = (float)value;
@@ -112,7 +112,7 @@ static int64_t float_bits(double value, uint32_t elem_bytes)
 	return bits;
 }
 
-/* One of 1, 2, 4 and 8, drawn anew for every VARIED_RUN elements. */
+/* 1, 2, 4 or 8, drawn anew every VARIED_RUN elements. */
 static double varied_width(size_t number)
 {
 	return 1 << ((uint32_t)(number / VARIED_RUN) * 2654435761u >> 30);
@@ -164,7 +164,7 @@ static void *must_alloc(size_t bytes)
 }
 
 enum { NONE = WCX_TRANSFORM_NONE, ROTATE = WCX_TRANSFORM_ROTATE, FOLD = WCX_TRANSFORM_FOLD };
-enum { TABLES = 7, PAIRS = 8, ZERO = 16 }; /* bits of a field's coding; the lowest are the number of tables */
+enum { TABLES = 7, PAIRS = 8, ZERO = 16 }; /* bits of a field's coding; TABLES masks their number */
 
 /* How elements are cut into fields, the lowest first. */
 struct cut {
@@ -175,7 +175,7 @@ struct cut {
 };
 
 static const struct cut CUTS[] = {
-	/* bytes: each kind that has a kernel of its own, with one table and with several */
+	/* bytes: each format that has a kernel of its own, with one table and with several */
 	{ 1, FOLD, 2, { { 4, 0 }, { 4, 1 | PAIRS } } },
 	{ 1, FOLD, 2, { { 4, 0 }, { 4, 2 | PAIRS } } },
 	{ 1, FOLD, 2, { { 4, 0 }, { 4, 4 | PAIRS } } },
@@ -193,7 +193,7 @@ static const struct cut CUTS[] = {
 	{ 1, FOLD, 2, { { 2, 0 }, { 6, 4 } } },
 	{ 1, FOLD, 2, { { 3, 0 }, { 5, 1 } } },
 	{ 1, FOLD, 2, { { 4, 0 }, { 4, 2 } } },
-	/* and others: raw bits above, in the middle, more than that; pairs elsewhere; several coded; nothing coded */
+	/* other formats: raw bits above, in the middle, in several fields; other pairs; several coded fields; none */
 	{ 1, ROTATE, 1, { { 8, 1 } } },
 	{ 1, NONE, 2, { { 5, 1 }, { 3, 0 } } },
 	{ 1, ROTATE, 3, { { 2, 1 }, { 3, 0 }, { 3, 4 } } },
@@ -206,7 +206,7 @@ static const struct cut CUTS[] = {
 	{ 1, NONE, 2, { { 4, 0 }, { 4, 0 } } },
 	{ 1, FOLD, 2, { { 4, 0 }, { 4, 0 } } },
 	{ 1, NONE, 8, { { 1, 1 }, { 1, 0 }, { 1, 2 }, { 1, 0 }, { 1, 1 }, { 1, 4 }, { 1, 0 }, { 1, 1 } } },
-	/* two bytes: the same; floats, and integers */
+	/* two bytes, for floats and integers: the same */
 	{ 2, ROTATE, 2, { { 5, 0 }, { 11, 1 } } },
 	{ 2, ROTATE, 2, { { 6, 0 }, { 10, 2 } } },
 	{ 2, ROTATE, 2, { { 6, 0 }, { 10, 1 } } },
@@ -236,9 +236,9 @@ static const struct cut CUTS[] = {
 	{ 8, NONE, 2, { { 32, 0 }, { 32, 0 } } },
 	{ 8, ROTATE, 4, { { 15, 0 }, { 12, 1 }, { 27, 0 }, { 10, 1 } } },
 };
-enum { CUT_COUNT = sizeof CUTS / sizeof *CUTS };
+enum { CUT_COUNT = WCX_ARRAY_COUNT(CUTS) };
 
-/* Any cut at all, even one with more planes than a recipe can have, or folded where it cannot be. */
+/* Any cut, valid or not: it may have too many planes, or fold where that is not allowed. */
 static struct cut random_cut(struct rng *rng)
 {
 	struct cut cut = { .elem_bytes = (uint8_t)(1 << rng_below(rng, 4)) };
@@ -246,7 +246,7 @@ static struct cut random_cut(struct rng *rng)
 
 	cut.transform = (uint8_t)rng_below(rng, cut.elem_bytes == 1 ? WCX_TRANSFORM_COUNT : FOLD);
 	while (left) {
-		uint32_t width = 1 + rng_below(rng, left < WCX_FIELD_MAX_WIDTH ? left : WCX_FIELD_MAX_WIDTH);
+		uint32_t width = 1 + rng_below(rng, WCX_MIN(left, WCX_FIELD_MAX_WIDTH));
 		uint32_t tables = rng_below(rng, 4) == 0 ? 0 : 1u << rng_below(rng, 3);
 		uint32_t f = cut.field_count;
 
@@ -261,14 +261,14 @@ static struct cut random_cut(struct rng *rng)
 	return cut;
 }
 
-/* A recipe with all that it points to. */
+/* A recipe and everything it points to. */
 struct coder {
 	struct wcx_field fields[WCX_FIELDS_MAX];
 	struct wcx_freq_table tables[WCX_FIELDS_MAX][WCX_FIELD_TABLES_MAX];
 	struct wcx_recipe recipe;
 };
 
-/* The largest value of a field, without prediction. */
+/* The largest value of a field of unpredicted elements. */
 static uint32_t largest_value(const uint8_t *elements, size_t bytes, const struct cut *cut, uint32_t shift, uint32_t width)
 {
 	const uint32_t elem_bits = 8u * cut->elem_bytes;
@@ -282,26 +282,26 @@ static uint32_t largest_value(const uint8_t *elements, size_t bytes, const struc
 		if (cut->transform != NONE)
 			element = element << 1 | element >> (elem_bits - 1);
 		value = (uint32_t)(element >> shift & ((UINT64_C(1) << width) - 1));
-		largest = value > largest ? value : largest;
+		largest = WCX_MAX(largest, value);
 	}
 	return largest;
 }
 
-/* Frequencies to begin with: a peak at symbol 0, and the wider the larger t. */
+/* A first guess at table t: a peak at symbol 0, wider for larger t. */
 static void first_table_make(uint32_t t, uint32_t width, struct wcx_freq_table *ret)
 {
 	uint64_t count[WCX_SYMBOL_COUNT] = { 0 };
 	const uint32_t symbols = width < 8 ? 1u << width : WCX_SYMBOL_COUNT;
 
 	for (uint32_t s = 0; s < symbols; s++) {
-		uint32_t distance = s < symbols - s ? s : symbols - s;
+		uint32_t distance = WCX_MIN(s, symbols - s);
 
 		count[s] = 1 + (1u << 20) / (1 + distance * distance / (16u << 2 * t));
 	}
 	wcx_freq_table_build(count, ret);
 }
 
-/* Fields with tables to begin with. */
+/* Fields with first guesses of their tables. */
 static void fields_make(struct coder *coder, const struct cut *cut, const uint8_t *elements, size_t bytes)
 {
 	for (uint32_t f = 0, shift = 0; f < cut->field_count; shift += cut->fields[f++].width) {
@@ -325,7 +325,7 @@ static void fields_make(struct coder *coder, const struct cut *cut, const uint8_
 	}
 }
 
-/* Gives each table the frequencies of what it suits best, without those of symbols that make up less than `rare` of it. */
+/* Fits each table to the runs that choose it.  Symbols that make up less than `rare` of them get no frequency. */
 static void tables_make(struct coder *coder, double rare, const struct wcx_tile_dims *dims, const uint8_t *tiles,
 			size_t tile_count, struct wcx_encode_scratch *scratch)
 {
@@ -349,30 +349,36 @@ static void tables_make(struct coder *coder, double rare, const struct wcx_tile_
 	}
 }
 
-/*
- * Makes a recipe of a cut for some tiles of the same dims that follow each other; false if that would be none.  What is
- * rare comes to be exceptions.
- */
-static bool coder_make(struct coder *coder, const struct cut *cut, enum wcx_predictor predictor, uint32_t run, double rare,
-		       const struct wcx_tile_dims *dims, const uint8_t *tiles, size_t tile_count,
-		       struct wcx_encode_scratch *scratch)
+/* How to make a recipe from a cut.  Symbols rarer than `rare` become exceptions. */
+struct coder_options {
+	const struct cut *cut;
+	enum wcx_predictor predictor;
+	uint32_t run; /* for fields of several tables */
+	double rare;
+};
+
+/* Makes a recipe for tiles of these dims, which follow each other; false if the options give no valid one. */
+static bool coder_make(struct coder *coder, const struct coder_options *options, const struct wcx_tile_dims *dims,
+		       const uint8_t *tiles, size_t tile_count, struct wcx_encode_scratch *scratch)
 {
+	const struct cut *cut = options->cut;
+
 	coder->recipe = (struct wcx_recipe){ .elem_bytes = cut->elem_bytes,
 					     .transform = cut->transform,
-					     .predictor = (uint8_t)predictor,
+					     .predictor = (uint8_t)options->predictor,
 					     .field_count = cut->field_count,
 					     .fields = coder->fields };
 	fields_make(coder, cut, tiles, tile_count * wcx_tile_dims_bytes(dims));
 	for (uint32_t f = 0; f < cut->field_count; f++)
 		if ((cut->fields[f].coding & TABLES) > 1)
-			coder->recipe.run = run;
+			coder->recipe.run = options->run;
 	if (wcx_recipe_check(&coder->recipe))
 		return false;
-	tables_make(coder, rare, dims, tiles, tile_count, scratch);
+	tables_make(coder, options->rare, dims, tiles, tile_count, scratch);
 	return CHECK(wcx_recipe_check(&coder->recipe) == NULL);
 }
 
-/* A tile, what it was encoded to, and how; job describes it to a decoder and lacks only dst. */
+/* A tile, plain and encoded.  job describes it to a decoder, except for dst. */
 struct sample {
 	uint8_t *original, *packed;
 	struct coder coder;
@@ -385,13 +391,13 @@ static void sample_free(struct sample *sample)
 	free(sample->packed);
 }
 
-/* False, with nothing to free, if the cut gives no recipe. */
+/* False, with nothing to free, if the cut gives no valid recipe. */
 static bool sample_make(struct sample *sample, struct rng *rng, struct wcx_tile_dims dims, enum content content,
 			const struct cut *cut, enum wcx_predictor predictor, struct wcx_encode_scratch *scratch)
 {
-	/* The shortest run, the longest, the content's, any. */
+	/* The shortest run, the longest, that of the content, any. */
 	const uint32_t runs[] = { 128, 65536, VARIED_RUN, 128 * (1 + rng_below(rng, 40)) };
-	const double rare = rng_below(rng, 2) ? 0.003 : 0;
+	struct coder_options options = { .cut = cut, .predictor = predictor, .rare = rng_below(rng, 2) ? 0.003 : 0 };
 	const size_t bytes = wcx_tile_dims_bytes(&dims);
 	struct wcx_encoded_tile encoded;
 
@@ -400,8 +406,8 @@ static bool sample_make(struct sample *sample, struct rng *rng, struct wcx_tile_
 	sample->packed = must_alloc(bytes);
 	for (size_t i = 0; i < bytes; i += dims.elem_bytes)
 		element_write(rng, content, dims.elem_bytes, i / dims.elem_bytes, sample->original + i);
-	if (!coder_make(&sample->coder, cut, predictor, runs[rng_below(rng, 4)], rare, &dims, sample->original, 1,
-			scratch)) {
+	options.run = runs[rng_below(rng, 4)];
+	if (!coder_make(&sample->coder, &options, &dims, sample->original, 1, scratch)) {
 		sample_free(sample);
 		return false;
 	}
@@ -416,17 +422,17 @@ static bool sample_make(struct sample *sample, struct rng *rng, struct wcx_tile_
 	return true;
 }
 
-/* All the tiles that the checks share: freed at the end of the program. */
+/* The tiles that all checks share. */
 struct samples {
 	struct sample *all;
 	size_t count;
 };
 
 /*
- * Rows x columns of one tile of each kind: the whole sizes, ragged ones, single rows and columns, and 1 to 300
- * elements.  Small tiles are stored whatever they hold unless their elements are wide.
+ * Dims number 0 to 7 are large, whole and ragged, with single rows and columns; then come 1 to 300 elements, then any. Small
+ * tiles end up stored unless their elements are wide.
  */
-static struct wcx_tile_dims sample_shape(struct rng *rng, size_t number, uint32_t elem_bytes)
+static struct wcx_tile_dims sample_dims(struct rng *rng, size_t number, uint32_t elem_bytes)
 {
 	static const uint32_t sides[][2] = {
 		{ 256, 256 }, { 1, 65536 }, { 65536, 1 }, { 16, 4096 },
@@ -434,7 +440,7 @@ static struct wcx_tile_dims sample_shape(struct rng *rng, size_t number, uint32_
 	};
 	struct wcx_tile_dims dims = { 1, 1, elem_bytes };
 
-	if (number < sizeof sides / sizeof *sides) {
+	if (number < WCX_ARRAY_COUNT(sides)) {
 		dims.rows = sides[number][0];
 		dims.cols = sides[number][1];
 	} else if (number < 308) {
@@ -446,7 +452,7 @@ static struct wcx_tile_dims sample_shape(struct rng *rng, size_t number, uint32_
 	return dims;
 }
 
-/* Each cut in all large dims, predicted where that may be, then the small ones with whatever comes. */
+/* Each cut in all large dims, with any predictor where one is allowed; then small dims with known and random cuts. */
 static struct samples samples_make(void)
 {
 	enum { LARGE = 8 * CUT_COUNT, SMALL = 1200 };
@@ -457,7 +463,7 @@ static struct samples samples_make(void)
 	if (!CHECK(scratch != NULL))
 		exit(1);
 	for (size_t i = 0; i < samples.count;) {
-		const size_t shape_number = i < LARGE ? i % 8 : i - LARGE + 8;
+		const size_t dims_number = i < LARGE ? i % 8 : i - LARGE + 8;
 		const enum content content = (enum content)rng_below(&rng, CONTENT_COUNT);
 		struct cut cut = i < LARGE ? CUTS[i / 8] : CUTS[rng_below(&rng, CUT_COUNT)];
 		enum wcx_predictor predictor = WCX_PREDICT_NONE;
@@ -466,7 +472,7 @@ static struct samples samples_make(void)
 			cut = random_cut(&rng);
 		if (cut.transform == NONE)
 			predictor = (enum wcx_predictor)rng_below(&rng, WCX_PREDICTOR_COUNT);
-		if (sample_make(&samples.all[i], &rng, sample_shape(&rng, shape_number, cut.elem_bytes), content, &cut,
+		if (sample_make(&samples.all[i], &rng, sample_dims(&rng, dims_number, cut.elem_bytes), content, &cut,
 				predictor, scratch))
 			i++;
 	}
@@ -474,7 +480,7 @@ static struct samples samples_make(void)
 	return samples;
 }
 
-/* How many coded samples have each property. */
+/* Numbers of coded samples with each property. */
 struct census {
 	size_t elem_bytes[WCX_ELEM_MAX_BYTES + 1], predictor[WCX_PREDICTOR_COUNT];
 	size_t plane_width[WCX_FIELD_MAX_WIDTH + 1], plane_count[WCX_RAW_PLANES_MAX + 1];
@@ -510,7 +516,7 @@ static void census_add(struct census *census, const struct wcx_tile_job *job)
 	census->table_count[carrier->table_count]++;
 }
 
-static void check_samples_are_of_all_kinds(const struct samples *samples)
+static void check_samples_cover_the_format(const struct samples *samples)
 {
 	struct census census = { .constant_bits = 0 };
 
@@ -543,7 +549,7 @@ static void samples_free(struct samples *samples)
 	free(samples->all);
 }
 
-/* Gives each job a place in one guarded area, which the caller frees; the places and the guards hold the same value. */
+/* Allocates dst of all jobs in one area, filled with GUARD_VALUE and with guards in between.  The caller frees the area. */
 static uint8_t *place_jobs(struct wcx_tile_job *jobs, size_t job_count, size_t *bytes_ret)
 {
 	size_t bytes = GUARD_BYTES;
@@ -570,14 +576,11 @@ static bool guard_is_whole(const uint8_t *guard)
 	return true;
 }
 
-/*
- * Decodes the jobs on the GPU and on the CPU: results, bytes and the memory in between must agree.  Returns how many
- * were sound.
- */
+/* Decodes the jobs on GPU and CPU: results, bytes and guards must agree.  Returns the number of valid tiles. */
 static size_t compare_decoders(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count)
 {
 	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(wcx_decode_variant_choose());
-	size_t area_bytes, sound = 0;
+	size_t area_bytes, valid = 0;
 	uint8_t *area = place_jobs(jobs, job_count, &area_bytes), *expected = must_alloc(WCX_TILE_MAX_BYTES);
 
 	CHECK(guard_is_whole(area));
@@ -590,7 +593,7 @@ static size_t compare_decoders(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, s
 		CHECK(jobs[i].result == reference.result);
 		if (reference.result == WCX_OK) {
 			CHECK(memcmp(jobs[i].dst, expected, jobs[i].dst_bytes) == 0);
-			sound++;
+			valid++;
 		}
 		CHECK(guard_is_whole(jobs[i].dst - GUARD_BYTES) && guard_is_whole(jobs[i].dst + jobs[i].dst_bytes));
 	}
@@ -598,7 +601,7 @@ static size_t compare_decoders(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, s
 	free(expected);
 	free(area);
 	wcx_decode_scratch_free(scratch);
-	return sound;
+	return valid;
 }
 
 static void check_valid_tiles(struct wcx_gpu *gpu, const struct samples *samples)
@@ -637,54 +640,54 @@ static void check_wrong_jobs_are_refused(struct wcx_gpu *gpu, const struct sampl
 	CHECK(jobs[4].result == WCX_BAD_DATA);
 }
 
-/* packed has room for 8 bytes more than *bytes. */
+/* Damages a packed tile in one of 12 ways.  packed has a capacity of 8 bytes more than *bytes. */
 static void damage(struct rng *rng, const struct wcx_tile_job *job, uint8_t *packed, size_t *bytes)
 {
 	const uint32_t head = 4;
 	struct wcx_tile_layout layout;
 	const struct wcx_coded_field *last;
-	uint32_t kind = rng_below(rng, 12);
+	uint32_t way = rng_below(rng, 12);
 
 	if (!CHECK(wcx_tile_parse(&job->dims, job->recipe, packed, *bytes, &layout) == WCX_OK))
 		return;
-	if ((kind > 6 && !layout.coded_count) || (kind > 9 && !layout.exception_count))
-		kind = 0;
+	if ((way > 6 && !layout.coded_count) || (way > 9 && !layout.exception_count))
+		way = 0;
 	last = &layout.coded[layout.coded_count ? layout.coded_count - 1 : 0];
-	switch (kind) {
+	switch (way) {
 	case 0: /* flipped bits */
 	case 1:
 	case 2:
 		for (uint32_t flips = 1 + rng_below(rng, 3); flips > 0; flips--)
 			packed[rng_below(rng, (uint32_t)*bytes)] ^= (uint8_t)(1u << rng_below(rng, 8));
 		break;
-	case 3: /* cut off */
+	case 3: /* truncated */
 		*bytes = rng_below(rng, (uint32_t)*bytes);
 		break;
-	case 4: /* random planes and payloads, and perhaps numbers of the header */
+	case 4: /* random planes and payloads, and possibly header numbers */
 		for (size_t i = head; i < *bytes; i++)
 			packed[i] = (uint8_t)rng_bits(rng);
 		break;
-	case 5: /* all of one value: always, or never, a lane wants a word */
+	case 5: /* all bytes equal: lanes need words in every step, or in none */
 		memset(packed + head, rng_below(rng, 2) ? 0xFF : 0, *bytes - head);
 		break;
-	case 6: /* what a field is said to be, or how many exceptions there are */
+	case 6: /* the coding of a field, or the number of exceptions */
 		packed[rng_below(rng, head)] ^= (uint8_t)(1u << rng_below(rng, 8));
 		break;
-	case 7: /* words left over */
+	case 7: /* one word too many */
 		memset(packed + *bytes, 0, 8);
 		*bytes += 2;
 		break;
-	case 8: /* or missing */
+	case 8: /* missing words */
 		if (last->words_bytes)
 			*bytes -= 2 * (1 + rng_below(rng, last->words_bytes / 2));
 		break;
-	case 9: /* choices, if there are any, and states */
+	case 9: /* choices, if any, and states */
 		packed[last->offset - 4 + rng_below(rng, last->states_bytes + 4)] ^= (uint8_t)(1u << rng_below(rng, 8));
 		break;
-	case 10: /* exceptions, or what is behind them */
+	case 10: /* exceptions, or what follows them */
 		packed[layout.exception_offset + rng_below(rng, 64)] ^= (uint8_t)(1u << rng_below(rng, 8));
 		break;
-	case 11: /* the last exception's place, if no state carries it */
+	case 11: /* the position of the last exception, unless a state carries it */
 		if (2 * layout.exception_count <= layout.exception_bytes - layout.exception_carried)
 			memset(packed + layout.exception_offset + 2 * (layout.exception_count - 1), 0xFF, 2);
 		break;
@@ -696,7 +699,7 @@ static void check_damaged_tiles(struct wcx_gpu *gpu, const struct samples *sampl
 	enum { COPIES = 12, LARGEST = 20000 };
 	struct rng rng = { 0xBAD };
 	struct wcx_tile_job *jobs = must_alloc(samples->count * COPIES * sizeof *jobs);
-	size_t count = 0, sound;
+	size_t count = 0, valid;
 
 	for (size_t i = 0; i < samples->count * COPIES; i++) {
 		const struct sample *sample = &samples->all[i / COPIES];
@@ -711,9 +714,9 @@ static void check_damaged_tiles(struct wcx_gpu *gpu, const struct samples *sampl
 		jobs[count++].src = packed;
 	}
 	CHECK(count >= 100);
-	sound = compare_decoders(gpu, jobs, count);
-	CHECK(sound < count / 2);
-	printf("%zu damaged tiles, of which %zu still decode\n", count, sound);
+	valid = compare_decoders(gpu, jobs, count);
+	CHECK(valid < count / 2);
+	printf("%zu damaged tiles, of which %zu still decode\n", count, valid);
 	for (size_t i = 0; i < count; i++)
 		free((void *)(uintptr_t)jobs[i].src);
 	free(jobs);
@@ -726,7 +729,7 @@ struct decoding_thread {
 	size_t first;
 };
 
-/* Calls with one tile, some tiles and, once around, all of them. */
+/* Calls with all tiles, then with more and more of them. */
 static void *decoding_thread(void *argument)
 {
 	const struct decoding_thread *self = argument;
@@ -785,7 +788,7 @@ static void check_lost_device_is_reported(const struct samples *samples)
 	wcx_gpu_free(gpu);
 }
 
-/* Reads a tile's packed bytes and describes it. */
+/* Describes a tile of a file and reads its packed bytes. */
 static bool file_job_read(const struct wcx_container *container, const struct wcx_segment *segment,
 			  const struct wcx_tile_info *tile, struct wcx_tile_job *job)
 {
@@ -803,9 +806,9 @@ static bool file_job_read(const struct wcx_container *container, const struct wc
 	       tile->packed_bytes;
 }
 
-/* How many tiles of a file were sound, and how many no GPU gets to see. */
+/* Numbers of tiles of a file that are valid, and that Zstandard has packed: the GPU never gets those. */
 struct file_tiles {
-	uint64_t sound, zstd;
+	uint64_t valid, zstd;
 };
 
 static void check_segment(struct wcx_gpu *gpu, const struct wcx_container *container, const struct wcx_segment *segment,
@@ -825,7 +828,7 @@ static void check_segment(struct wcx_gpu *gpu, const struct wcx_container *conta
 			else
 				CHECK(file_job_read(container, segment, &tile, &jobs[count++]));
 		}
-		tiles->sound += compare_decoders(gpu, jobs, count);
+		tiles->valid += compare_decoders(gpu, jobs, count);
 		for (size_t i = 0; i < count; i++)
 			free((void *)(uintptr_t)jobs[i].src);
 	}
@@ -853,9 +856,9 @@ static void check_file(struct wcx_gpu *gpu, const char *path)
 		if (!segment->same_as)
 			check_segment(gpu, container, segment, &tiles);
 	}
-	CHECK(tiles.sound + tiles.zstd == tile_count);
-	printf("%s: %llu of %llu tiles are the same on CPU and GPU, %llu are Zstandard's\n", path,
-	       (unsigned long long)tiles.sound, (unsigned long long)tile_count, (unsigned long long)tiles.zstd);
+	CHECK(tiles.valid + tiles.zstd == tile_count);
+	printf("%s: %llu of %llu tiles decode alike on CPU and GPU, %llu are packed by Zstandard\n", path,
+	       (unsigned long long)tiles.valid, (unsigned long long)tile_count, (unsigned long long)tiles.zstd);
 	wcx_container_free(container);
 }
 
@@ -863,7 +866,7 @@ static void check_generated(struct wcx_gpu *gpu, bool one_thread)
 {
 	struct samples samples = samples_make();
 
-	check_samples_are_of_all_kinds(&samples);
+	check_samples_cover_the_format(&samples);
 	check_valid_tiles(gpu, &samples);
 	check_wrong_jobs_are_refused(gpu, &samples);
 	check_damaged_tiles(gpu, &samples);

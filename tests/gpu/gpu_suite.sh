@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 #
-# What has to be seen on a real GPU: first that everything is right, then how fast it is.
+# Checks everything that needs a real GPU: first correctness, then speed.
 #
-#   gpu_suite.sh [FILE.wcx ...]      packed models; synthetic ones are made in any case
+#   gpu_suite.sh [FILE.wcx ...]      packed models, in addition to synthetic ones
 #
-# WCX_BUILD is where wcx, wcxfs, libwcx.so, gpu_check and gpu_rate were built (build/ by default); PYTHON has numpy, torch and
-# safetensors.  Needs root, for the mount.  Without compute-sanitizer (CUDA Toolkit) that part is skipped.  SKIP="tiles files
-# load mount sanitizer bench" leaves those parts out.
+# WCX_BUILD is the build folder of wcx, wcxfs, libwcx.so, gpu_check and gpu_rate (default: build/); PYTHON is a Python with
+# numpy, torch and safetensors.  The mount needs root.  Without compute-sanitizer (CUDA Toolkit) that part is skipped.
+# SKIP="tiles files load mount sanitizer bench" skips these parts.
 set -euo pipefail
 tests=$(cd "$(dirname "$0")/.." && pwd)
 build=$(cd "${WCX_BUILD:-$tests/../build}" && pwd)
@@ -32,7 +32,7 @@ wanted() {
 	[[ " $SKIP " != *" $1 "* ]]
 }
 
-# with_mount OPTIONS COMMAND... - runs the command while the store is mounted
+# with_mount OPTIONS COMMAND... - run the command while the store is mounted
 with_mount() {
 	"$build/wcxfs" "$work/store" "$work/mnt" -o "$1"
 	"${@:2}"
@@ -78,7 +78,7 @@ if wanted files; then
 fi
 
 if wanted load; then
-	part "Straight into the GPU's memory"
+	part "Loading into GPU memory"
 	"$PYTHON" "$tests/gpu/gpu_load_check.py" "$work/mixed.wcx" "$work/mixed" \
 		"$work/store/reference.wcx" "$work/original/reference"
 fi
@@ -115,7 +115,7 @@ END
 fi
 
 if wanted sanitizer && command -v compute-sanitizer >/dev/null; then
-	# One thread: now and then racecheck's own locks block each other when several launch kernels.
+	# One thread: racecheck sometimes deadlocks when several threads launch kernels.
 	for tool in memcheck initcheck synccheck racecheck; do
 		part "compute-sanitizer, $tool"
 		threads=()
@@ -125,11 +125,11 @@ if wanted sanitizer && command -v compute-sanitizer >/dev/null; then
 fi
 
 if wanted bench; then
-	part "How fast: decoding in the GPU's memory, alone and with much to do, and from and to the host's"
+	part "Speed: decoding in GPU memory, in large and small batches, and from and to host memory"
 	"$gpu_rate" "$work"/store/*.wcx
 	"$gpu_rate" --latency "$work/store/gaussian.wcx"
 	"$gpu_rate" --host "$work/store/gaussian.wcx"
-	part "How fast: loading into the GPU's memory"
+	part "Speed: loading into GPU memory"
 	for name in gaussian bf16; do
 		"$PYTHON" "$tests/bench/load_rate.py" "$work/store/$name.wcx" "$work/original/$name"
 	done
