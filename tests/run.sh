@@ -18,4 +18,4 @@ fetch_model
 "$PYTHON" "$root/tests/fixtures/model_forms.py" "$build/model/model.safetensors" "$build/model/forms"
 export WCX_MODELS=$build/model/forms
 say "Testing"
-ctest --test-dir "$build" --output-on-failure "$@"
+ctest --test-dir "$build" --output-on-failure -j "$(nproc)" "$@"
