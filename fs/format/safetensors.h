@@ -6,13 +6,7 @@
  * only the part after "invalid JSON in header: " is worded differently.  One difference is deliberate: an unknown dtype is
  * no error.  Such a tensor is treated as bytes, and its size is not checked against its shape.
  *
- * Other differences come from the JSON library, jansson, and concern headers that no writer produces.  We refuse as JSON
- * what the library accepts: a NUL in a name, and integers from 2^63 on or below -2^63.  We accept what it refuses: -0 for 0;
- * and an object with the same key twice, of which we use the last, where the library allows the key only once
- * (`__metadata__` and the fields of a tensor) or checks each value.
- *
- * A header of the largest size, 100 MB, takes up to 8 GB of memory when built to do so.  Up to version 2.15, jansson does
- * not notice a failed allocation for a long string or number, and may then write out of bounds.
+ * Takes memory for the result alone: 64 bytes per tensor, 8 per dimension, and the names.
  *
  * No function keeps state: all are safe from any number of threads.
  *
@@ -32,13 +26,14 @@ enum {
 };
 
 struct wcx_tensor {
-	const char *name;    /* UTF-8 */
+	const char *name;    /* UTF-8, with a zero byte after its name_bytes; may contain U+0000 */
 	const char *dtype;   /* as the header writes it */
 	uint32_t elem_bytes; /* of the dtype (fs/format/dtype.h), or 1 for an unknown one */
 	const uint64_t *shape;
 	size_t dim_count;
 	uint64_t offset; /* of the data, from the start of the file */
 	uint64_t bytes;
+	size_t name_bytes;
 };
 
 /* All tensors, empty ones included, in the order of their data in the file. */

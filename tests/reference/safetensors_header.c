@@ -14,11 +14,11 @@
 
 #include "fs/format/safetensors.h"
 
-static void print_string(const char *text)
+static void print_string(const char *text, size_t bytes)
 {
 	putchar('"');
-	for (; *text; text++) {
-		unsigned char c = (unsigned char)*text;
+	for (size_t i = 0; i < bytes; i++) {
+		unsigned char c = (unsigned char)text[i];
 
 		if (c < 0x20 || c == '"' || c == '\\')
 			printf("\\u%04x", c);
@@ -31,9 +31,9 @@ static void print_string(const char *text)
 static void print_tensor(const struct wcx_tensor *tensor)
 {
 	printf("{\"name\": ");
-	print_string(tensor->name);
+	print_string(tensor->name, tensor->name_bytes);
 	printf(", \"dtype\": ");
-	print_string(tensor->dtype);
+	print_string(tensor->dtype, strlen(tensor->dtype));
 	printf(", \"shape\": [");
 	for (size_t i = 0; i < tensor->dim_count; i++)
 		printf("%s%" PRIu64, i ? ", " : "", tensor->shape[i]);
