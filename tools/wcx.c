@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "codec/arith.h"
+#include "fs/base/host_limits.h"
 #include "fs/base/version.h"
 #include "tools/command.h"
 
@@ -196,10 +197,12 @@ void wcx_progress(void *user, const char *what, uint64_t done, uint64_t total)
 static int run_command(int argc, char **argv)
 {
 	static char name[32] = "wcx "; /* for getopt's messages */
-	long cores = sysconf(_SC_NPROCESSORS_ONLN);
-	struct command command = { .thread_count = (unsigned)WCX_CLAMP(cores, 1, THREADS_MAX) };
+	struct wcx_host_limits limits;
+	struct command command = { 0 };
 	int status;
 
+	wcx_host_limits_get(&limits);
+	command.thread_count = WCX_MIN(limits.cores, (unsigned)THREADS_MAX);
 	for (size_t i = 0; i < WCX_ARRAY_COUNT(commands); i++) {
 		if (strcmp(argv[0], commands[i].name) != 0)
 			continue;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The functions of libwcx: files, loaders, and the call that loads. */
+#include "fs/base/host_limits.h"
 #include "fs/lib/wcx.h"
 
 #include <errno.h>
@@ -144,8 +145,8 @@ static int open_loader(int device, struct wcx_loader *loader, struct wcx_error *
 
 int wcx_loader_open(int device, unsigned threads, struct wcx_loader **ret, char *error, size_t error_bytes)
 {
-	const long cores = sysconf(_SC_NPROCESSORS_ONLN);
 	struct wcx_loader *loader = NULL;
+	struct wcx_host_limits limits;
 	struct wcx_error err = { "" };
 	int r;
 
@@ -158,7 +159,8 @@ int wcx_loader_open(int device, unsigned threads, struct wcx_loader **ret, char 
 		r = wcx_fail(&err, ENOMEM, "no memory for a loader");
 		goto out;
 	}
-	loader->thread_count = threads ? threads : (unsigned)WCX_CLAMP(cores, 1, DEFAULT_THREADS_MAX);
+	wcx_host_limits_get(&limits);
+	loader->thread_count = threads ? threads : WCX_MIN(limits.cores, (unsigned)DEFAULT_THREADS_MAX);
 	r = open_loader(device, loader, &err);
 out:
 	if (r == 0)

@@ -17,7 +17,7 @@
 #include "fs/mount/fuse_ops.h"
 
 static const uint64_t prefetch_max_bytes = UINT64_C(64) << 20; /* at 6 GB/s, 10 ms */
-static const uint64_t cache_min_bytes = UINT64_C(64) << 20;
+static const uint64_t cache_min_bytes = UINT64_C(32) << 20;
 static const uint64_t cache_max_bytes = UINT64_C(8) << 30;
 
 const char wcx_mount_help[] =
@@ -28,10 +28,11 @@ const char wcx_mount_help[] =
 	"\n"
 	"Options:\n"
 	"  -o cache_size=BYTES  memory for decoded tiles; K, M, G or T multiply by powers of 1024\n"
-	"                       (default: 1/8 of RAM, at least 64M, at most 8G)\n"
+	"                       (default: 1/8 of the memory this process may use, by\n"
+	"                       machine and control group; at least 32M, at most 8G)\n"
 	"  -o decoder=KIND      auto: the GPU if there is one, else the CPU (default); cpu; cuda: fail without a GPU\n"
 	"  -o prefetch=BYTES    how far to decode ahead of a sequential reader; 0: not at all\n"
-	"                       (default: 64M, at most 1/16 of RAM)\n"
+	"                       (default: 64M, at most 1/16 of that memory)\n"
 	"  -o readahead=BYTES   kernel read-ahead per file (default: the kernel's own, usually 128K); raising it needs "
 	"root\n"
 	"  -o drop_packed       evict packed bytes from the page cache once they are decoded ahead of a reader, so that a\n"
@@ -119,8 +120,10 @@ static int take_argument(void *data, const char *arg, int key, struct fuse_args 
 
 static int interpret(const struct command_line *line, struct wcx_mount_options *opts, struct wcx_error *err)
 {
-	const uint64_t ram_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t ram_bytes;
 
+	wcx_host_limits_get(&opts->host);
+	ram_bytes = opts->host.memory_bytes;
 	if (!line->mountpoint)
 		return wcx_fail(err, EINVAL, "STORE and MOUNTPOINT are required; see `wcxfs --help'");
 	opts->cache_bytes = WCX_CLAMP(ram_bytes / 8, cache_min_bytes, cache_max_bytes);

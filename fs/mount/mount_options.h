@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "fs/base/error.h"
+#include "fs/base/host_limits.h"
 #include "fs/read/decoder.h"
 
 struct wcx_mount_options {
@@ -17,7 +18,8 @@ struct wcx_mount_options {
 	uint64_t cache_bytes, prefetch_bytes;
 	uint64_t readahead_bytes; /* with set_readahead */
 	enum wcx_decoder_kind decoder;
-	int libfuse_argc; /* the arguments for libfuse */
+	struct wcx_host_limits host; /* what the defaults are made from */
+	int libfuse_argc;            /* the arguments for libfuse */
 	char **libfuse_argv;
 };
 

@@ -269,8 +269,7 @@ static int mount_store(struct session *session)
 static int start_prefetching(struct session *session)
 {
 	const struct wcx_mount_options *opts = session->opts;
-	const long cores = sysconf(_SC_NPROCESSORS_ONLN);
-	const unsigned threads = (unsigned)WCX_CLAMP(cores, PREFETCH_THREADS_MIN, PREFETCH_THREADS_MAX);
+	const unsigned threads = WCX_CLAMP(opts->host.cores, (unsigned)PREFETCH_THREADS_MIN, (unsigned)PREFETCH_THREADS_MAX);
 	/* What is decoded ahead for O_DIRECT readers must stay in the cache until they ask for it. */
 	const uint64_t window_bytes = WCX_MIN(opts->prefetch_bytes, opts->cache_bytes / 4);
 	int r = wcx_fuse_start(session->fuse, fuse_session_fd(session->fuse_session), window_bytes ? threads : 0,
@@ -324,16 +323,16 @@ static int start_threads(struct session *session)
 /* --- serving --- */
 
 /* Serves requests until the mount or a signal ends the loop.  Never ends idle threads: libfuse advises against it. */
-static int run_loop(struct fuse_session *fuse_session)
+static int run_loop(struct fuse_session *fuse_session, unsigned cores)
 {
 	struct fuse_loop_config *config = fuse_loop_cfg_create();
-	const long threads = THREADS_PER_CPU * sysconf(_SC_NPROCESSORS_ONLN);
+	const unsigned threads = THREADS_PER_CPU * cores;
 	int r;
 
 	if (!config)
 		return -ENOMEM;
 	fuse_loop_cfg_set_clone_fd(config, 1);
-	fuse_loop_cfg_set_max_threads(config, (unsigned)WCX_CLAMP(threads, THREADS_MIN, THREADS_MAX));
+	fuse_loop_cfg_set_max_threads(config, WCX_CLAMP(threads, (unsigned)THREADS_MIN, (unsigned)THREADS_MAX));
 	r = fuse_session_loop_mt(fuse_session, config);
 	fuse_loop_cfg_destroy(config);
 	return r > 0 ? 0 : r; /* positive: the signal that ended the loop */
@@ -347,8 +346,13 @@ static int serve(struct session *session, wcx_mounted_fn *on_mounted)
 	if (!r) {
 		fuse_log(FUSE_LOG_INFO, "%s mounted at %s, decoding with %s\n", opts->store, opts->mountpoint,
 			 wcx_decoder_name(session->decoder));
+		fuse_log(FUSE_LOG_INFO,
+			 "cache of %" PRIu64 " MiB, read-ahead of %" PRIu64 " MiB; memory %" PRIu64 " MiB%s, %u cores%s\n",
+			 opts->cache_bytes >> 20, opts->prefetch_bytes >> 20, opts->host.memory_bytes >> 20,
+			 opts->host.is_memory_limited ? " by control group" : "", opts->host.cores,
+			 opts->host.is_cpu_limited ? " by affinity or quota" : "");
 		mask_signals(SIG_UNBLOCK, ending_signals, WCX_ARRAY_COUNT(ending_signals));
-		r = run_loop(session->fuse_session);
+		r = run_loop(session->fuse_session, opts->host.cores);
 	}
 	if (r)
 		fuse_log(FUSE_LOG_ERR, "%s: %s\n", opts->mountpoint, strerror(-r));

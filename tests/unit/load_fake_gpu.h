@@ -18,6 +18,7 @@
 #include "codec/arith.h"
 #include "codec/tile_layout.h"
 #include "cuda/gpu_load.h"
+#include "fs/base/host_limits.h"
 #include "fs/base/file_io.h"
 #include "tests/fixtures/sample_image.h"
 #include "tests/unit/check.h"
@@ -139,11 +140,13 @@ WRAPPED(ssize_t, wcx_read_at, int fd, void *dst, size_t bytes, uint64_t offset)
 	return fails(CALL_READ) ? -READ_ERRNO : __real_wcx_read_at(fd, dst, bytes, offset);
 }
 
-static long made_up_cores; /* 0: the real number */
+static unsigned made_up_cores; /* 0: the real number */
 
-WRAPPED(long, sysconf, int name)
+WRAPPED(void, wcx_host_limits_get, struct wcx_host_limits *ret)
 {
-	return name == _SC_NPROCESSORS_ONLN && made_up_cores ? made_up_cores : __real_sysconf(name);
+	__real_wcx_host_limits_get(ret);
+	if (made_up_cores)
+		ret->cores = made_up_cores;
 }
 
 /* --- the GPU --- */

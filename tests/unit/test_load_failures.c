@@ -167,7 +167,7 @@ static void opening_a_loader_fails_with_the_reason_of_the_gpu(void)
 static void zero_threads_mean_one_per_core_up_to_16(void)
 {
 	static const struct {
-		long cores;
+		unsigned cores;
 		unsigned threads;
 	} cases[] = { { 1, 1 }, { 7, 7 }, { 15, 15 }, { 16, 16 }, { 17, 16 }, { 200, 16 } };
 
