@@ -82,6 +82,7 @@ extern atomic_bool wcx_command_stop;
  * user is the struct command; what must be a string that stays.  One thread at a time.
  */
 void wcx_progress(void *user, const char *what, uint64_t done, uint64_t total);
+void wcx_warn(void *user, const char *text);            /* print a warning; user is the struct command */
 void wcx_progress_clear(const struct command *command); /* remove the line, before other output */
 
 #endif

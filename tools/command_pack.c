@@ -33,7 +33,9 @@ int wcx_command_pack(struct command *command, int argc, char **argv)
 						 { "force", no_argument, NULL, 'f' },
 						 { "mode", required_argument, NULL, 'm' },
 						 { 0 } };
-	struct wcx_pack_options pack = { .job = { .stop = &wcx_command_stop, .progress = wcx_progress, .user = command } };
+	struct wcx_pack_options pack = {
+		.job = { .stop = &wcx_command_stop, .progress = wcx_progress, .warn = wcx_warn, .user = command }
+	};
 	struct wcx_pack_result result;
 	struct wcx_error err;
 	int option, status;

@@ -26,7 +26,9 @@ static const char help[] = "usage: wcx unpack [OPTIONS] FILE.wcx FILE.safetensor
 int wcx_command_unpack(struct command *command, int argc, char **argv)
 {
 	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS, { "force", no_argument, NULL, 'f' }, { 0 } };
-	struct wcx_job_options unpack = { .stop = &wcx_command_stop, .progress = wcx_progress, .user = command };
+	struct wcx_job_options unpack = {
+		.stop = &wcx_command_stop, .progress = wcx_progress, .warn = wcx_warn, .user = command
+	};
 	struct wcx_image *image = NULL;
 	struct wcx_error err;
 	int option, status, r;

@@ -174,6 +174,14 @@ void wcx_progress_clear(const struct command *command)
 	progress.what = NULL;
 }
 
+void wcx_warn(void *user, const char *text)
+{
+	const struct command *command = user;
+
+	wcx_progress_clear(command);
+	fprintf(stderr, "wcx %s: warning: %s\n", command->name, text);
+}
+
 void wcx_progress(void *user, const char *what, uint64_t done, uint64_t total)
 {
 	const struct command *command = user;

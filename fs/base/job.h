@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "fs/base/file_metadata.h"
+
 struct wcx_job_options {
 	unsigned thread_count;   /* at least 1 */
 	bool replace;            /* replace an existing output, atomically, once the new one is complete */
@@ -16,6 +18,7 @@ struct wcx_job_options {
 	 * any thread, one call at a time; may be NULL.
 	 */
 	void (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
+	wcx_warn_fn *warn; /* what an output's file system cannot keep; may be NULL */
 	void *user;
 };
 

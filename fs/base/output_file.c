@@ -1,126 +1,284 @@
 /* SPDX-License-Identifier: MIT */
-/* Writes a file under a temporary name, and renames it when it is complete. */
+/* Writes a file without a name, or under a temporary one, and names it when it is whole. */
 #include "fs/base/output_file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fs/base/file_io.h"
 
-static int fail(const struct wcx_output_file *file, struct wcx_error *err)
+enum { NAME_TRIES = 100 };
+
+static const char prefix[] = ".wcx-";
+static const char letters[] = "abcdefghijklmnopqrstuvwxyz234567";
+
+static int fail(const struct wcx_output_file *file, int errnum, struct wcx_error *err)
 {
-	return wcx_fail(err, errno, "%s: %s", file->path, strerror(errno));
+	return wcx_fail(err, errnum, "%s: %s", file->options.path, strerror(errnum));
 }
 
-/* The directory of path; the caller frees it. */
-static char *directory_of(const char *path)
+bool wcx_is_temporary_name(const char *name)
 {
-	char *copy = strdup(path), *directory = copy ? strdup(dirname(copy)) : NULL;
+	return strncmp(name, prefix, sizeof prefix - 1) == 0 && strlen(name) == WCX_TEMPORARY_NAME_BYTES - 1;
+}
 
-	free(copy);
-	return directory;
+static void make_temporary_name(char name[WCX_TEMPORARY_NAME_BYTES])
+{
+	unsigned char random[WCX_TEMPORARY_NAME_BYTES - sizeof prefix];
+
+	if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
+		memset(random, 0, sizeof random); /* a name in use is found out by O_EXCL */
+	memcpy(name, prefix, sizeof prefix - 1);
+	for (size_t i = 0; i < sizeof random; i++)
+		name[sizeof prefix - 1 + i] = letters[random[i] % (sizeof letters - 1)];
+	name[WCX_TEMPORARY_NAME_BYTES - 1] = '\0';
 }
 
 static int check_path(const struct wcx_output_file *file, struct wcx_error *err)
 {
-	struct stat st;
+	const char *path = file->options.path;
+	struct stat source, st;
 
-	if (stat(file->path, &st) == 0) {
-		if (st.st_dev == file->source->st_dev && st.st_ino == file->source->st_ino)
-			return wcx_fail(err, EINVAL, "%s: is the source", file->path);
+	if (fstat(file->options.source_fd, &source) < 0)
+		return fail(file, errno, err);
+	if (!*path || path[strlen(path) - 1] == '/')
+		return wcx_fail(err, EISDIR, "%s: is a directory", path);
+	if (stat(path, &st) == 0) {
+		if (st.st_dev == source.st_dev && st.st_ino == source.st_ino)
+			return wcx_fail(err, EINVAL, "%s: is the source", path);
 		if (S_ISDIR(st.st_mode))
-			return wcx_fail(err, EISDIR, "%s: is a directory", file->path);
-		if (!S_ISREG(st.st_mode)) /* even with replace: never a device */
-			return wcx_fail(err, EINVAL, "%s: not a regular file", file->path);
+			return wcx_fail(err, EISDIR, "%s: is a directory", path);
+		if (!S_ISREG(st.st_mode)) /* even if forced: not a device for a file of its name */
+			return wcx_fail(err, EINVAL, "%s: not a regular file", path);
 	}
-	if (!file->replace && lstat(file->path, &st) == 0)
-		return wcx_fail(err, EEXIST, "%s: exists already", file->path);
+	if (!file->options.replace && lstat(path, &st) == 0)
+		return wcx_fail(err, EEXIST, "%s: exists already", path);
 	return 0;
 }
 
-int wcx_output_create(struct wcx_output_file *file, const char *path, const struct stat *source, bool replace,
-		      struct wcx_error *err)
+/* Opens the directory that the path is in, and finds the name there. */
+static int open_directory(struct wcx_output_file *file, struct wcx_error *err)
 {
-	char *directory = directory_of(path);
+	char *copy = strdup(file->options.path);
+	int r = 0;
+
+	file->path_copy = strdup(file->options.path);
+	if (!copy || !file->path_copy) {
+		r = fail(file, ENOMEM, err);
+	} else {
+		file->name = basename(file->path_copy);
+		file->directory_fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (file->directory_fd < 0)
+			r = fail(file, errno, err);
+	}
+	free(copy);
+	return r;
+}
+
+/* Whoever writes a file with a temporary name holds a lock on it, which ends with the process. */
+static void remove_abandoned(int directory_fd)
+{
+	const int copy = openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *directory = copy < 0 ? NULL : fdopendir(copy);
+	const struct dirent *entry;
+
+	if (!directory) {
+		if (copy >= 0)
+			close(copy);
+		return;
+	}
+	while ((entry = readdir(directory))) {
+		int fd = -1;
+
+		if (wcx_is_temporary_name(entry->d_name))
+			fd = openat(directory_fd, entry->d_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+		if (fd < 0)
+			continue;
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+			unlinkat(directory_fd, entry->d_name, 0);
+		close(fd);
+	}
+	closedir(directory);
+}
+
+/* A file with a temporary name and a lock; again if another process took it for abandoned in between. */
+static int create_named(struct wcx_output_file *file)
+{
+	int errnum = EEXIST;
+
+	for (int i = 0; i < NAME_TRIES; i++) {
+		struct stat by_fd, by_name;
+		int fd;
+
+		make_temporary_name(file->temporary_name);
+		fd = openat(file->directory_fd, file->temporary_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		if (fd < 0 && errno == EEXIST)
+			continue;
+		errnum = errno;
+		if (fd < 0)
+			break;
+		/* Some network file systems have no locks: there nobody takes it for abandoned. */
+		if ((flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) && fstat(fd, &by_fd) == 0 &&
+		    fstatat(file->directory_fd, file->temporary_name, &by_name, 0) == 0 && by_fd.st_ino == by_name.st_ino) {
+			file->fd = fd;
+			return 0;
+		}
+		close(fd);
+	}
+	file->temporary_name[0] = '\0';
+	return -errnum;
+}
+
+/* The path by which an unnamed file can be linked. */
+static void descriptor_path(int fd, char path[32])
+{
+	snprintf(path, 32, "/proc/self/fd/%d", fd);
+}
+
+/* A file without a name that can be given one later; -1 where there is no such thing. */
+static int create_unnamed(int directory_fd)
+{
+	const int fd = openat(directory_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	char path[32];
+
+	if (fd < 0)
+		return -1;
+	descriptor_path(fd, path);
+	if (access(path, F_OK) == 0)
+		return fd;
+	close(fd);
+	return -1;
+}
+
+static void release(struct wcx_output_file *file)
+{
+	if (file->fd >= 0)
+		close(file->fd);
+	if (file->directory_fd >= 0)
+		close(file->directory_fd);
+	free(file->path_copy);
+	file->fd = file->directory_fd = -1;
+	file->path_copy = NULL;
+}
+
+int wcx_output_create(struct wcx_output_file *file, const struct wcx_output_options *options, struct wcx_error *err)
+{
 	int r;
 
-	*file = (struct wcx_output_file){ .fd = -1, .path = path, .source = source, .replace = replace };
+	*file = (struct wcx_output_file){ .fd = -1, .directory_fd = -1, .options = *options };
 	r = check_path(file, err);
-	if (r == 0 && (!directory || asprintf(&file->temporary_path, "%s/.wcx-XXXXXX", directory) < 0)) {
-		file->temporary_path = NULL;
-		r = wcx_fail(err, ENOMEM, "%s: no memory", path);
+	if (r == 0)
+		r = open_directory(file, err);
+	if (r == 0) {
+		remove_abandoned(file->directory_fd);
+		file->fd = create_unnamed(file->directory_fd);
+		if (file->fd < 0) {
+			r = create_named(file);
+			r = r < 0 ? fail(file, -r, err) : 0;
+		}
 	}
-	free(directory);
 	if (r < 0)
-		return r;
-	file->fd = mkostemp(file->temporary_path, O_CLOEXEC);
-	if (file->fd < 0) {
-		r = fail(file, err);
-		free(file->temporary_path);
-		file->temporary_path = NULL;
-	}
+		release(file);
 	return r;
 }
 
 int wcx_output_write(const struct wcx_output_file *file, const void *src, size_t bytes, uint64_t offset,
 		     struct wcx_error *err)
 {
-	int r = wcx_write_at(file->fd, src, bytes, offset);
+	const int r = wcx_write_at(file->fd, src, bytes, offset);
 
-	return r < 0 ? wcx_fail(err, -r, "%s: %s", file->path, strerror(-r)) : 0;
+	return r < 0 ? fail(file, -r, err) : 0;
 }
 
-/* Renames the temporary file.  Without replace, a file that has appeared under the name meanwhile is an error. */
-static int rename_output(const struct wcx_output_file *file)
+/* Links an unnamed file to a name that must not exist; 0 or -errno. */
+static int link_unnamed(const struct wcx_output_file *file, const char *name)
 {
-	if (file->replace)
-		return rename(file->temporary_path, file->path);
-	if (renameat2(AT_FDCWD, file->temporary_path, AT_FDCWD, file->path, RENAME_NOREPLACE) == 0)
-		return 0;
-	if (errno != EINVAL)
-		return -1;
-	/* The file system has no RENAME_NOREPLACE.  A link replaces nothing either. */
-	if (link(file->temporary_path, file->path) < 0)
-		return -1;
-	unlink(file->temporary_path);
-	return 0;
+	char path[32];
+
+	descriptor_path(file->fd, path);
+	return linkat(AT_FDCWD, path, file->directory_fd, name, AT_SYMLINK_FOLLOW) == 0 ? 0 : -errno;
 }
 
-/*
- * Makes the new name durable.  Cuts path to its directory.  Failure is no error: not every file system can sync a directory,
- * and the data are synced.
- */
-static void sync_directory(char *path)
+/* Gives the file a temporary name, since a link cannot replace anything. */
+static int name_temporarily(struct wcx_output_file *file)
 {
-	int fd = open(dirname(path), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int r = -EEXIST;
 
-	if (fd >= 0) {
-		fsync(fd);
-		close(fd);
+	for (int i = 0; i < NAME_TRIES && r == -EEXIST; i++) {
+		make_temporary_name(file->temporary_name);
+		r = link_unnamed(file, file->temporary_name);
 	}
+	if (r < 0)
+		file->temporary_name[0] = '\0';
+	return r;
+}
+
+static int move_named(const struct wcx_output_file *file)
+{
+	return renameat(file->directory_fd, file->temporary_name, file->directory_fd, file->name) == 0 ? 0 : -errno;
+}
+
+/* The same, but without replacing anything: by whichever of three ways the file system has. */
+static int move_named_to_new(const struct wcx_output_file *file)
+{
+	const int directory_fd = file->directory_fd;
+	struct stat st;
+
+	if (renameat2(directory_fd, file->temporary_name, directory_fd, file->name, RENAME_NOREPLACE) == 0)
+		return 0;
+	if (errno != EINVAL && errno != ENOSYS)
+		return -errno;
+	if (linkat(directory_fd, file->temporary_name, directory_fd, file->name, 0) == 0) {
+		unlinkat(directory_fd, file->temporary_name, 0);
+		return 0;
+	}
+	if (errno != EPERM && errno != EOPNOTSUPP && errno != ENOSYS)
+		return -errno;
+	/* A file that appears between the look and the renaming would be replaced: nothing prevents that here. */
+	if (fstatat(directory_fd, file->name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		return -EEXIST;
+	return move_named(file);
+}
+
+static int name_output(struct wcx_output_file *file)
+{
+	int r = 0;
+
+	if (!file->options.replace)
+		return file->temporary_name[0] ? move_named_to_new(file) : link_unnamed(file, file->name);
+	if (!file->temporary_name[0])
+		r = name_temporarily(file);
+	return r < 0 ? r : move_named(file);
 }
 
 int wcx_output_commit(struct wcx_output_file *file, struct wcx_error *err)
 {
-	const struct timespec times[2] = { file->source->st_atim, file->source->st_mtim };
+	const struct wcx_output_options *options = &file->options;
+	int r = wcx_file_metadata_copy(options->source_fd, file->fd, options->path, options->warn, options->user);
 
-	if (fchmod(file->fd, file->source->st_mode & 0777) < 0 || futimens(file->fd, times) < 0 || fsync(file->fd) < 0 ||
-	    rename_output(file) < 0)
-		return fail(file, err);
-	sync_directory(file->temporary_path); /* the same directory */
-	close(file->fd);
-	free(file->temporary_path);
+	if (r == 0 && fsync(file->fd) < 0)
+		r = -errno;
+	if (r == 0)
+		r = name_output(file);
+	if (r < 0)
+		return fail(file, -r, err);
+	fsync(file->directory_fd); /* not every file system can, and the data are safe already */
+	release(file);
 	return 0;
 }
 
 void wcx_output_discard(struct wcx_output_file *file)
 {
-	unlink(file->temporary_path);
-	close(file->fd);
-	free(file->temporary_path);
+	if (file->temporary_name[0])
+		unlinkat(file->directory_fd, file->temporary_name, 0);
+	release(file);
 }

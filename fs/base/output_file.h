@@ -1,45 +1,65 @@
 /* SPDX-License-Identifier: MIT */
-/* An output file that gets its name only when it is complete, and a temporary name in the same directory until then. */
+/*
+ * A file that appears under its name only when it is complete.
+ *
+ * Until then it has no name at all (O_TMPFILE), so that a process that is killed leaves nothing behind.  On file systems
+ * without unnamed files it is called .wcx- and six characters; such files that no process is writing to are removed when the
+ * next output in the directory is created.
+ */
 #ifndef WCX_OUTPUT_FILE_H
 #define WCX_OUTPUT_FILE_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/stat.h>
 
 #include "fs/base/error.h"
+#include "fs/base/file_metadata.h"
 
-/* wcx_output_write may run in several threads at a time, the other functions in one. */
+enum { WCX_TEMPORARY_NAME_BYTES = 12 }; /* with the zero byte */
+
+/* What an output is to be.  The strings and the descriptor are the caller's, and stay until it is committed or discarded. */
+struct wcx_output_options {
+	const char *path;
+	int source_fd;     /* of the file it is made from: gives owner, permissions and times */
+	bool replace;      /* an existing regular file, in one step; otherwise that is an error */
+	wcx_warn_fn *warn; /* told what a file system cannot keep; may be NULL */
+	void *user;
+};
+
+/* Several threads may write at a time; the rest is for one. */
 struct wcx_output_file {
-	int fd;           /* open for reading and writing */
-	const char *path; /* the caller's; must stay until the file is committed or discarded, like source */
-	char *temporary_path;
-	const struct stat *source; /* the caller's: what the file is made from */
-	bool replace;
+	int fd; /* open for reading and writing */
+	int directory_fd;
+	struct wcx_output_options options;
+	char *path_copy;
+	const char *name;                              /* in the directory */
+	char temporary_name[WCX_TEMPORARY_NAME_BYTES]; /* empty: it has none */
 };
 
 /*
- * wcx_output_create - begin a file that gets the name path when it is committed
+ * wcx_output_create - begin a file
  *
- * Refuses a path that is the source itself, is not a regular file or, unless replace is set, exists.  On success the file
- * must be committed or discarded; on failure there is nothing to discard.  Returns 0 or -errno.
+ * Refuses a path that is the source itself, anything but a regular file or, without options->replace, there already.  On
+ * success the file has to be committed or discarded; on failure there is nothing to discard.  Returns 0 or -errno.
  */
-int wcx_output_create(struct wcx_output_file *file, const char *path, const struct stat *source, bool replace,
-		      struct wcx_error *err);
+int wcx_output_create(struct wcx_output_file *file, const struct wcx_output_options *options, struct wcx_error *err);
 
-/* wcx_output_write - write all bytes at an offset; 0 or -errno */
+/* wcx_output_write - like pwrite, but whole; 0 or -errno */
 int wcx_output_write(const struct wcx_output_file *file, const void *src, size_t bytes, uint64_t offset,
 		     struct wcx_error *err);
 
 /*
- * wcx_output_commit - give the file the source's permissions and times, sync it, and rename it to its path
+ * wcx_output_commit - sync the file, give it the source's metadata (wcx_file_metadata_copy), and name it
  *
- * Returns 0, and the file is closed; or -errno, and the caller must still discard it.
+ * Returns 0, after which the file is closed, or -errno, after which it is still to be discarded.
  */
 int wcx_output_commit(struct wcx_output_file *file, struct wcx_error *err);
 
 /* wcx_output_discard - close and remove a file that was not committed */
 void wcx_output_discard(struct wcx_output_file *file);
+
+/* wcx_is_temporary_name - whether a name in a directory is that of an output which is not complete */
+bool wcx_is_temporary_name(const char *name);
 
 #endif

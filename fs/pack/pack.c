@@ -410,13 +410,13 @@ static int verify_output(struct packer *packer, struct wcx_error *err)
 	int r = 0;
 
 	if (fd < 0)
-		r = fail_on(err, packer->output.path, errno);
+		r = fail_on(err, packer->output.options.path, errno);
 	else if (!cache)
 		r = no_memory(packer, err);
 	if (r == 0)
 		r = wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &decoder, err);
 	if (r == 0)
-		r = wcx_image_open(fd, packer->output.path, cache, decoder, &image, err);
+		r = wcx_image_open(fd, packer->output.options.path, cache, decoder, &image, err);
 	if (r == 0)
 		r = wcx_verify(image, job.thread_count, &ops, &job, job.stop, err);
 	if (!image && fd >= 0)
@@ -455,6 +455,20 @@ static void free_packer(struct packer *packer)
 		close(packer->src_fd);
 }
 
+static int create_output(struct packer *packer, const char *dst_path, struct wcx_error *err)
+{
+	const struct wcx_job_options *job = &packer->options->job;
+	const struct wcx_output_options output = {
+		.path = dst_path,
+		.source_fd = packer->src_fd,
+		.replace = job->replace,
+		.warn = job->warn,
+		.user = job->user,
+	};
+
+	return wcx_output_create(&packer->output, &output, err);
+}
+
 int wcx_pack(const char *src_path, const char *dst_path, const struct wcx_pack_options *options, struct wcx_pack_result *ret,
 	     struct wcx_error *err)
 {
@@ -474,7 +488,7 @@ int wcx_pack(const char *src_path, const char *dst_path, const struct wcx_pack_o
 	if (r == 0)
 		r = allocate(&packer, err);
 	if (r == 0)
-		r = wcx_output_create(&packer.output, dst_path, &packer.src_stat, options->job.replace, err);
+		r = create_output(&packer, dst_path, err);
 	if (r == 0) {
 		r = make_output(&packer, err);
 		if (r < 0)

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "fs/base/output_file.h"
 #include "fs/read/export.h"
@@ -37,13 +36,16 @@ int wcx_unpack(struct wcx_image *image, const char *dst_path, const struct wcx_j
 	static const struct wcx_export_ops ops = { .write = write_chunk, .progress = report_progress };
 	const struct wcx_container *c = wcx_image_container(image);
 	struct unpacker unpacker = { .options = options };
+	const struct wcx_output_options output = {
+		.path = dst_path,
+		.source_fd = wcx_container_fd(c),
+		.replace = options->replace,
+		.warn = options->warn,
+		.user = options->user,
+	};
 	struct wcx_export_result result;
-	struct stat source;
-	int r;
+	int r = wcx_output_create(&unpacker.output, &output, err);
 
-	if (fstat(wcx_container_fd(c), &source) < 0)
-		return wcx_fail(err, errno, "%s: %s", wcx_container_path(c), strerror(errno));
-	r = wcx_output_create(&unpacker.output, dst_path, &source, options->replace, err);
 	if (r < 0)
 		return r;
 	r = wcx_export(image, options->thread_count, &ops, &unpacker, options->stop, &result, err);

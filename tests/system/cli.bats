@@ -412,18 +412,32 @@ check_refused() {
 	[ -p pipe ]
 }
 
-# Interrupt packing as soon as its temporary file exists.
+# Start packing, and return once it writes its output, which has no name yet.
+start_endless_pack() {
+	env --default-signal=HUP "$WCX" pack --force endless.safetensors out/out.wcx 2>messages 3>&- &
+	until readlink /proc/"$!"/fd/* 2>/dev/null | grep -q "/out/#.* (deleted)$"; do
+		kill -0 "$!"
+	done
+}
+
+# Interrupt packing as soon as it writes.
 interrupt_pack() {
 	local status=0
 
-	env --default-signal=HUP "$WCX" pack --force endless.safetensors out/out.wcx 2>messages 3>&- &
-	until compgen -G "out/.wcx-*" >/dev/null; do
-		kill -0 "$!"
-	done
+	start_endless_pack
 	kill "-$1" "$!"
 	wait "$!" || status=$?
 	[ "$status" -eq 1 ]
 	grep -q interrupted messages
+}
+
+@test "packing that is killed leaves nothing" {
+	write_endless
+	mkdir out
+	start_endless_pack
+	kill -KILL "$!"
+	wait "$!" || true
+	holds_only out
 }
 
 @test "interrupted packing leaves no output and no temporary file, and the source unchanged" {

@@ -11,7 +11,7 @@
 static void check_samples(const char *dtype, uint64_t elem_bytes, uint64_t rows, uint64_t cols)
 {
 	const uint64_t offset = 1000, shape[2] = { rows, cols }, bytes = rows * cols * elem_bytes;
-	const struct wcx_tensor tensor = { "w", dtype, (uint32_t)elem_bytes, shape, 2, offset, bytes };
+	const struct wcx_tensor tensor = { "w", dtype, (uint32_t)elem_bytes, shape, 2, offset, bytes, 1 };
 	struct wcx_sample samples[WCX_SAMPLES_MAX];
 	struct wcx_tensor_plan plan;
 	uint64_t sum = 0;
@@ -54,7 +54,7 @@ static void plan_weights(struct wcx_tensor_plan *plan)
 	static uint8_t data[ROWS * COLS];
 	static struct wcx_plan_counts counts;
 	const uint64_t shape[2] = { ROWS, COLS };
-	const struct wcx_tensor tensor = { "w", "I8", 1, shape, 2, 0, sizeof data };
+	const struct wcx_tensor tensor = { "w", "I8", 1, shape, 2, 0, sizeof data, 1 };
 	struct wcx_encode_scratch *scratch = wcx_encode_scratch_create();
 	struct wcx_sample samples[WCX_SAMPLES_MAX];
 	unsigned count;
