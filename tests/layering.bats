@@ -147,8 +147,8 @@ check_room() {
 		none_match '<(cuda|cuda_runtime|cuda_runtime_api|nv[a-z]*|cub|thrust)[./_]'
 }
 
-@test "jansson is known to the one file that reads headers" {
-	only_included_by "jansson" fs/format/safetensors.c
+@test "jansson is known to what prints JSON" {
+	only_included_by "jansson" tools/info_report.c
 }
 
 @test "OpenSSL is known to the files that make a SHA-256" {

@@ -2,8 +2,10 @@
 /* What a packed file contains, as a table or as JSON. */
 #include "tools/info_report.h"
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -89,28 +91,6 @@ static void summarise(const struct wcx_container *c, const struct wcx_segment *s
 								     : "constant");
 }
 
-/* Prints the inside of a JSON string, without the quotes. */
-static void print_json_text(const char *text)
-{
-	for (; *text; text++) {
-		unsigned char c = (unsigned char)*text;
-
-		if (c == '"' || c == '\\')
-			printf("\\%c", c);
-		else if (c < 0x20 || c == 0x7F)
-			printf("\\u%04x", c);
-		else
-			putchar(c);
-	}
-}
-
-static void print_json_string(const char *text)
-{
-	putchar('"');
-	print_json_text(text);
-	putchar('"');
-}
-
 static void print_shape(const struct wcx_tensor *tensor)
 {
 	putchar('[');
@@ -137,38 +117,79 @@ static uint64_t own_tiles(const struct row *row)
 	return row->twin ? 0 : row->summary->segment->tile_count;
 }
 
+/* Prints an object on one line, and frees it. */
+static void print_json(json_t *object)
+{
+	json_dumpf(object, stdout, JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(10));
+	json_decref(object);
+}
+
+static json_t *json_shape(const struct wcx_tensor *tensor)
+{
+	json_t *shape = json_array();
+
+	for (size_t i = 0; i < tensor->dim_count; i++)
+		json_array_append_new(shape, json_integer((json_int_t)tensor->shape[i]));
+	return shape;
+}
+
+static void add_integer(json_t *object, const char *key, uint64_t value)
+{
+	json_object_set_new(object, key, json_integer((json_int_t)value));
+}
+
+static void add_mode(json_t *object, const struct row *row)
+{
+	const struct wcx_tensor *twin = row->twin;
+	json_t *mode = json_sprintf("%s", row->summary->mode);
+
+	if (twin) { /* the name may contain U+0000 */
+		const size_t mode_bytes = strlen(row->summary->mode), bytes = mode_bytes + twin->name_bytes;
+		char *text = malloc(bytes + 1);
+
+		json_decref(mode);
+		mode = text ? json_stringn(memcpy(text, row->summary->mode, mode_bytes), mode_bytes) : NULL;
+		if (text) {
+			memcpy(text + mode_bytes, twin->name, twin->name_bytes);
+			json_string_setn(mode, text, bytes);
+		}
+		free(text);
+	}
+	json_object_set_new(object, "mode", mode);
+}
+
 static void print_json_row(const struct row *row)
 {
 	const struct wcx_tensor *tensor = row->tensor;
 	const struct summary *sum = row->summary;
+	json_t *object = json_object();
 
-	printf("\n    {\"name\": ");
-	print_json_string(tensor->name);
-	printf(", \"dtype\": ");
-	print_json_string(tensor->dtype);
-	printf(", \"shape\": ");
-	print_shape(tensor);
-	printf(", \"offset\": %llu, \"bytes\": %llu, \"packed_bytes\": %llu", (unsigned long long)tensor->offset,
-	       (unsigned long long)tensor->bytes, (unsigned long long)row->packed_bytes);
-	if (!sum) {
-		printf(", \"tiles\": 0, \"mode\": \"empty\"}");
-		return;
+	json_object_set_new(object, "name", json_stringn(tensor->name, tensor->name_bytes));
+	json_object_set_new(object, "dtype", json_string(tensor->dtype));
+	json_object_set_new(object, "shape", json_shape(tensor));
+	add_integer(object, "offset", tensor->offset);
+	add_integer(object, "bytes", tensor->bytes);
+	add_integer(object, "packed_bytes", row->packed_bytes);
+	add_integer(object, "tiles", sum ? own_tiles(row) : 0);
+	if (sum) {
+		add_integer(object, "tile_rows", sum->segment->tile_rows);
+		add_integer(object, "tile_cols", sum->segment->tile_cols);
+		add_integer(object, "tiles_coded", sum->mode_count[WCX_TILE_CODED]);
+		add_integer(object, "tiles_stored", sum->mode_count[WCX_TILE_STORED]);
+		add_integer(object, "tiles_constant", sum->mode_count[WCX_TILE_CONSTANT]);
+		add_integer(object, "tiles_zstd", sum->mode_count[WCX_TILE_ZSTD]);
+		json_object_set_new(object, "bits_per_element", json_real(bits_per_element(row)));
+		json_object_set_new(object, "entropy_bits_per_element", json_real(sum->segment->entropy_millibits / 1000.0));
+		add_mode(object, row);
+		if (row->comparison) {
+			add_integer(object, "zstd_bytes", row->comparison->zstd_bytes);
+			add_integer(object, "reference_bytes", row->comparison->reference_bytes);
+		}
+	} else {
+		json_object_set_new(object, "mode", json_string("empty"));
 	}
-	printf(", \"tiles\": %llu, \"tile_rows\": %lu, \"tile_cols\": %lu, "
-	       "\"tiles_coded\": %llu, \"tiles_stored\": %llu, \"tiles_constant\": %llu, \"tiles_zstd\": %llu, "
-	       "\"bits_per_element\": %.4f, \"entropy_bits_per_element\": %.3f, \"mode\": \"%s",
-	       (unsigned long long)own_tiles(row), (unsigned long)sum->segment->tile_rows,
-	       (unsigned long)sum->segment->tile_cols, (unsigned long long)sum->mode_count[WCX_TILE_CODED],
-	       (unsigned long long)sum->mode_count[WCX_TILE_STORED], (unsigned long long)sum->mode_count[WCX_TILE_CONSTANT],
-	       (unsigned long long)sum->mode_count[WCX_TILE_ZSTD], bits_per_element(row),
-	       sum->segment->entropy_millibits / 1000.0, sum->mode);
-	if (row->twin)
-		print_json_text(row->twin->name);
-	putchar('"');
-	if (row->comparison)
-		printf(", \"zstd_bytes\": %llu, \"reference_bytes\": %llu", (unsigned long long)row->comparison->zstd_bytes,
-		       (unsigned long long)row->comparison->reference_bytes);
-	putchar('}');
+	printf("\n    ");
+	print_json(object);
 }
 
 /* Prints a name from a parsed header (well-formed UTF-8), with '?' for controls, which a terminal might obey. */
@@ -247,25 +268,42 @@ static double ratio(const struct wcx_superblock *sb)
 	return (double)sb->original_bytes / (double)sb->packed_bytes;
 }
 
-static void print_sha256(const struct wcx_superblock *sb)
+static void format_sha256(const struct wcx_superblock *sb, char text[2 * WCX_SHA256_BYTES + 1])
 {
 	for (int i = 0; i < WCX_SHA256_BYTES; i++)
-		printf("%02x", sb->sha256[i]);
+		snprintf(text + 2 * i, 3, "%02x", sb->sha256[i]);
 }
 
+/* A tensor at a time, so that memory does not grow with their number. */
 void wcx_info_print_json(const struct wcx_info *info)
 {
 	const struct wcx_superblock *sb = wcx_container_superblock(info->container);
+	char sha256[2 * WCX_SHA256_BYTES + 1];
 	struct summary sum = { 0 };
+	json_t *file = json_object();
+	const char *key;
+	json_t *value;
 
-	printf("{\n  \"file\": ");
-	print_json_string(wcx_container_path(info->container));
-	printf(",\n  \"version\": %d,\n  \"bytes\": %llu,\n  \"packed_bytes\": %llu,\n  \"ratio\": %.6f,\n", WCX_VERSION,
-	       (unsigned long long)sb->original_bytes, (unsigned long long)sb->packed_bytes, ratio(sb));
-	printf("  \"index_bytes\": %llu,\n  \"table_bytes\": %llu,\n  \"tiles\": %llu,\n  \"sha256\": \"",
-	       (unsigned long long)sb->index_bytes, (unsigned long long)sb->table_bytes, (unsigned long long)sb->tile_count);
-	print_sha256(sb);
-	printf("\",\n  \"tensors\": [");
+	format_sha256(sb, sha256);
+	/* A path may be anything but UTF-8. */
+	value = json_string(wcx_container_path(info->container));
+	json_object_set_new(file, "file", value ? value : json_null());
+	add_integer(file, "version", WCX_VERSION);
+	add_integer(file, "bytes", sb->original_bytes);
+	add_integer(file, "packed_bytes", sb->packed_bytes);
+	json_object_set_new(file, "ratio", json_real(ratio(sb)));
+	add_integer(file, "index_bytes", sb->index_bytes);
+	add_integer(file, "table_bytes", sb->table_bytes);
+	add_integer(file, "tiles", sb->tile_count);
+	json_object_set_new(file, "sha256", json_string(sha256));
+	printf("{\n");
+	json_object_foreach(file, key, value) {
+		printf("  \"%s\": ", key);
+		json_dumpf(value, stdout, JSON_ENCODE_ANY | JSON_REAL_PRECISION(10));
+		printf(",\n");
+	}
+	json_decref(file);
+	printf("  \"tensors\": [");
 	for (size_t i = 0; i < info->st->tensor_count; i++) {
 		const struct row row = describe(info, i, &sum);
 
@@ -278,6 +316,7 @@ void wcx_info_print_json(const struct wcx_info *info)
 void wcx_info_print_table(const struct wcx_info *info)
 {
 	const struct wcx_superblock *sb = wcx_container_superblock(info->container);
+	char sha256[2 * WCX_SHA256_BYTES + 1];
 	struct summary sum = { 0 };
 
 	printf("%-8s %14s %14s %7s %8s %7s %6s %s%-20s %s\n", "dtype", "bytes", "packed", "ratio", "bits", "limit", "tiles",
@@ -287,9 +326,8 @@ void wcx_info_print_table(const struct wcx_info *info)
 
 		print_table_row(&row);
 	}
-	printf("\n%s: %llu bytes packed into %llu (index %llu), ratio %.4f\nsha256 ", wcx_container_path(info->container),
-	       (unsigned long long)sb->original_bytes, (unsigned long long)sb->packed_bytes,
-	       (unsigned long long)sb->index_bytes, ratio(sb));
-	print_sha256(sb);
-	printf("\n");
+	format_sha256(sb, sha256);
+	printf("\n%s: %llu bytes packed into %llu (index %llu), ratio %.4f\nsha256 %s\n",
+	       wcx_container_path(info->container), (unsigned long long)sb->original_bytes,
+	       (unsigned long long)sb->packed_bytes, (unsigned long long)sb->index_bytes, ratio(sb), sha256);
 }
