@@ -8,7 +8,7 @@
 
 enum { COUNT_KINDS = 9 };
 
-/* Counts of many shapes: bells, steps, a lone symbol, counts near the limit. */
+/* Counts of different distributions: bells, steps, a lone symbol, counts near the limit. */
 static void make_counts(int kind, uint64_t count[WCX_SYMBOL_COUNT])
 {
 	struct sample_random random = { .state = (uint64_t)kind };
@@ -159,7 +159,7 @@ static void known_table_bytes_are_what_they_were(void)
 	CHECK(memcmp(written, bytes, sizeof bytes) == 0);
 }
 
-/* Parses a copy that has nothing behind its end, so that the address sanitizer sees a byte too many. */
+/* Parses a copy of exact size: the address sanitizer then catches reads past its end. */
 static enum wcx_result parse_exactly(const uint8_t *src, size_t bytes, struct wcx_freq_table *ret, size_t *used_ret)
 {
 	uint8_t *copy = malloc(bytes ? bytes : 1);
@@ -171,7 +171,7 @@ static enum wcx_result parse_exactly(const uint8_t *src, size_t bytes, struct wc
 	return result;
 }
 
-/* A table that parses is the only way to write its frequencies. */
+/* Each table has a single encoding: what parses is written back as the same bytes. */
 static int parse_is_refused_or_canonical(const uint8_t *src, size_t bytes)
 {
 	uint8_t written[WCX_FREQ_TABLE_MAX_BYTES];
@@ -224,8 +224,8 @@ static void tables_that_break_a_rule_are_refused(void)
 		const char *why;
 	} cases[] = {
 		{ { 0x88, 0x00, 0x88, 0x00, 0x00, 0xFD }, 6, NULL }, /* sound: 2048, 2048, nothing */
-		{ { 0x88, 0x00, 0x88, 0x00, 0x00, 0x00, 0x00, 0xFC }, 8, "a run behind a run" },
-		{ { 0x88, 0x00, 0x88, 0x00, 0x00, 0xFE }, 6, "a run beyond symbol 255" },
+		{ { 0x88, 0x00, 0x88, 0x00, 0x00, 0x00, 0x00, 0xFC }, 8, "a gap after a gap" },
+		{ { 0x88, 0x00, 0x88, 0x00, 0x00, 0xFE }, 6, "a gap past symbol 255" },
 		{ { 0x80, 0x7F, 0x8F, 0x81, 0x00, 0xFD }, 6, "two bytes for 127" },
 		{ { 0x80, 0x00, 0x88, 0x00, 0x88, 0x00, 0x00, 0xFC }, 8, "two bytes for 0" },
 		{ { 0x90, 0x00, 0x00, 0xFE }, 4, "a frequency of 4096" },
