@@ -60,6 +60,7 @@ has_gpu() {
 
 # --- what is shown ---
 
+# bats test_tags=short
 @test "every mounted file has the original's SHA-256" {
 	start_mount "$STORE"
 	for name in model.safetensors deep/er/other.safetensors deep/tokenizer.model config.json .hidden; do
@@ -209,6 +210,7 @@ has_gpu() {
 
 # --- how it is read ---
 
+# bats test_tags=short
 @test "preads of any size at any place give the original's bytes" {
 	start_mount "$STORE"
 	reader pread "$ORIG/model.safetensors" "$MNT/model.safetensors" 1
@@ -233,6 +235,7 @@ has_gpu() {
 	cmp "$BATS_TEST_TMPDIR/copy" "$ORIG/model.safetensors"
 }
 
+# bats test_tags=short
 @test "many processes and threads with a tiny cache each read the original's bytes" {
 	start_mount "$STORE" -o cache_size=256K
 	reader many "$ORIG/model.safetensors" "$MNT/model.safetensors" 6
@@ -393,6 +396,7 @@ has_gpu() {
 	[ "$(grep -c "model.safetensors.wcx" "$LOG")" -eq 1 ]
 }
 
+# bats test_tags=short
 @test "a damaged tile gives EIO for its own bytes only, and is logged once" {
 	local start count place
 
@@ -538,6 +542,7 @@ has_gpu() {
 	reader wait_exit "$pid"
 }
 
+# bats test_tags=short
 @test "sequential reads of all kinds give the original's bytes with any window" {
 	local options pushed
 
