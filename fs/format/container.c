@@ -476,6 +476,16 @@ const char *wcx_container_path(const struct wcx_container *c)
 	return c->path;
 }
 
+uint64_t wcx_container_memory_bytes(const struct wcx_container *container)
+{
+	const struct wcx_superblock *sb = &container->superblock;
+
+	return sizeof *container + sb->index_bytes + sb->tile_count * sizeof *container->packed_offsets +
+	       sb->segment_count * (sizeof *container->segments + sizeof *container->tiled) +
+	       sb->field_count * sizeof *container->fields +
+	       sb->table_count * (sizeof *container->tables + sizeof *container->last_symbols);
+}
+
 const struct wcx_superblock *wcx_container_superblock(const struct wcx_container *c)
 {
 	return &c->superblock;

@@ -1,48 +1,45 @@
 /* SPDX-License-Identifier: MIT */
-/* Tells the states of stored files apart: a file that is replaced or modified gets another id. */
+/* Tells stored files apart, and what they hold: a file whose shown bytes become others gets another id, if they are packed.
+ */
 #ifndef WCX_FILE_ID_H
 #define WCX_FILE_ID_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
 #include "codec/arith.h"
 
-/* mtime and size are 0 for a directory, which stays the same when files are added to it. */
+/*
+ * version: for a packed file, what its superblock says of index and original, so that rewriting it with other contents, but
+ * the same size and times, is seen, and changing its owner is not; for a symlink, whose text never changes, the time at
+ * which the inode was last changed, since inode numbers are used again.  0 for anything else: it may change and stay the
+ * same.
+ */
 struct wcx_file_id {
 	dev_t dev;
 	ino_t ino;
-	struct timespec mtime;
-	off_t size;
+	uint64_t version;
 };
 
-static inline struct wcx_file_id wcx_file_id_of(const struct stat *st)
-{
-	struct wcx_file_id id = { .dev = st->st_dev, .ino = st->st_ino };
-
-	if (!S_ISDIR(st->st_mode)) {
-		id.mtime = st->st_mtim;
-		id.size = st->st_size;
-	}
-	return id;
-}
-
-/* wcx_file_id_compare - order ids: negative, 0 for the same state of the same file, or positive */
+/* wcx_file_id_compare - order ids: negative, 0 for the same file, or positive */
 static inline int wcx_file_id_compare(const struct wcx_file_id *a, const struct wcx_file_id *b)
 {
-	const uint64_t keys[][2] = {
-		{ a->ino, b->ino },
-		{ a->dev, b->dev },
-		{ (uint64_t)a->size, (uint64_t)b->size },
-		{ (uint64_t)a->mtime.tv_sec, (uint64_t)b->mtime.tv_sec },
-		{ (uint64_t)a->mtime.tv_nsec, (uint64_t)b->mtime.tv_nsec },
-	};
+	const uint64_t keys[][2] = { { a->ino, b->ino }, { a->dev, b->dev }, { a->version, b->version } };
 
 	for (size_t i = 0; i < WCX_ARRAY_COUNT(keys); i++)
 		if (keys[i][0] != keys[i][1])
 			return keys[i][0] < keys[i][1] ? -1 : 1;
 	return 0;
+}
+
+/* wcx_file_is_unchanged - whether two looks at one file saw the same size and times, that of the inode's change included */
+static inline bool wcx_file_is_unchanged(const struct stat *a, const struct stat *b)
+{
+	return a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+	       a->st_mtim.tv_nsec == b->st_mtim.tv_nsec && a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
+	       a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
 }
 
 #endif

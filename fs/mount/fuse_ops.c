@@ -2,9 +2,10 @@
 /*
  * The FUSE callbacks: each translates one request to the store and replies exactly once.
  *
- * A node stands for one state of one file, so its size never changes.  If the file at a path has been replaced, the reply
- * is ESTALE; the kernel then looks the path up again and gets a new node with its own page cache.  So the kernel may cache
- * files for a long time, and old pages never mix with new ones.
+ * The kernel decides on access (default_permissions) by attributes and ACLs that are at most a second old.  It keeps pages
+ * longer: a node of a packed file stands for the same bytes as long as it is open, and node_table.h knows whether the pages
+ * of a file that is opened are right.  If a path holds another file than the kernel thinks, the reply is ESTALE, and the
+ * kernel looks the path up again.
  */
 #define FUSE_USE_VERSION 314
 
@@ -13,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <linux/fuse.h>
 #include <stdio.h>
@@ -22,6 +24,8 @@
 #include <unistd.h>
 
 #include "codec/arith.h"
+#include "fs/base/clock.h"
+#include "fs/mount/listings.h"
 #include "fs/mount/log_limiter.h"
 #include "fs/mount/node_table.h"
 #include "fs/mount/reply_buffers.h"
@@ -29,13 +33,11 @@
 enum {
 	BACKGROUND_REQUESTS = 64, /* with the kernel's default of 12, read-ahead of several files queues up */
 	CONGESTED_REQUESTS = 48,  /* three quarters, like the kernel's default */
+	XATTR_BYTES = 1 << 16,    /* the kernel's limit */
 };
 
-/* How long the kernel may cache what a lookup found. */
-static const double cache_s = 3600;
-static const double dir_attr_s = 1;       /* adding files changes a directory's mtime and link count */
-static const double negative_entry_s = 1; /* a missing file may be created at any time */
-static const double link_entry_s = 1;     /* links are never opened, so ESTALE cannot reveal a replaced one */
+/* How long the kernel may rely on what it was told: changes of files and of permissions show within this time. */
+static const double valid_s = 1;
 
 struct wcx_fuse {
 	struct wcx_store *store;
@@ -45,17 +47,19 @@ struct wcx_fuse {
 	struct wcx_store_entry root; /* the store itself, when it was opened */
 	struct wcx_reply_buffers buffers;
 	struct wcx_log_limiter logged;
+	struct wcx_listings listings;
 };
 
-/* Logs why a request failed, if the store has a message: once per file or tile. */
-static void report(struct wcx_fuse *fuse, const struct wcx_error *err)
+/* Logs why a request failed, if the store has a message. */
+static void report(struct wcx_fuse *fuse, const char *path, const struct wcx_error *err)
 {
-	size_t count = err->text[0] ? wcx_log_limiter_admit(&fuse->logged, err->text) : 0;
+	uint64_t suppressed = 0;
 
-	if (count)
-		fuse_log(FUSE_LOG_ERR, "%s\n", err->text);
-	if (count == WCX_LOG_LINES_MAX)
-		fuse_log(FUSE_LOG_ERR, "%d different errors logged; further ones are not logged\n", WCX_LOG_LINES_MAX);
+	if (!err->text[0] || !wcx_log_limiter_admit(&fuse->logged, path, err->text, wcx_now_ms(), &suppressed))
+		return;
+	fuse_log(FUSE_LOG_ERR, "%s\n", err->text);
+	if (suppressed)
+		fuse_log(FUSE_LOG_ERR, "%s: %" PRIu64 " further messages were not logged\n", path, suppressed);
 }
 
 static struct wcx_fuse *fuse_of(fuse_req_t req)
@@ -80,16 +84,6 @@ static void entry_of(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store_ent
 		*ret = fuse->root;
 	else
 		wcx_node_entry(fuse->nodes, node_of(ino), ret);
-}
-
-static double attr_timeout(const struct stat *attr)
-{
-	return S_ISDIR(attr->st_mode) ? dir_attr_s : cache_s;
-}
-
-static double entry_timeout(const struct stat *attr)
-{
-	return S_ISLNK(attr->st_mode) ? link_entry_s : cache_s;
 }
 
 static int child_path(fuse_ino_t parent, const char *name, char dst[PATH_MAX])
@@ -120,8 +114,9 @@ static void op_init(void *user, struct fuse_conn_info *conn)
 	/* max_readahead holds what the kernel allows.  A server could only lower it. */
 	conn->max_background = BACKGROUND_REQUESTS;
 	conn->congestion_threshold = CONGESTED_REQUESTS;
-	conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
-	conn->want |= conn->capable & (FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_CACHE_SYMLINKS);
+	/* A plain file that changes is told by its size and time, and the pages of what it was are dropped. */
+	conn->want |= conn->capable &
+		      (FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_POSIX_ACL);
 }
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -140,12 +135,12 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	}
 	r = wcx_store_lookup(fuse->store, path, &entry, &err);
 	if (r == -ENOENT) {
-		param.entry_timeout = negative_entry_s;
+		param.entry_timeout = valid_s;
 		fuse_reply_entry(req, &param);
 		return;
 	}
 	if (r) {
-		report(fuse, &err);
+		report(fuse, path, &err);
 		fuse_reply_err(req, -r);
 		return;
 	}
@@ -156,8 +151,8 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	}
 	param.ino = (fuse_ino_t)(uintptr_t)node;
 	param.attr = entry.attr;
-	param.attr_timeout = attr_timeout(&entry.attr);
-	param.entry_timeout = entry_timeout(&entry.attr);
+	param.generation = wcx_node_generation(node); /* its address may have been another node's before */
+	param.attr_timeout = param.entry_timeout = valid_s;
 	if (fuse_reply_entry(req, &param))
 		wcx_node_drop(fuse->nodes, node, 1); /* the kernel did not get it */
 }
@@ -181,30 +176,77 @@ static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_dat
 	fuse_reply_none(req);
 }
 
-/*
- * A file keeps the attributes of its lookup, like its pages: a process that has a replaced file open still sees the old
- * size.  A directory's attributes are read again.
- */
+/* What a node stands for, after a look at its path. */
+static int refresh(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store_entry *ret)
+{
+	struct wcx_store_entry now;
+	struct wcx_error err;
+	int r = wcx_store_lookup(fuse->store, path_of(ino), &now, &err);
+
+	if (r && r != -ENOENT && r != -ENOTDIR) {
+		report(fuse, path_of(ino), &err);
+		return r;
+	}
+	if (ino != FUSE_ROOT_ID)
+		return wcx_node_update(fuse->nodes, node_of(ino), r ? NULL : &now, ret);
+	if (!r)
+		*ret = now;
+	return r;
+}
+
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct wcx_fuse *fuse = fuse_of(req);
-	struct wcx_store_entry entry, now;
-	struct wcx_error err;
-	int r;
+	struct wcx_store_entry entry;
+	const int r = refresh(fuse_of(req), ino, &entry);
 
 	(void)fi;
-	entry_of(fuse, ino, &entry);
-	if (S_ISDIR(entry.attr.st_mode)) {
-		r = wcx_store_lookup(fuse->store, path_of(ino), &now, &err);
-		if (!r && wcx_file_id_compare(&now.id, &entry.id))
-			r = -ESTALE;
-		if (r) {
-			fuse_reply_err(req, r == -ENOENT ? ESTALE : -r);
-			return;
-		}
-		entry = now;
+	if (r)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_attr(req, &entry.attr, valid_s);
+}
+
+/* The kernel asks for ACLs, to decide on access by them; other attributes are not shown. */
+static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t bytes)
+{
+	struct wcx_fuse *fuse = fuse_of(req);
+	struct wcx_store_entry entry;
+	char value[XATTR_BYTES];
+	ssize_t n = -ENODATA;
+
+	if (strcmp(name, "system.posix_acl_access") == 0 || strcmp(name, "system.posix_acl_default") == 0) {
+		entry_of(fuse, ino, &entry);
+		n = wcx_store_get_acl(fuse->store, path_of(ino), &entry, name, value, bytes ? sizeof value : 0);
 	}
-	fuse_reply_attr(req, &entry.attr, attr_timeout(&entry.attr));
+	if (n >= 0 && bytes && (size_t)n > bytes)
+		n = -ERANGE;
+	if (n < 0)
+		fuse_reply_err(req, (int)-n);
+	else if (bytes)
+		fuse_reply_buf(req, value, (size_t)n);
+	else
+		fuse_reply_xattr(req, (size_t)n);
+}
+
+static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t bytes)
+{
+	static const char names[][sizeof "system.posix_acl_default"] = { "system.posix_acl_access",
+									 "system.posix_acl_default" };
+	struct wcx_fuse *fuse = fuse_of(req);
+	struct wcx_store_entry entry;
+	char list[sizeof names];
+	size_t used = 0;
+
+	entry_of(fuse, ino, &entry);
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(names); i++)
+		if (wcx_store_get_acl(fuse->store, path_of(ino), &entry, names[i], NULL, 0) >= 0)
+			used += (size_t)snprintf(list + used, sizeof list - used, "%s", names[i]) + 1;
+	if (!bytes)
+		fuse_reply_xattr(req, used);
+	else if (used > bytes)
+		fuse_reply_err(req, ERANGE);
+	else
+		fuse_reply_buf(req, list, used);
 }
 
 static void op_readlink(fuse_req_t req, fuse_ino_t ino)
@@ -244,7 +286,7 @@ static void unpin_node(void *user, uint64_t target)
 {
 	struct wcx_fuse *fuse = user;
 
-	wcx_node_drop(fuse->nodes, node_of(target), 1);
+	wcx_node_unpin(fuse->nodes, node_of(target));
 }
 
 /*
@@ -257,25 +299,36 @@ static struct wcx_prefetch_file *watch(struct wcx_fuse *fuse, fuse_ino_t ino, co
 
 	if (!image || !fuse->prefetcher)
 		return NULL;
-	wcx_node_keep(fuse->nodes, node_of(ino));
+	wcx_node_pin(fuse->nodes, node_of(ino));
 	return wcx_prefetch_open(fuse->prefetcher, image, ino, unpin_node);
 }
 
 /* --- files --- */
 
-static int open_file(struct wcx_fuse *fuse, fuse_ino_t ino, struct open_file **ret)
+/* Opens what is at the path of a node, or what others have open of it. */
+static int open_node(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store_file **ret, bool *keep_cache_ret)
+{
+	struct wcx_store_file *file = NULL, *unused = NULL;
+	struct wcx_store_entry now;
+	struct wcx_error err;
+	const int found = wcx_store_open(fuse->store, path_of(ino), &now, &file, &err);
+	const int r = wcx_node_open(fuse->nodes, node_of(ino), found ? NULL : &now, &file, &unused, keep_cache_ret);
+
+	if (r == -ESTALE && found && found != -ENOENT && found != -ENOTDIR) {
+		report(fuse, path_of(ino), &err);
+		return found;
+	}
+	wcx_store_close(fuse->store, r ? file : unused);
+	*ret = file;
+	return r;
+}
+
+static int open_file(struct wcx_fuse *fuse, fuse_ino_t ino, struct open_file **ret, bool *keep_cache_ret)
 {
 	struct open_file *open = calloc(1, sizeof *open);
-	struct wcx_store_entry entry;
-	struct wcx_error err;
-	int r;
+	int r = open ? open_node(fuse, ino, &open->file, keep_cache_ret) : -ENOMEM;
 
-	if (!open)
-		return -ENOMEM;
-	entry_of(fuse, ino, &entry);
-	r = wcx_store_open(fuse->store, path_of(ino), &entry, &open->file, &err);
 	if (r) {
-		report(fuse, &err);
 		free(open);
 		return r;
 	}
@@ -284,10 +337,10 @@ static int open_file(struct wcx_fuse *fuse, fuse_ino_t ino, struct open_file **r
 	return 0;
 }
 
-static void close_file(struct wcx_fuse *fuse, struct open_file *open)
+static void close_file(struct wcx_fuse *fuse, fuse_ino_t ino, struct open_file *open)
 {
 	wcx_prefetch_close(fuse->prefetcher, open->prefetch);
-	wcx_store_close(fuse->store, open->file);
+	wcx_store_close(fuse->store, wcx_node_close(fuse->nodes, node_of(ino)));
 	free(open);
 }
 
@@ -295,32 +348,32 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct wcx_fuse *fuse = fuse_of(req);
 	struct open_file *open = NULL;
+	bool keep_cache = false;
 	int r;
 
 	if ((fi->flags & O_ACCMODE) != O_RDONLY) {
 		fuse_reply_err(req, EROFS);
 		return;
 	}
-	r = open_file(fuse, ino, &open);
+	r = open_file(fuse, ino, &open, &keep_cache);
 	if (r) {
 		fuse_reply_err(req, -r);
 		return;
 	}
 	fi->fh = (uintptr_t)open;
-	fi->keep_cache = 1; /* the node's file has not changed, so its cached pages are valid */
+	fi->keep_cache = keep_cache;
 	if (fuse_reply_open(req, fi))
-		close_file(fuse, open); /* the open was interrupted, so no release follows */
+		close_file(fuse, ino, open); /* the open was interrupted, so no release follows */
 }
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	(void)ino;
-	close_file(fuse_of(req), file_of(fi));
+	close_file(fuse_of(req), ino, file_of(fi));
 	fuse_reply_err(req, 0);
 }
 
 /* Replies from a buffer, which works for all tiles. */
-static void read_copied(fuse_req_t req, struct wcx_store_file *file, size_t bytes, off_t offset)
+static void read_copied(fuse_req_t req, fuse_ino_t ino, struct wcx_store_file *file, size_t bytes, off_t offset)
 {
 	struct wcx_fuse *fuse = fuse_of(req);
 	void *buffer = wcx_reply_buffer_take(&fuse->buffers);
@@ -330,7 +383,7 @@ static void read_copied(fuse_req_t req, struct wcx_store_file *file, size_t byte
 	if (buffer)
 		n = wcx_store_file_read(file, buffer, bytes, (uint64_t)offset, &err);
 	if (n < 0) {
-		report(fuse, &err);
+		report(fuse, path_of(ino), &err);
 		fuse_reply_err(req, (int)-n);
 	} else {
 		fuse_reply_buf(req, buffer, (size_t)n);
@@ -339,7 +392,7 @@ static void read_copied(fuse_req_t req, struct wcx_store_file *file, size_t byte
 }
 
 /* Replies straight from the tile cache, without a copy in the daemon, if one view covers the request. */
-static void read_packed(fuse_req_t req, struct wcx_store_file *file, size_t bytes, off_t offset)
+static void read_packed(fuse_req_t req, fuse_ino_t ino, struct wcx_store_file *file, size_t bytes, off_t offset)
 {
 	struct wcx_image *image = wcx_store_file_image(file);
 	const uint64_t start = (uint64_t)offset, file_bytes = wcx_image_bytes(image);
@@ -348,12 +401,12 @@ static void read_packed(fuse_req_t req, struct wcx_store_file *file, size_t byte
 
 	bytes = (size_t)WCX_MIN(bytes, left);
 	if (bytes == 0 || wcx_image_view_open(image, start, bytes, &view, NULL) < 0) {
-		read_copied(req, file, bytes, offset); /* reports the error, too */
+		read_copied(req, ino, file, bytes, offset); /* reports the error, too */
 		return;
 	}
 	if (view.bytes < bytes) {
 		wcx_image_view_close(image, &view, false);
-		read_copied(req, file, bytes, offset);
+		read_copied(req, ino, file, bytes, offset);
 		return;
 	}
 	wcx_image_get(image); /* the file may be closed as soon as the reply is sent */
@@ -363,13 +416,13 @@ static void read_packed(fuse_req_t req, struct wcx_store_file *file, size_t byte
 }
 
 /* Reads a packed file that the prefetcher watches.  After the reply, file may be closed; watched stays until answered. */
-static void read_watched(fuse_req_t req, struct wcx_store_file *file, struct wcx_prefetch_file *watched, size_t bytes,
-			 off_t offset, bool direct)
+static void read_watched(fuse_req_t req, fuse_ino_t ino, struct wcx_store_file *file, struct wcx_prefetch_file *watched,
+			 size_t bytes, off_t offset, bool direct)
 {
 	struct wcx_prefetcher *prefetcher = fuse_of(req)->prefetcher;
 
 	wcx_prefetch_note(prefetcher, watched, (uint64_t)offset, bytes, direct);
-	read_packed(req, file, bytes, offset);
+	read_packed(req, ino, file, bytes, offset);
 	wcx_prefetch_answered(prefetcher, watched, (uint64_t)offset, bytes, direct);
 }
 
@@ -385,7 +438,7 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, 
 		return;
 	}
 	if (fd < 0) {
-		read_watched(req, open->file, open->prefetch, bytes, offset, (fi->flags & O_DIRECT) != 0);
+		read_watched(req, ino, open->file, open->prefetch, bytes, offset, (fi->flags & O_DIRECT) != 0);
 		return;
 	}
 	vec.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
@@ -394,40 +447,76 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, 
 	fuse_reply_data(req, &vec, 0);
 }
 
+/* --- directories --- */
+
+/* An open directory.  The listing is of when it was opened, or rewound. */
+struct open_dir {
+	struct wcx_listing *listing;
+	bool was_read;
+};
+
+static struct open_dir *dir_of(const struct fuse_file_info *fi)
+{
+	return (struct open_dir *)(uintptr_t)fi->fh;
+}
+
+static int list_dir(struct wcx_fuse *fuse, fuse_ino_t ino, struct open_dir *dir)
+{
+	struct wcx_listing *listing;
+	struct wcx_store_entry entry;
+	int r = refresh(fuse, ino, &entry);
+
+	if (!r)
+		r = wcx_listing_get(&fuse->listings, fuse->store, path_of(ino), &entry, &listing);
+	if (r)
+		return r;
+	wcx_listing_put(&fuse->listings, dir->listing);
+	dir->listing = listing;
+	dir->was_read = false;
+	return 0;
+}
+
 static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct wcx_fuse *fuse = fuse_of(req);
-	struct wcx_dir_list *list;
-	struct wcx_store_entry entry;
-	int r;
+	struct open_dir *dir = calloc(1, sizeof *dir);
+	int r = dir ? list_dir(fuse, ino, dir) : -ENOMEM;
 
-	entry_of(fuse, ino, &entry);
-	r = wcx_store_list(fuse->store, path_of(ino), &entry, &list);
 	if (r) {
+		free(dir);
 		fuse_reply_err(req, -r);
 		return;
 	}
-	fi->fh = (uintptr_t)list;
-	if (fuse_reply_open(req, fi))
-		wcx_dir_list_free(list);
+	fi->fh = (uintptr_t)dir;
+	if (fuse_reply_open(req, fi)) {
+		wcx_listing_put(&fuse->listings, dir->listing);
+		free(dir);
+	}
 }
 
-/* Offsets count entries: offset n continues after the first n. */
+/* Offsets count entries: offset n continues after the first n.  The kernel sends one such request for a handle at a time. */
 static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, struct fuse_file_info *fi)
 {
-	const struct wcx_dir_list *list = (const struct wcx_dir_list *)(uintptr_t)fi->fh;
+	struct open_dir *dir = dir_of(fi);
 	char *buffer = malloc(bytes);
+	int r = buffer ? 0 : -ENOMEM;
+	const struct wcx_dir_list *list;
 	size_t used = 0;
 
-	(void)ino;
-	if (!buffer) {
-		fuse_reply_err(req, ENOMEM);
+	if (!r && offset == 0 && dir->was_read) /* rewinddir(3): what was added meanwhile shows */
+		r = list_dir(fuse_of(req), ino, dir);
+	if (r) {
+		fuse_reply_err(req, -r);
+		free(buffer);
 		return;
 	}
+	dir->was_read = true;
+	list = dir->listing->list;
 	for (uint64_t i = (uint64_t)offset; i < list->count; i++) {
 		const struct wcx_dir_item *item = &list->items[i];
 		const struct stat st = { .st_ino = item->ino, .st_mode = item->type };
-		size_t item_bytes = fuse_add_direntry(req, buffer + used, bytes - used, item->name, &st, (off_t)i + 1);
+		size_t item_bytes = fuse_add_direntry(req, buffer + used, bytes - used, list->names + item->name_offset, &st,
+						      (off_t)i + 1);
 
 		if (item_bytes > bytes - used)
 			break;
@@ -439,8 +528,11 @@ static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offse
 
 static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct open_dir *dir = dir_of(fi);
+
 	(void)ino;
-	wcx_dir_list_free((struct wcx_dir_list *)(uintptr_t)fi->fh);
+	wcx_listing_put(&fuse_of(req)->listings, dir->listing);
+	free(dir);
 	fuse_reply_err(req, 0);
 }
 
@@ -462,6 +554,8 @@ const struct fuse_lowlevel_ops wcx_fuse_ops = {
 	.forget = op_forget,
 	.forget_multi = op_forget_multi,
 	.getattr = op_getattr,
+	.getxattr = op_getxattr,
+	.listxattr = op_listxattr,
 	.readlink = op_readlink,
 	.open = op_open,
 	.read = op_read,
@@ -489,6 +583,7 @@ int wcx_fuse_create(struct wcx_store *store, struct wcx_fuse **ret)
 		goto out;
 	wcx_reply_buffers_init(&fuse->buffers, WCX_FUSE_READ_BYTES);
 	wcx_log_limiter_init(&fuse->logged);
+	wcx_listings_init(&fuse->listings);
 	*ret = fuse;
 	return 0;
 out:
@@ -528,6 +623,7 @@ void wcx_fuse_free(struct wcx_fuse *fuse)
 		return;
 	wcx_prefetcher_free(fuse->prefetcher);
 	wcx_node_table_free(fuse->nodes);
+	wcx_listings_destroy(&fuse->listings);
 	wcx_log_limiter_destroy(&fuse->logged);
 	wcx_reply_buffers_destroy(&fuse->buffers);
 	free(fuse);

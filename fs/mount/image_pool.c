@@ -3,19 +3,33 @@
 #include "fs/mount/image_pool.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-enum { IDLE_IMAGES_MAX = 16 }; /* enough for a model's shards in turn, and far below a limit of 1024 descriptors */
+#include "fs/base/clock.h"
+
+enum {
+	IDLE_IMAGES_MAX = 16, /* enough for a model's shards in turn, and far below a limit of 1024 descriptors */
+	IDLE_MS = 60 * 1000,  /* loaders open a file again within seconds */
+};
+
+/*
+ * The indexes of all open images together.  A model of 1 TiB of INT8 weights needs 600 MB; a file made to cost memory, 120
+ * MB for 40 MB on disk.
+ */
+static const uint64_t index_max_bytes = UINT64_C(1) << 30;
 
 struct wcx_image_pool {
 	struct wcx_tile_cache *cache;
 	struct wcx_decoder *decoder;
 
-	pthread_mutex_t lock;                           /* protects the fields below, and user_count of every image */
+	pthread_mutex_t lock;                           /* protects the rest, and all of every image but id and image */
+	uint64_t index_bytes;                           /* of all images */
 	void *images;                                   /* tsearch(3) tree: libc's balanced tree */
 	struct wcx_pooled_image *idle[IDLE_IMAGES_MAX]; /* images without users, least recently used first */
 	size_t idle_count;
@@ -71,10 +85,46 @@ static struct wcx_pooled_image *find_or_add(struct wcx_image_pool *pool, const s
 	image = image_take_locked(pool, id);
 	if (!image && fresh && tsearch(fresh, &pool->images, compare_images)) {
 		fresh->user_count = 1;
+		pool->index_bytes += fresh->index_bytes;
 		image = fresh;
 	}
 	pthread_mutex_unlock(&pool->lock);
 	return image;
+}
+
+/* Has nobody find an image any more. */
+static void unlist_locked(struct wcx_image_pool *pool, struct wcx_pooled_image *image)
+{
+	tdelete(image, &pool->images, compare_images);
+	pool->index_bytes -= image->index_bytes;
+}
+
+/* Takes the idle image at a place out of the pool, for the caller to free. */
+static struct wcx_pooled_image *evict_locked(struct wcx_image_pool *pool, size_t i)
+{
+	struct wcx_pooled_image *victim = pool->idle[i];
+
+	unlist_locked(pool, victim);
+	idle_remove_locked(pool, i);
+	return victim;
+}
+
+/* Evicts idle images until there is space for an index; 0, or -ENFILE if those in use take all there is. */
+static int make_space(struct wcx_image_pool *pool, uint64_t index_bytes)
+{
+	struct wcx_pooled_image *victims[IDLE_IMAGES_MAX];
+	size_t count = 0;
+	int r;
+
+	pthread_mutex_lock(&pool->lock);
+	while (pool->idle_count && pool->index_bytes + index_bytes > index_max_bytes)
+		victims[count++] = evict_locked(pool, 0);
+	/* One file alone may be as large as the format allows. */
+	r = pool->index_bytes && pool->index_bytes + index_bytes > index_max_bytes ? -ENFILE : 0;
+	pthread_mutex_unlock(&pool->lock);
+	while (count)
+		image_free(victims[--count]);
+	return r;
 }
 
 static int image_open(struct wcx_image_pool *pool, int fd, const char *path, const struct wcx_file_id *id,
@@ -91,6 +141,14 @@ static int image_open(struct wcx_image_pool *pool, int fd, const char *path, con
 		return r;
 	}
 	fresh->id = *id;
+	fresh->index_bytes = wcx_container_memory_bytes(wcx_image_container(fresh->image));
+	r = make_space(pool, fresh->index_bytes);
+	if (r) {
+		wcx_fail(err, -r, "%s: the indexes of open files would take more than %" PRIu64 " MiB", path,
+			 index_max_bytes >> 20);
+		image_free(fresh);
+		return r;
+	}
 	image = find_or_add(pool, id, fresh); /* another thread may have opened the file meanwhile */
 	if (image != fresh)
 		image_free(fresh);
@@ -118,16 +176,67 @@ void wcx_image_pool_release(struct wcx_image_pool *pool, struct wcx_pooled_image
 
 	pthread_mutex_lock(&pool->lock);
 	if (--image->user_count == 0) {
-		if (pool->idle_count == IDLE_IMAGES_MAX) {
-			victim = pool->idle[0];
-			tdelete(victim, &pool->images, compare_images);
-			idle_remove_locked(pool, 0);
-		}
+		if (pool->idle_count == IDLE_IMAGES_MAX)
+			victim = evict_locked(pool, 0);
+		image->idle_since_ms = wcx_now_ms();
 		pool->idle[pool->idle_count++] = image;
 	}
 	pthread_mutex_unlock(&pool->lock);
 	if (victim)
 		image_free(victim);
+}
+
+void wcx_image_pool_discard(struct wcx_image_pool *pool, struct wcx_pooled_image *image)
+{
+	bool is_last;
+
+	pthread_mutex_lock(&pool->lock);
+	is_last = --image->user_count == 0;
+	if (is_last)
+		unlist_locked(pool, image);
+	pthread_mutex_unlock(&pool->lock);
+	if (is_last)
+		image_free(image);
+}
+
+/* Whether an image has no name any more: its disk space is free once it is closed. */
+static bool is_deleted(const struct wcx_pooled_image *image)
+{
+	struct stat st;
+
+	return fstat(wcx_container_fd(wcx_image_container(image->image)), &st) == 0 && st.st_nlink == 0;
+}
+
+void wcx_image_pool_release_unused(struct wcx_image_pool *pool)
+{
+	struct wcx_pooled_image *victims[IDLE_IMAGES_MAX], *idle[IDLE_IMAGES_MAX];
+	size_t count = 0, idle_count;
+	const uint64_t now_ms = wcx_now_ms();
+
+	/* Asked without the lock: the file system may take its time.  They are in use meanwhile. */
+	pthread_mutex_lock(&pool->lock);
+	idle_count = pool->idle_count;
+	memcpy(idle, pool->idle, idle_count * sizeof idle[0]);
+	pool->idle_count = 0;
+	for (size_t i = 0; i < idle_count; i++)
+		idle[i]->user_count++;
+	pthread_mutex_unlock(&pool->lock);
+	for (size_t i = 0; i < idle_count; i++)
+		idle[i]->is_unwanted = now_ms - idle[i]->idle_since_ms > IDLE_MS || is_deleted(idle[i]);
+	pthread_mutex_lock(&pool->lock);
+	for (size_t i = 0; i < idle_count; i++) {
+		if (--idle[i]->user_count > 0)
+			continue; /* opened meanwhile; who closes it makes it idle again */
+		if (idle[i]->is_unwanted || pool->idle_count == IDLE_IMAGES_MAX) {
+			unlist_locked(pool, idle[i]);
+			victims[count++] = idle[i];
+		} else {
+			pool->idle[pool->idle_count++] = idle[i];
+		}
+	}
+	pthread_mutex_unlock(&pool->lock);
+	while (count)
+		image_free(victims[--count]);
 }
 
 struct wcx_image_pool *wcx_image_pool_create(struct wcx_tile_cache *cache, struct wcx_decoder *decoder)

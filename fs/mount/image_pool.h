@@ -8,7 +8,9 @@
 #ifndef WCX_IMAGE_POOL_H
 #define WCX_IMAGE_POOL_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "fs/base/error.h"
 #include "fs/mount/file_id.h"
@@ -21,7 +23,11 @@ struct wcx_image_pool;
 struct wcx_pooled_image {
 	struct wcx_file_id id; /* first: the key in the pool's tree */
 	struct wcx_image *image;
-	size_t user_count; /* the pool's, under its lock */
+	uint64_t index_bytes; /* memory of its index */
+	/* The pool's: */
+	size_t user_count;
+	uint64_t idle_since_ms;
+	bool is_unwanted;
 };
 
 /* wcx_image_pool_create - make an empty pool; cache and decoder must outlive it.  NULL when out of memory. */
@@ -37,5 +43,11 @@ void wcx_image_pool_free(struct wcx_image_pool *pool); /* NULL is fine; images s
 int wcx_image_pool_open(struct wcx_image_pool *pool, int fd, const char *path, const struct wcx_file_id *id,
 			struct wcx_pooled_image **ret, struct wcx_error *err);
 void wcx_image_pool_release(struct wcx_image_pool *pool, struct wcx_pooled_image *image);
+
+/* wcx_image_pool_discard - release an image that does not have the content that its id tells: nobody is to find it */
+void wcx_image_pool_discard(struct wcx_image_pool *pool, struct wcx_pooled_image *image);
+
+/* wcx_image_pool_release_unused - close idle images whose files are deleted, or that nobody used for a minute */
+void wcx_image_pool_release_unused(struct wcx_image_pool *pool);
 
 #endif

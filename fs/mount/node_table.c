@@ -2,6 +2,7 @@
 /* Keeps the nodes that the kernel knows, and finds them by path. */
 #include "fs/mount/node_table.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <search.h>
 #include <stdbool.h>
@@ -9,21 +10,35 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/base/clock.h"
+
 /*
  * A tsearch(3) tree rather than a hash table: it is balanced, supports deletion, and needs no hash function or resizing.  In
  * a store of 100,000 files, a lookup's 17 string comparisons cost nothing compared with its system calls.
  */
 struct wcx_node_table {
-	pthread_mutex_t lock; /* protects the tree, the list, and every node's entry, lookup count and links */
+	pthread_mutex_t lock; /* protects everything below, and of every node all but path and generation */
 	void *current;        /* by path: the node for what the last lookup found there */
 	struct wcx_node *all; /* list of all nodes, superseded ones included */
+	uint64_t node_count;  /* that there ever were */
 };
+
+/*
+ * The kernel tries an open that is answered with ESTALE once more, at once: after looking up the path, if it came by a path.
+ * So an open that comes again has done what it could: a file that keeps growing is opened with the size that the kernel has,
+ * and who has no path (a descriptor of /proc, a bind mount of the file) gets what others have open.
+ */
+enum { AGAIN_MS = 200 };
 
 struct wcx_node {
 	struct wcx_node *next, *prev;
 	struct wcx_store_entry entry;
-	uint64_t lookup_count;
-	bool is_current;
+	uint64_t refused_ms; /* when an open was last answered with ESTALE */
+	uint64_t lookup_count, generation;
+	size_t pin_count, open_count;
+	struct wcx_store_file *file;   /* of all who have it open */
+	struct wcx_store_entry cached; /* what the kernel's pages are of, if it has any */
+	bool is_current, has_pages;
 	char path[];
 };
 
@@ -38,7 +53,13 @@ static struct wcx_node *node_of_path(char *path)
 	return (struct wcx_node *)(void *)(path - offsetof(struct wcx_node, path));
 }
 
-static struct wcx_node *node_create(struct wcx_node_table *table, const char *path, const struct wcx_store_entry *entry)
+static bool is_same(const struct wcx_store_entry *a, const struct wcx_store_entry *b)
+{
+	return a->packed == b->packed && (a->attr.st_mode & S_IFMT) == (b->attr.st_mode & S_IFMT) &&
+	       !wcx_file_id_compare(&a->id, &b->id);
+}
+
+static struct wcx_node *node_create(struct wcx_node_table *table, const char *path)
 {
 	size_t path_bytes = strlen(path) + 1;
 	struct wcx_node *node = malloc(sizeof *node + path_bytes);
@@ -50,10 +71,9 @@ static struct wcx_node *node_create(struct wcx_node_table *table, const char *pa
 		free(node);
 		return NULL;
 	}
-	node->entry = *entry;
-	node->lookup_count = 0;
+	memset(node, 0, offsetof(struct wcx_node, path));
+	node->generation = ++table->node_count;
 	node->is_current = true;
-	node->prev = NULL;
 	node->next = table->all;
 	if (node->next)
 		node->next->prev = node;
@@ -108,26 +128,19 @@ struct wcx_node *wcx_node_take(struct wcx_node_table *table, const char *path, c
 	found = tfind(path, &table->current, compare_paths);
 	if (found) {
 		node = node_of_path(*(char **)found);
-		if (node->entry.packed != entry->packed || wcx_file_id_compare(&node->entry.id, &entry->id)) {
+		if (!is_same(&node->entry, entry)) {
 			supersede(table, node);
 			node = NULL;
-		} else {
-			node->entry = *entry;
 		}
 	}
 	if (!node)
-		node = node_create(table, path, entry);
-	if (node)
+		node = node_create(table, path);
+	if (node) {
+		node->entry = *entry;
 		node->lookup_count++;
+	}
 	pthread_mutex_unlock(&table->lock);
 	return node;
-}
-
-void wcx_node_keep(struct wcx_node_table *table, struct wcx_node *node)
-{
-	pthread_mutex_lock(&table->lock);
-	node->lookup_count++;
-	pthread_mutex_unlock(&table->lock);
 }
 
 void wcx_node_drop(struct wcx_node_table *table, struct wcx_node *node, uint64_t count)
@@ -137,6 +150,27 @@ void wcx_node_drop(struct wcx_node_table *table, struct wcx_node *node, uint64_t
 	if (node->lookup_count == 0)
 		node_free(table, node);
 	pthread_mutex_unlock(&table->lock);
+}
+
+void wcx_node_pin(struct wcx_node_table *table, struct wcx_node *node)
+{
+	pthread_mutex_lock(&table->lock);
+	node->lookup_count++;
+	node->pin_count++;
+	pthread_mutex_unlock(&table->lock);
+}
+
+void wcx_node_unpin(struct wcx_node_table *table, struct wcx_node *node)
+{
+	pthread_mutex_lock(&table->lock);
+	node->pin_count--;
+	pthread_mutex_unlock(&table->lock);
+	wcx_node_drop(table, node, 1);
+}
+
+uint64_t wcx_node_generation(const struct wcx_node *node)
+{
+	return node->generation;
 }
 
 const char *wcx_node_path(const struct wcx_node *node)
@@ -149,4 +183,85 @@ void wcx_node_entry(struct wcx_node_table *table, struct wcx_node *node, struct 
 	pthread_mutex_lock(&table->lock);
 	*ret = node->entry;
 	pthread_mutex_unlock(&table->lock);
+}
+
+int wcx_node_update(struct wcx_node_table *table, struct wcx_node *node, const struct wcx_store_entry *now,
+		    struct wcx_store_entry *ret)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&table->lock);
+	if (now && is_same(&node->entry, now)) {
+		node->entry = *now;
+	} else if (node->open_count || node->pin_count) {
+		node->entry.attr.st_nlink = 0; /* as of a file that is open and has no name any more */
+	} else if (now && (now->attr.st_mode & S_IFMT) == (node->entry.attr.st_mode & S_IFMT)) {
+		node->entry = *now;
+	} else {
+		r = -ESTALE;
+	}
+	*ret = node->entry;
+	pthread_mutex_unlock(&table->lock);
+	return r;
+}
+
+/* Whether an open that is not as it should be is refused: the first time. */
+static bool refuse(struct wcx_node *node)
+{
+	const uint64_t now_ms = wcx_now_ms();
+
+	if (now_ms - node->refused_ms < AGAIN_MS)
+		return false;
+	node->refused_ms = now_ms;
+	return true;
+}
+
+static int open_locked(struct wcx_node *node, const struct wcx_store_entry *now, struct wcx_store_file **file,
+		       struct wcx_store_file **unused_ret, bool *keep_cache_ret)
+{
+	const bool is_there = now && is_same(&node->entry, now);
+
+	*unused_ret = NULL;
+	if (!is_there && !node->open_count)
+		return -ESTALE;
+	if ((!is_there || now->attr.st_size != node->entry.attr.st_size) && refuse(node))
+		return -ESTALE;
+	if (node->open_count) {
+		*unused_ret = *file;
+		*file = node->file;
+	} else {
+		node->file = *file;
+	}
+	node->open_count++;
+	*keep_cache_ret = !is_there || (node->has_pages && is_same(&node->cached, now) &&
+					(now->packed || wcx_file_is_unchanged(&node->cached.attr, &now->attr)));
+	if (is_there) {
+		node->cached = *now;
+		node->has_pages = true;
+	}
+	return 0;
+}
+
+int wcx_node_open(struct wcx_node_table *table, struct wcx_node *node, const struct wcx_store_entry *now,
+		  struct wcx_store_file **file, struct wcx_store_file **unused_ret, bool *keep_cache_ret)
+{
+	int r;
+
+	pthread_mutex_lock(&table->lock);
+	r = open_locked(node, now, file, unused_ret, keep_cache_ret);
+	pthread_mutex_unlock(&table->lock);
+	return r;
+}
+
+struct wcx_store_file *wcx_node_close(struct wcx_node_table *table, struct wcx_node *node)
+{
+	struct wcx_store_file *file = NULL;
+
+	pthread_mutex_lock(&table->lock);
+	if (--node->open_count == 0) {
+		file = node->file;
+		node->file = NULL;
+	}
+	pthread_mutex_unlock(&table->lock);
+	return file;
 }

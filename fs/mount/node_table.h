@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The nodes (inodes) that the kernel knows: one per path and state of the file there.  A node lives as long as the kernel,
- * or the daemon, counts lookups of it.  If a path's file is replaced, the path gets a new node; the old node keeps standing
- * for the old file.
+ * Nodes: what the kernel knows by number, one per path and file found there, alive while the kernel counts lookups of it.  A
+ * path at which another file appears gets a new node; the old one keeps standing for the old file as long as somebody has it
+ * open, and for whatever lies at the path after that, for those who never look up the path again (a bind mount of one file).
  *
- * A node holds no descriptor, only its path and what the lookup found.  All functions are safe from any number of threads.
+ * A node holds one open file for all who have it open, and no descriptor otherwise.  The pages that the kernel keeps for a
+ * node belong to the file that it stood for when it was opened last; the table knows whether they are still right.
+ *
+ * All functions are safe from any number of threads; none does I/O.
  */
 #ifndef WCX_NODE_TABLE_H
 #define WCX_NODE_TABLE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "fs/mount/store.h"
@@ -17,23 +21,49 @@ struct wcx_node_table;
 struct wcx_node;
 
 struct wcx_node_table *wcx_node_table_create(void);     /* NULL when out of memory */
-void wcx_node_table_free(struct wcx_node_table *table); /* frees all nodes, whatever their counts; NULL is fine */
+void wcx_node_table_free(struct wcx_node_table *table); /* frees all nodes, counted or not; NULL is fine */
 
 /*
- * wcx_node_take - get the node of a path, and count a lookup of it
+ * wcx_node_take - get the node of a path and count a lookup of it
  *
- * entry is what the lookup found.  A node for the same file state gets the new attributes; for another state, the path gets
- * a new node.  Returns NULL when out of memory.
+ * entry is what is there now.  Returns NULL when out of memory.
  */
 struct wcx_node *wcx_node_take(struct wcx_node_table *table, const char *path, const struct wcx_store_entry *entry);
 
-/* wcx_node_keep - count one more lookup of a node that the caller knows to be alive */
-void wcx_node_keep(struct wcx_node_table *table, struct wcx_node *node);
-
-/* wcx_node_drop - take back count lookups; the last one frees the node */
+/* wcx_node_drop - uncount lookups; frees the node after the last one */
 void wcx_node_drop(struct wcx_node_table *table, struct wcx_node *node, uint64_t count);
 
-const char *wcx_node_path(const struct wcx_node *node); /* valid as long as the node */
+/* wcx_node_pin, wcx_node_unpin - count a lookup, and have the node stand for the same file meanwhile */
+void wcx_node_pin(struct wcx_node_table *table, struct wcx_node *node);
+void wcx_node_unpin(struct wcx_node_table *table, struct wcx_node *node);
+
+const char *wcx_node_path(const struct wcx_node *node);    /* lives as long as the node */
+uint64_t wcx_node_generation(const struct wcx_node *node); /* no two nodes have the same, ever */
 void wcx_node_entry(struct wcx_node_table *table, struct wcx_node *node, struct wcx_store_entry *ret);
+
+/*
+ * wcx_node_update - tell what is at a node's path now
+ *
+ * now is NULL if nothing is there.  *ret becomes what the node stands for.  Returns 0, or -ESTALE if that is gone and nobody
+ * has it open.
+ */
+int wcx_node_update(struct wcx_node_table *table, struct wcx_node *node, const struct wcx_store_entry *now,
+		    struct wcx_store_entry *ret);
+
+/*
+ * wcx_node_open - count an open of a node
+ *
+ * *file was opened at the node's path just now and found to be now; NULL if there is nothing to open.  If others have the
+ * node open, *file becomes theirs, and what the caller brought is put into *unused_ret for him to close; otherwise the node
+ * takes *file.  *keep_cache_ret: the pages that the kernel has are right.
+ *
+ * Returns 0, or -ESTALE if the path has to be looked up again first: it holds another file, or the kernel may have another
+ * size of this one.
+ */
+int wcx_node_open(struct wcx_node_table *table, struct wcx_node *node, const struct wcx_store_entry *now,
+		  struct wcx_store_file **file, struct wcx_store_file **unused_ret, bool *keep_cache_ret);
+
+/* wcx_node_close - uncount an open; returns the file for the caller to close after the last one, else NULL */
+struct wcx_store_file *wcx_node_close(struct wcx_node_table *table, struct wcx_node *node);
 
 #endif

@@ -15,7 +15,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "codec/arith.h"
@@ -178,14 +180,20 @@ static void log_warming(struct session *session)
 static void *signal_loop(void *arg)
 {
 	const sigset_t reporting = signal_set(reporting_signals, WCX_ARRAY_COUNT(reporting_signals));
+	const struct timespec tidy_interval = { .tv_sec = 2 }; /* a deleted file keeps its disk space so long at most */
 	struct session *session = arg;
 	int number;
 
-	while (!sigwait(&reporting, &number) && !session->stop_signal_thread) {
+	while (!session->stop_signal_thread) {
+		number = sigtimedwait(&reporting, NULL, &tidy_interval);
+		if (session->stop_signal_thread)
+			break;
 		if (number == SIGUSR1)
 			log_counters(session);
-		else
+		else if (number == SIGCHLD)
 			log_warming(session);
+		else if (number < 0 && errno == EAGAIN)
+			wcx_store_release_unused(session->store);
 	}
 	return NULL;
 }
@@ -261,6 +269,8 @@ static int mount_store(struct session *session)
 		return -EIO;
 	}
 	wcx_connection_find(opts->mountpoint, &session->connection);
+	if (session->connection.number >= 0)
+		wcx_store_set_own_device(session->store, makedev(0, (unsigned)session->connection.number));
 	wcx_guard_watch(&session->guard, opts->mountpoint);
 	session->state = STATE_MOUNTED;
 	return 0;

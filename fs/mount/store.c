@@ -1,33 +1,40 @@
 /* SPDX-License-Identifier: MIT */
-/* Shows a directory tree with packed files as the originals: names, attributes, links, listings, and opening files. */
+/* Shows a directory tree with packed files as the originals: attributes, listings, and opening files. */
 #include "fs/mount/store.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/openat2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
+#include <sys/xattr.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "codec/arith.h"
+#include "codec/le.h"
 #include "fs/base/array.h"
+#include "fs/base/output_file.h"
 #include "fs/format/container.h"
+#include "fs/mount/beneath.h"
 #include "fs/mount/image_pool.h"
+#include "fs/mount/inode_numbers.h"
+#include "fs/mount/shown_names.h"
 
 enum {
 	SUFFIX_BYTES = sizeof ".wcx" - 1,
 	STAT_BLOCK_BYTES = 512, /* the unit of st_blocks */
 	WRITE_BITS = S_IWUSR | S_IWGRP | S_IWOTH,
-	READ_FLAGS = O_RDONLY | O_NONBLOCK | O_NOCTTY, /* a regular file may have become a FIFO or a terminal */
+	OPEN_TRIES = 3,
+	/* File systems stamp times by a tick of up to 10 ms: a change this soon after the last may not show. */
+	TIME_GRAIN_MS = 100,
 };
 
-static const char suffix[] = ".wcx";
-
 struct wcx_store {
-	int dir_fd;
+	struct wcx_beneath beneath;
+	struct wcx_inode_numbers *numbers;
 	struct wcx_image_pool *images;
 };
 
@@ -41,237 +48,263 @@ struct stored_path {
 	char text[PATH_MAX];
 };
 
-/* The bytes of name before .wcx, or 0 if the name is shown unchanged: no suffix, or no usable name before it. */
-static size_t stem_bytes(const char *name)
-{
-	size_t bytes = strlen(name);
-
-	if (bytes <= SUFFIX_BYTES || strcmp(name + bytes - SUFFIX_BYTES, suffix) != 0)
-		return 0;
-	bytes -= SUFFIX_BYTES;
-	if ((bytes == 1 && name[0] == '.') || (bytes == 2 && name[0] == '.' && name[1] == '.'))
-		return 0;
-	return bytes;
-}
-
-static const char *last_component(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	return slash ? slash + 1 : path;
-}
-
-static bool is_packed_target(const char *target)
-{
-	return target[0] != '/' && stem_bytes(last_component(target)) != 0;
-}
-
 static int stored_path_set(struct stored_path *stored, const char *path, bool packed)
 {
-	size_t bytes = strlen(path);
+	const size_t bytes = strlen(path);
 
 	if (bytes + SUFFIX_BYTES >= sizeof stored->text)
 		return -ENAMETOOLONG;
-	memcpy(stored->text, path, bytes + 1);
-	if (packed)
-		memcpy(stored->text + bytes, suffix, sizeof suffix);
-	else if (bytes == 0)
-		memcpy(stored->text, ".", sizeof ".");
+	snprintf(stored->text, sizeof stored->text, "%s%s", bytes || packed ? path : ".", packed ? ".wcx" : "");
 	return 0;
 }
 
-/*
- * Opens what is stored for a path and gets its attributes.  The kernel refuses to leave the store, even if links are added
- * meanwhile.  O_PATH has no side effects on devices and FIFOs.  Returns a descriptor or -errno.
- */
+/* Opens what is stored for a path and gets its attributes; returns a descriptor or -errno. */
 static int open_stored(const struct wcx_store *store, const char *path, bool packed, int flags,
 		       struct stored_path *stored_ret, struct stat *st_ret)
 {
-	const struct open_how how = {
-		.flags = (unsigned)(flags | O_CLOEXEC | O_NOFOLLOW),
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
-	};
-	int r = stored_path_set(stored_ret, path, packed), fd;
+	const int r = stored_path_set(stored_ret, path, packed);
 
-	if (r)
-		return r;
-	fd = (int)syscall(SYS_openat2, store->dir_fd, stored_ret->text, &how, sizeof how);
-	if (fd >= 0 && !fstat(fd, st_ret))
-		return fd;
-	r = -errno;
-	if (fd >= 0)
+	return r ? r : wcx_beneath_open(&store->beneath, stored_ret->text, flags, false, st_ret);
+}
+
+/* Opens a regular file for reading.  O_NONBLOCK: the path may have become a FIFO since it was looked at. */
+static int open_bytes(const struct wcx_store *store, const char *path, bool packed, struct stored_path *stored_ret,
+		      struct stat *st_ret)
+{
+	const int fd = open_stored(store, path, packed, O_RDONLY | O_NONBLOCK | O_NOCTTY, stored_ret, st_ret);
+
+	if (fd >= 0 && !S_ISREG(st_ret->st_mode)) {
 		close(fd);
-	return r;
+		return -ENXIO;
+	}
+	return fd;
 }
 
-/* Reads the link dir_fd/name as a string.  name is "" if dir_fd is the link itself. */
-static int link_text(int dir_fd, const char *name, char *dst, size_t dst_bytes)
-{
-	ssize_t bytes = readlinkat(dir_fd, name, dst, dst_bytes);
-
-	if (bytes < 0)
-		return -errno;
-	if ((size_t)bytes >= dst_bytes)
-		return -ENAMETOOLONG;
-	dst[bytes] = '\0';
-	return 0;
-}
-
-/* Whether an entry of dir_fd is shown without the suffix.  name is "" if dir_fd is the entry itself, stored as stored_name.
+/*
+ * Translates an error to what readers of the mount get; the message in err has the details.  A lower network file system
+ * that dies must not look like a dead wcxfs.
  */
-static bool is_packed(int dir_fd, const char *name, const char *stored_name, mode_t mode)
+static int shown_errno(int errnum)
 {
-	char target[PATH_MAX];
-
-	if (!stem_bytes(stored_name))
-		return false;
-	if (S_ISREG(mode))
-		return true;
-	return S_ISLNK(mode) && !link_text(dir_fd, name, target, sizeof target) && is_packed_target(target);
-}
-
-/* Opens the file that a lookup of path found.  Returns a descriptor, -ESTALE if it is no longer there, or -errno. */
-static int open_entry(const struct wcx_store *store, const char *path, const struct wcx_store_entry *entry, int flags,
-		      struct stored_path *stored_ret)
-{
-	struct stat st;
-	struct wcx_file_id id;
-	int fd = open_stored(store, path, entry->packed, flags, stored_ret, &st);
-
-	if (fd < 0)
-		return fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP ? -ESTALE : fd;
-	id = wcx_file_id_of(&st);
-	if (!wcx_file_id_compare(&id, &entry->id))
-		return fd;
-	close(fd);
-	return -ESTALE;
-}
-
-static void fill_entry(const struct stat *st, bool packed, off_t shown_bytes, struct wcx_store_entry *ret)
-{
-	ret->attr = *st;
-	ret->id = wcx_file_id_of(st);
-	ret->packed = packed;
-	if (!S_ISLNK(st->st_mode))
-		ret->attr.st_mode &= ~(mode_t)WRITE_BITS;
-	if (packed) {
-		ret->attr.st_size = shown_bytes;
-		if (S_ISREG(st->st_mode))
-			ret->attr.st_blocks = WCX_DIV_UP(shown_bytes, STAT_BLOCK_BYTES);
+	switch (errnum) {
+	case -EBADMSG:
+	case -ENOTSUP:
+	case -ENOTCONN:
+	case -ECONNABORTED:
+	case -ECONNRESET:
+	case -ESHUTDOWN:
+		return -EIO;
+	default:
+		return errnum;
 	}
 }
 
-/* Translates an error of fs/read to what readers of the mount get; the message in err has the details. */
-static int shown_errno(int errnum)
+/* A message for the log where the reader's errno hides the cause. */
+static int fail_stored(const struct stored_path *stored, int errnum, struct wcx_error *err)
 {
-	return errnum == -EBADMSG || errnum == -ENOTSUP ? -EIO : errnum;
+	const int shown = shown_errno(errnum);
+
+	if (shown != errnum)
+		wcx_fail(err, -errnum, "%s: %s", stored->text, strerror(-errnum));
+	return shown;
+}
+
+static uint64_t packed_version(const struct wcx_superblock *sb)
+{
+	return sb->index_checksum ^ wcx_le64_read(sb->sha256);
+}
+
+static void fill_entry(const struct wcx_store *store, const struct stat *st, bool packed, struct wcx_store_entry *ret)
+{
+	ret->attr = *st;
+	ret->attr.st_ino = wcx_inode_number(store->numbers, st->st_dev, st->st_ino, packed);
+	if (!S_ISLNK(st->st_mode))
+		ret->attr.st_mode &= ~(mode_t)WRITE_BITS;
+	ret->id = (struct wcx_file_id){ .dev = st->st_dev, .ino = st->st_ino };
+	ret->packed = packed;
+}
+
+static void fill_packed_entry(const struct wcx_store *store, const struct stat *st, const struct wcx_superblock *sb,
+			      struct wcx_store_entry *ret)
+{
+	fill_entry(store, st, true, ret);
+	ret->attr.st_size = (off_t)sb->original_bytes;
+	ret->attr.st_blocks = WCX_DIV_UP(ret->attr.st_size, STAT_BLOCK_BYTES);
+	ret->attr.st_nlink = 1; /* others may be shown with the packed bytes */
+	ret->id.version = packed_version(sb);
+}
+
+/* The text of a link decides its size; its text may change only with the inode. */
+static int fill_link_entry(const struct wcx_store *store, const struct stored_path *stored, const struct stat *st,
+			   bool packed, struct wcx_store_entry *ret)
+{
+	char text[PATH_MAX];
+	const int r = wcx_shown_target(&store->beneath, stored->text, text, sizeof text);
+
+	fill_entry(store, st, packed, ret);
+	ret->attr.st_size = (off_t)strlen(text);
+	ret->attr.st_nlink = 1;
+	ret->id.version = (uint64_t)st->st_ctim.tv_sec * 1000000000 + (uint64_t)st->st_ctim.tv_nsec;
+	return r;
+}
+
+/* Whether a plain file has the bytes of a packed one, of which hard links may be shown as the original. */
+static bool has_packed_bytes(const struct wcx_store *store, const char *path)
+{
+	uint8_t magic[WCX_MAGIC_BYTES];
+	struct stored_path stored;
+	struct stat st;
+	const int fd = open_bytes(store, path, false, &stored, &st);
+	const ssize_t n = fd < 0 ? 0 : pread(fd, magic, sizeof magic, 0);
+
+	if (fd >= 0)
+		close(fd);
+	return n < 0 || (n == sizeof magic && memcmp(magic, WCX_MAGIC, sizeof magic) == 0);
 }
 
 /* Looks up a path without the suffix: -ENOENT if nothing is there, or if what is there is shown under another name. */
-static int lookup_plain(const struct wcx_store *store, const char *path, struct wcx_store_entry *ret)
+static int lookup_plain(const struct wcx_store *store, const char *path, struct wcx_store_entry *ret, struct wcx_error *err)
 {
 	struct stored_path stored;
 	struct stat st;
-	bool renamed;
-	int fd = open_stored(store, path, false, O_PATH, &stored, &st);
+	const int fd = open_stored(store, path, false, O_PATH, &stored, &st);
 
 	if (fd < 0)
-		return fd;
-	renamed = is_packed(fd, "", last_component(path), st.st_mode);
+		return fail_stored(&stored, fd, err);
 	close(fd);
-	if (renamed)
+	if (wcx_is_temporary_name(wcx_last_component(path)) ||
+	    wcx_is_shown_stripped(&store->beneath, stored.text, st.st_mode))
 		return -ENOENT;
-	fill_entry(&st, false, 0, ret);
+	if (S_ISLNK(st.st_mode))
+		return fill_link_entry(store, &stored, &st, false, ret);
+	fill_entry(store, &st, false, ret);
+	if (S_ISREG(st.st_mode) && st.st_nlink > 1 && has_packed_bytes(store, path))
+		ret->attr.st_nlink = 1;
 	return 0;
 }
 
-static int lookup_packed_file(const struct wcx_store *store, const char *path, struct wcx_store_entry *ret,
-			      struct wcx_error *err)
+/* Opens a packed file and reads its superblock; returns a descriptor or -errno. */
+static int open_packed(const struct wcx_store *store, const char *path, struct stored_path *stored_ret,
+		       struct wcx_store_entry *entry_ret, struct wcx_error *err)
 {
 	struct wcx_superblock sb;
-	struct stored_path stored;
 	struct stat st;
-	int fd = open_stored(store, path, true, READ_FLAGS, &stored, &st), r;
+	const int fd = open_bytes(store, path, true, stored_ret, &st);
+	int r;
 
 	if (fd < 0)
-		return wcx_fail(err, -fd, "%s: %s", stored.text, strerror(-fd));
-	r = wcx_superblock_read(fd, stored.text, &sb, err);
-	close(fd);
-	if (r)
+		return fail_stored(stored_ret, fd, err);
+	r = wcx_superblock_read(fd, stored_ret->text, &sb, err);
+	if (r) {
+		close(fd);
 		return shown_errno(r);
-	fill_entry(&st, true, (off_t)sb.original_bytes, ret);
-	return 0;
+	}
+	fill_packed_entry(store, &st, &sb, entry_ret);
+	return fd;
 }
 
 static int lookup_packed(const struct wcx_store *store, const char *path, struct wcx_store_entry *ret, struct wcx_error *err)
 {
 	struct stored_path stored;
 	struct stat st;
-	bool packed;
 	int fd = open_stored(store, path, true, O_PATH, &stored, &st);
 
-	if (fd < 0)
-		return fd == -ENAMETOOLONG ? -ENOENT : fd; /* a name of 255 bytes is legal but has no packed form */
-	packed = is_packed(fd, "", last_component(stored.text), st.st_mode);
+	if (fd < 0) /* a name of 255 bytes is legal but has no packed form */
+		return fd == -ENAMETOOLONG ? -ENOENT : fail_stored(&stored, fd, err);
 	close(fd);
-	if (!packed)
+	if (!wcx_is_shown_stripped(&store->beneath, stored.text, st.st_mode))
 		return -ENOENT;
-	if (S_ISREG(st.st_mode))
-		return lookup_packed_file(store, path, ret, err);
-	fill_entry(&st, true, st.st_size - SUFFIX_BYTES, ret);
+	if (S_ISLNK(st.st_mode))
+		return fill_link_entry(store, &stored, &st, true, ret);
+	fd = open_packed(store, path, &stored, ret, err);
+	if (fd < 0)
+		return fd;
+	close(fd);
 	return 0;
 }
 
 int wcx_store_lookup(struct wcx_store *store, const char *path, struct wcx_store_entry *ret, struct wcx_error *err)
 {
-	int r = lookup_plain(store, path, ret);
+	int r;
 
 	err->text[0] = '\0';
+	r = lookup_plain(store, path, ret, err);
 	return r == -ENOENT ? lookup_packed(store, path, ret, err) : r;
+}
+
+void wcx_store_set_own_device(struct wcx_store *store, dev_t device)
+{
+	store->beneath.own_device = device;
 }
 
 int wcx_store_readlink(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry, char *dst,
 		       size_t dst_bytes)
 {
 	struct stored_path stored;
-	int fd = open_entry(store, path, entry, O_PATH, &stored), r;
+	const int r = stored_path_set(&stored, path, entry->packed);
+
+	return r ? r : wcx_shown_target(&store->beneath, stored.text, dst, dst_bytes);
+}
+
+/* Linux keeps an ACL as a version and entries of 8 bytes: tag, permissions, id (linux/posix_acl_xattr.h). */
+static void clear_write_permissions(uint8_t *acl, size_t bytes)
+{
+	enum { VERSION_BYTES = 4, ENTRY_BYTES = 8, PERMISSIONS_OFFSET = 2, WRITE = 2 };
+
+	for (size_t at = VERSION_BYTES; at + ENTRY_BYTES <= bytes; at += ENTRY_BYTES)
+		acl[at + PERMISSIONS_OFFSET] &= (uint8_t)~WRITE;
+}
+
+ssize_t wcx_store_get_acl(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry, const char *name,
+			  void *dst, size_t dst_bytes)
+{
+	struct stored_path stored;
+	struct stat st;
+	char fd_path[32];
+	const int fd = open_stored(store, path, entry->packed, O_PATH, &stored, &st);
+	ssize_t r;
 
 	if (fd < 0)
-		return fd;
-	r = link_text(fd, "", dst, dst_bytes);
+		return shown_errno(fd);
+	snprintf(fd_path, sizeof fd_path, "/proc/self/fd/%d", fd); /* an O_PATH descriptor alone will not do */
+	r = getxattr(fd_path, name, dst, dst_bytes);
+	r = r < 0 ? -errno : r;
 	close(fd);
-	if (!r && entry->packed)
-		dst[strlen(dst) - SUFFIX_BYTES] = '\0';
-	return r;
+	if (r > 0 && dst_bytes)
+		clear_write_permissions(dst, (size_t)r);
+	return r == -EOPNOTSUPP ? -ENODATA : r;
 }
 
-static int compare_items(const void *a, const void *b)
+/* --- listings --- */
+
+static const char *item_name(const struct wcx_dir_list *list, const struct wcx_dir_item *item)
 {
-	return strcmp(((const struct wcx_dir_item *)a)->name, ((const struct wcx_dir_item *)b)->name);
+	return list->names + item->name_offset;
 }
 
-static int list_add(struct wcx_dir_list *list, size_t *capacity, const struct dirent *de)
+static int compare_items(const void *a, const void *b, void *list)
 {
-	struct wcx_dir_item *items = wcx_array_reserve(list->items, capacity, list->count + 1, sizeof *items);
-	struct wcx_dir_item *item;
+	return strcmp(item_name(list, a), item_name(list, b));
+}
 
-	if (!items)
+static int list_add(struct wcx_dir_list *list, const struct dirent *de)
+{
+	const size_t bytes = strlen(de->d_name) + 1;
+	struct wcx_dir_item *items = wcx_array_reserve(list->items, &list->capacity, list->count + 1, sizeof *items);
+	char *names = wcx_array_reserve(list->names, &list->name_capacity, list->name_bytes + bytes, 1);
+
+	list->items = items ? items : list->items;
+	list->names = names ? names : list->names;
+	if (!items || !names || list->name_bytes + bytes > UINT32_MAX)
 		return -ENOMEM;
-	list->items = items;
-	item = &items[list->count];
-	item->name = strdup(de->d_name);
-	if (!item->name)
-		return -ENOMEM;
-	item->ino = de->d_ino;
-	item->type = DTTOIF(de->d_type);
-	list->count++;
+	items[list->count++] = (struct wcx_dir_item){ (uint32_t)list->name_bytes, DTTOIF(de->d_type), de->d_ino };
+	memcpy(names + list->name_bytes, de->d_name, bytes);
+	list->name_bytes += bytes;
 	return 0;
 }
 
 static int list_read(DIR *dir, struct wcx_dir_list *list)
 {
-	size_t capacity = 0;
-
 	for (;;) {
 		const struct dirent *de;
 		int r;
@@ -280,84 +313,112 @@ static int list_read(DIR *dir, struct wcx_dir_list *list)
 		de = readdir(dir);
 		if (!de)
 			return -errno;
-		r = list_add(list, &capacity, de);
+		if (wcx_is_temporary_name(de->d_name))
+			continue;
+		r = list_add(list, de);
 		if (r)
 			return r;
 	}
 }
 
-static bool item_is_packed(int dir_fd, const struct wcx_dir_item *item)
+/* Whether an item of a directory is shown without its suffix; finds out its type if need be. */
+static bool item_is_stripped(const struct wcx_store *store, const char *dir_path, const struct wcx_dir_list *list,
+			     struct wcx_dir_item *item)
 {
+	struct stored_path path;
 	struct stat st;
-	mode_t type = item->type;
+	int fd;
 
-	if (!type && !fstatat(dir_fd, item->name, &st, AT_SYMLINK_NOFOLLOW))
-		type = st.st_mode & S_IFMT;
-	return is_packed(dir_fd, item->name, item->name, type);
+	if (!wcx_stem_bytes(item_name(list, item)) ||
+	    snprintf(path.text, sizeof path.text, "%s%s%s", dir_path, *dir_path ? "/" : "", item_name(list, item)) >=
+		    (int)sizeof path.text)
+		return false;
+	if (!item->type) {
+		fd = wcx_beneath_open(&store->beneath, path.text, O_PATH, false, &st);
+		if (fd < 0)
+			return false;
+		close(fd);
+		item->type = st.st_mode & S_IFMT;
+	}
+	return wcx_is_shown_stripped(&store->beneath, path.text, item->type);
 }
 
 /* Whether the directory has a plain item with the name that this packed item would be shown as. */
-static bool item_is_shadowed(const struct wcx_dir_list *list, const char *packed, const struct wcx_dir_item *item)
+static bool item_is_shadowed(struct wcx_dir_list *list, const char *packed, const struct wcx_dir_item *item)
 {
-	char stem[NAME_MAX + 1];
-	const struct wcx_dir_item key = { .name = stem };
-	const struct wcx_dir_item *plain;
-	size_t bytes = stem_bytes(item->name);
+	char *suffix = list->names + item->name_offset + wcx_stem_bytes(item_name(list, item));
+	const struct wcx_dir_item *plain = NULL;
+	size_t low = 0, high = list->count;
 
-	memcpy(stem, item->name, bytes);
-	stem[bytes] = '\0';
-	plain = bsearch(&key, list->items, list->count, sizeof *list->items, compare_items);
+	*suffix = '\0'; /* until it is found, the name is the shown one */
+	while (low < high && !plain) {
+		const size_t middle = low + (high - low) / 2;
+		const int order = &list->items[middle] == item ? 1 : compare_items(&list->items[middle], item, list);
+
+		if (order == 0)
+			plain = &list->items[middle];
+		else if (order < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	*suffix = '.';
 	return plain && !packed[plain - list->items];
 }
 
-/* Turns stored names into shown ones.  Sorts the items, so that finding shadowed ones takes n log n. */
-static int list_map_names(int dir_fd, struct wcx_dir_list *list)
+/* Turns stored names into shown ones, and numbers.  Sorts the items, so that finding shadowed ones takes n log n. */
+static int list_map(const struct wcx_store *store, const char *dir_path, struct wcx_dir_list *list)
 {
 	enum { PLAIN, PACKED, SHADOWED };
 	size_t kept = 0;
-	char *packed = calloc(list->count, 1);
+	char *packed = calloc(list->count + 1, 1);
 
 	if (!packed)
 		return -ENOMEM;
-	qsort(list->items, list->count, sizeof *list->items, compare_items);
+	qsort_r(list->items, list->count, sizeof *list->items, compare_items, list);
 	for (size_t i = 0; i < list->count; i++)
-		packed[i] = item_is_packed(dir_fd, &list->items[i]) ? PACKED : PLAIN;
+		packed[i] = item_is_stripped(store, dir_path, list, &list->items[i]) ? PACKED : PLAIN;
 	for (size_t i = 0; i < list->count; i++)
 		if (packed[i] && item_is_shadowed(list, packed, &list->items[i]))
 			packed[i] = SHADOWED;
 	for (size_t i = 0; i < list->count; i++) {
-		if (packed[i] == SHADOWED) {
-			free(list->items[i].name);
+		struct wcx_dir_item item = list->items[i];
+
+		if (packed[i] == SHADOWED)
 			continue;
-		}
 		if (packed[i] == PACKED)
-			list->items[i].name[stem_bytes(list->items[i].name)] = '\0';
-		list->items[kept++] = list->items[i];
+			list->names[item.name_offset + wcx_stem_bytes(item_name(list, &item))] = '\0';
+		item.ino = wcx_inode_number(store->numbers, list->dir.st_dev, item.ino, packed[i] == PACKED);
+		list->items[kept++] = item;
 	}
 	list->count = kept;
 	free(packed);
 	return 0;
 }
 
-int wcx_store_list(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry, struct wcx_dir_list **ret)
+int wcx_store_list(struct wcx_store *store, const char *path, struct wcx_dir_list **ret)
 {
-	struct wcx_dir_list *list;
+	struct wcx_dir_list *list = calloc(1, sizeof *list);
 	struct stored_path stored;
 	DIR *dir;
-	int fd = open_entry(store, path, entry, O_RDONLY | O_DIRECTORY, &stored), r;
+	int fd, r;
 
-	if (fd < 0)
-		return fd;
-	dir = fdopendir(fd);
-	if (!dir) {
-		close(fd);
+	if (!list)
 		return -ENOMEM;
+	clock_gettime(CLOCK_REALTIME, &list->at);
+	fd = open_stored(store, path, false, O_RDONLY | O_DIRECTORY, &stored, &list->dir);
+	dir = fd < 0 ? NULL : fdopendir(fd);
+	if (!dir) {
+		r = fd < 0 ? shown_errno(fd) : -errno;
+		if (fd >= 0)
+			close(fd);
+		free(list);
+		return r;
 	}
-	list = calloc(1, sizeof *list);
-	r = list ? list_read(dir, list) : -ENOMEM;
-	if (!r)
-		r = list_map_names(fd, list);
+	r = list_read(dir, list);
 	closedir(dir);
+	if (!r)
+		r = list_map(store, path, list);
 	if (r)
 		wcx_dir_list_free(list);
 	else
@@ -369,34 +430,69 @@ void wcx_dir_list_free(struct wcx_dir_list *list)
 {
 	if (!list)
 		return;
-	for (size_t i = 0; i < list->count; i++)
-		free(list->items[i].name);
 	free(list->items);
+	free(list->names);
 	free(list);
 }
 
-static int file_open(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry,
-		     struct wcx_store_file *file, struct wcx_error *err)
+bool wcx_dir_list_is_current(const struct wcx_dir_list *list, const struct stat *dir)
 {
-	struct wcx_store_entry plain;
-	struct stored_path stored;
-	int fd;
+	const int64_t quiet_ms = (list->at.tv_sec - dir->st_mtim.tv_sec) * INT64_C(1000) +
+				 (list->at.tv_nsec - dir->st_mtim.tv_nsec) / 1000000;
 
-	if (!S_ISREG(entry->attr.st_mode))
-		return -ENXIO;
-	if (entry->packed && lookup_plain(store, path, &plain) != -ENOENT)
-		return -ESTALE; /* a plain file was added, and hides the packed one */
-	fd = open_entry(store, path, entry, READ_FLAGS, &stored);
-	if (fd < 0)
-		return fd;
-	if (entry->packed)
-		return shown_errno(wcx_image_pool_open(store->images, fd, stored.text, &entry->id, &file->image, err));
-	file->fd = fd;
+	return dir->st_dev == list->dir.st_dev && quiet_ms > TIME_GRAIN_MS && wcx_file_is_unchanged(dir, &list->dir);
+}
+
+/* --- files --- */
+
+static int open_image(struct wcx_store *store, const char *path, struct wcx_store_entry *entry_ret,
+		      struct wcx_store_file *file, struct wcx_error *err)
+{
+	for (int i = 0; i < OPEN_TRIES; i++) {
+		struct stored_path stored;
+		const struct wcx_container *container;
+		int fd = open_packed(store, path, &stored, entry_ret, err), r;
+
+		if (fd < 0)
+			return fd;
+		r = wcx_image_pool_open(store->images, fd, stored.text, &entry_ret->id, &file->image, err);
+		if (r)
+			return shown_errno(r);
+		container = wcx_image_container(file->image->image);
+		if (packed_version(wcx_container_superblock(container)) == entry_ret->id.version)
+			return 0;
+		/* Rewritten between one look and the other. */
+		wcx_image_pool_discard(store->images, file->image);
+		file->image = NULL;
+	}
+	return -EAGAIN;
+}
+
+static int open_shown(struct wcx_store *store, const char *path, struct wcx_store_entry *entry_ret,
+		      struct wcx_store_file *file, struct wcx_error *err)
+{
+	struct stored_path stored;
+	struct stat st;
+	int r = wcx_store_lookup(store, path, entry_ret, err);
+
+	if (r)
+		return r;
+	if (entry_ret->packed)
+		return S_ISREG(entry_ret->attr.st_mode) ? open_image(store, path, entry_ret, file, err) : -ENXIO;
+	file->fd = open_bytes(store, path, false, &stored, &st);
+	if (file->fd < 0)
+		return fail_stored(&stored, file->fd, err);
+	if (st.st_dev != entry_ret->id.dev || st.st_ino != entry_ret->id.ino) {
+		const nlink_t links = entry_ret->attr.st_nlink;
+
+		fill_entry(store, &st, false, entry_ret); /* replaced since it was looked up */
+		entry_ret->attr.st_nlink = WCX_MIN(links, st.st_nlink);
+	}
 	return 0;
 }
 
-int wcx_store_open(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry,
-		   struct wcx_store_file **ret, struct wcx_error *err)
+int wcx_store_open(struct wcx_store *store, const char *path, struct wcx_store_entry *entry_ret, struct wcx_store_file **ret,
+		   struct wcx_error *err)
 {
 	struct wcx_store_file *file = malloc(sizeof *file);
 	int r;
@@ -405,7 +501,7 @@ int wcx_store_open(struct wcx_store *store, const char *path, const struct wcx_s
 	if (!file)
 		return -ENOMEM;
 	*file = (struct wcx_store_file){ .fd = -1 };
-	r = file_open(store, path, entry, file, err);
+	r = open_shown(store, path, entry_ret, file, err);
 	if (r) {
 		free(file);
 		return r;
@@ -416,11 +512,18 @@ int wcx_store_open(struct wcx_store *store, const char *path, const struct wcx_s
 
 void wcx_store_close(struct wcx_store *store, struct wcx_store_file *file)
 {
+	if (!file)
+		return;
 	if (file->image)
 		wcx_image_pool_release(store->images, file->image);
 	else
 		close(file->fd);
 	free(file);
+}
+
+void wcx_store_release_unused(struct wcx_store *store)
+{
+	wcx_image_pool_release_unused(store->images);
 }
 
 int wcx_store_file_fd(const struct wcx_store_file *file)
@@ -444,13 +547,13 @@ ssize_t wcx_store_file_read(struct wcx_store_file *file, void *dst, size_t bytes
 
 int wcx_store_statvfs(struct wcx_store *store, struct statvfs *ret)
 {
-	return fstatvfs(store->dir_fd, ret) ? -errno : 0;
+	return fstatvfs(store->beneath.dir_fd, ret) ? shown_errno(-errno) : 0;
 }
 
 int wcx_store_create(const char *dir, struct wcx_tile_cache *cache, struct wcx_decoder *decoder, struct wcx_store **ret,
 		     struct wcx_error *err)
 {
-	struct wcx_store *store = malloc(sizeof *store);
+	struct wcx_store *store = calloc(1, sizeof *store);
 	struct stored_path root;
 	struct stat st;
 	int r, fd, errnum;
@@ -458,8 +561,12 @@ int wcx_store_create(const char *dir, struct wcx_tile_cache *cache, struct wcx_d
 	if (!store)
 		return wcx_fail(err, ENOMEM, "%s: %s", dir, strerror(ENOMEM));
 	store->images = wcx_image_pool_create(cache, decoder);
-	store->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	errnum = !store->images ? ENOMEM : store->dir_fd < 0 ? errno : 0;
+	store->numbers = wcx_inode_numbers_create();
+	store->beneath.dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	errnum = store->beneath.dir_fd < 0 ? errno : 0;
+	store->beneath.dir_path = realpath(dir, NULL);
+	if (!store->images || !store->numbers)
+		errnum = ENOMEM;
 	if (errnum) {
 		r = wcx_fail(err, errnum, "%s: %s", dir, strerror(errnum));
 		goto out;
@@ -482,7 +589,9 @@ void wcx_store_free(struct wcx_store *store)
 	if (!store)
 		return;
 	wcx_image_pool_free(store->images);
-	if (store->dir_fd >= 0)
-		close(store->dir_fd);
+	wcx_inode_numbers_free(store->numbers);
+	if (store->beneath.dir_fd >= 0)
+		close(store->beneath.dir_fd);
+	free(store->beneath.dir_path);
 	free(store);
 }

@@ -1,18 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A store is a directory tree with packed files in it, shown as the originals:
+ * A store: a directory tree with packed files in it, shown as the originals (shown_names.h has the rules for names and
+ * links).
  *
- *   a regular file NAME.wcx                                 is shown as NAME, with the original's bytes
- *   a symlink NAME.wcx to a relative target ending in .wcx  is shown as a symlink NAME to the target without .wcx
- *   everything else                                         is shown unchanged
- *
- * If a directory has both NAME and NAME.wcx, it shows NAME.  The text of a symlink alone decides how it is shown: links
- * between packed files, as in a Hugging Face cache, become links between the originals, wherever they lead.
+ * If a directory has both NAME and NAME.wcx, it shows NAME.  Files that wcx is still writing (.wcx-XXXXXX) are not shown.
  *
  * Paths are paths as shown, relative to the store, without a leading slash; "" is the store itself.  No function leaves
- * the store or follows a symlink.  All functions are safe from any number of threads, and hold no lock during I/O.
- * They return 0 or -errno.  err gets a message only if the errno alone does not explain the failure (-EIO for a damaged
- * file), and is the empty string otherwise.
+ * the store, follows a symlink on the way or enters the mount that shows it.  All functions are safe from any number of
+ * threads, and hold no lock during I/O.  They return 0 or -errno.  err gets a message only if the errno alone does not
+ * explain the failure (-EIO for a damaged file), and is the empty string otherwise.
  */
 #ifndef WCX_STORE_H
 #define WCX_STORE_H
@@ -33,21 +29,29 @@
 struct wcx_store;
 struct wcx_store_file;
 
+/*
+ * attr is as shown: the original's size, no write permission, an inode number of the mount's own (inode_numbers.h), and one
+ * link where hard links of the file may be shown with other bytes.
+ */
 struct wcx_store_entry {
-	struct stat attr; /* as shown: the original's size, no write permission */
+	struct stat attr;
 	struct wcx_file_id id;
 	bool packed; /* stored as NAME.wcx */
 };
 
 struct wcx_dir_item {
-	char *name;
-	ino_t ino;
-	mode_t type; /* the S_IFMT bits; 0 if the file system does not tell */
+	uint32_t name_offset; /* in the names of the list */
+	mode_t type;          /* the S_IFMT bits; 0 if the file system does not tell */
+	uint64_t ino;
 };
 
+/* A directory as it was at one time.  Shared by those who read it, and immutable. */
 struct wcx_dir_list {
 	struct wcx_dir_item *items;
-	size_t count;
+	char *names;
+	size_t count, capacity, name_bytes, name_capacity;
+	struct stat dir;    /* the directory before it was read */
+	struct timespec at; /* when that was, by the clock of files' times */
 };
 
 /*
@@ -67,34 +71,46 @@ void wcx_store_free(struct wcx_store *store); /* NULL is fine; close all files f
  */
 int wcx_store_lookup(struct wcx_store *store, const char *path, struct wcx_store_entry *ret, struct wcx_error *err);
 
-/*
- * wcx_store_readlink - get the target of a symlink as shown, as a string
- *
- * entry comes from a lookup of path.  Returns 0, -ESTALE if path now holds another file, -ENAMETOOLONG, or another -errno.
- */
+/* wcx_store_set_own_device - tell the device of the mount that shows the store, which is not entered from now on */
+void wcx_store_set_own_device(struct wcx_store *store, dev_t device);
+
+/* wcx_store_readlink - get the target of a symlink as shown, as a string; 0, -ENAMETOOLONG or another -errno */
 int wcx_store_readlink(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry, char *dst,
 		       size_t dst_bytes);
 
 /*
- * wcx_store_list - list a directory, with "." and "..", sorted by stored name
+ * wcx_store_get_acl - read a POSIX ACL of what is stored for a path, without permission to write
  *
- * entry comes from a lookup of path.  The caller frees *ret.  Returns 0, -ESTALE if path now holds another directory or
- * none, or another -errno.
+ * name is system.posix_acl_access or system.posix_acl_default.  Returns the bytes of the value, which is copied to dst
+ * unless dst_bytes is 0; -ENODATA if there is none, -ERANGE, or another -errno.
  */
-int wcx_store_list(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry,
-		   struct wcx_dir_list **ret);
-void wcx_dir_list_free(struct wcx_dir_list *list); /* NULL is fine */
+ssize_t wcx_store_get_acl(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry, const char *name,
+			  void *dst, size_t dst_bytes);
 
 /*
- * wcx_store_open - open a regular file
+ * wcx_store_list - list a directory, with "." and "..", sorted by stored name
  *
- * entry comes from a lookup of path.  Checks the whole index of a packed file.  Opens of one packed file share an image
- * (image_pool.h).  The caller closes *ret.  Returns 0, -ESTALE if path now holds another file or none, -EIO for a damaged
- * index, -ENXIO if entry is not a regular file, or another -errno.
+ * The caller frees *ret.  Returns 0, or -errno.
  */
-int wcx_store_open(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry,
-		   struct wcx_store_file **ret, struct wcx_error *err);
+int wcx_store_list(struct wcx_store *store, const char *path, struct wcx_dir_list **ret);
+void wcx_dir_list_free(struct wcx_dir_list *list); /* NULL is fine */
+
+/* wcx_dir_list_is_current - whether a directory with these attributes cannot have changed since it was listed */
+bool wcx_dir_list_is_current(const struct wcx_dir_list *list, const struct stat *dir);
+
+/*
+ * wcx_store_open - open the regular file that is shown at a path
+ *
+ * *entry_ret tells what was opened, as a lookup does.  Checks the whole index of a packed file.  Opens of one packed file
+ * share an image (image_pool.h).  The caller closes *ret.  Returns 0, -ENOENT, -EIO for a damaged index, -ENXIO if it is not
+ * a regular file, -EAGAIN if it keeps changing, or another -errno.
+ */
+int wcx_store_open(struct wcx_store *store, const char *path, struct wcx_store_entry *entry_ret, struct wcx_store_file **ret,
+		   struct wcx_error *err);
 void wcx_store_close(struct wcx_store *store, struct wcx_store_file *file);
+
+/* wcx_store_release_unused - close packed files that nobody has open and that are deleted, or were not used for a while */
+void wcx_store_release_unused(struct wcx_store *store);
 
 /* wcx_store_file_fd - the descriptor of a file that is not packed, owned by the file; -1 for a packed file */
 int wcx_store_file_fd(const struct wcx_store_file *file);
