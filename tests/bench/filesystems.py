@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""filesystems.py [options] [FILE] - a mounted store beside the file systems of the kernel that compress.
+"""filesystems.py [options] [FILE] - compares a mounted store with the kernel's file systems that compress.
 
-Packs a file (by default one that is generated: 512 MiB of INT8) with each, mounts that, and reads the file as loaders do, cold:
-nothing of it is in the page cache, but where the packed bytes come from, is (--packed in, the default: what decompressing
-costs) or is not (--packed out: the disk, too).
+Packs a file (by default 512 MiB of generated INT8) with each, mounts the result, and reads the file as loaders do, cold:
+none of its pages are in the page cache.  The packed bytes are there (--packed in, the default: the cost of decompression) or
+not (--packed out: that of the disk, too).
 
   squashfs    zstd, blocks of 1 MiB (squashfs-tools)
   erofs       lz4hc (erofs-utils)
   btrfs       compress-force=zstd (btrfs-progs)
-  wcxfs       and the same with -o prefetch=0
+  wcxfs       also with -o prefetch=0
 
-Each round visits all of them in turn; the sums of all that was read must agree.  Prints bytes on disk, and the median of the
-rounds in GB/s with slowest and fastest.  Needs root and loop devices; what is not installed is left out.
+Each round measures all of them in turn; the checksums of all reads must agree.  Prints bytes on disk, and the median of the
+rounds in GB/s with the slowest and the fastest.  Needs root and loop devices; skips what is not installed.
 """
 import argparse
 import contextlib
@@ -32,7 +32,7 @@ def run(*command):
 
 
 class Image:
-    """An image file that the kernel mounts."""
+    """An image file mounted by the kernel."""
 
     def __init__(self, name, tool, path, source, mountpoint, options="loop,ro"):
         self.name, self.tool, self.path, self.source = name, tool, path, source
@@ -110,7 +110,7 @@ def read(reader, label, path, sums):
     rate, *_, total = done.stdout.split()
     sums.add(total)
     if len(sums) > 1:
-        raise mount.Failed(f"{path}: sum {total} is not that of the others")
+        raise mount.Failed(f"{path}: its sum {total} differs from the others")
     return float(rate)
 
 
@@ -143,8 +143,8 @@ def parse_arguments():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--decoder", default="cpu", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--packed", default="in", choices=["in", "out"])
-    parser.add_argument("--build", default="build", help="where the programs were built (default: build)")
-    parser.add_argument("--workdir", help="directory for the files that are made (default: a temporary one)")
+    parser.add_argument("--build", default="build", help="build directory with the programs (default: build)")
+    parser.add_argument("--workdir", help="directory for generated files (default: a temporary one)")
     return parser.parse_args()
 
 

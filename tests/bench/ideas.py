@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""ideas.py [--markdown] FILE.safetensors... - what each idea of the coding model is worth on real weights.
+"""ideas.py [--markdown] FILE.safetensors... - estimates what each idea of the coding model saves on real weights.
 
-For each file, bits per weight over its matrices, from statistics alone: no tile, state or index is counted, but tables of
-12 bits, what they take when written, and the choices of tables are.  An idea is compared with the row that it builds on.
-`best of a tensor` takes for each tensor what is least, as the packer does.
+Prints bits per weight over the matrices of each file, from statistics alone.  The estimates include 12-bit tables at their
+written size and the choices of tables; they exclude tiles, states and index.  Compare an idea with the row that it builds
+on.  `best of a tensor` takes the smallest result for each tensor, as the packer does.
 """
 import argparse
 import sys
@@ -19,13 +19,13 @@ from safetensors_io import ELEM_BYTES, read_header  # noqa: E402
 PROB_BITS = 12
 EXCEPTION_BITS = 30
 ROUNDS = 5
-MIN_COLS = 64  # what is narrower is no matrix
+MIN_COLS = 64  # narrower tensors do not count as matrices
 EXPONENT_BITS = {"F16": 5, "BF16": 8, "F32": 8}
 BYTE_DTYPES = ("I8", "F8_E4M3", "F8_E5M2")
 
 
 def build_table(counts):
-    """Frequencies of 12 bits; what is too rare for one gets none."""
+    """Returns 12-bit frequencies; symbols too rare for one get 0."""
     scale, total = 1 << PROB_BITS, counts.sum()
     kept = np.where(counts * EXCEPTION_BITS >= total * np.log2(1 + 1 / scale), counts, 0)
     freqs = np.maximum(np.rint(kept / kept.sum() * scale), kept > 0)
@@ -39,7 +39,7 @@ def build_table(counts):
 
 
 def table_bits(counts):
-    """What symbols with these counts take, their table included."""
+    """Returns the bits of symbols with these counts, including their table."""
     if not counts.sum():
         return 0
     freqs = build_table(counts)
@@ -49,13 +49,13 @@ def table_bits(counts):
 
 
 def histograms(symbols, groups, group_count):
-    """How often each of 256 symbols occurs in each group."""
+    """Counts each of 256 symbols in each group."""
     index = groups.astype(np.int64) * 256 + symbols
     return np.bincount(index.ravel(), minlength=group_count * 256).reshape(group_count, 256).astype(float)
 
 
 def cluster(counts, clusters):
-    """Lloyd's method with bits for squares; the cluster of each row of counts."""
+    """Lloyd's method, minimising bits instead of squares; returns the cluster of each row of counts."""
     whole = counts.sum(0) + 0.05
     width = -(counts * np.log2(whole / whole.sum())).sum(1) / np.maximum(counts.sum(1), 1)
     chosen = np.searchsorted(np.quantile(width, np.arange(1, clusters) / clusters), width)
@@ -66,14 +66,14 @@ def cluster(counts, clusters):
 
 
 def by_groups(symbols, groups, group_count, clusters):
-    """Bits with a choice among tables for each group, the choices included."""
+    """Returns the bits if each group chooses a table, including the choices."""
     counts = histograms(symbols, groups, group_count)
     chosen = cluster(counts, clusters)
     return sum(table_bits(counts[chosen == k].sum(0)) for k in range(clusters)) + group_count * np.log2(clusters)
 
 
 def rows_and_columns(symbols, clusters):
-    """Bits with a table for each pair of a row cluster and a column cluster."""
+    """Returns the bits with one table for each pair of a row cluster and a column cluster."""
     rows, cols = symbols.shape
     row_of, col_of = np.arange(rows)[:, None], np.arange(cols)[None, :]
     row_cluster = cluster(histograms(symbols, np.broadcast_to(row_of, symbols.shape), rows), clusters)
@@ -83,7 +83,7 @@ def rows_and_columns(symbols, clusters):
 
 
 def top_symbols(elements, bits, width):
-    """The highest `width` of `bits` bits as symbols 0 to 255; of wide fields the highest values, and 0."""
+    """Maps the highest `width` of `bits` bits to symbols 0 to 255; wide fields keep their highest values, and 0."""
     values = elements >> (bits - width)
     if width <= 8:
         return values
@@ -96,7 +96,7 @@ def one_table(symbols):
 
 
 def measure_tensor(dtype, elements):
-    """Bits of a tensor by idea; elements are a matrix of unsigned integers."""
+    """Returns the bits of a tensor by idea; elements is a matrix of unsigned integers."""
     bits = 8 * ELEM_BYTES[dtype]
     rows, cols = elements.shape
     row_of, col_of = (np.broadcast_to(i, elements.shape) for i in (np.arange(rows)[:, None], np.arange(cols)[None, :]))

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""load_rate.py PACKED ORIGINAL [--rounds N] [--threads N] - times loading a model file into a GPU's memory.
+"""load_rate.py PACKED ORIGINAL [--rounds N] [--threads N] - times loading a model file into GPU memory.
 
-In turn, from the page cache: libwcx from the packed file, and safetensors.torch.load_file from the original, both as torch
-tensors, new ones each time; the tensors are compared first.  Prints medians with the slowest and the fastest round, as bytes
-of tensors a second.  Needs torch, safetensors and a GPU; WCX_LIBRARY names libwcx.so.
+Alternates, from the page cache, between libwcx on the packed file and safetensors.torch.load_file on the original; both make
+new torch tensors each time.  Compares the tensors first.  Prints medians with the slowest and the fastest round, in bytes of
+tensors per second.  Needs torch, safetensors and a GPU; WCX_LIBRARY is the path of libwcx.so.
 """
 import argparse
 import os

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""loaders.py [options] - how fast frameworks load a model from a mount, beside the raw files and a server that does nothing.
+"""loaders.py [options] - compares how fast frameworks load a model from a mount, raw files and a server that does no work.
 
-Makes a model of a Llama's form, BF16 weights from N(0, 0.02) in four shards, and loads it from
+Makes a model with the structure of a Llama, BF16 weights from N(0, 0.02) in four shards, and loads it from
 
   raw files          in the page cache
-  null server        a FUSE server that answers from memory; and one that also pushes the files into the page cache
+  null server        a FUSE server that answers from memory; with "push", it also pushes the files into the page cache
   wcxfs              the .wcx files in the page cache, nothing decoded
 
 with
@@ -13,9 +13,9 @@ with
   load_file          safetensors.torch.load_file, shard by shard
   from_pretrained    transformers' AutoModelForCausalLM, which loads shards and tensors with several threads
 
-into the GPU, or where there is none into main memory.  Each load meets a fresh mount.  Rounds visit all in turn; before, the
-tensors of each are compared with the raw files'.  Prints medians in GB/s of weights with slowest and fastest, and the largest
-resident memory of the servers.  Needs torch, safetensors and transformers, and the rights to mount.
+into the GPU, or into main memory without one.  Each load has a fresh mount.  Rounds measure all in turn, after the tensors
+of each were compared with those of the raw files.  Prints medians in GB/s of weights with the slowest and the fastest, and
+the largest resident memory of the servers.  Needs torch, safetensors and transformers, and permission to mount.
 """
 import argparse
 import concurrent.futures
@@ -73,7 +73,7 @@ def write_shard(path, specs, seed):
 
 
 def make_model(folder, mib):
-    """Files of a model of about so many MiB; returns the paths of its shards."""
+    """Makes the files of a model of about this size; returns the paths of its shards."""
     layer_bytes = 2 * sum(int(np.prod(shape)) for shape in layer_shapes(0).values())
     layers = max(1, round(((mib << 20) - 4 * VOCABULARY * HIDDEN) / layer_bytes))
     shapes = model_shapes(layers)
@@ -114,7 +114,7 @@ def load_shards(folder, names, device):
     tensors = {}
     for name in names:
         loaded = load_file(os.path.join(folder, name), device=device)
-        # On the CPU they are views of a mapping, of which nothing was read yet.
+        # On the CPU the tensors are views of a mapping whose pages were not read yet.
         tensors |= loaded if device != "cpu" else {key: tensor.clone() for key, tensor in loaded.items()}
     return tensors
 
@@ -131,7 +131,7 @@ LOADERS = {"load_file": load_shards, "from_pretrained": load_pretrained}
 
 
 class Subject:
-    """A folder to load from, and the server behind it, if there is one."""
+    """A folder to load from, and its server, if it has one."""
 
     def __init__(self, name, folder, command, log):
         self.name, self.folder, self.command, self.log = name, folder, command, log
@@ -147,7 +147,7 @@ class Subject:
 
 
 def load(subject, loader, names, device, packed):
-    """Seconds, tensors and the server's process status, with a fresh mount."""
+    """Returns seconds, tensors and the peak memory of the server, from a fresh mount."""
     with subject.fresh(packed) as process:
         start = time.perf_counter()
         tensors = LOADERS[loader](subject.folder, names, device)
@@ -200,9 +200,9 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mib", type=int, default=2048, help="size of the model (default: 2048)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--options", default="", metavar="OPT,...", help="options for wcxfs, as for its -o")
-    parser.add_argument("--build", default="build", help="where the programs were built (default: build)")
-    parser.add_argument("--workdir", help="directory for the files that are made (default: a temporary one)")
+    parser.add_argument("--options", default="", metavar="OPT,...", help="options for wcxfs -o")
+    parser.add_argument("--build", default="build", help="build directory with the programs (default: build)")
+    parser.add_argument("--workdir", help="directory for generated files (default: a temporary one)")
     return parser.parse_args()
 
 
@@ -224,7 +224,7 @@ def run(args, workdir):
     where = torch.cuda.get_device_name() if device == "cuda" else "main memory"
     print(origin)
     print(f"{total / 2**20:.0f} MiB of BF16 in {SHARDS} shards, into {where}; GB/s, median of {args.rounds} rounds "
-          "(slowest–fastest); all tensors are the raw files'.\n")
+          "(slowest–fastest); all tensors equal those of the raw files.\n")
     print(report(subjects, rates, peaks))
 
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the benchmarks share: a clock, the median and the spread of several rounds, and where a figure comes from. */
+/* Shared by the benchmarks: a clock, median and spread of several rounds, and the origin of figures. */
 #ifndef WCX_MEASURE_H
 #define WCX_MEASURE_H
 
@@ -36,7 +36,7 @@ static inline struct measure_spread measure_spread_of(double *values, size_t cou
 	return (struct measure_spread){ values[count / 2], values[0], values[count - 1] };
 }
 
-/* The processor's name as the kernel tells it, or "unknown processor". */
+/* The processor's name according to the kernel, or "unknown processor". */
 static inline void measure_cpu_name(char *dst, size_t dst_bytes)
 {
 	FILE *info = fopen("/proc/cpuinfo", "re");
@@ -55,7 +55,7 @@ static inline void measure_cpu_name(char *dst, size_t dst_bytes)
 		fclose(info);
 }
 
-/* measure_print_origin - print machine, load, date and command line; to be called before the work starts */
+/* measure_print_origin - print machine, load, date and command line; call it before the work starts */
 static inline void measure_print_origin(int argc, char **argv)
 {
 	time_t now = time(NULL);

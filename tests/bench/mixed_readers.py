@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""mixed_readers.py [--seconds N] [options] - many readers at once, for a long time, with every byte compared.
+"""mixed_readers.py [--seconds N] [options] - runs many readers at once, for a long time, and compares every byte.
 
-Four files (INT8, BF16, and two with all dtypes) are mounted with a cache of 64 MiB and read by sixteen processes: each file by
-mmap, by read(2) from front to back, with O_DIRECT at random places, and by several streams (forwards, backwards, side by side,
-with holes; tests/system/mount_reader.py).  Every three seconds the kernel's caches are dropped, which takes root.  Prints what the
-daemon counted and the largest resident memory it had; exit status 1 if a byte was wrong, a reader failed, or the daemon did
-not end as it should.  To be run in a memory cgroup to have the kernel reclaim pages all the time.
+Mounts four files (INT8, BF16, and two with all dtypes) with a cache of 64 MiB.  Sixteen processes read them: each file by
+mmap, by sequential read(2), with O_DIRECT at random places, and in several streams (forwards, backwards, in parallel, with
+holes; tests/system/mount_reader.py).  Drops the kernel's caches every three seconds, which needs root.  Prints the counters
+of the daemon and its largest resident memory.  Exits with status 1 if a byte was wrong, a reader failed, or the daemon did
+not end cleanly.  In a memory cgroup, the kernel reclaims pages all the time.
 """
 import argparse
 import os
@@ -23,7 +23,7 @@ FILES = {"int8": ["--only", "int8", "--mib", "128"], "bf16": ["--only", "bf16", 
          "mixed": ["--mib", "64"], "other": ["--mib", "32", "--seed", "5"]}
 WAYS = ["mmap", "compare", "direct", "streams"]
 DROP_S = 3
-END_S = 120  # for readers that have begun a round
+END_S = 120  # for readers in the middle of a round
 
 
 def round_command(way, original, copy, number):
@@ -41,7 +41,7 @@ def read_for_long(way, original, copy, end, failures, counts):
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=END_S + end - time.monotonic())
         except subprocess.TimeoutExpired:
-            failures.append(f"{command}: waits")
+            failures.append(f"{command}: hangs")
             return
         if done.returncode:
             failures.append(f"{command}: {done.stdout}{done.stderr}")
@@ -72,7 +72,7 @@ def run(args, workdir):
             thread.join()
         peak = mount.peak_mib(process)
         process.send_signal(signal.SIGUSR1)
-        time.sleep(1)  # for the log
+        time.sleep(1)  # until the daemon has logged its counters
     if process.returncode:
         failures.append(f"the daemon ended with status {process.returncode}")
     with open(log) as messages:
@@ -85,9 +85,9 @@ def run(args, workdir):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--options", default="cache_size=64M,drop_packed", metavar="OPT,...", help="for wcxfs, as for its -o")
-    parser.add_argument("--build", default="build", help="where the programs were built (default: build)")
-    parser.add_argument("--workdir", help="an empty directory for the files that are made (default: a temporary one)")
+    parser.add_argument("--options", default="cache_size=64M,drop_packed", metavar="OPT,...", help="options for wcxfs -o")
+    parser.add_argument("--build", default="build", help="build directory with the programs (default: build)")
+    parser.add_argument("--workdir", help="an empty directory for generated files (default: a temporary one)")
     args = parser.parse_args()
     with setting.working_directory(args.workdir) as workdir:
         sys.exit(run(args, workdir))

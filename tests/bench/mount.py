@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""mount.py [options] [FILE.safetensors] - how fast a mounted file is read, beside the raw file and a server that does nothing.
+"""mount.py [options] [FILE.safetensors] - times reads from a mount, a raw file and a server that does no work.
 
-The file (by default one that is generated: 512 MiB of INT8) is read as model loaders do, cold and then again, warm:
+Reads the file (by default 512 MiB of generated INT8) as model loaders do, first cold and then warm:
 
   raw file           cold: its pages were dropped from the page cache
-  null server        a FUSE server that answers from memory: the ceiling of a mount.  Cold: freshly mounted
-  null server, push  the same, which also pushes the file into the page cache ahead of the reader
-  wcxfs              cold: freshly mounted; the .wcx file's own pages are in the page cache, or with --wcx-pages out not
+  null server        a FUSE server that answers from memory: the upper bound of a mount.  Cold: freshly mounted
+  null server, push  the same server, which also pushes the file into the page cache ahead of the reader
+  wcxfs              cold: freshly mounted; the pages of the .wcx file are in the page cache, or not with --wcx-pages out
 
-Each round visits all of them in turn.  Before, the mounted file's SHA-256 is compared, which also warms up; while it
-runs, the sums of all that was read must agree.  Prints the median of the rounds in GB/s with slowest and fastest, and what
-the servers took: the largest resident memory, and CPU time for a cold read, the kernel's on their behalf included.
-To drop all caches takes root; without, the kernel is only asked to drop the pages of the files.
+Each round measures all of them in turn.  First compares the SHA-256 of the mounted file, which also warms up; the checksums
+of all reads must agree.  Prints the median of the rounds in GB/s with the slowest and the fastest, and for each server the
+largest resident memory and the CPU time of a cold read, including the kernel's work on behalf of the server.
+Dropping all caches needs root; other users can only ask the kernel to drop the pages of the files.
 """
 import argparse
 import contextlib
@@ -35,7 +35,7 @@ READS = {  # name: heading, mode of the reader, KiB in a block
     "read8": ("8 threads, read 16 MiB", "read:8", 16384),
 }
 DEFAULT_READS = "mmap,read,direct,random"
-PUSHED = ["mmap", "read", "read8"]  # pushing is for whoever reads the file in order through the page cache
+PUSHED = ["mmap", "read", "read8"]  # sequential reads through the page cache, which pushing helps
 FILES_MAX = 4
 MOUNT_POLL_MS = 100
 STOP_S = 60
@@ -50,7 +50,7 @@ def drop_caches(paths, notes):
         with open("/proc/sys/vm/drop_caches", "w") as knob:
             knob.write("3")
     except OSError:
-        notes.add("Caches could not be dropped (not root?); the pages of the files themselves were.")
+        notes.add("Could not drop all caches (not root?), only the pages of the files.")
         for path in paths:
             with open(path, "rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -65,7 +65,7 @@ def bring_in(paths):
 
 
 def wait_mounted(process, mountpoint):
-    """Wait until the process has mounted, of which the kernel tells through /proc/self/mounts."""
+    """Waits until the process has mounted; the kernel reports changes of /proc/self/mounts."""
     with open("/proc/self/mounts", "rb", buffering=0) as mounts:
         change = select.poll()
         change.register(mounts, select.POLLERR | select.POLLPRI)
@@ -79,7 +79,7 @@ def wait_mounted(process, mountpoint):
 
 @contextlib.contextmanager
 def mounted(command, mountpoint, log):
-    """Runs a server in the foreground, from the time it has mounted until it is asked to end."""
+    """Runs a server in the foreground; enters when it has mounted, and terminates it on exit."""
     with open(log, "wb") as messages:
         process = subprocess.Popen(command, stderr=messages)
     try:
@@ -94,14 +94,14 @@ def mounted(command, mountpoint, log):
 
 
 def peak_mib(process):
-    """The largest resident memory that a process ever had."""
+    """The largest resident memory of a process so far."""
     with open(f"/proc/{process.pid}/status") as status:
         lines = dict(line.split(":", 1) for line in status)
     return int(lines["VmHWM"].split()[0]) // 1024
 
 
 class Usage:
-    """What the processes of a subject took."""
+    """Memory and CPU time of the processes of a subject."""
 
     def __init__(self):
         self.peak_mib, self.cold_cpu_s = 0, {}
@@ -169,7 +169,7 @@ class Wcxfs:
 
 
 class Bench:
-    """Files and directories of one run."""
+    """Files and directories of one measurement."""
 
     def __init__(self, args, workdir):
         self.notes = set()
@@ -209,14 +209,14 @@ def verify(raw, wcxfs):
 
 
 class Reader:
-    """Runs the reader and looks after its sums."""
+    """Runs the reader and checks its checksums."""
 
     def __init__(self, command):
         self.command = command
         self.sums = {}
 
     def read(self, subject, name, paths):
-        """GB/s and seconds, or None where O_DIRECT is not to be had."""
+        """Returns GB/s and seconds, or None for both if the file system of the raw file lacks O_DIRECT."""
         _, mode, block_kib = READS[name]
         done = subprocess.run([self.command, mode, str(block_kib), *paths], capture_output=True, text=True)
         if done.returncode and mode.startswith("direct") and isinstance(subject, Raw):
@@ -228,7 +228,7 @@ class Reader:
         return float(rate), float(seconds)
 
     def check(self, subject, mode, checksum):
-        """Raw file and mount hold the same, and all ways to read a whole file give it."""
+        """Raw file and mount have equal contents, so all reads of a whole file must have the same sum."""
         holds = "null" if isinstance(subject, Null) else "file"
         key = holds, "random" if mode == "random" else "whole"
         if self.sums.setdefault(key, checksum) != checksum:
@@ -236,7 +236,7 @@ class Reader:
 
 
 def measure(subjects, names, reader, rounds):
-    """Rates by (name of the read, state, subject's name), a list with one a round; and the usage of each subject that has a process."""
+    """Returns rates by (read, state, subject), one per round; and the usage of each subject that has a process."""
     rates, usages = {}, {}
     for _ in range(rounds):
         for name in names:
@@ -281,7 +281,7 @@ def report(subjects, reads, rates):
     for read in reads:
         for state in "cold", "warm":
             values = {name: rates.get((read, state, name)) for name in names}
-            # The last of the mounts: with several decoders, that is the one that the others are there to be compared with.
+            # Ratios are those of the last mount; with several decoders, it is also compared with the best of the others.
             ratios = [quotient(values[last], values[name]) for name in others]
             if len(mounts) > 1:
                 best = max((values[name] for name in mounts[:-1]), key=statistics.median)
@@ -296,22 +296,22 @@ def parse_arguments():
     parser.add_argument("file", nargs="?", metavar="FILE.safetensors")
     parser.add_argument("--mib", type=int, default=512, help="size of the generated file (default: 512)")
     parser.add_argument("--files", type=int, default=1, choices=range(1, FILES_MAX + 1), metavar="N",
-                        help="read N copies at the same time, a thread each")
+                        help="read N copies at the same time, one thread per copy")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--without-null", action="store_true", help="leave the null servers out")
+    parser.add_argument("--without-null", action="store_true", help="omit the null servers")
     parser.add_argument("--reads", default=DEFAULT_READS, metavar="HOW,...",
-                        help=f"of {', '.join(READS)}: how to read (default: {DEFAULT_READS})")
+                        help=f"kinds of reads, of {', '.join(READS)} (default: {DEFAULT_READS})")
     parser.add_argument("--decoder", default="cpu", metavar="KIND,...",
-                        help="auto, cpu, cuda, or several of them, to be compared (default: cpu)")
-    parser.add_argument("--options", default="", metavar="OPT,...", help="more options for wcxfs, as for its -o")
+                        help="auto, cpu, cuda, or several of them to compare (default: cpu)")
+    parser.add_argument("--options", default="", metavar="OPT,...", help="further options for wcxfs -o")
     parser.add_argument("--wcx-pages", default="in", choices=["in", "out"],
                         help="whether a cold mount finds the .wcx file in the page cache (default: in)")
-    parser.add_argument("--push-threads", type=int, default=4, help="of the null server that pushes (default: 4)")
-    parser.add_argument("--build", default="build", help="where the programs were built (default: build)")
-    parser.add_argument("--wcx", help="the program wcx, if not the build's")
-    parser.add_argument("--wcxfs", help="the program wcxfs, if not the build's")
-    parser.add_argument("--ceilings", metavar="DIR", help="use nullfs and rd from there as null server and reader")
-    parser.add_argument("--workdir", help="directory for the files that are made (default: a temporary one)")
+    parser.add_argument("--push-threads", type=int, default=4, help="threads of the pushing null server (default: 4)")
+    parser.add_argument("--build", default="build", help="build directory with the programs (default: build)")
+    parser.add_argument("--wcx", help="the program wcx (default: that of --build)")
+    parser.add_argument("--wcxfs", help="the program wcxfs (default: that of --build)")
+    parser.add_argument("--ceilings", metavar="DIR", help="use DIR/nullfs and DIR/rd as null server and reader")
+    parser.add_argument("--workdir", help="directory for generated files (default: a temporary one)")
     return parser.parse_args()
 
 
@@ -324,7 +324,7 @@ def run(args, workdir):
     kinds = args.decoder.split(",")
     reads = args.reads.split(",")
     if not set(reads) <= set(READS):
-        raise Failed(f"--reads {args.reads}: they are {', '.join(READS)}")
+        raise Failed(f"--reads {args.reads}: must be some of {', '.join(READS)}")
     mounts = [Wcxfs(daemon, bench, kind, args, "wcxfs" if len(kinds) == 1 else f"wcxfs, {kind}") for kind in kinds]
     subjects = [Raw(bench.raw, bench.notes)]
     if not args.without_null:
@@ -340,12 +340,12 @@ def run(args, workdir):
     print("; ".join(f"{wcxfs.name}: {wcxfs.decoder}" for wcxfs in mounts) + ".")
     print(f"GB/s, median of {args.rounds} rounds (slowest–fastest); all sums agree.\n")
     print(report(subjects, reads, rates))
-    print(f"\nWhat the servers took; CPU seconds are of the cold reads.\n\n{report_usage(reads, usages)}")
+    print(f"\nResources of the servers; CPU seconds are those of the cold reads.\n\n{report_usage(reads, usages)}")
     print("\n".join([""] + sorted(bench.notes)), end="")
 
 
 def run_in_directory(args, function):
-    """Calls a benchmark's function with its arguments and the directory for its files; ends with a message if it fails."""
+    """Calls the function of a benchmark with arguments and a directory for files; exits with a message on failure."""
     try:
         with setting.working_directory(args.workdir) as workdir:
             function(args, workdir)

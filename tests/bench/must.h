@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What ends a benchmark: one that cannot go on has nothing to report. */
+/* Errors end a benchmark: without a result it has nothing to report. */
 #ifndef WCX_MUST_H
 #define WCX_MUST_H
 
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* must_not - print whose fault it is and what the fault is, and exit with status 1 */
+/* must_not - print what failed and why, and exit with status 1 */
 static inline _Noreturn void must_not(const char *name, const char *what)
 {
 	fprintf(stderr, "%s: %s: %s\n", program_invocation_short_name, name, what);

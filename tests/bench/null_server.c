@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A FUSE server that does nothing but answer: what the kernel's side alone costs, and so what a mount can reach at most.
+ * A FUSE server that only answers: measures the cost of the kernel alone, and thus the upper bound of a mount.
  *
  *	null_server MOUNTPOINT FILE_MIB|DIR PUSH_THREADS [libfuse options]
  *
- * Shows files "0" to "15" of FILE_MIB MiB, or copies of the files in DIR, whose bytes it holds in memory, until it is
- * unmounted or gets SIGTERM.  With
- * PUSH_THREADS above 0, the first read of a file starts that many threads, which hand the rest of the file to the page cache
- * on their own (notify_store), ahead of the reader.  The session is set up as that of wcxfs.
+ * Shows files "0" to "15" of FILE_MIB MiB, or copies of the files in DIR, all from memory, until unmounted or SIGTERM.
+ * With PUSH_THREADS above 0, the first read of a file starts that many threads, which push the rest of the file into the
+ * page cache (notify_store), ahead of the reader.  The session has the same settings as that of wcxfs.
  */
 #define FUSE_USE_VERSION 314
 
@@ -33,9 +32,9 @@ enum {
 	NOISE_FILES = 16,
 	FIRST_INO = FUSE_ROOT_ID + 1,
 	PUSH_THREADS_MAX = 64,
-	PIECE_BYTES = 4 << 20,   /* what a thread pushes at a time */
+	PIECE_BYTES = 4 << 20,   /* pushed at a time by a thread */
 	NOISE_BYTES = 64 << 20,  /* repeated through each file */
-	REQUEST_BYTES = 1 << 20, /* the largest that libfuse before 3.17 takes */
+	REQUEST_BYTES = 1 << 20, /* the largest that libfuse before 3.17 accepts */
 	BACKGROUND_REQUESTS = 64,
 	CONGESTED_REQUESTS = 48,
 	EXIT_USAGE = 2,
@@ -58,7 +57,7 @@ struct pushed_file {
 
 struct server {
 	struct fuse_session *session;
-	uint8_t *noise; /* NOISE_BYTES, and the beginning once more, so that a read or piece never wraps */
+	uint8_t *noise; /* NOISE_BYTES, then the beginning again: a read or piece never wraps */
 	unsigned push_threads;
 	atomic_bool stop;
 	pthread_mutex_t start_lock; /* protects the thread_count of all files */
@@ -84,7 +83,7 @@ static void op_init(void *user, struct fuse_conn_info *conn)
 {
 	(void)user;
 	conn->max_read = REQUEST_BYTES;
-	conn->max_write = REQUEST_BYTES; /* the kernel takes its page limit from this */
+	conn->max_write = REQUEST_BYTES; /* the kernel derives its page limit from this */
 	conn->max_background = BACKGROUND_REQUESTS;
 	conn->congestion_threshold = CONGESTED_REQUESTS;
 	conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
@@ -123,7 +122,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info)
 	fuse_reply_open(req, info);
 }
 
-/* Offsets count files. */
+/* An offset is the index of a file. */
 static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, struct fuse_file_info *info)
 {
 	const struct server *server = fuse_req_userdata(req);
@@ -163,7 +162,7 @@ static void *push_loop(void *argument)
 	return NULL;
 }
 
-/* Starts the file's threads, once, with the piece behind the read that is being answered. */
+/* Starts the threads of the file, once; they begin at the piece behind the current read. */
 static void push_start(struct server *server, struct pushed_file *file, uint64_t offset)
 {
 	pthread_mutex_lock(&server->start_lock);
@@ -299,11 +298,11 @@ static int server_run(struct server *server, const char *mountpoint)
 	if (ret)
 		goto out;
 	if (fuse_session_mount(server->session, mountpoint)) {
-		ret = -EIO; /* libfuse has said why */
+		ret = -EIO; /* libfuse has printed the reason */
 		goto out_handlers;
 	}
 	ret = fuse_session_loop_mt(server->session, config);
-	/* Unmounting frees threads that wait for a page which a read without an answer keeps locked. */
+	/* A pushing thread may wait for a page that an unanswered read keeps locked; unmounting unlocks it. */
 	atomic_store(&server->stop, true);
 	fuse_session_unmount(server->session);
 	for (unsigned f = 0; f < server->file_count; f++)
@@ -313,7 +312,7 @@ out_handlers:
 	fuse_remove_signal_handlers(server->session);
 out:
 	fuse_loop_cfg_destroy(config);
-	return ret > 0 ? 0 : ret; /* above 0: the signal that ended it */
+	return ret > 0 ? 0 : ret; /* above 0: the signal that ended the loop */
 }
 
 int main(int argc, char **argv)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The codecs that wcx is compared with: zstd, ZipNN, pcodec (PyPI: zstandard, zipnn, pcodec) and htscodecs (Debian:
-libhtscodecs2).  Each gets a file whole, in blocks of 64 KiB, or tensor by tensor; in the last case zstd packs the header.
+"""The codecs to compare wcx with: zstd, ZipNN, pcodec (PyPI: zstandard, zipnn, pcodec) and htscodecs (Debian:
+libhtscodecs2).  Each gets a whole file, blocks of 64 KiB, or single tensors; with tensors, zstd packs the header.
 """
 import ctypes
 import importlib.metadata
@@ -24,7 +24,7 @@ class Failed(Exception):
 
 @dataclass
 class Part:
-    """Bytes and what they are, or mostly are: of which dtype, and in the case of a tensor of which shape and name."""
+    """Bytes with their dtype (the most common one, for a file), and the name and shape of a tensor."""
 
     data: bytes
     dtype: str
@@ -72,12 +72,12 @@ class Zstd:
 
 
 class Zipnn:
-    """It has no code for integers: these are given as FP8, of which it codes the bytes as they are."""
+    """ZipNN does not support integers: they are passed as FP8, whose bytes it codes unchanged."""
 
     DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
     def __init__(self, **options):
-        # It loads PyTorch, several gigabytes, of which it uses nothing for bytes: names without meaning will do.
+        # It imports PyTorch, which takes gigabytes, but does not use it for bytes: mocks are enough.
         try:
             import torch  # noqa: F401
         except ImportError:
@@ -89,14 +89,14 @@ class Zipnn:
         return self.zipnn(input_format="byte", bytearray_dtype=self.DTYPES.get(part.dtype, "float8_e4m3fn"), **self.options)
 
     def pack(self, part):
-        return self.codec(part).compress(bytearray(part.data))  # a copy, for it works in the buffer that it is given
+        return self.codec(part).compress(bytearray(part.data))  # a copy, because it writes to its input
 
     def unpack(self, packed, part):
         return self.codec(part).decompress(packed)
 
 
 class Pcodec:
-    """What it has no dtype for is given as unsigned integers."""
+    """Dtypes that pcodec does not support are passed as unsigned integers."""
 
     DTYPES = {"I8": "i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
 
@@ -114,7 +114,7 @@ class Pcodec:
 
 
 class Htscodecs:
-    """rANS 32x16; elements of several bytes as so many streams, of which it packs each as it finds best (STRIPE)."""
+    """rANS 32x16; elements of several bytes in one stream per byte, each packed in the mode that suits it best (STRIPE)."""
 
     X32, STRIPE = 0x04, 0x08
 
@@ -123,8 +123,8 @@ class Htscodecs:
         self.library.htscodecs_version.restype = ctypes.c_char_p
         self.version = self.library.htscodecs_version().decode()
 
-    def run(self, function, source, room, *options):
-        target, size = ctypes.create_string_buffer(room), ctypes.c_uint(room)
+    def run(self, function, source, capacity, *options):
+        target, size = ctypes.create_string_buffer(capacity), ctypes.c_uint(capacity)
         function.restype = ctypes.c_void_p
         if not function(source, len(source), target, ctypes.byref(size), *options):
             raise Failed("htscodecs failed")
@@ -133,18 +133,18 @@ class Htscodecs:
     def pack(self, part):
         stripes = part.elem_bytes if part.elem_bytes > 1 else 0
         order = self.X32 | self.order | (self.STRIPE | stripes << 8 if stripes else 0)
-        room = self.library.rans_compress_bound_4x16(len(part.data), order)
-        return self.run(self.library.rans_compress_to_4x16, part.data, room, order)
+        capacity = self.library.rans_compress_bound_4x16(len(part.data), order)
+        return self.run(self.library.rans_compress_to_4x16, part.data, capacity, order)
 
     def unpack(self, packed, part):
         return self.run(self.library.rans_uncompress_to_4x16, packed, len(part.data))
 
 
 def packed_bytes(codec, part):
-    """The size of a part packed, once that is known to give the part back."""
+    """Packs a part, checks that it unpacks to the same bytes, and returns the packed size."""
     packed = codec.pack(part)
     if bytes(codec.unpack(packed, part)) != part.data:
-        raise Failed(f"{type(codec).__name__} gave other bytes back")
+        raise Failed(f"{type(codec).__name__} unpacked to other bytes")
     return len(packed)
 
 
@@ -188,13 +188,13 @@ FAMILIES = {"zstd": zstd, "zipnn": zipnn, "pcodec": pcodec, "htscodecs": htscode
 
 
 def load(families):
-    """Functions by name: the packed size of a model, having been restored from it."""
+    """Returns functions by name, which pack a model, check that it unpacks to the same bytes, and return the packed size."""
     functions = {}
     for family in families:
         try:
             functions.update(FAMILIES[family]())
         except (ImportError, OSError) as error:
-            raise Failed(f"{family} is not to be had ({error}); install it, or say --without {family}") from None
+            raise Failed(f"{family} is not available ({error}); install it, or use --without {family}") from None
     return functions
 
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""ratio.py [options] FILE.safetensors... - how small wcx makes models, beside other codecs and the order-0 limit.
+"""ratio.py [options] FILE.safetensors... - compares the ratio of wcx with other codecs and the order-0 limit.
 
-For each file: the bytes that wcx makes of it, its reference mode, and its peers (peers.py says how these are used); the
-best of the peers is bold.  For each tensor: bits per element, where for wcx the tensor's tiles count, but not index and
-tables.  The limit is that of any code that takes the bytes of an element one by one, with a distribution of its own for
-each place in the element and each tensor (order 0), distributions free; a file's limit has the header packed by zstd.
+Prints for each file the packed size by wcx, its reference mode and its peers (see peers.py); the best peer is bold.  Prints
+for each tensor bits per element; for wcx these include the tiles of the tensor, but not index and tables.  The limit is the
+order-0 entropy of each byte of an element, with one distribution per byte position and tensor; distributions cost nothing,
+and the limit of a file includes the header packed by zstd.
 
-Whatever packs a file or a tensor has to give it back.
+Every packed file and tensor must unpack to the same bytes.
 """
 import argparse
 import concurrent.futures
@@ -27,12 +27,12 @@ MODES = {"wcx": [], "wcx, reference": ["--mode=reference"]}
 
 
 def pack(wcx, path, workdir, options):
-    """Packs and restores a file; returns what wcx info says of it."""
+    """Packs and unpacks a file; returns the output of wcx info."""
     packed, restored = os.path.join(workdir, "packed.wcx"), os.path.join(workdir, "restored.safetensors")
     subprocess.run([wcx, "pack", "-q", "--force", *options, path, packed], check=True)
     subprocess.run([wcx, "unpack", "-q", "--force", packed, restored], check=True)
     if not filecmp.cmp(path, restored, shallow=False):
-        raise peers.Failed(f"{path}: wcx gave other bytes back")
+        raise peers.Failed(f"{path}: wcx unpacked to other bytes")
     info = json.loads(subprocess.run([wcx, "info", "--json", packed], stdout=subprocess.PIPE, check=True).stdout)
     info["packed_bytes"] = os.path.getsize(packed)
     os.remove(packed)
@@ -41,7 +41,7 @@ def pack(wcx, path, workdir, options):
 
 
 def limit_bits(tensor):
-    """Order-0 entropy of an element's bytes, each place by itself, in bits per element."""
+    """Returns the order-0 entropy of each byte position of the elements, summed, in bits per element."""
     bits = 0.0
     for place in np.frombuffer(tensor.data, np.uint8).reshape(-1, tensor.elem_bytes).T:
         counts = np.bincount(place)
@@ -51,7 +51,7 @@ def limit_bits(tensor):
 
 
 class Subject:
-    """One file: sizes of the whole by codec, and bits per element of the tensors by codec."""
+    """One file: packed sizes by codec, and bits per element of its tensors by codec."""
 
     def __init__(self, path, model):
         self.path, self.model = path, model
@@ -75,7 +75,7 @@ class Subject:
         self.sizes[LIMIT] = math.ceil(total) + peers.header_bytes(self.model)
 
     def pack_with_peers(self, functions, pool):
-        """zstd takes most of the time and knows threads; the others take their turns meanwhile."""
+        """zstd takes most of the time and runs in threads; meanwhile the others run one after another."""
         tensors = self.model.tensors if ZSTD in functions else []
         parts = [pool.submit(peers.packed_bytes, peers.Zstd(), tensor) for tensor in tensors]
         whole = {name: pool.submit(functions[name], self.model) for name in functions if name == ZSTD}
@@ -99,7 +99,7 @@ def difference(value, base):
 
 
 def file_rows(subjects, peer_names):
-    """A row a codec, a column a file; the best peer's size is bold."""
+    """Returns one row per codec with one column per file; the size of the best peer is bold."""
     best = [min((s.sizes[name] for name in peer_names), default=None) for s in subjects]
     rows = [["file as it is"] + [f"{len(s.model.data):,}" for s in subjects]]
     for name in subjects[0].sizes:
@@ -133,14 +133,14 @@ def report(args, origin, subjects, peer_names):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", metavar="FILE.safetensors")
-    parser.add_argument("--build", default="build", help="where the programs were built (default: build)")
-    parser.add_argument("--wcx", help="the program wcx, if not the build's")
-    parser.add_argument("--workdir", help="directory for the files that are made (default: a temporary one)")
+    parser.add_argument("--build", default="build", help="build directory with the programs (default: build)")
+    parser.add_argument("--wcx", help="the program wcx (default: that of --build)")
+    parser.add_argument("--workdir", help="directory for generated files (default: a temporary one)")
     parser.add_argument("--largest", type=int, metavar="N", help="list only the N largest tensors of a file")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
-    parser.add_argument("--json", metavar="FILE", help="write all figures there too, for ratio_chart.py")
+    parser.add_argument("--json", metavar="FILE", help="also write all figures to FILE, for ratio_chart.py")
     parser.add_argument("--without", default=[], type=lambda text: text.split(","), metavar="NAME,...",
-                        help=f"leave out some of: reference, {', '.join(peers.FAMILIES)}")
+                        help=f"omit some of: reference, {', '.join(peers.FAMILIES)}")
     return parser.parse_args()
 
 

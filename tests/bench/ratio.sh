@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 #
-# Compares how small wcx and its peers make a real model in six forms and the synthetic set, from nothing, and draws
-# docs/bits_per_weight.svg.  Installs what it needs (Debian's packages, and PyPI packages into build/).
-# Arguments go to ratio.py.
+# Compares the ratios of wcx and its peers on a real model in six forms and on the synthetic set, from scratch, and draws
+# docs/bits_per_weight.svg.  Installs what it needs (Debian packages, and PyPI packages into build/).
+# Passes its arguments to ratio.py.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/../prepare.sh"
@@ -21,7 +21,7 @@ say "Building"
 build_programs
 say "Preparing Python, a real model and the synthetic set"
 make_python numpy ml_dtypes safetensors==0.8.0 zstandard pcodec matplotlib
-make_python --no-deps zipnn # which would bring PyTorch; ratio.py does without
+make_python --no-deps zipnn # without its dependency PyTorch, which ratio.py does not need
 fetch_model
 "$PYTHON" "$root/tests/fixtures/model_forms.py" "$build/model/model.safetensors" "$build/model/forms"
 "$PYTHON" "$root/tests/fixtures/gaussian_set.py" "$build/model/gaussian"

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""ratio_chart.py FIGURES.json CHART.svg - draws what ratio.py --json wrote: bits per weight of every matrix.
+"""ratio_chart.py FIGURES.json CHART.svg - draws bits per weight of every matrix from the output of ratio.py --json.
 
-A row of the chart is a file.  On the left, bits per weight; on the right, by how much that is off the order-0 limit.
-Matrices stand in their natural order.  Needs matplotlib.
+Each row of the chart is a file: bits per weight on the left, and their difference from the order-0 limit on the right.
+Matrices are in natural order.  Needs matplotlib.
 """
 import json
 import math
@@ -14,8 +14,8 @@ import matplotlib
 import matplotlib.pyplot as plt
 
 LIMIT = "order-0 limit"
-REACH = 0.4  # of a dash to each side, in tensors
-STYLES = {  # codec: how its points look (dashes, squares, dots), the last on top
+REACH = 0.4  # half the length of a dash, in tensors
+STYLES = {  # style of the points by codec (dashes, squares, dots); later ones are on top
     "zstd -19": dict(color="#d95f02", linewidth=2.4, solid_capstyle="projecting"),
     "wcx, reference": dict(color="#7570b3", linewidth=1.6, solid_capstyle="butt"),
     LIMIT: dict(color="black", linewidth=0.8, solid_capstyle="butt"),
@@ -28,7 +28,7 @@ TITLES = {
 }
 
 def is_matrix(tensor):
-    """One of weights, that are not all the same."""
+    """Whether the tensor has weights that are not all equal."""
     return len(tensor["shape"]) == 2 and min(tensor["shape"]) > 1 and tensor["bits"][LIMIT] > 0
 
 
@@ -37,12 +37,12 @@ def natural(tensor):
 
 
 def label(name):
-    """From the number of the layer on, without what all have."""
+    """Shortens a name: begins it at the layer number, and removes parts common to all names."""
     return re.sub(r"^\D*\.(?=\d)|^embeddings\.|\.weight$", "", name)
 
 
 def plot(axis, values, codec):
-    """Short strokes of one path: markers would make the file twice as large."""
+    """Draws all dashes as one path: markers would double the size of the file."""
     style = STYLES[codec]
     reach = REACH if style["solid_capstyle"] == "butt" else 0.06
     x = [at for i in range(len(values)) for at in (i - reach, i + reach, math.nan)]
@@ -74,7 +74,7 @@ def main():
         sys.exit(__doc__.splitlines()[0])
     with open(sys.argv[1]) as file:
         models = json.load(file)
-    # Letters stay letters, every point stays, and the same figures give the same file.
+    # Text stays text, no point is simplified away, and equal figures give equal files.
     matplotlib.rcParams.update({"svg.fonttype": "none", "font.family": "DejaVu Sans", "path.simplify": False,
                                 "svg.hashsalt": "wcx"})
     figure, rows = plt.subplots(len(models), 2, sharex="col", squeeze=False, layout="constrained",

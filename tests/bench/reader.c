@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reads files as model loaders do, and prints how fast it went.
+ * Reads files as model loaders do, and prints the speed.
  *
  *	reader MODE[:THREADS] BLOCK_KIB FILE...
  *
- * One thread a file, or so many, which take its blocks in turn.  MODE is
+ * Each file has one thread, or THREADS threads that take its blocks in turn.  MODE is
  *
- *	mmap     a private mapping, read from front to back, as a framework copies out of it
+ *	mmap     a private mapping, read sequentially, as when a framework copies from it
  *	read     pread(2), a block at a time
  *	direct   the same with O_DIRECT
  *	random   pread(2) of blocks at random places, a quarter as many as the file has
  *
- * So read:8 with blocks of 16 MiB is what loaders do that fetch a file ahead into the page cache.
+ * read:8 with blocks of 16 MiB corresponds to loaders that prefetch a file into the page cache.
  *
- * Prints GB/s of all files together, the seconds, and the sum of all 64-bit words, by which equal contents are seen.
+ * Prints GB/s of all files together, seconds, and the sum of all 64-bit words, which shows whether contents are equal.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -31,13 +31,13 @@
 
 enum { PAGE_BYTES = 4096, THREADS_MAX = 64, EXIT_USAGE = 2 };
 
-/* A file that is read, by one thread or several. */
+/* A file and the threads that read it. */
 struct source {
 	const struct mode *mode;
 	const char *path;
 	int fd;
 	size_t block_bytes;
-	uint64_t file_bytes, block_count, turns; /* turns: blocks that are read */
+	uint64_t file_bytes, block_count, turns; /* turns: the blocks to read */
 	atomic_uint_fast64_t turn;
 	const uint8_t *map;
 };
@@ -62,7 +62,7 @@ static void fail(const char *path, const char *what)
 	exit(1);
 }
 
-/* Words that lie at multiples of 8 in the file, whatever the blocks; the last one is filled up with zeros. */
+/* Sums the words at multiples of 8 in the file, for any block size; the last one is padded with zeros. */
 static uint64_t sum_words(const uint8_t *src, size_t bytes)
 {
 	uint64_t sum = 0, word;
@@ -93,7 +93,7 @@ static void read_block(struct job *job, uint64_t block_index)
 	size_t want = left < source->block_bytes ? (size_t)left : source->block_bytes, done = 0;
 
 	while (done < want) {
-		/* The whole rest of the block, even behind the end of the file: O_DIRECT wants whole sectors. */
+		/* Reads to the end of the block, even past the end of the file: O_DIRECT needs whole sectors. */
 		ssize_t n = pread(source->fd, job->buffer + done, source->block_bytes - done, (off_t)(offset + done));
 
 		if (n <= 0)
@@ -120,7 +120,7 @@ static const struct mode modes[] = {
 	{ "random", read_random, 0, 0 },
 };
 
-/* MODE or MODE:THREADS; NULL if it is neither. */
+/* Parses MODE or MODE:THREADS; returns NULL for anything else. */
 static const struct mode *mode_parse(const char *text, unsigned *threads_ret)
 {
 	const char *colon = strchr(text, ':');
@@ -175,7 +175,7 @@ static void *job_run(void *argument)
 	return NULL;
 }
 
-/* Runs all jobs, and prints what they read. */
+/* Runs all jobs, and prints speed and sum. */
 static void run(struct source *sources, size_t source_count, struct job *jobs, size_t job_count)
 {
 	uint64_t bytes = 0, sum = 0;

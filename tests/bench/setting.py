@@ -19,23 +19,23 @@ def cpu_name():
 
 
 def origin():
-    """Where and how the figures came about: two lines.  To be asked for before the work starts, for it tells the load."""
+    """Returns two lines with machine, load and command.  Call it before the work starts, because it reads the load."""
     machine = f"{cpu_name()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
     load = f"load average at the start {os.getloadavg()[0]:.1f}"
     return f"{machine}, {load}, {datetime.date.today()}\n{shlex.join([os.path.basename(sys.argv[0])] + sys.argv[1:])}\n"
 
 
 def program(given, build, name):
-    """The path of a program: as given, or where the build puts it."""
+    """Returns the path of a program: the given one, or the one in the build directory."""
     path = given or os.path.join(build, name)
     if not os.access(path, os.X_OK):
-        sys.exit(f"{os.path.basename(sys.argv[0])}: there is no program {path}; build it, or say --build DIR")
+        sys.exit(f"{os.path.basename(sys.argv[0])}: no program {path}; build it, or use --build DIR")
     return os.path.abspath(path)
 
 
 @contextlib.contextmanager
 def working_directory(given):
-    """The directory given, whose contents stay, or a temporary one."""
+    """Yields the given directory, whose contents are kept, or a temporary one."""
     if given:
         os.makedirs(given, exist_ok=True)
         yield os.path.abspath(given)

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Counts the bytes that are decoded for each byte that is requested, for tiles of several dims.
+ * Counts decoded bytes per requested byte, for tiles of several dims.
  *
  *	tile_geometry
  *
  * The tensors are 4096 x 14336 INT8, a matrix of a model with 7 billion weights.  All bytes of a tile are the same and
- * follow from its number, which keeps the file small.  Reads go through wcx_image_read; the cache counts the tiles that it
- * missed.  Every read is compared with the expected bytes; exits with status 1 if it differs.
+ * follow from its number, which keeps the file small.  Reads go through wcx_image_read; the cache counts its
+ * misses.  Every read is compared with the expected bytes; exits with status 1 if it differs.
  */
 #include <stdint.h>
 #include <stdio.h>
