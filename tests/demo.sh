@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 #
-# The main job, from nothing: packs a trained model, mounts the store, and loads it with the unmodified safetensors package.
-# Installs what it needs (Debian's packages, and PyPI packages into build/), and leaves no mount and no files but build/.
+# The main use, from scratch: packs a trained model, mounts the store, and loads it with the unmodified safetensors package.
+# Installs what it needs (Debian packages, and PyPI packages into build/).  Leaves no mount, and no files outside build/.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/prepare.sh"

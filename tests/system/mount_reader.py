@@ -6,7 +6,7 @@
   direct ORIGINAL FILE SEED      the same through O_DIRECT
   mmap ORIGINAL FILE             private and shared mappings, whole and at random pages
   sendfile ORIGINAL FILE         sendfile(2) into a file
-  many ORIGINAL FILE N           N processes, and N threads in each of two more, all at once, with different offsets
+  many ORIGINAL FILE N           N processes, and N threads in each of two others, all at once, with different offsets
   at_once ORIGINAL FILE N        N processes that read the whole file with O_DIRECT, starting at the same time
   streams ORIGINAL FILE          the whole file forwards, backwards, in parallel parts and with holes, each time with its
                                  pages evicted first
@@ -220,7 +220,7 @@ def read_or_eio(fd, buffer, offset):
 
 
 def check_damage(expected, fd, length, start, end):
-    """Check in pieces of length bytes: those that touch start..end fail, all others have the original's bytes."""
+    """Check pieces of length bytes: those that touch start..end must fail, all others must have the original's bytes."""
     buffer = mmap.mmap(-1, length)
     for offset in range(0, len(expected), length):
         found = read_or_eio(fd, memoryview(buffer), offset)
@@ -326,8 +326,8 @@ def cmd_kill_pusher(pid, path, name):
     for reader in readers:
         reader.join(30)
         if reader.is_alive():
-            subprocess.run(["umount", "-f", os.path.dirname(path)], check=False)  # which unblocks them
-            raise Differs("a reader still waits for a daemon that was killed")
+            subprocess.run(["umount", "-f", os.path.dirname(path)], check=False)  # unblocks the readers
+            raise Differs("a reader still waits for the killed daemon")
     cmd_wait_exit(pid)
 
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * For LD_PRELOAD: delays each read request that a FUSE server receives by 30 ms.  During that time the kernel has the pages
- * locked and the server does not know it.
+ * For LD_PRELOAD: delays each read request that a FUSE server receives by 30 ms.  During that time the kernel has locked the
+ * pages, and the server does not know it yet.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
