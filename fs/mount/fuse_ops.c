@@ -272,7 +272,7 @@ static int push_pages(void *user, uint64_t target, uint64_t offset, const struct
 	struct wcx_fuse *fuse = user;
 	struct fuse_out_header header = { .error = FUSE_NOTIFY_STORE };
 	struct fuse_notify_store_out store = { .nodeid = target, .offset = offset };
-	struct iovec message[2 + WCX_VIEW_SEGMENTS_MAX] = { { &header, sizeof header }, { &store, sizeof store } };
+	struct iovec message[2 + WCX_VIEW_SLICES_MAX] = { { &header, sizeof header }, { &store, sizeof store } };
 
 	for (size_t i = 0; i < count; i++) {
 		message[2 + i] = segments[i];
@@ -410,7 +410,7 @@ static void read_packed(fuse_req_t req, fuse_ino_t ino, struct wcx_store_file *f
 		return;
 	}
 	wcx_image_get(image); /* the file may be closed as soon as the reply is sent */
-	fuse_reply_iov(req, view.segments, (int)view.count);
+	fuse_reply_iov(req, view.slices, (int)view.count);
 	wcx_image_view_close(image, &view, false);
 	wcx_image_put(image);
 }

@@ -307,16 +307,16 @@ static uint64_t next_unasked(struct wcx_prefetcher *prefetcher, const struct wcx
 
 /* The segments of a view that make up [start, end) of the file, where the view begins at offset; returns how many. */
 static size_t cut_segments(const struct wcx_image_view *view, uint64_t offset, uint64_t start, uint64_t end,
-			   struct iovec segments[WCX_VIEW_SEGMENTS_MAX])
+			   struct iovec segments[WCX_VIEW_SLICES_MAX])
 {
 	size_t count = 0;
 
-	for (size_t i = 0; i < view->count; offset += view->segments[i++].iov_len) {
-		const uint64_t from = WCX_MAX(offset, start), to = WCX_MIN(offset + view->segments[i].iov_len, end);
+	for (size_t i = 0; i < view->count; offset += view->slices[i++].iov_len) {
+		const uint64_t from = WCX_MAX(offset, start), to = WCX_MIN(offset + view->slices[i].iov_len, end);
 
 		if (from < to)
-			segments[count++] = (struct iovec){ (uint8_t *)view->segments[i].iov_base + (from - offset),
-							    (size_t)(to - from) };
+			segments[count++] =
+				(struct iovec){ (uint8_t *)view->slices[i].iov_base + (from - offset), (size_t)(to - from) };
 	}
 	return count;
 }
@@ -328,7 +328,7 @@ static int push_range(struct wcx_prefetcher *prefetcher, const struct task *task
 	int r = 0;
 
 	while (start < end && r == 0) {
-		struct iovec segments[WCX_VIEW_SEGMENTS_MAX];
+		struct iovec segments[WCX_VIEW_SLICES_MAX];
 		uint64_t stop;
 
 		start = drop_behind(prefetcher, task, start, end);
@@ -404,7 +404,7 @@ static int push_copy(struct wcx_prefetcher *prefetcher, const struct task *task,
 	ssize_t n = copy ? wcx_image_read(task->file->image, copy, view.bytes, start, NULL) : -ENOMEM;
 	int r = n < 0 ? (int)n : 0;
 
-	view.segments[0] = (struct iovec){ copy, view.bytes };
+	view.slices[0] = (struct iovec){ copy, view.bytes };
 	if (r == 0 && !task->piece.is_direct)
 		r = push_view(prefetcher, task, &view, start, end);
 	free(copy);

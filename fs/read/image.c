@@ -281,7 +281,7 @@ static int show_tiles(const struct tile_set *set, uint64_t start, uint64_t end, 
 		    !wcx_tile_extent(set->segment[i], &set->info[i], start, end, &extent) ||
 		    extent.offset != start + view->bytes)
 			return -E2BIG;
-		view->segments[view->count] = (struct iovec){
+		view->slices[view->count] = (struct iovec){
 			.iov_base = set->item[i].data + extent.tile_offset,
 			.iov_len = extent.bytes,
 		};

@@ -44,12 +44,12 @@ uint64_t wcx_image_bytes(const struct wcx_image *image); /* size of the original
 ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err);
 
 /* Bytes of the original file in the cache, where the view pins them. */
-enum { WCX_VIEW_SEGMENTS_MAX = WCX_BATCH_TILES };
+enum { WCX_VIEW_SLICES_MAX = WCX_BATCH_TILES };
 struct wcx_image_view {
-	struct iovec segments[WCX_VIEW_SEGMENTS_MAX]; /* consecutive bytes, a tile each */
-	size_t count;                                 /* of segments */
-	size_t bytes;                                 /* of all segments */
-	struct wcx_cache_item tiles[WCX_VIEW_SEGMENTS_MAX];
+	struct iovec slices[WCX_VIEW_SLICES_MAX]; /* consecutive bytes, a tile each */
+	size_t count;                             /* of slices */
+	size_t bytes;                             /* of all slices */
+	struct wcx_cache_item tiles[WCX_VIEW_SLICES_MAX];
 };
 
 /*

@@ -285,21 +285,20 @@ static bool is_contiguous_at(const struct fixture *fixture, uint64_t at)
 	return seg->tile_cols >= seg->cols || tile_info(fixture, tile_of_byte(c, at)).dims.rows == 1;
 }
 
-/* Whether a view has one tile per segment, the original's bytes, and all of the range that fits into a batch. */
+/* Whether a view has one tile per slice, the original's bytes, and all of the range that fits into a batch. */
 static bool view_is_right(const struct fixture *fixture, const struct wcx_image_view *view, uint64_t offset, size_t bytes)
 {
 	const struct wcx_container *c = wcx_image_container(fixture->image);
 	size_t decoded = 0, shown = 0;
 	struct wcx_tile_info info;
 
-	for (size_t i = 0; i < view->count; shown += view->segments[i++].iov_len) {
+	for (size_t i = 0; i < view->count; shown += view->slices[i++].iov_len) {
 		const uint64_t tile = tile_of_byte(c, offset + shown);
-		const struct iovec *segment = &view->segments[i];
+		const struct iovec *slice = &view->slices[i];
 
-		if (!segment->iov_len ||
-		    memcmp(segment->iov_base, fixture->original.data + offset + shown, segment->iov_len))
+		if (!slice->iov_len || memcmp(slice->iov_base, fixture->original.data + offset + shown, slice->iov_len))
 			return false;
-		if (tile_of_byte(c, offset + shown + segment->iov_len - 1) != tile)
+		if (tile_of_byte(c, offset + shown + slice->iov_len - 1) != tile)
 			return false;
 		info = tile_info(fixture, tile);
 		decoded += wcx_tile_dims_bytes(&info.dims);

@@ -287,7 +287,7 @@ static int push(void *user, uint64_t target, uint64_t offset, const struct iovec
 	uint64_t end = offset;
 	int r;
 
-	CHECK(user == &kernel && count >= 1 && count <= WCX_VIEW_SEGMENTS_MAX);
+	CHECK(user == &kernel && count >= 1 && count <= WCX_VIEW_SLICES_MAX);
 	for (size_t i = 0; i < count; end += segments[i++].iov_len)
 		CHECK(segments[i].iov_len > 0 && file_has(node->file, end, segments[i].iov_base, segments[i].iov_len));
 	pthread_mutex_lock(&kernel.lock);
