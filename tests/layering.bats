@@ -133,6 +133,10 @@ check_room() {
 	includes fs | none_match 'include "(tools|tests)/'
 }
 
+@test "tools know the rooms of the program wcx" {
+	includes tools | grep '"' | all_match 'include "(tools|codec|fs/(base|format|read|pack))/'
+}
+
 @test "only tests know the tests" {
 	includes tools | none_match 'include "tests/'
 }
