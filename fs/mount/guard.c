@@ -16,6 +16,7 @@
 #include "codec/arith.h"
 #include "fs/mount/connection.h"
 #include "fs/mount/daemonize.h"
+#include "fs/mount/privileges.h"
 
 enum { KEPT_FD = 3 };
 
@@ -63,7 +64,8 @@ int wcx_guard_main(void)
 	ssize_t n;
 	int number;
 
-	prctl(PR_SET_PDEATHSIG, DEATH_SIGNAL); /* a setuid program does not inherit it */
+	prctl(PR_SET_PDEATHSIG, DEATH_SIGNAL);       /* a setuid program does not inherit it */
+	wcx_privileges_drop(WCX_PRIVILEGES_UNMOUNT); /* if that fails, the guard is still of use */
 	while (done < sizeof watched && (n = read(KEPT_FD, (char *)&watched + done, sizeof watched - done)) > 0)
 		done += (size_t)n;
 	if (done < sizeof watched)

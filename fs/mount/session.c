@@ -24,6 +24,7 @@
 #include "fs/mount/connection.h"
 #include "fs/mount/fuse_ops.h"
 #include "fs/mount/guard.h"
+#include "fs/mount/privileges.h"
 #include "fs/mount/store.h"
 #include "fs/mount/warm_child.h"
 #include "fs/read/decoder.h"
@@ -312,10 +313,22 @@ static int set_readahead(struct session *session)
 	return 0;
 }
 
+static int drop_privileges(void)
+{
+	const int r = wcx_privileges_drop(WCX_PRIVILEGES_UNMOUNT);
+
+	if (r)
+		fuse_log(FUSE_LOG_ERR, "cannot drop privileges: %s\n", strerror(-r));
+	return r;
+}
+
+/* Threads have the privileges of the one that creates them, so these are dropped first. */
 static int start_threads(struct session *session)
 {
-	int r = start_prefetching(session);
+	int r = drop_privileges();
 
+	if (!r)
+		r = start_prefetching(session);
 	if (!r && session->opts->set_readahead)
 		r = set_readahead(session);
 	if (r)

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "fs/mount/daemonize.h"
+#include "fs/mount/privileges.h"
 
 enum { EXIT_NO_PROGRAM = 127 };
 
@@ -51,7 +52,7 @@ static void run(void *user, int start_fd, pid_t parent)
 	do
 		n = read(start_fd, &byte, 1);
 	while (n < 0 && errno == EINTR);
-	if (n != 1)
+	if (n != 1 || wcx_privileges_drop(WCX_PRIVILEGES_READ))
 		return;
 	execlp(find_program(program), "wcx", "warm", "--", warming->path, (char *)NULL);
 	_exit(EXIT_NO_PROGRAM);
