@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""golden_files.py COMMAND ... - checks the golden files, and adds to them; golden/golden_files.md describes them.
+"""golden_files.py COMMAND ... - checks the golden files and adds new ones; golden/golden_files.md describes them.
 
   decode            decode each with wcx_decode.py, compare its SHA-256, and check that together they use the whole format
-  original NAME OUT write the safetensors file that golden/best_NAME.wcx and golden/reference_NAME.wcx were packed from
-  same A.wcx B.wcx  check that two files are equal, except that Zstandard frames may differ if they hold the same bytes
-  add WCX           make the files listed here that are not in golden/manifest, with the program WCX or wcx_encode.py
+  original NAME OUT write the safetensors file from which golden/best_NAME.wcx and golden/reference_NAME.wcx were packed
+  same A.wcx B.wcx  check that two files are equal, except for Zstandard frames with equal contents
+  add WCX           make the files listed here that are missing in golden/manifest, with the program WCX or wcx_encode.py
 
-The bytes of an original depend on this file alone: on integers from SplitMix64, and on conversions that IEEE 754 defines
+The bytes of an original depend only on this file: on integers from SplitMix64, and on conversions that IEEE 754 defines
 exactly.
 """
 import hashlib
@@ -27,7 +27,7 @@ import wcx_decode  # noqa: E402
 import wcx_encode  # noqa: E402
 from safetensors_io import ELEM_BYTES, Tensor, build_header, to_bf16  # noqa: E402
 
-# How many elements a tensor has, by the bytes of one: enough for coding to pay.
+# Elements of a tensor, by their size in bytes: enough for coding to pay.
 COUNTS = {1: 3072, 2: 2048, 4: 1536, 8: 1024}
 
 
@@ -46,58 +46,58 @@ class Random:
         return z ^ z >> np.uint64(31)
 
     def bell(self, count):
-        """Integers, close to normal: sums of eight bytes less their mean; the standard deviation is 209."""
+        """Nearly normal integers: sums of eight bytes minus their mean; the standard deviation is 209."""
         return self.words(count).astype("<u8").view("u1").reshape(count, 8).sum(axis=1).astype(np.int64) - 1020
 
 
 def scaled(bell, sigma):
-    """Integers with this standard deviation (a number, or one a row); halves are rounded up."""
+    """Integers with this standard deviation (a number, or one per row); halves are rounded up."""
     return (2 * bell * sigma + 209) // 418
 
 
-# ---- elements: functions that draw a number of them, as an array of the dtype's size ----
+# ---- functions that draw a number of elements, as an array of the size of the dtype ----
 
 
 def numbers(dtype, sigma, middle=0):
-    """Integers, close to normal around a middle."""
+    """Nearly normal integers around a middle."""
     return lambda random, count: (scaled(random.bell(count), sigma) + middle).astype(dtype)
 
 
 def int8_with_row_scales(random, count):
-    """INT8 weights in 48 rows whose standard deviations are 3 to 50."""
+    """INT8 weights in 48 rows with standard deviations from 3 to 50."""
     sigmas = np.array([3, 7, 20, 50] * 12)[:, None]
     return np.clip(scaled(random.bell(count).reshape(48, -1), sigmas), -127, 127).astype("i1")
 
 
 def flags(random, count):
-    """One in eight is true."""
+    """Booleans, of which one in eight is true."""
     return (random.words(count) >> np.uint64(61) == 0).astype("u1")
 
 
 def nibble_pairs(random, count):
-    """Two INT4 in a byte, each with a standard deviation of 2."""
+    """Bytes of two INT4, each with a standard deviation of 2."""
     low, high = (np.clip(scaled(random.bell(count), 2), -8, 7) & 15 for _ in range(2))
     return (low | high << 4).astype("u1")
 
 
 def counting(dtype, step):
-    """Multiples of a step, in ascending order."""
+    """Ascending multiples of a step."""
     return lambda _random, count: (np.arange(count) * step + 1000).astype(dtype)
 
 
 def floats(random, count):
-    """Close to normal with a standard deviation of 0.0255; all are multiples of 2^-40, which F64 holds exactly."""
+    """Nearly normal floats with a standard deviation of 0.0255; multiples of 2^-40, which are exact in F64."""
     low = (random.words(count) >> np.uint64(37)).astype(np.float64)  # 27 bits
     return random.bell(count) * 2.0**-13 + low * 2.0**-40
 
 
 def f8_e5m2(random, count):
-    """The upper half of F16."""
+    """The upper bytes of F16."""
     return (floats(random, count).astype("<f2").view("<u2") >> 8).astype("u1")
 
 
 def f8_e4m3(random, count):
-    """Times 64, cut off: 3 bits of the mantissa and exponents from 2^-6 up; what is smaller becomes 0."""
+    """Values times 64, truncated to 3 mantissa bits and exponents from 2^-6 up; smaller values become 0."""
     bits = (floats(random, count) * 64).astype("<f4").view("<u4").astype(np.int64)
     exponents = np.clip((bits >> 23 & 0xFF) - 120, 0, 15)
     return np.where(exponents > 0, bits >> 31 << 7 | exponents << 3 | bits >> 20 & 7, 0).astype("u1")
@@ -108,7 +108,7 @@ def f32_that_holds_bf16(random, count):
 
 
 def f32_with_outliers(random, count):
-    """One in 64 is any bits, and one in 16 is 0."""
+    """One element in 64 has random bits, and one in 16 is 0."""
     values, chances = floats(random, count).astype("<f4").view("<u4"), random.words(count)
     values = np.where(chances % np.uint64(64) == 0, (chances >> np.uint64(32)).astype("<u4"), values)
     return np.where(chances % np.uint64(16) == 1, 0, values).astype("<u4")
@@ -140,9 +140,9 @@ ORIGINALS = {
     "f8_e4m3fnuz": (22, "F8_E4M3FNUZ", [("weight", f8_e4m3)]),
     "f8_e5m2fnuz": (23, "F8_E5M2FNUZ", [("weight", f8_e5m2)]),
 }
-BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}  # of dtypes whose elements share bytes
+BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}  # dtypes whose elements share bytes
 
-# The reference mode knows no dtypes but sizes of elements.
+# The reference mode depends on the size of elements, not on the dtype.
 REFERENCE = ["bool", "i8", "bf16", "f32"]
 
 # The smallest of wcx_encode.py's good files.
@@ -154,10 +154,10 @@ ENCODED = [
 
 
 def original(name):
-    """The bytes of a safetensors file: the tensors listed, a copy of the first, a constant, random bits and two small ones.
+    """Returns a safetensors file: the listed tensors, a copy of the first, a constant, random bits and two small ones.
 
-    A few bytes of another dtype lie before each: wcx packs small neighbours of one dtype together, which it is to do with
-    the two small ones only.
+    A few bytes of another dtype precede each: wcx packs small neighbours of one dtype together, which it must do only with
+    the two small ones.
     """
     seed, dtype, listed = ORIGINALS[name]
     random = Random(seed)
@@ -185,7 +185,7 @@ def shape_of(dtype, elements):
 
 
 def every_element_size():
-    """As wcx_encode.py's file of this name, with fewer elements; and exceptions that a carrier carries."""
+    """Like the file of this name in wcx_encode.py with fewer elements, and with carried exceptions."""
     w, rng = wcx_encode, np.random.default_rng(2026)
     cases = [(n, predictor, w.NONE) for n in w.DTYPES for predictor in w.PREDICTORS]
     cases += [(n, w.NONE, w.ROTATE) for n in w.DTYPES] + [(1, w.NONE, w.FOLD)]
@@ -207,7 +207,7 @@ def every_element_size():
 
 
 def read_manifest():
-    """The SHA-256 of each file's original, by the file's name without .wcx."""
+    """Returns the SHA-256 of each original, by the name of the file without .wcx."""
     with open(MANIFEST, encoding="ascii") as file:
         return {name: digest for digest, name in (line.split() for line in file)}
 
@@ -260,7 +260,7 @@ def decode():
 
 
 def same(path_a, path_b):
-    """The index of both, tile by tile; what follows from the sizes of Zstandard frames and their checksums may differ."""
+    """Compares both indexes, tile by tile; values that depend on sizes and checksums of Zstandard frames may differ."""
     a, b = wcx_decode.Wcx(path_a), wcx_decode.Wcx(path_b)
     equal = a.segments == b.segments and np.array_equal(a.modes, b.modes) and np.array_equal(a.frequencies, b.frequencies)
     for tile in range(a.tile_count if equal else 0):

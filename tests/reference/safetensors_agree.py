@@ -5,7 +5,7 @@
 usage: safetensors_agree.py DRIVER [RANDOM_CASES]
 DRIVER is the program built from safetensors_header.c.  Needs safetensors 0.8; exits with 77 (skipped) without it.
 
-There are no exceptions but one that is intended: an unknown dtype is no error for us.
+The only exception is intended: an unknown dtype is no error for us.
 """
 
 import json
@@ -37,7 +37,7 @@ def with_length(text, data=b""):
 
 
 def ask_library(blob):
-    """The package's answer: a list of (name, dtype, shape, data), sorted, or the words of its refusal."""
+    """Returns the package's answer: a sorted list of (name, dtype, shape, data), or its error message."""
     try:
         tensors = safetensors.deserialize(blob)
     except safetensors.SafetensorError as error:
@@ -46,10 +46,10 @@ def ask_library(blob):
 
 
 def ask_driver(driver, path, blob):
-    """Ours, in the same form; also checks what only we tell."""
+    """Returns our answer in the same form; also checks the output that only ours has."""
     with open(path, "wb") as file:
         file.write(blob)
-    # Whatever a name holds, the answer is UTF-8: decoding is strict.
+    # The answer is UTF-8 for any name: decoding is strict.
     done = subprocess.run([driver, path], stdout=subprocess.PIPE, check=False)
     lines = done.stdout.decode().split("\n")
     assert done.returncode == (0 if lines[0] == "ok" else 1), f"exit status {done.returncode}: {lines}"
@@ -68,18 +68,18 @@ def ask_driver(driver, path, blob):
 
 def same(ours, theirs):
     if isinstance(theirs, str) and theirs.startswith(INVALID_JSON + "unknown variant `"):
-        return True  # an unknown dtype is no error for us; unknown_dtype_pairs tests what becomes of it
+        return True  # no error for us; unknown_dtype_pairs tests unknown dtypes
     if isinstance(ours, list) or isinstance(theirs, list):
         return ours == theirs
     if theirs.startswith(INVALID_JSON):
-        return ours.startswith(INVALID_JSON)  # the rest is the JSON parser's own text
-    # We add the tensor in parentheses where the library names none, and replace the bytes of control characters by "?".
+        return ours.startswith(INVALID_JSON)  # the rest is the text of the JSON parser
+    # We add the tensor in parentheses where the library omits it, and replace the bytes of control characters by "?".
     shown = "".join("?" * len(c.encode()) if unicodedata.category(c) == "Cc" else c for c in theirs)
     return ours.split(" (data_offsets ")[0] == shown
 
 
 def agree(ours, blob):
-    """Whether the library ever gives our answer: between tensors with equal offsets it chooses at random."""
+    """Whether the library gives our answer at least once: it orders tensors with equal offsets at random."""
     return any(same(ours, ask_library(blob)) for _ in range(100))
 
 
@@ -88,7 +88,7 @@ def tensor(dtype="F32", shape="[1]", offsets="[0,4]", more=""):
 
 
 def odd_values():
-    """What may stand, or not, where a tensor is described.  Four bytes of data follow."""
+    """Valid and invalid descriptions of a tensor.  Four bytes of data follow."""
     yield from (F32, '["F32",[1],[0,4]]', '["F32",[1],[0,4],1]', '["F32",[1]]', "[]", "{}", "null", "5", '"F32"')
     yield from ('{"shape":[1],"data_offsets":[0,4]}', '{"dtype":"F32","data_offsets":[0,4]}', '{"dtype":"F32","shape":[1]}')
     for dtype in ('{"F32":null}', '{"F32":{}}', '{"F32":[]}', '{"F32":null,"F32":null}', "{}", "17", "null", '["F32"]',
@@ -109,7 +109,7 @@ def odd_values():
 
 
 def odd_json():
-    """JSON values at the edge of what is legal."""
+    """JSON values at the limits of the grammar."""
     yield from ("1e999", "-1e999", "0e99999999999", "1e99999999999999999999999", "1e-99999999999999999999", "9" * 400,
                 "9" * 300, "0." + "0" * 400 + "1e500", "0." + "0" * 400 + "1e800", "1.7976931348623157e308", "1.9e308")
     yield from "01 - -x 1. .5 1e 1e+ 1E-5 0.0 -0.5e+3 00 +1 tru true TRUE nul nulll False".split()
@@ -121,7 +121,7 @@ def odd_json():
 
 
 def odd_texts():
-    """Whole headers, for four bytes of data or none."""
+    """Complete headers, for four bytes of data or none."""
     yield from ("", "{", "}", " ", "{}", "{} ", " \t\r\n{ } \n", "{}x", "{}{}", "null", "5", '"x"', "[]", "\ufeff{}", "{}\0",
                 "\0{}", "\v{}", '{"a"', '{"a":', "{,}")
     for text in ('{"a":%s', '{"a":%s,', '{"a":%s,}', '{,"a":%s}', '{"a":5,"a":%s}', '{"a":%s,"a":5}', '{"__metadata__":%s}',
@@ -147,7 +147,7 @@ def odd_texts():
 
 
 def files_by_hand():
-    """Each rule of the format, of JSON and of UTF-8, at its edge."""
+    """Cases at the limit of each rule of the format, of JSON and of UTF-8."""
     yield from (b"", b"1234567", b"\0" * 8, b"\xff" * 8, struct.pack("<Q", 3) + b"{}")
     yield from (struct.pack("<Q", n) + b"{}" for n in (100_000_000, 100_000_001, 2**63, 2**64 - 8))
     yield from (with_length('{"a":%s}' % value, b"1234") for value in odd_values())
@@ -167,7 +167,7 @@ def files_by_hand():
 
 
 def random_layout(rng):
-    """Tensors that a file could have: [name, dtype, shape, start, end], and the size of their data."""
+    """Makes valid tensors, [name, dtype, shape, start, end]; returns them and the size of their data."""
     layout, at = [], 0
     for index in range(rng.choice((0, 1, 1, 2, 3, 8))):
         dtype = rng.choice(list(DTYPE_BITS))
@@ -185,7 +185,7 @@ def random_layout(rng):
 
 
 def dump(rng, layout):
-    """The layout as JSON, in any order and with any white space, escapes and excess that are legal."""
+    """Writes the layout as JSON, with random legal order, white space, escapes and additions."""
     items = []
     for name, dtype, shape, start, end in layout:
         fields = [("dtype", json.dumps(dtype)), ("shape", json.dumps(shape)), ("data_offsets", json.dumps([start, end]))]
@@ -206,7 +206,7 @@ def dump(rng, layout):
 
 
 def break_layout(rng, layout, data_bytes):
-    """One number, name or type changed, so that sizes or offsets may contradict each other; returns the data's size."""
+    """Changes a number, name or type, so that sizes or offsets may contradict each other; returns the size of the data."""
     numbers = (0, 1, 2, 7, 8, 2**31, 2**32, 2**60, 2**61, 2**62, 2**63 - 1, 2**63, 2**64 - 1, data_bytes, data_bytes + 1)
     if not layout:
         return data_bytes + rng.randrange(2)
@@ -228,7 +228,7 @@ def break_layout(rng, layout, data_bytes):
 
 
 def break_text(rng, text):
-    """A few bytes of the text deleted, doubled, or replaced by what means something to JSON."""
+    """Deletes or doubles a few bytes of the text, or replaces them by tokens of JSON."""
     text = bytearray(text.encode())
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         at = rng.randrange(len(text) + 1)
@@ -255,7 +255,7 @@ def random_files(rng, count):
 
 
 def unknown_dtype_pairs(rng, count):
-    """Pairs of files: one for us, with a dtype that nobody knows, and one for the library, with bytes in its place."""
+    """Makes pairs of files: one for us, with an unknown dtype, and one for the library, with bytes instead."""
     for index in range(count):
         layout, data_bytes = random_layout(rng)
         if index % 2:
@@ -264,7 +264,7 @@ def unknown_dtype_pairs(rng, count):
             continue
         entry = rng.choice(layout)
         if entry[4] - entry[3] >= 2**61:
-            continue  # the library cannot express its size, and names that as the error
+            continue  # the library cannot represent its size, and reports that
         entry[1], entry[2] = "U8", [max(0, entry[4] - entry[3])]
         state = rng.getstate()
         plain = dump(rng, layout)
@@ -276,7 +276,7 @@ def unknown_dtype_pairs(rng, count):
 
 
 def as_bytes(answer, shape):
-    """Our answer with the unknown dtype written as the library was told."""
+    """Returns our answer with the unknown dtype replaced by that of the library's file."""
     if isinstance(answer, str):
         return answer
     return [(n, "U8", [len(data)], data) if (d, s) == ("F99", shape) else (n, d, s, data) for n, d, s, data in answer]

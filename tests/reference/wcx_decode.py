@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""wcx_decode.py FILE.wcx [OUT] - decode a .wcx file, independently of the C code.
+"""wcx_decode.py FILE.wcx [OUT] - decodes a .wcx file, independently of the C code.
 
-Written from docs/format.md alone, in its order and with its names, to be read beside it.  Checks every rule of the
-format, every tile's checksum and the SHA-256 of the whole, writes the safetensors file to OUT if one is given, and
-prints one line that counts what was met.  Exit status 1, with a message, when FILE is damaged.
+Follows docs/format.md alone, in its order and with its names, so that both can be read side by side.  Checks every rule of
+the format, the checksum of every tile and the SHA-256 of the whole, writes the safetensors file to OUT if given, and prints
+one line with counts of the features found.  Exits with status 1 and a message if FILE is damaged.
 
-All the RANS fields of a window whose symbols are dealt to the lanes alike are decoded in lockstep: states are arrays of
+Decodes in lockstep all RANS fields of a window that distribute symbols to lanes in the same way: states are arrays of
 (fields, 32 lanes).
 """
 import bisect
@@ -55,13 +55,13 @@ UNIT_BYTES = 4 * LANES
 WIDTHS_BYTES = LANES // 2
 CARRIED_BYTES = 2 * LANES
 STATE_MIN = 1 << 16
-ALIGNMENT = 4  # of packed tiles and of the parts of a coded one
+ALIGNMENT = 4  # of packed tiles, and of the parts of a coded tile
 
-WINDOW_BYTES = 64 << 20  # decoded bytes of the tiles that are decoded together: bounds the memory, not the result
+WINDOW_BYTES = 64 << 20  # decoded bytes of tiles that are decoded together: limits memory, does not affect the result
 
 
 class WcxError(Exception):
-    """The file is not a .wcx file of this version, or it is damaged."""
+    """The file is damaged, or not a .wcx file of this version."""
 
 
 def must(condition, message):
@@ -86,7 +86,7 @@ def align(a, b):
 
 @dataclass
 class Field:
-    """Section 2.3; shift is the sum of the widths of the fields below."""
+    """Section 2.3; shift is the sum of the widths of the lower fields."""
 
     width: int
     flags: int
@@ -111,7 +111,7 @@ class Field:
         return range(self.first_table, self.first_table + self.table_count)
 
     def planes(self):
-        """The raw planes: (bits, shift within the element), in their order."""
+        """Returns the raw planes in order: (bits, shift within the element)."""
         shift = self.shift
         for bits in (32, 16, 8, 4, 2, 1):
             if self.width & bits:
@@ -119,7 +119,7 @@ class Field:
                 shift += bits
 
     def values(self):
-        """What the symbols 0..256 stand for, those of pairs for two values each."""
+        """Returns the values of the symbols 0..256, two for each symbol of pairs."""
         symbols = np.arange(256, dtype=np.uint64)
         if self.is_of_pairs:
             return np.stack([symbols & 15, symbols >> 4], axis=1)
@@ -128,7 +128,7 @@ class Field:
 
 @dataclass
 class Segment:
-    """Section 2.2, with what follows from it."""
+    """Section 2.2, with derived values."""
 
     bytes: int
     cols: int
@@ -166,7 +166,7 @@ class Segment:
 
     @property
     def word_elements(self):
-        """Section 3.1: the elements that a lane has in each line."""
+        """Section 3.1: the elements of a lane in each line."""
         return max(1, 4 // self.elem_bytes)
 
     def line_count(self, n):
@@ -177,13 +177,13 @@ class Segment:
         return ceil_div(self.line_count(n) * bits * self.word_elements, 32) * UNIT_BYTES
 
     def tile_place(self, tile):
-        """Where a tile (numbered through the file) lies in the matrix: y, x, height, width."""
+        """Returns the place of a tile (numbered through the file) in the matrix: y, x, height, width."""
         grid_y, grid_x = divmod(tile - self.first_tile, self.grid_cols)
         y, x = grid_y * self.tile_rows, grid_x * self.tile_cols
         return y, x, min(self.tile_rows, self.rows - y), min(self.tile_cols, self.cols - x)
 
     def tile_elements(self):
-        """The number of elements of each of the segment's tiles."""
+        """Returns the number of elements of each tile of the segment."""
         heights = np.full(self.grid_rows, min(self.tile_rows, self.rows), np.int64)
         heights[-1] = self.rows - (self.grid_rows - 1) * self.tile_rows
         widths = np.full(self.grid_cols, min(self.tile_cols, self.cols), np.int64)
@@ -192,7 +192,7 @@ class Segment:
 
 
 def parse_segment(raw, number, earlier):
-    """The segment but for its fields, which follow all segments."""
+    """Reads a segment without its fields, which follow all segments."""
     where = f"segment {number}: "
     seg = Segment(*SEGMENT.unpack(raw))
     must(seg.bytes >= 1, f"{where}empty")
@@ -232,7 +232,7 @@ def parse_field(raw, where, table_count):
 
 
 def check_fields(seg, where):
-    """The rules about the fields of a segment together; also tells them where they lie."""
+    """Checks the rules about all fields of a segment together; also sets their shifts."""
     shift = 0
     for this in seg.fields:
         this.shift = shift
@@ -254,7 +254,7 @@ def check_fields(seg, where):
 
 
 def parse_table(raw, at):
-    """The 256 frequencies of the table at raw[at:], and where the next one starts (section 2.6)."""
+    """Section 2.6: reads the 256 frequencies of the table at raw[at:]; returns them and the start of the next table."""
     frequencies = []
     after_run = False
     while len(frequencies) < 256:
@@ -283,22 +283,22 @@ def parse_table(raw, at):
 
 
 def pair_frequencies(frequencies):
-    """Section 2.7: the frequencies of pairs, from those of the symbols 0..16."""
+    """Section 2.7: derives the frequencies of pairs from those of the symbols 0..16."""
     single = frequencies[:16].astype(np.int64)
-    product = np.outer(single, single).reshape(-1)  # pair p is in row p >> 4 and column p & 15
+    product = np.outer(single, single).reshape(-1)  # pair p is at row p >> 4 and column p & 15
 
     def scaled(factor):
         return np.where(product < PAIR_PRODUCT_MIN, 0, np.maximum(1, product * factor >> 28))
 
-    # The sum does not fall while the factor grows, so that the largest factor that fits is where it first does not.
+    # The sum is monotonic in the factor, so bisection finds the largest factor that fits.
     factor = bisect.bisect(range(PAIR_FACTOR_MAX + 1), FREQUENCY_SUM, key=lambda k: scaled(k).sum()) - 1
     pairs = scaled(factor)
-    pairs[np.argmax(product)] += FREQUENCY_SUM - pairs.sum()  # argmax is the lowest of several
+    pairs[np.argmax(product)] += FREQUENCY_SUM - pairs.sum()  # argmax returns the first of several
     return pairs.astype(np.uint32)
 
 
 class Wcx:
-    """An opened .wcx file, its index checked in full."""
+    """An open .wcx file, with its index fully checked."""
 
     def __init__(self, path):
         must(os.path.getsize(path) >= SUPERBLOCK.size, "shorter than a superblock")
@@ -346,7 +346,7 @@ class Wcx:
         must(first_tile == self.tile_count, f"the segments have {first_tile} tiles, the superblock {self.tile_count}")
         total = sum(seg.bytes for seg in self.segments)
         must(total == self.original_bytes, f"segments of {total} bytes for an original of {self.original_bytes}")
-        # A segment without tiles begins where the next one with tiles does; bisect_right passes it over.
+        # A segment without tiles begins at the same tile as its successor; bisect_right passes over it.
         self.first_tiles = [seg.first_tile for seg in self.segments]
 
     def _parse_fields(self, raw):
@@ -416,9 +416,9 @@ class Wcx:
         return self.decode_tiles([tile])[0]
 
     def decode_tiles(self, tiles):
-        """Decode any tiles; for each an array of elements (height, width)."""
+        """Decodes any tiles; returns an array of elements (height, width) for each."""
         decoded = []
-        jobs = defaultdict(list)  # by what deals symbols to the lanes: RANS fields to decode in lockstep
+        jobs = defaultdict(list)  # RANS fields to decode in lockstep, by the distribution of symbols to lanes
         for tile in tiles:
             seg = self.segment_of(tile)
             _, _, height, width = seg.tile_place(tile)
@@ -456,7 +456,7 @@ class Wcx:
         return np.frombuffer(data, np.uint8)
 
     def _open_coded_tile(self, tile, seg, elements):
-        """Put into elements what needs no decoding; returns the RANS fields."""
+        """Stores in elements what needs no decoding; returns the RANS fields."""
         self.seen["transform", seg.transform] += 1
         self.seen["predictor", seg.predictor] += 1
         coded = CodedTile(self.packed_tile(tile), seg, elements, self.describe_tile(tile))
@@ -471,7 +471,7 @@ class Wcx:
         return coded.rans_fields
 
     def _decode_fields(self, n, word_elements, are_pairs, fields):
-        """Decode RANS fields of n elements each, and put their values, and the bytes they carry, into their elements."""
+        """Decodes RANS fields of n elements each, and stores values and carried bytes in their elements."""
         used, table_of = np.unique(np.stack([this.tables for this in fields]), return_inverse=True)
         table_of = table_of.reshape(len(fields), -1)
         frequencies = [self.pair_frequencies(table) if are_pairs else self.frequencies[table] for table in used]
@@ -484,7 +484,7 @@ class Wcx:
             this.finish(values, final_states.astype("<u2").view(np.uint8))
 
     def windows(self):
-        """Ranges of tiles, all in order, of about WINDOW_BYTES each."""
+        """Yields consecutive ranges of tiles of about WINDOW_BYTES each."""
         ends = np.cumsum(self.tile_bytes)
         first = 0
         while first < self.tile_count:
@@ -494,7 +494,7 @@ class Wcx:
             first = last
 
     def decode_own_segments(self):
-        """Yield the bytes of each segment that has tiles, in order."""
+        """Yields the bytes of each segment that has tiles, in order."""
         for window in self.windows():
             for tile, elements in zip(window, self.decode_tiles(window)):
                 seg = self.segment_of(tile)
@@ -506,7 +506,7 @@ class Wcx:
                     yield matrix.reshape(-1).view(np.uint8)
 
     def decode_segments(self):
-        """Yield the bytes of each segment in order; their concatenation is the safetensors file."""
+        """Yields the bytes of each segment in order; their concatenation is the safetensors file."""
         wanted = {seg.same_as for seg in self.segments} - {0}
         kept = {}
         own = self.decode_own_segments()
@@ -518,7 +518,7 @@ class Wcx:
             yield data
 
     def decode_all(self):
-        """Yield as decode_segments does; after the last segment, check the SHA-256."""
+        """Like decode_segments; checks the SHA-256 after the last segment."""
         digest = hashlib.sha256()
         for data in self.decode_segments():
             digest.update(data)
@@ -526,7 +526,7 @@ class Wcx:
         must(digest.digest() == self.sha256, "the SHA-256 of the decoded file differs")
 
     def summary(self):
-        """One line: what has been decoded so far."""
+        """Returns one line with counts of the features decoded so far."""
         parts = []
         names_of = {"mode": MODE_NAMES, "coding": CODING_NAMES, "transform": TRANSFORM_NAMES, "predictor": PREDICTOR_NAMES,
                     "table": range(5)}
@@ -544,20 +544,20 @@ class Wcx:
 
 @dataclass
 class RansField:
-    """A field of a coded tile that waits to be decoded.
+    """A field of a coded tile before decoding.
 
-    What a carrier carries bytes of is here without them: cut_plane, which is None if no plane is carried, or exceptions.
+    A carrier has the part that it carries, without the carried bytes: cut_plane (None if no plane is carried) or exceptions.
     """
 
     where: str
     seg: Segment
     field: Field
-    elements: np.ndarray  # of the tile, to put the values into
-    tables: np.ndarray  # the number of the table of each line
+    elements: np.ndarray  # of the tile; finish stores the values here
+    tables: np.ndarray  # index of the table of each line
     states: list
     words: np.ndarray
     exception_count: int = 0
-    cut_plane: tuple = None  # the plane, its bits, its shift
+    cut_plane: tuple = None  # plane, bits, shift
     exceptions: bytes = b""
 
     @property
@@ -565,7 +565,7 @@ class RansField:
         return len(self.exceptions) < exceptions_bytes(self.field, self.exception_count)
 
     def finish(self, values, final_bytes):
-        """Put into the elements the values of the symbols, and what the low halves of the final states complete."""
+        """Stores the values of the symbols, and the part that the low halves of the final states complete."""
         if self.cut_plane:
             plane, bits, shift = self.cut_plane
             put_plane(self.elements, np.concatenate([plane, final_bytes]), bits, shift, self.seg)
@@ -577,7 +577,7 @@ class RansField:
         put_values(self.elements, values, self.field.shift)
 
     def apply_exceptions(self, values):
-        """Section 3.3."""
+        """Section 3.3: replaces values by exceptions."""
         count, width = self.exception_count, self.field.width
         positions = np.frombuffer(self.exceptions, "<u2", count).astype(np.int64)
         exceptions = np.frombuffer(self.exceptions, "u1" if width <= 8 else "<u2", count, 2 * count)
@@ -592,11 +592,11 @@ def exceptions_bytes(this, count):
 
 
 class CodedTile:
-    """Reads a coded tile: what needs no decoding goes into elements, which are zeros, the rest into rans_fields."""
+    """Parses a coded tile: stores in elements, which must be zeros, what needs no decoding; rans_fields has the rest."""
 
     def __init__(self, packed, seg, elements, where):
         self.packed, self.seg, self.elements, self.where = packed, seg, elements, where
-        self.end = 0  # of the part before
+        self.end = 0  # of the previous part
         rans, payload_sizes, exception_count = self.take_header()
         self.carrier = rans[-1] if rans else None
         cut_plane = self.take_planes()
@@ -609,14 +609,14 @@ class CodedTile:
         must(self.end == len(packed), f"{where}: its parts end at {self.end}, the tile at {len(packed)}")
 
     def take(self, part_bytes):
-        """The next part of the tile; None takes what is left."""
+        """Returns the next part of the tile; None takes the rest."""
         start = align(self.end, ALIGNMENT)
         self.end = max(start, len(self.packed)) if part_bytes is None else start + part_bytes
         must(self.end <= len(self.packed), f"{self.where}: its parts pass its end")
         return self.packed[start : self.end]
 
     def take_header(self):
-        """Take the header; returns the RANS fields, the sizes of their payloads but for the carrier's, the exceptions."""
+        """Takes the header; returns RANS fields, sizes of their payloads (without the carrier's), number of exceptions."""
 
         def take_u32():
             return int(self.take(4).view("<u4")[0])
@@ -643,7 +643,7 @@ class CodedTile:
         return rans, payload_sizes, exception_count
 
     def take_planes(self):
-        """Take the raw planes; returns what is there of the last one, with its bits and shift, if the rest is carried."""
+        """Takes the raw planes; if the last is carried, returns its stored beginning with its bits and shift."""
         raw_fields = [this for this, coding in zip(self.seg.fields, self.codings) if coding == FIELD_RAW]
         planes = [plane for this in raw_fields for plane in this.planes()]
         for number, (bits, shift) in enumerate(planes):
@@ -654,7 +654,7 @@ class CodedTile:
         return None
 
     def take_exceptions(self, count, plane_is_carried):
-        """Take the carrier's exceptions, but for those of their bytes that it carries."""
+        """Takes the exceptions, without their carried bytes."""
         if not count:
             return b""
         part_bytes = exceptions_bytes(self.seg.fields[self.carrier], count)
@@ -662,7 +662,7 @@ class CodedTile:
         return self.take(part_bytes - CARRIED_BYTES * carried).tobytes()
 
     def take_payload(self, this, payload_bytes):
-        """Take the payload of a RANS field, of all that is left where payload_bytes is None."""
+        """Takes the payload of a RANS field; None for payload_bytes takes the rest."""
         n, run, choice_bits = len(self.elements), self.seg.run, this.table_count >> 1
         payload = self.take(payload_bytes)
         must(len(payload) % 2 == 0, f"{self.where}: {len(payload)} rANS bytes")
@@ -679,8 +679,8 @@ class CodedTile:
 
 
 def start_states(data, where):
-    """The states that the lanes start with, from the widths on, and the words behind them (section 3.2)."""
-    sizes = [16 + k for k in unpack_bits(data[:WIDTHS_BYTES], 4, LANES).tolist()]  # of a state, without its highest bit
+    """Section 3.2: reads widths and start states; returns the states of the lanes and the words behind them."""
+    sizes = [16 + k for k in unpack_bits(data[:WIDTHS_BYTES], 4, LANES).tolist()]  # without the highest bit
     end = WIDTHS_BYTES + align(ceil_div(sum(sizes), 8), 2)
     must(end <= len(data), f"{where}: its start states pass its end")
     number = int.from_bytes(data[WIDTHS_BYTES:end].tobytes(), "little")
@@ -692,17 +692,17 @@ def start_states(data, where):
 
 
 def unpack_bits(data, bits, n):
-    """The first n numbers of 1, 2 or 4 bits each that stand in the bytes data."""
+    """Returns the first n numbers of 1, 2 or 4 bits in data."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
     return (data[:, None] >> shifts & ((1 << bits) - 1)).reshape(-1)[:n]
 
 
 def put_plane(elements, plane, bits, shift, seg):
-    """Section 3.1: put a raw plane into the elements; its lowest bit belongs at shift."""
+    """Section 3.1: stores a raw plane in the elements, with its lowest bit at shift."""
     per_unit = 32 // (bits * seg.word_elements)  # lines
     turns = (bits * np.arange(per_unit, dtype=np.uint32))[:, None]
     units = plane.view("<u4").reshape(-1, 1, LANES)
-    words = (units >> turns | units << (-turns & 31)).astype("<u4")  # (units, lines of each, lanes): what shows in place
+    words = (units >> turns | units << (-turns & 31)).astype("<u4")  # (units, lines, lanes), bits in place
     if seg.elem_bytes == 8:
         words = words.astype("<u8") * ((1 << 32) + 1)  # bits are the same in both halves
     shown = words.reshape(-1).view(seg.dtype)[: len(elements)]
@@ -718,16 +718,16 @@ def put_values(elements, values, shift):
 def rans_decode(states, words, n, word_elements, symbol_elements, frequencies, table_of):
     """Section 3.2 for many fields of n elements in lockstep: line g of field i has the table frequencies[table_of[i, g]].
 
-    A lane has word_elements elements in each line, and each of its symbols is for symbol_elements of them.  Returns the
-    symbols, (fields, those of all lines whether they are there or not), the final states, (fields, 32), and for each field
-    whether the words were right.
+    A lane has word_elements elements in each line, and each of its symbols stands for symbol_elements of them.  Returns
+    the symbols (fields, symbols of all lines, including those that do not exist), the final states (fields, 32), and for
+    each field whether exactly all words were used.
     """
     entries = slot_entries(frequencies)
     first_slot = (table_of * FREQUENCY_SUM).astype(np.uint32)
     x = np.array(states, np.uint32)
     ends = np.cumsum([len(w) for w in words])
     next_word = (ends - [len(w) for w in words])[:, None]
-    words = np.concatenate(words + [np.zeros(1, "<u2")]).astype(np.uint32)  # one more, so that clipping finds one
+    words = np.concatenate(words + [np.zeros(1, "<u2")]).astype(np.uint32)  # one for clipping
 
     line_count = table_of.shape[1]
     symbols = np.zeros((len(states), line_count, LANES, word_elements // symbol_elements), np.uint8)
@@ -743,12 +743,12 @@ def rans_decode(states, words, n, word_elements, symbol_elements, frequencies, t
             word = words.take(next_word + taken - 1, mode="clip")
             x = np.where(takes, x << 16 | word, x)
             next_word = next_word + taken[:, -1:]
-    # A field that takes words past its end reads its neighbour's; next_word tells, because it never goes back.
+    # A field may run into the words of the next one.  next_word shows this, because it never decreases.
     return symbols.reshape(len(states), -1), x, next_word[:, 0] == ends
 
 
 def slot_entries(frequencies):
-    """For each slot of each table, one table behind the other: the symbol s, F(s) << 8 and (slot - C(s)) << 20."""
+    """Returns for each slot of all tables, concatenated: the symbol s, F(s) << 8 and (slot - C(s)) << 20."""
     symbols = np.concatenate([np.repeat(np.arange(256, dtype=np.uint32), table) for table in frequencies])
     own = np.concatenate([np.repeat(table, table) for table in frequencies])
     rest = np.concatenate([np.arange(f, dtype=np.uint32) for table in frequencies for f in table])
@@ -756,7 +756,7 @@ def slot_entries(frequencies):
 
 
 def undo_prediction(residuals, predictor):
-    """Section 3.5: the tile u from its residuals (height, width)."""
+    """Section 3.5: restores the tile u from its residuals (height, width)."""
     sums = {NONE: (), LEFT: (1,), UP: (0,), LEFT2: (1, 1)}
     for axis in sums[predictor]:
         residuals = np.cumsum(residuals, axis=axis, dtype=residuals.dtype)
@@ -764,7 +764,7 @@ def undo_prediction(residuals, predictor):
 
 
 def undo_transform(u, seg):
-    """Section 3.4: the elements from u."""
+    """Section 3.4: restores the elements from u."""
     if seg.transform == FOLD:
         above = 0xFF >> seg.fields[0].width << seg.fields[0].width
         u = np.where(u & 1, u ^ above, u).astype(u.dtype)

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""wcx_encode.py good|bad OUTDIR, wcx_encode.py flips FILE.wcx OUTDIR COUNT SEED - make .wcx files to test readers with.
+"""wcx_encode.py good|bad OUTDIR, wcx_encode.py flips FILE.wcx OUTDIR COUNT SEED - makes .wcx files that test readers.
 
-  good   files NAME.wcx that use all that docs/format.md allows, NAME.safetensors beside each as what they hold
-  bad    files bad_WHY.wcx, each breaking one rule, with checksums that fit, so that the rule itself has to refuse it;
-         bad_data_WHY.wcx break a rule of section 3, that of a ZSTD tile or a checksum of data: only decoding shows that
-  flips  COUNT copies of FILE, each with one byte of a packed tile changed and the checksums fixed up; beside those that
-         wcx_decode.py still accepts lies what it decodes, as .safetensors
+  good   files NAME.wcx that use everything docs/format.md allows, each with its original NAME.safetensors
+  bad    files bad_WHY.wcx that each break one rule but have valid checksums, so that readers must check the rule itself;
+         bad_data_WHY.wcx break a rule of section 3, of ZSTD tiles or of checksums of data, which only decoding detects
+  flips  COUNT copies of FILE, each with one changed byte in a packed tile and valid checksums, and with the original as
+         .safetensors if wcx_decode.py still accepts the file
 
-Written from docs/format.md alone, independently of the C code and, but for flips, of wcx_decode.py.  Encodes symbol by
-symbol, as section 3.2 says it, and so is slow; the files are small.
+Follows docs/format.md alone, independently of the C code and, except for flips, of wcx_decode.py.  Encodes symbol by symbol
+as described in section 3.2, which is slow; the files are small.
 """
 import copy
 import functools
@@ -32,7 +32,7 @@ from safetensors_io import build_header, lay_out  # noqa: E402
 
 STORED, CODED, CONSTANT, ZSTD = range(4)
 RAW, RANS, CONST = range(3)  # codings of a field
-NOTHING, PLANE, EXCEPTIONS = range(3)  # what a carrier carries bytes of
+NOTHING, PLANE, EXCEPTIONS = range(3)  # the part whose bytes a carrier carries
 NONE, ROTATE, FOLD = range(3)  # transforms
 NONE, LEFT, UP, LEFT2 = PREDICTORS = range(4)
 
@@ -46,7 +46,7 @@ def xxh3(data):
 
 @dataclass
 class Field:
-    """A field of a segment; first_table None is that of tables of its own, to be made."""
+    """A field of a segment; if first_table is None, it gets tables of its own."""
 
     width: int
     table_count: int = 0
@@ -54,14 +54,14 @@ class Field:
     first_table: int = None
     pairs: bool = False
     zero: bool = False
-    reserved: int = 0  # of the flags
+    reserved: int = 0  # flags
 
     def pack(self):
         flags = self.table_count | self.pairs << 3 | self.zero << 4 | self.reserved
         return struct.pack("<BBHI", self.width, flags, self.base, self.first_table or 0)
 
     def planes(self):
-        """The bits of the raw planes, the largest first."""
+        """Returns the bits of each raw plane, the largest first."""
         return [1 << i for i in reversed(range(6)) if self.width >> i & 1]
 
 
@@ -70,14 +70,14 @@ def raw_fields(elem_bytes):
 
 
 def rotate(elements, bits):
-    """Rotate to the left; bits may be less than 0."""
+    """Rotates to the left; bits may be negative."""
     width = 8 * elements.itemsize
     bits %= width
     return elements << bits | elements >> (width - bits) if bits else elements
 
 
 def fold(u, lowest):
-    """Invert what is above the lowest field where bit 0 is set; done twice, nothing is changed."""
+    """Inverts the bits above the lowest field if bit 0 is set; the function is its own inverse."""
     above = u.dtype.type(2 ** (8 * u.itemsize) - 2**lowest.width)
     return np.where(u & 1, u ^ above, u)
 
@@ -93,7 +93,7 @@ def undo_transform(u, how, fields):
 
 
 def predict(u, predictor):
-    """The prediction for every element of a tile (height, width)."""
+    """Returns the prediction for each element of a tile (height, width)."""
     left, left_left, up = np.zeros_like(u), np.zeros_like(u), np.zeros_like(u)
     left[:, 1:] = u[:, :-1]
     left_left[:, 2:] = u[:, :-2]
@@ -102,7 +102,7 @@ def predict(u, predictor):
 
 
 def cut(tile, seg, fields):
-    """The values of each field of the tile's elements, in tile order."""
+    """Returns the values of each field of the tile, in tile order."""
     u = transform(tile, seg.transform, fields)
     residuals = (u - predict(u, seg.predictor)).reshape(-1).astype(np.uint64)
     values = []
@@ -113,7 +113,7 @@ def cut(tile, seg, fields):
 
 
 def symbols_for(values, this):
-    """The symbols of the values, in a field of pairs those of one element each; -1 where there is none."""
+    """Returns the symbols of the values, or -1; in a field of pairs, those of single elements."""
     values = values.astype(np.int64)
     symbols = values - this.base
     if this.zero:
@@ -126,13 +126,13 @@ def symbols_for(values, this):
 
 @dataclass
 class Source:
-    """What a coded tile is made from; listed are the exceptions: positions in ascending order."""
+    """The input for a coded tile; listed has the ascending positions of the exceptions."""
 
     seg: "Segment"
     values: list
     fields: list
     codings: list
-    choices: dict  # of a table for each run, by field
+    choices: dict  # by field: a table for each run
     listed: np.ndarray = None
 
     @property
@@ -140,26 +140,26 @@ class Source:
         return last_coded(self.codings)
 
     def list_exceptions(self, more):
-        """List what needs it, and what more(values) gives."""
+        """Lists the elements that need it, and those of more(values)."""
         if self.carrier is not None:
             values = self.values[self.carrier]
             needed = np.flatnonzero(symbols_for(values, self.fields[self.carrier]) < 0)
             self.listed = np.union1d(needed, more(values)).astype(int)
 
     def list_pairs_without_symbol(self, tables):
-        """List both elements of the pairs that no symbol stands for."""
+        """Lists both elements of pairs that have no symbol."""
         symbols = self.pair_symbols(self.carrier, tables)
         pairs = np.flatnonzero([symbol is None for symbol in symbols])
         both = np.concatenate([2 * pairs, 2 * pairs + 1])
         self.listed = np.union1d(self.listed, both[both < len(self.values[self.carrier])])
 
     def table_of_elements(self, f):
-        """Which of the tables of a field each element is coded with."""
+        """Returns the choice of table for each element of a field."""
         n = len(self.values[f])
         return np.array(self.choices[f])[np.arange(n) // self.seg.run] if f in self.choices else np.zeros(n, int)
 
     def symbols(self, f, tables):
-        """What to code a field with: exceptions have any symbol, here their own if it has a frequency."""
+        """Returns the symbols of a field; those of exceptions are arbitrary, here their own if it has a frequency."""
         if self.fields[f].pairs:
             symbols = self.pair_symbols(f, tables)
             assert None not in symbols, "a pair without a symbol"
@@ -174,7 +174,7 @@ class Source:
         return symbols.tolist()
 
     def pair_symbols(self, f, tables):
-        """Likewise of pairs; None where none will do.  The value that the last pair may lack is 15 or, if rare, any."""
+        """Returns the symbols of pairs, or None.  A missing second value of the last pair is 15 or, if rare, any."""
         values, free = self.values[f].tolist(), set(self.listed.tolist())
         table_of = self.table_of_elements(f)[::2]
         if len(values) % 2:
@@ -198,23 +198,23 @@ def last_coded(codings):
 
 @dataclass
 class CodedField:
-    """A field of a coded tile."""
+    """A field of a coded tile, packed."""
 
     coding: int
-    value: int = 0  # CONST
-    payload_bytes: int = None  # to be in the header; None is what is right
+    value: int = 0  # of CONST
+    payload_bytes: int = None  # in the header; None: the correct size
     planes: list = field(default_factory=list)
     payload: bytes = b""
 
 
 @dataclass
 class CodedTile:
-    """What a coded tile consists of; its header can be made to differ from what follows it."""
+    """The parts of a coded tile; its header can be made to contradict the rest."""
 
     fields: list
     exception_count: int = 0
     exceptions: bytes = b""
-    flip: int = 0  # bits of the first word of the header
+    flip: int = 0  # bits to flip in the first word of the header
 
     @property
     def carrier(self):
@@ -231,7 +231,7 @@ class CodedTile:
         return struct.pack(f"<{1 + len(more)}I", first ^ self.flip, *more)
 
     def parts(self):
-        """In order, without those that are not there."""
+        """Returns the existing parts in order."""
         parts = [self.header()]
         parts += [plane for made in self.fields for plane in made.planes]
         parts += [self.exceptions] if self.exceptions else []
@@ -243,12 +243,12 @@ class CodedTile:
 
 @dataclass
 class Options:
-    """What a coded tile may do that no packer does, and, in the lower half, what it may not."""
+    """Unusual encodings: the first is legal but never used by a packer, the others can break rules."""
 
-    pad: callable = bytes  # makes padding and spare bits: so many bytes of it
+    pad: callable = bytes  # makes this many bytes of padding and spare bits
     spoil: dict = field(default_factory=dict)  # by field: (lane, bits of its final state to flip)
-    exceptions: callable = lambda positions, values: (positions, values)  # what to list, from what is right: two lists
-    carry: int = None  # NOTHING, PLANE or EXCEPTIONS; None is what is right
+    exceptions: callable = lambda positions, values: (positions, values)  # changes the lists of exceptions
+    carry: int = None  # NOTHING, PLANE or EXCEPTIONS; None: the correct one
 
 
 def padded(data, alignment, pad=bytes):
@@ -263,20 +263,20 @@ def join(parts, pad=bytes, alignment=4):
 
 
 def pack_bits(values, bits, pad=bytes):
-    """Values of some bits each as bytes: one little-endian number."""
+    """Packs values of `bits` bits into bytes, as one little-endian number."""
     number = sum(int(value) << bits * i for i, value in enumerate(values))
     return pack_number(number, bits * len(values), pad)
 
 
 def pack_number(number, bits, pad):
-    """A number of some bits as bytes; the bits of the last byte beyond it are made by pad."""
+    """Packs a number of `bits` bits into bytes; pad makes the spare bits of the last byte."""
     spare = -bits % 8
     last = pad(1)[0] >> 8 - spare << bits if spare else 0
     return (number | last).to_bytes((bits + spare) // 8, "little")
 
 
 def pack_plane(values, bits, shift, seg, pad=bytes):
-    """A raw plane (section 3.1) of values whose lowest bit is bit shift of the transformed elements."""
+    """Section 3.1: makes a raw plane of values whose lowest bit is at shift in the transformed elements."""
     elem_bits, p = 8 * seg.elem_bytes, seg.word_elements
     line, in_line = np.divmod(np.arange(len(values)), 32 * p)
     lane, t = np.divmod(in_line, p)
@@ -289,9 +289,9 @@ def pack_plane(values, bits, shift, seg, pad=bytes):
 
 
 def rans_encode(symbols, tables, table_of_lines, per_line, final_states):
-    """Start states and words for the symbols, of which a lane has per_line in each line; the decoder ends in final_states.
+    """Returns start states and words for the symbols, per_line in each lane and line, that lead to final_states.
 
-    Line g has tables[table_of_lines[g]].
+    Line g uses tables[table_of_lines[g]].
     """
     starts = [np.concatenate([[0], np.cumsum(table)]).tolist() for table in tables]
     x = list(final_states)
@@ -313,7 +313,7 @@ def rans_encode(symbols, tables, table_of_lines, per_line, final_states):
 
 
 def pack_states(states, pad=bytes):
-    """Start states behind their widths."""
+    """Packs widths and start states."""
     number = at = 0
     widths = [x.bit_length() - 17 for x in states]
     for x, k in zip(states, widths):
@@ -323,7 +323,7 @@ def pack_states(states, pad=bytes):
 
 
 def encode_tile(source, tables, options):
-    """The CodedTile of what is in source."""
+    """Encodes source to a CodedTile."""
     coded = CodedTile([CodedField(coding) for coding in source.codings])
     shift = 0
     for made, this, values in zip(coded.fields, source.fields, source.values):
@@ -349,7 +349,7 @@ def encode_tile(source, tables, options):
 
 
 def tables_of(this, tables):
-    """What the symbols of a field are coded with."""
+    """Returns the tables for the symbols of a field."""
     own = tables[this.first_table : this.first_table + this.table_count]
     return [pair_table(table) for table in own] if this.pairs else own
 
@@ -366,7 +366,7 @@ def pack_exceptions(positions, values, this):
 
 
 def take_carried(coded, carry):
-    """Take the bytes that the carrier carries from what they belong to, the last raw plane or the exceptions."""
+    """Removes the carried bytes from their part, the last raw plane or the exceptions, and returns them."""
     last = next((made for made in reversed(coded.fields) if made.planes), None)
     if carry is None:
         carry = PLANE if last else EXCEPTIONS if len(coded.exceptions) >= 64 else NOTHING
@@ -396,7 +396,7 @@ def encode_payload(source, f, tables, final_halves, options):
 
 
 def normalise(counts, floor=0):
-    """256 frequencies that sum to 4096, none above 4095, at least 1 (and floor) where there is a count."""
+    """Returns 256 frequencies with sum 4096, at most 4095, at least floor, and at least 1 for symbols with a count."""
     counts = [int(c) for c in counts]
     total = max(1, sum(counts))
     frequencies = [max(1 if c else 0, floor, c * 4096 // total) for c in counts]
@@ -426,11 +426,11 @@ def encode_table(frequencies):
 
 
 def pair_table(frequencies):
-    """The table of pairs that is made from a table."""
+    """Section 2.7: derives the table of pairs from a table."""
     products = [frequencies[p % 16] * frequencies[p // 16] for p in range(256)]
     scaled = lambda k: [0 if q < 256 else max(1, q * k >> 28) for q in products]
     k = 0
-    for bit in reversed(range(18)):  # the sum never falls while k grows
+    for bit in reversed(range(18)):  # bisects: the sum never falls as k grows
         k |= (sum(scaled(k | 1 << bit)) <= 4096) << bit
     pairs = scaled(k)
     pairs[products.index(max(products))] += 4096 - sum(pairs)
@@ -465,7 +465,7 @@ class Segment:
 
 @dataclass
 class Entry:
-    """A tile entry with its packed bytes; size and checksum None are those of these."""
+    """A tile entry with its packed bytes; None for size or checksum means theirs."""
 
     mode: int
     data: bytes = b""
@@ -483,14 +483,14 @@ def compress(data, level=3, **how):
 
 
 def with_content_size(frame, size):
-    """A frame with another size of its content, in the widest field; the frame must have one of 2 or 4 bytes, no window."""
+    """Changes the content size of a frame, with 8 bytes; the frame must have one of 2 or 4 bytes and no window."""
     old_bytes = {0x60: 2, 0xA0: 4}[frame[4] & ~4]
     return frame[:4] + bytes([frame[4] | 0xC0]) + struct.pack("<Q", size) + frame[5 + old_bytes :]
 
 
 @dataclass
 class File:
-    """A .wcx file being made."""
+    """A .wcx file under construction."""
 
     original: bytearray = field(default_factory=bytearray)
     segments: list = field(default_factory=list)
@@ -499,8 +499,8 @@ class File:
     entries: list = field(default_factory=list)
     tables: list = field(default_factory=list)  # encoded
     frequencies: list = field(default_factory=list)
-    coded: dict = field(default_factory=dict)  # the CodedTiles, by tile
-    sources: dict = field(default_factory=dict)  # likewise
+    coded: dict = field(default_factory=dict)  # CodedTile by tile
+    sources: dict = field(default_factory=dict)  # Source by tile
     pad: callable = bytes
     alignment: int = 4  # of the packed tiles
     gap: bytes = b""  # between the packed tiles and the index
@@ -512,19 +512,19 @@ class File:
         return len(self.tables) - 1
 
     def add_same(self, number):
-        """Add a segment with the content of another."""
+        """Adds a segment with the content of another."""
         self.segments.append(Segment(len(self.contents[number]), same_as=number))
         self.contents.append(self.contents[number])
         self.original += self.contents[number]
 
     def add_segment(self, data, *, elem_bytes=1, cols=None, tile=None, fields=None, transform=NONE, predictor=NONE,
                     run=0, recipe=STORED, choose=None, zstd=compress, listed=lambda i, values: [], options=None):
-        """Add a segment of the given data.
+        """Adds a segment of the given data.
 
-        tile is (rows, columns), by default flat.  recipe is a mode or, for coded tiles, a list with a coding for each
-        field (by default RANS for those with tables, RAW for the others); or a function from the number of the tile
-        within the segment to one of these.  choose(tile, field, run) is a choice of a table, by default each in turn.
-        listed(tile, values) are positions to list as exceptions even if their values in the carrier have symbols.
+        tile is (rows, columns), by default flat.  recipe is a mode or, for coded tiles, a list with the coding of each
+        field (by default RANS for fields with tables, RAW for others); or a function that returns one of these for the
+        number of a tile in the segment.  choose(tile, field, run) chooses a table, by default each in turn.
+        listed(tile, values) returns positions to list as exceptions even if their values in the carrier have symbols.
         """
         cols = len(data) // elem_bytes if cols is None else cols
         tile_rows, tile_cols = tile or (1, 65536)
@@ -558,7 +558,7 @@ class File:
                 self.add_plain(tile_data, how, zstd)
 
     def make_tables(self, fields, sources):
-        """Make tables for the fields that have no first_table yet, from what is coded with them."""
+        """Makes tables for fields without first_table, from the symbols that are coded with them."""
         for f, this in enumerate(fields):
             if not this.table_count or this.first_table is not None:
                 continue
@@ -592,7 +592,7 @@ class File:
         self.entries.append(Entry(CODED, packed))
 
     def build(self, **changed):
-        """The bytes of the file; changed are fields of the superblock with other values than the right ones."""
+        """Returns the bytes of the file; changed has wrong values for fields of the superblock."""
         tables = b"".join(self.tables)
         index = b"".join(part.pack() for part in [*self.segments, *self.fields, *self.entries]) + tables
         area = b"".join(padded(entry.data, self.alignment, self.pad) for entry in self.entries) + self.gap
@@ -622,14 +622,14 @@ def entropy(data, elem_bytes):
 
 
 def start(specs, metadata=None, header=None, **how):
-    """A file with the segment of the safetensors header for (name, dtype, shape), in the order of their data."""
+    """Starts a file with the segment of the safetensors header for (name, dtype, shape), in the order of their data."""
     file = File()
     file.add_segment(build_header(lay_out(specs), metadata) if header is None else header, **how)
     return file
 
 
 def draw(rng, count, elem_bytes, fields, transform=NONE, spread=1 / 24, fixed=None):
-    """count elements: fields with tables bell-shaped, spread in parts of the symbols; fixed ones given; others random."""
+    """Draws elements: fields with tables bell-shaped (spread: relative to all symbols), fixed ones given, others random."""
     u = np.zeros(count, np.uint64)
     shift = 0
     for f, this in enumerate(fields):
@@ -651,20 +651,20 @@ def draw_bell(rng, count, this, spread=1 / 24):
 
 
 def draw_exceptions(rng, count, this, at):
-    """count values, bell-shaped but for those of any size, most of them without a symbol in a wide field, at some places."""
+    """Draws bell-shaped values, and random ones at some places; in a wide field most of these have no symbol."""
     values = draw_bell(rng, count, this)
     values[at] = rng.integers(0, 1 << this.width, len(at))
     return values
 
 
 def spread_out(rng, count, n):
-    """count places of n in ascending order, the last and, where there are two, the first among them."""
+    """Draws count of n places, ascending; includes the last place and, if count > 1, the first."""
     ends = [n - 1, 0][:count]
     return np.sort(np.concatenate([ends, rng.choice(np.arange(1, n - 1), count - len(ends), replace=False)]).astype(int))
 
 
 def fields_for(elem_bytes):
-    """Some raw and some coded fields."""
+    """Raw and coded fields."""
     return {
         1: [Field(2), Field(6, 1)],
         2: [Field(5), Field(3), Field(8, 1)],
@@ -694,7 +694,7 @@ def good_every_element_size(rng):
 
 
 def good_raw_planes_of_every_width(rng):
-    """Fields of all widths, as the first field and as the last, of elements that do not fill the last line."""
+    """Fields of all widths, first and last in elements that do not fill the last line."""
     cases = [(n, width, last, transform) for n, transform in [*itertools.product(DTYPES, (NONE, ROTATE)), (1, FOLD)]
              for width in range(1, min(33, 8 * n)) for last in range(2 - (transform == FOLD))]
     count_of = {1: 2045, 2: 2045, 4: 1021, 8: 1021}
@@ -710,12 +710,12 @@ def good_raw_planes_of_every_width(rng):
 
 
 def raw_parts(width):
-    """Raw fields of some bits together."""
+    """Returns raw fields with this number of bits in total."""
     return [Field(part) for part in (min(32, width), width - 32) if part > 0]
 
 
 def good_lines_and_units(rng):
-    """Planes of 1 to 32 bits of elements that just fill lines and units, that are one too few and one too many."""
+    """Planes of 1 to 32 bits, of elements that exactly fill lines and units, or are one fewer or one more."""
     cases = []
     for n, bits in itertools.product(DTYPES, (1, 2, 4, 8, 16, 32)):
         if bits < 8 * n:
@@ -733,7 +733,7 @@ def good_lines_and_units(rng):
 
 
 def good_carried_bytes(rng):
-    """Bytes of elements and of none; lanes without symbols that carry; nothing to carry; nobody to carry; several planes."""
+    """Carried bytes with and without elements, in lanes without symbols; no part to carry; no carrier; several planes."""
     counts = [29, 30, 31, 32, 48, 49, 64, 65]
     others = [("nobody", "U32", [300]), ("nothing", "U8", [900]), ("planes", "U32", [1000])]
     file = start([(f"t{n}", "U64", [n]) for n in counts] + others)
@@ -751,7 +751,7 @@ def good_carried_bytes(rng):
 
 
 def good_wide_symbols(rng):
-    """Fields of 9 to 16 bits with the least, a middling and the largest base, with a symbol for 0 and without."""
+    """Fields of 9 to 16 bits with the smallest, a medium and the largest base, with and without a symbol for 0."""
     cases = [(width, base, zero) for width in range(9, 17) for base in (0, 1, (1 << width) // 3, (1 << width) - 256)
              for zero in (False, True)]
     file = start([(f"t{width}.{base}.{zero}", "BF16", [1500]) for width, base, zero in cases])
@@ -765,7 +765,7 @@ def good_wide_symbols(rng):
 
 
 def good_exceptions(rng):
-    """Few and many, of fields of all widths, carried and not, beside a raw plane that is carried and beside none."""
+    """Few and many exceptions in fields of all widths, carried or not, with a carried raw plane or without one."""
     cases = list(itertools.product(range(1, 17), (RAW, CONST), (1, 2, 3, 15, 16, 17, 20, 21, 22, 85, 100)))
     file = start([(f"t{width}.{coding}.{count}", "U32", [600]) for width, coding, count in cases])
     for width, coding, count in cases:
@@ -781,7 +781,7 @@ def good_exceptions(rng):
 
 
 def good_exceptions_beside_planes(rng):
-    """Exceptions of fewer bytes than are carried, of as many and of more, with the plane above the carrier and below it."""
+    """Exceptions of fewer, as many and more bytes than are carried, with the plane above or below the carrier."""
     cases = list(itertools.product((8, 12), (5, 16, 21, 22, 30), (0, 1)))
     file = start([(f"t{width}.{count}.{last}", "U64", [130]) for width, count, last in cases])
     for width, count, last in cases:
@@ -799,7 +799,7 @@ def good_exceptions_beside_planes(rng):
 
 
 def good_exceptions_of_most_elements(rng):
-    """All elements, even and odd numbers of them; as many as a header can count, up to the last of a largest tile."""
+    """Every element of tiles of even and odd size; as many as a header can count, up to the last of the largest tile."""
     sizes = [40, 41, 250, 251]
     file = start([(f"t{n}.{width}", "U64", [n]) for n in sizes for width in (7, 14)] +
                  [(f"last{width}.{coding}", "U32", [65536]) for width in (8, 16) for coding in (RAW, CONST)])
@@ -820,7 +820,7 @@ def good_exceptions_of_most_elements(rng):
 
 
 def good_exceptions_not_needed(rng):
-    """Every 40th element is listed, though all have symbols and are coded with these."""
+    """Every 40th element listed, although all have symbols and are coded with these."""
     file = start([(f"t{width}", "BF16", [2000]) for width in range(5, 17)])
     for width in range(5, 17):
         fields = [*[Field(16 - width)] * (width < 16), Field(width, 1, (1 << width) - 256 if width > 8 else 0)]
@@ -830,7 +830,7 @@ def good_exceptions_not_needed(rng):
 
 
 def good_exceptions_and_all_else(rng):
-    """With every predictor and rotated, beside other coded fields, of carriers with 1, 2 and 4 tables; others list none."""
+    """Exceptions with every predictor or rotation, other coded fields, and carriers with 1, 2 and 4 tables; or none."""
     ways = [(NONE, predictor) for predictor in PREDICTORS] + [(ROTATE, NONE)]
     cases = list(itertools.product(ways, (1, 2, 4), (0, 70)))
     file = start([(f"t{way}.{tables}.{count}", "F32", [30, 50]) for way, tables, count in cases] +
@@ -842,7 +842,7 @@ def good_exceptions_and_all_else(rng):
         data = add_up(np.frombuffer(data, "<u4").reshape(30, 50), predictor).tobytes()
         file.add_segment(data, elem_bytes=4, cols=50, tile=(30, 50), fields=fields, transform=transform, predictor=predictor,
                          run=128, recipe=CODED)
-    fields = [Field(8, 4), Field(16, 2, 300), Field(8)]  # each tile has another carrier, or exceptions in other numbers
+    fields = [Field(8, 4), Field(16, 2, 300), Field(8)]  # carrier or number of exceptions differs in each tile
     at = rng.choice(3500, 300, replace=False)
     fixed = {1: draw_exceptions(rng, 3500, fields[1], at), 2: 9}
     file.add_segment(draw(rng, 3500, 4, fields, fixed=fixed), elem_bytes=4, cols=70, tile=(20, 30), fields=fields, run=256,
@@ -852,14 +852,14 @@ def good_exceptions_and_all_else(rng):
 
 
 def add_up(residuals, predictor):
-    """The tile whose residuals these are."""
+    """Returns the tile with these residuals."""
     for axis in [(), (1,), (0,), (1, 1)][predictor]:
         residuals = np.cumsum(residuals, axis=axis, dtype=residuals.dtype)
     return residuals
 
 
 def good_choices_of_tables(rng):
-    """1, 2 and 4 tables at a time, runs of all kinds of lengths, the last of them and its last line shorter."""
+    """1, 2 and 4 tables with runs of many lengths; the last run and its last line are shorter."""
     runs = [128, 256, 640, 1408, 65536]
     others = [("rows", "I8", [24, 384]), ("pairs", "I8", [24, 384]), ("short", "I16", [3, 1111]), ("long", "I64", [1777])]
     file = start([(f"t{run}", "I32", [2, 3333]) for run in runs] + others)
@@ -881,7 +881,7 @@ def good_choices_of_tables(rng):
 
 
 def good_pairs(rng):
-    """Pairs with 1, 2 and 4 tables over fields of all kinds, with every transform and predictor; numbers odd and even."""
+    """Pairs with 1, 2 and 4 tables above various fields, with every transform and predictor; odd and even counts."""
     raw, coded, both = [Field(4)], [Field(4, 1)], [Field(2, 2), Field(2)]
     ways = [(below, NONE, predictor) for below in (raw, coded, both) for predictor in PREDICTORS]
     ways += [(below, ROTATE, NONE) for below in (raw, coded, both)]
@@ -899,7 +899,7 @@ def good_pairs(rng):
 
 
 def good_pairs_of_every_tail(rng):
-    """Tiles whose number of elements ends in each place of a line, folded or not, of one line too."""
+    """Tiles whose last element is at each place of a line, folded or not; also tiles of one line."""
     sizes = [117, 118, 119, 120, 127, 128, *range(640, 640 + 129), 65535]
     file = start([(f"t{n}", "I8", [n]) for n in sizes])
     fields = [Field(4), Field(4, 1, pairs=True)]
@@ -911,7 +911,7 @@ def good_pairs_of_every_tail(rng):
 
 
 def good_tables_of_pairs(rng):
-    """Tables whose pairs are few, many, all as likely, most likely in several places, or of no symbol, each with a field."""
+    """Tables with few, many, equally likely, several most likely, or missing pairs; a field for each."""
     tables = [
         [4095, 1], [1, 4095], [2048, 2048], [2048] + [0] * 14 + [2048], [1365, 1365, 1366], [1366, 1365, 1365],
         [256] * 16, [255, 257] * 8, [4081] + [1] * 15, [1] * 15 + [4081], [2047, 2047, 1, 1], [16, 2032, 16, 2032],
@@ -924,7 +924,7 @@ def good_tables_of_pairs(rng):
         table = [*table, *[0] * (256 - len(table))]
         fields = [Field(4), Field(4, 1, 0, file.add_table(table), pairs=True)]
         values = rng.choice(16, 1999, p=np.array(table[:16]) / 4096)
-        # At 1 in 4096 even symbols that are in the table are not to be expected among the values.
+        # With frequencies of 1 in 4096, even symbols of the table may not occur among the values.
         present = np.flatnonzero(table)
         values[: len(present)] = present
         file.add_segment(draw(rng, 1999, 1, fields, fixed={1: values, 0: 3}), fields=fields, recipe=[CONST, RANS])
@@ -932,7 +932,7 @@ def good_tables_of_pairs(rng):
 
 
 def good_exceptions_in_pairs(rng):
-    """Of the first, the second or both elements of pairs, and of one that has none beside it; carried and not; folded."""
+    """Exceptions of the first, second or both elements of pairs, and of a single last one; carried or not; folded."""
     places = {
         "first": lambda n: range(0, n, 20), "second": lambda n: range(1, n, 20), "ends": lambda n: [0, n - 1],
         "both": lambda n: np.flatnonzero(np.arange(n) // 2 % 20 == 4), "last": lambda n: [n - 1],
@@ -951,7 +951,7 @@ def good_exceptions_in_pairs(rng):
 
 
 def good_folded(rng):
-    """Single symbols above a first field of 1 to 7 bits, raw or constant, with other fields between; with exceptions."""
+    """Single symbols above a first field of 1 to 7 bits, raw or constant, with fields between; with exceptions."""
     cases = [([Field(width), Field(8 - width, tables)], [RAW, RANS]) for width in range(1, 8) for tables in (1, 2, 4)]
     cases += [([Field(width), Field(8 - width, 1)], [CONST, RANS]) for width in range(1, 8)]
     cases += [
@@ -964,7 +964,7 @@ def good_folded(rng):
     file = start([(f"t{i}.{rows}", "I8", [rows, cols]) for i in range(len(cases)) for rows, cols in shapes])
     for i, (fields, recipe) in enumerate(cases):
         for rows, cols in shapes:
-            # The first field, which says what is inverted, is odd in one of two segments with a constant one.
+            # A constant first field is odd, which inverts the bits above it, in one of two segments.
             fixed = {f: (rows & 1) if f == 0 else 1 for f, coding in enumerate(recipe) if coding == CONST}
             data = draw(rng, rows * cols, 1, fields, FOLD, spread=0.02, fixed=fixed)
             choosing = any(this.table_count > 1 for this in fields)
@@ -974,7 +974,7 @@ def good_folded(rng):
 
 
 def good_folded_codings_mixed_by_tile(rng):
-    """Each tile of folded elements, some in pairs, has its fields coded in another way; and there are tiles of all modes."""
+    """Tiles of folded elements, some in pairs, with a different coding of fields in each; and tiles of all modes."""
     combinations = list(itertools.product((RAW, CONST), (RANS, RAW, CONST), (RANS, RAW, CONST)))
     combinations.remove((RAW, RAW, RAW))
     fields = [Field(1), Field(3, 1), Field(4, 2, pairs=True)]
@@ -988,7 +988,7 @@ def good_folded_codings_mixed_by_tile(rng):
 
 
 def good_most_fields(rng):
-    """10 fields with 4 tables each; 10 of which the first and the last alone are coded; 16 raw planes."""
+    """10 fields with 4 tables each; 10 fields, only the first and last coded; 16 raw planes."""
     file = start([(f"t{i}", "F64", [2000]) for i in range(3)])
     widths = [8, 4, 2, 8, 8, 8, 8, 8, 8, 2]
     for tables in [4] * 10, [1, *[0] * 8, 1]:
@@ -1000,7 +1000,7 @@ def good_most_fields(rng):
 
 
 def good_square_tiles(rng):
-    """Tiles of 256 x 256 that are cut at the right and at the lower edge."""
+    """Tiles of 256 x 256, narrower or shorter at the right and lower edges."""
     file = start([(f"t{i}", "I8", [300, 390]) for i in range(5)])
     how = {"cols": 390, "tile": (256, 256), "recipe": CODED}
     for predictor in NONE, LEFT, UP:
@@ -1013,7 +1013,7 @@ def good_square_tiles(rng):
 
 
 def good_codings_mixed_by_tile(rng):
-    """Each tile has its fields coded in another way, and there are tiles of all modes."""
+    """Tiles with a different coding of fields in each, and tiles of all modes."""
     combinations = list(itertools.product((RANS, RAW, CONST), repeat=3))
     combinations.remove((RAW, RAW, RAW))
     fields = [Field(4, 1), Field(9, 1, 200), Field(3, 2)]
@@ -1027,7 +1027,7 @@ def good_codings_mixed_by_tile(rng):
 
 
 def good_constant_fields(rng):
-    """Constant fields of all widths with their largest values; tiles of a header alone, with as many as can be."""
+    """Constant fields of all widths with their largest values; tiles of only a header, with as many fields as possible."""
     file = start([(f"t{width}", "U64", [50]) for width in range(1, 33)] + [("most", "U64", [50])])
     for width in range(1, 33):
         fields = [Field(width), Field(32), Field(32 - width)] if width < 32 else [Field(32), Field(32)]
@@ -1041,7 +1041,7 @@ def good_constant_fields(rng):
 
 
 def good_every_lane_tail(rng):
-    """Tiles of one row whose number of symbols ends in each place of a line."""
+    """Tiles of one row whose last symbol is at each place of a line."""
     sizes = {1: [*range(300, 300 + 128), 512, 4096, 65536], 2: range(256, 256 + 64), 4: range(96, 96 + 32),
              8: range(64, 64 + 32)}
     cases = [(n, size) for n in sizes for size in sizes[n]]
@@ -1066,7 +1066,7 @@ def good_lanes_without_symbols(rng):
 
 
 def good_shared_tables(rng):
-    """Fields of one segment and of several, with ranges that overlap; another table is used by nobody."""
+    """Tables shared by fields of one segment and of several, in overlapping ranges; one table without users."""
     file = start([("a", "I16", [900]), ("b", "I16", [900]), ("c", "I8", [900]), ("pairs", "I8", [900])])
     for spread in 5, 7, 9, 11, 13:
         counts = 1e6 * np.exp(-0.5 * (np.arange(256).astype(np.int8) / spread) ** 2)
@@ -1076,14 +1076,14 @@ def good_shared_tables(rng):
         file.add_segment(draw(rng, 900, 2, fields), elem_bytes=2, fields=fields, run=128, recipe=CODED)
     file.add_segment(draw(rng, 900, 1, [Field(8, 1)]), fields=[Field(8, 4, 0, 0)], run=128, predictor=UP, recipe=CODED)
     table = file.add_table(normalise([1 + (900 >> i) for i in range(16)] + [0] * 240))
-    fields = [Field(4, 1, 0, table), Field(4, 1, 0, table, pairs=True)]  # one table for values and for pairs of them
+    fields = [Field(4, 1, 0, table), Field(4, 1, 0, table, pairs=True)]  # one table for single values and for pairs
     file.add_segment(draw(rng, 900, 1, fields, fixed={f: rng.geometric(0.5, 900) % 16 for f in range(2)}), fields=fields,
                      recipe=CODED)
     return file
 
 
 def good_same_content(rng):
-    """Tied tensors, right behind each other and with others between, of all modes; the last segment is one of them."""
+    """Tied tensors of all modes, adjacent and apart; the last segment is one of them."""
     names = "plain", "constant", "coded", "zstd"
     file = start([(f"{name}.{i}", "I8", [40, 50]) for i in range(4) for name in names])
     contents = [rng.bytes(2000), bytes([7]) * 2000, draw(rng, 2000, 1, [Field(8, 1)], spread=0.01), b"zstd" * 500]
@@ -1109,7 +1109,7 @@ def good_constant_tiles(rng):
 
 
 def good_zstd_tiles(_rng):
-    """Frames of several levels, with a checksum, of several blocks, with a size of 8 bytes; the header is one too."""
+    """Frames of several levels, with a checksum, of several blocks, with a size field of 8 bytes; also the header."""
     ways = [compress, lambda part: compress(part, 1), lambda part: compress(part, 19),
             lambda part: compress(part, write_checksum=True), lambda part: with_content_size(compress(part), len(part))]
     data = np.repeat(np.arange(40000, dtype="<i8") // 3, 2).tobytes()
@@ -1122,7 +1122,7 @@ def good_zstd_tiles(_rng):
 
 
 def good_many_segments(rng):
-    """With tensors without elements (no segment) and of no dimension between the others."""
+    """Tensors without elements (no segment) and without dimensions between others."""
     specs = []
     for i in range(200):
         specs += [(f"t{i}", "I8", [i % 7 + 1, 3]), (f"empty{i}", "F32", [0, 5]), (f"scalar{i}", "F64", [])]
@@ -1134,7 +1134,7 @@ def good_many_segments(rng):
 
 
 def good_neighbours_in_one_segment(rng):
-    """Several tensors, one of them without elements, lie in one segment, with tiles that begin within tensors."""
+    """Several tensors in one segment, one without elements; tiles begin within tensors."""
     shapes = [[7], [3, 100], [0, 4], [], [640], [17, 5]]
     file = start([(f"norm{i}", "F16", shape) for i, shape in enumerate(shapes)] + [("b", "I8", [100]), ("c", "I8", [300])])
     fields = [Field(4), Field(12, 2, 100)]
@@ -1145,7 +1145,7 @@ def good_neighbours_in_one_segment(rng):
 
 
 def good_header_in_coded_tiles(rng):
-    """A header with white space in front, in three coded tiles and a short stored one."""
+    """A header with leading white space, in three coded tiles and a short stored one."""
     text = build_header(lay_out([(f"model.layers.{i}.weight", "I8", [4]) for i in range(100)]))[8:]
     text = b" \n\t " + text
     header = struct.pack("<Q", len(text)) + text
@@ -1168,7 +1168,7 @@ def good_tile_wider_than_matrix(rng):
 
 
 def good_views_that_are_not_the_tensor(rng):
-    """Segments tiled with other widths and element sizes than the tensor's own."""
+    """Segments whose width and element size differ from those of the tensor."""
     file = start([("a", "BF16", [48, 64]), ("b", "I8", [60, 64]), ("c", "F32", [40, 50])])
     file.add_segment(draw(rng, 6144, 1, [Field(8, 1)]), cols=96, tile=(16, 50), fields=[Field(8, 1)], predictor=UP,
                      recipe=CODED)
@@ -1180,13 +1180,13 @@ def good_views_that_are_not_the_tensor(rng):
 
 
 def good_padding_of_any_content(rng):
-    """Random what is written as zeros and not checked: gaps, what of planes belongs to no element, spare bits, padding."""
+    """Random bits wherever zeros are written but not checked: gaps, unused bits of planes, spare bits, padding."""
     fields = [Field(7), Field(8, 2), Field(8, 4), Field(9)]
     file = start([(f"t{n}.{carries}", "U32", [n]) for n in range(1001, 1009) for carries in range(2)] +
                  [(f"pairs{n}", "U8", [n]) for n in range(1001, 1009)])
     file.pad = rng.bytes
     for n in range(1001, 1009):
-        for recipe in CODED, [CONST, RANS, RANS, CONST]:  # the latter carries exceptions and with them their padding
+        for recipe in CODED, [CONST, RANS, RANS, CONST]:  # the latter carries exceptions together with their padding
             file.add_segment(draw(rng, n, 4, fields, fixed={} if recipe == CODED else {0: 1, 3: 2}), elem_bytes=4,
                              fields=fields, run=384, options=Options(pad=rng.bytes), recipe=recipe,
                              listed=lambda i, values: range(3, n, 30))
@@ -1198,7 +1198,7 @@ def good_padding_of_any_content(rng):
 
 
 def good_start_states_of_any_size(rng):
-    """From 17 to 32 bits, in lanes that share a byte of widths with others of any size."""
+    """States of 17 to 32 bits, in lanes that share a byte of widths with lanes of any size."""
     file = start([(f"t{n}", "I8", [n]) for n in range(1500, 1520)])
     met = set()
     for n in range(1500, 1520):
@@ -1211,7 +1211,7 @@ def good_start_states_of_any_size(rng):
 
 
 def good_extreme_tables(rng):
-    """Frequencies 4095 and 1; all 256 symbols with 16; symbols at both ends only; the longest run in the middle."""
+    """Frequencies 4095 and 1; 16 for all 256 symbols; symbols only at both ends; the longest gap in the middle."""
     file = start([(name, "U8", [4000]) for name in ("steep", "rare", "flat", "ends", "single", "bits")])
     steep = file.add_table([4095, 1] + [0] * 254)
     flat = file.add_table([16] * 256)
@@ -1230,7 +1230,7 @@ def good_extreme_tables(rng):
 
 
 def good_full_tiles(rng):
-    """The largest tiles: 65,536 elements of eight bytes, and of one byte with a predictor that runs through it."""
+    """The largest tiles: 65,536 elements of eight bytes, and of one byte with a predictor across the whole tile."""
     file = start([("wide", "I64", [65536]), ("flat", "I8", [65537])])
     fields = [Field(31), Field(9), Field(8, 2), Field(16, 1, 65280)]
     file.add_segment(draw(rng, 65536, 8, fields, ROTATE), elem_bytes=8, fields=fields, transform=ROTATE, run=65536,
@@ -1241,7 +1241,7 @@ def good_full_tiles(rng):
 
 
 def good_files():
-    """(name, File) for each function good_NAME."""
+    """Yields (name, File) for each function good_NAME."""
     for name, make in globals().copy().items():
         if name.startswith("good_") and name != "good_files":
             yield name[len("good_") :], make(np.random.default_rng(2026))
@@ -1249,20 +1249,20 @@ def good_files():
 
 # ---- bad files ----
 
-# Tiles of base(), its segments, and how many elements its tiles have.
+# Tiles and segments of base(), and the number of elements of its tiles.
 HEADER, CODED_TILE, CONSTANT_TILE, STORED_TILE, SHORT_TILE, CARRYING_TILE, ZSTD_TILE, PAIR_TILE = 0, 1, 2, 5, 6, 7, 8, 9
 CODED_SEG, CONSTANT_SEG, STORED_SEG, SHORT_SEG, CARRYING_SEG, ZSTD_SEG, PAIR_SEG, SAME_SEG, LAST_SAME_SEG = range(1, 10)
 N, CONSTANT_N, STORED_N, SHORT_N, CARRYING_N, ZSTD_N, PAIR_N = 1200, 100, 24, 30, 1000, 600, 901
-RAW_FIELD, CHOICE_FIELD, CONSTANT_FIELD, WIDE_FIELD = range(4)  # of CODED_SEG; the last is the carrier, of plane bytes
-SHORT_FIELD = 1  # of SHORT_SEG: its only one in rANS, a carrier with nothing to carry
-CARRYING_FIELD = 1  # of CARRYING_SEG: the carrier, of exceptions; the one before is in rANS too
-PAIR_FIELD = 1  # of PAIR_SEG, whose elements are folded; the one before is raw
+RAW_FIELD, CHOICE_FIELD, CONSTANT_FIELD, WIDE_FIELD = range(4)  # of CODED_SEG; the last is the carrier, and carries a plane
+SHORT_FIELD = 1  # of SHORT_SEG: the only RANS field, a carrier without a part to carry
+CARRYING_FIELD = 1  # of CARRYING_SEG: the carrier of exceptions; the previous field is also RANS
+PAIR_FIELD = 1  # of PAIR_SEG, whose elements are folded; the previous field is raw
 TABLE_COUNT = 8  # CHOICE_FIELD has 0 and 1, WIDE_FIELD 2, SHORT_FIELD 3, CARRYING_SEG 4 and 5, PAIR_FIELD 6 and 7
 PAIR_TABLE = 6
 
 
 def base():
-    """The good file that each bad one differs from in one place, to be changed."""
+    """Returns a copy of the good file from which each bad file differs in one place."""
     return copy.deepcopy(make_base())
 
 
@@ -1298,7 +1298,7 @@ def make_base():
 
 
 def first_field(number):
-    """Where the fields of a segment of base() begin."""
+    """Returns the index of the first field of a segment of base()."""
     return sum(seg.field_count for seg in base().segments[:number])
 
 
@@ -1307,7 +1307,7 @@ def with_superblock(**changed):
 
 
 def with_changes(changed_of, changed):
-    """base() with other values in the part of it that changed_of finds; functions get the old ones."""
+    """Returns base() with other values in the part that changed_of returns; functions get the old values."""
     file = base()
     part = changed_of(file)
     for name, value in changed.items():
@@ -1328,7 +1328,7 @@ def with_field(number, f, **changed):
 
 
 def with_fields(number, fields, **changed):
-    """A segment with other fields; the checks of the index do not look at its tiles."""
+    """Replaces the fields of a segment, but not its tiles; checks of the index do not decode them."""
     file = with_changes(lambda file: file.segments[number], {"field_count": len(fields), **changed})
     at = first_field(number)
     file.fields[at : at + base().segments[number].field_count] = fields
@@ -1336,19 +1336,19 @@ def with_fields(number, fields, **changed):
 
 
 def with_coded(f, tile=CODED_TILE, **changed):
-    """A coded tile in which what is of one field differs."""
+    """Changes one field of a coded tile."""
     return with_coded_tile(tile, lambda coded: coded.fields[f], **changed)
 
 
 def with_coded_tile(tile, part_of=lambda coded: coded, **changed):
-    """A coded tile in which what part_of finds in it differs, or something of no field alone."""
+    """Changes the part of a coded tile that part_of returns, by default the tile itself."""
     file = with_changes(lambda file: part_of(file.coded[tile]), changed)
     file.entries[tile].data = file.coded[tile].assemble()
     return file.build()
 
 
 def with_plane(change):
-    """The last plane of CODED_TILE, of which a part is carried, with other bytes."""
+    """Changes the last plane of CODED_TILE, which is partly carried."""
     return with_coded(RAW_FIELD, planes=lambda planes: [*planes[:-1], change(planes[-1])])
 
 
@@ -1357,14 +1357,14 @@ def with_packed(tile, change):
 
 
 def with_table(encoded):
-    """A further table, used by no field."""
+    """Adds a table that no field uses."""
     file = base()
     file.tables.append(encoded)
     return file.build()
 
 
 def with_options(tile, **options):
-    """A coded tile that is made in another way."""
+    """Encodes a coded tile with other options."""
     file = base()
     file.entries[tile].data = encode_tile(file.sources[tile], file.frequencies, Options(**options)).assemble()
     source = file.sources[tile]
@@ -1377,12 +1377,12 @@ def with_final_state(tile, f, lane, bits):
 
 
 def with_listed(tile, change):
-    """A coded tile with other exceptions: pairs of position and value."""
+    """Changes the exceptions of a coded tile: pairs of position and value."""
     return with_options(tile, exceptions=lambda positions, values: map(list, zip(*change(list(zip(positions, values))))))
 
 
 def with_parts(tile, change, **how):
-    """A coded tile with other parts (section 3), or with these joined otherwise."""
+    """Changes the parts of a coded tile (section 3), or how they are joined."""
     file = base()
     packed = join(change(file.coded[tile].parts()), **how)
     assert packed != file.entries[tile].data
@@ -1450,7 +1450,7 @@ def bad_superblocks():
 
 
 def index_over_limit(index, rest_bytes):
-    """An index of 2^28 + 8 bytes, all of whose further bytes are zeros that count as tables."""
+    """An index of 2^28 + 8 bytes; its additional bytes are zeros that count as tables."""
     index += bytes((1 << 28) + 8 - len(index))
     file = base()
     area_end = len(file.build()) - rest_bytes - len(b"".join(file.tables))
@@ -1513,7 +1513,7 @@ def bad_segments():
     yield "segment_folded_with_tables_of_the_first_field", with_fields(STORED_SEG, fields, transform=FOLD)
     yield ("segment_folded_pairs_with_tables_of_the_first_field",
            with_field(PAIR_SEG, 0, table_count=1, first_table=PAIR_TABLE))
-    file = base()  # a sum of sizes that is right modulo 2^64
+    file = base()  # the sum of sizes is correct modulo 2^64
     for number in STORED_SEG, SHORT_SEG:
         file.segments[number].bytes += 1 << 63
         file.segments[number].cols = file.segments[number].bytes // file.segments[number].elem_bytes
@@ -1599,7 +1599,7 @@ def bad_fields():
         file.fields[first_field(STORED_SEG) : first_field(STORED_SEG) + 1] = [Field(width, 1, 0, table), Field(8 - width)]
         file.segments[STORED_SEG].field_count = 2
         yield f"field_of_{width}_bits_with_more_symbols", file.build()
-    file = base()  # the last of four tables is the one with a symbol too many
+    file = base()  # only the last of four tables has a symbol too many
     for last in 15, 15, 15, 16:
         file.add_table([4095] + [0] * (last - 1) + [1] + [0] * (255 - last))
     file.fields[first_field(STORED_SEG) : first_field(STORED_SEG) + 1] = [Field(4), Field(4, 4, 0, TABLE_COUNT)]
@@ -1746,7 +1746,7 @@ def bad_headers():
     source = file.sources[CODED_TILE]
     fields = [Field(5, 1, 0, 0) if f == CONSTANT_FIELD else this for f, this in enumerate(source.fields)]
     made = encode_tile(replace(source, fields=fields, codings=[RAW, RANS, RANS, RANS]), file.frequencies, Options())
-    file.entries[CODED_TILE].data = made.assemble()  # right for a reader that takes table 0 where there is none
+    file.entries[CODED_TILE].data = made.assemble()  # correct for a reader that uses table 0 if there is none
     yield "data_rans_field_without_tables", file.build()
     for more in -64, -4, -2, -1, 1, 2, 4, 64:
         size = lambda _: len(base().coded[CODED_TILE].fields[CHOICE_FIELD].payload) + more
@@ -1756,9 +1756,9 @@ def bad_headers():
 
 
 def without_zero_word():
-    """ZSTD_TILE in rANS, without its last word, which is 0 just as the gap behind it is."""
+    """ZSTD_TILE coded in rANS without its last word, which is 0 like the gap behind it."""
     file = base()
-    # d, the last symbol of a lane, is the lowest of the table and leaves zeros in its state; t, the one before, emits them.
+    # d, the last symbol of a lane, is the lowest in the table and leaves zeros in its state, which t before it emits.
     frequencies = {"d": 1, "s": 2000, "t": 100, "z": 1995}
     this = Field(8, 1, 0, file.add_table([frequencies.get(chr(s), 0) for s in range(256)]))
     file.fields[first_field(ZSTD_SEG)] = this
@@ -1771,7 +1771,7 @@ def without_zero_word():
 
 
 def states_end(payload, widths_at):
-    """Where the words of a payload begin."""
+    """Returns the offset of the words of a payload."""
     widths = [half for byte in payload[widths_at : widths_at + 16] for half in (byte & 15, byte >> 4)]
     return widths_at + 16 + -(-(32 * 16 + sum(widths)) // 16) * 2
 
@@ -1781,7 +1781,7 @@ def flipped(data, bit):
 
 
 def bad_places_of_parts():
-    """Of CODED_TILE, which has a header, three planes, exceptions and two payloads; and of CARRYING_TILE, without planes."""
+    """Misplaced parts: CODED_TILE has a header, three planes, exceptions and two payloads; CARRYING_TILE has no planes."""
     for alignment in 1, 2, 8, 16:
         yield f"data_parts_at_multiples_of_{alignment}", with_parts(CODED_TILE, lambda parts: parts, alignment=alignment)
         yield (f"data_carrying_parts_at_multiples_of_{alignment}",
@@ -1807,7 +1807,7 @@ def bad_places_of_parts():
         yield f"data_carried_exceptions_{name}", with_parts(CARRYING_TILE, lambda parts, o=order: [parts[i] for i in o])
 
 def bad_exceptions():
-    """What is listed is true as far as it can be: a reader that lets it pass may well restore the right elements."""
+    """Broken lists that are otherwise correct: a reader without the check may even restore the right elements."""
     for name, tile, n, beyond in (("", CODED_TILE, N, 1 << 12), ("carried_", CARRYING_TILE, CARRYING_N, 1 << 5),
                                   ("pair_", PAIR_TILE, PAIR_N, 1 << 4)):
         count = len(base().sources[tile].listed)
@@ -1889,7 +1889,7 @@ def dictionary():
 
 
 def bad_files():
-    """(name, bytes) of files that differ from base() in what their name says."""
+    """Yields (name, bytes) of files; the name says how each differs from base()."""
     for group in (bad_superblocks, bad_segments, bad_same_segments, bad_fields, bad_entries, bad_tables, bad_coded_tiles,
                   bad_places_of_parts, bad_exceptions, bad_zstd_tiles):
         for why, data in group():
@@ -1900,19 +1900,19 @@ def bad_files():
 
 
 def seal(data):
-    """Make the checksums of the index and the superblock right."""
+    """Corrects the checksums of index and superblock."""
     (index_offset,) = struct.unpack_from("<Q", data, 40)
     struct.pack_into("<Q", data, 80, xxh3(data[index_offset:]))
     struct.pack_into("<Q", data, 120, xxh3(data[:120]))
 
 
 def flip_byte(wcx, data, rng):
-    """Change one byte of a packed tile of data, whose index is wcx; all checksums but the SHA-256 become right.
+    """Changes one byte of a packed tile of data, whose index is wcx; corrects all checksums except the SHA-256.
 
     Returns the tile.
-    The header's tiles are spared, because a reader may want to make sense of their text, and ZSTD tiles, because what a
-    damaged frame decompresses to differs between versions of the library.  Every second byte is one of the first of its
-    tile, where the header is and, without planes and exceptions, the widths of states.
+    Never changes tiles of the header, because readers may parse their text, nor ZSTD tiles, because the result of a damaged
+    frame depends on the version of the library.  Half of the changes are near the start of the tile, which has the header
+    and, without planes and exceptions, the widths of states.
     """
     tiles = range(wcx.segments[1].first_tile, wcx.tile_count)
     tile = rng.choice([t for t in tiles if wcx.modes[t] in (STORED, CODED)])
@@ -1926,7 +1926,7 @@ def flip_byte(wcx, data, rng):
 
 
 def with_tile(wcx, contents, tile, elements):
-    """The original, of which contents are the segments, with other elements in a tile."""
+    """Returns the original, made of contents, the segments, with other elements in one tile."""
     number = wcx.segments.index(wcx.segment_of(tile))
     seg = wcx.segments[number]
     matrix = contents[number].view(seg.dtype).reshape(seg.rows, seg.cols).copy()
@@ -1961,7 +1961,7 @@ def write_flips(path, out_dir, count, seed):
 
 
 def write_file(path, data):
-    """Write data; zeros at its end take no space."""
+    """Writes data; trailing zeros take no disk space."""
     with open(path, "wb") as out:
         out.write(data.rstrip(b"\0"))
         out.truncate(len(data))
