@@ -103,7 +103,7 @@ static void plan_tensor(struct wcx_tensor_plan *plan, const struct wcx_tensor *t
 	wcx_tensor_plan_finish(plan, &no_library, first_table);
 }
 
-/* Sets the tiles of a plan, from index `first` of the set on, but for src and dst. */
+/* Sets the tiles of a plan, starting at tile `first` of the set, except src and dst. */
 static void list_tiles(struct weight_set *set, const struct wcx_tensor_plan *plan, size_t first)
 {
 	for (uint64_t t = 0; t < plan->segment.tile_count; t++) {
@@ -118,7 +118,7 @@ static void list_tiles(struct weight_set *set, const struct wcx_tensor_plan *pla
 	}
 }
 
-/* Gives every tile its places in packed and decoded. */
+/* Allocates packed and decoded, and sets src and dst of every tile. */
 static void place_tiles(struct weight_set *set)
 {
 	size_t used = 0, capacity = set->bytes + PLACE_ALIGN * set->tile_count;
@@ -135,7 +135,7 @@ static void place_tiles(struct weight_set *set)
 	}
 }
 
-/* Sets all of a set but its name. */
+/* Sets everything of a set except its name. */
 static void plan_set(struct weight_set *set, const struct wcx_tensor *tensors, size_t tensor_count, const uint8_t *base)
 {
 	struct wcx_encode_scratch *scratch = wcx_encode_scratch_create();

@@ -1,10 +1,10 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: MIT
 #
-# docs/format.md is what the C programs and an independent codec in Python (wcx_decode.py, wcx_encode.py) both do:
-# each reads the other's files, and both refuse the same ones.
+# The C programs and an independent codec in Python (wcx_decode.py, wcx_encode.py) both implement docs/format.md: each reads
+# the files of the other, and both refuse the same files.
 #
-# WCX_MODELS  a directory with safetensors files of real models, optional
+# WCX_MODELS  a directory with safetensors files of real models (optional)
 
 bats_require_minimum_version 1.5.0
 
