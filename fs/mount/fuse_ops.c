@@ -372,6 +372,12 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	fuse_reply_err(req, 0);
 }
 
+/* Whether the reader has got a signal, so that a long read ends here. */
+static bool is_interrupted(void *req)
+{
+	return fuse_req_interrupted(req);
+}
+
 /* Replies from a buffer, which works for all tiles. */
 static void read_copied(fuse_req_t req, fuse_ino_t ino, struct wcx_store_file *file, size_t bytes, off_t offset)
 {
@@ -381,7 +387,7 @@ static void read_copied(fuse_req_t req, fuse_ino_t ino, struct wcx_store_file *f
 	ssize_t n = -ENOMEM;
 
 	if (buffer)
-		n = wcx_store_file_read(file, buffer, bytes, (uint64_t)offset, &err);
+		n = wcx_store_file_read(file, buffer, bytes, (uint64_t)offset, is_interrupted, req, &err);
 	if (n < 0) {
 		report(fuse, path_of(ino), &err);
 		fuse_reply_err(req, (int)-n);

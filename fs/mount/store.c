@@ -536,12 +536,13 @@ struct wcx_image *wcx_store_file_image(const struct wcx_store_file *file)
 	return file->image ? file->image->image : NULL;
 }
 
-ssize_t wcx_store_file_read(struct wcx_store_file *file, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
+ssize_t wcx_store_file_read(struct wcx_store_file *file, void *dst, size_t bytes, uint64_t offset,
+			    wcx_should_stop_fn *should_stop, void *user, struct wcx_error *err)
 {
 	ssize_t n;
 
 	err->text[0] = '\0';
-	n = wcx_image_read(file->image->image, dst, bytes, offset, err);
+	n = wcx_image_read_until(file->image->image, dst, bytes, offset, should_stop, user, err);
 	return n < 0 ? shown_errno((int)n) : n;
 }
 

@@ -379,7 +379,8 @@ static int use_tiles(struct wcx_image *image, struct tile_set *set, uint8_t *dst
 	return failed < set->count ? wcx_image_fail_tile(image, set->segment[failed], &set->info[failed], start, r, err) : r;
 }
 
-ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
+ssize_t wcx_image_read_until(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset,
+			     wcx_should_stop_fn *should_stop, void *user, struct wcx_error *err)
 {
 	uint64_t image_bytes = wcx_image_bytes(image), end;
 	struct wcx_tile_iter iter;
@@ -396,10 +397,23 @@ ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_
 		r = use_tiles(image, &set, dst, offset, end, r, err);
 		if (r == -ENOMEM && err)
 			wcx_fail(err, ENOMEM, "%s: no memory for tiles", wcx_container_path(image->container));
+		if (r == 0 && set.count && should_stop(user))
+			r = -EINTR;
 		if (r < 0)
 			return r;
 	} while (set.count);
 	return (ssize_t)(end - offset);
+}
+
+static bool never_stop(void *user)
+{
+	(void)user;
+	return false;
+}
+
+ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
+{
+	return wcx_image_read_until(image, dst, bytes, offset, never_stop, NULL, err);
 }
 
 int wcx_image_check_tile(struct wcx_image *image, uint64_t tile_index, struct wcx_error *err)

@@ -43,6 +43,15 @@ uint64_t wcx_image_bytes(const struct wcx_image *image); /* size of the original
  */
 ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err);
 
+/*
+ * wcx_image_read_until - wcx_image_read, or -EINTR as soon as should_stop says so
+ *
+ * should_stop is asked between batches of up to 64 tiles; then there is no message in err.
+ */
+typedef bool wcx_should_stop_fn(void *user);
+ssize_t wcx_image_read_until(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset,
+			     wcx_should_stop_fn *should_stop, void *user, struct wcx_error *err);
+
 /* Bytes of the original file in the cache, where the view pins them. */
 enum { WCX_VIEW_SLICES_MAX = WCX_BATCH_TILES };
 struct wcx_image_view {

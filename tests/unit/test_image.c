@@ -823,6 +823,34 @@ static void failed_read_is_tried_again(void)
 	close_fixture(&fixture);
 }
 
+static bool stops_after(void *user)
+{
+	int *batches = user;
+
+	return --*batches == 0;
+}
+
+static void reads_can_be_stopped_between_batches(void)
+{
+	/* 125 tiles beside each other, so that a row of the matrix takes two batches. */
+	static const struct sample_part part = {
+		{ "narrow", "I8", "[16,1000]", 16000, SAMPLE_GAUSSIAN, 20 }, 1000, 16, 8, &sample_1_byte, 0, 0
+	};
+	struct wcx_error err = { "" };
+	struct fixture fixture;
+	uint8_t buffer[1000];
+	int batches;
+
+	open_fixture(&fixture, &part, 1, 1 << 20);
+	batches = 1;
+	CHECK(wcx_image_read_until(fixture.image, buffer, 1000, 1000, stops_after, &batches, &err) == -EINTR);
+	CHECK(batches == 0 && !err.text[0]);
+	batches = 100;
+	CHECK(wcx_image_read_until(fixture.image, buffer, 1000, 1000, stops_after, &batches, &err) == 1000);
+	CHECK(batches == 98 && memcmp(buffer, fixture.original.data + 1000, 1000) == 0);
+	close_fixture(&fixture);
+}
+
 static void file_that_became_shorter_is_damaged_where_it_ends(void)
 {
 	struct fixture fixture;
@@ -862,6 +890,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(damage_names_the_tensor_that_was_read),
 		CHECK_TEST(verify_counts_a_tile_of_two_segments_once),
 		CHECK_TEST(failed_read_is_tried_again),
+		CHECK_TEST(reads_can_be_stopped_between_batches),
 		CHECK_TEST(file_that_became_shorter_is_damaged_where_it_ends),
 	};
 
