@@ -3,6 +3,7 @@
 #ifndef WCX_COMMAND_H
 #define WCX_COMMAND_H
 
+#include <getopt.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,7 +15,7 @@
 /* Exit codes; the help of every command lists them. */
 enum { WCX_EXIT_OK, WCX_EXIT_FAILED, WCX_EXIT_USAGE };
 
-/* The options that all commands accept, and what they share while they run. */
+/* The values of common options, and what commands share while they run. */
 struct command {
 	const char *name; /* for messages */
 	bool quiet, verbose;
@@ -34,7 +35,11 @@ int wcx_command_info(struct command *command, int argc, char **argv);
 #define WCX_COMMAND_SHORT_OPTIONS "hqvj:"
 #define WCX_COMMAND_LONG_OPTIONS                                                                                            \
 	{ "help", no_argument, NULL, 'h' }, { "quiet", no_argument, NULL, 'q' }, { "verbose", no_argument, NULL, 'v' },     \
-		{ "threads", required_argument, NULL, 'j' },                                                                \
+	{                                                                                                                   \
+		"threads", required_argument, NULL, 'j'                                                                     \
+	}
+/* For the commands that decode. */
+#define WCX_COMMAND_DECODER_OPTION                                                                                          \
 	{                                                                                                                   \
 		"decoder", required_argument, NULL, 'D'                                                                     \
 	}
@@ -47,13 +52,13 @@ int wcx_command_info(struct command *command, int argc, char **argv);
 int wcx_command_option(struct command *command, int option, const char *help);
 
 /*
- * wcx_command_each - run a command that takes paths and only the common options
+ * wcx_command_each - run a command that takes paths, and no options but these
  *
  * Calls handle for every path until a signal arrives; handle returns an exit code.  missing is the message for a command
  * line without paths.  Returns WCX_EXIT_FAILED if handle did so for any path or a signal arrived.
  */
-int wcx_command_each(struct command *command, int argc, char **argv, const char *help, const char *missing,
-		     int (*handle)(struct command *command, char *path));
+int wcx_command_each(struct command *command, int argc, char **argv, const struct option *options, const char *help,
+		     const char *missing, int (*handle)(struct command *command, char *path));
 
 /* wcx_command_usage - print what is wrong with the command line; returns WCX_EXIT_USAGE */
 int wcx_command_usage(const struct command *command, const char *what);
@@ -64,7 +69,8 @@ int wcx_command_failed(const struct command *command, const struct wcx_error *er
 /*
  * wcx_command_open - open a .wcx file with the command's cache and decoder, which the first call creates
  *
- * The caller releases *ret with wcx_image_put; main frees cache and decoder.  Returns 0, or -errno with *ret left alone.
+ * With --verbose the first call prints what decodes.  The caller releases *ret with wcx_image_put; main frees cache and
+ * decoder.  Returns 0, or -errno with *ret left alone.
  */
 int wcx_command_open(struct command *command, const char *path, struct wcx_image **ret, struct wcx_error *err);
 

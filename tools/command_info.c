@@ -10,26 +10,28 @@
 #include "tools/info_report.h"
 
 static const char help[] =
-	"usage: wcx info [--json] [--compare] FILE.wcx\n"
+	"usage: wcx info [OPTIONS] FILE.wcx\n"
 	"\n"
 	"Shows what a packed file contains: the type, shape, size, packed size, tiles and mode\n"
 	"of each tensor, and totals for the file.  \"bits\" is bits per element; \"limit\" is the\n"
 	"order-0 entropy of each byte of an element, one table per tensor.\n"
 	"\n"
-	"      --compare    also show what zstd -19 and the reference mode make of each tensor;\n"
-	"                   this decodes the file and takes a second per 3 MB and core\n"
-	"      --json       print one JSON object\n"
-	"  -j, --threads=N  use N threads for --compare (default: one per core)\n"
-	"  -q, -v           accepted and ignored\n"
-	"  -h, --help       print this text\n"
+	"      --compare       also show what zstd -19 and the reference mode make of each tensor;\n"
+	"                      this decodes the file and takes a second per 3 MB and core\n"
+	"      --json          print one JSON object\n"
+	"  -j, --threads=N     use N threads for --compare (default: one per core)\n"
+	"      --decoder=NAME  auto, cpu (default) or cuda\n"
+	"  -q, --quiet         print no progress\n"
+	"  -v, --verbose       print the decoder in use\n"
+	"  -h, --help          print this text\n"
 	"\n"
 	"The mode of a tensor is stored, zstd, constant, empty, \"same as\" another tensor, or\n"
 	"the coding of its first coded tile.  That lists the fields of an element, from the\n"
 	"highest bits down: ransN or ransNxT (N bits, coded with a choice of T tables),\n"
 	"pairsNxT (the same for two elements at a time), rawN (N bits, not coded) or const.\n"
-	"Then comes +fold, if the sign inverts the bits above it, or the predictor: +left, +up\n"
-	"or +left2.  Small tensors may share tiles: each shows all of these tiles, but only its\n"
-	"share of the packed bytes.\n"
+	"A suffix follows, if the sign inverts the bits above it (+fold) or if there is a\n"
+	"predictor (+left, +up or +left2).  Small tensors may share tiles: each shows all of\n"
+	"these tiles, but only its share of the packed bytes.\n"
 	"\n"
 	"Examples:\n"
 	"  wcx info store/model.safetensors.wcx\n"
@@ -83,9 +85,11 @@ static int compare_all(struct command *command, struct wcx_image *image, const s
 
 int wcx_command_info(struct command *command, int argc, char **argv)
 {
-	static const struct option options[] = {
-		WCX_COMMAND_LONG_OPTIONS, { "json", no_argument, NULL, 'J' }, { "compare", no_argument, NULL, 'C' }, { 0 }
-	};
+	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS,
+						 WCX_COMMAND_DECODER_OPTION,
+						 { "json", no_argument, NULL, 'J' },
+						 { "compare", no_argument, NULL, 'C' },
+						 { 0 } };
 	struct wcx_comparison *comparisons = NULL;
 	struct wcx_safetensors *st = NULL;
 	struct wcx_image *image = NULL;

@@ -18,7 +18,7 @@ static const char help[] = "usage: wcx pack [OPTIONS] FILE.safetensors FILE.wcx\
 			   "                    (256 x 256 tiles, predictor LEFT2, one table per tensor)\n"
 			   "  -j, --threads=N   use N threads (default: one per core)\n"
 			   "  -q, --quiet       print neither progress nor a summary\n"
-			   "  -v, --verbose     print more\n"
+			   "  -v, --verbose     accepted and ignored\n"
 			   "  -h, --help        print this text\n"
 			   "\n"
 			   "Examples:\n"

@@ -15,7 +15,7 @@ static const char help[] = "usage: wcx unpack [OPTIONS] FILE.wcx FILE.safetensor
 			   "  -j, --threads=N     use N threads (default: one per core)\n"
 			   "      --decoder=NAME  auto (default), cpu or cuda\n"
 			   "  -q, --quiet         print no progress\n"
-			   "  -v, --verbose       print more, such as the decoder in use\n"
+			   "  -v, --verbose       print the decoder in use\n"
 			   "  -h, --help          print this text\n"
 			   "\n"
 			   "Example:\n"
@@ -25,7 +25,9 @@ static const char help[] = "usage: wcx unpack [OPTIONS] FILE.wcx FILE.safetensor
 
 int wcx_command_unpack(struct command *command, int argc, char **argv)
 {
-	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS, { "force", no_argument, NULL, 'f' }, { 0 } };
+	static const struct option options[] = {
+		WCX_COMMAND_LONG_OPTIONS, WCX_COMMAND_DECODER_OPTION, { "force", no_argument, NULL, 'f' }, { 0 }
+	};
 	struct wcx_job_options unpack = {
 		.stop = &wcx_command_stop, .progress = wcx_progress, .warn = wcx_warn, .user = command
 	};

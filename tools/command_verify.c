@@ -16,7 +16,7 @@ static const char help[] =
 	"  -j, --threads=N     use N threads (default: one per core)\n"
 	"      --decoder=NAME  auto (default), cpu or cuda\n"
 	"  -q, --quiet         print only damage\n"
-	"  -v, --verbose       print more, such as the decoder in use\n"
+	"  -v, --verbose       print the decoder in use\n"
 	"  -h, --help          print this text\n"
 	"\n"
 	"Example:\n"
@@ -55,5 +55,7 @@ static int verify_file(struct command *command, char *path)
 
 int wcx_command_verify(struct command *command, int argc, char **argv)
 {
-	return wcx_command_each(command, argc, argv, help, "expected a packed file", verify_file);
+	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS, WCX_COMMAND_DECODER_OPTION, { 0 } };
+
+	return wcx_command_each(command, argc, argv, options, help, "expected a packed file", verify_file);
 }

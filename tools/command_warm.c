@@ -128,5 +128,7 @@ static int warm_tree(struct command *command, char *path)
 
 int wcx_command_warm(struct command *command, int argc, char **argv)
 {
-	return wcx_command_each(command, argc, argv, help, "expected a file or directory", warm_tree);
+	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS, { 0 } };
+
+	return wcx_command_each(command, argc, argv, options, help, "expected a file or directory", warm_tree);
 }

@@ -9,10 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "codec/arith.h"
+#include "fs/base/clock.h"
 #include "fs/base/host_limits.h"
 #include "fs/base/version.h"
 #include "tools/command.h"
@@ -62,10 +62,9 @@ static void print_help(FILE *out)
 		     "Exit codes: 0 success, 1 failure (the message says why), 2 invalid command line.\n");
 }
 
-int wcx_command_each(struct command *command, int argc, char **argv, const char *help, const char *missing,
-		     int (*handle)(struct command *command, char *path))
+int wcx_command_each(struct command *command, int argc, char **argv, const struct option *options, const char *help,
+		     const char *missing, int (*handle)(struct command *command, char *path))
 {
-	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS, { 0 } };
 	int option, status = WCX_EXIT_OK;
 
 	while ((option = getopt_long(argc, argv, WCX_COMMAND_SHORT_OPTIONS, options, NULL)) != -1)
@@ -133,16 +132,19 @@ static void print_notice(void *user, const char *text)
 
 int wcx_command_open(struct command *command, const char *path, struct wcx_image **ret, struct wcx_error *err)
 {
-	int fd, r = 0;
+	int fd, r;
 
 	if (!command->cache)
 		command->cache = wcx_tile_cache_create(CACHE_BYTES);
 	if (!command->cache)
 		return wcx_fail(err, ENOMEM, "no memory for a tile cache");
-	if (!command->decoder)
+	if (!command->decoder) {
 		r = wcx_decoder_create(command->decoder_kind, print_notice, command, &command->decoder, err);
-	if (r < 0)
-		return r;
+		if (r < 0)
+			return r;
+		if (command->verbose)
+			fprintf(stderr, "wcx %s: decoder: %s\n", command->name, wcx_decoder_name(command->decoder));
+	}
 	/* O_NONBLOCK: opening a FIFO would wait for a writer.  The container refuses all but regular files. */
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
@@ -153,18 +155,10 @@ int wcx_command_open(struct command *command, const char *path, struct wcx_image
 	return r;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* The progress line, which is drawn over itself. */
 static struct {
 	const char *what; /* NULL: the line is not on the screen */
-	int64_t started_ms, drawn_ms;
+	uint64_t started_ms, drawn_ms;
 } progress;
 
 void wcx_progress_clear(const struct command *command)
@@ -185,7 +179,7 @@ void wcx_warn(void *user, const char *text)
 void wcx_progress(void *user, const char *what, uint64_t done, uint64_t total)
 {
 	const struct command *command = user;
-	int64_t now = now_ms();
+	const uint64_t now = wcx_now_ms();
 	double seconds;
 
 	if (command->quiet || !isatty(STDERR_FILENO))

@@ -10,13 +10,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <zstd.h>
 
 #include "codec/arith.h"
 #include "codec/trial_tile.h"
 #include "codec/le.h"
 #include "cuda/gpu_decode.h"
+#include "fs/base/clock.h"
 
 enum { TRIAL_ROUNDS = 5 };
 
@@ -94,14 +94,6 @@ static int open_gpu(struct wcx_decoder *decoder, enum wcx_decoder_kind kind, str
 
 /* --- measuring what a batch costs --- */
 
-static int64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
-}
-
 /* The shortest of several times for decoding tiles on the GPU, or on this thread's core; -1 when it fails. */
 static int64_t time_tiles(const struct wcx_decoder *decoder, bool on_gpu, struct wcx_decode_scratch *scratch,
 			  struct wcx_tile_job *jobs, size_t count)
@@ -109,13 +101,14 @@ static int64_t time_tiles(const struct wcx_decoder *decoder, bool on_gpu, struct
 	int64_t least = INT64_MAX;
 
 	for (int round = 0; round < TRIAL_ROUNDS; round++) {
-		int64_t start = now_ns(), taken;
+		const uint64_t start = wcx_now_ns();
+		int64_t taken;
 
 		if (on_gpu && wcx_gpu_decode(decoder->gpu, jobs, count) != WCX_OK)
 			return -1;
 		for (size_t i = 0; i < count && !on_gpu; i++)
 			wcx_tile_decode(&jobs[i], scratch);
-		taken = now_ns() - start;
+		taken = (int64_t)(wcx_now_ns() - start);
 		least = WCX_MIN(taken, least);
 		for (size_t i = 0; i < count; i++)
 			if (jobs[i].result != WCX_OK)

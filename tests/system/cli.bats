@@ -125,6 +125,21 @@ check_refused() {
 	done
 }
 
+@test "commands that decode take --decoder, list it in their help, and name the decoder with -v" {
+	for command in verify info "unpack -f"; do
+		# shellcheck disable=SC2086 # a command and perhaps an option
+		WCX_CPU=portable run --separate-stderr -0 "$WCX" $command -v --decoder=cpu "$PACKED" \
+			$([[ "$command" != unpack* ]] || echo unpacked)
+		[ "$stderr" = "wcx ${command%% *}: decoder: cpu (portable)" ]
+		run -0 "$WCX" "${command%% *}" --help
+		[[ "$output" == *"--decoder=NAME"* ]]
+	done
+	for command in pack warm; do
+		run -0 "$WCX" "$command" --help
+		[[ "$output" != *"--decoder"* ]]
+	done
+}
+
 @test "WCX_CPU chooses the variant of the decoding loops, and all give the same output" {
 	WCX_CPU=portable "$WCX" unpack -q --decoder=cpu "$PACKED" portable
 	cmp "$MODEL" portable
@@ -289,6 +304,8 @@ check_refused() {
 		pack -j 2x one two
 		unpack one
 		unpack --decoder=abacus one two
+		pack --decoder=cpu one two
+		warm --decoder=cpu one
 		verify
 		info
 		info one two
