@@ -10,7 +10,7 @@
 #include "fs/base/search.h"
 
 enum {
-	WORK_BYTES = 2 << 20, /* decoded; with more, the packed bytes leave the core's cache before they are copied */
+	TASK_BYTES = 2 << 20, /* decoded; with more, the packed bytes leave the core's cache before they are copied */
 	STAGE_ALIGN = 128,
 	LITERAL_ALIGN = 16,
 };
@@ -64,22 +64,22 @@ static bool ends_before(const void *user, size_t i)
 	return search->spans[i].to <= search->offset;
 }
 
-/* --- works --- */
+/* --- tasks --- */
 
 /* Adds tiles [first, end) of a segment, in portions. */
-static int add_works(struct wcx_load_plan *plan, const struct wcx_segment *segment, uint64_t first, uint64_t end)
+static int add_tasks(struct wcx_load_plan *plan, const struct wcx_segment *segment, uint64_t first, uint64_t end)
 {
 	const uint64_t tile_bytes = (uint64_t)segment->tile_rows * segment->tile_cols * segment->recipe.elem_bytes;
-	const uint64_t portion = WCX_MAX(WORK_BYTES / tile_bytes, 1);
+	const uint64_t portion = WCX_MAX(TASK_BYTES / tile_bytes, 1);
 
 	for (; first < end; first += portion) {
-		struct wcx_load_work *works =
-			wcx_array_reserve(plan->works, &plan->work_capacity, plan->work_count + 1, sizeof *works);
+		struct wcx_load_task *tasks =
+			wcx_array_reserve(plan->tasks, &plan->task_capacity, plan->task_count + 1, sizeof *tasks);
 
-		if (!works)
+		if (!tasks)
 			return -ENOMEM;
-		plan->works = works;
-		works[plan->work_count++] = (struct wcx_load_work){ segment, first, WCX_MIN(end - first, portion) };
+		plan->tasks = tasks;
+		tasks[plan->task_count++] = (struct wcx_load_task){ segment, first, WCX_MIN(end - first, portion) };
 	}
 	return 0;
 }
@@ -88,7 +88,7 @@ static int add_works(struct wcx_load_plan *plan, const struct wcx_segment *segme
  * Takes each tile that has bytes of the spans once, even if several spans have bytes of it.  The ends of what
  * wcx_segment_tiles finds never decrease from span to span, so one number says which tiles of a segment are taken.
  */
-static int make_works(struct wcx_load_plan *plan, struct wcx_error *err)
+static int make_tasks(struct wcx_load_plan *plan, struct wcx_error *err)
 {
 	const struct wcx_segment *segments_end =
 		wcx_container_segment(plan->container, 0) + wcx_container_superblock(plan->container)->segment_count;
@@ -105,7 +105,7 @@ static int make_works(struct wcx_load_plan *plan, struct wcx_error *err)
 			uint64_t first, end;
 
 			wcx_segment_tiles(segment, span->from, span->to, &first, &end);
-			r = add_works(plan, segment, segment == last_segment ? WCX_MAX(first, done) : first, end);
+			r = add_tasks(plan, segment, segment == last_segment ? WCX_MAX(first, done) : first, end);
 			last_segment = segment;
 			done = end;
 		}
@@ -120,13 +120,13 @@ int wcx_load_plan_make(const struct wcx_container *container, const struct wcx_t
 
 	*plan = (struct wcx_load_plan){ .container = container };
 	r = make_spans(plan, targets, target_count, err);
-	return r ? r : make_works(plan, err);
+	return r ? r : make_tasks(plan, err);
 }
 
 void wcx_load_plan_free(struct wcx_load_plan *plan)
 {
 	free(plan->spans);
-	free(plan->works);
+	free(plan->tasks);
 }
 
 /* --- tiles --- */
@@ -247,19 +247,19 @@ static void place_tile(struct wcx_load_tile *tile, uint64_t batch_packed_offset,
 	}
 }
 
-void wcx_load_batch_fill(const struct wcx_load_plan *plan, const struct wcx_load_work *work, uint64_t first,
+void wcx_load_batch_fill(const struct wcx_load_plan *plan, const struct wcx_load_task *task, uint64_t first,
 			 struct wcx_load_batch *batch)
 {
-	const uint32_t most = (uint32_t)WCX_MIN(work->tile_count - first, WCX_LOAD_BATCH_TILES);
+	const uint32_t most = (uint32_t)WCX_MIN(task->tile_count - first, WCX_LOAD_BATCH_TILES);
 	struct usage used = { 0 };
 
-	batch->segment = work->segment;
+	batch->segment = task->segment;
 	for (batch->count = 0; batch->count < most; batch->count++) {
 		struct wcx_load_tile *tile = &batch->tiles[batch->count];
 		struct usage with_tile = used;
 
-		wcx_container_tile(plan->container, work->segment, work->first_tile + first + batch->count, &tile->info);
-		plan_tile(plan, work->segment, tile);
+		wcx_container_tile(plan->container, task->segment, task->first_tile + first + batch->count, &tile->info);
+		plan_tile(plan, task->segment, tile);
 		place_tile(tile, batch->tiles[0].info.packed_offset, &with_tile);
 		if (buffer_usage(&with_tile) > WCX_LOAD_BUFFER_BYTES || with_tile.stage > WCX_LOAD_STAGE_BYTES)
 			break;

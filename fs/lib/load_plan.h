@@ -26,7 +26,7 @@ struct wcx_load_span {
 };
 
 /* Consecutive tiles of a segment, which one thread loads. */
-struct wcx_load_work {
+struct wcx_load_task {
 	const struct wcx_segment *segment;
 	uint64_t first_tile, tile_count;
 };
@@ -35,8 +35,8 @@ struct wcx_load_plan {
 	const struct wcx_container *container;
 	struct wcx_load_span *spans; /* the targets with bytes, sorted; they do not overlap */
 	size_t span_count;
-	struct wcx_load_work *works; /* each tile that has bytes of a span is in exactly one */
-	size_t work_count, work_capacity;
+	struct wcx_load_task *tasks; /* each tile that has bytes of a span is in exactly one */
+	size_t task_count, task_capacity;
 };
 
 /*
@@ -74,8 +74,8 @@ struct wcx_load_batch {
 	size_t packed_bytes, buffer_bytes; /* of the packed tiles; with the literals */
 };
 
-/* wcx_load_batch_fill - plan a batch of as many tiles as fit, at least one, from number `first` of the work on */
-void wcx_load_batch_fill(const struct wcx_load_plan *plan, const struct wcx_load_work *work, uint64_t first,
+/* wcx_load_batch_fill - plan a batch of as many tiles as fit, at least one, from number `first` of the task on */
+void wcx_load_batch_fill(const struct wcx_load_plan *plan, const struct wcx_load_task *task, uint64_t first,
 			 struct wcx_load_batch *batch);
 
 /* A walk over the wanted bytes of a tile, in the order of the original. */

@@ -28,8 +28,8 @@
  * One call of wcx_load for all tensors of a file is faster than this.
  *
  * Errors: functions that can fail return 0 or a negative errno and then write one line, without a newline, to
- * error[error_bytes].  It names the file and, where they are known, the tensor and the offset; it is cut if it does not fit,
- * which 640 bytes prevent.  error may be NULL.  On failure *ret is left alone.
+ * error[error_bytes].  It names the file and, where they are known, the tensor and the offset.  Longer text is truncated;
+ *640 bytes are always enough.  error may be NULL.  On failure *ret is left alone.
  *
  * Threads: different files and loaders are independent.  A file may be used by any number of threads and loaders at a time,
  * a loader by one thread at a time.

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "codec/arith.h"
-#include "fs/lib/load_run.h"
+#include "fs/lib/load_execute.h"
 #include "fs/read/tile_cache.h"
 
 enum {
@@ -48,7 +48,8 @@ static int open_file(const char *path, struct wcx_file *file, struct wcx_error *
 	r = wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &file->decoder, err);
 	if (r < 0)
 		return r;
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	/* O_NONBLOCK: opening a FIFO would wait for a writer.  The container refuses all but regular files. */
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		return wcx_fail(err, errno, "%s: %s", path, strerror(errno));
 	r = wcx_image_open(fd, path, file->cache, file->decoder, &file->image, err);
@@ -188,7 +189,7 @@ int wcx_load(struct wcx_loader *loader, struct wcx_file *file, const struct wcx_
 	int r = wcx_load_plan_make(wcx_image_container(file->image), targets, target_count, &plan, &err);
 
 	if (r == 0)
-		r = wcx_load_run(loader, file->image, file->decoder, &plan, stream, &err);
+		r = wcx_load_execute(loader, file->image, file->decoder, &plan, stream, &err);
 	wcx_load_plan_free(&plan);
 	return report(r, &err, error, error_bytes);
 }

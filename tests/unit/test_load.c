@@ -83,6 +83,8 @@ static void missing_damaged_and_too_new_files_are_refused(void)
 
 	CHECK(refusal_of(path) == -ENOENT);
 	CHECK(refusal_of(dir) < 0);
+	CHECK(mkfifo(path, 0600) == 0 && refusal_of(path) == -EBADMSG); /* at once, although nobody writes */
+	unlink(path);
 	memcpy(copy.data, packed->data, packed->bytes);
 	sample_write(path, (struct sample_bytes){ copy.data, copy.bytes - 1 });
 	CHECK(refusal_of(path) == -EBADMSG);

@@ -122,7 +122,7 @@ static void check_places(const struct wcx_load_batch *batch)
 	CHECK(stage_end <= WCX_LOAD_STAGE_BYTES);
 }
 
-/* Plans a load, and describes all its tiles in the order of works. */
+/* Plans a load, and describes all its tiles in the order of tasks. */
 static void describe_plan(const struct wcx_target *targets, size_t count, char text[TEXT_BYTES])
 {
 	struct wcx_load_batch *batch = malloc(sizeof *batch);
@@ -134,9 +134,9 @@ static void describe_plan(const struct wcx_target *targets, size_t count, char t
 	CHECK(wcx_load_plan_make(container, targets, count, &plan, &err) == 0);
 	for (size_t i = 0; i < count; i++)
 		bytes += targets[i].bytes;
-	for (size_t w = 0; w < plan.work_count; w++)
-		for (uint64_t done = 0; done < plan.works[w].tile_count; done += batch->count) {
-			wcx_load_batch_fill(&plan, &plan.works[w], done, batch);
+	for (size_t w = 0; w < plan.task_count; w++)
+		for (uint64_t done = 0; done < plan.tasks[w].tile_count; done += batch->count) {
+			wcx_load_batch_fill(&plan, &plan.tasks[w], done, batch);
 			sample_require(CHECK(batch->count > 0), "a tile in a batch");
 			check_places(batch);
 			for (uint32_t i = 0; i < batch->count; i++)
@@ -239,13 +239,13 @@ static void works_have_at_most_2_mib_and_batches_1024_tiles(void)
 	struct wcx_load_plan plan;
 
 	CHECK(wcx_load_plan_make(container, targets, 2, &plan, NULL) == 0);
-	if (CHECK(plan.work_count == 4 && plan.works[0].segment == many && plan.works[0].tile_count == 1500)) {
-		wcx_load_batch_fill(&plan, &plan.works[0], 0, batch);
+	if (CHECK(plan.task_count == 4 && plan.tasks[0].segment == many && plan.tasks[0].tile_count == 1500)) {
+		wcx_load_batch_fill(&plan, &plan.tasks[0], 0, batch);
 		CHECK(batch->count == 1024);
-		wcx_load_batch_fill(&plan, &plan.works[0], 1024, batch);
+		wcx_load_batch_fill(&plan, &plan.tasks[0], 1024, batch);
 		CHECK(batch->count == 476);
 		for (size_t i = 0; i < WCX_ARRAY_COUNT(large); i++)
-			CHECK(plan.works[1 + i].tile_count == large[i]);
+			CHECK(plan.tasks[1 + i].tile_count == large[i]);
 	}
 	wcx_load_plan_free(&plan);
 	free(batch);

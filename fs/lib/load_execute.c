@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Running a load: threads, each with two GPU queues, read, check, decode and copy what the plan says. */
-#include "fs/lib/load_run.h"
+/* Executing a load: threads, each with two GPU queues, read, check, decode and copy what the plan says. */
+#include "fs/lib/load_execute.h"
 
 #include <errno.h>
 
@@ -100,7 +100,7 @@ static int restore_literal(const struct load *load, const struct wcx_load_batch 
 	return r ? fail_tile(load, batch, tile, r, err) : 0;
 }
 
-/* Adds a coded tile to the queue's batch; *added_ret is 0 when that is full. */
+/* Adds a coded tile to the queue's batch; *added_ret is false when that is full. */
 static int add_coded(const struct load *load, unsigned queue, const struct wcx_load_batch *batch,
 		     const struct wcx_load_tile *tile, const uint8_t *buffer, bool *added_ret, struct wcx_error *err)
 {
@@ -194,8 +194,8 @@ static int finish_queue(const struct load *load, unsigned queue, struct wcx_erro
 	return check_gpu(load, result, err);
 }
 
-/* Submits one batch of a work, from its tile number *done on, and adds the tiles of the batch to *done. */
-static int load_batch(const struct load *load, unsigned queue, const struct wcx_load_work *work, uint64_t *done,
+/* Submits one batch of a task, from its tile number *done on, and adds the tiles of the batch to *done. */
+static int load_batch(const struct load *load, unsigned queue, const struct wcx_load_task *task, uint64_t *done,
 		      struct wcx_error *err)
 {
 	struct wcx_gpu_loader *gpu = load->loader->gpu;
@@ -205,7 +205,7 @@ static int load_batch(const struct load *load, unsigned queue, const struct wcx_
 
 	if (r < 0)
 		return r;
-	wcx_load_batch_fill(load->plan, work, *done, batch);
+	wcx_load_batch_fill(load->plan, task, *done, batch);
 	r = read_tiles(load, batch, buffer, err);
 	if (r == 0)
 		r = add_tiles(load, queue, batch, buffer, err);
@@ -219,18 +219,18 @@ static int load_batch(const struct load *load, unsigned queue, const struct wcx_
 
 /* --- threads --- */
 
-static int do_work(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item, struct wcx_error *err)
+static int do_task(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item, struct wcx_error *err)
 {
 	const struct load *load = user;
-	const struct wcx_load_work *work = &load->plan->works[item];
+	const struct wcx_load_task *task = &load->plan->tasks[item];
 	uint64_t done = 0;
 	int r = 0;
 
 	(void)loop;
-	while (done < work->tile_count && r == 0) {
+	while (done < task->tile_count && r == 0) {
 		const unsigned turn = load->loader->turns[worker]++ % WCX_LOADER_QUEUES;
 
-		r = load_batch(load, WCX_LOADER_QUEUES * worker + turn, work, &done, err);
+		r = load_batch(load, WCX_LOADER_QUEUES * worker + turn, task, &done, err);
 	}
 	return r;
 }
@@ -246,14 +246,14 @@ static int finish_queues(const struct load *load, int r, struct wcx_error *err)
 	return r;
 }
 
-int wcx_load_run(struct wcx_loader *loader, struct wcx_image *image, struct wcx_decoder *decoder,
-		 const struct wcx_load_plan *plan, void *stream, struct wcx_error *err)
+int wcx_load_execute(struct wcx_loader *loader, struct wcx_image *image, struct wcx_decoder *decoder,
+		     const struct wcx_load_plan *plan, void *stream, struct wcx_error *err)
 {
 	struct load load = { loader, image, decoder, plan };
 	int r = check_gpu(&load, wcx_gpu_load_follow(loader->gpu, stream), err);
 
 	if (r < 0)
 		return r;
-	r = wcx_parallel_for(loader->thread_count, plan->work_count, do_work, &load, NULL, err);
+	r = wcx_parallel_for(loader->thread_count, plan->task_count, do_task, &load, NULL, err);
 	return finish_queues(&load, r, err);
 }
