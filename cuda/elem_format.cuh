@@ -21,7 +21,7 @@ template <uint32_t bits, uint32_t word_elems, uint32_t block_lines> struct wcx_l
 	uint32_t unit[unit_count], ahead[unit_count];
 	wcx_low_planes<bits - width, word_elems, block_lines> upper;
 
-	__device__ __forceinline__ void open(const struct wcx_batch_kind &kind, const wcx_tile_view &tile,
+	__device__ __forceinline__ void open(const struct wcx_batch_kind &kind, const wcx_device_tile &tile,
 					     const uint8_t *planes, uint32_t p)
 	{
 		units = (const uint32_t *)planes + wcx_lane();
@@ -68,7 +68,8 @@ template <uint32_t bits, uint32_t word_elems, uint32_t block_lines> struct wcx_l
 };
 
 template <uint32_t word_elems, uint32_t block_lines> struct wcx_low_planes<0, word_elems, block_lines> {
-	__device__ __forceinline__ void open(const struct wcx_batch_kind &, const wcx_tile_view &, const uint8_t *, uint32_t)
+	__device__ __forceinline__ void open(const struct wcx_batch_kind &, const wcx_device_tile &, const uint8_t *,
+					     uint32_t)
 	{
 	}
 	__device__ __forceinline__ void load(uint32_t)
@@ -163,7 +164,7 @@ template <uint32_t raw> struct wcx_halves_format {
 
 /* Starts an opened payload and decodes the tile's whole blocks; returns the number of their lines. */
 template <typename format_type, bool multi>
-static __device__ __forceinline__ uint32_t wcx_store_blocks(const struct wcx_warp &warp, const wcx_tile_view &tile,
+static __device__ __forceinline__ uint32_t wcx_store_blocks(const struct wcx_warp &warp, const wcx_device_tile &tile,
 							    const struct wcx_batch_field &field, struct wcx_payload *payload)
 {
 	constexpr uint32_t elem_bytes = format_type::elem_bytes;
@@ -184,7 +185,7 @@ static __device__ __forceinline__ uint32_t wcx_store_blocks(const struct wcx_war
 
 		planes.take();
 		planes.load(line + lines);
-		wcx_reader_refill(&payload->reader);
+		wcx_word_reader_refill(&payload->reader);
 #pragma unroll
 		for (uint32_t i = 0; i < lines; i++) {
 			const uint32_t group = i * line_elems / WCX_RUN_ELEMS;

@@ -22,7 +22,7 @@ enum wcx_result wcx_gpu_timing_create(struct wcx_gpu *gpu, struct wcx_tile_job *
 				      struct wcx_gpu_timing **ret);
 void wcx_gpu_timing_free(struct wcx_gpu_timing *timing); /* NULL is fine */
 
-/* wcx_gpu_timing_bytes - decoded bytes of a run */
+/* wcx_gpu_timing_bytes - decoded bytes of one execution */
 uint64_t wcx_gpu_timing_bytes(const struct wcx_gpu_timing *timing);
 
 /* wcx_gpu_timing_run - decode everything as one batch; the time is from CUDA events.  WCX_OK or WCX_DEVICE_FAILED. */

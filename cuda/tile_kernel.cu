@@ -21,7 +21,7 @@ enum : uint32_t { WCX_NO_KIND = 0xFFFFFFFF };
 
 /* Decodes the carrier, and with it all that is not coded. */
 template <typename format_type, bool multi>
-static __device__ __forceinline__ bool wcx_decode_carrier(const struct wcx_warp &warp, const wcx_tile_view &tile)
+static __device__ __forceinline__ bool wcx_decode_carrier(const struct wcx_warp &warp, const wcx_device_tile &tile)
 {
 	constexpr uint32_t elem_bytes = format_type::elem_bytes;
 	const struct wcx_batch_field &field = warp.kind.coded[warp.kind.coded_count - 1];
@@ -37,7 +37,7 @@ static __device__ __forceinline__ bool wcx_decode_carrier(const struct wcx_warp 
 		line = wcx_store_blocks<format_type, multi>(warp, tile, field, &payload);
 	tail = wcx_tail_load(warp.kind, tile);
 	wcx_store_coded_lines<elem_bytes>(warp, tile, field, tables, &payload, line);
-	if (!wcx_reader_close(payload.reader, tile.item.plane_carried || tile.item.exceptions_carried))
+	if (!wcx_word_reader_close(payload.reader, tile.item.plane_carried || tile.item.exceptions_carried))
 		return false;
 	if (tile.item.plane_carried)
 		wcx_add_carried<elem_bytes>(warp.kind, tile, tail.unit, payload.reader.state);
@@ -46,7 +46,7 @@ static __device__ __forceinline__ bool wcx_decode_carrier(const struct wcx_warp 
 
 /* Decodes the coded fields other than the carrier. */
 template <uint32_t elem_bytes>
-static __device__ __forceinline__ bool wcx_decode_others(const struct wcx_warp &warp, const wcx_tile_view &tile)
+static __device__ __forceinline__ bool wcx_decode_others(const struct wcx_warp &warp, const wcx_device_tile &tile)
 {
 	for (uint32_t c = 0; c + 1 < warp.kind.coded_count; c++) {
 		const struct wcx_batch_field &field = warp.kind.coded[c];
@@ -58,7 +58,7 @@ static __device__ __forceinline__ bool wcx_decode_others(const struct wcx_warp &
 		wcx_payload_open(warp, tile, field, place, &payload);
 		wcx_payload_start(warp, tile, field, place, &payload);
 		wcx_store_coded_lines<elem_bytes>(warp, tile, field, tables, &payload, 0);
-		if (!wcx_reader_close(payload.reader, false))
+		if (!wcx_word_reader_close(payload.reader, false))
 			return false;
 	}
 	return true;
@@ -68,8 +68,8 @@ template <typename format_type, bool multi>
 static __device__ __forceinline__ bool wcx_decode_tile(const struct wcx_warp &warp, const struct wcx_tile_item &item)
 {
 	constexpr uint32_t elem_bytes = format_type::elem_bytes;
-	const wcx_tile_view tile = { item, warp.batch.src + item.src, warp.batch.dst + item.dst, item.elems,
-				     WCX_DIV_UP(item.elems, wcx_elems_of_line<elem_bytes>) };
+	const wcx_device_tile tile = { item, warp.batch.src + item.src, warp.batch.dst + item.dst, item.elems,
+				       WCX_DIV_UP(item.elems, wcx_elems_of_line<elem_bytes>) };
 
 	if constexpr (std::is_same_v<format_type, wcx_any_format<elem_bytes>>) {
 		if (warp.kind.coded_count == 0)

@@ -34,7 +34,7 @@ struct wcx_warp {
 	uint32_t ring; /* shared address */
 };
 
-struct wcx_tile_view {
+struct wcx_device_tile {
 	const struct wcx_tile_item &item;
 	const uint8_t *src;
 	uint8_t *dst;
@@ -122,7 +122,7 @@ enum { WCX_LINES_AT_A_TIME = 4 }; /* whose loads of raw bits overlap */
 
 /* The bits that planes and constants contribute to the lane's words of some lines. */
 template <uint32_t elem_bytes>
-static __device__ __forceinline__ void wcx_raw_words(const struct wcx_batch_kind &kind, const wcx_tile_view &tile,
+static __device__ __forceinline__ void wcx_raw_words(const struct wcx_batch_kind &kind, const wcx_device_tile &tile,
 						     wcx_word<elem_bytes> constant, uint32_t line,
 						     wcx_word<elem_bytes> word[WCX_LINES_AT_A_TIME])
 {
@@ -213,7 +213,7 @@ template <uint32_t elem_bytes> static __device__ __forceinline__ uint8_t *wcx_wo
 
 /* Stores a tile without coded fields. */
 template <uint32_t elem_bytes>
-static __device__ void wcx_store_raw_lines(const struct wcx_batch_kind &kind, const wcx_tile_view &tile)
+static __device__ void wcx_store_raw_lines(const struct wcx_batch_kind &kind, const wcx_device_tile &tile)
 {
 	const wcx_word<elem_bytes> constant = wcx_constant_word<elem_bytes>(kind, tile.src);
 
@@ -232,25 +232,25 @@ static __device__ void wcx_store_raw_lines(const struct wcx_batch_kind &kind, co
 
 /* A payload being decoded.  After wcx_payload_open its loads are in flight; wcx_payload_start waits for them. */
 struct wcx_payload {
-	struct wcx_reader reader;
+	struct wcx_word_reader reader;
 	wcx_choices choices;
 };
 
-static __device__ __forceinline__ void wcx_payload_open(const struct wcx_warp &warp, const wcx_tile_view &tile,
+static __device__ __forceinline__ void wcx_payload_open(const struct wcx_warp &warp, const wcx_device_tile &tile,
 							const struct wcx_batch_field &field,
 							const struct wcx_payload_place &place, struct wcx_payload *ret)
 {
 	const uint32_t groups = WCX_DIV_UP(tile.elems, WCX_RUN_ELEMS);
 
-	wcx_reader_open(tile.src + place.states, tile.src + place.words, place.words_bytes, warp.ring, &ret->reader);
+	wcx_word_reader_open(tile.src + place.states, tile.src + place.words, place.words_bytes, warp.ring, &ret->reader);
 	ret->choices.load(tile.src + place.choices, field.choice_bits, warp.kind.run_factor, groups);
 }
 
-static __device__ __forceinline__ void wcx_payload_start(const struct wcx_warp &warp, const wcx_tile_view &tile,
+static __device__ __forceinline__ void wcx_payload_start(const struct wcx_warp &warp, const wcx_device_tile &tile,
 							 const struct wcx_batch_field &field,
 							 const struct wcx_payload_place &place, struct wcx_payload *payload)
 {
-	wcx_reader_start(tile.src + place.states, &payload->reader);
+	wcx_word_reader_start(tile.src + place.states, &payload->reader);
 	payload->choices.spread(field.choice_bits, warp.kind.run_factor);
 }
 
@@ -275,7 +275,7 @@ struct wcx_slow_tables {
  * coded; other fields are then added to them.
  */
 template <uint32_t elem_bytes, typename tables_type>
-static __device__ __forceinline__ void wcx_store_coded_lines(const struct wcx_warp &warp, const wcx_tile_view &tile,
+static __device__ __forceinline__ void wcx_store_coded_lines(const struct wcx_warp &warp, const wcx_device_tile &tile,
 							     const struct wcx_batch_field &field, const tables_type &tables,
 							     struct wcx_payload *payload, uint32_t line)
 {
@@ -296,7 +296,7 @@ static __device__ __forceinline__ void wcx_store_coded_lines(const struct wcx_wa
 			const auto table = tables.choose(payload->choices.from(group) & 3);
 			uint32_t entry[WCX_RANS_STEPS_MAX] = {};
 
-			wcx_reader_refill(&payload->reader);
+			wcx_word_reader_refill(&payload->reader);
 #pragma unroll
 			for (uint32_t k = 0; k < wcx_elems_of_word<elem_bytes>; k++)
 				if (k < field.steps)

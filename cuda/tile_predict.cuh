@@ -11,7 +11,7 @@ enum { WCX_LOADS = 8 }; /* loads of a lane in flight, to hide their latency */
  * LEFT: sums along the rows, 32 elements at a time whatever the length of rows.  The sum of an element begins at the last
  * row start at or before it among the 32; without one, it continues from the previous 32.
  */
-template <uint32_t elem_bytes> static __device__ void wcx_undo_left(const wcx_tile_view &tile)
+template <uint32_t elem_bytes> static __device__ void wcx_undo_left(const wcx_device_tile &tile)
 {
 	using word = wcx_word<elem_bytes>;
 	wcx_elem<elem_bytes> *dst = (wcx_elem<elem_bytes> *)tile.dst;
@@ -81,7 +81,7 @@ template <typename unit> static __device__ __forceinline__ void wcx_sum_columns(
 }
 
 /* UP: sums down the columns. */
-template <uint32_t elem_bytes> static __device__ void wcx_undo_up(const wcx_tile_view &tile)
+template <uint32_t elem_bytes> static __device__ void wcx_undo_up(const wcx_device_tile &tile)
 {
 	constexpr uint32_t word_elems = wcx_elems_of_word<elem_bytes>;
 	const uint32_t cols = tile.item.cols;
@@ -93,7 +93,7 @@ template <uint32_t elem_bytes> static __device__ void wcx_undo_up(const wcx_tile
 		wcx_sum_columns((wcx_elem<elem_bytes> *)tile.dst, tile.elems, cols);
 }
 
-template <uint32_t elem_bytes> static __device__ void wcx_undo_predictor(uint32_t predictor, const wcx_tile_view &tile)
+template <uint32_t elem_bytes> static __device__ void wcx_undo_predictor(uint32_t predictor, const wcx_device_tile &tile)
 {
 	if (predictor == WCX_PREDICT_LEFT || predictor == WCX_PREDICT_LEFT2)
 		wcx_undo_left<elem_bytes>(tile);

@@ -13,12 +13,13 @@ struct wcx_tail {
 };
 
 /* A half of the exceptions; 0 if it is not stored, because a final state carries it or it does not exist. */
-static __device__ __forceinline__ uint32_t wcx_exception_half(const wcx_tile_view &tile, uint32_t stored, uint32_t number)
+static __device__ __forceinline__ uint32_t wcx_exception_half(const wcx_device_tile &tile, uint32_t stored, uint32_t number)
 {
 	return number < stored ? __ldg((const uint16_t *)(tile.src + tile.item.exceptions) + number) : 0;
 }
 
-static __device__ __forceinline__ struct wcx_tail wcx_tail_load(const struct wcx_batch_kind &kind, const wcx_tile_view &tile)
+static __device__ __forceinline__ struct wcx_tail wcx_tail_load(const struct wcx_batch_kind &kind,
+								const wcx_device_tile &tile)
 {
 	const uint32_t count = tile.item.exception_count, width = kind.coded[kind.coded_count - 1].width;
 	const uint32_t halves = (width > 8 ? count * 4 : count * 3 + 1) / 2;
@@ -43,7 +44,7 @@ static __device__ __forceinline__ struct wcx_tail wcx_tail_load(const struct wcx
  * place; it is in the final states, two of which make a word of lanes 16 to 31.
  */
 template <uint32_t elem_bytes>
-static __device__ void wcx_add_carried(const struct wcx_batch_kind &kind, const wcx_tile_view &tile, uint32_t unit,
+static __device__ void wcx_add_carried(const struct wcx_batch_kind &kind, const wcx_device_tile &tile, uint32_t unit,
 				       uint32_t state)
 {
 	const struct wcx_batch_plane &plane = kind.planes[kind.plane_count - 1];
@@ -61,7 +62,7 @@ static __device__ void wcx_add_carried(const struct wcx_batch_kind &kind, const 
 
 /* Replaces the carrier's bits of all exceptions, a warp of them at a time; false if they are damaged. */
 template <uint32_t elem_bytes>
-static __device__ bool wcx_store_exceptions(const struct wcx_batch_kind &kind, const wcx_tile_view &tile,
+static __device__ bool wcx_store_exceptions(const struct wcx_batch_kind &kind, const wcx_device_tile &tile,
 					    const struct wcx_tail &tail, uint32_t state)
 {
 	using elem = wcx_elem<elem_bytes>;

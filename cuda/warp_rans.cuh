@@ -3,8 +3,8 @@
  * rANS decoding by a warp: lane l of the warp is lane l of the bitstream (docs/format.md, section 3.2).
  *
  * Payloads are untrusted.  Whatever a step decodes, it reads shared memory only within the warp's own ring and the tables,
- * and device memory only within the payload or less than WCX_BATCH_SRC_SLACK bytes behind it.  wcx_reader_close checks at
- * the end that exactly all words were used.  Values are the same in all lanes unless marked as the lane's own.
+ * and device memory only within the payload or less than WCX_BATCH_SRC_SLACK bytes behind it.  wcx_word_reader_close checks
+ * at the end that exactly all words were used.  Values are the same in all lanes unless marked as the lane's own.
  *
  * The instructions of a step bound the speed of decoding; docs/gpu.md explains them.
  */
@@ -178,7 +178,7 @@ struct wcx_factors {
 };
 
 /* The position of a warp in a payload. */
-struct wcx_reader {
+struct wcx_word_reader {
 	uint32_t state;        /* the lane's own */
 	uint32_t lower_lanes;  /* the lane's own: a bit for each lower lane */
 	uint32_t ring;         /* shared address */
@@ -189,7 +189,7 @@ struct wcx_reader {
 };
 
 /* Starts to copy the next chunk, as far as the payload has one. */
-static __device__ __forceinline__ void wcx_reader_load_chunk(struct wcx_reader *reader)
+static __device__ __forceinline__ void wcx_word_reader_load_chunk(struct wcx_word_reader *reader)
 {
 	const uint32_t end = reader->ring + WCX_RING_BYTES;
 	const uint32_t fill = reader->filled < end ? reader->filled : reader->filled - WCX_RING_BYTES;
@@ -221,11 +221,12 @@ static __device__ __forceinline__ uint32_t wcx_start_state(const uint8_t *states
 }
 
 /*
- * Starts to load states and first words; ring is the warp's shared memory.  Nothing is available before wcx_reader_start.
- * Copies are aligned to WCX_COPY_BYTES: they include up to 15 bytes in front of the words, and as many behind them.
+ * Starts to load states and first words; ring is the warp's shared memory.  Nothing is available before
+ * wcx_word_reader_start. Copies are aligned to WCX_COPY_BYTES: they include up to 15 bytes in front of the words, and as
+ * many behind them.
  */
-static __device__ __forceinline__ void wcx_reader_open(const uint8_t *states, const uint8_t *words, uint32_t words_bytes,
-						       uint32_t ring, struct wcx_reader *ret)
+static __device__ __forceinline__ void wcx_word_reader_open(const uint8_t *states, const uint8_t *words,
+							    uint32_t words_bytes, uint32_t ring, struct wcx_word_reader *ret)
 {
 	const uint32_t skew = (uint32_t)(uintptr_t)words % WCX_COPY_BYTES;
 
@@ -240,13 +241,13 @@ static __device__ __forceinline__ void wcx_reader_open(const uint8_t *states, co
 	ret->source = words - skew + wcx_lane() * WCX_COPY_BYTES;
 	ret->unread = (int32_t)(words_bytes + skew - wcx_lane() * WCX_COPY_BYTES);
 	for (uint32_t i = 0; i < WCX_RING_BYTES / WCX_CHUNK_BYTES; i++)
-		wcx_reader_load_chunk(ret);
+		wcx_word_reader_load_chunk(ret);
 	ret->lower_lanes = (1u << wcx_lane()) - 1;
 	wcx_keep(&ret->lower_lanes);
 }
 
 /* Loads the states and waits for the first words. */
-static __device__ __forceinline__ void wcx_reader_start(const uint8_t *states, struct wcx_reader *reader)
+static __device__ __forceinline__ void wcx_word_reader_start(const uint8_t *states, struct wcx_word_reader *reader)
 {
 	const uint32_t length = 16 + (reader->state >> wcx_lane() % 2 * 4 & 15);
 
@@ -255,7 +256,7 @@ static __device__ __forceinline__ void wcx_reader_start(const uint8_t *states, s
 }
 
 /* Makes sure that the ring holds the words of the next WCX_BLOCK_STEPS steps. */
-static __device__ __forceinline__ void wcx_reader_refill(struct wcx_reader *reader)
+static __device__ __forceinline__ void wcx_word_reader_refill(struct wcx_word_reader *reader)
 {
 	if (reader->next >= reader->ring + WCX_RING_BYTES) {
 		reader->next -= WCX_RING_BYTES;
@@ -263,7 +264,7 @@ static __device__ __forceinline__ void wcx_reader_refill(struct wcx_reader *read
 	}
 	if ((int32_t)(reader->filled - reader->next) <= WCX_RING_BYTES - WCX_CHUNK_BYTES) {
 		wcx_copies_wait(); /* also ensures that all lanes have read the words to be overwritten */
-		wcx_reader_load_chunk(reader);
+		wcx_word_reader_load_chunk(reader);
 	}
 }
 
@@ -272,8 +273,8 @@ static __device__ __forceinline__ void wcx_reader_refill(struct wcx_reader *read
  * needs a word finds it by counting the votes of the lower lanes.  All lanes load a word: that is cheaper than a branch.
  */
 template <bool partial, typename table_type>
-static __device__ __forceinline__ uint32_t wcx_rans_step(struct wcx_reader *reader, const table_type &table, bool active,
-							 const struct wcx_factors &factors)
+static __device__ __forceinline__ uint32_t wcx_rans_step(struct wcx_word_reader *reader, const table_type &table,
+							 bool active, const struct wcx_factors &factors)
 {
 	const uint32_t entry = table.entry(reader->state);
 	const uint32_t high = wcx_multiply_high(reader->state, entry * factors.k20);
@@ -289,7 +290,7 @@ static __device__ __forceinline__ uint32_t wcx_rans_step(struct wcx_reader *read
 }
 
 /* Whether the payload ended as it must: all words used, and the low halves of the states 0 unless they carry bytes. */
-static __device__ __forceinline__ bool wcx_reader_close(const struct wcx_reader &reader, bool carries)
+static __device__ __forceinline__ bool wcx_word_reader_close(const struct wcx_word_reader &reader, bool carries)
 {
 	const bool fits = carries ? reader.state >> 16 == 1 : reader.state == WCX_RANS_LOW;
 	const uint32_t unread = (uint32_t)reader.unread + wcx_lane() * WCX_COPY_BYTES;
