@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 enum {
-	ROWS = 64,
+	ROWS = 32,
 	COLS = 1024,
 	RAW_BITS = 4,
 	LEVELS = 16, /* values of the coded half of a weight */

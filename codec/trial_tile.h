@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A packed tile for timing decoders: 64 KiB of normally distributed INT8 weights, coded as the packer does it. */
+/* A packed tile for timing decoders: 32 KiB of normally distributed INT8 weights, coded as the packer does it. */
 #ifndef WCX_TRIAL_TILE_H
 #define WCX_TRIAL_TILE_H
 

@@ -11,7 +11,7 @@
 
 enum {
 	MIN_BUCKETS = 64,
-	BYTES_PER_BUCKET = 32 << 10, /* two buckets per tile of 64 KiB */
+	BYTES_PER_BUCKET = 32 << 10, /* most tiles have 32 or 64 KiB */
 	DATA_ALIGN = 64,
 	/* For slabs that are partly used.  When these take more, tiles are evicted a little earlier. */
 	ARENA_SPARE_BYTES = 8 << 20,
