@@ -2,6 +2,7 @@
 /* The portable variant of the decoding loops, the reference for all others. */
 #include "codec/decode_variant.h"
 
+#include <assert.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -56,6 +57,7 @@ static uint32_t decode_lines(const struct wcx_rans_stream *stream, struct wcx_ra
 		return decode_steps(stream, reader, line, end, 4, words);
 	if (stream->steps == 2)
 		return decode_steps(stream, reader, line, end, 2, words);
+	assert(stream->steps == 1);
 	return decode_steps(stream, reader, line, end, 1, words);
 }
 

@@ -3,6 +3,8 @@
  * Template of the loops over elements of a decoding variant (codec/decode_variant.h): plain C that compilers vectorise. Each
  * variant includes this file once, in a source compiled for its CPU features.
  */
+#include <assert.h>
+
 #include "codec/line.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -97,6 +99,8 @@ static void put_symbols(const uint32_t *words, uint32_t lines, const struct wcx_
 	case 8:
 		put_longs(words, count, place, out);
 		break;
+	default:
+		assert(!"element size");
 	}
 }
 

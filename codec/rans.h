@@ -27,7 +27,7 @@ enum {
 	WCX_RANS_WIDTHS_BYTES = WCX_LANES / 2,  /* ahead of the start states: a nibble for the length of each */
 	WCX_RANS_STATES_MIN_BYTES = WCX_RANS_WIDTHS_BYTES + WCX_LANES * 2,
 	WCX_RANS_STATES_MAX_BYTES = WCX_RANS_WIDTHS_BYTES + (WCX_LANES * 31 + 15) / 16 * 2,
-	/* The mean: all lengths of a state are equally likely. */
+	/* Expected size, assuming that all 16 lengths are equally likely. */
 	WCX_RANS_STATES_BYTES = WCX_RANS_WIDTHS_BYTES + WCX_LANES * 47 / 16,
 };
 

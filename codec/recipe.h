@@ -7,6 +7,7 @@
 #ifndef WCX_RECIPE_H
 #define WCX_RECIPE_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -129,9 +130,16 @@ static inline const struct wcx_freq_table *wcx_field_table(const struct wcx_fiel
 	return pairs;
 }
 
+/* wcx_bit_range - the bits of an element from shift on, width of them: at most WCX_FIELD_MAX_WIDTH */
+static inline uint64_t wcx_bit_range(uint32_t shift, uint32_t width)
+{
+	return ((UINT64_C(1) << width) - 1) << shift;
+}
+
 /* wcx_place_bits - move bits of a transformed element to where the element has them; FOLD's inversion is not undone */
 static inline uint64_t wcx_place_bits(const struct wcx_recipe *recipe, uint64_t bits)
 {
+	assert(recipe->transform < WCX_TRANSFORM_COUNT);
 	return recipe->transform == WCX_TRANSFORM_NONE ? bits : bits >> 1 | (bits & 1) << (8 * recipe->elem_bytes - 1);
 }
 

@@ -119,7 +119,7 @@ static enum wcx_result put_symbols(const struct decoding *d, uint32_t first, uin
 static void put_plane_lines(const struct decoding *d, const struct wcx_raw_plane *plane, const uint8_t *unit, uint32_t first,
 			    uint32_t end, void *out)
 {
-	const uint64_t bits = ((UINT64_C(1) << plane->width) - 1) << plane->shift;
+	const uint64_t bits = wcx_bit_range(plane->shift, plane->width);
 	const uint64_t mask = wcx_repeat(wcx_place_bits(d->recipe, bits), d->recipe->elem_bytes);
 
 	if (first < end)
@@ -303,7 +303,7 @@ static enum wcx_result put_exceptions(const struct decoding *d)
 	const struct wcx_tile_layout *layout = &d->layout;
 	const struct wcx_coded_field *carrier = &layout->coded[layout->coded_count - 1];
 	const uint32_t width = d->recipe->fields[carrier->field].width, count = layout->exception_count;
-	const uint64_t mask = wcx_place_bits(d->recipe, ((UINT64_C(1) << width) - 1) << carrier->shift);
+	const uint64_t mask = wcx_place_bits(d->recipe, wcx_bit_range(carrier->shift, width));
 	const uint32_t stored = layout->exception_bytes - layout->exception_carried;
 	const uint8_t *positions = d->job->src + layout->exception_offset, *values;
 	uint32_t after = 0;

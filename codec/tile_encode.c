@@ -84,7 +84,7 @@ static uint32_t make_plane(const struct wcx_encoding *e, uint32_t shift, uint32_
 	const uint32_t elem_bytes = e->recipe->elem_bytes, line_bytes = wcx_line_bytes(elem_bytes);
 	const uint32_t lines = wcx_line_count(e->elems, elem_bytes), unit_lines = wcx_unit_lines(width, elem_bytes);
 	const uint32_t bytes = wcx_plane_units(lines, width, elem_bytes) * WCX_PLANE_UNIT_BYTES;
-	const uint64_t bits = ((UINT64_C(1) << width) - 1) << shift;
+	const uint64_t bits = wcx_bit_range(shift, width);
 	const uint64_t mask = wcx_repeat(wcx_place_bits(e->recipe, bits), elem_bytes);
 	const uint64_t folded = bits & wcx_fold_bits(e->recipe) ? mask : 0;
 	uint32_t *units = (uint32_t *)(void *)e->scratch->part;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Template of the rANS decoding loops of a variant with SIMD registers.  Each variant includes this file once, after
- *defining with its instructions:
+ * defining with its instructions:
  *
  *	vector, VECTOR_LANES	a register and how many 32-bit words it holds
  *	load, store		unaligned
@@ -11,6 +11,8 @@
  *	finish_pairs		words of elements from the entries of their two steps and their raw bits
  *	rotate_right		by 0 or 4 bits
  */
+#include <assert.h>
+
 enum { REGISTERS = WCX_LANES / VECTOR_LANES, PREFETCH_BYTES = 2048 };
 
 INLINE void load_states(const struct wcx_rans_reader *reader, vector state[REGISTERS])
@@ -67,6 +69,7 @@ INLINE uint32_t decode_any_steps(const struct wcx_rans_stream *stream, struct wc
 		return decode_steps(stream, reader, line, end, 4, words, gather);
 	if (stream->steps == 2)
 		return decode_steps(stream, reader, line, end, 2, words, gather);
+	assert(stream->steps == 1);
 	return decode_steps(stream, reader, line, end, 1, words, gather);
 }
 

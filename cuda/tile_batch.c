@@ -142,7 +142,7 @@ static struct wcx_batch_field describe_field(struct wcx_tile_batch *batch, const
 
 static struct wcx_batch_plane describe_plane(const struct wcx_recipe *recipe, const struct wcx_raw_plane *plane)
 {
-	const uint64_t bits = ((UINT64_C(1) << plane->width) - 1) << plane->shift;
+	const uint64_t bits = wcx_bit_range(plane->shift, plane->width);
 
 	return (struct wcx_batch_plane){
 		.mask = wcx_repeat(wcx_place_bits(recipe, bits), recipe->elem_bytes),
