@@ -13,10 +13,10 @@ struct wcx_parallel {
 	uint64_t item_count;
 	const atomic_bool *stop;
 	pthread_mutex_t lock;  /* protects everything below */
-	pthread_cond_t turned; /* signals a change of turn or failed */
+	pthread_cond_t turned; /* signals a change of turn or first_error */
 	uint64_t next_item;
-	uint64_t turn; /* the item that may enter */
-	int failed;    /* the first error, after which no item starts or enters; or 0 */
+	uint64_t turn;   /* the item that may enter */
+	int first_error; /* -errno, after which no item starts or enters; or 0 */
 	struct wcx_error error;
 };
 
@@ -29,8 +29,8 @@ struct worker {
 static void fail_loop(struct wcx_parallel *loop, int r, const struct wcx_error *error)
 {
 	pthread_mutex_lock(&loop->lock);
-	if (!loop->failed) {
-		loop->failed = r;
+	if (!loop->first_error) {
+		loop->first_error = r;
 		loop->error = *error;
 	}
 	pthread_cond_broadcast(&loop->turned);
@@ -43,7 +43,7 @@ static uint64_t take_item(struct wcx_parallel *loop)
 	uint64_t item = loop->item_count;
 
 	pthread_mutex_lock(&loop->lock);
-	if (!loop->failed && loop->next_item < loop->item_count)
+	if (!loop->first_error && loop->next_item < loop->item_count)
 		item = loop->next_item++;
 	pthread_mutex_unlock(&loop->lock);
 	return item;
@@ -100,9 +100,9 @@ int wcx_parallel_for(unsigned thread_count, uint64_t item_count, wcx_parallel_fn
 	pthread_mutex_destroy(&loop.lock);
 	free(workers);
 	free(threads);
-	if (loop.failed && err)
+	if (loop.first_error && err)
 		*err = loop.error;
-	return loop.failed;
+	return loop.first_error;
 }
 
 int wcx_parallel_enter(struct wcx_parallel *loop, uint64_t item)
@@ -110,9 +110,9 @@ int wcx_parallel_enter(struct wcx_parallel *loop, uint64_t item)
 	int r;
 
 	pthread_mutex_lock(&loop->lock);
-	while (loop->turn != item && !loop->failed)
+	while (loop->turn != item && !loop->first_error)
 		pthread_cond_wait(&loop->turned, &loop->lock);
-	r = loop->failed ? -ECANCELED : 0;
+	r = loop->first_error ? -ECANCELED : 0;
 	pthread_mutex_unlock(&loop->lock);
 	return r;
 }

@@ -112,7 +112,7 @@ static bool needs_zero(const struct wcx_study *study, uint32_t width)
  * Takes the roundest base in the middle half of those that are equally good.  That leaves symbols for values that the
  * samples lack, and similar tensors get the same base and can share tables.
  */
-static uint32_t choose_base(const struct wcx_study *study, uint32_t width, uint32_t has_zero, uint64_t *misfits_ret)
+static uint32_t choose_base(const struct wcx_study *study, uint32_t width, bool has_zero, uint64_t *misfits_ret)
 {
 	uint32_t first = 0, last = 0, most = (1u << width) - WCX_SYMBOL_COUNT, quarter;
 	uint64_t others = study->elems - (has_zero ? study->histogram[0] : 0), inside = 0, most_inside;
@@ -301,7 +301,7 @@ static void choose_tiles(struct wcx_tensor_plan *plan)
 	wcx_segment_grid(seg);
 }
 
-/* --- all of it --- */
+/* --- the whole plan --- */
 
 static void choose_all(struct wcx_study *study)
 {

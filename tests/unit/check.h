@@ -41,12 +41,12 @@ static atomic_uint check_count, check_failures;
 static const char *check_running = "set-up"; /* written between tests only */
 
 /* CHECK - the condition must hold; returns it, so that the caller can skip what depends on it.  Safe from any thread. */
-#define CHECK(condition) check_true((condition) ? 1 : 0, __FILE__, __LINE__, #condition)
+#define CHECK(condition) check_true((condition) ? true : false, __FILE__, __LINE__, #condition)
 
 /* CHECK_TEXT - two strings must be equal; prints both if not */
 #define CHECK_TEXT(actual, expected) check_text((actual), (expected), __FILE__, __LINE__, #actual)
 
-static inline int check_true(int holds, const char *file, int line, const char *expression)
+static inline bool check_true(bool holds, const char *file, int line, const char *expression)
 {
 	atomic_fetch_add(&check_count, 1);
 	if (!holds) {
@@ -56,9 +56,9 @@ static inline int check_true(int holds, const char *file, int line, const char *
 	return holds;
 }
 
-static inline int check_text(const char *actual, const char *expected, const char *file, int line, const char *expression)
+static inline bool check_text(const char *actual, const char *expected, const char *file, int line, const char *expression)
 {
-	int equal = strcmp(actual, expected) == 0;
+	bool equal = strcmp(actual, expected) == 0;
 
 	check_true(equal, file, line, expression);
 	if (!equal)

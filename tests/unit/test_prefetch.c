@@ -63,7 +63,7 @@ static void arm(long from, long to)
 	atomic_store(&failing_to, to);
 }
 
-static int fails(void)
+static bool fails(void)
 {
 	long number = atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
 
@@ -261,7 +261,7 @@ static struct node *node_at(uint64_t target)
 	return &kernel.nodes[target - FIRST_TARGET];
 }
 
-static int is_allowed(const struct node *node, uint64_t offset, uint64_t end)
+static bool is_allowed(const struct node *node, uint64_t offset, uint64_t end)
 {
 	const uint64_t *positions = known[node - kernel.nodes];
 
@@ -270,7 +270,7 @@ static int is_allowed(const struct node *node, uint64_t offset, uint64_t end)
 
 		if (spot->backwards ? end <= spot->from && offset + kernel.window_bytes >= spot->told
 				    : offset >= positions[i] && end <= spot->told + kernel.window_bytes)
-			return 1;
+			return true;
 	}
 	return node->spot_count == 0;
 }
