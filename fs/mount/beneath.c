@@ -11,7 +11,11 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-enum { WITHIN = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS };
+enum {
+	WITHIN = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
+	RACES_MAX = 16,   /* the kernel gives up a ".." when something is renamed meanwhile */
+	DETOURS_MAX = 40, /* links and ".."; the kernel's limit of links */
+};
 
 static int open_at(int dir_fd, const char *path, int flags, int resolve)
 {
@@ -19,8 +23,10 @@ static int open_at(int dir_fd, const char *path, int flags, int resolve)
 		.flags = (unsigned)(flags | O_CLOEXEC | O_NOFOLLOW),
 		.resolve = (unsigned)resolve,
 	};
-	const int fd = (int)syscall(SYS_openat2, dir_fd, path, &how, sizeof how);
+	int fd = -1;
 
+	for (int i = 0; fd < 0 && (i == 0 || errno == EAGAIN) && i < RACES_MAX; i++)
+		fd = (int)syscall(SYS_openat2, dir_fd, path, &how, sizeof how);
 	return fd < 0 ? -errno : fd;
 }
 
@@ -34,36 +40,95 @@ static bool is_own(const struct wcx_beneath *beneath, int fd)
 	       makedev(stx.stx_dev_major, stx.stx_dev_minor) == own;
 }
 
-/* Goes across mount points one component at a time, looking where each leads before it goes on. */
-static int walk(const struct wcx_beneath *beneath, const char *path, int flags)
+/* Puts the text of a link, or nothing, in the place of a part of a path. */
+static int replace(char path[PATH_MAX], size_t start, size_t end, int link_fd)
+{
+	char text[PATH_MAX], rest[PATH_MAX];
+	const ssize_t bytes = link_fd < 0 ? 0 : readlinkat(link_fd, "", text, sizeof text);
+
+	if (bytes < 0)
+		return -errno;
+	if (bytes && text[0] == '/')
+		return -EXDEV;
+	strcpy(rest, path + end);
+	if (start + (size_t)bytes + strlen(rest) >= PATH_MAX)
+		return -ENAMETOOLONG;
+	memcpy(path + start, text, (size_t)bytes);
+	strcpy(path + start + bytes, rest);
+	return 0;
+}
+
+static bool is_link(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISLNK(st.st_mode);
+}
+
+/*
+ * Goes one component at a time, looking where each leads before it goes on.  At a ".." or a link on the way, writes the path
+ * without it and sets *again_ret: what is in front of them has no links by then, so that a ".." takes a component away.
+ */
+static int walk_once(const struct wcx_beneath *beneath, char path[PATH_MAX], int flags, bool through_links, bool *again_ret)
 {
 	const int resolve = WITHIN | RESOLVE_NO_SYMLINKS;
-	char name[NAME_MAX + 1];
+	size_t before = 0, start = strspn(path, "/");
 	int fd = open_at(beneath->dir_fd, ".", O_PATH, resolve);
 
-	while (fd >= 0 && *path) {
-		const size_t bytes = strcspn(path, "/");
+	while (fd >= 0 && path[start]) {
+		const size_t bytes = strcspn(path + start, "/"), end = start + bytes + strspn(path + start + bytes, "/");
+		char name[NAME_MAX + 1];
 		int next = -ENAMETOOLONG;
 
 		if (bytes < sizeof name) {
-			memcpy(name, path, bytes);
+			memcpy(name, path + start, bytes);
 			name[bytes] = '\0';
-			next = open_at(fd, name, O_PATH, resolve);
+			*again_ret = strcmp(name, "..") == 0;
+			next = *again_ret ? (start ? replace(path, before, end, -1) : -EXDEV)
+					  : open_at(fd, name, O_PATH, resolve);
 		}
-		path += bytes;
-		path += strspn(path, "/");
-		if (next >= 0 && is_own(beneath, next)) {
+		if (next >= 0 && !*again_ret && is_own(beneath, next)) {
 			close(next);
 			next = -ELOOP;
 		}
-		if (next >= 0 && !*path && flags != O_PATH) {
+		if (next >= 0 && !*again_ret && path[end] && through_links && is_link(next)) {
+			const int r = replace(path, start, start + bytes, next);
+
+			close(next);
+			next = r;
+			*again_ret = true;
+		}
+		if (next >= 0 && !*again_ret && !path[end] && flags != O_PATH) {
 			close(next);
 			next = open_at(fd, name, flags, resolve);
 		}
 		close(fd);
+		if (*again_ret)
+			return next;
 		fd = next;
+		before = start;
+		start = end;
 	}
 	return fd;
+}
+
+/* Goes across mount points. */
+static int walk(const struct wcx_beneath *beneath, const char *path, int flags, bool through_links)
+{
+	char rest[PATH_MAX];
+	int r = -ENAMETOOLONG;
+
+	if (strlen(path) >= sizeof rest)
+		return r;
+	strcpy(rest, path);
+	for (int i = 0; i < DETOURS_MAX; i++) {
+		bool again = false;
+
+		r = walk_once(beneath, rest, flags, through_links, &again);
+		if (!again || r < 0)
+			return r;
+	}
+	return -ELOOP;
 }
 
 int wcx_beneath_open(const struct wcx_beneath *beneath, const char *path, int flags, bool through_links, struct stat *st_ret)
@@ -72,7 +137,7 @@ int wcx_beneath_open(const struct wcx_beneath *beneath, const char *path, int fl
 	int fd = open_at(beneath->dir_fd, path, flags, resolve), r;
 
 	if (fd == -EXDEV)
-		fd = walk(beneath, path, flags);
+		fd = walk(beneath, path, flags, through_links);
 	if (fd < 0 || fstat(fd, st_ret) == 0)
 		return fd;
 	r = -errno;

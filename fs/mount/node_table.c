@@ -59,6 +59,16 @@ static bool is_same(const struct wcx_store_entry *a, const struct wcx_store_entr
 	       !wcx_file_id_compare(&a->id, &b->id);
 }
 
+/*
+ * Whether a node may stand for another file from now on.  It does if it can: overlayfs and bind mounts cannot go on to a new
+ * node.  The text of a link is cached by the kernel as long as the node lives.
+ */
+static bool may_become(const struct wcx_node *node, const struct wcx_store_entry *entry)
+{
+	return !node->open_count && !node->pin_count && !S_ISLNK(entry->attr.st_mode) &&
+	       (node->entry.attr.st_mode & S_IFMT) == (entry->attr.st_mode & S_IFMT);
+}
+
 static struct wcx_node *node_create(struct wcx_node_table *table, const char *path)
 {
 	size_t path_bytes = strlen(path) + 1;
@@ -128,7 +138,7 @@ struct wcx_node *wcx_node_take(struct wcx_node_table *table, const char *path, c
 	found = tfind(path, &table->current, compare_paths);
 	if (found) {
 		node = node_of_path(*(char **)found);
-		if (!is_same(&node->entry, entry)) {
+		if (!is_same(&node->entry, entry) && !may_become(node, entry)) {
 			supersede(table, node);
 			node = NULL;
 		}
@@ -195,7 +205,7 @@ int wcx_node_update(struct wcx_node_table *table, struct wcx_node *node, const s
 		node->entry = *now;
 	} else if (node->open_count || node->pin_count) {
 		node->entry.attr.st_nlink = 0; /* as of a file that is open and has no name any more */
-	} else if (now && (now->attr.st_mode & S_IFMT) == (node->entry.attr.st_mode & S_IFMT)) {
+	} else if (now && may_become(node, now)) {
 		node->entry = *now;
 	} else {
 		r = -ESTALE;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Nodes: what the kernel knows by number, one per path and file found there, alive while the kernel counts lookups of it.  A
- * path at which another file appears gets a new node; the old one keeps standing for the old file as long as somebody has it
- * open, and for whatever lies at the path after that, for those who never look up the path again (a bind mount of one file).
+ * Nodes: what the kernel knows by number, alive while the kernel counts lookups of it.  A node stands for the file at its
+ * path.  If another file appears there while somebody has the node open, the path gets a new node; the old one keeps
+ * standing for the old file as long as it is open, and for whatever lies at the path after that, for those who never look up
+ * the path again (a bind mount of one file).
  *
  * A node holds one open file for all who have it open, and no descriptor otherwise.  The pages that the kernel keeps for a
  * node belong to the file that it stood for when it was opened last; the table knows whether they are still right.

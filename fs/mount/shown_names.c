@@ -16,7 +16,6 @@ enum {
 
 /* What a link's text names. */
 enum destination {
-	LEADS_OUT,     /* or to nothing that can be named in the store */
 	LEADS_NOWHERE, /* in the store */
 	LEADS_TO_PLAIN,
 	LEADS_TO_STRIPPED, /* an entry that is shown without its suffix */
@@ -58,49 +57,26 @@ static int read_link(const struct wcx_beneath *beneath, const char *path, char *
 	return 0;
 }
 
-/* Appends the components of a text to a path without "." and ".."; false if that leads above the store or is too long. */
-static bool append_components(char path[PATH_MAX], const char *text)
-{
-	while (*text) {
-		const size_t bytes = strcspn(text, "/"), at = strlen(path);
-
-		if (bytes == 2 && text[0] == '.' && text[1] == '.') {
-			char *slash = strrchr(path, '/');
-
-			if (!at)
-				return false;
-			*(slash ? slash : path) = '\0';
-		} else if (bytes && !(bytes == 1 && text[0] == '.')) {
-			if (at + 1 + bytes >= PATH_MAX)
-				return false;
-			snprintf(path + at, PATH_MAX - at, "%s%.*s", at ? "/" : "", (int)bytes, text);
-		}
-		text += bytes;
-		text += strspn(text, "/");
-	}
-	return true;
-}
-
-/* The path in the store that a link's text names, without regard to links on the way; false if it is outside. */
+/* The path in the store that a link's text names, links and ".." on the way included; false if it is outside. */
 static bool resolve(const struct wcx_beneath *beneath, const char *link_path, const char *text, char path[PATH_MAX])
 {
 	const size_t dir_bytes = beneath->dir_path ? strlen(beneath->dir_path) : 0;
-	const char *name = wcx_last_component(link_path);
+	const int link_dir_bytes = (int)(wcx_last_component(link_path) - link_path);
 
-	path[0] = '\0';
-	if (text[0] == '/') {
-		if (!dir_bytes || strncmp(text, beneath->dir_path, dir_bytes) != 0 ||
-		    (text[dir_bytes] != '/' && beneath->dir_path[dir_bytes - 1] != '/'))
-			return false;
-		return append_components(path, text + dir_bytes);
-	}
-	snprintf(path, PATH_MAX, "%.*s", (int)(name > link_path ? name - 1 - link_path : 0), link_path);
-	return append_components(path, text);
+	if (text[0] != '/')
+		return snprintf(path, PATH_MAX, "%.*s%s", link_dir_bytes, link_path, text) < PATH_MAX;
+	if (!dir_bytes || strncmp(text, beneath->dir_path, dir_bytes) != 0)
+		return false;
+	text += dir_bytes;
+	if (*text && *text != '/' && beneath->dir_path[dir_bytes - 1] != '/')
+		return false;
+	snprintf(path, PATH_MAX, "%s", text + strspn(text, "/"));
+	return true;
 }
 
 static bool is_stripped(const struct wcx_beneath *beneath, const char *path, mode_t mode, int links);
 
-/* Where the text of the link at link_path leads; path becomes the stored path unless that is out of the store. */
+/* Where the text of the link at link_path leads; path becomes the stored path unless that is nowhere. */
 static enum destination find_destination(const struct wcx_beneath *beneath, const char *link_path, const char *text,
 					 char path[PATH_MAX], int links)
 {
@@ -108,7 +84,7 @@ static enum destination find_destination(const struct wcx_beneath *beneath, cons
 	int fd;
 
 	if (links == LINKS_MAX || !resolve(beneath, link_path, text, path))
-		return LEADS_OUT;
+		return LEADS_NOWHERE;
 	fd = wcx_beneath_open(beneath, *path ? path : ".", O_PATH, true, &st);
 	if (fd < 0)
 		return LEADS_NOWHERE;
@@ -134,8 +110,7 @@ static bool is_stripped(const struct wcx_beneath *beneath, const char *path, mod
 	if (!S_ISLNK(mode) || read_link(beneath, path, text, sizeof text))
 		return false;
 	destination = find_destination(beneath, path, text, target, links);
-	return destination == LEADS_TO_STRIPPED ||
-	       ((destination == LEADS_NOWHERE || destination == LEADS_OUT) && looks_packed(text));
+	return destination == LEADS_TO_STRIPPED || (destination == LEADS_NOWHERE && looks_packed(text));
 }
 
 bool wcx_is_shown_stripped(const struct wcx_beneath *beneath, const char *path, mode_t mode)
@@ -156,7 +131,7 @@ int wcx_shown_target(const struct wcx_beneath *beneath, const char *path, char *
 	strip = wcx_stem_bytes(wcx_last_component(text)) &&
 		(destination == LEADS_TO_STRIPPED ||
 		 (destination != LEADS_TO_PLAIN && looks_packed(text) && wcx_stem_bytes(wcx_last_component(path))));
-	if (text[0] == '/' && (destination == LEADS_TO_PLAIN || destination == LEADS_TO_STRIPPED)) {
+	if (text[0] == '/' && destination != LEADS_NOWHERE) {
 		/* Up from the directory of the link to the store, and down from there. */
 		dst[0] = '\0';
 		for (const char *slash = strchr(path, '/'); slash && (size_t)at < dst_bytes; slash = strchr(slash + 1, '/'))
@@ -169,4 +144,13 @@ int wcx_shown_target(const struct wcx_beneath *beneath, const char *path, char *
 		return -ENAMETOOLONG;
 	strcpy(dst + at, text);
 	return 0;
+}
+
+bool wcx_leads_to_itself(const struct wcx_beneath *beneath, const char *path)
+{
+	const char *name = wcx_last_component(path);
+	char text[PATH_MAX], shown[PATH_MAX];
+
+	return read_link(beneath, path, text, sizeof text) == 0 && strcmp(text, name) != 0 &&
+	       wcx_shown_target(beneath, path, shown, sizeof shown) == 0 && strcmp(shown, name) == 0;
 }

@@ -7,7 +7,8 @@
  *   everything else                is shown under its own name
  *
  * A link leads to the same entry in the mount as in the store: where that is shown without .wcx, the link's text is, too; an
- * absolute text that names the store becomes relative.  Texts that lead out of the store are shown unchanged.
+ * absolute text that names the store becomes relative.  Texts that lead out of the store are shown unchanged.  A link NAME
+ * to NAME.wcx would lead to itself; the file is shown instead.
  */
 #ifndef WCX_SHOWN_NAMES_H
 #define WCX_SHOWN_NAMES_H
@@ -24,13 +25,13 @@ size_t wcx_stem_bytes(const char *name);
 /* wcx_last_component - what follows the last slash of a path */
 const char *wcx_last_component(const char *path);
 
-/*
- * wcx_is_shown_stripped - whether an entry is shown without its suffix
- *
- */
+/* wcx_is_shown_stripped - whether the entry at a stored path, with this st_mode, is shown without its suffix */
 bool wcx_is_shown_stripped(const struct wcx_beneath *beneath, const char *path, mode_t mode);
 
 /* wcx_shown_target - the text that a link is shown with, as a string; 0, -ENAMETOOLONG or another -errno */
 int wcx_shown_target(const struct wcx_beneath *beneath, const char *path, char *dst, size_t dst_bytes);
+
+/* wcx_leads_to_itself - whether the link at a path would name itself, because its target is shown under its name */
+bool wcx_leads_to_itself(const struct wcx_beneath *beneath, const char *path);
 
 #endif

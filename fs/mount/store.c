@@ -176,7 +176,8 @@ static int lookup_plain(const struct wcx_store *store, const char *path, struct 
 	    wcx_is_shown_stripped(&store->beneath, stored.text, st.st_mode))
 		return -ENOENT;
 	if (S_ISLNK(st.st_mode))
-		return fill_link_entry(store, &stored, &st, false, ret);
+		return wcx_leads_to_itself(&store->beneath, stored.text) ? -ENOENT
+									 : fill_link_entry(store, &stored, &st, false, ret);
 	fill_entry(store, &st, false, ret);
 	if (S_ISREG(st.st_mode) && st.st_nlink > 1 && has_packed_bytes(store, path))
 		ret->attr.st_nlink = 1;
@@ -321,6 +322,13 @@ static int list_read(DIR *dir, struct wcx_dir_list *list)
 	}
 }
 
+static bool item_path_set(const char *dir_path, const struct wcx_dir_list *list, const struct wcx_dir_item *item,
+			  struct stored_path *ret)
+{
+	return snprintf(ret->text, sizeof ret->text, "%s%s%s", dir_path, *dir_path ? "/" : "", item_name(list, item)) <
+	       (int)sizeof ret->text;
+}
+
 /* Whether an item of a directory is shown without its suffix; finds out its type if need be. */
 static bool item_is_stripped(const struct wcx_store *store, const char *dir_path, const struct wcx_dir_list *list,
 			     struct wcx_dir_item *item)
@@ -329,9 +337,7 @@ static bool item_is_stripped(const struct wcx_store *store, const char *dir_path
 	struct stat st;
 	int fd;
 
-	if (!wcx_stem_bytes(item_name(list, item)) ||
-	    snprintf(path.text, sizeof path.text, "%s%s%s", dir_path, *dir_path ? "/" : "", item_name(list, item)) >=
-		    (int)sizeof path.text)
+	if (!wcx_stem_bytes(item_name(list, item)) || !item_path_set(dir_path, list, item, &path))
 		return false;
 	if (!item->type) {
 		fd = wcx_beneath_open(&store->beneath, path.text, O_PATH, false, &st);
@@ -343,11 +349,11 @@ static bool item_is_stripped(const struct wcx_store *store, const char *dir_path
 	return wcx_is_shown_stripped(&store->beneath, path.text, item->type);
 }
 
-/* Whether the directory has a plain item with the name that this packed item would be shown as. */
-static bool item_is_shadowed(struct wcx_dir_list *list, const char *packed, const struct wcx_dir_item *item)
+/* The plain item with the name that a packed item would be shown as, or NULL. */
+static struct wcx_dir_item *find_namesake(struct wcx_dir_list *list, const char *packed, const struct wcx_dir_item *item)
 {
 	char *suffix = list->names + item->name_offset + wcx_stem_bytes(item_name(list, item));
-	const struct wcx_dir_item *plain = NULL;
+	struct wcx_dir_item *plain = NULL;
 	size_t low = 0, high = list->count;
 
 	*suffix = '\0'; /* until it is found, the name is the shown one */
@@ -363,7 +369,17 @@ static bool item_is_shadowed(struct wcx_dir_list *list, const char *packed, cons
 			high = middle;
 	}
 	*suffix = '.';
-	return plain && !packed[plain - list->items];
+	return plain && !packed[plain - list->items] ? plain : NULL;
+}
+
+/* Whether of a packed item and its namesake it is the plain one that is not shown. */
+static bool hides_namesake(const struct wcx_store *store, const char *dir_path, const struct wcx_dir_list *list,
+			   const struct wcx_dir_item *namesake)
+{
+	struct stored_path path;
+
+	return (namesake->type == S_IFLNK || !namesake->type) && item_path_set(dir_path, list, namesake, &path) &&
+	       wcx_leads_to_itself(&store->beneath, path.text);
 }
 
 /* Turns stored names into shown ones, and numbers.  Sorts the items, so that finding shadowed ones takes n log n. */
@@ -378,9 +394,12 @@ static int list_map(const struct wcx_store *store, const char *dir_path, struct 
 	qsort_r(list->items, list->count, sizeof *list->items, compare_items, list);
 	for (size_t i = 0; i < list->count; i++)
 		packed[i] = item_is_stripped(store, dir_path, list, &list->items[i]) ? PACKED : PLAIN;
-	for (size_t i = 0; i < list->count; i++)
-		if (packed[i] && item_is_shadowed(list, packed, &list->items[i]))
-			packed[i] = SHADOWED;
+	for (size_t i = 0; i < list->count; i++) {
+		const struct wcx_dir_item *plain = packed[i] == PACKED ? find_namesake(list, packed, &list->items[i]) : NULL;
+
+		if (plain)
+			packed[hides_namesake(store, dir_path, list, plain) ? (size_t)(plain - list->items) : i] = SHADOWED;
+	}
 	for (size_t i = 0; i < list->count; i++) {
 		struct wcx_dir_item item = list->items[i];
 
