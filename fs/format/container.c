@@ -343,15 +343,18 @@ void wcx_container_tile(const struct wcx_container *c, const struct wcx_segment 
 	wcx_segment_place(seg, tile_index - seg->first_tile, ret);
 }
 
-static const char *check_tile(const struct wcx_tile_info *tile)
+static const char *check_tile(const struct wcx_segment *seg, const struct wcx_tile_info *tile)
 {
 	size_t tile_bytes = wcx_tile_dims_bytes(&tile->dims);
 
 	switch (tile->mode) {
 	case WCX_TILE_STORED:
 		return tile->packed_bytes != tile_bytes ? "packed size contradicts the tile mode" : NULL;
-	case WCX_TILE_CODED:
 	case WCX_TILE_ZSTD:
+		if (!wcx_tile_is_contiguous(seg, tile))
+			return "narrow tile in Zstandard";
+		/* fall through */
+	case WCX_TILE_CODED:
 		return tile->packed_bytes >= tile_bytes ? "packed size contradicts the tile mode" : NULL;
 	case WCX_TILE_CONSTANT:
 		if (tile->packed_bytes)
@@ -379,7 +382,7 @@ static int place_tiles(struct wcx_container *c, struct wcx_error *err)
 
 			c->packed_offsets[t] = offset;
 			wcx_container_tile(c, seg, t, &tile);
-			wrong = check_tile(&tile);
+			wrong = check_tile(seg, &tile);
 			if (wrong)
 				return bad_index(c, err, c->entries + t * WCX_TILE_ENTRY_BYTES, wrong);
 			offset = wcx_tile_align_up(offset + tile.packed_bytes);

@@ -182,13 +182,21 @@ class Segment:
         y, x = grid_y * self.tile_rows, grid_x * self.tile_cols
         return y, x, min(self.tile_rows, self.rows - y), min(self.tile_cols, self.cols - x)
 
-    def tile_elements(self):
-        """Returns the number of elements of each tile of the segment."""
+    def tile_heights(self):
+        """Returns the height of each row of tiles."""
         heights = np.full(self.grid_rows, min(self.tile_rows, self.rows), np.int64)
         heights[-1] = self.rows - (self.grid_rows - 1) * self.tile_rows
+        return heights
+
+    def tile_elements(self):
+        """Returns the number of elements of each tile of the segment."""
         widths = np.full(self.grid_cols, min(self.tile_cols, self.cols), np.int64)
         widths[-1] = self.cols - (self.grid_cols - 1) * self.tile_cols
-        return np.outer(heights, widths).reshape(-1)
+        return np.outer(self.tile_heights(), widths).reshape(-1)
+
+    def tile_is_narrow(self):
+        """Returns for each tile whether it has several rows, but not all columns."""
+        return np.repeat((self.tile_heights() > 1) & (self.tile_cols < self.cols), self.grid_cols)
 
 
 def parse_segment(raw, number, earlier):
@@ -369,16 +377,18 @@ class Wcx:
         own = [seg for seg in self.segments if not seg.same_as]
         elem_bytes = np.repeat([seg.elem_bytes for seg in own], [seg.tile_count for seg in own])
         self.tile_bytes = np.concatenate([seg.tile_elements() for seg in own]) * elem_bytes
-        self._check_tile_entries(elem_bytes)
+        narrow = np.concatenate([seg.tile_is_narrow() for seg in own])
+        self._check_tile_entries(elem_bytes, narrow)
         must(starts[-1] == self.index_offset, f"the packed tiles end at {starts[-1]}, the index is at {self.index_offset}")
 
-    def _check_tile_entries(self, elem_bytes):
+    def _check_tile_entries(self, elem_bytes, narrow):
         smaller = np.isin(self.modes, (CODED, ZSTD))
         fits = self.checksums >> np.minimum(elem_bytes * 8, 63).astype(np.uint64) == 0
         rules = [
             (np.isin(self.modes, MODES), "an unknown mode"),
             ((self.modes != STORED) | (self.sizes == self.tile_bytes), "a stored tile of a wrong size"),
             (~smaller | (self.sizes < self.tile_bytes), "a packed tile that saves nothing"),
+            ((self.modes != ZSTD) | ~narrow, "a narrow tile in Zstandard"),
             ((self.modes != CONSTANT) | fits, "a constant that does not fit its element"),
             ((self.modes != CONSTANT) | (self.sizes == 0), "a constant tile with a size"),
         ]

@@ -1089,7 +1089,7 @@ def good_same_content(rng):
     contents = [rng.bytes(2000), bytes([7]) * 2000, draw(rng, 2000, 1, [Field(8, 1)], spread=0.01), b"zstd" * 500]
     hows = [{}, {"recipe": CONSTANT}, {"recipe": CODED, "fields": [Field(8, 1)], "predictor": LEFT}, {"recipe": ZSTD}]
     for data, how in zip(contents, hows):
-        file.add_segment(data, cols=50, tile=(25, 30), **how)
+        file.add_segment(data, cols=50, tile=(25, 50 if how == {"recipe": ZSTD} else 30), **how)
     for i in range(3):
         for number in range(1, 5) if i else range(4, 0, -1):
             file.add_same(number)
@@ -1644,6 +1644,9 @@ def bad_entries():
     yield "zstd_larger_than_tile", with_packed(ZSTD_TILE, lambda data: data + bytes(ZSTD_N + 4 - len(data)))
     yield "zstd_reaches_into_index", with_entry(ZSTD_TILE, size=ZSTD_N - 1)
     yield "zstd_ends_before_index", with_entry(ZSTD_TILE, size=1)
+    file = with_changes(lambda file: file.segments[ZSTD_SEG], {"cols": 24, "tile_rows": 25, "tile_cols": 12})
+    file.entries[ZSTD_TILE : ZSTD_TILE + 1] = [Entry(ZSTD, compress(b"zstd" * (ZSTD_N // 8)))] * 2
+    yield "zstd_narrow", file.build()
     yield "constant_too_wide", with_entry(CONSTANT_TILE, checksum=0x107)
     yield "constant_far_too_wide", with_entry(CONSTANT_TILE, checksum=7 | 1 << 31)
     yield "constant_size", with_entry(CONSTANT_TILE, data=b"\x07")

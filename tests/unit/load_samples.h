@@ -12,13 +12,13 @@ enum { ERROR_BYTES = 700 };
 
 /* --- files --- */
 
-/* So small that every range can be read; no tile is coded or as wide as its matrix. */
+/* So small that every range can be read; no tile is coded, and only Zstandard's are as wide as their matrix. */
 static const struct sample_part small_parts[] = {
 	{ { "grid", "I16", "[13,11]", 286, SAMPLE_UNIFORM, 0 }, 11, 4, 3, &sample_2_bytes, 0, 0 },
 	{ { "flat", "F32", "[9]", 36, SAMPLE_UNIFORM, 0 }, 9, 1, 4, &sample_4_bytes, 0, 0 },
 	{ { "constant", "U8", "[5,5]", 25, SAMPLE_CONSTANT, 0 }, 5, 3, 2, &sample_1_byte, 0, 0 },
 	{ { "column", "I64", "[7]", 56, SAMPLE_UNIFORM, 0 }, 1, 2, 3, &sample_8_bytes, 0, 0 },
-	{ { "zipped", "I8", "[4,50]", 200, SAMPLE_GAUSSIAN, 0.4 }, 50, 3, 40, &sample_1_byte_plain, 1, 0 },
+	{ { "zipped", "I8", "[4,50]", 200, SAMPLE_GAUSSIAN, 0.4 }, 50, 3, 50, &sample_1_byte_plain, 1, 0 },
 	{ { "again", "I16", "[143]", 286, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, 1 },
 	{ { "pool.a", "I8", "[7]", 7, SAMPLE_UNIFORM, 0 }, 21, 1, 5, &sample_1_byte_left, 0, 0 },
 	{ { "pool.b", "I8", "[9]", 9, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, 0 },
@@ -39,7 +39,7 @@ static const struct sample_part mixed_parts[] = {
 	{ { "folded", "I8", "[80,251]", 20080, SAMPLE_GAUSSIAN, 9 }, 251, 15, 251, &sample_1_byte_pairs, 0, 0 },
 	{ { "odd", "I8", "[59,133]", 7847, SAMPLE_STUDENT, 5 }, 133, 23, 61, &sample_1_byte_pairs, 0, 0 },
 	{ { "sparse", "F16", "[100,150]", 30000, SAMPLE_GAUSSIAN, 0.4 }, 150, 33, 150, &sample_2_bytes_zero, 0, 0 },
-	{ { "zipped", "I8", "[4,3001]", 12004, SAMPLE_GAUSSIAN, 3 }, 3001, 2, 1000, &sample_1_byte_plain, 1, 0 },
+	{ { "zipped", "I8", "[4,3001]", 12004, SAMPLE_GAUSSIAN, 3 }, 3001, 2, 3001, &sample_1_byte_plain, 1, 0 },
 	{ { "zipped.rows", "I8", "[9001]", 9001, SAMPLE_GAUSSIAN, 3 }, 9001, 1, 2001, &sample_1_byte_plain, 1, 0 },
 	{ { "noise", "U8", "[50,90]", 4500, SAMPLE_UNIFORM, 0 }, 90, 20, 40, &sample_1_byte, 0, 0 },
 	{ { "noise.rows", "U32", "[999]", 3996, SAMPLE_UNIFORM, 0 }, 999, 1, 300, &sample_4_bytes, 0, 0 },

@@ -661,6 +661,7 @@ static void each_part_of_a_tile_entry_is_checked(void)
 		{ 3, 1, WCX_TILE_CODED, EBADMSG, "contradicts the tile mode" },
 		{ 3, 1, WCX_TILE_ZSTD, EBADMSG, "contradicts the tile mode" },
 	};
+	static const struct change to_narrow = { 3, 1, WCX_TILE_ZSTD, EBADMSG, "narrow tile in Zstandard" };
 	static const struct change to_zipped = { 0, 1, 200, EBADMSG, "contradicts the tile mode" };
 	struct change smaller = { 0, 2, 0, EBADMSG, "index is not where the packed tiles end" };
 
@@ -671,6 +672,7 @@ static void each_part_of_a_tile_entry_is_checked(void)
 	CHECK_CHANGES(to_coded, entry_offset(CODED));
 	CHECK_CHANGES(to_constant, entry_offset(CONSTANT));
 	CHECK_CHANGES(to_stored, entry_offset(TINY));
+	check_change(&to_narrow, entry_offset(WIDE), entry_offset(WIDE));
 	check_change(&to_zipped, entry_offset(ZIPPED), entry_offset(ZIPPED));
 	smaller.value = wcx_le16_read(packed.data + entry_offset(CODED)) - 16;
 	check_change(&smaller, entry_offset(CODED), 40);
