@@ -254,6 +254,15 @@ static const char *parse_recipe(const struct wcx_container *c, uint32_t first_fi
 	return wrong;
 }
 
+/* Whether reading some bytes of a row decodes too much: bytes, fields of them, or very many tiles. */
+static bool is_too_tall(const struct wcx_segment *seg)
+{
+	const uint64_t height = WCX_MIN(seg->rows, seg->tile_rows);
+
+	return seg->tile_rows > WCX_TILE_MAX_ROWS || height > (uint64_t)WCX_TILE_MAX_SLENDERNESS * seg->tile_cols ||
+	       height * seg->recipe.field_count > WCX_TILE_MAX_FIELD_ROWS;
+}
+
 /* Checks a segment's matrix and tile size; its recipe must be valid. */
 static const char *check_grid(struct wcx_segment *seg)
 {
@@ -265,9 +274,9 @@ static const char *check_grid(struct wcx_segment *seg)
 		return "bad number of columns";
 	if (seg->tile_rows == 0 || seg->tile_cols == 0 || (uint64_t)seg->tile_rows * seg->tile_cols > WCX_TILE_MAX_ELEMS)
 		return "bad tile size";
-	if (seg->tile_cols < seg->cols && seg->tile_rows > WCX_TILE_MAX_ROWS)
-		return "narrow tiles that are too tall";
 	wcx_segment_grid(seg);
+	if (seg->tile_cols < seg->cols && is_too_tall(seg))
+		return "narrow tiles that are too tall";
 	return NULL;
 }
 
@@ -353,6 +362,8 @@ static const char *check_tile(const struct wcx_segment *seg, const struct wcx_ti
 	case WCX_TILE_ZSTD:
 		if (!wcx_tile_is_contiguous(seg, tile))
 			return "narrow tile in Zstandard";
+		if (tile_bytes > WCX_ZSTD_TILE_MAX_BYTES)
+			return "Zstandard tile that is too large";
 		/* fall through */
 	case WCX_TILE_CODED:
 		return tile->packed_bytes >= tile_bytes ? "packed size contradicts the tile mode" : NULL;

@@ -21,7 +21,11 @@ enum {
 	WCX_FIELD_BYTES = 8,
 	WCX_TILE_ENTRY_BYTES = 8,
 	WCX_TILE_ALIGN = 4,
-	WCX_TILE_MAX_ROWS = 256, /* of a tile narrower than its matrix: bounds the bytes decoded per byte read */
+	/* Limits of a tile narrower than its matrix, which bound the work per byte read: tests/bench/worst_read.c. */
+	WCX_TILE_MAX_ROWS = 256,
+	WCX_TILE_MAX_SLENDERNESS = 8,       /* rows per column */
+	WCX_ZSTD_TILE_MAX_BYTES = 64 << 10, /* decoded: a crafted frame decodes at 6 MB/s */
+	WCX_TILE_MAX_FIELD_ROWS = 512,      /* rows times fields */
 	WCX_HEADER_MIN_BYTES = 8,
 	WCX_SHA256_BYTES = 32,
 	WCX_MAX_INDEX_BYTES = 1 << 28, /* about 32 million tiles: 1 TiB of INT8 weights */

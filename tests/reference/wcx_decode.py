@@ -216,6 +216,9 @@ def parse_segment(raw, number, earlier):
     must(seg.tile_rows >= 1 and seg.tile_cols >= 1, f"{where}a tile side is 0")
     must(seg.tile_rows * seg.tile_cols <= TILE_ELEMENTS_MAX, f"{where}tiles of {seg.tile_rows} x {seg.tile_cols} elements")
     must(seg.tile_cols >= seg.cols or seg.tile_rows <= 256, f"{where}tiles of {seg.tile_rows} rows, but not all columns")
+    height = min(seg.tile_rows, seg.rows)
+    must(seg.tile_cols >= seg.cols or height <= 8 * seg.tile_cols and height * seg.field_count <= 512,
+         f"{where}tiles of {height} x {seg.tile_cols} elements and {seg.field_count} fields, but not all columns")
     must(seg.transform in TRANSFORMS, f"{where}transform {seg.transform}")
     must(seg.predictor in PREDICTORS, f"{where}predictor {seg.predictor}")
     must(seg.transform == NONE or seg.predictor == NONE, f"{where}a transform and a predictor")
@@ -389,6 +392,7 @@ class Wcx:
             ((self.modes != STORED) | (self.sizes == self.tile_bytes), "a stored tile of a wrong size"),
             (~smaller | (self.sizes < self.tile_bytes), "a packed tile that saves nothing"),
             ((self.modes != ZSTD) | ~narrow, "a narrow tile in Zstandard"),
+            ((self.modes != ZSTD) | (self.tile_bytes <= 65536), "a large tile in Zstandard"),
             ((self.modes != CONSTANT) | fits, "a constant that does not fit its element"),
             ((self.modes != CONSTANT) | (self.sizes == 0), "a constant tile with a size"),
         ]

@@ -482,6 +482,15 @@ def compress(data, level=3, **how):
     return zstandard.ZstdCompressor(level=level, **how).compress(data)
 
 
+def compress_in_blocks(data):
+    """Four blocks at least."""
+    writer = zstandard.ZstdCompressor(level=3).compressobj(size=len(data))
+    quarter = len(data) // 4 + 1
+    parts = [writer.compress(data[at : at + quarter]) + writer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+             for at in range(0, len(data), quarter)]
+    return b"".join(parts) + writer.flush()
+
+
 def with_content_size(frame, size):
     """Changes the content size of a frame, with 8 bytes; the frame must have one of 2 or 4 bytes and no window."""
     old_bytes = {0x60: 2, 0xA0: 4}[frame[4] & ~4]
@@ -1111,13 +1120,13 @@ def good_constant_tiles(rng):
 def good_zstd_tiles(_rng):
     """Frames of several levels, with a checksum, of several blocks, with a size field of 8 bytes; also the header."""
     ways = [compress, lambda part: compress(part, 1), lambda part: compress(part, 19),
-            lambda part: compress(part, write_checksum=True), lambda part: with_content_size(compress(part), len(part))]
+            lambda part: compress(part, write_checksum=True), lambda part: with_content_size(compress(part), len(part)), compress_in_blocks]
     data = np.repeat(np.arange(40000, dtype="<i8") // 3, 2).tobytes()
     text = build_header(lay_out([(f"ids.{i}", "I64", [80000]) for i in range(len(ways))]), {"spaces": " " * 500})
     file = start([], header=text, recipe=ZSTD)
     for i, way in enumerate(ways):
         how = {"predictor": LEFT2} if i % 2 else {"transform": ROTATE}
-        file.add_segment(data, elem_bytes=8, recipe=ZSTD, zstd=way, **how)
+        file.add_segment(data, elem_bytes=8, tile=(1, 8192), recipe=ZSTD, zstd=way, **how)
     return file
 
 
@@ -1164,6 +1173,13 @@ def good_tile_wider_than_matrix(rng):
     file.add_segment(draw(rng, 33 * 17, 1, [Field(8, 1)], spread=0.01), cols=17, tile=(256, 256), fields=[Field(8, 1)],
                      predictor=LEFT2, recipe=CODED)
     file.add_segment(rng.bytes(999), tile=(256, 1))
+    return file
+
+
+def good_narrow_tiles_as_tall_as_they_may_be(rng):
+    file = start([("slender", "I8", [100, 2]), ("fields", "I8", [100, 10])])
+    file.add_segment(rng.bytes(200), cols=2, tile=(8, 1))
+    file.add_segment(rng.bytes(1000), cols=10, tile=(64, 9), fields=[Field(1)] * 8)
     return file
 
 
@@ -1483,6 +1499,11 @@ def bad_segments():
     data = file.entries[STORED_TILE].data
     file.entries[STORED_TILE : STORED_TILE + 1] = [Entry(STORED, data[:16]), Entry(STORED, data[16:])]
     yield "segment_tile_too_tall", file.build()
+    for rows, cols, field_count in (9, 1, 1), (65, 9, 8):
+        file = start([("a", "U8", [100, cols + 1])])
+        fields = [Field(8)] if field_count == 1 else [Field(1)] * 8
+        file.add_segment(bytes(100 * (cols + 1)), cols=cols + 1, tile=(rows, cols), fields=fields)
+        yield f"segment_narrow_tile_of_{rows}_rows", file.build()
     file = base()
     del file.original[7 : file.segments[0].bytes]
     file.segments[0].bytes = file.segments[0].cols = 7
@@ -1647,6 +1668,9 @@ def bad_entries():
     file = with_changes(lambda file: file.segments[ZSTD_SEG], {"cols": 24, "tile_rows": 25, "tile_cols": 12})
     file.entries[ZSTD_TILE : ZSTD_TILE + 1] = [Entry(ZSTD, compress(b"zstd" * (ZSTD_N // 8)))] * 2
     yield "zstd_narrow", file.build()
+    file = start([("a", "U8", [65544])])
+    file.add_segment(bytes(65544), elem_bytes=8, recipe=ZSTD)
+    yield "zstd_tile_too_large", file.build()
     yield "constant_too_wide", with_entry(CONSTANT_TILE, checksum=0x107)
     yield "constant_far_too_wide", with_entry(CONSTANT_TILE, checksum=7 | 1 << 31)
     yield "constant_size", with_entry(CONSTANT_TILE, data=b"\x07")

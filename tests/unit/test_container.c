@@ -465,7 +465,8 @@ static void each_part_of_a_segment_is_checked(void)
 	static const struct change fold_of_two = { 37, 1, WCX_TRANSFORM_FOLD, EBADMSG, "cannot be folded" };
 	static const struct change rotated_up = { 37, 1, WCX_TRANSFORM_ROTATE, EBADMSG, "transform and predictor at once" };
 	static const struct change odd_size = { 0, 8, 1201, EBADMSG, "bad segment size" }; /* elements of eight bytes */
-	static const struct change row_less = { 0, 8, 320, EBADMSG, "do not make up the file" }; /* but as many tiles */
+	static const struct change slender = { 20, 4, 1, EBADMSG, "narrow tiles that are too tall" }; /* of 15 rows */
+	static const struct change row_less = { 0, 8, 320, EBADMSG, "do not make up the file" };      /* but as many tiles */
 
 	CHECK_CHANGES(changes, segment_offset(CODED));
 	CHECK_CHANGES(to_the_header, segment_offset(0));
@@ -473,6 +474,7 @@ static void each_part_of_a_segment_is_checked(void)
 	check_change(&fold_of_two, segment_offset(SPARSE), segment_offset(SPARSE));
 	check_change(&rotated_up, segment_offset(POOL), segment_offset(POOL));
 	check_change(&odd_size, segment_offset(WIDE), segment_offset(WIDE));
+	check_change(&slender, segment_offset(POOL), segment_offset(POOL));
 	check_change(&row_less, segment_offset(POOL), entries_offset);
 }
 
