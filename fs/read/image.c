@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,9 @@ struct wcx_image {
 	struct wcx_tile_cache *cache;
 	struct wcx_decoder *decoder;
 	uint64_t cache_owner;
+	pthread_mutex_t names_lock;
+	struct wcx_safetensors *names; /* of the tensors, for messages: the header once a read has failed, or NULL */
+	bool has_no_names;             /* the header has been found to give none */
 };
 
 /* The tiles of one batch, in the order that wcx_tile_iter finds them. */
@@ -52,6 +56,7 @@ int wcx_image_open(int fd, const char *path, struct wcx_tile_cache *cache, struc
 	image->cache = cache;
 	image->decoder = decoder;
 	image->cache_owner = wcx_tile_cache_owner(cache);
+	pthread_mutex_init(&image->names_lock, NULL);
 	atomic_init(&image->refs, 1);
 	*ret = image;
 	return 0;
@@ -68,6 +73,8 @@ void wcx_image_put(struct wcx_image *image)
 	if (!image || atomic_fetch_sub(&image->refs, 1) != 1)
 		return;
 	wcx_container_free(image->container);
+	wcx_safetensors_free(image->names);
+	pthread_mutex_destroy(&image->names_lock);
 	free(image);
 }
 
@@ -120,22 +127,43 @@ const struct wcx_tensor *wcx_image_tensor_at(const struct wcx_safetensors *st, u
 	return &st->tensors[wcx_count_before(st->tensor_count, starts_upto, &search) - 1];
 }
 
+/*
+ * The header, or NULL if it is too large or gives no names.  It is parsed by one thread, once: a reader that goes on after
+ * failed reads must not cost more than one that reads.
+ */
+static const struct wcx_safetensors *names_of(struct wcx_image *image)
+{
+	const struct wcx_safetensors *names;
+
+	if (wcx_container_segment(image->container, 0)->bytes > NAMES_MAX_HEADER_BYTES)
+		return NULL;
+	pthread_mutex_lock(&image->names_lock);
+	if (!image->names && !image->has_no_names) {
+		const int r = wcx_image_header(image, &image->names, NULL);
+
+		image->has_no_names = r == -EBADMSG || r == -EINVAL; /* other errors may pass */
+	}
+	names = image->names;
+	pthread_mutex_unlock(&image->names_lock);
+	return names;
+}
+
 /* Writes "tensor `name`" for the tensor that holds a byte of a segment, or else the number of the segment. */
 static void describe_byte(struct wcx_image *image, const struct wcx_segment *seg, uint64_t offset, char *dst,
 			  size_t dst_bytes)
 {
 	const struct wcx_segment *header = wcx_container_segment(image->container, 0);
-	struct wcx_safetensors *st = NULL;
+	const struct wcx_safetensors *names;
 
 	if (seg == header) {
 		snprintf(dst, dst_bytes, "the header");
 		return;
 	}
-	snprintf(dst, dst_bytes, "segment number %td", seg - header);
-	if (header->bytes > NAMES_MAX_HEADER_BYTES || wcx_image_header(image, &st, NULL) < 0)
-		return;
-	snprintf(dst, dst_bytes, "tensor `%s`", wcx_image_tensor_at(st, offset)->name);
-	wcx_safetensors_free(st);
+	names = names_of(image);
+	if (names)
+		snprintf(dst, dst_bytes, "tensor `%s`", wcx_image_tensor_at(names, offset)->name);
+	else
+		snprintf(dst, dst_bytes, "segment number %td", seg - header);
 }
 
 int wcx_image_fail_tile(struct wcx_image *image, const struct wcx_segment *seg, const struct wcx_tile_info *tile,
