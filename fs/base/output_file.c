@@ -12,6 +12,7 @@
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "fs/base/file_io.h"
@@ -189,6 +190,20 @@ int wcx_output_create(struct wcx_output_file *file, const struct wcx_output_opti
 	if (r < 0)
 		release(file);
 	return r;
+}
+
+int wcx_output_check_space(const struct wcx_output_file *file, uint64_t bytes, struct wcx_error *err)
+{
+	struct statvfs fs;
+	uint64_t free_bytes;
+
+	if (fstatvfs(file->fd, &fs) < 0 || fs.f_blocks == 0)
+		return 0;
+	free_bytes = (uint64_t)(geteuid() == 0 ? fs.f_bfree : fs.f_bavail) * fs.f_frsize;
+	if (bytes <= free_bytes)
+		return 0;
+	return wcx_fail(err, ENOSPC, "%s: needs %llu bytes, %llu are free", file->options.path, (unsigned long long)bytes,
+			(unsigned long long)free_bytes);
 }
 
 int wcx_output_write(const struct wcx_output_file *file, const void *src, size_t bytes, uint64_t offset,

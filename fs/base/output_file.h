@@ -45,6 +45,13 @@ struct wcx_output_file {
  */
 int wcx_output_create(struct wcx_output_file *file, const struct wcx_output_options *options, struct wcx_error *err);
 
+/*
+ * wcx_output_check_space - whether the file system has space for so many bytes
+ *
+ * Returns 0, also where the file system does not tell, or -ENOSPC with a message that has both numbers.
+ */
+int wcx_output_check_space(const struct wcx_output_file *file, uint64_t bytes, struct wcx_error *err);
+
 /* wcx_output_write - like pwrite, but whole; 0 or -errno */
 int wcx_output_write(const struct wcx_output_file *file, const void *src, size_t bytes, uint64_t offset,
 		     struct wcx_error *err);

@@ -48,7 +48,9 @@ int wcx_unpack(struct wcx_image *image, const char *dst_path, const struct wcx_j
 
 	if (r < 0)
 		return r;
-	r = wcx_export(image, options->thread_count, &ops, &unpacker, options->stop, &result, err);
+	r = wcx_output_check_space(&unpacker.output, wcx_image_bytes(image), err);
+	if (r == 0)
+		r = wcx_export(image, options->thread_count, &ops, &unpacker, options->stop, &result, err);
 	if (r == 0 && memcmp(result.sha256, wcx_container_superblock(c)->sha256, WCX_SHA256_BYTES) != 0)
 		r = wcx_fail(err, EBADMSG, "%s: damaged: the SHA-256 of the original differs", wcx_container_path(c));
 	if (r == 0)

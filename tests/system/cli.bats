@@ -394,6 +394,31 @@ check_refused() {
 	[[ "$output" == *"/proc/out.wcx: "* ]]
 }
 
+@test "unpack of a small file that claims terabytes says at once that there is no space, and info shows the size" {
+	(cd "$BATS_TEST_DIRNAME/../reference" && "$PYTHON" -) >claim.wcx <<-'END'
+		import struct, sys
+		import wcx_encode as w
+
+		COUNT, BYTES = 4000, 1 << 30  # tensors of zeros, with the same content
+		names = (f'"{i}":{{"dtype":"U64","shape":[{BYTES // 8}],"data_offsets":[{i * BYTES},{(i + 1) * BYTES}]}}'
+		         for i in range(COUNT))
+		json = ("{" + ",".join(names) + "}").encode()
+		file = w.File()
+		file.add_segment(struct.pack("<Q", len(json)) + json, tile=(1, 16384), recipe=w.ZSTD)
+		file.segments.append(w.Segment(BYTES, BYTES // 8, 1, 65536, elem_bytes=8, field_count=2))
+		file.segments += [w.Segment(BYTES, same_as=1)] * (COUNT - 1)
+		file.fields += [w.Field(32)] * 2
+		file.entries += [w.Entry(w.CONSTANT, checksum=0)] * (BYTES >> 19)
+		sys.stdout.buffer.write(file.build())
+	END
+	[ "$(stat -c %s claim.wcx)" -lt 1000000 ]
+	run -1 timeout 10 "$WCX" unpack claim.wcx out
+	[[ "$output" =~ ^"wcx unpack: out: needs 42949"[0-9]+" bytes, "[0-9]+" are free"$ ]]
+	holds_only . claim.wcx
+	run -0 "$WCX" info claim.wcx
+	[[ "$output" == *42949* ]]
+}
+
 @test "a full disk leaves no output and no temporary file, and the source unchanged" {
 	[ "$(id -u)" -eq 0 ] || skip "only root can mount a small file system"
 	mkdir small
@@ -406,7 +431,7 @@ check_refused() {
 	[ "$output" = "wcx pack: small/out.wcx: No space left on device" ]
 	holds_only small
 	run -1 "$WCX" unpack "$PACKED" small/out
-	[ "$output" = "wcx unpack: small/out: No space left on device" ]
+	[ "$output" = "wcx unpack: small/out: needs $(stat -c %s "$MODEL") bytes, 1048576 are free" ]
 	holds_only small
 	echo precious >small/out
 	run -1 "$WCX" unpack --force "$PACKED" small/out
