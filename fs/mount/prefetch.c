@@ -32,6 +32,7 @@ struct wcx_prefetch_file {
 	wcx_prefetch_release_fn *release;
 	unsigned open_count, busy_count; /* busy: pieces in hand, and requests in flight */
 	bool is_dead;                    /* the target takes no more, or a tile is damaged */
+	bool is_shared;                  /* has been open more than once at a time */
 	struct wcx_readahead readahead;
 	struct wcx_readahead_range asked[ASKED_MAX]; /* pages of requests in flight */
 	size_t asked_count;
@@ -137,7 +138,7 @@ static struct wcx_prefetch_file *reopen_locked(struct wcx_prefetcher *prefetcher
 	while (file && (file->image != image || file->target != target))
 		file = file->next;
 	if (file) {
-		file->open_count++;
+		file->is_shared |= file->open_count++ > 0;
 		file->is_dead = false;
 	}
 	return file;
@@ -411,6 +412,17 @@ static int push_copy(struct wcx_prefetcher *prefetcher, const struct task *task,
 	return r;
 }
 
+/* Pushed tiles are of no more use to a sole reader.  One of several may evict pages that the others have yet to read. */
+static bool has_one_reader(struct wcx_prefetcher *prefetcher, const struct wcx_prefetch_file *file)
+{
+	bool is_shared;
+
+	pthread_mutex_lock(&prefetcher->lock);
+	is_shared = file->is_shared;
+	pthread_mutex_unlock(&prefetcher->lock);
+	return !is_shared;
+}
+
 /* Decodes and pushes the first part of [*start, end), as much as one view shows, and moves *start behind it. */
 static int do_part(struct wcx_prefetcher *prefetcher, const struct task *task, uint64_t *start, uint64_t end)
 {
@@ -427,7 +439,7 @@ static int do_part(struct wcx_prefetcher *prefetcher, const struct task *task, u
 	if (r == 0 && stop > *start) {
 		if (!is_direct)
 			r = push_view(prefetcher, task, &view, *start, stop);
-		wcx_image_view_close(image, &view, !is_direct);
+		wcx_image_view_close(image, &view, !is_direct && has_one_reader(prefetcher, task->file));
 	} else { /* no view, or tiles so small that one shows less than a page */
 		if (r == 0)
 			wcx_image_view_close(image, &view, false);
