@@ -378,23 +378,42 @@ static bool is_interrupted(void *req)
 	return fuse_req_interrupted(req);
 }
 
-/* Replies from a buffer, which works for all tiles. */
-static void read_copied(fuse_req_t req, fuse_ino_t ino, struct wcx_store_file *file, size_t bytes, off_t offset)
+static void reply_from_buffer(fuse_req_t req, fuse_ino_t ino, struct wcx_store_file *file, void *buffer, size_t bytes,
+			      off_t offset)
 {
-	struct wcx_fuse *fuse = fuse_of(req);
-	void *buffer = wcx_reply_buffer_take(&fuse->buffers);
 	struct wcx_error err = { .text = "" };
 	ssize_t n = -ENOMEM;
 
 	if (buffer)
 		n = wcx_store_file_read(file, buffer, bytes, (uint64_t)offset, is_interrupted, req, &err);
 	if (n < 0) {
-		report(fuse, path_of(ino), &err);
+		report(fuse_of(req), path_of(ino), &err);
 		fuse_reply_err(req, (int)-n);
 	} else {
 		fuse_reply_buf(req, buffer, (size_t)n);
 	}
+}
+
+/* Replies from a buffer, which works for all tiles. */
+static void read_copied(fuse_req_t req, fuse_ino_t ino, struct wcx_store_file *file, size_t bytes, off_t offset)
+{
+	struct wcx_fuse *fuse = fuse_of(req);
+	void *buffer = wcx_reply_buffer_take(&fuse->buffers);
+
+	reply_from_buffer(req, ino, file, buffer, bytes, offset);
 	wcx_reply_buffer_give_back(&fuse->buffers, buffer);
+}
+
+/*
+ * Copies too: a reply spliced from the file would hand the lower file system's errors through, and would be short, which
+ * means end of file, after an error in its middle.
+ */
+static void read_plain(fuse_req_t req, fuse_ino_t ino, struct wcx_store_file *file, size_t bytes, off_t offset)
+{
+	void *buffer = malloc(bytes);
+
+	reply_from_buffer(req, ino, file, buffer, bytes, offset);
+	free(buffer);
 }
 
 /* Replies straight from the tile cache, without a copy in the daemon, if one view covers the request. */
@@ -435,10 +454,8 @@ static void read_watched(fuse_req_t req, fuse_ino_t ino, struct wcx_store_file *
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, struct fuse_file_info *fi)
 {
 	struct open_file *open = file_of(fi);
-	struct fuse_bufvec vec = FUSE_BUFVEC_INIT(bytes);
-	int fd = wcx_store_file_fd(open->file);
+	const int fd = wcx_store_file_fd(open->file);
 
-	(void)ino;
 	if (fd < 0 && bytes > WCX_FUSE_READ_BYTES) {
 		fuse_reply_err(req, EINVAL); /* over max_read; a short reply would mean end of file */
 		return;
@@ -447,10 +464,7 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, 
 		read_watched(req, ino, open->file, open->prefetch, bytes, offset, (fi->flags & O_DIRECT) != 0);
 		return;
 	}
-	vec.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
-	vec.buf[0].fd = fd;
-	vec.buf[0].pos = offset;
-	fuse_reply_data(req, &vec, 0);
+	read_plain(req, ino, open->file, bytes, offset);
 }
 
 /* --- directories --- */

@@ -555,13 +555,35 @@ struct wcx_image *wcx_store_file_image(const struct wcx_store_file *file)
 	return file->image ? file->image->image : NULL;
 }
 
+/* Reads to the end of the file, if that comes first: after an error in between there is no result. */
+static ssize_t read_plain(int fd, uint8_t *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
+{
+	char link[32], path[PATH_MAX] = "";
+	size_t done = 0;
+	ssize_t n = 1;
+	int errnum;
+
+	while (done < bytes && n > 0) {
+		n = pread(fd, dst + done, bytes - done, (off_t)(offset + done));
+		done += n > 0 ? (size_t)n : 0;
+	}
+	if (n >= 0)
+		return (ssize_t)done;
+	errnum = errno;
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	if (readlink(link, path, sizeof path - 1) < 0)
+		path[0] = '\0';
+	return wcx_fail(err, errnum, "%s: %s", path, strerror(errnum));
+}
+
 ssize_t wcx_store_file_read(struct wcx_store_file *file, void *dst, size_t bytes, uint64_t offset,
 			    wcx_should_stop_fn *should_stop, void *user, struct wcx_error *err)
 {
 	ssize_t n;
 
 	err->text[0] = '\0';
-	n = wcx_image_read_until(file->image->image, dst, bytes, offset, should_stop, user, err);
+	n = file->image ? wcx_image_read_until(file->image->image, dst, bytes, offset, should_stop, user, err)
+			: read_plain(file->fd, dst, bytes, offset, err);
 	return n < 0 ? shown_errno((int)n) : n;
 }
 

@@ -118,7 +118,7 @@ int wcx_store_file_fd(const struct wcx_store_file *file);
 /* wcx_store_file_image - the image of a packed file, owned by the file; NULL for any other */
 struct wcx_image *wcx_store_file_image(const struct wcx_store_file *file);
 
-/* wcx_store_file_read - read a packed file like wcx_image_read_until, but return -EIO for a damaged tile */
+/* wcx_store_file_read - read like wcx_image_read_until; -EIO for a damaged tile, and when the file system below died */
 ssize_t wcx_store_file_read(struct wcx_store_file *file, void *dst, size_t bytes, uint64_t offset,
 			    wcx_should_stop_fn *should_stop, void *user, struct wcx_error *err);
 
