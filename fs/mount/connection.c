@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <mntent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,9 +63,30 @@ void wcx_connection_find(const char *mountpoint, struct wcx_connection *ret)
 
 void wcx_connection_abort(const struct wcx_connection *connection, const char *mountpoint)
 {
+	int fd;
+
 	if (connection->abort_fd >= 0 && write(connection->abort_fd, "1", 1) == 1)
 		return;
-	/* A forced unmount first aborts the connection, even if the mount is busy. */
-	if (connection->abort_fd < 0 && connection->number >= 0 && find_number(mountpoint) == connection->number)
+	if (connection->abort_fd >= 0 || connection->number < 0)
+		return;
+	/* A forced unmount first aborts the connection; this descriptor then keeps the mount busy. */
+	fd = open(mountpoint, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	if (find_number(mountpoint) == connection->number)
 		umount2(mountpoint, MNT_FORCE);
+	close(fd);
+}
+
+bool wcx_connection_exists(const char *mountpoint)
+{
+	FILE *mounts = setmntent("/proc/self/mounts", "re");
+	const struct mntent *entry;
+	bool found = false;
+
+	while (mounts && !found && (entry = getmntent(mounts)))
+		found = !strcmp(entry->mnt_type, "fuse.wcxfs") && !strcmp(entry->mnt_dir, mountpoint);
+	if (mounts)
+		endmntent(mounts);
+	return found;
 }

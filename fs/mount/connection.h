@@ -3,6 +3,8 @@
 #ifndef WCX_CONNECTION_H
 #define WCX_CONNECTION_H
 
+#include <stdbool.h>
+
 struct wcx_connection {
 	int number;   /* minor number of the mount's device, reused by later mounts; -1: no connection */
 	int abort_fd; /* aborts this connection and no later one; -1: /sys/fs/fuse/connections is not available */
@@ -14,8 +16,11 @@ void wcx_connection_find(const char *mountpoint, struct wcx_connection *ret);
 /*
  * wcx_connection_abort - abort a connection, so that its server and everyone who waits for the server go on
  *
- * Without abort_fd, forces an unmount if this connection is still what is mounted at the path; that needs root.
+ * The mount stays and gives ENOTCONN: unmounted, it would leave a directory that looks like an empty store.  Without
+ * abort_fd, only root can do it, and only while this connection is what is mounted at the path.
  */
 void wcx_connection_abort(const struct wcx_connection *connection, const char *mountpoint);
+
+bool wcx_connection_exists(const char *mountpoint); /* whether a store is mounted at an absolute path, dead or alive */
 
 #endif

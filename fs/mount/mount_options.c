@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fuse_opt.h>
 #include <limits.h>
-#include <mntent.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +13,7 @@
 #include <unistd.h>
 
 #include "codec/arith.h"
+#include "fs/mount/connection.h"
 #include "fs/mount/fuse_ops.h"
 
 static const uint64_t prefetch_max_bytes = UINT64_C(64) << 20; /* at 6 GB/s, 10 ms */
@@ -63,7 +63,7 @@ const char wcx_mount_help[] =
 /* What fuse_opt_parse fills in. */
 struct command_line {
 	char *store, *mountpoint, *cache_size, *decoder, *prefetch, *readahead, *warm;
-	int help, version, foreground, drop_packed;
+	int help, version, foreground, drop_packed, remount;
 	struct wcx_error *err;
 };
 
@@ -146,6 +146,7 @@ int wcx_mount_options_parse(int argc, char **argv, struct wcx_mount_options *opt
 		{ "readahead=%s", offsetof(struct command_line, readahead), 0 },
 		{ "warm=%s", offsetof(struct command_line, warm), 0 },
 		{ "drop_packed", offsetof(struct command_line, drop_packed), 1 },
+		{ "remount", offsetof(struct command_line, remount), 1 },
 		{ "-f", offsetof(struct command_line, foreground), 1 },
 		{ "-d", offsetof(struct command_line, foreground), 1 },
 		{ "debug", offsetof(struct command_line, foreground), 1 },
@@ -168,6 +169,7 @@ int wcx_mount_options_parse(int argc, char **argv, struct wcx_mount_options *opt
 		.show_version = line.version,
 		.foreground = line.foreground,
 		.drop_packed = line.drop_packed,
+		.remount = line.remount,
 		.set_readahead = line.readahead != NULL,
 		.store = line.store,
 		.mountpoint = line.mountpoint,
@@ -208,20 +210,6 @@ static int resolve_directory(const char *what, char **path, struct wcx_error *er
 	return 0;
 }
 
-static bool is_wcxfs_mount(const char *mountpoint)
-{
-	FILE *mounts = setmntent("/proc/self/mounts", "r");
-	const struct mntent *entry;
-	bool found = false;
-
-	if (!mounts)
-		return false;
-	while (!found && (entry = getmntent(mounts)))
-		found = !strcmp(entry->mnt_type, "fuse.wcxfs") && !strcmp(entry->mnt_dir, mountpoint);
-	endmntent(mounts);
-	return found;
-}
-
 static bool is_inside(const char *dir, const char *path)
 {
 	size_t bytes = strlen(dir);
@@ -239,7 +227,9 @@ static int check_directories(struct wcx_mount_options *opts, struct wcx_error *e
 		r = resolve_directory("mount point", &opts->mountpoint, err);
 	if (r)
 		return r;
-	if (is_wcxfs_mount(opts->mountpoint))
+	if (!strcmp(opts->mountpoint, "/"))
+		return wcx_fail(err, EINVAL, "mount point /: the root directory, which every program needs");
+	if (wcx_connection_exists(opts->mountpoint))
 		return wcx_fail(err, EBUSY, "mount point %s: a store is already mounted there", opts->mountpoint);
 	if (is_inside(opts->store, opts->mountpoint))
 		return wcx_fail(err, EINVAL, "mount point %s: inside the store, which would contain itself",
@@ -303,8 +293,13 @@ static int complete_arguments(struct wcx_mount_options *opts, struct wcx_error *
 
 int wcx_mount_options_check(struct wcx_mount_options *opts, struct wcx_error *err)
 {
-	int r = check_directories(opts, err);
+	int r;
 
+	if (opts->remount)
+		return wcx_fail(err, ENOTSUP,
+				"%s: the options of a mounted store cannot be changed; unmount it and mount it again",
+				opts->mountpoint);
+	r = check_directories(opts, err);
 	if (!r)
 		r = check_warm(opts, err);
 	return r ? r : complete_arguments(opts, err);

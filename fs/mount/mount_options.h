@@ -13,6 +13,7 @@
 struct wcx_mount_options {
 	bool show_help, show_version; /* if either is set, nothing else is checked */
 	bool foreground, drop_packed, set_readahead;
+	bool remount; /* to be refused */
 	char *store, *mountpoint;
 	char *warm; /* what to read into the page cache; NULL: nothing */
 	uint64_t cache_bytes, prefetch_bytes;

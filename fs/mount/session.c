@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -37,6 +38,8 @@ enum {
 	PREFETCH_THREADS_MIN = 2,
 	PREFETCH_THREADS_MAX = 16,
 	BATCHES_MAX = 16, /* threads that read and decode at a time; with few cores, most of them wait for the disk */
+	LOCK_MS = 10,
+	LOCK_TRIES = 300,
 	STOP_MS = 10,
 	STOP_TRIES = 200,
 	POLL_ENDED = POLLERR | POLLHUP | POLLNVAL,
@@ -58,14 +61,14 @@ enum session_state {
 struct session {
 	enum session_state state;
 	const struct wcx_mount_options *opts;
-	struct wcx_child guard, warming; /* warming is the signal thread's while there is one */
+	struct wcx_child guard, warming; /* the signal thread's while there is one */
 	struct wcx_tile_cache *cache;
 	struct wcx_decoder *decoder;
 	struct wcx_store *store;
 	struct wcx_fuse *fuse;
 	struct fuse_session *fuse_session;
 	struct wcx_connection connection; /* as found when it was mounted */
-	pthread_t signal_thread;          /* logs counters on SIGUSR1, and the end of warming on SIGCHLD */
+	pthread_t signal_thread;          /* logs counters on SIGUSR1, and reaps children on SIGCHLD */
 	atomic_bool stop_signal_thread;
 };
 
@@ -169,13 +172,29 @@ static void log_warming(struct session *session)
 	int status;
 
 	if (!wcx_warm_child_reap(&session->warming, &status))
-		return; /* the signal was for another child, such as libfuse's */
+		return;
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		fuse_log(FUSE_LOG_INFO, "%s: in the page cache\n", path);
 	else if (WIFEXITED(status))
 		fuse_log(FUSE_LOG_ERR, "%s: not warmed: `wcx warm' failed with status %d\n", path, WEXITSTATUS(status));
 	else
 		fuse_log(FUSE_LOG_ERR, "%s: not warmed: `wcx warm' was killed by signal %d\n", path, WTERMSIG(status));
+}
+
+/* Reaps every child: PID 1 of a container gets all orphans, and a program that executed wcxfs may have had children. */
+static void reap_children(struct session *session)
+{
+	siginfo_t child = { .si_pid = 0 };
+
+	while (!waitid(P_ALL, 0, &child, WEXITED | WNOHANG | WNOWAIT) && child.si_pid) {
+		if (child.si_pid == session->warming.pid)
+			log_warming(session);
+		else if (child.si_pid == session->guard.pid)
+			wcx_guard_end(&session->guard);
+		else
+			waitpid(child.si_pid, NULL, WNOHANG);
+		child.si_pid = 0;
+	}
 }
 
 static void *signal_loop(void *arg)
@@ -192,7 +211,7 @@ static void *signal_loop(void *arg)
 		if (number == SIGUSR1)
 			log_counters(session);
 		else if (number == SIGCHLD)
-			log_warming(session);
+			reap_children(session);
 		else if (number < 0 && errno == EAGAIN)
 			wcx_store_release_unused(session->store);
 	}
@@ -252,10 +271,58 @@ static int open_store(struct session *session)
 	return r;
 }
 
+/*
+ * Of several daemons started at once, the first to get the lock mounts; the others then find its mount.  The lock is on the
+ * directory below the mount: it lasts until the descriptor is closed or the daemon dies, and no child inherits it.  A
+ * directory that cannot be read or locked is not locked: *fd_ret is -1.
+ */
+static int lock_mount_point(const char *mountpoint, int *fd_ret)
+{
+	const struct timespec pause = { .tv_nsec = LOCK_MS * 1000000L };
+	const int fd = open(mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int r = 0;
+
+	for (int i = 0; i < LOCK_TRIES && fd >= 0; i++) {
+		r = flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK ? -EBUSY : 0;
+		if (!r)
+			break;
+		nanosleep(&pause, NULL);
+	}
+	if (r)
+		fuse_log(FUSE_LOG_ERR, "mount point %s: locked by another process\n", mountpoint);
+	if (!r && wcx_connection_exists(mountpoint)) {
+		r = -EBUSY;
+		fuse_log(FUSE_LOG_ERR, "mount point %s: a store is already mounted there\n", mountpoint);
+	}
+	if (r && fd >= 0)
+		close(fd);
+	*fd_ret = r ? -1 : fd;
+	return r;
+}
+
+/* Mounts, and finds the connection. */
+static int mount_at(struct session *session, const char *mountpoint)
+{
+	int lock_fd, r = lock_mount_point(mountpoint, &lock_fd);
+
+	if (r)
+		return r;
+	if (fuse_session_mount(session->fuse_session, mountpoint)) {
+		fuse_log(FUSE_LOG_ERR, "cannot mount at %s\n", mountpoint);
+		r = -EIO;
+	} else {
+		wcx_connection_find(mountpoint, &session->connection);
+	}
+	if (lock_fd >= 0)
+		close(lock_fd);
+	return r;
+}
+
 static int mount_store(struct session *session)
 {
 	const struct wcx_mount_options *opts = session->opts;
 	struct fuse_args args = FUSE_ARGS_INIT(opts->libfuse_argc, opts->libfuse_argv);
+	int r;
 
 	session->fuse_session = fuse_session_new(&args, &wcx_fuse_ops, sizeof wcx_fuse_ops, session->fuse);
 	fuse_opt_free_args(&args); /* libfuse's copy */
@@ -265,11 +332,9 @@ static int mount_store(struct session *session)
 	if (fuse_set_signal_handlers(session->fuse_session))
 		return -EINVAL;
 	session->state = STATE_HANDLERS;
-	if (fuse_session_mount(session->fuse_session, opts->mountpoint)) {
-		fuse_log(FUSE_LOG_ERR, "cannot mount at %s\n", opts->mountpoint);
-		return -EIO;
-	}
-	wcx_connection_find(opts->mountpoint, &session->connection);
+	r = mount_at(session, opts->mountpoint);
+	if (r)
+		return r;
 	if (session->connection.number >= 0)
 		wcx_store_set_own_device(session->store, makedev(0, (unsigned)session->connection.number));
 	wcx_guard_watch(&session->guard, opts->mountpoint);

@@ -8,6 +8,7 @@
   sendfile ORIGINAL FILE         sendfile(2) into a file
   many ORIGINAL FILE N           N processes, and N threads in each of two others, all at once, with different offsets
   at_once ORIGINAL FILE N        N processes that read the whole file with O_DIRECT, starting at the same time
+  side_by_side ORIGINAL FILE N   N processes that read the whole file, of which one evicts the file after each 16 MiB
   streams ORIGINAL FILE          the whole file forwards, backwards, in parallel parts and with holes, each time with its
                                  pages evicted first
   damaged ORIGINAL FILE START N  reads that touch START..START + N give EIO, all others the original's bytes
@@ -171,6 +172,21 @@ def cmd_at_once(original, path, count):
 
 def drop_pages(fd):
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_side_by_side(original, path, barrier, drops):
+    expected = read_file(original)
+    fd = os.open(path, os.O_RDONLY)
+    barrier.wait()
+    for offset in range(0, len(expected), 1 << 20):
+        same(expected[offset : offset + (1 << 20)], pread_all(fd, 1 << 20, offset), f"offset {offset}")
+        if drops and (offset + (1 << 20)) % (16 << 20) == 0:
+            drop_pages(fd)
+
+
+def cmd_side_by_side(original, path, count):
+    barrier = multiprocessing.Barrier(int(count))
+    run_processes(read_side_by_side, [(original, path, barrier, i == 0) for i in range(int(count))])
 
 
 def check_blocks(expected, fd, offsets, length, what):
