@@ -21,6 +21,7 @@
 #include "fs/base/host_limits.h"
 #include "fs/base/file_io.h"
 #include "tests/fixtures/sample_image.h"
+#include "tests/fixtures/wrapped.h"
 #include "tests/unit/check.h"
 
 static uint64_t seed = 2026; /* of everything random but the files; WCX_SEED replaces it */
@@ -86,14 +87,6 @@ static inline bool fails(enum call call)
 	trap.meddle();
 	return false;
 }
-
-/* These also declare the function, because no header declares what --wrap creates. */
-#define FAKED(type, name, ...)                                                                                              \
-	type __wrap_##name(__VA_ARGS__);                                                                                    \
-	type __wrap_##name(__VA_ARGS__)
-#define WRAPPED(type, name, ...)                                                                                            \
-	type __real_##name(__VA_ARGS__);                                                                                    \
-	FAKED(type, name, __VA_ARGS__)
 
 /* Allocated and not freed.  Only differences count, because memory that was allocated elsewhere is freed here too. */
 static atomic_long alive;

@@ -20,6 +20,7 @@
 #include "fs/read/image.h"
 #include "fs/read/unpack.h"
 #include "tests/fixtures/sample_files.h"
+#include "tests/fixtures/wrapped.h"
 #include "tests/unit/check.h"
 
 /* --- allocations that fail --- */
@@ -57,12 +58,6 @@ static void *counted_memory(void *memory)
 		add_bytes((long)malloc_usable_size(memory));
 	return counted(memory);
 }
-
-/* Also declares both functions, which no header does. */
-#define WRAPPED(type, name, ...)                                                                                            \
-	type __real_##name(__VA_ARGS__);                                                                                    \
-	type __wrap_##name(__VA_ARGS__);                                                                                    \
-	type __wrap_##name(__VA_ARGS__)
 
 WRAPPED(void *, malloc, size_t bytes)
 {

@@ -17,6 +17,7 @@
 
 #include "fs/mount/readahead.h"
 #include "tests/fixtures/sample_image.h"
+#include "tests/fixtures/wrapped.h"
 #include "tests/unit/check.h"
 
 enum {
@@ -30,12 +31,6 @@ enum {
 	WINDOW = 8 * MIB,
 	PUSHERS_MAX = 4, /* threads that may push to one file at once */
 };
-
-/* Declares the names that the linker makes, and begins the definition. */
-#define WRAPPED(type, name, ...)                                                                                            \
-	type __real_##name(__VA_ARGS__);                                                                                    \
-	type __wrap_##name(__VA_ARGS__);                                                                                    \
-	type __wrap_##name(__VA_ARGS__)
 
 /* Waits for a signal of `changed`; the test ends if none comes. */
 static void await(pthread_cond_t *changed, pthread_mutex_t *lock, const char *what)

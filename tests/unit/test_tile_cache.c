@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 
 #include "tests/fixtures/sample_data.h"
+#include "tests/fixtures/wrapped.h"
 #include "tests/unit/check.h"
 
 enum {
@@ -25,12 +26,6 @@ enum {
 	STRESS_TILES = 40,
 	STRESS_ROUNDS = 20000,
 };
-
-/* Declares __real_ and __wrap_ versions, which only the linker knows, and starts the definition of the latter. */
-#define WRAPPED(type, name, ...)                                                                                            \
-	type __real_##name(__VA_ARGS__);                                                                                    \
-	type __wrap_##name(__VA_ARGS__);                                                                                    \
-	type __wrap_##name(__VA_ARGS__)
 
 static atomic_long alive, alive_bytes; /* allocated and not freed */
 static atomic_bool has_no_heap;        /* aligned_alloc fails */
