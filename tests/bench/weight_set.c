@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "codec/arith.h"
+#include "fs/base/array.h"
 #include "tests/bench/must.h"
 
 enum {
@@ -201,9 +202,11 @@ void weight_set_check(struct weight_set *set, const char *decoder)
 
 static struct weight_set *add_set(struct weight_sets *sets)
 {
-	sets->sets = realloc(sets->sets, (sets->count + 1) * sizeof *sets->sets);
-	if (!sets->sets)
+	struct weight_set *grown = wcx_array_reserve(sets->sets, &sets->capacity, sets->count + 1, sizeof *grown);
+
+	if (!grown)
 		must_not("memory", strerror(errno));
+	sets->sets = grown;
 	sets->sets[sets->count] = (struct weight_set){ 0 };
 	return &sets->sets[sets->count++];
 }

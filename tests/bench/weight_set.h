@@ -46,7 +46,7 @@ void weight_set_check(struct weight_set *set, const char *decoder);
 /* The sets of a benchmark.  Zeroed at first. */
 struct weight_sets {
 	struct weight_set *sets;
-	size_t count;
+	size_t count, capacity;
 };
 
 /*

@@ -393,20 +393,26 @@ static uint8_t folded_weight(const uint8_t *nibbles, size_t line, size_t lane, s
 			 bit[7] << 7);
 }
 
+/* Pairs that are coded, and the units of the raw plane beside them. */
+struct coded_pairs {
+	struct plain_stream stream;
+	const uint8_t *symbols, *encoded, *units;
+};
+
 /*
- * Decodes pairs with one variant: lines up to sink_lines into a sink of just the size, the others into words of just the
- * size, by as many at a time as a draw says; and checks all of it.
+ * Decodes pairs, from the first `bytes` of the stream, with one variant: lines up to sink_lines into a sink of just the
+ * size, the others into words of just the size, by as many at a time as a draw says; and checks all of it.
  */
-static enum wcx_result decode_into_sink(const struct wcx_decode_variant *variant, const struct plain_stream *s,
-					const uint8_t *src, size_t bytes, const uint8_t *symbols, const uint8_t *units,
-					uint32_t sink_lines, struct sample_random *random)
+static enum wcx_result decode_into_sink(const struct wcx_decode_variant *variant, const struct coded_pairs *pairs,
+					size_t bytes, uint32_t sink_lines, struct sample_random *random)
 {
+	const struct plain_stream *s = &pairs->stream;
 	const uint32_t lines = (uint32_t)plain_line_count(s);
 	size_t words_bytes = 128 * (size_t)(lines - sink_lines), dst_bytes = (size_t)sink_lines * 128;
 	uint8_t *nibbles_memory, *memory, *dst = guarded_alloc(dst_bytes);
-	struct wcx_rans_stream stream = stream_of(s, copy_exactly(src, bytes, &memory), bytes);
-	struct wcx_pair_sink sink = { copy_exactly(units, padded(sink_lines, 2) * 64, &nibbles_memory), dst };
-	uint32_t *words = malloc(words_bytes + GUARD_BYTES), *expected = expected_words(s, symbols), line = 0, next;
+	struct wcx_rans_stream stream = stream_of(s, copy_exactly(pairs->encoded, bytes, &memory), bytes);
+	struct wcx_pair_sink sink = { copy_exactly(pairs->units, padded(sink_lines, 2) * 64, &nibbles_memory), dst };
+	uint32_t *words = malloc(words_bytes + GUARD_BYTES), *expected = expected_words(s, pairs->symbols), line = 0, next;
 	struct wcx_rans_reader reader;
 	enum wcx_result result = wcx_rans_open(&stream, &reader);
 	unsigned wrong = 0;
@@ -428,8 +434,8 @@ static enum wcx_result decode_into_sink(const struct wcx_decode_variant *variant
 		wrong += ((uint8_t *)words)[words_bytes + i] != GUARD;
 	for (size_t i = 0; i < 32 * (size_t)sink_lines && result == WCX_OK; i++)
 		for (size_t t = 0; t < 4; t++)
-			wrong += dst[4 * i + t] !=
-				 folded_weight(sink.nibbles, i / 32, i % 32, t, symbols[2 * i + t / 2] >> 4 * (t % 2) & 15);
+			wrong += dst[4 * i + t] != folded_weight(sink.nibbles, i / 32, i % 32, t,
+								 pairs->symbols[2 * i + t / 2] >> 4 * (t % 2) & 15);
 	CHECK(result != WCX_OK || memcmp(words, expected + 32 * (size_t)sink_lines, words_bytes) == 0);
 	CHECK(wrong == 0);
 	guarded_free(dst);
@@ -457,6 +463,7 @@ static void pairs_are_finished_in_a_sink_as_they_are_in_words(void)
 			.run_lines = 1 + (size_t)sample_below(&random, 12),
 		};
 		uint8_t *symbols = malloc(s.count), *encoded = malloc(2 * s.count + 140);
+		const struct coded_pairs pairs = { s, symbols, encoded, units };
 		uint32_t full_lines = (uint32_t)(s.count / 64), sink_lines;
 		size_t bytes;
 
@@ -472,9 +479,8 @@ static void pairs_are_finished_in_a_sink_as_they_are_in_words(void)
 		for (unsigned i = 0; (variant = wcx_decode_variant_at(i)); i++) {
 			uint32_t here = variant->decode_pairs ? sink_lines : 0;
 
-			CHECK(decode_into_sink(variant, &s, encoded, bytes, symbols, units, here, &random) == WCX_OK);
-			CHECK(decode_into_sink(variant, &s, encoded, bytes - 2, symbols, units, here, &random) ==
-			      WCX_BAD_DATA);
+			CHECK(decode_into_sink(variant, &pairs, bytes, here, &random) == WCX_OK);
+			CHECK(decode_into_sink(variant, &pairs, bytes - 2, here, &random) == WCX_BAD_DATA);
 		}
 		free(symbols);
 		free(encoded);

@@ -271,83 +271,87 @@ static void raw_field_above_the_first_is_folded_too(void)
  * Where a bit of an element is in the plane of its field, by hand from section 3.1: its place in the word of the lane, and
  * so much to the left for each line that the unit has before.  Lines have 128, 64, 32 and 32 elements.
  */
+static const struct raw_bit_case {
+	uint32_t elem_bytes, rotates, shift, width; /* the field */
+	uint32_t elems, element, bit;
+	uint32_t byte, bit_of_byte;
+} raw_bit_cases[] = {
+	/* Two lines in a unit.  Element 131 is the last of lane 0 in the second: 24 + 2 + 4.  135 is that of lane 1:
+	 * 24 + 6 + 4, less 32. */
+	{ 1, 0, 0, 4, 600, 0, 0, 0, 0 },
+	{ 1, 0, 0, 4, 600, 131, 2, 3, 6 },
+	{ 1, 0, 4, 4, 600, 135, 6, 4, 2 },
+	{ 1, 0, 4, 4, 600, 512, 7, 256, 7 },
+	/* The sign is the lowest bit of what is rotated, and the highest where it lies: 7, and 7 + 4 in line 1. */
+	{ 1, 1, 0, 4, 600, 0, 7, 0, 7 },
+	{ 1, 1, 0, 4, 600, 128, 7, 1, 3 },
+	{ 1, 1, 4, 4, 600, 1, 3, 1, 3 },
+	/* Four lines: the third element of lane 31 in the last, 16 + 7 + 6; the next element starts a unit. */
+	{ 1, 1, 0, 2, 600, 510, 7, 127, 5 },
+	{ 1, 1, 0, 2, 600, 510, 0, 126, 6 },
+	{ 1, 1, 0, 2, 600, 512, 0, 128, 0 },
+	/* Eight lines: the second element of lane 0 in the last, 8 + 5 + 7. */
+	{ 1, 0, 5, 1, 1100, 897, 5, 2, 4 },
+	/* Two lines: the second element of lane 1 in the second, 16 + 7 + 8; and 16 + 15 + 8, less 32. */
+	{ 2, 0, 0, 8, 200, 67, 7, 7, 7 },
+	{ 2, 0, 8, 8, 200, 67, 15, 4, 7 },
+	/* Four lines: the first element of lane 5 in the last, 15 + 12. */
+	{ 2, 1, 0, 4, 300, 202, 15, 23, 3 },
+	{ 2, 1, 0, 4, 300, 256, 1, 128, 1 },
+	/* Two lines: lane 9 in the second, 31 + 16, less 32. */
+	{ 4, 0, 16, 16, 100, 41, 31, 37, 7 },
+	{ 4, 1, 15, 16, 100, 41, 14, 39, 6 },
+	/* 32 lines: lane 30 in the last, 31 + 31, less 32. */
+	{ 4, 1, 0, 1, 1100, 1022, 31, 123, 6 },
+	{ 4, 1, 0, 1, 1100, 1024, 31, 131, 7 },
+	/* One line: lane 1 in the second unit. */
+	{ 8, 0, 32, 32, 100, 33, 63, 135, 7 },
+	{ 8, 0, 32, 32, 100, 33, 32, 132, 0 },
+	/* Four lines: lane 31 in the last, 63 + 24, less 64; and 6 + 24. */
+	{ 8, 1, 0, 8, 200, 127, 63, 126, 7 },
+	{ 8, 1, 0, 8, 200, 127, 6, 127, 6 },
+	/* Bits of both halves of a word: lane 4 in the second line, 35 + 8, less 32; and 30 + 8, less 32. */
+	{ 8, 0, 28, 8, 200, 36, 35, 17, 3 },
+	{ 8, 0, 28, 8, 200, 36, 30, 16, 6 },
+};
+
+/* The bit of the tile decides over that bit of the element, and over no other. */
+static void check_raw_bit(const struct raw_bit_case *c)
+{
+	const uint32_t elem_bytes = c->elem_bytes, above = 8 * elem_bytes - c->shift - c->width;
+	const size_t at = c->element * elem_bytes + c->bit / 8;
+	struct wcx_tile_layout layout;
+	struct model model;
+	struct tile tile;
+	uint8_t *decoded;
+
+	model_start(&model, elem_bytes, c->rotates ? WCX_TRANSFORM_ROTATE : WCX_TRANSFORM_NONE, WCX_PREDICT_NONE, 0);
+	if (c->shift)
+		model_add(&model, c->shift, 0, 0, EQUAL, 0);
+	model_add(&model, c->width, 0, 0, NOISE, 0);
+	if (above)
+		model_add(&model, above < 32 ? above : above / 2, 0, 0, EQUAL, 0);
+	if (above >= 32)
+		model_add(&model, above - above / 2, 0, 0, EQUAL, 0);
+	tile_alloc(&tile, &model, 1, c->elems);
+	tile_draw(&tile, (uint64_t)(c - raw_bit_cases));
+	check_round_trip(&tile);
+	layout = layout_of(&tile);
+	CHECK(layout.plane_count == 1 && layout.planes[0].offset == 4u + 4u * (model.recipe.field_count - 1u));
+	decoded = malloc(tile.bytes);
+	tile.packed[layout.planes[0].offset + c->byte] ^= (uint8_t)(1u << c->bit_of_byte);
+	CHECK(decode_exactly(&tile, tile.packed, tile.packed_bytes, decoded) == WCX_OK);
+	decoded[at] ^= (uint8_t)(1u << c->bit % 8);
+	if (!CHECK(memcmp(decoded, tile.data, tile.bytes) == 0))
+		fprintf(stderr, "\tcase %td\n", c - raw_bit_cases);
+	free(decoded);
+	tile_free(&tile);
+}
+
 static void raw_bits_lie_where_the_format_says(void)
 {
-	static const struct {
-		uint32_t elem_bytes, rotates, shift, width; /* the field */
-		uint32_t elems, element, bit;
-		uint32_t byte, bit_of_byte;
-	} cases[] = {
-		/* Two lines in a unit.  Element 131 is the last of lane 0 in the second: 24 + 2 + 4.  135 is that of lane 1:
-		 * 24 + 6 + 4, less 32. */
-		{ 1, 0, 0, 4, 600, 0, 0, 0, 0 },
-		{ 1, 0, 0, 4, 600, 131, 2, 3, 6 },
-		{ 1, 0, 4, 4, 600, 135, 6, 4, 2 },
-		{ 1, 0, 4, 4, 600, 512, 7, 256, 7 },
-		/* The sign is the lowest bit of what is rotated, and the highest where it lies: 7, and 7 + 4 in line 1. */
-		{ 1, 1, 0, 4, 600, 0, 7, 0, 7 },
-		{ 1, 1, 0, 4, 600, 128, 7, 1, 3 },
-		{ 1, 1, 4, 4, 600, 1, 3, 1, 3 },
-		/* Four lines: the third element of lane 31 in the last, 16 + 7 + 6; the next element starts a unit. */
-		{ 1, 1, 0, 2, 600, 510, 7, 127, 5 },
-		{ 1, 1, 0, 2, 600, 510, 0, 126, 6 },
-		{ 1, 1, 0, 2, 600, 512, 0, 128, 0 },
-		/* Eight lines: the second element of lane 0 in the last, 8 + 5 + 7. */
-		{ 1, 0, 5, 1, 1100, 897, 5, 2, 4 },
-		/* Two lines: the second element of lane 1 in the second, 16 + 7 + 8; and 16 + 15 + 8, less 32. */
-		{ 2, 0, 0, 8, 200, 67, 7, 7, 7 },
-		{ 2, 0, 8, 8, 200, 67, 15, 4, 7 },
-		/* Four lines: the first element of lane 5 in the last, 15 + 12. */
-		{ 2, 1, 0, 4, 300, 202, 15, 23, 3 },
-		{ 2, 1, 0, 4, 300, 256, 1, 128, 1 },
-		/* Two lines: lane 9 in the second, 31 + 16, less 32. */
-		{ 4, 0, 16, 16, 100, 41, 31, 37, 7 },
-		{ 4, 1, 15, 16, 100, 41, 14, 39, 6 },
-		/* 32 lines: lane 30 in the last, 31 + 31, less 32. */
-		{ 4, 1, 0, 1, 1100, 1022, 31, 123, 6 },
-		{ 4, 1, 0, 1, 1100, 1024, 31, 131, 7 },
-		/* One line: lane 1 in the second unit. */
-		{ 8, 0, 32, 32, 100, 33, 63, 135, 7 },
-		{ 8, 0, 32, 32, 100, 33, 32, 132, 0 },
-		/* Four lines: lane 31 in the last, 63 + 24, less 64; and 6 + 24. */
-		{ 8, 1, 0, 8, 200, 127, 63, 126, 7 },
-		{ 8, 1, 0, 8, 200, 127, 6, 127, 6 },
-		/* Bits of both halves of a word: lane 4 in the second line, 35 + 8, less 32; and 30 + 8, less 32. */
-		{ 8, 0, 28, 8, 200, 36, 35, 17, 3 },
-		{ 8, 0, 28, 8, 200, 36, 30, 16, 6 },
-	};
-
-	for (size_t c = 0; c < WCX_ARRAY_COUNT(cases); c++) {
-		const uint32_t elem_bytes = cases[c].elem_bytes, above = 8 * elem_bytes - cases[c].shift - cases[c].width;
-		const size_t at = cases[c].element * elem_bytes + cases[c].bit / 8;
-		struct wcx_tile_layout layout;
-		struct model model;
-		struct tile tile;
-		uint8_t *decoded;
-
-		model_start(&model, elem_bytes, cases[c].rotates ? WCX_TRANSFORM_ROTATE : WCX_TRANSFORM_NONE,
-			    WCX_PREDICT_NONE, 0);
-		if (cases[c].shift)
-			model_add(&model, cases[c].shift, 0, 0, EQUAL, 0);
-		model_add(&model, cases[c].width, 0, 0, NOISE, 0);
-		if (above)
-			model_add(&model, above < 32 ? above : above / 2, 0, 0, EQUAL, 0);
-		if (above >= 32)
-			model_add(&model, above - above / 2, 0, 0, EQUAL, 0);
-		tile_alloc(&tile, &model, 1, cases[c].elems);
-		tile_draw(&tile, c);
-		check_round_trip(&tile);
-		layout = layout_of(&tile);
-		CHECK(layout.plane_count == 1 && layout.planes[0].offset == 4u + 4u * (model.recipe.field_count - 1u));
-		decoded = malloc(tile.bytes);
-		tile.packed[layout.planes[0].offset + cases[c].byte] ^= (uint8_t)(1u << cases[c].bit_of_byte);
-		CHECK(decode_exactly(&tile, tile.packed, tile.packed_bytes, decoded) == WCX_OK);
-		decoded[at] ^= (uint8_t)(1u << cases[c].bit % 8);
-		if (!CHECK(memcmp(decoded, tile.data, tile.bytes) == 0))
-			fprintf(stderr, "\tcase %zu\n", c);
-		free(decoded);
-		tile_free(&tile);
-	}
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(raw_bit_cases); i++)
+		check_raw_bit(&raw_bit_cases[i]);
 }
 
 static void fields_lie_where_the_format_says(void)
