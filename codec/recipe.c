@@ -67,8 +67,9 @@ const char *wcx_recipe_check_fields(const struct wcx_recipe *recipe)
 		return "fields do not make up an element";
 	if (planes > WCX_RAW_PLANES_MAX)
 		return "fields of too many raw planes";
-	if (most_tables > 1 ? recipe->run == 0 || recipe->run % WCX_RUN_ELEMS || recipe->run > WCX_TILE_MAX_ELEMS
-			    : recipe->run != 0)
+	if (most_tables > 1
+		    ? recipe->run_elems == 0 || recipe->run_elems % WCX_RUN_ELEMS || recipe->run_elems > WCX_TILE_MAX_ELEMS
+		    : recipe->run_elems != 0)
 		return "bad run";
 	return NULL;
 }

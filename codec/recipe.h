@@ -52,7 +52,7 @@ struct wcx_field {
 /* How the elements of a tensor are cut and coded.  The caller owns the fields, which must outlive the recipe. */
 struct wcx_recipe {
 	uint8_t elem_bytes, transform, predictor, field_count;
-	uint32_t run;                   /* elements that share a choice of table; 0 when no field has more than one */
+	uint32_t run_elems;             /* elements that share a choice of table; 0 when no field has more than one */
 	const struct wcx_field *fields; /* from the lowest bits up */
 };
 
@@ -105,7 +105,7 @@ static inline uint32_t wcx_choices_bytes(const struct wcx_recipe *recipe, const 
 {
 	uint32_t bits = wcx_choice_bits(field);
 
-	return bits ? WCX_DIV_UP(WCX_DIV_UP(elems, recipe->run) * bits, 32) * 4 : 0;
+	return bits ? WCX_DIV_UP(WCX_DIV_UP(elems, recipe->run_elems) * bits, 32) * 4 : 0;
 }
 
 /* wcx_field_steps - symbols of a field per lane and line */

@@ -74,7 +74,7 @@ uint32_t wcx_encoding_choose(const struct wcx_encoding *e);
 /* wcx_run_elems - elements per run of a field; all elements if it has a single table */
 static inline uint32_t wcx_run_elems(const struct wcx_encoding *e, const struct wcx_field *field)
 {
-	return field->table_count > 1 ? e->recipe->run : e->elems;
+	return field->table_count > 1 ? e->recipe->run_elems : e->elems;
 }
 
 #endif

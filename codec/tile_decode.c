@@ -218,7 +218,7 @@ static enum wcx_result open_coded(const struct decoding *d, const struct wcx_cod
 	coded->stream = (struct wcx_rans_stream){
 		.tables = coded->tables,
 		.choices = { src - wcx_choices_bytes(recipe, field, d->elems), wcx_choice_bits(field),
-			     recipe->run / wcx_line_elems(recipe->elem_bytes) },
+			     recipe->run_elems / wcx_line_elems(recipe->elem_bytes) },
 		.src = src,
 		.src_bytes = layout->states_bytes + layout->words_bytes,
 		.symbol_count = wcx_field_symbols(field, d->elems),

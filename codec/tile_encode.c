@@ -215,7 +215,7 @@ static uint32_t write_payload(const struct wcx_encoding *e, uint32_t number, con
 	uint8_t *start = writer_take(writer, choices_bytes);
 	const struct wcx_rans_source source = {
 		.tables = tables,
-		.choices = { start, choice_bits, e->recipe->run / wcx_line_elems(e->recipe->elem_bytes) },
+		.choices = { start, choice_bits, e->recipe->run_elems / wcx_line_elems(e->recipe->elem_bytes) },
 		.symbols = coded_symbols(e, number),
 		.symbol_count = wcx_field_symbols(field, e->elems),
 		.steps = wcx_field_steps(field, e->recipe->elem_bytes),

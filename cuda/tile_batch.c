@@ -220,7 +220,7 @@ static void add_kind(struct wcx_tile_batch *batch, const struct wcx_recipe *reci
 		     const struct wcx_tile_layout *layout, enum wcx_tile_kernel kernel)
 {
 	struct wcx_batch_kind *kind = &batch->kinds[batch->kind_count];
-	const uint32_t run = recipe->run ? recipe->run : (uint32_t)WCX_TILE_MAX_ELEMS;
+	const uint32_t run = recipe->run_elems ? recipe->run_elems : (uint32_t)WCX_TILE_MAX_ELEMS;
 	uint8_t table_count = 1;
 
 	*kind = (struct wcx_batch_kind){

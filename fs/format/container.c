@@ -178,7 +178,7 @@ static void read_segment(const uint8_t *src, struct wcx_segment *seg)
 	seg->cols = wcx_le64_read(src + 8);
 	seg->tile_rows = wcx_le32_read(src + 16);
 	seg->tile_cols = wcx_le32_read(src + 20);
-	seg->recipe.run = wcx_le32_read(src + 24);
+	seg->recipe.run_elems = wcx_le32_read(src + 24);
 	seg->same_as = wcx_le32_read(src + 28);
 	seg->entropy_millibits = wcx_le32_read(src + 32);
 	seg->recipe.elem_bytes = src[36];

@@ -35,7 +35,7 @@ void wcx_segment_write(const struct wcx_segment *seg, uint8_t dst[WCX_SEGMENT_BY
 	wcx_le64_write(dst + 8, seg->cols);
 	wcx_le32_write(dst + 16, seg->tile_rows);
 	wcx_le32_write(dst + 20, seg->tile_cols);
-	wcx_le32_write(dst + 24, seg->recipe.run);
+	wcx_le32_write(dst + 24, seg->recipe.run_elems);
 	wcx_le32_write(dst + 32, seg->entropy_millibits);
 	dst[36] = seg->recipe.elem_bytes;
 	dst[37] = seg->recipe.transform;

@@ -291,7 +291,8 @@ static uint32_t aligned_rows(uint32_t cols, uint32_t most)
 static void choose_tiles(struct wcx_tensor_plan *plan)
 {
 	struct wcx_segment *seg = &plan->segment;
-	const bool has_row_runs = seg->recipe.run && seg->recipe.run == plan->matrix_cols && wcx_plan_has_rows(plan);
+	const bool has_row_runs =
+		seg->recipe.run_elems && seg->recipe.run_elems == plan->matrix_cols && wcx_plan_has_rows(plan);
 	const bool has_rows = has_row_runs || seg->recipe.predictor == WCX_PREDICT_UP;
 	const uint32_t elems = wcx_plan_tile_elems(plan);
 

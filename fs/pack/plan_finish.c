@@ -277,7 +277,7 @@ static void weigh_field(const struct wcx_tensor_plan *plan, uint32_t number, con
 	ret->misfits = WCX_EXCEPTION_BITS * (double)plan->counts->misfits[number];
 	ret->states = (WCX_RANS_STATES_BYTES - WCX_CARRIED_BYTES) * (double)plan->segment.tile_count * CHAR_BIT;
 	if (field->table_count > 1)
-		ret->states += wcx_choice_bits(field) * (elems / plan->segment.recipe.run);
+		ret->states += wcx_choice_bits(field) * (elems / plan->segment.recipe.run_elems);
 }
 
 /* Ends a field in the cheapest way.  *next_table is the number that a new table gets in the file. */
@@ -328,7 +328,7 @@ static void join_raw_fields(struct wcx_tensor_plan *plan, uint32_t first_table[W
 void wcx_tensor_plan_finish(struct wcx_tensor_plan *plan, const struct wcx_table_library *library,
 			    uint32_t first_table[WCX_FIELDS_MAX])
 {
-	const uint32_t run = plan->segment.recipe.run;
+	const uint32_t run = plan->segment.recipe.run_elems;
 	uint32_t next_table = library->table_count;
 
 	memset(first_table, 0, WCX_FIELDS_MAX * sizeof *first_table);

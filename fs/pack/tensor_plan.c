@@ -102,10 +102,10 @@ int wcx_tensor_plan_draft(struct wcx_tensor_plan *plan, const struct wcx_plan_re
 
 void wcx_plan_set_run(struct wcx_tensor_plan *plan, uint32_t run)
 {
-	plan->segment.recipe.run = 0;
+	plan->segment.recipe.run_elems = 0;
 	for (uint32_t f = 0; f < plan->segment.recipe.field_count; f++)
 		if (plan->fields[f].table_count > 1)
-			plan->segment.recipe.run = run;
+			plan->segment.recipe.run_elems = run;
 }
 
 void wcx_tensor_plan_tile(const struct wcx_tensor_plan *plan, uint64_t tile, struct wcx_tile_dims *dims_ret,

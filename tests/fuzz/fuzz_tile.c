@@ -74,7 +74,7 @@ static bool read_request(struct input *input, struct request *ret)
 		.transform = src[5] & 3,
 		.predictor = src[5] >> 2 & 7,
 		.field_count = src[6] % (WCX_FIELDS_MAX + 1),
-		.run = 128u * src[7],
+		.run_elems = 128u * src[7],
 		.fields = ret->fields,
 	};
 	for (uint32_t f = 0; f < ret->recipe.field_count; f++) {

@@ -371,7 +371,7 @@ static bool coder_make(struct coder *coder, const struct coder_options *options,
 	fields_make(coder, cut, tiles, tile_count * wcx_tile_dims_bytes(dims));
 	for (uint32_t f = 0; f < cut->field_count; f++)
 		if ((cut->fields[f].coding & TABLES) > 1)
-			coder->recipe.run = options->run;
+			coder->recipe.run_elems = options->run;
 	if (wcx_recipe_check(&coder->recipe))
 		return false;
 	tables_make(coder, options->rare, dims, tiles, tile_count, scratch);

@@ -207,7 +207,7 @@ static void recipes_are_those_of_the_packer(void)
 		const struct wcx_recipe *recipe = &wcx_container_segment(sound, i)->recipe;
 
 		CHECK(recipe->elem_bytes == expected[i]->elem_bytes && recipe->transform == expected[i]->transform);
-		CHECK(recipe->predictor == expected[i]->predictor && recipe->run == expected[i]->run);
+		CHECK(recipe->predictor == expected[i]->predictor && recipe->run_elems == expected[i]->run_elems);
 		if (!CHECK(recipe->field_count == expected[i]->field_count))
 			continue;
 		for (int f = 0; f < recipe->field_count; f++) {

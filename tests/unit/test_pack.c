@@ -208,7 +208,7 @@ static void the_reference_mode_has_tiles_of_256_by_256_bytes_with_left2(void)
 			CHECK(seg->same_as == (strcmp(large[i].name, "twin") == 0 ? 5 : 0));
 			CHECK(seg->recipe.elem_bytes == 1 && seg->recipe.transform == WCX_TRANSFORM_NONE);
 			CHECK(seg->recipe.predictor == WCX_PREDICT_LEFT2 && seg->recipe.field_count == 1);
-			CHECK(seg->recipe.fields[0].table_count <= 1 && seg->recipe.run == 0);
+			CHECK(seg->recipe.fields[0].table_count <= 1 && seg->recipe.run_elems == 0);
 		}
 	wcx_container_free(c);
 }

@@ -83,10 +83,10 @@ static void recipes_that_break_a_rule_are_refused(void)
 		{ "pairs in elements of eight bytes", { WIDTH(4, 4), WIDTH(0, 17), POKE(fields[4].is_pair, 1) } },
 		{ "symbol of four bits in three", { POKE(tables[2][1].freq[8], 1) } },
 		{ "symbol of eight bits in three", { POKE(tables[2][0].freq[255], 1) } },
-		{ "choices without a run", { POKE(recipe.run, 0) } },
-		{ "run of half a line", { POKE(recipe.run, 64) } },
-		{ "run of broken lines", { POKE(recipe.run, 200) } },
-		{ "run longer than a tile", { POKE(recipe.run, 65536 + 128) } },
+		{ "choices without a run", { POKE(recipe.run_elems, 0) } },
+		{ "run of half a line", { POKE(recipe.run_elems, 64) } },
+		{ "run of broken lines", { POKE(recipe.run_elems, 200) } },
+		{ "run longer than a tile", { POKE(recipe.run_elems, 65536 + 128) } },
 		{ "run without choices", { POKE(fields[2].table_count, 1), POKE(fields[4].table_count, 1) } },
 	};
 	static const struct recipe_case folded[] = {
@@ -96,14 +96,14 @@ static void recipes_that_break_a_rule_are_refused(void)
 		  { POKE(recipe.transform, WCX_TRANSFORM_ROTATE), POKE(recipe.predictor, WCX_PREDICT_UP) } },
 		{ "unknown transform", { POKE(recipe.transform, 255) } },
 		{ "folding above a coded field", { POKE(fields[0].table_count, 1), POKE(fields[0].tables, 0) } },
-		{ "folding of one raw field", { POKE(recipe.field_count, 1), WIDTH(0, 8), POKE(recipe.run, 0) } },
+		{ "folding of one raw field", { POKE(recipe.field_count, 1), WIDTH(0, 8), POKE(recipe.run_elems, 0) } },
 		{ "folded elements of two bytes", { POKE(recipe.elem_bytes, 2), WIDTH(1, 12), POKE(fields[1].is_pair, 0) } },
 		{ "pairs of three bits", { WIDTH(1, 3), WIDTH(0, 5) } },
 		{ "pairs of five bits", { WIDTH(1, 5), WIDTH(0, 3) } },
 		{ "pairs of eight bits", { WIDTH(1, 8), POKE(recipe.field_count, 2) } },
 		{ "pairs in elements of two bytes",
 		  { POKE(recipe.elem_bytes, 2), WIDTH(0, 12), POKE(recipe.transform, WCX_TRANSFORM_NONE) } },
-		{ "pairs without tables", { POKE(fields[1].table_count, 0), POKE(recipe.run, 0) } },
+		{ "pairs without tables", { POKE(fields[1].table_count, 0), POKE(recipe.run_elems, 0) } },
 		{ "pairs of a field that is not the last", { WIDTH(0, 2), WIDTH(2, 2), POKE(recipe.field_count, 3) } },
 		{ "pairs in a raw field", { POKE(fields[0].is_pair, 1) } },
 		{ "ZERO in pairs", { POKE(fields[1].has_zero, 1) } },
@@ -121,9 +121,9 @@ static void recipes_at_the_edge_of_a_rule_are_accepted(void)
 	struct model model;
 
 	make_sound_recipe(&model);
-	model.recipe.run = 128;
+	model.recipe.run_elems = 128;
 	CHECK(wcx_recipe_check(&model.recipe) == NULL);
-	model.recipe.run = 65536;
+	model.recipe.run_elems = 65536;
 	CHECK(wcx_recipe_check(&model.recipe) == NULL);
 	model.fields[4].base = 0;
 	CHECK(wcx_recipe_check(&model.recipe) == NULL);
@@ -150,7 +150,7 @@ static void folds_and_pairs_at_the_edge_of_a_rule_are_accepted(void)
 			/* Pairs with every transform, and with a predictor where there is none. */
 			make_folded_recipe(&model);
 			model.recipe.transform = (uint8_t)transform;
-			model.recipe.run = tables > 1 ? 128 : 0;
+			model.recipe.run_elems = tables > 1 ? 128 : 0;
 			model.fields[1].table_count = (uint8_t)tables;
 			model.tables[1][tables - 1].freq[15] = 1;
 			CHECK(wcx_recipe_check(&model.recipe) == NULL);

@@ -293,7 +293,8 @@ static void gaussian_int8_with_one_scale_is_folded_pairs_above_four_raw_bits(voi
 	struct split split = split_of(&seg->recipe);
 
 	CHECK(split.folds && split.raw == 4 && split.pairs);
-	CHECK(seg->recipe.fields[0].table_count == 0 && seg->recipe.fields[1].table_count == 1 && seg->recipe.run == 0);
+	CHECK(seg->recipe.fields[0].table_count == 0 && seg->recipe.fields[1].table_count == 1 &&
+	      seg->recipe.run_elems == 0);
 	CHECK(seg->recipe.predictor == WCX_PREDICT_NONE && seg->rows == 1);
 	CHECK((double)segment_cost(c, 1) < entropy * 1.0027 + tiles_overhead(c, 1));
 	CHECK(seg->entropy_millibits == (uint32_t)(entropy * 8 * 1000 / (SIDE * SIDE)));
@@ -316,7 +317,7 @@ static void gaussian_int8_with_a_scale_a_row_is_folded_pairs_above_four_raw_bits
 	seg = wcx_container_segment(c, 1);
 	split = split_of(&seg->recipe);
 	CHECK(split.folds && split.raw == 4 && split.pairs);
-	CHECK(seg->recipe.fields[1].table_count > 1 && seg->recipe.run == SIDE && seg->tile_cols == SIDE);
+	CHECK(seg->recipe.fields[1].table_count > 1 && seg->recipe.run_elems == SIDE && seg->tile_cols == SIDE);
 	CHECK((double)segment_cost(c, 1) < entropy * 1.001 + tiles_overhead(c, 1));
 	wcx_container_free(c);
 }
@@ -328,7 +329,8 @@ static void rows_of_different_widths_choose_tables_and_come_out_below_the_entrop
 	const struct wcx_segment *seg = wcx_container_segment(c, 1);
 
 	CHECK(seg->recipe.fields[seg->recipe.field_count - 1].table_count == WCX_FIELD_TABLES_MAX);
-	CHECK(seg->recipe.run == SIDE && seg->cols == SIDE && seg->tile_cols == SIDE && seg->tile_rows == 32768 / SIDE);
+	CHECK(seg->recipe.run_elems == SIDE && seg->cols == SIDE && seg->tile_cols == SIDE &&
+	      seg->tile_rows == 32768 / SIDE);
 	CHECK((double)segment_cost(c, 1) < entropy * 0.97);
 	CHECK((double)segment_cost(c, 1) < rows_entropy * 1.025);
 	wcx_container_free(c);
@@ -411,7 +413,7 @@ static uint32_t rows_of_tiles(size_t cols)
 	c = pack(file);
 	seg = wcx_container_segment(c, 1);
 	rows = seg->tile_rows;
-	CHECK(seg->cols == cols && seg->tile_cols == cols && seg->recipe.run == cols && rows * cols <= 32768);
+	CHECK(seg->cols == cols && seg->tile_cols == cols && seg->recipe.run_elems == cols && rows * cols <= 32768);
 	wcx_container_free(c);
 	return rows;
 }

@@ -411,7 +411,7 @@ static double most_bytes(const struct tile *tile, double *bits_ret)
 
 	for (uint32_t f = 0; f < recipe->field_count; f++) {
 		const struct wcx_field *field = &recipe->fields[f];
-		size_t run = field->table_count > 1 ? recipe->run : tile->n;
+		size_t run = field->table_count > 1 ? recipe->run_elems : tile->n;
 
 		raw_bits += field->table_count ? 0 : (double)tile->n * field->width;
 		for (uint32_t w = 1; w <= field->width && !field->table_count; w *= 2)
@@ -600,7 +600,7 @@ static int check_counts(const struct tile *tile, uint32_t f)
 	const struct wcx_field *field = &tile->model->fields[f];
 	uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT], plain[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];
 	uint64_t misfits = 1000, plain_misfits = 1000;
-	size_t run = field->table_count > 1 ? tile->model->recipe.run : tile->n;
+	size_t run = field->table_count > 1 ? tile->model->recipe.run_elems : tile->n;
 	int clear = 1, equal = 1;
 
 	for (uint32_t t = 0; t < WCX_FIELD_TABLES_MAX; t++)

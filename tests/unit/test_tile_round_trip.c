@@ -42,7 +42,7 @@ static void note_pairs(const struct tile *tile, const struct wcx_tile_layout *la
 	pairs->all++;
 	/* More words than the last lines can take: many are decoded in the fast loops. */
 	pairs->many_lines += lines > 100 && coded->words_bytes > 4096;
-	pairs->runs += recipe->fields[coded->field].table_count > 1 && tile->n > 2 * (size_t)recipe->run;
+	pairs->runs += recipe->fields[coded->field].table_count > 1 && tile->n > 2 * (size_t)recipe->run_elems;
 	pairs->exceptions += layout->exception_count > 0;
 	/* Those loops end where 256 bytes are left, with many lines to go; or they do not start. */
 	pairs->scarce += coded->words_bytes > 256 && coded->words_bytes < 16 * lines;
