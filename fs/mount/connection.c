@@ -78,6 +78,57 @@ void wcx_connection_abort(const struct wcx_connection *connection, const char *m
 	close(fd);
 }
 
+/* The number of the connection behind a descriptor of /dev/fuse, or -1. */
+static int number_of(int fuse_fd)
+{
+	char path[64], line[128];
+	int number = -1;
+	FILE *info;
+
+	snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fuse_fd);
+	info = fopen(path, "re");
+	while (info && number < 0 && fgets(line, sizeof line, info))
+		if (sscanf(line, "fuse_connection: %d", &number) != 1)
+			number = -1;
+	if (info)
+		fclose(info);
+	return number;
+}
+
+int wcx_connection_mountpoint(int fuse_fd, char **path_ret)
+{
+	const int number = number_of(fuse_fd);
+	FILE *mounts = number < 0 ? NULL : fopen("/proc/self/mountinfo", "re");
+	char *line = NULL, *path = NULL;
+	size_t capacity = 0;
+	int major, minor, r = -ENOENT;
+
+	while (mounts && r == -ENOENT && getline(&line, &capacity, mounts) >= 0) {
+		if (sscanf(line, "%*d %*d %d:%d %*s %ms", &major, &minor, &path) == 3 && major == 0 && minor == number) {
+			unescape(path);
+			*path_ret = path;
+			path = NULL;
+			r = strstr(line, "allow_other") && !strstr(line, "default_permissions") ? -EPERM : 0;
+		}
+		free(path);
+		path = NULL;
+	}
+	free(line);
+	if (mounts)
+		fclose(mounts);
+	return r;
+}
+
+void wcx_connection_unmount(int fuse_fd)
+{
+	char *path = NULL;
+
+	wcx_connection_mountpoint(fuse_fd, &path);
+	if (path)
+		umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
+	free(path);
+}
+
 bool wcx_connection_exists(const char *mountpoint)
 {
 	FILE *mounts = setmntent("/proc/self/mounts", "re");

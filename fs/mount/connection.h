@@ -21,6 +21,18 @@ void wcx_connection_find(const char *mountpoint, struct wcx_connection *ret);
  */
 void wcx_connection_abort(const struct wcx_connection *connection, const char *mountpoint);
 
+/*
+ * wcx_connection_mountpoint - find where a descriptor of /dev/fuse is mounted
+ *
+ * The caller frees *path_ret.  Returns 0; -ENOENT if that is unknown, as with kernels that do not tell it; -EPERM for a
+ * mount that others may use without the kernel checking permissions; or -ENOMEM.
+ */
+int wcx_connection_mountpoint(int fuse_fd, char **path_ret);
+
+/* wcx_connection_unmount - unmount what a descriptor of /dev/fuse is mounted at, so that no dead mount remains, if allowed
+ */
+void wcx_connection_unmount(int fuse_fd);
+
 bool wcx_connection_exists(const char *mountpoint); /* whether a store is mounted at an absolute path, dead or alive */
 
 #endif

@@ -35,14 +35,16 @@ void wcx_daemon_raise_fd_limit(void)
 }
 
 /* Moves the pipe to READY_FD, and closes what the caller had open: a daemon must not keep it. */
-static int keep_ready_fd(int fd)
+static int keep_ready_fd(int fd, int kept_fd)
 {
 	if (fd != READY_FD && dup3(fd, READY_FD, O_CLOEXEC) < 0)
 		return -errno;
-	return close_range(READY_FD + 1, UINT_MAX, 0) ? -errno : 0;
+	if (kept_fd > READY_FD + 1 && close_range(READY_FD + 1, (unsigned)kept_fd - 1, 0))
+		return -errno;
+	return close_range(kept_fd > READY_FD ? (unsigned)kept_fd + 1 : READY_FD + 1, UINT_MAX, 0) ? -errno : 0;
 }
 
-pid_t wcx_daemon_fork(int *ready_fd_ret, struct wcx_error *err)
+pid_t wcx_daemon_fork(int *ready_fd_ret, int kept_fd, struct wcx_error *err)
 {
 	int ready[2], r;
 	pid_t pid;
@@ -58,7 +60,7 @@ pid_t wcx_daemon_fork(int *ready_fd_ret, struct wcx_error *err)
 		*ready_fd_ret = ready[0];
 		return pid;
 	}
-	r = keep_ready_fd(ready[1]);
+	r = keep_ready_fd(ready[1], kept_fd);
 	return r ? wcx_fail(err, -r, "cannot close descriptors: %s", strerror(-r)) : 0;
 }
 

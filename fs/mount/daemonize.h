@@ -21,10 +21,10 @@ void wcx_daemon_raise_fd_limit(void);
  * wcx_daemon_fork - fork, before anything that does not survive it, such as threads and GPUs
  *
  * Returns the child's pid in the parent, for wcx_daemon_wait with *ready_fd_ret; 0 in the child, with only its standard
- * streams open; or -errno with a message in err, in either.  The child still writes to the terminal, so that the command
- * shows why it fails.
+ * streams and kept_fd (-1: none) open; or -errno with a message in err, in either.  The child still writes to the terminal,
+ * so that the command shows why it fails.
  */
-pid_t wcx_daemon_fork(int *ready_fd_ret, struct wcx_error *err);
+pid_t wcx_daemon_fork(int *ready_fd_ret, int kept_fd, struct wcx_error *err);
 
 /* wcx_daemon_wait - for the parent: wait until the child is ready or dead.  Returns an exit status, maybe with err. */
 int wcx_daemon_wait(pid_t pid, int ready_fd, struct wcx_error *err);

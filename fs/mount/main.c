@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "fs/base/version.h"
+#include "fs/mount/connection.h"
 #include "fs/mount/daemonize.h"
 #include "fs/mount/guard.h"
 #include "fs/mount/mount_options.h"
@@ -88,7 +89,7 @@ static int run(int argc, char **argv, struct wcx_mount_options *opts)
 	if (wcx_mount_options_check(opts, &err))
 		return fail(&err, EXIT_FAILURE);
 	if (!opts->foreground)
-		pid = wcx_daemon_fork(&ready_fd, &err);
+		pid = wcx_daemon_fork(&ready_fd, opts->fuse_fd, &err);
 	if (pid < 0)
 		return fail(&err, EXIT_FAILURE);
 	return pid ? fail(&err, wcx_daemon_wait(pid, ready_fd, &err)) : serve(opts);
@@ -106,6 +107,8 @@ int main(int argc, char **argv)
 	signal(SIGCHLD, SIG_DFL); /* a parent that ignores it passes that on */
 	fuse_set_log_func(log_to_stderr);
 	status = run(argc, argv, &opts);
+	if (status && opts.fuse_fd >= 0)
+		wcx_connection_unmount(opts.fuse_fd); /* nobody serves it */
 	wcx_mount_options_free(&opts);
 	return status;
 }

@@ -3,6 +3,7 @@
 #include "fs/mount/mount_options.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <fuse_opt.h>
 #include <limits.h>
 #include <stddef.h>
@@ -24,7 +25,8 @@ const char wcx_mount_help[] =
 	"Usage: wcxfs STORE MOUNTPOINT [-o OPTION[,OPTION...]] [-f] [-d]\n"
 	"\n"
 	"Mounts the directory STORE, read-only, at the directory MOUNTPOINT.  A packed file NAME.wcx appears as NAME, with\n"
-	"the original's size and bytes; everything else appears unchanged.\n"
+	"the original's size and bytes; everything else appears unchanged.  MOUNTPOINT may be /dev/fd/N, a descriptor of\n"
+	"/dev/fuse that the caller has mounted.\n"
 	"\n"
 	"Options:\n"
 	"  -o cache_size=BYTES  memory for decoded tiles; K, M, G or T multiply by powers of 1024\n"
@@ -137,6 +139,36 @@ static int interpret(const struct command_line *line, struct wcx_mount_options *
 	return 0;
 }
 
+/*
+ * Takes over a mount that the caller has made and passes as /dev/fd/N, and puts the directory in its place.  Moves the
+ * descriptor out of the way of those that a daemon gives numbers, and keeps it from other programs.
+ */
+static int adopt_mount(struct wcx_mount_options *opts, struct wcx_error *err)
+{
+	enum { FIRST_FD = 10 };
+	char *path = NULL;
+	int fd, chars = 0, r;
+	struct stat st;
+
+	if (!opts->mountpoint || sscanf(opts->mountpoint, "/dev/fd/%d%n", &fd, &chars) != 1 || opts->mountpoint[chars])
+		return 0;
+	if (fd <= STDERR_FILENO || fstat(fd, &st) || !S_ISCHR(st.st_mode))
+		return wcx_fail(err, EBADF, "mount point %s: not a descriptor of /dev/fuse", opts->mountpoint);
+	opts->fuse_fd = fcntl(fd, F_DUPFD_CLOEXEC, FIRST_FD);
+	if (opts->fuse_fd < 0)
+		return wcx_fail(err, errno, "mount point %s: %s", opts->mountpoint, strerror(errno));
+	close(fd);
+	r = wcx_connection_mountpoint(opts->fuse_fd, &path);
+	if (path) {
+		free(opts->mountpoint);
+		opts->mountpoint = path;
+	}
+	if (r == -EPERM)
+		return wcx_fail(err, EPERM, "mount point %s: mounted with allow_other but without default_permissions",
+				opts->mountpoint);
+	return 0;
+}
+
 int wcx_mount_options_parse(int argc, char **argv, struct wcx_mount_options *opts, struct wcx_error *err)
 {
 	static const struct fuse_opt specs[] = {
@@ -173,6 +205,7 @@ int wcx_mount_options_parse(int argc, char **argv, struct wcx_mount_options *opt
 		.set_readahead = line.readahead != NULL,
 		.store = line.store,
 		.mountpoint = line.mountpoint,
+		.fuse_fd = -1,
 		.warm = line.warm,
 		.decoder = WCX_DECODER_AUTO,
 	};
@@ -180,6 +213,8 @@ int wcx_mount_options_parse(int argc, char **argv, struct wcx_mount_options *opt
 		opts->libfuse_argc = args.argc;
 		opts->libfuse_argv = args.argv;
 	}
+	if (!line.help && !line.version && adopt_mount(opts, err))
+		r = -EINVAL;
 	if (!r && !line.help && !line.version)
 		r = interpret(&line, opts, err);
 	free(line.cache_size);
@@ -223,9 +258,9 @@ static int check_directories(struct wcx_mount_options *opts, struct wcx_error *e
 {
 	int r = resolve_directory("store", &opts->store, err);
 
-	if (!r)
+	if (!r && opts->fuse_fd < 0)
 		r = resolve_directory("mount point", &opts->mountpoint, err);
-	if (r)
+	if (r || opts->fuse_fd >= 0)
 		return r;
 	if (!strcmp(opts->mountpoint, "/"))
 		return wcx_fail(err, EINVAL, "mount point /: the root directory, which every program needs");

@@ -15,7 +15,8 @@ struct wcx_mount_options {
 	bool foreground, drop_packed, set_readahead;
 	bool remount; /* to be refused */
 	char *store, *mountpoint;
-	char *warm; /* what to read into the page cache; NULL: nothing */
+	int fuse_fd; /* of /dev/fuse, already mounted at mountpoint by who gave /dev/fd/N; -1: to be mounted */
+	char *warm;  /* what to read into the page cache; NULL: nothing */
 	uint64_t cache_bytes, prefetch_bytes;
 	uint64_t readahead_bytes; /* with set_readahead */
 	enum wcx_decoder_kind decoder;

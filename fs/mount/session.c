@@ -303,11 +303,14 @@ static int lock_mount_point(const char *mountpoint, int *fd_ret)
 /* Mounts, and finds the connection. */
 static int mount_at(struct session *session, const char *mountpoint)
 {
-	int lock_fd, r = lock_mount_point(mountpoint, &lock_fd);
+	const int fuse_fd = session->opts->fuse_fd;
+	int lock_fd = -1, r = fuse_fd < 0 ? lock_mount_point(mountpoint, &lock_fd) : 0;
+	char fd_path[32];
 
 	if (r)
 		return r;
-	if (fuse_session_mount(session->fuse_session, mountpoint)) {
+	snprintf(fd_path, sizeof fd_path, "/dev/fd/%d", fuse_fd);
+	if (fuse_session_mount(session->fuse_session, fuse_fd < 0 ? mountpoint : fd_path)) {
 		fuse_log(FUSE_LOG_ERR, "cannot mount at %s\n", mountpoint);
 		r = -EIO;
 	} else {
@@ -463,6 +466,8 @@ static int leave_state(struct session *session)
 	case STATE_MOUNTED:
 		wcx_guard_end(&session->guard);
 		fuse_session_unmount(session->fuse_session);
+		if (session->opts->fuse_fd >= 0)
+			wcx_connection_unmount(session->opts->fuse_fd);
 		if (session->connection.abort_fd >= 0)
 			close(session->connection.abort_fd);
 		break;

@@ -17,11 +17,14 @@
   flip FILE OFFSET               change one byte
   kill_pusher PID COPY SIGNAL    read a slow daemon's file at six places, kill the daemon while it waits to push to a
                                  locked page, and check that all readers finish
+  passed_mount DIR N FILE WCXFS STORE /dev/fd/N ...
+                                 mount at DIR, have the command serve descriptor N, compare one file, and end it
   wait_exit PID                  wait until a process has exited, a minute at most
   wait_link LINK TARGET          wait until a link has this target, a minute at most
 
 Exit status 1, with a message, when something differs.
 """
+import ctypes
 import errno
 import mmap
 import multiprocessing
@@ -362,6 +365,29 @@ def cmd_wait_link(link, target):
         if time.monotonic() > deadline:
             raise Differs(f"{link} still leads to {os.readlink(link)}")
         time.sleep(0.05)
+
+
+def cmd_passed_mount(mountpoint, number, original, *command):
+    libc = ctypes.CDLL(None, use_errno=True)
+    fuse = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0,{os.environ.get('PASSED_OPTIONS', 'default_permissions')}"
+    if libc.mount(b"store", mountpoint.encode(), b"fuse.wcxfs", 7, options.encode()):
+        raise OSError(ctypes.get_errno(), "mount")
+    os.dup2(fuse, int(number))
+    if fuse != int(number):
+        os.close(fuse)
+    daemon = subprocess.Popen(command, pass_fds=[int(number)])
+    os.close(int(number))
+    if "-f" not in command and daemon.wait():
+        raise Differs(f"exit status {daemon.returncode}")
+    same(read_file(original), read_file(os.path.join(mountpoint, os.path.basename(original))), "passed mount")
+    pids = subprocess.run(["pgrep", "-f", " ".join(command)], capture_output=True, check=True, text=True).stdout.split()
+    pids = [int(pid) for pid in pids if int(pid) != os.getpid()]
+    os.kill(pids[-1], signal.SIGTERM)
+    cmd_wait_exit(pids[-1])
+    with open("/proc/mounts") as mounts:
+        if f" {mountpoint} " in mounts.read():
+            raise Differs("still mounted")
 
 
 def main():

@@ -229,3 +229,30 @@ killed_daemon() {
 	echo "alone: $alone, together: $(counter misses)"
 	[ "$(counter misses)" -le $((alone * 5 / 4)) ]
 }
+
+# --- mounts that others make ---
+
+@test "a mount made by the caller and passed as /dev/fd/N is served, and none is left dead" {
+	local fd options
+
+	for fd in 3 9; do
+		for options in "" -f; do
+			# shellcheck disable=SC2086 # none or one
+			reader passed_mount "$MNT" "$fd" "$STORE/config.json" "$WCXFS" "$STORE" "/dev/fd/$fd" $options
+			check_gone
+		done
+	done
+	for options in cache_size=lots decoder=tpu; do
+		run ! reader passed_mount "$MNT" 5 "$STORE/config.json" "$WCXFS" "$STORE" /dev/fd/5 -o "$options"
+		[[ "$output" == *"$options"*"exit status 2"* ]]
+		run ! is_mounted
+	done
+	run ! reader passed_mount "$MNT" 5 "$STORE/config.json" "$WCXFS" "$BATS_TEST_TMPDIR/none" /dev/fd/5
+	[[ "$output" == *"none: No such file"*"exit status 1"* ]]
+	run ! is_mounted
+	PASSED_OPTIONS=allow_other run ! reader passed_mount "$MNT" 5 "$STORE/config.json" "$WCXFS" "$STORE" /dev/fd/5
+	[[ "$output" == *"without default_permissions"* ]]
+	run ! is_mounted
+	run -2 "$WCXFS" "$STORE" /dev/fd/77
+	[[ "$output" == *"not a descriptor of /dev/fuse"* ]]
+}
