@@ -28,12 +28,16 @@ struct wcx_node_table {
  * So an open that comes again has done what it could: a file that keeps growing is opened with the size that the kernel has,
  * and who has no path (a descriptor of /proc, a bind mount of the file) gets what others have open.
  */
-enum { AGAIN_MS = 200 };
+enum {
+	AGAIN_MS = 200,
+	DROP_MS = 2000, /* in which the kernel drops pages, however busy the machine is */
+};
 
 struct wcx_node {
 	struct wcx_node *next, *prev;
 	struct wcx_store_entry entry;
 	uint64_t refused_ms; /* when an open was last answered with ESTALE */
+	uint64_t changed_ms; /* when an open last found other bytes than the kernel's pages; 0: never */
 	uint64_t lookup_count, generation;
 	size_t pin_count, open_count;
 	struct wcx_store_file *file;   /* of all who have it open */
@@ -67,6 +71,12 @@ static bool may_become(const struct wcx_node *node, const struct wcx_store_entry
 {
 	return !node->open_count && !node->pin_count && !S_ISLNK(entry->attr.st_mode) &&
 	       (node->entry.attr.st_mode & S_IFMT) == (entry->attr.st_mode & S_IFMT);
+}
+
+/* The kernel may know an old size of a file for a second, and cut off what it reads there. */
+static bool has_size_of(const struct wcx_node *node, const struct wcx_store_entry *entry)
+{
+	return !S_ISREG(entry->attr.st_mode) || node->entry.attr.st_size == entry->attr.st_size;
 }
 
 static struct wcx_node *node_create(struct wcx_node_table *table, const char *path)
@@ -138,7 +148,7 @@ struct wcx_node *wcx_node_take(struct wcx_node_table *table, const char *path, c
 	found = tfind(path, &table->current, compare_paths);
 	if (found) {
 		node = node_of_path(*(char **)found);
-		if (!is_same(&node->entry, entry) && !may_become(node, entry)) {
+		if (!is_same(&node->entry, entry) && !(may_become(node, entry) && has_size_of(node, entry))) {
 			supersede(table, node);
 			node = NULL;
 		}
@@ -206,6 +216,8 @@ int wcx_node_update(struct wcx_node_table *table, struct wcx_node *node, const s
 	} else if (node->open_count || node->pin_count) {
 		node->entry.attr.st_nlink = 0; /* as of a file that is open and has no name any more */
 	} else if (now && may_become(node, now)) {
+		if (node->is_current && !has_size_of(node, now))
+			supersede(table, node); /* those who come by the path get a new one */
 		node->entry = *now;
 	} else {
 		r = -ESTALE;
@@ -229,13 +241,17 @@ static bool refuse(struct wcx_node *node)
 static int open_locked(struct wcx_node *node, const struct wcx_store_entry *now, struct wcx_store_file **file,
 		       struct wcx_store_file **unused_ret, bool *keep_cache_ret)
 {
-	const bool is_there = now && is_same(&node->entry, now);
+	bool is_there = now && is_same(&node->entry, now);
 
 	*unused_ret = NULL;
-	if (!is_there && !node->open_count)
+	if ((!is_there || !node->is_current || !has_size_of(node, now)) && refuse(node))
 		return -ESTALE;
-	if ((!is_there || now->attr.st_size != node->entry.attr.st_size) && refuse(node))
-		return -ESTALE;
+	if (!is_there && !node->open_count) {
+		if (!now || !may_become(node, now) || !has_size_of(node, now))
+			return -ESTALE;
+		node->entry = *now; /* replaced again since it was looked up again */
+		is_there = true;
+	}
 	if (node->open_count) {
 		*unused_ret = *file;
 		*file = node->file;
@@ -243,8 +259,11 @@ static int open_locked(struct wcx_node *node, const struct wcx_store_entry *now,
 		node->file = *file;
 	}
 	node->open_count++;
-	*keep_cache_ret = !is_there || (node->has_pages && is_same(&node->cached, now) &&
-					(now->packed || wcx_file_is_unchanged(&node->cached.attr, &now->attr)));
+	if (is_there && node->has_pages &&
+	    (!is_same(&node->cached, now) || (!now->packed && !wcx_file_is_unchanged(&node->cached.attr, &now->attr))))
+		node->changed_ms = wcx_now_ms();
+	/* Who opens it first has the kernel drop the pages after our reply; who opens it next may be faster. */
+	*keep_cache_ret = !is_there || !node->changed_ms || wcx_now_ms() - node->changed_ms > DROP_MS;
 	if (is_there) {
 		node->cached = *now;
 		node->has_pages = true;

@@ -437,6 +437,14 @@ for e in os.scandir(sys.argv[1]): print(e.inode(), e.name)' "$MNT" | sort)" = "$
 	shows "$over/a.safetensors" "$ORIG/2"
 }
 
+# WCX_STRESS_SECONDS=600 has it look for ten minutes.
+@test "readers, cp -a, tar, rsync and find get right bytes while files are replaced, touched and deleted" {
+	mkdir "$BATS_TEST_TMPDIR/scratch"
+	start_mount "$S"
+	system_python stress "$S" "$MNT" "$BATS_TEST_TMPDIR/scratch" "${WCX_STRESS_SECONDS:-8}" \
+		"$ORIG/1" "$PACKED/1.wcx" "$ORIG/2" "$PACKED/2.wcx" "$ORIG/large" "$PACKED/large.wcx"
+}
+
 # --- names ---
 
 @test "rewinddir shows what was added and removed" {

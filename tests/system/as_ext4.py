@@ -2,7 +2,10 @@
 """What as_ext4.bats needs of the system that no command offers: handles, descriptors kept open, rewound directories."""
 
 import ctypes
+import errno
+import multiprocessing
 import os
+import random
 import resource
 import shutil
 import subprocess
@@ -166,6 +169,97 @@ def cmd_poll_growing(source, stored, mounted, steps):
                 look(mounted)
             except OSError:
                 pass
+
+
+def change_files(store, versions, until):
+    """Replace, delete, chmod and touch files of a store; every content that is ever there is one of the versions."""
+    choice = random.Random(1)
+    while time.monotonic() < until:
+        name, fresh = choice.choice(sorted(versions)), f"{store}/.wcx-chang{choice.randrange(10)}"
+        match choice.randrange(6):
+            case 0 if choice.randrange(3) == 0:
+                Path(store, name).unlink(missing_ok=True)
+            case 1 if Path(store, name).exists():
+                os.chmod(f"{store}/{name}", choice.choice((0o400, 0o644)))
+            case 2 if Path(store, name).exists():
+                os.utime(f"{store}/{name}", (1, 1))
+            case _:
+                Path(fresh).write_bytes(choice.choice(versions[name]))
+                os.utime(fresh, (1, 1))
+                os.replace(fresh, f"{store}/{name}")
+        time.sleep(choice.choice((0, 0.001, 0.02, 0.1)))
+
+
+def describe(data, contents):
+    """Which of the contents the pages of wrong data are from."""
+    sources = []
+    for at in range(0, len(data), 4096):
+        page = data[at : at + 4096]
+        source = next((i for i, content in enumerate(contents) if content[at : at + len(page)] == page), "none")
+        if not sources or sources[-1][0] != source:
+            sources.append((source, at))
+    return "from " + ", ".join(f"version {source} at {at}" for source, at in sources[:6])
+
+
+def check_tree(tree, shown, failures, what):
+    for name, contents in shown.items():
+        try:
+            data = Path(tree, name).read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as e:
+            if e.errno != errno.ESTALE:
+                failures.put(f"{what}: {name}: {e}")
+            continue
+        if data not in contents:
+            failures.put(f"{what}: {name}: {len(data)} bytes that never were in it, {describe(data, contents)}")
+
+
+def read_files(mount, shown, scratch, commands, failures, until, rounds):
+    """Read or copy a mount again and again, and compare with all contents that a file may have had."""
+    while time.monotonic() < until:
+        if commands:
+            shutil.rmtree(scratch, ignore_errors=True)
+            os.mkdir(scratch)
+            run = subprocess.run(["sh", "-c", commands, "sh", mount, scratch], capture_output=True, text=True, check=False)
+            for line in run.stderr.split("\n"):
+                if line and not any(text in line for text in (*TOLERATED, STALE)):
+                    failures.put(f"{commands}: {line}")
+        check_tree(scratch if commands else mount, shown, failures, commands or "read")
+        rounds.put(1)
+
+
+# What cp, tar, rsync and find say of files that change or vanish while they look, on ext4, too.
+TOLERATED = ("No such file", "changed", "vanished", "shrank", "File removed", "Exiting with failure", "some files", "skipping")
+STALE = "Stale file handle"  # wcxfs only: replaced twice between the kernel's look and its open, and once more at the next try
+COPIES = ("", "", "", 'cp -a "$1/." "$2"', 'tar -C "$1" -cf - . | tar -C "$2" -xf -', 'rsync -aH "$1/" "$2"',
+          'find "$1" -type f -size +1 -newermt 1969-01-01 >/dev/null; cp "$1"/* "$2"')
+
+
+def cmd_stress(store, mount, scratch, seconds, *models):
+    """Readers and copiers against a writer: models are pairs of an original and its packed file."""
+    originals = [Path(path).read_bytes() for path in models[::2]]
+    packed = [Path(path).read_bytes() for path in models[1::2]]
+    plain = [f"{i}\n".encode() * (20000 + 3 * i) for i in range(5)]
+    versions = {f"{i}.safetensors.wcx": packed for i in range(3)} | {f"{i}.json": plain for i in range(3)}
+    shown = {name.removesuffix(".wcx"): originals if name.endswith(".wcx") else plain for name in versions}
+    until, failures, rounds = time.monotonic() + float(seconds), multiprocessing.Queue(), multiprocessing.Queue()
+    processes = [multiprocessing.Process(target=change_files, args=(store, versions, until))]
+    for i, commands in enumerate(COPIES):
+        if not commands.startswith("rsync") or shutil.which("rsync"):
+            arguments = (mount, shown, f"{scratch}/{i}", commands, failures, until, rounds)
+            processes.append(multiprocessing.Process(target=read_files, args=arguments))
+    for process in processes:
+        process.start()
+    found, count = [], 0
+    while any(process.is_alive() for process in processes) or not (failures.empty() and rounds.empty()):
+        time.sleep(0.05)
+        while not failures.empty():
+            found.append(failures.get())
+        while not rounds.empty():
+            count += rounds.get()
+    print(f"{count} rounds, {len(found)} failures", *sorted(set(found))[:40], sep="\n")
+    assert not found and count and all(process.exitcode == 0 for process in processes)
 
 
 globals()["cmd_" + sys.argv[1]](*sys.argv[2:])
