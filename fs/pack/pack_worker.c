@@ -61,18 +61,43 @@ int wcx_pack_worker_read(struct wcx_pack_worker *worker, const struct wcx_pack_u
 	return wcx_tensor_plan_read_tile(unit->plan, unit->first_tile, reader, worker->src, err);
 }
 
+/* How many tiles of the unit are equal to its first one: all of full size, or only that one. */
+static uint64_t equal_tiles(const struct wcx_pack_worker *worker, const struct wcx_pack_unit *unit)
+{
+	struct wcx_tile_dims dims;
+	uint64_t offset, full, tile_bytes;
+
+	wcx_tensor_plan_tile(unit->plan, unit->first_tile, &dims, &offset);
+	tile_bytes = wcx_tile_dims_bytes(&dims);
+	full = unit->bytes / tile_bytes;
+	return full && memcmp(worker->src, worker->src + tile_bytes, (full - 1) * tile_bytes) == 0 ? full : 1;
+}
+
+/* Makes counts of one tile those of several. */
+static void multiply_counts(struct wcx_plan_counts *counts, uint64_t factor)
+{
+	uint64_t *count = (void *)counts;
+
+	_Static_assert(sizeof *counts % sizeof *count == 0, "counts and nothing else");
+	for (size_t i = 0; i < sizeof *counts / sizeof *count; i++)
+		count[i] *= factor;
+}
+
 enum wcx_result wcx_pack_worker_count(struct wcx_pack_worker *worker, struct wcx_pack_unit *unit)
 {
+	const uint64_t equal = equal_tiles(worker, unit);
 	enum wcx_result result = WCX_OK;
 
 	memset(&worker->counts, 0, sizeof worker->counts);
-	for (uint64_t i = 0; i < unit->tile_count && result == WCX_OK; i++) {
+	for (uint64_t i = 0; i < unit->tile_count && result == WCX_OK; i += i ? 1 : equal) {
 		struct wcx_tile_dims dims;
 		uint64_t offset;
 
 		wcx_tensor_plan_tile(unit->plan, unit->first_tile + i, &dims, &offset);
 		result = wcx_tensor_plan_count(unit->plan, &dims, worker->src + (offset - unit->offset), worker->scratch,
 					       &worker->counts);
+		if (i == 0 && equal > 1)
+			multiply_counts(&worker->counts, equal);
 	}
 	unit->checksum = wcx_checksum64(worker->src, unit->bytes);
 	return result;
