@@ -4,7 +4,11 @@
     from wcx_torch import load_file
     tensors = load_file("model.safetensors.wcx", device="cuda")
 
-This returns what safetensors.torch.load_file returns for the original file.  Or from a shell, to time a load:
+This returns what safetensors.torch.load_file returns for the original file.  A tensor whose dtype this torch does not have
+(F6_E2M3, for example) comes as a one-dimensional uint8 tensor of its bytes, with a warning, and the others as usual.  F4 has
+two values in each element of torch's type, so that the last dimension is half that in the file.
+
+Or from a shell, to time a load:
 
     python3 wcx_torch.py model.safetensors.wcx [DEVICE]
 
@@ -15,6 +19,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 
 import torch
 
@@ -42,6 +47,7 @@ for _name, _attribute in (
     ("F8_E4M3FNUZ", "float8_e4m3fnuz"),
     ("F8_E5M2FNUZ", "float8_e5m2fnuz"),
     ("F8_E8M0", "float8_e8m0fnu"),
+    ("F4", "float4_e2m1fn_x2"),
 ):
     if hasattr(torch, _attribute):
         DTYPES[_name] = getattr(torch, _attribute)
@@ -123,6 +129,21 @@ class File:
         self.close()
 
 
+def _empty(name, info, device):
+    """Returns a tensor without values for a Tensor of a file."""
+    dtype, shape = DTYPES.get(info.dtype), info.shape
+    if dtype is None or info.dtype == "F4" and shape[-1] % 2:
+        warnings.warn(f"{name}: torch has no type for {info.dtype} {list(shape)}; its bytes are loaded as uint8", stacklevel=4)
+        return torch.empty(info.bytes, dtype=torch.uint8, device=device)
+    if info.dtype == "F4":
+        tensor = torch.empty((*shape[:-1], shape[-1] // 2), dtype=torch.uint8, device=device).view(dtype)
+    else:
+        tensor = torch.empty(shape, dtype=dtype, device=device)
+    if tensor.nbytes != info.bytes:
+        raise ValueError(f"{name}: {info.bytes} bytes do not fit {info.dtype} and the shape {list(shape)}")
+    return tensor
+
+
 def _gpu(device):
     """Returns the torch.device with an index: "cuda" means the current GPU.  Raises ValueError for other devices."""
     device = torch.device(device)
@@ -152,17 +173,12 @@ class Loader:
         """Returns a dict of the named tensors of a File, or of all.
 
         Waits until they are loaded.  On the GPU, loading starts after the work in the current stream.  Raises KeyError for
-        an unknown name, TypeError for a dtype that torch does not have, OSError when loading fails.
+        an unknown name, OSError when loading fails.
         """
         tensors, targets = {}, []
         for name in file.tensors if names is None else names:
             info = file.tensors[name]
-            dtype = DTYPES.get(info.dtype)
-            if dtype is None:
-                raise TypeError(f"{name}: torch has no type for {info.dtype}")
-            tensors[name] = torch.empty(info.shape, dtype=dtype, device=self.device)
-            if tensors[name].nbytes != info.bytes:
-                raise ValueError(f"{name}: {info.bytes} bytes do not fit {info.dtype} and the shape {list(info.shape)}")
+            tensors[name] = _empty(name, info, self.device)
             targets.append(Target(info.offset, info.bytes, tensors[name].data_ptr()))
         stream = torch.cuda.current_stream(self.device).cuda_stream
         with self._lock:
