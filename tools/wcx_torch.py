@@ -133,7 +133,7 @@ def _empty(name, info, device):
     """Returns a tensor without values for a Tensor of a file."""
     dtype, shape = DTYPES.get(info.dtype), info.shape
     if dtype is None or info.dtype == "F4" and shape[-1] % 2:
-        warnings.warn(f"{name}: torch has no type for {info.dtype} {list(shape)}; its bytes are loaded as uint8", stacklevel=4)
+        warnings.warn(f"{name}: torch has no type for {info.dtype} {list(shape)}: loaded as bytes", stacklevel=4)
         return torch.empty(info.bytes, dtype=torch.uint8, device=device)
     if info.dtype == "F4":
         tensor = torch.empty((*shape[:-1], shape[-1] // 2), dtype=torch.uint8, device=device).view(dtype)

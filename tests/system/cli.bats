@@ -394,6 +394,17 @@ check_refused() {
 	[[ "$output" == *"/proc/out.wcx: "* ]]
 }
 
+@test "a sparse file packs into the same bytes as its copy without holes" {
+	write_safetensors sparse '{"a":{"dtype":"BF16","shape":[10000001],"data_offsets":[0,20000002]}}' 3000000
+	truncate -s 12000001 sparse
+	tail -c 1000000 "$MODEL" >>sparse
+	truncate -s $((8 + 69 + 20000002)) sparse
+	cp --sparse=never sparse full
+	"$WCX" pack -q sparse sparse.wcx
+	"$WCX" pack -q full full.wcx
+	cmp sparse.wcx full.wcx
+}
+
 @test "unpack of a small file that claims terabytes says at once that there is no space, and info shows the size" {
 	(cd "$BATS_TEST_DIRNAME/../reference" && "$PYTHON" -) >claim.wcx <<-'END'
 		import struct, sys
