@@ -28,6 +28,9 @@ static void fail_in_turn(enum call call, enum wcx_result result, int errnum, uns
 	disarm();
 	CHECK(loads_right(loader, &samples[MIXED], ranges, count, &random));
 	calls = calls_of(call);
+	rearm(CALL_READ, 0, WCX_OK, NULL); /* the first failure makes the image remember its header */
+	CHECK(failure_of(loader, &samples[MIXED], ranges, count, &random, error) == -READ_ERRNO);
+	disarm();
 	before = atomic_load(&alive);
 	CHECK(calls > 0);
 	step = calls > 24 ? calls / 12 : 1;
