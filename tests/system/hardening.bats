@@ -121,6 +121,7 @@ teardown() {
 	private_store
 	chown -R 12345:12345 "$STORE/private"
 	start_mount "$STORE" -o allow_other
+	grep -F " $MNT " /proc/mounts | grep -q ' ro,nosuid,nodev,.*default_permissions'
 	daemon="$(daemons)"
 	guard="$(pgrep -P "$daemon")"
 	for pid in "$daemon" "$guard"; do
