@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Tells stored files apart, and what they hold: a file whose shown bytes become others gets another id, if they are packed.
- */
+/* Tells stored files apart: a packed file gets a new id when its content changes, a plain file keeps its id. */
 #ifndef WCX_FILE_ID_H
 #define WCX_FILE_ID_H
 
@@ -12,10 +11,9 @@
 #include "codec/arith.h"
 
 /*
- * version: for a packed file, what its superblock says of index and original, so that rewriting it with other contents, but
- * the same size and times, is seen, and changing its owner is not; for a symlink, whose text never changes, the time at
- * which the inode was last changed, since inode numbers are used again.  0 for anything else: it may change and stay the
- * same.
+ * version: for a packed file, a value made of its index checksum and SHA-256: a rewrite with the same size and times changes
+ * it, a chmod does not.  For a symlink, whose text never changes, the inode's change time, because inode numbers are reused.
+ * For anything else, 0.
  */
 struct wcx_file_id {
 	dev_t dev;

@@ -290,8 +290,8 @@ static void unpin_node(void *user, uint64_t target)
 }
 
 /*
- * Has requests for a packed file observed.  Takes a lookup of the node: while pages may be pushed to it, its inode number
- * must not be reused, even if the kernel forgets the node.
+ * Has requests for a packed file observed.  Pins the node: while pages may be pushed to it, its number must not be reused,
+ * even if the kernel forgets it.
  */
 static struct wcx_prefetch_file *watch(struct wcx_fuse *fuse, fuse_ino_t ino, const struct wcx_store_file *file)
 {
@@ -311,12 +311,12 @@ static int open_node(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store_fil
 	struct wcx_store_file *file = NULL, *unused = NULL;
 	struct wcx_store_entry now;
 	struct wcx_error err;
-	const int found = wcx_store_open(fuse->store, path_of(ino), &now, &file, &err);
-	const int r = wcx_node_open(fuse->nodes, node_of(ino), found ? NULL : &now, &file, &unused, keep_cache_ret);
+	const int open_r = wcx_store_open(fuse->store, path_of(ino), &now, &file, &err);
+	const int r = wcx_node_open(fuse->nodes, node_of(ino), open_r ? NULL : &now, &file, &unused, keep_cache_ret);
 
-	if (r == -ESTALE && found && found != -ENOENT && found != -ENOTDIR) {
+	if (r == -ESTALE && open_r && open_r != -ENOENT && open_r != -ENOTDIR) {
 		report(fuse, path_of(ino), &err);
-		return found;
+		return open_r;
 	}
 	wcx_store_close(fuse->store, r ? file : unused);
 	*ret = file;

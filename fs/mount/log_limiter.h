@@ -3,7 +3,8 @@
  * Decides which messages about files are logged.
  *
  * A reader may retry a damaged file a thousand times, and a copy in progress fails in a new way at each look.  So the same
- * line is logged once an hour, about one file at most LINES_PER_FILE lines at once and then one every ten seconds, and about
+ * line is logged once an hour, about one file at most WCX_LOG_LINES_PER_FILE lines at once and then one
+ * every ten seconds, and about
  * all files together at most WCX_LOG_LINES_MAX at once and then five a second.  Nothing is silenced for good.
  */
 #ifndef WCX_LOG_LIMITER_H

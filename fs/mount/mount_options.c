@@ -22,7 +22,7 @@ static const uint64_t cache_min_bytes = UINT64_C(32) << 20;
 static const uint64_t cache_max_bytes = UINT64_C(8) << 30;
 
 const char wcx_mount_help[] =
-	"Usage: wcxfs STORE MOUNTPOINT [-o OPTION[,OPTION...]] [-f] [-d]\n"
+	"usage: wcxfs STORE MOUNTPOINT [-o OPTION[,OPTION...]] [-f] [-d]\n"
 	"\n"
 	"Mounts the directory STORE, read-only, at the directory MOUNTPOINT.  A packed file NAME.wcx appears as NAME, with\n"
 	"the original's size and bytes; everything else appears unchanged.  MOUNTPOINT may be /dev/fd/N, a descriptor of\n"
@@ -32,7 +32,7 @@ const char wcx_mount_help[] =
 	"  -o cache_size=BYTES  memory for decoded tiles; K, M, G or T multiply by powers of 1024\n"
 	"                       (default: 1/8 of the memory this process may use, by\n"
 	"                       machine and control group; at least 32M, at most 8G)\n"
-	"  -o decoder=KIND      auto: the GPU if there is one, else the CPU (default); cpu; cuda: fail without a GPU\n"
+	"  -o decoder=KIND      auto: whichever is faster for each batch (default); cpu; cuda: fail without a GPU\n"
 	"  -o prefetch=BYTES    how far to decode ahead of a sequential reader; 0: not at all\n"
 	"                       (default: 64M, at most 1/16 of that memory)\n"
 	"  -o readahead=BYTES   kernel read-ahead per file (default: the kernel's own, usually 128K); raising it needs "
@@ -53,7 +53,7 @@ const char wcx_mount_help[] =
 	"cache\n"
 	"and prefetching.\n"
 	"\n"
-	"Exit status: 0 mounted (with -f: unmounted again), 1 failure, 2 wrong usage.\n"
+	"Exit codes: 0 mounted (with -f: unmounted again), 1 failure, 2 invalid command line.\n"
 	"\n"
 	"Examples:\n"
 	"  wcxfs /data/models /mnt/models\n"
@@ -117,7 +117,7 @@ static int take_argument(void *data, const char *arg, int key, struct fuse_args 
 	if (*place)
 		return wcx_fail(line->err, 1, "unexpected argument %s", arg);
 	*place = strdup(arg);
-	return *place ? 0 : -1;
+	return *place ? 0 : wcx_fail(line->err, 1, "out of memory");
 }
 
 static int interpret(const struct command_line *line, struct wcx_mount_options *opts, struct wcx_error *err)

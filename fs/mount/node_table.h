@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Nodes: what the kernel knows by number, alive while the kernel counts lookups of it.  A node stands for the file at its
- * path.  If another file appears there while somebody has the node open, the path gets a new node; the old one keeps
- * standing for the old file as long as it is open, and for whatever lies at the path after that, for those who never look up
- * the path again (a bind mount of one file).
+ * Nodes: what the kernel knows by number, alive while the kernel counts lookups of it.
+ *
+ * A node stands for the file at its path.  If another file appears there while the node is open, the path gets a new node.
+ * The old node keeps standing for the old file until it is closed, and then for whatever is at its path: those who never
+ * look up the path again, such as a bind mount of one file, still use it.
  *
  * A node holds one open file for all who have it open, and no descriptor otherwise.  The pages that the kernel keeps for a
  * node belong to the file that it stood for when it was opened last; the table knows whether they are still right.
@@ -55,8 +56,8 @@ int wcx_node_update(struct wcx_node_table *table, struct wcx_node *node, const s
  * wcx_node_open - count an open of a node
  *
  * *file was opened at the node's path just now and found to be now; NULL if there is nothing to open.  If others have the
- * node open, *file becomes theirs, and what the caller brought is put into *unused_ret for him to close; otherwise the node
- * takes *file.  *keep_cache_ret: the pages that the kernel has are right.
+ * node open, *file becomes theirs, and what the caller brought is put into *unused_ret for the caller to close; otherwise
+ * the node takes *file.  *keep_cache_ret: the pages that the kernel has are right.
  *
  * Returns 0, or -ESTALE if the path has to be looked up again first: it holds another file, or the kernel may have another
  * size of this one.

@@ -345,14 +345,19 @@ static int mount_store(struct session *session)
 	return 0;
 }
 
+/* What is decoded ahead for O_DIRECT readers must stay in the cache until they ask for it. */
+static uint64_t window_bytes(const struct wcx_mount_options *opts)
+{
+	return WCX_MIN(opts->prefetch_bytes, opts->cache_bytes / 4);
+}
+
 static int start_prefetching(struct session *session)
 {
 	const struct wcx_mount_options *opts = session->opts;
 	const unsigned threads = WCX_CLAMP(opts->host.cores, (unsigned)PREFETCH_THREADS_MIN, (unsigned)PREFETCH_THREADS_MAX);
-	/* What is decoded ahead for O_DIRECT readers must stay in the cache until they ask for it. */
-	const uint64_t window_bytes = WCX_MIN(opts->prefetch_bytes, opts->cache_bytes / 4);
-	int r = wcx_fuse_start(session->fuse, fuse_session_fd(session->fuse_session), window_bytes ? threads : 0,
-			       window_bytes, opts->drop_packed);
+	const uint64_t window = window_bytes(opts);
+	int r = wcx_fuse_start(session->fuse, fuse_session_fd(session->fuse_session), window ? threads : 0, window,
+			       opts->drop_packed);
 
 	if (r)
 		fuse_log(FUSE_LOG_ERR, "no memory for prefetching\n");
@@ -439,7 +444,7 @@ static int serve(struct session *session, wcx_mounted_fn *on_mounted)
 			 wcx_decoder_name(session->decoder));
 		fuse_log(FUSE_LOG_INFO,
 			 "cache of %" PRIu64 " MiB, read-ahead of %" PRIu64 " MiB; memory %" PRIu64 " MiB%s, %u cores%s\n",
-			 opts->cache_bytes >> 20, opts->prefetch_bytes >> 20, opts->host.memory_bytes >> 20,
+			 opts->cache_bytes >> 20, window_bytes(opts) >> 20, opts->host.memory_bytes >> 20,
 			 opts->host.is_memory_limited ? " by control group" : "", opts->host.cores,
 			 opts->host.is_cpu_limited ? " by affinity or quota" : "");
 		mask_signals(SIG_UNBLOCK, ending_signals, WCX_ARRAY_COUNT(ending_signals));

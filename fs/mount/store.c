@@ -385,33 +385,36 @@ static bool hides_namesake(const struct wcx_store *store, const char *dir_path, 
 /* Turns stored names into shown ones, and numbers.  Sorts the items, so that finding shadowed ones takes n log n. */
 static int list_map(const struct wcx_store *store, const char *dir_path, struct wcx_dir_list *list)
 {
+	/* One of these per item. */
 	enum { PLAIN, PACKED, SHADOWED };
 	size_t kept = 0;
-	char *packed = calloc(list->count + 1, 1);
+	char *shown_as = calloc(list->count + 1, 1);
 
-	if (!packed)
+	if (!shown_as)
 		return -ENOMEM;
 	qsort_r(list->items, list->count, sizeof *list->items, compare_items, list);
 	for (size_t i = 0; i < list->count; i++)
-		packed[i] = item_is_stripped(store, dir_path, list, &list->items[i]) ? PACKED : PLAIN;
+		shown_as[i] = item_is_stripped(store, dir_path, list, &list->items[i]) ? PACKED : PLAIN;
 	for (size_t i = 0; i < list->count; i++) {
-		const struct wcx_dir_item *plain = packed[i] == PACKED ? find_namesake(list, packed, &list->items[i]) : NULL;
+		const struct wcx_dir_item *plain =
+			shown_as[i] == PACKED ? find_namesake(list, shown_as, &list->items[i]) : NULL;
 
 		if (plain)
-			packed[hides_namesake(store, dir_path, list, plain) ? (size_t)(plain - list->items) : i] = SHADOWED;
+			shown_as[hides_namesake(store, dir_path, list, plain) ? (size_t)(plain - list->items) : i] =
+				SHADOWED;
 	}
 	for (size_t i = 0; i < list->count; i++) {
 		struct wcx_dir_item item = list->items[i];
 
-		if (packed[i] == SHADOWED)
+		if (shown_as[i] == SHADOWED)
 			continue;
-		if (packed[i] == PACKED)
+		if (shown_as[i] == PACKED)
 			list->names[item.name_offset + wcx_stem_bytes(item_name(list, &item))] = '\0';
-		item.ino = wcx_inode_number(store->numbers, list->dir.st_dev, item.ino, packed[i] == PACKED);
+		item.ino = wcx_inode_number(store->numbers, list->dir.st_dev, item.ino, shown_as[i] == PACKED);
 		list->items[kept++] = item;
 	}
 	list->count = kept;
-	free(packed);
+	free(shown_as);
 	return 0;
 }
 

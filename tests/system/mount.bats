@@ -645,7 +645,7 @@ has_gpu() {
 
 @test "help and version go to stdout with status 0" {
 	run -0 --separate-stderr "$WCXFS" --help
-	[[ "$output" == *"Usage: wcxfs"*"cache_size="*"decoder="*"Examples:"* ]]
+	[[ "$output" == *"usage: wcxfs"*"cache_size="*"decoder="*"Examples:"* ]]
 	run -0 --separate-stderr "$WCXFS" -h
 	run -0 --separate-stderr "$WCXFS" --version
 	[[ "$output" == wcxfs* ]]
