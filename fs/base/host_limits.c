@@ -113,55 +113,54 @@ static bool has_word(const char *list, const char *word)
 	return false;
 }
 
-/* Finds the mount of the hierarchy with a controller; NULL: that of version 2.  See proc_pid_mountinfo(5). */
-static bool find_hierarchy(const char *root, const char *controller, struct hierarchy *ret)
+/* What is looked for in the lines of a file: the hierarchy with a controller, NULL for that of version 2, and the group in
+ * it. */
+struct search {
+	const char *controller;
+	struct hierarchy hierarchy;
+	char group[PATH_MAX];
+};
+
+/* A mount; see proc_pid_mountinfo(5). */
+static bool match_mount(char *line, struct search *search)
 {
-	char path[PATH_MAX], *line = NULL;
-	size_t capacity = 0;
-	bool found = false;
-	FILE *file;
+	const char *kind = strstr(line, " - ");
+	char type[32], options[1024];
 
-	snprintf(path, sizeof path, "%s/proc/self/mountinfo", root);
-	file = fopen(path, "re");
-	if (!file)
-		return false;
-	while (!found && getline(&line, &capacity, file) > 0) {
-		const char *kind = strstr(line, " - ");
-		char type[32], options[1024];
-
-		found = kind && sscanf(line, "%*s %*s %*s %4095s %4095s", ret->root, ret->mount) == 2 &&
-			sscanf(kind, " - %31s %*s %1023s", type, options) == 2 &&
-			(controller ? strcmp(type, "cgroup") == 0 && has_word(options, controller)
-				    : strcmp(type, "cgroup2") == 0);
-	}
-	free(line);
-	fclose(file);
-	return found;
+	return kind && sscanf(line, "%*s %*s %*s %4095s %4095s", search->hierarchy.root, search->hierarchy.mount) == 2 &&
+	       sscanf(kind, " - %31s %*s %1023s", type, options) == 2 &&
+	       (search->controller ? strcmp(type, "cgroup") == 0 && has_word(options, search->controller)
+				   : strcmp(type, "cgroup2") == 0);
 }
 
-/* Finds the group of this process in that hierarchy.  See cgroups(7): lines are ID:CONTROLLERS:PATH. */
-static bool find_group(const char *root, const char *controller, char group[PATH_MAX])
+/* The group of this process, ID:CONTROLLERS:PATH; see cgroups(7). */
+static bool match_group(char *line, struct search *search)
+{
+	char *controllers = strchr(line, ':'), *name = controllers ? strchr(controllers + 1, ':') : NULL;
+
+	if (!name)
+		return false;
+	*name++ = '\0';
+	name[strcspn(name, "\n")] = '\0';
+	snprintf(search->group, sizeof search->group, "%s", name);
+	return search->controller ? has_word(controllers + 1, search->controller) : controllers[1] == '\0';
+}
+
+/* Whether a line of root/name matches: the first that does is in *search. */
+static bool find_line(const char *root, const char *name, bool (*match)(char *line, struct search *search),
+		      struct search *search)
 {
 	char path[PATH_MAX], *line = NULL;
 	size_t capacity = 0;
 	bool found = false;
 	FILE *file;
 
-	snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
+	snprintf(path, sizeof path, "%s%s", root, name);
 	file = fopen(path, "re");
 	if (!file)
 		return false;
-	while (!found && getline(&line, &capacity, file) > 0) {
-		char *controllers = strchr(line, ':'), *name = controllers ? strchr(controllers + 1, ':') : NULL;
-
-		if (!name)
-			continue;
-		*name++ = '\0';
-		name[strcspn(name, "\n")] = '\0';
-		found = controller ? has_word(controllers + 1, controller) : controllers[1] == '\0';
-		if (found)
-			snprintf(group, PATH_MAX, "%s", name);
-	}
+	while (!found && getline(&line, &capacity, file) > 0)
+		found = match(line, search);
 	free(line);
 	fclose(file);
 	return found;
@@ -172,11 +171,12 @@ void wcx_host_limits_apply_cgroups(const char *root, struct wcx_host_limits *lim
 	static const char *const controllers[] = { NULL, "memory", "cpu" };
 
 	for (size_t i = 0; i < WCX_ARRAY_COUNT(controllers); i++) {
-		struct hierarchy hierarchy;
-		char group[PATH_MAX];
+		struct search search = { .controller = controllers[i] };
 
-		if (find_hierarchy(root, controllers[i], &hierarchy) && find_group(root, controllers[i], group))
-			apply_levels(root, &hierarchy, group, controllers[i] ? apply_group_v1 : apply_group_v2, limits);
+		if (find_line(root, "/proc/self/mountinfo", match_mount, &search) &&
+		    find_line(root, "/proc/self/cgroup", match_group, &search))
+			apply_levels(root, &search.hierarchy, search.group, controllers[i] ? apply_group_v1 : apply_group_v2,
+				     limits);
 	}
 }
 

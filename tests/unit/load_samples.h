@@ -12,22 +12,6 @@ enum { ERROR_BYTES = 700 };
 
 /* --- files --- */
 
-/* So small that every range can be read; no tile is coded, and only Zstandard's are as wide as their matrix. */
-static const struct sample_part small_parts[] = {
-	{ { "grid", "I16", "[13,11]", 286, SAMPLE_UNIFORM, 0 }, 11, 4, 3, &sample_2_bytes, 0, 0 },
-	{ { "flat", "F32", "[9]", 36, SAMPLE_UNIFORM, 0 }, 9, 1, 4, &sample_4_bytes, 0, 0 },
-	{ { "constant", "U8", "[5,5]", 25, SAMPLE_CONSTANT, 0 }, 5, 3, 2, &sample_1_byte, 0, 0 },
-	{ { "column", "I64", "[7]", 56, SAMPLE_UNIFORM, 0 }, 1, 2, 3, &sample_8_bytes, 0, 0 },
-	{ { "zipped", "I8", "[4,50]", 200, SAMPLE_GAUSSIAN, 0.4 }, 50, 3, 50, &sample_1_byte_plain, 1, 0 },
-	{ { "again", "I16", "[143]", 286, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, 1 },
-	{ { "pool.a", "I8", "[7]", 7, SAMPLE_UNIFORM, 0 }, 21, 1, 5, &sample_1_byte_left, 0, 0 },
-	{ { "pool.b", "I8", "[9]", 9, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, 0 },
-	{ { "pool.c", "I8", "[5]", 5, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, 0 },
-	{ { "alike.i32", "I32", "[3,5]", 60, SAMPLE_UNIFORM, 0 }, 5, 2, 3, &sample_4_bytes, 0, 0 },
-	{ { "alike.i16", "I16", "[30]", 60, SAMPLE_UNIFORM, 0 }, 30, 1, 7, &sample_2_bytes, 0, 0 },
-	{ { "byte", "U8", "[1]", 1, SAMPLE_UNIFORM, 0 }, 1, 1, 1, &sample_1_byte, 0, 0 },
-};
-
 /* Tiles of all modes and recipes, with parts of rows, whole rows, and matrices of one row. */
 static const struct sample_part mixed_parts[] = {
 	{ { "squares", "I8", "[130,170]", 22100, SAMPLE_GAUSSIAN, 20 }, 170, 40, 50, &sample_1_byte, 0, 0 },
@@ -239,7 +223,7 @@ static inline void make_with_packer(struct sample *sample, const char *name, boo
 static inline void make_samples(void)
 {
 	dir = sample_dir_create();
-	make_by_hand(&samples[SMALL], "small.wcx", small_parts, WCX_ARRAY_COUNT(small_parts));
+	make_by_hand(&samples[SMALL], "small.wcx", sample_small_parts, SAMPLE_SMALL_PARTS);
 	make_by_hand(&samples[MIXED], "mixed.wcx", mixed_parts, WCX_ARRAY_COUNT(mixed_parts));
 	make_by_hand(&samples[LONG], "long.wcx", long_parts, WCX_ARRAY_COUNT(long_parts));
 	make_with_packer(&samples[PACKED], "packed.wcx", false);
