@@ -107,10 +107,14 @@ static bool has_word(const char *list, const char *word)
 {
 	const size_t bytes = strlen(word);
 
-	for (; list; list = strchr(list, ','), list += list != NULL)
+	for (;;) {
 		if (strncmp(list, word, bytes) == 0 && (list[bytes] == ',' || list[bytes] == '\0'))
 			return true;
-	return false;
+		list = strchr(list, ',');
+		if (!list)
+			return false;
+		list++;
+	}
 }
 
 /* What is looked for in the lines of a file: the hierarchy with a controller, NULL for that of version 2, and the group in
