@@ -169,6 +169,7 @@ unprivileged_mount() {
 @test "another user's daemon has no capability, and unmounts through fusermount3" {
 	[ "$(id -u)" -eq 0 ] || skip "needs root, to become another user"
 	needs_tool setpriv
+	unshare -m true || skip "no mount namespace can be made here"
 	private_store
 	chown -R nobody: "$BATS_TEST_TMPDIR"
 	chmod a+x "$BATS_RUN_TMPDIR" "${BATS_TEST_TMPDIR%/*}"
