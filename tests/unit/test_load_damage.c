@@ -138,7 +138,7 @@ static void tiles_that_do_not_decode_are_named(void)
 	} cases[] = {
 		{ "squares", { 5, 6 }, -1 },    { "squares", { 0, 3 }, 0 }, { "left", { 9, 12 }, -1 },
 		{ "wide", { 1, 3 }, -2 },       { "both", { 4, 5 }, -1 },   { "folded", { 1, 4 }, -1 },
-		{ "odd", { 2, 8 }, 0 },         { "sparse", { 0, 2 }, -1 }, { "zipped", { 1, 2 }, 0 },
+		{ "odd", { 2, 8 }, 0 },         { "sparse", { 0, 2 }, -1 }, { "zipped", { 0, 1 }, 0 },
 		{ "zipped.rows", { 2, 3 }, 1 }, { "above", { 3, 4 }, -1 },
 	};
 	struct sample_random random = { seed };
