@@ -127,7 +127,7 @@ check_refused() {
 
 @test "commands that decode take --decoder, list it in their help, and name the decoder with -v" {
 	for command in verify info "unpack -f"; do
-		# shellcheck disable=SC2086 # a command and perhaps an option
+		# shellcheck disable=SC2046,SC2086 # a command, and perhaps an option and an output
 		WCX_CPU=portable run --separate-stderr -0 "$WCX" $command -v --decoder=cpu "$PACKED" \
 			$([[ "$command" != unpack* ]] || echo unpacked)
 		[ "$stderr" = "wcx ${command%% *}: decoder: cpu (portable)" ]
