@@ -70,6 +70,9 @@ WCX_API void wcx_file_close(struct wcx_file *file);
 /* wcx_file_bytes - size of the original */
 WCX_API uint64_t wcx_file_bytes(const struct wcx_file *file);
 
+/* wcx_file_sha256 - SHA-256 of the original, as the packed file tells it; `wcx verify` checks it */
+WCX_API void wcx_file_sha256(const struct wcx_file *file, uint8_t ret[32]);
+
 /* wcx_file_header_bytes - where the tensors' data start in the original: 8 bytes of length, plus the JSON */
 WCX_API uint64_t wcx_file_header_bytes(const struct wcx_file *file);
 
@@ -101,6 +104,26 @@ WCX_API int wcx_file_tensor(const struct wcx_file *file, size_t index, struct wc
 WCX_API ssize_t wcx_file_read(struct wcx_file *file, void *dst, size_t bytes, uint64_t offset, char *error,
 			      size_t error_bytes);
 
+/* A range of the original and where it goes: one tensor, several neighbours, a part of one, or all data. */
+struct wcx_target {
+	uint64_t offset, bytes; /* within the original; bytes may be 0 */
+	void *dst;              /* address of at least `bytes` bytes, on the host or on a GPU; a multiple of 8 is fastest */
+};
+
+/*
+ * wcx_load_host - load ranges of a file into host memory, decoding on all cores
+ *
+ * targets may be in any order, but their ranges must not overlap; each tile is decoded once.  threads is how many threads
+ * decode: 1 to 256, or 0 for one per core (of those that affinity and control group allow), fewer where there is little to
+ * do.  Each call starts its threads, so one call for many tensors is faster than many calls.
+ *
+ * Returns 0; -EINVAL (a range beyond the end of the original, two that overlap, or more than 256 threads: nothing has been
+ * written), -EBADMSG (a tile is damaged), -ENOMEM, or the errno of a failed read.  After an error the bytes of the targets
+ * are undefined, and the file stays usable.
+ */
+WCX_API int wcx_load_host(struct wcx_file *file, const struct wcx_target *targets, size_t target_count, unsigned threads,
+			  char *error, size_t error_bytes);
+
 /*
  * wcx_loader_open - create a loader for one GPU
  *
@@ -115,12 +138,6 @@ WCX_API int wcx_loader_open(int device, unsigned threads, struct wcx_loader **re
 
 /* wcx_loader_close - free a loader; NULL is allowed.  No other call may be using it. */
 WCX_API void wcx_loader_close(struct wcx_loader *loader);
-
-/* A range of the original and where it goes: one tensor, several neighbours, a part of one, or all data. */
-struct wcx_target {
-	uint64_t offset, bytes; /* within the original; bytes may be 0 */
-	void *dst;              /* device address of at least `bytes` bytes; a multiple of 8 is fastest */
-};
 
 /*
  * wcx_load - load ranges of a file into GPU memory

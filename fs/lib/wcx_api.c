@@ -12,6 +12,7 @@
 
 #include "codec/arith.h"
 #include "fs/lib/load_execute.h"
+#include "fs/lib/load_host.h"
 #include "fs/read/tile_cache.h"
 
 enum {
@@ -89,6 +90,11 @@ uint64_t wcx_file_bytes(const struct wcx_file *file)
 	return wcx_image_bytes(file->image);
 }
 
+void wcx_file_sha256(const struct wcx_file *file, uint8_t ret[WCX_SHA256_BYTES])
+{
+	memcpy(ret, wcx_container_superblock(wcx_image_container(file->image))->sha256, WCX_SHA256_BYTES);
+}
+
 uint64_t wcx_file_header_bytes(const struct wcx_file *file)
 {
 	return file->st->header_bytes;
@@ -126,6 +132,30 @@ ssize_t wcx_file_read(struct wcx_file *file, void *dst, size_t bytes, uint64_t o
 	return n;
 }
 
+static int check_threads(unsigned threads, struct wcx_error *err)
+{
+	return threads > THREADS_MAX ? wcx_fail(err, EINVAL, "%u threads: at most %d are allowed", threads, THREADS_MAX) : 0;
+}
+
+int wcx_load_host(struct wcx_file *file, const struct wcx_target *targets, size_t target_count, unsigned threads,
+		  char *error, size_t error_bytes)
+{
+	struct wcx_load_plan plan = { .spans = NULL };
+	struct wcx_host_limits limits;
+	struct wcx_error err = { "" };
+	int r = check_threads(threads, &err);
+
+	if (r == 0)
+		r = wcx_load_plan_make(wcx_image_container(file->image), targets, target_count, &plan, &err);
+	if (r == 0 && plan.task_count) {
+		wcx_host_limits_get(&limits);
+		threads = threads ? threads : WCX_MIN(limits.cores, (unsigned)THREADS_MAX);
+		r = wcx_load_host_execute(file->image, &plan, (unsigned)WCX_MIN(threads, plan.task_count), &err);
+	}
+	wcx_load_plan_free(&plan);
+	return report(r, &err, error, error_bytes);
+}
+
 /* --- loaders --- */
 
 static int open_loader(int device, struct wcx_loader *loader, struct wcx_error *err)
@@ -151,10 +181,9 @@ int wcx_loader_open(int device, unsigned threads, struct wcx_loader **ret, char 
 	struct wcx_error err = { "" };
 	int r;
 
-	if (threads > THREADS_MAX) {
-		r = wcx_fail(&err, EINVAL, "%u threads: at most %d are allowed", threads, THREADS_MAX);
+	r = check_threads(threads, &err);
+	if (r < 0)
 		goto out;
-	}
 	loader = calloc(1, sizeof *loader);
 	if (!loader) {
 		r = wcx_fail(&err, ENOMEM, "no memory for a loader");

@@ -181,17 +181,8 @@ int wcx_image_fail_tile(struct wcx_image *image, const struct wcx_segment *seg, 
 			r == -EBADMSG ? "damaged" : strerror(-r));
 }
 
-/* A tile on its way through a batch: packed points to its packed bytes, if r is 0. */
-struct packed_tile {
-	const struct wcx_tile_info *info;
-	const struct wcx_segment *segment;
-	uint8_t *dst;
-	const uint8_t *packed;
-	int r;
-};
-
 /* Reads the packed bytes of tiles into the buffer, with one pread for tiles that are adjacent in the file. */
-static void read_tiles(const struct wcx_image *image, struct packed_tile *tiles, size_t count, uint8_t *buffer)
+static void read_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count, uint8_t *buffer)
 {
 	for (size_t first = 0, after; first < count; first = after) {
 		uint64_t start = tiles[first].info->packed_offset, end = start;
@@ -209,7 +200,7 @@ static void read_tiles(const struct wcx_image *image, struct packed_tile *tiles,
 }
 
 /* Makes jobs of the tiles that were read and have the right checksum; returns how many.  job_of[j] is the tile of job j. */
-static size_t make_jobs(struct wcx_decode_batch *batch, struct packed_tile *tiles, size_t count,
+static size_t make_jobs(struct wcx_decode_batch *batch, struct wcx_image_tile *tiles, size_t count,
 			size_t job_of[WCX_BATCH_TILES])
 {
 	size_t job_count = 0;
@@ -239,8 +230,7 @@ static size_t make_jobs(struct wcx_decode_batch *batch, struct packed_tile *tile
 	return job_count;
 }
 
-/* Reads and decodes up to WCX_BATCH_TILES tiles with up to WCX_BATCH_BYTES decoded bytes, and sets r of each. */
-static void load_tiles(const struct wcx_image *image, struct packed_tile *tiles, size_t count)
+void wcx_image_decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count)
 {
 	struct wcx_decode_batch *batch = wcx_decoder_borrow(image->decoder);
 	size_t job_of[WCX_BATCH_TILES], job_count;
@@ -281,18 +271,18 @@ static int acquire_tiles(struct wcx_image *image, struct wcx_tile_iter *iter, st
 /* Loads and publishes the tiles that this thread has to fill.  Others may wait for them, even if our read has failed. */
 static void fill_tiles(struct wcx_image *image, struct tile_set *set)
 {
-	struct packed_tile missing[WCX_BATCH_TILES];
+	struct wcx_image_tile missing[WCX_BATCH_TILES];
 	size_t missing_of[WCX_BATCH_TILES], count = 0;
 
 	for (size_t i = 0; i < set->count; i++) {
 		if (set->item[i].outcome != WCX_CACHE_FILL)
 			continue;
-		missing[count] = (struct packed_tile){ &set->info[i], set->segment[i], set->item[i].data, NULL, 0 };
+		missing[count] = (struct wcx_image_tile){ &set->info[i], set->segment[i], set->item[i].data, NULL, 0 };
 		missing_of[count++] = i;
 	}
 	if (!count)
 		return;
-	load_tiles(image, missing, count);
+	wcx_image_decode_tiles(image, missing, count);
 	for (size_t m = 0; m < count; m++)
 		set->item[missing_of[m]].r = missing[m].r;
 	wcx_tile_cache_publish(image->cache, set->item, set->count);
@@ -449,13 +439,13 @@ int wcx_image_check_tile(struct wcx_image *image, uint64_t tile_index, struct wc
 	size_t segment_index = wcx_container_segment_of_tile(image->container, tile_index);
 	const struct wcx_segment *seg = wcx_container_segment(image->container, segment_index);
 	struct wcx_tile_info info;
-	struct packed_tile tile = { &info, seg, NULL, NULL, 0 };
+	struct wcx_image_tile tile = { &info, seg, NULL, NULL, 0 };
 
 	wcx_container_tile(image->container, seg, tile_index, &info);
 	tile.dst = malloc(wcx_tile_dims_bytes(&info.dims));
 	if (!tile.dst)
 		return wcx_fail(err, ENOMEM, "%s: no memory for a tile", wcx_container_path(image->container));
-	load_tiles(image, &tile, 1);
+	wcx_image_decode_tiles(image, &tile, 1);
 	free(tile.dst);
 	return tile.r ? wcx_image_fail_tile(image, seg, &info, 0, tile.r, err) : 0;
 }

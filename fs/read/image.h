@@ -87,6 +87,22 @@ void wcx_image_view_close(struct wcx_image *image, struct wcx_image_view *view, 
  */
 void wcx_image_advise(struct wcx_image *image, uint64_t offset, uint64_t bytes, int advice);
 
+/* A tile to decode. */
+struct wcx_image_tile {
+	const struct wcx_tile_info *info;
+	const struct wcx_segment *segment;
+	uint8_t *dst;          /* gets the decoded tile, rows * cols * elem_bytes bytes */
+	const uint8_t *packed; /* used while decoding */
+	int r;                 /* set to 0, -EBADMSG or another -errno */
+};
+
+/*
+ * wcx_image_decode_tiles - read, check and decode tiles, bypassing the cache
+ *
+ * At most WCX_BATCH_TILES tiles of at most WCX_BATCH_BYTES decoded bytes.  After an error the dst of that tile is undefined.
+ */
+void wcx_image_decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count);
+
 /*
  * wcx_image_fail_tile - report a damaged or unreadable tile of a segment
  *
