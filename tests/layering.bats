@@ -152,7 +152,7 @@ check_room() {
 }
 
 @test "jansson is known to what prints JSON" {
-	only_included_by "jansson" tools/info_report.c
+	only_included_by "jansson" tools/info_report.c tools/json_output.h
 }
 
 @test "OpenSSL is known to the files that make a SHA-256" {

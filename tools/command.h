@@ -12,8 +12,19 @@
 #include "fs/read/decoder.h"
 #include "fs/read/image.h"
 
-/* Exit codes; the help of every command lists them. */
-enum { WCX_EXIT_OK, WCX_EXIT_FAILED, WCX_EXIT_USAGE };
+/*
+ * Exit codes; the help of every command lists those that it has.  WCX_EXIT_OTHER_FILES: of the files that were named, some
+ * were of another kind and the rest is done.  Of several, the one that stands first in wcx_command_worse.
+ */
+enum { WCX_EXIT_OK, WCX_EXIT_FAILED, WCX_EXIT_USAGE, WCX_EXIT_OTHER_FILES };
+
+/* wcx_command_worse - the exit code of two pieces of work: failed, else other files, else done */
+static inline int wcx_command_worse(int a, int b)
+{
+	if (a == WCX_EXIT_FAILED || b == WCX_EXIT_FAILED)
+		return WCX_EXIT_FAILED;
+	return a != WCX_EXIT_OK ? a : b;
+}
 
 /* The values of common options, and what commands share while they run. */
 struct command {
@@ -45,7 +56,14 @@ int wcx_command_info(struct command *command, int argc, char **argv);
 	}
 
 /*
- * wcx_command_option - handle a common option, as getopt_long returned it
+ * wcx_command_getopt - getopt_long, which also says what may be meant by an unknown option
+ *
+ * short_options begins with WCX_COMMAND_SHORT_OPTIONS.
+ */
+int wcx_command_getopt(int argc, char **argv, const char *short_options, const struct option *options);
+
+/*
+ * wcx_command_option - handle a common option, as wcx_command_getopt returned it
  *
  * Returns -1 to continue, or the exit code to stop with: after -h, which prints help, and after an invalid option.
  */
@@ -55,7 +73,7 @@ int wcx_command_option(struct command *command, int option, const char *help);
  * wcx_command_each - run a command that takes paths, and no options but these
  *
  * Calls handle for every path until a signal arrives; handle returns an exit code.  missing is the message for a command
- * line without paths.  Returns WCX_EXIT_FAILED if handle did so for any path or a signal arrived.
+ * line without paths.  Returns the worst of these codes, and WCX_EXIT_FAILED if a signal arrived.
  */
 int wcx_command_each(struct command *command, int argc, char **argv, const struct option *options, const char *help,
 		     const char *missing, int (*handle)(struct command *command, char *path));

@@ -98,7 +98,7 @@ int wcx_command_info(struct command *command, int argc, char **argv)
 	int option, status, r;
 
 	command->decoder_kind = WCX_DECODER_CPU; /* decodes only the header; comparing takes far longer than decoding */
-	while ((option = getopt_long(argc, argv, WCX_COMMAND_SHORT_OPTIONS, options, NULL)) != -1) {
+	while ((option = wcx_command_getopt(argc, argv, WCX_COMMAND_SHORT_OPTIONS, options)) != -1) {
 		if (option == 'J')
 			json = true;
 		else if (option == 'C')

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* wcx pack: compresses a safetensors file. */
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,7 +26,8 @@ static const char help[] = "usage: wcx pack [OPTIONS] FILE.safetensors FILE.wcx\
 			   "  wcx pack model.safetensors store/model.safetensors.wcx\n"
 			   "  for f in *.safetensors; do wcx pack -q \"$f\" \"store/$f.wcx\" || break; done\n"
 			   "\n"
-			   "Exit codes: 0 success, 1 failure (the message says why), 2 invalid command line.\n";
+			   "Exit codes: 0 success, 1 failure (the message says why), 2 invalid command line,\n"
+			   "3 FILE.safetensors is another kind of file.\n";
 
 int wcx_command_pack(struct command *command, int argc, char **argv)
 {
@@ -38,9 +40,9 @@ int wcx_command_pack(struct command *command, int argc, char **argv)
 	};
 	struct wcx_pack_result result;
 	struct wcx_error err;
-	int option, status;
+	int option, status, r;
 
-	while ((option = getopt_long(argc, argv, WCX_COMMAND_SHORT_OPTIONS "f", options, NULL)) != -1) {
+	while ((option = wcx_command_getopt(argc, argv, WCX_COMMAND_SHORT_OPTIONS "f", options)) != -1) {
 		if (option == 'f')
 			pack.job.replace = true;
 		else if (option == 'm' && strcmp(optarg, "reference") == 0)
@@ -56,8 +58,11 @@ int wcx_command_pack(struct command *command, int argc, char **argv)
 		return wcx_command_usage(command, "expected a source and an output");
 	pack.job.thread_count = command->thread_count;
 	wcx_command_catch_signals();
-	if (wcx_pack(argv[optind], argv[optind + 1], &pack, &result, &err) < 0)
-		return wcx_command_failed(command, &err);
+	r = wcx_pack(argv[optind], argv[optind + 1], &pack, &result, &err);
+	if (r < 0) {
+		wcx_command_failed(command, &err);
+		return r == -EMEDIUMTYPE ? WCX_EXIT_OTHER_FILES : WCX_EXIT_FAILED;
+	}
 	wcx_progress_clear(command);
 	if (!command->quiet)
 		fprintf(stderr, "%s: %llu bytes packed into %llu, ratio %.4f\n", argv[optind + 1],

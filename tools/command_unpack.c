@@ -35,7 +35,7 @@ int wcx_command_unpack(struct command *command, int argc, char **argv)
 	struct wcx_error err;
 	int option, status, r;
 
-	while ((option = getopt_long(argc, argv, WCX_COMMAND_SHORT_OPTIONS "f", options, NULL)) != -1) {
+	while ((option = wcx_command_getopt(argc, argv, WCX_COMMAND_SHORT_OPTIONS "f", options)) != -1) {
 		if (option == 'f')
 			unpack.replace = true;
 		else if ((status = wcx_command_option(command, option, help)) >= 0)

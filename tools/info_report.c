@@ -13,6 +13,7 @@
 #include "codec/tile_layout.h"
 #include "fs/base/utf8.h"
 #include "fs/read/image.h"
+#include "tools/json_output.h"
 
 enum { MODE_TEXT_BYTES = WCX_FIELDS_MAX * 16 };
 
@@ -133,11 +134,6 @@ static json_t *json_shape(const struct wcx_tensor *tensor)
 	return shape;
 }
 
-static void add_integer(json_t *object, const char *key, uint64_t value)
-{
-	json_object_set_new(object, key, json_integer((json_int_t)value));
-}
-
 static void add_mode(json_t *object, const struct row *row)
 {
 	const struct wcx_tensor *twin = row->twin;
@@ -167,23 +163,23 @@ static void print_json_row(const struct row *row)
 	json_object_set_new(object, "name", json_stringn(tensor->name, tensor->name_bytes));
 	json_object_set_new(object, "dtype", json_string(tensor->dtype));
 	json_object_set_new(object, "shape", json_shape(tensor));
-	add_integer(object, "offset", tensor->offset);
-	add_integer(object, "bytes", tensor->bytes);
-	add_integer(object, "packed_bytes", row->packed_bytes);
-	add_integer(object, "tiles", sum ? own_tiles(row) : 0);
+	wcx_json_set_count(object, "offset", tensor->offset);
+	wcx_json_set_count(object, "bytes", tensor->bytes);
+	wcx_json_set_count(object, "packed_bytes", row->packed_bytes);
+	wcx_json_set_count(object, "tiles", sum ? own_tiles(row) : 0);
 	if (sum) {
-		add_integer(object, "tile_rows", sum->segment->tile_rows);
-		add_integer(object, "tile_cols", sum->segment->tile_cols);
-		add_integer(object, "tiles_coded", sum->mode_count[WCX_TILE_CODED]);
-		add_integer(object, "tiles_stored", sum->mode_count[WCX_TILE_STORED]);
-		add_integer(object, "tiles_constant", sum->mode_count[WCX_TILE_CONSTANT]);
-		add_integer(object, "tiles_zstd", sum->mode_count[WCX_TILE_ZSTD]);
+		wcx_json_set_count(object, "tile_rows", sum->segment->tile_rows);
+		wcx_json_set_count(object, "tile_cols", sum->segment->tile_cols);
+		wcx_json_set_count(object, "tiles_coded", sum->mode_count[WCX_TILE_CODED]);
+		wcx_json_set_count(object, "tiles_stored", sum->mode_count[WCX_TILE_STORED]);
+		wcx_json_set_count(object, "tiles_constant", sum->mode_count[WCX_TILE_CONSTANT]);
+		wcx_json_set_count(object, "tiles_zstd", sum->mode_count[WCX_TILE_ZSTD]);
 		json_object_set_new(object, "bits_per_element", json_real(bits_per_element(row)));
 		json_object_set_new(object, "entropy_bits_per_element", json_real(sum->segment->entropy_millibits / 1000.0));
 		add_mode(object, row);
 		if (row->comparison) {
-			add_integer(object, "zstd_bytes", row->comparison->zstd_bytes);
-			add_integer(object, "reference_bytes", row->comparison->reference_bytes);
+			wcx_json_set_count(object, "zstd_bytes", row->comparison->zstd_bytes);
+			wcx_json_set_count(object, "reference_bytes", row->comparison->reference_bytes);
 		}
 	} else {
 		json_object_set_new(object, "mode", json_string("empty"));
@@ -285,16 +281,14 @@ void wcx_info_print_json(const struct wcx_info *info)
 	json_t *value;
 
 	format_sha256(sb, sha256);
-	/* A path may be anything but UTF-8. */
-	value = json_string(wcx_container_path(info->container));
-	json_object_set_new(file, "file", value ? value : json_null());
-	add_integer(file, "version", WCX_VERSION);
-	add_integer(file, "bytes", sb->original_bytes);
-	add_integer(file, "packed_bytes", sb->packed_bytes);
+	wcx_json_set_path(file, "file", wcx_container_path(info->container));
+	wcx_json_set_count(file, "version", WCX_VERSION);
+	wcx_json_set_count(file, "bytes", sb->original_bytes);
+	wcx_json_set_count(file, "packed_bytes", sb->packed_bytes);
 	json_object_set_new(file, "ratio", json_real(ratio(sb)));
-	add_integer(file, "index_bytes", sb->index_bytes);
-	add_integer(file, "table_bytes", sb->table_bytes);
-	add_integer(file, "tiles", sb->tile_count);
+	wcx_json_set_count(file, "index_bytes", sb->index_bytes);
+	wcx_json_set_count(file, "table_bytes", sb->table_bytes);
+	wcx_json_set_count(file, "tiles", sb->tile_count);
 	json_object_set_new(file, "sha256", json_string(sha256));
 	printf("{\n");
 	json_object_foreach(file, key, value) {

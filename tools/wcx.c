@@ -14,6 +14,7 @@
 #include "codec/arith.h"
 #include "fs/base/clock.h"
 #include "fs/base/host_limits.h"
+#include "fs/base/suggest.h"
 #include "fs/base/version.h"
 #include "tools/command.h"
 
@@ -56,10 +57,29 @@ static void print_help(FILE *out)
 	fprintf(out, "usage: wcx COMMAND [OPTIONS] ...\n\n"
 		     "Compresses safetensors files losslessly.  wcxfs mounts the packed files.\n\n");
 	for (size_t i = 0; i < WCX_ARRAY_COUNT(commands); i++)
-		fprintf(out, "  wcx %-6s %-26s %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
+		fprintf(out, "  wcx %-8s %-26s %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
+	fprintf(out, "  wcx %-8s %-26s %s\n", "help", "[COMMAND]", "print this text, or describe a command");
 	fprintf(out, "\n  -h, --help     print this text; `wcx COMMAND --help` describes a command\n"
 		     "  -V, --version  print the version\n\n"
-		     "Exit codes: 0 success, 1 failure (the message says why), 2 invalid command line.\n");
+		     "Exit codes: 0 success, 1 failure (the message says why), 2 invalid command line,\n"
+		     "3 some files that were named are of another kind, the rest is done.\n");
+}
+
+int wcx_command_getopt(int argc, char **argv, const char *short_options, const struct option *options)
+{
+	const char *typed = argv[optind < argc ? optind : argc - 1];
+	const int option = getopt_long(argc, argv, short_options, options, NULL);
+	struct wcx_suggestion suggestion = { .word = typed + 2 };
+
+	if (option != '?' || strncmp(typed, "--", 2) != 0)
+		return option;
+	suggestion.word_bytes = strcspn(suggestion.word, "=");
+	for (const struct option *known = options; known->name; known++)
+		wcx_suggest_more(&suggestion, known->name);
+	/* Not for an argument that is missing or too much, of which getopt_long has told. */
+	if (suggestion.best && suggestion.best_distance > 0)
+		fprintf(stderr, "%s: did you mean `--%s'?\n", argv[0], suggestion.best);
+	return option;
 }
 
 int wcx_command_each(struct command *command, int argc, char **argv, const struct option *options, const char *help,
@@ -67,15 +87,14 @@ int wcx_command_each(struct command *command, int argc, char **argv, const struc
 {
 	int option, status = WCX_EXIT_OK;
 
-	while ((option = getopt_long(argc, argv, WCX_COMMAND_SHORT_OPTIONS, options, NULL)) != -1)
+	while ((option = wcx_command_getopt(argc, argv, WCX_COMMAND_SHORT_OPTIONS, options)) != -1)
 		if ((status = wcx_command_option(command, option, help)) >= 0)
 			return status;
 	if (optind == argc)
 		return wcx_command_usage(command, missing);
 	wcx_command_catch_signals();
 	for (status = WCX_EXIT_OK; optind < argc && !wcx_command_stop; optind++)
-		if (handle(command, argv[optind]) != WCX_EXIT_OK)
-			status = WCX_EXIT_FAILED;
+		status = wcx_command_worse(status, handle(command, argv[optind]));
 	return wcx_command_stop ? WCX_EXIT_FAILED : status;
 }
 
@@ -196,6 +215,20 @@ void wcx_progress(void *user, const char *what, uint64_t done, uint64_t total)
 		(double)done * 1e-9, (double)total * 1e-9, seconds > 0 ? (double)done * 1e-6 / seconds : 0);
 }
 
+static int fail_unknown(const char *name)
+{
+	struct wcx_suggestion suggestion = { .word = name, .word_bytes = strlen(name) };
+
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(commands); i++)
+		wcx_suggest_more(&suggestion, commands[i].name);
+	wcx_suggest_more(&suggestion, "help");
+	if (suggestion.best)
+		fprintf(stderr, "wcx: unknown command `%s'; did you mean `%s'?\n", name, suggestion.best);
+	else
+		fprintf(stderr, "wcx: unknown command `%s'; see wcx help\n", name);
+	return WCX_EXIT_USAGE;
+}
+
 static int run_command(int argc, char **argv)
 {
 	static char name[32] = "wcx "; /* for getopt's messages */
@@ -216,8 +249,22 @@ static int run_command(int argc, char **argv)
 		wcx_tile_cache_free(command.cache);
 		return status;
 	}
-	fprintf(stderr, "wcx: unknown command `%s`; see wcx --help\n", argv[0]);
-	return WCX_EXIT_USAGE;
+	return fail_unknown(argv[0]);
+}
+
+/* wcx help [COMMAND] */
+static int run_help(int argc, char **argv)
+{
+	char *command_help[] = { argc > 1 ? argv[1] : NULL, (char[]){ "--help" }, NULL };
+
+	if (argc > 2) {
+		fprintf(stderr, "wcx help: expected at most one command\n");
+		return WCX_EXIT_USAGE;
+	}
+	if (argc == 2 && strcmp(argv[1], "help") != 0)
+		return run_command(2, command_help);
+	print_help(stdout);
+	return WCX_EXIT_OK;
 }
 
 int main(int argc, char **argv)
@@ -234,6 +281,8 @@ int main(int argc, char **argv)
 	} else if (strcmp(argv[1], "-V") == 0 || strcmp(argv[1], "--version") == 0) {
 		printf("wcx %s\n", WCX_VERSION_TEXT);
 		status = WCX_EXIT_OK;
+	} else if (strcmp(argv[1], "help") == 0) {
+		status = run_help(argc - 1, argv + 1);
 	} else {
 		status = run_command(argc - 1, argv + 1);
 	}

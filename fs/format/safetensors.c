@@ -441,6 +441,11 @@ static int check_tensors(const char *path, struct wcx_safetensors *st, struct wc
 		if (r < 0)
 			return r;
 	}
+	if (data_at > st->file_bytes - st->header_bytes)
+		return wcx_fail(err, EINVAL,
+				"%s: incomplete metadata, file not fully covered (truncated: %" PRIu64 " of %" PRIu64
+				" bytes)",
+				path, st->file_bytes, st->header_bytes + data_at);
 	if (st->file_bytes < st->header_bytes || data_at != st->file_bytes - st->header_bytes)
 		return wcx_fail(err, EINVAL, "%s: incomplete metadata, file not fully covered", path);
 	return 0;

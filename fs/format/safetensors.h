@@ -3,8 +3,9 @@
  * Parsing the header of a safetensors file: which tensors it has and where their bytes are.
  *
  * Accepts and refuses the same headers as version 0.8 of the safetensors library, with the same messages after "path: ";
- * only the part after "invalid JSON in header: " is worded differently.  One difference is deliberate: an unknown dtype is
- * no error.  Such a tensor is treated as bytes, and its size is not checked against its shape.
+ * only the part after "invalid JSON in header: " is worded differently, and parentheses add details.  One difference is
+ * deliberate: an unknown dtype is no error.  Such a tensor is treated as bytes, and its size is not checked against its
+ * shape.
  *
  * Takes memory for the result alone: 64 bytes per tensor, 8 per dimension, and the names.
  *

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "codec/arith.h"
+#include "fs/base/suggest.h"
 #include "fs/mount/connection.h"
 #include "fs/mount/fuse_ops.h"
 
@@ -103,6 +104,21 @@ static int parse_size(const char *name, const char *text, uint64_t *bytes, struc
 	return wcx_fail(err, EINVAL, "%s=%s: not a number of bytes, such as 512M or 4G", name, text);
 }
 
+/* Refuses an option that is nearly one of ours: libfuse would refuse it too, but not say what is meant. */
+static int check_mistyped(const char *arg, struct wcx_error *err)
+{
+	static const char *const known[] = {
+		"cache_size", "decoder", "prefetch", "readahead", "warm", "drop_packed", "remount", "debug", "allow_other",
+	};
+	struct wcx_suggestion suggestion = { .word = arg, .word_bytes = strcspn(arg, "=") };
+
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(known); i++)
+		wcx_suggest_more(&suggestion, known[i]);
+	if (!suggestion.best || suggestion.best_distance == 0)
+		return 0;
+	return wcx_fail(err, EINVAL, "unknown option %s; did you mean `%s'?", arg, suggestion.best);
+}
+
 /* Called by fuse_opt_parse for what the table of options does not cover. */
 static int take_argument(void *data, const char *arg, int key, struct fuse_args *args)
 {
@@ -112,6 +128,8 @@ static int take_argument(void *data, const char *arg, int key, struct fuse_args 
 	(void)args;
 	if (key == FUSE_OPT_KEY_OPT && arg[0] == '-')
 		return wcx_fail(line->err, 1, "unknown option %s", arg);
+	if (key == FUSE_OPT_KEY_OPT && check_mistyped(arg, line->err))
+		return -1;
 	if (key != FUSE_OPT_KEY_NONOPT)
 		return 1; /* libfuse's */
 	if (*place)

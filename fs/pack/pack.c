@@ -20,7 +20,7 @@
 #include "fs/base/output_file.h"
 #include "fs/base/parallel.h"
 #include "fs/format/index_writer.h"
-#include "fs/format/safetensors.h"
+#include "fs/format/safetensors_file.h"
 #include "fs/pack/pack_index.h"
 #include "fs/pack/pack_worker.h"
 #include "fs/read/export.h"
@@ -336,27 +336,6 @@ static int open_source(struct packer *packer, struct wcx_error *err)
 	return 0;
 }
 
-static int read_header(struct packer *packer, struct wcx_error *err)
-{
-	uint8_t first[WCX_SAFETENSORS_LENGTH_BYTES] = { 0 };
-	uint64_t file_bytes = (uint64_t)packer->src_stat.st_size, json_bytes;
-	uint8_t *json;
-	int r = read_source(packer, first, WCX_MIN(file_bytes, sizeof first), 0, err);
-
-	if (r == 0)
-		r = wcx_safetensors_json_bytes(packer->src_path, first, file_bytes, &json_bytes, err);
-	if (r < 0)
-		return r;
-	json = malloc(json_bytes ? json_bytes : 1);
-	if (!json)
-		return no_memory(packer, err);
-	r = read_source(packer, json, json_bytes, sizeof first, err);
-	if (r == 0)
-		r = wcx_safetensors_parse(packer->src_path, (const char *)json, json_bytes, file_bytes, &packer->st, err);
-	free(json);
-	return r;
-}
-
 static int check_source_unchanged(const struct packer *packer, struct wcx_error *err)
 {
 	const struct stat *then = &packer->src_stat;
@@ -501,7 +480,7 @@ int wcx_pack(const char *src_path, const char *dst_path, const struct wcx_pack_o
 	pthread_mutex_init(&packer.counts_lock, NULL);
 	r = open_source(&packer, err);
 	if (r == 0)
-		r = read_header(&packer, err);
+		r = wcx_safetensors_read(packer.src_fd, src_path, (uint64_t)packer.src_stat.st_size, &packer.st, err);
 	if (r == 0)
 		r = allocate(&packer, err);
 	if (r == 0)

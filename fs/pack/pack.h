@@ -24,7 +24,8 @@ struct wcx_pack_result {
  * Writes a temporary file beside dst_path, decodes it again, compares the SHA-256 with the source's, syncs, and renames it
  * only then.  src_path is only read.  Memory is bounded for files of any size.
  *
- * Returns 0 or -errno with err: -EINVAL if src_path is not a safetensors file, -EEXIST if dst_path exists and replace is
+ * Returns 0 or -errno with err: -EMEDIUMTYPE if src_path is another kind of file, -EINVAL for a malformed
+ * safetensors file, -EEXIST if dst_path exists and replace is
  * false, -EINTR, -ENOSPC and others.  After a failure no temporary file is left, and an existing output is unchanged.
  */
 int wcx_pack(const char *src_path, const char *dst_path, const struct wcx_pack_options *options, struct wcx_pack_result *ret,

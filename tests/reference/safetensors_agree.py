@@ -73,9 +73,9 @@ def same(ours, theirs):
         return ours == theirs
     if theirs.startswith(INVALID_JSON):
         return ours.startswith(INVALID_JSON)  # the rest is the text of the JSON parser
-    # We add the tensor in parentheses where the library omits it, and replace the bytes of control characters by "?".
+    # We add in parentheses the tensor, or how many bytes are missing, where the library omits it, and replace the bytes of control characters by "?".
     shown = "".join("?" * len(c.encode()) if unicodedata.category(c) == "Cc" else c for c in theirs)
-    return ours.split(" (data_offsets ")[0] == shown
+    return ours.split(" (data_offsets ")[0].split(" (truncated: ")[0] == shown
 
 
 def agree(ours, blob):

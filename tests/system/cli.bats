@@ -63,13 +63,12 @@ check_round_trip() {
 	rm odd.wcx odd.back
 }
 
-# pack must refuse a file with this message, which details in parentheses may follow, and leave no output.
+# pack must refuse a file with this exit code and message, which details in parentheses may follow, and leave no output.
 check_refused() {
 	run --separate-stderr "$WCX" pack "$1" refused.wcx
-	[ "$status" -eq 1 ]
-	[[ "$stderr" == "wcx pack: $1: $2" || "$stderr" == "wcx pack: $1: $2 ("*")" ]] || {
-		echo "is:       $stderr"
-		echo "expected: wcx pack: $1: $2"
+	[[ "$status" -eq "$2" && ("$stderr" == "wcx pack: $1: $3" || "$stderr" == "wcx pack: $1: $3 ("*")") ]] || {
+		echo "is:       $status $stderr"
+		echo "expected: $2 wcx pack: $1: $3"
 		return 1
 	}
 	[ ! -e refused.wcx ]
@@ -274,6 +273,32 @@ check_refused() {
 	for text in pack unpack verify warm info "Exit codes:"; do
 		[[ "$output" == *"$text"* ]]
 	done
+}
+
+@test "wcx help describes the program and each command" {
+	[ "$("$WCX" help)" = "$("$WCX" --help)" ]
+	[ "$("$WCX" help help)" = "$("$WCX" --help)" ]
+	for command in pack unpack verify warm info; do
+		[ "$("$WCX" help "$command")" = "$("$WCX" "$command" --help)" ]
+	done
+	run -2 "$WCX" help pack unpack
+	run -2 "$WCX" help packk
+	[[ "$output" == *"did you mean \`pack'?" ]]
+}
+
+@test "a mistyped command or option suggests the right one, with exit code 2" {
+	run -2 "$WCX" packk a b
+	[ "$output" = "wcx: unknown command \`packk'; did you mean \`pack'?" ]
+	run -2 "$WCX" verfiy a
+	[[ "$output" == *"did you mean \`verify'?" ]]
+	run -2 "$WCX" frobnicate
+	[ "$output" = "wcx: unknown command \`frobnicate'; see wcx help" ]
+	run -2 "$WCX" pack --froce a b
+	[[ "$output" == *"did you mean \`--force'?" ]]
+	run -2 "$WCX" unpack --decodr=cpu a b
+	[[ "$output" == *"did you mean \`--decoder'?" ]]
+	run -2 "$WCX" pack --mode
+	[[ "$output" != *"did you mean"* ]]
 }
 
 @test "--version gives the version" {
@@ -543,23 +568,63 @@ interrupt_pack() {
 	local t='"a":{"dtype":"I8","shape":[3],"data_offsets":[0,3]}'
 
 	: >empty
-	check_refused empty "header too small"
+	check_refused empty 3 "not a safetensors file: header too small"
 	printf '\2\0\0\0\0\0\0' >seven
-	check_refused seven "header too small"
+	check_refused seven 3 "not a safetensors file: header too small"
 	printf '\0\0\0\0\1\0\0\0{}' >large
-	check_refused large "header too large"
+	check_refused large 3 "not a safetensors file: header too large"
 	printf '\100\0\0\0\0\0\0\0{}' >short
-	check_refused short "invalid header length"
+	check_refused short 1 "invalid header length"
+	[[ "$stderr" == *"(truncated: 10 of at least 72 bytes)" ]]
+	write_safetensors cut "{$t}" 2
+	check_refused cut 1 "incomplete metadata, file not fully covered"
+	[[ "$stderr" == *"(truncated: $(stat -c %s cut) of $(($(stat -c %s cut) + 1)) bytes)" ]]
 	write_safetensors hole "{$t}" 4
-	check_refused hole "incomplete metadata, file not fully covered"
+	check_refused hole 1 "incomplete metadata, file not fully covered"
 	write_safetensors overlap "{$t,\"b\":{\"dtype\":\"I8\",\"shape\":[2],\"data_offsets\":[2,4]}}" 4
 	# shellcheck disable=SC2016 # no expansion is meant
-	check_refused overlap 'invalid offset for tensor `b`'
+	check_refused overlap 1 'invalid offset for tensor `b`'
 	write_safetensors size '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,7]}}' 7
-	check_refused size "invalid shape, data type, or offset for tensor"
+	check_refused size 1 "invalid shape, data type, or offset for tensor"
 	write_safetensors json '{"a":' 4
 	run -1 "$WCX" pack json refused.wcx
 	[[ "$output" == "wcx pack: json: invalid JSON in header: "* ]]
+}
+
+@test "another kind of file is named, with exit code 3" {
+	local text kind
+
+	while IFS="|" read -r text kind; do
+		printf "%b" "$text" >other
+		check_refused other 3 "not a safetensors file: $kind"
+	done <<-'END'
+		GGUF\x03\0\0\0\x23\x01\0\0\0\0\0\0|looks like GGUF
+		version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n|looks like a Git LFS pointer; `git lfs pull' fetches the file
+		{"architectures": ["LlamaForCausalLM"]}|looks like JSON
+		# A model\n|looks like text
+		<!DOCTYPE html><html>|looks like HTML, such as an error page
+		\x89HDF\r\n\x1a\n\0\0\0\0\0\x08\x08\0|looks like HDF5
+		\x08\x07\x12\x07pytorch\x1a\x051.9.0|looks like ONNX
+		\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P|looks like a Python pickle, such as an old PyTorch file
+	END
+	check_refused "$PACKED" 3 "not a safetensors file: packed already"
+	"$PYTHON" - <<-'END'
+		import gzip, zipfile, numpy, zstandard
+		numpy.save("npy", numpy.arange(9))
+		numpy.savez("npz", a=numpy.arange(9))
+		open("gz", "wb").write(gzip.compress(bytes(999)))
+		open("zst", "wb").write(zstandard.compress(bytes(999)))
+		with zipfile.ZipFile("pt", "w") as pt:
+		    pt.writestr("archive/data.pkl", bytes(99))
+		with zipfile.ZipFile("zip", "w") as other:
+		    other.writestr("README", bytes(99))
+	END
+	check_refused npy.npy 3 "not a safetensors file: looks like NumPy"
+	check_refused npz.npz 3 "not a safetensors file: looks like a NumPy zip"
+	check_refused gz 3 "not a safetensors file: looks like gzip"
+	check_refused zst 3 "not a safetensors file: looks like zstd"
+	check_refused pt 3 "not a safetensors file: looks like a PyTorch zip"
+	check_refused zip 3 "not a safetensors file: looks like a zip archive"
 }
 
 @test "control characters in names and dtypes do not reach the terminal" {

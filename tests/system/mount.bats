@@ -618,6 +618,8 @@ has_gpu() {
 	run -2 "$WCXFS" "$STORE" "$MNT" --no-such-option
 	run -2 "$WCXFS" "$STORE" "$MNT" -o decoder=tpu
 	[[ "$output" == *"decoder=tpu"*"auto, cpu or cuda"* ]]
+	run -2 "$WCXFS" "$STORE" "$MNT" -o ro,cachesize=1G
+	[[ "$output" == *"unknown option cachesize=1G; did you mean \`cache_size'?"* ]]
 	for size in lots 12Q 1KK "" -1 99999999999T; do
 		run -2 "$WCXFS" "$STORE" "$MNT" -o "cache_size=$size"
 		[[ "$output" == *"cache_size=$size"* ]]
