@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 /* Undoes mountinfo's \ooo escapes of white space. */
@@ -140,4 +141,11 @@ bool wcx_connection_exists(const char *mountpoint)
 	if (mounts)
 		endmntent(mounts);
 	return found;
+}
+
+bool wcx_connection_is_dead(const char *path)
+{
+	struct statfs statfs_buf;
+
+	return statfs(path, &statfs_buf) && (errno == ENOTCONN || errno == ECONNABORTED);
 }

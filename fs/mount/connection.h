@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The kernel's end of a FUSE mount, for use beside the server.  Nothing here makes a request to the mount. */
+/* The kernel's end of a FUSE mount, for use beside the server.  Only wcx_connection_is_dead makes a request to the mount. */
 #ifndef WCX_CONNECTION_H
 #define WCX_CONNECTION_H
 
@@ -34,5 +34,13 @@ int wcx_connection_mountpoint(int fuse_fd, char **path_ret);
 void wcx_connection_unmount(int fuse_fd);
 
 bool wcx_connection_exists(const char *mountpoint); /* whether a store is mounted at an absolute path, dead or alive */
+
+/*
+ * wcx_connection_is_dead - whether a path leads into a FUSE mount whose server has gone
+ *
+ * Asks for the figures of the file system, which the kernel never caches: stat() succeeds as long as it may rely on the
+ * attributes that it has.  Waits for the server, like stat().
+ */
+bool wcx_connection_is_dead(const char *path);
 
 #endif

@@ -253,6 +253,8 @@ static int resolve_directory(const char *what, char **path, struct wcx_error *er
 		errnum = errno;
 	if (!errnum && !S_ISDIR(st.st_mode))
 		errnum = ENOTDIR;
+	if (!errnum && wcx_connection_is_dead(absolute))
+		errnum = ENOTCONN;
 	if (errnum) {
 		free(absolute);
 		return wcx_fail(err, errnum, "%s %s: %s%s", what, *path, strerror(errnum),

@@ -291,8 +291,9 @@ static int lock_mount_point(const char *mountpoint, int *fd_ret)
 	if (r)
 		fuse_log(FUSE_LOG_ERR, "mount point %s: locked by another process\n", mountpoint);
 	if (!r && wcx_connection_exists(mountpoint)) {
-		r = -EBUSY;
-		fuse_log(FUSE_LOG_ERR, "mount point %s: a store is already mounted there\n", mountpoint);
+		r = wcx_connection_is_dead(mountpoint) ? -ENOTCONN : -EBUSY;
+		fuse_log(FUSE_LOG_ERR, "mount point %s: %s\n", mountpoint,
+			 r == -EBUSY ? "a store is already mounted there" : strerror(-r));
 	}
 	if (r && fd >= 0)
 		close(fd);

@@ -125,12 +125,12 @@ check_refused() {
 }
 
 @test "commands that decode take --decoder, list it in their help, and name the decoder with -v" {
-	for command in verify info "unpack -f"; do
-		# shellcheck disable=SC2046,SC2086 # a command, and perhaps an option and an output
-		WCX_CPU=portable run --separate-stderr -0 "$WCX" $command -v --decoder=cpu "$PACKED" \
-			$([[ "$command" != unpack* ]] || echo unpacked)
-		[ "$stderr" = "wcx ${command%% *}: decoder: cpu (portable)" ]
-		run -0 "$WCX" "${command%% *}" --help
+	for command in verify info unpack; do
+		arguments=("$PACKED")
+		[ "$command" != unpack ] || arguments+=(unpacked)
+		WCX_CPU=portable run --separate-stderr -0 "$WCX" "$command" -v --decoder=cpu "${arguments[@]}"
+		[ "$stderr" = "wcx $command: decoder: cpu (portable)" ]
+		run -0 "$WCX" "$command" --help
 		[[ "$output" == *"--decoder=NAME"* ]]
 	done
 	for command in pack warm; do

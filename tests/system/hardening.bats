@@ -169,9 +169,8 @@ unprivileged_mount() {
 @test "another user's daemon has no capability, and unmounts through fusermount3" {
 	[ "$(id -u)" -eq 0 ] || skip "needs root, to become another user"
 	needs_tool setpriv
+	[ -e /etc/mtab ] || skip "there is no /etc/mtab, which fusermount3 reads before it unmounts for a user"
 	unshare -m true || skip "no mount namespace can be made here"
-	# In a fresh Debian 13 it fails after mounting, for a reason that is not understood yet.
-	[[ "$(fusermount3 --version)" =~ \ 3\.1[0-6]\. ]] || skip "not understood with libfuse 3.17"
 	private_store
 	chown -R nobody: "$BATS_TEST_TMPDIR"
 	chmod a+x "$BATS_RUN_TMPDIR" "${BATS_TEST_TMPDIR%/*}"

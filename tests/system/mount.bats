@@ -451,7 +451,7 @@ has_gpu() {
 
 	[ -r /proc/self/stack ] && [ "$(id -u)" -eq 0 ] || skip "only root can read where a thread is blocked"
 	for signal in KILL SEGV; do
-		LD_PRELOAD="$WCX_BUILD/tests/libslow_requests.so" start_logged_mount "$STORE" -o decoder=cpu
+		LD_PRELOAD="${WCX%/*}/tests/libslow_requests.so" start_logged_mount "$STORE" -o decoder=cpu
 		guard=$(pgrep -P "$DAEMON")
 		reader kill_pusher "$DAEMON" "$MNT/model.safetensors" "$signal"
 		run ! cat "$MNT/model.safetensors"

@@ -127,14 +127,15 @@ killed_daemon() {
 		guard=$(pgrep -P "$daemon")
 		exec 8<"$MNT/model.safetensors"
 		head -c 100000 <&8 >/dev/null
+		stat "$MNT" >/dev/null # for a second, the kernel may answer with these attributes
 		kill -KILL "$daemon"
-		while [ -e "/proc/$guard" ]; do sleep 0.02; done
+		while grep -qs '^State:.[^Z]' "/proc/$guard/status"; do sleep 0.02; done
+		! "$WCXFS" "$STORE" "$MNT"
 		for command in "cat $MNT/config.json" "ls $MNT" "tail -c 100000 /proc/self/fd/8" "dd skip=9 bs=1M count=1"; do
 			! $command <&8 || echo "no error: $command"
 		done
 		exec 8<&-
 		grep -cF " $MNT fuse.wcxfs" /proc/mounts
-		! "$WCXFS" "$STORE" "$MNT"
 		fusermount3 -u "$MNT"
 		"$WCXFS" "$STORE" "$MNT" 3>&- 2>/dev/null
 		cmp "$STORE/config.json" "$MNT/config.json"
@@ -158,7 +159,7 @@ killed_daemon() {
 	[ -r /proc/self/stack ] || skip "it cannot be read where a thread is blocked"
 	local guard
 
-	LD_PRELOAD="$WCX_BUILD/tests/libslow_requests.so" start_logged_mount "$STORE" -o decoder=cpu
+	LD_PRELOAD="${WCX%/*}/tests/libslow_requests.so" start_logged_mount "$STORE" -o decoder=cpu
 	guard=$(pgrep -P "$DAEMON")
 	reader kill_pusher "$DAEMON" "$MNT/model.safetensors" KILL
 	reader wait_exit "$guard"
@@ -203,14 +204,14 @@ killed_daemon() {
 	log_until "mounted at"
 	first=$(pgrep -P "$DAEMON")
 	for _ in 1 2 3 4 5; do
-		nsenter --target "$first" --pid --mount sh -c '(sleep 0.2; exit 3) & exit' 3>&-
+		nsenter --target "$first" --pid --mount --root sh -c '(sleep 0.2; exit 3) & exit' 3>&-
 	done
 	sleep 1
-	run nsenter --target "$first" --pid --mount ps -eo pid,ppid,stat,args
+	run nsenter --target "$first" --pid --mount --root ps -eo pid,ppid,stat,args
 	echo "$output"
 	[[ "$output" == *wcxfs-guard* ]]
 	run ! grep -E " Z|sleep|defunct" <<<"$output"
-	nsenter --target "$first" --pid --mount cmp "$STORE/config.json" "$MNT/config.json"
+	nsenter --target "$first" --pid --mount --root cmp "$STORE/config.json" "$MNT/config.json"
 	kill -TERM "$first"
 	wait "$DAEMON"
 }
