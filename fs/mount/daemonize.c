@@ -83,13 +83,14 @@ int wcx_daemon_wait(pid_t pid, int ready_fd, struct wcx_error *err)
 	return WIFEXITED(status) && WEXITSTATUS(status) != EXIT_SUCCESS ? WEXITSTATUS(status) : EXIT_FAILURE;
 }
 
-int wcx_daemon_detach(void)
+int wcx_daemon_detach(bool keep_stderr)
 {
 	int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	if (null_fd < 0)
 		return -errno;
-	if (setsid() < 0 || chdir("/") || dup2(null_fd, 0) < 0 || dup2(null_fd, 1) < 0 || dup2(null_fd, 2) < 0)
+	if (setsid() < 0 || chdir("/") || dup2(null_fd, 0) < 0 || dup2(null_fd, 1) < 0 ||
+	    (!keep_stderr && dup2(null_fd, 2) < 0))
 		return -errno;
 	close(null_fd);
 	return 0;

@@ -3,6 +3,7 @@
 #ifndef WCX_DAEMONIZE_H
 #define WCX_DAEMONIZE_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "fs/base/error.h"
@@ -29,8 +30,8 @@ pid_t wcx_daemon_fork(int *ready_fd_ret, int kept_fd, struct wcx_error *err);
 /* wcx_daemon_wait - for the parent: wait until the child is ready or dead.  Returns an exit status, maybe with err. */
 int wcx_daemon_wait(pid_t pid, int ready_fd, struct wcx_error *err);
 
-/* wcx_daemon_detach - for any child: let go of the terminal and the working directory.  Returns 0 or -errno. */
-int wcx_daemon_detach(void);
+/* wcx_daemon_detach - for any child: let go of terminal and working directory, maybe not of the error output; 0 or -errno */
+int wcx_daemon_detach(bool keep_stderr);
 int wcx_daemon_report_ready(void); /* lets wcx_daemon_wait return; 0 or -errno */
 
 #endif

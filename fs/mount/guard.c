@@ -26,7 +26,7 @@ enum { KEPT_FD = 3 };
 /* Gives up everything inherited from the daemon but fd: terminal, working directory, descriptors. */
 static void detach(int fd)
 {
-	if (wcx_daemon_detach())
+	if (wcx_daemon_detach(false))
 		_exit(EXIT_FAILURE);
 	if (fd == KEPT_FD)
 		fcntl(fd, F_SETFD, 0); /* clear close-on-exec, as dup2 would */

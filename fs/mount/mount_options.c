@@ -17,6 +17,7 @@
 #include "fs/base/suggest.h"
 #include "fs/mount/connection.h"
 #include "fs/mount/fuse_ops.h"
+#include "fs/mount/mount_helper.h"
 
 static const uint64_t prefetch_max_bytes = UINT64_C(64) << 20; /* at 6 GB/s, 10 ms */
 static const uint64_t cache_min_bytes = UINT64_C(32) << 20;
@@ -42,19 +43,26 @@ const char wcx_mount_help[] =
 	"                       model is not in memory twice\n"
 	"  -o warm=PATH         once mounted, read a file or directory of the store into the page cache; . reads "
 	"everything\n"
+	"  -o log=TARGET        stderr, syslog, or a file, which is opened again at SIGHUP (default: with -f stderr, else\n"
+	"                       syslog; where there is none, stderr)\n"
+	"  -o pidfile=FILE      file with the daemon's process number while the store is mounted\n"
 	"  -o allow_other       allow other users; needs root, or user_allow_other in /etc/fuse.conf\n"
-	"  -o ...               any other option of libfuse, see mount.fuse3(8)\n"
+	"  -o ...               any other option of libfuse, see mount.fuse3(8); nofail, _netdev, noauto, user, defaults,\n"
+	"                       x-systemd.* and other options of /etc/fstab that are for others are ignored\n"
 	"  -f                   stay in the foreground; log to standard error instead of syslog\n"
 	"  -d                   like -f, and log every request\n"
 	"  -h, --help           print this help\n"
 	"  -V, --version        print versions\n"
 	"\n"
 	"wcxfs returns once the files can be used.  To unmount, run `fusermount3 -u MOUNTPOINT' or send SIGTERM, SIGINT or\n"
-	"SIGHUP; while warm=PATH is reading, the mount is busy and only a signal works.  SIGUSR1 logs the counters of "
-	"cache\n"
-	"and prefetching.\n"
+	"(unless log=FILE) SIGHUP; while warm=PATH is reading, the mount is busy and only a signal works.  SIGUSR1 logs "
+	"the\n"
+	"counters of cache and prefetching.\n"
 	"\n"
-	"Exit codes: 0 mounted (with -f: unmounted again), 1 failure, 2 invalid command line.\n"
+	"As mount.wcxfs, the program is a helper of mount(8): `mount -t wcxfs STORE MOUNTPOINT -o ...', and in /etc/fstab\n"
+	"  /data/models  /mnt/models  wcxfs  allow_other,nofail  0  0\n"
+	"\n"
+	"Exit codes: 0 mounted (with -f: unmounted again), 1 failure, 2 invalid command line; of mount.wcxfs: 0, 32, 1.\n"
 	"\n"
 	"Examples:\n"
 	"  wcxfs /data/models /mnt/models\n"
@@ -65,7 +73,7 @@ const char wcx_mount_help[] =
 
 /* What fuse_opt_parse fills in. */
 struct command_line {
-	char *store, *mountpoint, *cache_size, *decoder, *prefetch, *readahead, *warm;
+	char *store, *mountpoint, *cache_size, *decoder, *prefetch, *readahead, *warm, *log, *pid_file;
 	int help, version, foreground, drop_packed, remount;
 	struct wcx_error *err;
 };
@@ -108,7 +116,8 @@ static int parse_size(const char *name, const char *text, uint64_t *bytes, struc
 static int check_mistyped(const char *arg, struct wcx_error *err)
 {
 	static const char *const known[] = {
-		"cache_size", "decoder", "prefetch", "readahead", "warm", "drop_packed", "remount", "debug", "allow_other",
+		"cache_size", "decoder", "prefetch", "readahead", "warm",        "drop_packed",
+		"remount",    "debug",   "log",      "pidfile",   "allow_other",
 	};
 	struct wcx_suggestion suggestion = { .word = arg, .word_bytes = strcspn(arg, "=") };
 
@@ -126,6 +135,8 @@ static int take_argument(void *data, const char *arg, int key, struct fuse_args 
 	char **place = !line->store ? &line->store : &line->mountpoint;
 
 	(void)args;
+	if (key == FUSE_OPT_KEY_OPT && wcx_mount_option_is_ignored(arg))
+		return 0;
 	if (key == FUSE_OPT_KEY_OPT && arg[0] == '-')
 		return wcx_fail(line->err, 1, "unknown option %s", arg);
 	if (key == FUSE_OPT_KEY_OPT && check_mistyped(arg, line->err))
@@ -152,6 +163,9 @@ static int interpret(const struct command_line *line, struct wcx_mount_options *
 	    parse_size("prefetch", line->prefetch, &opts->prefetch_bytes, err) ||
 	    parse_size("readahead", line->readahead, &opts->readahead_bytes, err))
 		return -EINVAL;
+	if ((line->log && !*line->log) || (line->pid_file && !*line->pid_file))
+		return wcx_fail(err, EINVAL, "%s=: the name of a file is missing",
+				line->log && !*line->log ? "log" : "pidfile");
 	if (line->decoder && wcx_decoder_kind_parse(line->decoder, &opts->decoder))
 		return wcx_fail(err, EINVAL, "decoder=%s: unknown; use auto, cpu or cuda", line->decoder);
 	return 0;
@@ -195,6 +209,8 @@ int wcx_mount_options_parse(int argc, char **argv, struct wcx_mount_options *opt
 		{ "prefetch=%s", offsetof(struct command_line, prefetch), 0 },
 		{ "readahead=%s", offsetof(struct command_line, readahead), 0 },
 		{ "warm=%s", offsetof(struct command_line, warm), 0 },
+		{ "log=%s", offsetof(struct command_line, log), 0 },
+		{ "pidfile=%s", offsetof(struct command_line, pid_file), 0 },
 		{ "drop_packed", offsetof(struct command_line, drop_packed), 1 },
 		{ "remount", offsetof(struct command_line, remount), 1 },
 		{ "-f", offsetof(struct command_line, foreground), 1 },
@@ -225,6 +241,9 @@ int wcx_mount_options_parse(int argc, char **argv, struct wcx_mount_options *opt
 		.mountpoint = line.mountpoint,
 		.fuse_fd = -1,
 		.warm = line.warm,
+		.log_kind = line.log ? wcx_log_kind_parse(line.log) : WCX_LOG_DEFAULT,
+		.log_path = line.log,
+		.pid_file = line.pid_file,
 		.decoder = WCX_DECODER_AUTO,
 	};
 	if (!r) {
@@ -337,7 +356,7 @@ static int complete_arguments(struct wcx_mount_options *opts, struct wcx_error *
 	snprintf(max_read, sizeof max_read, "-omax_read=%d", WCX_FUSE_READ_BYTES);
 	failed = fuse_opt_add_opt(&names, "subtype=wcxfs") || asprintf(&fsname, "fsname=%s", opts->store) < 0 ||
 		 fuse_opt_add_opt_escaped(&names, fsname) || fuse_opt_insert_arg(&args, 1, names) ||
-		 fuse_opt_insert_arg(&args, 1, "-o") || fuse_opt_add_arg(&args, "-oro,default_permissions") ||
+		 fuse_opt_insert_arg(&args, 1, "-o") || fuse_opt_add_arg(&args, "-oro,nosuid,nodev,default_permissions") ||
 		 fuse_opt_add_arg(&args, max_read);
 	free(names);
 	free(fsname);
@@ -368,4 +387,6 @@ void wcx_mount_options_free(struct wcx_mount_options *opts)
 	free(opts->store);
 	free(opts->mountpoint);
 	free(opts->warm);
+	free(opts->log_path);
+	free(opts->pid_file);
 }

@@ -8,6 +8,7 @@
 
 #include "fs/base/error.h"
 #include "fs/base/host_limits.h"
+#include "fs/mount/log_output.h"
 #include "fs/read/decoder.h"
 
 struct wcx_mount_options {
@@ -16,7 +17,10 @@ struct wcx_mount_options {
 	bool remount; /* to be refused */
 	char *store, *mountpoint;
 	int fuse_fd; /* of /dev/fuse, already mounted at mountpoint by who gave /dev/fd/N; -1: to be mounted */
-	char *warm;  /* what to read into the page cache; NULL: nothing */
+	enum wcx_log_kind log_kind;
+	char *log_path; /* for WCX_LOG_FILE */
+	char *pid_file; /* NULL: none */
+	char *warm;     /* what to read into the page cache; NULL: nothing */
 	uint64_t cache_bytes, prefetch_bytes;
 	uint64_t readahead_bytes; /* with set_readahead */
 	enum wcx_decoder_kind decoder;

@@ -25,6 +25,8 @@
 #include "fs/mount/connection.h"
 #include "fs/mount/fuse_ops.h"
 #include "fs/mount/guard.h"
+#include "fs/mount/log_output.h"
+#include "fs/mount/notify.h"
 #include "fs/mount/privileges.h"
 #include "fs/mount/store.h"
 #include "fs/mount/warm_child.h"
@@ -68,7 +70,7 @@ struct session {
 	struct wcx_fuse *fuse;
 	struct fuse_session *fuse_session;
 	struct wcx_connection connection; /* as found when it was mounted */
-	pthread_t signal_thread;          /* logs counters on SIGUSR1, and reaps children on SIGCHLD */
+	pthread_t signal_thread;          /* logs counters, opens the log again, reaps children */
 	atomic_bool stop_signal_thread;
 };
 
@@ -129,7 +131,18 @@ static int stop_prefetching(struct session *session)
  * The signals that end the daemon go to the main thread, whose wait they interrupt; the others go to the signal thread.  So
  * all are blocked before any thread is created, CUDA's too, and the main thread unblocks its own when it serves requests.
  */
-static const int ending_signals[] = { SIGTERM, SIGINT, SIGHUP }, reporting_signals[] = { SIGUSR1, SIGCHLD };
+static const int ending_signals[] = { SIGTERM, SIGINT, SIGHUP }, reporting_signals[] = { SIGUSR1, SIGCHLD, SIGHUP };
+
+/* SIGHUP, the last of both, ends the daemon unless its log is a file, which is then opened again. */
+static size_t ending_count(void)
+{
+	return WCX_ARRAY_COUNT(ending_signals) - (wcx_log_can_reopen() ? 1 : 0);
+}
+
+static size_t reporting_count(void)
+{
+	return WCX_ARRAY_COUNT(reporting_signals) - (wcx_log_can_reopen() ? 0 : 1);
+}
 
 static sigset_t signal_set(const int *signals, size_t count)
 {
@@ -199,7 +212,7 @@ static void reap_children(struct session *session)
 
 static void *signal_loop(void *arg)
 {
-	const sigset_t reporting = signal_set(reporting_signals, WCX_ARRAY_COUNT(reporting_signals));
+	const sigset_t reporting = signal_set(reporting_signals, reporting_count());
 	const struct timespec tidy_interval = { .tv_sec = 2 }; /* a deleted file keeps its disk space so long at most */
 	struct session *session = arg;
 	int number;
@@ -212,6 +225,8 @@ static void *signal_loop(void *arg)
 			log_counters(session);
 		else if (number == SIGCHLD)
 			reap_children(session);
+		else if (number == SIGHUP)
+			wcx_log_reopen();
 		else if (number < 0 && errno == EAGAIN)
 			wcx_store_release_unused(session->store);
 	}
@@ -435,10 +450,10 @@ static int run_loop(struct fuse_session *fuse_session, unsigned cores)
 	return r > 0 ? 0 : r; /* positive: the signal that ended the loop */
 }
 
-static int serve(struct session *session, wcx_mounted_fn *on_mounted)
+static int serve(struct session *session, wcx_mounted_fn *on_mounted, void *user)
 {
 	const struct wcx_mount_options *opts = session->opts;
-	int r = on_mounted ? on_mounted() : 0;
+	int r = on_mounted(user);
 
 	if (!r) {
 		fuse_log(FUSE_LOG_INFO, "%s mounted at %s, decoding with %s\n", opts->store, opts->mountpoint,
@@ -448,7 +463,7 @@ static int serve(struct session *session, wcx_mounted_fn *on_mounted)
 			 opts->cache_bytes >> 20, window_bytes(opts) >> 20, opts->host.memory_bytes >> 20,
 			 opts->host.is_memory_limited ? " by control group" : "", opts->host.cores,
 			 opts->host.is_cpu_limited ? " by affinity or quota" : "");
-		mask_signals(SIG_UNBLOCK, ending_signals, WCX_ARRAY_COUNT(ending_signals));
+		mask_signals(SIG_UNBLOCK, ending_signals, ending_count());
 		r = run_loop(session->fuse_session, opts->host.cores);
 	}
 	if (r)
@@ -507,7 +522,8 @@ static int tear_down(struct session *session)
 {
 	int r = 0;
 
-	mask_signals(SIG_BLOCK, ending_signals, WCX_ARRAY_COUNT(ending_signals));
+	mask_signals(SIG_BLOCK, ending_signals, ending_count());
+	wcx_notify("STOPPING=1\nSTATUS=unmounting");
 	while (!r && session->state != STATE_NOTHING) {
 		r = leave_state(session);
 		session->state--;
@@ -515,15 +531,17 @@ static int tear_down(struct session *session)
 	return r;
 }
 
-int wcx_session_run(const struct wcx_mount_options *opts, wcx_mounted_fn *on_mounted)
+int wcx_session_run(const struct wcx_mount_options *opts, wcx_mounted_fn *on_mounted, void *user)
 {
 	struct session session = { .opts = opts };
 	int r = fork_children(&session), r_down;
 
 	if (!r) {
 		signal(SIGPIPE, SIG_IGN); /* writing to a child that has exited */
-		mask_signals(SIG_BLOCK, ending_signals, WCX_ARRAY_COUNT(ending_signals));
-		mask_signals(SIG_BLOCK, reporting_signals, WCX_ARRAY_COUNT(reporting_signals));
+		mask_signals(SIG_BLOCK, ending_signals, ending_count());
+		mask_signals(SIG_BLOCK, reporting_signals, reporting_count());
+		if (wcx_log_can_reopen())
+			signal(SIGHUP, SIG_DFL); /* under nohup it would be ignored */
 		r = open_store(&session);
 	}
 	if (!r)
@@ -531,7 +549,7 @@ int wcx_session_run(const struct wcx_mount_options *opts, wcx_mounted_fn *on_mou
 	if (!r)
 		r = start_threads(&session);
 	if (!r)
-		r = serve(&session, on_mounted);
+		r = serve(&session, on_mounted, user);
 	r_down = tear_down(&session);
 	return r_down ? r_down : r;
 }

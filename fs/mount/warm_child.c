@@ -48,7 +48,7 @@ static void run(void *user, int start_fd, pid_t parent)
 	if (getppid() != parent)
 		return;
 	if (!warming->shows_progress)
-		wcx_daemon_detach();
+		wcx_daemon_detach(false);
 	do
 		n = read(start_fd, &byte, 1);
 	while (n < 0 && errno == EINTR);
