@@ -8,6 +8,8 @@
 #include <time.h>
 
 #include "codec/arith.h"
+#include "codec/cpu_features.h"
+#include "codec/encode_variant.h"
 
 enum {
 	TRIAL_LINES = 128,
@@ -23,28 +25,14 @@ struct candidate {
 	bool runs_here;
 };
 
-#ifdef __x86_64__
-static bool has_avx2(void)
-{
-	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
-	       __builtin_cpu_supports("popcnt");
-}
-
-static bool has_avx512(void)
-{
-	return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-	       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
-#endif
-
 const struct wcx_decode_variant *wcx_decode_variant_at(unsigned i)
 {
 	const struct candidate candidates[] = {
 		{ &wcx_decode_variant_portable, true },
 #ifdef __x86_64__
-		{ &wcx_decode_variant_avx2, has_avx2() },
-		{ &wcx_decode_variant_avx2_gather, has_avx2() },
-		{ &wcx_decode_variant_avx512, has_avx512() },
+		{ &wcx_decode_variant_avx2, wcx_cpu_has_avx2() },
+		{ &wcx_decode_variant_avx2_gather, wcx_cpu_has_avx2() },
+		{ &wcx_decode_variant_avx512, wcx_cpu_has_avx512() },
 #endif
 	};
 
@@ -92,7 +80,8 @@ static void make_trial(struct trial *trial)
 	wcx_freq_table_build(counts, &freqs);
 	wcx_rans_encode_table_build(&freqs, &trial->encode);
 	wcx_rans_decode_table_build(&freqs, &trial->decode);
-	trial->stream_bytes = wcx_rans_encode(&source, trial->encode_words, trial->stream, TRIAL_BYTES);
+	trial->stream_bytes =
+		wcx_rans_encode(&wcx_encode_variant_portable, &source, trial->encode_words, trial->stream, TRIAL_BYTES);
 }
 
 /* Decodes the stream as pairs into a sink, or without one as symbols. */

@@ -25,6 +25,9 @@ struct wcx_element_ops {
 	void (*get16)(const void *elements, size_t count, uint32_t shift, uint32_t width, void *values);
 	void (*get32)(const void *elements, size_t count, uint32_t shift, uint32_t width, void *values);
 
+	/* The symbols of values of 16 bits, for wcx_symbols_take. */
+	uint32_t (*map_symbols)(const void *values, size_t count, uint32_t base, bool has_zero, uint8_t *symbols);
+
 	/* Replaces the bits of one element that mask selects.  If folded, bits are inverted where its highest bit is set. */
 	void (*replace)(void *elements, size_t index, uint64_t mask, uint64_t bits, bool folded);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Template of the loops of element.c for elements of ELEM_BITS bits.  element.c defines ELEM_BITS and includes this file,
- * once for each size.  There are no branches in the loops and, except in undone predictions, no dependencies between
+ * Template of the loops over elements of ELEM_BITS bits.  element_loops.h defines ELEM_BITS and includes this file, once for
+ * each size.  There are no branches in the loops and, except in undone predictions, no dependencies between
  * elements: compilers vectorise them.
  */
 #define JOIN_TOKENS(a, b, c) a##b##c
@@ -161,6 +161,7 @@ static const struct wcx_element_ops NAME(ops) = {
 	.get8 = NAME(get8),
 	.get16 = NAME(get16),
 	.get32 = NAME(get32),
+	.map_symbols = map_symbols,
 	.replace = NAME(replace),
 	.fill = NAME(fill),
 };

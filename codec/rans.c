@@ -6,6 +6,7 @@
 
 #include "codec/arith.h"
 #include "codec/decode_variant.h"
+#include "codec/encode_variant.h"
 #include "codec/le.h"
 
 void wcx_rans_decode_table_build(const struct wcx_freq_table *freqs, struct wcx_rans_decode_table *ret)
@@ -20,25 +21,15 @@ void wcx_rans_decode_table_build(const struct wcx_freq_table *freqs, struct wcx_
 	}
 }
 
-/*
- * With q = x / f, the new state is (q << 12) + x % f + start = x + start + q * (4096 - f).  q is x * r >> 44, where r is
- * 2^44 / f rounded up: for all x < 2^20 f the product is below 2^64, and the error of at most x / 2^44 is below 1 / f
- * because f < 2^12.
- */
 void wcx_rans_encode_table_build(const struct wcx_freq_table *freqs, struct wcx_rans_encode_table *ret)
 {
 	uint32_t start = 0;
 
-	memset(ret, 0, sizeof *ret);
 	for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++) {
-		uint32_t freq = freqs->freq[s];
+		const uint32_t freq = freqs->freq[s];
+		const uint64_t reciprocal = freq > 1 ? (UINT64_C(1) << 32) / freq : UINT32_MAX;
 
-		if (!freq)
-			continue;
-		ret->symbol[s].reciprocal = WCX_DIV_UP(UINT64_C(1) << 44, freq);
-		ret->symbol[s].limit = freq << 20;
-		ret->symbol[s].start = (uint16_t)start;
-		ret->symbol[s].complement = (uint16_t)(WCX_PROB_SCALE - freq);
+		ret->symbol[s] = freq ? reciprocal << 32 | start << 16 | freq : 0;
 		start += freq;
 	}
 }
@@ -218,54 +209,69 @@ enum wcx_result wcx_rans_close(const struct wcx_rans_reader *reader, uint8_t car
 	return finish_states(reader->state, carried) && reader->word == reader->end ? WCX_OK : WCX_BAD_DATA;
 }
 
-/*
- * Encodes the symbols of one step in reverse.  words is filled from its end, since the last word emitted is the first one
- * read; words[left] is the last one emitted.  A symbol takes at most one word, so there is always space for it.  Whether a
- * lane emits its word is computed without a branch.  Returns the new left.
- */
-static inline size_t encode_step(const struct wcx_rans_encode_table *table, uint32_t state[WCX_LANES], uint16_t *words,
-				 size_t left, const uint8_t *symbols, uint32_t lanes, uint32_t steps)
+/* Encodes the last line, which is partial; returns the new left (see codec/encode_variant.h). */
+static size_t encode_last(const struct wcx_rans_encode_table *table, const uint8_t *symbols, size_t count, uint32_t steps,
+			  uint32_t state[WCX_LANES], uint16_t *words, size_t left)
 {
-	/* Unrolling makes it 10 % faster. */
-#pragma GCC unroll 4
-	for (uint32_t lane = lanes; lane-- > 0;) {
-		uint8_t s = symbols[steps * lane];
-		uint32_t x = state[lane], limit = table->symbol[s].limit, shifted = x >> 16, quotient;
+	for (uint32_t k = steps; k-- > 0;)
+		for (uint32_t lane = lanes_of_step(count, k, steps); lane-- > 0;)
+			left = wcx_rans_encode_symbol(table->symbol[symbols[steps * lane + k]], &state[lane], words, left);
+	return left;
+}
 
-		words[left - 1] = (uint16_t)x;
-		left = left - 1 + (x < limit);
-		x = x < limit ? x : shifted;
-		quotient = (uint32_t)(x * table->symbol[s].reciprocal >> 44);
-		state[lane] = x + table->symbol[s].start + quotient * table->symbol[s].complement;
+static const struct wcx_rans_encode_table *table_of_line(const struct wcx_rans_source *source, uint32_t line)
+{
+	const struct wcx_rans_choices *choices = &source->choices;
+
+	return source->tables[choices->bits ? wcx_rans_choice(choices, line / choices->run_lines) : 0];
+}
+
+/* Encodes all symbols, from the last to the first; returns the new left. */
+static size_t encode_all(const struct wcx_encode_variant *variant, const struct wcx_rans_source *source,
+			 uint32_t state[WCX_LANES], uint16_t *words)
+{
+	const uint32_t line_symbols = WCX_LANES * source->steps;
+	uint32_t line = source->symbol_count / line_symbols;
+	const size_t full = (size_t)line * line_symbols;
+	size_t left = source->symbol_count;
+
+	if (full < left)
+		left = encode_last(table_of_line(source, line), source->symbols + full, left - full, source->steps, state,
+				   words, left);
+	while (line > 0) {
+		const uint32_t run_lines = source->choices.bits ? source->choices.run_lines : line;
+		const uint32_t first = (line - 1) / run_lines * run_lines;
+		const struct wcx_rans_lines lines = {
+			.table = table_of_line(source, first),
+			.symbols = source->symbols + (size_t)first * line_symbols,
+			.lines = line - first,
+			.steps = source->steps,
+			.state = state,
+			.words = words,
+			.left = left,
+		};
+
+		left = variant->encode_lines(&lines);
+		line = first;
 	}
 	return left;
 }
 
-size_t wcx_rans_encode(const struct wcx_rans_source *source, uint16_t *words, uint8_t *dst, size_t dst_bytes)
+size_t wcx_rans_encode(const struct wcx_encode_variant *variant, const struct wcx_rans_source *source, uint16_t *words,
+		       uint8_t *dst, size_t dst_bytes)
 {
-	const struct wcx_rans_choices *choices = &source->choices;
-	const uint32_t steps = source->steps, line_symbols = WCX_LANES * steps, symbol_count = source->symbol_count;
-	uint32_t state[WCX_LANES], lines = WCX_DIV_UP(symbol_count, line_symbols);
 	uint8_t states[WCX_RANS_STATES_MAX_BYTES];
-	size_t left = symbol_count, bytes;
+	uint32_t state[WCX_LANES];
+	size_t left, bytes, words_bytes;
 
 	for (unsigned lane = 0; lane < WCX_LANES; lane++)
 		state[lane] = WCX_RANS_LOW | (source->carried ? wcx_le16_read(source->carried + 2 * lane) : 0);
-	while (lines-- > 0) {
-		size_t first = (size_t)lines * line_symbols;
-		const struct wcx_rans_encode_table *table =
-			source->tables[choices->bits ? wcx_rans_choice(choices, lines / choices->run_lines) : 0];
-
-		for (uint32_t k = steps; k-- > 0;)
-			left = encode_step(table, state, words, left, source->symbols + first + k,
-					   lanes_of_step(symbol_count - first, k, steps), steps);
-	}
+	left = encode_all(variant, source, state, words);
+	words_bytes = 2 * (source->symbol_count - left);
 	bytes = write_states(state, states);
-	if (bytes + 2 * (symbol_count - left) > dst_bytes)
+	if (bytes + words_bytes > dst_bytes)
 		return 0;
 	memcpy(dst, states, bytes);
-	dst += bytes;
-	for (size_t i = left; i < symbol_count; i++, dst += 2)
-		wcx_le16_write(dst, words[i]);
-	return bytes + 2 * (symbol_count - left);
+	memcpy(dst + bytes, words + left, words_bytes); /* little-endian, as element_loops.h requires */
+	return bytes + words_bytes;
 }

@@ -41,14 +41,16 @@ struct wcx_rans_decode_table {
 	uint32_t entry[WCX_PROB_SCALE];
 };
 
-/* Constants that encode symbols without division. */
+/*
+ * Constants that encode symbols without division, in one word each:
+ *
+ *	 63            32 31     16 15        0
+ *	|  reciprocal    |  start  | frequency |
+ *
+ * start is the sum of the frequencies of lower symbols; the reciprocal is 2^32 / frequency, rounded down (for 1: 2^32 - 1).
+ */
 struct wcx_rans_encode_table {
-	struct {
-		uint64_t reciprocal; /* 2^44 / frequency, rounded up */
-		uint32_t limit;      /* 2^20 * frequency: larger or equal states emit a word first */
-		uint16_t start;      /* sum of the frequencies of lower symbols */
-		uint16_t complement; /* WCX_PROB_SCALE - frequency */
-	} symbol[WCX_SYMBOL_COUNT];
+	uint64_t symbol[WCX_SYMBOL_COUNT];
 };
 
 void wcx_rans_decode_table_build(const struct wcx_freq_table *freqs, struct wcx_rans_decode_table *ret);
@@ -148,11 +150,14 @@ struct wcx_rans_source {
 	const uint8_t *carried; /* WCX_RANS_CARRIED_BYTES for the final states to carry, or NULL */
 };
 
+struct wcx_encode_variant;
+
 /*
  * wcx_rans_encode - write the start states and words from which the symbols decode
  *
  * words is scratch space for symbol_count words.  Returns the bytes written to dst, or 0 if they exceed dst_bytes.
  */
-size_t wcx_rans_encode(const struct wcx_rans_source *source, uint16_t *words, uint8_t *dst, size_t dst_bytes);
+size_t wcx_rans_encode(const struct wcx_encode_variant *variant, const struct wcx_rans_source *source, uint16_t *words,
+		       uint8_t *dst, size_t dst_bytes);
 
 #endif

@@ -67,6 +67,9 @@ enum wcx_result wcx_tile_decode(struct wcx_tile_job *job, struct wcx_decode_scra
 /* Scratch memory of an encoder: reusable for any tiles, by one thread at a time. */
 struct wcx_encode_scratch;
 struct wcx_encode_scratch *wcx_encode_scratch_create(void); /* NULL: no memory */
+/* Uses a variant of codec/encode_variant.h instead of the one that is chosen for this CPU; all write the same bytes. */
+struct wcx_encode_variant;
+void wcx_encode_scratch_use(struct wcx_encode_scratch *scratch, const struct wcx_encode_variant *variant);
 void wcx_encode_scratch_free(struct wcx_encode_scratch *scratch);
 
 /* What the encoder chose for a tile. */

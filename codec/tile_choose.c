@@ -12,11 +12,22 @@ enum {
 	COST_IMPOSSIBLE = WCX_TILE_MAX_ELEMS * WCX_CODED_MAX_WIDTH * COST_SCALE,
 	PIECE_ELEMS = 16384, /* counted at a time: counts then fit 16 bits and sums of costs 32 */
 	CONSTANT_PROBE = 64, /* elements that are compared first */
+	SUSPECT_BLOCK = 32,  /* elements that are looked at together */
 };
 
 static int16_t symbol_cost(uint32_t freq)
 {
 	return (int16_t)((WCX_PROB_BITS - log2(freq)) * COST_SCALE + 0.5);
+}
+
+/* Marks the symbols, or pairs, of table t whose elements have to be looked at one by one. */
+static void mark_suspects(const struct wcx_field *field, uint32_t t, struct wcx_field_coder *coder)
+{
+	const struct wcx_freq_table *coded = field->is_pair ? &coder->pairs[t] : &coder->freqs[t];
+
+	for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
+		coder->suspect[t][s] = coded->freq[s] == 0;
+	coder->suspect[t][0] |= field->width > 8; /* misfits have symbol 0 */
 }
 
 static const struct wcx_field_coder *field_coder(const struct wcx_field *field, uint32_t number,
@@ -27,13 +38,15 @@ static const struct wcx_field_coder *field_coder(const struct wcx_field *field, 
 
 	coder->symbol_count = field->width < 8 ? 1u << field->width : WCX_SYMBOL_COUNT;
 	if (coder->table_count == field->table_count && coder->is_pair == field->is_pair &&
-	    memcmp(coder->freqs, field->tables, bytes) == 0)
+	    coder->is_wide == (field->width > 8) && memcmp(coder->freqs, field->tables, bytes) == 0)
 		return coder;
 	coder->table_count = field->table_count;
 	coder->is_pair = field->is_pair;
+	coder->is_wide = field->width > 8;
 	memcpy(coder->freqs, field->tables, bytes);
 	for (uint32_t t = 0; t < field->table_count; t++) {
 		wcx_rans_encode_table_build(wcx_field_table(field, t, &coder->pairs[t]), &coder->encode[t]);
+		mark_suspects(field, t, coder);
 		coder->cheapest[t] = 0;
 		for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++) {
 			uint32_t freq = field->tables[t].freq[s];
@@ -52,7 +65,7 @@ void wcx_encoding_start(const struct wcx_tile_dims *dims, const uint8_t *src, co
 {
 	*ret = (struct wcx_encoding){
 		.recipe = recipe,
-		.ops = wcx_element_ops(recipe->elem_bytes),
+		.ops = wcx_variant_elements(scratch->variant, recipe->elem_bytes),
 		.elems = dims->rows * dims->cols,
 		.plain = src,
 		.transformed = src,
@@ -95,23 +108,6 @@ struct run {
 	uint64_t cost;    /* and what it takes, exceptions included */
 };
 
-/* Counts the symbols of a piece.  Four histograms: the increments of equal neighbours do not wait for each other. */
-static void count_piece(const uint8_t *symbols, uint32_t count, uint32_t symbol_count, int16_t ret[WCX_SYMBOL_COUNT])
-{
-	uint16_t partial[4][WCX_SYMBOL_COUNT];
-	uint32_t i = 0;
-
-	for (uint32_t j = 0; j < 4; j++)
-		memset(partial[j], 0, symbol_count * sizeof partial[j][0]);
-	for (; i + 4 <= count; i += 4)
-		for (uint32_t j = 0; j < 4; j++)
-			partial[j][symbols[i + j]]++;
-	for (; i < count; i++)
-		partial[0][symbols[i]]++;
-	for (uint32_t s = 0; s < symbol_count; s++)
-		ret[s] = (int16_t)(partial[0][s] + partial[1][s] + partial[2][s] + partial[3][s]);
-}
-
 /* With 16-bit factors and a 32-bit sum, one instruction handles eight products. */
 static uint32_t dot_product(const int16_t *a, const int16_t *b, uint32_t count)
 {
@@ -123,18 +119,22 @@ static uint32_t dot_product(const int16_t *a, const int16_t *b, uint32_t count)
 }
 
 /* Counts the symbols of a run and finds its best table at a price for exceptions. */
-static void weigh_run(const struct wcx_field_coder *coder, const uint8_t *symbols, uint32_t price, struct run *run)
+static void weigh_run(const struct wcx_encode_variant *variant, const struct wcx_field_coder *coder, const uint8_t *symbols,
+		      uint32_t price, struct run *run)
 {
 	uint64_t cost[WCX_FIELD_TABLES_MAX] = { 0 };
 	uint32_t missing[WCX_FIELD_TABLES_MAX] = { 0 }, symbol_count = coder->symbol_count;
 
 	memset(run->counts, 0, sizeof run->counts);
 	for (uint32_t first = 0; first < run->length; first += PIECE_ELEMS) {
+		uint32_t wide[WCX_SYMBOL_COUNT];
 		int16_t counts[WCX_SYMBOL_COUNT];
 
-		count_piece(symbols + first, WCX_MIN(run->length - first, PIECE_ELEMS), symbol_count, counts);
-		for (uint32_t s = 0; s < symbol_count; s++)
-			run->counts[s] += (uint16_t)counts[s];
+		variant->count(symbols + first, WCX_MIN(run->length - first, PIECE_ELEMS), symbol_count, wide);
+		for (uint32_t s = 0; s < symbol_count; s++) {
+			run->counts[s] += wide[s];
+			counts[s] = (int16_t)wide[s];
+		}
 		for (uint32_t t = 0; t < coder->table_count; t++) {
 			cost[t] += dot_product(counts, coder->cost[t], symbol_count);
 			missing[t] += dot_product(counts, coder->missing[t], symbol_count);
@@ -170,7 +170,7 @@ static bool next_run(const struct wcx_encoding *e, uint32_t number, const struct
 	run->misfits =
 		wcx_symbols_take(e->ops, field, (const uint8_t *)e->transformed + (size_t)run->first * e->recipe->elem_bytes,
 				 run->length, choice->shift, values + run->first, choice->symbols + run->first);
-	weigh_run(coder, choice->symbols + run->first, price, run);
+	weigh_run(e->scratch->variant, coder, choice->symbols + run->first, price, run);
 	return true;
 }
 
@@ -180,6 +180,34 @@ static void add_exception(struct wcx_exceptions *exceptions, uint32_t position, 
 {
 	exceptions->positions[exceptions->count] = (uint16_t)position;
 	exceptions->values[exceptions->count++] = (uint16_t)value;
+}
+
+/*
+ * The end of the first block of elements from `first` on in which some element may be an exception, and in *begin_ret its
+ * begin; or end.  Nearly all blocks have none.
+ */
+static uint32_t find_suspects(const struct wcx_field_coder *coder, uint32_t table, const uint8_t *symbols, uint32_t first,
+			      uint32_t end, uint32_t *begin_ret)
+{
+	const uint8_t *suspect = coder->suspect[table];
+
+	for (; first < end; first += SUSPECT_BLOCK) {
+		uint32_t found = 0;
+
+		*begin_ret = first;
+		if (end - first < SUSPECT_BLOCK)
+			return end;
+		if (coder->is_pair)
+			for (uint32_t i = 0; i < SUSPECT_BLOCK; i += 2)
+				found |= suspect[symbols[first + i] | symbols[first + i + 1] << WCX_PAIR_WIDTH];
+		else
+			for (uint32_t i = 0; i < SUSPECT_BLOCK; i++)
+				found |= suspect[symbols[first + i]];
+		if (found)
+			return first + SUSPECT_BLOCK;
+	}
+	*begin_ret = end;
+	return end;
 }
 
 /* Makes exceptions of the elements of [first, end) that a table cannot code. */
@@ -239,12 +267,14 @@ static bool except_uncodable(const struct wcx_encoding *e, uint32_t number)
 	const uint32_t run_elems = wcx_run_elems(e, field);
 
 	for (uint32_t first = 0, run = 0; first < e->elems; first += run_elems, run++) {
-		const uint32_t end = WCX_MIN(e->elems, first + run_elems);
+		const uint32_t end = WCX_MIN(e->elems, first + run_elems), table = choice->runs[run].table;
 
-		if (field->is_pair)
-			except_pairs(e, number, choice->runs[run].table, first, end);
-		else if (choice->runs[run].has_exceptions)
-			except_values(e, number, choice->runs[run].table, first, end);
+		if (!field->is_pair && !choice->runs[run].has_exceptions)
+			continue;
+		for (uint32_t begin, after = first; after < end;) {
+			after = find_suspects(&e->scratch->coders[number], table, choice->symbols, after, end, &begin);
+			(field->is_pair ? except_pairs : except_values)(e, number, table, begin, after);
+		}
 	}
 	return e->scratch->exceptions.count <= WCX_EXCEPTIONS_MAX;
 }

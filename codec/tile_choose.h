@@ -4,6 +4,7 @@
 #define WCX_TILE_CHOOSE_H
 
 #include "codec/element.h"
+#include "codec/encode_variant.h"
 #include "codec/rans.h"
 #include "codec/tile_layout.h"
 
@@ -16,12 +17,15 @@ enum {
 struct wcx_field_coder {
 	struct wcx_freq_table freqs[WCX_FIELD_TABLES_MAX]; /* cache key, with the next two: tiles of a tensor share tables */
 	uint32_t table_count;
-	bool is_pair;
+	bool is_pair, is_wide;                             /* more than 8 bits */
 	uint32_t symbol_count;                             /* symbols that the field can have */
 	struct wcx_freq_table pairs[WCX_FIELD_TABLES_MAX]; /* tables for coding pairs */
 	struct wcx_rans_encode_table encode[WCX_FIELD_TABLES_MAX];
 	int16_t cost[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];    /* of a symbol; 0 without a frequency */
 	int16_t missing[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT]; /* 1 without a frequency, else 0 */
+	/* By symbol, for pairs by pair: 1 where an element may be an exception, that is without a frequency, or a misfit's.
+	 */
+	uint8_t suspect[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];
 	uint8_t cheapest[WCX_FIELD_TABLES_MAX]; /* the most frequent symbol, which takes the place of exceptions */
 };
 
@@ -44,6 +48,7 @@ struct wcx_field_choice {
 };
 
 struct wcx_encode_scratch {
+	const struct wcx_encode_variant *variant;
 	struct wcx_field_coder coders[WCX_FIELDS_MAX];
 	struct wcx_field_choice fields[WCX_FIELDS_MAX];
 	uint64_t elements[WCX_TILE_MAX_ELEMS]; /* of any size: transformed, or residuals */

@@ -8,7 +8,16 @@
 
 struct wcx_encode_scratch *wcx_encode_scratch_create(void)
 {
-	return calloc(1, sizeof(struct wcx_encode_scratch));
+	struct wcx_encode_scratch *scratch = calloc(1, sizeof *scratch);
+
+	if (scratch)
+		scratch->variant = wcx_encode_variant_choose();
+	return scratch;
+}
+
+void wcx_encode_scratch_use(struct wcx_encode_scratch *scratch, const struct wcx_encode_variant *variant)
+{
+	scratch->variant = variant;
 }
 
 void wcx_encode_scratch_free(struct wcx_encode_scratch *scratch)
@@ -53,28 +62,6 @@ static bool writer_put(struct writer *writer, const uint8_t *part, uint32_t byte
 
 /* --- raw planes --- */
 
-/* Adds the bits of a line that mask selects to a unit, its words rotated left by `rotation`. */
-static void add_line32(const uint8_t *src, uint32_t mask, uint32_t rotation, uint32_t *unit)
-{
-	for (uint32_t l = 0; l < WCX_LANES; l++) {
-		uint32_t word;
-
-		memcpy(&word, src + 4 * l, sizeof word);
-		unit[l] |= wcx_rotate_left32(word & mask, rotation);
-	}
-}
-
-static void add_line64(const uint8_t *src, uint64_t mask, uint32_t rotation, uint32_t *unit)
-{
-	for (uint32_t l = 0; l < WCX_LANES; l++) {
-		uint64_t word;
-
-		memcpy(&word, src + 8 * l, sizeof word);
-		word &= mask;
-		unit[l] |= wcx_rotate_left32((uint32_t)(word | word >> 32), rotation);
-	}
-}
-
 /*
  * Builds the plane of `width` bits from bit `shift` of transformed elements in scratch->part; returns its size.  Planes are
  * made from elements before the transform; bits that FOLD inverts are inverted here.
@@ -86,27 +73,29 @@ static uint32_t make_plane(const struct wcx_encoding *e, uint32_t shift, uint32_
 	const uint32_t bytes = wcx_plane_units(lines, width, elem_bytes) * WCX_PLANE_UNIT_BYTES;
 	const uint64_t bits = wcx_bit_range(shift, width);
 	const uint64_t mask = wcx_repeat(wcx_place_bits(e->recipe, bits), elem_bytes);
-	const uint64_t folded = bits & wcx_fold_bits(e->recipe) ? mask : 0;
 	uint32_t *units = (uint32_t *)(void *)e->scratch->part;
+	struct wcx_plane_lines plane = {
+		.src = e->plain,
+		.lines = e->elems / wcx_line_elems(elem_bytes),
+		.elem_bytes = elem_bytes,
+		.width = width,
+		.mask = mask,
+		.folded = bits & wcx_fold_bits(e->recipe) ? mask : 0,
+		.units = units,
+	};
+	uint8_t last[WCX_LANES * WCX_ELEM_MAX_BYTES] = { 0 };
+	uint32_t first[WCX_LANES] = { 0 };
 
 	memset(units, 0, bytes);
-	for (uint32_t line = 0; line < lines; line++) {
-		const uint8_t *src = e->plain + (size_t)line * line_bytes;
-		uint32_t *unit = units + line / unit_lines * WCX_LANES, rotation = line % unit_lines * width;
-		size_t left = (size_t)e->elems * elem_bytes - (size_t)line * line_bytes;
-		uint8_t copy[WCX_LANES * WCX_ELEM_MAX_BYTES] = { 0 };
-
-		if (left < line_bytes || folded) {
-			memcpy(copy, src, WCX_MIN(left, line_bytes));
-			src = copy;
-		}
-		if (folded)
-			wcx_decode_variant_portable.fold(1, (uint32_t)folded, copy);
-		if (elem_bytes == 8)
-			add_line64(src, mask, rotation, unit);
-		else
-			add_line32(src, (uint32_t)mask, rotation, unit);
-	}
+	e->scratch->variant->add_plane(&plane);
+	if (plane.lines == lines)
+		return bytes;
+	/* The partial line is added as if it were the first of a unit, then rotated to its place. */
+	memcpy(last, e->plain + (size_t)plane.lines * line_bytes, (size_t)e->elems * elem_bytes % line_bytes);
+	plane = (struct wcx_plane_lines){ last, 1, elem_bytes, width, mask, plane.folded, first };
+	e->scratch->variant->add_plane(&plane);
+	for (uint32_t l = 0, *unit = units + (lines - 1) / unit_lines * WCX_LANES; l < WCX_LANES; l++)
+		unit[l] |= wcx_rotate_left32(first[l], (lines - 1) % unit_lines * width);
 	return bytes;
 }
 
@@ -194,8 +183,7 @@ static const uint8_t *coded_symbols(const struct wcx_encoding *e, uint32_t numbe
 
 	if (!field->is_pair)
 		return choice->symbols;
-	for (uint32_t i = 0; i + 1 < e->elems; i += 2)
-		pairs[i / 2] = (uint8_t)(choice->symbols[i] | (uint32_t)choice->symbols[i + 1] << WCX_PAIR_WIDTH);
+	e->scratch->variant->join_pairs(choice->symbols, e->elems / 2, pairs);
 	if (e->elems % 2) {
 		uint32_t last = e->elems - 1, table = choice->runs[last / wcx_run_elems(e, field)].table;
 		uint32_t cheapest = e->scratch->coders[number].cheapest[table];
@@ -230,7 +218,8 @@ static uint32_t write_payload(const struct wcx_encoding *e, uint32_t number, con
 	memset(start, 0, choices_bytes);
 	for (uint32_t r = 0, bit = 0; choice_bits && r < runs; r++, bit += choice_bits)
 		start[bit / 8] |= (uint8_t)(e->scratch->fields[number].runs[r].table << bit % 8);
-	bytes = wcx_rans_encode(&source, e->scratch->words, start + choices_bytes, writer->capacity - writer->used);
+	bytes = wcx_rans_encode(e->scratch->variant, &source, e->scratch->words, start + choices_bytes,
+				writer->capacity - writer->used);
 	writer->used += bytes;
 	return bytes ? choices_bytes + (uint32_t)bytes : 0;
 }

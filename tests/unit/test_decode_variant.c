@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The list of decoding variants: found by name, chosen by measurement. */
+/* The lists of variants for decoding and encoding: found by name, chosen by measurement or features. */
 #include "codec/decode_variant.h"
+#include "codec/encode_variant.h"
 #include "tests/unit/check.h"
 
 enum { VARIANTS_MAX = 8 };
@@ -49,11 +50,26 @@ static void chosen_variant_is_one_that_this_cpu_can_run(void)
 	}
 }
 
+static void encoding_variants_are_listed_in_the_same_way(void)
+{
+	unsigned count = 0;
+
+	for (const struct wcx_encode_variant *variant; (variant = wcx_encode_variant_at(count)); count++) {
+		CHECK(wcx_encode_variant_find(variant->name) == variant);
+		CHECK(wcx_encode_variant_choose() == variant || wcx_encode_variant_at(count + 1) != NULL);
+	}
+	CHECK(count >= 1 && wcx_encode_variant_at(0) == &wcx_encode_variant_portable);
+	CHECK(wcx_encode_variant_at((unsigned)-1) == NULL && wcx_encode_variant_find("avx") == NULL);
+	CHECK((wcx_encode_variant_find("avx2") != NULL) == (wcx_decode_variant_find("avx2") != NULL));
+	CHECK((wcx_encode_variant_find("avx512") != NULL) == (wcx_decode_variant_find("avx512") != NULL));
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
 		CHECK_TEST(every_variant_is_found_by_its_name_and_no_other),
 		CHECK_TEST(chosen_variant_is_one_that_this_cpu_can_run),
+		CHECK_TEST(encoding_variants_are_listed_in_the_same_way),
 	};
 
 	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/encode_variant.h"
 #include "tests/fixtures/codec_samples.h"
 
 /* Codes with working memory of just the size; what comes out must be what the plain encoder makes. */
@@ -22,17 +23,20 @@ static size_t rans_encode(const struct plain_stream *s, const uint8_t *symbols, 
 	};
 	uint8_t *plain = malloc(WCX_RANS_STATES_MAX_BYTES + 2 * s->count), *exact = malloc(dst_bytes + 1);
 	uint16_t *words = malloc(s->count ? s->count * sizeof *words : 1);
-	size_t bytes, plain_bytes = plain_rans_encode(s, symbols, carried, plain);
+	size_t bytes = 0, plain_bytes = plain_rans_encode(s, symbols, carried, plain);
 
 	for (uint32_t t = 0; t < 1u << s->choice_bits; t++) {
 		wcx_rans_encode_table_build(&s->tables[t], &built[t]);
 		tables[t] = &built[t];
 	}
 	exact[dst_bytes] = GUARD;
-	bytes = wcx_rans_encode(&source, words, exact, dst_bytes);
-	CHECK(exact[dst_bytes] == GUARD);
-	CHECK(bytes == (plain_bytes <= dst_bytes ? plain_bytes : 0));
-	CHECK(memcmp(exact, plain, bytes) == 0);
+	for (unsigned i = 0; wcx_encode_variant_at(i); i++) {
+		memset(exact, 0, dst_bytes);
+		bytes = wcx_rans_encode(wcx_encode_variant_at(i), &source, words, exact, dst_bytes);
+		CHECK(exact[dst_bytes] == GUARD);
+		CHECK(bytes == (plain_bytes <= dst_bytes ? plain_bytes : 0));
+		CHECK(memcmp(exact, plain, bytes) == 0);
+	}
 	memcpy(dst, exact, bytes);
 	free(plain);
 	free(exact);
@@ -121,6 +125,58 @@ static enum wcx_result rans_decode(const struct plain_stream *s, const uint8_t *
 	free(expected);
 	free(memory);
 	return sound ? WCX_OK : WCX_BAD_DATA;
+}
+
+/* States for which a quotient could come out wrong: next to multiples of the frequency, and the largest. */
+static uint32_t draw_state(struct sample_random *random, uint32_t freq, uint32_t lane)
+{
+	const uint64_t end = UINT64_C(1) << 32, most = (uint64_t)freq << 20;
+	uint64_t state = lane % 2 ? most : sample_below(random, 1 << 20) * freq;
+
+	state += lane % 8 / 2;
+	state -= WCX_MIN(2, state);
+	state = lane % 4 == 3 ? sample_below(random, end) : state;
+	return (uint32_t)WCX_MIN(WCX_MAX(state, WCX_RANS_LOW), end - 1);
+}
+
+static void every_variant_divides_exactly_by_every_frequency(void)
+{
+	struct sample_random random = { 7 };
+
+	for (uint32_t freq = 1; freq < WCX_PROB_SCALE; freq++) {
+		/* Symbol 9 has the frequency, between two others where there is room. */
+		const uint32_t start = freq % 3 * (WCX_PROB_SCALE - freq) / 2;
+		const struct wcx_freq_table freqs = { .freq = { [3] = (uint16_t)start,
+								[9] = (uint16_t)freq,
+								[200] = (uint16_t)(WCX_PROB_SCALE - freq - start) } };
+		struct wcx_rans_encode_table table;
+		uint32_t states[WCX_LANES], after[WCX_LANES];
+		uint16_t emitted[WCX_LANES];
+		uint8_t symbols[WCX_LANES];
+		size_t left = WCX_LANES;
+
+		wcx_rans_encode_table_build(&freqs, &table);
+		memset(symbols, 9, sizeof symbols);
+		for (uint32_t lane = WCX_LANES; lane-- > 0;) {
+			uint32_t x = states[lane] = draw_state(&random, freq, lane);
+
+			if (x >= (uint64_t)freq << 20) {
+				emitted[--left] = (uint16_t)x;
+				x >>= 16;
+			}
+			after[lane] = (x / freq << 12) + x % freq + start;
+		}
+		for (unsigned i = 0; wcx_encode_variant_at(i); i++) {
+			uint32_t state[WCX_LANES];
+			uint16_t words[WCX_LANES];
+			const struct wcx_rans_lines lines = { &table, symbols, 1, 1, state, words, WCX_LANES };
+
+			memcpy(state, states, sizeof state);
+			CHECK(wcx_encode_variant_at(i)->encode_lines(&lines) == left);
+			CHECK(memcmp(state, after, sizeof state) == 0);
+			CHECK(memcmp(words + left, emitted + left, (WCX_LANES - left) * sizeof *words) == 0);
+		}
+	}
 }
 
 /* Symbols with the probabilities that the tables give them. */
@@ -496,6 +552,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(streams_of_every_kind_come_back),
 		CHECK_TEST(start_states_take_what_their_widths_say),
 		CHECK_TEST(streams_that_are_cut_or_lengthened_or_end_in_another_state_are_refused),
+		CHECK_TEST(every_variant_divides_exactly_by_every_frequency),
 		CHECK_TEST(pairs_are_finished_in_a_sink_as_they_are_in_words),
 	};
 

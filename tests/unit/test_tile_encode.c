@@ -595,7 +595,7 @@ static void runs_take_the_table_that_takes_the_fewest_bits(void)
 }
 
 /* Compares the counts of a field with plain ones, table by table where no choice is close; returns whether none was. */
-static int check_counts(const struct tile *tile, uint32_t f)
+static int check_counts(const struct tile *tile, uint32_t f, const struct wcx_encode_variant *variant)
 {
 	const struct wcx_field *field = &tile->model->fields[f];
 	uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT], plain[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];
@@ -606,6 +606,7 @@ static int check_counts(const struct tile *tile, uint32_t f)
 	for (uint32_t t = 0; t < WCX_FIELD_TABLES_MAX; t++)
 		for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
 			count[t][s] = plain[t][s] = UINT64_C(1) << 40; /* what was there is added to */
+	wcx_encode_scratch_use(encode_scratch, variant);
 	wcx_tile_count(&tile->dims, tile->data, &tile->model->recipe, f, encode_scratch, count, &misfits);
 	for (size_t first = 0; first < tile->n; first += run) {
 		uint64_t of_run[WCX_SYMBOL_COUNT] = { 0 };
@@ -650,8 +651,9 @@ static void counts_are_plain_ones(void)
 		if (round % 4 == 3)
 			sample_fill(&random, SAMPLE_UNIFORM, 0, tile.data, tile.bytes / 2);
 		for (uint32_t f = 0; f < model.recipe.field_count; f++)
-			if (model.fields[f].table_count)
-				clear[model.fields[f].table_count] += (unsigned)check_counts(&tile, f);
+			for (unsigned v = 0; model.fields[f].table_count && wcx_encode_variant_at(v); v++)
+				clear[model.fields[f].table_count] +=
+					(unsigned)check_counts(&tile, f, wcx_encode_variant_at(v)) & (v == 0);
 		pairs += model.fields[model.recipe.field_count - 1].is_pair;
 		tile_free(&tile);
 	}

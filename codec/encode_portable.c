@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/* The portable variant of the encoder's loops, the reference for all others. */
+#include <assert.h>
+
+#include "codec/encode_variant.h"
+
+#include "codec/encode_template.h"
+
+/* Unrolled, 32 independent divisions overlap. */
+static inline __attribute__((always_inline)) size_t encode_steps(const struct wcx_rans_lines *lines, uint32_t steps)
+{
+	const uint64_t *entry = lines->table->symbol;
+	uint32_t state[WCX_LANES];
+	size_t left = lines->left;
+
+	memcpy(state, lines->state, sizeof state);
+	for (uint32_t line = lines->lines; line-- > 0;) {
+		const uint8_t *symbols = lines->symbols + (size_t)line * WCX_LANES * steps;
+
+		for (uint32_t k = steps; k-- > 0;)
+#pragma GCC unroll 8
+			for (uint32_t lane = WCX_LANES; lane-- > 0;)
+				left = wcx_rans_encode_symbol(entry[symbols[steps * lane + k]], &state[lane], lines->words,
+							      left);
+	}
+	memcpy(lines->state, state, sizeof state);
+	return left;
+}
+
+/* A copy of the loop per number of steps, which is then a constant. */
+static size_t encode_lines(const struct wcx_rans_lines *lines)
+{
+	if (lines->steps == 4)
+		return encode_steps(lines, 4);
+	if (lines->steps == 2)
+		return encode_steps(lines, 2);
+	assert(lines->steps == 1);
+	return encode_steps(lines, 1);
+}
+
+const struct wcx_encode_variant wcx_encode_variant_portable = {
+	.name = "portable",
+	.elements = { &ops_8, &ops_16, &ops_32, &ops_64 },
+	.encode_lines = encode_lines,
+	.count = count_any,
+	.join_pairs = join_pairs,
+	.add_plane = add_plane,
+};

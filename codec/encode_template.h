@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Template of the encoder's loops that compilers vectorise.  Each variant includes this file once, in a source compiled for
+ * its CPU features.
+ */
+#include <string.h>
+
+#include "codec/element_loops.h"
+#include "codec/line.h"
+
+static void join_pairs(const uint8_t *symbols, size_t pair_count, uint8_t *pairs)
+{
+	const uint16_any *from = (const uint16_any *)symbols;
+
+	for (size_t i = 0; i < pair_count; i++)
+		pairs[i] = (uint8_t)(from[i] | from[i] >> 4);
+}
+
+/*
+ * Eight histograms: an increment waits for an earlier one of the same counter, and neighbours are often equal.  Eight
+ * symbols are loaded at a time.
+ */
+static void count_any(const uint8_t *symbols, uint32_t count, uint32_t symbol_count, uint32_t *ret)
+{
+	uint32_t partial[8][WCX_SYMBOL_COUNT];
+	uint32_t i = 0;
+
+	for (uint32_t j = 0; j < 8; j++)
+		memset(partial[j], 0, symbol_count * sizeof partial[j][0]);
+	for (; i + 8 <= count; i += 8) {
+		const uint64_t eight = *(const uint64_any *)(symbols + i);
+
+		partial[0][eight & 0xFF]++;
+		partial[1][eight >> 8 & 0xFF]++;
+		partial[2][eight >> 16 & 0xFF]++;
+		partial[3][eight >> 24 & 0xFF]++;
+		partial[4][eight >> 32 & 0xFF]++;
+		partial[5][eight >> 40 & 0xFF]++;
+		partial[6][eight >> 48 & 0xFF]++;
+		partial[7][eight >> 56]++;
+	}
+	for (; i < count; i++)
+		partial[0][symbols[i]]++;
+	for (uint32_t s = 0; s < symbol_count; s++) {
+		ret[s] = 0;
+		for (uint32_t j = 0; j < 8; j++)
+			ret[s] += partial[j][s];
+	}
+}
+
+/* Adds a line to a unit, its words rotated left. */
+static inline __attribute__((always_inline)) void add_words(const struct wcx_plane_lines *plane, const uint8_t *src,
+							    uint32_t rotation, bool folds, uint32_t *unit)
+{
+	const uint32_any *from = (const uint32_any *)src;
+	const uint32_t mask = (uint32_t)plane->mask, folded = (uint32_t)plane->folded;
+
+	for (uint32_t l = 0; l < WCX_LANES; l++) {
+		uint32_t word = from[l];
+
+		if (folds) {
+			const uint32_t signs = word & 0x80808080;
+
+			word ^= ((signs << 1) - (signs >> 7)) & folded;
+		}
+		unit[l] |= wcx_rotate_left32(word & mask, rotation);
+	}
+}
+
+static void add_long_words(const struct wcx_plane_lines *plane, const uint8_t *src, uint32_t rotation, uint32_t *unit)
+{
+	const uint64_any *from = (const uint64_any *)src;
+
+	for (uint32_t l = 0; l < WCX_LANES; l++) {
+		const uint64_t word = from[l] & plane->mask;
+
+		unit[l] |= wcx_rotate_left32((uint32_t)(word | word >> 32), rotation);
+	}
+}
+
+static void add_plane(const struct wcx_plane_lines *plane)
+{
+	const uint32_t unit_lines = wcx_unit_lines(plane->width, plane->elem_bytes);
+	const uint8_t *src = plane->src;
+	uint32_t *unit = plane->units, turn = 0;
+
+	for (uint32_t line = 0; line < plane->lines; line++, src += wcx_line_bytes(plane->elem_bytes)) {
+		if (plane->elem_bytes == 8)
+			add_long_words(plane, src, turn * plane->width, unit);
+		else if (plane->folded)
+			add_words(plane, src, turn * plane->width, true, unit);
+		else
+			add_words(plane, src, turn * plane->width, false, unit);
+		if (++turn == unit_lines) {
+			turn = 0;
+			unit += WCX_LANES;
+		}
+	}
+}
