@@ -13,8 +13,8 @@ import tempfile
 import numpy as np
 import torch
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tools"))
-from wcx_torch import File, Loader, Target, _call, _lib  # noqa: E402
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tools", "python"))
+from wcx import File, Loader, safe_open  # noqa: E402
 
 GUARD = 64
 
@@ -30,9 +30,7 @@ def load_ranges(loader, file, ranges, shifts):
         starts.append((end + 255) // 256 * 256 + shift)
         end = starts[-1] + size + GUARD
     buffer = torch.full((end,), 0xA5, dtype=torch.uint8, device=loader.device)
-    targets = [Target(o, n, buffer.data_ptr() + s) for (o, n), s in zip(ranges, starts)]
-    stream = torch.cuda.current_stream(loader.device).cuda_stream
-    _call(_lib.wcx_load, loader._loader, file._file, (Target * len(targets))(*targets), len(targets), stream)
+    loader.load_ranges(file, [(o, n, buffer.data_ptr() + s) for (o, n), s in zip(ranges, starts)])
     host = buffer.cpu().numpy()
     untouched = np.ones(end, dtype=bool)
     parts = []
@@ -84,20 +82,43 @@ def check_stream(loader, packed):
         reference = loader.load(file)
         stream = torch.cuda.Stream(loader.device)
         with torch.cuda.stream(stream):
-            tensors, targets = {}, []
+            tensors, ranges = {}, []
             for name, info in file.tensors.items():
                 tensors[name] = torch.empty(max(info.bytes, 1), dtype=torch.uint8, device=loader.device)
-                targets.append(Target(info.offset, info.bytes, tensors[name].data_ptr()))
+                ranges.append((info.offset, info.bytes, tensors[name].data_ptr()))
             torch.cuda._sleep(200_000_000)
             for tensor in tensors.values():
                 tensor.fill_(0xA5)
-            _call(_lib.wcx_load, loader._loader, file._file, (Target * len(targets))(*targets), len(targets), stream.cuda_stream)
+            loader.load_ranges(file, ranges)
             copies = {name: tensor.clone() for name, tensor in tensors.items()}
         torch.cuda.synchronize()
         for name, info in file.tensors.items():
             expected = reference[name].contiguous().view(-1).view(torch.uint8)
             assert torch.equal(copies[name][: info.bytes], expected), name
     print(f"{packed}: loading keeps the order of the stream")
+
+
+def check_safe_open(loader, packed, original_path):
+    """Tensors and random rows of them, on the GPU, against safetensors on the CPU."""
+    rng = random.Random(3)
+    with safe_open(packed, "pt", device=str(loader.device)) as ours, safe_open(original_path, "pt") as theirs:
+        parts = 0
+        for info in ours.tensors():
+            try:
+                expected = theirs.get_tensor(info.name)
+            except Exception:  # a type that torch or safetensors lack
+                continue
+            found = [ours.get_tensor(info.name)]
+            wanted = [expected]
+            if expected.ndim and expected.shape[0] > 1:
+                a, b = sorted(rng.sample(range(expected.shape[0] + 1), 2))
+                found.append(ours.get_slice(info.name)[a:b])
+                wanted.append(expected[a:b])
+                parts += 1
+            for a, b in zip(found, wanted):
+                assert (a.dtype, a.shape, a.device) == (b.dtype, b.shape, loader.device), info.name
+                assert torch.equal(a.cpu().reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8)), info.name
+    print(f"{packed}: safe_open gives the right tensors and {parts} parts on {loader.device}")
 
 
 def check_damage(loader, packed, original_path):
@@ -144,6 +165,7 @@ def main():
         for packed, original in zip(files[::2], files[1::2]):
             check_file(loader, packed, original)
             check_stream(loader, packed)
+            check_safe_open(loader, packed, original)
             check_damage(loader, packed, original)
         loader.close()
     try:
