@@ -13,7 +13,7 @@ mkdir -p "$build"
 say "Building"
 build_programs -DWCX_WERROR=ON
 say "Preparing Python and a real model"
-make_python numpy ml_dtypes safetensors==0.8.0 setuptools wheel xxhash zstandard
+make_python numpy ml_dtypes safetensors==0.8.0 huggingface_hub setuptools wheel xxhash zstandard
 fetch_model
 "$PYTHON" "$root/tests/fixtures/model_forms.py" "$build/model/model.safetensors" "$build/model/forms"
 export WCX_MODELS=$build/model/forms

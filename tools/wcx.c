@@ -29,6 +29,7 @@ static const struct {
 	{ "unpack", wcx_command_unpack, "FILE.wcx FILE.safetensors", "restore the original file" },
 	{ "verify", wcx_command_verify, "FILE.wcx...", "check every byte of packed files" },
 	{ "warm", wcx_command_warm, "PATH...", "read files of a mount into the page cache" },
+	{ "hub", wcx_command_hub, "CACHE MOUNT", "pack a Hugging Face cache that is in use" },
 	{ "info", wcx_command_info, "FILE.wcx", "show what a packed file contains" },
 };
 

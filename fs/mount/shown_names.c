@@ -146,11 +146,39 @@ int wcx_shown_target(const struct wcx_beneath *beneath, const char *path, char *
 	return 0;
 }
 
+/* Whether a text that leads out of the store ends in the link's own path. */
+static bool names_own_path(const struct wcx_beneath *beneath, const char *path, const char *text)
+{
+	const size_t path_bytes = strlen(path), text_bytes = strlen(text);
+	char target[PATH_MAX];
+
+	return text_bytes > path_bytes && text[text_bytes - path_bytes - 1] == '/' &&
+	       strcmp(text + text_bytes - path_bytes, path) == 0 &&
+	       find_destination(beneath, path, text, target, 0) == LEADS_NOWHERE;
+}
+
+/* Whether a regular file is stored at a path with the suffix. */
+static bool has_packed_namesake(const struct wcx_beneath *beneath, const char *path)
+{
+	char packed[PATH_MAX];
+	struct stat st;
+	const bool fits = snprintf(packed, sizeof packed, "%s.wcx", path) < (int)sizeof packed;
+	const int fd = fits ? wcx_beneath_open(beneath, packed, O_PATH, false, &st) : -1;
+
+	if (fd < 0)
+		return false;
+	close(fd);
+	return S_ISREG(st.st_mode);
+}
+
 bool wcx_leads_to_itself(const struct wcx_beneath *beneath, const char *path)
 {
 	const char *name = wcx_last_component(path);
 	char text[PATH_MAX], shown[PATH_MAX];
 
-	return read_link(beneath, path, text, sizeof text) == 0 && strcmp(text, name) != 0 &&
-	       wcx_shown_target(beneath, path, shown, sizeof shown) == 0 && strcmp(shown, name) == 0;
+	if (read_link(beneath, path, text, sizeof text) || strcmp(text, name) == 0)
+		return false;
+	if (names_own_path(beneath, path, text))
+		return has_packed_namesake(beneath, path);
+	return wcx_shown_target(beneath, path, shown, sizeof shown) == 0 && strcmp(shown, name) == 0;
 }

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+/* Reads the snapshots of a repository in a Hugging Face cache. */
+#include "tools/hub_names.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fts.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "fs/base/array.h"
+
+static int compare(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static int add(struct wcx_hub_names *names, const char *link_path)
+{
+	char text[PATH_MAX];
+	const ssize_t bytes = readlink(link_path, text, sizeof text - 1);
+	const char *slash;
+	char **grown;
+
+	if (bytes < 0)
+		return errno == ENOENT ? 0 : -errno;
+	text[bytes] = '\0';
+	slash = strrchr(text, '/');
+	grown = wcx_array_reserve(names->names, &names->capacity, names->count + 1, sizeof *grown);
+	if (!grown)
+		return -ENOMEM;
+	names->names = grown;
+	grown[names->count] = strdup(slash ? slash + 1 : text);
+	if (!grown[names->count])
+		return -ENOMEM;
+	names->count++;
+	return 0;
+}
+
+int wcx_hub_names_read(struct wcx_hub_names *names, const char *cache, const char *repository)
+{
+	char path[PATH_MAX];
+	char *paths[] = { path, NULL };
+	const FTSENT *entry;
+	FTS *tree;
+	int r = 0;
+
+	*names = (struct wcx_hub_names){ 0 };
+	if (snprintf(path, sizeof path, "%s/%s/snapshots", cache, repository) >= (int)sizeof path)
+		return -ENAMETOOLONG;
+	tree = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
+	if (!tree)
+		return -errno;
+	while (r == 0 && (errno = 0, entry = fts_read(tree))) {
+		if (entry->fts_info == FTS_SL || entry->fts_info == FTS_SLNONE)
+			r = add(names, entry->fts_path);
+		else if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR || entry->fts_info == FTS_NS)
+			r = -entry->fts_errno;
+	}
+	r = r == 0 ? -errno : r;
+	fts_close(tree);
+	if (names->count)
+		qsort(names->names, names->count, sizeof *names->names, compare);
+	return r;
+}
+
+void wcx_hub_names_free(struct wcx_hub_names *names)
+{
+	for (size_t i = 0; i < names->count; i++)
+		free(names->names[i]);
+	free(names->names);
+	*names = (struct wcx_hub_names){ 0 };
+}
+
+bool wcx_hub_names_has(const struct wcx_hub_names *names, const char *blob)
+{
+	return names->count && bsearch(&blob, names->names, names->count, sizeof *names->names, compare) != NULL;
+}
+
+int wcx_hub_lock(const char *cache, const char *repository, const char *blob)
+{
+	char path[2 * PATH_MAX];
+	int fd;
+
+	snprintf(path, sizeof path, "%s/.locks/%s/%s.lock", cache, repository, blob);
+	fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
+	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		const int errnum = errno;
+
+		close(fd);
+		return -errnum;
+	}
+	return fd < 0 ? -errno : fd;
+}
