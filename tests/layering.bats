@@ -142,8 +142,8 @@ check_room() {
 }
 
 @test "libfuse is known to the callbacks, the session, its options, the log and the program" {
-	only_included_by "fuse" fs/mount/fuse_ops.c fs/mount/session.c fs/mount/mount_options.c fs/mount/log_output.c \
-		fs/mount/main.c
+	only_included_by "fuse" fs/mount/fuse_calls.h fs/mount/fuse_ops.c fs/mount/fuse_server.h \
+		fs/mount/session.c fs/mount/mount_options.c fs/mount/log_output.c fs/mount/main.c
 }
 
 @test "CUDA is known to nobody outside cuda" {

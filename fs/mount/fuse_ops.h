@@ -11,6 +11,7 @@
 enum { WCX_FUSE_READ_BYTES = 1 << 20 }; /* the largest read: libfuse before 3.17 takes no more; also set as -o max_read */
 
 struct fuse_lowlevel_ops;
+struct fuse_session;
 struct wcx_fuse;
 
 /* For fuse_session_new, with a struct wcx_fuse as user data. */
@@ -20,15 +21,20 @@ extern const struct fuse_lowlevel_ops wcx_fuse_ops;
 int wcx_fuse_create(struct wcx_store *store, struct wcx_fuse **ret);
 void wcx_fuse_free(struct wcx_fuse *fuse); /* after the session's loop and wcx_fuse_stop; NULL is fine */
 
-/*
- * wcx_fuse_start - start prefetching with this many threads, at most window_bytes ahead of each reader
- *
- * Call it when the session is mounted, before its loop.  0 threads: no prefetching.  Returns 0 or -ENOMEM.
- */
-int wcx_fuse_start(struct wcx_fuse *fuse, int session_fd, unsigned threads, uint64_t window_bytes, bool drop_packed);
+struct wcx_fuse_options {
+	struct fuse_session *session; /* mounted */
+	unsigned threads;             /* of its loop */
+	unsigned timeout_ms;          /* after which requests that wait for the store get EIO; 0: never */
+	unsigned prefetch_threads;    /* 0: no prefetching */
+	uint64_t window_bytes;        /* how far to prefetch ahead of each reader */
+	bool drop_packed;
+};
+
+/* wcx_fuse_start - get ready to serve, before the session's loop; returns 0 or -ENOMEM */
+int wcx_fuse_start(struct wcx_fuse *fuse, const struct wcx_fuse_options *options);
 
 /*
- * wcx_fuse_stop - end prefetching, after the session's loop and before its descriptor is closed
+ * wcx_fuse_stop - end what wcx_fuse_start began, after the session's loop and before its descriptor is closed
  *
  * Returns 0, or -ETIMEDOUT if a thread still waits for a page that only a reply, or the end of the connection, unlocks:
  * cause one of them and call again.

@@ -19,6 +19,8 @@
 #include "fs/mount/fuse_ops.h"
 #include "fs/mount/mount_helper.h"
 
+enum { DAY_S = 86400, STORE_TIMEOUT_S = 60 };
+
 static const uint64_t prefetch_max_bytes = UINT64_C(64) << 20; /* at 6 GB/s, 10 ms */
 static const uint64_t cache_min_bytes = UINT64_C(32) << 20;
 static const uint64_t cache_max_bytes = UINT64_C(8) << 30;
@@ -41,6 +43,8 @@ const char wcx_mount_help[] =
 	"root\n"
 	"  -o drop_packed       evict packed bytes from the page cache once they are decoded ahead of a reader, so that a\n"
 	"                       model is not in memory twice\n"
+	"  -o store_timeout=SECONDS\n"
+	"                       what waits for the store for so long fails with EIO (default: 60; 0: never)\n"
 	"  -o warm=PATH         once mounted, read a file or directory of the store into the page cache; . reads "
 	"everything\n"
 	"  -o log=TARGET        stderr, syslog, or a file, which is opened again at SIGHUP (default: with -f stderr, else\n"
@@ -73,7 +77,7 @@ const char wcx_mount_help[] =
 
 /* What fuse_opt_parse fills in. */
 struct command_line {
-	char *store, *mountpoint, *cache_size, *decoder, *prefetch, *readahead, *warm, *log, *pid_file;
+	char *store, *mountpoint, *cache_size, *decoder, *prefetch, *readahead, *warm, *log, *pid_file, *store_timeout;
 	int help, version, foreground, drop_packed, remount;
 	struct wcx_error *err;
 };
@@ -112,12 +116,26 @@ static int parse_size(const char *name, const char *text, uint64_t *bytes, struc
 	return wcx_fail(err, EINVAL, "%s=%s: not a number of bytes, such as 512M or 4G", name, text);
 }
 
+/* Likewise, for seconds of at most a day. */
+static int parse_seconds(const char *name, const char *text, unsigned *seconds, struct wcx_error *err)
+{
+	unsigned value;
+	int chars = 0;
+
+	if (!text)
+		return 0;
+	if (*text < '0' || *text > '9' || sscanf(text, "%5u%n", &value, &chars) != 1 || text[chars] || value > DAY_S)
+		return wcx_fail(err, EINVAL, "%s=%s: not a number of seconds, at most %d", name, text, DAY_S);
+	*seconds = value;
+	return 0;
+}
+
 /* Refuses an option that is nearly one of ours: libfuse would refuse it too, but not say what is meant. */
 static int check_mistyped(const char *arg, struct wcx_error *err)
 {
 	static const char *const known[] = {
 		"cache_size", "decoder", "prefetch", "readahead", "warm",        "drop_packed",
-		"remount",    "debug",   "log",      "pidfile",   "allow_other",
+		"remount",    "debug",   "log",      "pidfile",   "allow_other", "store_timeout",
 	};
 	struct wcx_suggestion suggestion = { .word = arg, .word_bytes = strcspn(arg, "=") };
 
@@ -162,6 +180,8 @@ static int interpret(const struct command_line *line, struct wcx_mount_options *
 	if (parse_size("cache_size", line->cache_size, &opts->cache_bytes, err) ||
 	    parse_size("prefetch", line->prefetch, &opts->prefetch_bytes, err) ||
 	    parse_size("readahead", line->readahead, &opts->readahead_bytes, err))
+		return -EINVAL;
+	if (parse_seconds("store_timeout", line->store_timeout, &opts->store_timeout_s, err))
 		return -EINVAL;
 	if ((line->log && !*line->log) || (line->pid_file && !*line->pid_file))
 		return wcx_fail(err, EINVAL, "%s=: the name of a file is missing",
@@ -208,6 +228,7 @@ int wcx_mount_options_parse(int argc, char **argv, struct wcx_mount_options *opt
 		{ "decoder=%s", offsetof(struct command_line, decoder), 0 },
 		{ "prefetch=%s", offsetof(struct command_line, prefetch), 0 },
 		{ "readahead=%s", offsetof(struct command_line, readahead), 0 },
+		{ "store_timeout=%s", offsetof(struct command_line, store_timeout), 0 },
 		{ "warm=%s", offsetof(struct command_line, warm), 0 },
 		{ "log=%s", offsetof(struct command_line, log), 0 },
 		{ "pidfile=%s", offsetof(struct command_line, pid_file), 0 },
@@ -245,6 +266,7 @@ int wcx_mount_options_parse(int argc, char **argv, struct wcx_mount_options *opt
 		.log_path = line.log,
 		.pid_file = line.pid_file,
 		.decoder = WCX_DECODER_AUTO,
+		.store_timeout_s = STORE_TIMEOUT_S,
 	};
 	if (!r) {
 		opts->libfuse_argc = args.argc;
@@ -258,6 +280,7 @@ int wcx_mount_options_parse(int argc, char **argv, struct wcx_mount_options *opt
 	free(line.decoder);
 	free(line.prefetch);
 	free(line.readahead);
+	free(line.store_timeout);
 	return r;
 }
 

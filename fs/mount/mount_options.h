@@ -23,6 +23,7 @@ struct wcx_mount_options {
 	char *warm;     /* what to read into the page cache; NULL: nothing */
 	uint64_t cache_bytes, prefetch_bytes;
 	uint64_t readahead_bytes; /* with set_readahead */
+	unsigned store_timeout_s; /* after which requests that wait for the store get EIO; 0: never */
 	enum wcx_decoder_kind decoder;
 	struct wcx_host_limits host; /* what the defaults are made from */
 	int libfuse_argc;            /* the arguments for libfuse */

@@ -14,7 +14,7 @@
 
 enum {
 	PAGE_BYTES = WCX_READAHEAD_PAGE_BYTES,
-	ASKED_MAX = 128, /* requests in flight: more than a server has threads */
+	ASKED_MAX = 128, /* requests in flight; a push to the page of another one waits until that is answered */
 	PUSHERS_MAX = 4, /* per file: more only spin on the lock of its page cache */
 };
 

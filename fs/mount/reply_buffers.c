@@ -10,14 +10,12 @@ void wcx_reply_buffers_init(struct wcx_reply_buffers *buffers, size_t buffer_byt
 {
 	*buffers = (struct wcx_reply_buffers){ .buffer_bytes = buffer_bytes };
 	pthread_mutex_init(&buffers->lock, NULL);
-	pthread_cond_init(&buffers->given_back, NULL);
 }
 
 void wcx_reply_buffers_destroy(struct wcx_reply_buffers *buffers)
 {
 	while (buffers->idle_count)
 		free(buffers->idle[--buffers->idle_count]);
-	pthread_cond_destroy(&buffers->given_back);
 	pthread_mutex_destroy(&buffers->lock);
 }
 
@@ -26,9 +24,6 @@ void *wcx_reply_buffer_take(struct wcx_reply_buffers *buffers)
 	void *buffer = NULL;
 
 	pthread_mutex_lock(&buffers->lock);
-	while (buffers->taken_count == WCX_REPLY_BUFFERS_MAX)
-		pthread_cond_wait(&buffers->given_back, &buffers->lock);
-	buffers->taken_count++;
 	if (buffers->idle_count)
 		buffer = buffers->idle[--buffers->idle_count];
 	pthread_mutex_unlock(&buffers->lock);
@@ -38,9 +33,10 @@ void *wcx_reply_buffer_take(struct wcx_reply_buffers *buffers)
 void wcx_reply_buffer_give_back(struct wcx_reply_buffers *buffers, void *buffer)
 {
 	pthread_mutex_lock(&buffers->lock);
-	buffers->taken_count--;
-	if (buffer)
+	if (buffer && buffers->idle_count < WCX_REPLY_BUFFERS_IDLE_MAX) {
 		buffers->idle[buffers->idle_count++] = buffer;
-	pthread_cond_signal(&buffers->given_back);
+		buffer = NULL;
+	}
 	pthread_mutex_unlock(&buffers->lock);
+	free(buffer);
 }

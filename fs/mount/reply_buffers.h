@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Buffers for replies that one view of the tile cache does not cover.  There are few, to bound memory: if all are taken,
- * taking one waits.  A buffer holder may wait for tiles; whoever fills tiles never waits for a buffer.
+ * Buffers for replies that one view of the tile cache does not cover.  Each serving thread has one at most; a few are kept
+ * for the next.
  */
 #ifndef WCX_REPLY_BUFFERS_H
 #define WCX_REPLY_BUFFERS_H
@@ -9,15 +9,14 @@
 #include <pthread.h>
 #include <stddef.h>
 
-enum { WCX_REPLY_BUFFERS_MAX = 8 };
+enum { WCX_REPLY_BUFFERS_IDLE_MAX = 8 };
 
 /* Safe from any number of threads. */
 struct wcx_reply_buffers {
 	size_t buffer_bytes;
 	pthread_mutex_t lock; /* protects the rest */
-	pthread_cond_t given_back;
-	void *idle[WCX_REPLY_BUFFERS_MAX]; /* allocated at first use */
-	unsigned idle_count, taken_count;
+	void *idle[WCX_REPLY_BUFFERS_IDLE_MAX];
+	unsigned idle_count;
 };
 
 void wcx_reply_buffers_init(struct wcx_reply_buffers *buffers, size_t buffer_bytes);

@@ -34,18 +34,20 @@
 #include "fs/read/tile_cache.h"
 
 enum {
-	THREADS_PER_CPU = 2, /* while one waits for the disk or the GPU, another copies */
-	THREADS_MIN = 16,    /* what a loader uses at once on a small machine */
+	THREADS_PER_CPU = 2,     /* while one waits for the disk or the GPU, another copies */
+	THREADS_MIN = 32,        /* half of them serve one file: what a loader uses at once on a small machine */
+	THREADS_MIN_MEMORY = 16, /* with little memory */
 	THREADS_MAX = 128,
 	PREFETCH_THREADS_MIN = 2,
 	PREFETCH_THREADS_MAX = 16,
-	BATCHES_MAX = 16, /* threads that read and decode at a time; with few cores, most of them wait for the disk */
 	LOCK_MS = 10,
 	LOCK_TRIES = 300,
 	STOP_MS = 10,
 	STOP_TRIES = 200,
 	POLL_ENDED = POLLERR | POLLHUP | POLLNVAL,
 };
+
+#define LITTLE_MEMORY (UINT64_C(2) << 30)
 
 /* In the order of build-up: a session in one state has everything up to it.  leave_state undoes one. */
 enum session_state {
@@ -55,7 +57,7 @@ enum session_state {
 	STATE_FUSE_SESSION,
 	STATE_HANDLERS, /* of libfuse, for the signals that end the loop */
 	STATE_MOUNTED,  /* and the guard knows the mount */
-	STATE_PREFETCHING,
+	STATE_SERVING,
 	STATE_WARMING, /* `wcx warm' has begun; its first request waits for the loop */
 	STATE_SIGNAL_THREAD,
 };
@@ -261,6 +263,18 @@ static void log_notice(void *user, const char *text)
 	fuse_log(FUSE_LOG_NOTICE, "%s\n", text);
 }
 
+static unsigned prefetch_threads(const struct wcx_mount_options *opts)
+{
+	return WCX_CLAMP(opts->host.cores, (unsigned)PREFETCH_THREADS_MIN, (unsigned)PREFETCH_THREADS_MAX);
+}
+
+static unsigned thread_count(const struct wcx_mount_options *opts)
+{
+	const unsigned least = opts->host.memory_bytes < LITTLE_MEMORY ? THREADS_MIN_MEMORY : THREADS_MIN;
+
+	return WCX_CLAMP(THREADS_PER_CPU * opts->host.cores, least, (unsigned)THREADS_MAX);
+}
+
 static int open_store(struct session *session)
 {
 	const struct wcx_mount_options *opts = session->opts;
@@ -273,7 +287,7 @@ static int open_store(struct session *session)
 	if (!r)
 		r = wcx_decoder_create(opts->decoder, log_notice, NULL, &session->decoder, &err);
 	if (!r) {
-		wcx_decoder_limit(session->decoder, BATCHES_MAX);
+		wcx_decoder_limit(session->decoder, thread_count(opts) + prefetch_threads(opts)); /* nobody waits for one */
 		r = wcx_store_create(opts->store, session->cache, session->decoder, &session->store, &err);
 	}
 	if (!r) {
@@ -367,18 +381,24 @@ static uint64_t window_bytes(const struct wcx_mount_options *opts)
 	return WCX_MIN(opts->prefetch_bytes, opts->cache_bytes / 4);
 }
 
-static int start_prefetching(struct session *session)
+static int start_serving(struct session *session)
 {
 	const struct wcx_mount_options *opts = session->opts;
-	const unsigned threads = WCX_CLAMP(opts->host.cores, (unsigned)PREFETCH_THREADS_MIN, (unsigned)PREFETCH_THREADS_MAX);
 	const uint64_t window = window_bytes(opts);
-	int r = wcx_fuse_start(session->fuse, fuse_session_fd(session->fuse_session), window ? threads : 0, window,
-			       opts->drop_packed);
+	const struct wcx_fuse_options options = {
+		.session = session->fuse_session,
+		.threads = thread_count(opts),
+		.timeout_ms = opts->store_timeout_s * 1000,
+		.prefetch_threads = window ? prefetch_threads(opts) : 0,
+		.window_bytes = window,
+		.drop_packed = opts->drop_packed,
+	};
+	const int r = wcx_fuse_start(session->fuse, &options);
 
 	if (r)
-		fuse_log(FUSE_LOG_ERR, "no memory for prefetching\n");
+		fuse_log(FUSE_LOG_ERR, "no memory for serving\n");
 	else
-		session->state = STATE_PREFETCHING;
+		session->state = STATE_SERVING;
 	return r;
 }
 
@@ -417,7 +437,7 @@ static int start_threads(struct session *session)
 	int r = drop_privileges();
 
 	if (!r)
-		r = start_prefetching(session);
+		r = start_serving(session);
 	if (!r && session->opts->set_readahead)
 		r = set_readahead(session);
 	if (r)
@@ -435,16 +455,15 @@ static int start_threads(struct session *session)
 /* --- serving --- */
 
 /* Serves requests until the mount or a signal ends the loop.  Never ends idle threads: libfuse advises against it. */
-static int run_loop(struct fuse_session *fuse_session, unsigned cores)
+static int run_loop(struct fuse_session *fuse_session, unsigned threads)
 {
 	struct fuse_loop_config *config = fuse_loop_cfg_create();
-	const unsigned threads = THREADS_PER_CPU * cores;
 	int r;
 
 	if (!config)
 		return -ENOMEM;
 	fuse_loop_cfg_set_clone_fd(config, 1);
-	fuse_loop_cfg_set_max_threads(config, WCX_CLAMP(threads, (unsigned)THREADS_MIN, (unsigned)THREADS_MAX));
+	fuse_loop_cfg_set_max_threads(config, threads);
 	r = fuse_session_loop_mt(fuse_session, config);
 	fuse_loop_cfg_destroy(config);
 	return r > 0 ? 0 : r; /* positive: the signal that ended the loop */
@@ -464,7 +483,7 @@ static int serve(struct session *session, wcx_mounted_fn *on_mounted, void *user
 			 opts->host.is_memory_limited ? " by control group" : "", opts->host.cores,
 			 opts->host.is_cpu_limited ? " by affinity or quota" : "");
 		mask_signals(SIG_UNBLOCK, ending_signals, ending_count());
-		r = run_loop(session->fuse_session, opts->host.cores);
+		r = run_loop(session->fuse_session, thread_count(opts));
 	}
 	if (r)
 		fuse_log(FUSE_LOG_ERR, "%s: %s\n", opts->mountpoint, strerror(-r));
@@ -482,7 +501,7 @@ static int leave_state(struct session *session)
 	case STATE_WARMING:
 		wcx_child_kill(&session->warming, SIGTERM);
 		break;
-	case STATE_PREFETCHING:
+	case STATE_SERVING:
 		return stop_prefetching(session);
 	case STATE_MOUNTED:
 		wcx_guard_end(&session->guard);

@@ -26,6 +26,7 @@ Exit status 1, with a message, when something differs.
 """
 import ctypes
 import errno
+import fcntl
 import mmap
 import multiprocessing
 import os
@@ -49,6 +50,14 @@ class Differs(Exception):
 def same(expected, found, where):
     if expected != found:
         raise Differs(f"{where}: {len(found)} bytes, which differ from the original's {len(expected)}")
+
+
+def wait_until(condition, message):
+    deadline = time.monotonic() + 30
+    while not condition():
+        if time.monotonic() > deadline:
+            raise Differs(message)
+        time.sleep(0.01)
 
 
 def read_file(path):
@@ -357,6 +366,37 @@ def cmd_wait_exit(pid):
         return
     if not select.select([fd], [], [], 60)[0]:
         raise Differs(f"process {pid} has not exited")
+
+
+def cmd_held(fd, count):
+    """Reads an inherited descriptor by threads, with O_DIRECT, and says so once three quarters of them wait in the kernel."""
+    fd = int(fd)
+    fcntl.fcntl(fd, fcntl.F_SETFL, os.O_DIRECT)
+
+    def read(number):
+        os.preadv(fd, [mmap.mmap(-1, 4096)], number << 16)
+
+    threads = [threading.Thread(target=read, args=(i,)) for i in range(int(count))]
+    for thread in threads:
+        thread.start()
+
+    def waits(thread):
+        try:
+            with open(f"/proc/self/task/{thread.native_id}/stat") as stat:
+                return stat.read().rsplit(")", 1)[1].split()[0] == "D"
+        except FileNotFoundError:  # what it read was cached
+            return False
+
+    wait_until(lambda: sum(map(waits, threads)) >= int(count) * 3 // 4, "too few threads wait")
+    print("waiting", flush=True)
+
+
+def cmd_wait_text(path, text):
+    wait_until(lambda: text in read_file(path).decode(), f"no '{text}' in {path}")
+
+
+def cmd_wait_unmounted(mountpoint):
+    wait_until(lambda: f" {mountpoint} ".encode() not in read_file("/proc/mounts"), f"{mountpoint} is still mounted")
 
 
 def cmd_wait_link(link, target):

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/* What the callbacks share: the state of a mounted store, and the callbacks for files, which fuse_ops.c lists. */
+#ifndef WCX_FUSE_SERVER_H
+#define WCX_FUSE_SERVER_H
+
+#include <fuse_lowlevel.h>
+
+#include "fs/mount/fuse_calls.h"
+#include "fs/mount/fuse_ops.h"
+#include "fs/mount/listings.h"
+#include "fs/mount/node_table.h"
+#include "fs/mount/prefetch.h"
+#include "fs/mount/reply_buffers.h"
+#include "fs/mount/store.h"
+
+struct wcx_fuse {
+	struct wcx_store *store;
+	struct wcx_prefetcher *prefetcher; /* NULL until wcx_fuse_start */
+	int push_fd;                       /* the session's */
+	struct wcx_node_table *nodes;
+	struct wcx_calls calls;
+	struct wcx_store_entry root; /* the store itself, when it was opened */
+	struct wcx_reply_buffers buffers;
+	struct wcx_listings listings;
+};
+
+static inline struct wcx_fuse *wcx_fuse_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+/* wcx_fuse_push - a wcx_push_fn */
+int wcx_fuse_push(void *user, uint64_t target, uint64_t offset, const struct iovec *segments, size_t count);
+
+void wcx_fuse_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void wcx_fuse_op_read(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, struct fuse_file_info *fi);
+void wcx_fuse_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+
+#endif
