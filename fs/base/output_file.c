@@ -214,6 +214,11 @@ int wcx_output_write(const struct wcx_output_file *file, const void *src, size_t
 	return r < 0 ? fail(file, -r, err) : 0;
 }
 
+void wcx_output_start_sync(const struct wcx_output_file *file, uint64_t bytes, uint64_t offset)
+{
+	sync_file_range(file->fd, (off_t)offset, (off_t)bytes, SYNC_FILE_RANGE_WRITE); /* commit tells of errors */
+}
+
 /* Links an unnamed file to a name that must not exist; 0 or -errno. */
 static int link_unnamed(const struct wcx_output_file *file, const char *name)
 {

@@ -56,6 +56,9 @@ int wcx_output_check_space(const struct wcx_output_file *file, uint64_t bytes, s
 int wcx_output_write(const struct wcx_output_file *file, const void *src, size_t bytes, uint64_t offset,
 		     struct wcx_error *err);
 
+/* wcx_output_start_sync - have the disk start on a range that has been written, so that commit waits for little */
+void wcx_output_start_sync(const struct wcx_output_file *file, uint64_t bytes, uint64_t offset);
+
 /*
  * wcx_output_commit - sync the file, give it the source's metadata (wcx_file_metadata_copy), and name it
  *

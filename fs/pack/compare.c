@@ -79,14 +79,14 @@ static int pass_tiles(struct comparer *c, struct wcx_tensor_plan *plan, bool enc
 		struct wcx_pack_unit unit = wcx_pack_unit_make(plan, tile);
 		uint64_t aligned_bytes;
 
-		r = wcx_pack_worker_read(&c->worker, &unit, &reader, err);
+		r = wcx_pack_unit_read(&unit, &reader, c->worker.src, err);
 		if (r < 0)
 			break;
 		if (encodes) {
-			r = wcx_result_errno(wcx_pack_worker_encode(&c->worker, &unit, &aligned_bytes));
+			r = wcx_result_errno(wcx_pack_worker_encode(&c->worker, &unit, c->worker.src, &aligned_bytes));
 			*bytes += c->worker.tiles[0].packed_bytes;
 		} else {
-			r = wcx_result_errno(wcx_pack_worker_count(&c->worker, &unit));
+			r = wcx_result_errno(wcx_pack_worker_count(&c->worker, &unit, c->worker.src));
 			wcx_plan_counts_add(plan, &c->worker.counts);
 		}
 		if (r < 0)
@@ -119,13 +119,14 @@ static int measure_reference(struct comparer *c, uint64_t *bytes_ret, struct wcx
 int wcx_compare_tensor(struct wcx_image *image, const struct wcx_tensor *tensor, const atomic_bool *stop,
 		       struct wcx_comparison *ret, struct wcx_error *err)
 {
+	const struct wcx_pack_variants variants = wcx_pack_variants_choose();
 	struct comparer c = { .image = image, .tensor = tensor, .stop = stop };
 	int r = 0;
 
 	*ret = (struct wcx_comparison){ 0 };
 	if (!tensor->bytes)
 		return 0;
-	if (!wcx_pack_worker_open(&c.worker))
+	if (!wcx_pack_worker_open(&c.worker, &variants))
 		r = no_memory(err);
 	if (r == 0)
 		r = measure_zstd(&c, &ret->zstd_bytes, err);

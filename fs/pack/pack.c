@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Packs a file in groups of tensors, each in two passes: the first counts, the second encodes, while the group is still in
- * the page cache.  The output does not depend on the number of threads.
+ * Packs a file in groups of tensors, each in two passes: the first counts, the second encodes and verifies, while the group
+ * is still in the page cache.  The output does not depend on the number of threads.
  */
 #include "fs/pack/pack.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,9 +20,10 @@
 #include "fs/base/parallel.h"
 #include "fs/format/index_writer.h"
 #include "fs/format/safetensors_file.h"
+#include "fs/pack/digest_queue.h"
+#include "fs/pack/pack_check.h"
 #include "fs/pack/pack_index.h"
 #include "fs/pack/pack_worker.h"
-#include "fs/read/export.h"
 
 enum {
 	GROUP_BYTES = 256 << 20,      /* of the original: small enough to stay in the page cache for the second pass */
@@ -31,8 +31,7 @@ enum {
 	POOL_MEMBER_BYTES = 32 << 10, /* tensors up to this size share segments */
 	POOL_BYTES = 4 << 20,         /* the most they have in all */
 	SAME_MIN_BYTES = 4 << 10,     /* segments from this size on are compared with earlier ones */
-	VERIFY_CACHE_BYTES = 64 << 20,
-	BLOCK_BYTES = 512, /* of st_blocks */
+	BLOCK_BYTES = 512,            /* of st_blocks */
 };
 
 struct packer {
@@ -52,9 +51,9 @@ struct packer {
 	size_t unit_count, unit_capacity;
 	pthread_mutex_t counts_lock; /* protects the counts of the plans */
 
-	/* These belong to the unit whose turn it is. */
+	struct wcx_digest_queue
+		*digest; /* what is put into it, in order, and what follows belong to the unit whose turn it is */
 	struct wcx_pack_index index;
-	EVP_MD_CTX *digest;
 	uint64_t done_bytes, packed_bytes; /* of the original, encoded; of the output */
 };
 
@@ -138,11 +137,12 @@ static int count_unit(void *user, struct wcx_parallel *loop, unsigned worker, ui
 {
 	struct packer *packer = user;
 	struct wcx_pack_unit *unit = &packer->units[item];
-	int r = wcx_pack_worker_read(&packer->workers[worker], unit, &packer->reader, err);
+	uint8_t *src = packer->workers[worker].src;
+	int r = wcx_pack_unit_read(unit, &packer->reader, src, err);
 
 	(void)loop;
 	if (r == 0)
-		r = check_result(packer, wcx_pack_worker_count(&packer->workers[worker], unit), err);
+		r = check_result(packer, wcx_pack_worker_count(&packer->workers[worker], unit, src), err);
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&packer->counts_lock);
@@ -153,7 +153,7 @@ static int count_unit(void *user, struct wcx_parallel *loop, unsigned worker, ui
 
 /*
  * Looks for an earlier segment with the content of these units, which are all of a plan.  If two checksums agree by chance,
- * verifying the output fails.
+ * wcx_pack_check fails, which compares all bytes of such a segment.
  */
 static int find_same(struct packer *packer, const struct wcx_pack_unit *units, size_t unit_count)
 {
@@ -189,39 +189,49 @@ static int finish_plans(struct packer *packer, struct wcx_error *err)
 /* --- the second pass --- */
 
 /* Adds a range of the source to the digest. */
-static int digest_range(struct packer *packer, uint64_t offset, uint64_t bytes, uint8_t *buffer, struct wcx_error *err)
+static int digest_range(struct packer *packer, uint64_t offset, uint64_t bytes, struct wcx_error *err)
 {
 	while (bytes) {
-		const size_t part = WCX_MIN(bytes, WCX_UNIT_BYTES);
+		const size_t part = WCX_MIN(bytes, WCX_DIGEST_BLOCK_BYTES);
+		uint8_t *buffer = wcx_digest_queue_take(packer->digest);
 		int r = read_source(packer, buffer, part, offset, err);
 
-		if (r < 0)
+		if (r < 0) {
+			wcx_digest_queue_return(packer->digest, buffer);
 			return r;
-		if (EVP_DigestUpdate(packer->digest, buffer, part) != 1)
-			return no_memory(packer, err);
+		}
+		wcx_digest_queue_put(packer->digest, buffer, part);
 		offset += part;
 		bytes -= part;
 	}
 	return 0;
 }
 
-/* The digest needs the bytes in order: of the reference, whose units are no ranges, it takes all with the first unit. */
-static int digest_unit(struct packer *packer, const struct wcx_pack_unit *unit, struct wcx_pack_worker *worker,
-		       struct wcx_error *err)
+/*
+ * The digest needs the bytes in order: of the reference, whose units are no ranges, it takes all with the first unit.  The
+ * buffer src is the queue's afterwards.
+ */
+static int digest_unit(struct packer *packer, const struct wcx_pack_unit *unit, uint8_t *src, struct wcx_error *err)
 {
 	const struct wcx_segment *seg = &unit->plan->segment;
 
-	if (!unit->plan->is_reference)
-		return EVP_DigestUpdate(packer->digest, worker->src, unit->bytes) == 1 ? 0 : no_memory(packer, err);
-	return unit->first_tile ? 0 : digest_range(packer, seg->offset, seg->bytes, worker->src, err);
+	if (!unit->plan->is_reference) {
+		wcx_digest_queue_put(packer->digest, src, unit->bytes);
+		return 0;
+	}
+	wcx_digest_queue_return(packer->digest, src);
+	return unit->first_tile ? 0 : digest_range(packer, seg->offset, seg->bytes, err);
 }
 
-/* Does what has to be done in the order of the file: the digest, the place in the output, the entries of the index. */
-static int place_unit(struct packer *packer, const struct wcx_pack_unit *unit, struct wcx_pack_worker *worker,
-		      uint64_t packed_bytes, struct wcx_error *err)
+/*
+ * Does what has to be done in the order of the file: the digest, which takes src, the place in the output, the entries of
+ * the index.
+ */
+static int place_unit(struct packer *packer, const struct wcx_pack_unit *unit, const struct wcx_pack_worker *worker,
+		      uint8_t *src, uint64_t packed_bytes, struct wcx_error *err)
 {
 	const struct wcx_job_options *job = &packer->options->job;
-	int r = digest_unit(packer, unit, worker, err);
+	int r = digest_unit(packer, unit, src, err);
 
 	if (r < 0)
 		return r;
@@ -234,26 +244,59 @@ static int place_unit(struct packer *packer, const struct wcx_pack_unit *unit, s
 	return 0;
 }
 
+/* Encodes a unit, and decodes it again: the bytes that the digest will get must come out. */
+static int encode_verified(struct packer *packer, const struct wcx_pack_unit *unit, struct wcx_pack_worker *worker,
+			   const uint8_t *src, uint64_t *packed_bytes_ret, struct wcx_error *err)
+{
+	struct wcx_tile_dims dims;
+	uint64_t bad_tile, offset;
+	int r = check_result(packer, wcx_pack_worker_encode(worker, unit, src, packed_bytes_ret), err);
+
+	if (r < 0)
+		return r;
+	wcx_pack_worker_verify(worker, unit, src, &bad_tile);
+	if (bad_tile == unit->tile_count)
+		return 0;
+	wcx_tensor_plan_tile(unit->plan, unit->first_tile + bad_tile, &dims, &offset);
+	return wcx_fail(err, EBADMSG, "%s: offset %llu: the packed tile does not decode to the original bytes",
+			packer->src_path, (unsigned long long)offset);
+}
+
+/* A unit that is not encoded must still be what was compared with an earlier segment. */
+static int check_same(const struct packer *packer, const struct wcx_pack_unit *unit, const uint8_t *src,
+		      struct wcx_error *err)
+{
+	if (wcx_checksum64(src, unit->bytes) == unit->checksum)
+		return 0;
+	return wcx_fail(err, EBUSY, "%s: changed while it was packed", packer->src_path);
+}
+
 static int encode_unit(void *user, struct wcx_parallel *loop, unsigned worker_index, uint64_t item, struct wcx_error *err)
 {
 	struct packer *packer = user;
 	const struct wcx_pack_unit *unit = &packer->units[item];
 	struct wcx_pack_worker *worker = &packer->workers[worker_index];
+	uint8_t *src = wcx_digest_queue_take(packer->digest);
 	uint64_t packed_bytes = 0, output_offset;
-	int r = wcx_pack_worker_read(worker, unit, &packer->reader, err);
+	int r = wcx_pack_unit_read(unit, &packer->reader, src, err);
 
-	if (r == 0 && !unit->plan->segment.same_as)
-		r = check_result(packer, wcx_pack_worker_encode(worker, unit, &packed_bytes), err);
+	if (r == 0)
+		r = unit->plan->segment.same_as ? check_same(packer, unit, src, err)
+						: encode_verified(packer, unit, worker, src, &packed_bytes, err);
 	if (r == 0)
 		r = wcx_parallel_enter(loop, item);
-	if (r < 0)
+	if (r < 0) {
+		wcx_digest_queue_return(packer->digest, src);
 		return r;
+	}
 	output_offset = packer->packed_bytes;
-	r = place_unit(packer, unit, worker, packed_bytes, err);
+	r = place_unit(packer, unit, worker, src, packed_bytes, err);
 	if (r < 0)
 		return r;
 	wcx_parallel_leave(loop);
-	return wcx_output_write(&packer->output, worker->dst, packed_bytes, output_offset, err);
+	r = wcx_output_write(&packer->output, worker->dst, packed_bytes, output_offset, err);
+	wcx_output_start_sync(&packer->output, packed_bytes, output_offset);
+	return r;
 }
 
 /* --- groups --- */
@@ -351,14 +394,15 @@ static int check_source_unchanged(const struct packer *packer, struct wcx_error 
 
 static int allocate(struct packer *packer, struct wcx_error *err)
 {
+	const struct wcx_pack_variants variants = wcx_pack_variants_choose();
+
 	packer->plans = calloc(GROUP_PLANS, sizeof *packer->plans);
 	packer->workers = calloc(packer->options->job.thread_count, sizeof *packer->workers);
-	packer->digest = EVP_MD_CTX_new();
-	if (!packer->plans || !packer->workers || !packer->digest ||
-	    EVP_DigestInit_ex(packer->digest, EVP_sha256(), NULL) != 1)
+	packer->digest = wcx_digest_queue_create(packer->options->job.thread_count, packer->st->file_bytes);
+	if (!packer->plans || !packer->workers || !packer->digest)
 		return no_memory(packer, err);
 	for (unsigned i = 0; i < packer->options->job.thread_count; i++)
-		if (!wcx_pack_worker_open(&packer->workers[i]))
+		if (!wcx_pack_worker_open(&packer->workers[i], &variants))
 			return no_memory(packer, err);
 	return 0;
 }
@@ -376,50 +420,17 @@ static int write_index(struct packer *packer, struct wcx_error *err)
 		return wcx_fail(err, EFBIG, "%s: too large for one .wcx file", packer->src_path);
 	if (r < 0)
 		return no_memory(packer, err);
-	EVP_DigestFinal_ex(packer->digest, sb.sha256, NULL);
+	r = wcx_digest_queue_finish(packer->digest, sb.sha256);
+	if (r < 0) {
+		free(bytes);
+		return no_memory(packer, err);
+	}
 	wcx_superblock_write(&sb, block);
 	r = wcx_output_write(&packer->output, bytes, sb.index_bytes, sb.index_offset, err);
 	if (r == 0)
 		r = wcx_output_write(&packer->output, block, sizeof block, 0, err);
 	free(bytes);
 	packer->packed_bytes = sb.packed_bytes;
-	return r;
-}
-
-static void report_verifying(void *user, uint64_t done, uint64_t total)
-{
-	const struct wcx_job_options *job = user;
-
-	if (job->progress)
-		job->progress(job->user, "verifying", done, total);
-}
-
-/* Decodes the whole output again; its digest tells whether it is the source. */
-static int verify_output(struct packer *packer, struct wcx_error *err)
-{
-	static const struct wcx_export_ops ops = { .progress = report_verifying };
-	struct wcx_job_options job = packer->options->job;
-	struct wcx_tile_cache *cache = wcx_tile_cache_create(VERIFY_CACHE_BYTES);
-	struct wcx_decoder *decoder = NULL;
-	struct wcx_image *image = NULL;
-	int fd = fcntl(packer->output.fd, F_DUPFD_CLOEXEC, 0);
-	int r = 0;
-
-	if (fd < 0)
-		r = fail_on(err, packer->output.options.path, errno);
-	else if (!cache)
-		r = no_memory(packer, err);
-	if (r == 0)
-		r = wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &decoder, err);
-	if (r == 0)
-		r = wcx_image_open(fd, packer->output.options.path, cache, decoder, &image, err);
-	if (r == 0)
-		r = wcx_verify(image, job.thread_count, &ops, &job, job.stop, err);
-	if (!image && fd >= 0)
-		close(fd);
-	wcx_image_put(image);
-	wcx_decoder_free(decoder);
-	wcx_tile_cache_free(cache);
 	return r;
 }
 
@@ -430,7 +441,8 @@ static int make_output(struct packer *packer, struct wcx_error *err)
 	if (r == 0)
 		r = write_index(packer, err);
 	if (r == 0)
-		r = verify_output(packer, err);
+		r = wcx_pack_check(packer->output.fd, packer->output.options.path, &packer->reader, &packer->options->job,
+				   err);
 	if (r == 0)
 		r = check_source_unchanged(packer, err);
 	return r == 0 ? wcx_output_commit(&packer->output, err) : r;
@@ -444,7 +456,7 @@ static void free_packer(struct packer *packer)
 	free(packer->plans);
 	free(packer->units);
 	wcx_pack_index_free(&packer->index);
-	EVP_MD_CTX_free(packer->digest);
+	wcx_digest_queue_free(packer->digest);
 	pthread_mutex_destroy(&packer->counts_lock);
 	wcx_safetensors_free(packer->st);
 	if (packer->src_fd >= 0)

@@ -21,8 +21,9 @@ struct wcx_pack_result {
 /*
  * wcx_pack - pack the safetensors file src_path into dst_path
  *
- * Writes a temporary file beside dst_path, decodes it again, compares the SHA-256 with the source's, syncs, and renames it
- * only then.  src_path is only read.  Memory is bounded for files of any size.
+ * Writes a temporary file beside dst_path and renames it only when it is verified and synced: every tile was decoded from
+ * its packed bytes and compared with the source's, in memory; the file was then read back (wcx_pack_check).  src_path is
+ * only read; -EBUSY if it changes meanwhile.  Memory is bounded for files of any size.
  *
  * Returns 0 or -errno with err: -EMEDIUMTYPE if src_path is another kind of file, -EINVAL for a malformed
  * safetensors file, -EEXIST if dst_path exists and replace is

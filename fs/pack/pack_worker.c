@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Reads, counts and encodes the units of a file that is packed. */
+/* Reads, counts, encodes and verifies the units of a file that is packed. */
 #include "fs/pack/pack_worker.h"
 
 #include <stdlib.h>
@@ -15,14 +15,33 @@ enum {
 
 _Static_assert((int)WCX_SAMPLES_MAX_BYTES >= (int)WCX_UNIT_BYTES, "src holds a unit");
 
-bool wcx_pack_worker_open(struct wcx_pack_worker *worker)
+struct wcx_pack_variants wcx_pack_variants_choose(void)
+{
+	const char *name = getenv("WCX_CPU");
+	struct wcx_pack_variants ret = { .encoder = name ? wcx_encode_variant_find(name) : NULL,
+					 .decoder = name ? wcx_decode_variant_find(name) : NULL };
+
+	if (!ret.encoder)
+		ret.encoder = wcx_encode_variant_choose();
+	if (!ret.decoder)
+		ret.decoder = wcx_decode_variant_choose();
+	return ret;
+}
+
+bool wcx_pack_worker_open(struct wcx_pack_worker *worker, const struct wcx_pack_variants *variants)
 {
 	worker->src = malloc(WCX_SAMPLES_MAX_BYTES);
 	worker->dst = malloc(WCX_UNIT_BYTES + WCX_UNIT_TILES * WCX_TILE_ALIGN);
 	worker->zstd_dst = malloc(WCX_UNIT_BYTES);
 	worker->zstd = ZSTD_createCCtx();
 	worker->scratch = wcx_encode_scratch_create();
-	return worker->src && worker->dst && worker->zstd_dst && worker->zstd && worker->scratch;
+	worker->decoded = malloc(WCX_TILE_MAX_BYTES);
+	worker->unzstd = ZSTD_createDCtx();
+	worker->decode_scratch = wcx_decode_scratch_create(variants->decoder);
+	if (worker->scratch)
+		wcx_encode_scratch_use(worker->scratch, variants->encoder);
+	return worker->src && worker->dst && worker->zstd_dst && worker->zstd && worker->scratch && worker->decoded &&
+	       worker->unzstd && worker->decode_scratch;
 }
 
 void wcx_pack_worker_close(struct wcx_pack_worker *worker)
@@ -32,6 +51,9 @@ void wcx_pack_worker_close(struct wcx_pack_worker *worker)
 	free(worker->zstd_dst);
 	ZSTD_freeCCtx(worker->zstd);
 	wcx_encode_scratch_free(worker->scratch);
+	wcx_decode_scratch_free(worker->decode_scratch);
+	free(worker->decoded);
+	ZSTD_freeDCtx(worker->unzstd);
 }
 
 struct wcx_pack_unit wcx_pack_unit_make(struct wcx_tensor_plan *plan, uint64_t first_tile)
@@ -53,16 +75,16 @@ struct wcx_pack_unit wcx_pack_unit_make(struct wcx_tensor_plan *plan, uint64_t f
 	return unit;
 }
 
-int wcx_pack_worker_read(struct wcx_pack_worker *worker, const struct wcx_pack_unit *unit,
-			 const struct wcx_plan_reader *reader, struct wcx_error *err)
+int wcx_pack_unit_read(const struct wcx_pack_unit *unit, const struct wcx_plan_reader *reader, uint8_t *src,
+		       struct wcx_error *err)
 {
 	if (!unit->plan->is_reference)
-		return reader->read(reader->user, worker->src, unit->bytes, unit->offset, err);
-	return wcx_tensor_plan_read_tile(unit->plan, unit->first_tile, reader, worker->src, err);
+		return reader->read(reader->user, src, unit->bytes, unit->offset, err);
+	return wcx_tensor_plan_read_tile(unit->plan, unit->first_tile, reader, src, err);
 }
 
 /* How many tiles of the unit are equal to its first one: all of full size, or only that one. */
-static uint64_t equal_tiles(const struct wcx_pack_worker *worker, const struct wcx_pack_unit *unit)
+static uint64_t equal_tiles(const struct wcx_pack_unit *unit, const uint8_t *src)
 {
 	struct wcx_tile_dims dims;
 	uint64_t offset, full, tile_bytes;
@@ -70,7 +92,7 @@ static uint64_t equal_tiles(const struct wcx_pack_worker *worker, const struct w
 	wcx_tensor_plan_tile(unit->plan, unit->first_tile, &dims, &offset);
 	tile_bytes = wcx_tile_dims_bytes(&dims);
 	full = unit->bytes / tile_bytes;
-	return full && memcmp(worker->src, worker->src + tile_bytes, (full - 1) * tile_bytes) == 0 ? full : 1;
+	return full && memcmp(src, src + tile_bytes, (full - 1) * tile_bytes) == 0 ? full : 1;
 }
 
 /* Makes counts of one tile those of several. */
@@ -83,9 +105,9 @@ static void multiply_counts(struct wcx_plan_counts *counts, uint64_t factor)
 		count[i] *= factor;
 }
 
-enum wcx_result wcx_pack_worker_count(struct wcx_pack_worker *worker, struct wcx_pack_unit *unit)
+enum wcx_result wcx_pack_worker_count(struct wcx_pack_worker *worker, struct wcx_pack_unit *unit, const uint8_t *src)
 {
-	const uint64_t equal = equal_tiles(worker, unit);
+	const uint64_t equal = equal_tiles(unit, src);
 	enum wcx_result result = WCX_OK;
 
 	memset(&worker->counts, 0, sizeof worker->counts);
@@ -94,12 +116,12 @@ enum wcx_result wcx_pack_worker_count(struct wcx_pack_worker *worker, struct wcx
 		uint64_t offset;
 
 		wcx_tensor_plan_tile(unit->plan, unit->first_tile + i, &dims, &offset);
-		result = wcx_tensor_plan_count(unit->plan, &dims, worker->src + (offset - unit->offset), worker->scratch,
+		result = wcx_tensor_plan_count(unit->plan, &dims, src + (offset - unit->offset), worker->scratch,
 					       &worker->counts);
 		if (i == 0 && equal > 1)
 			multiply_counts(&worker->counts, equal);
 	}
-	unit->checksum = wcx_checksum64(worker->src, unit->bytes);
+	unit->checksum = wcx_checksum64(src, unit->bytes);
 	return result;
 }
 
@@ -116,7 +138,8 @@ static void try_zstd(struct wcx_pack_worker *worker, int level, const uint8_t *s
 	tile->packed_bytes = (uint32_t)bytes;
 }
 
-enum wcx_result wcx_pack_worker_encode(struct wcx_pack_worker *worker, const struct wcx_pack_unit *unit, uint64_t *bytes_ret)
+enum wcx_result wcx_pack_worker_encode(struct wcx_pack_worker *worker, const struct wcx_pack_unit *unit, const uint8_t *src,
+				       uint64_t *bytes_ret)
 {
 	const struct wcx_tensor_plan *plan = unit->plan;
 	const int level = plan->segment.offset == 0 ? ZSTD_HEADER_LEVEL : ZSTD_TENSOR_LEVEL;
@@ -124,14 +147,15 @@ enum wcx_result wcx_pack_worker_encode(struct wcx_pack_worker *worker, const str
 
 	for (uint64_t i = 0; i < unit->tile_count; i++) {
 		struct wcx_tile_info *tile = &worker->tiles[i];
-		uint8_t *dst = worker->dst + used, *src;
+		const uint8_t *plain;
+		uint8_t *dst = worker->dst + used;
 		struct wcx_encoded_tile encoded;
 		enum wcx_result result;
 		uint64_t offset, end;
 
 		wcx_tensor_plan_tile(plan, unit->first_tile + i, &tile->dims, &offset);
-		src = worker->src + (offset - unit->offset);
-		result = wcx_tile_encode(&tile->dims, src, &plan->segment.recipe, worker->scratch, dst, &encoded);
+		plain = src + (offset - unit->offset);
+		result = wcx_tile_encode(&tile->dims, plain, &plan->segment.recipe, worker->scratch, dst, &encoded);
 		if (result != WCX_OK)
 			return result;
 		tile->mode = encoded.mode;
@@ -140,7 +164,7 @@ enum wcx_result wcx_pack_worker_encode(struct wcx_pack_worker *worker, const str
 		tile->checksum = 0;
 		if (tile->mode != WCX_TILE_CONSTANT) {
 			if (plan->tries_zstd)
-				try_zstd(worker, level, src, dst, tile);
+				try_zstd(worker, level, plain, dst, tile);
 			tile->checksum = wcx_checksum32(dst, tile->packed_bytes);
 		}
 		end = used + tile->packed_bytes;
@@ -149,4 +173,45 @@ enum wcx_result wcx_pack_worker_encode(struct wcx_pack_worker *worker, const str
 	}
 	*bytes_ret = used;
 	return WCX_OK;
+}
+
+/* Decodes a packed tile to worker->decoded; false if it cannot be decoded. */
+static bool decode_tile(struct wcx_pack_worker *worker, const struct wcx_tensor_plan *plan, const struct wcx_tile_info *tile,
+			const uint8_t *packed)
+{
+	struct wcx_tile_job job = {
+		.dims = tile->dims,
+		.mode = tile->mode,
+		.constant = tile->constant,
+		.recipe = &plan->segment.recipe,
+		.src = packed,
+		.src_bytes = tile->packed_bytes,
+		.dst = worker->decoded,
+		.dst_bytes = wcx_tile_dims_bytes(&tile->dims),
+	};
+
+	if (tile->mode == WCX_TILE_ZSTD)
+		return ZSTD_decompressDCtx(worker->unzstd, job.dst, job.dst_bytes, packed, tile->packed_bytes) ==
+		       job.dst_bytes;
+	return wcx_tile_decode(&job, worker->decode_scratch) == WCX_OK;
+}
+
+void wcx_pack_worker_verify(struct wcx_pack_worker *worker, const struct wcx_pack_unit *unit, const uint8_t *src,
+			    uint64_t *bad_tile_ret)
+{
+	const uint8_t *packed = worker->dst;
+	uint64_t i = 0;
+
+	for (; i < unit->tile_count; i++) {
+		const struct wcx_tile_info *tile = &worker->tiles[i];
+		struct wcx_tile_dims dims;
+		uint64_t offset;
+
+		wcx_tensor_plan_tile(unit->plan, unit->first_tile + i, &dims, &offset);
+		if (!decode_tile(worker, unit->plan, tile, packed) ||
+		    memcmp(worker->decoded, src + (offset - unit->offset), wcx_tile_dims_bytes(&dims)) != 0)
+			break;
+		packed += wcx_tile_align_up(tile->packed_bytes);
+	}
+	*bad_tile_ret = i;
 }
