@@ -8,7 +8,7 @@ bats_require_minimum_version 1.5.0
 load ../fixtures/suite
 
 setup_file() {
-	suite_find || return 0
+	suite_find || return 0 # needs no Python but for one test
 	export BUILD="${WCX%/*}" PREFIX="$BATS_FILE_TMPDIR/prefix"
 
 	cmake --install "$BUILD" --prefix "$PREFIX" >"$BATS_FILE_TMPDIR/log" 2>&1 || cat "$BATS_FILE_TMPDIR/log"
@@ -191,6 +191,26 @@ write_consumer() {
 	cmake -S . -B build -DCMAKE_PREFIX_PATH="$PWD/moved" >log 2>&1 || { cat log; false; }
 	cmake --build build >log 2>&1 || { cat log; false; }
 	build/consumer | grep -q "/nowhere.wcx: No such file"
+}
+
+@test "Python finds the package, its version and its plugin, and the package finds the library" {
+	local packages
+
+	"$PYTHON" -c "import numpy" 2>/dev/null || skip "$PYTHON has no package numpy"
+	packages=$(dirname "$(find "$PREFIX" -path "*/wcx/__init__.py")")/..
+	cd "$packages" || return
+	LD_LIBRARY_PATH=$PKG_CONFIG_PATH/.. "$PYTHON" - <<-'END'
+		import importlib.metadata
+		import wcx
+
+		assert importlib.metadata.version("wcx") == wcx.__version__
+		plugin, = importlib.metadata.entry_points(group="vllm.general_plugins")
+		assert callable(plugin.load())
+		try:
+		    wcx.load_file("/nowhere.wcx")
+		except FileNotFoundError as error:
+		    assert "/nowhere.wcx" in str(error)
+	END
 }
 
 @test "mount's helper leads to the program" {

@@ -1,4 +1,4 @@
-# Debian packages, by `cpack -G DEB`: wcxfs (programs), libwcx0 and libwcx-dev.
+# Debian packages, by `cpack -G DEB`: wcxfs (programs), libwcx0, libwcx-dev and python3-wcx.
 #
 # Configure with -DCMAKE_INSTALL_PREFIX=/usr.  The CUDA runtime, where it is built in, is linked statically, and the driver
 # is looked for at run time: a package built with CUDA installs and runs on a machine without.
@@ -14,7 +14,7 @@ set(CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS
 set(CPACK_PRE_BUILD_SCRIPTS ${CMAKE_CURRENT_SOURCE_DIR}/debian_files.cmake)
 
 set(soname_package libwcx${PROJECT_VERSION_MAJOR})
-set(CPACK_COMPONENTS_ALL wcxfs libwcx libwcx-dev)
+set(CPACK_COMPONENTS_ALL wcxfs libwcx libwcx-dev python3-wcx)
 set(CPACK_DEB_COMPONENT_INSTALL ON)
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_PRIORITY optional)
@@ -50,4 +50,19 @@ set(CPACK_COMPONENT_LIBWCX-DEV_DESCRIPTION "library that reads packed safetensor
 Reads .wcx files, or loads them into a GPU's memory.
 .
 This package has the header, wcx.pc and the CMake package wcx.")
+
+set(CPACK_DEBIAN_PYTHON3-WCX_PACKAGE_NAME python3-wcx)
+set(CPACK_DEBIAN_PYTHON3-WCX_PACKAGE_SECTION python)
+set(CPACK_DEBIAN_PYTHON3-WCX_PACKAGE_ARCHITECTURE all)
+set(CPACK_DEBIAN_PYTHON3-WCX_PACKAGE_SHLIBDEPS OFF)
+set(CPACK_DEBIAN_PYTHON3-WCX_PACKAGE_DEPENDS
+	"python3, python3-numpy, ${soname_package} (= ${PROJECT_VERSION})")
+file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/postinst "#!/bin/sh\nset -e\nif [ \"$1\" = configure ]; then py3compile -p python3-wcx; fi\n")
+file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/prerm "#!/bin/sh\nset -e\npy3clean -p python3-wcx\n")
+set(CPACK_DEBIAN_PYTHON3-WCX_PACKAGE_CONTROL_EXTRA ${CMAKE_CURRENT_BINARY_DIR}/postinst ${CMAKE_CURRENT_BINARY_DIR}/prerm)
+set(CPACK_COMPONENT_PYTHON3-WCX_DESCRIPTION "Python package that loads packed safetensors files
+Loads tensors from .wcx files, as numpy arrays or torch tensors, past the
+file system.  Where torch is installed and a GPU is there, decodes on it.
+.
+This package has the Python package wcx.")
 include(CPack)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+#
+# For scripts to source, after prepare.sh: makes fresh Debian systems in a directory and runs commands in them.  Needs root.
+
+# can_make_trees - whether this machine can; says what is missing otherwise
+can_make_trees() {
+	[ "$(id -u)" = 0 ] || { echo "needs root"; return 1; }
+	unshare --mount --pid --fork true || { echo "needs namespaces"; return 1; }
+	[ -n "$(debian_mirror)" ] || { echo "this machine's sources name no mirror of Debian"; return 1; }
+}
+
+# The mirror that this machine installs Debian from.
+debian_mirror() {
+	# shellcheck disable=SC2016 # apt-get replaces these
+	apt-get indextargets --format '$(ORIGIN) $(REPO_URI) $(SUITE) $(CODENAME)' 'Created-By: Packages' |
+		awk '$1 == "Debian" && $2 !~ /security/ { print $2; exit }'
+}
+
+# give_outside TREE - write TREE/outside/environment: what makes pip work on this machine, for use in the tree
+give_outside() {
+	local key value
+
+	mkdir "$1/outside"
+	cp /etc/resolv.conf /etc/hosts "$1/etc/"
+	env | grep -iE '^(https?|no)_proxy=' >"$1/outside/environment" || true
+	"$PYTHON" -m pip config list | while IFS='=' read -r key value; do
+		key=${key##*.}
+		value=${value#\'}
+		value=${value%\'}
+		if [ -e "$value" ]; then
+			cp -rL "$value" "$1/outside/$key"
+			value=/outside/$key
+		fi
+		key=${key^^}
+		echo "PIP_${key//-/_}=$value"
+	done >>"$1/outside/environment"
+}
+
+# make_tree SUITE TREE LOG - install a minimal Debian of that suite into an empty directory; $PYTHON's pip is asked how it
+# reaches the world
+make_tree() {
+	install_packages debootstrap
+	chmod 755 "$2"
+	debootstrap --variant=minbase "$1" "$2" "$(debian_mirror)" >"$3" 2>&1 || { tail -n 3 "$3"; return 1; }
+	echo force-unsafe-io >"$2/etc/dpkg/dpkg.cfg.d/unsafe-io"
+	apt-config dump | grep -E '^Acquire::(https?|Check-)' >"$2/etc/apt/apt.conf.d/outside" || true
+	give_outside "$2"
+}
+
+# in_tree TREE SCRIPT [ARGUMENT...] - run a script of bash in the tree, in namespaces of its own for mounts and processes,
+# all of which end with it
+in_tree() {
+	# shellcheck disable=SC2016 # the inner shell expands these
+	unshare --mount --pid --fork --kill-child --mount-proc bash -euc '
+		mount --bind "$1" "$1" # the tests make mount namespaces, for which the root has to be a mount point
+		cd "$1"
+		mount --rbind /dev "$1/dev"
+		mount -t proc proc "$1/proc"
+		mount --rbind /sys "$1/sys"
+		mapfile -t outside <"$1/outside/environment"
+		exec chroot "$1" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 "${outside[@]}" \
+			bash -euc "$2" bash "${@:3}"
+	' bash "$@" </dev/null
+}
