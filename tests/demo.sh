@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 #
-# The main use, from scratch: packs a trained model, mounts the store, and loads it with the unmodified safetensors package.
+# The main use, from scratch: quantises and packs a trained model, mounts the store, and loads it with the unmodified safetensors package.
 # Installs what it needs (Debian packages, and PyPI packages into build/).  Leaves no mount, and no files outside build/.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
@@ -18,12 +18,12 @@ mkdir -p "$build"
 say "Building wcx and wcxfs"
 # shellcheck disable=SC2119 # without options
 build_programs
-say "Getting a trained model (all-MiniLM-L6-v2) and turning its matrices into INT8"
+say "Getting a trained model (all-MiniLM-L6-v2) and turning its linear layers into INT8"
 make_python numpy safetensors
 fetch_model
 work=$(mktemp -d)
-mkdir "$work/original" "$work/store" "$work/mnt"
-"$PYTHON" "$root/tests/fixtures/quantize_int8.py" "$build/model/model.safetensors" "$work/original/model.safetensors"
+mkdir "$work/store" "$work/mnt"
+"$build/wcx" quantize "$build/model/minilm" "$work/original"
 
 say "Packing it"
 "$build/wcx" pack "$work/original/model.safetensors" "$work/store/model.safetensors.wcx"

@@ -4,9 +4,10 @@
 # The layout of the source tree: what lies where, and who may include what.
 #
 #	tools -> fs/{mount,pack,lib} -> fs/read -> fs/format -> fs/base
+#	tools -> fs/quantize -> fs/format
 #	fs -> codec, fs/read and fs/lib -> cuda -> codec
 #
-# fs/mount, fs/pack and fs/lib do not know each other.  codec needs libc alone; libfuse, CUDA, jansson, OpenSSL, xxHash and Zstandard are each known to few files.
+# fs/mount, fs/pack, fs/quantize and fs/lib do not know each other.  codec needs libc alone; libfuse, CUDA, jansson, OpenSSL, xxHash and Zstandard are each known to few files.
 
 bats_require_minimum_version 1.5.0
 
@@ -119,14 +120,15 @@ check_room() {
 	check_room format base
 	check_room read format base
 	check_room pack read format base
+	check_room quantize format base
 	check_room mount read format base
 	check_room lib read format base
 	# Every file is in one of these rooms.
-	find fs -type f | all_match '^fs/(base|format|read|pack|mount|lib)/[a-z0-9_]+\.[ch]$'
+	find fs -type f | all_match '^fs/(base|format|read|pack|quantize|mount|lib)/[a-z0-9_]+\.[ch]$'
 }
 
 @test "the GPU is known to the rooms that decode" {
-	includes fs/base fs/format fs/pack fs/mount | grep '"' | none_match 'include "cuda/'
+	includes fs/base fs/format fs/pack fs/quantize fs/mount | grep '"' | none_match 'include "cuda/'
 }
 
 @test "fs knows nothing of the command line and the tests" {
@@ -134,7 +136,7 @@ check_room() {
 }
 
 @test "tools know the rooms of the program wcx" {
-	includes tools | grep '"' | all_match 'include "(tools|codec|fs/(base|format|read|pack))/'
+	includes tools | grep '"' | all_match 'include "(tools|codec|fs/(base|format|read|pack|quantize))/'
 }
 
 @test "only tests know the tests" {
@@ -152,8 +154,13 @@ check_room() {
 		none_match '<(cuda|cuda_runtime|cuda_runtime_api|nv[a-z]*|cub|thrust)[./_]'
 }
 
-@test "jansson is known to what prints JSON" {
-	only_included_by "jansson" tools/info_report.c tools/json_output.h
+@test "jansson is known to what prints JSON, and to what reads and writes the JSON of models" {
+	only_included_by "jansson" tools/info_report.c tools/json_output.h fs/quantize/model_config.c \
+		fs/quantize/model_files.h
+}
+
+@test "PCRE2 is known to the list of ignored modules" {
+	only_included_by "pcre2" fs/quantize/ignore_list.c
 }
 
 @test "OpenSSL is known to the files that make a SHA-256" {

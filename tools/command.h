@@ -42,6 +42,7 @@ int wcx_command_verify(struct command *command, int argc, char **argv);
 int wcx_command_warm(struct command *command, int argc, char **argv);
 int wcx_command_hub(struct command *command, int argc, char **argv);
 int wcx_command_info(struct command *command, int argc, char **argv);
+int wcx_command_quantize(struct command *command, int argc, char **argv);
 
 /* The common options, for each command's own lists; wcx_command_option handles them. */
 #define WCX_COMMAND_SHORT_OPTIONS "hqvj:"

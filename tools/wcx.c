@@ -28,6 +28,7 @@ static const struct {
 	{ "pack", wcx_command_pack, "FILE.safetensors FILE.wcx", "compress a safetensors file losslessly" },
 	{ "unpack", wcx_command_unpack, "FILE.wcx FILE.safetensors", "restore the original file" },
 	{ "verify", wcx_command_verify, "FILE.wcx...", "check every byte of packed files" },
+	{ "quantize", wcx_command_quantize, "MODEL_DIR OUT_DIR", "make an INT8 model, packed on request" },
 	{ "warm", wcx_command_warm, "PATH...", "read files of a mount into the page cache" },
 	{ "hub", wcx_command_hub, "CACHE MOUNT", "pack a Hugging Face cache that is in use" },
 	{ "info", wcx_command_info, "FILE.wcx", "show what a packed file contains" },

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT */
+/* Makes a directory beside its name, and renames it when it is whole. */
+#include "fs/base/output_tree.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fs/base/output_file.h"
+
+enum { TREE_FDS = 16 /* that removing a tree may hold open */ };
+
+static const char template[] = ".wcx-XXXXXX";
+
+static int fail_on(struct wcx_error *err, const char *path, int errnum)
+{
+	return wcx_fail(err, errnum, "%s: %s", path, strerror(errnum));
+}
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *where)
+{
+	(void)st;
+	(void)type;
+	(void)where;
+	remove(path); /* what stays makes its directory stay, too */
+	return 0;
+}
+
+static void remove_tree(const char *path)
+{
+	nftw(path, remove_entry, TREE_FDS, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+}
+
+/* Removes trees in a directory that no process holds. */
+static void remove_abandoned(const char *parent)
+{
+	DIR *directory = opendir(parent);
+	const struct dirent *entry;
+	char *path;
+
+	while (directory && (entry = readdir(directory))) {
+		int fd;
+
+		if (!wcx_is_temporary_name(entry->d_name) || asprintf(&path, "%s/%s", parent, entry->d_name) < 0)
+			continue;
+		fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+			remove_tree(path);
+		if (fd >= 0)
+			close(fd);
+		free(path);
+	}
+	if (directory)
+		closedir(directory);
+}
+
+static bool is_empty(const char *path)
+{
+	DIR *directory = opendir(path);
+	size_t count = 0;
+
+	while (directory && readdir(directory))
+		count++;
+	if (directory)
+		closedir(directory);
+	return directory && count == 2; /* . and .. */
+}
+
+static int check_path(const char *path, bool replace, const char *mark, struct wcx_error *err)
+{
+	struct stat st;
+	char *marked;
+	int r = 0;
+
+	if (lstat(path, &st) < 0)
+		return errno == ENOENT ? 0 : fail_on(err, path, errno);
+	if (!S_ISDIR(st.st_mode))
+		return wcx_fail(err, ENOTDIR, "%s: exists and is no directory", path);
+	if (is_empty(path))
+		return 0;
+	if (!replace)
+		return wcx_fail(err, EEXIST, "%s: exists already", path);
+	if (asprintf(&marked, "%s/%s", path, mark) < 0)
+		return fail_on(err, path, ENOMEM);
+	if (access(marked, F_OK) < 0)
+		r = wcx_fail(err, EEXIST, "%s: is not replaced, as it has no %s", path, mark);
+	free(marked);
+	return r;
+}
+
+/* The temporary name of a tree in a directory, which exists then. */
+static int make_beside(struct wcx_output_tree *tree, const char *parent, struct wcx_error *err)
+{
+	if (asprintf(&tree->temporary, "%s/%s", parent, template) < 0) {
+		tree->temporary = NULL;
+		return fail_on(err, tree->path, ENOMEM);
+	}
+	if (!mkdtemp(tree->temporary)) {
+		const int errnum = errno;
+
+		free(tree->temporary);
+		tree->temporary = NULL;
+		if (errnum == ENOENT)
+			return wcx_fail(err, ENOENT, "%s: output directory %s does not exist", tree->path, parent);
+		return fail_on(err, parent, errnum);
+	}
+	tree->fd = open(tree->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (tree->fd < 0)
+		return fail_on(err, tree->temporary, errno);
+	flock(tree->fd, LOCK_EX | LOCK_NB); /* where there are no locks, nobody takes it for abandoned */
+	return 0;
+}
+
+int wcx_output_tree_create(struct wcx_output_tree *tree, const char *path, bool replace, const char *mark,
+			   struct wcx_error *err)
+{
+	char *copy = strdup(path), *parent = copy ? dirname(copy) : NULL;
+	int r;
+
+	*tree = (struct wcx_output_tree){ .path = path, .fd = -1, .replace = replace };
+	r = copy ? check_path(path, replace, mark, err) : fail_on(err, path, ENOMEM);
+	if (r == 0) {
+		remove_abandoned(parent);
+		r = make_beside(tree, parent, err);
+	}
+	free(copy);
+	if (r < 0 && tree->temporary)
+		wcx_output_tree_discard(tree);
+	return r;
+}
+
+static void release(struct wcx_output_tree *tree)
+{
+	if (tree->fd >= 0)
+		close(tree->fd);
+	free(tree->temporary);
+	*tree = (struct wcx_output_tree){ .fd = -1 };
+}
+
+/* Owner and group if that is allowed; permissions only together with them. */
+static void copy_owner(const struct wcx_output_tree *tree, const char *source_path)
+{
+	struct stat st;
+
+	if (stat(source_path, &st) == 0 && (fchown(tree->fd, st.st_uid, st.st_gid) == 0 || st.st_uid == geteuid()))
+		fchmod(tree->fd, st.st_mode & 0777);
+	else
+		fchmod(tree->fd, 0755);
+}
+
+/* Renames in up to two steps; afterwards the old directory, if there was one, has the temporary name. */
+static int exchange(const struct wcx_output_tree *tree)
+{
+	char *aside;
+	int r = 0;
+
+	if (rename(tree->temporary, tree->path) == 0) /* also over an empty directory */
+		return 0;
+	if ((errno != ENOTEMPTY && errno != EEXIST) || !tree->replace)
+		return -errno;
+	if (renameat2(AT_FDCWD, tree->temporary, AT_FDCWD, tree->path, RENAME_EXCHANGE) == 0)
+		return 0;
+	if (errno != EINVAL && errno != ENOSYS)
+		return -errno;
+	if (asprintf(&aside, "%s.old", tree->temporary) < 0)
+		return -ENOMEM;
+	if (rename(tree->path, aside) < 0 || rename(tree->temporary, tree->path) < 0)
+		r = -errno;
+	else
+		rename(aside, tree->temporary);
+	free(aside);
+	return r;
+}
+
+int wcx_output_tree_commit(struct wcx_output_tree *tree, const char *source_path, struct wcx_error *err)
+{
+	int r;
+
+	copy_owner(tree, source_path);
+	r = exchange(tree);
+	if (r < 0)
+		return fail_on(err, tree->path, -r);
+	if (tree->replace)
+		remove_tree(tree->temporary); /* what was replaced */
+	fsync(tree->fd);
+	release(tree);
+	return 0;
+}
+
+void wcx_output_tree_discard(struct wcx_output_tree *tree)
+{
+	if (tree->temporary)
+		remove_tree(tree->temporary);
+	release(tree);
+}

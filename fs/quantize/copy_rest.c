@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT */
+/* Walks a model's directory and copies what is neither weights nor written anew. */
+#include "fs/quantize/copy_rest.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <fts.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "codec/arith.h"
+#include "fs/base/file_io.h"
+#include "fs/base/output_file.h"
+
+enum { BLOCK_BYTES = 1 << 20 };
+
+struct walk {
+	const char *source, *target;
+	const struct wcx_model_files *files;
+	const struct wcx_job_options *job;
+	uint64_t bytes;
+};
+
+static bool matches_one_of(const char *name, const char *const *patterns, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (fnmatch(patterns[i], name, 0) == 0)
+			return true;
+	return false;
+}
+
+static bool is_other_weights(const char *name, bool is_at_top)
+{
+	static const char *const anywhere[] = { "pytorch_model*.bin",
+						"pytorch_model*.bin.index.json",
+						"*.onnx",
+						"*.onnx_data",
+						"*.gguf",
+						"*.h5",
+						"*.msgpack",
+						"*.ckpt",
+						"*.ot",
+						"consolidated*.pth",
+						"openvino_model*" };
+	static const char *const at_top[] = { "*.safetensors", "*.safetensors.index.json" };
+
+	return matches_one_of(name, anywhere, WCX_ARRAY_COUNT(anywhere)) ||
+	       (is_at_top && matches_one_of(name, at_top, WCX_ARRAY_COUNT(at_top)));
+}
+
+/* Whether a file is to be copied; tells of weights that are left out. */
+static bool is_rest(const struct walk *walk, const FTSENT *entry)
+{
+	const bool is_at_top = entry->fts_level == 1;
+	char text[512];
+
+	if (is_at_top &&
+	    (strcmp(entry->fts_name, "config.json") == 0 || strcmp(entry->fts_name, WCX_MODEL_INDEX_NAME) == 0 ||
+	     wcx_model_files_has(walk->files, entry->fts_name)))
+		return false;
+	if (!is_other_weights(entry->fts_name, is_at_top))
+		return true;
+	if (!walk->target && walk->job->warn) {
+		snprintf(text, sizeof text, "%s: left out: weights that are not quantised", entry->fts_path);
+		walk->job->warn(walk->job->user, text);
+	}
+	return false;
+}
+
+static int fail_on(struct wcx_error *err, const char *path, int errnum)
+{
+	return wcx_fail(err, errnum, "%s: %s", path, strerror(errnum));
+}
+
+static int copy_bytes(int fd, const struct wcx_output_file *output, const char *path, struct wcx_error *err)
+{
+	char *block = malloc(BLOCK_BYTES);
+	uint64_t offset = 0;
+	ssize_t n = 1;
+	int r = block ? 0 : fail_on(err, path, ENOMEM);
+
+	while (r == 0 && (n = wcx_read_at(fd, block, BLOCK_BYTES, offset)) > 0) {
+		r = wcx_output_write(output, block, (size_t)n, offset, err);
+		offset += (uint64_t)n;
+	}
+	free(block);
+	return r == 0 && n < 0 ? fail_on(err, path, (int)-n) : r;
+}
+
+static int copy_file(const struct walk *walk, const char *path, const char *target, struct wcx_error *err)
+{
+	const struct wcx_output_options options = {
+		.path = target,
+		.source_fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK),
+		.warn = walk->job->warn,
+		.user = walk->job->user,
+	};
+	struct wcx_output_file output;
+	int r;
+
+	if (options.source_fd < 0)
+		return fail_on(err, path, errno);
+	r = wcx_output_create(&output, &options, err);
+	if (r == 0) {
+		r = copy_bytes(options.source_fd, &output, path, err);
+		if (r == 0)
+			r = wcx_output_commit(&output, err);
+		if (r < 0)
+			wcx_output_discard(&output);
+	}
+	close(options.source_fd);
+	return r;
+}
+
+/* Visits one entry; *skip_ret: do not go into this directory. */
+static int visit(struct walk *walk, const FTSENT *entry, bool *skip_ret, struct wcx_error *err)
+{
+	const char *below = entry->fts_path + strlen(walk->source);
+	char *target = NULL;
+	int r = 0;
+
+	*skip_ret = false;
+	if (entry->fts_level == 0)
+		return 0;
+	if (walk->job->stop && *walk->job->stop)
+		return wcx_fail(err, EINTR, "interrupted");
+	if (walk->target && asprintf(&target, "%s/%s", walk->target, below) < 0)
+		return fail_on(err, entry->fts_path, ENOMEM);
+	switch (entry->fts_info) {
+	case FTS_D:
+		*skip_ret = strcmp(entry->fts_name, ".git") == 0 || strcmp(entry->fts_name, ".cache") == 0;
+		if (!*skip_ret && target && mkdir(target, (entry->fts_statp->st_mode & 0777) | S_IRWXU) < 0)
+			r = fail_on(err, target, errno);
+		break;
+	case FTS_F:
+		if (!is_rest(walk, entry))
+			break;
+		walk->bytes += (uint64_t)entry->fts_statp->st_size;
+		if (target)
+			r = copy_file(walk, entry->fts_path, target, err);
+		break;
+	case FTS_DP:
+		break;
+	case FTS_DC:
+		r = wcx_fail(err, ELOOP, "%s: a link to a directory that it is in", entry->fts_path);
+		break;
+	case FTS_DNR:
+	case FTS_ERR:
+	case FTS_NS:
+		r = fail_on(err, entry->fts_path, entry->fts_errno);
+		break;
+	default:
+		r = wcx_fail(err, EINVAL, "%s: neither a file nor a directory", entry->fts_path);
+	}
+	free(target);
+	return r;
+}
+
+int wcx_copy_rest(const char *source, const char *target, const struct wcx_model_files *files,
+		  const struct wcx_job_options *job, uint64_t *bytes_ret, struct wcx_error *err)
+{
+	struct walk walk = { .source = source, .target = target, .files = files, .job = job };
+	char *roots[] = { strdup(source), NULL };
+	FTS *fts = roots[0] ? fts_open(roots, FTS_LOGICAL | FTS_NOCHDIR, NULL) : NULL;
+	FTSENT *entry;
+	bool skip;
+	int r = fts ? 0 : fail_on(err, source, ENOMEM);
+
+	while (r == 0 && (entry = fts_read(fts))) {
+		r = visit(&walk, entry, &skip, err);
+		if (skip)
+			fts_set(fts, entry, FTS_SKIP);
+	}
+	if (fts)
+		fts_close(fts);
+	free(roots[0]);
+	*bytes_ret = walk.bytes;
+	return r;
+}
