@@ -29,10 +29,10 @@ static inline int wcx_command_worse(int a, int b)
 /* The values of common options, and what commands share while they run. */
 struct command {
 	const char *name; /* for messages */
-	bool quiet, verbose;
+	bool quiet, verbose, json;
 	unsigned thread_count;
 	enum wcx_decoder_kind decoder_kind;
-	struct wcx_tile_cache *cache; /* both NULL until wcx_command_open needs them */
+	struct wcx_tile_cache *cache; /* both NULL until wcx_command_prepare */
 	struct wcx_decoder *decoder;
 };
 
@@ -48,6 +48,7 @@ int wcx_command_quantize(struct command *command, int argc, char **argv);
 #define WCX_COMMAND_SHORT_OPTIONS "hqvj:"
 #define WCX_COMMAND_LONG_OPTIONS                                                                                            \
 	{ "help", no_argument, NULL, 'h' }, { "quiet", no_argument, NULL, 'q' }, { "verbose", no_argument, NULL, 'v' },     \
+		{ "json", no_argument, NULL, 'J' },                                                                         \
 	{                                                                                                                   \
 		"threads", required_argument, NULL, 'j'                                                                     \
 	}
@@ -85,6 +86,9 @@ int wcx_command_usage(const struct command *command, const char *what);
 
 /* wcx_command_failed - print an error; returns WCX_EXIT_FAILED */
 int wcx_command_failed(const struct command *command, const struct wcx_error *err);
+
+/* wcx_command_prepare - make the command's cache and decoder, unless it has them; 0 or -errno */
+int wcx_command_prepare(struct command *command, struct wcx_error *err);
 
 /*
  * wcx_command_open - open a .wcx file with the command's cache and decoder, which the first call creates

@@ -85,23 +85,19 @@ static int compare_all(struct command *command, struct wcx_image *image, const s
 
 int wcx_command_info(struct command *command, int argc, char **argv)
 {
-	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS,
-						 WCX_COMMAND_DECODER_OPTION,
-						 { "json", no_argument, NULL, 'J' },
-						 { "compare", no_argument, NULL, 'C' },
-						 { 0 } };
+	static const struct option options[] = {
+		WCX_COMMAND_LONG_OPTIONS, WCX_COMMAND_DECODER_OPTION, { "compare", no_argument, NULL, 'C' }, { 0 }
+	};
 	struct wcx_comparison *comparisons = NULL;
 	struct wcx_safetensors *st = NULL;
 	struct wcx_image *image = NULL;
 	struct wcx_error err;
-	bool json = false, compare = false;
+	bool compare = false;
 	int option, status, r;
 
 	command->decoder_kind = WCX_DECODER_CPU; /* decodes only the header; comparing takes far longer than decoding */
 	while ((option = wcx_command_getopt(argc, argv, WCX_COMMAND_SHORT_OPTIONS, options)) != -1) {
-		if (option == 'J')
-			json = true;
-		else if (option == 'C')
+		if (option == 'C')
 			compare = true;
 		else if ((status = wcx_command_option(command, option, help)) >= 0)
 			return status;
@@ -116,7 +112,7 @@ int wcx_command_info(struct command *command, int argc, char **argv)
 	if (r == 0) {
 		const struct wcx_info info = { wcx_image_container(image), st, comparisons };
 
-		if (json)
+		if (command->json)
 			wcx_info_print_json(&info);
 		else
 			wcx_info_print_table(&info);

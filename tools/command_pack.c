@@ -1,72 +1,93 @@
 /* SPDX-License-Identifier: MIT */
-/* wcx pack: compresses a safetensors file. */
-#include <errno.h>
+/* wcx pack: compresses safetensors files, one, several or a tree. */
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "fs/pack/pack.h"
+#include "tools/arguments.h"
 #include "tools/command.h"
+#include "tools/pack_file.h"
 
-static const char help[] = "usage: wcx pack [OPTIONS] FILE.safetensors FILE.wcx\n"
+static const char help[] = "usage: wcx pack [OPTIONS] FILE [FILE.wcx]\n"
+			   "       wcx pack [OPTIONS] FILE... DIR\n"
+			   "       wcx pack [OPTIONS] TREE NEW_TREE\n"
+			   "       wcx pack [OPTIONS] --rm FILE|TREE...\n"
 			   "\n"
-			   "Compresses FILE.safetensors losslessly.  The source is only read.  The output is\n"
-			   "decoded and compared with the source before it appears under its name; after a\n"
-			   "failure there is no output.\n"
+			   "Compresses safetensors files losslessly.  A source is only read.  An output is decoded and\n"
+			   "compared with its source before it appears under its name.\n"
 			   "\n"
-			   "  -f, --force       replace an existing output\n"
+			   "Without a second name FILE becomes FILE.wcx beside it; with a directory, DIR/FILE.wcx.\n"
+			   "\n"
+			   "TREE is a directory: a model, or a whole Hugging Face cache.  NEW_TREE is made, or continued\n"
+			   "if it exists.  Each safetensors file NAME, told by its contents, becomes NAME.wcx; everything\n"
+			   "else is copied: links with the same text, empty directories, owners, permissions and times.\n"
+			   "Special files are left out.  What is in NEW_TREE already is skipped, so that a run which was\n"
+			   "interrupted goes on, and a second run packs what is new: a file is done if its size and time\n"
+			   "are the same, or if its name is the SHA-256 of its contents, as in a Hugging Face cache.\n"
+			   "\n"
+			   "      --rm          pack in place: remove each source once its packed file is verified, synced\n"
+			   "                    to disk and found to hold the source's contents\n"
+			   "      --check       compare the contents of what is done already\n"
+			   "      --reflink     let copies share blocks with their sources, where the file system can\n"
+			   "      --link        make hard links of what is not packed, where the file system can\n"
+			   "  -f, --force       replace an existing output that is not of an earlier run\n"
 			   "      --mode=MODE   best (default), or reference: a baseline for comparisons\n"
 			   "                    (256 x 256 tiles, predictor LEFT2, one table per tensor)\n"
+			   "      --json        print a line of JSON for each file, and one for a tree, on standard output\n"
 			   "  -j, --threads=N   use N threads (default: one per core)\n"
-			   "  -q, --quiet       print neither progress nor a summary\n"
-			   "  -v, --verbose     accepted and ignored\n"
+			   "  -q, --quiet       print only warnings and errors\n"
+			   "  -v, --verbose     print what becomes of each file of a tree\n"
 			   "  -h, --help        print this text\n"
 			   "\n"
 			   "Examples:\n"
 			   "  wcx pack model.safetensors store/model.safetensors.wcx\n"
-			   "  for f in *.safetensors; do wcx pack -q \"$f\" \"store/$f.wcx\" || break; done\n"
+			   "  wcx pack models/llama store/llama\n"
+			   "  wcx pack ~/.cache/huggingface/hub /data/hub\n"
+			   "  wcx pack --rm models\n"
 			   "\n"
 			   "Exit codes: 0 success, 1 failure (the message says why), 2 invalid command line,\n"
-			   "3 FILE.safetensors is another kind of file.\n";
+			   "3 some files that were named are no safetensors files, and the rest is done.\n";
+
+static char *output_name(const char *name)
+{
+	char *output;
+
+	return asprintf(&output, "%s.wcx", name) < 0 ? NULL : output;
+}
 
 int wcx_command_pack(struct command *command, int argc, char **argv)
 {
 	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS,
 						 { "force", no_argument, NULL, 'f' },
 						 { "mode", required_argument, NULL, 'm' },
+						 { "rm", no_argument, NULL, 'R' },
+						 { "check", no_argument, NULL, 'C' },
+						 { "reflink", no_argument, NULL, 'F' },
+						 { "link", no_argument, NULL, 'L' },
 						 { 0 } };
-	struct wcx_pack_options pack = {
-		.job = { .stop = &wcx_command_stop, .progress = wcx_progress, .warn = wcx_warn, .user = command }
-	};
-	struct wcx_pack_result result;
-	struct wcx_error err;
-	int option, status, r;
+	struct wcx_tree_options tree = { 0 };
+	int option, status;
 
 	while ((option = wcx_command_getopt(argc, argv, WCX_COMMAND_SHORT_OPTIONS "f", options)) != -1) {
 		if (option == 'f')
-			pack.job.replace = true;
+			tree.replace = true;
+		else if (option == 'R')
+			tree.remove = true;
+		else if (option == 'C')
+			tree.check = true;
+		else if (option == 'F')
+			tree.reflink = true;
+		else if (option == 'L')
+			tree.link = true;
 		else if (option == 'm' && strcmp(optarg, "reference") == 0)
-			pack.is_reference = true;
+			tree.is_reference = true;
 		else if (option == 'm' && strcmp(optarg, "best") == 0)
-			pack.is_reference = false;
+			tree.is_reference = false;
 		else if (option == 'm')
 			return wcx_command_usage(command, "--mode must be best or reference");
 		else if ((status = wcx_command_option(command, option, help)) >= 0)
 			return status;
 	}
-	if (argc - optind != 2)
-		return wcx_command_usage(command, "expected a source and an output");
-	pack.job.thread_count = command->thread_count;
-	wcx_command_catch_signals();
-	r = wcx_pack(argv[optind], argv[optind + 1], &pack, &result, &err);
-	if (r < 0) {
-		wcx_command_failed(command, &err);
-		return r == -EMEDIUMTYPE ? WCX_EXIT_OTHER_FILES : WCX_EXIT_FAILED;
-	}
-	wcx_progress_clear(command);
-	if (!command->quiet)
-		fprintf(stderr, "%s: %llu bytes packed into %llu, ratio %.4f\n", argv[optind + 1],
-			(unsigned long long)result.original_bytes, (unsigned long long)result.packed_bytes,
-			(double)result.original_bytes / (double)result.packed_bytes);
-	return WCX_EXIT_OK;
+	command->decoder_kind = WCX_DECODER_CPU; /* to verify while other cores pack */
+	return wcx_run_arguments(command, &wcx_pack_ops, &tree, argv + optind, (size_t)(argc - optind), output_name);
 }

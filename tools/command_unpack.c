@@ -1,53 +1,86 @@
 /* SPDX-License-Identifier: MIT */
-/* wcx unpack: restores the safetensors file. */
+/* wcx unpack: restores safetensors files, one, several or a tree. */
 #include <getopt.h>
 #include <stdio.h>
+#include <string.h>
 
-#include "fs/read/unpack.h"
+#include "tools/arguments.h"
 #include "tools/command.h"
+#include "tools/unpack_file.h"
 
-static const char help[] = "usage: wcx unpack [OPTIONS] FILE.wcx FILE.safetensors\n"
-			   "\n"
-			   "Restores the original file, byte for byte.  The output appears under its name when\n"
-			   "it is complete and its SHA-256 has been checked.\n"
-			   "\n"
-			   "  -f, --force         replace an existing output\n"
-			   "  -j, --threads=N     use N threads (default: one per core)\n"
-			   "      --decoder=NAME  auto (default), cpu or cuda\n"
-			   "  -q, --quiet         print no progress\n"
-			   "  -v, --verbose       print the decoder in use\n"
-			   "  -h, --help          print this text\n"
-			   "\n"
-			   "Example:\n"
-			   "  wcx unpack store/model.safetensors.wcx model.safetensors\n"
-			   "\n"
-			   "Exit codes: 0 success, 1 failure (the message says why), 2 invalid command line.\n";
+static const char help[] =
+	"usage: wcx unpack [OPTIONS] FILE.wcx [FILE]\n"
+	"       wcx unpack [OPTIONS] FILE.wcx... DIR\n"
+	"       wcx unpack [OPTIONS] TREE NEW_TREE\n"
+	"       wcx unpack [OPTIONS] --rm FILE.wcx|TREE...\n"
+	"\n"
+	"Restores original files, byte for byte.  An output appears under its name when it is complete\n"
+	"and its SHA-256 has been checked.\n"
+	"\n"
+	"Without a second name FILE.wcx becomes FILE beside it; with a directory, DIR/FILE.\n"
+	"\n"
+	"TREE is a directory as wcx pack makes it.  In NEW_TREE, which is made or continued, each packed\n"
+	"file NAME.wcx becomes NAME, and everything else is copied, with owners, permissions and times.\n"
+	"What is there already, with the same size and time, is skipped.\n"
+	"\n"
+	"      --rm            unpack in place: remove each packed file once its original is complete,\n"
+	"                      checked and synced to disk\n"
+	"      --check         compare the contents of what is done already\n"
+	"      --reflink       let copies share blocks with their sources, where the file system can\n"
+	"      --link          make hard links of what is not packed, where the file system can\n"
+	"  -f, --force         replace an existing output\n"
+	"      --json          print a line of JSON for each file, and one for a tree, on standard output\n"
+	"  -j, --threads=N     use N threads (default: one per core)\n"
+	"      --decoder=NAME  auto (default), cpu or cuda\n"
+	"  -q, --quiet         print only warnings and errors\n"
+	"  -v, --verbose       print the decoder in use, and what becomes of each file of a tree\n"
+	"  -h, --help          print this text\n"
+	"\n"
+	"Examples:\n"
+	"  wcx unpack store/model.safetensors.wcx model.safetensors\n"
+	"  wcx unpack store/llama models/llama\n"
+	"\n"
+	"Exit codes: 0 success, 1 failure (the message says why), 2 invalid command line.\n";
+
+/* Without .wcx; another name gets a suffix, so that the file is not refused as its own output but for what it is. */
+static char *output_name(const char *name)
+{
+	const size_t bytes = strlen(name), suffix_bytes = strlen(".wcx");
+	char *output;
+
+	if (bytes > suffix_bytes && strcmp(name + bytes - suffix_bytes, ".wcx") == 0)
+		return strndup(name, bytes - suffix_bytes);
+	return asprintf(&output, "%s.safetensors", name) < 0 ? NULL : output;
+}
 
 int wcx_command_unpack(struct command *command, int argc, char **argv)
 {
 	static const struct option options[] = {
-		WCX_COMMAND_LONG_OPTIONS, WCX_COMMAND_DECODER_OPTION, { "force", no_argument, NULL, 'f' }, { 0 }
+		WCX_COMMAND_LONG_OPTIONS,
+		WCX_COMMAND_DECODER_OPTION,
+		{ "force", no_argument, NULL, 'f' },
+		{ "rm", no_argument, NULL, 'R' },
+		{ "check", no_argument, NULL, 'C' },
+		{ "reflink", no_argument, NULL, 'F' },
+		{ "link", no_argument, NULL, 'L' },
+		{ 0 },
 	};
-	struct wcx_job_options unpack = {
-		.stop = &wcx_command_stop, .progress = wcx_progress, .warn = wcx_warn, .user = command
-	};
-	struct wcx_image *image = NULL;
-	struct wcx_error err;
-	int option, status, r;
+	struct wcx_tree_options tree = { 0 };
+	int option, status;
 
 	while ((option = wcx_command_getopt(argc, argv, WCX_COMMAND_SHORT_OPTIONS "f", options)) != -1) {
 		if (option == 'f')
-			unpack.replace = true;
+			tree.replace = true;
+		else if (option == 'R')
+			tree.remove = true;
+		else if (option == 'C')
+			tree.check = true;
+		else if (option == 'F')
+			tree.reflink = true;
+		else if (option == 'L')
+			tree.link = true;
 		else if ((status = wcx_command_option(command, option, help)) >= 0)
 			return status;
 	}
-	if (argc - optind != 2)
-		return wcx_command_usage(command, "expected a packed file and an output");
-	unpack.thread_count = command->thread_count;
-	wcx_command_catch_signals();
-	r = wcx_command_open(command, argv[optind], &image, &err);
-	if (r == 0)
-		r = wcx_unpack(image, argv[optind + 1], &unpack, &err);
-	wcx_image_put(image);
-	return r < 0 ? wcx_command_failed(command, &err) : WCX_EXIT_OK;
+	return wcx_run_arguments(command, &wcx_unpack_ops, &tree, argv + optind, (size_t)(argc - optind), output_name);
 }

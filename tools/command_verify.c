@@ -1,61 +1,86 @@
 /* SPDX-License-Identifier: MIT */
 /* wcx verify: checks packed files. */
 #include <errno.h>
-#include <stdio.h>
+#include <fcntl.h>
+#include <unistd.h>
 
 #include "fs/read/export.h"
+#include "tools/arguments.h"
 #include "tools/command.h"
+#include "tools/file_task.h"
 
 static const char help[] =
-	"usage: wcx verify [OPTIONS] FILE.wcx...\n"
+	"usage: wcx verify [OPTIONS] FILE.wcx|TREE...\n"
 	"\n"
 	"Checks packed files completely: superblock, index, the checksum and coding of every\n"
 	"tile, and the SHA-256 of the original.  Damage is reported with the tensor, the tile\n"
-	"and its offset.\n"
+	"and its offset.  Of a directory, all packed files are checked, several at a time.\n"
 	"\n"
+	"      --json          print a line of JSON for each file, and one for a tree\n"
 	"  -j, --threads=N     use N threads (default: one per core)\n"
 	"      --decoder=NAME  auto (default), cpu or cuda\n"
 	"  -q, --quiet         print only damage\n"
 	"  -v, --verbose       print the decoder in use\n"
 	"  -h, --help          print this text\n"
 	"\n"
-	"Example:\n"
+	"Examples:\n"
 	"  wcx verify store/*.wcx\n"
+	"  wcx verify store\n"
 	"\n"
 	"Exit codes: 0 all files are sound, 1 a file is damaged or cannot be read, 2 invalid command line.\n";
 
+/* Damage is told tile by tile. */
 static void print_damage(void *user, uint64_t tile_index, const struct wcx_error *why)
 {
+	const struct wcx_report_slot *slot = user;
+
 	(void)tile_index;
-	wcx_command_failed(user, why);
+	wcx_report_note(slot->report, why);
 }
 
-static void draw(void *user, uint64_t done, uint64_t total)
+static void report_progress(void *user, uint64_t done, uint64_t total)
 {
-	wcx_progress(user, "verifying", done, total);
+	wcx_report_progress(user, "verifying", done, total);
 }
 
-static int verify_file(struct command *command, char *path)
+/* Files of a tree that are not packed are none of this command's business. */
+static int verify_file(struct wcx_file_task *task, struct wcx_error *err)
 {
-	static const struct wcx_export_ops ops = { .progress = draw, .damaged = print_damage };
+	const struct wcx_export_ops ops = {
+		.share = &task->run->share,
+		.progress = report_progress,
+		.damaged = print_damage,
+	};
+	struct command *command = task->run->command;
 	struct wcx_image *image = NULL;
-	struct wcx_error err;
-	int r = wcx_command_open(command, path, &image, &err);
+	int fd, r;
 
+	task->result.outcome = WCX_OUTCOME_LEFT;
+	if (!task->is_named && !wcx_is_packed_file(task->fd) && !wcx_is_packed_name(task->name))
+		return 0;
+	fd = fcntl(task->fd, F_DUPFD_CLOEXEC, 0);
+	r = fd < 0 ? wcx_task_fail(task, errno, err)
+		   : wcx_image_open(fd, task->path, command->cache, command->decoder, &image, err);
+	if (!image && fd >= 0)
+		close(fd);
 	if (r == 0)
-		r = wcx_verify(image, command->thread_count, &ops, command, &wcx_command_stop, &err);
+		r = wcx_verify(image, command->thread_count, &ops, &task->slot, &wcx_command_stop, err);
+	if (r == 0)
+		r = wcx_task_add_dtypes(task, image, err);
 	wcx_image_put(image);
-	if (r < 0)
-		return wcx_command_failed(command, &err);
-	wcx_progress_clear(command);
-	if (!command->quiet)
-		printf("%s: sound\n", path);
-	return WCX_EXIT_OK;
+	task->result.outcome = WCX_OUTCOME_SOUND;
+	return r;
 }
 
 int wcx_command_verify(struct command *command, int argc, char **argv)
 {
 	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS, WCX_COMMAND_DECODER_OPTION, { 0 } };
+	static const struct wcx_tree_ops ops = { .what = "verifying", .decodes = true, .file = verify_file };
+	int option, status;
 
-	return wcx_command_each(command, argc, argv, options, help, "expected a packed file", verify_file);
+	while ((option = wcx_command_getopt(argc, argv, WCX_COMMAND_SHORT_OPTIONS, options)) != -1)
+		if ((status = wcx_command_option(command, option, help)) >= 0)
+			return status;
+	return wcx_run_inputs(command, &ops, argv + optind, (size_t)(argc - optind),
+			      "expected a packed file or a directory");
 }

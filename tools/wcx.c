@@ -25,9 +25,9 @@ static const struct {
 	int (*run)(struct command *command, int argc, char **argv);
 	const char *arguments, *summary;
 } commands[] = {
-	{ "pack", wcx_command_pack, "FILE.safetensors FILE.wcx", "compress a safetensors file losslessly" },
-	{ "unpack", wcx_command_unpack, "FILE.wcx FILE.safetensors", "restore the original file" },
-	{ "verify", wcx_command_verify, "FILE.wcx...", "check every byte of packed files" },
+	{ "pack", wcx_command_pack, "FILE|TREE [OUTPUT]", "compress safetensors files losslessly" },
+	{ "unpack", wcx_command_unpack, "FILE|TREE [OUTPUT]", "restore the original files" },
+	{ "verify", wcx_command_verify, "FILE|TREE...", "check every byte of packed files" },
 	{ "quantize", wcx_command_quantize, "MODEL_DIR OUT_DIR", "make an INT8 model, packed on request" },
 	{ "warm", wcx_command_warm, "PATH...", "read files of a mount into the page cache" },
 	{ "hub", wcx_command_hub, "CACHE MOUNT", "pack a Hugging Face cache that is in use" },
@@ -128,6 +128,9 @@ int wcx_command_option(struct command *command, int option, const char *help)
 	case 'v':
 		command->verbose = true;
 		return -1;
+	case 'J':
+		command->json = true;
+		return -1;
 	case 'j':
 		threads = strtoul(optarg, &end, 10);
 		if (*optarg < '0' || *optarg > '9' || *end || threads < 1 || threads > THREADS_MAX)
@@ -151,9 +154,9 @@ static void print_notice(void *user, const char *text)
 		fprintf(stderr, "wcx %s: %s\n", command->name, text);
 }
 
-int wcx_command_open(struct command *command, const char *path, struct wcx_image **ret, struct wcx_error *err)
+int wcx_command_prepare(struct command *command, struct wcx_error *err)
 {
-	int fd, r;
+	int r;
 
 	if (!command->cache)
 		command->cache = wcx_tile_cache_create(CACHE_BYTES);
@@ -166,6 +169,15 @@ int wcx_command_open(struct command *command, const char *path, struct wcx_image
 		if (command->verbose)
 			fprintf(stderr, "wcx %s: decoder: %s\n", command->name, wcx_decoder_name(command->decoder));
 	}
+	return 0;
+}
+
+int wcx_command_open(struct command *command, const char *path, struct wcx_image **ret, struct wcx_error *err)
+{
+	int fd, r = wcx_command_prepare(command, err);
+
+	if (r < 0)
+		return r;
 	/* O_NONBLOCK: opening a FIFO would wait for a writer.  The container refuses all but regular files. */
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)

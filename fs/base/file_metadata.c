@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 static const char acl_name[] = "system.posix_acl_access";
+static const char default_acl_name[] = "system.posix_acl_default"; /* of a directory, for what is created in it */
 
 /* A copy on its way. */
 struct copy {
@@ -121,6 +122,19 @@ static bool copy_acl(const struct copy *copy, bool owners_kept)
 	return kept;
 }
 
+/* Sets the default ACL of a directory; it gives nobody access by itself. */
+static void copy_default_acl(const struct copy *copy)
+{
+	size_t bytes = 0;
+	void *acl = read_attribute(copy->src_fd, default_acl_name, &bytes);
+
+	if (!acl)
+		fremovexattr(copy->dst_fd, default_acl_name);
+	else if (fsetxattr(copy->dst_fd, default_acl_name, acl, bytes, 0) < 0)
+		warn_lost(copy, "the default ACL", "");
+	free(acl);
+}
+
 int wcx_file_metadata_copy(int src_fd, int dst_fd, const char *path, wcx_warn_fn *warn, void *user)
 {
 	const struct copy copy = { src_fd, dst_fd, path, warn, user };
@@ -130,9 +144,12 @@ int wcx_file_metadata_copy(int src_fd, int dst_fd, const char *path, wcx_warn_fn
 
 	if (fstat(src_fd, &src) < 0 || fstat(dst_fd, &dst) < 0)
 		return -errno;
-	mode = src.st_mode & 0777;
+	/* A file that runs as its owner would be wrong for other contents; a directory's bits are about its entries. */
+	mode = src.st_mode & (S_ISDIR(src.st_mode) ? 03777 : 0777);
 	if (!copy_acl(&copy, copy_owner(&copy, &src, &dst, &mode)))
 		mode &= S_IRWXU;
+	if (S_ISDIR(src.st_mode))
+		copy_default_acl(&copy);
 	copy_labels(&copy);
 	/* The bits of an ACL's mask are the group's, and its mask is set by them. */
 	if (fchmod(dst_fd, mode) < 0) {

@@ -8,10 +8,13 @@
 #include <stdint.h>
 
 #include "fs/base/file_metadata.h"
+#include "fs/base/parallel.h"
 
 struct wcx_job_options {
-	unsigned thread_count;   /* at least 1 */
-	bool replace;            /* replace an existing output, atomically, once the new one is complete */
+	unsigned thread_count;              /* at least 1 */
+	const struct wcx_core_share *share; /* which other jobs have a part of; NULL: none */
+	const char *shown_dst;              /* what messages call the output; NULL: its path */
+	bool replace;                       /* replace an existing output, atomically, once the new one is complete */
 	const atomic_bool *stop; /* once true, the job ends with -EINTR; a signal handler may set it; may be NULL */
 	/*
 	 * Reports what is going on ("packing", "verifying"), and the bytes of the original done and in total.  Called from

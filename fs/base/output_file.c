@@ -22,9 +22,25 @@ enum { NAME_TRIES = 100 };
 static const char prefix[] = ".wcx-";
 static const char letters[] = "abcdefghijklmnopqrstuvwxyz234567";
 
+static const char *shown(const struct wcx_output_file *file)
+{
+	return file->options.shown_path ? file->options.shown_path : file->options.path;
+}
+
 static int fail(const struct wcx_output_file *file, int errnum, struct wcx_error *err)
 {
-	return wcx_fail(err, errnum, "%s: %s", file->options.path, strerror(errnum));
+	return wcx_fail(err, errnum, "%s: %s", shown(file), strerror(errnum));
+}
+
+/* The directory does not exist, or cannot be opened: names it, not the output. */
+static int fail_directory(const struct wcx_output_file *file, int errnum, struct wcx_error *err)
+{
+	const char *path = shown(file), *slash = strrchr(path, '/');
+	const int bytes = slash ? (int)(slash - path) : 0;
+
+	if (errnum == ENOENT && bytes)
+		return wcx_fail(err, errnum, "%s: output directory %.*s does not exist", path, bytes, path);
+	return fail(file, errnum, err);
 }
 
 bool wcx_is_temporary_name(const char *name)
@@ -32,7 +48,7 @@ bool wcx_is_temporary_name(const char *name)
 	return strncmp(name, prefix, sizeof prefix - 1) == 0 && strlen(name) == WCX_TEMPORARY_NAME_BYTES - 1;
 }
 
-static void make_temporary_name(char name[WCX_TEMPORARY_NAME_BYTES])
+void wcx_make_temporary_name(char name[WCX_TEMPORARY_NAME_BYTES])
 {
 	unsigned char random[WCX_TEMPORARY_NAME_BYTES - sizeof prefix];
 
@@ -52,17 +68,17 @@ static int check_path(const struct wcx_output_file *file, struct wcx_error *err)
 	if (fstat(file->options.source_fd, &source) < 0)
 		return fail(file, errno, err);
 	if (!*path || path[strlen(path) - 1] == '/')
-		return wcx_fail(err, EISDIR, "%s: is a directory", path);
+		return wcx_fail(err, EISDIR, "%s: is a directory", shown(file));
 	if (stat(path, &st) == 0) {
 		if (st.st_dev == source.st_dev && st.st_ino == source.st_ino)
-			return wcx_fail(err, EINVAL, "%s: is the source", path);
+			return wcx_fail(err, EINVAL, "%s: is the source", shown(file));
 		if (S_ISDIR(st.st_mode))
-			return wcx_fail(err, EISDIR, "%s: is a directory", path);
+			return wcx_fail(err, EISDIR, "%s: is a directory", shown(file));
 		if (!S_ISREG(st.st_mode)) /* even if forced: not a device for a file of its name */
-			return wcx_fail(err, EINVAL, "%s: not a regular file", path);
+			return wcx_fail(err, EINVAL, "%s: not a regular file", shown(file));
 	}
 	if (!file->options.replace && lstat(path, &st) == 0)
-		return wcx_fail(err, EEXIST, "%s: exists already", path);
+		return wcx_fail(err, EEXIST, "%s: exists already", shown(file));
 	return 0;
 }
 
@@ -79,7 +95,7 @@ static int open_directory(struct wcx_output_file *file, struct wcx_error *err)
 		file->name = basename(file->path_copy);
 		file->directory_fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (file->directory_fd < 0)
-			r = fail(file, errno, err);
+			r = fail_directory(file, errno, err);
 	}
 	free(copy);
 	return r;
@@ -120,7 +136,7 @@ static int create_named(struct wcx_output_file *file)
 		struct stat by_fd, by_name;
 		int fd;
 
-		make_temporary_name(file->temporary_name);
+		wcx_make_temporary_name(file->temporary_name);
 		fd = openat(file->directory_fd, file->temporary_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 		if (fd < 0 && errno == EEXIST)
 			continue;
@@ -202,7 +218,7 @@ int wcx_output_check_space(const struct wcx_output_file *file, uint64_t bytes, s
 	free_bytes = (uint64_t)(geteuid() == 0 ? fs.f_bfree : fs.f_bavail) * fs.f_frsize;
 	if (bytes <= free_bytes)
 		return 0;
-	return wcx_fail(err, ENOSPC, "%s: needs %llu bytes, %llu are free", file->options.path, (unsigned long long)bytes,
+	return wcx_fail(err, ENOSPC, "%s: needs %llu bytes, %llu are free", shown(file), (unsigned long long)bytes,
 			(unsigned long long)free_bytes);
 }
 
@@ -234,7 +250,7 @@ static int name_temporarily(struct wcx_output_file *file)
 	int r = -EEXIST;
 
 	for (int i = 0; i < NAME_TRIES && r == -EEXIST; i++) {
-		make_temporary_name(file->temporary_name);
+		wcx_make_temporary_name(file->temporary_name);
 		r = link_unnamed(file, file->temporary_name);
 	}
 	if (r < 0)
@@ -283,7 +299,7 @@ static int name_output(struct wcx_output_file *file)
 int wcx_output_commit(struct wcx_output_file *file, struct wcx_error *err)
 {
 	const struct wcx_output_options *options = &file->options;
-	int r = wcx_file_metadata_copy(options->source_fd, file->fd, options->path, options->warn, options->user);
+	int r = wcx_file_metadata_copy(options->source_fd, file->fd, shown(file), options->warn, options->user);
 
 	if (r == 0 && fsync(file->fd) < 0)
 		r = -errno;

@@ -21,9 +21,10 @@ enum { WCX_TEMPORARY_NAME_BYTES = 12 }; /* with the zero byte */
 /* What an output is to be.  The strings and the descriptor are the caller's, and stay until it is committed or discarded. */
 struct wcx_output_options {
 	const char *path;
-	int source_fd;     /* of the file it is made from: gives owner, permissions and times */
-	bool replace;      /* an existing regular file, in one step; otherwise that is an error */
-	wcx_warn_fn *warn; /* told what a file system cannot keep; may be NULL */
+	const char *shown_path; /* what messages call it; NULL: as path does */
+	int source_fd;          /* of the file it is made from: gives owner, permissions and times */
+	bool replace;           /* an existing regular file, in one step; otherwise that is an error */
+	wcx_warn_fn *warn;      /* told what a file system cannot keep; may be NULL */
 	void *user;
 };
 
@@ -68,6 +69,9 @@ int wcx_output_commit(struct wcx_output_file *file, struct wcx_error *err);
 
 /* wcx_output_discard - close and remove a file that was not committed */
 void wcx_output_discard(struct wcx_output_file *file);
+
+/* wcx_make_temporary_name - a name, at random, for something that will be renamed */
+void wcx_make_temporary_name(char name[WCX_TEMPORARY_NAME_BYTES]);
 
 /* wcx_is_temporary_name - whether a name in a directory is that of an output which is not complete */
 bool wcx_is_temporary_name(const char *name);

@@ -7,22 +7,29 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/arith.h"
+
+struct worker {
+	struct wcx_parallel *loop;
+	unsigned number;
+};
+
 struct wcx_parallel {
+	const struct wcx_core_share *share;
 	wcx_parallel_fn *fn;
 	void *user;
 	uint64_t item_count;
 	const atomic_bool *stop;
+	/* These are worker 0's, which is the calling thread. */
+	struct worker *workers; /* thread_count of them */
+	pthread_t *threads;     /* of the workers from 1 on, of which `started` run */
+	unsigned thread_count, started;
 	pthread_mutex_t lock;  /* protects everything below */
 	pthread_cond_t turned; /* signals a change of turn or first_error */
 	uint64_t next_item;
 	uint64_t turn;   /* the item that may enter */
 	int first_error; /* -errno, after which no item starts or enters; or 0 */
 	struct wcx_error error;
-};
-
-struct worker {
-	struct wcx_parallel *loop;
-	unsigned number;
 };
 
 /* Keeps the first error, and wakes items that wait for their turn. */
@@ -49,6 +56,8 @@ static uint64_t take_item(struct wcx_parallel *loop)
 	return item;
 }
 
+static void start_threads(struct wcx_parallel *loop);
+
 static void *work(void *arg)
 {
 	struct worker *worker = arg;
@@ -59,6 +68,8 @@ static void *work(void *arg)
 		struct wcx_error error = { "" };
 		int r;
 
+		if (worker->number == 0)
+			start_threads(loop);
 		if (loop->stop && *loop->stop)
 			r = wcx_fail(&error, EINTR, "interrupted");
 		else
@@ -69,37 +80,58 @@ static void *work(void *arg)
 	return NULL;
 }
 
+unsigned wcx_core_share_threads(const struct wcx_core_share *share, unsigned thread_count)
+{
+	return share ? WCX_MIN(WCX_DIV_UP(share->cores, WCX_MAX(share->workers, 1u)), thread_count) : thread_count;
+}
+
+/* Starts as many threads as the loop may have by now. */
+static void start_threads(struct wcx_parallel *loop)
+{
+	const unsigned wanted = wcx_core_share_threads(loop->share, loop->thread_count);
+
+	while (loop->started + 1 < wanted) {
+		struct worker *worker = &loop->workers[loop->started + 1];
+
+		if (pthread_create(&loop->threads[loop->started], NULL, work, worker) != 0) {
+			loop->thread_count = loop->started + 1; /* tries no more */
+			break;
+		}
+		loop->started++;
+	}
+}
+
 int wcx_parallel_for(unsigned thread_count, uint64_t item_count, wcx_parallel_fn *fn, void *user, const atomic_bool *stop,
 		     struct wcx_error *err)
 {
-	struct wcx_parallel loop = { .fn = fn, .user = user, .item_count = item_count, .stop = stop };
-	struct worker *workers;
-	pthread_t *threads;
-	unsigned started = 0;
+	return wcx_parallel_for_shared(NULL, thread_count, item_count, fn, user, stop, err);
+}
 
-	if (thread_count > item_count)
-		thread_count = item_count ? (unsigned)item_count : 1;
-	workers = calloc(thread_count, sizeof *workers);
-	threads = calloc(thread_count, sizeof *threads);
-	if (!workers || !threads) {
-		free(workers);
-		free(threads);
+int wcx_parallel_for_shared(const struct wcx_core_share *share, unsigned thread_count, uint64_t item_count,
+			    wcx_parallel_fn *fn, void *user, const atomic_bool *stop, struct wcx_error *err)
+{
+	struct wcx_parallel loop = { .share = share, .fn = fn, .user = user, .item_count = item_count, .stop = stop };
+
+	loop.thread_count = thread_count > item_count ? (item_count ? (unsigned)item_count : 1) : thread_count;
+	loop.workers = calloc(loop.thread_count, sizeof *loop.workers);
+	loop.threads = calloc(loop.thread_count, sizeof *loop.threads);
+	if (!loop.workers || !loop.threads) {
+		free(loop.workers);
+		free(loop.threads);
 		return wcx_fail(err, ENOMEM, "no memory for threads");
 	}
 	pthread_mutex_init(&loop.lock, NULL);
 	pthread_cond_init(&loop.turned, NULL);
-	/* The calling thread is worker 0. */
-	for (unsigned i = 0; i < thread_count; i++)
-		workers[i] = (struct worker){ &loop, i };
-	while (started + 1 < thread_count && pthread_create(&threads[started], NULL, work, &workers[started + 1]) == 0)
-		started++;
-	work(&workers[0]);
-	while (started > 0)
-		pthread_join(threads[--started], NULL);
+	for (unsigned i = 0; i < loop.thread_count; i++)
+		loop.workers[i] = (struct worker){ &loop, i };
+	start_threads(&loop);
+	work(&loop.workers[0]);
+	while (loop.started > 0)
+		pthread_join(loop.threads[--loop.started], NULL);
 	pthread_cond_destroy(&loop.turned);
 	pthread_mutex_destroy(&loop.lock);
-	free(workers);
-	free(threads);
+	free(loop.workers);
+	free(loop.threads);
 	if (loop.first_error && err)
 		*err = loop.error;
 	return loop.first_error;

@@ -55,6 +55,7 @@ struct packer {
 		*digest; /* what is put into it, in order, and what follows belong to the unit whose turn it is */
 	struct wcx_pack_index index;
 	uint64_t done_bytes, packed_bytes; /* of the original, encoded; of the output */
+	uint8_t sha256[WCX_SHA256_BYTES];  /* of the original, at the end */
 };
 
 static int fail_on(struct wcx_error *err, const char *path, int errnum)
@@ -304,18 +305,19 @@ static int encode_unit(void *user, struct wcx_parallel *loop, unsigned worker_in
 /* Both passes over the plans of the group, which is empty afterwards. */
 static int pack_group(struct packer *packer, struct wcx_error *err)
 {
+	const struct wcx_core_share *share = packer->options->job.share;
 	unsigned threads = packer->options->job.thread_count;
 	const atomic_bool *stop = packer->options->job.stop;
-	int r = wcx_parallel_for(threads, packer->plan_count, draft_plan, packer, stop, err);
+	int r = wcx_parallel_for_shared(share, threads, packer->plan_count, draft_plan, packer, stop, err);
 
 	if (r == 0)
 		r = make_units(packer, err);
 	if (r == 0)
-		r = wcx_parallel_for(threads, packer->unit_count, count_unit, packer, stop, err);
+		r = wcx_parallel_for_shared(share, threads, packer->unit_count, count_unit, packer, stop, err);
 	if (r == 0)
 		r = finish_plans(packer, err);
 	if (r == 0)
-		r = wcx_parallel_for(threads, packer->unit_count, encode_unit, packer, stop, err);
+		r = wcx_parallel_for_shared(share, threads, packer->unit_count, encode_unit, packer, stop, err);
 	for (size_t i = 0; i < packer->plan_count; i++)
 		wcx_tensor_plan_free(&packer->plans[i]);
 	packer->plan_count = 0;
@@ -369,9 +371,9 @@ static int pack_segments(struct packer *packer, struct wcx_error *err)
 
 /* --- the files around them --- */
 
-static int open_source(struct packer *packer, struct wcx_error *err)
+static int open_source(struct packer *packer, const char *path, struct wcx_error *err)
 {
-	packer->src_fd = open(packer->src_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* must not wait for a FIFO */
+	packer->src_fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* must not wait for a FIFO */
 	if (packer->src_fd < 0 || fstat(packer->src_fd, &packer->src_stat) < 0)
 		return fail_on(err, packer->src_path, errno);
 	if (!S_ISREG(packer->src_stat.st_mode))
@@ -431,7 +433,15 @@ static int write_index(struct packer *packer, struct wcx_error *err)
 		r = wcx_output_write(&packer->output, block, sizeof block, 0, err);
 	free(bytes);
 	packer->packed_bytes = sb.packed_bytes;
+	memcpy(packer->sha256, sb.sha256, sizeof packer->sha256);
 	return r;
+}
+
+static const char *shown_output(const struct packer *packer)
+{
+	const char *shown = packer->options->job.shown_dst;
+
+	return shown ? shown : packer->output.options.path;
 }
 
 static int make_output(struct packer *packer, struct wcx_error *err)
@@ -441,8 +451,7 @@ static int make_output(struct packer *packer, struct wcx_error *err)
 	if (r == 0)
 		r = write_index(packer, err);
 	if (r == 0)
-		r = wcx_pack_check(packer->output.fd, packer->output.options.path, &packer->reader, &packer->options->job,
-				   err);
+		r = wcx_pack_check(packer->output.fd, shown_output(packer), &packer->reader, &packer->options->job, err);
 	if (r == 0)
 		r = check_source_unchanged(packer, err);
 	return r == 0 ? wcx_output_commit(&packer->output, err) : r;
@@ -468,6 +477,7 @@ static int create_output(struct packer *packer, const char *dst_path, struct wcx
 	const struct wcx_job_options *job = &packer->options->job;
 	const struct wcx_output_options output = {
 		.path = dst_path,
+		.shown_path = job->shown_dst,
 		.source_fd = packer->src_fd,
 		.replace = job->replace,
 		.warn = job->warn,
@@ -482,7 +492,7 @@ int wcx_pack(const char *src_path, const char *dst_path, const struct wcx_pack_o
 {
 	struct packer packer = {
 		.options = options,
-		.src_path = src_path,
+		.src_path = options->shown_src ? options->shown_src : src_path,
 		.src_fd = -1,
 		.reader = { read_source, &packer },
 		.packed_bytes = WCX_SUPERBLOCK_BYTES,
@@ -490,9 +500,9 @@ int wcx_pack(const char *src_path, const char *dst_path, const struct wcx_pack_o
 	int r;
 
 	pthread_mutex_init(&packer.counts_lock, NULL);
-	r = open_source(&packer, err);
+	r = open_source(&packer, src_path, err);
 	if (r == 0)
-		r = wcx_safetensors_read(packer.src_fd, src_path, (uint64_t)packer.src_stat.st_size, &packer.st, err);
+		r = wcx_safetensors_read(packer.src_fd, packer.src_path, (uint64_t)packer.src_stat.st_size, &packer.st, err);
 	if (r == 0)
 		r = allocate(&packer, err);
 	if (r == 0)
@@ -502,9 +512,11 @@ int wcx_pack(const char *src_path, const char *dst_path, const struct wcx_pack_o
 		if (r < 0)
 			wcx_output_discard(&packer.output);
 	}
-	if (r == 0)
+	if (r == 0) {
 		*ret = (struct wcx_pack_result){ .original_bytes = packer.st->file_bytes,
 						 .packed_bytes = packer.packed_bytes };
+		memcpy(ret->sha256, packer.sha256, sizeof ret->sha256);
+	}
 	free_packer(&packer);
 	return r;
 }

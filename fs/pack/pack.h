@@ -8,14 +8,17 @@
 
 #include "fs/base/error.h"
 #include "fs/base/job.h"
+#include "fs/format/container.h"
 
 struct wcx_pack_options {
 	struct wcx_job_options job;
-	bool is_reference; /* use the scheme of docs/format.md, section 4, which ours is compared with */
+	const char *shown_src; /* what messages call the source; NULL: its path */
+	bool is_reference;     /* use the scheme of docs/format.md, section 4, which ours is compared with */
 };
 
 struct wcx_pack_result {
 	uint64_t original_bytes, packed_bytes;
+	uint8_t sha256[WCX_SHA256_BYTES]; /* of the original */
 };
 
 /*

@@ -160,9 +160,10 @@ static int check_all(struct checker *c, struct wcx_error *err)
 
 	c->tile_count = sb->tile_count;
 	c->original_bytes = sb->original_bytes;
-	r = wcx_parallel_for(threads, WCX_DIV_UP(c->tile_count, ITEM_TILES), check_tiles, c, stop, err);
+	r = wcx_parallel_for_shared(c->job->share, threads, WCX_DIV_UP(c->tile_count, ITEM_TILES), check_tiles, c, stop,
+				    err);
 	if (r == 0)
-		r = wcx_parallel_for(threads, sb->segment_count, check_segment, c, stop, err);
+		r = wcx_parallel_for_shared(c->job->share, threads, sb->segment_count, check_segment, c, stop, err);
 	if (r == 0)
 		r = wcx_image_header(c->image, &st, err);
 	wcx_safetensors_free(st);

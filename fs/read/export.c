@@ -120,7 +120,7 @@ int wcx_export(struct wcx_image *image, unsigned thread_count, const struct wcx_
 	if (r < 0)
 		wcx_fail(err, ENOMEM, "%s: no memory to decode with", wcx_container_path(wcx_image_container(image)));
 	else
-		r = wcx_parallel_for(thread_count, chunk_count, export_chunk, &x, stop, err);
+		r = wcx_parallel_for_shared(ops->share, thread_count, chunk_count, export_chunk, &x, stop, err);
 	if (r == 0) {
 		ret->damaged_tiles = x.damaged_tiles;
 		EVP_DigestFinal_ex(x.digest, ret->sha256, NULL);

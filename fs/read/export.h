@@ -8,10 +8,13 @@
 #include <stdint.h>
 
 #include "fs/base/error.h"
+#include "fs/base/parallel.h"
 #include "fs/read/image.h"
 
-/* Receives the results of an export: one call at a time, in order, from any of its threads.  Each function may be NULL. */
+/* Receives the results of an export, and may limit its threads: one call at a time, in order, from any of its threads.  Each
+ * function may be NULL. */
 struct wcx_export_ops {
+	const struct wcx_core_share *share; /* which other exports have a part of; NULL: none */
 	/* The next bytes of the original file, without gaps.  Returns 0, or -errno to end the export with that error. */
 	int (*write)(void *user, const void *src, size_t src_bytes, struct wcx_error *err);
 	/* done of total bytes of the original file have been read. */

@@ -33,11 +33,12 @@ static void report_progress(void *user, uint64_t done, uint64_t total)
 
 int wcx_unpack(struct wcx_image *image, const char *dst_path, const struct wcx_job_options *options, struct wcx_error *err)
 {
-	static const struct wcx_export_ops ops = { .write = write_chunk, .progress = report_progress };
+	const struct wcx_export_ops ops = { .share = options->share, .write = write_chunk, .progress = report_progress };
 	const struct wcx_container *c = wcx_image_container(image);
 	struct unpacker unpacker = { .options = options };
 	const struct wcx_output_options output = {
 		.path = dst_path,
+		.shown_path = options->shown_dst,
 		.source_fd = wcx_container_fd(c),
 		.replace = options->replace,
 		.warn = options->warn,

@@ -1,0 +1,472 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+#
+# wcx on trees: model directories and Hugging Face caches, packed to another place or in place, unpacked, verified.
+
+bats_require_minimum_version 1.5.0
+
+load ../fixtures/suite
+
+setup_file() {
+	suite_find numpy || return 0
+	export DIR="$BATS_FILE_TMPDIR/dir" CACHE="$BATS_FILE_TMPDIR/cache" REPO=models--org--model
+	export PACKED="$BATS_FILE_TMPDIR/packed"
+
+	"$PYTHON" "$FIXTURES/make_int8.py" "$BATS_FILE_TMPDIR/model.safetensors" --mib 3
+	"$PYTHON" "$FIXTURES/hub_cache.py" shard "$BATS_FILE_TMPDIR/model.safetensors" "$DIR" --shards 4
+	"$PYTHON" "$FIXTURES/hub_cache.py" cache "$CACHE" org/model "$DIR" >/dev/null
+	mkdir "$DIR/empty"
+	"$WCX" pack -q "$CACHE" "$PACKED"
+}
+
+setup() {
+	suite_start
+	mkdir "$BATS_TEST_TMPDIR/work"
+	cd "$BATS_TEST_TMPDIR/work" || return
+}
+
+teardown() {
+	cd "$BATS_TEST_DIRNAME" || return
+	[ ! -d "$BATS_TEST_TMPDIR/work/small" ] || umount "$BATS_TEST_TMPDIR/work/small"
+}
+
+# What is where, of which kind, with which owner, permissions, times, link text, number of names and contents.
+describe() {
+	(
+		cd "$1" || exit
+		find . -printf '%p %y %m %u %g %T@ %l\0' | sort -z
+		find . -type f -printf '%p %n\0' | sort -z
+		find . -type f -print0 | sort -z | xargs -0r sha256sum
+	)
+}
+
+# Two trees are the same in all that describe tells.
+same_trees() {
+	cmp <(describe "$1") <(describe "$2")
+}
+
+# The packed files of a tree.
+count_packed() {
+	find "$1" -type f -name "*.wcx" -printf x | wc -c
+}
+
+# --- to another place and back ---
+
+@test "a cache is packed, verified and unpacked to the same tree" {
+	[ "$(count_packed "$PACKED")" -eq 4 ]
+	[ -z "$(find "$PACKED" -name "*.safetensors" -type f)" ]
+	[ "$(find "$PACKED" -type l | wc -l)" -eq "$(find "$CACHE" -type l | wc -l)" ]
+	[ -d "$PACKED/.locks/$REPO" ]
+	run -0 "$WCX" verify "$PACKED"
+	[ "$(grep -c ": sound$" <<<"$output")" -eq 4 ]
+	"$WCX" unpack -q "$PACKED" back
+	same_trees "$CACHE" back
+}
+
+@test "packed blobs have the contents, times and permissions of their sources" {
+	local blob
+
+	for blob in "$CACHE/$REPO/blobs"/????????????????????????????????????????????????????????????????; do
+		"$WCX" info --json "$PACKED/$REPO/blobs/$(basename "$blob").wcx" | grep -q "\"sha256\": \"$(basename "$blob")\""
+		[ "$(stat -c "%a %U %Y" "$blob")" = "$(stat -c "%a %U %Y" "$PACKED/$REPO/blobs/$(basename "$blob").wcx")" ]
+	done
+}
+
+@test "what is done is skipped, what is new is packed, and what is outdated is replaced" {
+	cp -a "$DIR" src
+	"$WCX" pack -q src dst
+	cp -a dst before
+	run -0 "$WCX" pack src dst
+	[[ "$output" == *"wcx pack: 9 done already in "* ]]
+	same_trees before dst
+	[ "$(stat -c %i dst/model-00001-of-00004.safetensors.wcx)" != "$(stat -c %i before/model-00001-of-00004.safetensors.wcx)" ]
+	cp src/model-00002-of-00004.safetensors src/new.safetensors
+	cp --preserve=timestamps src/model-00003-of-00004.safetensors src/model-00001-of-00004.safetensors
+	echo '{"model_type": "other"}' >src/config.json
+	run -0 "$WCX" pack src dst
+	[[ "$output" == *"wcx pack: 2 packed, 1 copied, 7 done already in "* ]]
+	cmp src/config.json dst/config.json
+	"$WCX" unpack -q dst back
+	same_trees src back
+}
+
+@test "a blob named by its SHA-256 is done whatever its time, and another file is not" {
+	cp -a "$CACHE" src
+	cp -a "$PACKED" dst
+	find src -type f -exec touch {} +
+	run -0 "$WCX" pack --json src dst
+	[ "$(grep -c '"outcome":"packed"' <<<"$output" || true)" -eq 0 ]
+	[ "$(grep -c '"outcome":"done".*[.]wcx"' <<<"$output")" -eq 4 ]
+	cp -a "$DIR" dir
+	"$WCX" pack -q dir out
+	find dir -type f -exec touch {} +
+	run -0 "$WCX" pack --json dir out
+	[ "$(grep -c '"outcome":"packed"' <<<"$output")" -eq 4 ]
+}
+
+@test "--check finds contents that differ though size and time are the same" {
+	cp -a "$DIR" src
+	"$WCX" pack -q src dst
+	for file in src/model-00001-of-00004.safetensors src/tokenizer.json; do
+		touch -r "$file" time
+		printf 'x' | dd of="$file" bs=1 seek=$(($(stat -c %s "$file") - 5)) conv=notrunc status=none
+		touch -r time "$file"
+	done
+	run -0 "$WCX" pack src dst
+	[[ "$output" == *"wcx pack: 9 done already in "* ]]
+	run -0 "$WCX" pack --check src dst
+	[[ "$output" == *"wcx pack: 1 packed, 1 copied, 7 done already in "* ]]
+	"$WCX" unpack -q dst back
+	same_trees src back
+}
+
+@test "owners, modes, ACLs, links, hard links, empty directories and odd names come back" {
+	local name
+
+	cp -a "$DIR" src
+	mkdir -p src/sticky src/a/b/c src/none
+	chmod 2750 src/a
+	chmod 1777 src/sticky
+	chmod 600 src/model-00001-of-00004.safetensors
+	[ "$(id -u)" -ne 0 ] || chown -h 1234:2345 src/a src/model-00002-of-00004.safetensors
+	ln src/model-00003-of-00004.safetensors src/a/b/again.safetensors
+	ln src/config.json src/a/config.again
+	ln -s ../../model-00001-of-00004.safetensors src/a/b/soft.safetensors
+	ln -s nowhere src/a/dangling
+	ln -s .. src/a/b/c/up
+	ln -s /etc src/a/etc
+	if command -v setfacl >/dev/null && setfacl -m u:daemon:r src/tokenizer.json 2>/dev/null; then
+		setfacl -d -m u:daemon:rx src/a
+	fi
+	for name in $'new\nline' "space s" $'\xff\xfe' -rf '*' "ü" '"quoted"'; do
+		cp src/model-00004-of-00004.safetensors "src/a/$name"
+	done
+	touch -d "2001-02-03 04:05:06.789" src/a/b src
+	touch -h -d "2001-02-03 04:05:06.789" src/a/dangling
+	"$WCX" pack -q src dst
+	[ "$(stat -c %i dst/model-00003-of-00004.safetensors.wcx)" = "$(stat -c %i dst/a/b/again.safetensors.wcx)" ]
+	[ "$(count_packed dst)" -eq 12 ]
+	"$WCX" verify -q dst
+	"$WCX" unpack -q dst back
+	same_trees src back
+	command -v getfacl >/dev/null || return 0
+	cmp <(cd src && getfacl -R . 2>/dev/null) <(cd back && getfacl -R . 2>/dev/null)
+}
+
+@test "special files are left out with a warning" {
+	cp -a "$DIR" src
+	mkfifo src/fifo
+	"$PYTHON" -c 'import socket; socket.socket(socket.AF_UNIX).bind("src/socket")'
+	run -0 timeout 60 "$WCX" pack src dst
+	[[ "$output" == *"wcx pack: warning: src/fifo: a special file is left out"* ]]
+	[[ "$output" == *"wcx pack: warning: src/socket: a special file is left out"* ]]
+	[ ! -e dst/fifo ] && [ ! -e dst/socket ]
+}
+
+@test "a tree that is deeper than a path can be long is packed and unpacked" {
+	"$PYTHON" - "$DIR/model-00001-of-00004.safetensors" <<-'END'
+		import os, shutil, sys
+		os.mkdir("src")
+		os.chdir("src")
+		for _ in range(30):
+		    os.mkdir("d" * 200)
+		    os.chdir("d" * 200)
+		shutil.copyfile(sys.argv[1], "deep.safetensors")
+	END
+	"$WCX" pack -q src dst
+	"$WCX" verify -q dst
+	"$WCX" unpack -q dst back
+	"$PYTHON" - "$DIR/model-00001-of-00004.safetensors" <<-'END'
+		import os, sys
+		os.chdir("back")
+		for _ in range(30):
+		    os.chdir("d" * 200)
+		assert open("deep.safetensors", "rb").read() == open(sys.argv[1], "rb").read()
+	END
+	rm -r src dst back
+}
+
+@test "a tree that is too deep is told of, and the rest is packed" {
+	"$PYTHON" - <<-'END'
+		import os
+		os.mkdir("src")
+		open("src/file", "w").close()
+		os.chdir("src")
+		for _ in range(515):
+		    os.mkdir("d")
+		    os.chdir("d")
+	END
+	run -1 "$WCX" pack src dst
+	[[ "$output" == *": File name too long"* ]]
+	[ -e dst/file ]
+}
+
+@test "links in the destination are not followed" {
+	cp -a "$DIR" src
+	mkdir dst outside
+	ln -s ../outside dst/1_Pooling
+	ln -s ../outside/secret dst/config.json
+	run -1 "$WCX" pack src dst
+	[[ "$output" == *"dst/1_Pooling: Not a directory"* ]]
+	[ -z "$(ls -A outside)" ]
+	[ -L dst/1_Pooling ]
+	cmp dst/config.json src/config.json
+	[ "$(count_packed dst)" -eq 4 ]
+}
+
+@test "a destination that is the source, lies in it, or has no directory is refused" {
+	cp -a "$DIR" src
+	describe src >before
+	run -1 "$WCX" pack src src
+	[ "$output" = "wcx pack: src: is the source; --rm works in place" ]
+	run -1 "$WCX" pack src src/new
+	[ "$output" = "wcx pack: src/new: is inside the source src" ]
+	run -1 "$WCX" pack src src/1_Pooling
+	[ "$output" = "wcx pack: src/1_Pooling: is inside the source src" ]
+	run -1 "$WCX" pack src no/where
+	[ "$output" = "wcx pack: no/where: output directory no does not exist" ]
+	touch file
+	run -1 "$WCX" pack src file
+	[ "$output" = "wcx pack: file: Not a directory" ]
+	describe src | cmp before -
+}
+
+@test "what exists and is no packed file is replaced with --force alone" {
+	cp -a "$DIR" src
+	mkdir dst
+	echo precious >dst/model-00001-of-00004.safetensors.wcx
+	run -1 "$WCX" pack src dst
+	[[ "$output" == *"dst/model-00001-of-00004.safetensors.wcx: exists already, and is no packed file; --force replaces it"* ]]
+	[ "$(cat dst/model-00001-of-00004.safetensors.wcx)" = precious ]
+	[ -e dst/model-00002-of-00004.safetensors.wcx ]
+	"$WCX" pack -q --force src dst
+	"$WCX" unpack -q dst back
+	same_trees src back
+}
+
+@test "a truncated file in a tree is warned of and copied, and packed once it is complete" {
+	cp -a "$DIR" src
+	truncate -s -7 src/model-00001-of-00004.safetensors
+	run -0 "$WCX" pack src dst
+	[[ "$output" == *"warning: src/model-00001-of-00004.safetensors: "*"(truncated: "*" bytes); not packed"* ]]
+	cmp src/model-00001-of-00004.safetensors dst/model-00001-of-00004.safetensors
+	cp "$DIR/model-00001-of-00004.safetensors" src
+	"$WCX" pack -q src dst
+	[ ! -e dst/model-00001-of-00004.safetensors ]
+	"$WCX" unpack -q dst back
+	same_trees src back
+}
+
+@test "a blob whose contents are not those of its name is warned of" {
+	local name
+
+	name="$(printf '0%.0s' {1..64})"
+	mkdir src
+	cp "$DIR/model-00001-of-00004.safetensors" "src/$name"
+	run -0 "$WCX" pack src dst
+	[[ "$output" == *"warning: src/$name: its contents are not those of the SHA-256 in its name"* ]]
+}
+
+@test "--link makes hard links of what is not packed, --reflink and a plain run do not" {
+	"$WCX" pack -q --link "$DIR" "$BATS_FILE_TMPDIR/linked"
+	[ "$BATS_FILE_TMPDIR/linked/config.json" -ef "$DIR/config.json" ]
+	"$WCX" pack -q --reflink "$DIR" reflinked
+	[ ! reflinked/config.json -ef "$DIR/config.json" ]
+	cmp reflinked/config.json "$DIR/config.json"
+	"$WCX" unpack -q "$BATS_FILE_TMPDIR/linked" back
+	rm -r "$BATS_FILE_TMPDIR/linked"
+	same_trees "$DIR" back
+}
+
+@test "copies keep holes" {
+	mkdir src
+	truncate -s 100M src/sparse
+	echo data | dd of=src/sparse bs=1 seek=50000000 conv=notrunc status=none
+	"$WCX" pack -q src dst
+	cmp src/sparse dst/sparse
+	[ "$(stat -c %b dst/sparse)" -lt 1000 ]
+}
+
+@test "a packed cache, mounted, is the cache" {
+	[ -c /dev/fuse ] || skip "there is no /dev/fuse"
+	mkdir mnt
+	"$WCXFS" "$PACKED" mnt
+	diff -r --no-dereference "$CACHE" mnt && diff -r "$CACHE/$REPO/snapshots" "mnt/$REPO/snapshots"
+	umount mnt 2>/dev/null || fusermount3 -u mnt
+}
+
+# --- in place ---
+
+@test "--rm packs and unpacks in place" {
+	cp -a "$CACHE" tree
+	ln "$(find tree -path "*/blobs/*" -size +100k | head -n 1)" tree/second
+	describe tree >before
+	run -0 "$WCX" pack --rm tree
+	[[ "$output" == *"4 packed, 8 left out, 5 sources removed in "* || "$output" == *"4 packed, 1 linked, "*" 5 sources removed in "* ]]
+	[ "$(count_packed tree)" -eq 5 ]
+	[ -z "$(find tree -type f -size +100k ! -name "*.wcx")" ]
+	"$WCX" verify -q tree
+	"$WCX" pack -q --rm tree
+	"$WCX" unpack -q --rm tree
+	describe tree | cmp before -
+}
+
+@test "--rm of a file packs it beside itself" {
+	cp "$DIR/model-00001-of-00004.safetensors" a
+	cp "$DIR/config.json" b
+	run -3 "$WCX" pack --rm a b
+	[[ "$output" == *"b: not a safetensors file: looks like JSON"* ]]
+	[ "$(ls)" = $'a.wcx\nb' ]
+	"$WCX" unpack -q --rm a.wcx
+	cmp a "$DIR/model-00001-of-00004.safetensors"
+	[ "$(ls)" = $'a\nb' ]
+}
+
+@test "--rm keeps a source whose packed file is another's or damaged" {
+	cp "$DIR/model-00001-of-00004.safetensors" a
+	"$WCX" pack -q "$DIR/model-00002-of-00004.safetensors" a.wcx
+	run -1 "$WCX" pack --rm .
+	[[ "$output" == *"./a.wcx: exists already, and does not hold ./a; --force replaces it"* ]]
+	cmp a "$DIR/model-00001-of-00004.safetensors"
+	"$WCX" pack -qf a a.wcx
+	printf '\377\377' | dd of=a.wcx bs=1 seek=$(($(stat -c %s a.wcx) / 2)) conv=notrunc status=none
+	run -1 "$WCX" pack --rm .
+	cmp a "$DIR/model-00001-of-00004.safetensors"
+	"$WCX" pack -q --rm --force .
+	[ "$(ls)" = a.wcx ]
+	"$WCX" unpack -q a.wcx b
+	cmp b "$DIR/model-00001-of-00004.safetensors"
+}
+
+@test "--rm keeps its word to links: a link to a source stays, and nothing is removed through one" {
+	mkdir tree other
+	cp "$DIR/model-00001-of-00004.safetensors" other/a
+	ln -s ../other/a tree/a
+	ln -s ../other tree/directory
+	"$WCX" pack -q --rm tree
+	[ -f other/a ] && [ ! -e other/a.wcx ] && [ -L tree/a ]
+	run -1 "$WCX" pack --rm tree/a
+	[[ "$output" == *"tree/a: kept, since it is a link to the file"* ]]
+	[ -f other/a ]
+}
+
+# Every model of the directory is whole, as a source or packed.
+check_whole() {
+	local file
+
+	for file in "$DIR"/*.safetensors; do
+		file="${file##*/}"
+		if [ -e "$1/$file" ]; then
+			cmp "$1/$file" "$DIR/$file"
+		else
+			"$WCX" unpack -q "$1/$file.wcx" "$1/check"
+			cmp "$1/check" "$DIR/$file"
+			rm "$1/check"
+		fi
+	done
+}
+
+@test "packing in place that is killed at any moment loses nothing, and goes on" {
+	local kills=0 wait_ms
+
+	cp -a "$DIR" tree
+	while [ "$(find tree -name "*.safetensors" | wc -l)" -gt 0 ]; do
+		"$WCX" pack -q -j 1 --rm tree &
+		# shellcheck disable=SC2154 # bash's own
+		wait_ms=$((RANDOM % 150 + 10))
+		timeout 0."$(printf %03d $wait_ms)" tail --pid=$! -f /dev/null || true
+		kill -KILL $! 2>/dev/null && kills=$((kills + 1))
+		wait $! || true
+		check_whole tree
+		[ "$kills" -lt 200 ]
+	done
+	echo "$kills kills"
+	"$WCX" unpack -q --rm tree
+	touch -r "$DIR" tree # a killed run cannot set its time back
+	same_trees "$DIR" tree
+}
+
+@test "packing to another place that is killed or interrupted leaves whole files, and goes on" {
+	local status=0
+
+	for signal in KILL TERM; do
+		"$WCX" pack -q -j 1 "$DIR" "$signal" 2>messages &
+		until [ -n "$(find "$signal" -name "*.wcx" 2>/dev/null)" ]; do
+			kill -0 $!
+		done
+		kill "-$signal" $! || true
+		wait $! || status=$?
+		"$WCX" verify -q "$signal"
+		[ -z "$(find "$signal" -name ".wcx-*")" ]
+		"$WCX" pack -q "$DIR" "$signal"
+		"$WCX" unpack -q "$signal" "$signal.back"
+		same_trees "$DIR" "$signal.back"
+	done
+	[ "$status" -eq 0 ] || grep -q "interrupted; the same command goes on from here" messages
+}
+
+# --- space ---
+
+@test "too little space is told of before the work" {
+	[ "$(id -u)" -eq 0 ] || skip "only root can mount a small file system"
+	mkdir small
+	mount -t tmpfs -o size=1m wcx-test small || {
+		rmdir small
+		skip "a tmpfs cannot be mounted here"
+	}
+	run -1 "$WCX" pack "$DIR" small/dst
+	[[ "$output" =~ ^"wcx pack: small/dst: needs at least "[0-9]+" bytes, 1048576 are free; nothing was written"$ ]]
+	run -1 "$WCX" unpack "$PACKED" small/dst
+	[[ "$output" =~ ^"wcx unpack: small/dst: needs "(at least )?[0-9]+" bytes, "[0-9]+" are free; nothing was written"$ ]]
+	mount -o remount,size=2m small
+	run -1 "$WCX" pack "$DIR" small/dst
+	[[ "$output" == *"warning: small/dst: may need up to "*" bytes, 2097152 are free"* ]]
+	[[ "$output" == *"stopped, since other files would fail too; the same command goes on from here"* ]]
+	mount -o remount,size=20m small
+	"$WCX" pack -q "$DIR" small/dst
+	"$WCX" unpack -q small/dst back
+	same_trees "$DIR" back
+}
+
+# --- what is said ---
+
+@test "several files go to a directory, beside themselves or to a name" {
+	mkdir out
+	run -3 "$WCX" pack "$DIR"/*.safetensors "$DIR/config.json" out
+	[[ "$output" == *"config.json: not a safetensors file: looks like JSON"* ]]
+	[ "$(count_packed out)" -eq 4 ]
+	"$WCX" verify -q out
+	cp "$DIR/model-00001-of-00004.safetensors" one
+	"$WCX" pack -q one
+	"$WCX" pack -q one two
+	"$WCX" pack -q one out
+	cmp one.wcx two
+	cmp one.wcx out/one.wcx
+	mkdir back
+	"$WCX" unpack -q out/*.wcx back
+	cmp back/one one
+	cmp "back/model-00002-of-00004.safetensors" "$DIR/model-00002-of-00004.safetensors"
+}
+
+@test "verify of a tree names a damaged file, checks the rest, and exits with 1" {
+	local file
+
+	cp -a "$PACKED" tree
+	file="$(find tree -name "*.wcx" | sort | head -n 1)"
+	printf '\377\377' | dd of="$file" bs=1 seek=$(($(stat -c %s "$file") / 2)) conv=notrunc status=none
+	echo short >tree/other.wcx
+	run -1 --separate-stderr "$WCX" verify tree
+	[ "$(grep -c ": sound$" <<<"$output")" -eq 3 ]
+	# shellcheck disable=SC2154 # set by run
+	[[ "$stderr" == *"$file: "*"damaged"* ]]
+	[[ "$stderr" == *"tree/other.wcx: not a .wcx file"* ]]
+}
+
+@test "progress tells files, rate, ratio and time left on a terminal" {
+	script -qec true /dev/null || skip "script(1) cannot create a terminal"
+	run -0 script -qec "'$WCX' pack '$DIR' dst" /dev/null
+	[[ "$output" =~ packing\ +[0-9]+\ %\ +[0-9]+\ of\ 9\ files\ +[0-9.]+\ of\ [0-9.]+\ GB\ +[0-9]+\ MB/s ]]
+	[[ "$output" =~ ratio\ 1\.[0-9]+\ +[0-9]+:[0-9][0-9]\ left ]]
+	run -0 script -qec "'$WCX' pack -q '$DIR' dst2" /dev/null
+	[ -z "$output" ]
+}

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT */
+/* Paths on the command line: files and trees, and where their outputs go. */
+#include "tools/arguments.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static bool is_directory(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* The output's path: in a directory, or, with NULL, beside the file.  The caller frees it. */
+static char *output_path(const char *path, const char *directory, char *(*output_name)(const char *name))
+{
+	const char *slash = strrchr(path, '/');
+	const int beside_bytes = slash ? (int)(slash - path) + 1 : 0;
+	char *name = output_name(path + beside_bytes), *output = NULL;
+	int bytes;
+
+	if (!name)
+		return NULL;
+	if (directory)
+		bytes = asprintf(&output, "%s/%s", directory, name);
+	else
+		bytes = asprintf(&output, "%.*s%s", beside_bytes, path, name);
+	free(name);
+	return bytes < 0 ? NULL : output;
+}
+
+/* Works on named files, with outputs in a directory, beside them, or, of one, with a name. */
+static int run_files(struct command *command, const struct wcx_tree_ops *ops, const struct wcx_tree_options *options,
+		     char **paths, size_t count, const char *directory, const char *name,
+		     char *(*output_name)(const char *name))
+{
+	char **outputs = calloc(count, sizeof *outputs);
+	bool complete = outputs != NULL;
+	int status = WCX_EXIT_FAILED;
+
+	for (size_t i = 0; complete && i < count; i++) {
+		outputs[i] = name ? strdup(name) : output_path(paths[i], directory, output_name);
+		complete = outputs[i] != NULL;
+	}
+	if (complete)
+		status = wcx_run_files(command, ops, options, paths, outputs, count);
+	else
+		fprintf(stderr, "wcx %s: no memory\n", command->name);
+	for (size_t i = 0; outputs && i < count; i++)
+		free(outputs[i]);
+	free(outputs);
+	return status;
+}
+
+static int run_in_place(struct command *command, const struct wcx_tree_ops *ops, const struct wcx_tree_options *options,
+			char **paths, size_t count, char *(*output_name)(const char *name))
+{
+	int status = WCX_EXIT_OK;
+
+	for (size_t i = 0; i < count && !wcx_command_stop; i++) {
+		const int its = is_directory(paths[i])
+					? wcx_run_tree(command, ops, options, paths[i], NULL)
+					: run_files(command, ops, options, &paths[i], 1, NULL, NULL, output_name);
+
+		status = wcx_command_worse(status, its);
+	}
+	return status;
+}
+
+int wcx_run_arguments(struct command *command, const struct wcx_tree_ops *ops, const struct wcx_tree_options *options,
+		      char **paths, size_t count, char *(*output_name)(const char *name))
+{
+	const char *last = count ? paths[count - 1] : NULL;
+
+	if (!count)
+		return wcx_command_usage(command, "expected a file or directory");
+	if (options->remove)
+		return run_in_place(command, ops, options, paths, count, output_name);
+	if (is_directory(paths[0]) && count != 2)
+		return wcx_command_usage(command, count == 1 ? "expected a directory for the output, or --rm"
+							     : "expected one tree and one output");
+	if (is_directory(paths[0]))
+		return wcx_run_tree(command, ops, options, paths[0], last);
+	if (count == 1)
+		return run_files(command, ops, options, paths, 1, NULL, NULL, output_name);
+	if (is_directory(last))
+		return run_files(command, ops, options, paths, count - 1, last, NULL, output_name);
+	if (count == 2)
+		return run_files(command, ops, options, paths, 1, NULL, last, output_name);
+	return wcx_command_usage(command, "of several files, the output must be an existing directory");
+}
+
+int wcx_run_inputs(struct command *command, const struct wcx_tree_ops *ops, char **paths, size_t count, const char *missing)
+{
+	static const struct wcx_tree_options none;
+	int status = WCX_EXIT_OK;
+
+	if (!count)
+		return wcx_command_usage(command, missing);
+	for (size_t i = 0, files; i < count && !wcx_command_stop; i += files) {
+		int its;
+
+		/* Files side by side as far as they follow each other. */
+		for (files = 0; i + files < count && !is_directory(paths[i + files]);)
+			files++;
+		its = files ? wcx_run_files(command, ops, &none, paths + i, NULL, files)
+			    : wcx_run_tree(command, ops, &none, paths[i], NULL);
+		files = files ? files : 1;
+		status = wcx_command_worse(status, its);
+	}
+	return wcx_command_stop ? WCX_EXIT_FAILED : status;
+}

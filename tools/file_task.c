@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT */
+/* Steps of the work on a file that commands share. */
+#include "tools/file_task.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "codec/arith.h"
+#include "fs/base/file_copy.h"
+#include "fs/base/file_io.h"
+
+enum { PART_BYTES = 1 << 20 };
+
+const char *wcx_fd_path(int fd, const char *name, char path[WCX_FD_PATH_BYTES])
+{
+	snprintf(path, WCX_FD_PATH_BYTES, "/proc/self/fd/%d%s%s", fd, name ? "/" : "", name ? name : "");
+	return path;
+}
+
+struct wcx_job_options wcx_task_job(struct wcx_file_task *task, bool replace, const char *shown_output)
+{
+	return (struct wcx_job_options){
+		.thread_count = task->run->command->thread_count,
+		.share = &task->run->share,
+		.shown_dst = shown_output,
+		.replace = replace,
+		.stop = &wcx_command_stop,
+		.progress = wcx_report_progress,
+		.warn = wcx_report_warn,
+		.user = &task->slot,
+	};
+}
+
+int wcx_task_fail(const struct wcx_file_task *task, int errnum, struct wcx_error *err)
+{
+	return wcx_fail(err, errnum, "%s: %s", task->path, strerror(errnum));
+}
+
+int wcx_task_open_output(const struct wcx_file_task *task, const char *name, struct stat *st_ret)
+{
+	const int fd = openat(task->output_directory_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, st_ret) == 0 && S_ISREG(st_ret->st_mode))
+		return fd;
+	close(fd);
+	return -EEXIST;
+}
+
+bool wcx_is_packed_name(const char *name)
+{
+	const size_t bytes = strlen(name), suffix_bytes = strlen(".wcx");
+
+	return bytes > suffix_bytes && strcmp(name + bytes - suffix_bytes, ".wcx") == 0;
+}
+
+bool wcx_is_packed_file(int fd)
+{
+	char magic[WCX_MAGIC_BYTES];
+
+	return wcx_read_exact(fd, magic, sizeof magic, 0) == 0 && memcmp(magic, WCX_MAGIC, sizeof magic) == 0;
+}
+
+int wcx_task_add_dtypes(struct wcx_file_task *task, struct wcx_image *image, struct wcx_error *err)
+{
+	const struct wcx_superblock *sb = wcx_container_superblock(wcx_image_container(image));
+	struct wcx_safetensors *st = NULL;
+	int r = wcx_image_header(image, &st, err);
+
+	if (r == 0)
+		wcx_dtype_totals_add(&task->result.dtypes, wcx_image_container(image), st);
+	wcx_safetensors_free(st);
+	task->result.bytes = sb->original_bytes;
+	task->result.packed_bytes = sb->packed_bytes;
+	task->result.has_sha256 = true;
+	memcpy(task->result.sha256, sb->sha256, sizeof sb->sha256);
+	return r;
+}
+
+/* Whether two open files have the same bytes; false also if one cannot be read. */
+static bool same_bytes(int a, int b)
+{
+	char *parts = malloc((size_t)2 * PART_BYTES);
+	uint64_t offset = 0;
+	ssize_t n = parts ? 1 : -ENOMEM, m = n;
+
+	while (n > 0 && n == m && !wcx_command_stop) {
+		n = wcx_read_at(a, parts, PART_BYTES, offset);
+		m = wcx_read_at(b, parts + PART_BYTES, PART_BYTES, offset);
+		if (n == m && n > 0 && memcmp(parts, parts + PART_BYTES, (size_t)n) != 0)
+			m = -1;
+		offset += n > 0 ? (uint64_t)n : 0;
+	}
+	free(parts);
+	return n == 0 && m == 0;
+}
+
+/* Whether the copy is there: of the same size and time, or the same file, and with options.check of the same contents. */
+static bool is_copied(const struct wcx_file_task *task)
+{
+	struct stat st;
+	const int fd = wcx_task_open_output(task, task->output, &st);
+	bool same;
+
+	if (fd < 0)
+		return false;
+	same = st.st_size == task->st.st_size && st.st_mtim.tv_sec == task->st.st_mtim.tv_sec &&
+	       st.st_mtim.tv_nsec == task->st.st_mtim.tv_nsec;
+	if (same && task->run->options.check && !wcx_same_version(&st, &task->st))
+		same = same_bytes(fd, task->fd);
+	close(fd);
+	return same;
+}
+
+int wcx_task_copy(struct wcx_file_task *task, struct wcx_error *err)
+{
+	char path[WCX_FD_PATH_BYTES];
+	const struct wcx_output_options output = {
+		.path = wcx_fd_path(task->output_directory_fd, task->output, path),
+		.shown_path = task->output_path,
+		.source_fd = task->fd,
+		.replace = true,
+		.warn = wcx_report_warn,
+		.user = &task->slot,
+	};
+
+	task->result.output = strdup(task->output_path);
+	task->result.outcome = WCX_OUTCOME_DONE;
+	if (is_copied(task))
+		return 0;
+	task->result.outcome = WCX_OUTCOME_COPIED;
+	if (task->run->options.link &&
+	    wcx_file_link(task->directory_fd, task->name, task->output_directory_fd, task->output) == 0)
+		return 0; /* otherwise a copy: as across file systems */
+	return wcx_file_copy(&output, task->run->options.reflink ? WCX_COPY_REFLINK : WCX_COPY_DATA, &wcx_command_stop, err);
+}
+
+int wcx_task_remove_source(struct wcx_file_task *task, struct wcx_error *err)
+{
+	struct stat now;
+
+	/* Some network file systems cannot sync a directory (EINVAL); all else leaves the source. */
+	if (fsync(task->output_directory_fd) < 0 && errno != EINVAL)
+		return wcx_fail(err, errno, "%s: kept, since its output's directory cannot be synced: %s", task->path,
+				strerror(errno));
+	if (fstatat(task->directory_fd, task->name, &now, AT_SYMLINK_NOFOLLOW) < 0)
+		return wcx_task_fail(task, errno, err);
+	if (S_ISLNK(now.st_mode))
+		return wcx_fail(err, EINVAL, "%s: kept, since it is a link to the file", task->path);
+	if (!wcx_same_version(&now, &task->st))
+		return wcx_fail(err, EBUSY, "%s: kept, since it changed while it was worked on", task->path);
+	if (unlinkat(task->directory_fd, task->name, 0) < 0)
+		return wcx_task_fail(task, errno, err);
+	task->result.is_removed = true;
+	return 0;
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/* Steps of the work on a file that commands share. */
+#ifndef WCX_FILE_TASK_H
+#define WCX_FILE_TASK_H
+
+#include <limits.h>
+
+#include "fs/base/job.h"
+#include "fs/format/container.h"
+#include "fs/read/image.h"
+#include "tools/tree_run.h"
+
+enum { WCX_FD_PATH_BYTES = 32 + NAME_MAX + 1 };
+
+/*
+ * wcx_fd_path - a path that names an entry of an open directory, or, with name NULL, an open file
+ *
+ * It leads there whatever becomes of the directories above, and however long their path is.
+ */
+const char *wcx_fd_path(int fd, const char *name, char path[WCX_FD_PATH_BYTES]);
+
+/* wcx_task_job - the options for wcx_pack or wcx_unpack */
+struct wcx_job_options wcx_task_job(struct wcx_file_task *task, bool replace, const char *shown_output);
+
+/* wcx_task_fail - fail with "PATH: strerror" */
+int wcx_task_fail(const struct wcx_file_task *task, int errnum, struct wcx_error *err);
+
+/* wcx_task_copy - copy the file as it is, reflink or link it as the options say, unless it is there already */
+int wcx_task_copy(struct wcx_file_task *task, struct wcx_error *err);
+
+/*
+ * wcx_task_remove_source - when the output is complete: sync its directory, and remove the source
+ *
+ * A source that was changed or replaced since it was opened stays; that is an error.
+ */
+int wcx_task_remove_source(struct wcx_file_task *task, struct wcx_error *err);
+
+/* wcx_task_open_output - open a regular file in the output's directory for reading: a descriptor or -errno */
+int wcx_task_open_output(const struct wcx_file_task *task, const char *name, struct stat *st_ret);
+
+/* wcx_is_packed_name - whether a name ends in .wcx, with a name before it */
+bool wcx_is_packed_name(const char *name);
+
+/* wcx_is_packed_file - whether an open file begins like a packed one */
+bool wcx_is_packed_file(int fd);
+
+/* wcx_task_add_dtypes - add the tensors of an image to the result */
+int wcx_task_add_dtypes(struct wcx_file_task *task, struct wcx_image *image, struct wcx_error *err);
+
+#endif

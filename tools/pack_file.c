@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: MIT */
+/* What wcx pack does with a file: tells what it is, and whether it is done, packs or copies it, and removes the source. */
+#include "tools/pack_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "codec/arith.h"
+#include "fs/format/safetensors_file.h"
+#include "fs/pack/pack.h"
+#include "fs/pack/pack_done.h"
+#include "fs/read/export.h"
+#include "tools/file_task.h"
+
+enum {
+	SMALL_BYTES = 64 << 10, /* files up to this size are taken for such as are copied, in the estimate of space */
+	BLOCK_BYTES = 512,      /* of st_blocks */
+};
+
+static const char suffix[] = ".wcx";
+
+/* The output that a file is packed into, and what is there. */
+struct target {
+	char name[NAME_MAX + sizeof suffix];
+	char *path;     /* for messages */
+	int fd;         /* of what is there, if that is a regular file; -1 */
+	struct stat st; /* of it */
+	bool is_there;  /* something of this name is */
+	bool is_packed; /* it is a packed file, with this superblock */
+	struct wcx_superblock sb;
+};
+
+/* Names the target and looks at what is there. */
+static int find_target(struct wcx_file_task *task, struct target *target, struct wcx_error *err)
+{
+	struct wcx_error ignored;
+	struct stat st;
+
+	*target = (struct target){ .fd = -1 };
+	if (strlen(task->output) + (task->is_named ? 0 : strlen(suffix)) > NAME_MAX)
+		return wcx_task_fail(task, ENAMETOOLONG, err);
+	snprintf(target->name, sizeof target->name, "%s%s", task->output, task->is_named ? "" : suffix);
+	if (asprintf(&target->path, "%s%s", task->output_path, task->is_named ? "" : suffix) < 0) {
+		target->path = NULL;
+		return wcx_task_fail(task, ENOMEM, err);
+	}
+	target->is_there = fstatat(task->output_directory_fd, target->name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	if (!target->is_there)
+		return 0;
+	target->fd = wcx_task_open_output(task, target->name, &target->st);
+	target->is_packed = target->fd >= 0 && wcx_superblock_read(target->fd, target->path, &target->sb, &ignored) == 0;
+	return 0;
+}
+
+static void free_target(struct target *target)
+{
+	if (target->fd >= 0)
+		close(target->fd);
+	free(target->path);
+}
+
+/* Adds the dtypes of a packed file to the result, and verifies it if asked to. */
+static int look_into(struct wcx_file_task *task, int fd, const char *path, bool verifies, struct wcx_error *err)
+{
+	const struct wcx_export_ops ops = { .share = &task->run->share };
+	struct command *command = task->run->command;
+	const int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	struct wcx_image *image = NULL;
+	int r = copy < 0 ? wcx_fail(err, errno, "%s: %s", path, strerror(errno)) : 0;
+
+	if (r == 0)
+		r = wcx_image_open(copy, path, command->cache, command->decoder, &image, err);
+	if (r < 0 && copy >= 0)
+		close(copy);
+	if (r == 0 && verifies)
+		r = wcx_verify(image, command->thread_count, &ops, NULL, &wcx_command_stop, err);
+	if (r == 0)
+		r = wcx_task_add_dtypes(task, image, err);
+	wcx_image_put(image);
+	return r;
+}
+
+/* Whether the target decodes to the source's contents: 1 or 0, or -errno if the source cannot be read. */
+static int has_contents(struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
+{
+	uint8_t sha256[WCX_SHA256_BYTES];
+	struct wcx_error damage;
+	int r;
+
+	if (target->sb.original_bytes != (uint64_t)task->st.st_size)
+		return 0;
+	r = wcx_file_sha256(task->fd, task->path, &wcx_command_stop, sha256, err);
+	if (r < 0)
+		return r;
+	if (memcmp(sha256, target->sb.sha256, sizeof sha256) != 0)
+		return 0;
+	r = look_into(task, target->fd, target->path, true, &damage);
+	if (r == -EINTR)
+		return wcx_fail(err, EINTR, "interrupted");
+	return r == 0;
+}
+
+/* Whether the target is the source's already.  Before a source is removed, its contents decide. */
+static int is_done(struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
+{
+	const struct wcx_tree_options *options = &task->run->options;
+
+	if (!target->is_packed || (task->is_named && !options->remove))
+		return 0;
+	if (options->remove)
+		return has_contents(task, target, err);
+	if (!wcx_pack_is_current(task->name, &task->st, &target->st, &target->sb))
+		return 0;
+	return options->check ? has_contents(task, target, err) : look_into(task, target->fd, target->path, false, err) == 0;
+}
+
+/* Whether pack may replace what is there: outdated packed files in another tree, and everything with --force. */
+static int check_replaceable(const struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
+{
+	if (!target->is_there || task->run->options.replace)
+		return 0;
+	if (task->is_named && !task->run->options.remove)
+		return wcx_fail(err, EEXIST, "%s: exists already", target->path);
+	if (task->run->options.remove)
+		return wcx_fail(err, EEXIST, "%s: exists already, and does not hold %s; --force replaces it", target->path,
+				task->path);
+	if (target->is_packed)
+		return 0;
+	return wcx_fail(err, EEXIST, "%s: exists already, and is no packed file; --force replaces it", target->path);
+}
+
+/* A blob of a hub cache is named by its SHA-256. */
+static void check_name(struct wcx_file_task *task)
+{
+	uint8_t sha256[WCX_SHA256_BYTES];
+	struct wcx_error text;
+
+	if (!wcx_name_sha256(task->name, sha256) || memcmp(sha256, task->result.sha256, sizeof sha256) == 0)
+		return;
+	wcx_fail(&text, 0, "%s: its contents are not those of the SHA-256 in its name; was the download complete?",
+		 task->path);
+	wcx_report_warn(&task->slot, text.text);
+}
+
+/* A packed file takes between half and all of what its source has on disk; trained weights take two thirds or more. */
+static void needs(int output_directory_fd, const char *name, const struct stat *st, uint64_t *least_ret, uint64_t *most_ret)
+{
+	const uint64_t on_disk = WCX_MIN((uint64_t)st->st_blocks * BLOCK_BYTES, (uint64_t)st->st_size);
+	char packed[NAME_MAX + sizeof suffix];
+
+	snprintf(packed, sizeof packed, "%s%s", name, suffix);
+	if (output_directory_fd >= 0 && (faccessat(output_directory_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
+					 faccessat(output_directory_fd, packed, F_OK, AT_SYMLINK_NOFOLLOW) == 0))
+		return;
+	*most_ret = on_disk;
+	*least_ret = st->st_size > SMALL_BYTES ? on_disk / 2 : on_disk;
+}
+
+/* A named file's; for a tree, its run has added up all. */
+static int check_space(const struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
+{
+	uint64_t least = 0, most = 0, free_bytes;
+	struct statvfs fs;
+
+	if (!task->is_named || fstatvfs(task->output_directory_fd, &fs) < 0 || fs.f_blocks == 0)
+		return 0;
+	needs(-1, task->name, &task->st, &least, &most);
+	free_bytes = (uint64_t)(geteuid() == 0 ? fs.f_bfree : fs.f_bavail) * fs.f_frsize;
+	if (least <= free_bytes)
+		return 0;
+	return wcx_fail(err, ENOSPC, "%s: needs at least %llu bytes, %llu are free", target->path, (unsigned long long)least,
+			(unsigned long long)free_bytes);
+}
+
+static int pack(struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
+{
+	char src[WCX_FD_PATH_BYTES], dst[WCX_FD_PATH_BYTES];
+	const struct wcx_pack_options options = {
+		.job = wcx_task_job(task, target->is_there, target->path),
+		.shown_src = task->path,
+		.is_reference = task->run->options.is_reference,
+	};
+	struct wcx_pack_result result;
+	struct stat st;
+	int fd, r;
+
+	r = wcx_pack(wcx_fd_path(task->fd, NULL, src), wcx_fd_path(task->output_directory_fd, target->name, dst), &options,
+		     &result, err);
+	if (r < 0)
+		return r;
+	fd = wcx_task_open_output(task, target->name, &st);
+	if (fd < 0)
+		return wcx_fail(err, -fd, "%s: %s", target->path, strerror(-fd));
+	r = look_into(task, fd, target->path, false, err);
+	close(fd);
+	if (r == 0)
+		check_name(task);
+	return r;
+}
+
+/* In another tree, NAME.wcx takes the place of a copy of NAME that an earlier run made when it was no safetensors file. */
+static void remove_old_copy(const struct wcx_file_task *task)
+{
+	struct stat st;
+
+	if (!task->run->is_in_place && !task->is_named &&
+	    fstatat(task->output_directory_fd, task->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
+		unlinkat(task->output_directory_fd, task->name, 0);
+}
+
+/* The source tree has NAME and NAME.wcx, both of which would be NAME.wcx in the destination. */
+static int check_collision(const struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
+{
+	struct stat st;
+
+	if (task->is_named || task->run->is_in_place ||
+	    fstatat(task->directory_fd, target->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	return wcx_fail(err, EEXIST, "%s: not packed, since %s%s is beside it", task->path, task->name, suffix);
+}
+
+/* Packs a safetensors file. */
+static int pack_safetensors(struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
+{
+	int r = check_collision(task, target, err);
+
+	if (r == 0)
+		r = check_replaceable(task, target, err);
+	if (r == 0)
+		r = check_space(task, target, err);
+	if (r == 0)
+		r = pack(task, target, err);
+	if (r == 0)
+		remove_old_copy(task);
+	task->result.outcome = WCX_OUTCOME_PACKED;
+	return r;
+}
+
+static bool ends_with(const char *name, const char *end)
+{
+	const size_t bytes = strlen(name), end_bytes = strlen(end);
+
+	return bytes > end_bytes && strcmp(name + bytes - end_bytes, end) == 0;
+}
+
+/* A file of a tree that is no safetensors file: a malformed one is told of, since something is amiss with it. */
+static int keep(struct wcx_file_task *task, int why, const struct wcx_error *fault, struct wcx_error *err)
+{
+	struct wcx_error text;
+
+	if (why == -EINVAL && ends_with(task->name, ".safetensors")) {
+		wcx_fail(&text, 0, "%s; not packed", fault->text);
+		wcx_report_warn(&task->slot, text.text);
+	}
+	if (!task->run->is_in_place)
+		return wcx_task_copy(task, err);
+	task->result.outcome = WCX_OUTCOME_LEFT;
+	return 0;
+}
+
+/* Packs a file, or does with it what its kind asks for. */
+static int pack_or_keep(struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
+{
+	struct wcx_safetensors *st = NULL;
+	struct wcx_error fault;
+	int r = wcx_safetensors_read(task->fd, task->path, (uint64_t)task->st.st_size, &st, &fault);
+
+	wcx_safetensors_free(st);
+	if (r == 0)
+		return pack_safetensors(task, target, err);
+	if ((r == -EMEDIUMTYPE || r == -EINVAL) && !task->is_named)
+		return keep(task, r, &fault, err);
+	*err = fault;
+	return r;
+}
+
+static int do_file(struct wcx_file_task *task, struct wcx_error *err)
+{
+	struct target target;
+	int r = find_target(task, &target, err);
+
+	if (r == 0)
+		r = is_done(task, &target, err);
+	if (r > 0) {
+		task->result.outcome = WCX_OUTCOME_DONE;
+		r = 0;
+	} else if (r == 0) {
+		r = pack_or_keep(task, &target, err);
+	}
+	if (r == 0 && (task->result.outcome == WCX_OUTCOME_PACKED || task->result.outcome == WCX_OUTCOME_DONE) &&
+	    task->result.packed_bytes)
+		task->change = WCX_NAME_PACKED;
+	if (r == 0 && task->change == WCX_NAME_PACKED && task->run->options.remove)
+		r = wcx_task_remove_source(task, err);
+	if (task->change == WCX_NAME_PACKED) {
+		task->result.output = target.path;
+		target.path = NULL;
+	}
+	free_target(&target);
+	return r;
+}
+
+const struct wcx_tree_ops wcx_pack_ops = { .what = "packing", .decodes = true, .file = do_file, .needs = needs };

@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: MIT */
+/* Makes the directories, links and further names of a run's destination. */
+#include "tools/tree_output.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "codec/arith.h"
+#include "fs/base/file_copy.h"
+#include "tools/file_task.h"
+
+/* Tells of a failure at an entry; in the destination or in the source. */
+static void tell(struct wcx_tree_run *run, size_t entry, bool in_output, const char *what)
+{
+	char *path = wcx_tree_path(&run->tree, entry, in_output ? run->output_root_path : run->tree.root_path, "");
+	struct wcx_error err;
+
+	wcx_fail(&err, EIO, "%s: %s", path ? path : "", what);
+	free(path);
+	wcx_report_problem(&run->report, &err);
+}
+
+static bool is_directory(const struct wcx_tree_run *run, size_t entry)
+{
+	return S_ISDIR(run->tree.entries[entry].st.st_mode);
+}
+
+/* --- the root --- */
+
+/* Whether a directory is the source's root (1), lies below it (2), or neither (0). */
+static int relation_to_source(const struct wcx_tree_run *run, int fd)
+{
+	const struct stat *root = &run->tree.entries[0].st;
+	int relation = 0, at = openat(fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct stat st, above;
+
+	for (bool first = true; at >= 0 && fstat(at, &st) == 0; first = false) {
+		const int up = openat(at, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+		if (st.st_dev == root->st_dev && st.st_ino == root->st_ino)
+			relation = first ? 1 : 2;
+		close(at);
+		at = up;
+		if (relation || up < 0 || fstat(up, &above) < 0 || (above.st_dev == st.st_dev && above.st_ino == st.st_ino))
+			break;
+	}
+	if (at >= 0)
+		close(at);
+	return relation;
+}
+
+/* Whether a run that was interrupted left the directory: those are made for the user alone. */
+static bool is_unfinished(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_uid == geteuid() && (st.st_mode & 07777) == S_IRWXU;
+}
+
+static int refuse_relation(const struct wcx_tree_run *run, int relation, struct wcx_error *err)
+{
+	if (relation == 1)
+		return wcx_fail(err, EINVAL, "%s: is the source; --rm works in place", run->output_root_path);
+	return wcx_fail(err, EINVAL, "%s: is inside the source %s", run->output_root_path, run->tree.root_path);
+}
+
+/* Makes the root, unless that would be inside the source or something is there. */
+static int make_root(struct wcx_tree_run *run, struct wcx_error *err)
+{
+	const char *path = run->output_root_path;
+	char *copy = strdup(path), *above = copy ? dirname(copy) : NULL;
+	const int fd = above ? open(above, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+	int r = 0;
+
+	if (!copy)
+		r = wcx_fail(err, ENOMEM, "%s: %s", path, strerror(ENOMEM));
+	else if (fd < 0 && errno == ENOENT)
+		r = wcx_fail(err, ENOENT, "%s: output directory %s does not exist", path, above);
+	else if (fd < 0)
+		r = wcx_fail(err, errno, "%s: %s", path, strerror(errno));
+	else if (relation_to_source(run, fd) && access(path, F_OK) < 0)
+		r = refuse_relation(run, 2, err);
+	else if (mkdir(path, S_IRWXU) == 0)
+		run->sets_root = true;
+	else if (errno != EEXIST)
+		r = wcx_fail(err, errno, "%s: %s", path, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	free(copy);
+	return r;
+}
+
+int wcx_tree_output_open(struct wcx_tree_run *run, struct wcx_error *err)
+{
+	const char *path = run->output_root_path;
+	int relation, r = make_root(run, err);
+
+	if (r < 0)
+		return r;
+	run->output_root_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (run->output_root_fd < 0)
+		return wcx_fail(err, errno, "%s: %s", path, strerror(errno));
+	relation = relation_to_source(run, run->output_root_fd);
+	if (relation)
+		return refuse_relation(run, relation, err);
+	run->sets_root = run->sets_root || is_unfinished(run->output_root_fd);
+	return 0;
+}
+
+int wcx_tree_output_check_space(struct wcx_tree_run *run, struct wcx_error *err)
+{
+	uint64_t least = 0, most = 0, free_bytes;
+	struct statvfs fs;
+
+	if (!run->ops->needs || run->is_in_place || fstatvfs(run->output_root_fd, &fs) < 0 || fs.f_blocks == 0)
+		return 0;
+	for (size_t i = 0; i < run->item_count; i++) {
+		const struct wcx_tree_entry *entry = &run->tree.entries[run->items[i]];
+		const int fd = wcx_tree_open_directory(&run->tree, entry->directory, run->output_root_fd);
+		uint64_t entry_least = 0, entry_most = 0;
+
+		run->ops->needs(fd, entry->name, &entry->st, &entry_least, &entry_most);
+		least += entry_least;
+		most += entry_most;
+		if (fd >= 0)
+			close(fd);
+	}
+	free_bytes = (uint64_t)(geteuid() == 0 ? fs.f_bfree : fs.f_bavail) * fs.f_frsize;
+	if (least > free_bytes)
+		return wcx_fail(err, ENOSPC, "%s: needs %s%llu bytes, %llu are free; nothing was written",
+				run->output_root_path, least < most ? "at least " : "", (unsigned long long)least,
+				(unsigned long long)free_bytes);
+	if (most > free_bytes) {
+		struct wcx_report_slot slot = { &run->report, 0 };
+		struct wcx_error text;
+
+		wcx_fail(&text, 0, "%s: may need up to %llu bytes, %llu are free", run->output_root_path,
+			 (unsigned long long)most, (unsigned long long)free_bytes);
+		wcx_report_warn(&slot, text.text);
+	}
+	return 0;
+}
+
+/* --- directories --- */
+
+static int make_directory(struct wcx_tree_run *run, size_t entry)
+{
+	const struct wcx_tree_entry *e = &run->tree.entries[entry];
+	const int fd = wcx_tree_open_directory(&run->tree, e->directory, run->output_root_fd);
+	struct stat st;
+	int r = fd < 0 ? fd : 0;
+
+	if (r == 0 && mkdirat(fd, e->name, S_IRWXU) < 0)
+		r = -errno;
+	if (r == -EEXIST && fstatat(fd, e->name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		r = S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+void wcx_tree_output_make_directories(struct wcx_tree_run *run)
+{
+	for (size_t i = 1; i < run->tree.count && !wcx_command_stop; i++) {
+		const int r = is_directory(run, i) ? make_directory(run, i) : 0;
+
+		if (r < 0)
+			tell(run, i, true, strerror(-r));
+	}
+}
+
+/* The times that the source's directory had when it was listed. */
+static int restore_times(const struct wcx_tree_run *run, size_t entry)
+{
+	const struct stat *st = &run->tree.entries[entry].st;
+	const struct timespec times[2] = { st->st_atim, st->st_mtim };
+	const int fd = wcx_tree_open_directory(&run->tree, entry, run->output_root_fd);
+	int r = fd < 0 ? fd : 0;
+
+	if (r == 0 && futimens(fd, times) < 0)
+		r = -errno;
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+static int copy_metadata(struct wcx_tree_run *run, size_t entry)
+{
+	const int src_fd = wcx_tree_open_directory(&run->tree, entry, run->tree.root_fd);
+	const int dst_fd = src_fd < 0 ? src_fd : wcx_tree_open_directory(&run->tree, entry, run->output_root_fd);
+	char *path = wcx_tree_path(&run->tree, entry, run->output_root_path, "");
+	struct wcx_report_slot slot = { &run->report, 0 };
+	int r = dst_fd < 0 ? dst_fd : path ? 0 : -ENOMEM;
+
+	if (r == 0)
+		r = wcx_file_metadata_copy(src_fd, dst_fd, path, wcx_report_warn, &slot);
+	if (dst_fd >= 0)
+		close(dst_fd);
+	if (src_fd >= 0)
+		close(src_fd);
+	free(path);
+	return r;
+}
+
+void wcx_tree_output_finish(struct wcx_tree_run *run)
+{
+	/* From the deepest: entering a directory needs permission, and its own time changes with its entries. */
+	for (size_t i = run->tree.count; i-- > 0;) {
+		int r = 0;
+
+		if (!is_directory(run, i))
+			continue;
+		if (i == 0 && !run->is_in_place && !run->sets_root) /* the user made it, with owner and permissions */
+			r = restore_times(run, i) == -EPERM ? 0 : r;
+		else if (!run->is_in_place)
+			r = copy_metadata(run, i);
+		else if (run->marks[i].is_touched)
+			r = restore_times(run, i);
+		if (r < 0)
+			tell(run, i, !run->is_in_place, strerror(-r));
+	}
+}
+
+/* --- links --- */
+
+static int copy_link(struct wcx_tree_run *run, size_t entry)
+{
+	const struct wcx_tree_entry *e = &run->tree.entries[entry];
+	const int src_fd = wcx_tree_open_directory(&run->tree, e->directory, run->tree.root_fd);
+	const int dst_fd = src_fd < 0 ? src_fd : wcx_tree_open_directory(&run->tree, e->directory, run->output_root_fd);
+	char text[PATH_MAX], name[NAME_MAX + 1];
+	ssize_t bytes = 0;
+	int r = dst_fd < 0 ? dst_fd : 0;
+
+	snprintf(name, sizeof name, "%s", e->name);
+	if (r == 0)
+		bytes = readlinkat(src_fd, name, text, sizeof text);
+	if (bytes < 0 || bytes == (ssize_t)sizeof text)
+		r = bytes < 0 ? -errno : -ENAMETOOLONG;
+	if (r == 0) {
+		text[bytes] = '\0';
+		if (run->ops->link)
+			run->ops->link(src_fd, name, text);
+		r = wcx_symlink_copy(text, &e->st, dst_fd, name);
+	}
+	if (dst_fd >= 0)
+		close(dst_fd);
+	if (src_fd >= 0)
+		close(src_fd);
+	return r;
+}
+
+/* Of a special file, such as a FIFO or a socket, nothing is kept but this line. */
+static void tell_special(struct wcx_tree_run *run, size_t entry)
+{
+	char *path = wcx_tree_path(&run->tree, entry, run->tree.root_path, "");
+	struct wcx_file_result result = { .outcome = WCX_OUTCOME_LEFT, .path = path ? path : "" };
+	struct wcx_report_slot slot = { &run->report, 0 };
+
+	wcx_fail(&result.error, 0, "%s: a special file is left out", result.path);
+	wcx_report_warn(&slot, result.error.text);
+	wcx_report_file(&run->report, 0, &result);
+	free(path);
+}
+
+void wcx_tree_output_copy_links(struct wcx_tree_run *run)
+{
+	for (size_t i = 1; i < run->tree.count && !wcx_command_stop; i++) {
+		const mode_t mode = run->tree.entries[i].st.st_mode;
+		int r = 0;
+
+		if (S_ISLNK(mode) && !run->is_in_place)
+			r = copy_link(run, i);
+		else if (!S_ISLNK(mode) && !S_ISDIR(mode) && !S_ISREG(mode))
+			tell_special(run, i);
+		if (r < 0)
+			tell(run, i, true, strerror(-r));
+	}
+}
+
+/* --- further names --- */
+
+/* The name that an entry has in the destination, where its file's name changed in this way. */
+static char *changed_name(const struct wcx_tree_run *run, size_t entry, enum wcx_name_change change)
+{
+	const char *name = run->tree.entries[entry].name;
+	const size_t bytes = strlen(name), suffix_bytes = strlen(".wcx");
+	char *changed;
+
+	if (change == WCX_NAME_KEPT)
+		return strdup(name);
+	if (change == WCX_NAME_PACKED)
+		return asprintf(&changed, "%s.wcx", name) < 0 ? NULL : changed;
+	return bytes > suffix_bytes && strcmp(name + bytes - suffix_bytes, ".wcx") == 0 ? strndup(name, bytes - suffix_bytes)
+											: NULL;
+}
+
+/* Whether both names are of one file already. */
+static bool is_linked(int fd, const char *name, int other_fd, const char *other_name)
+{
+	struct stat a, b;
+
+	return fstatat(fd, name, &a, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       fstatat(other_fd, other_name, &b, AT_SYMLINK_NOFOLLOW) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* Links the leader's output to a further name; in place, removes the source under that name. */
+static int link_name(struct wcx_tree_run *run, size_t entry, struct wcx_file_task *task, struct wcx_error *err)
+{
+	const struct wcx_tree_entry *e = &run->tree.entries[entry];
+	const size_t leader = run->marks[entry].leader;
+	const int leader_fd = wcx_tree_open_directory(&run->tree, run->tree.entries[leader].directory, run->output_root_fd);
+	char *from = changed_name(run, leader, run->marks[leader].change);
+	char *to = changed_name(run, entry, run->marks[leader].change);
+	int r = from && to && leader_fd >= 0 && task->output_directory_fd >= 0 ? 0 : -EXDEV;
+
+	if (r == 0 && !is_linked(leader_fd, from, task->output_directory_fd, to))
+		r = wcx_file_link(leader_fd, from, task->output_directory_fd, to);
+	if (r == 0 && run->is_in_place && run->marks[leader].change != WCX_NAME_KEPT) {
+		task->name = e->name;
+		task->st = e->st;
+		r = wcx_task_remove_source(task, err);
+	}
+	if (leader_fd >= 0)
+		close(leader_fd);
+	free(from);
+	free(to);
+	return r;
+}
+
+void wcx_tree_output_link_names(struct wcx_tree_run *run)
+{
+	for (size_t i = 1; i < run->tree.count && !wcx_command_stop; i++) {
+		struct tree_mark *mark = &run->marks[i];
+		const size_t directory = run->tree.entries[i].directory;
+		struct wcx_file_task task = { .run = run };
+		char *path;
+
+		if (!S_ISREG(run->tree.entries[i].st.st_mode) || mark->leader == i)
+			continue;
+		if (run->is_in_place && run->marks[mark->leader].change == WCX_NAME_KEPT &&
+		    run->marks[mark->leader].is_finished)
+			continue;
+		path = wcx_tree_path(&run->tree, i, run->tree.root_path, "");
+		task.path = task.result.path = path ? path : "";
+		task.result.outcome = WCX_OUTCOME_LINKED;
+		task.directory_fd = wcx_tree_open_directory(&run->tree, directory, run->tree.root_fd);
+		task.output_directory_fd = wcx_tree_open_directory(&run->tree, directory, run->output_root_fd);
+		if (!run->marks[mark->leader].is_finished || task.directory_fd < 0 ||
+		    link_name(run, i, &task, &task.result.error) < 0)
+			mark->leader = i;
+		else
+			wcx_report_file(&run->report, 0, &task.result);
+		if (mark->leader != i && run->is_in_place)
+			run->marks[directory].is_touched = true;
+		if (task.directory_fd >= 0)
+			close(task.directory_fd);
+		if (task.output_directory_fd >= 0)
+			close(task.output_directory_fd);
+		free(path);
+	}
+}

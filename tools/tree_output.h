@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/* The destination of a run on a tree: its root, directories and links. */
+#ifndef WCX_TREE_OUTPUT_H
+#define WCX_TREE_OUTPUT_H
+
+#include "tools/tree_run.h"
+
+/* What a run remembers of an entry of its tree. */
+struct tree_mark {
+	size_t leader;    /* of a file with several names: the first of them; otherwise the entry itself */
+	bool is_finished; /* of a leader: worked on without an error */
+	bool is_touched;  /* of a directory: something in it was replaced, in place */
+	enum wcx_name_change change;
+};
+
+/* wcx_tree_output_open - open the destination's root, and make it if it is missing; refuses one inside the source */
+int wcx_tree_output_open(struct wcx_tree_run *run, struct wcx_error *err);
+
+/* wcx_tree_output_make_directories - make all directories; failures are told */
+void wcx_tree_output_make_directories(struct wcx_tree_run *run);
+
+/* wcx_tree_output_copy_links - make the symbolic links, and tell of special files; failures are told */
+void wcx_tree_output_copy_links(struct wcx_tree_run *run);
+
+/*
+ * wcx_tree_output_link_names - give files with several names the further ones
+ *
+ * Where that is not possible, the name's mark says so by being its own leader, and it is to be worked on as a file.
+ */
+void wcx_tree_output_link_names(struct wcx_tree_run *run);
+
+/* wcx_tree_output_finish - give directories the source's metadata; in place, their times back */
+void wcx_tree_output_finish(struct wcx_tree_run *run);
+
+/* wcx_tree_output_check_space - tell before the work when there is too little space for it: 0 or -ENOSPC */
+int wcx_tree_output_check_space(struct wcx_tree_run *run, struct wcx_error *err);
+
+#endif

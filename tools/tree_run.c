@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: MIT */
+/* Runs a command on the files of a tree, or on named files, several at a time. */
+#include "tools/tree_run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "codec/arith.h"
+#include "fs/base/host_limits.h"
+#include "fs/base/parallel.h"
+#include "tools/tree_output.h"
+
+/* What a file that is packed takes besides its threads' buffers: plans, and the cache that verifies it. */
+static const uint64_t file_memory_bytes = UINT64_C(512) << 20;
+
+/* --- one file --- */
+
+static void close_task(struct wcx_file_task *task)
+{
+	const int fds[] = { task->fd, task->directory_fd, task->output_directory_fd };
+
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(fds); i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
+
+/* Opens what was listed; directory_fd is open, or -errno. */
+static int open_file(struct wcx_file_task *task, int flags, struct wcx_error *err)
+{
+	int errnum = 0;
+
+	if (task->directory_fd < 0)
+		errnum = -task->directory_fd;
+	else if ((task->fd = openat(task->directory_fd, task->name, flags | O_RDONLY | O_NONBLOCK | O_CLOEXEC)) < 0 ||
+		 fstat(task->fd, &task->st) < 0)
+		errnum = errno;
+	if (errnum)
+		return wcx_fail(err, errnum, "%s: %s", task->path, strerror(errnum));
+	if (!S_ISREG(task->st.st_mode))
+		return wcx_fail(err, EINVAL, "%s: not a regular file", task->path);
+	task->result.bytes = (uint64_t)task->st.st_size;
+	return 0;
+}
+
+/* What ends the run: the other files would fail in the same way. */
+static bool ends_run(int r)
+{
+	return r == -ENOSPC || r == -EDQUOT || r == -EROFS || r == -EINTR;
+}
+
+/* Does the command's work on an open file, and reports it.  Returns 0, or an error that ends the run. */
+static int do_file(struct wcx_file_task *task, int r, struct wcx_error *err)
+{
+	struct wcx_tree_run *run = task->run;
+
+	if (r == 0)
+		r = run->ops->file(task, err);
+	if (r == -EINTR) {
+		free(task->result.output);
+		return r;
+	}
+	if (r < 0) {
+		task->result.outcome = r == -EMEDIUMTYPE ? WCX_OUTCOME_OTHER_KIND : WCX_OUTCOME_FAILED;
+		task->result.error = *err;
+		task->result.packed_bytes = 0;
+	}
+	wcx_report_file(&run->report, task->slot.number, &task->result);
+	free(task->result.output);
+	task->result.output = NULL;
+	if (!ends_run(r) || run->item_count == 1)
+		return 0;
+	return wcx_fail(err, -r, "stopped, since other files would fail too; the same command goes on from here");
+}
+
+static int do_entry(struct wcx_tree_run *run, unsigned slot, size_t entry, struct wcx_error *err)
+{
+	const struct wcx_tree *tree = &run->tree;
+	const size_t directory = tree->entries[entry].directory;
+	char *path = wcx_tree_path(tree, entry, tree->root_path, "");
+	char *output_path = wcx_tree_path(tree, entry, run->output_root_path ? run->output_root_path : tree->root_path, "");
+	struct wcx_file_task task = {
+		.run = run,
+		.slot = { &run->report, slot },
+		.name = tree->entries[entry].name,
+		.path = path ? path : tree->entries[entry].name,
+		.directory_fd = wcx_tree_open_directory(tree, directory, tree->root_fd),
+		.fd = -1,
+		.output_directory_fd = -1,
+		.output = tree->entries[entry].name,
+		.output_path = output_path ? output_path : tree->entries[entry].name,
+	};
+	int r;
+
+	task.result.path = task.path;
+	r = open_file(&task, O_NOFOLLOW, err);
+	if (r == 0 && run->output_root_path) {
+		task.output_directory_fd = wcx_tree_open_directory(tree, directory, run->output_root_fd);
+		if (task.output_directory_fd < 0)
+			r = wcx_fail(err, -task.output_directory_fd, "%s: %s", task.output_path,
+				     strerror(-task.output_directory_fd));
+	}
+	r = do_file(&task, r, err);
+	run->marks[entry].change = task.change;
+	run->marks[entry].is_finished = task.result.outcome != WCX_OUTCOME_FAILED;
+	if (task.result.is_removed)
+		run->marks[directory].is_touched = true;
+	close_task(&task);
+	free(path);
+	free(output_path);
+	return r;
+}
+
+/* Opens the directory that a path is in; -errno. */
+static int open_directory_of(const char *path)
+{
+	char *copy = strdup(path);
+	const int fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	const int r = fd < 0 ? -errno : fd;
+
+	free(copy);
+	return r;
+}
+
+static const char *last_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+static int do_named(struct wcx_tree_run *run, unsigned slot, size_t item, struct wcx_error *err)
+{
+	const char *path = run->paths[item], *output = run->outputs ? run->outputs[item] : NULL;
+	struct wcx_file_task task = {
+		.run = run,
+		.slot = { &run->report, slot },
+		.is_named = true,
+		.name = last_name(path),
+		.path = path,
+		.directory_fd = open_directory_of(path),
+		.fd = -1,
+		.output_directory_fd = -1,
+		.output = output ? last_name(output) : NULL,
+		.output_path = output,
+		.result = { .path = path },
+	};
+	/* A name such as /dev/stdin or an empty one is for open(2) to judge. */
+	int r = *task.name ? open_file(&task, 0, err) : wcx_fail(err, EINVAL, "%s: not a regular file", path);
+
+	if (r == 0 && output) {
+		task.output_directory_fd = open_directory_of(output);
+		if (task.output_directory_fd == -ENOENT)
+			r = wcx_fail(err, ENOENT, "%s: output directory %.*s does not exist", output,
+				     (int)(task.output - output - 1), output);
+		else if (task.output_directory_fd < 0)
+			r = wcx_fail(err, -task.output_directory_fd, "%s: %s", output, strerror(-task.output_directory_fd));
+	}
+	r = do_file(&task, r, err);
+	close_task(&task);
+	return r;
+}
+
+static int do_item(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item, struct wcx_error *err)
+{
+	struct wcx_tree_run *run = user;
+	int r = run->paths ? do_named(run, worker, item, err) : do_entry(run, worker, run->items[item], err);
+	const size_t finished = atomic_fetch_add(&run->finished, 1) + 1;
+
+	(void)loop;
+	/* Once no file is left to begin, the others get this one's cores. */
+	if (run->item_count - finished < run->side_by_side)
+		run->share.workers = (unsigned)WCX_MAX(run->item_count - finished, 1);
+	return r;
+}
+
+/* How many files to work on at a time: enough for all cores, as far as memory allows. */
+static void share_cores(struct wcx_tree_run *run)
+{
+	struct wcx_host_limits limits;
+	uint64_t most = WCX_MIN(run->command->thread_count, WCX_REPORT_SLOTS);
+
+	wcx_host_limits_get(&limits);
+	most = WCX_MIN(most, limits.memory_bytes / file_memory_bytes);
+	most = WCX_MIN(most, run->item_count);
+	run->side_by_side = (unsigned)WCX_MAX(most, 1);
+	run->share.cores = run->command->thread_count;
+	run->share.workers = run->side_by_side;
+}
+
+static int do_items(struct wcx_tree_run *run, struct wcx_error *err)
+{
+	share_cores(run);
+	run->finished = 0;
+	return wcx_parallel_for(run->side_by_side, run->item_count, do_item, run, &wcx_command_stop, err);
+}
+
+/* --- trees --- */
+
+struct by_size {
+	size_t entry;
+	off_t bytes;
+};
+
+static int compare_sizes(const void *a, const void *b)
+{
+	const struct by_size *x = a, *y = b;
+
+	if (x->bytes != y->bytes)
+		return x->bytes > y->bytes ? -1 : 1;
+	return x->entry < y->entry ? -1 : x->entry > y->entry;
+}
+
+struct by_inode {
+	dev_t device;
+	ino_t inode;
+	size_t entry;
+};
+
+static int compare_inodes(const void *a, const void *b)
+{
+	const struct by_inode *x = a, *y = b;
+
+	if (x->device != y->device)
+		return x->device < y->device ? -1 : 1;
+	if (x->inode != y->inode)
+		return x->inode < y->inode ? -1 : 1;
+	return x->entry < y->entry ? -1 : x->entry > y->entry;
+}
+
+/* Finds the files with several names in the tree. */
+static int find_leaders(struct wcx_tree_run *run)
+{
+	struct by_inode *files = calloc(run->tree.count, sizeof *files);
+	size_t count = 0;
+
+	if (!files)
+		return -ENOMEM;
+	for (size_t i = 0; i < run->tree.count; i++) {
+		const struct stat *st = &run->tree.entries[i].st;
+
+		run->marks[i].leader = i;
+		if (S_ISREG(st->st_mode) && st->st_nlink > 1)
+			files[count++] = (struct by_inode){ st->st_dev, st->st_ino, i };
+	}
+	qsort(files, count, sizeof *files, compare_inodes);
+	for (size_t i = 1; i < count; i++)
+		if (files[i].device == files[i - 1].device && files[i].inode == files[i - 1].inode)
+			run->marks[files[i].entry].leader = run->marks[files[i - 1].entry].leader;
+	free(files);
+	return 0;
+}
+
+/* Lists the files to work on: those with further names once, where there are outputs that can have such names too. */
+static int choose_items(struct wcx_tree_run *run)
+{
+	struct by_size *files = calloc(run->tree.count, sizeof *files);
+
+	run->items = calloc(run->tree.count, sizeof *run->items);
+	run->marks = calloc(run->tree.count, sizeof *run->marks);
+	if (!files || !run->items || !run->marks || find_leaders(run) < 0) {
+		free(files);
+		return -ENOMEM;
+	}
+	run->item_count = 0;
+	for (size_t i = 0; i < run->tree.count; i++) {
+		const struct wcx_tree_entry *entry = &run->tree.entries[i];
+
+		if (S_ISREG(entry->st.st_mode) && (run->marks[i].leader == i || !run->output_root_path))
+			files[run->item_count++] = (struct by_size){ i, entry->st.st_size };
+	}
+	qsort(files, run->item_count, sizeof *files, compare_sizes);
+	for (size_t i = 0; i < run->item_count; i++) {
+		run->items[i] = files[i].entry;
+		run->report.total_bytes += (uint64_t)files[i].bytes;
+	}
+	run->report.total_files = run->item_count;
+	free(files);
+	return 0;
+}
+
+/* The names that could not be linked, as files of their own. */
+static int do_unlinked(struct wcx_tree_run *run, const bool *was_leader, struct wcx_error *err)
+{
+	run->item_count = 0;
+	for (size_t i = 0; i < run->tree.count; i++)
+		if (S_ISREG(run->tree.entries[i].st.st_mode) && run->marks[i].leader == i && !was_leader[i])
+			run->items[run->item_count++] = i;
+	return run->item_count ? do_items(run, err) : 0;
+}
+
+static int make_output(struct wcx_tree_run *run, struct wcx_error *err)
+{
+	bool *was_leader = calloc(run->tree.count, sizeof *was_leader);
+	int r = was_leader ? 0 : wcx_fail(err, ENOMEM, "%s: %s", run->tree.root_path, strerror(ENOMEM));
+
+	for (size_t i = 0; r == 0 && i < run->tree.count; i++)
+		was_leader[i] = run->marks[i].leader == i;
+	if (r == 0)
+		r = wcx_tree_output_check_space(run, err);
+	if (r < 0) {
+		free(was_leader);
+		return r;
+	}
+	if (!run->is_in_place)
+		wcx_tree_output_make_directories(run);
+	r = do_items(run, err);
+	if (r == 0)
+		wcx_tree_output_link_names(run);
+	if (r == 0)
+		r = do_unlinked(run, was_leader, err);
+	if (r == 0)
+		wcx_tree_output_copy_links(run);
+	wcx_tree_output_finish(run);
+	free(was_leader);
+	return r;
+}
+
+int wcx_run_tree(struct command *command, const struct wcx_tree_ops *ops, const struct wcx_tree_options *options,
+		 const char *path, const char *output)
+{
+	struct wcx_tree_run run = {
+		.command = command,
+		.ops = ops,
+		.options = *options,
+		.is_in_place = ops->needs && !output,
+		.output_root_path = ops->needs && !output ? path : output,
+		.output_root_fd = -1,
+		.tree.root_fd = -1,
+	};
+	struct wcx_error err = { "" };
+	int r;
+
+	wcx_command_catch_signals();
+	wcx_report_begin(&run.report, command, ops->what, true, 0, 0);
+	r = ops->decodes ? wcx_command_prepare(command, &err) : 0;
+	if (r == 0)
+		r = wcx_tree_list(&run.tree, path, wcx_report_problem, &run.report, &wcx_command_stop, &err);
+	if (r == 0) {
+		r = choose_items(&run);
+		if (r < 0)
+			wcx_fail(&err, -r, "%s: %s", path, strerror(-r));
+	}
+	if (r == 0 && run.is_in_place)
+		run.output_root_fd = fcntl(run.tree.root_fd, F_DUPFD_CLOEXEC, 0);
+	else if (r == 0 && output)
+		r = wcx_tree_output_open(&run, &err);
+	if (r == 0)
+		r = run.output_root_path ? make_output(&run, &err) : do_items(&run, &err);
+	if (r == -EINTR)
+		wcx_fail(&err, EINTR, "interrupted; the same command goes on from here");
+	if (run.output_root_fd >= 0)
+		close(run.output_root_fd);
+	wcx_tree_free(&run.tree);
+	free(run.items);
+	free(run.marks);
+	return wcx_report_end(&run.report, r, &err);
+}
+
+int wcx_run_files(struct command *command, const struct wcx_tree_ops *ops, const struct wcx_tree_options *options,
+		  char **paths, char **outputs, size_t count)
+{
+	struct wcx_tree_run run = {
+		.command = command,
+		.ops = ops,
+		.options = *options,
+		.paths = paths,
+		.outputs = outputs,
+		.item_count = count,
+		.tree.root_fd = -1,
+	};
+	struct wcx_error err = { "" };
+	uint64_t bytes = 0;
+	struct stat st;
+	int r;
+
+	for (size_t i = 0; i < count; i++)
+		bytes += stat(paths[i], &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
+	wcx_command_catch_signals();
+	wcx_report_begin(&run.report, command, ops->what, false, count, bytes);
+	r = ops->decodes ? wcx_command_prepare(command, &err) : 0;
+	if (r == 0)
+		r = do_items(&run, &err);
+	return wcx_report_end(&run.report, r, &err);
+}

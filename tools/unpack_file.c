@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT */
+/* What wcx unpack does with a file: unpacks it under its name without .wcx, or copies it. */
+#include "tools/unpack_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fs/pack/pack_done.h"
+#include "fs/read/unpack.h"
+#include "tools/file_task.h"
+
+static const char suffix[] = ".wcx";
+
+/* The bytes of a name in front of .wcx; 0: it has no such suffix, or nothing that can be a name before it. */
+static size_t stem_bytes(const char *name)
+{
+	const size_t bytes = strlen(name), stem = bytes > strlen(suffix) ? bytes - strlen(suffix) : 0;
+
+	if (!stem || strcmp(name + stem, suffix) != 0 || (stem <= 2 && strspn(name, ".") == stem))
+		return 0;
+	return stem;
+}
+
+/* The output of a task, by name and for messages; to be freed. */
+struct target {
+	char *name, *path;
+};
+
+static int find_target(const struct wcx_file_task *task, struct target *target, struct wcx_error *err)
+{
+	const size_t cut = task->is_named ? 0 : strlen(suffix);
+
+	target->name = strndup(task->output, strlen(task->output) - cut);
+	target->path = strndup(task->output_path, strlen(task->output_path) - cut);
+	return target->name && target->path ? 0 : wcx_task_fail(task, ENOMEM, err);
+}
+
+/* Whether the output is there, and has the original's size and time, and with options.check its contents; or -errno. */
+static int is_done(const struct wcx_file_task *task, const struct target *target, const struct wcx_superblock *sb,
+		   struct wcx_error *err)
+{
+	uint8_t sha256[WCX_SHA256_BYTES];
+	struct stat st;
+	const int fd = task->is_named ? -1 : wcx_task_open_output(task, target->name, &st);
+	int r;
+
+	if (fd < 0)
+		return 0;
+	r = (uint64_t)st.st_size == sb->original_bytes && st.st_mtim.tv_sec == task->st.st_mtim.tv_sec &&
+	    st.st_mtim.tv_nsec == task->st.st_mtim.tv_nsec;
+	if (r && (task->run->options.check || task->run->options.remove)) {
+		r = wcx_file_sha256(fd, target->path, &wcx_command_stop, sha256, err);
+		if (r == 0)
+			r = memcmp(sha256, sb->sha256, sizeof sha256) == 0;
+	}
+	close(fd);
+	return r;
+}
+
+/* Whether the name is that of another file of the source, which would be copied to it. */
+static int check_collision(const struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
+{
+	struct stat st;
+
+	if (task->is_named || fstatat(task->directory_fd, target->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	return wcx_fail(err, EEXIST, "%s: not unpacked, since %s is beside it", task->path, target->name);
+}
+
+static int unpack(struct wcx_file_task *task, struct wcx_image *image, const struct target *target, struct wcx_error *err)
+{
+	const bool replace = task->run->options.replace || (!task->is_named && !task->run->is_in_place);
+	const struct wcx_job_options job = wcx_task_job(task, replace, target->path);
+	char path[WCX_FD_PATH_BYTES];
+	int r = is_done(task, target, wcx_container_superblock(wcx_image_container(image)), err);
+
+	task->result.outcome = r ? WCX_OUTCOME_DONE : WCX_OUTCOME_UNPACKED;
+	if (r == 0)
+		r = check_collision(task, target, err);
+	if (r == 0)
+		r = wcx_unpack(image, wcx_fd_path(task->output_directory_fd, target->name, path), &job, err);
+	if (r < 0)
+		return r;
+	task->change = WCX_NAME_UNPACKED;
+	return task->run->options.remove ? wcx_task_remove_source(task, err) : 0;
+}
+
+static int do_file(struct wcx_file_task *task, struct wcx_error *err)
+{
+	struct command *command = task->run->command;
+	struct target target = { 0 };
+	struct wcx_image *image = NULL;
+	int fd, r;
+
+	if (!task->is_named && (!stem_bytes(task->name) || !wcx_is_packed_file(task->fd))) {
+		task->result.outcome = WCX_OUTCOME_LEFT;
+		return task->run->is_in_place ? 0 : wcx_task_copy(task, err);
+	}
+	fd = fcntl(task->fd, F_DUPFD_CLOEXEC, 0);
+	r = fd < 0 ? wcx_task_fail(task, errno, err) : find_target(task, &target, err);
+	if (r == 0)
+		r = wcx_image_open(fd, task->path, command->cache, command->decoder, &image, err);
+	if (!image && fd >= 0)
+		close(fd);
+	if (r == 0)
+		r = wcx_task_add_dtypes(task, image, err);
+	if (r == 0)
+		r = unpack(task, image, &target, err);
+	wcx_image_put(image);
+	free(target.name);
+	task->result.output = target.path;
+	return r;
+}
+
+static void needs(int output_directory_fd, const char *name, const struct stat *st, uint64_t *least_ret, uint64_t *most_ret)
+{
+	(void)output_directory_fd;
+	(void)name;
+	*least_ret = *most_ret = (uint64_t)st->st_size;
+}
+
+/* A link to a packed file leads to the unpacked one; named NAME.wcx, it becomes NAME. */
+static void change_link(int directory_fd, char *name, char *text)
+{
+	const size_t stem = stem_bytes(name);
+	int fd;
+
+	if (strlen(text) <= strlen(suffix) || strcmp(text + strlen(text) - strlen(suffix), suffix) != 0)
+		return;
+	fd = openat(directory_fd, text, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	if (wcx_is_packed_file(fd)) {
+		text[strlen(text) - strlen(suffix)] = '\0';
+		if (stem)
+			name[stem] = '\0';
+	}
+	close(fd);
+}
+
+const struct wcx_tree_ops wcx_unpack_ops = {
+	.what = "unpacking",
+	.decodes = true,
+	.file = do_file,
+	.needs = needs,
+	.link = change_link,
+};
