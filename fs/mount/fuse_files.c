@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -65,6 +66,18 @@ static struct wcx_prefetch_file *watch(struct wcx_fuse *fuse, fuse_ino_t ino, co
 
 /* --- files --- */
 
+/* Has the kernel ask for a file's attributes before it relies on them again.  Its pages stay, so this waits for nobody. */
+static void forget_attributes(struct wcx_fuse *fuse, fuse_ino_t ino)
+{
+	struct fuse_out_header header = { .error = FUSE_NOTIFY_INVAL_INODE };
+	struct fuse_notify_inval_inode_out inval = { .ino = ino, .off = -1 };
+	const struct iovec message[] = { { &header, sizeof header }, { &inval, sizeof inval } };
+
+	header.len = sizeof header + sizeof inval;
+	if (writev(fuse->push_fd, message, WCX_ARRAY_COUNT(message)) < 0)
+		fuse_log(FUSE_LOG_DEBUG, "%s: attributes are kept: %s\n", wcx_ino_path(ino), strerror(errno));
+}
+
 /* Opens what is at the path of a node, or what others have open of it. */
 static int open_node(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store_file **ret, bool *keep_cache_ret)
 {
@@ -72,13 +85,17 @@ static int open_node(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store_fil
 	struct wcx_store_entry now;
 	struct wcx_error err;
 	const int open_r = wcx_store_open(fuse->store, wcx_ino_path(ino), &now, &file, &err);
-	const int r = wcx_node_open(fuse->nodes, wcx_ino_node(ino), open_r ? NULL : &now, &file, &unused, keep_cache_ret);
+	bool keep_size = true;
+	const int r = wcx_node_open(fuse->nodes, wcx_ino_node(ino), open_r ? NULL : &now, &file, &unused, keep_cache_ret,
+				    &keep_size);
 
 	if (r == -ESTALE && open_r && open_r != -ENOENT && open_r != -ENOTDIR) {
 		wcx_calls_report(&fuse->calls, wcx_ino_path(ino), &err);
 		return open_r;
 	}
 	wcx_store_close(fuse->store, r ? file : unused);
+	if (!r && !keep_size)
+		forget_attributes(fuse, ino);
 	*ret = file;
 	return r;
 }

@@ -25,12 +25,12 @@ struct wcx_node_table {
 
 /*
  * The kernel tries an open that is answered with ESTALE once more, at once: after looking up the path, if it came by a path.
- * So an open that comes again has done what it could: a file that keeps growing is opened with the size that the kernel has,
- * and who has no path (a descriptor of /proc, a bind mount of the file) gets what others have open.
+ * So an open that comes again has done what it could: who has no path (a descriptor of /proc, a bind mount of the file) gets
+ * what others have open, or else what is at the path now.
  */
 enum {
 	AGAIN_MS = 200,
-	DROP_MS = 2000, /* in which the kernel drops pages, however busy the machine is */
+	DROP_MS = 2000, /* in which the kernel takes our reply and drops pages, however busy the machine is */
 };
 
 struct wcx_node {
@@ -38,6 +38,7 @@ struct wcx_node {
 	struct wcx_store_entry entry;
 	uint64_t refused_ms; /* when an open was last answered with ESTALE */
 	uint64_t changed_ms; /* when an open last found other bytes than the kernel's pages; 0: never */
+	uint64_t resized_ms; /* when the size was last found to be another; 0: never */
 	uint64_t lookup_count, generation;
 	size_t pin_count, open_count;
 	struct wcx_store_file *file;   /* of all who have it open */
@@ -73,10 +74,15 @@ static bool may_become(const struct wcx_node *node, const struct wcx_store_entry
 	       (node->entry.attr.st_mode & S_IFMT) == (entry->attr.st_mode & S_IFMT);
 }
 
-/* The kernel may know an old size of a file for a second, and cut off what it reads there. */
-static bool has_size_of(const struct wcx_node *node, const struct wcx_store_entry *entry)
+/*
+ * The kernel may know an old size of a file for a second, or until it has our reply, and cuts off there what it reads.  So
+ * those who open the file soon after have it ask for the size.
+ */
+static void set_entry(struct wcx_node *node, const struct wcx_store_entry *entry)
 {
-	return !S_ISREG(entry->attr.st_mode) || node->entry.attr.st_size == entry->attr.st_size;
+	if (S_ISREG(entry->attr.st_mode) && node->entry.attr.st_size != entry->attr.st_size)
+		node->resized_ms = wcx_now_ms();
+	node->entry = *entry;
 }
 
 static struct wcx_node *node_create(struct wcx_node_table *table, const char *path)
@@ -148,17 +154,20 @@ struct wcx_node *wcx_node_take(struct wcx_node_table *table, const char *path, c
 	found = tfind(path, &table->current, compare_paths);
 	if (found) {
 		node = node_of_path(*(char **)found);
-		if (!is_same(&node->entry, entry) && !(may_become(node, entry) && has_size_of(node, entry))) {
+		if (!is_same(&node->entry, entry) && !may_become(node, entry)) {
 			supersede(table, node);
 			node = NULL;
 		}
 	}
-	if (!node)
-		node = node_create(table, path);
 	if (node) {
-		node->entry = *entry;
-		node->lookup_count++;
+		set_entry(node, entry);
+	} else {
+		node = node_create(table, path);
+		if (node)
+			node->entry = *entry;
 	}
+	if (node)
+		node->lookup_count++;
 	pthread_mutex_unlock(&table->lock);
 	return node;
 }
@@ -212,13 +221,11 @@ int wcx_node_update(struct wcx_node_table *table, struct wcx_node *node, const s
 
 	pthread_mutex_lock(&table->lock);
 	if (now && is_same(&node->entry, now)) {
-		node->entry = *now;
+		set_entry(node, now);
 	} else if (node->open_count || node->pin_count) {
 		node->entry.attr.st_nlink = 0; /* as of a file that is open and has no name any more */
 	} else if (now && may_become(node, now)) {
-		if (node->is_current && !has_size_of(node, now))
-			supersede(table, node); /* those who come by the path get a new one */
-		node->entry = *now;
+		set_entry(node, now);
 	} else {
 		r = -ESTALE;
 	}
@@ -239,17 +246,21 @@ static bool refuse(struct wcx_node *node)
 }
 
 static int open_locked(struct wcx_node *node, const struct wcx_store_entry *now, struct wcx_store_file **file,
-		       struct wcx_store_file **unused_ret, bool *keep_cache_ret)
+		       struct wcx_store_file **unused_ret, bool *keep_cache_ret, bool *keep_size_ret)
 {
 	bool is_there = now && is_same(&node->entry, now);
 
 	*unused_ret = NULL;
-	if ((!is_there || !node->is_current || !has_size_of(node, now)) && refuse(node))
+	if (!is_there && now && node->is_current && may_become(node, now)) { /* replaced since it was looked up */
+		set_entry(node, now);
+		is_there = true;
+	}
+	if ((!is_there || !node->is_current) && refuse(node))
 		return -ESTALE;
 	if (!is_there && !node->open_count) {
-		if (!now || !may_become(node, now) || !has_size_of(node, now))
+		if (!now || !may_become(node, now))
 			return -ESTALE;
-		node->entry = *now; /* replaced again since it was looked up again */
+		set_entry(node, now);
 		is_there = true;
 	}
 	if (node->open_count) {
@@ -265,19 +276,22 @@ static int open_locked(struct wcx_node *node, const struct wcx_store_entry *now,
 	/* Who opens it first has the kernel drop the pages after our reply; who opens it next may be faster. */
 	*keep_cache_ret = !is_there || !node->changed_ms || wcx_now_ms() - node->changed_ms > DROP_MS;
 	if (is_there) {
+		set_entry(node, now);
 		node->cached = *now;
 		node->has_pages = true;
 	}
+	*keep_size_ret = !node->resized_ms || wcx_now_ms() - node->resized_ms > DROP_MS;
 	return 0;
 }
 
 int wcx_node_open(struct wcx_node_table *table, struct wcx_node *node, const struct wcx_store_entry *now,
-		  struct wcx_store_file **file, struct wcx_store_file **unused_ret, bool *keep_cache_ret)
+		  struct wcx_store_file **file, struct wcx_store_file **unused_ret, bool *keep_cache_ret,
+		  bool *keep_size_ret)
 {
 	int r;
 
 	pthread_mutex_lock(&table->lock);
-	r = open_locked(node, now, file, unused_ret, keep_cache_ret);
+	r = open_locked(node, now, file, unused_ret, keep_cache_ret, keep_size_ret);
 	pthread_mutex_unlock(&table->lock);
 	return r;
 }

@@ -57,13 +57,14 @@ int wcx_node_update(struct wcx_node_table *table, struct wcx_node *node, const s
  *
  * *file was opened at the node's path just now and found to be now; NULL if there is nothing to open.  If others have the
  * node open, *file becomes theirs, and what the caller brought is put into *unused_ret for the caller to close; otherwise
- * the node takes *file.  *keep_cache_ret: the pages that the kernel has are right.
+ * the node takes *file.  *keep_cache_ret: the pages that the kernel has are right.  *keep_size_ret: the size that it has is,
+ * too; otherwise it has to ask for the attributes before it reads.
  *
- * Returns 0, or -ESTALE if the path has to be looked up again first: it holds another file, or the kernel may have another
- * size of this one.
+ * Returns 0, or -ESTALE if the path has to be looked up again first: it holds another file, and the node's is open.
  */
 int wcx_node_open(struct wcx_node_table *table, struct wcx_node *node, const struct wcx_store_entry *now,
-		  struct wcx_store_file **file, struct wcx_store_file **unused_ret, bool *keep_cache_ret);
+		  struct wcx_store_file **file, struct wcx_store_file **unused_ret, bool *keep_cache_ret,
+		  bool *keep_size_ret);
 
 /* wcx_node_close - uncount an open; returns the file for the caller to close after the last one, else NULL */
 struct wcx_store_file *wcx_node_close(struct wcx_node_table *table, struct wcx_node *node);

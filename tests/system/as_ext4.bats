@@ -424,17 +424,38 @@ for e in os.scandir(sys.argv[1]): print(e.inode(), e.name)' "$MNT" | sort)" = "$
 }
 
 @test "overlayfs above the mount shows a replaced file" {
-	local over="$BATS_TEST_TMPDIR/over"
+	local over="$BATS_TEST_TMPDIR/over" version
 
 	mkdir "$over"{,_upper,_work}
 	start_mount "$S"
 	ABOVE=1
 	mount_below -t overlay -o "lowerdir=$MNT,upperdir=${over}_upper,workdir=${over}_work" none "$over"
 	shows "$over/a.safetensors" "$ORIG/1"
-	cp "$PACKED/2.wcx" "$BATS_TEST_TMPDIR/new"
-	mv "$BATS_TEST_TMPDIR/new" "$S/a.safetensors.wcx"
-	sleep 1.1
-	shows "$over/a.safetensors" "$ORIG/2"
+	for version in 2 large 3; do # the second has another size
+		cp "$PACKED/$version.wcx" "$BATS_TEST_TMPDIR/new"
+		mv "$BATS_TEST_TMPDIR/new" "$S/a.safetensors.wcx"
+		sleep 1.1
+		shows "$over/a.safetensors" "$ORIG/$version"
+	done
+}
+
+# Each time with another size, while the kernel still knows the one before.
+@test "bind mounts of single files give whole versions of files that are replaced many times a second" {
+	local models=() plain=() version
+
+	touch "$BATS_TEST_TMPDIR"/{model,plain}
+	for version in 1 2 large; do
+		head -c "$((40000 + 5000 * ${#plain[@]} + RANDOM % 5000))" "$ORIG/$version" >"$BATS_TEST_TMPDIR/plain_$version"
+		plain+=("$BATS_TEST_TMPDIR/plain_$version" "$BATS_TEST_TMPDIR/plain_$version")
+		models+=("$PACKED/$version.wcx" "$ORIG/$version")
+	done
+	cp "$BATS_TEST_TMPDIR/plain_1" "$S/plain"
+	start_mount "$S"
+	ABOVE=1
+	mount_below --bind "$MNT/a.safetensors" "$BATS_TEST_TMPDIR/model"
+	mount_below --bind "$MNT/plain" "$BATS_TEST_TMPDIR/plain"
+	system_python replace_often 1 "$BATS_TEST_TMPDIR/plain $S/plain ${plain[*]}" "$MNT/plain $S/plain ${plain[*]}" \
+		"$BATS_TEST_TMPDIR/model $S/a.safetensors.wcx ${models[*]}"
 }
 
 # WCX_STRESS_SECONDS=600 has it look for ten minutes.

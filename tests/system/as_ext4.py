@@ -10,6 +10,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -227,6 +228,35 @@ def read_files(mount, shown, scratch, commands, failures, until, rounds):
                     failures.put(f"{commands}: {line}")
         check_tree(scratch if commands else mount, shown, failures, commands or "read")
         rounds.put(1)
+
+
+def cmd_replace_often(seconds, *files):
+    """
+    Files that are opened without a look at the path that changes: for each the place where it is read, the one where it is
+    replaced some hundred times a second, and what is put there and shown then, in turn.
+    """
+    until = time.monotonic() + float(seconds)
+    replaced = 0
+
+    def replace(stored, versions):
+        nonlocal replaced
+        while time.monotonic() < until:
+            Path(stored + ".new").write_bytes(versions[replaced % len(versions)])
+            os.replace(stored + ".new", stored)
+            replaced += 1
+            time.sleep(0.004)
+
+    for place, stored, *paths in (file.split() for file in files):
+        versions = [Path(path).read_bytes() for path in paths[::2]]
+        shown = [Path(path).read_bytes() for path in paths[1::2]]
+        writer = threading.Thread(target=replace, args=(stored, versions))
+        writer.start()
+        seen = [Path(place).read_bytes() for _ in iter(lambda: time.monotonic() < until, False)]
+        writer.join()
+        wrong = [data for data in seen if data not in shown]
+        print(f"{place}: replaced {replaced} times, read {len(seen)}, {len(wrong)} wrong")
+        assert seen and not wrong, describe(wrong[0], shown)
+        until += float(seconds)
 
 
 # What cp, tar, rsync and find say of files that change or vanish while they look, on ext4, too.
