@@ -1,105 +1,27 @@
 /* SPDX-License-Identifier: MIT */
-/* Scales and values of INT8 weights, in loops that compilers turn into SIMD instructions. */
+/* Scales of INT8 weights, and the choice of the loops that compute values. */
 #include "fs/quantize/int8_rows.h"
 
 #include <math.h>
-#include <string.h>
+#include <stdlib.h>
 
-enum {
-	LANES = 16,   /* sums and maxima that a loop keeps */
-	BLOCK = 1024, /* weights that stay in the first cache, and whose squares are summed in F32 */
-	F32_MANTISSA_BITS = 23,
-	F16_DROPPED_BITS = 13, /* of an F32's mantissa */
-	BF16_DROPPED_BITS = 16,
-	QUANTISED_MAX = 127, /* and the least is -128 */
-};
+#include "codec/cpu_features.h"
+#include "fs/quantize/float_bits.h"
 
 #define STEPS_HALVED 127.5F /* half of the distance from -128 to 127 */
-#define ROUNDER 12582912.0F /* 1.5 * 2^23: a sum with it has no bits for fractions, and is rounded to even */
 #define F16_MAX 65504.0F
-#define F16_TINY 0x1p-14F /* the smallest normal number */
 #define F16_SUBNORMAL_STEP 0x1p-24F
-
-/* --- to F32 --- */
-
-/*
- * In two passes over a block, as a choice between floats that are computed on the way is no SIMD loop: first as if each half
- * were subnormal, a fraction without a leading one (put one there, and subtract it), then the others.
- */
-static void widen_halves(const uint16_t *restrict halves, float *restrict dst, size_t count)
-{
-	const uint32_t rebias = UINT32_C(112) << F32_MANTISSA_BITS, tiny = wcx_float_bits(F16_TINY);
-
-	for (size_t i = 0; i < count; i++)
-		dst[i] = wcx_float_from_bits(((uint32_t)(halves[i] & 0x7FFF) << F16_DROPPED_BITS) + tiny) - F16_TINY;
-	for (size_t i = 0; i < count; i++) {
-		const uint32_t half = halves[i], exponent = half & 0x7C00, sign = (half & 0x8000) << 16;
-		const uint32_t normal = ((half & 0x7FFF) << F16_DROPPED_BITS) + (exponent == 0x7C00 ? 2 * rebias : rebias);
-
-		dst[i] = wcx_float_from_bits(sign | (exponent == 0 ? wcx_float_bits(dst[i]) : normal));
-	}
-}
-
-void wcx_floats_widen(enum wcx_float_type type, const void *src, float *dst, size_t count)
-{
-	const uint16_t *halves = src;
-
-	switch (type) {
-	case WCX_FLOAT_F16:
-		for (size_t first = 0; first < count; first += BLOCK)
-			widen_halves(halves + first, dst + first, count - first < BLOCK ? count - first : BLOCK);
-		break;
-	case WCX_FLOAT_BF16:
-		for (size_t i = 0; i < count; i++)
-			dst[i] = wcx_float_from_bits((uint32_t)halves[i] << 16);
-		break;
-	case WCX_FLOAT_F32:
-		memcpy(dst, src, count * sizeof *dst);
-		break;
-	}
-}
-
-uint32_t wcx_floats_max_bits(const float *values, size_t count)
-{
-	int32_t lanes[LANES] = { 0 }, largest = 0; /* signed: more CPUs compare that */
-	size_t i = 0;
-
-	for (; i + LANES <= count; i += LANES)
-		for (size_t lane = 0; lane < LANES; lane++) {
-			const int32_t bits = (int32_t)(wcx_float_bits(values[i + lane]) & INT32_MAX);
-
-			lanes[lane] = bits > lanes[lane] ? bits : lanes[lane];
-		}
-	for (size_t lane = 0; lane < LANES; lane++)
-		largest = lanes[lane] > largest ? lanes[lane] : largest;
-	for (; i < count; i++) {
-		const int32_t bits = (int32_t)(wcx_float_bits(values[i]) & INT32_MAX);
-
-		largest = bits > largest ? bits : largest;
-	}
-	return (uint32_t)largest;
-}
-
-/* --- rounding to narrower types, ties to even --- */
-
-/* Rounds the mantissa, for a range of exponents that the narrower type has too. */
-static inline float round_mantissa(float value, unsigned dropped_bits)
-{
-	const uint32_t bits = wcx_float_bits(value), half = (UINT32_C(1) << (dropped_bits - 1)) - 1;
-
-	return wcx_float_from_bits((bits + half + (bits >> dropped_bits & 1)) & ~((UINT32_C(1) << dropped_bits) - 1));
-}
 
 /* Rounds a number from 0 to the largest of the type. */
 static float round_to(enum wcx_float_type type, float value)
 {
 	switch (type) {
 	case WCX_FLOAT_F16:
-		if (value >= F16_TINY)
-			return round_mantissa(value, F16_DROPPED_BITS);
+		if (value >= WCX_F16_TINY)
+			return wcx_float_drop_bits(value, WCX_F16_DROPPED_BITS);
 		return rintf(value / F16_SUBNORMAL_STEP) * F16_SUBNORMAL_STEP;
 	case WCX_FLOAT_BF16:
-		return round_mantissa(value, BF16_DROPPED_BITS);
+		return wcx_float_drop_bits(value, WCX_BF16_DROPPED_BITS);
 	case WCX_FLOAT_F32:
 		break;
 	}
@@ -109,12 +31,6 @@ static float round_to(enum wcx_float_type type, float value)
 static float epsilon(enum wcx_float_type type)
 {
 	return type == WCX_FLOAT_F16 ? 0x1p-10F : type == WCX_FLOAT_BF16 ? 0x1p-7F : 0x1p-23F;
-}
-
-/* The type that quotients are rounded to. */
-static enum wcx_float_type quotient_type(struct wcx_int8_recipe recipe)
-{
-	return recipe.weights == recipe.scales ? recipe.weights : WCX_FLOAT_F32;
 }
 
 float wcx_int8_scale(struct wcx_int8_recipe recipe, float amax)
@@ -134,104 +50,22 @@ void wcx_int8_scale_write(struct wcx_int8_recipe recipe, float scale, void *dst)
 	uint32_t stored = bits;
 
 	if (recipe.scales == WCX_FLOAT_BF16)
-		stored = bits >> BF16_DROPPED_BITS;
-	else if (recipe.scales == WCX_FLOAT_F16 && scale < F16_TINY)
+		stored = bits >> WCX_BF16_DROPPED_BITS;
+	else if (recipe.scales == WCX_FLOAT_F16 && scale < WCX_F16_TINY)
 		stored = (uint32_t)(scale / F16_SUBNORMAL_STEP);
 	else if (recipe.scales == WCX_FLOAT_F16)
-		stored = (bits - (UINT32_C(112) << F32_MANTISSA_BITS)) >> F16_DROPPED_BITS;
+		stored = (bits - (UINT32_C(112) << WCX_F32_MANTISSA_BITS)) >> WCX_F16_DROPPED_BITS;
 	for (size_t i = 0; i < wcx_float_bytes(recipe.scales); i++)
 		bytes[i] = (uint8_t)(stored >> 8 * i);
 }
 
-/* --- values --- */
-
-/*
- * The integer for a quotient.  Quotients are rounded to their type first.  The range of exponents does not matter for that:
- * what is too large for F16 becomes 127 or -128 anyway, and what is too small 0.  All choices are between integers, which
- * compilers turn into SIMD instructions without being told that comparing floats cannot trap.
- */
-static inline int32_t quantised(float quotient, enum wcx_float_type type)
+const struct wcx_int8_loops *wcx_int8_loops_choose(void)
 {
-	const float rounded = type == WCX_FLOAT_F16    ? round_mantissa(quotient, F16_DROPPED_BITS)
-			      : type == WCX_FLOAT_BF16 ? round_mantissa(quotient, BF16_DROPPED_BITS)
-						       : quotient;
-	const int32_t bits = (int32_t)wcx_float_bits(rounded), largest = (int32_t)wcx_float_bits(QUANTISED_MAX + 1);
-	const int32_t magnitude = (bits & INT32_MAX) < largest ? bits & INT32_MAX : largest;
-	const float clamped = wcx_float_from_bits((uint32_t)(magnitude | (bits & INT32_MIN)));
-	const int32_t value = (int32_t)wcx_float_bits(clamped + ROUNDER) - (int32_t)wcx_float_bits(ROUNDER);
+#ifdef __x86_64__
+	const char *name = getenv("WCX_CPU");
 
-	return value < QUANTISED_MAX ? value : QUANTISED_MAX;
-}
-
-/* What a block becomes on the way, in units of the scale. */
-struct quotients {
-	float weights[BLOCK], changes[BLOCK];
-};
-
-/* type is a constant where this is inlined */
-static inline void quantise_block(enum wcx_float_type type, const float *restrict weights, float scale,
-				  struct quotients *restrict quotients, int8_t *restrict dst, size_t count)
-{
-	for (size_t i = 0; i < count; i++) {
-		const float quotient = weights[i] / scale;
-		const int32_t value = quantised(quotient, type);
-
-		quotients->weights[i] = quotient;
-		quotients->changes[i] = quotient - (float)value;
-		dst[i] = (int8_t)value;
-	}
-}
-
-static float sum_squares(const float *restrict values, size_t count)
-{
-	float lanes[LANES] = { 0 }, sum = 0;
-	size_t i = 0;
-
-	for (; i + LANES <= count; i += LANES)
-		for (size_t lane = 0; lane < LANES; lane++)
-			lanes[lane] += values[i + lane] * values[i + lane];
-	for (; i < count; i++)
-		sum += values[i] * values[i];
-	for (size_t lane = 0; lane < LANES; lane++)
-		sum += lanes[lane];
-	return sum;
-}
-
-/* The same sums where the squares are too large for F32: weights far above what their clamped scale can stand for. */
-static void sum_exactly(const float *weights, float scale, const int8_t *values, size_t count, struct wcx_int8_error *error)
-{
-	for (size_t i = 0; i < count; i++) {
-		const double weight = weights[i], noise = weight - (double)scale * values[i];
-
-		error->signal += weight * weight;
-		error->noise += noise * noise;
-	}
-}
-
-void wcx_int8_quantize(struct wcx_int8_recipe recipe, const float *weights, float scale, int8_t *dst, size_t count,
-		       struct wcx_int8_error *error)
-{
-	const enum wcx_float_type type = quotient_type(recipe);
-	struct quotients quotients;
-
-	for (size_t first = 0; first < count; first += BLOCK) {
-		const size_t block = count - first < BLOCK ? count - first : BLOCK;
-		const double square = (double)scale * scale;
-		float signal, noise;
-
-		if (type == WCX_FLOAT_F16)
-			quantise_block(WCX_FLOAT_F16, weights + first, scale, &quotients, dst + first, block);
-		else if (type == WCX_FLOAT_BF16)
-			quantise_block(WCX_FLOAT_BF16, weights + first, scale, &quotients, dst + first, block);
-		else
-			quantise_block(WCX_FLOAT_F32, weights + first, scale, &quotients, dst + first, block);
-		signal = sum_squares(quotients.weights, block);
-		noise = sum_squares(quotients.changes, block);
-		if (isfinite(signal) && isfinite(noise)) {
-			error->signal += signal * square;
-			error->noise += noise * square;
-		} else {
-			sum_exactly(weights + first, scale, dst + first, block, error);
-		}
-	}
+	if (wcx_cpu_has_avx2() && (!name || strcmp(name, wcx_int8_portable.name) != 0))
+		return &wcx_int8_avx2;
+#endif
+	return &wcx_int8_portable;
 }

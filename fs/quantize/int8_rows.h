@@ -21,37 +21,11 @@
 
 enum wcx_float_type { WCX_FLOAT_F16, WCX_FLOAT_BF16, WCX_FLOAT_F32 };
 
-/* Magnitudes from here on are infinite or no number, as bits of an F32. */
-#define WCX_FLOAT_INFINITE_BITS UINT32_C(0x7F800000)
-
 /* wcx_float_bytes - 2 or 4 */
 static inline size_t wcx_float_bytes(enum wcx_float_type type)
 {
 	return type == WCX_FLOAT_F32 ? 4 : 2;
 }
-
-/* wcx_float_from_bits, wcx_float_bits - the same 32 bits */
-static inline float wcx_float_from_bits(uint32_t bits)
-{
-	float value;
-
-	memcpy(&value, &bits, sizeof value);
-	return value;
-}
-
-static inline uint32_t wcx_float_bits(float value)
-{
-	uint32_t bits;
-
-	memcpy(&bits, &value, sizeof bits);
-	return bits;
-}
-
-/* wcx_floats_widen - convert count floats, aligned for their type, to F32; exact */
-void wcx_floats_widen(enum wcx_float_type type, const void *src, float *dst, size_t count);
-
-/* wcx_floats_max_bits - the largest magnitude as bits, 0 of nothing; WCX_FLOAT_INFINITE_BITS or more: not all are finite */
-uint32_t wcx_floats_max_bits(const float *values, size_t count);
 
 /* How a tensor is quantised. */
 struct wcx_int8_recipe {
@@ -69,12 +43,28 @@ struct wcx_int8_error {
 	double signal, noise;
 };
 
-/*
- * wcx_int8_quantize - quantise count finite weights, which have been widened, with one scale
- *
- * The noise is that of weight - scale * value, exactly; what a loader loses when it rounds this product is not in it.
- */
-void wcx_int8_quantize(struct wcx_int8_recipe recipe, const float *weights, float scale, int8_t *dst, size_t count,
-		       struct wcx_int8_error *error);
+/* The loops over weights.  All variants compute the same, but for the last digits of sums. */
+struct wcx_int8_loops {
+	const char *name;
+	/* Converts count floats, aligned for their type, to F32; exact. */
+	void (*widen)(enum wcx_float_type type, const void *src, float *dst, size_t count);
+	/* The largest magnitude as bits, 0 of nothing; WCX_FLOAT_INFINITE_BITS (float_bits.h) or more: not all are finite.
+	 */
+	uint32_t (*max_bits)(const float *values, size_t count);
+	/*
+	 * Quantises count finite weights, which have been widened, with one scale.  The noise is that of weight - scale *
+	 * value, exactly; what a loader loses when it rounds this product is not in it.
+	 */
+	void (*quantize)(struct wcx_int8_recipe recipe, const float *weights, float scale, int8_t *dst, size_t count,
+			 struct wcx_int8_error *error);
+};
+
+extern const struct wcx_int8_loops wcx_int8_portable;
+#ifdef __x86_64__
+extern const struct wcx_int8_loops wcx_int8_avx2; /* for CPUs with AVX2 */
+#endif
+
+/* wcx_int8_loops_choose - the fastest for this CPU; the portable ones if the environment variable WCX_CPU names these */
+const struct wcx_int8_loops *wcx_int8_loops_choose(void);
 
 #endif

@@ -9,6 +9,7 @@
 #include "fs/base/array.h"
 #include "fs/base/file_io.h"
 #include "fs/base/parallel.h"
+#include "fs/quantize/float_bits.h"
 #include "fs/quantize/shard.h"
 
 enum { UNIT_BYTES = 1 << 20, WORD_BYTES = 4, SHAPE_BYTES = 16, PACKED_ZERO = 128 };
@@ -31,6 +32,7 @@ struct run {
 	struct wcx_shard *shard;
 	int src_fd, dst_fd;
 	const struct wcx_job_options *job;
+	const struct wcx_int8_loops *loops;
 	struct worker *workers;
 	struct unit *units;
 	size_t unit_count, unit_capacity;
@@ -156,8 +158,8 @@ static int widen_row(const struct run *run, const struct unit *unit, struct work
 	const size_t cols = source->shape[1];
 	size_t x = 0;
 
-	wcx_floats_widen(unit->tensor->recipe.weights, worker->src + y * row_bytes(source), worker->row, cols);
-	*max_bits_ret = wcx_floats_max_bits(worker->row, cols);
+	run->loops->widen(unit->tensor->recipe.weights, worker->src + y * row_bytes(source), worker->row, cols);
+	*max_bits_ret = run->loops->max_bits(worker->row, cols);
 	if (*max_bits_ret < WCX_FLOAT_INFINITE_BITS)
 		return 0;
 	while ((wcx_float_bits(worker->row[x]) & INT32_MAX) < WCX_FLOAT_INFINITE_BITS)
@@ -219,7 +221,7 @@ static int quantise_unit(const struct run *run, struct unit *unit, struct worker
 			return r;
 		scale = wcx_int8_scale(tensor->recipe, wcx_float_from_bits(has_one_scale ? tensor->max_bits : max_bits));
 		wcx_int8_scale_write(tensor->recipe, scale, worker->scales + (has_one_scale ? 0 : y * scale_bytes));
-		wcx_int8_quantize(tensor->recipe, worker->row, scale, (int8_t *)values, cols, &unit->error);
+		run->loops->quantize(tensor->recipe, worker->row, scale, (int8_t *)values, cols, &unit->error);
 		if (run->shard->is_packed)
 			pack_row(values, cols);
 	}
@@ -316,6 +318,7 @@ int wcx_shard_run(struct wcx_shard *shard, int src_fd, int dst_fd, const struct 
 		.src_fd = src_fd,
 		.dst_fd = dst_fd,
 		.job = job,
+		.loops = wcx_int8_loops_choose(),
 		.done_bytes = done_bytes,
 		.total_bytes = total_bytes,
 	};

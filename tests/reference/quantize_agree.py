@@ -79,12 +79,37 @@ def check_loading(wcx, work):
                 assert sqnr > LOGITS_DB_MIN[form]
 
 
+def hidden_states(directory, inputs):
+    model, info = transformers.AutoModel.from_pretrained(directory, output_loading_info=True)
+    assert not any(info.values()), (directory, info)
+    with torch.no_grad():
+        states = model.eval()(**inputs).last_hidden_state
+    return states * inputs["attention_mask"].unsqueeze(-1)
+
+
+def check_trained_model(wcx, work, model):
+    """The last hidden state and the sentence embedding of a BERT encoder."""
+    texts = ["The quick brown fox jumps over the lazy dog.", "Weights are rounded to the nearest of 256 values."]
+    inputs = transformers.AutoTokenizer.from_pretrained(model)(texts, padding=True, return_tensors="pt")
+    expected = hidden_states(model, inputs)
+    for form, least in ("int-quantized", 18), ("pack-quantized", 27):
+        quantize(wcx, model, work / f"trained-{form}", "channel", form)
+        states = hidden_states(work / f"trained-{form}", inputs)
+        sqnr = float(10 * torch.log10(expected.square().sum() / (states - expected).square().sum()))
+        cosine = float(torch.nn.functional.cosine_similarity(states.sum(1), expected.sum(1)).min())
+        print(f"trained model, {form}: hidden states differ by {-sqnr:.1f} dB, embeddings by a cosine of {cosine:.4f}")
+        assert sqnr > least and cosine > 0.99
+
+
 def main():
     wcx = sys.argv[1]
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as work:
         check_bits(wcx, pathlib.Path(work))
         check_loading(wcx, pathlib.Path(work))
+        trained = pathlib.Path(os.environ.get("WCX_MODELS", "."), "..", "minilm")
+        if (trained / "config.json").exists():
+            check_trained_model(wcx, pathlib.Path(work), trained)
 
 
 if __name__ == "__main__":

@@ -196,6 +196,19 @@ make_single() {
 	grep -qE "^  whole model .* -> packed [0-9.]+ MB: [0-9.]+ x, in all [0-9.]+ x$" summary
 }
 
+@test "a trained model loses what INT8 loses by its nature" {
+	model="${WCX_MODELS:-.}/../minilm"
+	[ -e "$model/config.json" ] || skip "there is no trained model (WCX_MODELS)"
+	"$WCX" quantize --json "$model" out >lines
+	[ "$(check "$model" out)" = "37 quantised, 67 the same" ]
+	"$PYTHON" - <<-'END'
+		import json
+		lines = [json.loads(line) for line in open("lines")]
+		assert all(line["sqnr_db"] > 30 for line in lines if line.get("quantised")) and lines[-1]["sqnr_db"] > 39
+		assert lines[-1]["lowest_sqnr"][0]["tensor"] == "encoder.layer.0.output.dense.weight"
+	END
+}
+
 @test "an index that does not fit its files is refused" {
 	cp -r "$LLAMA" bad
 	sed -i 's/model-00001-of/model-00002-of/' bad/model.safetensors.index.json

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/cpu_features.h"
+#include "fs/quantize/float_bits.h"
 #include "fs/quantize/ignore_list.h"
 #include "fs/quantize/int8_rows.h"
 #include "fs/quantize/tensor_role.h"
@@ -12,6 +14,7 @@
 
 enum { COUNT = 4099 /* no multiple of any block or register */, TYPES = 3 };
 
+static const struct wcx_int8_loops *loops; /* the tests of arithmetic run for each variant */
 static uint32_t random_state = 1;
 
 static uint32_t random_bits(void)
@@ -69,7 +72,7 @@ static void halves_widen_exactly(void)
 
 	for (unsigned i = 0; i < 65536; i++)
 		halves[i] = (uint16_t)i;
-	wcx_floats_widen(WCX_FLOAT_F16, halves, floats, 65536);
+	loops->widen(WCX_FLOAT_F16, halves, floats, 65536);
 	for (unsigned i = 0; i < 65536; i++) {
 		if ((i & 0x7C00) == 0x7C00) {
 			CHECK((wcx_float_bits(floats[i]) & INT32_MAX) >= WCX_FLOAT_INFINITE_BITS);
@@ -86,9 +89,9 @@ static void bf16_and_f32_widen_exactly(void)
 	const float f32[] = { 1.5F, -0.0F };
 	float floats[4];
 
-	wcx_floats_widen(WCX_FLOAT_BF16, bf16, floats, 4);
+	loops->widen(WCX_FLOAT_BF16, bf16, floats, 4);
 	CHECK(floats[0] == 1 && floats[1] == -127.5F && floats[2] == 0x1p-133F && signbit(floats[3]));
-	wcx_floats_widen(WCX_FLOAT_F32, f32, floats, 2);
+	loops->widen(WCX_FLOAT_F32, f32, floats, 2);
 	CHECK(memcmp(floats, f32, sizeof f32) == 0);
 }
 
@@ -96,13 +99,13 @@ static void the_largest_magnitude_is_found_at_every_place(void)
 {
 	float values[67] = { 0 };
 
-	CHECK(wcx_floats_max_bits(values, 0) == 0);
+	CHECK(loops->max_bits(values, 0) == 0);
 	for (size_t count = 1; count <= 67; count++) {
 		for (size_t i = 0; i < count; i++) {
 			values[i] = -3;
-			CHECK(wcx_float_from_bits(wcx_floats_max_bits(values, count)) == 3);
+			CHECK(wcx_float_from_bits(loops->max_bits(values, count)) == 3);
 			values[i] = i % 2 ? NAN : -INFINITY;
-			CHECK(wcx_floats_max_bits(values, count) >= WCX_FLOAT_INFINITE_BITS);
+			CHECK(loops->max_bits(values, count) >= WCX_FLOAT_INFINITE_BITS);
 			values[i] = 0;
 		}
 	}
@@ -133,7 +136,7 @@ static void check_scales(struct wcx_int8_recipe recipe)
 		if (!CHECK(wcx_int8_scale(recipe, amax) == (float)plain_scale(recipe, amax)))
 			return;
 		wcx_int8_scale_write(recipe, wcx_int8_scale(recipe, amax), stored);
-		wcx_floats_widen(recipe.scales, stored, &widened, 1);
+		loops->widen(recipe.scales, stored, &widened, 1);
 		CHECK(widened == wcx_int8_scale(recipe, amax));
 	}
 }
@@ -145,12 +148,12 @@ static void scales_are_those_of_a_plain_implementation(void)
 
 static void check_row(struct wcx_int8_recipe recipe, const float *weights, size_t count)
 {
-	const float amax = wcx_float_from_bits(wcx_floats_max_bits(weights, count));
+	const float amax = wcx_float_from_bits(loops->max_bits(weights, count));
 	const float scale = wcx_int8_scale(recipe, amax);
 	struct wcx_int8_error error = { 0 }, plain = { 0 };
 	static int8_t values[COUNT];
 
-	wcx_int8_quantize(recipe, weights, scale, values, count, &error);
+	loops->quantize(recipe, weights, scale, values, count, &error);
 	for (size_t i = 0; i < count; i++) {
 		const double change = weights[i] - (double)scale * values[i];
 
@@ -200,7 +203,7 @@ static void the_largest_magnitude_becomes_127_or_minus_128(void)
 	int8_t values[7];
 
 	CHECK(wcx_int8_scale(recipe, 127.5F) == 1);
-	wcx_int8_quantize(recipe, weights, 1, values, 7, &error);
+	loops->quantize(recipe, weights, 1, values, 7, &error);
 	CHECK(memcmp(values, expected, sizeof values) == 0);
 	CHECK(fabs(error.noise - 7 * 0.25) < 1e-6);
 }
@@ -212,7 +215,7 @@ static void squares_beyond_f32_do_not_spoil_the_error(void)
 	struct wcx_int8_error error = { 0 };
 	int8_t values[2];
 
-	wcx_int8_quantize(recipe, weights, wcx_int8_scale(recipe, 3e38F), values, 2, &error);
+	loops->quantize(recipe, weights, wcx_int8_scale(recipe, 3e38F), values, 2, &error);
 	CHECK(values[0] == 127 && values[1] == 0);
 	CHECK(isfinite(error.signal) && isfinite(error.noise) && error.noise > 8e76);
 }
@@ -348,5 +351,15 @@ int main(int argc, char **argv)
 		CHECK_TEST(a_wrong_expression_is_shown_with_its_place),
 	};
 
-	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
+	int status;
+
+	loops = &wcx_int8_portable;
+	status = check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
+#ifdef __x86_64__
+	if (status == 0 && wcx_cpu_has_avx2()) {
+		loops = &wcx_int8_avx2;
+		status = check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
+	}
+#endif
+	return status;
 }
