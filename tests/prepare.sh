@@ -18,17 +18,36 @@ as_root() {
 	fi
 }
 
-# install_packages NAME... - install the Debian packages that are missing
-install_packages() {
-	local name missing=()
+# locked COMMAND... - run a command that only one script at a time may run: parts of .ci/run use apt and build/venv side by side
+locked() {
+	mkdir -p "$root/build"
+	{
+		flock 9
+		"$@"
+	} 9>"$root/build/prepare.lock"
+}
+
+missing_packages() {
+	local name
 
 	for name in "$@"; do
-		[ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || missing+=("$name")
+		[ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || echo "$name"
 	done
+}
+
+install_missing() {
+	local missing
+
+	mapfile -t missing < <(missing_packages "$@")
 	[ ${#missing[@]} -gt 0 ] || return 0
 	say "Installing ${missing[*]}"
 	as_root apt-get -qq update
 	as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# install_packages NAME... - install the Debian packages that are missing
+install_packages() {
+	[ -z "$(missing_packages "$@")" ] || locked install_missing "$@"
 }
 
 install_build_packages() {
@@ -40,6 +59,10 @@ install_build_packages() {
 make_python() {
 	PYTHON=$build/venv/bin/python
 	export PYTHON
+	locked fill_python "$@"
+}
+
+fill_python() {
 	[ -x "$PYTHON" ] || python3 -m venv "$build/venv"
 	"$PYTHON" -m pip --disable-pip-version-check -q install "$@"
 }
