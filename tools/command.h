@@ -48,9 +48,13 @@ int wcx_command_quantize(struct command *command, int argc, char **argv);
 #define WCX_COMMAND_SHORT_OPTIONS "hqvj:"
 #define WCX_COMMAND_LONG_OPTIONS                                                                                            \
 	{ "help", no_argument, NULL, 'h' }, { "quiet", no_argument, NULL, 'q' }, { "verbose", no_argument, NULL, 'v' },     \
-		{ "json", no_argument, NULL, 'J' },                                                                         \
 	{                                                                                                                   \
 		"threads", required_argument, NULL, 'j'                                                                     \
+	}
+/* For the commands that print JSON on request; docs/json.md describes it. */
+#define WCX_COMMAND_JSON_OPTION                                                                                             \
+	{                                                                                                                   \
+		"json", no_argument, NULL, 'J'                                                                              \
 	}
 /* For the commands that decode. */
 #define WCX_COMMAND_DECODER_OPTION                                                                                          \

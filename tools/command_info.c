@@ -2,23 +2,28 @@
 /* wcx info: shows what a packed file contains. */
 #include <errno.h>
 #include <getopt.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "fs/base/parallel.h"
 #include "fs/pack/compare.h"
 #include "tools/command.h"
+#include "tools/file_task.h"
 #include "tools/info_report.h"
+#include "tools/tree_run.h"
 
 static const char help[] =
-	"usage: wcx info [OPTIONS] FILE.wcx\n"
+	"usage: wcx info [OPTIONS] FILE.wcx|TREE\n"
 	"\n"
 	"Shows what a packed file contains: the type, shape, size, packed size, tiles and mode\n"
 	"of each tensor, and totals for the file.  \"bits\" is bits per element; \"limit\" is the\n"
-	"order-0 entropy of each byte of an element, one table per tensor.\n"
+	"order-0 entropy of each byte of an element, one table per tensor.  Of a directory, shows each\n"
+	"packed file in a line, and totals by dtype.\n"
 	"\n"
 	"      --compare       also show what zstd -19 and the reference mode make of each tensor;\n"
 	"                      this decodes the file and takes a second per 3 MB and core\n"
-	"      --json          print one JSON object\n"
+	"      --json          print one JSON object; of a directory, a line for each file and one for all\n"
 	"  -j, --threads=N     use N threads for --compare (default: one per core)\n"
 	"      --decoder=NAME  auto, cpu (default) or cuda\n"
 	"  -q, --quiet         print no progress\n"
@@ -35,6 +40,7 @@ static const char help[] =
 	"\n"
 	"Examples:\n"
 	"  wcx info store/model.safetensors.wcx\n"
+	"  wcx info store\n"
 	"  wcx info --json store/model.safetensors.wcx | jq -r '.tensors[] | [.name, .packed_bytes] | @tsv'\n"
 	"\n"
 	"Exit codes: 0 success, 1 failure (the message says why), 2 invalid command line.\n";
@@ -83,28 +89,15 @@ static int compare_all(struct command *command, struct wcx_image *image, const s
 	return r;
 }
 
-int wcx_command_info(struct command *command, int argc, char **argv)
+/* Shows a file whole: all its tensors. */
+static int show_file(struct command *command, const char *path, bool compare)
 {
-	static const struct option options[] = {
-		WCX_COMMAND_LONG_OPTIONS, WCX_COMMAND_DECODER_OPTION, { "compare", no_argument, NULL, 'C' }, { 0 }
-	};
 	struct wcx_comparison *comparisons = NULL;
 	struct wcx_safetensors *st = NULL;
 	struct wcx_image *image = NULL;
 	struct wcx_error err;
-	bool compare = false;
-	int option, status, r;
+	int r = wcx_command_open(command, path, &image, &err);
 
-	command->decoder_kind = WCX_DECODER_CPU; /* decodes only the header; comparing takes far longer than decoding */
-	while ((option = wcx_command_getopt(argc, argv, WCX_COMMAND_SHORT_OPTIONS, options)) != -1) {
-		if (option == 'C')
-			compare = true;
-		else if ((status = wcx_command_option(command, option, help)) >= 0)
-			return status;
-	}
-	if (argc - optind != 1)
-		return wcx_command_usage(command, "expected one packed file");
-	r = wcx_command_open(command, argv[optind], &image, &err);
 	if (r == 0)
 		r = wcx_image_header(image, &st, &err);
 	if (r == 0 && compare)
@@ -121,4 +114,67 @@ int wcx_command_info(struct command *command, int argc, char **argv)
 	wcx_safetensors_free(st);
 	wcx_image_put(image);
 	return r < 0 ? wcx_command_failed(command, &err) : WCX_EXIT_OK;
+}
+
+/* A file of a tree, which is told of in one line. */
+static int show_task(struct wcx_file_task *task, struct wcx_error *err)
+{
+	const struct wcx_superblock *sb;
+	struct wcx_image *image = NULL;
+	int r;
+
+	task->result.outcome = WCX_OUTCOME_LEFT;
+	if (!wcx_is_packed_file(task->fd) && !wcx_is_packed_name(task->name))
+		return 0;
+	r = wcx_task_open_image(task, &image, err);
+	if (r == 0)
+		r = wcx_task_add_dtypes(task, image, err);
+	if (r == 0 && !task->run->command->json) {
+		sb = wcx_container_superblock(wcx_image_container(image));
+		wcx_report_print(task->slot.report, "%14llu %14llu %7.4f  %s", (unsigned long long)sb->original_bytes,
+				 (unsigned long long)sb->packed_bytes, (double)sb->original_bytes / (double)sb->packed_bytes,
+				 task->path);
+	}
+	wcx_image_put(image);
+	task->result.outcome = WCX_OUTCOME_SHOWN;
+	return r;
+}
+
+static int show_tree(struct command *command, const char *path)
+{
+	static const struct wcx_tree_ops ops = { .what = "reading", .decodes = true, .shows = true, .file = show_task };
+	static const struct wcx_tree_options options;
+
+	if (!command->json)
+		printf("%14s %14s %7s  %s\n", "bytes", "packed", "ratio", "file");
+	return wcx_run_tree(command, &ops, &options, path, NULL);
+}
+
+int wcx_command_info(struct command *command, int argc, char **argv)
+{
+	static const struct option options[] = {
+		WCX_COMMAND_LONG_OPTIONS,
+		WCX_COMMAND_JSON_OPTION,
+		WCX_COMMAND_DECODER_OPTION,
+		{ "compare", no_argument, NULL, 'C' },
+		{ 0 },
+	};
+	bool compare = false;
+	int option, status;
+	struct stat st;
+
+	command->decoder_kind = WCX_DECODER_CPU; /* decodes only the header; comparing takes far longer than decoding */
+	while ((option = wcx_command_getopt(argc, argv, WCX_COMMAND_SHORT_OPTIONS, options)) != -1) {
+		if (option == 'C')
+			compare = true;
+		else if ((status = wcx_command_option(command, option, help)) >= 0)
+			return status;
+	}
+	if (argc - optind != 1)
+		return wcx_command_usage(command, "expected one packed file or directory");
+	if (stat(argv[optind], &st) < 0 || !S_ISDIR(st.st_mode))
+		return show_file(command, argv[optind], compare);
+	if (compare)
+		return wcx_command_usage(command, "--compare is for one file");
+	return show_tree(command, argv[optind]);
 }

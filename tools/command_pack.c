@@ -58,6 +58,7 @@ static char *output_name(const char *name)
 int wcx_command_pack(struct command *command, int argc, char **argv)
 {
 	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS,
+						 WCX_COMMAND_JSON_OPTION,
 						 { "force", no_argument, NULL, 'f' },
 						 { "mode", required_argument, NULL, 'm' },
 						 { "rm", no_argument, NULL, 'R' },

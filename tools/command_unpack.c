@@ -57,6 +57,7 @@ int wcx_command_unpack(struct command *command, int argc, char **argv)
 {
 	static const struct option options[] = {
 		WCX_COMMAND_LONG_OPTIONS,
+		WCX_COMMAND_JSON_OPTION,
 		WCX_COMMAND_DECODER_OPTION,
 		{ "force", no_argument, NULL, 'f' },
 		{ "rm", no_argument, NULL, 'R' },

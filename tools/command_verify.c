@@ -1,9 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* wcx verify: checks packed files. */
-#include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
-
 #include "fs/read/export.h"
 #include "tools/arguments.h"
 #include "tools/command.h"
@@ -53,16 +49,12 @@ static int verify_file(struct wcx_file_task *task, struct wcx_error *err)
 	};
 	struct command *command = task->run->command;
 	struct wcx_image *image = NULL;
-	int fd, r;
+	int r;
 
 	task->result.outcome = WCX_OUTCOME_LEFT;
 	if (!task->is_named && !wcx_is_packed_file(task->fd) && !wcx_is_packed_name(task->name))
 		return 0;
-	fd = fcntl(task->fd, F_DUPFD_CLOEXEC, 0);
-	r = fd < 0 ? wcx_task_fail(task, errno, err)
-		   : wcx_image_open(fd, task->path, command->cache, command->decoder, &image, err);
-	if (!image && fd >= 0)
-		close(fd);
+	r = wcx_task_open_image(task, &image, err);
 	if (r == 0)
 		r = wcx_verify(image, command->thread_count, &ops, &task->slot, &wcx_command_stop, err);
 	if (r == 0)
@@ -74,7 +66,9 @@ static int verify_file(struct wcx_file_task *task, struct wcx_error *err)
 
 int wcx_command_verify(struct command *command, int argc, char **argv)
 {
-	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS, WCX_COMMAND_DECODER_OPTION, { 0 } };
+	static const struct option options[] = {
+		WCX_COMMAND_LONG_OPTIONS, WCX_COMMAND_JSON_OPTION, WCX_COMMAND_DECODER_OPTION, { 0 }
+	};
 	static const struct wcx_tree_ops ops = { .what = "verifying", .decodes = true, .file = verify_file };
 	int option, status;
 

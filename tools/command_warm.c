@@ -13,6 +13,7 @@
 #include "fs/base/file_io.h"
 #include "fs/base/parallel.h"
 #include "tools/command.h"
+#include "tools/report.h"
 
 enum { BLOCK_BYTES = 4 << 20 };
 
@@ -22,6 +23,7 @@ static const char help[] = "usage: wcx warm [OPTIONS] PATH...\n"
 			   "cache before a model is loaded.  Use it on a mount, to decode files in advance.  The\n"
 			   "kernel evicts pages again when memory is short.\n"
 			   "\n"
+			   "      --json          print a line of JSON for each file, and one for a directory\n"
 			   "  -j, --threads=N     use N threads (default: one per core)\n"
 			   "  -q, --quiet         print only errors\n"
 			   "  -v, --verbose       print each file\n"
@@ -65,7 +67,7 @@ static int read_block(void *user, struct wcx_parallel *loop, unsigned worker, ui
 	return 0;
 }
 
-static int warm_file(struct command *command, const char *path, struct wcx_error *err)
+static int warm_file(struct command *command, const char *path, uint64_t *bytes_ret, struct wcx_error *err)
 {
 	struct warming warming = { .command = command, .path = path };
 	struct stat st;
@@ -88,9 +90,18 @@ static int warm_file(struct command *command, const char *path, struct wcx_error
 	if (warming.fd >= 0)
 		close(warming.fd);
 	wcx_progress_clear(command);
-	if (r == 0 && command->verbose)
-		fprintf(stderr, "wcx warm: %s: %llu bytes\n", path, (unsigned long long)warming.bytes);
+	*bytes_ret = warming.bytes;
 	return r;
+}
+
+/* Warms a file and reports it. */
+static void report_file(struct wcx_report *report, const char *path)
+{
+	struct wcx_file_result result = { .outcome = WCX_OUTCOME_WARMED, .path = path };
+
+	if (warm_file(report->command, path, &result.bytes, &result.error) < 0)
+		result.outcome = WCX_OUTCOME_FAILED;
+	wcx_report_file(report, 0, &result);
 }
 
 /* Warms the files of a tree one after the other.  Follows links, because loaders do. */
@@ -98,37 +109,38 @@ static int warm_tree(struct command *command, char *path)
 {
 	char *paths[] = { path, NULL };
 	FTS *tree = fts_open(paths, FTS_LOGICAL | FTS_NOCHDIR, NULL);
-	int status = WCX_EXIT_OK;
-	struct wcx_error err;
+	struct wcx_report report;
+	struct wcx_error err = { "" };
 	const FTSENT *entry;
+	struct stat st;
+	int r = 0;
 
 	if (!tree) {
 		wcx_fail(&err, errno, "%s: %s", path, strerror(errno));
 		return wcx_command_failed(command, &err);
 	}
+	wcx_report_begin(&report, command, "warming", stat(path, &st) == 0 && S_ISDIR(st.st_mode), 0, 0);
 	while (!wcx_command_stop && (errno = 0, entry = fts_read(tree))) {
-		int r = 0;
-
+		r = 0;
 		if (entry->fts_info == FTS_F)
-			r = warm_file(command, entry->fts_path, &err);
+			report_file(&report, entry->fts_path);
 		else if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR || entry->fts_info == FTS_NS)
 			r = wcx_fail(&err, entry->fts_errno, "%s: %s", entry->fts_path, strerror(entry->fts_errno));
 		else if (entry->fts_info == FTS_SLNONE && entry->fts_level == FTS_ROOTLEVEL)
 			r = wcx_fail(&err, ENOENT, "%s: broken symbolic link", entry->fts_path);
 		if (r < 0)
-			status = wcx_command_failed(command, &err);
+			wcx_report_problem(&report, &err);
 	}
-	if (!wcx_command_stop && errno) {
-		wcx_fail(&err, errno, "%s: %s", path, strerror(errno));
-		status = wcx_command_failed(command, &err);
-	}
+	r = wcx_command_stop ? wcx_fail(&err, EINTR, "interrupted")
+	    : errno          ? wcx_fail(&err, errno, "%s: %s", path, strerror(errno))
+			     : 0;
 	fts_close(tree);
-	return status;
+	return wcx_report_end(&report, r, &err);
 }
 
 int wcx_command_warm(struct command *command, int argc, char **argv)
 {
-	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS, { 0 } };
+	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS, WCX_COMMAND_JSON_OPTION, { 0 } };
 
 	return wcx_command_each(command, argc, argv, options, help, "expected a file or directory", warm_tree);
 }

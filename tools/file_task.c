@@ -66,6 +66,18 @@ bool wcx_is_packed_file(int fd)
 	return wcx_read_exact(fd, magic, sizeof magic, 0) == 0 && memcmp(magic, WCX_MAGIC, sizeof magic) == 0;
 }
 
+int wcx_task_open_image(struct wcx_file_task *task, struct wcx_image **ret, struct wcx_error *err)
+{
+	struct command *command = task->run->command;
+	const int fd = fcntl(task->fd, F_DUPFD_CLOEXEC, 0);
+	int r = fd < 0 ? wcx_task_fail(task, errno, err)
+		       : wcx_image_open(fd, task->path, command->cache, command->decoder, ret, err);
+
+	if (r < 0 && fd >= 0)
+		close(fd);
+	return r;
+}
+
 int wcx_task_add_dtypes(struct wcx_file_task *task, struct wcx_image *image, struct wcx_error *err)
 {
 	const struct wcx_superblock *sb = wcx_container_superblock(wcx_image_container(image));

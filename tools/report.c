@@ -3,6 +3,7 @@
 #include "tools/report.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -128,6 +129,19 @@ void wcx_report_note(struct wcx_report *report, const struct wcx_error *what)
 	pthread_mutex_unlock(&report->lock);
 }
 
+void wcx_report_print(struct wcx_report *report, const char *format, ...)
+{
+	va_list args;
+
+	pthread_mutex_lock(&report->lock);
+	clear_line(report);
+	va_start(args, format);
+	vprintf(format, args);
+	va_end(args);
+	putchar('\n');
+	pthread_mutex_unlock(&report->lock);
+}
+
 void wcx_report_problem(void *user, const struct wcx_error *why)
 {
 	struct wcx_report *report = user;
@@ -218,7 +232,7 @@ void wcx_report_file(struct wcx_report *report, unsigned slot, const struct wcx_
 	if (report->command->json) {
 		clear_line(report);
 		print_json_file(report, result);
-	} else if (report->command->verbose && report->is_tree) {
+	} else if (report->command->verbose && (report->is_tree || outcome == WCX_OUTCOME_WARMED)) {
 		clear_line(report);
 		fprintf(stderr, "wcx %s: %s: %s\n", report->command->name, result->path, outcome_names[outcome]);
 	}
@@ -255,31 +269,32 @@ static int compare_totals(const void *a, const void *b)
 	return x->bytes != y->bytes ? (x->bytes > y->bytes ? -1 : 1) : strcmp(x->dtype, y->dtype);
 }
 
-static void print_row(const char *dtype, uint64_t tensors, uint64_t bytes, uint64_t packed)
+static void print_row(FILE *out, const char *dtype, uint64_t tensors, uint64_t bytes, uint64_t packed)
 {
 	const double saved = bytes ? 100.0 * (1 - (double)packed / (double)bytes) : 0;
 
-	fprintf(stderr, "%-10s %9llu %16llu %16llu %8.3f %8.1f %%\n", dtype, (unsigned long long)tensors,
+	fprintf(out, "%-10s %9llu %16llu %16llu %8.3f %8.1f %%\n", dtype, (unsigned long long)tensors,
 		(unsigned long long)bytes, (unsigned long long)packed, ratio_of(bytes, packed), saved);
 }
 
 static void print_table(const struct wcx_report *report)
 {
+	FILE *out = report->shows ? stdout : stderr;
 	uint64_t tensors = 0, bytes = report->packed_from, packed = report->packed_to;
 
-	fprintf(stderr, "%-10s %9s %16s %16s %8s %10s\n", "dtype", "tensors", "bytes", "packed", "ratio", "saved");
+	fprintf(out, "%-10s %9s %16s %16s %8s %10s\n", "dtype", "tensors", "bytes", "packed", "ratio", "saved");
 	for (size_t i = 0; i < report->dtypes.count; i++) {
 		const struct wcx_dtype_total *total = &report->dtypes.items[i];
 		struct wcx_error shown; /* a name from a header, made safe to print */
 
 		wcx_fail(&shown, 0, "%s", total->dtype);
-		print_row(shown.text, total->tensors, total->bytes, total->packed_bytes);
+		print_row(out, shown.text, total->tensors, total->bytes, total->packed_bytes);
 		tensors += total->tensors;
 		bytes -= WCX_MIN(total->bytes, bytes);
 		packed -= WCX_MIN(total->packed_bytes, packed);
 	}
-	print_row("headers", 0, bytes, packed);
-	print_row("total", tensors, report->packed_from, report->packed_to);
+	print_row(out, "headers", 0, bytes, packed);
+	print_row(out, "total", tensors, report->packed_from, report->packed_to);
 }
 
 static void print_summary(const struct wcx_report *report)
@@ -318,7 +333,8 @@ int wcx_report_end(struct wcx_report *report, int r, const struct wcx_error *err
 	    (report->is_tree || report->counts[WCX_OUTCOME_PACKED])) {
 		if (report->dtypes.count)
 			print_table(report);
-		print_summary(report);
+		if (!report->shows)
+			print_summary(report);
 	}
 	if (!report->is_tree && report->counts[WCX_OUTCOME_OTHER_KIND])
 		status = WCX_EXIT_OTHER_FILES;

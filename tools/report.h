@@ -42,6 +42,7 @@ struct wcx_file_result {
 struct wcx_report {
 	struct command *command;
 	const char *what; /* "packing" */
+	bool shows;       /* totals go to standard output, and there is no summary */
 	bool is_tree;     /* there are totals, and JSON has a line for them */
 	uint64_t started_ms;
 	uint64_t total_files, total_bytes;
@@ -77,6 +78,9 @@ void wcx_report_warn(void *user, const char *text);
 
 /* wcx_report_note - print a line about a file that will be told of as failed */
 void wcx_report_note(struct wcx_report *report, const struct wcx_error *what);
+
+/* wcx_report_print - print a line on standard output */
+void wcx_report_print(struct wcx_report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* wcx_report_problem - count and print a failure that belongs to no file's work; user is the report */
 void wcx_report_problem(void *user, const struct wcx_error *why);

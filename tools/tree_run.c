@@ -182,7 +182,8 @@ static int do_item(void *user, struct wcx_parallel *loop, unsigned worker, uint6
 static void share_cores(struct wcx_tree_run *run)
 {
 	struct wcx_host_limits limits;
-	uint64_t most = WCX_MIN(run->command->thread_count, WCX_REPORT_SLOTS);
+	/* What is shown is shown in the order of the tree. */
+	uint64_t most = run->ops->shows ? 1 : WCX_MIN(run->command->thread_count, WCX_REPORT_SLOTS);
 
 	wcx_host_limits_get(&limits);
 	most = WCX_MIN(most, limits.memory_bytes / file_memory_bytes);
@@ -273,7 +274,8 @@ static int choose_items(struct wcx_tree_run *run)
 		if (S_ISREG(entry->st.st_mode) && (run->marks[i].leader == i || !run->output_root_path))
 			files[run->item_count++] = (struct by_size){ i, entry->st.st_size };
 	}
-	qsort(files, run->item_count, sizeof *files, compare_sizes);
+	if (!run->ops->shows)
+		qsort(files, run->item_count, sizeof *files, compare_sizes);
 	for (size_t i = 0; i < run->item_count; i++) {
 		run->items[i] = files[i].entry;
 		run->report.total_bytes += (uint64_t)files[i].bytes;
@@ -337,6 +339,7 @@ int wcx_run_tree(struct command *command, const struct wcx_tree_ops *ops, const 
 
 	wcx_command_catch_signals();
 	wcx_report_begin(&run.report, command, ops->what, true, 0, 0);
+	run.report.shows = ops->shows;
 	r = ops->decodes ? wcx_command_prepare(command, &err) : 0;
 	if (r == 0)
 		r = wcx_tree_list(&run.tree, path, wcx_report_problem, &run.report, &wcx_command_stop, &err);

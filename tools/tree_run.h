@@ -41,6 +41,7 @@ struct wcx_file_task {
 struct wcx_tree_ops {
 	const char *what; /* "packing", for progress */
 	bool decodes;     /* the command's cache and decoder are needed */
+	bool shows;       /* is for what it prints: totals go to standard output, and files come in the tree's order */
 	/* Works on a file.  Returns 0, or -errno with a message: that is counted, and the run goes on. */
 	int (*file)(struct wcx_file_task *task, struct wcx_error *err);
 	/*

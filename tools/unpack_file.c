@@ -92,21 +92,17 @@ static int unpack(struct wcx_file_task *task, struct wcx_image *image, const str
 
 static int do_file(struct wcx_file_task *task, struct wcx_error *err)
 {
-	struct command *command = task->run->command;
 	struct target target = { 0 };
 	struct wcx_image *image = NULL;
-	int fd, r;
+	int r;
 
 	if (!task->is_named && (!stem_bytes(task->name) || !wcx_is_packed_file(task->fd))) {
 		task->result.outcome = WCX_OUTCOME_LEFT;
 		return task->run->is_in_place ? 0 : wcx_task_copy(task, err);
 	}
-	fd = fcntl(task->fd, F_DUPFD_CLOEXEC, 0);
-	r = fd < 0 ? wcx_task_fail(task, errno, err) : find_target(task, &target, err);
+	r = find_target(task, &target, err);
 	if (r == 0)
-		r = wcx_image_open(fd, task->path, command->cache, command->decoder, &image, err);
-	if (!image && fd >= 0)
-		close(fd);
+		r = wcx_task_open_image(task, &image, err);
 	if (r == 0)
 		r = wcx_task_add_dtypes(task, image, err);
 	if (r == 0)

@@ -31,7 +31,7 @@ static const struct {
 	{ "quantize", wcx_command_quantize, "MODEL_DIR OUT_DIR", "make an INT8 model, packed on request" },
 	{ "warm", wcx_command_warm, "PATH...", "read files of a mount into the page cache" },
 	{ "hub", wcx_command_hub, "CACHE MOUNT", "pack a Hugging Face cache that is in use" },
-	{ "info", wcx_command_info, "FILE.wcx", "show what a packed file contains" },
+	{ "info", wcx_command_info, "FILE|TREE", "show what packed files contain" },
 };
 
 atomic_bool wcx_command_stop;

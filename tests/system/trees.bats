@@ -470,3 +470,81 @@ check_whole() {
 	run -0 script -qec "'$WCX' pack -q '$DIR' dst2" /dev/null
 	[ -z "$output" ]
 }
+
+@test "info of a tree shows each file in order, and totals by dtype" {
+	run -0 --separate-stderr "$WCX" info "$PACKED"
+	[ -z "$stderr" ]
+	[ "$(grep -c '[.]wcx$' <<<"$output")" -eq 4 ]
+	grep '[.]wcx$' <<<"$output" | awk '{ print $4 }' | sort -c
+	grep -qE "^I8 +[0-9]+ +[0-9]+ +[0-9]+ +1[.][0-9]+ +[0-9.]+ %$" <<<"$output"
+	grep -qE "^total +[0-9]+ +$(find "$CACHE/$REPO/blobs" -size +100k -printf '%s\n' | awk '{ s += $1 } END { print s }') " <<<"$output"
+}
+
+@test "all JSON that is printed is as docs/json.md says" {
+	local name=$'\xff.safetensors' status=0
+
+	cp -a "$DIR" src
+	cp "$DIR/model-00001-of-00004.safetensors" "src/$name"
+	ln src/config.json src/again
+	mkfifo src/fifo
+	"$WCX" pack --json -j 1 src dst 2>/dev/null >lines
+	"$WCX" pack --json src dst 2>/dev/null >>lines
+	echo broken >dst/broken.wcx
+	"$WCX" verify --json dst 2>/dev/null >>lines || status=$?
+	[ "$status" -eq 1 ]
+	"$WCX" info --json dst 2>/dev/null >>lines || true
+	rm dst/broken.wcx
+	"$WCX" unpack --json dst back 2>/dev/null >>lines
+	"$WCX" warm --json back 2>/dev/null >>lines
+	"$WCX" pack --json --rm back 2>/dev/null >>lines || true
+	"$WCX" pack --json src/config.json 2>/dev/null >>lines || status=$?
+	[ "$status" -eq 3 ]
+	"$WCX" info --json --compare dst/model-00004-of-00004.safetensors.wcx >object
+	"$PYTHON" - lines object "$BATS_TEST_DIRNAME/../../docs/json.md" <<-'END'
+		import json, re, sys
+
+		TYPES = {"string": str, "integer": int, "number": (int, float), "object": dict, "array": list, "boolean": bool}
+		tables, seen = {}, set()
+		for line in open(sys.argv[3]):
+		    if line.startswith("## "):
+		        table = tables.setdefault(line[3:].strip(), {})
+		    elif row := re.match(r"\| `(\w+)` \| (\w+) \| (\w+) \|", line):
+		        table[row[1]] = TYPES[row[2]], row[3] == "always"
+		outcomes = set(re.findall(r"`(\w+)`", re.search(r"Outcomes: .*?\n\n", open(sys.argv[3]).read(), re.S)[0]))
+
+		def check(value, name):
+		    table = tables[name]
+		    for key, of in value.items():
+		        assert key in table, f"{name}: {key} is not documented"
+		        assert isinstance(of, table[key][0]) and (table[key][0] is bool or not isinstance(of, bool)), (key, of)
+		        seen.add((name, key))
+		    for key, (_, always) in table.items():
+		        assert not always or key in value, f"{name}: no {key} in {value}"
+		    for total in value.get("dtypes", {}).values():
+		        check(total, "Dtype")
+
+		lines = [json.loads(line) for line in open(sys.argv[1])]
+		for line in lines:
+		    check(line, {"file": "File", "total": "Total"}[line["type"]])
+		    assert line["type"] == "total" or line["outcome"] in outcomes, line
+		    assert line["type"] == "file" or set(line["files"]) <= outcomes, line
+		info = json.load(open(sys.argv[2]))
+		check(info, "Info")
+		for tensor in info["tensors"]:
+		    check(tensor, "Tensor")
+		for name, table in tables.items():
+		    missing = {key for key in table if (name, key) not in seen} - {"file_hex"}
+		    assert not missing, f"{name}: {missing} are never printed"
+		told = {line["outcome"] for line in lines if line["type"] == "file"}
+		assert outcomes == told, outcomes ^ told
+		commands = {line["command"] for line in lines}
+		assert commands == {"pack", "unpack", "verify", "info", "warm"}, commands
+		hexed = next(line for line in lines if "path_hex" in line)
+		assert bytes.fromhex(hexed["path_hex"]) == b"src/\xff.safetensors" and hexed["path"] == "src/\ufffd.safetensors"
+		files = [line for line in lines if line["type"] == "file" and line["command"] == "pack"]
+		total = next(line for line in lines if line["type"] == "total")
+		first = [line for line in files if line["outcome"] == "packed" and line["path"].startswith("src/")]
+		assert sum(line["bytes"] for line in first) == total["bytes"], total
+		assert sum(line["packed_bytes"] for line in first) == total["packed_bytes"], total
+	END
+}

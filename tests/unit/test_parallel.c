@@ -154,6 +154,45 @@ static void no_item_runs_when_the_stop_flag_is_set_before(void)
 		CHECK(record.runs[i] == 0);
 }
 
+struct sharing {
+	struct wcx_core_share share;
+	atomic_uint running, most;
+	atomic_uint_least32_t workers; /* a bit each */
+};
+
+/* Halfway through, the other pieces of work end. */
+static int run_shared(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item, struct wcx_error *err)
+{
+	struct sharing *sharing = user;
+	const unsigned running = atomic_fetch_add(&sharing->running, 1) + 1;
+
+	(void)err;
+	if (running > sharing->most)
+		sharing->most = running;
+	atomic_fetch_or(&sharing->workers, UINT32_C(1) << worker);
+	if (item < ITEMS_MAX / 2)
+		CHECK(worker < 2);
+	if (item == ITEMS_MAX / 2)
+		sharing->share.workers = 1;
+	(void)loop;
+	atomic_fetch_sub(&sharing->running, 1);
+	return 0;
+}
+
+static void a_loop_has_its_part_of_the_cores_until_the_others_end(void)
+{
+	struct sharing sharing = { .share = { .cores = 8, .workers = 4 } };
+	struct wcx_error err;
+
+	CHECK(wcx_core_share_threads(NULL, 5) == 5);
+	CHECK(wcx_core_share_threads(&sharing.share, 5) == 2 && wcx_core_share_threads(&sharing.share, 1) == 1);
+	sharing.share.workers = 3; /* 8 / 3, rounded up: all cores are busy */
+	CHECK(wcx_core_share_threads(&sharing.share, 8) == 3);
+	sharing.share.workers = 4;
+	CHECK(wcx_parallel_for_shared(&sharing.share, 8, ITEMS_MAX, run_shared, &sharing, NULL, &err) == 0);
+	CHECK(sharing.most <= 8);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
@@ -162,6 +201,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(first_error_wins),
 		CHECK_TEST(stop_flag_ends_the_loop),
 		CHECK_TEST(no_item_runs_when_the_stop_flag_is_set_before),
+		CHECK_TEST(a_loop_has_its_part_of_the_cores_until_the_others_end),
 	};
 
 	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+/* Listing trees, and opening their directories, without following links; tests/system/trees.bats has deep and odd trees. */
+#include "fs/base/tree.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fs/base/file_copy.h"
+#include "tests/unit/check.h"
+
+static char top[] = "/tmp/wcx-tree-XXXXXX";
+static unsigned problems;
+
+static void count_problem(void *user, const struct wcx_error *why)
+{
+	(void)user;
+	(void)why;
+	problems++;
+}
+
+/* Runs a shell command in the directory of the tests, which is empty but for what the test makes. */
+static bool shell(const char *command)
+{
+	return chdir(top) == 0 && system("rm -rf ./* ./.??*") == 0 && system(command) == 0;
+}
+
+static bool list(struct wcx_tree *tree, const char *path)
+{
+	struct wcx_error err = { "" };
+
+	problems = 0;
+	return CHECK(wcx_tree_list(tree, path, count_problem, NULL, NULL, &err) == 0);
+}
+
+/* The number of an entry by its name, which is unique; 0: there is none. */
+static size_t find(const struct wcx_tree *tree, const char *name)
+{
+	for (size_t i = 1; i < tree->count; i++)
+		if (strcmp(tree->entries[i].name, name) == 0)
+			return i;
+	return 0;
+}
+
+static void entries_come_after_their_directory_and_in_order(void)
+{
+	struct wcx_tree tree;
+
+	if (!CHECK(shell("mkdir -p t/b/c t/a && touch t/b/c/f t/z t/a/1 t/a/2 t/.hidden t/.wcx-abcdef && ln -s /etc t/etc")))
+		return;
+	if (list(&tree, "t")) {
+		CHECK(tree.count == 10 && problems == 0); /* without .wcx-abcdef, an output that was not completed */
+		for (size_t i = 1; i < tree.count; i++) {
+			CHECK(tree.entries[i].directory < i);
+			CHECK(tree.entries[i].depth == tree.entries[tree.entries[i].directory].depth + 1);
+			if (i > 1 && tree.entries[i].directory == tree.entries[i - 1].directory)
+				CHECK(strcmp(tree.entries[i - 1].name, tree.entries[i].name) < 0);
+		}
+		CHECK(S_ISLNK(tree.entries[find(&tree, "etc")].st.st_mode));
+		CHECK(find(&tree, "passwd") == 0);
+	}
+	wcx_tree_free(&tree);
+}
+
+static void paths_are_put_together(void)
+{
+	struct wcx_tree tree;
+	char *path;
+
+	if (!CHECK(shell("mkdir -p t/b/c && touch t/b/c/f")) || !list(&tree, "t"))
+		return;
+	path = wcx_tree_path(&tree, find(&tree, "f"), "elsewhere", ".wcx");
+	CHECK_TEXT(path, "elsewhere/b/c/f.wcx");
+	free(path);
+	path = wcx_tree_path(&tree, 0, "elsewhere", "");
+	CHECK_TEXT(path, "elsewhere");
+	free(path);
+	wcx_tree_free(&tree);
+}
+
+static void a_directory_that_became_a_link_is_not_opened(void)
+{
+	struct wcx_tree tree;
+	int fd;
+
+	if (!CHECK(shell("mkdir -p t/a/b/c other/b/c")) || !list(&tree, "t"))
+		return;
+	fd = wcx_tree_open_directory(&tree, find(&tree, "c"), tree.root_fd);
+	CHECK(fd >= 0);
+	close(fd);
+	CHECK(rename("t/a", "t/moved") == 0 && symlink("../other", "t/a") == 0);
+	CHECK(wcx_tree_open_directory(&tree, find(&tree, "c"), tree.root_fd) == -ENOTDIR);
+	CHECK(wcx_tree_open_directory(&tree, find(&tree, "a"), tree.root_fd) == -ENOTDIR);
+	CHECK(unlink("t/a") == 0);
+	CHECK(wcx_tree_open_directory(&tree, find(&tree, "c"), tree.root_fd) == -ENOENT);
+	wcx_tree_free(&tree);
+}
+
+static void what_cannot_be_listed_is_told_of(void)
+{
+	struct wcx_tree tree;
+	struct wcx_error err;
+	atomic_bool stop = true;
+
+	if (!CHECK(shell("mkdir -p t/closed/x t/open && touch t/open/f t/file && chmod 0 t/closed")))
+		return;
+	if (list(&tree, "t"))
+		CHECK(find(&tree, "f") && problems == (geteuid() == 0 ? 0 : 1));
+	wcx_tree_free(&tree);
+	CHECK(wcx_tree_list(&tree, "t/file", count_problem, NULL, NULL, &err) == -ENOTDIR);
+	CHECK_TEXT(err.text, "t/file: Not a directory");
+	wcx_tree_free(&tree);
+	CHECK(wcx_tree_list(&tree, "t", count_problem, NULL, &stop, &err) == -EINTR);
+	wcx_tree_free(&tree);
+	CHECK(chmod("t/closed", 0700) == 0);
+}
+
+static void a_copy_is_made_once_whole_and_refused_when_the_source_changes(void)
+{
+	struct wcx_output_options output = { .path = "copy" };
+	atomic_bool stop = true;
+	struct wcx_error err;
+	struct stat st;
+
+	if (!CHECK(shell(
+		    "head -c 9000000 /dev/zero | tr '\\0' x >source && touch -d 2001-02-03 source && chmod 640 source")))
+		return;
+	output.source_fd = open("source", O_RDONLY | O_CLOEXEC);
+	CHECK(wcx_file_copy(&output, WCX_COPY_DATA, &stop, &err) == -EINTR && access("copy", F_OK) < 0);
+	CHECK(wcx_file_copy(&output, WCX_COPY_REFLINK, NULL, &err) == 0);
+	CHECK(stat("copy", &st) == 0 && (st.st_mode & 07777) == 0640 && st.st_size == 9000000);
+	CHECK(system("cmp source copy && [ $(stat -c %Y source) = $(stat -c %Y copy) ]") == 0);
+	CHECK(wcx_file_copy(&output, WCX_COPY_DATA, NULL, &err) == -EEXIST);
+	close(output.source_fd);
+}
+
+static void links_are_made_and_replaced_but_nothing_else_is(void)
+{
+	const int fd = shell("touch file other && ln -s old link") ? open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	struct stat st, now;
+	char text[8] = "";
+
+	if (!CHECK(fd >= 0 && fstat(fd, &st) == 0))
+		return;
+	st.st_mtim = (struct timespec){ 1000000000, 5000 };
+	CHECK(wcx_symlink_copy("new", &st, fd, "link") == 0 && readlink("link", text, sizeof text) == 3);
+	CHECK(memcmp(text, "new", 3) == 0);
+	CHECK(lstat("link", &now) == 0 && now.st_mtim.tv_sec == 1000000000 && now.st_mtim.tv_nsec == 5000);
+	CHECK(wcx_symlink_copy("new", &st, fd, "link") == 0);
+	CHECK(wcx_symlink_copy("new", &st, fd, "file") == -EEXIST);
+	CHECK(wcx_file_link(fd, "file", fd, "other") == 0 && wcx_file_link(fd, "file", fd, "other") == 0);
+	CHECK(stat("file", &st) == 0 && stat("other", &now) == 0 && st.st_ino == now.st_ino && now.st_nlink == 2);
+	CHECK(system("[ -z \"$(ls -A | grep wcx)\" ]") == 0); /* no temporary name is left */
+	close(fd);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct check_test tests[] = {
+		CHECK_TEST(entries_come_after_their_directory_and_in_order),
+		CHECK_TEST(paths_are_put_together),
+		CHECK_TEST(a_directory_that_became_a_link_is_not_opened),
+		CHECK_TEST(what_cannot_be_listed_is_told_of),
+		CHECK_TEST(a_copy_is_made_once_whole_and_refused_when_the_source_changes),
+		CHECK_TEST(links_are_made_and_replaced_but_nothing_else_is),
+	};
+	int status;
+
+	if (!mkdtemp(top))
+		return 1;
+	status = check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
+	if (!shell("true") || rmdir(top) < 0)
+		fprintf(stderr, "%s is left behind\n", top);
+	return status;
+}
