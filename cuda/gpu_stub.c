@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "cuda/gpu_decode.h"
+#include "cuda/gpu_hold.h"
 #include "cuda/gpu_load.h"
 #include "cuda/gpu_timing.h"
 
@@ -99,6 +100,55 @@ enum wcx_result wcx_gpu_load_fill(struct wcx_gpu_loader *loader, unsigned queue,
 }
 
 enum wcx_result wcx_gpu_load_wait(struct wcx_gpu_loader *loader, unsigned queue, uint32_t *failed_ret)
+{
+	return WCX_NO_DEVICE;
+}
+
+enum wcx_result wcx_gpu_hold_open(int device, size_t bytes, bool on_device, struct wcx_gpu_hold **ret)
+{
+	return WCX_NO_DEVICE;
+}
+
+void wcx_gpu_hold_free(struct wcx_gpu_hold *hold)
+{
+}
+
+uint8_t *wcx_gpu_hold_buffer(struct wcx_gpu_hold *hold)
+{
+	return NULL;
+}
+
+enum wcx_result wcx_gpu_hold_add(struct wcx_gpu_hold *hold, const struct wcx_tile_job *job, uint64_t dst)
+{
+	return WCX_NO_DEVICE;
+}
+
+enum wcx_result wcx_gpu_hold_copy(struct wcx_gpu_hold *hold, const struct wcx_hold_copy *copy)
+{
+	return WCX_NO_DEVICE;
+}
+
+enum wcx_result wcx_gpu_hold_seal(struct wcx_gpu_hold *hold)
+{
+	return WCX_NO_DEVICE;
+}
+
+size_t wcx_gpu_hold_bytes(const struct wcx_gpu_hold *hold)
+{
+	return 0;
+}
+
+enum wcx_result wcx_gpu_hold_fetch(struct wcx_gpu_hold *hold, uint64_t place, void *stream)
+{
+	return WCX_NO_DEVICE;
+}
+
+enum wcx_result wcx_gpu_hold_decode(struct wcx_gpu_hold *hold, uint64_t place, uint64_t base, void *stream)
+{
+	return WCX_NO_DEVICE;
+}
+
+enum wcx_result wcx_gpu_hold_status(struct wcx_gpu_hold *hold, void *stream, uint32_t *failed_ret)
 {
 	return WCX_NO_DEVICE;
 }

@@ -11,6 +11,7 @@ enum { WCX_LOADER_QUEUES = 2 }; /* for each thread: it fills one while the GPU t
 
 struct wcx_loader {
 	struct wcx_gpu_loader *gpu;
+	int device; /* CUDA's number of the GPU */
 	unsigned thread_count;
 	struct wcx_load_batch *batches; /* one for each queue: what is being filled, or in flight */
 	unsigned *turns;                /* one for each thread: batches that it has begun */

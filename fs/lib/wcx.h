@@ -154,6 +154,55 @@ WCX_API void wcx_loader_close(struct wcx_loader *loader);
 WCX_API int wcx_load(struct wcx_loader *loader, struct wcx_file *file, const struct wcx_target *targets, size_t target_count,
 		     void *stream, char *error, size_t error_bytes);
 
+/*
+ * A held part of a file: its tiles stay packed in memory, and are decoded on the GPU whenever they are needed, in the order
+ * of a stream and without waiting.  That runs models that are larger than the GPU's memory, or more of them at a time.
+ */
+struct wcx_held;
+
+/*
+ * wcx_held_open - read ranges of a file to keep them packed
+ *
+ * In each target dst is not an address, but an offset from the base that wcx_held_decode gets; multiples of 8 are best. With
+ * on_device the packed bytes stay in the memory of the loader's GPU, otherwise in pinned memory of the host.  At most 4 GiB,
+ * packed, in one part.  The file must stay open as long as the part; the loader need not.  The caller closes *ret.
+ *
+ * Returns 0 or an error as wcx_load does.
+ */
+WCX_API int wcx_held_open(struct wcx_loader *loader, struct wcx_file *file, const struct wcx_target *targets,
+			  size_t target_count, int on_device, struct wcx_held **ret, char *error, size_t error_bytes);
+
+/* wcx_held_close - free a part; NULL is allowed.  Its decodes must have ended on the GPU. */
+WCX_API void wcx_held_close(struct wcx_held *held);
+
+/* wcx_held_bytes - memory that a part takes where it is held; also what wcx_held_fetch writes */
+WCX_API uint64_t wcx_held_bytes(const struct wcx_held *held);
+
+/*
+ * wcx_held_fetch - copy a part from the host to a place on the GPU, in the order of a stream
+ *
+ * place has wcx_held_bytes, at a multiple of 256.  Returns at once.  Does nothing for a part that is held on the GPU.
+ * Returns 0 or -EIO.
+ */
+WCX_API int wcx_held_fetch(struct wcx_held *held, void *place, void *stream, char *error, size_t error_bytes);
+
+/*
+ * wcx_held_decode - decode a part to device memory, in the order of a stream
+ *
+ * Writes the bytes of each target at base (a multiple of 256) plus its dst.  place is where the part was fetched to, which
+ * is used up: the next decode needs another fetch.  It is ignored for a part that is held on the GPU; two decodes of such a
+ * part must not overlap, so use one stream.  Returns at once: 0 or -EIO.
+ */
+WCX_API int wcx_held_decode(struct wcx_held *held, void *place, void *base, void *stream, char *error, size_t error_bytes);
+
+/*
+ * wcx_held_check - wait for a stream, and tell whether the last decode in it succeeded
+ *
+ * The checksums of all tiles are checked when a part is opened, so one check after the first decode is enough.  Returns 0,
+ * -EBADMSG (the coding of a tile is invalid) or -EIO.
+ */
+WCX_API int wcx_held_check(struct wcx_held *held, void *stream, char *error, size_t error_bytes);
+
 #ifdef __cplusplus
 }
 #endif

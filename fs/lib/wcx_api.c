@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "codec/arith.h"
+#include "fs/lib/hold.h"
 #include "fs/lib/load_execute.h"
 #include "fs/lib/load_host.h"
 #include "fs/read/tile_cache.h"
@@ -168,6 +169,7 @@ static int open_loader(int device, struct wcx_loader *loader, struct wcx_error *
 	loader->turns = calloc(loader->thread_count, sizeof *loader->turns);
 	if (!loader->batches || !loader->turns)
 		return wcx_fail(err, ENOMEM, "no memory for a loader");
+	loader->device = device;
 	result = wcx_gpu_loader_open(device, queue_count, &loader->gpu, reason);
 	if (result != WCX_OK)
 		return wcx_fail(err, -wcx_result_errno(result), "cannot use GPU %d: %s", device, reason);
@@ -221,4 +223,75 @@ int wcx_load(struct wcx_loader *loader, struct wcx_file *file, const struct wcx_
 		r = wcx_load_execute(loader, file->image, file->decoder, &plan, stream, &err);
 	wcx_load_plan_free(&plan);
 	return report(r, &err, error, error_bytes);
+}
+
+/* --- held parts --- */
+
+int wcx_held_open(struct wcx_loader *loader, struct wcx_file *file, const struct wcx_target *targets, size_t target_count,
+		  int on_device, struct wcx_held **ret, char *error, size_t error_bytes)
+{
+	struct wcx_held *held = calloc(1, sizeof *held);
+	struct wcx_load_plan plan = { .spans = NULL };
+	struct wcx_error err = { "" };
+	int r = held ? 0 : wcx_fail(&err, ENOMEM, "no memory for a held part");
+
+	if (r == 0) {
+		held->image = file->image;
+		r = wcx_load_plan_make(wcx_image_container(file->image), targets, target_count, &plan, &err);
+	}
+	if (r == 0)
+		r = wcx_hold_build(held, loader->device, on_device, file->decoder, &plan, loader->thread_count, &err);
+	wcx_load_plan_free(&plan);
+	if (r == 0)
+		*ret = held;
+	else
+		wcx_hold_free(held);
+	return report(r, &err, error, error_bytes);
+}
+
+void wcx_held_close(struct wcx_held *held)
+{
+	wcx_hold_free(held);
+}
+
+uint64_t wcx_held_bytes(const struct wcx_held *held)
+{
+	return wcx_gpu_hold_bytes(held->gpu);
+}
+
+/* Reports what the GPU said; failed is the number of the tile that could not be decoded. */
+static int report_gpu(const struct wcx_held *held, enum wcx_result result, uint32_t failed, char *error, size_t error_bytes)
+{
+	struct wcx_error err = { "" };
+	int r = 0;
+
+	if (result == WCX_BAD_DATA)
+		r = wcx_image_fail_tile(held->image, held->coded[failed].segment, &held->coded[failed].info, 0, -EBADMSG,
+					&err);
+	else if (result != WCX_OK)
+		r = wcx_fail(&err, EIO, "%s: the GPU failed", wcx_container_path(wcx_image_container(held->image)));
+	return report(r, &err, error, error_bytes);
+}
+
+int wcx_held_fetch(struct wcx_held *held, void *place, void *stream, char *error, size_t error_bytes)
+{
+	const enum wcx_result result = wcx_gpu_hold_fetch(held->gpu, (uint64_t)(uintptr_t)place, stream);
+
+	return report_gpu(held, result == WCX_OK ? WCX_OK : WCX_DEVICE_FAILED, 0, error, error_bytes);
+}
+
+int wcx_held_decode(struct wcx_held *held, void *place, void *base, void *stream, char *error, size_t error_bytes)
+{
+	const enum wcx_result result =
+		wcx_gpu_hold_decode(held->gpu, (uint64_t)(uintptr_t)place, (uint64_t)(uintptr_t)base, stream);
+
+	return report_gpu(held, result == WCX_OK ? WCX_OK : WCX_DEVICE_FAILED, 0, error, error_bytes);
+}
+
+int wcx_held_check(struct wcx_held *held, void *stream, char *error, size_t error_bytes)
+{
+	uint32_t failed = 0;
+	const enum wcx_result result = wcx_gpu_hold_status(held->gpu, stream, &failed);
+
+	return report_gpu(held, result, failed, error, error_bytes);
 }
