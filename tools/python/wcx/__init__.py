@@ -16,11 +16,24 @@ All functions may be called from any thread.
 """
 from ._accelerate import accelerate
 from ._file import File, Tensor, find_packed
-from ._gpu import Loader
+from ._gpu import Held, Loader
 from ._open import Slice, load_directory, load_file, safe_open
+from ._stream import Stream, no_weights, stream
 from ._version import __version__
 
 __all__ = [
+    "File",
+    "Held",
+    "Loader",
+    "Slice",
+    "Stream",
+    "Tensor",
     "__version__",
-    "File", "Loader", "Slice", "Tensor", "accelerate", "find_packed", "load_directory", "load_file", "safe_open",
+    "accelerate",
+    "find_packed",
+    "load_directory",
+    "load_file",
+    "no_weights",
+    "safe_open",
+    "stream",
 ]

@@ -63,6 +63,57 @@ class Loader:
         return tensors
 
 
+class Held:
+    """A part of a file that stays packed in memory, and is decoded on the GPU whenever it is needed.
+
+    ranges is a list of (offset, bytes, dst): ranges of the original, and their offsets from the base that decode gets.  The
+    packed bytes stay on the loader's GPU (on_device) or in pinned memory of the host.  nbytes is what they take there.
+
+    For one thread at a time.  Raises OSError as Loader.load_ranges does; damage is found here, but for tiles whose coding is
+    invalid in spite of a right checksum, which check finds after the first decode.
+    """
+
+    def __init__(self, loader: Loader, file: File, ranges, on_device: bool):
+        self._file = file  # must stay open
+        self._handle = ctypes.c_void_p()
+        with loader._lock:
+            call(
+                "wcx_held_open",
+                loader._handle,
+                file._open(),
+                targets(ranges),
+                len(ranges),
+                int(on_device),
+                ctypes.byref(self._handle),
+            )
+        self.on_device = on_device
+        self.nbytes: int = library.wcx_held_bytes(self._handle)
+
+    def fetch(self, place: int, stream) -> None:
+        """Copies the packed bytes to nbytes at a device address, a multiple of 256, in the order of a torch stream."""
+        call("wcx_held_fetch", self._handle, place, stream.cuda_stream)
+
+    def decode(self, base: int, stream, place: int = 0) -> None:
+        """Decodes to base, a device address that is a multiple of 256, in the order of a torch stream, without waiting.
+
+        place is where the part was fetched to, and is used up; it is not needed for a part on the device.
+        """
+        call("wcx_held_decode", self._handle, place, base, stream.cuda_stream)
+
+    def check(self, stream) -> None:
+        """Waits for a stream, and raises OSError if the last decode in it failed."""
+        call("wcx_held_check", self._handle, stream.cuda_stream)
+
+    def close(self) -> None:
+        """Frees the memory; decodes must have ended on the GPU."""
+        handle, self._handle = self._handle, ctypes.c_void_p()
+        library.wcx_held_close(handle)
+
+    def __del__(self):
+        if getattr(self, "_handle", None):
+            self.close()
+
+
 _loaders: Dict[tuple, Loader] = {}
 _loaders_lock = threading.Lock()  # protects _loaders
 

@@ -59,6 +59,12 @@ _PROTOTYPES = {
     "wcx_loader_open": (c_int, [c_int, c_uint, POINTER(c_void_p)], True),
     "wcx_loader_close": (None, [c_void_p], False),
     "wcx_load": (c_int, [c_void_p, c_void_p, POINTER(Target), c_size_t, c_void_p], True),
+    "wcx_held_open": (c_int, [c_void_p, c_void_p, POINTER(Target), c_size_t, c_int, POINTER(c_void_p)], True),
+    "wcx_held_close": (None, [c_void_p], False),
+    "wcx_held_bytes": (c_uint64, [c_void_p], False),
+    "wcx_held_fetch": (c_int, [c_void_p, c_void_p, c_void_p], True),
+    "wcx_held_decode": (c_int, [c_void_p, c_void_p, c_void_p, c_void_p], True),
+    "wcx_held_check": (c_int, [c_void_p, c_void_p], True),
 }
 
 library = _load_library()
