@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""host_load_rate.py PACKED ORIGINAL [--rounds N] - times loading a model file into numpy arrays on the CPU.
+"""host_load_rate.py PACKED ORIGINAL [--rounds N] - times loading a model file into tensors on the CPU.
 
 Alternates, from the page cache, between
 
-  wcx               the Python package on the packed file: decoded by all cores straight into the arrays
+  wcx               the Python package on the packed file: decoded by all cores straight into the tensors
   mount, read(2)    reading the file once through a fresh mount, nothing decoded, in blocks of 1 MiB into one buffer
-  mount, arrays     safetensors on a fresh mount, copied into arrays
-  raw, arrays       safetensors on the original, copied into arrays
+  mount, tensors    safetensors on a fresh mount, copied
+  raw, tensors      safetensors on the original, copied
 
 Compares the tensors first.  Prints medians with the slowest and the fastest round, in bytes of tensors per second.  Needs
-numpy, safetensors and permission to mount; WCX_BUILD is the folder with wcxfs and libwcx.so (default: build/).
+numpy (torch for BF16 and FP8), safetensors and permission to mount; WCX_BUILD is the folder with wcxfs and libwcx.so (default: build/).
 """
 import argparse
 import os
@@ -23,6 +23,11 @@ import time
 
 import numpy as np
 
+try:  # numpy lacks some types
+    import torch
+except ImportError:
+    torch = None
+
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 BUILD = os.environ.get("WCX_BUILD", os.path.join(ROOT, "build"))
 os.environ.setdefault("WCX_LIBRARY", os.path.join(BUILD, "libwcx.so"))
@@ -31,15 +36,23 @@ import wcx  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 
 BLOCK = 1 << 20
+FRAMEWORK = "pt" if torch else "np"
 
 
 def arrays(path):
-    """Loads what numpy has types for; copies, so that nothing is left to page faults."""
+    """Loads all tensors; copies, so that nothing is left to page faults."""
     tensors = {}
-    with safe_open(path, framework="np") as file:
+    with safe_open(path, framework=FRAMEWORK) as file:
         for name in file.keys():
-            tensors[name] = np.array(file.get_tensor(name))
+            tensor = file.get_tensor(name)
+            tensors[name] = tensor.clone() if torch else np.array(tensor)
     return tensors
+
+
+def same(a, b):
+    if torch:
+        return a.dtype == b.dtype and torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
+    return a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
 def read_through(path):
@@ -51,7 +64,7 @@ def read_through(path):
 
 def mounted(packed, load):
     """Runs load on the file that a fresh mount shows; returns what it returned, and its seconds."""
-    work = tempfile.mkdtemp()
+    work = tempfile.mkdtemp(dir=os.path.dirname(os.path.abspath(packed)))
     store, mount_point = os.path.join(work, "store"), os.path.join(work, "mount")
     os.mkdir(store)
     os.mkdir(mount_point)
@@ -79,16 +92,16 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     ways = {
-        "wcx": lambda: timed(wcx.load_file, args.packed),
+        "wcx": lambda: timed(lambda path: wcx.load_file(path, framework=FRAMEWORK), args.packed),
         "mount, read(2)": lambda: mounted(args.packed, read_through),
-        "mount, arrays": lambda: mounted(args.packed, arrays),
-        "raw, arrays": lambda: timed(arrays, args.original),
+        "mount, tensors": lambda: mounted(args.packed, arrays),
+        "raw, tensors": lambda: timed(arrays, args.original),
     }
     expected = arrays(args.original)
-    for way in ("wcx", "mount, arrays"):
+    for way in ("wcx", "mount, tensors"):
         found = ways[way]()[0]
         assert found.keys() == expected.keys()
-        assert all(found[name].tobytes() == expected[name].tobytes() for name in expected), way
+        assert all(same(found[name], expected[name]) for name in expected), way
     total = sum(tensor.nbytes for tensor in expected.values())
     del expected, found
     seconds = {way: [] for way in ways}

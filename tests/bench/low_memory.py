@@ -78,7 +78,7 @@ class Peak:
         gc.collect()
         torch.cuda.empty_cache()
         self.base, self.most, self.on = self.taken(), 0, True
-        self.thread = threading.Thread(target=self.watch)
+        self.thread = threading.Thread(target=self.watch, daemon=True)
         self.thread.start()
 
     @staticmethod

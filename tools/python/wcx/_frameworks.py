@@ -4,6 +4,7 @@
 A dtype that a framework does not have comes as a one-dimensional tensor of its bytes, with a warning.  F4 has two values in
 an element of torch's type, so that the last dimension is half that in the file.
 """
+import ctypes
 import warnings
 from typing import Any, Tuple
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from ._file import Tensor
 
+_libc = ctypes.CDLL(None)
 _NUMPY = {
     "F64": np.float64,
     "F32": np.float32,
@@ -60,6 +62,16 @@ _TORCH = {
 _NAMES = {"np": "np", "numpy": "np", "pt": "pt", "torch": "pt", "pytorch": "pt"}
 
 
+_HUGE_FROM, _HUGE_PAGE, _MADV_HUGEPAGE = 4 << 20, 2 << 20, 14
+
+
+def advise_huge_pages(address: int, size: int) -> None:
+    """Asks the kernel for huge pages in new memory, where a load would otherwise spend time on page faults."""
+    first, end = -(-address // _HUGE_PAGE) * _HUGE_PAGE, (address + size) // _HUGE_PAGE * _HUGE_PAGE
+    if first < end:
+        _libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), _MADV_HUGEPAGE)  # may fail: it is a wish
+
+
 def _warn_of_bytes(info: Tensor, framework: str) -> None:
     warnings.warn(f"{info.name}: {framework} has no type for {info.dtype} {list(info.shape)}: loaded as bytes", stacklevel=6)
 
@@ -86,7 +98,7 @@ class Numpy:
         return np.dtype(dtype), info.shape
 
     def empty(self, dtype, shape, device):
-        return np.empty(shape, dtype)
+        return np.empty(shape, dtype)  # which asks for huge pages itself
 
     def address(self, tensor) -> int:
         return tensor.ctypes.data
@@ -118,6 +130,12 @@ class Torch:
         return dtype, shape
 
     def empty(self, dtype, shape, device):
+        tensor = self._empty(dtype, shape, device)
+        if tensor.device.type == "cpu" and tensor.nbytes >= _HUGE_FROM:
+            advise_huge_pages(tensor.data_ptr(), tensor.nbytes)
+        return tensor
+
+    def _empty(self, dtype, shape, device):
         try:
             return self.torch.empty(shape, dtype=dtype, device=device)
         except (RuntimeError, NotImplementedError):  # some types have no allocation of their own

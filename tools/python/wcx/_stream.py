@@ -255,20 +255,23 @@ class Stream:
         """Holds blocks on the GPU, the largest first, as long as they and slots for the others fit, and the rest on the host."""
         if budget is not None and self.device_bytes > budget:
             raise ValueError(f"gpu_budget: {self.device_bytes} bytes are needed for scratch and small parameters alone")
-        packed = {block: block.packed_estimate() for block in blocks}
+        # A held part is a little larger than its share of the file: it has control data, and small tensors unpacked.
+        packed = {block: block.packed_estimate() * 101 // 100 for block in blocks}
         by_size = sorted(blocks, key=lambda block: -packed[block])
-        wanted, used = set(), self.device_bytes
-        if budget is None or used + sum(packed.values()) * 101 // 100 <= budget:
+        wanted, left, used = set(), [], self.device_bytes
+        if budget is None or used + sum(packed.values()) <= budget:
             wanted = set(blocks)
         else:
             for i, block in enumerate(by_size):
-                largest_left = max((packed[other] for other in by_size[i + 1 :]), default=0)
-                if used + (packed[block] + SLOTS * largest_left) * 101 // 100 <= budget:
+                slot = max(packed[other] for other in left + by_size[i + 1 :]) if left + by_size[i + 1 :] else 0
+                if used + packed[block] + SLOTS * slot <= budget:
                     wanted.add(block)
-                    used += packed[block] * 101 // 100
-            left = [packed[block] for block in blocks if block not in wanted]
-            if used + SLOTS * max(left, default=0) > budget:
-                raise ValueError(f"gpu_budget: {used + SLOTS * max(left)} bytes are needed for scratch and two packed blocks")
+                    used += packed[block]
+                else:
+                    left.append(block)
+            used += SLOTS * packed[left[0]] if left else 0
+            if used > budget:
+                raise ValueError(f"gpu_budget: at least {used} bytes and what is reserved are needed")
         for block in blocks:
             block.hold(self._loader, block in wanted)
             if block in wanted:
