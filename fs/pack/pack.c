@@ -137,18 +137,42 @@ static int make_units(struct packer *packer, struct wcx_error *err)
 static int count_unit(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item, struct wcx_error *err)
 {
 	struct packer *packer = user;
-	struct wcx_pack_unit *unit = &packer->units[item];
+	struct wcx_pack_unit part = wcx_pack_unit_counted(&packer->units[item]);
 	uint8_t *src = packer->workers[worker].src;
-	int r = wcx_pack_unit_read(unit, &packer->reader, src, err);
+	int r = wcx_pack_unit_read(&part, &packer->reader, src, err);
 
 	(void)loop;
 	if (r == 0)
-		r = check_result(packer, wcx_pack_worker_count(&packer->workers[worker], unit, src), err);
+		r = check_result(packer, wcx_pack_worker_count(&packer->workers[worker], &part, src), err);
 	if (r < 0)
 		return r;
+	packer->units[item].checksum = part.checksum;
 	pthread_mutex_lock(&packer->counts_lock);
-	wcx_plan_counts_add(unit->plan, &packer->workers[worker].counts);
+	wcx_plan_counts_add(part.plan, &packer->workers[worker].counts);
 	pthread_mutex_unlock(&packer->counts_lock);
+	return 0;
+}
+
+/*
+ * Whether all bytes of these units are also at same_offset, and not only those that were counted.  Sets the checksums of the
+ * units to those of all their bytes.
+ */
+static int compare_units(struct packer *packer, struct wcx_pack_unit *units, size_t unit_count, uint64_t same_offset,
+			 bool *equal_ret, struct wcx_error *err)
+{
+	uint8_t *bytes = packer->workers[0].src, *other = packer->workers[0].dst;
+
+	*equal_ret = true;
+	for (size_t u = 0; u < unit_count && *equal_ret; u++) {
+		int r = read_source(packer, bytes, units[u].bytes, units[u].offset, err);
+
+		if (r == 0)
+			r = read_source(packer, other, units[u].bytes, same_offset + (units[u].offset - units->offset), err);
+		if (r < 0)
+			return r;
+		units[u].checksum = wcx_checksum64(bytes, units[u].bytes);
+		*equal_ret = memcmp(bytes, other, units[u].bytes) == 0;
+	}
 	return 0;
 }
 
@@ -156,11 +180,13 @@ static int count_unit(void *user, struct wcx_parallel *loop, unsigned worker, ui
  * Looks for an earlier segment with the content of these units, which are all of a plan.  If two checksums agree by chance,
  * wcx_pack_check fails, which compares all bytes of such a segment.
  */
-static int find_same(struct packer *packer, const struct wcx_pack_unit *units, size_t unit_count)
+static int find_same(struct packer *packer, struct wcx_pack_unit *units, size_t unit_count, struct wcx_error *err)
 {
 	struct wcx_segment *seg = &units->plan->segment;
 	/* The units of the reference are no ranges: which bytes of the file they hold depends on the width of the matrix. */
-	uint64_t chain[2] = { units->plan->is_reference ? seg->cols : 0 };
+	uint64_t chain[2] = { units->plan->is_reference ? seg->cols : 0 }, same_offset;
+	bool equal = true;
+	int r;
 
 	if (seg->bytes < SAME_MIN_BYTES || seg->offset == 0)
 		return 0;
@@ -168,23 +194,30 @@ static int find_same(struct packer *packer, const struct wcx_pack_unit *units, s
 		chain[1] = units[u].checksum;
 		chain[0] = wcx_checksum64(chain, sizeof chain);
 	}
-	return wcx_pack_index_find_same(&packer->index, seg->bytes, chain[0], &seg->same_as);
+	r = wcx_pack_index_find_same(&packer->index, seg->offset, seg->bytes, chain[0], &seg->same_as, &same_offset);
+	if (r < 0)
+		return no_memory(packer, err);
+	if (seg->same_as && wcx_tensor_plan_stride(units->plan) > 1)
+		r = compare_units(packer, units, unit_count, same_offset, &equal, err);
+	if (!equal)
+		seg->same_as = 0;
+	return r;
 }
 
 /* Finishes the plans of the group, whose segments enter the index. */
 static int finish_plans(struct packer *packer, struct wcx_error *err)
 {
-	const struct wcx_pack_unit *units = packer->units;
+	struct wcx_pack_unit *units = packer->units;
 	int r = 0;
 
 	for (size_t first = 0, after; first < packer->unit_count && r == 0; first = after) {
 		for (after = first + 1; after < packer->unit_count && units[after].plan == units[first].plan;)
 			after++;
-		r = find_same(packer, units + first, after - first);
-		if (r == 0)
-			r = wcx_pack_index_add_segment(&packer->index, units[first].plan);
+		r = find_same(packer, units + first, after - first, err);
+		if (r == 0 && wcx_pack_index_add_segment(&packer->index, units[first].plan) < 0)
+			r = no_memory(packer, err);
 	}
-	return r < 0 ? no_memory(packer, err) : 0;
+	return r;
 }
 
 /* --- the second pass --- */

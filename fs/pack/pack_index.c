@@ -12,7 +12,7 @@
 
 /* A segment's content, by which a later one with the same is recognised. */
 struct content {
-	uint64_t bytes, checksum;
+	uint64_t bytes, checksum, offset;
 	uint32_t segment;
 };
 
@@ -43,16 +43,19 @@ static int compare_contents(const void *a, const void *b)
 	return (x->checksum > y->checksum) - (x->checksum < y->checksum);
 }
 
-int wcx_pack_index_find_same(struct wcx_pack_index *index, uint64_t bytes, uint64_t checksum, uint32_t *same_as_ret)
+int wcx_pack_index_find_same(struct wcx_pack_index *index, uint64_t offset, uint64_t bytes, uint64_t checksum,
+			     uint32_t *same_as_ret, uint64_t *same_offset_ret)
 {
 	struct content *content = malloc(sizeof *content), **found = NULL;
 
 	if (content) {
-		*content = (struct content){ bytes, checksum, (uint32_t)segment_count(index) };
+		*content = (struct content){ bytes, checksum, offset, (uint32_t)segment_count(index) };
 		found = tsearch(content, &index->contents, compare_contents);
 	}
-	if (found)
+	if (found) {
 		*same_as_ret = *found == content ? 0 : (*found)->segment;
+		*same_offset_ret = (*found)->offset;
+	}
 	if (!found || *found != content)
 		free(content);
 	return found ? 0 : -ENOMEM;

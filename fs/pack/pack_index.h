@@ -27,10 +27,11 @@ struct wcx_pack_index {
 /*
  * wcx_pack_index_find_same - find an earlier segment by its size and checksum, or remember the one that is added next
  *
- * *same_as_ret is the number of that segment, or 0 if there is none.  This and the functions below that add return 0 or
- * -ENOMEM, without a message.
+ * offset is where that one begins in the original.  *same_as_ret is the number of the earlier segment, which begins at
+ * *same_offset_ret, or 0 if there is none.  This and the functions below that add return 0 or -ENOMEM, without a message.
  */
-int wcx_pack_index_find_same(struct wcx_pack_index *index, uint64_t bytes, uint64_t checksum, uint32_t *same_as_ret);
+int wcx_pack_index_find_same(struct wcx_pack_index *index, uint64_t offset, uint64_t bytes, uint64_t checksum,
+			     uint32_t *same_as_ret, uint64_t *same_offset_ret);
 
 /* wcx_pack_index_add_segment - finish the plan, unless its same_as names another segment, and add its segment */
 int wcx_pack_index_add_segment(struct wcx_pack_index *index, struct wcx_tensor_plan *plan);

@@ -75,6 +75,21 @@ struct wcx_pack_unit wcx_pack_unit_make(struct wcx_tensor_plan *plan, uint64_t f
 	return unit;
 }
 
+struct wcx_pack_unit wcx_pack_unit_counted(const struct wcx_pack_unit *unit)
+{
+	const uint64_t stride = wcx_tensor_plan_stride(unit->plan);
+	struct wcx_pack_unit part = *unit;
+	struct wcx_tile_dims dims;
+	uint64_t end;
+
+	part.tile_count = WCX_DIV_UP(unit->tile_count, stride);
+	if (part.tile_count == unit->tile_count)
+		return part;
+	wcx_tensor_plan_tile(unit->plan, unit->first_tile + part.tile_count, &dims, &end);
+	part.bytes = end - unit->offset;
+	return part;
+}
+
 int wcx_pack_unit_read(const struct wcx_pack_unit *unit, const struct wcx_plan_reader *reader, uint8_t *src,
 		       struct wcx_error *err)
 {

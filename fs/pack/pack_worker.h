@@ -20,7 +20,7 @@ struct wcx_pack_unit {
 	struct wcx_tensor_plan *plan;
 	uint64_t first_tile, tile_count;
 	uint64_t offset, bytes; /* in the original */
-	uint64_t checksum;      /* of the original bytes, once counted */
+	uint64_t checksum;      /* of the original bytes that were counted */
 };
 
 /* Memory of one thread. */
@@ -52,6 +52,9 @@ void wcx_pack_worker_close(struct wcx_pack_worker *worker);
 
 /* wcx_pack_unit_make - the unit that begins with a tile of a plan, as large as a unit may be */
 struct wcx_pack_unit wcx_pack_unit_make(struct wcx_tensor_plan *plan, uint64_t first_tile);
+
+/* wcx_pack_unit_counted - the part of a unit that is counted: its first tile, and more where fewer than all are enough */
+struct wcx_pack_unit wcx_pack_unit_counted(const struct wcx_pack_unit *unit);
 
 /* wcx_pack_unit_read - read a unit to src, which has WCX_UNIT_BYTES; returns 0 or what the reader returned */
 int wcx_pack_unit_read(const struct wcx_pack_unit *unit, const struct wcx_plan_reader *reader, uint8_t *src,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Last step of a tensor plan: final tables from the counts of all tiles, and raw fields where coding gains nothing. */
+/* Last step of a tensor plan: final tables from the counts of tiles, and raw fields where coding gains nothing. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -325,6 +325,25 @@ static void join_raw_fields(struct wcx_tensor_plan *plan, uint32_t first_table[W
 		recipe->transform = WCX_TRANSFORM_NONE; /* raw bits alone */
 }
 
+/* Makes counts of a part those of all elements. */
+static void scale_counts(const struct wcx_tensor_plan *plan)
+{
+	struct wcx_plan_counts *counts = plan->counts;
+	const double scale = (double)wcx_plan_elems(plan) / (double)counts->elems;
+
+	if (!counts->elems || counts->elems >= wcx_plan_elems(plan))
+		return;
+	for (uint32_t f = 0; f < plan->segment.recipe.field_count; f++) {
+		counts->misfits[f] = (uint64_t)((double)counts->misfits[f] * scale + 0.5);
+		for (uint32_t t = 0; t < plan->fields[f].table_count; t++)
+			for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
+				counts->symbols[f][t][s] = (uint64_t)((double)counts->symbols[f][t][s] * scale + 0.5);
+	}
+	for (uint32_t b = 0; b < plan->segment.recipe.elem_bytes; b++)
+		for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
+			counts->bytes[b][s] = (uint64_t)((double)counts->bytes[b][s] * scale + 0.5);
+}
+
 void wcx_tensor_plan_finish(struct wcx_tensor_plan *plan, const struct wcx_table_library *library,
 			    uint32_t first_table[WCX_FIELDS_MAX])
 {
@@ -332,6 +351,7 @@ void wcx_tensor_plan_finish(struct wcx_tensor_plan *plan, const struct wcx_table
 	uint32_t next_table = library->table_count;
 
 	memset(first_table, 0, WCX_FIELDS_MAX * sizeof *first_table);
+	scale_counts(plan);
 	set_entropy(plan);
 	if (plan->segment.recipe.elem_bytes == 1 && !plan->is_reference)
 		split_byte(plan);

@@ -13,7 +13,8 @@ enum {
 	MATRIX_MIN_COLS = 64, /* trailing dimensions are joined to one row until it has this many elements */
 	SAMPLE_MIN_ELEMS = 32768,
 	SAMPLE_MIN_ROWS = 96,
-	SAMPLE_SHARE = 8, /* one of this many elements of a large tensor is studied */
+	SAMPLE_SHARE = 8,        /* one of this many elements of a large tensor is studied */
+	COUNTED_BYTES = 8 << 20, /* of a large tensor, at least */
 };
 
 /* The length of a row: all elements divided by as many leading dimensions as leave it long enough. */
@@ -133,6 +134,18 @@ int wcx_tensor_plan_read_tile(const struct wcx_tensor_plan *plan, uint64_t tile,
 	return r;
 }
 
+uint64_t wcx_tensor_plan_stride(const struct wcx_tensor_plan *plan)
+{
+	const uint32_t last = plan->segment.recipe.field_count - 1u;
+	uint32_t coded = 0;
+
+	for (uint32_t f = 0; f <= last; f++)
+		coded += plan->fields[f].table_count > 0;
+	if (coded != 1 || !plan->fields[last].table_count || plan->is_reference || plan->kind == WCX_KIND_INTEGER)
+		return 1;
+	return WCX_MAX(plan->segment.bytes / COUNTED_BYTES, 1);
+}
+
 static void count_bytes(const uint8_t *src, size_t elems, uint32_t elem_bytes, struct wcx_plan_counts *counts)
 {
 	for (size_t i = 0; i < elems; i++)
@@ -146,6 +159,7 @@ enum wcx_result wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const 
 	const struct wcx_recipe *recipe = &plan->segment.recipe;
 	enum wcx_result result = WCX_OK;
 
+	counts->elems += (uint64_t)dims->rows * dims->cols;
 	for (uint32_t f = 0; f < recipe->field_count && result == WCX_OK; f++)
 		if (plan->fields[f].table_count)
 			result = wcx_tile_count(dims, src, recipe, f, scratch, counts->symbols[f], &counts->misfits[f]);
@@ -164,6 +178,7 @@ void wcx_plan_counts_add(struct wcx_tensor_plan *plan, const struct wcx_plan_cou
 	}
 	wcx_plan_add_all(plan->counts->bytes[0], counts->bytes[0],
 			 (size_t)plan->segment.recipe.elem_bytes * WCX_SYMBOL_COUNT);
+	plan->counts->elems += counts->elems;
 }
 
 void wcx_tensor_plan_free(struct wcx_tensor_plan *plan)

@@ -3,9 +3,9 @@
  * Plans how a tensor is coded: predictor, fields of an element, frequency tables, dimensions of tiles.  Works on samples and
  * counts, and reads only through a function of the caller.
  *
- * The steps, in this order: init; samples and choose, or draft, which does both; count all tiles and add up the counts;
- * finish.  Then the tiles are encoded with the plan's recipe.  Functions that take a const plan may run in any number of
- * threads at once; the others need the plan to themselves.
+ * The steps, in this order: init; samples and choose, or draft, which does both; count tiles, all of them or one in
+ * wcx_tensor_plan_stride, and add up the counts; finish.  Then the tiles are encoded with the plan's recipe.  Functions that
+ * take a const plan may run in any number of threads at once; the others need the plan to themselves.
  */
 #ifndef WCX_TENSOR_PLAN_H
 #define WCX_TENSOR_PLAN_H
@@ -24,6 +24,7 @@ struct wcx_plan_counts {
 	uint64_t symbols[WCX_FIELDS_MAX][WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT]; /* of the coded fields, by table */
 	uint64_t misfits[WCX_FIELDS_MAX];                                         /* values without a symbol */
 	uint64_t bytes[WCX_ELEM_MAX_BYTES][WCX_SYMBOL_COUNT];                     /* of the original elements */
+	uint64_t elems;                                                           /* counted */
 };
 
 struct wcx_tensor_plan {
@@ -104,6 +105,14 @@ void wcx_tensor_plan_tile(const struct wcx_tensor_plan *plan, uint64_t tile, str
 int wcx_tensor_plan_read_tile(const struct wcx_tensor_plan *plan, uint64_t tile, const struct wcx_plan_reader *reader,
 			      uint8_t *dst, struct wcx_error *err);
 
+/*
+ * wcx_tensor_plan_stride - one in so many tiles is enough to count, spread evenly; 1 if all have to be
+ *
+ * Of a large tensor whose only coded field is the highest, which may have exceptions: a value that was not counted is rarer
+ * than one in a million, and costs no more than an exception.
+ */
+uint64_t wcx_tensor_plan_stride(const struct wcx_tensor_plan *plan);
+
 /* wcx_tensor_plan_count - add the statistics of one tile to counts; returns as wcx_tile_count does */
 enum wcx_result wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const struct wcx_tile_dims *dims,
 				      const uint8_t *src, struct wcx_encode_scratch *scratch,
@@ -113,7 +122,9 @@ enum wcx_result wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const 
 void wcx_plan_counts_add(struct wcx_tensor_plan *plan, const struct wcx_plan_counts *counts);
 
 /*
- * wcx_tensor_plan_finish - make the final tables from the counts of all tiles, and free the counts
+ * wcx_tensor_plan_finish - make the final tables from the counts, and free these
+ *
+ * Where not all tiles were counted, the counts stand for the others too.
  *
  * Fields for which coding does not pay become raw.  A small segment may take tables of the library.  first_table[f] is the
  * number in the file of the first table of field f of the final recipe.  New tables are numbered from

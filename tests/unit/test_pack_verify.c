@@ -149,6 +149,38 @@ static void twin_that_changes_is_found(void)
 	wrong_reading = false;
 }
 
+/* Of large tensors only a part is counted; only all bytes show whether two are the same. */
+static void large_tensors_are_the_same_only_if_all_bytes_are(void)
+{
+	enum { BYTES = 17 << 20, NOT_COUNTED = (1 << 20) - 1 };
+	const struct sample_tensor large[] = {
+		{ "first", "I8", "[17408,1024]", BYTES, SAMPLE_GAUSSIAN, 20 },
+		{ "twin", "I8", "[17408,1024]", BYTES, SAMPLE_CONSTANT, 0 },
+		{ "other", "I8", "[17408,1024]", BYTES, SAMPLE_CONSTANT, 0 },
+	};
+	const struct wcx_pack_options options = { .job.thread_count = 2 };
+	struct sample_bytes file = sample_safetensors(large, 3);
+	uint8_t *first = file.data + file.bytes - 3 * (size_t)BYTES;
+	char *path = sample_path(dir, "large.safetensors");
+	struct wcx_pack_result one, two;
+	struct wcx_error err;
+
+	memcpy(first + BYTES, first, BYTES);
+	memcpy(first + 2 * (size_t)BYTES, first, BYTES);
+	sample_write(path, file);
+	CHECK(wcx_pack(path, dst_path, &options, &one, &err) == 0);
+	unlink(dst_path);
+	first[2 * (size_t)BYTES + NOT_COUNTED] ^= 1;
+	sample_write(path, file);
+	CHECK(wcx_pack(path, dst_path, &options, &two, &err) == 0);
+	CHECK(one.packed_bytes > BYTES / 2 && one.packed_bytes < BYTES);
+	CHECK(two.packed_bytes > 2 * one.packed_bytes - 100000 && two.packed_bytes < 2 * one.packed_bytes);
+	unlink(dst_path);
+	unlink(path);
+	free(path);
+	free(file.data);
+}
+
 /* Blocks of many sizes, with a thread and without; the expected sum is that of the file in one piece. */
 static void digest_is_that_of_the_blocks_in_order(void)
 {
@@ -180,8 +212,11 @@ static void digest_is_that_of_the_blocks_in_order(void)
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
-		CHECK_TEST(tile_that_is_encoded_wrongly_is_found),    CHECK_TEST(frame_that_is_encoded_wrongly_is_found),
-		CHECK_TEST(bytes_that_are_written_wrongly_are_found), CHECK_TEST(twin_that_changes_is_found),
+		CHECK_TEST(tile_that_is_encoded_wrongly_is_found),
+		CHECK_TEST(frame_that_is_encoded_wrongly_is_found),
+		CHECK_TEST(bytes_that_are_written_wrongly_are_found),
+		CHECK_TEST(twin_that_changes_is_found),
+		CHECK_TEST(large_tensors_are_the_same_only_if_all_bytes_are),
 		CHECK_TEST(digest_is_that_of_the_blocks_in_order),
 	};
 	int status;
