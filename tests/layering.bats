@@ -155,7 +155,8 @@ check_room() {
 }
 
 @test "jansson is known to what prints JSON, and to what reads and writes the JSON of models" {
-	only_included_by "jansson" tools/info_report.c tools/json_output.h fs/quantize/model_config.c \
+	only_included_by "jansson" tools/info_report.c tools/json_output.h tools/command_status.c tools/status_report.h \
+		fs/mount/status_text.c fs/quantize/model_config.c \
 		fs/quantize/model_files.h
 }
 

@@ -41,6 +41,7 @@ int wcx_command_unpack(struct command *command, int argc, char **argv);
 int wcx_command_verify(struct command *command, int argc, char **argv);
 int wcx_command_warm(struct command *command, int argc, char **argv);
 int wcx_command_hub(struct command *command, int argc, char **argv);
+int wcx_command_status(struct command *command, int argc, char **argv);
 int wcx_command_info(struct command *command, int argc, char **argv);
 int wcx_command_quantize(struct command *command, int argc, char **argv);
 

@@ -31,6 +31,7 @@ static const struct {
 	{ "quantize", wcx_command_quantize, "MODEL_DIR OUT_DIR", "make an INT8 model, packed on request" },
 	{ "warm", wcx_command_warm, "PATH...", "read files of a mount into the page cache" },
 	{ "hub", wcx_command_hub, "CACHE MOUNT", "pack a Hugging Face cache that is in use" },
+	{ "status", wcx_command_status, "[MOUNT...]", "show what mounts hold and do" },
 	{ "info", wcx_command_info, "FILE|TREE", "show what packed files contain" },
 };
 

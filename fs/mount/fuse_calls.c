@@ -22,6 +22,8 @@ void wcx_calls_report(struct wcx_calls *calls, const char *path, const struct wc
 {
 	uint64_t suppressed = 0;
 
+	if (err->text[0])
+		atomic_fetch_add_explicit(&calls->error_count, 1, memory_order_relaxed);
 	if (!err->text[0] || !wcx_log_limiter_admit(&calls->logged, path, err->text, wcx_now_ms(), &suppressed))
 		return;
 	fuse_log(FUSE_LOG_ERR, "%s\n", err->text);

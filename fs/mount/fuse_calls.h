@@ -25,6 +25,7 @@ struct wcx_calls {
 	struct wcx_node_table *nodes;
 	struct fuse_session *session;
 	struct wcx_log_limiter logged;
+	_Atomic uint64_t error_count; /* messages, logged or not */
 	unsigned timeout_ms;
 };
 

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "codec/arith.h"
+#include "fs/mount/attributes.h"
 #include "fs/mount/fuse_server.h"
 
 enum {
@@ -27,7 +28,8 @@ enum {
 	 */
 	BACKGROUND_REQUESTS = 65535,
 	CONGESTED_REQUESTS = 48,
-	XATTR_BYTES = 1 << 16, /* the kernel's limit */
+	XATTR_BYTES = 1 << 16,     /* the kernel's limit */
+	STATUS_GROWTH_BYTES = 256, /* its numbers may have more digits when it is read than when its size was asked for */
 };
 
 /* How long the kernel may rely on what it was told: changes of files and of permissions show within this time. */
@@ -161,7 +163,20 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	wcx_call_start(&wcx_fuse_of(req)->calls, req, false, &(struct wcx_call){ .serve = serve_getattr, .ino = ino });
 }
 
-/* The kernel asks for ACLs, to decide on access by them; other attributes are not shown. */
+static ssize_t get_status(struct wcx_fuse *fuse, char *dst, size_t dst_bytes)
+{
+	char *text = fuse->status ? fuse->status(fuse->status_user) : NULL;
+	ssize_t n = text ? (ssize_t)strlen(text) : -ENODATA;
+
+	if (n > (ssize_t)dst_bytes)
+		n = -ERANGE;
+	if (n > 0)
+		memcpy(dst, text, (size_t)n);
+	free(text);
+	return n;
+}
+
+/* The kernel asks for ACLs, to decide on access by them.  Attributes of ours are made; what else is stored is not shown. */
 static void serve_getxattr(struct wcx_call *call)
 {
 	struct wcx_fuse *fuse = call->user;
@@ -171,10 +186,15 @@ static void serve_getxattr(struct wcx_call *call)
 	char value[XATTR_BYTES];
 	ssize_t n = -ENODATA;
 
-	if (strcmp(name, "system.posix_acl_access") == 0 || strcmp(name, "system.posix_acl_default") == 0) {
-		entry_of(fuse, call->ino, &entry);
+	entry_of(fuse, call->ino, &entry);
+	if (strcmp(name, "system.posix_acl_access") == 0 || strcmp(name, "system.posix_acl_default") == 0)
 		n = wcx_store_get_acl(fuse->store, wcx_ino_path(call->ino), &entry, name, value, bytes ? sizeof value : 0);
-	}
+	else if (strcmp(name, WCX_ATTRIBUTE_STATUS) == 0 && S_ISDIR(entry.attr.st_mode))
+		n = get_status(fuse, value, sizeof value);
+	else
+		n = wcx_attribute_get(fuse->store, wcx_ino_path(call->ino), &entry, name, value, sizeof value);
+	if (n >= 0 && !bytes && strcmp(name, WCX_ATTRIBUTE_STATUS) == 0)
+		n += STATUS_GROWTH_BYTES;
 	if (n >= 0 && bytes && (size_t)n > bytes)
 		n = -ERANGE;
 	if (n < 0)
@@ -199,13 +219,14 @@ static void serve_listxattr(struct wcx_call *call)
 	const fuse_ino_t ino = call->ino;
 	const size_t bytes = call->bytes;
 	struct wcx_store_entry entry;
-	char list[sizeof names];
+	char list[sizeof names + WCX_ATTRIBUTE_LIST_BYTES];
 	size_t used = 0;
 
 	entry_of(fuse, ino, &entry);
 	for (size_t i = 0; i < WCX_ARRAY_COUNT(names); i++)
 		if (wcx_store_get_acl(fuse->store, wcx_ino_path(ino), &entry, names[i], NULL, 0) >= 0)
 			used += (size_t)snprintf(list + used, sizeof list - used, "%s", names[i]) + 1;
+	used += wcx_attribute_list(&entry, list + used);
 	if (!bytes)
 		wcx_call_reply_xattr(call, used);
 	else if (used > bytes)
@@ -436,6 +457,17 @@ int wcx_fuse_start(struct wcx_fuse *fuse, const struct wcx_fuse_options *opts)
 	if (!fuse->prefetcher)
 		wcx_calls_stop(&fuse->calls);
 	return fuse->prefetcher ? 0 : -ENOMEM;
+}
+
+void wcx_fuse_set_status(struct wcx_fuse *fuse, wcx_status_fn *status, void *user)
+{
+	fuse->status = status;
+	fuse->status_user = user;
+}
+
+uint64_t wcx_fuse_error_count(const struct wcx_fuse *fuse)
+{
+	return wcx_count_get(&fuse->calls.error_count);
 }
 
 void wcx_fuse_get_stats(struct wcx_fuse *fuse, struct wcx_prefetch_stats *ret)

@@ -17,6 +17,9 @@ struct wcx_fuse;
 /* For fuse_session_new, with a struct wcx_fuse as user data. */
 extern const struct fuse_lowlevel_ops wcx_fuse_ops;
 
+/* Makes the status of the mount, as the attribute user.wcx.status of directories: a string to be freed, or NULL. */
+typedef char *wcx_status_fn(void *user);
+
 /* wcx_fuse_create - make what the callbacks need; the store must outlive it.  Returns 0 or -errno. */
 int wcx_fuse_create(struct wcx_store *store, struct wcx_fuse **ret);
 void wcx_fuse_free(struct wcx_fuse *fuse); /* after the session's loop and wcx_fuse_stop; NULL is fine */
@@ -40,6 +43,12 @@ int wcx_fuse_start(struct wcx_fuse *fuse, const struct wcx_fuse_options *options
  * cause one of them and call again.
  */
 int wcx_fuse_stop(struct wcx_fuse *fuse, unsigned timeout_ms);
+
+/* wcx_fuse_set_status - set who makes the status, before the session's loop; until then there is none */
+void wcx_fuse_set_status(struct wcx_fuse *fuse, wcx_status_fn *status, void *user);
+
+/* wcx_fuse_error_count - how many requests failed for a reason that the log tells, whether or not it did each time */
+uint64_t wcx_fuse_error_count(const struct wcx_fuse *fuse);
 
 /* wcx_fuse_get_stats - get the counters of prefetching; after wcx_fuse_start */
 void wcx_fuse_get_stats(struct wcx_fuse *fuse, struct wcx_prefetch_stats *ret);

@@ -22,6 +22,8 @@ struct wcx_fuse {
 	struct wcx_store_entry root; /* the store itself, when it was opened */
 	struct wcx_reply_buffers buffers;
 	struct wcx_listings listings;
+	wcx_status_fn *status; /* NULL: none */
+	void *status_user;
 };
 
 static inline struct wcx_fuse *wcx_fuse_of(fuse_req_t req)

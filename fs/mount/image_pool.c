@@ -27,6 +27,7 @@ static const uint64_t index_max_bytes = UINT64_C(1) << 30;
 struct wcx_image_pool {
 	struct wcx_tile_cache *cache;
 	struct wcx_decoder *decoder;
+	struct wcx_file_counts *counts;
 
 	pthread_mutex_t lock;                           /* protects the rest, and all of every image but id and image */
 	uint64_t index_bytes;                           /* of all images */
@@ -140,6 +141,7 @@ static int image_open(struct wcx_image_pool *pool, int fd, const char *path, con
 		free(fresh);
 		return r;
 	}
+	wcx_image_count_into(fresh->image, wcx_file_counts_get(pool->counts, id));
 	fresh->id = *id;
 	fresh->index_bytes = wcx_container_memory_bytes(wcx_image_container(fresh->image));
 	r = make_space(pool, fresh->index_bytes);
@@ -239,7 +241,8 @@ void wcx_image_pool_release_unused(struct wcx_image_pool *pool)
 		image_free(victims[--count]);
 }
 
-struct wcx_image_pool *wcx_image_pool_create(struct wcx_tile_cache *cache, struct wcx_decoder *decoder)
+struct wcx_image_pool *wcx_image_pool_create(struct wcx_tile_cache *cache, struct wcx_decoder *decoder,
+					     struct wcx_file_counts *counts)
 {
 	struct wcx_image_pool *pool = calloc(1, sizeof *pool);
 
@@ -247,6 +250,7 @@ struct wcx_image_pool *wcx_image_pool_create(struct wcx_tile_cache *cache, struc
 		return NULL;
 	pool->cache = cache;
 	pool->decoder = decoder;
+	pool->counts = counts;
 	pthread_mutex_init(&pool->lock, NULL);
 	return pool;
 }

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "fs/base/error.h"
+#include "fs/mount/file_counts.h"
 #include "fs/mount/file_id.h"
 #include "fs/read/decoder.h"
 #include "fs/read/image.h"
@@ -30,8 +31,9 @@ struct wcx_pooled_image {
 	bool is_unwanted;
 };
 
-/* wcx_image_pool_create - make an empty pool; cache and decoder must outlive it.  NULL when out of memory. */
-struct wcx_image_pool *wcx_image_pool_create(struct wcx_tile_cache *cache, struct wcx_decoder *decoder);
+/* wcx_image_pool_create - make an empty pool; cache, decoder and counts must outlive it.  NULL when out of memory. */
+struct wcx_image_pool *wcx_image_pool_create(struct wcx_tile_cache *cache, struct wcx_decoder *decoder,
+					     struct wcx_file_counts *counts);
 void wcx_image_pool_free(struct wcx_image_pool *pool); /* NULL is fine; images still in use are freed too */
 
 /*

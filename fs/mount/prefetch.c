@@ -233,6 +233,8 @@ void wcx_prefetch_note(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_fi
 	if (request.start < request.end) {
 		if (!is_direct && file->asked_count < ASKED_MAX)
 			file->asked[file->asked_count++] = pages_of(request);
+		wcx_count(&wcx_image_counts(file->image)->requests, 1);
+		wcx_count(&wcx_image_counts(file->image)->requested_bytes, request.end - request.start);
 		prefetcher->stats.requests++;
 		prefetcher->stats.requested_bytes += request.end - request.start;
 		if (wcx_readahead_note(&file->readahead, request, is_direct) && wants_work(file) &&
@@ -488,12 +490,14 @@ static bool take_task_locked(struct wcx_prefetcher *prefetcher, struct task *tas
 
 static void finish_task(struct wcx_prefetcher *prefetcher, const struct task *task, int r)
 {
+	const uint64_t bytes = task->piece.pages.end - task->piece.pages.start;
 	struct wcx_prefetch_stats *stats = &prefetcher->stats;
 
 	pthread_mutex_lock(&prefetcher->lock);
 	task->file->is_dead |= r < 0 && r != -ENOMEM; /* memory may be available again soon */
-	*(task->piece.is_direct ? &stats->decoded_bytes : &stats->pushed_bytes) +=
-		task->piece.pages.end - task->piece.pages.start;
+	*(task->piece.is_direct ? &stats->decoded_bytes : &stats->pushed_bytes) += bytes;
+	if (!task->piece.is_direct)
+		wcx_count(&wcx_image_counts(task->file->image)->pushed_bytes, bytes);
 	task->file->busy_count--;
 	unlock_and_free_unused(prefetcher, task->file);
 }

@@ -22,12 +22,14 @@
 #include <unistd.h>
 
 #include "codec/arith.h"
+#include "fs/base/clock.h"
 #include "fs/mount/connection.h"
 #include "fs/mount/fuse_ops.h"
 #include "fs/mount/guard.h"
 #include "fs/mount/log_output.h"
 #include "fs/mount/notify.h"
 #include "fs/mount/privileges.h"
+#include "fs/mount/status_text.h"
 #include "fs/mount/store.h"
 #include "fs/mount/warm_child.h"
 #include "fs/read/decoder.h"
@@ -74,6 +76,7 @@ struct session {
 	struct wcx_connection connection; /* as found when it was mounted */
 	pthread_t signal_thread;          /* logs counters, opens the log again, reaps children */
 	atomic_bool stop_signal_thread;
+	uint64_t started_ms;
 };
 
 /* --- requests outside the loop --- */
@@ -179,6 +182,24 @@ static void log_counters(const struct session *session)
 		 " decoded; %" PRIu64 " readers followed, %" PRIu64 " given up\n",
 		 ahead.requests, ahead.requested_bytes, ahead.pushed_bytes, ahead.decoded_bytes, ahead.windows,
 		 ahead.given_up);
+}
+
+/* For the attribute user.wcx.status. */
+static char *describe(void *user)
+{
+	const struct session *session = user;
+	struct wcx_status status = {
+		.uptime_s = (double)(wcx_now_ms() - session->started_ms) * 1e-3,
+		.cache_budget_bytes = session->opts->cache_bytes,
+		.decoder = wcx_decoder_name(session->decoder),
+		.errors = wcx_fuse_error_count(session->fuse),
+	};
+
+	wcx_tile_cache_get_stats(session->cache, &status.cache);
+	wcx_decoder_get_stats(session->decoder, &status.decoded);
+	wcx_fuse_get_stats(session->fuse, &status.requests);
+	wcx_store_get_stats(session->store, &status.plain);
+	return wcx_status_print(&status);
 }
 
 static void log_warming(struct session *session)
@@ -399,6 +420,9 @@ static int start_serving(struct session *session)
 		fuse_log(FUSE_LOG_ERR, "no memory for serving\n");
 	else
 		session->state = STATE_SERVING;
+	session->started_ms = wcx_now_ms();
+	if (!r)
+		wcx_fuse_set_status(session->fuse, describe, session);
 	return r;
 }
 

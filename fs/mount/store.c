@@ -25,7 +25,6 @@
 
 enum {
 	SUFFIX_BYTES = sizeof ".wcx" - 1,
-	STAT_BLOCK_BYTES = 512, /* the unit of st_blocks */
 	WRITE_BITS = S_IWUSR | S_IWGRP | S_IWOTH,
 	OPEN_TRIES = 3,
 	/* File systems stamp times by a tick of up to 10 ms: a change this soon after the last may not show. */
@@ -36,11 +35,14 @@ struct wcx_store {
 	struct wcx_beneath beneath;
 	struct wcx_inode_numbers *numbers;
 	struct wcx_image_pool *images;
+	struct wcx_file_counts *counts;
+	_Atomic uint64_t plain_requests, plain_bytes;
 };
 
 struct wcx_store_file {
 	int fd;                         /* -1 for a packed file */
 	struct wcx_pooled_image *image; /* NULL for any other */
+	struct wcx_store *store;
 };
 
 /* A path to pass to the kernel: with the suffix for a packed file. */
@@ -129,7 +131,6 @@ static void fill_packed_entry(const struct wcx_store *store, const struct stat *
 {
 	fill_entry(store, st, true, ret);
 	ret->attr.st_size = (off_t)sb->original_bytes;
-	ret->attr.st_blocks = WCX_DIV_UP(ret->attr.st_size, STAT_BLOCK_BYTES);
 	ret->attr.st_nlink = 1; /* others may be shown with the packed bytes */
 	ret->id.version = packed_version(sb);
 }
@@ -231,6 +232,29 @@ int wcx_store_lookup(struct wcx_store *store, const char *path, struct wcx_store
 	err->text[0] = '\0';
 	r = lookup_plain(store, path, ret, err);
 	return r == -ENOENT ? lookup_packed(store, path, ret, err) : r;
+}
+
+int wcx_store_packed_get(struct wcx_store *store, const char *path, struct wcx_store_packed *ret)
+{
+	struct wcx_store_entry entry;
+	struct stored_path stored;
+	struct wcx_superblock sb;
+	struct wcx_error err;
+	struct stat st;
+	int fd = open_bytes(store, path, true, &stored, &st), r;
+
+	if (fd < 0)
+		return shown_errno(fd);
+	r = wcx_superblock_read(fd, stored.text, &sb, &err);
+	close(fd);
+	if (r)
+		return shown_errno(r);
+	fill_packed_entry(store, &st, &sb, &entry);
+	ret->packed_bytes = sb.packed_bytes;
+	ret->original_bytes = sb.original_bytes;
+	memcpy(ret->sha256, sb.sha256, sizeof ret->sha256);
+	ret->counts = wcx_file_counts_find(store->counts, &entry.id);
+	return 0;
 }
 
 void wcx_store_set_own_device(struct wcx_store *store, dev_t device)
@@ -522,7 +546,7 @@ int wcx_store_open(struct wcx_store *store, const char *path, struct wcx_store_e
 	err->text[0] = '\0';
 	if (!file)
 		return -ENOMEM;
-	*file = (struct wcx_store_file){ .fd = -1 };
+	*file = (struct wcx_store_file){ .fd = -1, .store = store };
 	r = open_shown(store, path, entry_ret, file, err);
 	if (r) {
 		free(file);
@@ -585,9 +609,19 @@ ssize_t wcx_store_file_read(struct wcx_store_file *file, void *dst, size_t bytes
 	ssize_t n;
 
 	err->text[0] = '\0';
+	if (!file->image) {
+		wcx_count(&file->store->plain_requests, 1);
+		wcx_count(&file->store->plain_bytes, bytes);
+	}
 	n = file->image ? wcx_image_read_until(file->image->image, dst, bytes, offset, should_stop, user, err)
 			: read_plain(file->fd, dst, bytes, offset, err);
 	return n < 0 ? shown_errno((int)n) : n;
+}
+
+void wcx_store_get_stats(const struct wcx_store *store, struct wcx_store_stats *ret)
+{
+	ret->requests = wcx_count_get(&store->plain_requests);
+	ret->bytes = wcx_count_get(&store->plain_bytes);
 }
 
 int wcx_store_statvfs(struct wcx_store *store, struct statvfs *ret)
@@ -605,7 +639,9 @@ int wcx_store_create(const char *dir, struct wcx_tile_cache *cache, struct wcx_d
 
 	if (!store)
 		return wcx_fail(err, ENOMEM, "%s: %s", dir, strerror(ENOMEM));
-	store->images = wcx_image_pool_create(cache, decoder);
+	store->counts = wcx_file_counts_create();
+	if (store->counts)
+		store->images = wcx_image_pool_create(cache, decoder, store->counts);
 	store->numbers = wcx_inode_numbers_create();
 	store->beneath.dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	errnum = store->beneath.dir_fd < 0 ? errno : 0;
@@ -634,6 +670,7 @@ void wcx_store_free(struct wcx_store *store)
 	if (!store)
 		return;
 	wcx_image_pool_free(store->images);
+	wcx_file_counts_free(store->counts);
 	wcx_inode_numbers_free(store->numbers);
 	if (store->beneath.dir_fd >= 0)
 		close(store->beneath.dir_fd);

@@ -30,8 +30,8 @@ struct wcx_store;
 struct wcx_store_file;
 
 /*
- * attr is as shown: the original's size, no write permission, an inode number of the mount's own (inode_numbers.h), and one
- * link where hard links of the file may be shown with other bytes.
+ * attr is as shown: the original's size, the packed file's blocks, no write permission, an inode number of the mount's own
+ * (inode_numbers.h), and one link where hard links of the file may be shown with other bytes.
  */
 struct wcx_store_entry {
 	struct stat attr;
@@ -87,6 +87,16 @@ int wcx_store_readlink(struct wcx_store *store, const char *path, const struct w
 ssize_t wcx_store_get_acl(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry, const char *name,
 			  void *dst, size_t dst_bytes);
 
+/* What the superblock of a packed file tells, and what was read of the file; counts is NULL if it was never opened. */
+struct wcx_store_packed {
+	uint64_t packed_bytes, original_bytes;
+	uint8_t sha256[WCX_SHA256_BYTES];
+	const struct wcx_image_counts *counts;
+};
+
+/* wcx_store_packed_get - read the superblock of the packed file that is shown at a path; 0, or an error of a lookup */
+int wcx_store_packed_get(struct wcx_store *store, const char *path, struct wcx_store_packed *ret);
+
 /*
  * wcx_store_list - list a directory, with "." and "..", sorted by stored name
  *
@@ -122,6 +132,14 @@ struct wcx_image *wcx_store_file_image(const struct wcx_store_file *file);
 ssize_t wcx_store_file_read(struct wcx_store_file *file, void *dst, size_t bytes, uint64_t offset,
 			    wcx_should_stop_fn *should_stop, void *user, struct wcx_error *err);
 
+/* Reads of files that are not packed. */
+struct wcx_store_stats {
+	uint64_t requests, bytes;
+};
+
+void wcx_store_get_stats(const struct wcx_store *store, struct wcx_store_stats *ret);
+
+/* wcx_store_statvfs - what statvfs(3) tells of the file system that the store's directory is on */
 int wcx_store_statvfs(struct wcx_store *store, struct statvfs *ret);
 
 #endif

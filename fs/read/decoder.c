@@ -28,11 +28,17 @@ struct owned_batch {
 	struct owned_batch *next;
 };
 
+/* Like struct wcx_decoder_work, for any number of threads: added to once a batch, so sharing the line costs nothing. */
+struct work {
+	_Atomic uint64_t bytes, batches, ns;
+};
+
 struct wcx_decoder {
 	const struct wcx_decode_variant *cpu;
 	struct wcx_gpu *gpu;  /* NULL: CPU only */
 	size_t gpu_bytes;     /* batches of at least so many decoded bytes go to the GPU */
 	atomic_bool gpu_lost; /* set at the first failure, for good */
+	struct work cpu_work, gpu_work;
 	char name[WCX_GPU_NAME_BYTES + 64];
 	wcx_notice_fn *notice;
 	void *notice_user;
@@ -222,6 +228,17 @@ const char *wcx_decoder_name(const struct wcx_decoder *decoder)
 	return decoder->name;
 }
 
+static struct wcx_decoder_work read_work(const struct work *work)
+{
+	return (struct wcx_decoder_work){ atomic_load(&work->bytes), atomic_load(&work->batches), atomic_load(&work->ns) };
+}
+
+void wcx_decoder_get_stats(const struct wcx_decoder *decoder, struct wcx_decoder_stats *ret)
+{
+	*ret = (struct wcx_decoder_stats){ read_work(&decoder->cpu_work), read_work(&decoder->gpu_work),
+					   atomic_load(&decoder->gpu_lost) };
+}
+
 void wcx_decoder_limit(struct wcx_decoder *decoder, unsigned batches)
 {
 	decoder->lent_max = batches;
@@ -311,19 +328,45 @@ static void decode_on_cpu(struct owned_batch *owned, struct wcx_tile_job *job)
 		wcx_tile_decode(job, owned->scratch);
 }
 
+/* Counts what was done since start_ns, unless it was nothing. */
+static void add_work(struct work *work, uint64_t bytes, uint64_t start_ns)
+{
+	if (!bytes)
+		return;
+	atomic_fetch_add_explicit(&work->bytes, bytes, memory_order_relaxed);
+	atomic_fetch_add_explicit(&work->batches, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&work->ns, wcx_now_ns() - start_ns, memory_order_relaxed);
+}
+
+/* The bytes of the jobs that have succeeded. */
+static uint64_t done_bytes(const struct wcx_tile_job *jobs, size_t job_count)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < job_count; i++)
+		bytes += jobs[i].result == WCX_OK ? jobs[i].dst_bytes : 0;
+	return bytes;
+}
+
 void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count)
 {
 	struct owned_batch *owned = (struct owned_batch *)batch;
+	uint64_t start_ns = wcx_now_ns(), gpu_bytes = 0;
 	size_t coded_bytes = 0;
 
 	for (size_t i = 0; i < job_count; i++) {
 		batch->jobs[i].result = WCX_DEVICE_FAILED;
 		coded_bytes += batch->jobs[i].mode == WCX_TILE_CODED ? batch->jobs[i].dst_bytes : 0;
 	}
-	if (decoder->gpu && coded_bytes >= decoder->gpu_bytes && !atomic_load(&decoder->gpu_lost))
+	if (decoder->gpu && coded_bytes >= decoder->gpu_bytes && !atomic_load(&decoder->gpu_lost)) {
 		run_on_gpu(decoder, batch->jobs, job_count);
+		gpu_bytes = done_bytes(batch->jobs, job_count);
+		add_work(&decoder->gpu_work, gpu_bytes, start_ns);
+		start_ns = wcx_now_ns();
+	}
 	/* The CPU has the last word on a damaged tile, as the reference; and the GPU does not know the mode ZSTD. */
 	for (size_t i = 0; i < job_count; i++)
 		if (batch->jobs[i].result != WCX_OK)
 			decode_on_cpu(owned, &batch->jobs[i]);
+	add_work(&decoder->cpu_work, done_bytes(batch->jobs, job_count) - gpu_bytes, start_ns);
 }

@@ -3,7 +3,9 @@
 #ifndef WCX_DECODER_H
 #define WCX_DECODER_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "codec/tile.h"
 #include "fs/base/error.h"
@@ -49,6 +51,19 @@ struct wcx_decode_batch {
 	uint8_t *packed; /* WCX_BATCH_PACKED_BYTES, for the packed tiles */
 	struct wcx_tile_job jobs[WCX_BATCH_TILES];
 };
+
+/* What was decoded by one kind of processor.  ns: of all threads together, waiting for the GPU included. */
+struct wcx_decoder_work {
+	uint64_t bytes, batches, ns;
+};
+
+struct wcx_decoder_stats {
+	struct wcx_decoder_work cpu, gpu;
+	bool gpu_lost;
+};
+
+/* wcx_decoder_get_stats - what was decoded so far; tiles that failed are not counted */
+void wcx_decoder_get_stats(const struct wcx_decoder *decoder, struct wcx_decoder_stats *ret);
 
 /*
  * wcx_decoder_limit - limit the number of batches that are lent at a time, each of which takes 2 to 3 MiB

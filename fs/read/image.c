@@ -27,6 +27,7 @@ struct wcx_image {
 	struct wcx_tile_cache *cache;
 	struct wcx_decoder *decoder;
 	uint64_t cache_owner;
+	struct wcx_image_counts own_counts, *counts;
 	pthread_mutex_t names_lock;
 	struct wcx_safetensors *names; /* of the tensors, for messages: the header once a read has failed, or NULL */
 	bool has_no_names;             /* the header has been found to give none */
@@ -57,9 +58,20 @@ int wcx_image_open(int fd, const char *path, struct wcx_tile_cache *cache, struc
 	image->decoder = decoder;
 	image->cache_owner = wcx_tile_cache_owner(cache);
 	pthread_mutex_init(&image->names_lock, NULL);
+	image->counts = &image->own_counts;
 	atomic_init(&image->refs, 1);
 	*ret = image;
 	return 0;
+}
+
+void wcx_image_count_into(struct wcx_image *image, struct wcx_image_counts *counts)
+{
+	image->counts = counts;
+}
+
+struct wcx_image_counts *wcx_image_counts(struct wcx_image *image)
+{
+	return image->counts;
 }
 
 struct wcx_image *wcx_image_get(struct wcx_image *image)
@@ -174,6 +186,7 @@ int wcx_image_fail_tile(struct wcx_image *image, const struct wcx_segment *seg, 
 
 	if (!err)
 		return r;
+	wcx_count(&image->counts->errors, 1);
 	describe_byte(image, seg, WCX_MAX(from, start), name, sizeof name);
 	return wcx_fail(err, -r, "%s: %s, tile %llu (offset %llu of the original, packed at %llu): %s",
 			wcx_container_path(image->container), name, (unsigned long long)(tile->tile_index - seg->first_tile),
@@ -234,6 +247,7 @@ void wcx_image_decode_tiles(const struct wcx_image *image, struct wcx_image_tile
 {
 	struct wcx_decode_batch *batch = wcx_decoder_borrow(image->decoder);
 	size_t job_of[WCX_BATCH_TILES], job_count;
+	uint64_t bytes = 0;
 
 	if (!batch) {
 		for (size_t i = 0; i < count; i++)
@@ -243,8 +257,11 @@ void wcx_image_decode_tiles(const struct wcx_image *image, struct wcx_image_tile
 	read_tiles(image, tiles, count, batch->packed);
 	job_count = make_jobs(batch, tiles, count, job_of);
 	wcx_decoder_run(image->decoder, batch, job_count);
-	for (size_t j = 0; j < job_count; j++)
+	for (size_t j = 0; j < job_count; j++) {
 		tiles[job_of[j]].r = wcx_result_errno(batch->jobs[j].result);
+		bytes += batch->jobs[j].dst_bytes;
+	}
+	wcx_count(&image->counts->decoded_bytes, bytes);
 	wcx_decoder_return(image->decoder, batch);
 }
 

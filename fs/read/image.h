@@ -7,6 +7,7 @@
 #ifndef WCX_IMAGE_H
 #define WCX_IMAGE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,6 +22,24 @@
 
 struct wcx_image;
 
+/* What was done with a file.  Any thread may count and read at any time, without a lock. */
+struct wcx_image_counts {
+	_Atomic uint64_t requests, requested_bytes; /* of readers, as whoever serves them counts */
+	_Atomic uint64_t pushed_bytes;              /* the same */
+	_Atomic uint64_t decoded_bytes;
+	_Atomic uint64_t errors; /* reads that failed and were to be reported */
+};
+
+static inline void wcx_count(_Atomic uint64_t *counter, uint64_t more)
+{
+	atomic_fetch_add_explicit(counter, more, memory_order_relaxed);
+}
+
+static inline uint64_t wcx_count_get(const _Atomic uint64_t *counter)
+{
+	return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
 /*
  * wcx_image_open - open a .wcx file
  *
@@ -31,6 +50,14 @@ int wcx_image_open(int fd, const char *path, struct wcx_tile_cache *cache, struc
 		   struct wcx_image **ret, struct wcx_error *err);
 struct wcx_image *wcx_image_get(struct wcx_image *image); /* add a reference; returns image */
 void wcx_image_put(struct wcx_image *image);              /* drop a reference; the last one closes.  NULL is fine */
+
+/*
+ * wcx_image_count_into - count into counters of the caller's, which outlive the image, instead of the image's own
+ *
+ * To be called before the image is shared.
+ */
+void wcx_image_count_into(struct wcx_image *image, struct wcx_image_counts *counts);
+struct wcx_image_counts *wcx_image_counts(struct wcx_image *image); /* the counters in use */
 
 const struct wcx_container *wcx_image_container(const struct wcx_image *image);
 uint64_t wcx_image_bytes(const struct wcx_image *image); /* size of the original file */

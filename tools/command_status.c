@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: MIT */
+/* wcx status: shows what mounts hold and do. */
+#include <errno.h>
+#include <fts.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <mntent.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "tools/command.h"
+#include "tools/json_output.h"
+#include "tools/status_report.h"
+
+/* Attributes that the daemon makes (fs/mount/attributes.h). */
+static const char status_attribute[] = "user.wcx.status", packed_bytes_attribute[] = "user.wcx.packed_bytes";
+
+enum { ATTRIBUTE_BYTES = 1 << 16 }; /* Linux's limit */
+
+static const char help[] =
+	"usage: wcx status [OPTIONS] [MOUNT...]\n"
+	"\n"
+	"Shows what mounts hold and do: files, packed and original bytes, cache and hit rate,\n"
+	"bytes decoded by CPU and GPU and how fast, pages pushed ahead of readers, errors.\n"
+	"Without MOUNT, of all mounts of this machine.  MOUNT may be a directory in a mount;\n"
+	"then its files are counted.  Who may read where it is mounted may read its status.\n"
+	"\n"
+	"      --files         also show each packed file, and what was read of it\n"
+	"      --no-walk       count no files: quick for a store with very many, or a slow one\n"
+	"      --json          print one JSON object a line for each mount\n"
+	"      --prometheus    print the text format of Prometheus, as for node_exporter's textfile collector\n"
+	"  -h, --help          print this text\n"
+	"\n"
+	"Counters count from when the store was mounted.  The speed of decoding is per thread.\n"
+	"\n"
+	"Examples:\n"
+	"  wcx status /mnt/models\n"
+	"  wcx status --prometheus > /var/lib/node_exporter/wcxfs.prom\n"
+	"\n"
+	"Exit codes: 0 success, 1 a mount does not answer or is none of wcxfs, 2 invalid command line.\n";
+
+struct options {
+	bool lists_files, walks, json, prometheus;
+};
+
+/* An attribute as a string that the caller frees; NULL with errno. */
+static char *read_attribute(const char *path, const char *name)
+{
+	char *value = malloc(ATTRIBUTE_BYTES + 1);
+	const ssize_t n = value ? lgetxattr(path, name, value, ATTRIBUTE_BYTES) : -1;
+
+	if (n < 0) {
+		free(value);
+		return NULL;
+	}
+	value[n] = '\0';
+	return value;
+}
+
+/* The JSON object of an attribute; NULL with errno. */
+static json_t *read_object(const char *path)
+{
+	char *text = read_attribute(path, status_attribute);
+	json_t *object = text ? json_loads(text, 0, NULL) : NULL;
+
+	if (text && !object)
+		errno = EBADMSG;
+	free(text);
+	return object;
+}
+
+/* --- files --- */
+
+struct totals {
+	uint64_t packed_files, packed_bytes, original_bytes, plain_files, plain_bytes;
+	uint64_t unreadable_files; /* by whoever asks, so that it cannot be told which they are */
+};
+
+static void add_file(json_t *list, const FTSENT *entry, const char *path, uint64_t packed_bytes)
+{
+	json_t *file = read_object(entry->fts_path);
+
+	if (!file)
+		file = json_object();
+	wcx_json_set_path(file, "path", path);
+	wcx_json_set_count(file, "original_bytes", (uint64_t)entry->fts_statp->st_size);
+	wcx_json_set_count(file, "packed_bytes", packed_bytes);
+	json_array_append_new(list, file);
+}
+
+static void count_file(const FTSENT *entry, const char *root, struct totals *totals, json_t *list)
+{
+	char *text = read_attribute(entry->fts_path, packed_bytes_attribute);
+	const uint64_t bytes = (uint64_t)entry->fts_statp->st_size, packed_bytes = text ? strtoull(text, NULL, 10) : 0;
+	const char *path = entry->fts_path + strlen(root);
+
+	if (text) {
+		totals->packed_files++;
+		totals->packed_bytes += packed_bytes;
+		totals->original_bytes += bytes;
+		if (list)
+			add_file(list, entry, path + strspn(path, "/"), packed_bytes);
+	} else if (errno == EACCES) {
+		totals->unreadable_files++;
+	} else {
+		totals->plain_files++;
+		totals->plain_bytes += bytes;
+	}
+	free(text);
+}
+
+static int compare_names(const FTSENT **a, const FTSENT **b)
+{
+	return strcmp((*a)->fts_name, (*b)->fts_name);
+}
+
+/* Counts the files below a path, of this mount alone, each once: links are not followed. */
+static int count_files(struct command *command, char *path, const struct options *options, json_t *object)
+{
+	char *paths[] = { path, NULL };
+	FTS *tree = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR | FTS_XDEV, compare_names);
+	json_t *list = options->lists_files ? json_array() : NULL, *counted = json_object();
+	struct totals totals = { 0 };
+	int status = WCX_EXIT_OK;
+	const FTSENT *entry;
+	struct wcx_error err;
+
+	while (tree && !wcx_command_stop && (errno = 0, entry = fts_read(tree))) {
+		if (entry->fts_info == FTS_F)
+			count_file(entry, path, &totals, list);
+		if (entry->fts_info != FTS_DNR && entry->fts_info != FTS_ERR && entry->fts_info != FTS_NS)
+			continue;
+		wcx_fail(&err, entry->fts_errno, "%s: %s", entry->fts_path, strerror(entry->fts_errno));
+		status = wcx_command_failed(command, &err);
+	}
+	if (errno && !wcx_command_stop) {
+		wcx_fail(&err, errno, "%s: %s", path, strerror(errno));
+		status = wcx_command_failed(command, &err);
+	}
+	if (tree)
+		fts_close(tree);
+	wcx_json_set_count(counted, "packed", totals.packed_files);
+	wcx_json_set_count(counted, "plain", totals.plain_files);
+	wcx_json_set_count(counted, "unreadable", totals.unreadable_files);
+	wcx_json_set_count(counted, "original_bytes", totals.original_bytes);
+	wcx_json_set_count(counted, "packed_bytes", totals.packed_bytes);
+	wcx_json_set_count(counted, "plain_bytes", totals.plain_bytes);
+	json_object_set_new(object, "files", counted);
+	if (list)
+		json_object_set_new(object, "file_list", list);
+	return wcx_command_stop ? WCX_EXIT_FAILED : status;
+}
+
+/* --- mounts --- */
+
+/* The topmost mount of wcxfs that holds a path: where it is mounted, and its store.  Asks the mount for nothing. */
+static bool find_mount(const char *path, char **mountpoint_ret, char **store_ret)
+{
+	FILE *mounts = setmntent("/proc/self/mounts", "re");
+	const struct mntent *entry;
+	size_t best = 0;
+
+	*mountpoint_ret = *store_ret = NULL;
+	while (mounts && (entry = getmntent(mounts))) {
+		const size_t bytes = strlen(entry->mnt_dir);
+		const bool holds =
+			strncmp(path, entry->mnt_dir, bytes) == 0 && (bytes == 1 || path[bytes] == '/' || !path[bytes]);
+
+		if (!holds || bytes < best)
+			continue;
+		best = bytes;
+		free(*mountpoint_ret);
+		free(*store_ret);
+		*mountpoint_ret = *store_ret = NULL;
+		if (strcmp(entry->mnt_type, "fuse.wcxfs") == 0) {
+			*mountpoint_ret = strdup(entry->mnt_dir);
+			*store_ret = strdup(entry->mnt_fsname);
+		}
+	}
+	if (mounts)
+		endmntent(mounts);
+	return *mountpoint_ret && *store_ret;
+}
+
+/* The absolute form of a path.  That of a dead mount cannot be found out by asking; as given, it may be right. */
+static char *absolute_path(const char *path)
+{
+	char *absolute = realpath(path, NULL);
+
+	return absolute || *path != '/' ? absolute : strdup(path);
+}
+
+/*
+ * Adds what is known of the mount that holds a path to a list: only where it is and that it is not up, if its daemon does
+ * not answer.
+ */
+static int add_mount(struct command *command, char *path, const struct options *options, json_t *list)
+{
+	char *absolute = absolute_path(path), *mountpoint = NULL, *store = NULL;
+	struct wcx_error err;
+	json_t *object = NULL;
+	int status = WCX_EXIT_OK, r = absolute ? 0 : wcx_fail(&err, errno, "%s: %s", path, strerror(errno));
+
+	if (!r && !find_mount(absolute, &mountpoint, &store))
+		r = wcx_fail(&err, ENODEV, "%s: not in a mount of wcxfs", path);
+	if (!r) {
+		object = read_object(mountpoint);
+		if (!object) {
+			const bool is_old = errno == ENODATA;
+
+			wcx_fail(&err, errno, "%s: %s", mountpoint,
+				 is_old ? "its daemon is older and tells no status" : strerror(errno));
+			status = wcx_command_failed(command, &err);
+			object = is_old ? json_object() : NULL;
+		}
+		object = wcx_status_object(object, mountpoint, store);
+	}
+	if (!r && status == WCX_EXIT_OK && options->walks)
+		status = count_files(command, absolute, options, object);
+	if (!r)
+		json_array_append_new(list, object);
+	free(absolute);
+	free(mountpoint);
+	free(store);
+	return r ? wcx_command_failed(command, &err) : status;
+}
+
+static int add_all_mounts(struct command *command, const struct options *options, json_t *list)
+{
+	FILE *mounts = setmntent("/proc/self/mounts", "re");
+	const struct mntent *entry;
+	int status = WCX_EXIT_OK;
+
+	while (mounts && !wcx_command_stop && (entry = getmntent(mounts))) {
+		char *path = strcmp(entry->mnt_type, "fuse.wcxfs") == 0 ? strdup(entry->mnt_dir) : NULL;
+
+		if (path)
+			status = wcx_command_worse(status, add_mount(command, path, options, list));
+		free(path);
+	}
+	if (mounts)
+		endmntent(mounts);
+	return status;
+}
+
+int wcx_command_status(struct command *command, int argc, char **argv)
+{
+	static const struct option long_options[] = { WCX_COMMAND_LONG_OPTIONS,
+						      { "files", no_argument, NULL, 'F' },
+						      { "no-walk", no_argument, NULL, 'W' },
+						      { "json", no_argument, NULL, 'J' },
+						      { "prometheus", no_argument, NULL, 'P' },
+						      { 0 } };
+	struct options options = { .walks = true };
+	int option, status;
+	json_t *list;
+
+	while ((option = wcx_command_getopt(argc, argv, WCX_COMMAND_SHORT_OPTIONS, long_options)) != -1) {
+		options.lists_files |= option == 'F';
+		options.walks &= option != 'W';
+		options.json |= option == 'J';
+		options.prometheus |= option == 'P';
+		if (!strchr("FWJP", option) && (status = wcx_command_option(command, option, help)) >= 0)
+			return status;
+	}
+	if (options.json && options.prometheus)
+		return wcx_command_usage(command, "--json and --prometheus exclude each other");
+	if (options.lists_files && !options.walks)
+		return wcx_command_usage(command, "--files and --no-walk exclude each other");
+	wcx_command_catch_signals();
+	list = json_array();
+	status = optind == argc ? add_all_mounts(command, &options, list) : WCX_EXIT_OK;
+	for (; optind < argc && !wcx_command_stop; optind++)
+		status = wcx_command_worse(status, add_mount(command, argv[optind], &options, list));
+	if (options.prometheus)
+		wcx_status_print_prometheus(list);
+	else if (options.json)
+		wcx_status_print_json(list);
+	else
+		wcx_status_print_table(list);
+	json_decref(list);
+	return wcx_command_stop ? WCX_EXIT_FAILED : status;
+}
