@@ -45,6 +45,7 @@ make_tree() {
 	debootstrap --variant=minbase "$1" "$2" "$(debian_mirror)" >"$3" 2>&1 || { tail -n 3 "$3"; return 1; }
 	echo force-unsafe-io >"$2/etc/dpkg/dpkg.cfg.d/unsafe-io"
 	apt-config dump | grep -E '^Acquire::(https?|Check-)' >"$2/etc/apt/apt.conf.d/outside" || true
+	ln -sf ../proc/self/mounts "$2/etc/mtab" # as in an installed system; fusermount3 reads it
 	give_outside "$2"
 }
 

@@ -9,14 +9,8 @@ function print_word(word, i) {
 }
 
 # What may follow the option's "=".
-function takes(i,    words, count, j, found) {
-	if (option_value[i] ~ /(^|[|])(FILE|PATH|DIR|DIRECTORY|STORE|MOUNT|MOUNTPOINT|MODEL_DIR|OUT_DIR)([|,.]|$)/)
-		found = "FILE"
-	count = split(option_choices[i], words, " ")
-	for (j = 1; j <= count; j++)
-		if (words[j] ~ /^[a-z0-9]/)
-			found = found (found == "" ? "" : " ") words[j]
-	return found
+function takes(i) {
+	return (takes_path(i) ? "FILE " : "") option_choices[i]
 }
 
 function render(    i, equals) {

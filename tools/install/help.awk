@@ -53,13 +53,23 @@ function read_option(text,    parts, count, i, at) {
 		}
 	}
 	if (index(option_value[block_count], "|")) {
-		option_choices[block_count] = option_value[block_count]
-		gsub(/\|/, " ", option_choices[block_count])
+		count = split(option_value[block_count], parts, /\|/)
+		for (i = 1; i <= count; i++)
+			if (parts[i] ~ /[a-z0-9]/) # others stand for something, such as FILE
+				option_choices[block_count] = option_choices[block_count] (option_choices[block_count] == "" ? "" : " ") parts[i]
 	}
 }
 
-# The values that a text lists first: "auto (default), cpu or cuda".
+# The values that a text lists first: "auto (default), cpu or cuda", or with what they mean: "one: text; or two: text".
 function choices_of(text,    parts, count, i, found) {
+	count = split(text, parts, /; (or )?/)
+	for (i = 1; i <= count && match(parts[i], /^[a-z][a-z0-9_-]*(:| \(default\):|$)/); i++) {
+		sub(/( \(default\))?(:.*)?$/, "", parts[i])
+		found = found (i > 1 ? " " : "") parts[i]
+	}
+	if (count > 1 && i > count)
+		return found
+	found = ""
 	sub(/[;:.].*/, "", text)
 	gsub(/ *\(default\)/, "", text)
 	gsub(/,? or /, ", ", text)
@@ -70,6 +80,18 @@ function choices_of(text,    parts, count, i, found) {
 		found = found (i > 1 ? " " : "") parts[i]
 	}
 	return count > 1 ? found : ""
+}
+
+# The lines of a block as one.
+function joined(i,    j, text) {
+	for (j = 1; j <= line_count[i]; j++)
+		text = text (j > 1 ? " " : "") line[i, j]
+	return text
+}
+
+# Whether an option takes a path.
+function takes_path(i) {
+	return option_value[i] ~ /(^|[|])(FILE|PATH|DIR|DIRECTORY|STORE|MOUNT|MOUNTPOINT|MODEL_DIR|OUT_DIR)([|,.]|$)/
 }
 
 /^$/ {
@@ -151,6 +173,6 @@ within == "option" && /^     / {
 END {
 	for (i = 1; i <= block_count; i++)
 		if (kind[i] == "option" && option_value[i] != "" && option_choices[i] == "")
-			option_choices[i] = choices_of(line[i, 1])
+			option_choices[i] = choices_of(joined(i))
 	render()
 }

@@ -33,12 +33,6 @@ function print_text(text,    words, count, i, out) {
 		print escape(out)
 }
 
-function joined(i,    j, text) {
-	for (j = 1; j <= line_count[i]; j++)
-		text = text (j > 1 ? " " : "") line[i, j]
-	return text
-}
-
 function print_usage(text,    words, count, i, name) {
 	count = split(text, words, " ")
 	name = words[1]

@@ -4,11 +4,10 @@
 # Variable: mount.  1 for those of the values of -o, which are for _values.
 
 # What an option is for, in the brackets of a specification within single quotes: the first clause of its text.
-function purpose(i,    text, j) {
-	for (j = 1; j <= line_count[i]; j++)
-		text = text (j > 1 ? " " : "") line[i, j]
+function purpose(i,    text) {
+	text = joined(i)
 	sub(/(;|\. |: | \().*/, "", text)
-	if (choices_of(line[i, 1]) != "")
+	if (choices_of(joined(i)) != "")
 		text = option_name[i] substr(option_long[i], 3)
 	gsub(/\\/, "\\\\", text)
 	gsub(/\[/, "\\[", text)
@@ -18,18 +17,13 @@ function purpose(i,    text, j) {
 	return "[" text "]"
 }
 
-function value_of(i,    words, count, j, choices) {
+function value_of(i,    name) {
+	name = option_choices[i] == "" ? tolower(option_value[i]) : option_name[i] substr(option_long[i], 3)
 	if (option_value[i] == "")
 		return ""
-	count = split(option_choices[i], words, " ")
-	for (j = 1; j <= count; j++)
-		if (words[j] ~ /^[a-z0-9]/)
-			choices = choices (choices == "" ? "" : " ") words[j]
-	if (choices != "")
-		return ":" tolower(option_name[i] substr(option_long[i], 3)) ":(" choices ")"
-	if (option_value[i] ~ /(^|[|])(FILE|PATH|DIR|DIRECTORY|STORE|MOUNT|MOUNTPOINT|MODEL_DIR|OUT_DIR)([|,.]|$)/)
-		return ":" tolower(option_value[i]) ":_files"
-	return ":" tolower(option_value[i]) ": "
+	if (takes_path(i))
+		return ":" name ":_files"
+	return ":" name ":" (option_choices[i] == "" ? " " : "(" option_choices[i] ")")
 }
 
 function render(    i, text, value) {
