@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 #
-# What acceptance.sh does within a fresh Debian: installs the packages that lie beside this script, packs, quantises, mounts
+# acceptance_steps.sh [STEP...] - what acceptance.sh does within a fresh Debian; without arguments, all of it
+#
+# Installs the packages that lie beside this script, packs, quantises, mounts
 # and loads a real model, and removes the packages.  Leaves the system as it was.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-export DEBIAN_FRONTEND=noninteractive PYTHONDONTWRITEBYTECODE=1 HF_HUB_DISABLE_TELEMETRY=1 HF_HUB_DISABLE_PROGRESS_BARS=1
+export PYTHONPATH=$here/site DEBIAN_FRONTEND=noninteractive PYTHONDONTWRITEBYTECODE=1 HF_HUB_DISABLE_TELEMETRY=1 HF_HUB_DISABLE_PROGRESS_BARS=1
 exec 3>&1
 
 step() {
@@ -36,7 +38,6 @@ install_packages() {
 		"$here/venv/bin/pip" --disable-pip-version-check -q install numpy safetensors==0.8.0 huggingface_hub
 		ln -s "$("$here/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" "$here/site"
 	fi
-	export PYTHONPATH=$here/site
 	system_files >"$here/before"
 	apt-get -qq install --no-install-recommends "$here"/*.deb >/dev/null 2>&1
 	wcx --version
@@ -90,16 +91,16 @@ pack_trees() {
 		}
 	END
 	commits=$(python3 "$here/hub_cache.py" cache hub org/model shards)
-	mkdir shards/empty
+	mkdir shards/empty store
 	wcx pack -q shards store/shards
 	[ "$(find store -name '*.safetensors.wcx' | wc -l)" = 3 ]
 	[ -d store/shards/empty ]
 	wcx verify -q store
 	wcx unpack -q store/shards back
 	same_tree shards back
-	touch -d "2 hours ago" first
-	wcx pack --json -q shards store/shards | tail -n 1 # all is done already
-	[ -z "$(find store -newer first -name '*.wcx' -mmin -0.01)" ]
+	find store -name '*.wcx' -printf '%p %i %C@\n' | sort >before
+	wcx pack --json -q shards store/shards | tail -n 1
+	find store -name '*.wcx' -printf '%p %i %C@\n' | sort | diff before - # all was done already
 	rm -r back
 
 	wcx pack -q hub store/hub
@@ -133,6 +134,14 @@ mount_store() {
 	fails 32 mount -t wcxfs "$PWD/store" /mnt/models
 	df /mnt/models
 	wcx warm -q /mnt/models/shards
+}
+
+same_bytes() {
+	diff <(cd "$1" && find . -type f -exec sha256sum {} + | sort) <(cd "$2" && find . -type f -exec sha256sum {} + | sort)
+}
+
+show_status() {
+	step "What the mount says of itself"
 	wcx status /mnt/models
 	wcx status --json /mnt/models | python3 -c 'import json, sys; json.loads(sys.stdin.read())'
 	wcx status --prometheus /mnt/models | grep -c '^wcxfs_'
@@ -143,10 +152,6 @@ mount_store() {
 		digest = hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest()
 		assert os.getxattr(sys.argv[1], "user.wcx.sha256").decode() == digest
 	END
-}
-
-same_bytes() {
-	diff <(cd "$1" && find . -type f -exec sha256sum {} + | sort) <(cd "$2" && find . -type f -exec sha256sum {} + | sort)
 }
 
 load_models() {
@@ -182,6 +187,8 @@ fstab() {
 
 remove_packages() {
 	step "Removing the packages"
+	cd /
+	rm -r "$here/work"
 	apt-get -qq purge --autoremove wcxfs 'libwcx*' >/dev/null 2>&1
 	[ ! -e /usr/bin/wcxfs ]
 	system_files >"$here/after"
@@ -189,22 +196,11 @@ remove_packages() {
 	! grep -qx wcxfs /proc/[0-9]*/comm
 }
 
-install_packages
-work=$(mktemp -d)
-cd "$work"
-pack_files
-has() {
-	wcx --help | grep -q "wcx $1 "
-}
-if grep -q TREE <(wcx pack --help); then
-	pack_trees
-	if has quantize; then quantize; fi
-	mount_store
-	load_models
-	if has hub; then live_cache; fi
-	fstab
-fi
-cd /
-rm -r "$work"
-remove_packages
+ALL=(install_packages pack_files pack_trees quantize mount_store show_status load_models live_cache fstab remove_packages)
+[ $# -gt 0 ] || set -- "${ALL[@]}"
+mkdir -p "$here/work"
+for name in "$@"; do
+	cd "$here/work"
+	"$name"
+done
 step "Done"

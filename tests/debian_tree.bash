@@ -54,7 +54,7 @@ make_tree() {
 in_tree() {
 	# shellcheck disable=SC2016 # the inner shell expands these
 	unshare --mount --pid --fork --kill-child --mount-proc bash -euc '
-		mount --bind "$1" "$1" # the tests make mount namespaces, for which the root has to be a mount point
+		mount --rbind "$1" "$1" # the tests make mount namespaces, for which the root has to be a mount point
 		cd "$1"
 		mount --rbind /dev "$1/dev"
 		mount -t proc proc "$1/proc"
