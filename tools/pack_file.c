@@ -149,11 +149,13 @@ static void check_name(struct wcx_file_task *task)
 }
 
 /* A packed file takes between half and all of what its source has on disk; trained weights take two thirds or more. */
-static void needs(int output_directory_fd, const char *name, const struct stat *st, uint64_t *least_ret, uint64_t *most_ret)
+static void needs(int directory_fd, int output_directory_fd, const char *name, const struct stat *st, uint64_t *least_ret,
+		  uint64_t *most_ret)
 {
 	const uint64_t on_disk = WCX_MIN((uint64_t)st->st_blocks * BLOCK_BYTES, (uint64_t)st->st_size);
 	char packed[NAME_MAX + sizeof suffix];
 
+	(void)directory_fd;
 	snprintf(packed, sizeof packed, "%s%s", name, suffix);
 	if (output_directory_fd >= 0 && (faccessat(output_directory_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
 					 faccessat(output_directory_fd, packed, F_OK, AT_SYMLINK_NOFOLLOW) == 0))
@@ -170,7 +172,7 @@ static int check_space(const struct wcx_file_task *task, const struct target *ta
 
 	if (!task->is_named || fstatvfs(task->output_directory_fd, &fs) < 0 || fs.f_blocks == 0)
 		return 0;
-	needs(-1, task->name, &task->st, &least, &most);
+	needs(task->directory_fd, -1, task->name, &task->st, &least, &most);
 	free_bytes = (uint64_t)(geteuid() == 0 ? fs.f_bfree : fs.f_bavail) * fs.f_frsize;
 	if (least <= free_bytes)
 		return 0;

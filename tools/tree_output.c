@@ -123,14 +123,17 @@ int wcx_tree_output_check_space(struct wcx_tree_run *run, struct wcx_error *err)
 		return 0;
 	for (size_t i = 0; i < run->item_count; i++) {
 		const struct wcx_tree_entry *entry = &run->tree.entries[run->items[i]];
+		const int src_fd = wcx_tree_open_directory(&run->tree, entry->directory, run->tree.root_fd);
 		const int fd = wcx_tree_open_directory(&run->tree, entry->directory, run->output_root_fd);
 		uint64_t entry_least = 0, entry_most = 0;
 
-		run->ops->needs(fd, entry->name, &entry->st, &entry_least, &entry_most);
+		run->ops->needs(src_fd, fd, entry->name, &entry->st, &entry_least, &entry_most);
 		least += entry_least;
 		most += entry_most;
 		if (fd >= 0)
 			close(fd);
+		if (src_fd >= 0)
+			close(src_fd);
 	}
 	free_bytes = (uint64_t)(geteuid() == 0 ? fs.f_bfree : fs.f_bavail) * fs.f_frsize;
 	if (least > free_bytes)

@@ -45,11 +45,12 @@ struct wcx_tree_ops {
 	/* Works on a file.  Returns 0, or -errno with a message: that is counted, and the run goes on. */
 	int (*file)(struct wcx_file_task *task, struct wcx_error *err);
 	/*
-	 * The bytes that the output of a file takes at least and at most, 0 where there is an output already.  NULL: the
-	 * command has no output.
+	 * The bytes that the output of a file takes at least and at most; *least_ret and *most_ret are 0 before, and stay so
+	 * where there is an output already.  Descriptors of directories that are missing are negative.  NULL: the command
+	 * has no output.
 	 */
-	void (*needs)(int output_directory_fd, const char *name, const struct stat *st, uint64_t *least_ret,
-		      uint64_t *most_ret);
+	void (*needs)(int directory_fd, int output_directory_fd, const char *name, const struct stat *st,
+		      uint64_t *least_ret, uint64_t *most_ret);
 	/* Changes name and text of a link for the destination, in place.  NULL: they stay as they are. */
 	void (*link)(int directory_fd, char *name, char *text);
 };

@@ -113,11 +113,26 @@ static int do_file(struct wcx_file_task *task, struct wcx_error *err)
 	return r;
 }
 
-static void needs(int output_directory_fd, const char *name, const struct stat *st, uint64_t *least_ret, uint64_t *most_ret)
+/* What is packed takes what the superblock says. */
+static void needs(int directory_fd, int output_directory_fd, const char *name, const struct stat *st, uint64_t *least_ret,
+		  uint64_t *most_ret)
 {
-	(void)output_directory_fd;
-	(void)name;
-	*least_ret = *most_ret = (uint64_t)st->st_size;
+	const int fd = openat(directory_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	const size_t stem = stem_bytes(name);
+	struct wcx_superblock sb;
+	struct wcx_error ignored;
+	char output[NAME_MAX + 1];
+	uint64_t bytes = (uint64_t)st->st_size;
+
+	snprintf(output, sizeof output, "%s", name);
+	if (fd >= 0 && stem && wcx_superblock_read(fd, name, &sb, &ignored) == 0) {
+		output[stem] = '\0';
+		bytes = sb.original_bytes;
+	}
+	if (fd >= 0)
+		close(fd);
+	if (output_directory_fd < 0 || faccessat(output_directory_fd, output, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+		*least_ret = *most_ret = bytes;
 }
 
 /* A link to a packed file leads to the unpacked one; named NAME.wcx, it becomes NAME. */
