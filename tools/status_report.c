@@ -60,6 +60,8 @@ json_t *wcx_status_object(json_t *told, const char *mountpoint, const char *stor
 {
 	json_t *object = json_object();
 
+	json_object_set_new(object, "type", json_string("mount"));
+	json_object_set_new(object, "command", json_string("status"));
 	wcx_json_set_path(object, "mountpoint", mountpoint);
 	wcx_json_set_path(object, "store", store);
 	json_object_set_new(object, "up", json_boolean(told != NULL));

@@ -295,3 +295,18 @@ with_dev() {
 	run -0 systemd-analyze verify --man=no "$BATS_TEST_TMPDIR/wcxfs@models.service"
 	[ -z "$output" ]
 }
+
+# The unit's limits, as far as they can be had without systemd.
+@test "a mount can be made, read and unmounted with the capabilities that the unit leaves" {
+	command -v setpriv >/dev/null || skip "setpriv is not installed"
+	local capabilities
+
+	capabilities=$(sed -nE 's/^CapabilityBoundingSet=//p' "$WCX_BUILD/wcxfs@.service" |
+		sed -E 's/CAP_/+/g; s/ /,/g' | tr '[:upper:]' '[:lower:]')
+	[ "$capabilities" = "+sys_admin,+dac_read_search" ]
+	setpriv --no-new-privs --bounding-set="-all,$capabilities" --inh-caps=-all "$WCXFS" "$STORE" "$MNT" -o allow_other
+	cmp "$STORE/config.json" "$MNT/config.json"
+	cmp "$ORIG/model.safetensors" "$MNT/model.safetensors"
+	kill -TERM "$(daemons)"
+	check_gone
+}

@@ -66,6 +66,16 @@ attribute() {
 	[ "$(status '[(f["original_bytes"], f["packed_bytes"], f["requested_bytes"]) for f in s["file_list"]][0]')" = \
 		"($original, $packed, $original)" ]
 	[ "$(status 's["file_list"][0]["path"]')" = "$MODEL" ]
+	# Every key is documented.
+	"$WCX" status --json --files "$MNT" | "$PYTHON" -c '
+import json, sys
+text = open(sys.argv[1]).read()
+def check(value):
+    for key in value if isinstance(value, dict) else ():
+        assert chr(96) + key + chr(96) in text, key
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        check(part)
+check(json.load(sys.stdin))' "$BATS_TEST_DIRNAME/../../docs/operations.md"
 	# The counters stay when the file is closed and dropped from memory, and the kernel asks again.
 	echo 1 >/proc/sys/vm/drop_caches || skip "page caches cannot be dropped"
 	cmp "$ORIG/model" "$MNT/$MODEL"
