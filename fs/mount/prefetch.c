@@ -619,7 +619,7 @@ void wcx_prefetcher_get_stats(struct wcx_prefetcher *prefetcher, struct wcx_pref
 {
 	pthread_mutex_lock(&prefetcher->lock);
 	*ret = prefetcher->stats;
-	ret->windows = prefetcher->counts.windows;
+	ret->followed = prefetcher->counts.followed;
 	ret->given_up = prefetcher->counts.given_up;
 	pthread_mutex_unlock(&prefetcher->lock);
 }

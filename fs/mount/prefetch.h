@@ -37,7 +37,7 @@ struct wcx_prefetch_options {
 struct wcx_prefetch_stats {
 	uint64_t pushed_bytes, decoded_bytes; /* handed to push; decoded for direct readers */
 	uint64_t requests, requested_bytes;   /* sent by readers */
-	uint64_t windows, given_up;           /* readers followed, and those that then went elsewhere */
+	uint64_t followed, given_up;          /* readers followed, and those that then went elsewhere */
 };
 
 /* wcx_prefetcher_create - start the threads, or as many as the system allows; NULL when there is no memory */

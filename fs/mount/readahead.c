@@ -182,7 +182,7 @@ static void follow(struct wcx_readahead *ahead, struct wcx_reader *reader, enum 
 	reader->stop = ahead->file_bytes;
 	reader->pos = mirrored(ahead, reader, (struct wcx_readahead_range){ reader->low, reader->high }).end;
 	reader->front = reader->marked = reader->pos;
-	ahead->counts->windows++;
+	ahead->counts->followed++;
 }
 
 /* Frees the slot of the reader least recently heard of. */

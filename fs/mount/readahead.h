@@ -68,7 +68,7 @@ struct wcx_reader {
 
 /* Counts of readers that were followed, and of those that went elsewhere with part of their window unread. */
 struct wcx_readahead_counts {
-	uint64_t windows, given_up;
+	uint64_t followed, given_up;
 };
 
 /* The tensor, or another part that is read as a whole, that holds the byte at offset; offset is inside the file. */

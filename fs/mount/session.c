@@ -180,7 +180,7 @@ static void log_counters(const struct session *session)
 	fuse_log(FUSE_LOG_INFO,
 		 "requests: %" PRIu64 " for %" PRIu64 " bytes; prefetched: %" PRIu64 " bytes pushed, %" PRIu64
 		 " decoded; %" PRIu64 " readers followed, %" PRIu64 " given up\n",
-		 ahead.requests, ahead.requested_bytes, ahead.pushed_bytes, ahead.decoded_bytes, ahead.windows,
+		 ahead.requests, ahead.requested_bytes, ahead.pushed_bytes, ahead.decoded_bytes, ahead.followed,
 		 ahead.given_up);
 }
 

@@ -42,7 +42,7 @@ char *wcx_status_print(const struct wcx_status *status)
 		count(requests->requests), "bytes", count(requests->requested_bytes), "plain_reads", "requests",
 		count(status->plain.requests), "bytes", count(status->plain.bytes), "ahead", "pushed_bytes",
 		count(requests->pushed_bytes), "decoded_bytes", count(requests->decoded_bytes), "readers_followed",
-		count(requests->windows), "readers_lost", count(requests->given_up), "errors", count(status->errors));
+		count(requests->followed), "readers_lost", count(requests->given_up), "errors", count(status->errors));
 	char *text =
 		object ? json_dumps(object, JSON_PRESERVE_ORDER | JSON_COMPACT | JSON_REAL_PRECISION(REAL_DIGITS)) : NULL;
 

@@ -17,6 +17,7 @@
 #include "codec/le.h"
 #include "fs/base/array.h"
 #include "fs/base/output_file.h"
+#include "fs/base/search.h"
 #include "fs/format/container.h"
 #include "fs/mount/beneath.h"
 #include "fs/mount/image_pool.h"
@@ -205,33 +206,45 @@ static int open_packed(const struct wcx_store *store, const char *path, struct s
 	return fd;
 }
 
-static int lookup_packed(const struct wcx_store *store, const char *path, struct wcx_store_entry *ret, struct wcx_error *err)
+static int lookup_packed(const struct wcx_store *store, const char *path, struct wcx_store_entry *ret,
+			 struct stored_path *stored_ret, int *fd_ret, struct wcx_error *err)
 {
-	struct stored_path stored;
 	struct stat st;
-	int fd = open_stored(store, path, true, O_PATH, &stored, &st);
+	const int fd = open_stored(store, path, true, O_PATH, stored_ret, &st);
 
 	if (fd < 0) /* a name of 255 bytes is legal but has no packed form */
-		return fd == -ENAMETOOLONG ? -ENOENT : fail_stored(&stored, fd, err);
+		return fd == -ENAMETOOLONG ? -ENOENT : fail_stored(stored_ret, fd, err);
 	close(fd);
-	if (!wcx_is_shown_stripped(&store->beneath, stored.text, st.st_mode))
+	if (!wcx_is_shown_stripped(&store->beneath, stored_ret->text, st.st_mode))
 		return -ENOENT;
 	if (S_ISLNK(st.st_mode))
-		return fill_link_entry(store, &stored, &st, true, ret);
-	fd = open_packed(store, path, &stored, ret, err);
-	if (fd < 0)
-		return fd;
-	close(fd);
-	return 0;
+		return fill_link_entry(store, stored_ret, &st, true, ret);
+	*fd_ret = open_packed(store, path, stored_ret, ret, err);
+	return WCX_MIN(*fd_ret, 0);
 }
 
-int wcx_store_lookup(struct wcx_store *store, const char *path, struct wcx_store_entry *ret, struct wcx_error *err)
+/* Finds what is shown at a path.  Of a packed file, *stored_ret is its own path and *fd_ret a descriptor, which is else -1.
+ */
+static int find_shown(const struct wcx_store *store, const char *path, struct wcx_store_entry *ret,
+		      struct stored_path *stored_ret, int *fd_ret, struct wcx_error *err)
 {
 	int r;
 
 	err->text[0] = '\0';
+	*fd_ret = -1;
 	r = lookup_plain(store, path, ret, err);
-	return r == -ENOENT ? lookup_packed(store, path, ret, err) : r;
+	return r == -ENOENT ? lookup_packed(store, path, ret, stored_ret, fd_ret, err) : r;
+}
+
+int wcx_store_lookup(struct wcx_store *store, const char *path, struct wcx_store_entry *ret, struct wcx_error *err)
+{
+	struct stored_path stored;
+	int fd;
+	const int r = find_shown(store, path, ret, &stored, &fd, err);
+
+	if (fd >= 0)
+		close(fd);
+	return r;
 }
 
 int wcx_store_packed_get(struct wcx_store *store, const char *path, struct wcx_store_packed *ret)
@@ -373,27 +386,31 @@ static bool item_is_stripped(const struct wcx_store *store, const char *dir_path
 	return wcx_is_shown_stripped(&store->beneath, path.text, item->type);
 }
 
-/* The plain item with the name that a packed item would be shown as, or NULL. */
+struct namesake_search {
+	struct wcx_dir_list *list;
+	const struct wcx_dir_item *packed;
+};
+
+static bool comes_before(const void *user, size_t i)
+{
+	const struct namesake_search *search = user;
+
+	return compare_items(&search->list->items[i], search->packed, search->list) < 0;
+}
+
+/* The plain item with the name that a packed item would be shown as, or NULL.  A shorter name comes before a longer one. */
 static struct wcx_dir_item *find_namesake(struct wcx_dir_list *list, const char *packed, const struct wcx_dir_item *item)
 {
 	char *suffix = list->names + item->name_offset + wcx_stem_bytes(item_name(list, item));
-	struct wcx_dir_item *plain = NULL;
-	size_t low = 0, high = list->count;
+	const struct namesake_search search = { list, item };
+	struct wcx_dir_item *plain;
+	bool is_namesake;
 
 	*suffix = '\0'; /* until it is found, the name is the shown one */
-	while (low < high && !plain) {
-		const size_t middle = low + (high - low) / 2;
-		const int order = &list->items[middle] == item ? 1 : compare_items(&list->items[middle], item, list);
-
-		if (order == 0)
-			plain = &list->items[middle];
-		else if (order < 0)
-			low = middle + 1;
-		else
-			high = middle;
-	}
+	plain = &list->items[wcx_count_before((size_t)(item - list->items), comes_before, &search)];
+	is_namesake = plain < item && compare_items(plain, item, list) == 0;
 	*suffix = '.';
-	return plain && !packed[plain - list->items] ? plain : NULL;
+	return is_namesake && !packed[plain - list->items] ? plain : NULL;
 }
 
 /* Whether of a packed item and its namesake it is the plain one that is not shown. */
@@ -491,21 +508,23 @@ bool wcx_dir_list_is_current(const struct wcx_dir_list *list, const struct stat 
 
 /* --- files --- */
 
-static int open_image(struct wcx_store *store, const char *path, struct wcx_store_entry *entry_ret,
-		      struct wcx_store_file *file, struct wcx_error *err)
+/* Opens the packed file that find_shown has found; closes fd. */
+static int open_image(struct wcx_store *store, const char *path, struct wcx_store_entry *entry, struct stored_path *stored,
+		      int fd, struct wcx_store_file *file, struct wcx_error *err)
 {
 	for (int i = 0; i < OPEN_TRIES; i++) {
-		struct stored_path stored;
 		const struct wcx_container *container;
-		int fd = open_packed(store, path, &stored, entry_ret, err), r;
+		int r;
 
+		if (i > 0)
+			fd = open_packed(store, path, stored, entry, err);
 		if (fd < 0)
 			return fd;
-		r = wcx_image_pool_open(store->images, fd, stored.text, &entry_ret->id, &file->image, err);
+		r = wcx_image_pool_open(store->images, fd, stored->text, &entry->id, &file->image, err);
 		if (r)
 			return shown_errno(r);
 		container = wcx_image_container(file->image->image);
-		if (packed_version(wcx_container_superblock(container)) == entry_ret->id.version)
+		if (packed_version(wcx_container_superblock(container)) == entry->id.version)
 			return 0;
 		/* Rewritten between one look and the other. */
 		wcx_image_pool_discard(store->images, file->image);
@@ -519,12 +538,13 @@ static int open_shown(struct wcx_store *store, const char *path, struct wcx_stor
 {
 	struct stored_path stored;
 	struct stat st;
-	int r = wcx_store_lookup(store, path, entry_ret, err);
+	int fd;
+	const int r = find_shown(store, path, entry_ret, &stored, &fd, err);
 
 	if (r)
 		return r;
 	if (entry_ret->packed)
-		return S_ISREG(entry_ret->attr.st_mode) ? open_image(store, path, entry_ret, file, err) : -ENXIO;
+		return fd >= 0 ? open_image(store, path, entry_ret, &stored, fd, file, err) : -ENXIO;
 	file->fd = open_bytes(store, path, false, &stored, &st);
 	if (file->fd < 0)
 		return fail_stored(&stored, file->fd, err);

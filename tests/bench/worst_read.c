@@ -135,6 +135,20 @@ static struct wcx_encoded_tile encode(struct craft *craft, const struct wcx_segm
 	return encoded;
 }
 
+/* A segment of bytes as they are: a row of so many, or for the caller to say. */
+static struct wcx_segment raw_segment(uint64_t bytes, uint32_t tile_rows, uint32_t tile_cols)
+{
+	static const struct wcx_field raw = { .width = 8 };
+
+	return (struct wcx_segment){
+		.bytes = bytes,
+		.cols = bytes,
+		.tile_rows = tile_rows,
+		.tile_cols = tile_cols,
+		.recipe = { .elem_bytes = 1, .field_count = 1, .fields = &raw },
+	};
+}
+
 /* --- the kinds --- */
 
 /* Narrow tiles side by side, all with the same packed bytes: whatever is read, all rows of each tile are decoded. */
@@ -219,10 +233,7 @@ static void narrow_smallest(struct craft *craft)
 
 static void narrow_plain(struct craft *craft, uint32_t rows, uint32_t cols, enum wcx_tile_mode mode)
 {
-	static const struct wcx_field raw = { .width = 8 };
-	struct wcx_segment seg = { .tile_rows = rows,
-				   .tile_cols = cols,
-				   .recipe = { .elem_bytes = 1, .field_count = 1, .fields = &raw } };
+	struct wcx_segment seg = raw_segment(0, rows, cols);
 
 	narrow(craft, &seg, mode);
 }
@@ -291,14 +302,8 @@ static void segments_of_4_tables_of_pairs(struct craft *craft)
 
 static void segments_of_a_byte(struct craft *craft)
 {
-	static const struct wcx_field raw = { .width = 8 };
-
 	for (uint32_t i = 0; i < READ_BYTES; i++) {
-		struct wcx_segment seg = { .bytes = 1,
-					   .cols = 1,
-					   .tile_rows = 1,
-					   .tile_cols = 1,
-					   .recipe = { .elem_bytes = 1, .field_count = 1, .fields = &raw } };
+		struct wcx_segment seg = raw_segment(1, 1, 1);
 
 		add_segment(craft, &seg);
 		add_tile(craft, WCX_TILE_STORED, (const uint8_t *)"", 1);
@@ -307,12 +312,7 @@ static void segments_of_a_byte(struct craft *craft)
 
 static void segments_of_the_same_byte(struct craft *craft)
 {
-	static const struct wcx_field raw = { .width = 8 };
-	struct wcx_segment seg = { .bytes = 1,
-				   .cols = 1,
-				   .tile_rows = 1,
-				   .tile_cols = 1,
-				   .recipe = { .elem_bytes = 1, .field_count = 1, .fields = &raw } };
+	struct wcx_segment seg = raw_segment(1, 1, 1);
 
 	add_segment(craft, &seg);
 	add_tile(craft, WCX_TILE_STORED, (const uint8_t *)"", 1);
@@ -365,15 +365,8 @@ static size_t zstd_frame(uint8_t *dst, uint32_t content_bytes)
 /* The largest tiles, of which the read takes a byte of the first and of the last. */
 static void zstd_flat(struct craft *craft)
 {
-	static const struct wcx_field raw = { .width = 8 };
 	enum { TILE_BYTES = WCX_ZSTD_TILE_MAX_BYTES, COUNT = READ_BYTES / TILE_BYTES + 1 };
-	struct wcx_segment seg = {
-		.bytes = COUNT * TILE_BYTES,
-		.cols = COUNT * TILE_BYTES,
-		.tile_rows = 1,
-		.tile_cols = TILE_BYTES,
-		.recipe = { .elem_bytes = 1, .field_count = 1, .fields = &raw },
-	};
+	struct wcx_segment seg = raw_segment(COUNT * TILE_BYTES, 1, TILE_BYTES);
 	uint8_t *frame = must_alloc(TILE_BYTES);
 	const size_t bytes = zstd_frame(frame, TILE_BYTES);
 

@@ -543,7 +543,7 @@ static void check_slow_reader(const struct file *file, uint64_t request, unsigne
 	CHECK(node->asks >= proof + file->bytes / (WINDOW / 4 + MIB) && node->asks <= proof + markers + 4);
 	wcx_prefetcher_get_stats(rig.prefetcher, &stats);
 	CHECK(stats.requests == node->asks && stats.requested_bytes == node->asked);
-	CHECK(stats.windows == 1 && stats.given_up == 0);
+	CHECK(stats.followed == 1 && stats.given_up == 0);
 	CHECK(stats.pushed_bytes >= node->pushed && stats.pushed_bytes <= node->pushed + 2 * MIB);
 	CHECK(stats.decoded_bytes == 0);
 	close_rig(&rig);
@@ -960,7 +960,7 @@ static void direct_reader_finds_tiles_decoded(void)
 			}
 			CHECK(behind > 10 && missed <= behind / 4 && node->pushes == 0);
 			wcx_prefetcher_get_stats(rig.prefetcher, &stats);
-			CHECK(stats.pushed_bytes == 0 && stats.decoded_bytes >= 2 * MIB && stats.windows == 1);
+			CHECK(stats.pushed_bytes == 0 && stats.decoded_bytes >= 2 * MIB && stats.followed == 1);
 			free(buffer);
 			close_rig(&rig);
 		}

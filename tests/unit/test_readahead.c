@@ -196,7 +196,7 @@ struct script {
 	const char *name;
 	struct {
 		uint64_t file_bytes, window_bytes, tensor_bytes;
-		uint64_t windows, given_up; /* what is counted in the end */
+		uint64_t followed, given_up; /* what is counted in the end */
 	} setup;
 	struct step steps[24];
 };
@@ -563,7 +563,7 @@ static void requests_lead_to_the_pieces_of_the_tables(void)
 			if (!CHECK_TEXT(actual, step->expected))
 				fprintf(stderr, "\tin \"%s\", step %d\n", script->name, (int)(step - script->steps));
 		}
-		if (!CHECK(model->counts.windows == script->setup.windows) ||
+		if (!CHECK(model->counts.followed == script->setup.followed) ||
 		    !CHECK(model->counts.given_up == script->setup.given_up))
 			fprintf(stderr, "\tin \"%s\"\n", script->name);
 		close_model(model);
@@ -576,6 +576,13 @@ static void requests_lead_to_the_pieces_of_the_tables(void)
 static bool note(struct model *model, uint64_t start, uint64_t end)
 {
 	return wcx_readahead_note(&model->ahead, (struct wcx_readahead_range){ start, end }, false);
+}
+
+/* Two requests in order: their reader is followed from now on. */
+static void note_2_mib(struct model *model, uint64_t start)
+{
+	note(model, start, start + MIB);
+	note(model, start + MIB, start + 2 * MIB);
 }
 
 static bool is_dropped_to(const struct model *model, const struct wcx_readahead_piece *piece, uint64_t start, uint64_t end,
@@ -633,8 +640,7 @@ static void nothing_is_dropped_because_of_the_next_reader_in_a_slot(void)
 	struct model *model = open_model(2000 * MIB, WINDOW, 0);
 	struct wcx_readahead_piece piece;
 
-	note(model, 8 * MIB, 9 * MIB);
-	note(model, 9 * MIB, 10 * MIB);
+	note_2_mib(model, 8 * MIB);
 	CHECK(wcx_readahead_next(&model->ahead, &piece) && piece.pages.start == 10 * MIB);
 	replace_reader(model, 6 * MIB, 7 * MIB);
 	note(model, 7 * MIB, 10 * MIB + 512 * KIB);
@@ -657,11 +663,10 @@ static void reader_that_leaves_nothing_unread_has_not_given_up(void)
 {
 	struct model *model = open_model(2000 * MIB, 0, 0);
 
-	note(model, 0, MIB);
-	note(model, MIB, 2 * MIB);
+	note_2_mib(model, 0);
 	replace_reader(model, 600 * MIB, 601 * MIB);
 	CHECK(last_reader(model) == &model->ahead.readers[0]);
-	CHECK(model->counts.windows == 1 && model->counts.given_up == 0);
+	CHECK(model->counts.followed == 1 && model->counts.given_up == 0);
 	close_model(model);
 }
 
@@ -671,10 +676,8 @@ static void readers_take_turns(void)
 	struct model *model = open_model(64 * MIB, WINDOW, 0);
 	struct wcx_readahead_piece piece;
 
-	note(model, 20 * MIB, 21 * MIB);
-	note(model, 21 * MIB, 22 * MIB);
-	note(model, 0, MIB);
-	note(model, MIB, 2 * MIB);
+	note_2_mib(model, 20 * MIB);
+	note_2_mib(model, 0);
 	for (int i = 0; i < 13; i++)
 		note(model, 0, PAGE);
 	CHECK(model->ahead.notes == 17 && wcx_readahead_next(&model->ahead, &piece) && piece.reader == 1);
@@ -701,7 +704,7 @@ static void window_grows_with_what_was_read_up_to_its_limit(void)
 		CHECK(front - start <= start / 2 && front - start <= 3 * MIB);
 		CHECK(front - start + MIB >= (start / 2 < 3 * MIB ? start / 2 : 3 * MIB));
 	}
-	CHECK(model->counts.windows == 1 && model->counts.given_up == 0);
+	CHECK(model->counts.followed == 1 && model->counts.given_up == 0);
 	close_model(model);
 }
 
@@ -788,7 +791,7 @@ static void requests_out_of_order_are_those_of_one_reader(void)
 
 		for (uint64_t i = 0; i < 64; i++)
 			ask(model, (i / 4 * 4 + orders[o][i % 4]) * 128 * KIB, 128 * KIB, false);
-		CHECK(model->counts.windows == 1 && model->counts.given_up == 0);
+		CHECK(model->counts.followed == 1 && model->counts.given_up == 0);
 		CHECK(holes(model, 8 * MIB, 11 * MIB) <= 4);
 		CHECK(model->again <= 8 * MIB);
 		close_model(model);
@@ -828,7 +831,7 @@ static void readers_of_chunks_are_told_apart(void)
 			done += at[i] >= end;
 		}
 	}
-	CHECK(model->counts.windows == CHUNK_READERS && model->counts.given_up == 0);
+	CHECK(model->counts.followed == CHUNK_READERS && model->counts.given_up == 0);
 	CHECK(holes(model, 0, CHUNK_READERS * CHUNK_BYTES) == 0);
 	CHECK(model->asked <= CHUNK_READERS * 3 * MIB);
 	/* Windows that reach into the next chunk are pushed in vain. */
@@ -857,7 +860,7 @@ static void reader_that_skips_a_part_is_still_followed(void)
 	ask_in_order(model, 60 * MIB, 128 * KIB);
 	CHECK(model->pushed >= pushed + MIB && holes(model, 60 * MIB, 61 * MIB + 128 * KIB) <= 2);
 	CHECK(model->pushed <= pushed + 2 * MIB);
-	CHECK(model->counts.windows == 2 && model->counts.given_up == 0);
+	CHECK(model->counts.followed == 2 && model->counts.given_up == 0);
 	/* A reader that begins further back may be any. */
 	pushed = model->pushed;
 	ask_in_order(model, 40 * MIB, 2 * MIB - 128 * KIB);
