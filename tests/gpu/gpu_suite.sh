@@ -7,7 +7,7 @@
 #
 # WCX_BUILD is the build folder of wcx, wcxfs, libwcx.so, gpu_check and gpu_rate (default: build/); PYTHON is a Python with
 # numpy, torch and safetensors.  The mount needs root.  Without compute-sanitizer (CUDA Toolkit) that part is skipped.
-# SKIP="tiles files load mount sanitizer bench" skips these parts.
+# SKIP="tiles files load stream mount sanitizer bench" skips these parts.
 set -euo pipefail
 tests=$(cd "$(dirname "$0")/.." && pwd)
 build=$(cd "${WCX_BUILD:-$tests/../build}" && pwd)
@@ -81,6 +81,11 @@ if wanted load; then
 	part "Loading into GPU memory"
 	"$PYTHON" "$tests/gpu/gpu_load_check.py" "$work/mixed.wcx" "$work/mixed" \
 		"$work/store/reference.wcx" "$work/original/reference"
+fi
+
+if wanted stream && "$PYTHON" -c "import transformers" 2>/dev/null; then
+	part "Models whose weights stay packed"
+	"$PYTHON" "$tests/gpu/gpu_stream_check.py" "$build/wcx"
 fi
 
 if wanted mount; then
