@@ -194,8 +194,9 @@ static void remove_packed(struct hub *hub, const struct wcx_hub_blob *blob, bool
 }
 
 /*
- * Removes a link that no snapshot names.  Before release 1.32, huggingface_hub removes what blobs lead to instead of
- * the blobs, so it leaves the links.  It holds a blob's lock from before it looks for the blob until a snapshot names it.
+ * Removes a link that no snapshot names.  Before release 1.32, huggingface_hub removes what blobs lead to instead of the
+ * blobs, so it leaves the links.  Its lock keeps downloads of the blob away meanwhile.  One that saw the blob just before it
+ * waited for the lock makes a link to nothing, and its next call downloads the blob.
  */
 static void remove_unnamed(struct hub *hub, const struct wcx_hub_blob *blob, const char *repository)
 {
