@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Decoders: lending batches, and tiles of mode ZSTD. */
+/* Decoders: lending batches, counting what was decoded where, and tiles of mode ZSTD. */
 #include "fs/read/decoder.h"
 
 #include <pthread.h>
@@ -7,6 +7,9 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "codec/decode_variant.h"
+#include "codec/trial_tile.h"
+#include "cuda/gpu_decode.h"
 #include "tests/fixtures/sample_image.h"
 #include "tests/unit/check.h"
 
@@ -54,6 +57,95 @@ static void no_more_batches_are_lent_than_the_limit(void)
 	wcx_decoder_free(lending.decoder);
 }
 
+/* --- what was decoded where: a fake GPU, which decodes on the CPU, or fails --- */
+
+static bool gpu_exists, gpu_fails;
+
+enum wcx_result __wrap_wcx_gpu_open(struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES]);
+void __wrap_wcx_gpu_free(struct wcx_gpu *gpu);
+enum wcx_result __wrap_wcx_gpu_decode(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count);
+
+enum wcx_result __wrap_wcx_gpu_open(struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES])
+{
+	*ret = (struct wcx_gpu *)(void *)&gpu_exists;
+	snprintf(name, WCX_GPU_NAME_BYTES, "fake");
+	return gpu_exists ? WCX_OK : WCX_NO_DEVICE;
+}
+
+void __wrap_wcx_gpu_free(struct wcx_gpu *gpu)
+{
+	(void)gpu;
+}
+
+enum wcx_result __wrap_wcx_gpu_decode(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count)
+{
+	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(wcx_decode_variant_find("portable"));
+
+	(void)gpu;
+	for (size_t i = 0; i < job_count && !gpu_fails; i++)
+		if (jobs[i].mode == WCX_TILE_CODED)
+			wcx_tile_decode(&jobs[i], scratch);
+	wcx_decode_scratch_free(scratch);
+	return gpu_fails ? WCX_DEVICE_FAILED : WCX_OK;
+}
+
+static size_t make_frame(uint8_t *tile, uint8_t *frame);
+
+/* Decodes a batch of two coded tiles, one of mode ZSTD and a damaged one, and tells what was counted. */
+static struct wcx_decoder_stats count_batch(enum wcx_decoder_kind kind, size_t *coded_bytes_ret, size_t *zstd_bytes_ret)
+{
+	enum { ZSTD_BYTES = 3000, JOBS = 4 };
+	struct wcx_trial_tile *trial = wcx_trial_tile_create();
+	static uint8_t tile[ZSTD_BYTES], frame[2 * ZSTD_BYTES], dst[JOBS][WCX_TILE_MAX_BYTES];
+	struct wcx_decoder_stats stats;
+	struct wcx_decoder *decoder;
+	struct wcx_decode_batch *batch;
+
+	sample_require(wcx_decoder_create(kind, NULL, NULL, &decoder, NULL) == 0, "wcx_decoder_create");
+	batch = wcx_decoder_borrow(decoder);
+	for (size_t i = 0; i < JOBS; i++) {
+		batch->jobs[i] = wcx_trial_tile_job(trial);
+		batch->jobs[i].dst = dst[i];
+	}
+	*coded_bytes_ret = batch->jobs[0].dst_bytes;
+	*zstd_bytes_ret = ZSTD_BYTES;
+	batch->jobs[2] = (struct wcx_tile_job){
+		.dims = { 1, ZSTD_BYTES, 1 },
+		.mode = WCX_TILE_ZSTD,
+		.recipe = &sample_1_byte_plain,
+		.src = frame,
+		.src_bytes = make_frame(tile, frame),
+		.dst = dst[2],
+		.dst_bytes = ZSTD_BYTES,
+	};
+	batch->jobs[3].src_bytes -= 4;
+	wcx_decoder_run(decoder, batch, JOBS);
+	CHECK(batch->jobs[1].result == WCX_OK && batch->jobs[2].result == WCX_OK && batch->jobs[3].result != WCX_OK);
+	wcx_decoder_return(decoder, batch);
+	wcx_decoder_get_stats(decoder, &stats);
+	wcx_decoder_free(decoder);
+	wcx_trial_tile_free(trial);
+	return stats;
+}
+
+static void decoded_bytes_count_for_whoever_decoded_them(void)
+{
+	struct wcx_decoder_stats stats;
+	size_t coded, zstd;
+
+	stats = count_batch(WCX_DECODER_CPU, &coded, &zstd);
+	CHECK(stats.cpu.bytes == 2 * coded + zstd && stats.cpu.batches == 1 && stats.cpu.ns > 0);
+	CHECK(stats.gpu.bytes == 0 && stats.gpu.batches == 0 && stats.gpu.ns == 0 && !stats.gpu_lost);
+	gpu_exists = true;
+	stats = count_batch(WCX_DECODER_CUDA, &coded, &zstd);
+	CHECK(stats.gpu.bytes == 2 * coded && stats.gpu.batches == 1 && stats.gpu.ns > 0 && !stats.gpu_lost);
+	CHECK(stats.cpu.bytes == zstd && stats.cpu.batches == 1);
+	gpu_fails = true;
+	stats = count_batch(WCX_DECODER_CUDA, &coded, &zstd);
+	CHECK(stats.gpu.bytes == 0 && stats.gpu_lost && stats.cpu.bytes == 2 * coded + zstd);
+	gpu_exists = gpu_fails = false;
+}
+
 /* --- tiles of mode ZSTD --- */
 
 enum { ZSTD_TILE_BYTES = 3000 };
@@ -90,7 +182,7 @@ static enum wcx_result decode_frame(const uint8_t *frame, size_t frame_bytes, ui
 }
 
 /* Makes a tile and its frame, with space for more after it; returns the size of the frame. */
-static size_t make_frame(uint8_t tile[ZSTD_TILE_BYTES], uint8_t frame[2 * ZSTD_TILE_BYTES])
+static size_t make_frame(uint8_t *tile, uint8_t *frame)
 {
 	struct sample_random random = { 7 };
 
@@ -165,6 +257,7 @@ int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
 		CHECK_TEST(no_more_batches_are_lent_than_the_limit),
+		CHECK_TEST(decoded_bytes_count_for_whoever_decoded_them),
 		CHECK_TEST(zstd_tile_is_one_frame_of_its_size),
 		CHECK_TEST(zstd_frames_made_by_hand_are_understood),
 		CHECK_TEST(damaged_zstd_frames_do_no_harm),
