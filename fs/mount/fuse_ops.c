@@ -160,7 +160,7 @@ static void serve_getattr(struct wcx_call *call)
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)fi;
-	wcx_call_start(&wcx_fuse_of(req)->calls, req, false, &(struct wcx_call){ .serve = serve_getattr, .ino = ino });
+	wcx_call_start(&wcx_fuse_of(req)->calls, req, true, &(struct wcx_call){ .serve = serve_getattr, .ino = ino });
 }
 
 static ssize_t get_status(struct wcx_fuse *fuse, char *dst, size_t dst_bytes)
@@ -207,7 +207,7 @@ static void serve_getxattr(struct wcx_call *call)
 
 static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t bytes)
 {
-	wcx_call_start(&wcx_fuse_of(req)->calls, req, false,
+	wcx_call_start(&wcx_fuse_of(req)->calls, req, true,
 		       &(struct wcx_call){ .serve = serve_getxattr, .ino = ino, .name = name, .bytes = bytes });
 }
 
@@ -237,7 +237,7 @@ static void serve_listxattr(struct wcx_call *call)
 
 static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t bytes)
 {
-	wcx_call_start(&wcx_fuse_of(req)->calls, req, false,
+	wcx_call_start(&wcx_fuse_of(req)->calls, req, true,
 		       &(struct wcx_call){ .serve = serve_listxattr, .ino = ino, .bytes = bytes });
 }
 
@@ -259,7 +259,7 @@ static void serve_readlink(struct wcx_call *call)
 
 static void op_readlink(fuse_req_t req, fuse_ino_t ino)
 {
-	wcx_call_start(&wcx_fuse_of(req)->calls, req, false, &(struct wcx_call){ .serve = serve_readlink, .ino = ino });
+	wcx_call_start(&wcx_fuse_of(req)->calls, req, true, &(struct wcx_call){ .serve = serve_readlink, .ino = ino });
 }
 
 /* --- directories --- */

@@ -17,7 +17,8 @@
 #include "fs/format/safetensors.h"
 
 enum {
-	ADVISED_TIMES = 4,                /* packed bytes at most per byte of the original: a tile of one byte, aligned */
+	ADVISED_TIMES = 4,       /* packed bytes at most per byte of the original: a tile of one byte, aligned */
+	FETCH_BYTES = 128 << 10, /* the kernel fetches no more in a call than its read-ahead, by default that much */
 	NAMES_MAX_HEADER_BYTES = 1 << 20, /* larger headers are not parsed just to name a tensor in a message */
 };
 
@@ -194,6 +195,28 @@ int wcx_image_fail_tile(struct wcx_image *image, const struct wcx_segment *seg, 
 			r == -EBADMSG ? "damaged" : strerror(-r));
 }
 
+/* Whether a byte of the packed file is in the page cache: POSIX_FADV_WILLNEED looks up every page even of cached ranges. */
+static bool is_cached(const struct wcx_image *image, uint64_t packed_offset)
+{
+	uint8_t byte;
+	const struct iovec iov = { &byte, 1 };
+
+	return preadv2(wcx_container_fd(image->container), &iov, 1, (off_t)packed_offset, RWF_NOWAIT) == 1;
+}
+
+/*
+ * Has the kernel fetch packed bytes, without waiting, unless it has the first of them.  A single pread of them would fetch a
+ * piece, or two, at a time, and wait for each: on a network that is a round trip.
+ */
+static void fetch(const struct wcx_image *image, uint64_t start, uint64_t end)
+{
+	if (is_cached(image, start))
+		return;
+	for (; start < end; start += FETCH_BYTES)
+		posix_fadvise(wcx_container_fd(image->container), (off_t)start, (off_t)WCX_MIN(end - start, FETCH_BYTES),
+			      POSIX_FADV_WILLNEED);
+}
+
 /* Reads the packed bytes of tiles into the buffer, with one pread for tiles that are adjacent in the file. */
 static void read_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count, uint8_t *buffer)
 {
@@ -203,6 +226,8 @@ static void read_tiles(const struct wcx_image *image, struct wcx_image_tile *til
 
 		for (after = first; after < count && tiles[after].info->packed_offset == wcx_tile_align_up(end); after++)
 			end = tiles[after].info->packed_offset + tiles[after].info->packed_bytes;
+		if (end - start > FETCH_BYTES)
+			fetch(image, start, end);
 		r = wcx_read_exact(wcx_container_fd(image->container), buffer, (size_t)(end - start), start);
 		for (size_t i = first; i < after; i++) {
 			tiles[i].r = r == -ENODATA ? -EBADMSG : r; /* the file has been truncated */
@@ -358,15 +383,6 @@ void wcx_image_view_close(struct wcx_image *image, struct wcx_image_view *view, 
 	view->count = view->bytes = 0;
 }
 
-/* Whether a byte of the packed file is in the page cache: POSIX_FADV_WILLNEED looks up every page even of cached ranges. */
-static bool is_cached(const struct wcx_image *image, uint64_t packed_offset)
-{
-	uint8_t byte;
-	const struct iovec iov = { &byte, 1 };
-
-	return preadv2(wcx_container_fd(image->container), &iov, 1, (off_t)packed_offset, RWF_NOWAIT) == 1;
-}
-
 /* The tile that holds a byte of the original. */
 static struct wcx_tile_info tile_at(const struct wcx_image *image, uint64_t offset)
 {
@@ -391,8 +407,11 @@ void wcx_image_advise(struct wcx_image *image, uint64_t offset, uint64_t bytes, 
 		return;
 	packed_bytes = last.packed_offset + last.packed_bytes - first.packed_offset;
 	/* 0 bytes would mean the rest of the file.  Where tensors share tiles, the bytes may be far apart. */
-	if (packed_bytes && packed_bytes <= ADVISED_TIMES * bytes + 2 * WCX_TILE_MAX_BYTES &&
-	    !(advice == POSIX_FADV_WILLNEED && is_cached(image, first.packed_offset)))
+	if (!packed_bytes || packed_bytes > ADVISED_TIMES * bytes + 2 * WCX_TILE_MAX_BYTES)
+		return;
+	if (advice == POSIX_FADV_WILLNEED)
+		fetch(image, first.packed_offset, first.packed_offset + packed_bytes);
+	else
 		posix_fadvise(wcx_container_fd(image->container), (off_t)first.packed_offset, (off_t)packed_bytes, advice);
 }
 

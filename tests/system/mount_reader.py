@@ -53,7 +53,7 @@ def same(expected, found, where):
 
 
 def wait_until(condition, message):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         if time.monotonic() > deadline:
             raise Differs(message)
@@ -369,30 +369,38 @@ def cmd_wait_exit(pid):
 
 
 def cmd_held(fd, count):
-    """Reads an inherited descriptor by threads, with O_DIRECT, and says so once three quarters of them wait in the kernel."""
+    """Reads an inherited descriptor by threads, with O_DIRECT."""
     fd = int(fd)
     fcntl.fcntl(fd, fcntl.F_SETFL, os.O_DIRECT)
 
     def read(number):
         os.preadv(fd, [mmap.mmap(-1, 4096)], number << 16)
 
-    threads = [threading.Thread(target=read, args=(i,)) for i in range(int(count))]
-    for thread in threads:
-        thread.start()
+    for i in range(int(count)):
+        threading.Thread(target=read, args=(i,)).start()
 
-    def waits(thread):
+
+def cmd_wait_held(pid, count):
+    """Waits until so many threads of a process wait for a reply."""
+
+    def is_held(thread):
         try:
-            with open(f"/proc/self/task/{thread.native_id}/stat") as stat:
-                return stat.read().rsplit(")", 1)[1].split()[0] == "D"
-        except FileNotFoundError:  # what it read was cached
+            with open(f"/proc/{pid}/task/{thread}/stack") as stack:
+                return " fuse_" in stack.read()
+        except (FileNotFoundError, ProcessLookupError):  # what it read was cached
             return False
 
-    wait_until(lambda: sum(map(waits, threads)) >= int(count) * 3 // 4, "too few threads wait")
-    print("waiting", flush=True)
+    wait_until(lambda: sum(map(is_held, os.listdir(f"/proc/{pid}/task"))) >= int(count), "too few threads wait")
 
 
-def cmd_wait_text(path, text):
-    wait_until(lambda: text in read_file(path).decode(), f"no '{text}' in {path}")
+def cmd_wait_same(original, path):
+    def is_same():
+        try:
+            return read_file(path) == read_file(original)
+        except OSError:
+            return False
+
+    wait_until(is_same, f"{path} cannot be read, or differs")
 
 
 def cmd_wait_unmounted(mountpoint):

@@ -507,21 +507,28 @@ static void damaged_tile_fails_views_of_it_and_no_others(void)
 
 /* --- advice --- */
 
+enum { FETCH_BYTES = 128 << 10 }; /* the kernel's read-ahead, by default */
+
 int __wrap_posix_fadvise64(int fd, off_t offset, off_t bytes, int advice);
 
+/* Calls for adjoining bytes count as one. */
 static struct {
 	unsigned calls;
 	int fd, advice;
-	off_t offset, bytes;
+	off_t offset, bytes, longest;
 } advised;
 
 int __wrap_posix_fadvise64(int fd, off_t offset, off_t bytes, int advice)
 {
-	advised.calls++;
+	const bool adjoins =
+		advised.calls && fd == advised.fd && advice == advised.advice && offset == advised.offset + advised.bytes;
+
+	advised.calls += !adjoins;
 	advised.fd = fd;
-	advised.offset = offset;
-	advised.bytes = bytes;
+	advised.offset = adjoins ? advised.offset : offset;
+	advised.bytes = adjoins ? advised.bytes + bytes : bytes;
 	advised.advice = advice;
+	advised.longest = WCX_MAX(advised.longest, bytes);
 	return 0;
 }
 
@@ -548,11 +555,28 @@ static void advice_is_for_the_packed_bytes_of_a_range(void)
 		given += advised.calls;
 		if (end > start) /* 0 bytes would mean the rest of the file */
 			wrong += advised.calls != 1 || advised.fd != wcx_container_fd(c) || advised.offset != start ||
-				 advised.bytes != end - start || advised.advice != advice;
+				 advised.bytes != end - start || advised.advice != advice ||
+				 (advice == POSIX_FADV_WILLNEED && advised.longest > FETCH_BYTES);
 		else
 			wrong += advised.calls != 0;
 	}
 	CHECK(wrong == 0 && given > 1000);
+	close_fixture(&fixture);
+}
+
+/* The kernel would fetch a piece at a time, each a round trip on a network. */
+static void a_large_read_asks_for_all_packed_bytes_at_once(void)
+{
+	struct fixture fixture;
+	uint8_t *dst;
+
+	open_fixture(&fixture, contiguous_parts, CONTIGUOUS_PARTS, 0);
+	dst = malloc((size_t)fixture.original.bytes);
+	memset(&advised, 0, sizeof advised);
+	CHECK(wcx_image_read(fixture.image, dst, (size_t)fixture.original.bytes, 0, NULL) ==
+	      (ssize_t)fixture.original.bytes);
+	CHECK(advised.advice == POSIX_FADV_WILLNEED && advised.bytes > FETCH_BYTES && advised.longest <= FETCH_BYTES);
+	free(dst);
 	close_fixture(&fixture);
 }
 
@@ -889,6 +913,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(inner_tiles_are_dropped_behind),
 		CHECK_TEST(damaged_tile_fails_views_of_it_and_no_others),
 		CHECK_TEST(advice_is_for_the_packed_bytes_of_a_range),
+		CHECK_TEST(a_large_read_asks_for_all_packed_bytes_at_once),
 		CHECK_TEST(there_is_no_advice_for_what_has_no_packed_bytes),
 		CHECK_TEST(sixteen_readers_at_once_decode_each_tile_once),
 		CHECK_TEST(sixteen_readers_with_little_memory_read_the_original),
