@@ -35,7 +35,7 @@ say "Installing a fresh Debian: $suite"
 if [ -n "${FRESH-}" ]; then
 	cp -a "$FRESH/." "$work/tree"
 else
-	make_tree "$suite" "$work/tree" "$build/acceptance.log"
+	make_tree "$suite" "$work/tree" "$build/acceptance.log" || { echo "skipped: debootstrap failed"; exit 77; }
 fi
 
 # SOURCE BUILD: for this system or another
@@ -50,7 +50,7 @@ build_packages='
 say "Building packages"
 if [ "$suite" = "$host_suite" ]; then
 	install_packages dpkg-dev
-	packages=$root/build-packages
+	packages=$build/packages
 	bash -euc "$build_packages" bash "$root" "$packages" >"$build/acceptance.log" 2>&1 ||
 		{ tail -n 30 "$build/acceptance.log"; exit 1; }
 else

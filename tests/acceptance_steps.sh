@@ -3,11 +3,12 @@
 #
 # acceptance_steps.sh [STEP...] - what acceptance.sh does within a fresh Debian; without arguments, all of it
 #
-# Installs the packages that lie beside this script, packs, quantises, mounts
-# and loads a real model, and removes the packages.  Leaves the system as it was.
+# Installs the packages that lie beside this script; packs, quantises, mounts and loads a real model; removes the packages.
+# Leaves the system as it was.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-export PYTHONPATH=$here/site DEBIAN_FRONTEND=noninteractive PYTHONDONTWRITEBYTECODE=1 HF_HUB_DISABLE_TELEMETRY=1 HF_HUB_DISABLE_PROGRESS_BARS=1
+export PYTHONPATH=$here/site PYTHONDONTWRITEBYTECODE=1 DEBIAN_FRONTEND=noninteractive
+export HF_HUB_DISABLE_TELEMETRY=1 HF_HUB_DISABLE_PROGRESS_BARS=1
 exec 3>&1
 
 step() {
