@@ -182,6 +182,27 @@ static void add_exception(struct wcx_exceptions *exceptions, uint32_t position, 
 	exceptions->values[exceptions->count++] = (uint16_t)value;
 }
 
+/* Whether some element of a block may be an exception.  Eight symbols are loaded at a time. */
+static inline bool block_is_suspect(const uint8_t suspect[WCX_SYMBOL_COUNT], bool is_pair, const uint8_t *symbols)
+{
+	uint32_t found = 0;
+
+#pragma GCC unroll 8
+	for (uint32_t i = 0; i < SUSPECT_BLOCK; i += 8) {
+		uint64_t eight;
+
+		memcpy(&eight, symbols + i, sizeof eight);
+		if (is_pair)
+			eight |= eight >> WCX_PAIR_WIDTH; /* every other byte is a pair now */
+		found |= suspect[eight & 0xFF] | suspect[eight >> 16 & 0xFF] | suspect[eight >> 32 & 0xFF] |
+			 suspect[eight >> 48 & 0xFF];
+		if (!is_pair)
+			found |= suspect[eight >> 8 & 0xFF] | suspect[eight >> 24 & 0xFF] | suspect[eight >> 40 & 0xFF] |
+				 suspect[eight >> 56];
+	}
+	return found;
+}
+
 /*
  * The end of the first block of elements from `first` on in which some element may be an exception, and in *begin_ret its
  * begin; or end.  Nearly all blocks have none.
@@ -191,23 +212,11 @@ static uint32_t find_suspects(const struct wcx_field_coder *coder, uint32_t tabl
 {
 	const uint8_t *suspect = coder->suspect[table];
 
-	for (; first < end; first += SUSPECT_BLOCK) {
-		uint32_t found = 0;
-
-		*begin_ret = first;
-		if (end - first < SUSPECT_BLOCK)
-			return end;
-		if (coder->is_pair)
-			for (uint32_t i = 0; i < SUSPECT_BLOCK; i += 2)
-				found |= suspect[symbols[first + i] | symbols[first + i + 1] << WCX_PAIR_WIDTH];
-		else
-			for (uint32_t i = 0; i < SUSPECT_BLOCK; i++)
-				found |= suspect[symbols[first + i]];
-		if (found)
-			return first + SUSPECT_BLOCK;
-	}
-	*begin_ret = end;
-	return end;
+	while (end - first >= SUSPECT_BLOCK && !(coder->is_pair ? block_is_suspect(suspect, true, symbols + first)
+								: block_is_suspect(suspect, false, symbols + first)))
+		first += SUSPECT_BLOCK;
+	*begin_ret = first;
+	return WCX_MIN(end, first + SUSPECT_BLOCK);
 }
 
 /* Makes exceptions of the elements of [first, end) that a table cannot code. */
