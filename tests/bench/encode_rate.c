@@ -5,7 +5,8 @@
  *	encode_rate [THREADS [SECONDS]]
  *
  * Encodes generated weights with tables that are there already, again and again.  Prints for one thread and for THREADS (all
- * cores) a line per set: threads, GB/s of the original, name.  All tiles are decoded and compared afterwards.
+ * cores) a line per set: threads, GB/s of the original, GB per second of CPU time, name.  All tiles are decoded and compared
+ *afterwards.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -46,12 +47,20 @@ static void *encode_until_stopped(void *user)
 	return NULL;
 }
 
-static double rate(struct weight_set *set, unsigned thread_count, double seconds)
+static double cpu_now_s(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static void print_rate(struct weight_set *set, unsigned thread_count, double seconds)
 {
 	struct run run = { .set = set, .thread_count = thread_count };
 	struct member *members = must_alloc(thread_count * sizeof *members);
 	const struct timespec pause = { .tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - (time_t)seconds) * 1e9) };
-	double taken = -measure_now_s();
+	double taken = -measure_now_s(), cpu = -cpu_now_s();
 
 	for (unsigned i = 0; i < thread_count; i++) {
 		members[i] = (struct member){ .run = &run, .number = i };
@@ -63,8 +72,10 @@ static double rate(struct weight_set *set, unsigned thread_count, double seconds
 	for (unsigned i = 0; i < thread_count; i++)
 		pthread_join(members[i].thread, NULL);
 	taken += measure_now_s();
+	cpu += cpu_now_s();
 	free(members);
-	return (double)run.bytes / taken * 1e-9;
+	printf("%u\t%.3f\t%.3f\t%s\n", thread_count, (double)run.bytes / taken * 1e-9, (double)run.bytes / cpu * 1e-9,
+	       set->name);
 }
 
 static void check(struct weight_set *set)
@@ -92,9 +103,9 @@ int main(int argc, char **argv)
 	for (size_t s = 0; s < sets.count; s++) {
 		for (size_t i = 0; i < sets.sets[s].tile_count; i++)
 			weight_set_encode(&sets.sets[s], &sets.sets[s].tiles[i], scratch);
-		printf("1\t%.3f\t%s\n", rate(&sets.sets[s], 1, seconds), sets.sets[s].name);
+		print_rate(&sets.sets[s], 1, seconds);
 		if (cores > 1)
-			printf("%u\t%.3f\t%s\n", cores, rate(&sets.sets[s], cores, seconds), sets.sets[s].name);
+			print_rate(&sets.sets[s], cores, seconds);
 		check(&sets.sets[s]);
 	}
 	wcx_encode_scratch_free(scratch);
