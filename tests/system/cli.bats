@@ -542,6 +542,19 @@ interrupt_pack() {
 
 # --- odd sources ---
 
+@test "a file of 20,000 tensors, whose header is larger than its tensors, is restored byte for byte" {
+	"$PYTHON" - many <<-'END'
+		import json, struct, sys
+		tensors = {f"layers.{i}.scale": {"dtype": "U8", "shape": [1], "data_offsets": [i, i + 1]} for i in range(20000)}
+		header = json.dumps(tensors).encode()
+		open(sys.argv[1], "wb").write(struct.pack("<Q", len(header)) + header + bytes(i % 251 for i in range(20000)))
+	END
+	"$WCX" pack -q many many.wcx
+	"$WCX" unpack -q many.wcx restored
+	cmp many restored
+	[ "$(stat -c %s many.wcx)" -lt $(($(stat -c %s many) / 8)) ]
+}
+
 @test "odd but legal files are restored byte for byte" {
 	local t='"a":{"dtype":"I8","shape":[3],"data_offsets":[0,3]}'
 
