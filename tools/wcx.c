@@ -17,6 +17,7 @@
 #include "fs/base/suggest.h"
 #include "fs/base/version.h"
 #include "tools/command.h"
+#include "tools/report.h"
 
 enum { THREADS_MAX = 1024, CACHE_BYTES = 64 << 20, PROGRESS_INTERVAL_MS = 100 };
 
@@ -214,6 +215,7 @@ void wcx_progress(void *user, const char *what, uint64_t done, uint64_t total)
 {
 	const struct command *command = user;
 	const uint64_t now = wcx_now_ms();
+	char left[WCX_TIME_LEFT_BYTES];
 	double seconds;
 
 	if (command->quiet || !isatty(STDERR_FILENO))
@@ -226,8 +228,9 @@ void wcx_progress(void *user, const char *what, uint64_t done, uint64_t total)
 	}
 	progress.drawn_ms = now;
 	seconds = (double)(now - progress.started_ms) / 1000;
-	fprintf(stderr, "\r\033[K%s %3.0f %%  %.2f of %.2f GB  %.0f MB/s", what, 100.0 * (double)done / (double)total,
-		(double)done * 1e-9, (double)total * 1e-9, seconds > 0 ? (double)done * 1e-6 / seconds : 0);
+	wcx_format_time_left(done ? seconds * (double)(total - done) / (double)done : 0, left);
+	fprintf(stderr, "\r\033[K%s %3.0f %%  %.2f of %.2f GB  %.0f MB/s  %s", what, 100.0 * (double)done / (double)total,
+		(double)done * 1e-9, (double)total * 1e-9, seconds > 0 ? (double)done * 1e-6 / seconds : 0, left);
 }
 
 static int fail_unknown(const char *name)

@@ -383,9 +383,9 @@ check_whole() {
 	cp -a "$DIR" tree
 	while [ "$(find tree -name "*.safetensors" | wc -l)" -gt 0 ]; do
 		"$WCX" pack -q -j 1 --rm tree &
-		# shellcheck disable=SC2154 # bash's own
-		wait_ms=$((RANDOM % 150 + 10))
-		timeout 0."$(printf %03d $wait_ms)" tail --pid=$! -f /dev/null || true
+		# Longer each time, so that a slow machine gets done as well.
+		wait_ms=$((RANDOM % (100 + 20 * kills) + 10))
+		timeout "$((wait_ms / 1000)).$(printf %03d $((wait_ms % 1000)))" tail --pid=$! -f /dev/null || true
 		kill -KILL $! 2>/dev/null && kills=$((kills + 1))
 		wait $! || true
 		check_whole tree
