@@ -18,19 +18,14 @@ enum {
 	IDLE_MS = 60 * 1000,  /* loaders open a file again within seconds */
 };
 
-/*
- * The indexes of all open images together.  A model of 1 TiB of INT8 weights needs 600 MB; a file made to cost memory, 120
- * MB for 40 MB on disk.
- */
-static const uint64_t index_max_bytes = UINT64_C(1) << 30;
-
 struct wcx_image_pool {
 	struct wcx_tile_cache *cache;
 	struct wcx_decoder *decoder;
 	struct wcx_file_counts *counts;
+	uint64_t budget_bytes; /* of index_bytes */
 
 	pthread_mutex_t lock;                           /* protects the rest, and all of every image but id and image */
-	uint64_t index_bytes;                           /* of all images */
+	uint64_t index_bytes;                           /* of all images, and of those that are about to be added */
 	void *images;                                   /* tsearch(3) tree: libc's balanced tree */
 	struct wcx_pooled_image *idle[IDLE_IMAGES_MAX]; /* images without users, least recently used first */
 	size_t idle_count;
@@ -74,8 +69,8 @@ static struct wcx_pooled_image *image_take_locked(struct wcx_image_pool *pool, c
 }
 
 /*
- * Finds the image of a file or, if the pool has none and fresh is not NULL, adds fresh.  The caller becomes a user of the
- * returned image: fresh, or one that is there already.  NULL: neither, or out of memory.
+ * Finds the image of a file or, if the pool has none and fresh is not NULL, adds fresh, for which there is space.  The
+ * caller becomes a user of the returned image: fresh, or one that is there already.  NULL: neither, or out of memory.
  */
 static struct wcx_pooled_image *find_or_add(struct wcx_image_pool *pool, const struct wcx_file_id *id,
 					    struct wcx_pooled_image *fresh)
@@ -86,9 +81,10 @@ static struct wcx_pooled_image *find_or_add(struct wcx_image_pool *pool, const s
 	image = image_take_locked(pool, id);
 	if (!image && fresh && tsearch(fresh, &pool->images, compare_images)) {
 		fresh->user_count = 1;
-		pool->index_bytes += fresh->index_bytes;
 		image = fresh;
 	}
+	if (fresh && image != fresh)
+		pool->index_bytes -= fresh->index_bytes;
 	pthread_mutex_unlock(&pool->lock);
 	return image;
 }
@@ -110,18 +106,20 @@ static struct wcx_pooled_image *evict_locked(struct wcx_image_pool *pool, size_t
 	return victim;
 }
 
-/* Evicts idle images until there is space for an index; 0, or -ENFILE if those in use take all there is. */
-static int make_space(struct wcx_image_pool *pool, uint64_t index_bytes)
+/* Evicts idle images until there is space for an index, and takes it; 0, or -ENFILE if those in use take all there is. */
+static int take_space(struct wcx_image_pool *pool, uint64_t index_bytes)
 {
 	struct wcx_pooled_image *victims[IDLE_IMAGES_MAX];
 	size_t count = 0;
 	int r;
 
 	pthread_mutex_lock(&pool->lock);
-	while (pool->idle_count && pool->index_bytes + index_bytes > index_max_bytes)
+	while (pool->idle_count && pool->index_bytes + index_bytes > pool->budget_bytes)
 		victims[count++] = evict_locked(pool, 0);
 	/* One file alone may be as large as the format allows. */
-	r = pool->index_bytes && pool->index_bytes + index_bytes > index_max_bytes ? -ENFILE : 0;
+	r = pool->index_bytes && pool->index_bytes + index_bytes > pool->budget_bytes ? -ENFILE : 0;
+	if (!r)
+		pool->index_bytes += index_bytes;
 	pthread_mutex_unlock(&pool->lock);
 	while (count)
 		image_free(victims[--count]);
@@ -144,10 +142,10 @@ static int image_open(struct wcx_image_pool *pool, int fd, const char *path, con
 	wcx_image_count_into(fresh->image, wcx_file_counts_get(pool->counts, id));
 	fresh->id = *id;
 	fresh->index_bytes = wcx_container_memory_bytes(wcx_image_container(fresh->image));
-	r = make_space(pool, fresh->index_bytes);
+	r = take_space(pool, fresh->index_bytes);
 	if (r) {
 		wcx_fail(err, -r, "%s: the indexes of open files would take more than %" PRIu64 " MiB", path,
-			 index_max_bytes >> 20);
+			 pool->budget_bytes >> 20);
 		image_free(fresh);
 		return r;
 	}
@@ -242,7 +240,7 @@ void wcx_image_pool_release_unused(struct wcx_image_pool *pool)
 }
 
 struct wcx_image_pool *wcx_image_pool_create(struct wcx_tile_cache *cache, struct wcx_decoder *decoder,
-					     struct wcx_file_counts *counts)
+					     struct wcx_file_counts *counts, uint64_t budget_bytes)
 {
 	struct wcx_image_pool *pool = calloc(1, sizeof *pool);
 
@@ -251,6 +249,7 @@ struct wcx_image_pool *wcx_image_pool_create(struct wcx_tile_cache *cache, struc
 	pool->cache = cache;
 	pool->decoder = decoder;
 	pool->counts = counts;
+	pool->budget_bytes = budget_bytes;
 	pthread_mutex_init(&pool->lock, NULL);
 	return pool;
 }

@@ -31,16 +31,27 @@ struct wcx_pooled_image {
 	bool is_unwanted;
 };
 
-/* wcx_image_pool_create - make an empty pool; cache, decoder and counts must outlive it.  NULL when out of memory. */
+/*
+ * The indexes of all open images together.  A model of 1 TiB of INT8 weights needs 600 MB; a file made to cost memory, 120
+ * MB for 40 MB on disk.
+ */
+#define WCX_INDEX_BUDGET_BYTES (UINT64_C(1) << 30)
+
+/*
+ * wcx_image_pool_create - make an empty pool; cache, decoder and counts must outlive it
+ *
+ * The indexes of its images take at most budget_bytes, unless a single one takes more.  Returns NULL when out of memory.
+ */
 struct wcx_image_pool *wcx_image_pool_create(struct wcx_tile_cache *cache, struct wcx_decoder *decoder,
-					     struct wcx_file_counts *counts);
+					     struct wcx_file_counts *counts, uint64_t budget_bytes);
 void wcx_image_pool_free(struct wcx_image_pool *pool); /* NULL is fine; images still in use are freed too */
 
 /*
  * wcx_image_pool_open - get the image of a packed file, opening it if the pool does not have it
  *
  * fd is a descriptor of the file, which the pool closes in every case; id is the file's.  path is only for messages.  The
- * caller releases *ret.  Returns 0, -ENOMEM without err, or an error of wcx_image_open.
+ * caller releases *ret.  Returns 0, -ENOMEM without err, -ENFILE if the images in use leave no space for the index, or an
+ * error of wcx_image_open.
  */
 int wcx_image_pool_open(struct wcx_image_pool *pool, int fd, const char *path, const struct wcx_file_id *id,
 			struct wcx_pooled_image **ret, struct wcx_error *err);

@@ -661,7 +661,7 @@ int wcx_store_create(const char *dir, struct wcx_tile_cache *cache, struct wcx_d
 		return wcx_fail(err, ENOMEM, "%s: %s", dir, strerror(ENOMEM));
 	store->counts = wcx_file_counts_create();
 	if (store->counts)
-		store->images = wcx_image_pool_create(cache, decoder, store->counts);
+		store->images = wcx_image_pool_create(cache, decoder, store->counts, WCX_INDEX_BUDGET_BYTES);
 	store->numbers = wcx_inode_numbers_create();
 	store->beneath.dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	errnum = store->beneath.dir_fd < 0 ? errno : 0;

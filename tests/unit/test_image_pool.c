@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+/* The indexes of all open images together stay within their budget, whoever opens files at once; idle images make space. */
+#include "fs/mount/image_pool.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "fs/mount/file_counts.h"
+#include "tests/fixtures/sample_image.h"
+#include "tests/unit/check.h"
+
+enum { FILES = 24, FITTING = 4 };
+
+/* Files of one content, which the pool tells apart by their ids, and a budget for the indexes of a few. */
+struct fixture {
+	struct sample_bytes original, packed;
+	struct wcx_tile_cache *cache;
+	struct wcx_decoder *decoder;
+	struct wcx_file_counts *counts;
+	struct wcx_image_pool *pool;
+	struct wcx_pooled_image *images[FILES];
+	struct wcx_error errors[FILES];
+	int results[FILES];
+};
+
+static int open_file(struct fixture *fixture, size_t i)
+{
+	const struct wcx_file_id id = { .dev = 1, .ino = 100 + i };
+
+	fixture->images[i] = NULL;
+	fixture->results[i] = wcx_image_pool_open(fixture->pool, sample_open(fixture->packed.data, fixture->packed.bytes),
+						  "sample", &id, &fixture->images[i], &fixture->errors[i]);
+	return fixture->results[i];
+}
+
+static void release_file(struct fixture *fixture, size_t i)
+{
+	wcx_image_pool_release(fixture->pool, fixture->images[i]);
+	fixture->images[i] = NULL;
+}
+
+static uint64_t index_bytes_of(struct fixture *fixture)
+{
+	uint64_t bytes;
+
+	fixture->pool = wcx_image_pool_create(fixture->cache, fixture->decoder, fixture->counts, UINT64_MAX / 2);
+	sample_require(open_file(fixture, 0) == 0, fixture->errors[0].text);
+	bytes = wcx_container_memory_bytes(wcx_image_container(fixture->images[0]->image));
+	release_file(fixture, 0);
+	wcx_image_pool_free(fixture->pool);
+	return bytes;
+}
+
+static void open_fixture(struct fixture *fixture)
+{
+	const size_t parts = WCX_ARRAY_COUNT(sample_small_parts);
+	struct wcx_error err = { "" };
+
+	memset(fixture, 0, sizeof *fixture);
+	fixture->original = sample_original(sample_small_parts, parts);
+	fixture->packed = sample_image(fixture->original, sample_small_parts, parts);
+	fixture->cache = wcx_tile_cache_create(1 << 20);
+	sample_require(wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &fixture->decoder, &err) == 0, err.text);
+	fixture->counts = wcx_file_counts_create();
+	fixture->pool = wcx_image_pool_create(fixture->cache, fixture->decoder, fixture->counts,
+					      index_bytes_of(fixture) * (2 * FITTING + 1) / 2);
+}
+
+static void close_fixture(struct fixture *fixture)
+{
+	wcx_image_pool_free(fixture->pool);
+	wcx_file_counts_free(fixture->counts);
+	wcx_decoder_free(fixture->decoder);
+	wcx_tile_cache_free(fixture->cache);
+	free(fixture->original.data);
+	free(fixture->packed.data);
+}
+
+static void what_is_in_use_is_refused_beyond_the_budget(void)
+{
+	struct fixture fixture;
+
+	open_fixture(&fixture);
+	for (size_t i = 0; i < FILES; i++) {
+		CHECK(open_file(&fixture, i) == (i < FITTING ? 0 : -ENFILE));
+		CHECK(i < FITTING || strstr(fixture.errors[i].text, "sample: the indexes of open files would take more"));
+	}
+	CHECK(open_file(&fixture, FITTING - 1) == 0); /* it is open already, so it takes no more */
+	release_file(&fixture, FITTING - 1);
+	close_fixture(&fixture);
+}
+
+static void idle_images_make_space(void)
+{
+	struct fixture fixture;
+
+	open_fixture(&fixture);
+	for (size_t i = 0; i < FITTING; i++)
+		CHECK(open_file(&fixture, i) == 0);
+	release_file(&fixture, 1);
+	for (size_t i = FITTING; i < FILES; i++) {
+		CHECK(open_file(&fixture, i) == 0);
+		CHECK(open_file(&fixture, 1) == -ENFILE); /* those in use take all there is */
+		release_file(&fixture, i);
+	}
+	close_fixture(&fixture);
+}
+
+struct opener {
+	struct fixture *fixture;
+	size_t file;
+};
+
+static void *run_opener(void *arg)
+{
+	const struct opener *opener = arg;
+
+	open_file(opener->fixture, opener->file);
+	return NULL;
+}
+
+static void files_opened_at_once_stay_within_the_budget(void)
+{
+	for (int round = 0; round < 20; round++) {
+		struct opener openers[FILES];
+		pthread_t threads[FILES];
+		struct fixture fixture;
+		size_t opened = 0;
+
+		open_fixture(&fixture);
+		for (size_t i = 0; i < FILES; i++) {
+			openers[i] = (struct opener){ &fixture, i };
+			sample_require(pthread_create(&threads[i], NULL, run_opener, &openers[i]) == 0, "pthread_create");
+		}
+		for (size_t i = 0; i < FILES; i++) {
+			pthread_join(threads[i], NULL);
+			CHECK(fixture.results[i] == 0 || fixture.results[i] == -ENFILE);
+			opened += fixture.results[i] == 0;
+		}
+		CHECK(opened == FITTING);
+		close_fixture(&fixture);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static const struct check_test tests[] = {
+		CHECK_TEST(what_is_in_use_is_refused_beyond_the_budget),
+		CHECK_TEST(idle_images_make_space),
+		CHECK_TEST(files_opened_at_once_stay_within_the_budget),
+	};
+
+	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
+}
