@@ -15,8 +15,11 @@
 
 enum { PART_BYTES = 1 << 20 };
 
-const char *wcx_fd_path(int fd, const char *name, char path[WCX_FD_PATH_BYTES])
+const char *wcx_fd_path(int fd, const char *name, const char *shown, char path[WCX_FD_PATH_BYTES])
 {
+	snprintf(path, WCX_FD_PATH_BYTES, "/proc/self/fd/%d", fd);
+	if (access(path, F_OK) < 0)
+		return shown;
 	snprintf(path, WCX_FD_PATH_BYTES, "/proc/self/fd/%d%s%s", fd, name ? "/" : "", name ? name : "");
 	return path;
 }
@@ -133,7 +136,7 @@ int wcx_task_copy(struct wcx_file_task *task, struct wcx_error *err)
 {
 	char path[WCX_FD_PATH_BYTES];
 	const struct wcx_output_options output = {
-		.path = wcx_fd_path(task->output_directory_fd, task->output, path),
+		.path = wcx_fd_path(task->output_directory_fd, task->output, task->output_path, path),
 		.shown_path = task->output_path,
 		.source_fd = task->fd,
 		.replace = true,

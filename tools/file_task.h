@@ -15,9 +15,10 @@ enum { WCX_FD_PATH_BYTES = 32 + NAME_MAX + 1 };
 /*
  * wcx_fd_path - a path that names an entry of an open directory, or, with name NULL, an open file
  *
- * It leads there whatever becomes of the directories above, and however long their path is.
+ * It leads there whatever becomes of the directories above, and however long their path is.  Without /proc, as in a bare
+ * chroot, it is the path that is shown, and neither holds.
  */
-const char *wcx_fd_path(int fd, const char *name, char path[WCX_FD_PATH_BYTES]);
+const char *wcx_fd_path(int fd, const char *name, const char *shown, char path[WCX_FD_PATH_BYTES]);
 
 /* wcx_task_job - the options for wcx_pack or wcx_unpack */
 struct wcx_job_options wcx_task_job(struct wcx_file_task *task, bool replace, const char *shown_output);

@@ -192,8 +192,8 @@ static int pack(struct wcx_file_task *task, const struct target *target, struct 
 	struct stat st;
 	int fd, r;
 
-	r = wcx_pack(wcx_fd_path(task->fd, NULL, src), wcx_fd_path(task->output_directory_fd, target->name, dst), &options,
-		     &result, err);
+	r = wcx_pack(wcx_fd_path(task->fd, NULL, task->path, src),
+		     wcx_fd_path(task->output_directory_fd, target->name, target->path, dst), &options, &result, err);
 	if (r < 0)
 		return r;
 	fd = wcx_task_open_output(task, target->name, &st);

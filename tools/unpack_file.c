@@ -83,7 +83,7 @@ static int unpack(struct wcx_file_task *task, struct wcx_image *image, const str
 	if (r == 0)
 		r = check_collision(task, target, err);
 	if (r == 0)
-		r = wcx_unpack(image, wcx_fd_path(task->output_directory_fd, target->name, path), &job, err);
+		r = wcx_unpack(image, wcx_fd_path(task->output_directory_fd, target->name, target->path, path), &job, err);
 	if (r < 0)
 		return r;
 	task->change = WCX_NAME_UNPACKED;

@@ -306,6 +306,16 @@ count_packed() {
 	umount mnt 2>/dev/null || fusermount3 -u mnt
 }
 
+@test "trees and files are packed and unpacked where there is no /proc" {
+	unshare --mount true 2>/dev/null || skip "no mount namespace can be made here"
+	cp -a "$DIR" src
+	# shellcheck disable=SC2016 # the inner shell expands it
+	unshare --mount bash -c 'mount -t tmpfs none /proc && "$WCX" pack -q src dst && "$WCX" unpack -q dst back &&
+		"$WCX" pack -q src/model-00001-of-00004.safetensors one && "$WCX" unpack -q one two'
+	same_trees src back
+	cmp two src/model-00001-of-00004.safetensors
+}
+
 # --- in place ---
 
 @test "--rm packs and unpacks in place" {
