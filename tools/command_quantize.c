@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "fs/base/array.h"
+#include "fs/base/clock.h"
 #include "fs/pack/pack.h"
 #include "fs/quantize/quantize.h"
 #include "tools/command.h"
@@ -31,7 +32,7 @@ static const char help[] = "usage: wcx quantize [OPTIONS] MODEL_DIR OUT_DIR\n"
 			   "                       matches from the start of names; may be given several times\n"
 			   "      --unknown-type   accept a model_type that is not known: decide by names and shapes\n"
 			   "      --dry-run        only show which tensors would become INT8, and why\n"
-			   "      --json           print JSON lines: an object for each tensor, and a summary\n"
+			   "      --json           print JSON lines: an object for each tensor, and a total\n"
 			   "  -f, --force          replace OUT_DIR, if it is a model's directory (has a config.json)\n"
 			   "  -j, --threads=N      use N threads (default: one per core)\n"
 			   "  -q, --quiet          print neither progress nor a summary\n"
@@ -220,7 +221,7 @@ int wcx_command_quantize(struct command *command, int argc, char **argv)
 						      { "dry-run", no_argument, NULL, 'n' },
 						      { "json", no_argument, NULL, 'J' },
 						      { 0 } };
-	struct quantising quantising = { .command = command };
+	struct quantising quantising = { .command = command, .report.started_ms = wcx_now_ms() };
 	struct wcx_quantize_options options = {
 		.job = { .stop = &wcx_command_stop, .progress = draw, .warn = warn, .user = &quantising },
 		.tensor = tell_tensor,

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/base/clock.h"
 #include "fs/format/container.h"
 #include "tools/json_output.h"
 
@@ -37,12 +38,18 @@ static void note_worst(struct wcx_quantize_report *report, const char *name, dou
 	free(next.name);
 }
 
+/* An object as every line has it. */
+static json_t *json_line(const char *type)
+{
+	return json_pack("{s:s, s:s}", "type", type, "command", "quantize");
+}
+
 static void print_json_tensor(const struct wcx_quantize_report *report, const struct wcx_shard *shard,
 			      const struct wcx_shard_tensor *tensor)
 {
 	const struct wcx_tensor *source = tensor->source;
 	const bool is_quantised = tensor->role == WCX_ROLE_LINEAR;
-	json_t *object = json_object(), *shape = json_array();
+	json_t *object = json_line("tensor"), *shape = json_array();
 
 	for (size_t i = 0; i < source->dim_count; i++)
 		json_array_append_new(shape, json_integer((json_int_t)source->shape[i]));
@@ -177,21 +184,25 @@ static void print_text(const struct wcx_quantize_report *report, const struct wc
 static void print_json_summary(const struct wcx_quantize_report *report, const struct wcx_quantize_result *result,
 			       const char *target)
 {
-	json_t *object = json_object(), *worst = json_array();
+	const uint64_t after = report->packed_bytes ? report->packed_bytes : result->quantised_bytes;
+	json_t *object = json_line("total"), *worst = json_array();
 
 	if (target)
 		wcx_json_set_path(object, "output", target);
-	wcx_json_set_count(object, "files", result->file_count);
-	wcx_json_set_count(object, "quantised_tensors", result->linear_count);
-	wcx_json_set_count(object, "kept_tensors", result->kept_count);
+	json_object_set_new(object, "files", json_pack("{s:I}", "quantised", (json_int_t)result->file_count));
+	json_object_set_new(object, "tensors",
+			    json_pack("{s:I, s:I}", "quantised", (json_int_t)result->linear_count, "same",
+				      (json_int_t)result->kept_count));
 	wcx_json_set_count(object, "source_bytes", result->source_bytes);
-	wcx_json_set_count(object, "int8_bytes", result->quantised_bytes);
+	wcx_json_set_count(object, "bytes", result->quantised_bytes);
 	wcx_json_set_count(object, "linear_source_bytes", result->linear_source_bytes);
-	wcx_json_set_count(object, "linear_int8_bytes", result->linear_quantised_bytes);
+	wcx_json_set_count(object, "linear_bytes", result->linear_quantised_bytes);
 	if (report->packed_bytes) {
 		wcx_json_set_count(object, "packed_bytes", report->packed_bytes);
 		wcx_json_set_count(object, "linear_packed_bytes", report->linear_packed_bytes);
 	}
+	json_object_set_new(object, "ratio", json_real(ratio(result->source_bytes, after)));
+	wcx_json_set_count(object, "copied_bytes", result->rest_bytes);
 	if (!report->is_dry_run && report->total.noise > 0)
 		json_object_set_new(object, "sqnr_db", json_real(sqnr_db(&report->total)));
 	for (size_t i = 0; i < WCX_WORST_COUNT && report->worst[i].name; i++) {
@@ -202,6 +213,7 @@ static void print_json_summary(const struct wcx_quantize_report *report, const s
 		json_array_append_new(worst, tensor);
 	}
 	json_object_set_new(object, "lowest_sqnr", worst);
+	json_object_set_new(object, "seconds", json_real((double)(wcx_now_ms() - report->started_ms) / 1000));
 	wcx_json_print_line(object);
 }
 

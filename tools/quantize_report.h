@@ -18,9 +18,10 @@ struct wcx_worst_tensor {
 	double sqnr_db;
 };
 
-/* Starts as zeros but for the first two; freed by wcx_quantize_report_free. */
+/* Starts as zeros but for the first three; freed by wcx_quantize_report_free. */
 struct wcx_quantize_report {
 	bool is_json, is_dry_run;
+	uint64_t started_ms;
 	size_t tensor_count; /* told so far */
 	struct wcx_int8_error total;
 	struct wcx_worst_tensor worst[WCX_WORST_COUNT]; /* the worst first */

@@ -209,6 +209,9 @@ static int plan(struct job *job, struct wcx_error *err)
 	job->shards = calloc(job->files.count, sizeof *job->shards);
 	if (!job->shards || (job->head && keep_name(job, job->head, strlen(job->head)) < 0))
 		return no_memory(job, err);
+	/* What loaders call the output layer, whatever it is called in files (GPT-NeoX: embed_out). */
+	if (keep_name(job, "lm_head", strlen("lm_head")) < 0)
+		return no_memory(job, err);
 	for (size_t i = 0; i < options->ignore_count; i++)
 		if (keep_name(job, options->ignore[i], strlen(options->ignore[i])) < 0)
 			return no_memory(job, err);

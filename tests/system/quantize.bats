@@ -152,7 +152,7 @@ make_single() {
 	"$PYTHON" - <<-'END'
 		import json
 		lines = [json.loads(line) for line in open("lines")]
-		assert len(lines) == 22 and lines[-1]["quantised_tensors"] == 14
+		assert len(lines) == 22 and lines[-1]["tensors"] == {"quantised": 14, "same": 7}
 		assert sum(line.get("quantised", False) for line in lines) == 14
 	END
 	[ ! -e ignored ]
@@ -160,10 +160,10 @@ make_single() {
 
 @test "the precision of each tensor is told, and where it is lowest" {
 	"$WCX" quantize --json "$LLAMA" out >lines
-	"$PYTHON" - <<-'END'
+	QUANTIZE_MD="$BATS_TEST_DIRNAME/../../docs/quantize.md" "$PYTHON" - <<-'END'
 		import json, numpy as np
 		from int8_reference import from_bf16, read_model
-		import os, pathlib
+		import os, pathlib, re
 		lines = [json.loads(line) for line in open("lines")]
 		told = {line["tensor"]: line["sqnr_db"] for line in lines if line.get("quantised")}
 		model, made = read_model(pathlib.Path(os.environ["LLAMA"])), read_model(pathlib.Path("out"))
@@ -173,6 +173,10 @@ make_single() {
 		    scales = from_bf16(np.frombuffer(made[name + "_scale"][2], "<u2")).astype(float)
 		    noise = weights - values * scales[:, None]
 		    assert abs(10 * np.log10((weights**2).sum() / (noise**2).sum()) - db) < 0.01, name
+		assert all(line["command"] == "quantize" for line in lines)
+		assert [line["type"] for line in lines] == ["tensor"] * 21 + ["total"]
+		documented = set(re.findall(r"^\| `(\w+)` \|", open(os.environ["QUANTIZE_MD"]).read(), re.M))
+		assert {key for line in lines for key in line} <= documented
 		worst = sorted(told, key=told.get)[:5]
 		assert [t["tensor"] for t in lines[-1]["lowest_sqnr"]] == worst
 	END
