@@ -534,7 +534,8 @@ has_gpu() {
 @test "SIGTERM ends a mount that is being warmed, and the warming, at once" {
 	local pid
 
-	start_logged_mount "$STORE" -o warm=.
+	# Slow requests: the warming must not be over before it is looked for.
+	LD_PRELOAD="${WCX%/*}/tests/libslow_requests.so" start_logged_mount "$STORE" -o warm=.
 	pid=$(pgrep -P "$DAEMON" -f "wcx warm|$WCXFS")
 	kill -TERM "$DAEMON"
 	wait "$DAEMON"
