@@ -114,6 +114,9 @@ bash_offers() {
 	[ "$(bash_offers "wcx verify --decoder=c" | sort | tr '\n' ' ')" = "cpu cuda " ]
 	[ "$(bash_offers "wcxfs store mnt -o cache_size=1G,pref")" = "1G,prefetch=" ]
 	[ "$(bash_offers "wcxfs store mnt -o warm=x")" = x.safetensors ]
+	[ "$(bash_offers "wcxfs store mnt -o log=s" | sort | tr '\n' ' ')" = "stderr syslog " ]
+	[ "$(bash_offers "wcx quantize --strategy=" | sort | tr '\n' ' ')" = "channel tensor " ]
+	[ "$(bash_offers "wcx quantize --dtype=B")" = BF16 ]
 	[ "$(bash_offers "wcx pack -q x")" = x.safetensors ]
 }
 

@@ -75,7 +75,7 @@ function choices_of(text,    parts, count, i, found) {
 	gsub(/,? or /, ", ", text)
 	count = split(text, parts, /, */)
 	for (i = 1; i <= count; i++) {
-		if (parts[i] !~ /^[a-z][a-z0-9_-]*$/)
+		if (parts[i] !~ /^[A-Za-z][A-Za-z0-9_-]*$/)
 			return ""
 		found = found (i > 1 ? " " : "") parts[i]
 	}
