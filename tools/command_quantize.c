@@ -86,11 +86,14 @@ static void warn(void *user, const char *text)
 static int pack(void *user, int fd, const char *path, struct wcx_error *err)
 {
 	struct quantising *quantising = user;
-	const struct wcx_pack_options options = { .job = { .thread_count = quantising->command->thread_count,
-							   .stop = &wcx_command_stop,
-							   .progress = draw,
-							   .warn = warn,
-							   .user = user } };
+	const struct wcx_pack_options options = {
+		.job = { .thread_count = quantising->command->thread_count,
+			 .stop = &wcx_command_stop,
+			 .progress = draw,
+			 .warn = warn,
+			 .user = user },
+		.shown_src = path,
+	};
 	struct wcx_pack_result result;
 	struct wcx_image *image = NULL;
 	char source[32], *target;
