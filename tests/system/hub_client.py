@@ -42,7 +42,7 @@ def keep_loading(snapshot, ready):
     expected = {name: hashlib.sha256(name.read_bytes()).digest() for name in names}
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
-    signal.alarm(60)  # ends it if nobody does
+    signal.alarm(600)  # ends it if nobody does
     Path(ready).touch()
     while not stop:
         for name in names:
