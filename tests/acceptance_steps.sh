@@ -33,7 +33,8 @@ system_files() {
 install_packages() {
 	step "Installing $(cd "$here" && echo ./*.deb)"
 	apt-get -qq update
-	apt-get -qq install --no-install-recommends python3 python3-venv diffutils >/dev/null 2>&1
+	# adduser: fuse3 needs it, and apt keeps it when fuse3 goes.
+	apt-get -qq install --no-install-recommends python3 python3-venv diffutils adduser >/dev/null 2>&1
 	if [ ! -d "$here/site" ]; then
 		python3 -m venv "$here/venv"
 		"$here/venv/bin/pip" --disable-pip-version-check -q install numpy safetensors==0.8.0 huggingface_hub
