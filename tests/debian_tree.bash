@@ -60,7 +60,11 @@ in_tree() {
 		mount -t proc proc "$1/proc"
 		mount --rbind /sys "$1/sys"
 		mapfile -t outside <"$1/outside/environment"
-		exec chroot "$1" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 "${outside[@]}" \
+		# Not chroot: who enters a mount namespace (setns) gets its root, which would be the outer one.
+		pivot_root . .
+		umount -l .
+		cd /
+		exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 "${outside[@]}" \
 			bash -euc "$2" bash "${@:3}"
 	' bash "$@" </dev/null
 }
