@@ -53,7 +53,8 @@ def same(expected, found, where):
 
 
 def wait_until(condition, message):
-    deadline = time.monotonic() + 60
+    """Waits for two minutes at most: another test's mount namespace may hold a copy of a mount for as long as it lasts."""
+    deadline = time.monotonic() + 120
     while not condition():
         if time.monotonic() > deadline:
             raise Differs(message)
