@@ -8,7 +8,7 @@ set -euo pipefail
 . "$(dirname "$0")/prepare.sh"
 
 install_build_packages
-install_packages acl bats bsdextrautils dosfstools man-db mandoc procps rsync zsh zstd
+install_packages acl bats bsdextrautils exfat-fuse exfatprogs man-db mandoc procps rsync zsh zstd
 mkdir -p "$build"
 say "Building"
 build_programs -DWCX_WERROR=ON

@@ -160,6 +160,10 @@ int wcx_file_metadata_copy(int src_fd, int dst_fd, const char *path, wcx_warn_fn
 		/* Such as exfat: all its files have the permissions that were given when it was mounted. */
 		errno = errnum;
 		warn_lost(&copy, "the permissions", "; they are the file system's own");
+	} else if (fstat(dst_fd, &dst) == 0 && dst.st_mode & 0777 & ~mode) {
+		/* Some say that it was done, and do nothing. */
+		errno = EPERM;
+		warn_lost(&copy, "the permissions", "; they are the file system's own");
 	}
 	times[0] = src.st_atim;
 	times[1] = src.st_mtim;

@@ -29,8 +29,8 @@ struct wcx_node_table {
  * what others have open, or else what is at the path now.
  */
 enum {
-	AGAIN_MS = 200,
-	DROP_MS = 2000, /* in which the kernel takes our reply and drops pages, however busy the machine is */
+	AGAIN_MS = 2000, /* in which it comes again, however busy the machine is */
+	DROP_MS = 2000,  /* in which the kernel takes our reply and drops pages */
 };
 
 struct wcx_node {

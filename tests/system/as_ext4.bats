@@ -41,6 +41,7 @@ teardown() {
 	[ -z "$ABOVE" ] || unmount_below
 	mount_teardown
 	unmount_below
+	[ -z "${LOOP-}" ] || losetup -d "$LOOP"
 }
 
 system_python() {
@@ -595,18 +596,29 @@ for e in os.scandir(sys.argv[1]): print(e.inode(), e.name)' "$MNT" | sort)" = "$
 
 # --- packing ---
 
-@test "pack onto a file system without links" {
+# Its files have the permissions that the mount gives to all, and chmod succeeds without effect.
+@test "pack onto exfat, which has no links and no permissions" {
 	local image="$BATS_TEST_TMPDIR/image" disk="$BATS_TEST_TMPDIR/disk"
 
-	needs mkfs.vfat
+	needs mkfs.exfat mount.exfat-fuse losetup
 	needs_root
 	truncate -s 32M "$image"
-	mkfs.vfat "$image" >/dev/null
-	mkdir "$disk"
-	mount_below -o loop "$image" "$disk"
-	"$WCX" pack -q "$ORIG/1" "$disk/a.safetensors.wcx"
+	LOOP=$(losetup -f --show "$image") || skip "no loop device"
+	mkfs.exfat "$LOOP" >/dev/null
+	mkdir "$disk" "$BATS_TEST_TMPDIR/tree"
+	mount.exfat-fuse "$LOOP" "$disk" >/dev/null 3>&- || skip "exfat cannot be mounted"
+	MOUNTED+=("$disk")
+	cp "$ORIG/1" "$BATS_TEST_TMPDIR/tree/model.safetensors"
+	chmod 600 "$BATS_TEST_TMPDIR/tree/model.safetensors"
+	run -0 "$WCX" pack "$BATS_TEST_TMPDIR/tree/model.safetensors" "$disk/a.safetensors.wcx"
+	[[ "$output" == *"the permissions cannot be kept"* ]]
 	"$WCX" unpack -q "$disk/a.safetensors.wcx" "$BATS_TEST_TMPDIR/back"
 	cmp "$BATS_TEST_TMPDIR/back" "$ORIG/1"
+	run -1 "$WCX" pack -q "$ORIG/1" "$disk/a.safetensors.wcx"
+	[[ "$output" == *"exists"* ]]
+	"$WCX" pack -q "$BATS_TEST_TMPDIR/tree" "$disk/tree"
+	"$WCX" verify -q "$disk/tree"
+	[ -z "$(find "$disk" -name '.wcx-*')" ]
 }
 
 @test "a killed pack leaves nothing, and what an older one left is not shown" {
