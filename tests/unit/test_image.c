@@ -511,7 +511,8 @@ enum { FETCH_BYTES = 128 << 10 }; /* the kernel's read-ahead, by default */
 
 int __wrap_posix_fadvise64(int fd, off_t offset, off_t bytes, int advice);
 
-/* Calls for adjoining bytes count as one. */
+/* Calls for adjoining bytes count as one.  The lock is for readers at once; tests look when there are none. */
+static pthread_mutex_t advised_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
 	unsigned calls;
 	int fd, advice;
@@ -520,15 +521,17 @@ static struct {
 
 int __wrap_posix_fadvise64(int fd, off_t offset, off_t bytes, int advice)
 {
-	const bool adjoins =
-		advised.calls && fd == advised.fd && advice == advised.advice && offset == advised.offset + advised.bytes;
+	bool adjoins;
 
+	pthread_mutex_lock(&advised_lock);
+	adjoins = advised.calls && fd == advised.fd && advice == advised.advice && offset == advised.offset + advised.bytes;
 	advised.calls += !adjoins;
 	advised.fd = fd;
 	advised.offset = adjoins ? advised.offset : offset;
 	advised.bytes = adjoins ? advised.bytes + bytes : bytes;
 	advised.advice = advice;
 	advised.longest = WCX_MAX(advised.longest, bytes);
+	pthread_mutex_unlock(&advised_lock);
 	return 0;
 }
 
