@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* The portable variant of the encoder's loops, the reference for all others. */
-#include <assert.h>
-
 #include "codec/encode_variant.h"
 
 #include "codec/encode_template.h"
@@ -25,17 +23,6 @@ static inline __attribute__((always_inline)) size_t encode_steps(const struct wc
 	}
 	memcpy(lines->state, state, sizeof state);
 	return left;
-}
-
-/* A copy of the loop per number of steps, which is then a constant. */
-static size_t encode_lines(const struct wcx_rans_lines *lines)
-{
-	if (lines->steps == 4)
-		return encode_steps(lines, 4);
-	if (lines->steps == 2)
-		return encode_steps(lines, 2);
-	assert(lines->steps == 1);
-	return encode_steps(lines, 1);
 }
 
 const struct wcx_encode_variant wcx_encode_variant_portable = {

@@ -1,12 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Template of the encoder's loops that compilers vectorise.  Each variant includes this file once, in a source compiled for
- * its CPU features.
+ * its CPU features, and defines the loop of its rANS encoder behind it: encode_steps.
  */
+#include <assert.h>
 #include <string.h>
 
 #include "codec/element_loops.h"
+#include "codec/encode_variant.h"
 #include "codec/line.h"
+
+/* Encodes lines of `steps` symbols a lane; returns what the variant's encode_lines does. */
+static inline __attribute__((always_inline)) size_t encode_steps(const struct wcx_rans_lines *lines, uint32_t steps);
+
+/* A copy of the loop per number of steps, which is then a constant. */
+static size_t encode_lines(const struct wcx_rans_lines *lines)
+{
+	if (lines->steps == 4)
+		return encode_steps(lines, 4);
+	if (lines->steps == 2)
+		return encode_steps(lines, 2);
+	assert(lines->steps == 1);
+	return encode_steps(lines, 1);
+}
 
 static void join_pairs(const uint8_t *symbols, size_t pair_count, uint8_t *pairs)
 {

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* The AVX2 variant of the encoder's loops: eight lanes per register.  Compiled with AVX2, BMI2 and POPCNT. */
-#include <assert.h>
 #include <immintrin.h>
 
 #include "codec/encode_variant.h"
@@ -94,16 +93,6 @@ INLINE size_t encode_steps(const struct wcx_rans_lines *lines, uint32_t steps)
 	for (int r = 0; r < REGISTERS; r++)
 		_mm256_storeu_si256((__m256i *)(void *)(lines->state + r * REGISTER_LANES), state[r]);
 	return (size_t)(words - lines->words);
-}
-
-static size_t encode_lines(const struct wcx_rans_lines *lines)
-{
-	if (lines->steps == 4)
-		return encode_steps(lines, 4);
-	if (lines->steps == 2)
-		return encode_steps(lines, 2);
-	assert(lines->steps == 1);
-	return encode_steps(lines, 1);
 }
 
 /* Adds up the bytes of a register. */

@@ -3,7 +3,6 @@
  * The AVX-512 variant of the encoder's loops: sixteen lanes per register.  Compiled with AVX-512 F, BW, DQ and VL, BMI2 and
  * POPCNT.
  */
-#include <assert.h>
 #include <immintrin.h>
 
 #include "codec/encode_variant.h"
@@ -78,16 +77,6 @@ INLINE size_t encode_steps(const struct wcx_rans_lines *lines, uint32_t steps)
 	for (int r = 0; r < REGISTERS; r++)
 		_mm512_storeu_si512(lines->state + r * REGISTER_LANES, state[r]);
 	return (size_t)(words - lines->words);
-}
-
-static size_t encode_lines(const struct wcx_rans_lines *lines)
-{
-	if (lines->steps == 4)
-		return encode_steps(lines, 4);
-	if (lines->steps == 2)
-		return encode_steps(lines, 2);
-	assert(lines->steps == 1);
-	return encode_steps(lines, 1);
 }
 
 /* Counts symbols by comparing. */
