@@ -48,12 +48,8 @@ static int fail_file(const struct builder *builder, enum wcx_result result, stru
 static int fail_tile(const struct builder *builder, const struct wcx_segment *segment, const struct wcx_tile_info *info,
 		     int r, struct wcx_error *err)
 {
-	struct wcx_load_walk walk;
-	struct wcx_load_copy copy;
-
-	wcx_load_walk_start(&walk, builder->plan, segment, info);
-	return wcx_image_fail_tile(builder->held->image, segment, info, wcx_load_walk_next(&walk, &copy) ? walk.from : 0, r,
-				   err);
+	return wcx_image_fail_tile(builder->held->image, segment, info, wcx_load_first_wanted(builder->plan, segment, info),
+				   r, err);
 }
 
 /* --- layout of the buffer --- */

@@ -23,12 +23,8 @@ struct load {
 static int fail_tile(const struct load *load, const struct wcx_load_batch *batch, const struct wcx_load_tile *tile,
 		     int errnum, struct wcx_error *err)
 {
-	struct wcx_load_walk walk;
-	struct wcx_load_copy copy;
-
-	wcx_load_walk_start(&walk, load->plan, batch->segment, &tile->info);
 	return wcx_image_fail_tile(load->image, batch->segment, &tile->info,
-				   wcx_load_walk_next(&walk, &copy) ? walk.from : 0, errnum, err);
+				   wcx_load_first_wanted(load->plan, batch->segment, &tile->info), errnum, err);
 }
 
 static int fail_file(const struct load *load, int errnum, const char *why, struct wcx_error *err)

@@ -87,12 +87,8 @@ static void copy_out(const struct wcx_load_plan *plan, const struct wcx_image_ti
 /* Reports a tile that failed, with the tensor of its first wanted byte. */
 static int fail_tile(const struct host_load *load, const struct wcx_image_tile *tile, struct wcx_error *err)
 {
-	struct wcx_load_walk walk;
-	struct wcx_load_copy copy;
-
-	wcx_load_walk_start(&walk, load->plan, tile->segment, tile->info);
-	return wcx_image_fail_tile(load->image, tile->segment, tile->info, wcx_load_walk_next(&walk, &copy) ? walk.from : 0,
-				   tile->r, err);
+	return wcx_image_fail_tile(load->image, tile->segment, tile->info,
+				   wcx_load_first_wanted(load->plan, tile->segment, tile->info), tile->r, err);
 }
 
 static int do_batch(const struct host_load *load, unsigned worker, struct host_batch *batch, struct wcx_error *err)

@@ -184,6 +184,16 @@ bool wcx_load_walk_next(struct wcx_load_walk *walk, struct wcx_load_copy *ret)
 	return true;
 }
 
+uint64_t wcx_load_first_wanted(const struct wcx_load_plan *plan, const struct wcx_segment *segment,
+			       const struct wcx_tile_info *tile)
+{
+	struct wcx_load_walk walk;
+	struct wcx_load_copy copy;
+
+	wcx_load_walk_start(&walk, plan, segment, tile);
+	return wcx_load_walk_next(&walk, &copy) ? walk.from : 0;
+}
+
 /* Whether every byte of a constant tile is the same. */
 static bool has_one_value(const struct wcx_tile_info *info)
 {

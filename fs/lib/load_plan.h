@@ -98,4 +98,12 @@ void wcx_load_walk_start(struct wcx_load_walk *walk, const struct wcx_load_plan 
  */
 bool wcx_load_walk_next(struct wcx_load_walk *walk, struct wcx_load_copy *ret);
 
+/*
+ * wcx_load_first_wanted - offset in the original of the first wanted byte of a tile
+ *
+ * 0 if none is wanted, of a tile that was only read with its neighbours.
+ */
+uint64_t wcx_load_first_wanted(const struct wcx_load_plan *plan, const struct wcx_segment *segment,
+			       const struct wcx_tile_info *tile);
+
 #endif
