@@ -408,22 +408,28 @@ check_whole() {
 }
 
 @test "packing to another place that is killed or interrupted leaves whole files, and goes on" {
-	local status=0
+	local status
 
 	for signal in KILL TERM; do
-		"$WCX" pack -q -j 1 "$DIR" "$signal" 2>messages &
-		until [ -n "$(find "$signal" -name "*.wcx" 2>/dev/null)" ]; do
-			kill -0 $!
+		status=0
+		# A run that ends before the signal reaches it is whole as well, and shows nothing of the signal.
+		for ((run = 0; run < 100 && status == 0; run++)); do
+			rm -rf "$signal" "$signal.back"
+			"$WCX" pack -q -j 1 "$DIR" "$signal" 2>messages &
+			until [ -n "$(find "$signal" -name "*.wcx" 2>/dev/null)" ] || ! kill -0 $! 2>/dev/null; do
+				:
+			done
+			kill "-$signal" $! 2>/dev/null || true
+			wait $! || status=$?
+			"$WCX" verify -q "$signal"
+			[ -z "$(find "$signal" -name ".wcx-*")" ]
+			"$WCX" pack -q "$DIR" "$signal"
+			"$WCX" unpack -q "$signal" "$signal.back"
+			same_trees "$DIR" "$signal.back"
 		done
-		kill "-$signal" $! || true
-		wait $! || status=$?
-		"$WCX" verify -q "$signal"
-		[ -z "$(find "$signal" -name ".wcx-*")" ]
-		"$WCX" pack -q "$DIR" "$signal"
-		"$WCX" unpack -q "$signal" "$signal.back"
-		same_trees "$DIR" "$signal.back"
+		[ "$status" -ne 0 ]
 	done
-	[ "$status" -eq 0 ] || grep -q "interrupted; the same command goes on from here" messages
+	grep -q "interrupted; the same command goes on from here" messages
 }
 
 # --- space ---
