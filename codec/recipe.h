@@ -23,6 +23,7 @@ enum {
 	WCX_CODED_MAX_WIDTH = 16, /* bits of a field that may be coded */
 	WCX_PAIR_WIDTH = 4,       /* bits of a field of pairs */
 	WCX_FIELD_TABLES_MAX = 4, /* frequency tables that a field chooses from */
+	WCX_CONTEXTS_MAX = 8,     /* classes of elements of the base, with a table for each */
 	WCX_RUN_ELEMS = 128,      /* run lengths are multiples of this: whole lines for every element size */
 	WCX_RAW_PLANES_MAX = 16,  /* per tile */
 };
@@ -35,6 +36,12 @@ enum wcx_predictor { WCX_PREDICT_NONE, WCX_PREDICT_LEFT, WCX_PREDICT_UP, WCX_PRE
  * bits above the first field where the sign is set, which turns them into a magnitude.
  */
 enum wcx_transform { WCX_TRANSFORM_NONE, WCX_TRANSFORM_ROTATE, WCX_TRANSFORM_FOLD, WCX_TRANSFORM_COUNT };
+
+/*
+ * Whether the elements are coded as differences from those of a base, and in which order numbers follow each other: as
+ * integers in two's complement, or as floats, whose bits are a sign and a magnitude.  The values are those of the format.
+ */
+enum wcx_difference { WCX_DIFFERENCE_NONE, WCX_DIFFERENCE_INTEGER, WCX_DIFFERENCE_FLOAT, WCX_DIFFERENCE_COUNT };
 
 /*
  * A range of bits of an element.  In a field of up to 8 bits symbol s stands for the value s, in a wider one for base + s;
@@ -52,6 +59,9 @@ struct wcx_field {
 /* How the elements of a tensor are cut and coded.  The caller owns the fields, which must outlive the recipe. */
 struct wcx_recipe {
 	uint8_t elem_bytes, transform, predictor, field_count;
+	uint8_t difference;    /* from the base's elements; if not NONE, transform and predictor are */
+	uint8_t context_count; /* classes of the base's elements, which choose the table of an element; 0 without classes */
+	uint8_t thresholds[WCX_CONTEXTS_MAX - 1]; /* of the classes but the first, ascending */
 	uint32_t run_elems;             /* elements that share a choice of table; 0 when no field has more than one */
 	const struct wcx_field *fields; /* from the lowest bits up */
 };

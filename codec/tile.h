@@ -44,6 +44,7 @@ struct wcx_tile_job {
 	const struct wcx_recipe *recipe; /* for WCX_TILE_CODED; checked, with the elem_bytes of dims */
 	const uint8_t *src;
 	size_t src_bytes;
+	const uint8_t *base; /* dst_bytes of the base's elements in tile order, if the recipe has a difference */
 	uint8_t *dst;
 	size_t dst_bytes;       /* must be rows * cols * elem_bytes */
 	enum wcx_result result; /* set by the decoder */
