@@ -59,11 +59,11 @@ struct wcx_field {
 /* How the elements of a tensor are cut and coded.  The caller owns the fields, which must outlive the recipe. */
 struct wcx_recipe {
 	uint8_t elem_bytes, transform, predictor, field_count;
-	uint8_t difference;    /* from the base's elements; if not NONE, transform and predictor are */
-	uint8_t context_count; /* classes of the base's elements, which choose the table of an element; 0 without classes */
-	uint8_t thresholds[WCX_CONTEXTS_MAX - 1]; /* of the classes but the first, ascending */
 	uint32_t run_elems;             /* elements that share a choice of table; 0 when no field has more than one */
 	const struct wcx_field *fields; /* from the lowest bits up */
+	uint8_t difference;             /* from the base's elements; if not NONE, transform and predictor are */
+	uint8_t context_count; /* classes of the base's elements, which choose the table of an element; 0 without classes */
+	uint8_t thresholds[WCX_CONTEXTS_MAX - 1]; /* of the classes but the first, ascending */
 };
 
 /*

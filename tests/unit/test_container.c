@@ -35,12 +35,16 @@ static const struct wcx_field scale_fields[3] = {
 	{ .width = 9, .table_count = 1, .has_zero = 1, .base = 100, .tables = sample_tables },
 	{ .width = 4, .table_count = 1, .tables = sample_tables + 8 },
 };
-static const struct wcx_recipe scale_recipe = { 2, WCX_TRANSFORM_ROTATE, WCX_PREDICT_NONE, 3, 0, scale_fields };
+static const struct wcx_recipe scale_recipe = {
+	.elem_bytes = 2, .transform = WCX_TRANSFORM_ROTATE, .field_count = 3, .fields = scale_fields
+};
 static const struct wcx_field half_fields[2] = {
 	{ .width = 4, .table_count = 1, .tables = sample_tables + 10 },
 	{ .width = 4, .table_count = 1, .tables = sample_tables + 11 },
 };
-static const struct wcx_recipe half_recipe = { 1, WCX_TRANSFORM_ROTATE, WCX_PREDICT_NONE, 2, 0, half_fields };
+static const struct wcx_recipe half_recipe = {
+	.elem_bytes = 1, .transform = WCX_TRANSFORM_ROTATE, .field_count = 2, .fields = half_fields
+};
 
 /* A few KiB with everything that the format has. */
 static const struct sample_part parts[] = {
