@@ -13,14 +13,16 @@
  * Decodes a line for which the reader has its reserve.  Which lanes renormalise is unpredictable: masks instead of a branch
  * double the speed.
  */
-INLINE const uint8_t *decode_line(const uint32_t *entries, uint32_t state[WCX_LANES], const uint8_t *word, uint32_t steps,
-				  uint32_t *words)
+INLINE const uint8_t *decode_line(const uint32_t *entries, const uint32_t *contexts, bool by_context,
+				  uint32_t state[WCX_LANES], const uint8_t *word, uint32_t steps, uint32_t *words)
 {
 	uint32_t line[WCX_LANES] = { 0 };
 
 	for (uint32_t k = 0; k < steps; k++) {
 		for (uint32_t lane = 0; lane < WCX_LANES; lane++) {
-			uint32_t x = state[lane], entry = entries[x & (WCX_PROB_SCALE - 1)], renormalises;
+			const uint32_t context = by_context ? contexts[lane] >> 32 / steps * k % 32 & 0xFF : 0;
+			uint32_t x = state[lane], renormalises;
+			const uint32_t entry = entries[context << WCX_PROB_BITS | (x & (WCX_PROB_SCALE - 1))];
 
 			x = (entry >> 20) * (x >> WCX_PROB_BITS) + (entry & 0xFFF);
 			renormalises = x < WCX_RANS_LOW;
@@ -43,7 +45,7 @@ INLINE uint32_t decode_steps(const struct wcx_rans_stream *stream, struct wcx_ra
 	for (; line < end && reader->end - reader->word >= reader->reserve; line++, words += WCX_LANES) {
 		if (line == run.end)
 			run = wcx_rans_run_at(stream, line, end);
-		reader->word = decode_line(run.entry, state, reader->word, steps, words);
+		reader->word = decode_line(run.entry, NULL, false, state, reader->word, steps, words);
 	}
 	memcpy(reader->state, state, sizeof state);
 	return line;
@@ -61,11 +63,38 @@ static uint32_t decode_lines(const struct wcx_rans_stream *stream, struct wcx_ra
 	return decode_steps(stream, reader, line, end, 1, words);
 }
 
+INLINE uint32_t decode_steps_by_context(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
+					uint32_t end, uint32_t steps, const uint32_t *contexts, uint32_t *words)
+{
+	uint32_t state[WCX_LANES];
+
+	memcpy(state, reader->state, sizeof state);
+	for (; line < end && reader->end - reader->word >= reader->reserve;
+	     line++, contexts += WCX_LANES, words += WCX_LANES)
+		reader->word = decode_line(stream->tables[0]->entry, contexts, true, state, reader->word, steps, words);
+	memcpy(reader->state, state, sizeof state);
+	return line;
+}
+
+static uint32_t decode_by_context(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
+				  uint32_t end, const uint32_t *contexts, uint32_t *words)
+{
+	if (stream->steps == 4)
+		return decode_steps_by_context(stream, reader, line, end, 4, contexts, words);
+	if (stream->steps == 2)
+		return decode_steps_by_context(stream, reader, line, end, 2, contexts, words);
+	assert(stream->steps == 1);
+	return decode_steps_by_context(stream, reader, line, end, 1, contexts, words);
+}
+
 const struct wcx_decode_variant wcx_decode_variant_portable = {
 	.name = "portable",
 	.decode_lines = decode_lines,
+	.decode_by_context = decode_by_context,
 	.fill = fill,
 	.put_symbols = put_symbols,
 	.put_plane = put_plane,
 	.fold = fold,
+	.find_contexts = find_contexts,
+	.undo_difference = undo_difference,
 };

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "codec/rans.h"
+#include "codec/recipe.h"
 
 /*
  * How symbols become bits of elements: their values start at bit `shift` of the transformed element.  With rotate, elements
@@ -31,6 +32,9 @@ struct wcx_decode_variant {
 	/* Decodes full lines [line, end) while the reader has its reserve; returns the first line not decoded. */
 	uint32_t (*decode_lines)(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
 				 uint32_t end, uint32_t *words);
+	/* The same with the contexts of these lines, and no choices of tables. */
+	uint32_t (*decode_by_context)(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
+				      uint32_t end, const uint32_t *contexts, uint32_t *words);
 	/* The same for pairs, into a sink.  NULL in a variant that gains nothing by it. */
 	uint32_t (*decode_pairs)(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
 				 uint32_t end, const struct wcx_pair_sink *sink);
@@ -44,6 +48,10 @@ struct wcx_decode_variant {
 			  uint32_t elem_bytes, void *out);
 	/* In each byte whose highest bit is set, inverts the bits that mask, a word, selects. */
 	void (*fold)(uint32_t lines, uint32_t mask, void *out);
+	/* The contexts of elements of the base, placed in words as symbols are. */
+	void (*find_contexts)(const struct wcx_recipe *recipe, const void *base, uint32_t lines, uint32_t *contexts);
+	/* Turns residuals in out into elements. */
+	void (*undo_difference)(const struct wcx_recipe *recipe, const void *base, uint32_t lines, void *out);
 };
 
 /* Lines of [line, end) up to the end of the run of `line`, and their table. */

@@ -20,6 +20,10 @@ struct wcx_element_ops {
 	bool (*make_residuals)(enum wcx_predictor predictor, uint32_t rows, uint32_t cols, const void *src, void *dst);
 	bool (*undo_residuals)(enum wcx_predictor predictor, uint32_t rows, uint32_t cols, void *elements);
 
+	/* The same for differences from a base, and the contexts of its elements; see codec/difference.h. */
+	void (*make_differences)(enum wcx_difference difference, const void *src, const void *base, size_t count, void *dst);
+	void (*context_bytes)(const struct wcx_recipe *recipe, const void *base, size_t count, uint8_t *contexts);
+
 	/* values = `width` bits from `shift` on: at most 8, 16 and 32 of them, in unaligned integers of that size */
 	void (*get8)(const void *elements, size_t count, uint32_t shift, uint32_t width, uint8_t *values);
 	void (*get16)(const void *elements, size_t count, uint32_t shift, uint32_t width, void *values);

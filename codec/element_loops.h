@@ -2,6 +2,7 @@
 /* Instantiates element_template.h for the four element sizes.  Included once by each source that has a set of the loops. */
 #include <string.h>
 
+#include "codec/difference_loops.h"
 #include "codec/element.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__

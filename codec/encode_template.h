@@ -10,18 +10,30 @@
 #include "codec/encode_variant.h"
 #include "codec/line.h"
 
-/* Encodes lines of `steps` symbols a lane; returns what the variant's encode_lines does. */
-static inline __attribute__((always_inline)) size_t encode_steps(const struct wcx_rans_lines *lines, uint32_t steps);
+/* Encodes lines of `steps` symbols a lane, keyed or not; returns what the variant's encode_lines does. */
+static inline __attribute__((always_inline)) size_t encode_steps(const struct wcx_rans_lines *lines, uint32_t steps,
+								 bool is_keyed);
 
 /* A copy of the loop per number of steps, which is then a constant. */
-static size_t encode_lines(const struct wcx_rans_lines *lines)
+static inline __attribute__((always_inline)) size_t encode_any_steps(const struct wcx_rans_lines *lines, bool is_keyed)
 {
 	if (lines->steps == 4)
-		return encode_steps(lines, 4);
+		return encode_steps(lines, 4, is_keyed);
 	if (lines->steps == 2)
-		return encode_steps(lines, 2);
+		return encode_steps(lines, 2, is_keyed);
 	assert(lines->steps == 1);
-	return encode_steps(lines, 1);
+	return encode_steps(lines, 1, is_keyed);
+}
+
+static size_t encode_lines(const struct wcx_rans_lines *lines)
+{
+	return lines->keyed ? encode_any_steps(lines, true) : encode_any_steps(lines, false);
+}
+
+static void join_contexts(const uint8_t *symbols, const uint8_t *contexts, size_t count, uint16_t *keyed)
+{
+	for (size_t i = 0; i < count; i++)
+		keyed[i] = (uint16_t)(symbols[i] | contexts[i] << 8);
 }
 
 static void join_pairs(const uint8_t *symbols, size_t pair_count, uint8_t *pairs)
@@ -62,6 +74,25 @@ static void count_any(const uint8_t *symbols, uint32_t count, uint32_t symbol_co
 		for (uint32_t j = 0; j < 8; j++)
 			ret[s] += partial[j][s];
 	}
+}
+
+/* The same with a table of counts per context; four histograms of eight contexts fit in the L1 cache. */
+static void count_keyed(const uint16_t *keyed, uint32_t count, uint32_t context_count, uint32_t *ret)
+{
+	uint16_t partial[4][WCX_CONTEXTS_MAX * WCX_SYMBOL_COUNT];
+	const uint32_t counters = context_count * WCX_SYMBOL_COUNT;
+	uint32_t i = 0;
+
+	assert(count <= UINT16_MAX);
+	for (uint32_t j = 0; j < 4; j++)
+		memset(partial[j], 0, counters * sizeof partial[j][0]);
+	for (; i + 4 <= count; i += 4)
+		for (uint32_t j = 0; j < 4; j++)
+			partial[j][keyed[i + j]]++;
+	for (; i < count; i++)
+		partial[0][keyed[i]]++;
+	for (uint32_t s = 0; s < counters; s++)
+		ret[s] = (uint32_t)partial[0][s] + partial[1][s] + partial[2][s] + partial[3][s];
 }
 
 /* Adds a line to a unit, its words rotated left. */

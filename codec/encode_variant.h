@@ -16,6 +16,7 @@
 struct wcx_rans_lines {
 	const struct wcx_rans_encode_table *table;
 	const uint8_t *symbols; /* of the first line */
+	const uint16_t *keyed;  /* the same with their contexts above eight bits; NULL without contexts */
 	uint32_t lines, steps;
 	uint32_t *state; /* WCX_LANES */
 	uint16_t *words;
@@ -62,6 +63,10 @@ struct wcx_encode_variant {
 	size_t (*encode_lines)(const struct wcx_rans_lines *lines);
 	/* Counts symbols, all below symbol_count; ret has WCX_SYMBOL_COUNT counts, of which these are set. */
 	void (*count)(const uint8_t *symbols, uint32_t count, uint32_t symbol_count, uint32_t *ret);
+	/* The same for symbols with contexts below context_count; ret has WCX_SYMBOL_COUNT counts for each. */
+	void (*count_keyed)(const uint16_t *keyed, uint32_t count, uint32_t context_count, uint32_t *ret);
+	/* keyed[i] = symbols[i] | contexts[i] << 8 */
+	void (*join_contexts)(const uint8_t *symbols, const uint8_t *contexts, size_t count, uint16_t *keyed);
 	/* pairs[i] = symbols[2 i] | symbols[2 i + 1] << 4, for pair_count pairs of symbols below 16 */
 	void (*join_pairs)(const uint8_t *symbols, size_t pair_count, uint8_t *pairs);
 	/* Adds the bits of whole lines to the units of a plane, from the first unit on. */

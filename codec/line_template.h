@@ -5,6 +5,7 @@
  */
 #include <assert.h>
 
+#include "codec/difference_loops.h"
 #include "codec/line.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -149,5 +150,50 @@ static void fold(uint32_t lines, uint32_t mask, void *out)
 		uint32_t signs = out32[i] & 0x80808080;
 
 		out32[i] ^= ((signs << 1) - (signs >> 7)) & mask;
+	}
+}
+
+static void find_contexts(const struct wcx_recipe *recipe, const void *base, uint32_t lines, uint32_t *contexts)
+{
+	const size_t count = (size_t)lines * wcx_line_elems(recipe->elem_bytes);
+
+	switch (recipe->elem_bytes) {
+	case 1:
+		context_words_8(recipe, base, count, contexts);
+		break;
+	case 2:
+		context_words_16(recipe, base, count, contexts);
+		break;
+	case 4:
+		context_words_32(recipe, base, count, contexts);
+		break;
+	case 8:
+		context_words_64(recipe, base, count, contexts);
+		break;
+	default:
+		assert(!"element size");
+	}
+}
+
+static void undo_difference(const struct wcx_recipe *recipe, const void *base, uint32_t lines, void *out)
+{
+	const enum wcx_difference difference = (enum wcx_difference)recipe->difference;
+	const size_t count = (size_t)lines * wcx_line_elems(recipe->elem_bytes);
+
+	switch (recipe->elem_bytes) {
+	case 1:
+		undo_differences_8(difference, base, count, out);
+		break;
+	case 2:
+		undo_differences_16(difference, base, count, out);
+		break;
+	case 4:
+		undo_differences_32(difference, base, count, out);
+		break;
+	case 8:
+		undo_differences_64(difference, base, count, out);
+		break;
+	default:
+		assert(!"element size");
 	}
 }

@@ -147,9 +147,9 @@ static bool enter_tail(struct wcx_rans_reader *reader)
 	return true;
 }
 
-/* Decodes a partial line; false if a word is missing. */
+/* Decodes a partial line, with its contexts or NULL; false if a word is missing. */
 static bool decode_last(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
-			uint32_t words[WCX_LANES])
+			const uint32_t *contexts, uint32_t words[WCX_LANES])
 {
 	const struct wcx_rans_choices *choices = &stream->choices;
 	const uint32_t choice = choices->bits ? wcx_rans_choice(choices, line / choices->run_lines) : 0;
@@ -160,7 +160,9 @@ static bool decode_last(const struct wcx_rans_stream *stream, struct wcx_rans_re
 		uint32_t lanes = lanes_of_step(left, k, stream->steps);
 
 		for (uint32_t lane = 0; lane < lanes; lane++) {
-			uint32_t x = reader->state[lane], entry = stream->tables[choice]->entry[x & (WCX_PROB_SCALE - 1)];
+			const uint32_t context = contexts ? contexts[lane] >> 32 / stream->steps * k % 32 & 0xFF : 0;
+			const struct wcx_rans_decode_table *table = stream->tables[choice] + context;
+			uint32_t x = reader->state[lane], entry = table->entry[x & (WCX_PROB_SCALE - 1)];
 
 			x = (entry >> 20) * (x >> WCX_PROB_BITS) + (entry & 0xFFF);
 			if (x < WCX_RANS_LOW) {
@@ -183,12 +185,21 @@ enum wcx_result wcx_rans_decode_lines(const struct wcx_decode_variant *variant, 
 	uint32_t line = first;
 
 	while (line < full_end) {
-		line = variant->decode_lines(stream, reader, line, full_end, words + (size_t)(line - first) * WCX_LANES);
+		const size_t at = (size_t)(line - first) * WCX_LANES;
+
+		if (stream->contexts)
+			line = variant->decode_by_context(stream, reader, line, full_end, stream->contexts + at, words + at);
+		else
+			line = variant->decode_lines(stream, reader, line, full_end, words + at);
 		if (line < full_end && !enter_tail(reader))
 			return WCX_BAD_DATA;
 	}
-	if (line < end && !decode_last(stream, reader, line, words + (size_t)(line - first) * WCX_LANES))
-		return WCX_BAD_DATA;
+	if (line < end) {
+		const size_t at = (size_t)(line - first) * WCX_LANES;
+
+		if (!decode_last(stream, reader, line, stream->contexts ? stream->contexts + at : NULL, words + at))
+			return WCX_BAD_DATA;
+	}
 	return WCX_OK;
 }
 
@@ -209,21 +220,37 @@ enum wcx_result wcx_rans_close(const struct wcx_rans_reader *reader, uint8_t car
 	return finish_states(reader->state, carried) && reader->word == reader->end ? WCX_OK : WCX_BAD_DATA;
 }
 
-/* Encodes the last line, which is partial; returns the new left (see codec/encode_variant.h). */
-static size_t encode_last(const struct wcx_rans_encode_table *table, const uint8_t *symbols, size_t count, uint32_t steps,
-			  uint32_t state[WCX_LANES], uint16_t *words, size_t left)
+/* Encodes the last line, which is partial and has `count` symbols; returns the new left. */
+static size_t encode_last(const struct wcx_rans_lines *last, size_t count)
 {
-	for (uint32_t k = steps; k-- > 0;)
-		for (uint32_t lane = lanes_of_step(count, k, steps); lane-- > 0;)
-			left = wcx_rans_encode_symbol(table->symbol[symbols[steps * lane + k]], &state[lane], words, left);
+	size_t left = last->left;
+
+	for (uint32_t k = last->steps; k-- > 0;)
+		for (uint32_t lane = lanes_of_step(count, k, last->steps); lane-- > 0;) {
+			const uint32_t i = last->steps * lane + k, symbol = last->keyed ? last->keyed[i] : last->symbols[i];
+
+			left = wcx_rans_encode_symbol(last->table->symbol[symbol], &last->state[lane], last->words, left);
+		}
 	return left;
 }
 
+/* With contexts, all tables are neighbours, and symbols go through them as through a single one. */
 static const struct wcx_rans_encode_table *table_of_line(const struct wcx_rans_source *source, uint32_t line)
 {
 	const struct wcx_rans_choices *choices = &source->choices;
 
 	return source->tables[choices->bits ? wcx_rans_choice(choices, line / choices->run_lines) : 0];
+}
+
+/* Moves on to lines that share a table. */
+static void take_lines(const struct wcx_rans_source *source, uint32_t first, uint32_t count, struct wcx_rans_lines *lines)
+{
+	const size_t symbols = (size_t)first * WCX_LANES * source->steps;
+
+	lines->table = table_of_line(source, first);
+	lines->symbols = source->keyed ? NULL : source->symbols + symbols;
+	lines->keyed = source->keyed ? source->keyed + symbols : NULL;
+	lines->lines = count;
 }
 
 /* Encodes all symbols, from the last to the first; returns the new left. */
@@ -233,28 +260,23 @@ static size_t encode_all(const struct wcx_encode_variant *variant, const struct 
 	const uint32_t line_symbols = WCX_LANES * source->steps;
 	uint32_t line = source->symbol_count / line_symbols;
 	const size_t full = (size_t)line * line_symbols;
-	size_t left = source->symbol_count;
+	struct wcx_rans_lines lines = {
+		.steps = source->steps, .state = state, .words = words, .left = source->symbol_count
+	};
 
-	if (full < left)
-		left = encode_last(table_of_line(source, line), source->symbols + full, left - full, source->steps, state,
-				   words, left);
+	if (full < source->symbol_count) {
+		take_lines(source, line, 1, &lines);
+		lines.left = encode_last(&lines, source->symbol_count - full);
+	}
 	while (line > 0) {
 		const uint32_t run_lines = source->choices.bits ? source->choices.run_lines : line;
 		const uint32_t first = (line - 1) / run_lines * run_lines;
-		const struct wcx_rans_lines lines = {
-			.table = table_of_line(source, first),
-			.symbols = source->symbols + (size_t)first * line_symbols,
-			.lines = line - first,
-			.steps = source->steps,
-			.state = state,
-			.words = words,
-			.left = left,
-		};
 
-		left = variant->encode_lines(&lines);
+		take_lines(source, first, line - first, &lines);
+		lines.left = variant->encode_lines(&lines);
 		line = first;
 	}
-	return left;
+	return lines.left;
 }
 
 size_t wcx_rans_encode(const struct wcx_encode_variant *variant, const struct wcx_rans_source *source, uint16_t *words,

@@ -77,9 +77,13 @@ static inline uint32_t wcx_rans_choice(const struct wcx_rans_choices *choices, s
 /* wcx_rans_states_bytes - size of the start states at the head of untrusted src; 0 if src is too short for them */
 size_t wcx_rans_states_bytes(const uint8_t *src, size_t src_bytes);
 
-/* Input of the decoder; the caller owns all of it. */
+/*
+ * Input of the decoder; the caller owns all of it.  With contexts, which there are for as many lines as are decoded at a
+ * time, every symbol has a table of its own: that number of the array tables[0].  They are placed in words as symbols are.
+ */
 struct wcx_rans_stream {
 	const struct wcx_rans_decode_table *const *tables; /* 2^choices.bits of them */
+	const uint32_t *contexts;                          /* below WCX_CONTEXTS_MAX; NULL without contexts */
 	struct wcx_rans_choices choices;
 	const uint8_t *src; /* states and words; untrusted */
 	size_t src_bytes;
@@ -140,11 +144,16 @@ enum wcx_result wcx_rans_decode_pairs(const struct wcx_decode_variant *variant, 
  */
 enum wcx_result wcx_rans_close(const struct wcx_rans_reader *reader, uint8_t carried[WCX_RANS_CARRIED_BYTES]);
 
-/* Input of the encoder; the caller owns all of it.  Every symbol must have a frequency in the table chosen for it. */
+/*
+ * Input of the encoder; the caller owns all of it.  Every symbol must have a frequency in the table chosen for it.  With
+ * contexts, keyed has the symbols instead, each with its context above its eight bits, which is the number of its table in
+ * the array tables[0].
+ */
 struct wcx_rans_source {
 	const struct wcx_rans_encode_table *const *tables; /* 2^choices.bits of them */
 	struct wcx_rans_choices choices;
 	const uint8_t *symbols;
+	const uint16_t *keyed; /* NULL without contexts */
 	uint32_t symbol_count;
 	uint32_t steps;
 	const uint8_t *carried; /* WCX_RANS_CARRIED_BYTES for the final states to carry, or NULL */

@@ -7,9 +7,10 @@ static const char *check_field(const struct wcx_field *field)
 	if (field->width == 0 || field->width > WCX_FIELD_MAX_WIDTH)
 		return "bad width of a field";
 	if (field->table_count == 0)
-		return field->base || field->is_pair || field->has_zero ? "symbols of a field without frequency tables"
-									: NULL;
-	if (field->table_count != 1 && field->table_count != 2 && field->table_count != 4)
+		return field->base || field->is_pair || field->has_zero || field->by_context
+			       ? "symbols of a field without frequency tables"
+			       : NULL;
+	if (!field->by_context && field->table_count != 1 && field->table_count != 2 && field->table_count != 4)
 		return "bad number of frequency tables of a field";
 	if (field->width > WCX_CODED_MAX_WIDTH)
 		return "frequency tables for a field that is too wide";
@@ -29,6 +30,43 @@ static const char *check_place(const struct wcx_recipe *recipe, uint32_t number)
 	return NULL;
 }
 
+/* Rules on the tables of a field, which may depend on contexts only in a difference. */
+static const char *check_tables(const struct wcx_recipe *recipe, const struct wcx_field *field)
+{
+	if (field->by_context)
+		return recipe->context_count == 0 || field->table_count != recipe->context_count
+			       ? "not a frequency table for each context"
+		       : field->is_pair || field->has_zero ? "pairs or ZERO in a difference"
+							   : NULL;
+	if (recipe->difference != WCX_DIFFERENCE_NONE && (field->table_count > 1 || field->is_pair || field->has_zero))
+		return "choices of tables, pairs or ZERO in a difference";
+	return NULL;
+}
+
+static const char *check_contexts(const struct wcx_recipe *recipe)
+{
+	const uint32_t count = recipe->context_count;
+
+	if (count == 1 || count > WCX_CONTEXTS_MAX)
+		return "bad number of contexts";
+	for (uint32_t t = 0; t < WCX_CONTEXTS_MAX - 1; t++)
+		if (t + 1 < count ? recipe->thresholds[t] <= (t ? recipe->thresholds[t - 1] : 0) : recipe->thresholds[t])
+			return "thresholds of contexts that do not ascend";
+	return NULL;
+}
+
+static const char *check_difference(const struct wcx_recipe *recipe)
+{
+	if (recipe->difference >= WCX_DIFFERENCE_COUNT)
+		return "unknown difference";
+	if (recipe->difference == WCX_DIFFERENCE_NONE && recipe->context_count)
+		return "contexts without a difference";
+	if (recipe->difference != WCX_DIFFERENCE_NONE &&
+	    (recipe->transform != WCX_TRANSFORM_NONE || recipe->predictor != WCX_PREDICT_NONE))
+		return "transform or predictor of a difference";
+	return check_contexts(recipe);
+}
+
 static const char *check_transform(const struct wcx_recipe *recipe)
 {
 	if (recipe->transform >= WCX_TRANSFORM_COUNT)
@@ -45,7 +83,7 @@ static const char *check_transform(const struct wcx_recipe *recipe)
 
 const char *wcx_recipe_check_fields(const struct wcx_recipe *recipe)
 {
-	uint32_t width = 0, planes = 0, most_tables = 0;
+	uint32_t width = 0, planes = 0, tables = 0, choice_bits = 0;
 	const char *wrong;
 
 	if (!wcx_elem_bytes_are_known(recipe->elem_bytes))
@@ -53,13 +91,18 @@ const char *wcx_recipe_check_fields(const struct wcx_recipe *recipe)
 	if (recipe->field_count == 0 || recipe->field_count > WCX_FIELDS_MAX)
 		return "bad number of fields";
 	wrong = check_transform(recipe);
+	if (!wrong)
+		wrong = check_difference(recipe);
 	for (uint32_t f = 0; f < recipe->field_count && !wrong; f++) {
 		wrong = check_field(&recipe->fields[f]);
 		if (!wrong)
 			wrong = check_place(recipe, f);
+		if (!wrong)
+			wrong = check_tables(recipe, &recipe->fields[f]);
 		width += recipe->fields[f].width;
 		planes += (uint32_t)__builtin_popcount(recipe->fields[f].width);
-		most_tables = WCX_MAX(most_tables, recipe->fields[f].table_count);
+		tables += recipe->fields[f].table_count;
+		choice_bits = WCX_MAX(choice_bits, wcx_choice_bits(&recipe->fields[f]));
 	}
 	if (wrong)
 		return wrong;
@@ -67,7 +110,9 @@ const char *wcx_recipe_check_fields(const struct wcx_recipe *recipe)
 		return "fields do not make up an element";
 	if (planes > WCX_RAW_PLANES_MAX)
 		return "fields of too many raw planes";
-	if (most_tables > 1
+	if (tables > WCX_RECIPE_TABLES_MAX)
+		return "too many frequency tables";
+	if (choice_bits
 		    ? recipe->run_elems == 0 || recipe->run_elems % WCX_RUN_ELEMS || recipe->run_elems > WCX_TILE_MAX_ELEMS
 		    : recipe->run_elems != 0)
 		return "bad run";

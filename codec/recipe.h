@@ -24,8 +24,9 @@ enum {
 	WCX_PAIR_WIDTH = 4,       /* bits of a field of pairs */
 	WCX_FIELD_TABLES_MAX = 4, /* frequency tables that a field chooses from */
 	WCX_CONTEXTS_MAX = 8,     /* classes of elements of the base, with a table for each */
-	WCX_RUN_ELEMS = 128,      /* run lengths are multiples of this: whole lines for every element size */
-	WCX_RAW_PLANES_MAX = 16,  /* per tile */
+	WCX_RECIPE_TABLES_MAX = WCX_FIELDS_MAX * WCX_FIELD_TABLES_MAX, /* of all fields together */
+	WCX_RUN_ELEMS = 128,     /* run lengths are multiples of this: whole lines for every element size */
+	WCX_RAW_PLANES_MAX = 16, /* per tile */
 };
 
 /* The values of both enums are those of the format. */
@@ -46,12 +47,13 @@ enum wcx_difference { WCX_DIFFERENCE_NONE, WCX_DIFFERENCE_INTEGER, WCX_DIFFERENC
 /*
  * A range of bits of an element.  In a field of up to 8 bits symbol s stands for the value s, in a wider one for base + s;
  * with has_zero, symbol 0 stands for 0.  With is_pair, a symbol holds the values of two neighbouring elements, the first one
- * in its lower half, and tables has the frequencies of a single value.
+ * in its lower half, and tables has the frequencies of a single value.  With by_context there is a table for each context,
+ * and every element takes that of its own.
  */
 struct wcx_field {
 	uint8_t width;       /* bits */
-	uint8_t table_count; /* 0, 1, 2 or 4 */
-	bool is_pair, has_zero;
+	uint8_t table_count; /* 0, 1, 2 or 4; with by_context the recipe's context_count */
+	bool is_pair, has_zero, by_context;
 	uint16_t base;
 	const struct wcx_freq_table *tables; /* table_count of them, or NULL */
 };
@@ -63,14 +65,15 @@ struct wcx_recipe {
 	const struct wcx_field *fields; /* from the lowest bits up */
 	uint8_t difference;             /* from the base's elements; if not NONE, transform and predictor are */
 	uint8_t context_count; /* classes of the base's elements, which choose the table of an element; 0 without classes */
-	uint8_t thresholds[WCX_CONTEXTS_MAX - 1]; /* of the classes but the first, ascending */
+	uint8_t thresholds[WCX_CONTEXTS_MAX -
+			   1]; /* of the classes but the first, ascending, as codec/difference.h says; then 0 */
 };
 
 /*
  * wcx_recipe_check - check a recipe and its tables against the rules of the format
  *
  * Returns NULL, or the rule that is broken.  Coding and decoding rely on this check; of its rules they repeat only those on
- * the transform and the predictor.
+ * the transform, the predictor and the difference.
  */
 const char *wcx_recipe_check(const struct wcx_recipe *recipe);
 
@@ -92,10 +95,11 @@ static inline bool wcx_elem_bytes_are_known(uint32_t elem_bytes)
 	return elem_bytes == 1 || elem_bytes == 2 || elem_bytes == 4 || elem_bytes == 8;
 }
 
-/* wcx_recipe_is_known - whether the transform and the predictor are ones that this version implements */
+/* wcx_recipe_is_known - whether transform, predictor and difference are ones that this version implements */
 static inline bool wcx_recipe_is_known(const struct wcx_recipe *recipe)
 {
-	return recipe->transform < WCX_TRANSFORM_COUNT && recipe->predictor < WCX_PREDICTOR_COUNT;
+	return recipe->transform < WCX_TRANSFORM_COUNT && recipe->predictor < WCX_PREDICTOR_COUNT &&
+	       recipe->difference < WCX_DIFFERENCE_COUNT;
 }
 
 /* wcx_symbol_value - the field value that a symbol (of a pair: its half) stands for */
@@ -107,7 +111,7 @@ static inline uint32_t wcx_symbol_value(const struct wcx_field *field, uint32_t 
 /* wcx_choice_bits - bits of a run's choice of table */
 static inline uint32_t wcx_choice_bits(const struct wcx_field *field)
 {
-	return field->table_count >> 1;
+	return field->by_context ? 0 : field->table_count >> 1;
 }
 
 /* wcx_choices_bytes - bytes of a field's choices in a tile of elems elements, with padding */

@@ -40,11 +40,11 @@ size_t wcx_tile_dims_bytes(const struct wcx_tile_dims *dims);
 struct wcx_tile_job {
 	struct wcx_tile_dims dims;
 	enum wcx_tile_mode mode;
-	uint32_t constant;               /* the element, for WCX_TILE_CONSTANT */
-	const struct wcx_recipe *recipe; /* for WCX_TILE_CODED; checked, with the elem_bytes of dims */
+	uint32_t constant;               /* the element, for WCX_TILE_CONSTANT; with a difference every residual */
+	const struct wcx_recipe *recipe; /* for WCX_TILE_CODED and _CONSTANT; checked, with the elem_bytes of dims */
 	const uint8_t *src;
 	size_t src_bytes;
-	const uint8_t *base; /* dst_bytes of the base's elements in tile order, if the recipe has a difference */
+	const uint8_t *base; /* dst_bytes of the base's elements in tile order, if the recipe has a difference; else NULL */
 	uint8_t *dst;
 	size_t dst_bytes;       /* must be rows * cols * elem_bytes */
 	enum wcx_result result; /* set by the decoder */
@@ -59,9 +59,10 @@ void wcx_decode_scratch_free(struct wcx_decode_scratch *scratch);
  * wcx_tile_decode - restore one tile on the CPU
  *
  * Reads exactly job->src_bytes from job->src and writes job->dst_bytes to job->dst.  Verifying the container's checksum is
- * up to the caller.  Returns, and stores in job->result, WCX_OK, WCX_BAD_DATA (malformed, or an unknown mode, transform or
- * predictor) or WCX_WRONG_SIZE (dst_bytes is not the tile's size).  After an error dst is undefined and scratch remains
- * usable.  scratch may be NULL if the mode is not WCX_TILE_CODED.
+ * up to the caller.  Returns, and stores in job->result, WCX_OK, WCX_BAD_DATA (malformed, an unknown mode, transform,
+ * predictor or difference, or no base for a difference) or WCX_WRONG_SIZE (dst_bytes is not the tile's size).  After an
+ * error dst is undefined and scratch remains usable.  scratch may be NULL if the mode is not WCX_TILE_CODED, and recipe too
+ * if that is STORED, or CONSTANT without a difference.
  */
 enum wcx_result wcx_tile_decode(struct wcx_tile_job *job, struct wcx_decode_scratch *scratch);
 
@@ -76,7 +77,7 @@ void wcx_encode_scratch_free(struct wcx_encode_scratch *scratch);
 /* What the encoder chose for a tile. */
 struct wcx_encoded_tile {
 	enum wcx_tile_mode mode;
-	uint32_t constant; /* the element, for WCX_TILE_CONSTANT; else 0 */
+	uint32_t constant; /* the element, or the residual of all, for WCX_TILE_CONSTANT; else 0 */
 	size_t bytes;      /* written to dst */
 };
 
@@ -86,10 +87,21 @@ struct wcx_encoded_tile {
  * src holds the tile's elements in tile order; recipe is checked and has the elem_bytes of dims.  dst must have space for
  * the decoded size.  Chooses the cheapest of constant, coded (each field rANS, constant, or raw if coding does not pay) and
  * stored, and for each run the table that takes the fewest bits.  Returns WCX_OK, WCX_WRONG_SIZE (dims out of limits, or not
- * the recipe's elem_bytes) or WCX_BAD_DATA (unknown transform or predictor); after an error *ret and dst are undefined.
+ * the recipe's elem_bytes) or WCX_BAD_DATA (unknown transform or predictor, or a difference); after an error *ret and dst
+ * are undefined.
  */
 enum wcx_result wcx_tile_encode(const struct wcx_tile_dims *dims, const uint8_t *src, const struct wcx_recipe *recipe,
 				struct wcx_encode_scratch *scratch, uint8_t *dst, struct wcx_encoded_tile *ret);
+
+/*
+ * wcx_tile_encode_against - the same for a recipe with a difference
+ *
+ * base holds as many elements of the base in tile order, from which those of src are coded as differences.  The tile is
+ * constant if all residuals are equal.  Without a difference, base is not looked at and may be NULL.
+ */
+enum wcx_result wcx_tile_encode_against(const struct wcx_tile_dims *dims, const uint8_t *src, const uint8_t *base,
+					const struct wcx_recipe *recipe, struct wcx_encode_scratch *scratch, uint8_t *dst,
+					struct wcx_encoded_tile *ret);
 
 /*
  * wcx_tile_count - statistics of one field of a tile
@@ -97,7 +109,7 @@ enum wcx_result wcx_tile_encode(const struct wcx_tile_dims *dims, const uint8_t 
  * Counts how often each symbol (of pairs: each half) occurs in field number `field` of the recipe.  Adds the counts of a run
  * to count[t], where t is the table that takes the fewest bits for the run at WCX_EXCEPTION_BITS for a symbol without a
  * frequency.  Values that no symbol stands for are added to *misfits_ret instead.  Returns WCX_OK, or WCX_BAD_DATA (unknown
- * transform or predictor), with nothing counted.
+ * transform or predictor, or a difference), with nothing counted.
  */
 enum wcx_result wcx_tile_count(const struct wcx_tile_dims *dims, const uint8_t *src, const struct wcx_recipe *recipe,
 			       uint32_t field, struct wcx_encode_scratch *scratch,

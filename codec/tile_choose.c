@@ -2,6 +2,7 @@
 /* Chooses how the fields of a tile are coded, and the table for each run. */
 #include "codec/tile_choose.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -60,8 +61,8 @@ static const struct wcx_field_coder *field_coder(const struct wcx_field *field, 
 	return coder;
 }
 
-void wcx_encoding_start(const struct wcx_tile_dims *dims, const uint8_t *src, const struct wcx_recipe *recipe,
-			struct wcx_encode_scratch *scratch, struct wcx_encoding *ret)
+void wcx_encoding_start(const struct wcx_tile_dims *dims, const uint8_t *src, const uint8_t *base,
+			const struct wcx_recipe *recipe, struct wcx_encode_scratch *scratch, struct wcx_encoding *ret)
 {
 	*ret = (struct wcx_encoding){
 		.recipe = recipe,
@@ -71,7 +72,14 @@ void wcx_encoding_start(const struct wcx_tile_dims *dims, const uint8_t *src, co
 		.transformed = src,
 		.scratch = scratch,
 	};
-	if (recipe->transform != WCX_TRANSFORM_NONE) {
+	if (recipe->difference != WCX_DIFFERENCE_NONE) {
+		ret->ops->make_differences((enum wcx_difference)recipe->difference, src, base, ret->elems,
+					   scratch->elements);
+		ret->plain = (const uint8_t *)scratch->elements;
+		ret->transformed = scratch->elements;
+		if (recipe->context_count)
+			ret->ops->context_bytes(recipe, base, ret->elems, scratch->contexts);
+	} else if (recipe->transform != WCX_TRANSFORM_NONE) {
 		ret->ops->rotate(src, ret->elems, wcx_fold_bits(recipe), scratch->elements);
 		ret->transformed = scratch->elements;
 	} else if (recipe->predictor != WCX_PREDICT_NONE) {
@@ -174,6 +182,51 @@ static bool next_run(const struct wcx_encoding *e, uint32_t number, const struct
 	return true;
 }
 
+/* --- contexts --- */
+
+/* Adds up, in units of COST_SCALE, what the symbols of a piece cost by their contexts, and how many have no frequency. */
+static void weigh_piece(const struct wcx_encoding *e, const struct wcx_field_coder *coder, uint32_t first, uint32_t length,
+			const uint8_t *symbols, uint64_t *cost, uint32_t *missing)
+{
+	static_assert(PIECE_ELEMS <= UINT16_MAX, "see count_keyed");
+	uint32_t wide[WCX_CONTEXTS_MAX * WCX_SYMBOL_COUNT];
+	const uint32_t counters = coder->table_count * WCX_SYMBOL_COUNT;
+	int16_t counts[WCX_CONTEXTS_MAX * WCX_SYMBOL_COUNT];
+	uint16_t *keyed = e->scratch->keyed + first;
+
+	e->scratch->variant->join_contexts(symbols + first, e->scratch->contexts + first, length, keyed);
+	e->scratch->variant->count_keyed(keyed, length, coder->table_count, wide);
+	for (uint32_t s = 0; s < counters; s++)
+		counts[s] = (int16_t)wide[s];
+	*cost += dot_product(counts, coder->cost[0], counters);
+	*missing += dot_product(counts, coder->missing[0], counters);
+}
+
+/* Takes the symbols of a field and weighs each with the table of its context: a single run. */
+static void weigh_by_context(const struct wcx_encoding *e, uint32_t number, const struct wcx_field_coder *coder,
+			     uint32_t price, struct run *run)
+{
+	const struct wcx_field *field = &e->recipe->fields[number];
+	struct wcx_field_choice *choice = &e->scratch->fields[number];
+	uint16_t *values = (uint16_t *)e->scratch->values;
+
+	*run = (struct run){ .length = e->elems };
+	run->misfits = wcx_symbols_take(e->ops, field, e->transformed, e->elems, choice->shift, values, choice->symbols);
+	for (uint32_t first = 0; first < e->elems; first += PIECE_ELEMS)
+		weigh_piece(e, coder, first, WCX_MIN(e->elems - first, PIECE_ELEMS), choice->symbols, &run->cost,
+			    &run->missing);
+	/* Misfits were counted as symbol 0. */
+	for (uint32_t i = 0; run->misfits && i < e->elems; i++) {
+		const uint32_t context = e->scratch->contexts[i];
+
+		if (choice->symbols[i] == 0 && values[i] != field->base) {
+			run->cost -= (uint16_t)coder->cost[context][0];
+			run->missing -= (uint16_t)coder->missing[context][0];
+		}
+	}
+	run->cost += ((uint64_t)run->missing + run->misfits) * price;
+}
+
 /* --- exceptions --- */
 
 static void add_exception(struct wcx_exceptions *exceptions, uint32_t position, uint32_t value)
@@ -268,6 +321,24 @@ static void except_pairs(const struct wcx_encoding *e, uint32_t number, uint32_t
 	}
 }
 
+/* Makes exceptions of all elements that the table of their context cannot code. */
+static void except_by_context(const struct wcx_encoding *e, uint32_t number)
+{
+	const struct wcx_field *field = &e->recipe->fields[number];
+	const struct wcx_field_coder *coder = &e->scratch->coders[number];
+	const uint16_t *values = (const uint16_t *)e->scratch->values; /* set if the field is wide */
+	uint8_t *symbols = e->scratch->fields[number].symbols;
+
+	for (uint32_t i = 0; i < e->elems; i++) {
+		const uint32_t value = field->width <= 8 ? symbols[i] : values[i], context = e->scratch->contexts[i];
+
+		if (!coder->missing[context][symbols[i]] && value == (uint32_t)field->base + symbols[i])
+			continue;
+		add_exception(&e->scratch->exceptions, i, value);
+		symbols[i] = coder->cheapest[context];
+	}
+}
+
 /* Makes exceptions of all elements that the table of their run cannot code; false if they are too many. */
 static bool except_uncodable(const struct wcx_encoding *e, uint32_t number)
 {
@@ -275,6 +346,11 @@ static bool except_uncodable(const struct wcx_encoding *e, uint32_t number)
 	const struct wcx_field_choice *choice = &e->scratch->fields[number];
 	const uint32_t run_elems = wcx_run_elems(e, field);
 
+	if (field->by_context) {
+		if (choice->runs[0].has_exceptions)
+			except_by_context(e, number);
+		return e->scratch->exceptions.count <= WCX_EXCEPTIONS_MAX;
+	}
 	for (uint32_t first = 0, run = 0; first < e->elems; first += run_elems, run++) {
 		const uint32_t end = WCX_MIN(e->elems, first + run_elems), table = choice->runs[run].table;
 
@@ -308,6 +384,12 @@ static struct weight weigh_field(const struct wcx_encoding *e, uint32_t number, 
 	struct weight weight = { UINT64_C(8) * COST_SCALE * overhead, (uint64_t)COST_SCALE * field->width * e->elems };
 	struct run run = { 0 };
 
+	if (field->by_context) {
+		weigh_by_context(e, number, coder, price, &run);
+		choice->runs[0].has_exceptions = run.misfits + run.missing != 0;
+		weight.coded += run.cost;
+		return weight;
+	}
 	for (uint32_t r = 0; weight.coded < weight.raw && next_run(e, number, coder, price, &run); r++) {
 		choice->runs[r].table = (uint8_t)run.table;
 		choice->runs[r].has_exceptions = run.misfits + run.missing != 0;
@@ -361,10 +443,10 @@ enum wcx_result wcx_tile_count(const struct wcx_tile_dims *dims, const uint8_t *
 	struct wcx_encoding encoding;
 	struct run run = { 0 };
 
-	if (!wcx_recipe_is_known(recipe))
+	if (!wcx_recipe_is_known(recipe) || recipe->difference != WCX_DIFFERENCE_NONE)
 		return WCX_BAD_DATA;
 	coder = field_coder(&recipe->fields[field], field, scratch);
-	wcx_encoding_start(dims, src, recipe, scratch, &encoding);
+	wcx_encoding_start(dims, src, NULL, recipe, scratch, &encoding);
 	scratch->fields[field].shift = 0;
 	for (uint32_t f = 0; f < field; f++)
 		scratch->fields[field].shift += recipe->fields[f].width;

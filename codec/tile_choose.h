@@ -13,20 +13,23 @@ enum {
 	WCX_TILE_PART_MAX_BYTES = WCX_TILE_MAX_ELEMS * 4, /* a plane of 32 bits; exceptions are smaller */
 };
 
-/* Coding data derived from the tables of a field alone.  For pairs, symbols and costs are those of one half. */
+/*
+ * Coding data derived from the tables of a field alone: those that runs choose from, or one for each context.  For pairs,
+ * symbols and costs are those of one half.
+ */
 struct wcx_field_coder {
-	struct wcx_freq_table freqs[WCX_FIELD_TABLES_MAX]; /* cache key, with the next two: tiles of a tensor share tables */
+	struct wcx_freq_table freqs[WCX_CONTEXTS_MAX]; /* cache key, with the next two: tiles of a tensor share tables */
 	uint32_t table_count;
-	bool is_pair, is_wide;                             /* more than 8 bits */
-	uint32_t symbol_count;                             /* symbols that the field can have */
-	struct wcx_freq_table pairs[WCX_FIELD_TABLES_MAX]; /* tables for coding pairs */
-	struct wcx_rans_encode_table encode[WCX_FIELD_TABLES_MAX];
-	int16_t cost[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];    /* of a symbol; 0 without a frequency */
-	int16_t missing[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT]; /* 1 without a frequency, else 0 */
+	bool is_pair, is_wide;                         /* more than 8 bits */
+	uint32_t symbol_count;                         /* symbols that the field can have */
+	struct wcx_freq_table pairs[WCX_CONTEXTS_MAX]; /* tables for coding pairs */
+	struct wcx_rans_encode_table encode[WCX_CONTEXTS_MAX];
+	int16_t cost[WCX_CONTEXTS_MAX][WCX_SYMBOL_COUNT];    /* of a symbol; 0 without a frequency */
+	int16_t missing[WCX_CONTEXTS_MAX][WCX_SYMBOL_COUNT]; /* 1 without a frequency, else 0 */
 	/* By symbol, for pairs by pair: 1 where an element may be an exception, that is without a frequency, or a misfit's.
 	 */
-	uint8_t suspect[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];
-	uint8_t cheapest[WCX_FIELD_TABLES_MAX]; /* the most frequent symbol, which takes the place of exceptions */
+	uint8_t suspect[WCX_CONTEXTS_MAX][WCX_SYMBOL_COUNT];
+	uint8_t cheapest[WCX_CONTEXTS_MAX]; /* the most frequent symbol, which takes the place of exceptions */
 };
 
 /* Elements whose carrier value has no symbol, or one without a frequency in the table of its run; positions ascend. */
@@ -55,6 +58,8 @@ struct wcx_encode_scratch {
 	uint32_t values[WCX_TILE_MAX_ELEMS];
 	uint8_t part[WCX_TILE_PART_MAX_BYTES];
 	uint8_t pairs[WCX_TILE_MAX_ELEMS / 2];
+	uint8_t contexts[WCX_TILE_MAX_ELEMS];
+	uint16_t keyed[WCX_TILE_MAX_ELEMS]; /* symbols with their contexts */
 	uint16_t words[WCX_TILE_MAX_ELEMS];
 	struct wcx_exceptions exceptions;
 };
@@ -69,9 +74,13 @@ struct wcx_encoding {
 	struct wcx_encode_scratch *scratch;
 };
 
-/* wcx_encoding_start - transform or predict the elements, which must outlive *ret */
-void wcx_encoding_start(const struct wcx_tile_dims *dims, const uint8_t *src, const struct wcx_recipe *recipe,
-			struct wcx_encode_scratch *scratch, struct wcx_encoding *ret);
+/*
+ * wcx_encoding_start - transform or predict the elements, or subtract those of the base; src must outlive *ret
+ *
+ * base may be NULL if the recipe has no difference.
+ */
+void wcx_encoding_start(const struct wcx_tile_dims *dims, const uint8_t *src, const uint8_t *base,
+			const struct wcx_recipe *recipe, struct wcx_encode_scratch *scratch, struct wcx_encoding *ret);
 
 /* wcx_encoding_choose - choose the coding of every field, in e->scratch; returns the carrier, or field_count if none */
 uint32_t wcx_encoding_choose(const struct wcx_encoding *e);
@@ -79,7 +88,7 @@ uint32_t wcx_encoding_choose(const struct wcx_encoding *e);
 /* wcx_run_elems - elements per run of a field; all elements if it has a single table */
 static inline uint32_t wcx_run_elems(const struct wcx_encoding *e, const struct wcx_field *field)
 {
-	return field->table_count > 1 ? e->recipe->run_elems : e->elems;
+	return wcx_choice_bits(field) ? e->recipe->run_elems : e->elems;
 }
 
 #endif

@@ -5,12 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/difference.h"
 #include "codec/element.h"
 #include "codec/le.h"
 #include "codec/rans.h"
 
 enum {
-	CACHED_TABLES = WCX_FIELDS_MAX * WCX_FIELD_TABLES_MAX, /* a tile's most; neighbouring tiles mostly share tables */
+	CACHED_TABLES = WCX_RECIPE_TABLES_MAX, /* a tile's most; neighbouring tiles mostly share tables */
+	CACHED_SETS = WCX_FIELDS_MAX,          /* likewise of sets with a table for each context */
 	BLOCK_LINES = 32, /* processed together: their elements stay in the L1 cache, and no plane has longer units */
 };
 
@@ -29,10 +31,18 @@ struct wcx_decode_scratch {
 		struct wcx_rans_decode_table table;
 	} cached[CACHED_TABLES];
 	uint32_t next_victim;
+	struct cached_set {
+		struct wcx_freq_table freqs[WCX_CONTEXTS_MAX]; /* key, with their number */
+		uint32_t count;
+		struct wcx_rans_decode_table tables[WCX_CONTEXTS_MAX];
+	} sets[CACHED_SETS];
+	uint32_t next_set_victim;
 	struct coded_stream coded[WCX_FIELDS_MAX]; /* in the order of the layout; the carrier is the last */
 	uint8_t carried[WCX_CARRIED_BYTES];
-	uint32_t words[BLOCK_LINES * WCX_LANES];           /* symbols of a block */
-	uint8_t last_line[WCX_LANES * WCX_ELEM_MAX_BYTES]; /* the tile's last line, if it is a partial one */
+	uint32_t words[BLOCK_LINES * WCX_LANES];           /* symbols of a block, */
+	uint32_t contexts[BLOCK_LINES * WCX_LANES];        /* and their contexts */
+	uint8_t last_line[WCX_LANES * WCX_ELEM_MAX_BYTES]; /* the tile's last line, if it is a partial one, */
+	uint8_t last_base[WCX_LANES * WCX_ELEM_MAX_BYTES]; /* and that of the base */
 	uint8_t exceptions[WCX_EXCEPTIONS_MAX * 4];        /* stored and carried bytes joined */
 };
 
@@ -41,6 +51,7 @@ struct decoding {
 	const struct wcx_tile_job *job;
 	const struct wcx_recipe *recipe;
 	uint32_t elems, lines, whole_lines;
+	bool has_contexts; /* of some coded field */
 	struct wcx_tile_layout layout;
 	struct wcx_decode_scratch *scratch;
 };
@@ -83,12 +94,44 @@ static const struct wcx_rans_decode_table *cached_table(struct wcx_decode_scratc
 	return &scratch->cached[i].table;
 }
 
+/* The same for the tables of all contexts, which are neighbours in memory. */
+static const struct wcx_rans_decode_table *cached_set(struct wcx_decode_scratch *scratch, const struct wcx_field *field,
+						      uint64_t *in_use)
+{
+	const size_t key_bytes = field->table_count * sizeof *field->tables;
+	struct cached_set *set;
+	uint32_t i = 0;
+
+	while (i < CACHED_SETS && (scratch->sets[i].count != field->table_count ||
+				   memcmp(scratch->sets[i].freqs, field->tables, key_bytes) != 0))
+		i++;
+	if (i == CACHED_SETS) {
+		do {
+			i = scratch->next_set_victim;
+			scratch->next_set_victim = (i + 1) % CACHED_SETS;
+		} while (*in_use >> i & 1);
+		set = &scratch->sets[i];
+		set->count = field->table_count;
+		memcpy(set->freqs, field->tables, key_bytes);
+		for (uint32_t t = 0; t < set->count; t++)
+			wcx_rans_decode_table_build(&set->freqs[t], &set->tables[t]);
+	}
+	*in_use |= UINT64_C(1) << i;
+	return scratch->sets[i].tables;
+}
+
 /* --- blocks of lines: whole lines in dst, or the partial one in last_line --- */
 
 static uint8_t *line_at(const struct decoding *d, uint32_t line)
 {
 	return line < d->whole_lines ? d->job->dst + (size_t)line * wcx_line_bytes(d->recipe->elem_bytes)
 				     : d->scratch->last_line;
+}
+
+static const uint8_t *base_line_at(const struct decoding *d, uint32_t line)
+{
+	return line < d->whole_lines ? d->job->base + (size_t)line * wcx_line_bytes(d->recipe->elem_bytes)
+				     : d->scratch->last_base;
 }
 
 static void put_constants(const struct decoding *d, uint32_t first, uint32_t end)
@@ -103,6 +146,8 @@ static enum wcx_result put_symbols(const struct decoding *d, uint32_t first, uin
 {
 	struct wcx_decode_scratch *scratch = d->scratch;
 
+	if (d->has_contexts)
+		scratch->variant->find_contexts(d->recipe, base_line_at(d, first), end - first, scratch->contexts);
 	for (uint32_t i = 0; i < d->layout.coded_count; i++) {
 		struct coded_stream *coded = &scratch->coded[i];
 		enum wcx_result result =
@@ -173,8 +218,8 @@ static uint32_t block_end(const struct decoding *d, uint32_t line, uint32_t end)
 
 /*
  * Lines are decoded in two phases.  SYMBOLS writes constants and the symbols of all streams, RAW_BITS adds the raw planes
- * and then undoes the folding, which needs whole elements.  A block takes both phases while it is in the L1 cache, unless
- * some of its raw bits are carried: those are known only after all symbols.
+ * and then undoes the folding or the difference, which needs whole elements.  A block takes both phases while it is in the
+ * L1 cache, unless some of its raw bits are carried: those are known only after all symbols.
  */
 enum { SYMBOLS = 1, RAW_BITS = 2 };
 
@@ -191,6 +236,9 @@ static enum wcx_result decode_blocks(const struct decoding *d, uint32_t line, ui
 		if (phases & RAW_BITS) {
 			put_planes(d, line, next);
 			fold(d, line, next);
+			if (d->recipe->difference != WCX_DIFFERENCE_NONE)
+				d->scratch->variant->undo_difference(d->recipe, base_line_at(d, line), next - line,
+								     line_at(d, line));
 		}
 	}
 	return result;
@@ -198,15 +246,22 @@ static enum wcx_result decode_blocks(const struct decoding *d, uint32_t line, ui
 
 /* --- parts of a tile --- */
 
+/* Sets of cached tables that are in use. */
+struct tables_in_use {
+	uint64_t single, sets;
+};
+
 static enum wcx_result open_coded(const struct decoding *d, const struct wcx_coded_field *layout, struct coded_stream *coded,
-				  uint64_t *in_use)
+				  struct tables_in_use *in_use)
 {
 	const struct wcx_recipe *recipe = d->recipe;
 	const struct wcx_field *field = &recipe->fields[layout->field];
 	const uint8_t *src = d->job->src + layout->offset;
 
-	for (uint32_t t = 0; t < field->table_count; t++)
-		coded->tables[t] = cached_table(d->scratch, field, t, in_use);
+	if (field->by_context)
+		coded->tables[0] = cached_set(d->scratch, field, &in_use->sets);
+	for (uint32_t t = 0; t < field->table_count && !field->by_context; t++)
+		coded->tables[t] = cached_table(d->scratch, field, t, &in_use->single);
 	coded->place = (struct wcx_symbol_place){
 		.shift = layout->shift,
 		.base = field->base,
@@ -217,6 +272,7 @@ static enum wcx_result open_coded(const struct decoding *d, const struct wcx_cod
 	};
 	coded->stream = (struct wcx_rans_stream){
 		.tables = coded->tables,
+		.contexts = field->by_context ? d->scratch->contexts : NULL,
 		.choices = { src - wcx_choices_bytes(recipe, field, d->elems), wcx_choice_bits(field),
 			     recipe->run_elems / wcx_line_elems(recipe->elem_bytes) },
 		.src = src,
@@ -227,13 +283,15 @@ static enum wcx_result open_coded(const struct decoding *d, const struct wcx_cod
 	return wcx_rans_open(&coded->stream, &coded->reader);
 }
 
-static enum wcx_result open_streams(const struct decoding *d)
+static enum wcx_result open_streams(struct decoding *d)
 {
 	enum wcx_result result = WCX_OK;
-	uint64_t in_use = 0;
+	struct tables_in_use in_use = { 0 };
 
-	for (uint32_t i = 0; i < d->layout.coded_count && result == WCX_OK; i++)
+	for (uint32_t i = 0; i < d->layout.coded_count && result == WCX_OK; i++) {
 		result = open_coded(d, &d->layout.coded[i], &d->scratch->coded[i], &in_use);
+		d->has_contexts |= d->recipe->fields[d->layout.coded[i].field].by_context;
+	}
 	return result;
 }
 
@@ -273,7 +331,7 @@ static uint32_t stored_lines(const struct decoding *d)
 }
 
 /* Everything but exceptions. */
-static enum wcx_result decode_lines(const struct decoding *d)
+static enum wcx_result decode_lines(struct decoding *d)
 {
 	const uint32_t stored = stored_lines(d);
 	uint32_t line = 0;
@@ -295,6 +353,26 @@ static enum wcx_result decode_lines(const struct decoding *d)
 	if (result == WCX_OK)
 		result = decode_blocks(d, stored, d->lines, RAW_BITS);
 	return result;
+}
+
+/*
+ * Replaces the carrier's bits of an element.  A difference has been undone already, which is cheaper than undoing those of
+ * the whole tile after the exceptions: the residual is made again.
+ */
+static void put_exception(const struct decoding *d, uint32_t position, uint64_t mask, uint64_t bits)
+{
+	const enum wcx_difference difference = (enum wcx_difference)d->recipe->difference;
+	const uint32_t elem_bytes = d->recipe->elem_bytes;
+	uint8_t *element = d->job->dst + (size_t)position * elem_bytes;
+	const uint8_t *base = d->job->base;
+
+	if (difference != WCX_DIFFERENCE_NONE) {
+		base += (size_t)position * elem_bytes;
+		wcx_difference_residuals(difference, elem_bytes, element, base, 1, element);
+	}
+	wcx_element_ops(elem_bytes)->replace(element, 0, mask, bits, d->recipe->transform == WCX_TRANSFORM_FOLD);
+	if (difference != WCX_DIFFERENCE_NONE)
+		wcx_difference_undo(difference, elem_bytes, base, 1, element);
 }
 
 /* Replaces the carrier's bits of exceptional elements, whose positions must ascend. */
@@ -320,9 +398,7 @@ static enum wcx_result put_exceptions(const struct decoding *d)
 
 		if (position < after || position >= d->elems || value >> width)
 			return WCX_BAD_DATA;
-		wcx_element_ops(d->recipe->elem_bytes)
-			->replace(d->job->dst, position, mask, wcx_place_bits(d->recipe, (uint64_t)value << carrier->shift),
-				  d->recipe->transform == WCX_TRANSFORM_FOLD);
+		put_exception(d, position, mask, wcx_place_bits(d->recipe, (uint64_t)value << carrier->shift));
 		after = position + 1;
 	}
 	return WCX_OK;
@@ -342,12 +418,18 @@ static enum wcx_result decode_coded(const struct wcx_tile_job *job, struct wcx_d
 
 	if (result != WCX_OK)
 		return result;
+	if (recipe->difference != WCX_DIFFERENCE_NONE && !job->base)
+		return WCX_BAD_DATA;
 	d.lines = wcx_line_count(d.elems, recipe->elem_bytes);
 	d.whole_lines = d.elems / wcx_line_elems(recipe->elem_bytes);
+	whole_bytes = (size_t)d.whole_lines * wcx_line_bytes(recipe->elem_bytes);
+	if (recipe->difference != WCX_DIFFERENCE_NONE) {
+		memset(scratch->last_base, 0, sizeof scratch->last_base);
+		memcpy(scratch->last_base, job->base + whole_bytes, job->dst_bytes - whole_bytes);
+	}
 	result = decode_lines(&d);
 	if (result != WCX_OK)
 		return result;
-	whole_bytes = (size_t)d.whole_lines * wcx_line_bytes(recipe->elem_bytes);
 	memcpy(job->dst + whole_bytes, scratch->last_line, job->dst_bytes - whole_bytes);
 	if (d.layout.exception_count)
 		result = put_exceptions(&d);
@@ -356,6 +438,26 @@ static enum wcx_result decode_coded(const struct wcx_tile_job *job, struct wcx_d
 		     ->undo_residuals((enum wcx_predictor)recipe->predictor, job->dims.rows, job->dims.cols, job->dst))
 		result = WCX_BAD_DATA;
 	return result;
+}
+
+/* Every element, or the residual of every element, is the same. */
+static enum wcx_result decode_constant(const struct wcx_tile_job *job)
+{
+	const uint32_t elem_bytes = job->dims.elem_bytes;
+	const size_t elems = job->dst_bytes / elem_bytes;
+	const enum wcx_difference difference =
+		job->recipe ? (enum wcx_difference)job->recipe->difference : WCX_DIFFERENCE_NONE;
+
+	if (difference != WCX_DIFFERENCE_NONE && (difference >= WCX_DIFFERENCE_COUNT || !job->base))
+		return WCX_BAD_DATA;
+	if (difference != WCX_DIFFERENCE_NONE && !job->constant) {
+		memcpy(job->dst, job->base, job->dst_bytes);
+		return WCX_OK;
+	}
+	wcx_element_ops(elem_bytes)->fill(job->dst, elems, job->constant);
+	if (difference != WCX_DIFFERENCE_NONE)
+		wcx_difference_undo(difference, elem_bytes, job->base, elems, job->dst);
+	return WCX_OK;
 }
 
 enum wcx_result wcx_tile_decode(struct wcx_tile_job *job, struct wcx_decode_scratch *scratch)
@@ -378,8 +480,7 @@ enum wcx_result wcx_tile_decode(struct wcx_tile_job *job, struct wcx_decode_scra
 		job->result = decode_coded(job, scratch);
 		break;
 	case WCX_TILE_CONSTANT:
-		wcx_element_ops(job->dims.elem_bytes)->fill(job->dst, tile_bytes / job->dims.elem_bytes, job->constant);
-		job->result = WCX_OK;
+		job->result = decode_constant(job);
 		break;
 	case WCX_TILE_ZSTD:
 	case WCX_TILE_MODE_COUNT:

@@ -193,18 +193,28 @@ static const uint8_t *coded_symbols(const struct wcx_encoding *e, uint32_t numbe
 	return pairs;
 }
 
+/* The same with the context of each. */
+static const uint16_t *keyed_symbols(const struct wcx_encoding *e, uint32_t number)
+{
+	struct wcx_encode_scratch *scratch = e->scratch;
+
+	scratch->variant->join_contexts(scratch->fields[number].symbols, scratch->contexts, e->elems, scratch->keyed);
+	return scratch->keyed;
+}
+
 /* Writes the choices, states and words of a field; returns their size, or 0 if they do not fit. */
 static uint32_t write_payload(const struct wcx_encoding *e, uint32_t number, const uint8_t *carried, struct writer *writer)
 {
 	const struct wcx_field *field = &e->recipe->fields[number];
 	const uint32_t choice_bits = wcx_choice_bits(field), runs = WCX_DIV_UP(e->elems, wcx_run_elems(e, field));
 	const uint32_t choices_bytes = wcx_choices_bytes(e->recipe, field, e->elems);
-	const struct wcx_rans_encode_table *tables[WCX_FIELD_TABLES_MAX];
+	const struct wcx_rans_encode_table *tables[WCX_CONTEXTS_MAX];
 	uint8_t *start = writer_take(writer, choices_bytes);
 	const struct wcx_rans_source source = {
 		.tables = tables,
 		.choices = { start, choice_bits, e->recipe->run_elems / wcx_line_elems(e->recipe->elem_bytes) },
-		.symbols = coded_symbols(e, number),
+		.symbols = field->by_context ? NULL : coded_symbols(e, number),
+		.keyed = field->by_context ? keyed_symbols(e, number) : NULL,
 		.symbol_count = wcx_field_symbols(field, e->elems),
 		.steps = wcx_field_steps(field, e->recipe->elem_bytes),
 		.carried = carried,
@@ -283,18 +293,28 @@ static bool tile_is_constant(const uint8_t *src, size_t tile_bytes, uint32_t ele
 enum wcx_result wcx_tile_encode(const struct wcx_tile_dims *dims, const uint8_t *src, const struct wcx_recipe *recipe,
 				struct wcx_encode_scratch *scratch, uint8_t *dst, struct wcx_encoded_tile *ret)
 {
-	size_t tile_bytes = wcx_tile_dims_bytes(dims);
+	return wcx_tile_encode_against(dims, src, NULL, recipe, scratch, dst, ret);
+}
+
+enum wcx_result wcx_tile_encode_against(const struct wcx_tile_dims *dims, const uint8_t *src, const uint8_t *base,
+					const struct wcx_recipe *recipe, struct wcx_encode_scratch *scratch, uint8_t *dst,
+					struct wcx_encoded_tile *ret)
+{
+	const size_t tile_bytes = wcx_tile_dims_bytes(dims);
+	const bool is_difference = recipe->difference != WCX_DIFFERENCE_NONE;
 	struct wcx_encoding encoding;
 
 	if (!tile_bytes || dims->elem_bytes != recipe->elem_bytes)
 		return WCX_WRONG_SIZE;
-	if (!wcx_recipe_is_known(recipe))
+	if (!wcx_recipe_is_known(recipe) || (is_difference && !base))
 		return WCX_BAD_DATA;
 	*ret = (struct wcx_encoded_tile){ .mode = WCX_TILE_CONSTANT };
-	if (tile_is_constant(src, tile_bytes, dims->elem_bytes, &ret->constant))
+	if (!is_difference && tile_is_constant(src, tile_bytes, dims->elem_bytes, &ret->constant))
+		return WCX_OK;
+	wcx_encoding_start(dims, src, base, recipe, scratch, &encoding);
+	if (is_difference && tile_is_constant(encoding.plain, tile_bytes, dims->elem_bytes, &ret->constant))
 		return WCX_OK;
 	*ret = (struct wcx_encoded_tile){ .mode = WCX_TILE_CODED };
-	wcx_encoding_start(dims, src, recipe, scratch, &encoding);
 	ret->bytes = write_tile(&encoding, wcx_encoding_choose(&encoding), dst, tile_bytes - 1);
 	if (!ret->bytes) {
 		*ret = (struct wcx_encoded_tile){ .mode = WCX_TILE_STORED, .bytes = tile_bytes };

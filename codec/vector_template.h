@@ -5,7 +5,9 @@
  *
  *	vector, VECTOR_LANES	a register and how many 32-bit words it holds
  *	load, store		unaligned
- *	step			decodes one symbol of every lane; e receives the table entries, with symbols in bits 12 to 19
+ *	step			decodes one symbol of every lane; e receives the table entries, with symbols in bits 12 to
+ *19; at, if not NULL, has the first slot of the table of each lane
+ *	place_contexts		the slots where tables begin whose numbers start at a given bit
  *	either			bitwise or
  *	place_symbols		the symbols of entries, moved to start at a given bit, and zeros beside them
  *	finish_pairs		words of elements from the entries of their two steps and their raw bits
@@ -28,12 +30,14 @@ INLINE void store_states(struct wcx_rans_reader *reader, const vector state[REGI
 }
 
 INLINE void decode_line(const uint32_t *entry, vector state[REGISTERS], const uint8_t **word, uint32_t steps,
-			uint32_t *words, bool gather)
+			const uint32_t *contexts, bool by_context, uint32_t *words, bool gather)
 {
-	vector w[REGISTERS] = { 0 }, e[REGISTERS];
+	vector w[REGISTERS] = { 0 }, e[REGISTERS], at[REGISTERS];
 
 	for (uint32_t k = 0; k < steps; k++) {
-		step(entry, state, word, e, gather);
+		for (int r = 0; by_context && r < REGISTERS; r++)
+			at[r] = place_contexts(load(contexts + r * VECTOR_LANES), 32 / steps * k);
+		step(entry, by_context ? at : NULL, state, word, e, gather);
 		for (int r = 0; r < REGISTERS; r++) {
 			vector symbols = place_symbols(e[r], 32 / steps * k);
 
@@ -55,7 +59,7 @@ INLINE uint32_t decode_steps(const struct wcx_rans_stream *stream, struct wcx_ra
 		const struct wcx_rans_run run = wcx_rans_run_at(stream, line, end);
 
 		for (; line < run.end && reader->end - word >= reader->reserve; line++, words += WCX_LANES)
-			decode_line(run.entry, state, &word, steps, words, gather);
+			decode_line(run.entry, state, &word, steps, NULL, false, words, gather);
 	}
 	store_states(reader, state);
 	reader->word = word;
@@ -73,6 +77,32 @@ INLINE uint32_t decode_any_steps(const struct wcx_rans_stream *stream, struct wc
 	return decode_steps(stream, reader, line, end, 1, words, gather);
 }
 
+INLINE uint32_t decode_steps_by_context(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
+					uint32_t end, uint32_t steps, const uint32_t *contexts, uint32_t *words, bool gather)
+{
+	const uint8_t *word = reader->word;
+	vector state[REGISTERS];
+
+	load_states(reader, state);
+	for (; line < end && reader->end - word >= reader->reserve; line++, contexts += WCX_LANES, words += WCX_LANES)
+		decode_line(stream->tables[0]->entry, state, &word, steps, contexts, true, words, gather);
+	store_states(reader, state);
+	reader->word = word;
+	return line;
+}
+
+INLINE uint32_t decode_any_steps_by_context(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader,
+					    uint32_t line, uint32_t end, const uint32_t *contexts, uint32_t *words,
+					    bool gather)
+{
+	if (stream->steps == 4)
+		return decode_steps_by_context(stream, reader, line, end, 4, contexts, words, gather);
+	if (stream->steps == 2)
+		return decode_steps_by_context(stream, reader, line, end, 2, contexts, words, gather);
+	assert(stream->steps == 1);
+	return decode_steps_by_context(stream, reader, line, end, 1, contexts, words, gather);
+}
+
 /* A unit holds the raw bits of two lines; those of the second line are rotated by four bits. */
 INLINE void decode_pair_line(const uint32_t *entry, vector state[REGISTERS], const uint8_t **word, const uint8_t *unit,
 			     int rotation, uint8_t *dst, bool gather)
@@ -84,8 +114,8 @@ INLINE void decode_pair_line(const uint32_t *entry, vector state[REGISTERS], con
 	__builtin_prefetch(unit + PREFETCH_BYTES);
 	__builtin_prefetch(dst + PREFETCH_BYTES, 1);
 	__builtin_prefetch(dst + PREFETCH_BYTES + 64, 1);
-	step(entry, state, word, first, gather);
-	step(entry, state, word, second, gather);
+	step(entry, NULL, state, word, first, gather);
+	step(entry, NULL, state, word, second, gather);
 	for (int r = 0; r < REGISTERS; r++) {
 		const vector raw = load(unit + r * (int)sizeof(vector));
 

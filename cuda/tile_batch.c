@@ -291,6 +291,8 @@ enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wc
 	*added_ret = false;
 	if (result != WCX_OK)
 		return result;
+	if (recipe->difference != WCX_DIFFERENCE_NONE) /* left to the CPU, which has the last word */
+		return WCX_BAD_DATA;
 	kernel = kernel_for(recipe, &layout);
 	if (kernel == WCX_KERNEL_COUNT)
 		return WCX_BAD_DATA;

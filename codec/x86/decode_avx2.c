@@ -66,11 +66,14 @@ INLINE __m256i next_state(__m256i state, __m256i e, const uint8_t **word)
 }
 
 /* Fetching all entries first keeps the dependency chain through *word short. */
-INLINE void step(const uint32_t *entry, __m256i state[4], const uint8_t **word, __m256i e[4], bool gather)
+INLINE void step(const uint32_t *entry, const __m256i *at, __m256i state[4], const uint8_t **word, __m256i e[4], bool gather)
 {
 #pragma GCC unroll 4
-	for (int r = 0; r < 4; r++)
-		e[r] = fetch(entry, _mm256_and_si256(state[r], _mm256_set1_epi32(WCX_PROB_SCALE - 1)), gather);
+	for (int r = 0; r < 4; r++) {
+		const __m256i slots = _mm256_and_si256(state[r], _mm256_set1_epi32(WCX_PROB_SCALE - 1));
+
+		e[r] = fetch(entry, at ? _mm256_or_si256(slots, at[r]) : slots, gather);
+	}
 #pragma GCC unroll 4
 	for (int r = 0; r < 4; r++)
 		state[r] = next_state(state[r], e[r], word);
@@ -96,6 +99,14 @@ INLINE __m256i place_symbols(__m256i entries, uint32_t at)
 	__m256i moved = at < 12 ? _mm256_srli_epi32(entries, 12 - (int)at) : _mm256_slli_epi32(entries, (int)at - 12);
 
 	return _mm256_and_si256(moved, _mm256_set1_epi32((int)(0xFFu << at)));
+}
+
+INLINE __m256i place_contexts(__m256i contexts, uint32_t at)
+{
+	__m256i moved = at < WCX_PROB_BITS ? _mm256_slli_epi32(contexts, WCX_PROB_BITS - (int)at)
+					   : _mm256_srli_epi32(contexts, (int)at - WCX_PROB_BITS);
+
+	return _mm256_and_si256(moved, _mm256_set1_epi32((WCX_CONTEXTS_MAX - 1) << WCX_PROB_BITS));
 }
 
 INLINE __m256i rotate_right(__m256i v, int bits)
@@ -134,6 +145,18 @@ static uint32_t lines_gathered(const struct wcx_rans_stream *stream, struct wcx_
 	return decode_any_steps(stream, reader, line, end, words, true);
 }
 
+static uint32_t contexts_one_by_one(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
+				    uint32_t end, const uint32_t *contexts, uint32_t *words)
+{
+	return decode_any_steps_by_context(stream, reader, line, end, contexts, words, false);
+}
+
+static uint32_t contexts_gathered(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
+				  uint32_t end, const uint32_t *contexts, uint32_t *words)
+{
+	return decode_any_steps_by_context(stream, reader, line, end, contexts, words, true);
+}
+
 static uint32_t pairs_one_by_one(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
 				 uint32_t end, const struct wcx_pair_sink *sink)
 {
@@ -149,19 +172,25 @@ static uint32_t pairs_gathered(const struct wcx_rans_stream *stream, struct wcx_
 const struct wcx_decode_variant wcx_decode_variant_avx2 = {
 	.name = "avx2",
 	.decode_lines = lines_one_by_one,
+	.decode_by_context = contexts_one_by_one,
 	.decode_pairs = pairs_one_by_one,
 	.fill = fill,
 	.put_symbols = put_symbols,
 	.put_plane = put_plane,
 	.fold = fold,
+	.find_contexts = find_contexts,
+	.undo_difference = undo_difference,
 };
 
 const struct wcx_decode_variant wcx_decode_variant_avx2_gather = {
 	.name = "avx2-gather",
 	.decode_lines = lines_gathered,
+	.decode_by_context = contexts_gathered,
 	.decode_pairs = pairs_gathered,
 	.fill = fill,
 	.put_symbols = put_symbols,
 	.put_plane = put_plane,
 	.fold = fold,
+	.find_contexts = find_contexts,
+	.undo_difference = undo_difference,
 };

@@ -25,12 +25,12 @@ INLINE __m512i next_state(__m512i state, __m512i e, const uint8_t **word)
 				    _mm512_maskz_expand_epi32(renormalises, words));
 }
 
-INLINE void step(const uint32_t *entry, __m512i state[2], const uint8_t **word, __m512i e[2], bool gather)
+INLINE void step(const uint32_t *entry, const __m512i *at, __m512i state[2], const uint8_t **word, __m512i e[2], bool gather)
 {
 	for (int r = 0; r < 2; r++) {
 		const __m512i slots = _mm512_and_si512(state[r], _mm512_set1_epi32(WCX_PROB_SCALE - 1));
 
-		e[r] = _mm512_i32gather_epi32(slots, entry, 4);
+		e[r] = _mm512_i32gather_epi32(at ? _mm512_or_si512(slots, at[r]) : slots, entry, 4);
 		state[r] = next_state(state[r], e[r], word);
 	}
 	(void)gather; /* always */
@@ -58,6 +58,14 @@ INLINE __m512i place_symbols(__m512i entries, uint32_t at)
 	return _mm512_and_si512(moved, _mm512_set1_epi32((int)(0xFFu << at)));
 }
 
+INLINE __m512i place_contexts(__m512i contexts, uint32_t at)
+{
+	__m512i moved = at < WCX_PROB_BITS ? _mm512_slli_epi32(contexts, WCX_PROB_BITS - at)
+					   : _mm512_srli_epi32(contexts, at - WCX_PROB_BITS);
+
+	return _mm512_and_si512(moved, _mm512_set1_epi32((WCX_CONTEXTS_MAX - 1) << WCX_PROB_BITS));
+}
+
 INLINE __m512i rotate_right(__m512i v, int bits)
 {
 	return _mm512_rorv_epi32(v, _mm512_set1_epi32(bits));
@@ -83,6 +91,12 @@ static uint32_t decode_lines(const struct wcx_rans_stream *stream, struct wcx_ra
 	return decode_any_steps(stream, reader, line, end, words, true);
 }
 
+static uint32_t decode_by_context(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
+				  uint32_t end, const uint32_t *contexts, uint32_t *words)
+{
+	return decode_any_steps_by_context(stream, reader, line, end, contexts, words, true);
+}
+
 static uint32_t decode_pairs(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
 			     uint32_t end, const struct wcx_pair_sink *sink)
 {
@@ -92,9 +106,12 @@ static uint32_t decode_pairs(const struct wcx_rans_stream *stream, struct wcx_ra
 const struct wcx_decode_variant wcx_decode_variant_avx512 = {
 	.name = "avx512",
 	.decode_lines = decode_lines,
+	.decode_by_context = decode_by_context,
 	.decode_pairs = decode_pairs,
 	.fill = fill,
 	.put_symbols = put_symbols,
 	.put_plane = put_plane,
 	.fold = fold,
+	.find_contexts = find_contexts,
+	.undo_difference = undo_difference,
 };

@@ -33,11 +33,16 @@ enum { REGISTER_LANES = 8, REGISTERS = WCX_LANES / REGISTER_LANES };
 static const uint8_t word_shuffles[256][16]
 	__attribute__((aligned(16))) = { SETS64(0), SETS64(64), SETS64(128), SETS64(192) };
 
-/* The entries of four symbols that are `stride` bytes apart.  Loads and shuffles are faster here than a gather. */
-INLINE __m256i fetch(const uint64_t *entry, const uint8_t *symbols, uint32_t stride)
+INLINE int64_t entry_at(const struct wcx_rans_lines *lines, size_t i, bool is_keyed)
 {
-	return _mm256_set_epi64x((int64_t)entry[symbols[3 * stride]], (int64_t)entry[symbols[2 * stride]],
-				 (int64_t)entry[symbols[stride]], (int64_t)entry[symbols[0]]);
+	return (int64_t)lines->table->symbol[is_keyed ? lines->keyed[i] : lines->symbols[i]];
+}
+
+/* The entries of four symbols from number i on, `stride` apart.  Loads and shuffles are faster here than a gather. */
+INLINE __m256i fetch(const struct wcx_rans_lines *lines, size_t i, uint32_t stride, bool is_keyed)
+{
+	return _mm256_set_epi64x(entry_at(lines, i + 3 * stride, is_keyed), entry_at(lines, i + 2 * stride, is_keyed),
+				 entry_at(lines, i + stride, is_keyed), entry_at(lines, i, is_keyed));
 }
 
 /* Encodes a symbol of eight lanes, as wcx_rans_encode_symbol does of one; their words are stored below words. */
@@ -67,9 +72,8 @@ INLINE __m256i encode(__m256i x, __m256i even, __m256i odd, uint16_t **words)
 	return _mm256_add_epi32(x, _mm256_andnot_si256(exact, _mm256_sub_epi32(_mm256_set1_epi32(WCX_PROB_SCALE), freq)));
 }
 
-INLINE size_t encode_steps(const struct wcx_rans_lines *lines, uint32_t steps)
+INLINE size_t encode_steps(const struct wcx_rans_lines *lines, uint32_t steps, bool is_keyed)
 {
-	const uint64_t *entry = lines->table->symbol;
 	uint16_t *words = lines->words + lines->left;
 	__m256i state[REGISTERS];
 
@@ -77,16 +81,16 @@ INLINE size_t encode_steps(const struct wcx_rans_lines *lines, uint32_t steps)
 	for (int r = 0; r < REGISTERS; r++)
 		state[r] = _mm256_loadu_si256((const __m256i *)(const void *)(lines->state + r * REGISTER_LANES));
 	for (uint32_t line = lines->lines; line-- > 0;) {
-		const uint8_t *symbols = lines->symbols + (size_t)line * WCX_LANES * steps;
+		const size_t first = (size_t)line * WCX_LANES * steps;
 
 #pragma GCC unroll 4
 		for (uint32_t k = steps; k-- > 0;)
 #pragma GCC unroll 4
 			for (uint32_t r = REGISTERS; r-- > 0;) {
-				const uint8_t *s = symbols + r * REGISTER_LANES * steps + k;
+				const size_t i = first + r * REGISTER_LANES * steps + k;
 
-				state[r] = encode(state[r], fetch(entry, s, 2 * steps), fetch(entry, s + steps, 2 * steps),
-						  &words);
+				state[r] = encode(state[r], fetch(lines, i, 2 * steps, is_keyed),
+						  fetch(lines, i + steps, 2 * steps, is_keyed), &words);
 			}
 	}
 #pragma GCC unroll 4
@@ -146,6 +150,8 @@ const struct wcx_encode_variant wcx_encode_variant_avx2 = {
 	.elements = { &ops_8, &ops_16, &ops_32, &ops_64 },
 	.encode_lines = encode_lines,
 	.count = count,
+	.count_keyed = count_keyed,
+	.join_contexts = join_contexts,
 	.join_pairs = join_pairs,
 	.add_plane = add_plane,
 };

@@ -29,6 +29,15 @@ INLINE __m512i fetch(const uint64_t *entry, __m512i symbols, unsigned bit)
 	return _mm512_i64gather_epi64(_mm512_and_si512(_mm512_srli_epi64(symbols, bit), _mm512_set1_epi64(0xFF)), entry, 8);
 }
 
+/* The entries of eight keyed symbols that are `stride` apart. */
+INLINE __m512i fetch_keyed(const uint64_t *entry, const uint16_t *keyed, uint32_t stride)
+{
+	return _mm512_set_epi64((int64_t)entry[keyed[7 * stride]], (int64_t)entry[keyed[6 * stride]],
+				(int64_t)entry[keyed[5 * stride]], (int64_t)entry[keyed[4 * stride]],
+				(int64_t)entry[keyed[3 * stride]], (int64_t)entry[keyed[2 * stride]],
+				(int64_t)entry[keyed[stride]], (int64_t)entry[keyed[0]]);
+}
+
 /* Encodes a symbol of sixteen lanes, as wcx_rans_encode_symbol does of one; their words are stored below words. */
 INLINE __m512i encode(__m512i x, __m512i even, __m512i odd, uint16_t **words)
 {
@@ -52,7 +61,37 @@ INLINE __m512i encode(__m512i x, __m512i even, __m512i odd, uint16_t **words)
 				     _mm512_sub_epi32(_mm512_set1_epi32(WCX_PROB_SCALE), freq));
 }
 
-INLINE size_t encode_steps(const struct wcx_rans_lines *lines, uint32_t steps)
+INLINE void encode_line(const uint64_t *entry, const uint8_t *src, uint32_t steps, __m512i state[REGISTERS],
+			uint16_t **words)
+{
+	__m512i symbols[REGISTERS];
+
+#pragma GCC unroll 2
+	for (int r = 0; r < REGISTERS; r++)
+		symbols[r] = load_symbols(src + (uint32_t)r * REGISTER_LANES * steps, steps);
+#pragma GCC unroll 4
+	for (uint32_t k = steps; k-- > 0;)
+#pragma GCC unroll 2
+		for (uint32_t r = REGISTERS; r-- > 0;)
+			state[r] = encode(state[r], fetch(entry, symbols[r], 8 * k),
+					  fetch(entry, symbols[r], 8 * (steps + k)), words);
+}
+
+INLINE void encode_keyed_line(const uint64_t *entry, const uint16_t *keyed, uint32_t steps, __m512i state[REGISTERS],
+			      uint16_t **words)
+{
+#pragma GCC unroll 4
+	for (uint32_t k = steps; k-- > 0;)
+#pragma GCC unroll 2
+		for (uint32_t r = REGISTERS; r-- > 0;) {
+			const uint16_t *s = keyed + r * REGISTER_LANES * steps + k;
+
+			state[r] = encode(state[r], fetch_keyed(entry, s, 2 * steps),
+					  fetch_keyed(entry, s + steps, 2 * steps), words);
+		}
+}
+
+INLINE size_t encode_steps(const struct wcx_rans_lines *lines, uint32_t steps, bool is_keyed)
 {
 	const uint64_t *entry = lines->table->symbol;
 	uint16_t *words = lines->words + lines->left;
@@ -61,18 +100,12 @@ INLINE size_t encode_steps(const struct wcx_rans_lines *lines, uint32_t steps)
 	for (int r = 0; r < REGISTERS; r++)
 		state[r] = _mm512_loadu_si512(lines->state + r * REGISTER_LANES);
 	for (uint32_t line = lines->lines; line-- > 0;) {
-		const uint8_t *src = lines->symbols + (size_t)line * WCX_LANES * steps;
-		__m512i symbols[REGISTERS];
+		const size_t first = (size_t)line * WCX_LANES * steps;
 
-#pragma GCC unroll 2
-		for (int r = 0; r < REGISTERS; r++)
-			symbols[r] = load_symbols(src + (uint32_t)r * REGISTER_LANES * steps, steps);
-#pragma GCC unroll 4
-		for (uint32_t k = steps; k-- > 0;)
-#pragma GCC unroll 2
-			for (uint32_t r = REGISTERS; r-- > 0;)
-				state[r] = encode(state[r], fetch(entry, symbols[r], 8 * k),
-						  fetch(entry, symbols[r], 8 * (steps + k)), &words);
+		if (is_keyed)
+			encode_keyed_line(entry, lines->keyed + first, steps, state, &words);
+		else
+			encode_line(entry, lines->symbols + first, steps, state, &words);
 	}
 	for (int r = 0; r < REGISTERS; r++)
 		_mm512_storeu_si512(lines->state + r * REGISTER_LANES, state[r]);
@@ -107,6 +140,8 @@ const struct wcx_encode_variant wcx_encode_variant_avx512 = {
 	.elements = { &ops_8, &ops_16, &ops_32, &ops_64 },
 	.encode_lines = encode_lines,
 	.count = count,
+	.count_keyed = count_keyed,
+	.join_contexts = join_contexts,
 	.join_pairs = join_pairs,
 	.add_plane = add_plane,
 };

@@ -169,7 +169,7 @@ static void every_variant_divides_exactly_by_every_frequency(void)
 		for (unsigned i = 0; wcx_encode_variant_at(i); i++) {
 			uint32_t state[WCX_LANES];
 			uint16_t words[WCX_LANES];
-			const struct wcx_rans_lines lines = { &table, symbols, 1, 1, state, words, WCX_LANES };
+			const struct wcx_rans_lines lines = { &table, symbols, NULL, 1, 1, state, words, WCX_LANES };
 
 			memcpy(state, states, sizeof state);
 			CHECK(wcx_encode_variant_at(i)->encode_lines(&lines) == left);
@@ -183,7 +183,7 @@ static void every_variant_divides_exactly_by_every_frequency(void)
 static void draw_symbols(const struct plain_stream *s, struct sample_random *random, uint8_t *symbols)
 {
 	for (size_t i = 0; i < s->count; i++) {
-		const struct wcx_freq_table *table = plain_table(s, i / s->steps / 32);
+		const struct wcx_freq_table *table = plain_table(s, i / s->steps / 32, i);
 		uint32_t slot = (uint32_t)sample_below(random, 4096), symbol = 0;
 
 		for (; slot >= table->freq[symbol]; symbol++)

@@ -23,6 +23,20 @@ static void make_folded_recipe(struct model *model)
 	model_add(model, 4, 2, 0, BELL, 1)->is_pair = 1;
 }
 
+/* Four bytes an element as differences of floats: 8 raw bits, and three coded bytes, two of them by three contexts. */
+static void make_difference_recipe(struct model *model)
+{
+	model_start(model, 4, WCX_TRANSFORM_NONE, WCX_PREDICT_NONE, 0);
+	model->recipe.difference = WCX_DIFFERENCE_FLOAT;
+	model->recipe.context_count = 3;
+	model->recipe.thresholds[0] = 1;
+	model->recipe.thresholds[1] = 255;
+	model_add(model, 8, 0, 0, NOISE, 0);
+	model_add(model, 8, 3, 0, BELL, 1)->by_context = 1;
+	model_add(model, 8, 1, 0, BELL, 1);
+	model_add(model, 8, 3, 0, BELL, 1)->by_context = 1;
+}
+
 /* What a case changes of a sound recipe: integers of one, two or four bytes of the model. */
 struct poke {
 	size_t at, bytes;
@@ -112,6 +126,30 @@ static void recipes_that_break_a_rule_are_refused(void)
 		{ "half a pair of eight bits", { POKE(tables[1][1].freq[255], 1) } },
 	};
 
+	static const struct recipe_case differences[] = {
+		{ "unknown difference", { POKE(recipe.difference, 3) } },
+		{ "contexts without a difference", { POKE(recipe.difference, 0) } },
+		{ "rotation in a difference", { POKE(recipe.transform, WCX_TRANSFORM_ROTATE) } },
+		{ "LEFT in a difference", { POKE(recipe.predictor, WCX_PREDICT_LEFT) } },
+		{ "a context too few", { POKE(recipe.context_count, 2), POKE(recipe.thresholds[1], 0) } },
+		{ "a context too many", { POKE(recipe.context_count, 4), POKE(recipe.thresholds[1], 3) } },
+		{ "no contexts",
+		  { POKE(recipe.context_count, 0), POKE(recipe.thresholds[0], 0), POKE(recipe.thresholds[1], 0) } },
+		{ "one context", { POKE(recipe.context_count, 1) } },
+		{ "nine contexts", { POKE(recipe.context_count, 9) } },
+		{ "threshold 0", { POKE(recipe.thresholds[0], 0) } },
+		{ "equal thresholds", { POKE(recipe.thresholds[0], 255) } },
+		{ "a threshold too many", { POKE(recipe.thresholds[2], 255) } },
+		{ "three tables without contexts", { POKE(fields[1].by_context, 0) } },
+		{ "two tables for three contexts", { POKE(fields[1].table_count, 2) } },
+		{ "a choice of tables", { POKE(fields[2].table_count, 2), POKE(recipe.run_elems, 128) } },
+		{ "run without choices", { POKE(recipe.run_elems, 128) } },
+		{ "contexts of a raw field", { POKE(fields[0].by_context, 1) } },
+		{ "ZERO", { WIDTH(0, 4), WIDTH(1, 12), POKE(fields[1].has_zero, 1) } },
+		{ "ZERO without contexts", { WIDTH(0, 4), WIDTH(2, 12), POKE(fields[2].has_zero, 1) } },
+	};
+
+	check_recipe_cases(make_difference_recipe, differences, WCX_ARRAY_COUNT(differences));
 	check_recipe_cases(make_sound_recipe, cases, WCX_ARRAY_COUNT(cases));
 	check_recipe_cases(make_folded_recipe, folded, WCX_ARRAY_COUNT(folded));
 }
@@ -188,6 +226,24 @@ static void recipes_have_10_fields_and_16_planes_at_most(void)
 	CHECK(check_widths((uint8_t[]){ 7, 7, 7, 7, 17, 3, 16, 0 }) != NULL);
 }
 
+/* Five fields of eight contexts are as many as there may be. */
+static void differences_have_40_tables_at_most(void)
+{
+	for (uint32_t fields = 5; fields <= 6; fields++) {
+		struct model model;
+
+		model_start(&model, 8, WCX_TRANSFORM_NONE, WCX_PREDICT_NONE, 0);
+		model.recipe.difference = WCX_DIFFERENCE_INTEGER;
+		model.recipe.context_count = 8;
+		for (uint32_t t = 0; t < 7; t++)
+			model.recipe.thresholds[t] = (uint8_t)(1 + t);
+		for (uint32_t f = 0; f < fields; f++)
+			model_add(&model, 8, 8, 0, BELL, 1)->by_context = 1;
+		model_add(&model, 64 - 8 * fields, 0, 0, NOISE, 0);
+		CHECK((wcx_recipe_check(&model.recipe) == NULL) == (fields == 5));
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
@@ -195,6 +251,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(recipes_at_the_edge_of_a_rule_are_accepted),
 		CHECK_TEST(folds_and_pairs_at_the_edge_of_a_rule_are_accepted),
 		CHECK_TEST(recipes_have_10_fields_and_16_planes_at_most),
+		CHECK_TEST(differences_have_40_tables_at_most),
 	};
 
 	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Template of the loops over differences of elements of ELEM_BITS bits.  difference_loops.h defines ELEM_BITS and includes
+ * this file, once for each size.  There are no branches in the loops and no dependencies between elements: compilers
+ * vectorise them.
+ */
+#define JOIN_TOKENS(a, b, c) a##b##c
+#define JOIN(a, b, c) JOIN_TOKENS(a, b, c)
+#define NAME(name) JOIN(name, _, ELEM_BITS)
+#define ELEM NAME(diff)
+#define CONTEXT NAME(context)
+
+/* Unaligned, and may alias memory of any type. */
+typedef JOIN(uint, ELEM_BITS, _t) __attribute__((aligned(1), may_alias)) ELEM;
+/* A context beside others: words of 32 bits hold those of their elements, if elements of eight bytes have such a word too.
+ */
+#if ELEM_BITS == 64
+typedef uint32_t __attribute__((aligned(1), may_alias)) CONTEXT;
+#else
+typedef ELEM CONTEXT;
+#endif
+
+/* All ones if the highest bit is set, else zero. */
+LOOP ELEM NAME(sign)(ELEM x)
+{
+	return (ELEM)(0 - (x >> (ELEM_BITS - 1)));
+}
+
+/* The place of an element in the order of numbers, and the reverse. */
+LOOP ELEM NAME(order)(ELEM x, bool is_float)
+{
+	return is_float ? (ELEM)(x ^ (NAME(sign)(x) >> 1)) : x;
+}
+
+LOOP ELEM NAME(residual)(ELEM x, ELEM base, bool is_float)
+{
+	const ELEM d = (ELEM)(NAME(order)(x, is_float) - NAME(order)(base, is_float));
+
+	return (ELEM)((ELEM)(d << 1) ^ NAME(sign)(d));
+}
+
+LOOP uint32_t NAME(key)(ELEM base, bool is_float)
+{
+	const ELEM t = NAME(order)(base, is_float), magnitude = (ELEM)(t ^ NAME(sign)(t));
+
+	return (uint32_t)(ELEM_BITS == 8 ? magnitude : (ELEM)(magnitude >> (ELEM_BITS == 8 ? 0 : ELEM_BITS - 9)));
+}
+
+LOOP void NAME(make_all)(const void *src, const void *base, size_t count, bool is_float, void *dst)
+{
+	const ELEM *x = src, *b = base;
+	ELEM *e = dst;
+
+	for (size_t i = 0; i < count; i++)
+		e[i] = NAME(residual)(x[i], b[i], is_float);
+}
+
+LOOP void NAME(undo_all)(const void *base, size_t count, bool is_float, void *elements)
+{
+	const ELEM *b = base;
+	ELEM *e = elements;
+
+	for (size_t i = 0; i < count; i++) {
+		const ELEM d = (ELEM)(e[i] >> 1 ^ (ELEM)(0 - (e[i] & 1)));
+
+		e[i] = NAME(order)((ELEM)(NAME(order)(b[i], is_float) + d), is_float);
+	}
+}
+
+LOOP CONTEXT NAME(context_of)(ELEM base, const CONTEXT limit[WCX_CONTEXTS_MAX - 1], bool is_float)
+{
+	const CONTEXT key = (CONTEXT)NAME(key)(base, is_float);
+	CONTEXT context = 0;
+
+	for (uint32_t t = 0; t < WCX_CONTEXTS_MAX - 1; t++)
+		context = (CONTEXT)(context + (key >= limit[t]));
+	return context;
+}
+
+/* The contexts in bytes, or in words beside each other; only one of the two is not NULL. */
+LOOP void NAME(classify_all)(const struct wcx_recipe *recipe, const void *base, size_t count, bool is_float, uint8_t *bytes,
+			     void *words)
+{
+	const ELEM *b = base;
+	CONTEXT *to = words, limit[WCX_CONTEXTS_MAX - 1];
+
+	/* Thresholds that a recipe does not have are above every key. */
+	for (uint32_t t = 0; t < WCX_CONTEXTS_MAX - 1; t++)
+		limit[t] = (CONTEXT)(t + 1 < recipe->context_count ? recipe->thresholds[t] : (CONTEXT)-1);
+	for (size_t i = 0; bytes && i < count; i++)
+		bytes[i] = (uint8_t)NAME(context_of)(b[i], limit, is_float);
+	for (size_t i = 0; words && i < count; i++)
+		to[i] = NAME(context_of)(b[i], limit, is_float);
+}
+
+/* Copies of the loops for each order. */
+static inline void NAME(make_differences)(enum wcx_difference difference, const void *src, const void *base, size_t count,
+					  void *dst)
+{
+	if (difference == WCX_DIFFERENCE_FLOAT)
+		NAME(make_all)(src, base, count, true, dst);
+	else
+		NAME(make_all)(src, base, count, false, dst);
+}
+
+static inline void NAME(undo_differences)(enum wcx_difference difference, const void *base, size_t count, void *elements)
+{
+	if (difference == WCX_DIFFERENCE_FLOAT)
+		NAME(undo_all)(base, count, true, elements);
+	else
+		NAME(undo_all)(base, count, false, elements);
+}
+
+static inline void NAME(context_bytes)(const struct wcx_recipe *recipe, const void *base, size_t count, uint8_t *contexts)
+{
+	if (recipe->difference == WCX_DIFFERENCE_FLOAT)
+		NAME(classify_all)(recipe, base, count, true, contexts, NULL);
+	else
+		NAME(classify_all)(recipe, base, count, false, contexts, NULL);
+}
+
+static inline void NAME(context_words)(const struct wcx_recipe *recipe, const void *base, size_t count, void *contexts)
+{
+	if (recipe->difference == WCX_DIFFERENCE_FLOAT)
+		NAME(classify_all)(recipe, base, count, true, NULL, contexts);
+	else
+		NAME(classify_all)(recipe, base, count, false, NULL, contexts);
+}
+
+/* Adds an element to the statistics. */
+static inline void NAME(count_differences)(enum wcx_difference difference, const void *src, const void *base, size_t count,
+					   struct wcx_difference_counts *counts)
+{
+	const ELEM *x = src, *b = base;
+	const bool is_float = difference == WCX_DIFFERENCE_FLOAT;
+	uint64_t unchanged = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		const ELEM e = NAME(residual)(x[i], b[i], is_float);
+		const uint32_t key = NAME(key)(b[i], is_float);
+
+		unchanged += e == 0;
+		counts->window[key][window_of(e)]++;
+		for (uint32_t byte = 0; byte < ELEM_BITS / 8; byte++)
+			counts->bytes[byte][key][(uint8_t)(e >> 8 * byte)]++;
+	}
+	counts->unchanged += unchanged;
+	counts->elems += count;
+}
+
+#undef CONTEXT
+#undef ELEM
+#undef NAME
+#undef JOIN
+#undef JOIN_TOKENS
+#undef ELEM_BITS

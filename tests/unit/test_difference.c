@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: MIT */
+/* Differences from a base: tiles of them come back, and residuals, contexts and counts are those of the document. */
+#include "codec/difference.h"
+#include "tests/fixtures/codec_samples.h"
+
+/* Elements of a model's weights, normally distributed with sigma 0.02 or, in INT8, 30; or random bytes. */
+enum kind { BF16, F16, F32, F64, INT8, INT16, RANDOM_8, RANDOM_16, RANDOM_32, RANDOM_64, KIND_COUNT };
+
+static const struct {
+	uint32_t elem_bytes;
+	enum wcx_difference difference;
+	uint32_t raw, widths[4], base;
+} kinds[KIND_COUNT] = {
+	[BF16] = { 2, WCX_DIFFERENCE_FLOAT, 0, { 16 }, 0 },
+	[F16] = { 2, WCX_DIFFERENCE_FLOAT, 0, { 8, 8 }, 0 },
+	[F32] = { 4, WCX_DIFFERENCE_FLOAT, 8, { 8, 8, 8 }, 0 },
+	[F64] = { 8, WCX_DIFFERENCE_FLOAT, 32, { 8, 8, 8, 8 }, 0 },
+	[INT8] = { 1, WCX_DIFFERENCE_INTEGER, 0, { 8 }, 0 },
+	[INT16] = { 2, WCX_DIFFERENCE_INTEGER, 3, { 13 }, 0 },
+	[RANDOM_8] = { 1, WCX_DIFFERENCE_FLOAT, 0, { 8 }, 0 },
+	[RANDOM_16] = { 2, WCX_DIFFERENCE_INTEGER, 5, { 11 }, 700 },
+	[RANDOM_32] = { 4, WCX_DIFFERENCE_INTEGER, 16, { 16 }, 0 },
+	[RANDOM_64] = { 8, WCX_DIFFERENCE_INTEGER, 32, { 16, 16 }, 3 },
+};
+
+static uint64_t float_bits(float value)
+{
+	uint32_t bits;
+
+	memcpy(&bits, &value, sizeof bits);
+	return bits;
+}
+
+/* A weight as an element; halves are cut off, not rounded, which makes no difference here. */
+static uint64_t element_of(enum kind kind, double weight, struct sample_random *random)
+{
+	uint64_t bits;
+
+	switch (kind) {
+	case BF16:
+		return float_bits((float)weight) >> 16;
+	case F16: /* without subnormals */
+		bits = float_bits((float)weight);
+		if ((bits & 0x7FFFFFFF) >> 13 < 0x1C000)
+			return bits >> 16 & 0x8000;
+		return (bits >> 16 & 0x8000) | (((bits & 0x7FFFFFFF) >> 13) - 0x1C000);
+	case F32:
+		return float_bits((float)weight);
+	case F64:
+		memcpy(&bits, &weight, sizeof bits);
+		return bits;
+	case INT8:
+		return sample_clip(1500 * weight);
+	case INT16:
+		return (uint16_t)(int16_t)lrint(100000 * weight);
+	default:
+		return sample_next(random);
+	}
+}
+
+static void put_element(uint8_t *elements, uint32_t elem_bytes, size_t i, uint64_t element)
+{
+	for (uint32_t b = 0; b < elem_bytes; b++)
+		elements[i * elem_bytes + b] = (uint8_t)(element >> 8 * b);
+}
+
+/* Weights of a base, and those of a tuned model, which are off by `drift` of their deviation. */
+static void draw_weights(struct tile *tile, enum kind kind, double drift, uint64_t seed)
+{
+	struct sample_random random = { seed };
+
+	for (size_t i = 0; i < tile->n; i++) {
+		const double weight = 0.02 * sample_normal(&random), tuned = weight + 0.02 * drift * sample_normal(&random);
+
+		put_element(tile->base, tile->dims.elem_bytes, i, element_of(kind, weight, &random));
+		put_element(tile->data, tile->dims.elem_bytes, i, element_of(kind, tuned, &random));
+	}
+}
+
+/* Thresholds at equal parts of the keys of the base, as far as they are distinct. */
+static void draw_thresholds(struct model *model, const struct tile *tile, uint32_t context_count)
+{
+	uint32_t counts[WCX_CONTEXT_KEYS] = { 0 }, t = 0, below = 0;
+
+	model->recipe.context_count = (uint8_t)context_count;
+	for (size_t i = 0; i < tile->n; i++)
+		counts[plain_key(&model->recipe, plain_element(&model->recipe, tile->base, i))]++;
+	for (uint32_t key = 1; key < WCX_CONTEXT_KEYS && t + 1 < context_count; key++) {
+		below += counts[key - 1];
+		if ((size_t)below * context_count >= tile->n * (t + 1) || WCX_CONTEXT_KEYS - key < context_count)
+			model->recipe.thresholds[t++] = (uint8_t)key;
+	}
+}
+
+/* The recipe for a kind; its fields have a table for each context if there are any. */
+static void make_difference_model(struct model *model, enum kind kind, uint32_t context_count)
+{
+	model_start(model, kinds[kind].elem_bytes, WCX_TRANSFORM_NONE, WCX_PREDICT_NONE, 0);
+	model->recipe.difference = (uint8_t)kinds[kind].difference;
+	if (kinds[kind].raw)
+		model_add(model, kinds[kind].raw, 0, 0, NOISE, 0);
+	for (uint32_t f = 0; f < 4 && kinds[kind].widths[f]; f++) {
+		const uint32_t width = kinds[kind].widths[f];
+		struct wcx_field *field = model_add(model, width, context_count ? context_count : 1,
+						    width > 8 ? kinds[kind].base : 0, BELL, 8);
+
+		field->by_context = context_count > 0;
+	}
+}
+
+static void change_some(struct tile *tile, uint32_t one_in, uint64_t seed)
+{
+	struct sample_random random = { seed };
+
+	for (size_t i = 0; i < tile->n; i++)
+		if (sample_below(&random, one_in) == 0)
+			put_element(tile->data, tile->dims.elem_bytes, i, sample_next(&random));
+}
+
+/* What tiles were seen to have, so that the tests cannot pass without it. */
+struct seen {
+	uint64_t modes, contexts, widths;
+	unsigned coded, exceptions, exceptions_carried, planes_carried, ragged;
+};
+
+static void note_seen(const struct tile *tile, struct seen *seen)
+{
+	struct wcx_tile_layout layout;
+
+	seen->modes |= UINT64_C(1) << tile->mode;
+	if (tile->mode != WCX_TILE_CODED)
+		return;
+	layout = layout_of(tile);
+	seen->coded++;
+	seen->exceptions += layout.exception_count > 0;
+	seen->exceptions_carried += layout.exception_carried > 0;
+	seen->planes_carried += layout.plane_carried > 0;
+	seen->ragged += tile->n % 128 != 0;
+	for (uint32_t i = 0; i < layout.coded_count; i++) {
+		const struct wcx_field *field = &tile->model->fields[layout.coded[i].field];
+
+		seen->contexts |= UINT64_C(1) << (field->by_context ? field->table_count : 0);
+		seen->widths |= UINT64_C(1) << field->width;
+	}
+}
+
+static const uint32_t context_counts[] = { 0, 2, 5, 8 };
+
+static void tuned_weights_come_back(void)
+{
+	static const double drifts[] = { 1e-5, 1e-4, 1e-3, 1e-2, 1e-1 };
+	struct seen seen = { 0 };
+
+	for (uint32_t kind = 0; kind < KIND_COUNT; kind++)
+		for (uint32_t c = 0; c < WCX_ARRAY_COUNT(context_counts); c++)
+			for (uint32_t d = 0; d < WCX_ARRAY_COUNT(drifts); d++) {
+				struct model model;
+				struct tile tile;
+
+				make_difference_model(&model, (enum kind)kind, context_counts[c]);
+				tile_alloc(&tile, &model, 1, d == 0 ? 65536 : 3000 + 977 * d);
+				draw_weights(&tile, (enum kind)kind, drifts[d], 100 * kind + d);
+				if (context_counts[c])
+					draw_thresholds(&model, &tile, context_counts[c]);
+				model_learn(&model, &tile, d % 2);
+				check_round_trip(&tile);
+				note_seen(&tile, &seen);
+				change_some(&tile, 20u << 2 * d, d);
+				check_round_trip(&tile);
+				note_seen(&tile, &seen);
+				tile_free(&tile);
+			}
+	CHECK(seen.contexts == (1 << 0 | 1 << 2 | 1 << 5 | 1 << 8));
+	CHECK(seen.modes == (1 << WCX_TILE_STORED | 1 << WCX_TILE_CODED));
+	CHECK((seen.widths & (1 << 8 | 1 << 13 | 1 << 16)) == (1 << 8 | 1 << 13 | 1 << 16));
+	CHECK(seen.coded > 150 && seen.exceptions > 60 && seen.exceptions_carried > 20 && seen.planes_carried > 40);
+	CHECK(seen.ragged > 100);
+}
+
+/* Words, lanes and lines are cut at every place. */
+static void tiles_of_every_number_of_elements_come_back(void)
+{
+	struct seen seen = { 0 };
+
+	for (uint32_t kind = 0; kind < RANDOM_8; kind++) {
+		struct model model;
+		struct tile tile;
+
+		make_difference_model(&model, (enum kind)kind, 5);
+		tile_alloc(&tile, &model, 1, 4000);
+		draw_weights(&tile, (enum kind)kind, 1e-3, 7);
+		draw_thresholds(&model, &tile, 5);
+		model_learn(&model, &tile, 1);
+		tile_free(&tile);
+		for (uint32_t elems = 1; elems < 700; elems += elems < 140 ? 1 : 11) {
+			tile_alloc(&tile, &model, 1, elems);
+			draw_weights(&tile, (enum kind)kind, 1e-3, elems);
+			check_round_trip(&tile);
+			note_seen(&tile, &seen);
+			tile_free(&tile);
+		}
+	}
+	CHECK(seen.coded > 400);
+}
+
+/* A tile of one residual takes no bytes, whatever it is: 0 if the tile is the base's. */
+static void tiles_of_one_residual_are_constant(void)
+{
+	static const uint32_t residuals[] = { 0, 1, 2, 200, 255 };
+
+	for (uint32_t kind = 0; kind < KIND_COUNT; kind++)
+		for (uint32_t r = 0; r < WCX_ARRAY_COUNT(residuals); r++) {
+			struct model model;
+			struct tile tile;
+
+			make_difference_model(&model, (enum kind)kind, 0);
+			tile_alloc(&tile, &model, 1, 1000);
+			draw_weights(&tile, (enum kind)kind, 0, r);
+			model_learn(&model, &tile, 1);
+			for (size_t i = 0; i < tile.n; i++)
+				put_element(
+					tile.data, tile.dims.elem_bytes, i,
+					plain_undo(&model.recipe, residuals[r], plain_element(&model.recipe, tile.base, i)));
+			check_round_trip(&tile);
+			CHECK(tile.mode == WCX_TILE_CONSTANT && tile.constant == residuals[r]);
+			tile_free(&tile);
+		}
+}
+
+/* Residuals above 32 bits do not fit in a tile entry. */
+static void constant_residuals_of_more_than_32_bits_are_coded(void)
+{
+	struct model model;
+	struct tile tile;
+
+	make_difference_model(&model, F64, 2);
+	tile_alloc(&tile, &model, 1, 1000);
+	draw_weights(&tile, F64, 0, 1);
+	draw_thresholds(&model, &tile, 2);
+	model_learn(&model, &tile, 1);
+	for (size_t i = 0; i < tile.n; i++)
+		put_element(tile.data, 8, i,
+			    plain_undo(&model.recipe, UINT64_C(1) << 32, plain_element(&model.recipe, tile.base, i)));
+	check_round_trip(&tile);
+	CHECK(tile.mode == WCX_TILE_CODED);
+	tile_free(&tile);
+}
+
+static void differences_without_a_base_are_refused(void)
+{
+	struct wcx_encoded_tile encoded;
+	struct model model;
+	struct tile tile;
+	struct wcx_tile_job job;
+	uint8_t *dst;
+
+	make_difference_model(&model, BF16, 2);
+	tile_alloc(&tile, &model, 1, 1000);
+	draw_weights(&tile, BF16, 1e-3, 1);
+	draw_thresholds(&model, &tile, 2);
+	model_learn(&model, &tile, 1);
+	check_round_trip(&tile);
+	dst = malloc(tile.bytes);
+	CHECK(tile.mode == WCX_TILE_CODED);
+	CHECK(wcx_tile_encode(&tile.dims, tile.data, &model.recipe, encode_scratch, dst, &encoded) == WCX_BAD_DATA);
+	for (enum wcx_tile_mode mode = WCX_TILE_CODED; mode <= WCX_TILE_CONSTANT; mode++) {
+		job = (struct wcx_tile_job){ .dims = tile.dims,
+					     .mode = mode,
+					     .recipe = &model.recipe,
+					     .src = tile.packed,
+					     .src_bytes = tile.packed_bytes,
+					     .dst = dst,
+					     .dst_bytes = tile.bytes };
+		for (unsigned i = 0; wcx_decode_variant_at(i); i++)
+			CHECK(wcx_tile_decode(&job, decode_scratch[i]) == WCX_BAD_DATA);
+	}
+	/* A stored tile is itself. */
+	job.mode = WCX_TILE_STORED;
+	job.src = tile.data;
+	job.src_bytes = tile.bytes;
+	CHECK(wcx_tile_decode(&job, NULL) == WCX_OK && memcmp(dst, tile.data, tile.bytes) == 0);
+	free(dst);
+	tile_free(&tile);
+}
+
+/* Against the plain functions, element by element. */
+static void residuals_contexts_and_counts_are_those_of_the_document(void)
+{
+	for (uint32_t kind = 0; kind < KIND_COUNT; kind++) {
+		const uint32_t elem_bytes = kinds[kind].elem_bytes;
+		struct wcx_difference_counts *counts = calloc(1, wcx_difference_counts_bytes(elem_bytes));
+		uint64_t unchanged = 0, window = 0, lowest = 0;
+		struct model model;
+		struct tile tile;
+		uint8_t *residuals, contexts[3001];
+
+		make_difference_model(&model, (enum kind)kind, 8);
+		tile_alloc(&tile, &model, 1, 3001);
+		draw_weights(&tile, (enum kind)kind, 1e-2, kind);
+		change_some(&tile, 10, kind);
+		draw_thresholds(&model, &tile, 8);
+		residuals = malloc(tile.bytes);
+		wcx_difference_residuals(kinds[kind].difference, elem_bytes, tile.data, tile.base, tile.n, residuals);
+		wcx_difference_contexts(&model.recipe, tile.base, tile.n, contexts);
+		wcx_difference_count(kinds[kind].difference, elem_bytes, tile.data, tile.base, 1000, counts);
+		wcx_difference_count(kinds[kind].difference, elem_bytes, tile.data + 1000 * elem_bytes,
+				     tile.base + 1000 * elem_bytes, tile.n - 1000, counts);
+		for (size_t i = 0; i < tile.n; i++) {
+			const uint64_t x = plain_element(&model.recipe, tile.data, i);
+			const uint64_t b = plain_element(&model.recipe, tile.base, i);
+			const uint64_t e = plain_residual(&model.recipe, x, b);
+			const uint32_t key = plain_key(&model.recipe, b);
+
+			CHECK(plain_undo(&model.recipe, e, b) == x);
+			CHECK(plain_element(&model.recipe, residuals, i) == e);
+			CHECK(contexts[i] == plain_context(&model.recipe, b));
+			unchanged += e == 0;
+			counts->window[key][e < 256 ? e : 256]--;
+			for (uint32_t byte = 0; byte < elem_bytes; byte++)
+				counts->bytes[byte][key][e >> 8 * byte & 0xFF]--;
+		}
+		CHECK(counts->elems == tile.n && counts->unchanged == unchanged);
+		for (uint32_t key = 0; key < WCX_CONTEXT_KEYS; key++) {
+			for (uint32_t e = 0; e <= 256; e++)
+				window |= counts->window[key][e];
+			for (uint32_t byte = 0; byte < 256 * elem_bytes; byte++)
+				lowest |= counts->bytes[byte / 256][key][byte % 256];
+		}
+		CHECK(window == 0 && lowest == 0);
+		wcx_difference_undo(kinds[kind].difference, elem_bytes, tile.base, tile.n, residuals);
+		CHECK(memcmp(residuals, tile.data, tile.bytes) == 0);
+		free(residuals);
+		free(counts);
+		tile_free(&tile);
+	}
+}
+
+/* Every BF16 against a few others: order is that of numbers, and neighbours differ by one. */
+static void floats_are_ordered_by_size(void)
+{
+	const struct wcx_recipe recipe = { .elem_bytes = 2, .difference = WCX_DIFFERENCE_FLOAT };
+	const uint16_t zero = 0, minus_zero = 0x8000;
+	uint16_t e;
+
+	wcx_difference_residuals(WCX_DIFFERENCE_FLOAT, 2, &minus_zero, &zero, 1, &e);
+	CHECK(e == 1); /* one below */
+	for (uint32_t b = 0; b < 65536; b++) {
+		const uint16_t base = (uint16_t)b, next = (uint16_t)(b == 0x8000 ? 0 : b & 0x8000 ? b - 1 : b + 1);
+
+		wcx_difference_residuals(WCX_DIFFERENCE_FLOAT, 2, &next, &base, 1, &e);
+		CHECK(e == 2 || b == 0x7FFF);
+		CHECK(plain_key(&recipe, base) == (b >> 7 & 0xFF)); /* the exponent */
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static const struct check_test tests[] = {
+		CHECK_TEST(tuned_weights_come_back),
+		CHECK_TEST(tiles_of_every_number_of_elements_come_back),
+		CHECK_TEST(tiles_of_one_residual_are_constant),
+		CHECK_TEST(constant_residuals_of_more_than_32_bits_are_coded),
+		CHECK_TEST(differences_without_a_base_are_refused),
+		CHECK_TEST(residuals_contexts_and_counts_are_those_of_the_document),
+		CHECK_TEST(floats_are_ordered_by_size),
+	};
+
+	return codec_samples_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
+}
