@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Reads superblock and index, and checks every number in them before anything relies on it. */
+/* Reads the index, and checks every number in them before anything relies on it. */
 #include "fs/format/container.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #ifdef WCX_XXHASH_DISPATCHES
 #include <xxh_x86dispatch.h>
@@ -14,12 +13,7 @@
 #endif
 
 #include "codec/le.h"
-#include "fs/base/file_io.h"
 #include "fs/base/search.h"
-
-enum {
-	TABLE_MIN_BYTES = 5, /* two symbols, one with a frequency of two bytes, and a count of absent symbols */
-};
 
 struct wcx_container {
 	int fd;
@@ -34,6 +28,8 @@ struct wcx_container {
 	uint64_t *packed_offsets; /* by tile */
 	uint8_t *index;           /* the bytes of the file */
 	const uint8_t *entries;   /* of the tiles, within index */
+	struct wcx_base *bases;
+	char *base_names; /* each with a zero byte behind it */
 };
 
 uint64_t wcx_checksum64(const void *src, size_t src_bytes)
@@ -46,107 +42,6 @@ uint32_t wcx_checksum32(const void *src, size_t src_bytes)
 	return (uint32_t)XXH3_64bits(src, src_bytes);
 }
 
-static int bad_superblock(struct wcx_error *err, const char *path, int offset, const char *what)
-{
-	return wcx_fail(err, EBADMSG, "%s: damaged superblock, offset %d: %s", path, offset, what);
-}
-
-/* Checks what tells a .wcx file from others, an intact superblock from a damaged one, and a known version from others. */
-static int check_identity(const char *path, const uint8_t *src, uint64_t file_bytes, struct wcx_error *err)
-{
-	if (file_bytes < WCX_MAGIC_BYTES || memcmp(src, WCX_MAGIC, WCX_MAGIC_BYTES) != 0)
-		return wcx_fail(err, EBADMSG, "%s: not a .wcx file", path);
-	if (file_bytes < WCX_SUPERBLOCK_BYTES)
-		return wcx_fail(err, EBADMSG, "%s: truncated: %llu bytes, a superblock has %d", path,
-				(unsigned long long)file_bytes, WCX_SUPERBLOCK_BYTES);
-	if (wcx_le64_read(src + 120) != wcx_checksum64(src, 120))
-		return bad_superblock(err, path, 120, "checksum differs");
-	if (wcx_le32_read(src + 8) != WCX_VERSION)
-		return wcx_fail(err, ENOTSUP, "%s: format version %lu, this program reads version %d", path,
-				(unsigned long)wcx_le32_read(src + 8), WCX_VERSION);
-	if (wcx_le64_read(src + 16) != 0)
-		return wcx_fail(err, ENOTSUP, "%s: needs features that this program does not have (flags %#llx)", path,
-				(unsigned long long)wcx_le64_read(src + 16));
-	return 0;
-}
-
-/* The sum of the sizes of the index's parts; the counts must be within limits. */
-static uint64_t sum_of_parts(const struct wcx_superblock *sb)
-{
-	return (uint64_t)sb->segment_count * WCX_SEGMENT_BYTES + (uint64_t)sb->field_count * WCX_FIELD_BYTES +
-	       sb->tile_count * WCX_TILE_ENTRY_BYTES + sb->table_bytes;
-}
-
-int wcx_superblock_parse(const char *path, const uint8_t *src, uint64_t file_bytes, struct wcx_superblock *ret,
-			 struct wcx_error *err)
-{
-	int r = check_identity(path, src, file_bytes, err);
-
-	if (r < 0)
-		return r;
-	struct wcx_superblock sb = {
-		.features = wcx_le64_read(src + 16),
-		.packed_bytes = wcx_le64_read(src + 24),
-		.original_bytes = wcx_le64_read(src + 32),
-		.index_offset = wcx_le64_read(src + 40),
-		.index_bytes = wcx_le64_read(src + 48),
-		.segment_count = wcx_le32_read(src + 56),
-		.field_count = wcx_le32_read(src + 12),
-		.table_count = wcx_le32_read(src + 60),
-		.tile_count = wcx_le64_read(src + 64),
-		.table_bytes = wcx_le64_read(src + 72),
-		.index_checksum = wcx_le64_read(src + 80),
-	};
-
-	memcpy(sb.sha256, src + 88, WCX_SHA256_BYTES);
-	if (sb.packed_bytes != file_bytes)
-		return wcx_fail(err, EBADMSG, "%s: %s: %llu bytes, should have %llu", path,
-				file_bytes < sb.packed_bytes ? "truncated" : "damaged", (unsigned long long)file_bytes,
-				(unsigned long long)sb.packed_bytes);
-	if (sb.original_bytes == 0 || sb.original_bytes > WCX_MAX_ORIGINAL_BYTES)
-		return bad_superblock(err, path, 32, "size of the original out of limits");
-	if (sb.index_bytes > WCX_MAX_INDEX_BYTES)
-		return bad_superblock(err, path, 48, "index over the size limit");
-	if (sb.index_offset % WCX_TILE_ALIGN || sb.index_offset < WCX_SUPERBLOCK_BYTES || sb.index_offset > file_bytes ||
-	    sb.index_bytes != file_bytes - sb.index_offset)
-		return bad_superblock(err, path, 40, "index is not where it should be");
-	if (sb.segment_count == 0 || sb.tile_count == 0 || sb.tile_count > WCX_MAX_INDEX_BYTES ||
-	    sb.table_bytes > WCX_MAX_INDEX_BYTES || sb.index_bytes != sum_of_parts(&sb))
-		return bad_superblock(err, path, 56, "counts contradict the size of the index");
-	if (sb.table_count > sb.table_bytes / TABLE_MIN_BYTES)
-		return bad_superblock(err, path, 60, "more frequency tables than bytes for them");
-	if (sb.table_count > WCX_MAX_TABLES)
-		return bad_superblock(err, path, 60, "too many frequency tables");
-	*ret = sb;
-	return 0;
-}
-
-/* A file that ends too early is damaged. */
-static int read_exact(int fd, const char *path, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
-{
-	const int r = wcx_read_exact(fd, dst, bytes, offset);
-
-	if (r == -ENODATA)
-		return wcx_fail(err, EBADMSG, "%s: truncated: ends within the %zu bytes from offset %llu on", path, bytes,
-				(unsigned long long)offset);
-	return r < 0 ? wcx_fail(err, -r, "%s: offset %llu: %s", path, (unsigned long long)offset, strerror(-r)) : 0;
-}
-
-int wcx_superblock_read(int fd, const char *path, struct wcx_superblock *ret, struct wcx_error *err)
-{
-	uint8_t block[WCX_SUPERBLOCK_BYTES] = { 0 };
-	struct stat st;
-
-	if (fstat(fd, &st) < 0)
-		return wcx_fail(err, errno, "%s: %s", path, strerror(errno));
-	if (!S_ISREG(st.st_mode))
-		return wcx_fail(err, EBADMSG, "%s: not a regular file", path);
-	uint64_t file_bytes = (uint64_t)st.st_size;
-	int r = read_exact(fd, path, block, (size_t)WCX_MIN(file_bytes, sizeof block), 0, err);
-
-	return r < 0 ? r : wcx_superblock_parse(path, block, file_bytes, ret, err);
-}
-
 static int bad_index(const struct wcx_container *c, struct wcx_error *err, const uint8_t *at, const char *what)
 {
 	return wcx_fail(err, EBADMSG, "%s: damaged index, offset %llu: %s", c->path,
@@ -156,7 +51,7 @@ static int bad_index(const struct wcx_container *c, struct wcx_error *err, const
 static int parse_tables(struct wcx_container *c, struct wcx_error *err)
 {
 	const uint8_t *src = c->entries + c->superblock.tile_count * WCX_TILE_ENTRY_BYTES;
-	const uint8_t *end = c->index + c->superblock.index_bytes;
+	const uint8_t *end = src + c->superblock.table_bytes;
 
 	for (uint32_t i = 0; i < c->superblock.table_count; i++) {
 		size_t used;
@@ -168,6 +63,47 @@ static int parse_tables(struct wcx_container *c, struct wcx_error *err)
 	}
 	if (src != end)
 		return bad_index(c, err, src, "bytes behind the last frequency table");
+	return 0;
+}
+
+/* Reads a base's entry, and copies its name from *name to *dst.  Returns what is wrong, or NULL. */
+static const char *parse_base(const uint8_t *src, const uint8_t **name, const uint8_t *names_end, char **dst,
+			      struct wcx_base *base)
+{
+	const uint32_t name_bytes = wcx_le32_read(src + 40);
+
+	memcpy(base->sha256, src, WCX_SHA256_BYTES);
+	base->original_bytes = wcx_le64_read(src + 32);
+	base->name = *dst;
+	if (base->original_bytes == 0 || base->original_bytes > WCX_MAX_ORIGINAL_BYTES)
+		return "size of a base out of limits";
+	if (name_bytes > WCX_BASE_NAME_MAX_BYTES || name_bytes > (size_t)(names_end - *name))
+		return "name of a base that is too long";
+	if (wcx_le32_read(src + 44))
+		return "reserved bytes of a base are not zero";
+	if (memchr(*name, '\0', name_bytes))
+		return "name of a base with a zero byte";
+	memcpy(*dst, *name, name_bytes);
+	*name += name_bytes;
+	*dst += name_bytes + 1; /* the pool is zeroed */
+	return NULL;
+}
+
+static int parse_bases(struct wcx_container *c, struct wcx_error *err)
+{
+	const struct wcx_superblock *sb = &c->superblock;
+	const uint8_t *end = c->index + sb->index_bytes, *name = end - sb->base_name_bytes;
+	const uint8_t *src = name - (size_t)sb->base_count * WCX_BASE_BYTES;
+	char *dst = c->base_names;
+
+	for (uint32_t i = 0; i < sb->base_count; i++, src += WCX_BASE_BYTES) {
+		const char *wrong = parse_base(src, &name, end, &dst, &c->bases[i]);
+
+		if (wrong)
+			return bad_index(c, err, src, wrong);
+	}
+	if (name != end)
+		return bad_index(c, err, name, "bytes behind the name of the last base");
 	return 0;
 }
 
@@ -185,6 +121,37 @@ static void read_segment(const uint8_t *src, struct wcx_segment *seg)
 	seg->recipe.transform = src[37];
 	seg->recipe.predictor = src[38];
 	seg->recipe.field_count = src[39];
+	seg->base = wcx_le32_read(src + 40);
+	seg->base_offset = wcx_le64_read(src + 48);
+	seg->recipe.difference = src[44];
+	seg->recipe.context_count = (uint8_t)(src[45] ? src[45] + 1 : 0);
+	memcpy(seg->recipe.thresholds, src + 56, sizeof seg->recipe.thresholds);
+}
+
+/* Checks the part of a segment's record that refers to its base.  Returns what is wrong, or NULL. */
+static const char *check_base(const struct wcx_container *c, const uint8_t *src, const struct wcx_segment *seg)
+{
+	if (src[46])
+		return "unknown kind of segment";
+	if (src[47] || src[63])
+		return "reserved bytes of a segment are not zero";
+	if (src[45] >= WCX_CONTEXTS_MAX)
+		return "too many thresholds";
+	for (size_t i = src[45]; i < WCX_CONTEXTS_MAX - 1; i++)
+		if (src[56 + i])
+			return "threshold beyond the last one";
+	if (seg->base > c->superblock.base_count)
+		return "base that is not there";
+	if (!seg->base != !seg->recipe.difference)
+		return seg->base ? "base without a difference" : "difference without a base";
+	if (!seg->base)
+		return seg->base_offset || src[45] ? "offset or thresholds without a base" : NULL;
+	if (seg == c->segments)
+		return "base of the header";
+	if (seg->base_offset > c->bases[seg->base - 1].original_bytes ||
+	    seg->bytes > c->bases[seg->base - 1].original_bytes - seg->base_offset)
+		return "range beyond the end of the base";
+	return NULL;
 }
 
 /* Checks a segment that refers to an earlier one, and copies that one's values.  Returns what is wrong, or NULL. */
@@ -199,14 +166,15 @@ static const char *copy_segment(const struct wcx_container *c, const uint8_t *sr
 		return "same content as a segment without tiles";
 	if (c->segments[same_as].bytes != seg->bytes)
 		return "same content as a segment of another size";
-	if (memcmp(src + 8, zeros, 20) != 0 || memcmp(src + 32, zeros, 8) != 0)
+	if (memcmp(src + 8, zeros, 20) != 0 || memcmp(src + 32, zeros, WCX_SEGMENT_BYTES - 32) != 0)
 		return "same content as another segment, but tiles of its own";
 	*seg = c->segments[same_as];
 	seg->same_as = same_as;
 	return NULL;
 }
 
-static const char *parse_field(const struct wcx_container *c, const uint8_t *src, struct wcx_field *field)
+static const char *parse_field(const struct wcx_container *c, const uint8_t *src, uint32_t context_count,
+			       struct wcx_field *field)
 {
 	uint32_t first_table = wcx_le32_read(src + 4);
 
@@ -219,6 +187,12 @@ static const char *parse_field(const struct wcx_container *c, const uint8_t *src
 	};
 	if (src[1] & ~(WCX_FIELD_TABLES | WCX_FIELD_PAIRS | WCX_FIELD_ZERO))
 		return "unknown flag of a field";
+	if (field->table_count == WCX_FIELD_BY_CONTEXT) {
+		if (!context_count)
+			return "tables by context in a segment without contexts";
+		field->by_context = true;
+		field->table_count = (uint8_t)context_count;
+	}
 	if (!field->table_count)
 		return first_table ? "number of a frequency table for a field without any" : NULL;
 	if ((uint64_t)first_table + field->table_count > c->superblock.table_count)
@@ -246,7 +220,7 @@ static const char *parse_recipe(const struct wcx_container *c, uint32_t first_fi
 		return "fields that are not there";
 	recipe->fields = c->fields + first_field;
 	for (uint32_t f = first_field; f < first_field + recipe->field_count && !wrong; f++)
-		wrong = parse_field(c, src + (size_t)f * WCX_FIELD_BYTES, &c->fields[f]);
+		wrong = parse_field(c, src + (size_t)f * WCX_FIELD_BYTES, recipe->context_count, &c->fields[f]);
 	if (!wrong)
 		wrong = wcx_recipe_check_fields(recipe);
 	for (uint32_t f = 0; f < recipe->field_count && !wrong; f++)
@@ -277,6 +251,8 @@ static const char *check_grid(struct wcx_segment *seg)
 	wcx_segment_grid(seg);
 	if (seg->tile_cols < seg->cols && is_too_tall(seg))
 		return "narrow tiles that are too tall";
+	if (seg->base && seg->tile_cols < seg->cols && WCX_MIN(seg->rows, seg->tile_rows) > 1)
+		return "narrow tiles of differences";
 	return NULL;
 }
 
@@ -296,7 +272,9 @@ static const char *parse_segment(struct wcx_container *c, uint32_t number, struc
 	if (seg->same_as) {
 		wrong = copy_segment(c, src, seg);
 	} else {
-		wrong = parse_recipe(c, sum->field_count, &seg->recipe);
+		wrong = check_base(c, src, seg);
+		if (!wrong)
+			wrong = parse_recipe(c, sum->field_count, &seg->recipe);
 		if (!wrong)
 			wrong = check_grid(seg);
 	}
@@ -400,7 +378,8 @@ static int place_tiles(struct wcx_container *c, struct wcx_error *err)
 		}
 	}
 	if (offset != c->superblock.index_offset)
-		return bad_superblock(err, c->path, 40, "index is not where the packed tiles end");
+		return wcx_fail(err, EBADMSG, "%s: damaged superblock, offset 40: index is not where the packed tiles end",
+				c->path);
 	return 0;
 }
 
@@ -422,15 +401,20 @@ static int read_index(struct wcx_container *c, struct wcx_error *err)
 	c->tables = allocate(sb->table_count, sizeof *c->tables);
 	c->last_symbols = allocate(sb->table_count, sizeof *c->last_symbols);
 	c->packed_offsets = allocate(sb->tile_count, sizeof *c->packed_offsets);
-	if (!c->index || !c->segments || !c->tiled || !c->fields || !c->tables || !c->last_symbols || !c->packed_offsets)
+	c->bases = allocate(sb->base_count, sizeof *c->bases);
+	c->base_names = allocate((uint64_t)sb->base_name_bytes + sb->base_count, 1);
+	if (!c->index || !c->segments || !c->tiled || !c->fields || !c->tables || !c->last_symbols || !c->packed_offsets ||
+	    !c->bases || !c->base_names)
 		return wcx_fail(err, ENOMEM, "%s: no memory for the index", c->path);
 	c->entries = c->index + (size_t)sb->segment_count * WCX_SEGMENT_BYTES + (size_t)sb->field_count * WCX_FIELD_BYTES;
-	r = read_exact(c->fd, c->path, c->index, (size_t)sb->index_bytes, sb->index_offset, err);
+	r = wcx_packed_read(c->fd, c->path, c->index, (size_t)sb->index_bytes, sb->index_offset, err);
 	if (r < 0)
 		return r;
 	if (wcx_checksum64(c->index, (size_t)sb->index_bytes) != sb->index_checksum)
 		return bad_index(c, err, c->index, "checksum differs");
-	r = parse_tables(c, err);
+	r = parse_bases(c, err);
+	if (r == 0)
+		r = parse_tables(c, err);
 	if (r == 0)
 		r = parse_segments(c, err);
 	if (r == 0)
@@ -477,6 +461,8 @@ void wcx_container_free(struct wcx_container *c)
 	free(c->last_symbols);
 	free(c->packed_offsets);
 	free(c->index);
+	free(c->bases);
+	free(c->base_names);
 	free(c);
 }
 
@@ -497,7 +483,8 @@ uint64_t wcx_container_memory_bytes(const struct wcx_container *container)
 	return sizeof *container + sb->index_bytes + sb->tile_count * sizeof *container->packed_offsets +
 	       sb->segment_count * (sizeof *container->segments + sizeof *container->tiled) +
 	       sb->field_count * sizeof *container->fields +
-	       sb->table_count * (sizeof *container->tables + sizeof *container->last_symbols);
+	       sb->table_count * (sizeof *container->tables + sizeof *container->last_symbols) +
+	       sb->base_count * (sizeof *container->bases + 1) + sb->base_name_bytes;
 }
 
 const struct wcx_superblock *wcx_container_superblock(const struct wcx_container *c)
@@ -508,6 +495,16 @@ const struct wcx_superblock *wcx_container_superblock(const struct wcx_container
 const struct wcx_segment *wcx_container_segment(const struct wcx_container *c, size_t segment_index)
 {
 	return &c->segments[segment_index];
+}
+
+uint32_t wcx_container_base_count(const struct wcx_container *c)
+{
+	return c->superblock.base_count;
+}
+
+const struct wcx_base *wcx_container_base(const struct wcx_container *c, uint32_t number)
+{
+	return &c->bases[number - 1];
 }
 
 size_t wcx_container_segment_at(const struct wcx_container *c, uint64_t offset)

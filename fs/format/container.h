@@ -15,11 +15,12 @@
 #include "fs/format/segment.h"
 
 enum {
-	WCX_VERSION = 3,
-	WCX_SUPERBLOCK_BYTES = 128,
-	WCX_SEGMENT_BYTES = 40,
+	WCX_VERSION = 1,
+	WCX_SUPERBLOCK_BYTES = 192,
+	WCX_SEGMENT_BYTES = 64,
 	WCX_FIELD_BYTES = 8,
 	WCX_TILE_ENTRY_BYTES = 8,
+	WCX_BASE_BYTES = 48,
 	WCX_TILE_ALIGN = 4,
 	/* Limits of a tile narrower than its matrix, which bound the work per byte read: tests/bench/worst_read.c. */
 	WCX_TILE_MAX_ROWS = 256,
@@ -30,8 +31,14 @@ enum {
 	WCX_SHA256_BYTES = 32,
 	WCX_MAX_INDEX_BYTES = 1 << 28, /* about 32 million tiles: 1 TiB of INT8 weights */
 	WCX_MAX_TABLES = 1 << 17,      /* 64 MiB when parsed */
-	/* The flags of a field: the number of its tables, and two bits. */
+	WCX_BASES_MAX = 256,
+	WCX_BASE_NAME_MAX_BYTES = 4095,
+	/* Features that a reader must know. */
+	WCX_FEATURE_BASES = 1 << 0,
+	WCX_FEATURES_KNOWN = WCX_FEATURE_BASES,
+	/* The flags of a field: the number of its tables or that there is one for each context, and two bits. */
 	WCX_FIELD_TABLES = 7,
+	WCX_FIELD_BY_CONTEXT = 7,
 	WCX_FIELD_PAIRS = 1 << 3,
 	WCX_FIELD_ZERO = 1 << 4,
 };
@@ -44,6 +51,16 @@ struct wcx_superblock {
 	uint32_t segment_count, field_count, table_count;
 	uint64_t tile_count, table_bytes, index_checksum;
 	uint8_t sha256[WCX_SHA256_BYTES];
+	uint64_t optional_features; /* that a reader may ignore */
+	uint32_t base_count, base_name_bytes;
+};
+
+/* Another safetensors file, from which segments are coded as differences. */
+struct wcx_base {
+	uint8_t sha256[WCX_SHA256_BYTES]; /* of the base's original */
+	uint64_t original_bytes;
+	/* Where its packed file was, seen from the directory of this one; may be empty.  A hint from an untrusted file. */
+	const char *name;
 };
 
 struct wcx_container;
@@ -58,13 +75,16 @@ static inline uint64_t wcx_tile_align_up(uint64_t offset)
  * wcx_superblock_parse - check a superblock against all of docs/format.md, section 2.1, that it can show by itself
  *
  * The checksum of the index and the sum of the segments are wcx_container_open's to check.  src holds the first
- * min(128, file_bytes) bytes of the file; path is only for messages.  Results as of wcx_container_open.
+ * min(WCX_SUPERBLOCK_BYTES, file_bytes) bytes of the file; path is only for messages.  Results as of wcx_container_open.
  */
 int wcx_superblock_parse(const char *path, const uint8_t *src, uint64_t file_bytes, struct wcx_superblock *ret,
 			 struct wcx_error *err);
 
 /* wcx_superblock_read - read and parse the superblock of an open file, with one pread */
 int wcx_superblock_read(int fd, const char *path, struct wcx_superblock *ret, struct wcx_error *err);
+
+/* wcx_packed_read - read bytes of a packed file, which is damaged (-EBADMSG) if it ends before them; else like pread */
+int wcx_packed_read(int fd, const char *path, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err);
 
 /*
  * wcx_container_open - read and check superblock and index, with two preads
@@ -93,6 +113,10 @@ size_t wcx_container_segment_of_tile(const struct wcx_container *container, uint
 /* wcx_container_tile - describe a tile of a segment */
 void wcx_container_tile(const struct wcx_container *container, const struct wcx_segment *segment, uint64_t tile_index,
 			struct wcx_tile_info *ret);
+
+/* wcx_container_base_count, wcx_container_base - the bases that segments name by number, from 1 up to the count */
+uint32_t wcx_container_base_count(const struct wcx_container *container);
+const struct wcx_base *wcx_container_base(const struct wcx_container *container, uint32_t number);
 
 /* XXH3 of tiles and of the index; the short one is its lower half. */
 uint64_t wcx_checksum64(const void *src, size_t src_bytes);

@@ -22,4 +22,7 @@ void wcx_field_write(const struct wcx_field *field, uint32_t first_table, uint8_
 /* wcx_tile_entry_write - mode, packed_bytes, and checksum or constant */
 void wcx_tile_entry_write(const struct wcx_tile_info *tile, uint8_t dst[WCX_TILE_ENTRY_BYTES]);
 
+/* wcx_base_write - the entry without the name, which is at most WCX_BASE_NAME_MAX_BYTES long; names follow all entries */
+void wcx_base_write(const struct wcx_base *base, uint8_t dst[WCX_BASE_BYTES]);
+
 #endif

@@ -25,6 +25,8 @@ struct wcx_segment {
 	uint32_t same_as;              /* index of the segment whose tiles these are; 0: the tiles are this one's own */
 	uint32_t entropy_millibits;    /* per element, order 0; informative */
 	struct wcx_recipe recipe;
+	uint32_t base;        /* number of the base, from 1; 0: none */
+	uint64_t base_offset; /* in the base's original, of this segment's first byte */
 };
 
 /* One tile: its place in the segment's matrix, and its entry in the index. */

@@ -109,6 +109,30 @@ int wcx_pack_index_add_segment(struct wcx_pack_index *index, struct wcx_tensor_p
 	return dst ? 0 : -ENOMEM;
 }
 
+static uint32_t base_count(const struct wcx_pack_index *index)
+{
+	return (uint32_t)(index->parts[WCX_INDEX_BASES].bytes / WCX_BASE_BYTES);
+}
+
+int wcx_pack_index_add_base(struct wcx_pack_index *index, const struct wcx_base *base)
+{
+	const size_t name_bytes = strlen(base->name);
+	uint8_t *entry, *name;
+
+	if (base_count(index) == WCX_BASES_MAX)
+		return -E2BIG;
+	if (name_bytes > WCX_BASE_NAME_MAX_BYTES)
+		return -ENAMETOOLONG;
+	entry = append(index, WCX_INDEX_BASES, WCX_BASE_BYTES);
+	name = name_bytes ? append(index, WCX_INDEX_BASE_NAMES, name_bytes) : entry;
+	if (!name || !entry)
+		return -ENOMEM;
+	if (name_bytes)
+		memcpy(name, base->name, name_bytes);
+	wcx_base_write(base, entry);
+	return 0;
+}
+
 int wcx_pack_index_add_tiles(struct wcx_pack_index *index, const struct wcx_tile_info *tiles, size_t tile_count)
 {
 	uint8_t *dst = append(index, WCX_INDEX_ENTRIES, tile_count * WCX_TILE_ENTRY_BYTES);
@@ -128,6 +152,9 @@ int wcx_pack_index_join(const struct wcx_pack_index *index, struct wcx_superbloc
 	sb->table_count = index->library.table_count;
 	sb->tile_count = index->tile_count;
 	sb->table_bytes = index->parts[WCX_INDEX_TABLES].bytes;
+	sb->base_count = base_count(index);
+	sb->base_name_bytes = (uint32_t)index->parts[WCX_INDEX_BASE_NAMES].bytes;
+	sb->features |= sb->base_count ? WCX_FEATURE_BASES : 0;
 	sb->index_bytes = 0;
 	for (size_t i = 0; i < WCX_INDEX_PARTS; i++)
 		sb->index_bytes += index->parts[i].bytes;

@@ -11,7 +11,15 @@
 #include "fs/format/container.h"
 #include "fs/pack/tensor_plan.h"
 
-enum wcx_index_part { WCX_INDEX_SEGMENTS, WCX_INDEX_FIELDS, WCX_INDEX_ENTRIES, WCX_INDEX_TABLES, WCX_INDEX_PARTS };
+enum wcx_index_part {
+	WCX_INDEX_SEGMENTS,
+	WCX_INDEX_FIELDS,
+	WCX_INDEX_ENTRIES,
+	WCX_INDEX_TABLES,
+	WCX_INDEX_BASES,
+	WCX_INDEX_BASE_NAMES,
+	WCX_INDEX_PARTS
+};
 
 /* Zeroed at first.  Segments are added in the order of the file, by one thread; so are entries. */
 struct wcx_pack_index {
@@ -36,13 +44,21 @@ int wcx_pack_index_find_same(struct wcx_pack_index *index, uint64_t offset, uint
 /* wcx_pack_index_add_segment - finish the plan, unless its same_as names another segment, and add its segment */
 int wcx_pack_index_add_segment(struct wcx_pack_index *index, struct wcx_tensor_plan *plan);
 
+/*
+ * wcx_pack_index_add_base - add a base; the first has number 1 in the segments, the next 2, and so on
+ *
+ * May come before or after the segments.  Returns 0, -ENOMEM, or without a change -E2BIG beyond WCX_BASES_MAX bases or
+ * -ENAMETOOLONG for a name beyond WCX_BASE_NAME_MAX_BYTES.
+ */
+int wcx_pack_index_add_base(struct wcx_pack_index *index, const struct wcx_base *base);
+
 int wcx_pack_index_add_tiles(struct wcx_pack_index *index, const struct wcx_tile_info *tiles, size_t tile_count);
 
 /*
  * wcx_pack_index_join - make the bytes of the whole index, which the caller frees
  *
- * sb has original_bytes and index_offset; the rest is filled in but for the SHA-256.  Returns 0, -EFBIG for an index beyond
- * the limit, or -ENOMEM, without a message.
+ * sb has original_bytes and index_offset; the rest is filled in but for the SHA-256: features, too, where there are bases.
+ * Returns 0, -EFBIG for an index beyond the limit, or -ENOMEM, without a message.
  */
 int wcx_pack_index_join(const struct wcx_pack_index *index, struct wcx_superblock *sb, uint8_t **ret);
 

@@ -92,10 +92,14 @@ static struct file make_file(const uint8_t *input, size_t input_bytes)
 		.table_count = wcx_le32_read(input + 60),
 		.tile_count = wcx_le64_read(input + 64) & 0xFFFF,
 		.table_bytes = wcx_le64_read(input + 72) & 0xFFFF,
+		.base_count = wcx_le32_read(input + 128) & 0x1FF,
+		.base_name_bytes = wcx_le32_read(input + 132) & 0xFFFF,
 	};
+	sb.features = sb.base_count ? WCX_FEATURE_BASES : 0;
 	memcpy(sb.sha256, input + 88, sizeof sb.sha256);
 	entries_at = (uint64_t)sb.segment_count * WCX_SEGMENT_BYTES + (uint64_t)sb.field_count * WCX_FIELD_BYTES;
-	sb.index_bytes = entries_at + sb.tile_count * WCX_TILE_ENTRY_BYTES + sb.table_bytes;
+	sb.index_bytes = entries_at + sb.tile_count * WCX_TILE_ENTRY_BYTES + sb.table_bytes +
+			 (uint64_t)sb.base_count * WCX_BASE_BYTES + sb.base_name_bytes;
 	if (sb.index_bytes > input_bytes - WCX_SUPERBLOCK_BYTES)
 		return file;
 	head_bytes = input_bytes - sb.index_bytes;

@@ -24,9 +24,10 @@ import zstandard
 
 MAGIC = bytes.fromhex("89574358 0D0A1A0A")
 ZSTD_MAGIC = bytes.fromhex("28B52FFD")
-SUPERBLOCK = struct.Struct("<8sIIQQQQQIIQQQ32sQ")
-SEGMENT = struct.Struct("<QQIIIIIBBBB")
+SUPERBLOCK = struct.Struct("<8sIIQQQQQIIQQQ32sQII48sQ")
+SEGMENT = struct.Struct("<QQIIIIIBBBBIBBBBQ7sB")
 FIELD = struct.Struct("<BBHI")
+BASE = struct.Struct("<32sQII")
 TILE_ENTRY = np.dtype([("size_mode", "<u4"), ("checksum", "<u4")])
 
 MODES = STORED, CODED, CONSTANT, ZSTD = range(4)
@@ -37,11 +38,19 @@ TRANSFORMS = NONE, ROTATE, FOLD = range(3)
 TRANSFORM_NAMES = "NONE", "ROTATE", "FOLD"
 PREDICTORS = NONE, LEFT, UP, LEFT2 = range(4)
 PREDICTOR_NAMES = "NONE", "LEFT", "UP", "LEFT2"
+DIFFERENCES = NONE, INTEGER, FLOAT = range(3)
+DIFFERENCE_NAMES = "NONE", "INTEGER", "FLOAT"
+TABLES_BY_CONTEXT = 7  # in place of the number of tables
 FLAG_PAIRS, FLAG_ZERO = 1 << 3, 1 << 4
+FEATURE_BASES = 1 << 0
 
 ORIGINAL_BYTES_MAX = 1 << 60
 INDEX_BYTES_MAX = 1 << 28
 TABLES_MAX = 131072
+BASES_MAX = 256
+BASE_NAME_BYTES_MAX = 4095
+THRESHOLDS_MAX = 7
+SEGMENT_TABLES_MAX = 40  # of a segment of differences
 TABLE_BYTES_MIN = 5
 TILE_ELEMENTS_MAX = 65536
 FIELDS_MAX = 10
@@ -93,10 +102,15 @@ class Field:
     base: int
     first_table: int
     shift: int = 0
+    context_count: int = 0  # of the segment
+
+    @property
+    def is_by_context(self):
+        return self.flags & 7 == TABLES_BY_CONTEXT
 
     @property
     def table_count(self):
-        return self.flags & 7
+        return self.context_count if self.is_by_context else self.flags & 7
 
     @property
     def is_of_pairs(self):
@@ -141,6 +155,14 @@ class Segment:
     transform: int
     predictor: int
     field_count: int
+    base: int  # number, from 1; 0: none
+    difference: int
+    threshold_count: int
+    kind: int
+    reserved: int
+    base_offset: int
+    all_thresholds: bytes
+    reserved_at_end: int
     first_tile: int = 0
     fields: list = field(default_factory=list)
 
@@ -159,6 +181,14 @@ class Segment:
     @property
     def tile_count(self):
         return 0 if self.same_as else self.grid_rows * self.grid_cols
+
+    @property
+    def thresholds(self):
+        return list(self.all_thresholds[: self.threshold_count])
+
+    @property
+    def context_count(self):
+        return self.threshold_count and self.threshold_count + 1
 
     @property
     def dtype(self):
@@ -199,7 +229,55 @@ class Segment:
         return np.repeat((self.tile_heights() > 1) & (self.tile_cols < self.cols), self.grid_cols)
 
 
-def parse_segment(raw, number, earlier):
+@dataclass
+class Base:
+    """Section 2.8; name is a hint at where its packed file is."""
+
+    sha256: bytes
+    original_bytes: int
+    name_bytes: int
+    reserved: int
+    name: bytes = b""
+
+
+def parse_bases(raw, count):
+    """Reads entries and names, which raw has."""
+    names = raw[BASE.size * count :]
+    bases = [Base(*BASE.unpack_from(raw, BASE.size * number)) for number in range(count)]
+    must(sum(base.name_bytes for base in bases) == len(names), "the names of the bases have another size than their entries say")
+    at = 0
+    for number, base in enumerate(bases, 1):
+        where = f"base {number}: "
+        base.name = names[at : at + base.name_bytes]
+        at += base.name_bytes
+        must(1 <= base.original_bytes <= ORIGINAL_BYTES_MAX, f"{where}an original of {base.original_bytes} bytes")
+        must(base.name_bytes <= BASE_NAME_BYTES_MAX, f"{where}a name of {base.name_bytes} bytes")
+        must(b"\0" not in base.name, f"{where}a zero byte in its name")
+        must(base.reserved == 0, f"{where}reserved bytes that are not zero")
+    return bases
+
+
+def check_difference(seg, where, number, bases):
+    """Checks what a segment says about its base."""
+    must(seg.kind == 0, f"{where}the unknown kind {seg.kind}")
+    must(seg.reserved == 0 and seg.reserved_at_end == 0, f"{where}reserved bytes that are not zero")
+    must(seg.base <= len(bases), f"{where}base {seg.base} does not exist")
+    must(seg.difference in DIFFERENCES, f"{where}difference {seg.difference}")
+    must((seg.base == 0) == (seg.difference == NONE), f"{where}a base or a difference alone")
+    must(seg.threshold_count <= THRESHOLDS_MAX, f"{where}{seg.threshold_count} thresholds")
+    must(not any(seg.all_thresholds[seg.threshold_count :]), f"{where}thresholds beyond the last")
+    ascending = [0, *seg.thresholds]
+    must(all(a < b for a, b in zip(ascending, ascending[1:])), f"{where}thresholds that do not ascend")
+    if not seg.base:
+        must(seg.base_offset == 0 and seg.threshold_count == 0, f"{where}an offset or thresholds without a base")
+        return
+    must(number > 0, f"{where}a header with a base")
+    must(seg.base_offset + seg.bytes <= bases[seg.base - 1].original_bytes, f"{where}passes the end of its base")
+    must(seg.transform == NONE and seg.predictor == NONE, f"{where}a difference with a transform or a predictor")
+    must(seg.tile_cols >= seg.cols or min(seg.tile_rows, seg.rows) == 1, f"{where}narrow tiles of differences")
+
+
+def parse_segment(raw, number, earlier, bases):
     """Reads a segment without its fields, which follow all segments."""
     where = f"segment {number}: "
     seg = Segment(*SEGMENT.unpack(raw))
@@ -207,7 +285,8 @@ def parse_segment(raw, number, earlier):
     if seg.same_as:
         must(seg.same_as < number and not earlier[seg.same_as].same_as, f"{where}the same as segment {seg.same_as}")
         must(seg.bytes == earlier[seg.same_as].bytes, f"{where}not the size of segment {seg.same_as}")
-        must(raw == SEGMENT.pack(seg.bytes, 0, 0, 0, 0, seg.same_as, 0, 0, 0, 0, 0), f"{where}more than same_as is set")
+        alone = SEGMENT.pack(seg.bytes, 0, 0, 0, 0, seg.same_as, *(0 for _ in range(11)), bytes(THRESHOLDS_MAX), 0)
+        must(raw == alone, f"{where}more than same_as is set")
         return seg
     must(number or seg.bytes >= 8, "a header of less than 8 bytes")
     must(seg.elem_bytes in (1, 2, 4, 8), f"{where}elem_bytes is {seg.elem_bytes}")
@@ -223,14 +302,21 @@ def parse_segment(raw, number, earlier):
     must(seg.predictor in PREDICTORS, f"{where}predictor {seg.predictor}")
     must(seg.transform == NONE or seg.predictor == NONE, f"{where}a transform and a predictor")
     must(1 <= seg.field_count <= FIELDS_MAX, f"{where}{seg.field_count} fields")
+    check_difference(seg, where, number, bases)
     return seg
 
 
-def parse_field(raw, where, table_count):
-    this = Field(*FIELD.unpack(raw))
+def parse_field(raw, where, seg, table_count):
+    this = Field(*FIELD.unpack(raw), context_count=seg.context_count)
     must(1 <= this.width <= 32, f"{where}a field of {this.width} bits")
     must(this.flags >> 5 == 0, f"{where}a field with the reserved flags {this.flags & 0xE0:#x}")
-    must(this.table_count in (0, 1, 2, 4), f"{where}a field with {this.table_count} tables")
+    if this.is_by_context:
+        must(this.table_count, f"{where}a field with tables by context, without contexts")
+    else:
+        must(this.table_count in (0, 1, 2, 4), f"{where}a field with {this.table_count} tables")
+    if seg.base:
+        must(this.is_by_context or this.table_count <= 1, f"{where}differences with a choice of {this.table_count} tables")
+        must(not this.is_of_pairs and not this.has_zero, f"{where}differences with PAIRS or ZERO")
     if this.table_count:
         must(this.width <= 16, f"{where}a field of {this.width} bits with tables")
         must(this.tables[-1] < table_count, f"{where}the tables of a field do not exist")
@@ -258,7 +344,10 @@ def check_fields(seg, where):
     if seg.transform == FOLD:
         must(seg.elem_bytes == 1, f"{where}folded elements of {seg.elem_bytes} bytes")
         must(below and not below[0].table_count, f"{where}folded elements without a lowest field that is never coded")
-    if any(this.table_count > 1 for this in seg.fields):
+    if seg.base:
+        table_count = sum(this.table_count for this in seg.fields)
+        must(table_count <= SEGMENT_TABLES_MAX, f"{where}{table_count} tables for differences")
+    if any(this.table_count > 1 and not this.is_by_context for this in seg.fields):
         must(seg.run % RUN_MIN == 0 and RUN_MIN <= seg.run <= RUN_MAX, f"{where}runs of {seg.run}")
     else:
         must(seg.run == 0, f"{where}runs of {seg.run} without a choice")
@@ -317,29 +406,35 @@ class Wcx:
         self._parse_superblock(self.file[: SUPERBLOCK.size].tobytes())
         index = self.file[self.index_offset :].tobytes()
         must(xxh3(index) == self.index_checksum, "the checksum of the index differs")
+        bases_at = len(index) - BASE.size * self.base_count - self.base_name_bytes
+        self.bases = parse_bases(index[bases_at:], self.base_count)
         fields_at = SEGMENT.size * self.segment_count
         entries_at = fields_at + FIELD.size * self.field_count
         tables_at = entries_at + TILE_ENTRY.itemsize * self.tile_count
         self._parse_segments(index[:fields_at])
         self._parse_fields(index[fields_at:entries_at])
         self._parse_tile_entries(index[entries_at:tables_at])
-        self._parse_tables(index[tables_at:])
+        self._parse_tables(index[tables_at:bases_at])
         self.pair_frequencies = functools.cache(lambda table: pair_frequencies(self.frequencies[table]))
         self.seen = Counter()
 
     def _parse_superblock(self, raw):
         (magic, version, self.field_count, features, packed_bytes, self.original_bytes, self.index_offset, index_bytes,
          self.segment_count, self.table_count, self.tile_count, self.table_bytes, self.index_checksum,
-         self.sha256, checksum) = SUPERBLOCK.unpack(raw)
+         self.sha256, self.optional_features, self.base_count, self.base_name_bytes, reserved,
+         checksum) = SUPERBLOCK.unpack(raw)
         must(magic == MAGIC, "not a .wcx file")
-        must(version == 3, f"version {version} is unknown")
-        must(checksum == xxh3(raw[:120]), "the checksum of the superblock differs")
-        must(features == 0, f"unknown features {features:#x}")
+        must(version == 1, f"version {version} is unknown")
+        must(checksum == xxh3(raw[:184]), "the checksum of the superblock differs")
+        must(features & ~FEATURE_BASES == 0, f"unknown features {features & ~FEATURE_BASES:#x}")
+        must(bool(features & FEATURE_BASES) == (self.base_count > 0), "the feature BASES contradicts the number of bases")
+        must(self.base_count <= BASES_MAX, f"{self.base_count} bases")
+        must(not any(reserved), "reserved bytes of the superblock are not zero")
         must(packed_bytes == len(self.file), f"{len(self.file)} bytes long, but written as {packed_bytes}")
         must(1 <= self.original_bytes <= ORIGINAL_BYTES_MAX, f"an original of {self.original_bytes} bytes")
         must(self.index_offset + index_bytes == packed_bytes, "the index does not end where the file ends")
         parts = (SEGMENT.size * self.segment_count + FIELD.size * self.field_count + TILE_ENTRY.itemsize * self.tile_count
-                 + self.table_bytes)
+                 + self.table_bytes + BASE.size * self.base_count + self.base_name_bytes)
         must(index_bytes == parts, f"an index of {index_bytes} bytes whose parts have {parts}")
         must(index_bytes <= INDEX_BYTES_MAX, f"an index of {index_bytes} bytes")
         must(self.segment_count >= 1 and self.tile_count >= 1, "no segment or no tile")
@@ -350,7 +445,7 @@ class Wcx:
         self.segments = []
         first_tile = 0
         for number, at in enumerate(range(0, len(raw), SEGMENT.size)):
-            seg = parse_segment(raw[at : at + SEGMENT.size], number, self.segments)
+            seg = parse_segment(raw[at : at + SEGMENT.size], number, self.segments, self.bases)
             seg.first_tile = first_tile
             first_tile += seg.tile_count
             self.segments.append(seg)
@@ -366,7 +461,7 @@ class Wcx:
         fields = (raw[at : at + FIELD.size] for at in range(0, len(raw), FIELD.size))
         for number, seg in enumerate(self.segments):
             where = f"segment {number}: "
-            seg.fields = [parse_field(next(fields), where, self.table_count) for _ in range(seg.field_count)]
+            seg.fields = [parse_field(next(fields), where, seg, self.table_count) for _ in range(seg.field_count)]
             if not seg.same_as:
                 check_fields(seg, where)
 

@@ -35,6 +35,9 @@ RAW, RANS, CONST = range(3)  # codings of a field
 NOTHING, PLANE, EXCEPTIONS = range(3)  # the part whose bytes a carrier carries
 NONE, ROTATE, FOLD = range(3)  # transforms
 NONE, LEFT, UP, LEFT2 = PREDICTORS = range(4)
+NONE, INTEGER, FLOAT = range(3)  # differences
+BASES = 1  # the feature
+SUPERBLOCK_BYTES = 192
 
 
 def xxh3(data):
@@ -55,9 +58,10 @@ class Field:
     pairs: bool = False
     zero: bool = False
     reserved: int = 0  # flags
+    by_context: bool = False
 
     def pack(self):
-        flags = self.table_count | self.pairs << 3 | self.zero << 4 | self.reserved
+        flags = (7 if self.by_context else self.table_count) | self.pairs << 3 | self.zero << 4 | self.reserved
         return struct.pack("<BBHI", self.width, flags, self.base, self.first_table or 0)
 
     def planes(self):
@@ -453,14 +457,40 @@ class Segment:
     transform: int = 0
     predictor: int = 0
     field_count: int = 0
+    base: int = 0  # number, from 1
+    difference: int = 0
+    threshold_count: int = None  # None: the number of thresholds
+    kind: int = 0
+    reserved: int = 0
+    base_offset: int = 0
+    thresholds: bytes = b""
+    reserved_at_end: int = 0
 
     @property
     def word_elements(self):
         return max(1, 4 // self.elem_bytes)
 
     def pack(self):
-        return struct.pack("<QQIIIIIBBBB", self.bytes, self.cols, self.tile_rows, self.tile_cols, self.run, self.same_as,
-                           self.entropy, self.elem_bytes, self.transform, self.predictor, self.field_count)
+        threshold_count = len(self.thresholds) if self.threshold_count is None else self.threshold_count
+        return struct.pack("<QQIIIIIBBBBIBBBBQ7sB", self.bytes, self.cols, self.tile_rows, self.tile_cols, self.run,
+                           self.same_as, self.entropy, self.elem_bytes, self.transform, self.predictor, self.field_count,
+                           self.base, self.difference, threshold_count, self.kind, self.reserved, self.base_offset,
+                           self.thresholds, self.reserved_at_end)
+
+
+@dataclass
+class Base:
+    """A base of a file; None for name_bytes means the size of the name."""
+
+    sha256: bytes
+    original_bytes: int
+    name: bytes = b""
+    name_bytes: int = None
+    reserved: int = 0
+
+    def pack(self):
+        name_bytes = len(self.name) if self.name_bytes is None else self.name_bytes
+        return struct.pack("<32sQII", self.sha256, self.original_bytes, name_bytes, self.reserved)
 
 
 @dataclass
@@ -508,6 +538,7 @@ class File:
     entries: list = field(default_factory=list)
     tables: list = field(default_factory=list)  # encoded
     frequencies: list = field(default_factory=list)
+    bases: list = field(default_factory=list)
     coded: dict = field(default_factory=dict)  # CodedTile by tile
     sources: dict = field(default_factory=dict)  # Source by tile
     pad: callable = bytes
@@ -553,7 +584,7 @@ class File:
         sources = []
         for i, (tile_data, how) in enumerate(zip(tiles, recipes)):
             choices = {f: [choose(i, f, r) for r in range(-(-tile_data.size // run))]
-                       for f, this in enumerate(fields) if this.table_count > 1}
+                       for f, this in enumerate(fields) if this.table_count > 1 and not this.by_context}
             codings = default if how == CODED else how
             is_coded = isinstance(codings, list)
             sources.append(Source(seg, cut(tile_data, seg, fields), fields, codings, choices) if is_coded else None)
@@ -600,22 +631,27 @@ class File:
         assert len(packed) < tile.nbytes, f"coding does not pay: {len(packed)} of {tile.nbytes}"
         self.entries.append(Entry(CODED, packed))
 
+    def pack_bases(self):
+        return b"".join([*(this.pack() for this in self.bases), *(this.name for this in self.bases)])
+
     def build(self, **changed):
         """Returns the bytes of the file; changed has wrong values for fields of the superblock."""
         tables = b"".join(self.tables)
-        index = b"".join(part.pack() for part in [*self.segments, *self.fields, *self.entries]) + tables
+        index = b"".join(part.pack() for part in [*self.segments, *self.fields, *self.entries]) + tables + self.pack_bases()
         area = b"".join(padded(entry.data, self.alignment, self.pad) for entry in self.entries) + self.gap
         fields = {
-            "magic": b"\x89WCX\r\n\x1a\n", "version": 3, "field_count": len(self.fields), "features": 0,
-            "packed_bytes": 128 + len(area) + len(index) + len(self.tail),
+            "magic": b"\x89WCX\r\n\x1a\n", "version": 1, "field_count": len(self.fields),
+            "features": BASES if self.bases else 0, "packed_bytes": SUPERBLOCK_BYTES + len(area) + len(index) + len(self.tail),
             "original_bytes": sum(s.bytes for s in self.segments) % 2**64,
-            "index_offset": 128 + len(area), "index_bytes": len(index),
+            "index_offset": SUPERBLOCK_BYTES + len(area), "index_bytes": len(index),
             "segment_count": len(self.segments), "table_count": len(self.tables), "tile_count": len(self.entries),
             "table_bytes": len(tables), "index_checksum": xxh3(index), "sha256": hashlib.sha256(self.original).digest(),
+            "optional_features": 0, "base_count": len(self.bases),
+            "base_name_bytes": sum(len(this.name) for this in self.bases), "reserved": b"",
         }
         wrong_sum = changed.pop("checksum", 0)
         fields.update(changed)
-        superblock = struct.pack("<8sIIQQQQQIIQQQ32s", *fields.values())
+        superblock = struct.pack("<8sIIQQQQQIIQQQ32sQII48s", *fields.values())
         return superblock + struct.pack("<Q", xxh3(superblock) ^ wrong_sum) + area + index + self.tail
 
 
@@ -1415,14 +1451,19 @@ def bad_superblocks():
     index_offset = len(good) - index_bytes
     yield "empty", b""
     yield "no_wcx", b"\x08\0\0\0\0\0\0\0{}      " * 20
-    yield "superblock_cut", good[:127]
-    yield "superblock_alone", good[:128]
+    yield "superblock_cut", good[:191]
+    yield "superblock_alone", good[:192]
     yield "cut_by_a_byte", good[:-1]
     yield "a_byte_appended", good + b"\0"
     yield "magic", with_superblock(magic=b"\x89WCX\n\x1a\n\0")
-    for version in 0, 1, 2, 4, 3 << 16:
+    for version in 0, 2, 3, 4, 1 << 16:
         yield f"version_{version}", with_superblock(version=version)
-    yield "feature", with_superblock(features=1)
+    yield "feature", with_superblock(features=2)
+    yield "feature_of_bases", with_superblock(features=1)
+    yield "base_count", with_superblock(base_count=1)
+    yield "base_name_bytes", with_superblock(base_name_bytes=1)
+    yield "superblock_reserved", with_superblock(reserved=b"\1")
+    yield "superblock_reserved_end", with_superblock(reserved=bytes(47) + b"\x80")
     yield "feature_highest", with_superblock(features=1 << 63)
     yield "packed_bytes", with_superblock(packed_bytes=len(good) + 16)
     yield "original_bytes_0", with_superblock(original_bytes=0)
@@ -1553,13 +1594,104 @@ def bad_same_segments():
     file.segments[LAST_SAME_SEG].bytes += 4
     file.original += bytes(4)
     yield "same_as_a_smaller_one", file.build()
-    for name in "cols", "tile_rows", "tile_cols", "run", "entropy", "elem_bytes", "transform", "predictor":
+    for name in ("cols", "tile_rows", "tile_cols", "run", "entropy", "elem_bytes", "transform", "predictor", "base",
+                 "difference", "kind", "reserved", "base_offset", "reserved_at_end"):
         yield f"same_with_{name}", with_segment(SAME_SEG, **{name: 1})
     yield "same_with_fields", with_fields(SAME_SEG, [Field(8)])
     file = base()
     file.segments[SAME_SEG] = replace(file.segments[CODED_SEG], same_as=CODED_SEG, field_count=0)
     yield "same_with_everything", file.build()
     yield "same_as_of_the_header", with_segment(0, same_as=1)
+
+
+def dependent():
+    """A file with two bases, whose tiles are all stored: only its index depends on them."""
+    rng = np.random.default_rng(11)
+    file = start([("a", "BF16", [20, 30]), ("b", "I32", [12, 10]), ("c", "U8", [40])])
+    file.bases = [Base(bytes(range(32)), 2000, b"../base/model.safetensors.wcx"), Base(bytes(32), 1 << 60, b"")]
+    for _ in range(40):
+        file.add_table([16] * 256)
+    fields = [Field(4), Field(12, 3, 0, 1, by_context=True)]
+    file.add_segment(rng.bytes(1200), elem_bytes=2, tile=(1, 250), fields=fields)
+    refer(file, DEPENDENT_SEG, base=1, difference=FLOAT, base_offset=800, thresholds=bytes([100, 130]))
+    file.add_segment(rng.bytes(480), elem_bytes=4, cols=10, tile=(4, 10), fields=[Field(8, 1, 0, 0)] * 4)
+    refer(file, SECOND_SEG, base=2, difference=INTEGER, base_offset=1 << 59)
+    file.add_segment(rng.bytes(40))
+    return file
+
+
+DEPENDENT_SEG, SECOND_SEG, INDEPENDENT_SEG = 1, 2, 3
+
+
+def refer(file, number, **changed):
+    for name, value in changed.items():
+        setattr(file.segments[number], name, value)
+
+
+def with_reference(number, **changed):
+    file = dependent()
+    refer(file, number, **changed)
+    return file.build()
+
+
+def bad_bases():
+    file = dependent()
+    yield "bases_without_feature", file.build(features=0)
+    yield "base_count_less", file.build(base_count=1)
+    yield "base_count_more", file.build(base_count=3)
+    yield "base_count_over_limit", file.build(base_count=257)
+    yield "base_count_huge", file.build(base_count=2**32 - 1)
+    yield "base_name_bytes_less", file.build(base_name_bytes=len(file.bases[0].name) - 1)
+    yield "base_name_bytes_huge", file.build(base_name_bytes=2**32 - 1)
+    file.bases *= 129
+    yield "bases_over_limit", file.build()
+    for name, value in [("original_bytes", 0), ("original_bytes", (1 << 60) + 1), ("name_bytes", 28), ("name_bytes", 30),
+                        ("name_bytes", 2**32 - 1), ("reserved", 1), ("reserved", 1 << 31)]:
+        file = dependent()
+        setattr(file.bases[0], name, value)
+        yield f"base_{name}_{value}", file.build()
+    for name in b"\0", b"a\0b", b"n" * 4096:
+        file = dependent()
+        file.bases[1].name = name
+        yield f"base_name_of_{len(name)}", file.build()
+
+
+def bad_differences():
+    for name, values in {
+        "base": [0, 3, 2**32 - 1], "difference": [NONE, 3, 255], "threshold_count": [0, 1, 3, 8, 255], "kind": [1, 255],
+        "reserved": [1], "reserved_at_end": [1], "base_offset": [801, 2001, 2**64 - 1], "transform": [ROTATE],
+        "predictor": [LEFT, UP], "run": [128],
+    }.items():
+        for value in values:
+            yield f"difference_with_{name}_{value}", with_reference(DEPENDENT_SEG, **{name: value})
+    for thresholds in [0, 1], [5, 5], [9, 5], [5]:
+        yield f"thresholds_{'_'.join(map(str, thresholds))}", with_reference(DEPENDENT_SEG, thresholds=bytes(thresholds),
+                                                                           threshold_count=2)
+    yield "difference_passes_its_base", with_reference(SECOND_SEG, base_offset=(1 << 60) - 479)
+    yield "difference_by_narrow_tiles", with_reference(SECOND_SEG, tile_cols=9)
+    for name, value in ("base", 1), ("difference", INTEGER), ("threshold_count", 1), ("base_offset", 1):
+        yield f"no_difference_but_{name}", with_reference(INDEPENDENT_SEG, **{name: value})
+    yield "no_difference_but_thresholds", with_reference(INDEPENDENT_SEG, thresholds=b"\1")
+    yield "difference_of_the_header", with_reference(0, base=2, difference=INTEGER)
+    for name, where in {"pairs": 2, "zero": 2, "reserved": 2, "by_context": 3}.items():
+        file = dependent()
+        setattr(file.fields[where], name, 1 << 5 if name == "reserved" else True)
+        yield f"difference_with_field_of_{name}", file.build()
+    for count in 2, 3, 4:
+        file = dependent()
+        file.fields[2].by_context, file.fields[2].table_count = False, count
+        file.segments[DEPENDENT_SEG].run = 128
+        yield f"difference_with_choice_of_{count}", file.build()
+    file = dependent()
+    file.fields[2].first_table = 38
+    yield "difference_with_missing_table", file.build()
+    file = dependent()
+    file.segments[DEPENDENT_SEG].thresholds = bytes(range(1, 7))
+    file.fields[1:3] = [Field(2), Field(2), *[Field(2, 7, 0, 0, by_context=True)] * 6]
+    file.segments[DEPENDENT_SEG].field_count = 8
+    for this in range(40):
+        file.tables[this] = encode_table([1024] * 4 + [0] * 252)
+    yield "difference_with_42_tables", file.build()
 
 
 def bad_fields():
@@ -1917,8 +2049,8 @@ def dictionary():
 
 def bad_files():
     """Yields (name, bytes) of files; the name says how each differs from base()."""
-    for group in (bad_superblocks, bad_segments, bad_same_segments, bad_fields, bad_entries, bad_tables, bad_coded_tiles,
-                  bad_places_of_parts, bad_exceptions, bad_zstd_tiles):
+    for group in (bad_superblocks, bad_segments, bad_same_segments, bad_bases, bad_differences, bad_fields, bad_entries,
+                  bad_tables, bad_coded_tiles, bad_places_of_parts, bad_exceptions, bad_zstd_tiles):
         for why, data in group():
             yield "bad_" + why, data
 
@@ -1930,7 +2062,7 @@ def seal(data):
     """Corrects the checksums of index and superblock."""
     (index_offset,) = struct.unpack_from("<Q", data, 40)
     struct.pack_into("<Q", data, 80, xxh3(data[index_offset:]))
-    struct.pack_into("<Q", data, 120, xxh3(data[:120]))
+    struct.pack_into("<Q", data, 184, xxh3(data[:184]))
 
 
 def flip_byte(wcx, data, rng):
@@ -1946,7 +2078,7 @@ def flip_byte(wcx, data, rng):
     place, size = int(wcx.places[tile]), int(wcx.sizes[tile])
     at = place + rng.randrange(min(size, 64) if rng.random() < 0.5 else size)
     data[at] ^= rng.choice([1 << rng.randrange(8), rng.randrange(1, 256)])
-    entry_at = wcx.index_offset + 40 * wcx.segment_count + 8 * wcx.field_count + 8 * tile
+    entry_at = wcx.index_offset + 64 * wcx.segment_count + 8 * wcx.field_count + 8 * tile
     struct.pack_into("<I", data, entry_at + 4, xxh3(data[place : place + size]) & 0xFFFFFFFF)
     seal(data)
     return tile

@@ -236,7 +236,7 @@ static inline void seal(struct sample_bytes packed)
 	uint64_t index = wcx_le64_read(packed.data + 40);
 
 	wcx_le64_write(packed.data + 80, wcx_checksum64(packed.data + index, packed.bytes - index));
-	wcx_le64_write(packed.data + 120, wcx_checksum64(packed.data, 120));
+	wcx_le64_write(packed.data + WCX_SUPERBLOCK_BYTES - 8, wcx_checksum64(packed.data, WCX_SUPERBLOCK_BYTES - 8));
 }
 
 /* --- loads --- */

@@ -14,6 +14,8 @@
 #include "tests/fixtures/sample_image.h"
 #include "tests/unit/check.h"
 
+enum { CHECKSUM_AT = WCX_SUPERBLOCK_BYTES - 8 };
+
 static const char path[] = "store/small.wcx"; /* in messages; the files have no name */
 
 /* The indices of the segments after the header. */
@@ -70,13 +72,18 @@ static struct wcx_container *sound;
 static struct wcx_tile_cache *cache;
 static struct wcx_decoder *decoder;
 
-static struct sample_bytes copy_of_packed(void)
+static struct sample_bytes copy_of(struct sample_bytes file)
 {
-	struct sample_bytes copy = { malloc(packed.bytes), packed.bytes };
+	struct sample_bytes copy = { malloc(file.bytes), file.bytes };
 
 	sample_require(copy.data != NULL, "malloc");
-	memcpy(copy.data, packed.data, packed.bytes);
+	memcpy(copy.data, file.data, file.bytes);
 	return copy;
+}
+
+static struct sample_bytes copy_of_packed(void)
+{
+	return copy_of(packed);
 }
 
 /* Corrects the checksums of superblock and index. */
@@ -86,7 +93,7 @@ static void seal(struct sample_bytes file)
 
 	if (offset <= file.bytes)
 		wcx_le64_write(file.data + 80, wcx_checksum64(file.data + offset, file.bytes - offset));
-	wcx_le64_write(file.data + 120, wcx_checksum64(file.data, 120));
+	wcx_le64_write(file.data + CHECKSUM_AT, wcx_checksum64(file.data, CHECKSUM_AT));
 }
 
 static int open_bytes(const uint8_t *data, size_t bytes, struct wcx_container **ret, struct wcx_error *err)
@@ -337,7 +344,7 @@ static void changed_byte_of_superblock_or_index_is_refused(void)
 	for (size_t at = 0; at < packed.bytes; at = at + 1 == WCX_SUPERBLOCK_BYTES ? index_offset : at + 1) {
 		for (unsigned bit = 0; bit < 8; bit++) {
 			const char *told = at < 8                      ? "not a .wcx file"
-					   : at < WCX_SUPERBLOCK_BYTES ? "offset 120: checksum"
+					   : at < WCX_SUPERBLOCK_BYTES ? "offset 184: checksum"
 								       : "offset";
 			struct wcx_error err;
 
@@ -353,15 +360,15 @@ static void changed_byte_of_superblock_or_index_is_refused(void)
 /* A change to the file, whose checksums are then corrected, and the error that it must cause. */
 struct change {
 	size_t at;      /* from the start of the superblock, or of the part of the index below */
-	unsigned bytes; /* of the value: 1, 4 or 8 */
+	unsigned bytes; /* of the value: 1, 2, 4 or 8 */
 	uint64_t value;
 	int errnum;
 	const char *text; /* part of the message */
 };
 
-static void check_change(const struct change *change, size_t base, uint64_t named_offset)
+static void check_change_of(struct sample_bytes file, const struct change *change, size_t base, uint64_t named_offset)
 {
-	struct sample_bytes copy = copy_of_packed();
+	struct sample_bytes copy = copy_of(file);
 	char offset_text[32];
 	struct wcx_error err;
 	uint8_t value[8];
@@ -377,12 +384,20 @@ static void check_change(const struct change *change, size_t base, uint64_t name
 	free(copy.data);
 }
 
+static void check_change(const struct change *change, size_t base, uint64_t named_offset)
+{
+	check_change_of(packed, change, base, named_offset);
+}
+
 static void each_field_of_the_superblock_is_checked(void)
 {
 	static const struct change about_the_file[] = {
-		{ 8, 4, 2, ENOTSUP, "version 2" },        { 8, 4, 4, ENOTSUP, "version 4" },
-		{ 16, 8, 1, ENOTSUP, "features" },        { 16, 8, UINT64_C(1) << 63, ENOTSUP, "0x8000000000000000" },
-		{ 24, 8, 1 << 20, EBADMSG, "truncated" }, { 24, 8, 200, EBADMSG, "damaged" },
+		{ 8, 4, 0, ENOTSUP, "format version 0, this program reads version 1" },
+		{ 8, 4, 2, ENOTSUP, "format version 2, this program reads version 1" },
+		{ 16, 8, 2, ENOTSUP, "features that this program does not have: flag 1 of the superblock" },
+		{ 16, 8, UINT64_C(1) << 63 | 5, ENOTSUP, "flag 2, 63 of the superblock" },
+		{ 24, 8, 1 << 20, EBADMSG, "truncated" },
+		{ 24, 8, 200, EBADMSG, "damaged" },
 	};
 	static const struct change about_a_field[] = {
 		{ 12, 4, FIELD_COUNT + 1, EBADMSG, "counts contradict" },
@@ -400,6 +415,11 @@ static void each_field_of_the_superblock_is_checked(void)
 		{ 64, 8, (UINT64_C(1) << 60) + 6, EBADMSG, "counts contradict" },
 		{ 72, 8, UINT64_MAX, EBADMSG, "counts contradict" },
 		{ 72, 8, 0, EBADMSG, "counts contradict" },
+		{ 16, 8, 1, EBADMSG, "flag BASES without bases" },
+		{ 128, 4, 1, EBADMSG, "bases without the flag BASES" },
+		{ 132, 4, 1, EBADMSG, "counts contradict" },
+		{ 136, 1, 1, EBADMSG, "reserved bytes" },
+		{ 183, 1, 0x80, EBADMSG, "reserved bytes" },
 	};
 	struct change offset_unaligned = { 40, 8, index_offset - 8, EBADMSG, "index is not where" };
 
@@ -410,8 +430,10 @@ static void each_field_of_the_superblock_is_checked(void)
 		/* Contradictions between fields are reported at the first of them. */
 		int of_index = strstr(about_a_field[i].text, "not where") != NULL;
 		int of_counts = strstr(about_a_field[i].text, "counts") != NULL;
+		int of_bases = strstr(about_a_field[i].text, "BASES") != NULL;
+		int reserved = strstr(about_a_field[i].text, "reserved") != NULL;
 
-		check_change(&about_a_field[i], 0, of_index ? 40 : of_counts ? 56 : at);
+		check_change(&about_a_field[i], 0, of_index ? 40 : of_counts ? 56 : of_bases ? 128 : reserved ? 136 : at);
 	}
 	check_change(&offset_unaligned, 0, 40);
 }
@@ -455,6 +477,15 @@ static void each_part_of_a_segment_is_checked(void)
 		{ 39, 1, 10, EBADMSG, "fields do not make up an element" },
 		{ 39, 1, 11, EBADMSG, "bad number of fields" },
 		{ 39, 1, FIELD_COUNT, EBADMSG, "fields that are not there" },
+		{ 40, 4, 1, EBADMSG, "base that is not there" },
+		{ 44, 1, 1, EBADMSG, "difference without a base" },
+		{ 45, 1, 1, EBADMSG, "threshold" }, /* see the tests of bases for the rest */
+		{ 46, 1, 1, EBADMSG, "unknown kind of segment" },
+		{ 47, 1, 1, EBADMSG, "reserved bytes of a segment" },
+		{ 48, 8, 1, EBADMSG, "without a base" },
+		{ 56, 1, 1, EBADMSG, "threshold beyond the last" },
+		{ 62, 1, 1, EBADMSG, "threshold beyond the last" },
+		{ 63, 1, 1, EBADMSG, "reserved bytes of a segment" },
 	};
 	static const struct change to_the_header[] = {
 		{ 28, 4, 1, EBADMSG, "not an earlier one" },
@@ -514,6 +545,10 @@ static void segments_with_the_same_content_are_checked(void)
 		{ 37, 1, 1, EBADMSG, "tiles of its own" },
 		{ 38, 1, 1, EBADMSG, "tiles of its own" },
 		{ 39, 1, 1, EBADMSG, "tiles of its own" },
+		{ 40, 4, 1, EBADMSG, "tiles of its own" },
+		{ 46, 1, 1, EBADMSG, "tiles of its own" },
+		{ 48, 8, 1, EBADMSG, "tiles of its own" },
+		{ 63, 1, 1, EBADMSG, "tiles of its own" },
 	};
 	static const struct change of_a_copy = { 28, 4, AGAIN, EBADMSG, "a segment without tiles" };
 
@@ -537,7 +572,7 @@ static void each_part_of_a_field_is_checked(void)
 		{ CODED_FIELD, CODED, { 1, 1, 0, EBADMSG, "bad run" } },
 		{ CODED_FIELD, CODED, { 1, 1, 1, EBADMSG, "bad run" } },
 		{ CODED_FIELD, CODED, { 1, 1, 3, EBADMSG, "bad number of frequency tables" } },
-		{ CODED_FIELD, CODED, { 1, 1, 7, EBADMSG, "bad number of frequency tables" } },
+		{ CODED_FIELD, CODED, { 1, 1, 7, EBADMSG, "tables by context in a segment without contexts" } },
 		{ CODED_FIELD, CODED, { 1, 1, PAIRS, EBADMSG, "symbols of a field without" } },
 		{ CODED_FIELD, CODED, { 1, 1, ZERO, EBADMSG, "symbols of a field without" } },
 		{ CODED_FIELD, CODED, { 1, 1, ZERO | 4, EBADMSG, "base of a narrow field" } },
@@ -727,7 +762,7 @@ static void changed_bytes_behind_right_checksums_are_refused_or_change_nothing(v
 {
 	struct sample_bytes copy = copy_of_packed();
 
-	for (size_t at = 8; at < packed.bytes; at = at + 1 == 120 ? index_offset : at + 1) {
+	for (size_t at = 8; at < packed.bytes; at = at + 1 == CHECKSUM_AT ? index_offset : at + 1) {
 		if (at == 80)
 			at = 88; /* skip the index's checksum, which seal corrects */
 		for (unsigned change = 1; change < 256; change += change < 128 ? change : 127) {
@@ -750,6 +785,175 @@ static void changed_bytes_of_tiles_are_refused_or_lie_in_gaps(void)
 		copy.data[at] ^= 0x10;
 	}
 	free(copy.data);
+}
+
+/* --- files with bases: what only the container checks, without the bases --- */
+
+enum { TUNED = 1, COUNTERS, TUNED_AGAIN, ALONE, DEPENDENT_SEGMENTS };
+enum { TUNED_FIELD = 1, COUNTERS_FIELD = 3, DEPENDENT_FIELDS = 8, BASES = 2 };
+
+static const struct wcx_base bases[BASES] = {
+	{ { 1, 2, 3, 255 }, 5000, "../org/model/model-00001-of-00002.safetensors.wcx" },
+	{ { 7 }, UINT64_C(1) << 60, "" },
+};
+static const struct wcx_field tuned_fields[2] = {
+	{ .width = 4 },
+	{ .width = 12, .table_count = 3, .by_context = true, .tables = sample_tables + 1 },
+};
+static const struct wcx_recipe tuned_recipe = {
+	.elem_bytes = 2,
+	.field_count = 2,
+	.fields = tuned_fields,
+	.difference = WCX_DIFFERENCE_FLOAT,
+	.context_count = 3,
+	.thresholds = { 100, 130 },
+};
+static const struct wcx_recipe counters_recipe = {
+	.elem_bytes = 4, .field_count = 4, .fields = sample_bytes_fields + 3, .difference = WCX_DIFFERENCE_INTEGER
+};
+static const struct sample_part dependent_parts[] = {
+	{ { "tuned", "BF16", "[40,50]", 4000, SAMPLE_GAUSSIAN, 0.4 }, 2000, 1, 700, &tuned_recipe, 0, 0 },
+	{ { "counters", "I32", "[20,10]", 800, SAMPLE_UNIFORM, 0 }, 10, 4, 10, &counters_recipe, 0, 0 },
+	{ { "again", "BF16", "[40,50]", 4000, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, TUNED },
+	{ { "alone", "I8", "[250]", 250, SAMPLE_UNIFORM, 0 }, 250, 1, 200, &sample_1_byte_plain, 0, 0 },
+};
+static const struct sample_reference references[WCX_ARRAY_COUNT(dependent_parts)] = { { 1, 1000 }, { 2, 77 } };
+
+static struct sample_bytes make_dependent(void)
+{
+	struct sample_bytes its_original = sample_original(dependent_parts, WCX_ARRAY_COUNT(dependent_parts));
+	struct sample_bytes file =
+		sample_dependent(its_original, dependent_parts, WCX_ARRAY_COUNT(dependent_parts), references, bases, BASES);
+
+	free(its_original.data);
+	return file;
+}
+
+/* Where the entries of the bases begin. */
+static uint64_t bases_offset(struct sample_bytes file)
+{
+	return file.bytes - wcx_le32_read(file.data + 132) - BASES * WCX_BASE_BYTES;
+}
+
+static void bases_are_those_that_were_written(void)
+{
+	struct sample_bytes file = make_dependent();
+	struct wcx_container *c = NULL;
+	struct wcx_error err = { "" };
+	const struct wcx_segment *seg;
+
+	sample_require(open_bytes(file.data, file.bytes, &c, &err) == 0, err.text);
+	CHECK(wcx_container_superblock(c)->features == WCX_FEATURE_BASES && wcx_container_base_count(c) == BASES);
+	CHECK(wcx_container_superblock(c)->segment_count == DEPENDENT_SEGMENTS);
+	CHECK(wcx_container_superblock(c)->field_count == DEPENDENT_FIELDS);
+	for (uint32_t i = 0; i < BASES; i++) {
+		const struct wcx_base *base = wcx_container_base(c, i + 1);
+
+		CHECK(memcmp(base->sha256, bases[i].sha256, sizeof base->sha256) == 0);
+		CHECK(base->original_bytes == bases[i].original_bytes);
+		CHECK_TEXT(base->name, bases[i].name);
+	}
+	seg = wcx_container_segment(c, TUNED);
+	CHECK(seg->base == 1 && seg->base_offset == 1000 && seg->recipe.difference == WCX_DIFFERENCE_FLOAT);
+	CHECK(seg->recipe.context_count == 3 && memcmp(seg->recipe.thresholds, tuned_recipe.thresholds, 7) == 0);
+	CHECK(!seg->recipe.fields[0].by_context && seg->recipe.fields[0].table_count == 0);
+	CHECK(seg->recipe.fields[1].by_context && seg->recipe.fields[1].table_count == 3);
+	seg = wcx_container_segment(c, TUNED_AGAIN);
+	CHECK(seg->same_as == TUNED && seg->base == 1 && seg->base_offset == 1000);
+	seg = wcx_container_segment(c, COUNTERS);
+	CHECK(seg->base == 2 && seg->base_offset == 77 && seg->recipe.difference == WCX_DIFFERENCE_INTEGER);
+	CHECK(seg->recipe.context_count == 0 && !seg->recipe.fields[0].by_context);
+	seg = wcx_container_segment(c, ALONE);
+	CHECK(seg->base == 0 && seg->base_offset == 0 && seg->recipe.difference == WCX_DIFFERENCE_NONE);
+	wcx_container_free(c);
+	free(file.data);
+}
+
+static void each_part_of_a_base_is_checked(void)
+{
+	struct sample_bytes file = make_dependent();
+	const size_t name_bytes = strlen(bases[0].name);
+	static const struct change of_the_superblock[] = {
+		{ 16, 8, 0, EBADMSG, "bases without the flag BASES" },
+		{ 128, 4, 0, EBADMSG, "flag BASES without bases" },
+		{ 128, 4, 257, EBADMSG, "too many bases" },
+		{ 128, 4, UINT32_MAX, EBADMSG, "too many bases" },
+		{ 136, 8, 1, EBADMSG, "reserved bytes" },
+	};
+	static const struct change of_the_counts[] = {
+		{ 128, 4, 1, EBADMSG, "counts contradict" },
+		{ 128, 4, 256, EBADMSG, "counts contradict" },
+		{ 132, 4, 0, EBADMSG, "counts contradict" },
+		{ 132, 4, UINT32_MAX, EBADMSG, "counts contradict" },
+	};
+	static const struct change of_an_entry[] = {
+		{ 32, 8, 0, EBADMSG, "size of a base" },
+		{ 32, 8, (UINT64_C(1) << 60) + 1, EBADMSG, "size of a base" },
+		{ 40, 4, 4096, EBADMSG, "name of a base that is too long" },
+		{ 40, 4, UINT32_MAX, EBADMSG, "name of a base that is too long" },
+		{ 44, 4, 1, EBADMSG, "reserved bytes of a base" },
+		{ 47, 1, 0x80, EBADMSG, "reserved bytes of a base" },
+	};
+	const struct change longer = { 40, 4, name_bytes + 1, EBADMSG, "name of a base that is too long" };
+	const struct change shorter = { 40, 4, name_bytes - 1, EBADMSG, "bytes behind the name of the last base" };
+	const struct change with_nul = { BASES * WCX_BASE_BYTES + 3, 1, 0, EBADMSG, "name of a base with a zero byte" };
+	const uint64_t at = bases_offset(file);
+
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(of_the_superblock); i++)
+		check_change_of(file, &of_the_superblock[i], 0, of_the_superblock[i].at == 136 ? 136 : 128);
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(of_the_counts); i++)
+		check_change_of(file, &of_the_counts[i], 0, 56);
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(of_an_entry); i++)
+		check_change_of(file, &of_an_entry[i], at, at);
+	check_change_of(file, &longer, at, at);
+	check_change_of(file, &shorter, at, file.bytes - 1);
+	check_change_of(file, &with_nul, at, at);
+	free(file.data);
+}
+
+static void each_part_of_a_difference_is_checked(void)
+{
+	struct sample_bytes file = make_dependent();
+	const uint64_t at = wcx_le64_read(file.data + 40);
+	static const struct change of_a_segment[] = {
+		{ 40, 4, 0, EBADMSG, "difference without a base" },
+		{ 40, 4, 3, EBADMSG, "base that is not there" },
+		{ 40, 4, UINT32_MAX, EBADMSG, "base that is not there" },
+		{ 44, 1, 0, EBADMSG, "base without a difference" },
+		{ 45, 1, 0, EBADMSG, "threshold beyond the last" },
+		{ 45, 1, 1, EBADMSG, "threshold beyond the last" },
+		{ 45, 1, 8, EBADMSG, "too many thresholds" },
+		{ 45, 1, 255, EBADMSG, "too many thresholds" },
+		{ 46, 1, 1, EBADMSG, "unknown kind of segment" },
+		{ 48, 8, 1001, EBADMSG, "range beyond the end of the base" },
+		{ 48, 8, 5001, EBADMSG, "range beyond the end of the base" },
+		{ 48, 8, UINT64_MAX, EBADMSG, "range beyond the end of the base" },
+		{ 58, 1, 200, EBADMSG, "threshold beyond the last" },
+	};
+	static const struct change without_a_base[] = {
+		{ 40, 4, 1, EBADMSG, "base without a difference" },
+		{ 44, 1, 1, EBADMSG, "difference without a base" },
+		{ 45, 1, 1, EBADMSG, "offset or thresholds without a base" },
+		{ 48, 8, 1, EBADMSG, "offset or thresholds without a base" },
+	};
+	static const struct change to_the_header = { 40, 5, 1 | UINT64_C(1) << 32, EBADMSG, "base of the header" };
+	static const struct change narrow = { 20, 4, 9, EBADMSG, "narrow tiles of differences" };
+	static const struct change by_context = { 1, 1, 7, EBADMSG, "tables by context in a segment without contexts" };
+	const struct change beyond = { 4, 4, SAMPLE_TABLES - 2, EBADMSG, "table that is not there" };
+	const uint64_t fields_at = at + DEPENDENT_SEGMENTS * WCX_SEGMENT_BYTES;
+	uint64_t segment_at = at + TUNED * WCX_SEGMENT_BYTES;
+
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(of_a_segment); i++)
+		check_change_of(file, &of_a_segment[i], segment_at, segment_at);
+	check_change_of(file, &beyond, fields_at + (TUNED_FIELD + 1) * WCX_FIELD_BYTES, segment_at);
+	segment_at = at + COUNTERS * WCX_SEGMENT_BYTES;
+	check_change_of(file, &narrow, segment_at, segment_at);
+	check_change_of(file, &by_context, fields_at + COUNTERS_FIELD * WCX_FIELD_BYTES, segment_at);
+	segment_at = at + ALONE * WCX_SEGMENT_BYTES;
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(without_a_base); i++)
+		check_change_of(file, &without_a_base[i], segment_at, segment_at);
+	check_change_of(file, &to_the_header, at, at);
+	free(file.data);
 }
 
 static void what_is_no_regular_file_is_refused(void)
@@ -790,6 +994,9 @@ int main(int argc, char **argv)
 		CHECK_TEST(frequency_tables_are_checked),
 		CHECK_TEST(changed_bytes_behind_right_checksums_are_refused_or_change_nothing),
 		CHECK_TEST(changed_bytes_of_tiles_are_refused_or_lie_in_gaps),
+		CHECK_TEST(bases_are_those_that_were_written),
+		CHECK_TEST(each_part_of_a_base_is_checked),
+		CHECK_TEST(each_part_of_a_difference_is_checked),
 		CHECK_TEST(what_is_no_regular_file_is_refused),
 	};
 	int status;

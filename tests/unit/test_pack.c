@@ -509,7 +509,7 @@ static void unpacking_a_damaged_file_leaves_nothing(void)
 	packed.data[packed.bytes / 2] ^= 1;
 	/* The tiles are intact, but the SHA-256 is another. */
 	packed.data[88] ^= 1;
-	wcx_le64_write(packed.data + 120, wcx_checksum64(packed.data, 120));
+	wcx_le64_write(packed.data + WCX_SUPERBLOCK_BYTES - 8, wcx_checksum64(packed.data, WCX_SUPERBLOCK_BYTES - 8));
 	sample_write(dst_path, packed);
 	CHECK(unpack(dst_path, &options, &err) == -EBADMSG);
 	CHECK(strstr(err.text, "SHA-256") != NULL);
