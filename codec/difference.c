@@ -57,21 +57,20 @@ void wcx_difference_contexts(const struct wcx_recipe *recipe, const void *base, 
 	}
 }
 
-void wcx_difference_count(enum wcx_difference difference, uint32_t elem_bytes, const void *src, const void *base,
-			  size_t count, struct wcx_difference_counts *counts)
+void wcx_difference_keys(enum wcx_difference difference, uint32_t elem_bytes, const void *base, size_t count, uint8_t *keys)
 {
 	switch (elem_bytes) {
 	case 1:
-		count_differences_8(difference, src, base, count, counts);
+		make_keys_8(difference, base, count, keys);
 		break;
 	case 2:
-		count_differences_16(difference, src, base, count, counts);
+		make_keys_16(difference, base, count, keys);
 		break;
 	case 4:
-		count_differences_32(difference, src, base, count, counts);
+		make_keys_32(difference, base, count, keys);
 		break;
 	case 8:
-		count_differences_64(difference, src, base, count, counts);
+		make_keys_64(difference, base, count, keys);
 		break;
 	}
 }

@@ -16,10 +16,7 @@
 
 #include "codec/recipe.h"
 
-enum {
-	WCX_CONTEXT_KEYS = 256,
-	WCX_DIFFERENCE_WINDOW = 256, /* the lowest residuals, which are counted one by one */
-};
+enum { WCX_CONTEXT_KEYS = 256 };
 
 /* wcx_difference_residuals - the residuals of count elements of src, to dst, which may be src */
 void wcx_difference_residuals(enum wcx_difference difference, uint32_t elem_bytes, const void *src, const void *base,
@@ -32,22 +29,7 @@ void wcx_difference_undo(enum wcx_difference difference, uint32_t elem_bytes, co
 /* wcx_difference_contexts - the context of each element of the base; all 0 if the recipe has no contexts */
 void wcx_difference_contexts(const struct wcx_recipe *recipe, const void *base, size_t count, uint8_t *contexts);
 
-/* Statistics of residuals by the key of the base's element.  The caller owns them and zeroes them at first. */
-struct wcx_difference_counts {
-	uint64_t elems, unchanged; /* all; those with a residual of 0 */
-	uint64_t window[WCX_CONTEXT_KEYS]
-		       [WCX_DIFFERENCE_WINDOW + 1]; /* of each residual; the last is of all that are higher */
-	uint64_t bytes[][WCX_CONTEXT_KEYS][256];    /* of each byte of residuals, the lowest first */
-};
-
-/* wcx_difference_counts_bytes - what to allocate for statistics of such elements */
-static inline size_t wcx_difference_counts_bytes(uint32_t elem_bytes)
-{
-	return sizeof(struct wcx_difference_counts) + elem_bytes * sizeof(uint64_t[WCX_CONTEXT_KEYS][256]);
-}
-
-/* wcx_difference_count - add the statistics of count elements to *counts */
-void wcx_difference_count(enum wcx_difference difference, uint32_t elem_bytes, const void *src, const void *base,
-			  size_t count, struct wcx_difference_counts *counts);
+/* wcx_difference_keys - the key of each element of the base */
+void wcx_difference_keys(enum wcx_difference difference, uint32_t elem_bytes, const void *base, size_t count, uint8_t *keys);
 
 #endif

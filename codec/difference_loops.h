@@ -16,12 +16,6 @@
 
 #define LOOP static inline __attribute__((always_inline))
 
-/* Where a residual is counted in wcx_difference_counts.window. */
-LOOP uint32_t window_of(uint64_t residual)
-{
-	return residual < WCX_DIFFERENCE_WINDOW ? (uint32_t)residual : (uint32_t)WCX_DIFFERENCE_WINDOW;
-}
-
 #define ELEM_BITS 8
 #include "codec/difference_template.h"
 #define ELEM_BITS 16

@@ -128,24 +128,16 @@ static inline void NAME(context_words)(const struct wcx_recipe *recipe, const vo
 }
 
 /* Adds an element to the statistics. */
-static inline void NAME(count_differences)(enum wcx_difference difference, const void *src, const void *base, size_t count,
-					   struct wcx_difference_counts *counts)
+static inline void NAME(make_keys)(enum wcx_difference difference, const void *base, size_t count, uint8_t *keys)
 {
-	const ELEM *x = src, *b = base;
-	const bool is_float = difference == WCX_DIFFERENCE_FLOAT;
-	uint64_t unchanged = 0;
+	const ELEM *b = base;
 
-	for (size_t i = 0; i < count; i++) {
-		const ELEM e = NAME(residual)(x[i], b[i], is_float);
-		const uint32_t key = NAME(key)(b[i], is_float);
-
-		unchanged += e == 0;
-		counts->window[key][window_of(e)]++;
-		for (uint32_t byte = 0; byte < ELEM_BITS / 8; byte++)
-			counts->bytes[byte][key][(uint8_t)(e >> 8 * byte)]++;
-	}
-	counts->unchanged += unchanged;
-	counts->elems += count;
+	if (difference == WCX_DIFFERENCE_FLOAT)
+		for (size_t i = 0; i < count; i++)
+			keys[i] = (uint8_t)NAME(key)(b[i], true);
+	else
+		for (size_t i = 0; i < count; i++)
+			keys[i] = (uint8_t)NAME(key)(b[i], false);
 }
 
 #undef CONTEXT

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* wcx pack: compresses safetensors files, one, several or a tree. */
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tools/arguments.h"
@@ -25,6 +27,9 @@ static const char help[] = "usage: wcx pack [OPTIONS] FILE [FILE.wcx]\n"
 			   "interrupted goes on, and a second run packs what is new: a file is done if its size and time\n"
 			   "are the same, or if its name is the SHA-256 of its contents, as in a Hugging Face cache.\n"
 			   "\n"
+			   "      --base=BASE   pack against BASE, a packed file or a directory of such: a tensor that is\n"
+			   "                    smaller as the difference from the base's is kept as that, and from then\n"
+			   "                    on the output needs the base.  May be given several times\n"
 			   "      --rm          pack in place: remove each source once its packed file is verified, synced\n"
 			   "                    to disk and found to hold the source's contents\n"
 			   "      --check       compare the contents of what is done already\n"
@@ -43,6 +48,7 @@ static const char help[] = "usage: wcx pack [OPTIONS] FILE [FILE.wcx]\n"
 			   "  wcx pack model.safetensors store/model.safetensors.wcx\n"
 			   "  wcx pack models/llama store/llama\n"
 			   "  wcx pack ~/.cache/huggingface/hub /data/hub\n"
+			   "  wcx pack --base=store/llama/model.safetensors.wcx tuned/model.safetensors store/tuned.wcx\n"
 			   "  wcx pack --rm models\n"
 			   "\n"
 			   "Exit codes: 0 success, 1 failure (the message says why), 2 invalid command line,\n"
@@ -55,6 +61,27 @@ static char *output_name(const char *name)
 	return asprintf(&output, "%s.wcx", name) < 0 ? NULL : output;
 }
 
+/* Notes what --base says; -EINVAL if it contradicts an earlier one. */
+static int add_base(struct wcx_tree_options *options, char *value)
+{
+	const enum wcx_base_choice choice = strcmp(value, "none") == 0   ? WCX_BASE_NONE
+					    : strcmp(value, "auto") == 0 ? WCX_BASE_FIND
+									 : WCX_BASE_GIVEN;
+	char **grown;
+
+	if (options->base_choice != WCX_BASE_DEFAULT && options->base_choice != choice)
+		return -EINVAL;
+	options->base_choice = choice;
+	if (choice != WCX_BASE_GIVEN)
+		return 0;
+	grown = reallocarray(options->base_paths, options->base_path_count + 1, sizeof *grown);
+	if (!grown)
+		return -ENOMEM;
+	grown[options->base_path_count++] = value;
+	options->base_paths = grown;
+	return 0;
+}
+
 int wcx_command_pack(struct command *command, int argc, char **argv)
 {
 	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS,
@@ -62,6 +89,7 @@ int wcx_command_pack(struct command *command, int argc, char **argv)
 						 { "force", no_argument, NULL, 'f' },
 						 { "mode", required_argument, NULL, 'm' },
 						 { "rm", no_argument, NULL, 'R' },
+						 { "base", required_argument, NULL, 'B' },
 						 { "check", no_argument, NULL, 'C' },
 						 { "reflink", no_argument, NULL, 'F' },
 						 { "link", no_argument, NULL, 'L' },
@@ -74,6 +102,10 @@ int wcx_command_pack(struct command *command, int argc, char **argv)
 			tree.replace = true;
 		else if (option == 'R')
 			tree.remove = true;
+		else if (option == 'B' && add_base(&tree, optarg) < 0)
+			return wcx_command_usage(command, "--base: paths, none and auto exclude each other");
+		else if (option == 'B')
+			continue;
 		else if (option == 'C')
 			tree.check = true;
 		else if (option == 'F')
@@ -90,5 +122,7 @@ int wcx_command_pack(struct command *command, int argc, char **argv)
 			return status;
 	}
 	command->decoder_kind = WCX_DECODER_CPU; /* to verify while other cores pack */
-	return wcx_run_arguments(command, &wcx_pack_ops, &tree, argv + optind, (size_t)(argc - optind), output_name);
+	status = wcx_run_arguments(command, &wcx_pack_ops, &tree, argv + optind, (size_t)(argc - optind), output_name);
+	free(tree.base_paths);
+	return status;
 }

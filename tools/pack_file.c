@@ -17,6 +17,7 @@
 #include "fs/pack/pack_done.h"
 #include "fs/read/export.h"
 #include "tools/file_task.h"
+#include "tools/pack_bases.h"
 
 enum {
 	SMALL_BYTES = 64 << 10, /* files up to this size are taken for such as are copied, in the estimate of space */
@@ -65,7 +66,22 @@ static void free_target(struct target *target)
 	free(target->path);
 }
 
-/* Adds the dtypes of a packed file to the result, and verifies it if asked to. */
+/* Adds to the result what the file is packed against. */
+static int add_bases(struct wcx_file_task *task, const struct wcx_container *c, struct wcx_error *err)
+{
+	task->result.base_count = wcx_container_base_count(c);
+	task->result.based_bytes = 0;
+	if (!task->result.base_count)
+		return 0;
+	for (size_t i = 0; i < wcx_container_superblock(c)->segment_count; i++)
+		if (wcx_container_segment(c, i)->base)
+			task->result.based_bytes += wcx_container_segment(c, i)->bytes;
+	free(task->result.base);
+	task->result.base = strdup(wcx_container_base(c, 1)->name);
+	return task->result.base ? 0 : wcx_task_fail(task, ENOMEM, err);
+}
+
+/* Adds the dtypes and bases of a packed file to the result, and verifies it if asked to. */
 static int look_into(struct wcx_file_task *task, int fd, const char *path, bool verifies, struct wcx_error *err)
 {
 	const struct wcx_export_ops ops = { .share = &task->run->share };
@@ -82,6 +98,8 @@ static int look_into(struct wcx_file_task *task, int fd, const char *path, bool 
 		r = wcx_verify(image, command->thread_count, &ops, NULL, &wcx_command_stop, err);
 	if (r == 0)
 		r = wcx_task_add_dtypes(task, image, err);
+	if (r == 0)
+		r = add_bases(task, wcx_image_container(image), err);
 	wcx_image_put(image);
 	return r;
 }
@@ -183,17 +201,24 @@ static int check_space(const struct wcx_file_task *task, const struct target *ta
 static int pack(struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
 {
 	char src[WCX_FD_PATH_BYTES], dst[WCX_FD_PATH_BYTES];
-	const struct wcx_pack_options options = {
+	struct wcx_pack_options options = {
 		.job = wcx_task_job(task, target->is_there, target->path),
 		.shown_src = task->path,
 		.is_reference = task->run->options.is_reference,
 	};
+	struct wcx_task_bases bases;
 	struct wcx_pack_result result;
 	struct stat st;
 	int fd, r;
 
-	r = wcx_pack(wcx_fd_path(task->fd, NULL, task->path, src),
-		     wcx_fd_path(task->output_directory_fd, target->name, target->path, dst), &options, &result, err);
+	r = wcx_task_bases_find(&bases, task, target->fd >= 0 ? &target->st : NULL, err);
+	options.bases = bases.list;
+	options.base_count = bases.count;
+	if (r == 0)
+		r = wcx_pack(wcx_fd_path(task->fd, NULL, task->path, src),
+			     wcx_fd_path(task->output_directory_fd, target->name, target->path, dst), &options, &result,
+			     err);
+	wcx_task_bases_free(&bases);
 	if (r < 0)
 		return r;
 	fd = wcx_task_open_output(task, target->name, &st);
@@ -308,4 +333,9 @@ static int do_file(struct wcx_file_task *task, struct wcx_error *err)
 	return r;
 }
 
-const struct wcx_tree_ops wcx_pack_ops = { .what = "packing", .decodes = true, .file = do_file, .needs = needs };
+const struct wcx_tree_ops wcx_pack_ops = { .what = "packing",
+					   .decodes = true,
+					   .file = do_file,
+					   .needs = needs,
+					   .begin = wcx_pack_bases_begin,
+					   .end = wcx_pack_bases_end };

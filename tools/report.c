@@ -190,6 +190,11 @@ static void print_json_file(const struct wcx_report *report, const struct wcx_fi
 			snprintf(text + 2 * i, 3, "%02x", result->sha256[i]);
 		json_object_set_new(object, "sha256", json_string(text));
 	}
+	if (result->base_count) {
+		wcx_json_set_path(object, "base", result->base);
+		wcx_json_set_count(object, "base_count", result->base_count);
+		wcx_json_set_count(object, "based_bytes", result->based_bytes);
+	}
 	if (result->dtypes.count)
 		json_object_set_new(object, "dtypes", json_dtypes(&result->dtypes));
 	if (result->is_removed)
@@ -197,6 +202,20 @@ static void print_json_file(const struct wcx_report *report, const struct wcx_fi
 	if (result->error.text[0])
 		json_object_set_new(object, "error", json_string(result->error.text));
 	wcx_json_print_line(object);
+}
+
+/* ", 99.8 % of it against ../base.wcx and 2 more" */
+static void print_bases(const struct wcx_file_result *result)
+{
+	struct wcx_error shown; /* a path from a file, made safe to print */
+
+	if (!result->base_count)
+		return;
+	wcx_fail(&shown, 0, "%s", *result->base ? result->base : "a base");
+	fprintf(stderr, ", %.1f %% of it against %s", 100.0 * (double)result->based_bytes / (double)result->bytes,
+		shown.text);
+	if (result->base_count > 1)
+		fprintf(stderr, " and %u more", result->base_count - 1);
 }
 
 void wcx_report_file(struct wcx_report *report, unsigned slot, const struct wcx_file_result *result)
@@ -209,6 +228,8 @@ void wcx_report_file(struct wcx_report *report, unsigned slot, const struct wcx_
 	report->done_bytes += result->bytes;
 	report->counts[outcome]++;
 	report->removed_files += result->is_removed;
+	report->based_files += result->base_count > 0;
+	report->based_bytes += result->based_bytes;
 	if (result->packed_bytes) {
 		report->packed_from += result->bytes;
 		report->packed_to += result->packed_bytes;
@@ -221,9 +242,11 @@ void wcx_report_file(struct wcx_report *report, unsigned slot, const struct wcx_
 	if ((outcome == WCX_OUTCOME_PACKED || (outcome == WCX_OUTCOME_DONE && result->packed_bytes)) && !report->is_tree &&
 	    !report->command->quiet && !report->command->json) {
 		clear_line(report);
-		fprintf(stderr, "%s: %llu bytes packed %sinto %llu, ratio %.4f\n", result->output,
+		fprintf(stderr, "%s: %llu bytes packed %sinto %llu, ratio %.4f", result->output,
 			(unsigned long long)result->bytes, outcome == WCX_OUTCOME_DONE ? "already " : "",
 			(unsigned long long)result->packed_bytes, ratio_of(result->bytes, result->packed_bytes));
+		print_bases(result);
+		fputc('\n', stderr);
 	}
 	if (outcome == WCX_OUTCOME_SOUND && !report->command->quiet && !report->command->json) {
 		clear_line(report);
@@ -234,7 +257,9 @@ void wcx_report_file(struct wcx_report *report, unsigned slot, const struct wcx_
 		print_json_file(report, result);
 	} else if (report->command->verbose && (report->is_tree || outcome == WCX_OUTCOME_WARMED)) {
 		clear_line(report);
-		fprintf(stderr, "wcx %s: %s: %s\n", report->command->name, result->path, outcome_names[outcome]);
+		fprintf(stderr, "wcx %s: %s: %s", report->command->name, result->path, outcome_names[outcome]);
+		print_bases(result);
+		fputc('\n', stderr);
 	}
 	draw(report, report->what);
 	pthread_mutex_unlock(&report->lock);
@@ -255,6 +280,10 @@ static void print_json_total(const struct wcx_report *report)
 	wcx_json_set_count(object, "bytes", report->packed_from);
 	wcx_json_set_count(object, "packed_bytes", report->packed_to);
 	json_object_set_new(object, "ratio", json_real(ratio_of(report->packed_from, report->packed_to)));
+	if (report->based_files) {
+		wcx_json_set_count(object, "based_files", report->based_files);
+		wcx_json_set_count(object, "based_bytes", report->based_bytes);
+	}
 	wcx_json_set_count(object, "copied_bytes", report->copied_bytes);
 	wcx_json_set_count(object, "removed", report->removed_files);
 	json_object_set_new(object, "dtypes", json_dtypes(&report->dtypes));
@@ -313,6 +342,8 @@ static void print_summary(const struct wcx_report *report)
 						      : outcome_names[i]);
 		separator = ", ";
 	}
+	if (report->based_files)
+		fprintf(stderr, ", %llu of them packed against bases", (unsigned long long)report->based_files);
 	if (report->removed_files)
 		fprintf(stderr, "%s%llu sources removed", separator, (unsigned long long)report->removed_files);
 	fprintf(stderr, "%s in %.1f s (%.0f MB/s)\n", *separator ? "" : "no files", seconds,

@@ -35,6 +35,9 @@ struct wcx_file_result {
 	uint64_t bytes, packed_bytes; /* of the original; packed: 0 where the file is not packed */
 	bool has_sha256, is_removed;  /* the source */
 	uint8_t sha256[WCX_SHA256_BYTES];
+	uint32_t base_count;  /* of a packed file */
+	uint64_t based_bytes; /* of the original, in tensors that are packed against bases */
+	char *base;           /* hint of the first; NULL: none; freed after it was told */
 	struct wcx_dtype_totals dtypes;
 	struct wcx_error error; /* of a failure, or why it was left */
 };
@@ -54,6 +57,7 @@ struct wcx_report {
 	uint64_t counts[WCX_OUTCOMES];
 	uint64_t packed_from, packed_to; /* of packed files: bytes of originals, and packed */
 	uint64_t copied_bytes, removed_files;
+	uint64_t based_files, based_bytes; /* that are packed against bases */
 	struct wcx_dtype_totals dtypes;
 };
 

@@ -62,16 +62,20 @@ static int do_file(struct wcx_file_task *task, int r, struct wcx_error *err)
 		r = run->ops->file(task, err);
 	if (r == -EINTR) {
 		free(task->result.output);
+		free(task->result.base);
 		return r;
 	}
 	if (r < 0) {
 		task->result.outcome = r == -EMEDIUMTYPE ? WCX_OUTCOME_OTHER_KIND : WCX_OUTCOME_FAILED;
 		task->result.error = *err;
 		task->result.packed_bytes = 0;
+		task->result.base_count = 0;
 	}
 	wcx_report_file(&run->report, task->slot.number, &task->result);
 	free(task->result.output);
+	free(task->result.base);
 	task->result.output = NULL;
+	task->result.base = NULL;
 	if (!ends_run(r) || run->item_count == 1)
 		return 0;
 	return wcx_fail(err, -r, "stopped, since other files would fail too; the same command goes on from here");
@@ -168,13 +172,14 @@ static int do_named(struct wcx_tree_run *run, unsigned slot, size_t item, struct
 static int do_item(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item, struct wcx_error *err)
 {
 	struct wcx_tree_run *run = user;
-	int r = run->paths ? do_named(run, worker, item, err) : do_entry(run, worker, run->items[item], err);
+	const size_t number = run->first_item + (size_t)item, count = run->end_item - run->first_item;
+	int r = run->paths ? do_named(run, worker, number, err) : do_entry(run, worker, run->items[number], err);
 	const size_t finished = atomic_fetch_add(&run->finished, 1) + 1;
 
 	(void)loop;
 	/* Once no file is left to begin, the others get this one's cores. */
-	if (run->item_count - finished < run->side_by_side)
-		run->share.workers = (unsigned)WCX_MAX(run->item_count - finished, 1);
+	if (count - finished < run->side_by_side)
+		run->share.workers = (unsigned)WCX_MAX(count - finished, 1);
 	return r;
 }
 
@@ -187,17 +192,34 @@ static void share_cores(struct wcx_tree_run *run)
 
 	wcx_host_limits_get(&limits);
 	most = WCX_MIN(most, limits.memory_bytes / file_memory_bytes);
-	most = WCX_MIN(most, run->item_count);
+	most = WCX_MIN(most, run->end_item - run->first_item);
 	run->side_by_side = (unsigned)WCX_MAX(most, 1);
 	run->share.cores = run->command->thread_count;
 	run->share.workers = run->side_by_side;
 }
 
-static int do_items(struct wcx_tree_run *run, struct wcx_error *err)
+/* Does the items from `first` on up to `end`. */
+static int do_range(struct wcx_tree_run *run, size_t first, size_t end, struct wcx_error *err)
 {
+	run->first_item = first;
+	run->end_item = end;
 	share_cores(run);
 	run->finished = 0;
-	return wcx_parallel_for(run->side_by_side, run->item_count, do_item, run, &wcx_command_stop, err);
+	return wcx_parallel_for(run->side_by_side, end - first, do_item, run, &wcx_command_stop, err);
+}
+
+static int do_items(struct wcx_tree_run *run, struct wcx_error *err)
+{
+	int r = run->ops->begin ? run->ops->begin(run, err) : 0;
+
+	if (r == 0 && run->first_count)
+		r = do_range(run, 0, run->first_count, err);
+	if (r == 0 && run->first_count < run->item_count)
+		r = do_range(run, run->first_count, run->item_count, err);
+	if (run->ops->end)
+		run->ops->end(run);
+	run->first_count = 0;
+	return r;
 }
 
 /* --- trees --- */

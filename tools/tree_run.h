@@ -51,9 +51,17 @@ struct wcx_tree_ops {
 	 */
 	void (*needs)(int directory_fd, int output_directory_fd, const char *name, const struct stat *st,
 		      uint64_t *least_ret, uint64_t *most_ret);
+	/* Prepares a run whose items are known, and may put them into another order; then end is called.  Both may be NULL.
+	 */
+	int (*begin)(struct wcx_tree_run *run, struct wcx_error *err);
+	void (*end)(struct wcx_tree_run *run);
 	/* Changes name and text of a link for the destination, in place.  NULL: they stay as they are. */
 	void (*link)(int directory_fd, char *name, char *text);
 };
+
+/* What wcx pack codes tensors against: what is given, or what it finds in the store; by default the latter for trees only.
+ */
+enum wcx_base_choice { WCX_BASE_DEFAULT, WCX_BASE_NONE, WCX_BASE_FIND, WCX_BASE_GIVEN };
 
 struct wcx_tree_options {
 	bool replace;       /* outputs that are none of the command's */
@@ -61,6 +69,9 @@ struct wcx_tree_options {
 	bool remove;        /* sources, once their outputs are verified and synced; a tree is worked on in place */
 	bool reflink, link; /* what is not packed, instead of copying it */
 	bool is_reference;  /* pack by the reference's scheme */
+	enum wcx_base_choice base_choice;
+	char **base_paths; /* packed files and trees */
+	size_t base_path_count;
 };
 
 struct wcx_tree_run {
@@ -78,8 +89,12 @@ struct wcx_tree_run {
 	struct tree_mark *marks; /* one for each entry */
 	size_t *items;           /* entries of regular files, largest first */
 	size_t item_count;
+	size_t first_count;      /* of these, so many are done before the others begin; set by begin */
+	void *own;               /* of the command, between begin and end */
 	char **paths, **outputs; /* of named files, instead of a tree */
-	atomic_size_t finished;  /* items */
+	/* The items that are being done. */
+	size_t first_item, end_item;
+	atomic_size_t finished;
 };
 
 /* wcx_run_tree - run a command on a tree; output NULL: it has none, or works in place.  Tells all, returns the exit code. */

@@ -72,7 +72,7 @@ static int measure_zstd(struct comparer *c, uint64_t *bytes_ret, struct wcx_erro
 /* Reads and counts or encodes every tile: a unit of the reference's scheme. */
 static int pass_tiles(struct comparer *c, struct wcx_tensor_plan *plan, bool encodes, uint64_t *bytes, struct wcx_error *err)
 {
-	const struct wcx_plan_reader reader = { read_image, c };
+	const struct wcx_plan_reader reader = { .read = read_image, .user = c };
 	int r = 0;
 
 	for (uint64_t tile = 0; r == 0 && tile < plan->segment.tile_count; tile++) {
@@ -103,7 +103,8 @@ static int measure_reference(struct comparer *c, uint64_t *bytes_ret, struct wcx
 	int r;
 
 	wcx_tensor_plan_init(&plan, c->tensor->offset, c->tensor->bytes, c->tensor, false, true);
-	r = wcx_tensor_plan_draft(&plan, &(struct wcx_plan_reader){ read_image, c }, c->worker.src, err);
+	r = wcx_tensor_plan_draft(&plan, &(struct wcx_plan_reader){ .read = read_image, .user = c }, c->worker.src, NULL,
+				  err);
 	if (r == -ENOMEM)
 		no_memory(err);
 	if (r == 0)

@@ -51,6 +51,11 @@ struct packer {
 	size_t unit_count, unit_capacity;
 	pthread_mutex_t counts_lock; /* protects the counts of the plans */
 
+	struct wcx_base_matcher *matcher;     /* NULL: no bases */
+	uint32_t base_numbers[WCX_BASES_MAX]; /* of options->bases, in the output; 0: not needed so far */
+	uint32_t base_count;                  /* of these */
+	uint64_t based_bytes;                 /* of the original, that are coded against bases */
+
 	struct wcx_digest_queue
 		*digest; /* what is put into it, in order, and what follows belong to the unit whose turn it is */
 	struct wcx_pack_index index;
@@ -95,6 +100,14 @@ static int read_source(const void *user, uint8_t *dst, size_t bytes, uint64_t of
 	return r < 0 ? fail_on(err, packer->src_path, -r) : 0;
 }
 
+static int read_base(const void *user, uint32_t base, uint8_t *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
+{
+	const struct packer *packer = user;
+	const ssize_t n = wcx_image_read(packer->options->bases[base - 1].image, dst, bytes, offset, err);
+
+	return n < 0 ? (int)n : 0;
+}
+
 static int check_result(const struct packer *packer, enum wcx_result result, struct wcx_error *err)
 {
 	if (result == WCX_OK)
@@ -107,7 +120,8 @@ static int check_result(const struct packer *packer, enum wcx_result result, str
 static int draft_plan(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item, struct wcx_error *err)
 {
 	struct packer *packer = user;
-	int r = wcx_tensor_plan_draft(&packer->plans[item], &packer->reader, packer->workers[worker].src, err);
+	int r = wcx_tensor_plan_draft(&packer->plans[item], &packer->reader, packer->workers[worker].src,
+				      packer->workers[worker].base, err);
 
 	(void)loop;
 	return r == -ENOMEM ? no_memory(packer, err) : r;
@@ -142,6 +156,8 @@ static int count_unit(void *user, struct wcx_parallel *loop, unsigned worker, ui
 	int r = wcx_pack_unit_read(&part, &packer->reader, src, err);
 
 	(void)loop;
+	if (r == 0)
+		r = wcx_pack_unit_read_base(&part, &packer->reader, packer->workers[worker].base, err);
 	if (r == 0)
 		r = check_result(packer, wcx_pack_worker_count(&packer->workers[worker], &part, src), err);
 	if (r < 0)
@@ -204,6 +220,28 @@ static int find_same(struct packer *packer, struct wcx_pack_unit *units, size_t 
 	return r;
 }
 
+/* Names the base of a plan in the output's index, if the plan needs it. */
+static int note_base(struct packer *packer, struct wcx_tensor_plan *plan, struct wcx_error *err)
+{
+	const struct wcx_pack_base *base = &packer->options->bases[plan->base.base - 1];
+	uint32_t *number = &packer->base_numbers[plan->base.base - 1];
+	const struct wcx_superblock *sb = wcx_container_superblock(wcx_image_container(base->image));
+	struct wcx_base entry = { .original_bytes = sb->original_bytes, .name = base->hint };
+
+	if (!*number) {
+		memcpy(entry.sha256, sb->sha256, sizeof entry.sha256);
+		if (strlen(entry.name) > WCX_BASE_NAME_MAX_BYTES)
+			entry.name = ""; /* found by its SHA-256 */
+		if (wcx_pack_index_add_base(&packer->index, &entry) < 0)
+			return no_memory(packer, err);
+		*number = ++packer->base_count;
+	}
+	plan->segment.base = *number;
+	plan->segment.base_offset = plan->base.offset;
+	packer->based_bytes += plan->segment.bytes;
+	return 0;
+}
+
 /* Finishes the plans of the group, whose segments enter the index. */
 static int finish_plans(struct packer *packer, struct wcx_error *err)
 {
@@ -214,6 +252,8 @@ static int finish_plans(struct packer *packer, struct wcx_error *err)
 		for (after = first + 1; after < packer->unit_count && units[after].plan == units[first].plan;)
 			after++;
 		r = find_same(packer, units + first, after - first, err);
+		if (r == 0 && wcx_tensor_plan_has_difference(units[first].plan) && !units[first].plan->segment.same_as)
+			r = note_base(packer, units[first].plan, err);
 		if (r == 0 && wcx_pack_index_add_segment(&packer->index, units[first].plan) < 0)
 			r = no_memory(packer, err);
 	}
@@ -314,6 +354,8 @@ static int encode_unit(void *user, struct wcx_parallel *loop, unsigned worker_in
 	uint64_t packed_bytes = 0, output_offset;
 	int r = wcx_pack_unit_read(unit, &packer->reader, src, err);
 
+	if (r == 0 && !unit->plan->segment.same_as)
+		r = wcx_pack_unit_read_base(unit, &packer->reader, worker->base, err);
 	if (r == 0)
 		r = unit->plan->segment.same_as ? check_same(packer, unit, src, err)
 						: encode_verified(packer, unit, worker, src, &packed_bytes, err);
@@ -376,6 +418,39 @@ static size_t pool_length(const struct packer *packer, size_t first, uint64_t *b
 	return after - first;
 }
 
+/*
+ * Finds what the tensors of a segment may be coded against: the base's tensor of the same name, or one that begins with the
+ * same bytes.  Tensors that share a segment must follow each other in the base as they do here.
+ */
+static int find_base(struct packer *packer, const struct wcx_tensor *tensors, size_t count, struct wcx_base_range *ret,
+		     struct wcx_error *err)
+{
+	uint8_t head[WCX_MATCH_BYTES];
+	bool found;
+	int r;
+
+	*ret = (struct wcx_base_range){ 0 };
+	if (!packer->matcher)
+		return 0;
+	found = wcx_base_match_name(packer->matcher, tensors, ret);
+	if (count == 1 && !found && tensors->bytes >= SAME_MIN_BYTES) {
+		r = read_source(packer, head, sizeof head, tensors->offset, err);
+		if (r == 0)
+			r = wcx_base_match_contents(packer->matcher, tensors, head, ret, err);
+		return r == -ENOMEM ? no_memory(packer, err) : WCX_MIN(r, 0);
+	}
+	for (size_t i = 1; i < count && found; i++) {
+		struct wcx_base_range next;
+
+		if (tensors[i].bytes)
+			found = wcx_base_match_name(packer->matcher, &tensors[i], &next) && next.base == ret->base &&
+				next.offset - ret->offset == tensors[i].offset - tensors->offset;
+	}
+	if (!found)
+		ret->base = 0;
+	return 0;
+}
+
 static int pack_segments(struct packer *packer, struct wcx_error *err)
 {
 	const bool is_reference = packer->options->is_reference;
@@ -395,8 +470,11 @@ static int pack_segments(struct packer *packer, struct wcx_error *err)
 			r = pack_group(packer, err);
 			group_bytes = 0;
 		}
-		wcx_tensor_plan_init(&packer->plans[packer->plan_count++], tensor->offset, bytes, tensor,
+		wcx_tensor_plan_init(&packer->plans[packer->plan_count], tensor->offset, bytes, tensor,
 				     tensor->bytes < bytes, is_reference);
+		if (r == 0)
+			r = find_base(packer, tensor, length, &packer->plans[packer->plan_count].base, err);
+		packer->plan_count++;
 		group_bytes += bytes;
 	}
 	return r < 0 ? r : pack_group(packer, err);
@@ -431,10 +509,14 @@ static int allocate(struct packer *packer, struct wcx_error *err)
 {
 	const struct wcx_pack_variants variants = wcx_pack_variants_choose();
 
+	const struct wcx_pack_options *options = packer->options;
+	const bool has_bases = options->base_count && !options->is_reference;
+
+	packer->matcher = has_bases ? wcx_base_matcher_create(options->bases, options->base_count) : NULL;
 	packer->plans = calloc(GROUP_PLANS, sizeof *packer->plans);
 	packer->workers = calloc(packer->options->job.thread_count, sizeof *packer->workers);
 	packer->digest = wcx_digest_queue_create(packer->options->job.thread_count, packer->st->file_bytes);
-	if (!packer->plans || !packer->workers || !packer->digest)
+	if (!packer->plans || !packer->workers || !packer->digest || (has_bases && !packer->matcher))
 		return no_memory(packer, err);
 	for (unsigned i = 0; i < packer->options->job.thread_count; i++)
 		if (!wcx_pack_worker_open(&packer->workers[i], &variants))
@@ -498,6 +580,7 @@ static void free_packer(struct packer *packer)
 	free(packer->plans);
 	free(packer->units);
 	wcx_pack_index_free(&packer->index);
+	wcx_base_matcher_free(packer->matcher);
 	wcx_digest_queue_free(packer->digest);
 	pthread_mutex_destroy(&packer->counts_lock);
 	wcx_safetensors_free(packer->st);
@@ -527,7 +610,7 @@ int wcx_pack(const char *src_path, const char *dst_path, const struct wcx_pack_o
 		.options = options,
 		.src_path = options->shown_src ? options->shown_src : src_path,
 		.src_fd = -1,
-		.reader = { read_source, &packer },
+		.reader = { read_source, read_base, &packer },
 		.packed_bytes = WCX_SUPERBLOCK_BYTES,
 	};
 	int r;
@@ -547,7 +630,9 @@ int wcx_pack(const char *src_path, const char *dst_path, const struct wcx_pack_o
 	}
 	if (r == 0) {
 		*ret = (struct wcx_pack_result){ .original_bytes = packer.st->file_bytes,
-						 .packed_bytes = packer.packed_bytes };
+						 .packed_bytes = packer.packed_bytes,
+						 .based_bytes = packer.based_bytes,
+						 .base_count = packer.base_count };
 		memcpy(ret->sha256, packer.sha256, sizeof ret->sha256);
 	}
 	free_packer(&packer);

@@ -9,15 +9,24 @@
 #include "fs/base/error.h"
 #include "fs/base/job.h"
 #include "fs/format/container.h"
+#include "fs/pack/pack_base.h"
 
 struct wcx_pack_options {
 	struct wcx_job_options job;
 	const char *shown_src; /* what messages call the source; NULL: its path */
 	bool is_reference;     /* use the scheme of docs/format.md, section 4, which ours is compared with */
+	/*
+	 * Files that tensors may be coded against, where that takes fewer bits; at most WCX_BASES_MAX.  The output names
+	 * those that it needs.  They must stay in the store until the output is there.
+	 */
+	const struct wcx_pack_base *bases;
+	size_t base_count;
 };
 
 struct wcx_pack_result {
 	uint64_t original_bytes, packed_bytes;
+	uint64_t based_bytes;             /* of the original, in tensors that are coded against a base */
+	uint32_t base_count;              /* of the bases that the output needs */
 	uint8_t sha256[WCX_SHA256_BYTES]; /* of the original */
 };
 

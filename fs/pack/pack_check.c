@@ -132,6 +132,8 @@ static int check_segment(void *user, struct wcx_parallel *loop, unsigned worker,
 	int r;
 
 	(void)loop;
+	if (seg->base)
+		return 0;
 	if (seg->same_as || seg->bytes <= 2 * ENDS_BYTES)
 		return check_range(c, worker, begin, end, err);
 	r = check_range(c, worker, begin, begin + ENDS_BYTES, err);

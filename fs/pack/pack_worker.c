@@ -33,6 +33,7 @@ struct wcx_pack_variants wcx_pack_variants_choose(void)
 bool wcx_pack_worker_open(struct wcx_pack_worker *worker, const struct wcx_pack_variants *variants)
 {
 	worker->src = malloc(WCX_SAMPLES_MAX_BYTES);
+	worker->base = malloc(WCX_SAMPLES_MAX_BYTES);
 	worker->dst = malloc(WCX_UNIT_BYTES + WCX_UNIT_TILES * WCX_TILE_ALIGN);
 	worker->zstd_dst = malloc(WCX_UNIT_BYTES);
 	worker->zstd = ZSTD_createCCtx();
@@ -42,13 +43,14 @@ bool wcx_pack_worker_open(struct wcx_pack_worker *worker, const struct wcx_pack_
 	worker->decode_scratch = wcx_decode_scratch_create(variants->decoder);
 	if (worker->scratch)
 		wcx_encode_scratch_use(worker->scratch, variants->encoder);
-	return worker->src && worker->dst && worker->zstd_dst && worker->zstd && worker->scratch && worker->decoded &&
-	       worker->unzstd && worker->decode_scratch;
+	return worker->src && worker->base && worker->dst && worker->zstd_dst && worker->zstd && worker->scratch &&
+	       worker->decoded && worker->unzstd && worker->decode_scratch;
 }
 
 void wcx_pack_worker_close(struct wcx_pack_worker *worker)
 {
 	free(worker->src);
+	free(worker->base);
 	free(worker->dst);
 	free(worker->zstd_dst);
 	ZSTD_freeCCtx(worker->zstd);
@@ -100,6 +102,23 @@ int wcx_pack_unit_read(const struct wcx_pack_unit *unit, const struct wcx_plan_r
 	return wcx_tensor_plan_read_tile(unit->plan, unit->first_tile, reader, src, err);
 }
 
+int wcx_pack_unit_read_base(const struct wcx_pack_unit *unit, const struct wcx_plan_reader *reader, uint8_t *base,
+			    struct wcx_error *err)
+{
+	const struct wcx_tensor_plan *plan = unit->plan;
+
+	if (!wcx_tensor_plan_has_difference(plan))
+		return 0;
+	return reader->read_base(reader->user, plan->base.base, base, unit->bytes,
+				 plan->base.offset + (unit->offset - plan->segment.offset), err);
+}
+
+/* The base's elements for a tile that begins at an offset; NULL for a plan without a difference. */
+static const uint8_t *tile_base(const struct wcx_pack_worker *worker, const struct wcx_pack_unit *unit, uint64_t offset)
+{
+	return wcx_tensor_plan_has_difference(unit->plan) ? worker->base + (offset - unit->offset) : NULL;
+}
+
 /* How many tiles of the unit are equal to its first one: all of full size, or only that one. */
 static uint64_t equal_tiles(const struct wcx_pack_unit *unit, const uint8_t *src)
 {
@@ -124,7 +143,7 @@ static void multiply_counts(struct wcx_plan_counts *counts, uint64_t factor)
 
 enum wcx_result wcx_pack_worker_count(struct wcx_pack_worker *worker, struct wcx_pack_unit *unit, const uint8_t *src)
 {
-	const uint64_t equal = equal_tiles(unit, src);
+	const uint64_t equal = wcx_tensor_plan_has_difference(unit->plan) ? 1 : equal_tiles(unit, src);
 	enum wcx_result result = WCX_OK;
 
 	memset(&worker->counts, 0, sizeof worker->counts);
@@ -133,8 +152,8 @@ enum wcx_result wcx_pack_worker_count(struct wcx_pack_worker *worker, struct wcx
 		uint64_t offset;
 
 		wcx_tensor_plan_tile(unit->plan, unit->first_tile + i, &dims, &offset);
-		result = wcx_tensor_plan_count(unit->plan, &dims, src + (offset - unit->offset), worker->scratch,
-					       &worker->counts);
+		result = wcx_tensor_plan_count(unit->plan, &dims, src + (offset - unit->offset),
+					       tile_base(worker, unit, offset), worker->scratch, &worker->counts);
 		if (i == 0 && equal > 1)
 			multiply_counts(&worker->counts, equal);
 	}
@@ -179,7 +198,8 @@ enum wcx_result wcx_pack_worker_encode(struct wcx_pack_worker *worker, const str
 
 		wcx_tensor_plan_tile(plan, unit->first_tile + i, &tile->dims, &offset);
 		plain = src + (offset - unit->offset);
-		result = wcx_tile_encode(&tile->dims, plain, &plan->segment.recipe, worker->scratch, dst, &encoded);
+		result = wcx_tile_encode_against(&tile->dims, plain, tile_base(worker, unit, offset), &plan->segment.recipe,
+						 worker->scratch, dst, &encoded);
 		if (result != WCX_OK)
 			return result;
 		tile->mode = encoded.mode;
@@ -201,7 +221,7 @@ enum wcx_result wcx_pack_worker_encode(struct wcx_pack_worker *worker, const str
 
 /* Decodes a packed tile to worker->decoded; false if it cannot be decoded. */
 static bool decode_tile(struct wcx_pack_worker *worker, const struct wcx_tensor_plan *plan, const struct wcx_tile_info *tile,
-			const uint8_t *packed)
+			const uint8_t *packed, const uint8_t *base)
 {
 	struct wcx_tile_job job = {
 		.dims = tile->dims,
@@ -210,6 +230,7 @@ static bool decode_tile(struct wcx_pack_worker *worker, const struct wcx_tensor_
 		.recipe = &plan->segment.recipe,
 		.src = packed,
 		.src_bytes = tile->packed_bytes,
+		.base = base,
 		.dst = worker->decoded,
 		.dst_bytes = wcx_tile_dims_bytes(&tile->dims),
 	};
@@ -232,7 +253,7 @@ void wcx_pack_worker_verify(struct wcx_pack_worker *worker, const struct wcx_pac
 		uint64_t offset;
 
 		wcx_tensor_plan_tile(unit->plan, unit->first_tile + i, &dims, &offset);
-		if (!decode_tile(worker, unit->plan, tile, packed) ||
+		if (!decode_tile(worker, unit->plan, tile, packed, tile_base(worker, unit, offset)) ||
 		    memcmp(worker->decoded, src + (offset - unit->offset), wcx_tile_dims_bytes(&dims)) != 0)
 			break;
 		packed += wcx_tile_align_up(tile->packed_bytes);

@@ -25,8 +25,9 @@ struct wcx_pack_unit {
 
 /* Memory of one thread. */
 struct wcx_pack_worker {
-	uint8_t *src; /* WCX_SAMPLES_MAX_BYTES: a unit to count, or the samples of a plan */
-	uint8_t *dst; /* the packed tiles of a unit, aligned */
+	uint8_t *src;  /* WCX_SAMPLES_MAX_BYTES: a unit to count, or the samples of a plan */
+	uint8_t *base; /* the same of the base */
+	uint8_t *dst;  /* the packed tiles of a unit, aligned */
 	struct wcx_encode_scratch *scratch;
 	struct wcx_decode_scratch *decode_scratch;
 	uint8_t *decoded; /* WCX_TILE_MAX_BYTES */
@@ -61,7 +62,15 @@ int wcx_pack_unit_read(const struct wcx_pack_unit *unit, const struct wcx_plan_r
 		       struct wcx_error *err);
 
 /*
- * wcx_pack_worker_count, wcx_pack_worker_encode - do that with the bytes of a unit
+ * wcx_pack_unit_read_base - read the bytes of the base for a unit to base, which has WCX_UNIT_BYTES
+ *
+ * Does nothing for a plan without a difference.  Returns 0 or what the reader returned.
+ */
+int wcx_pack_unit_read_base(const struct wcx_pack_unit *unit, const struct wcx_plan_reader *reader, uint8_t *base,
+			    struct wcx_error *err);
+
+/*
+ * wcx_pack_worker_count, wcx_pack_worker_encode - do that with the bytes of a unit, and those of its base in worker->base
  *
  * count also sets the unit's checksum.  encode writes *bytes_ret bytes to worker->dst, and worker->tiles.  Both return
  * WCX_OK, or WCX_BAD_DATA for a plan that is not valid.

@@ -249,9 +249,10 @@ static void choose_tables(struct wcx_study *study, uint32_t number, uint32_t shi
 	struct wcx_tensor_plan *plan = study->plan;
 	struct wcx_field *field = &plan->fields[number];
 	uint64_t clusters[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT], best[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];
-	double least = INFINITY, counted = 0;
+	double least = INFINITY, counted = 0, misfits;
 
-	wcx_symbols_take(study->ops, field, study->current, (uint32_t)study->elems, shift, study->values, study->symbols);
+	misfits = wcx_symbols_take(study->ops, field, study->current, (uint32_t)study->elems, shift, study->values,
+				   study->symbols);
 	wcx_run_counts_make(study->symbols, study->elems, run, study->runs);
 	for (uint32_t count = 1; count <= most_tables; count *= 2) {
 		uint32_t symbols;
@@ -273,8 +274,9 @@ static void choose_tables(struct wcx_study *study, uint32_t number, uint32_t shi
 		field->table_count = 0;
 		return;
 	}
-	draft_tables(best, field, plan->tables[number]);
-	field->tables = plan->tables[number];
+	field->tables = plan->tables + (size_t)number * WCX_FIELD_TABLES_MAX;
+	draft_tables(best, field, plan->tables + (size_t)number * WCX_FIELD_TABLES_MAX);
+	plan->draft_bits += (least + WCX_EXCEPTION_BITS * misfits) * study->scale;
 }
 
 /* --- tiles --- */
@@ -288,6 +290,16 @@ static uint32_t aligned_rows(uint32_t cols, uint32_t most)
 	return most;
 }
 
+void wcx_plan_flat_tiles(struct wcx_tensor_plan *plan, uint32_t tile_elems)
+{
+	struct wcx_segment *seg = &plan->segment;
+
+	seg->cols = wcx_plan_elems(plan);
+	seg->tile_cols = tile_elems;
+	seg->tile_rows = 1;
+	wcx_segment_grid(seg);
+}
+
 static void choose_tiles(struct wcx_tensor_plan *plan)
 {
 	struct wcx_segment *seg = &plan->segment;
@@ -296,9 +308,13 @@ static void choose_tiles(struct wcx_tensor_plan *plan)
 	const bool has_rows = has_row_runs || seg->recipe.predictor == WCX_PREDICT_UP;
 	const uint32_t elems = wcx_plan_tile_elems(plan);
 
-	seg->cols = has_rows ? plan->matrix_cols : wcx_plan_elems(plan);
-	seg->tile_cols = has_rows ? (uint32_t)seg->cols : elems;
-	seg->tile_rows = has_rows ? aligned_rows(seg->tile_cols, elems / seg->tile_cols) : 1;
+	if (!has_rows) {
+		wcx_plan_flat_tiles(plan, elems);
+		return;
+	}
+	seg->cols = plan->matrix_cols;
+	seg->tile_cols = (uint32_t)seg->cols;
+	seg->tile_rows = aligned_rows(seg->tile_cols, elems / seg->tile_cols);
 	wcx_segment_grid(seg);
 }
 
@@ -315,6 +331,8 @@ static void choose_all(struct wcx_study *study)
 	for (uint32_t f = 0; f < plan->segment.recipe.field_count; f++) {
 		if (plan->fields[f].table_count)
 			choose_tables(study, f, shift, run, WCX_FIELD_TABLES_MAX);
+		if (!plan->fields[f].table_count)
+			plan->draft_bits += (double)wcx_plan_elems(plan) * plan->fields[f].width;
 		shift += plan->fields[f].width;
 	}
 	wcx_plan_set_run(plan, run);
@@ -341,7 +359,7 @@ enum wcx_result wcx_tensor_plan_choose(struct wcx_tensor_plan *plan, const struc
 	const bool is_open = wcx_study_open(&study, plan, samples, sample_count);
 	enum wcx_result result = WCX_NO_MEMORY;
 
-	plan->tables = calloc(WCX_FIELDS_MAX, sizeof *plan->tables);
+	plan->tables = calloc(WCX_RECIPE_TABLES_MAX, sizeof *plan->tables);
 	plan->counts = calloc(1, sizeof *plan->counts);
 	plan->segment.recipe.fields = plan->fields;
 	if (is_open && plan->tables && plan->counts) {

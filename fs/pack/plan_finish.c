@@ -23,7 +23,7 @@ static void set_entropy(struct wcx_tensor_plan *plan)
 
 	if (wcx_plan_symbols_are_bytes(plan))
 		for (uint32_t t = 0; t < plan->fields[0].table_count; t++)
-			wcx_plan_add_all(plan->counts->bytes[0], plan->counts->symbols[0][t], WCX_SYMBOL_COUNT);
+			wcx_plan_add_all(plan->counts->bytes[0], plan->counts->symbols[t], WCX_SYMBOL_COUNT);
 	for (uint32_t b = 0; b < plan->segment.recipe.elem_bytes; b++)
 		bits += wcx_counts_entropy(plan->counts->bytes[b]);
 	plan->segment.entropy_millibits = (uint32_t)(bits * 1000 / (double)wcx_plan_elems(plan));
@@ -93,8 +93,8 @@ static double symbols_bits(const struct wcx_field *field, const struct wcx_freq_
  * If price, the bits of an exception, is not 0, rare symbols become exceptions, *exceptions_ret of them.  Rare pairs become
  * exceptions in any case.
  */
-static double build_tables(const struct wcx_field *field, uint64_t counts[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT],
-			   double price, struct wcx_freq_table *tables, uint64_t *exceptions_ret)
+static double build_tables(const struct wcx_field *field, uint64_t (*counts)[WCX_SYMBOL_COUNT], double price,
+			   struct wcx_freq_table *tables, uint64_t *exceptions_ret)
 {
 	uint64_t all[WCX_SYMBOL_COUNT] = { 0 };
 	uint8_t written[WCX_FREQ_TABLE_MAX_BYTES];
@@ -176,7 +176,7 @@ static void weigh_split(const struct wcx_tensor_plan *plan, const struct byte_sp
 	};
 	for (uint32_t t = 0; t < ret->field.table_count; t++)
 		for (uint32_t byte = 0; byte < WCX_SYMBOL_COUNT; byte++)
-			ret->counts[t][split_symbol(split, byte)] += plan->counts->symbols[0][t][byte];
+			ret->counts[t][split_symbol(split, byte)] += plan->counts->symbols[t][byte];
 	ret->weight = build_tables(&ret->field, ret->counts, split->raw ? WCX_EXCEPTION_BITS : CARRIED_EXCEPTION_BITS,
 				   tables, &exceptions);
 	ret->weight += split->raw ? (double)split->raw * (double)wcx_plan_elems(plan) : uncarried_bits(plan, exceptions);
@@ -200,10 +200,10 @@ static void split_byte(struct wcx_tensor_plan *plan)
 	}
 	if (!best.split->raw)
 		return;
-	memcpy(plan->counts->symbols[1], best.counts, sizeof best.counts);
+	memcpy(plan->counts->symbols[WCX_FIELD_TABLES_MAX], best.counts, sizeof best.counts);
 	plan->fields[0] = (struct wcx_field){ .width = best.split->raw };
 	plan->fields[1] = best.field;
-	plan->fields[1].tables = plan->tables[1];
+	plan->fields[1].tables = plan->tables + WCX_FIELD_TABLES_MAX;
 	if (best.split->folds)
 		recipe->transform = WCX_TRANSFORM_FOLD;
 	recipe->field_count = 2;
@@ -216,7 +216,7 @@ struct field_weights {
 	double raw;
 	double own, shared;     /* symbols with new tables, and these; symbols with tables of the library */
 	double misfits, states; /* what coding adds: values without a symbol; states and choices of tables */
-	struct wcx_freq_table own_tables[WCX_FIELD_TABLES_MAX];
+	struct wcx_freq_table own_tables[WCX_CONTEXTS_MAX];
 	const struct wcx_table_set *shared_set; /* NULL if the library has none for this field */
 };
 
@@ -244,7 +244,7 @@ static bool has_same_symbols(const struct wcx_field *a, const struct wcx_field *
 /* Only the highest field may share tables, and only that of a small segment. */
 static bool may_share(const struct wcx_tensor_plan *plan, uint32_t number)
 {
-	return !plan->is_reference && plan->segment.bytes <= SHARE_MAX_BYTES &&
+	return !plan->is_reference && plan->segment.bytes <= SHARE_MAX_BYTES && !plan->fields[number].by_context &&
 	       number + 1 == plan->segment.recipe.field_count;
 }
 
@@ -261,7 +261,7 @@ static void weigh_field(const struct wcx_tensor_plan *plan, uint32_t number, con
 {
 	const struct wcx_field *field = &plan->fields[number];
 	const double elems = (double)wcx_plan_elems(plan);
-	uint64_t(*counts)[WCX_SYMBOL_COUNT] = plan->counts->symbols[number], exceptions;
+	uint64_t(*counts)[WCX_SYMBOL_COUNT] = plan->counts->symbols + wcx_plan_first_table(plan, number), exceptions;
 
 	*ret = (struct field_weights){ .raw = field->width * elems, .shared = INFINITY };
 	ret->own = build_tables(field, counts, exception_price(plan, number), ret->own_tables, &exceptions);
@@ -276,7 +276,7 @@ static void weigh_field(const struct wcx_tensor_plan *plan, uint32_t number, con
 	}
 	ret->misfits = WCX_EXCEPTION_BITS * (double)plan->counts->misfits[number];
 	ret->states = (WCX_RANS_STATES_BYTES - WCX_CARRIED_BYTES) * (double)plan->segment.tile_count * CHAR_BIT;
-	if (field->table_count > 1)
+	if (field->table_count > 1 && !field->by_context)
 		ret->states += wcx_choice_bits(field) * (elems / plan->segment.recipe.run_elems);
 }
 
@@ -285,6 +285,7 @@ static void finish_field(struct wcx_tensor_plan *plan, uint32_t number, const st
 			 uint32_t *next_table, uint32_t *first_table)
 {
 	struct wcx_field *field = &plan->fields[number];
+	struct wcx_freq_table *tables = plan->tables + wcx_plan_first_table(plan, number);
 	struct field_weights weights;
 
 	weigh_field(plan, number, library, &weights);
@@ -293,10 +294,10 @@ static void finish_field(struct wcx_tensor_plan *plan, uint32_t number, const st
 	if (fmin(weights.own, weights.shared) + weights.misfits + weights.states >= weights.raw) {
 		*field = (struct wcx_field){ .width = field->width };
 	} else if (weights.shared < weights.own) {
-		memcpy(plan->tables[number], weights.shared_set->tables, sizeof weights.shared_set->tables);
+		memcpy(tables, weights.shared_set->tables, field->table_count * sizeof *tables);
 		*first_table = weights.shared_set->first_table;
 	} else {
-		memcpy(plan->tables[number], weights.own_tables, sizeof weights.own_tables);
+		memcpy(tables, weights.own_tables, field->table_count * sizeof *tables);
 		*first_table = *next_table;
 		*next_table += field->table_count;
 	}
@@ -328,20 +329,35 @@ static void join_raw_fields(struct wcx_tensor_plan *plan, uint32_t first_table[W
 /* Makes counts of a part those of all elements. */
 static void scale_counts(const struct wcx_tensor_plan *plan)
 {
+	const struct wcx_recipe *recipe = &plan->segment.recipe;
 	struct wcx_plan_counts *counts = plan->counts;
 	const double scale = (double)wcx_plan_elems(plan) / (double)counts->elems;
 
 	if (!counts->elems || counts->elems >= wcx_plan_elems(plan))
 		return;
-	for (uint32_t f = 0; f < plan->segment.recipe.field_count; f++) {
+	for (uint32_t f = 0; f < recipe->field_count; f++) {
+		/* A value that was not counted must have a symbol below the highest field, which alone has exceptions. */
+		const uint64_t least = wcx_tensor_plan_has_difference(plan) && f + 1u < recipe->field_count;
+		uint64_t *symbols = counts->symbols[wcx_plan_first_table(plan, f)];
+
 		counts->misfits[f] = (uint64_t)((double)counts->misfits[f] * scale + 0.5);
-		for (uint32_t t = 0; t < plan->fields[f].table_count; t++)
-			for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
-				counts->symbols[f][t][s] = (uint64_t)((double)counts->symbols[f][t][s] * scale + 0.5);
+		for (size_t s = 0; s < (size_t)plan->fields[f].table_count * WCX_SYMBOL_COUNT; s++)
+			symbols[s] = (uint64_t)((double)symbols[s] * scale + 0.5) +
+				     (s % WCX_SYMBOL_COUNT >> WCX_MIN(plan->fields[f].width, CHAR_BIT) ? 0 : least);
 	}
-	for (uint32_t b = 0; b < plan->segment.recipe.elem_bytes; b++)
+	for (uint32_t b = 0; b < recipe->elem_bytes; b++)
 		for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
 			counts->bytes[b][s] = (uint64_t)((double)counts->bytes[b][s] * scale + 0.5);
+}
+
+/* Contexts that no field has tables for leave the recipe. */
+static void drop_contexts(struct wcx_tensor_plan *plan)
+{
+	for (uint32_t f = 0; f < plan->segment.recipe.field_count; f++)
+		if (plan->fields[f].by_context)
+			return;
+	plan->segment.recipe.context_count = 0;
+	memset(plan->segment.recipe.thresholds, 0, sizeof plan->segment.recipe.thresholds);
 }
 
 void wcx_tensor_plan_finish(struct wcx_tensor_plan *plan, const struct wcx_table_library *library,
@@ -353,13 +369,14 @@ void wcx_tensor_plan_finish(struct wcx_tensor_plan *plan, const struct wcx_table
 	memset(first_table, 0, WCX_FIELDS_MAX * sizeof *first_table);
 	scale_counts(plan);
 	set_entropy(plan);
-	if (plan->segment.recipe.elem_bytes == 1 && !plan->is_reference)
+	if (plan->segment.recipe.elem_bytes == 1 && !plan->is_reference && !wcx_tensor_plan_has_difference(plan))
 		split_byte(plan);
 	for (uint32_t f = 0; f < plan->segment.recipe.field_count; f++)
 		if (plan->fields[f].table_count)
 			finish_field(plan, f, library, &next_table, &first_table[f]);
 	join_raw_fields(plan, first_table);
 	wcx_plan_set_run(plan, run);
+	drop_contexts(plan);
 	free(plan->counts);
 	plan->counts = NULL;
 }
@@ -368,6 +385,10 @@ void wcx_table_library_add(struct wcx_table_library *library, const struct wcx_f
 {
 	struct wcx_table_set *set = &library->sets[library->next];
 
+	if (field->by_context) { /* contexts differ from tensor to tensor */
+		library->table_count += field->table_count;
+		return;
+	}
 	set->field = *field;
 	memcpy(set->tables, field->tables, field->table_count * sizeof *field->tables);
 	set->field.tables = set->tables;

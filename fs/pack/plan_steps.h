@@ -50,7 +50,8 @@ static inline bool wcx_plan_is_float(const struct wcx_tensor_plan *plan)
 /* Whether the symbols of the draft are the bytes of the elements, which then need not be counted too. */
 static inline bool wcx_plan_symbols_are_bytes(const struct wcx_tensor_plan *plan)
 {
-	return plan->segment.recipe.elem_bytes == 1 && plan->segment.recipe.predictor == WCX_PREDICT_NONE;
+	return plan->segment.recipe.elem_bytes == 1 && plan->segment.recipe.predictor == WCX_PREDICT_NONE &&
+	       !wcx_tensor_plan_has_difference(plan);
 }
 
 static inline void wcx_plan_add_all(uint64_t *to, const uint64_t *from, size_t count)
@@ -58,6 +59,19 @@ static inline void wcx_plan_add_all(uint64_t *to, const uint64_t *from, size_t c
 	for (size_t i = 0; i < count; i++)
 		to[i] += from[i];
 }
+
+/* The number of a field's first table among those of the plan, and among its counts. */
+static inline size_t wcx_plan_first_table(const struct wcx_tensor_plan *plan, uint32_t field)
+{
+	return plan->fields[field].tables ? (size_t)(plan->fields[field].tables - plan->tables) : 0;
+}
+
+/* Cuts the tensor into tiles of so many consecutive elements. */
+void wcx_plan_flat_tiles(struct wcx_tensor_plan *plan, uint32_t tile_elems);
+
+/* Adds the statistics of a tile against the base's bytes. */
+void wcx_plan_count_difference(const struct wcx_tensor_plan *plan, size_t elems, const uint8_t *src, const uint8_t *base,
+			       struct wcx_plan_counts *counts);
 
 /* Sets the length of a run, which the recipe has only if a field has tables to choose from. */
 void wcx_plan_set_run(struct wcx_tensor_plan *plan, uint32_t run);

@@ -83,11 +83,28 @@ unsigned wcx_tensor_plan_samples(const struct wcx_tensor_plan *plan, struct wcx_
 	return count;
 }
 
+/* Reads the bytes of the base for the samples. */
+static int read_base_samples(const struct wcx_tensor_plan *plan, const struct wcx_plan_reader *reader,
+			     const struct wcx_sample *samples, unsigned count, uint8_t *buffer, struct wcx_error *err)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < count && r == 0; i++) {
+		const size_t bytes = wcx_tile_dims_bytes(&samples[i].dims);
+
+		r = reader->read_base(reader->user, plan->base.base, buffer, bytes,
+				      plan->base.offset + (samples[i].offset - plan->segment.offset), err);
+		buffer += bytes;
+	}
+	return r;
+}
+
 int wcx_tensor_plan_draft(struct wcx_tensor_plan *plan, const struct wcx_plan_reader *reader, uint8_t *buffer,
-			  struct wcx_error *err)
+			  uint8_t *base_buffer, struct wcx_error *err)
 {
 	struct wcx_sample samples[WCX_SAMPLES_MAX];
 	const unsigned count = wcx_tensor_plan_samples(plan, samples);
+	enum wcx_result result;
 
 	for (unsigned i = 0; i < count; i++) {
 		const size_t bytes = wcx_tile_dims_bytes(&samples[i].dims);
@@ -98,14 +115,22 @@ int wcx_tensor_plan_draft(struct wcx_tensor_plan *plan, const struct wcx_plan_re
 		samples[i].src = buffer;
 		buffer += bytes;
 	}
-	return wcx_result_errno(wcx_tensor_plan_choose(plan, samples, count));
+	result = wcx_tensor_plan_choose(plan, samples, count);
+	if (result == WCX_OK && plan->base.base) {
+		int r = read_base_samples(plan, reader, samples, count, base_buffer, err);
+
+		if (r < 0)
+			return r;
+		result = wcx_tensor_plan_choose_base(plan, samples, count, base_buffer);
+	}
+	return wcx_result_errno(result);
 }
 
 void wcx_plan_set_run(struct wcx_tensor_plan *plan, uint32_t run)
 {
 	plan->segment.recipe.run_elems = 0;
 	for (uint32_t f = 0; f < plan->segment.recipe.field_count; f++)
-		if (plan->fields[f].table_count > 1)
+		if (plan->fields[f].table_count > 1 && !plan->fields[f].by_context)
 			plan->segment.recipe.run_elems = run;
 }
 
@@ -141,6 +166,8 @@ uint64_t wcx_tensor_plan_stride(const struct wcx_tensor_plan *plan)
 
 	for (uint32_t f = 0; f <= last; f++)
 		coded += plan->fields[f].table_count > 0;
+	if (wcx_tensor_plan_has_difference(plan))
+		return WCX_MAX(plan->segment.bytes / COUNTED_BYTES, 1);
 	if (coded != 1 || !plan->fields[last].table_count || plan->is_reference || plan->kind == WCX_KIND_INTEGER)
 		return 1;
 	return WCX_MAX(plan->segment.bytes / COUNTED_BYTES, 1);
@@ -154,15 +181,19 @@ static void count_bytes(const uint8_t *src, size_t elems, uint32_t elem_bytes, s
 }
 
 enum wcx_result wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const struct wcx_tile_dims *dims,
-				      const uint8_t *src, struct wcx_encode_scratch *scratch, struct wcx_plan_counts *counts)
+				      const uint8_t *src, const uint8_t *base, struct wcx_encode_scratch *scratch,
+				      struct wcx_plan_counts *counts)
 {
 	const struct wcx_recipe *recipe = &plan->segment.recipe;
 	enum wcx_result result = WCX_OK;
 
 	counts->elems += (uint64_t)dims->rows * dims->cols;
-	for (uint32_t f = 0; f < recipe->field_count && result == WCX_OK; f++)
+	if (wcx_tensor_plan_has_difference(plan))
+		wcx_plan_count_difference(plan, (size_t)dims->rows * dims->cols, src, base, counts);
+	for (uint32_t f = 0; f < recipe->field_count && result == WCX_OK && !wcx_tensor_plan_has_difference(plan); f++)
 		if (plan->fields[f].table_count)
-			result = wcx_tile_count(dims, src, recipe, f, scratch, counts->symbols[f], &counts->misfits[f]);
+			result = wcx_tile_count(dims, src, recipe, f, scratch,
+						counts->symbols + wcx_plan_first_table(plan, f), &counts->misfits[f]);
 	if (!wcx_plan_symbols_are_bytes(plan))
 		count_bytes(src, (size_t)dims->rows * dims->cols, dims->elem_bytes, counts);
 	return result;
@@ -171,10 +202,11 @@ enum wcx_result wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const 
 void wcx_plan_counts_add(struct wcx_tensor_plan *plan, const struct wcx_plan_counts *counts)
 {
 	for (uint32_t f = 0; f < plan->segment.recipe.field_count; f++) {
+		const size_t first = wcx_plan_first_table(plan, f);
 		const size_t symbols = (size_t)plan->fields[f].table_count * WCX_SYMBOL_COUNT;
 
 		plan->counts->misfits[f] += counts->misfits[f];
-		wcx_plan_add_all(plan->counts->symbols[f][0], counts->symbols[f][0], symbols);
+		wcx_plan_add_all(plan->counts->symbols[first], counts->symbols[first], symbols);
 	}
 	wcx_plan_add_all(plan->counts->bytes[0], counts->bytes[0],
 			 (size_t)plan->segment.recipe.elem_bytes * WCX_SYMBOL_COUNT);

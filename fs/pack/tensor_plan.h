@@ -3,9 +3,10 @@
  * Plans how a tensor is coded: predictor, fields of an element, frequency tables, dimensions of tiles.  Works on samples and
  * counts, and reads only through a function of the caller.
  *
- * The steps, in this order: init; samples and choose, or draft, which does both; count tiles, all of them or one in
- * wcx_tensor_plan_stride, and add up the counts; finish.  Then the tiles are encoded with the plan's recipe.  Functions that
- * take a const plan may run in any number of threads at once; the others need the plan to themselves.
+ * The steps, in this order: init; samples, choose and, with a base, choose_base, or draft, which does them; count tiles, all
+ * of them or one in wcx_tensor_plan_stride, and add up the counts; finish.  Then the tiles are encoded with the plan's
+ * recipe.  Functions that take a const plan may run in any number of threads at once; the others need the plan to
+ * themselves.
  */
 #ifndef WCX_TENSOR_PLAN_H
 #define WCX_TENSOR_PLAN_H
@@ -21,22 +22,31 @@
 
 /* Statistics of tiles.  The layout is the same for every plan. */
 struct wcx_plan_counts {
-	uint64_t symbols[WCX_FIELDS_MAX][WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT]; /* of the coded fields, by table */
-	uint64_t misfits[WCX_FIELDS_MAX];                                         /* values without a symbol */
-	uint64_t bytes[WCX_ELEM_MAX_BYTES][WCX_SYMBOL_COUNT];                     /* of the original elements */
-	uint64_t elems;                                                           /* counted */
+	uint64_t symbols[WCX_RECIPE_TABLES_MAX][WCX_SYMBOL_COUNT]; /* by table of the plan */
+	uint64_t misfits[WCX_FIELDS_MAX];                          /* values without a symbol */
+	uint64_t bytes[WCX_ELEM_MAX_BYTES][WCX_SYMBOL_COUNT];      /* of the original elements */
+	uint64_t elems;                                            /* counted */
+};
+
+/* The bytes of a base that are as many as those of a segment. */
+struct wcx_base_range {
+	uint32_t base;       /* number of the base, from 1; 0: none */
+	uint64_t offset;     /* in its original */
+	uint32_t tile_elems; /* so many consecutive elements are a tile of the base, from the first on; 0: unknown */
 };
 
 struct wcx_tensor_plan {
 	struct wcx_segment segment; /* init sets offset and bytes, later steps the tiles and the recipe */
 	enum wcx_elem_kind kind;
-	uint64_t matrix_cols; /* elements in a row of the tensor, viewed as a matrix */
-	bool is_pool;         /* several small tensors */
-	bool is_reference;    /* in the reference's scheme */
-	bool tries_zstd;      /* tiles may be smaller as Zstandard frames */
+	struct wcx_base_range base; /* what the caller allows it to be coded against, before the draft */
+	double draft_bits;          /* what the draft takes, by its samples */
+	uint64_t matrix_cols;       /* elements in a row of the tensor, viewed as a matrix */
+	bool is_pool;               /* several small tensors */
+	bool is_reference;          /* in the reference's scheme */
+	bool tries_zstd;            /* tiles may be smaller as Zstandard frames */
 	struct wcx_field fields[WCX_FIELDS_MAX];
-	struct wcx_freq_table (*tables)[WCX_FIELD_TABLES_MAX]; /* by field */
-	struct wcx_plan_counts *counts;                        /* of all tiles counted so far */
+	struct wcx_freq_table *tables;  /* WCX_RECIPE_TABLES_MAX; the coded fields point to theirs */
+	struct wcx_plan_counts *counts; /* of all tiles counted so far */
 };
 
 /* Part of a tensor that is studied before the rest is read: whole rows where tiles may be whole rows. */
@@ -62,9 +72,11 @@ struct wcx_table_library {
 	uint32_t table_count; /* of the file so far */
 };
 
-/* How a plan reads the original: all of bytes, or -errno and a message. */
+/* How a plan reads the original and, by number, the originals of bases: all of bytes, or -errno and a message. */
 struct wcx_plan_reader {
 	int (*read)(const void *user, uint8_t *dst, size_t bytes, uint64_t offset, struct wcx_error *err);
+	int (*read_base)(const void *user, uint32_t base, uint8_t *dst, size_t bytes, uint64_t offset,
+			 struct wcx_error *err); /* NULL where no plan has a base */
 	const void *user;
 };
 
@@ -90,12 +102,21 @@ enum wcx_result wcx_tensor_plan_choose(struct wcx_tensor_plan *plan, const struc
 				       unsigned sample_count);
 
 /*
- * wcx_tensor_plan_draft - read the samples and choose
+ * wcx_tensor_plan_choose_base - replace the draft by one that codes differences from the base, if that takes fewer bits
  *
- * buffer has WCX_SAMPLES_MAX_BYTES.  Returns 0, what the reader returned, or -ENOMEM without a message.
+ * base has the bytes of plan->base at the places of the samples, one after another.  Results as of choose.
+ */
+enum wcx_result wcx_tensor_plan_choose_base(struct wcx_tensor_plan *plan, const struct wcx_sample *samples,
+					    unsigned sample_count, const uint8_t *base);
+
+/*
+ * wcx_tensor_plan_draft - read the samples and choose, alone or against the base if the plan has one
+ *
+ * buffer has WCX_SAMPLES_MAX_BYTES, and so has base_buffer, which only a plan with a base needs.  Returns 0, what the reader
+ * returned, or -ENOMEM without a message.
  */
 int wcx_tensor_plan_draft(struct wcx_tensor_plan *plan, const struct wcx_plan_reader *reader, uint8_t *buffer,
-			  struct wcx_error *err);
+			  uint8_t *base_buffer, struct wcx_error *err);
 
 /* wcx_tensor_plan_tile - the dims of a tile, numbered from 0 within the segment, and the file offset of its first element */
 void wcx_tensor_plan_tile(const struct wcx_tensor_plan *plan, uint64_t tile, struct wcx_tile_dims *dims_ret,
@@ -113,9 +134,19 @@ int wcx_tensor_plan_read_tile(const struct wcx_tensor_plan *plan, uint64_t tile,
  */
 uint64_t wcx_tensor_plan_stride(const struct wcx_tensor_plan *plan);
 
-/* wcx_tensor_plan_count - add the statistics of one tile to counts; returns as wcx_tile_count does */
+/* wcx_tensor_plan_has_difference - whether the plan codes differences from its base */
+static inline bool wcx_tensor_plan_has_difference(const struct wcx_tensor_plan *plan)
+{
+	return plan->segment.recipe.difference != WCX_DIFFERENCE_NONE;
+}
+
+/*
+ * wcx_tensor_plan_count - add the statistics of one tile to counts; returns as wcx_tile_count does
+ *
+ * base is the bytes of the base for this tile; NULL for a plan without a difference.
+ */
 enum wcx_result wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const struct wcx_tile_dims *dims,
-				      const uint8_t *src, struct wcx_encode_scratch *scratch,
+				      const uint8_t *src, const uint8_t *base, struct wcx_encode_scratch *scratch,
 				      struct wcx_plan_counts *counts);
 
 /* wcx_plan_counts_add - add counts to those of the plan */

@@ -38,8 +38,8 @@ static void count(struct subject *subject, struct tools *tools, unsigned which)
 	for (size_t i = 0; i < subject->set->tile_count; i++) {
 		const struct weight_tile *tile = &subject->set->tiles[i];
 
-		if (wcx_tensor_plan_count(tile->plan, &tile->job.dims, tile->original, tools->encode, &tools->counts) !=
-		    WCX_OK)
+		if (wcx_tensor_plan_count(tile->plan, &tile->job.dims, tile->original, NULL, tools->encode,
+					  &tools->counts) != WCX_OK)
 			must_not(subject->set->name, "a tile was not counted");
 	}
 }

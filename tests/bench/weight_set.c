@@ -97,7 +97,7 @@ static void plan_tensor(struct wcx_tensor_plan *plan, const struct wcx_tensor *t
 		uint64_t offset;
 
 		wcx_tensor_plan_tile(plan, t, &dims, &offset);
-		if (wcx_tensor_plan_count(plan, &dims, base + offset, scratch, &counts) != WCX_OK)
+		if (wcx_tensor_plan_count(plan, &dims, base + offset, NULL, scratch, &counts) != WCX_OK)
 			must_not(tensor->name, "a tile was not counted");
 	}
 	wcx_plan_counts_add(plan, &counts);

@@ -527,6 +527,8 @@ check_whole() {
 	"$WCX" pack --json --rm back 2>/dev/null >>lines || true
 	"$WCX" pack --json src/config.json 2>/dev/null >>lines || status=$?
 	[ "$status" -eq 3 ]
+	cp -a src other
+	"$WCX" pack --json --base=dst other against 2>/dev/null >>lines
 	"$WCX" info --json --compare dst/model-00004-of-00004.safetensors.wcx >object
 	"$PYTHON" - lines object "$BATS_TEST_DIRNAME/../../docs/json.md" <<-'END'
 		import json, re, sys
@@ -561,7 +563,7 @@ check_whole() {
 		for tensor in info["tensors"]:
 		    check(tensor, "Tensor")
 		for name, table in tables.items():
-		    missing = {key for key in table if (name, key) not in seen} - {"file_hex"}
+		    missing = {key for key in table if (name, key) not in seen} - {"file_hex", "base_hex"}
 		    assert not missing, f"{name}: {missing} are never printed"
 		told = {line["outcome"] for line in lines if line["type"] == "file"}
 		assert outcomes == told, outcomes ^ told

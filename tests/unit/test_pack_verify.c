@@ -24,10 +24,10 @@ static bool is_wrong_call(void)
 static bool wrong_encoding, wrong_zstd, wrong_writing, wrong_reading;
 
 /* Of weights: other tiles may be replaced by Zstandard frames.  A raw bit flips, which no check of the decoder finds. */
-WRAPPED(enum wcx_result, wcx_tile_encode, const struct wcx_tile_dims *dims, const uint8_t *src,
+WRAPPED(enum wcx_result, wcx_tile_encode_against, const struct wcx_tile_dims *dims, const uint8_t *src, const uint8_t *base,
 	const struct wcx_recipe *recipe, struct wcx_encode_scratch *scratch, uint8_t *dst, struct wcx_encoded_tile *ret)
 {
-	const enum wcx_result result = __real_wcx_tile_encode(dims, src, recipe, scratch, dst, ret);
+	const enum wcx_result result = __real_wcx_tile_encode_against(dims, src, base, recipe, scratch, dst, ret);
 
 	if (wrong_encoding && recipe->transform != WCX_TRANSFORM_NONE && ret->bytes && is_wrong_call())
 		dst[ret->bytes / 2] ^= 0x10;

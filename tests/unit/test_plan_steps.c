@@ -71,7 +71,7 @@ static void plan_weights(struct wcx_tensor_plan *plan)
 		uint64_t offset;
 
 		wcx_tensor_plan_tile(plan, t, &tile, &offset);
-		CHECK(wcx_tensor_plan_count(plan, &tile, data + offset, scratch, &counts) == WCX_OK);
+		CHECK(wcx_tensor_plan_count(plan, &tile, data + offset, NULL, scratch, &counts) == WCX_OK);
 	}
 	wcx_plan_counts_add(plan, &counts);
 	wcx_encode_scratch_free(scratch);
@@ -87,10 +87,10 @@ static void unknown_predictors_and_transforms_are_refused(void)
 
 	plan_weights(&plan);
 	plan.segment.recipe.predictor = WCX_PREDICTOR_COUNT;
-	CHECK(wcx_tensor_plan_count(&plan, &dims, src, scratch, &counts) == WCX_BAD_DATA);
+	CHECK(wcx_tensor_plan_count(&plan, &dims, src, NULL, scratch, &counts) == WCX_BAD_DATA);
 	plan.segment.recipe.predictor = WCX_PREDICT_NONE;
 	plan.segment.recipe.transform = WCX_TRANSFORM_COUNT;
-	CHECK(wcx_tensor_plan_count(&plan, &dims, src, scratch, &counts) == WCX_BAD_DATA);
+	CHECK(wcx_tensor_plan_count(&plan, &dims, src, NULL, scratch, &counts) == WCX_BAD_DATA);
 	wcx_encode_scratch_free(scratch);
 	wcx_tensor_plan_free(&plan);
 }

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT */
+/* Opens packed files as bases, and says where they are from where an output will be. */
+#include "tools/base_set.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "fs/base/array.h"
+#include "fs/base/tree.h"
+#include "tools/file_task.h"
+
+static int fail_on(struct wcx_error *err, const char *path, int errnum)
+{
+	return wcx_fail(err, errnum, "%s: %s", path, strerror(errnum));
+}
+
+/* Locks an open file, which must still be there afterwards. */
+static int lock_file(int fd, const char *path, struct stat *st_ret, struct wcx_error *err)
+{
+	struct stat now;
+
+	if (flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+		return wcx_fail(err, EBUSY, "%s: is being removed or replaced", path);
+	/* Some file systems have no locks: there, nothing keeps others from removing the file. */
+	if (fstat(fd, st_ret) < 0 || stat(path, &now) < 0)
+		return fail_on(err, path, errno);
+	if (now.st_dev != st_ret->st_dev || now.st_ino != st_ret->st_ino)
+		return wcx_fail(err, EBUSY, "%s: was replaced", path);
+	return 0;
+}
+
+/* Opens a file; on failure the caller puts the image. */
+static int open_file(struct wcx_base_file *file, const struct command *command, const char *path, struct wcx_error *err)
+{
+	const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	int r;
+
+	if (fd < 0)
+		return fail_on(err, path, errno);
+	r = lock_file(fd, path, &file->stat, err);
+	if (r == 0)
+		r = wcx_image_open(fd, path, command->cache, command->decoder, &file->image, err);
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	if (wcx_container_base_count(wcx_image_container(file->image)))
+		return wcx_fail(err, EINVAL, "%s: is packed against a base itself (%s); name that one", path,
+				wcx_container_base(wcx_image_container(file->image), 1)->name);
+	return wcx_image_header(file->image, &file->st, err);
+}
+
+static void close_file(struct wcx_base_file *file)
+{
+	wcx_safetensors_free(file->st);
+	wcx_image_put(file->image);
+	free(file->path);
+}
+
+int wcx_base_set_add(struct wcx_base_set *set, const struct command *command, const char *path, struct wcx_error *err)
+{
+	struct wcx_base_file *grown = wcx_array_reserve(set->files, &set->capacity, set->count + 1, sizeof *set->files);
+	struct wcx_base_file *file;
+	int r;
+
+	if (!grown)
+		return fail_on(err, path, ENOMEM);
+	set->files = grown;
+	if (set->count == WCX_BASES_MAX)
+		return wcx_fail(err, E2BIG, "%s: a file may have at most %d bases", path, WCX_BASES_MAX);
+	file = &set->files[set->count];
+	*file = (struct wcx_base_file){ .path = realpath(path, NULL) };
+	r = file->path ? open_file(file, command, path, err) : fail_on(err, path, errno);
+	if (r < 0)
+		close_file(file);
+	else
+		set->count++;
+	return r;
+}
+
+/* Whether a file of a tree is a packed one that refers to no base. */
+static bool may_be_base(const char *path)
+{
+	const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	struct wcx_superblock sb;
+	struct wcx_error ignored;
+	const bool ret = fd >= 0 && wcx_superblock_read(fd, path, &sb, &ignored) == 0 && !sb.base_count;
+
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
+
+/* What cannot be listed has no base to offer. */
+static void ignore_problem(void *user, const struct wcx_error *why)
+{
+	(void)user;
+	(void)why;
+}
+
+static int add_tree(struct wcx_base_set *set, const struct command *command, const char *path, struct wcx_error *err)
+{
+	const size_t before = set->count;
+	struct wcx_tree tree = { .root_fd = -1 };
+	int r = wcx_tree_list(&tree, path, ignore_problem, NULL, &wcx_command_stop, err);
+
+	for (size_t i = 0; i < tree.count && r == 0; i++) {
+		char *file;
+
+		if (!S_ISREG(tree.entries[i].st.st_mode) || !wcx_is_packed_name(tree.entries[i].name))
+			continue;
+		file = wcx_tree_path(&tree, i, path, "");
+		if (!file)
+			r = fail_on(err, path, ENOMEM);
+		else if (may_be_base(file))
+			r = wcx_base_set_add(set, command, file, err);
+		free(file);
+	}
+	if (r == 0 && set->count == before)
+		r = wcx_fail(err, ENOENT, "%s: has no packed file that refers to no base itself", path);
+	wcx_tree_free(&tree);
+	return r;
+}
+
+int wcx_base_set_add_path(struct wcx_base_set *set, const struct command *command, const char *path, struct wcx_error *err)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return fail_on(err, path, errno);
+	return S_ISDIR(st.st_mode) ? add_tree(set, command, path, err) : wcx_base_set_add(set, command, path, err);
+}
+
+bool wcx_base_set_holds(const struct wcx_base_set *set, const struct stat *st)
+{
+	for (size_t i = 0; i < set->count; i++)
+		if (set->files[i].stat.st_dev == st->st_dev && set->files[i].stat.st_ino == st->st_ino)
+			return true;
+	return false;
+}
+
+/* The path from a directory to a file, both absolute and without links; the caller frees it. */
+static char *path_between(const char *directory, const char *file)
+{
+	size_t same = 0; /* bytes that both begin with, up to and with a slash */
+	unsigned ups = 0;
+	char *ret, *end;
+
+	for (size_t i = 0; directory[i] == file[i] || (!directory[i] && file[i] == '/'); i++) {
+		if (file[i] == '/')
+			same = i + 1;
+		if (!directory[i])
+			break;
+	}
+	for (const char *at = directory + same - (same > strlen(directory)); *at; at++)
+		ups += *at != '/' && (at[1] == '/' || !at[1]);
+	ret = malloc(3 * (size_t)ups + strlen(file + same) + 1);
+	if (!ret)
+		return NULL;
+	for (end = ret; ups--; end += 3)
+		memcpy(end, "../", 3);
+	strcpy(end, file + same);
+	return ret;
+}
+
+struct wcx_pack_base *wcx_base_set_list(const struct wcx_base_set *set, const char *directory)
+{
+	struct wcx_pack_base *list = calloc(set->count + 1, sizeof *list);
+
+	for (size_t i = 0; list && i < set->count; i++) {
+		char *hint = directory ? path_between(directory, set->files[i].path) : strdup("");
+
+		list[i] = (struct wcx_pack_base){ set->files[i].image, set->files[i].st, hint };
+		if (!hint) {
+			wcx_base_list_free(list, set->count);
+			return NULL;
+		}
+	}
+	return list;
+}
+
+void wcx_base_list_free(struct wcx_pack_base *list, size_t count)
+{
+	for (size_t i = 0; list && i < count; i++)
+		free((char *)(uintptr_t)list[i].hint);
+	free(list);
+}
+
+void wcx_base_set_free(struct wcx_base_set *set)
+{
+	for (size_t i = 0; i < set->count; i++)
+		close_file(&set->files[i]);
+	free(set->files);
+	*set = (struct wcx_base_set){ 0 };
+}
