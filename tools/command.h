@@ -38,6 +38,7 @@ struct command {
 
 int wcx_command_pack(struct command *command, int argc, char **argv);
 int wcx_command_unpack(struct command *command, int argc, char **argv);
+int wcx_command_convert(struct command *command, int argc, char **argv);
 int wcx_command_verify(struct command *command, int argc, char **argv);
 int wcx_command_warm(struct command *command, int argc, char **argv);
 int wcx_command_hub(struct command *command, int argc, char **argv);

@@ -19,7 +19,7 @@ static const char *const outcome_names[WCX_OUTCOMES] = {
 	[WCX_OUTCOME_PACKED] = "packed",         [WCX_OUTCOME_UNPACKED] = "unpacked", [WCX_OUTCOME_COPIED] = "copied",
 	[WCX_OUTCOME_LINKED] = "linked",         [WCX_OUTCOME_DONE] = "done",         [WCX_OUTCOME_SOUND] = "sound",
 	[WCX_OUTCOME_SHOWN] = "shown",           [WCX_OUTCOME_WARMED] = "warmed",     [WCX_OUTCOME_LEFT] = "left",
-	[WCX_OUTCOME_OTHER_KIND] = "other_kind", [WCX_OUTCOME_FAILED] = "failed",
+	[WCX_OUTCOME_OTHER_KIND] = "other_kind", [WCX_OUTCOME_FAILED] = "failed",     [WCX_OUTCOME_CONVERTED] = "converted",
 };
 
 void wcx_report_begin(struct wcx_report *report, struct command *command, const char *what, bool is_tree, uint64_t files,
@@ -247,6 +247,10 @@ void wcx_report_file(struct wcx_report *report, unsigned slot, const struct wcx_
 			(unsigned long long)result->packed_bytes, ratio_of(result->bytes, result->packed_bytes));
 		print_bases(result);
 		fputc('\n', stderr);
+	}
+	if (outcome == WCX_OUTCOME_CONVERTED && !report->is_tree && !report->command->quiet && !report->command->json) {
+		clear_line(report);
+		fprintf(stderr, "%s: converted to version %d\n", result->path, WCX_VERSION);
 	}
 	if (outcome == WCX_OUTCOME_SOUND && !report->command->quiet && !report->command->json) {
 		clear_line(report);

@@ -16,6 +16,7 @@ enum { WCX_REPORT_SLOTS = 8, WCX_TIME_LEFT_BYTES = 48 }; /* files that are worke
 enum wcx_outcome {
 	WCX_OUTCOME_PACKED,
 	WCX_OUTCOME_UNPACKED,
+	WCX_OUTCOME_CONVERTED,
 	WCX_OUTCOME_COPIED,
 	WCX_OUTCOME_LINKED, /* another name of a file that was dealt with */
 	WCX_OUTCOME_DONE,   /* was done already */

@@ -297,7 +297,7 @@ static char *changed_name(const struct wcx_tree_run *run, size_t entry, enum wcx
 	const size_t bytes = strlen(name), suffix_bytes = strlen(".wcx");
 	char *changed;
 
-	if (change == WCX_NAME_KEPT)
+	if (change == WCX_NAME_KEPT || change == WCX_NAME_REPLACED)
 		return strdup(name);
 	if (change == WCX_NAME_PACKED)
 		return asprintf(&changed, "%s.wcx", name) < 0 ? NULL : changed;
@@ -314,6 +314,14 @@ static bool is_linked(int fd, const char *name, int other_fd, const char *other_
 	       fstatat(other_fd, other_name, &b, AT_SYMLINK_NOFOLLOW) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
+/* Whether a name still has the file that was listed, which a link is to replace. */
+static bool is_as_listed(int directory_fd, const struct wcx_tree_entry *entry)
+{
+	struct stat st;
+
+	return fstatat(directory_fd, entry->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && wcx_same_version(&st, &entry->st);
+}
+
 /* Links the leader's output to a further name; in place, removes the source under that name. */
 static int link_name(struct wcx_tree_run *run, size_t entry, struct wcx_file_task *task, struct wcx_error *err)
 {
@@ -324,9 +332,12 @@ static int link_name(struct wcx_tree_run *run, size_t entry, struct wcx_file_tas
 	char *to = changed_name(run, entry, run->marks[leader].change);
 	int r = from && to && leader_fd >= 0 && task->output_directory_fd >= 0 ? 0 : -EXDEV;
 
+	if (r == 0 && run->marks[leader].change == WCX_NAME_REPLACED && !is_as_listed(task->directory_fd, e))
+		r = -EBUSY;
 	if (r == 0 && !is_linked(leader_fd, from, task->output_directory_fd, to))
 		r = wcx_file_link(leader_fd, from, task->output_directory_fd, to);
-	if (r == 0 && run->is_in_place && run->marks[leader].change != WCX_NAME_KEPT) {
+	if (r == 0 && run->is_in_place && run->marks[leader].change != WCX_NAME_KEPT &&
+	    run->marks[leader].change != WCX_NAME_REPLACED) {
 		task->name = e->name;
 		task->st = e->st;
 		r = wcx_task_remove_source(task, err);

@@ -111,7 +111,7 @@ static int do_entry(struct wcx_tree_run *run, unsigned slot, size_t entry, struc
 	r = do_file(&task, r, err);
 	run->marks[entry].change = task.change;
 	run->marks[entry].is_finished = task.result.outcome != WCX_OUTCOME_FAILED;
-	if (task.result.is_removed)
+	if (task.result.is_removed || task.change == WCX_NAME_REPLACED)
 		run->marks[directory].is_touched = true;
 	close_task(&task);
 	free(path);
@@ -351,8 +351,8 @@ int wcx_run_tree(struct command *command, const struct wcx_tree_ops *ops, const 
 		.command = command,
 		.ops = ops,
 		.options = *options,
-		.is_in_place = ops->needs && !output,
-		.output_root_path = ops->needs && !output ? path : output,
+		.is_in_place = (ops->needs || ops->replaces) && !output,
+		.output_root_path = (ops->needs || ops->replaces) && !output ? path : output,
 		.output_root_fd = -1,
 		.tree.root_fd = -1,
 	};

@@ -21,7 +21,7 @@
 struct wcx_tree_run;
 
 /* What became of a name. */
-enum wcx_name_change { WCX_NAME_KEPT, WCX_NAME_PACKED, WCX_NAME_UNPACKED };
+enum wcx_name_change { WCX_NAME_KEPT, WCX_NAME_PACKED, WCX_NAME_UNPACKED, WCX_NAME_REPLACED };
 
 /* A regular file to work on.  Descriptors and strings are the run's. */
 struct wcx_file_task {
@@ -41,6 +41,7 @@ struct wcx_file_task {
 struct wcx_tree_ops {
 	const char *what; /* "packing", for progress */
 	bool decodes;     /* the command's cache and decoder are needed */
+	bool replaces;    /* puts what it makes of a file in that file's place: trees are worked on in place */
 	bool shows;       /* is for what it prints: totals go to standard output, and files come in the tree's order */
 	/* Works on a file.  Returns 0, or -errno with a message: that is counted, and the run goes on. */
 	int (*file)(struct wcx_file_task *task, struct wcx_error *err);

@@ -29,6 +29,7 @@ static const struct {
 	{ "pack", wcx_command_pack, "FILE|TREE [OUTPUT]", "compress safetensors files losslessly" },
 	{ "unpack", wcx_command_unpack, "FILE|TREE [OUTPUT]", "restore the original files" },
 	{ "verify", wcx_command_verify, "FILE|TREE...", "check every byte of packed files" },
+	{ "convert", wcx_command_convert, "FILE|TREE...", "bring older packed files to the stable format" },
 	{ "quantize", wcx_command_quantize, "MODEL_DIR OUT_DIR", "make an INT8 model, packed on request" },
 	{ "warm", wcx_command_warm, "PATH...", "read files of a mount into the page cache" },
 	{ "hub", wcx_command_hub, "CACHE MOUNT", "pack a Hugging Face cache that is in use" },

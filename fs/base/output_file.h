@@ -24,6 +24,7 @@ struct wcx_output_options {
 	const char *shown_path; /* what messages call it; NULL: as path does */
 	int source_fd;          /* of the file it is made from: gives owner, permissions and times */
 	bool replace;           /* an existing regular file, in one step; otherwise that is an error */
+	bool replaces_source;   /* the path may be the source's; replace is set then */
 	wcx_warn_fn *warn;      /* told what a file system cannot keep; may be NULL */
 	void *user;
 };

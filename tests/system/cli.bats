@@ -268,7 +268,7 @@ check_refused() {
 # --- help and exit codes ---
 
 @test "every command has help with examples and exit codes" {
-	for command in pack unpack verify warm info; do
+	for command in pack unpack convert verify warm info; do
 		run --separate-stderr -0 "$WCX" "$command" --help
 		[[ "$output" == "usage: wcx $command "* ]]
 		[[ "$output" == *"Example"*"  wcx $command "* ]] || [[ "$output" == *"Example"*"; do wcx $command "* ]]
@@ -276,7 +276,7 @@ check_refused() {
 		[ -z "$stderr" ]
 	done
 	run --separate-stderr -0 "$WCX" --help
-	for text in pack unpack verify warm info "Exit codes:"; do
+	for text in pack unpack convert verify warm info "Exit codes:"; do
 		[[ "$output" == *"$text"* ]]
 	done
 }
@@ -284,7 +284,7 @@ check_refused() {
 @test "wcx help describes the program and each command" {
 	[ "$("$WCX" help)" = "$("$WCX" --help)" ]
 	[ "$("$WCX" help help)" = "$("$WCX" --help)" ]
-	for command in pack unpack verify warm info; do
+	for command in pack unpack convert verify warm info; do
 		[ "$("$WCX" help "$command")" = "$("$WCX" "$command" --help)" ]
 	done
 	run -2 "$WCX" help pack unpack

@@ -525,6 +525,8 @@ check_whole() {
 	"$WCX" unpack --json dst back 2>/dev/null >>lines
 	"$WCX" warm --json back 2>/dev/null >>lines
 	"$WCX" pack --json --rm back 2>/dev/null >>lines || true
+	cp "$BATS_TEST_DIRNAME/../reference/golden/version3/version3_best_i8.wcx" old.wcx
+	"$WCX" convert --json old.wcx 2>/dev/null >>lines
 	"$WCX" pack --json src/config.json 2>/dev/null >>lines || status=$?
 	[ "$status" -eq 3 ]
 	cp -a src other
@@ -568,7 +570,7 @@ check_whole() {
 		told = {line["outcome"] for line in lines if line["type"] == "file"}
 		assert outcomes == told, outcomes ^ told
 		commands = {line["command"] for line in lines}
-		assert commands == {"pack", "unpack", "verify", "info", "warm"}, commands
+		assert commands == {"pack", "unpack", "convert", "verify", "info", "warm"}, commands
 		hexed = next(line for line in lines if "path_hex" in line)
 		assert bytes.fromhex(hexed["path_hex"]) == b"src/\xff.safetensors" and hexed["path"] == "src/\ufffd.safetensors"
 		files = [line for line in lines if line["type"] == "file" and line["command"] == "pack"]
