@@ -15,6 +15,7 @@ setup_file() {
 	export FILES="$BATS_FILE_TMPDIR"
 	python wcx_encode.py good "$FILES/good"
 	python wcx_encode.py bad "$FILES/bad"
+	python wcx_encode.py family "$FILES/family"
 	"$PYTHON" "$FIXTURES/make_int8.py" "$FILES/mixed.safetensors" --mib 8
 	"$WCX" pack "$FILES/mixed.safetensors" "$FILES/mixed.wcx"
 }
@@ -159,6 +160,13 @@ check_refused() {
 		"$PYTHON" -c 'import json, sys; json.load(sys.stdin)' < "$BATS_TEST_TMPDIR/info"
 		grep -q "$(sha256sum < "$original" | cut -d ' ' -f 1)" "$BATS_TEST_TMPDIR/info"
 		grep -qw "$(stat -c %s "$original")" "$BATS_TEST_TMPDIR/info"
+	done
+}
+
+@test "both accept the index of each file that refers to bases" {
+	for wcx in "$FILES"/family/*.wcx; do
+		"$WCX" info "$wcx"
+		python_text "$wcx" <<<'import sys, wcx_decode; wcx_decode.Wcx(sys.argv[1])'
 	done
 }
 

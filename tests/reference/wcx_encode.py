@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""wcx_encode.py good|bad OUTDIR, wcx_encode.py flips FILE.wcx OUTDIR COUNT SEED - makes .wcx files that test readers.
+"""wcx_encode.py good|family|bad OUTDIR, wcx_encode.py flips FILE.wcx OUTDIR COUNT SEED - makes .wcx files that test readers.
 
   good   files NAME.wcx that use everything docs/format.md allows, each with its original NAME.safetensors
+  family files with bases, beside these: base.wcx and other_base.wcx
   bad    files bad_WHY.wcx that each break one rule but have valid checksums, so that readers must check the rule itself;
          bad_data_WHY.wcx break a rule of section 3, of ZSTD tiles or of checksums of data, which only decoding detects
   flips  COUNT copies of FILE, each with one changed byte in a packed tile and valid checksums, and with the original as
@@ -105,10 +106,43 @@ def predict(u, predictor):
     return [np.zeros_like(u), left, up, left + left - left_left][predictor]
 
 
-def cut(tile, seg, fields):
+# ---- differences (section 3.6) ----
+
+
+def in_order(elements, difference):
+    """Returns T(elements): unsigned integers that, as signed ones, are in the order of the numbers."""
+    if difference == INTEGER:
+        return elements
+    highest = elements.dtype.type(1 << 8 * elements.itemsize - 1)
+    return np.where(elements & highest, elements ^ (highest - elements.dtype.type(1)), elements)
+
+
+def residuals_of(tile, base_tile, difference):
+    """Returns the differences, of which those near 0 are small numbers."""
+    d = in_order(tile, difference) - in_order(base_tile, difference)
+    signs = np.where(d >> d.dtype.type(8 * d.itemsize - 1), d.dtype.type(2 ** (8 * d.itemsize) - 1), d.dtype.type(0))
+    return d << d.dtype.type(1) ^ signs
+
+
+def keys_of(base_tile, difference):
+    """Returns the highest 8 bits of the magnitudes of the base's elements, or all 7 of a byte's."""
+    signed = in_order(base_tile, difference).view(f"<i{base_tile.itemsize}").astype(object)
+    bits = 8 * base_tile.itemsize - 1
+    return np.array([(~t if t < 0 else t) >> max(0, bits - 8) for t in signed.reshape(-1)], int)
+
+
+def contexts_of(base_tile, difference, thresholds):
+    return np.searchsorted(np.frombuffer(thresholds, np.uint8), keys_of(base_tile, difference), "right")
+
+
+def cut(tile, seg, fields, base_tile=None):
     """Returns the values of each field of the tile, in tile order."""
-    u = transform(tile, seg.transform, fields)
-    residuals = (u - predict(u, seg.predictor)).reshape(-1).astype(np.uint64)
+    if base_tile is None:
+        u = transform(tile, seg.transform, fields)
+        residuals = u - predict(u, seg.predictor)
+    else:
+        residuals = residuals_of(tile, base_tile, seg.difference)
+    residuals = residuals.reshape(-1).astype(np.uint64)
     values = []
     for this in fields:
         values.append(residuals & ((1 << this.width) - 1))
@@ -138,6 +172,7 @@ class Source:
     codings: list
     choices: dict  # by field: a table for each run
     listed: np.ndarray = None
+    contexts: np.ndarray = None  # of the elements
 
     @property
     def carrier(self):
@@ -158,7 +193,9 @@ class Source:
         self.listed = np.union1d(self.listed, both[both < len(self.values[self.carrier])])
 
     def table_of_elements(self, f):
-        """Returns the choice of table for each element of a field."""
+        """Returns the number of the table for each element of a field."""
+        if self.fields[f].by_context:
+            return self.contexts
         n = len(self.values[f])
         return np.array(self.choices[f])[np.arange(n) // self.seg.run] if f in self.choices else np.zeros(n, int)
 
@@ -292,22 +329,22 @@ def pack_plane(values, bits, shift, seg, pad=bytes):
     return np.packbits(units, bitorder="little").tobytes()
 
 
-def rans_encode(symbols, tables, table_of_lines, per_line, final_states):
+def rans_encode(symbols, tables, table_of, per_line, final_states):
     """Returns start states and words for the symbols, per_line in each lane and line, that lead to final_states.
 
-    Line g uses tables[table_of_lines[g]].
+    Symbol i uses tables[table_of[i]].
     """
     starts = [np.concatenate([[0], np.cumsum(table)]).tolist() for table in tables]
     x = list(final_states)
     words = []
-    for line in reversed(range(len(table_of_lines))):
-        frequencies, start = tables[table_of_lines[line]], starts[table_of_lines[line]]
+    for line in reversed(range(-(-len(symbols) // (32 * per_line)))):
         for k in reversed(range(per_line)):
             for lane in reversed(range(32)):
                 i = per_line * (32 * line + lane) + k
                 if i >= len(symbols):
                     continue
                 s = symbols[i]
+                frequencies, start = tables[table_of[i]], starts[table_of[i]]
                 f = frequencies[s]
                 if x[lane] >= f << 20:
                     words.append(x[lane] & 0xFFFF)
@@ -391,8 +428,9 @@ def encode_payload(source, f, tables, final_halves, options):
     if f in source.choices:
         choices = padded(pack_bits(source.choices[f], len(tables) // 2, options.pad), 4, options.pad)
     p = source.seg.word_elements
-    per_line = p // 2 if source.fields[f].pairs else p
-    states, words = rans_encode(source.symbols(f, tables), tables, source.table_of_elements(f)[:: 32 * p], per_line, states)
+    each = 2 if source.fields[f].pairs else 1
+    table_of = source.table_of_elements(f)[::each]
+    states, words = rans_encode(source.symbols(f, tables), tables, table_of, p // each, states)
     return choices + pack_states(states, options.pad) + struct.pack(f"<{len(words)}H", *words)
 
 
@@ -539,6 +577,7 @@ class File:
     tables: list = field(default_factory=list)  # encoded
     frequencies: list = field(default_factory=list)
     bases: list = field(default_factory=list)
+    base_contents: list = field(default_factory=list)  # the bases' originals
     coded: dict = field(default_factory=dict)  # CodedTile by tile
     sources: dict = field(default_factory=dict)  # Source by tile
     pad: callable = bytes
@@ -551,6 +590,12 @@ class File:
         self.frequencies.append(frequencies)
         return len(self.tables) - 1
 
+    def add_base(self, original, name=b""):
+        """Adds a base; returns its number."""
+        self.bases.append(Base(hashlib.sha256(original).digest(), len(original), name))
+        self.base_contents.append(bytes(original))
+        return len(self.bases)
+
     def add_same(self, number):
         """Adds a segment with the content of another."""
         self.segments.append(Segment(len(self.contents[number]), same_as=number))
@@ -558,7 +603,8 @@ class File:
         self.original += self.contents[number]
 
     def add_segment(self, data, *, elem_bytes=1, cols=None, tile=None, fields=None, transform=NONE, predictor=NONE,
-                    run=0, recipe=STORED, choose=None, zstd=compress, listed=lambda i, values: [], options=None):
+                    run=0, recipe=STORED, choose=None, zstd=compress, listed=lambda i, values: [], options=None,
+                    base=0, base_offset=0, difference=NONE, thresholds=b""):
         """Adds a segment of the given data.
 
         tile is (rows, columns), by default flat.  recipe is a mode or, for coded tiles, a list with the coding of each
@@ -570,10 +616,17 @@ class File:
         tile_rows, tile_cols = tile or (1, 65536)
         fields = [replace(this) for this in fields or raw_fields(elem_bytes)]
         seg = Segment(len(data), cols, tile_rows, tile_cols, run, 0, entropy(data, elem_bytes), elem_bytes, transform,
-                      predictor, len(fields))
-        matrix = np.frombuffer(data, f"<u{elem_bytes}").reshape(-1, cols)
-        tiles = [np.ascontiguousarray(matrix[y : y + tile_rows, x : x + tile_cols])
-                 for y in range(0, len(matrix), tile_rows) for x in range(0, cols, tile_cols)]
+                      predictor, len(fields), base, difference, base_offset=base_offset, thresholds=thresholds)
+
+        def tiles_of(contents):
+            matrix = np.frombuffer(contents, f"<u{elem_bytes}").reshape(-1, cols)
+            return [np.ascontiguousarray(matrix[y : y + tile_rows, x : x + tile_cols])
+                    for y in range(0, len(matrix), tile_rows) for x in range(0, cols, tile_cols)]
+
+        tiles = tiles_of(data)
+        base_tiles = [None] * len(tiles)
+        if base:
+            base_tiles = tiles_of(self.base_contents[base - 1][base_offset : base_offset + len(data)])
         self.segments.append(seg)
         self.contents.append(bytes(data))
         self.original += data
@@ -582,18 +635,22 @@ class File:
         recipes = [recipe(i) if callable(recipe) else recipe for i in range(len(tiles))]
         default = [RANS if this.table_count else RAW for this in fields]
         sources = []
-        for i, (tile_data, how) in enumerate(zip(tiles, recipes)):
+        for i, (tile_data, base_tile, how) in enumerate(zip(tiles, base_tiles, recipes)):
             choices = {f: [choose(i, f, r) for r in range(-(-tile_data.size // run))]
                        for f, this in enumerate(fields) if this.table_count > 1 and not this.by_context}
             codings = default if how == CODED else how
             is_coded = isinstance(codings, list)
-            sources.append(Source(seg, cut(tile_data, seg, fields), fields, codings, choices) if is_coded else None)
+            sources.append(Source(seg, cut(tile_data, seg, fields, base_tile), fields, codings, choices) if is_coded else None)
+            if is_coded and base:
+                sources[-1].contexts = contexts_of(base_tile, difference, thresholds)
             if is_coded:
                 sources[-1].list_exceptions(lambda values, i=i: listed(i, values))
         self.make_tables(fields, sources)
-        for tile_data, how, source in zip(tiles, recipes, sources):
+        for tile_data, base_tile, how, source in zip(tiles, base_tiles, recipes, sources):
             if source:
                 self.add_coded(tile_data, source, options or Options())
+            elif how == CONSTANT and base:
+                self.add_plain(residuals_of(tile_data, base_tile, difference), how, zstd)
             else:
                 self.add_plain(tile_data, how, zstd)
 
@@ -1292,11 +1349,141 @@ def good_full_tiles(rng):
     return file
 
 
-def good_files():
-    """Yields (name, File) for each function good_NAME."""
+def files_of(prefix):
+    """Yields (name, File) for each function PREFIX_NAME that makes one."""
     for name, make in globals().copy().items():
-        if name.startswith("good_") and name != "good_files":
-            yield name[len("good_") :], make(np.random.default_rng(2026))
+        if name.startswith(prefix) and name != "family_start":
+            yield name[len(prefix) :], make(np.random.default_rng(2026))
+
+
+# ---- families: files with bases, and these ----
+
+FAMILY_ELEMENTS = {1: 1501, 2: 1300, 4: 900, 8: 700}
+
+
+def family_base(rng):
+    """Bell-shaped elements of each size, as floats or integers: zeros, subnormals, infinities and NaN among them."""
+    file = start([(f"t{n}", DTYPES[n], [count]) for n, count in FAMILY_ELEMENTS.items()])
+    for n, count in FAMILY_ELEMENTS.items():
+        file.add_segment(floats(rng, n, count), elem_bytes=n)
+    return file
+
+
+def family_other_base(rng):
+    file = start([("w", "U16", [999])])
+    file.add_segment(rng.bytes(1998), elem_bytes=2)
+    return file
+
+
+def floats(rng, elem_bytes, count):
+    values = rng.standard_normal(count) / 20
+    if elem_bytes >= 4:
+        elements = values.astype(f"<f{elem_bytes}").view(f"<u{elem_bytes}")
+    else:  # the highest bytes of F32 are BF16's; a byte is like F8_E4M3
+        elements = (values.astype("<f4").view("<u4") >> 16).astype("<u2")
+        elements = elements if elem_bytes == 2 else ((elements >> 8 & 0x80) | (elements >> 4) & 0x7F).astype("u1")
+    highest = 1 << 8 * elem_bytes - 1
+    odd = [0, highest, 1, highest | 1, 2 * highest - 1, highest - 1, 0x7F8 << 8 * elem_bytes - 12 if elem_bytes > 1 else 0x7F]
+    elements = elements.copy()
+    elements[: len(odd)] = odd
+    return elements.tobytes()
+
+
+def moved(rng, data, elem_bytes, difference, spread):
+    """Returns data with its elements moved by a bell-shaped number of steps in their order; some by very many."""
+    elements = np.frombuffer(data, f"<u{elem_bytes}")
+    steps = np.rint(rng.standard_normal(elements.size) * spread).astype(np.int64)
+    far = rng.choice(elements.size, 5, replace=False)
+    steps[far] = rng.integers(-(1 << 62), 1 << 62, 5)
+    return in_order(in_order(elements, difference) + steps.astype(elements.dtype), difference).tobytes()
+
+
+def family_start(specs, **how):
+    """Starts a file with both bases; returns it with their originals."""
+    file = start(specs, **how)
+    originals = []
+    for name, make in ("base", family_base), ("other_base", family_other_base):
+        originals.append(bytes(make(np.random.default_rng(2026)).original))
+        file.add_base(originals[-1], name.encode() + b".wcx")
+    return file, originals
+
+
+def base_tensor(original, elem_bytes):
+    """Returns the offset of a tensor of family_base in its original."""
+    (header_bytes,) = struct.unpack_from("<Q", original)
+    sizes = list(FAMILY_ELEMENTS)
+    return 8 + header_bytes + sum(n * FAMILY_ELEMENTS[n] for n in sizes[: sizes.index(elem_bytes)])
+
+
+def fields_of_differences(elem_bytes, context_count):
+    """A wide field with tables by context as the carrier, or several fields."""
+    by_context = {"table_count": context_count, "by_context": True} if context_count else {"table_count": 1}
+    return {
+        1: [Field(8, **by_context)],
+        2: [Field(16, **by_context)],
+        4: [Field(4), Field(8, 1), Field(16, **by_context), Field(4)],
+        8: [Field(8, 1), Field(8, **by_context), Field(16, **by_context), Field(32)],
+    }[elem_bytes]
+
+
+def family_every_element_size(rng):
+    """Each size of elements, either order, with and without contexts."""
+    thresholds = {1: [20, 50, 51, 52, 60, 70, 90], 2: [100, 105, 110, 112, 115, 118, 127], 4: [100, 112, 118],
+                  8: [110, 115, 127, 250]}
+    cases = [(n, difference, with_contexts) for n in DTYPES for difference in (INTEGER, FLOAT) for with_contexts in (0, 1)]
+    file, (original, _) = family_start([(f"t{n}.{d}.{c}", DTYPES[n], [FAMILY_ELEMENTS[n]]) for n, d, c in cases])
+    for n, difference, with_contexts in cases:
+        at = base_tensor(original, n)
+        its_thresholds = bytes(thresholds[n] * with_contexts)
+        fields = fields_of_differences(n, with_contexts and 1 + len(its_thresholds))
+        data = moved(rng, original[at : at + n * FAMILY_ELEMENTS[n]], n, difference, {1: 1, 2: 3, 4: 500, 8: 900}[n])
+        file.add_segment(data, elem_bytes=n, fields=fields, recipe=CODED, base=1, base_offset=at, difference=difference,
+                         thresholds=its_thresholds)
+    return file
+
+
+def family_every_mode(rng):
+    """All modes in one segment, whose range of the base is aligned to nothing; tiles of one row, and of whole rows."""
+    def recipe(i):
+        return [CODED, STORED, CONSTANT, CONSTANT, ZSTD, CODED][i]
+
+    file, (original, other) = family_start([("flat", "BF16", [600]), ("rows", "BF16", [60, 10]), ("again", "BF16", [600]),
+                                            ("raw", "U16", [500]), ("alone", "U8", [900])])
+    at = base_tensor(original, 2) + 3
+    for cols, tile in (600, (1, 100)), (10, (10, 10)):
+        elements = np.frombuffer(original[at : at + 1200], "<u2").copy()
+        ordered = in_order(elements, FLOAT)
+        ordered[:100] += rng.integers(0, 3, 100).astype("<u2")
+        ordered[300:400] -= 7  # every residual is 13; those of 200..300 are 0
+        elements = in_order(ordered, FLOAT)
+        elements[100:200] = rng.integers(0, 1 << 16, 100)
+        elements[400:500] = 0x3C00
+        file.add_segment(elements.tobytes(), elem_bytes=2, cols=cols, tile=tile, fields=[Field(16, 2, by_context=True)],
+                         recipe=recipe, base=1, base_offset=at, difference=FLOAT, thresholds=bytes([120]))
+    file.add_same(1)
+    fields = [Field(2, 1), Field(7), Field(7, 1)]
+    data = moved(rng, other[500:1500], 2, INTEGER, 1)
+    file.add_segment(data, elem_bytes=2, fields=fields, recipe=[RANS, RAW, RANS], base=2, base_offset=500,
+                     difference=INTEGER)
+    file.add_segment(draw(rng, 900, 1, [Field(8, 1)]), fields=[Field(8, 1)], recipe=CODED)
+    return file
+
+
+def family_exceptions_and_carried_bytes(rng):
+    """Exceptions as carriers of bytes in a wide field by context, and planes below one; lanes without symbols."""
+    counts = [600, 33, 64]
+    file, (original, _) = family_start([(f"t{count}", "BF16", [count]) for count in counts])
+    at = base_tensor(original, 2)
+    for count in counts:
+        elements = np.frombuffer(original[at : at + 2 * count], "<u2")
+        steps = rng.integers(-2, 3, count)
+        steps[::20] = rng.integers(-30000, 30000, len(steps[::20]))
+        data = in_order(in_order(elements, FLOAT) + steps.astype("<u2"), FLOAT).tobytes()
+        fields = [Field(16, 3, by_context=True)] if count == 600 else [Field(4), Field(12, 3, by_context=True)]
+        recipe = CODED if count == 600 else STORED
+        file.add_segment(data, elem_bytes=2, fields=fields, recipe=recipe, base=1, base_offset=at, difference=FLOAT,
+                         thresholds=bytes([110, 120]))
+    return file
 
 
 # ---- bad files ----
@@ -2128,12 +2315,12 @@ def write_file(path, data):
 
 def main():
     command, *args = sys.argv[1:] or [None]
-    if (command, len(args)) not in (("good", 1), ("bad", 1), ("flips", 4)):
+    if (command, len(args)) not in (("good", 1), ("family", 1), ("bad", 1), ("flips", 4)):
         sys.exit(__doc__.splitlines()[0])
     out_dir = args[1] if command == "flips" else args[0]
     os.makedirs(out_dir, exist_ok=True)
-    if command == "good":
-        for name, file in good_files():
+    if command in ("good", "family"):
+        for name, file in files_of(command + "_"):
             write_file(os.path.join(out_dir, name + ".wcx"), file.build())
             write_file(os.path.join(out_dir, name + ".safetensors"), bytes(file.original))
     elif command == "bad":
