@@ -172,8 +172,8 @@ check_room() {
 	only_included_by "xxh" fs/format/container.c
 }
 
-@test "zstd is known to the files that pack, decode and compare" {
-	only_included_by "zstd" fs/pack/compare.c fs/read/decoder.c fs/pack/pack_worker.c
+@test "zstd is known to the files that plan, pack, decode and compare" {
+	only_included_by "zstd" fs/pack/compare.c fs/read/decoder.c fs/pack/pack_worker.c fs/pack/plan_view.c
 }
 
 @test "libraries do not print or exit" {

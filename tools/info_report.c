@@ -12,6 +12,7 @@
 #include "codec/le.h"
 #include "codec/tile_layout.h"
 #include "fs/base/utf8.h"
+#include "fs/format/dtype.h"
 #include "fs/read/image.h"
 #include "tools/json_output.h"
 
@@ -100,11 +101,27 @@ static void print_shape(const struct wcx_tensor *tensor)
 	putchar(']');
 }
 
-/* Bits per element, as the coder sees elements, if the tensor takes `bytes` bytes. */
+/* The coder's elements in one of the tensor's: several where it codes integers, or in the reference mode all, byte by byte.
+ */
+static double elements_in_one(const struct row *row)
+{
+	const struct wcx_dtype *dtype = wcx_dtype_find(row->tensor->dtype);
+	const double elem_bytes = row->summary->segment->recipe.elem_bytes;
+
+	return dtype ? dtype->elem_bytes / elem_bytes : 1;
+}
+
+/* Bits per element of the dtype (C64: of either part; less than a byte: of a byte) if the tensor takes `bytes` bytes. */
 static double bits_per_element_in(const struct row *row, uint64_t bytes)
 {
-	return row->summary ? 8.0 * (double)bytes * row->summary->segment->recipe.elem_bytes / (double)row->tensor->bytes
-			    : 0;
+	const double elem_bytes = row->summary ? elements_in_one(row) * row->summary->segment->recipe.elem_bytes : 0;
+
+	return 8.0 * (double)bytes * elem_bytes / (double)row->tensor->bytes;
+}
+
+static double limit_bits_per_element(const struct row *row)
+{
+	return elements_in_one(row) * row->summary->segment->entropy_millibits / 1000.0;
 }
 
 static double bits_per_element(const struct row *row)
@@ -175,7 +192,7 @@ static void print_json_row(const struct row *row)
 		wcx_json_set_count(object, "tiles_constant", sum->mode_count[WCX_TILE_CONSTANT]);
 		wcx_json_set_count(object, "tiles_zstd", sum->mode_count[WCX_TILE_ZSTD]);
 		json_object_set_new(object, "bits_per_element", json_real(bits_per_element(row)));
-		json_object_set_new(object, "entropy_bits_per_element", json_real(sum->segment->entropy_millibits / 1000.0));
+		json_object_set_new(object, "entropy_bits_per_element", json_real(limit_bits_per_element(row)));
 		add_mode(object, row);
 		if (row->comparison) {
 			wcx_json_set_count(object, "zstd_bytes", row->comparison->zstd_bytes);
@@ -211,7 +228,7 @@ static void print_table_row(const struct row *row)
 	printf(" %14llu %14llu %7.4f ", (unsigned long long)tensor->bytes, (unsigned long long)row->packed_bytes,
 	       row->packed_bytes ? (double)tensor->bytes / (double)row->packed_bytes : 0.0);
 	if (sum)
-		printf("%8.4f %7.3f %6llu ", bits_per_element(row), sum->segment->entropy_millibits / 1000.0,
+		printf("%8.4f %7.3f %6llu ", bits_per_element(row), limit_bits_per_element(row),
 		       (unsigned long long)own_tiles(row));
 	else
 		printf("%8s %7s %6d ", "-", "-", 0);
@@ -250,9 +267,12 @@ static struct row describe(const struct wcx_info *info, size_t i, struct summary
 	if (!tensor->bytes)
 		return row;
 	seg = wcx_container_segment(info->container, wcx_container_segment_at(info->container, tensor->offset));
-	if (sum->segment != seg)
-		summarise(info->container, seg, sum);
 	row.summary = sum;
+	if (sum->segment != seg) {
+		summarise(info->container, seg, sum);
+		if (sum->mode_count[WCX_TILE_CODED] && elements_in_one(&row) > 1)
+			append(sum->mode, " by byte");
+	}
 	row.twin = find_twin(info->container, info->st, seg, tensor);
 	/* This order of operations is exact for a tensor that is alone in its segment. */
 	row.packed_bytes = (uint64_t)((double)sum->packed_bytes * ((double)tensor->bytes / (double)seg->bytes));

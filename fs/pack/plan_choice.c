@@ -66,12 +66,6 @@ static double predicted_bits(struct wcx_study *study, enum wcx_predictor predict
 	return bits;
 }
 
-static bool may_predict(const struct wcx_study *study, enum wcx_predictor predictor)
-{
-	return !study->plan->is_pool && study->plan->segment.recipe.transform == WCX_TRANSFORM_NONE &&
-	       (predictor != WCX_PREDICT_UP || study->samples[0].dims.rows > 1);
-}
-
 static void choose_predictor(struct wcx_study *study)
 {
 	static const enum wcx_predictor predictors[] = { WCX_PREDICT_LEFT, WCX_PREDICT_UP };
@@ -79,7 +73,8 @@ static void choose_predictor(struct wcx_study *study)
 	double least = predicted_bits(study, WCX_PREDICT_NONE) * (1 - PREDICTOR_MIN_GAIN);
 
 	for (size_t i = 0; i < WCX_ARRAY_COUNT(predictors); i++) {
-		const double bits = may_predict(study, predictors[i]) ? predicted_bits(study, predictors[i]) : INFINITY;
+		const double bits =
+			wcx_study_may_predict(study, predictors[i]) ? predicted_bits(study, predictors[i]) : INFINITY;
 
 		if (bits < least) {
 			least = bits;

@@ -99,6 +99,9 @@ void wcx_study_close(struct wcx_study *study);
 /* wcx_study_predict - look at every stride-th sample under a predictor from now on */
 void wcx_study_predict(struct wcx_study *study, enum wcx_predictor predictor, unsigned stride);
 
+/* wcx_study_may_predict - whether LEFT or UP may be tried: in one tensor without a transform, UP only where rows are seen */
+bool wcx_study_may_predict(const struct wcx_study *study, enum wcx_predictor predictor);
+
 /* wcx_study_histogram - count the values of width bits, up to 16, from shift on */
 void wcx_study_histogram(struct wcx_study *study, uint32_t shift, uint32_t width);
 

@@ -60,6 +60,12 @@ void wcx_study_predict(struct wcx_study *study, enum wcx_predictor predictor, un
 	study->current = study->elements[predictor != WCX_PREDICT_NONE];
 }
 
+bool wcx_study_may_predict(const struct wcx_study *study, enum wcx_predictor predictor)
+{
+	return !study->plan->is_pool && study->plan->segment.recipe.transform == WCX_TRANSFORM_NONE &&
+	       (predictor != WCX_PREDICT_UP || study->samples[0].dims.rows > 1);
+}
+
 void wcx_study_histogram(struct wcx_study *study, uint32_t shift, uint32_t width)
 {
 	memset(study->histogram, 0, ((size_t)1 << width) * sizeof *study->histogram);

@@ -51,8 +51,11 @@ void wcx_tensor_plan_init(struct wcx_tensor_plan *plan, uint64_t offset, uint64_
 	};
 	plan->segment.recipe.transform = wcx_plan_is_float(plan) ? WCX_TRANSFORM_ROTATE : WCX_TRANSFORM_NONE;
 	plan->matrix_cols = wcx_plan_elems(plan);
-	if (tensor && !is_pool)
+	plan->byte_cols = bytes;
+	if (tensor && !is_pool) {
 		plan->matrix_cols = matrix_cols(tensor, plan->matrix_cols);
+		plan->byte_cols = matrix_cols(tensor, bytes);
+	}
 }
 
 unsigned wcx_tensor_plan_samples(const struct wcx_tensor_plan *plan, struct wcx_sample samples[WCX_SAMPLES_MAX])
@@ -115,7 +118,9 @@ int wcx_tensor_plan_draft(struct wcx_tensor_plan *plan, const struct wcx_plan_re
 		samples[i].src = buffer;
 		buffer += bytes;
 	}
-	result = wcx_tensor_plan_choose(plan, samples, count);
+	result = wcx_tensor_plan_choose_view(plan, samples, count);
+	if (result == WCX_OK)
+		result = wcx_tensor_plan_choose(plan, samples, count);
 	if (result == WCX_OK && plan->base.base) {
 		int r = read_base_samples(plan, reader, samples, count, base_buffer, err);
 

@@ -3,10 +3,10 @@
  * Plans how a tensor is coded: predictor, fields of an element, frequency tables, dimensions of tiles.  Works on samples and
  * counts, and reads only through a function of the caller.
  *
- * The steps, in this order: init; samples, choose and, with a base, choose_base, or draft, which does them; count tiles, all
- * of them or one in wcx_tensor_plan_stride, and add up the counts; finish.  Then the tiles are encoded with the plan's
- * recipe.  Functions that take a const plan may run in any number of threads at once; the others need the plan to
- * themselves.
+ * The steps, in this order: init; samples, choose_view (optional), choose and, with a base, choose_base, or draft, which
+ * does them; count tiles, all of them or one in wcx_tensor_plan_stride, and add up the counts; finish.  Then the tiles are
+ * encoded with the plan's recipe.  Functions that take a const plan may run in any number of threads at once; the others
+ * need the plan to themselves.
  */
 #ifndef WCX_TENSOR_PLAN_H
 #define WCX_TENSOR_PLAN_H
@@ -41,6 +41,7 @@ struct wcx_tensor_plan {
 	struct wcx_base_range base; /* what the caller allows it to be coded against, before the draft */
 	double draft_bits;          /* what the draft takes, by its samples */
 	uint64_t matrix_cols;       /* elements in a row of the tensor, viewed as a matrix */
+	uint64_t byte_cols;         /* the same if its bytes are the elements */
 	bool is_pool;               /* several small tensors */
 	bool is_reference;          /* in the reference's scheme */
 	bool tries_zstd;            /* tiles may be smaller as Zstandard frames */
@@ -93,6 +94,13 @@ void wcx_tensor_plan_init(struct wcx_tensor_plan *plan, uint64_t offset, uint64_
 unsigned wcx_tensor_plan_samples(const struct wcx_tensor_plan *plan, struct wcx_sample samples[WCX_SAMPLES_MAX]);
 
 /*
+ * wcx_tensor_plan_choose_view - make integers of several bytes bytes where these take fewer bits, as packed INT4 does
+ *
+ * Changes the plan and the dims of the samples alike.  Returns WCX_OK or WCX_NO_MEMORY.
+ */
+enum wcx_result wcx_tensor_plan_choose_view(struct wcx_tensor_plan *plan, struct wcx_sample *samples, unsigned sample_count);
+
+/*
  * wcx_tensor_plan_choose - choose predictor, fields, numbers of tables and tiles
  *
  * Leaves a draft of the recipe: every field that might be worth coding is coded, with tables made from the samples.  Every
@@ -110,7 +118,7 @@ enum wcx_result wcx_tensor_plan_choose_base(struct wcx_tensor_plan *plan, const 
 					    unsigned sample_count, const uint8_t *base);
 
 /*
- * wcx_tensor_plan_draft - read the samples and choose, alone or against the base if the plan has one
+ * wcx_tensor_plan_draft - read the samples and choose the view and the rest, alone or against the base if there is one
  *
  * buffer has WCX_SAMPLES_MAX_BYTES, and so has base_buffer, which only a plan with a base needs.  Returns 0, what the reader
  * returned, or -ENOMEM without a message.

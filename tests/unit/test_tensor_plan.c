@@ -371,6 +371,131 @@ static void skewed_int4_in_bytes_is_within_0_5_percent_of_its_entropy(void)
 	wcx_container_free(c);
 }
 
+/* The order-0 entropy of the halves of bytes, in bytes. */
+static double nibble_entropy(const uint8_t *data, size_t bytes)
+{
+	double counts[16] = { 0 };
+
+	for (size_t i = 0; i < bytes; i++) {
+		counts[data[i] & 15]++;
+		counts[data[i] >> 4]++;
+	}
+	return entropy_of_counts(counts, 16);
+}
+
+/*
+ * Eight INT4 in each I32, the first one lowest, of a Gaussian matrix with a scale for each row, the largest magnitude / 7.5,
+ * as compressed-tensors packs them.  Values of a row are raised by up to `offset`, as if rows had zero points.
+ */
+static struct sample_bytes packed_int4(const char *dtype, size_t rows, size_t cols, int offset)
+{
+	struct sample_bytes file = one_matrix(dtype, 4, rows, cols / 8);
+	struct sample_random random = { 12 };
+	double *row = malloc(cols * sizeof *row);
+
+	sample_require(row != NULL, "malloc");
+	memset(data_of(file), 0, rows * cols / 2);
+	for (size_t y = 0; y < rows; y++) {
+		const double zero = 8 + (offset ? (double)sample_below(&random, (uint64_t)offset + 1) : 0);
+		double largest = 0;
+
+		for (size_t x = 0; x < cols; x++) {
+			row[x] = sample_normal(&random);
+			largest = fmax(largest, fabs(row[x]));
+		}
+		for (size_t x = 0; x < cols; x++) {
+			const double value = fmax(0, fmin(15, rint(row[x] / largest * 7.5) + zero));
+			uint8_t *byte = data_of(file) + (y * cols + x) / 2;
+
+			*byte = (uint8_t)(*byte | (unsigned)value << 4 * (x % 2));
+		}
+	}
+	free(row);
+	return file;
+}
+
+static void packed_int4_in_words_is_coded_by_byte_and_within_0_6_percent_of_its_nibbles_entropy(void)
+{
+	static const char *const dtypes[] = { "I32", "U32" };
+
+	for (size_t i = 0; i < 2; i++) {
+		struct sample_bytes file = packed_int4(dtypes[i], SIDE, 2 * SIDE, 0);
+		const double entropy = nibble_entropy(data_of(file), SIDE * SIDE);
+		struct wcx_container *c = pack(file);
+
+		CHECK(entropy > 0.7 * SIDE * SIDE && entropy < 0.85 * SIDE * SIDE);
+		CHECK(wcx_container_segment(c, 1)->recipe.elem_bytes == 1);
+		CHECK((double)segment_cost(c, 1) < entropy * 1.006);
+		wcx_container_free(c);
+	}
+}
+
+/* As asymmetric quantisation makes them: each row has its own zero. */
+static void packed_int4_with_zero_points_chooses_tables_by_row_and_comes_out_below_its_nibbles_entropy(void)
+{
+	struct sample_bytes file = packed_int4("I32", SIDE, 2 * SIDE, 3);
+	const double entropy = nibble_entropy(data_of(file), SIDE * SIDE);
+	struct wcx_container *c = pack(file);
+	const struct wcx_segment *seg = wcx_container_segment(c, 1);
+
+	CHECK(seg->recipe.elem_bytes == 1 && seg->recipe.field_count == 1);
+	CHECK(seg->recipe.fields->table_count == WCX_FIELD_TABLES_MAX && seg->recipe.run_elems == SIDE);
+	CHECK(seg->cols == SIDE && seg->tile_cols == SIDE && seg->tile_rows == 32768 / SIDE);
+	CHECK((double)segment_cost(c, 1) < entropy * 0.96);
+	wcx_container_free(c);
+}
+
+/* Also rows of less than a run, and rows that are too long for a tile of bytes or of words. */
+static void packed_int4_of_any_width_is_coded_by_byte(void)
+{
+	static const size_t widths[] = { 8, 24, 104, 384, 520, 80000, 131072, 131136 };
+
+	for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++) {
+		const size_t rows = widths[i] > 1000 ? 8 : 80000 / widths[i], bytes = rows * widths[i] / 2;
+		struct sample_bytes file = packed_int4("I32", rows, widths[i], 0);
+		const double entropy = nibble_entropy(data_of(file), bytes);
+		struct wcx_container *c = pack(file);
+
+		CHECK(wcx_container_segment(c, 1)->recipe.elem_bytes == 1);
+		CHECK((double)segment_cost(c, 1) < entropy * 1.02 + 500);
+		wcx_container_free(c);
+	}
+}
+
+/* The period is odd, so that bytes are alike in all places of a word. */
+static void packed_int4_that_repeats_is_zstandard_frames(void)
+{
+	enum { BYTES = 1 << 18, PERIOD_BYTES = 5001 };
+	struct sample_bytes file = packed_int4("I32", 64, BYTES / 32, 0);
+	struct wcx_container *c;
+
+	for (size_t i = PERIOD_BYTES; i < BYTES; i++)
+		data_of(file)[i] = data_of(file)[i - PERIOD_BYTES];
+	c = pack(file);
+	CHECK(wcx_container_segment(c, 1)->recipe.elem_bytes == 1);
+	CHECK(segment_cost(c, 1) < BYTES / 5);
+	wcx_container_free(c);
+}
+
+static void integers_whose_bytes_differ_stay_words(void)
+{
+	struct sample_random random = { 4 };
+
+	for (size_t elem_bytes = 2; elem_bytes <= 8; elem_bytes *= 2) {
+		struct sample_bytes file = one_matrix(elem_bytes == 2   ? "I16"
+						      : elem_bytes == 4 ? "I32"
+									: "I64",
+						      elem_bytes, 100, 1000);
+		struct wcx_container *c;
+
+		for (size_t i = 0; i < 100000; i++)
+			sample_put_element(data_of(file), elem_bytes, i, (uint64_t)llrint(300 * sample_normal(&random)));
+		c = pack(file);
+		CHECK(wcx_container_segment(c, 1)->recipe.elem_bytes == elem_bytes);
+		wcx_container_free(c);
+	}
+}
+
 /* --- tiles --- */
 
 static void flat_tiles_have_32_kib_of_narrow_and_64_kib_of_wide_elements(void)
@@ -386,7 +511,7 @@ static void flat_tiles_have_32_kib_of_narrow_and_64_kib_of_wide_elements(void)
 
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		const struct sample_tensor tensor = {
-			"w", cases[i].dtype, "[50000]", 50000 * cases[i].elem_bytes, SAMPLE_GAUSSIAN, 9
+			"w", cases[i].dtype, "[50000]", 50000 * cases[i].elem_bytes, SAMPLE_UNIFORM, 0
 		};
 		struct sample_tensor complex = tensor;
 		const struct wcx_segment *seg;
@@ -853,6 +978,11 @@ int main(int argc, char **argv)
 		CHECK_TEST(rows_of_different_widths_choose_tables_and_come_out_below_the_entropy),
 		CHECK_TEST(heavy_tails_stay_within_0_4_percent_of_the_entropy_and_32_bytes_a_tile),
 		CHECK_TEST(skewed_int4_in_bytes_is_within_0_5_percent_of_its_entropy),
+		CHECK_TEST(packed_int4_in_words_is_coded_by_byte_and_within_0_6_percent_of_its_nibbles_entropy),
+		CHECK_TEST(packed_int4_with_zero_points_chooses_tables_by_row_and_comes_out_below_its_nibbles_entropy),
+		CHECK_TEST(packed_int4_of_any_width_is_coded_by_byte),
+		CHECK_TEST(packed_int4_that_repeats_is_zstandard_frames),
+		CHECK_TEST(integers_whose_bytes_differ_stay_words),
 
 		CHECK_TEST(flat_tiles_have_32_kib_of_narrow_and_64_kib_of_wide_elements),
 		CHECK_TEST(tiles_of_whole_rows_have_a_multiple_of_1024_elements_where_that_is_possible),
