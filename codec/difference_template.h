@@ -8,22 +8,23 @@
 #define JOIN(a, b, c) JOIN_TOKENS(a, b, c)
 #define NAME(name) JOIN(name, _, ELEM_BITS)
 #define ELEM NAME(diff)
+#define SIGNED NAME(signed)
 #define CONTEXT NAME(context)
 
 /* Unaligned, and may alias memory of any type. */
 typedef JOIN(uint, ELEM_BITS, _t) __attribute__((aligned(1), may_alias)) ELEM;
-/* A context beside others: words of 32 bits hold those of their elements, if elements of eight bytes have such a word too.
- */
+typedef JOIN(int, ELEM_BITS, _t) SIGNED;
+/* A context beside others in a word of 32 bits, of which elements of eight bytes have one too. */
 #if ELEM_BITS == 64
-typedef uint32_t __attribute__((aligned(1), may_alias)) CONTEXT;
+typedef int32_t __attribute__((aligned(1), may_alias)) CONTEXT;
 #else
-typedef ELEM CONTEXT;
+typedef SIGNED __attribute__((aligned(1), may_alias)) CONTEXT;
 #endif
 
-/* All ones if the highest bit is set, else zero. */
+/* All ones if the highest bit is set, else zero: the shift is arithmetic. */
 LOOP ELEM NAME(sign)(ELEM x)
 {
-	return (ELEM)(0 - (x >> (ELEM_BITS - 1)));
+	return (ELEM)((SIGNED)x >> (ELEM_BITS - 1));
 }
 
 /* The place of an element in the order of numbers, and the reverse. */
@@ -39,11 +40,12 @@ LOOP ELEM NAME(residual)(ELEM x, ELEM base, bool is_float)
 	return (ELEM)((ELEM)(d << 1) ^ NAME(sign)(d));
 }
 
+/* The highest eight bits of the magnitude below the sign, of a byte all seven. */
 LOOP uint32_t NAME(key)(ELEM base, bool is_float)
 {
-	const ELEM t = NAME(order)(base, is_float), magnitude = (ELEM)(t ^ NAME(sign)(t));
+	const ELEM magnitude = is_float ? (ELEM)(base & (ELEM)-1 >> 1) : (ELEM)(base ^ NAME(sign)(base));
 
-	return (uint32_t)(ELEM_BITS == 8 ? magnitude : (ELEM)(magnitude >> (ELEM_BITS == 8 ? 0 : ELEM_BITS - 9)));
+	return (uint32_t)(magnitude >> (ELEM_BITS == 8 ? 0 : ELEM_BITS - 9));
 }
 
 LOOP void NAME(make_all)(const void *src, const void *base, size_t count, bool is_float, void *dst)
@@ -67,13 +69,14 @@ LOOP void NAME(undo_all)(const void *base, size_t count, bool is_float, void *el
 	}
 }
 
-LOOP CONTEXT NAME(context_of)(ELEM base, const CONTEXT limit[WCX_CONTEXTS_MAX - 1], bool is_float)
+/* Signed, because vectors are compared so with a single instruction; keys of a byte are below 128. */
+LOOP CONTEXT NAME(context_of)(ELEM base, const CONTEXT below[WCX_CONTEXTS_MAX - 1], bool is_float)
 {
 	const CONTEXT key = (CONTEXT)NAME(key)(base, is_float);
 	CONTEXT context = 0;
 
 	for (uint32_t t = 0; t < WCX_CONTEXTS_MAX - 1; t++)
-		context = (CONTEXT)(context + (key >= limit[t]));
+		context = (CONTEXT)(context + (key > below[t]));
 	return context;
 }
 
@@ -82,15 +85,19 @@ LOOP void NAME(classify_all)(const struct wcx_recipe *recipe, const void *base, 
 			     void *words)
 {
 	const ELEM *b = base;
-	CONTEXT *to = words, limit[WCX_CONTEXTS_MAX - 1];
+	CONTEXT *to = words, below[WCX_CONTEXTS_MAX - 1]; /* the highest key below each threshold */
 
 	/* Thresholds that a recipe does not have are above every key. */
-	for (uint32_t t = 0; t < WCX_CONTEXTS_MAX - 1; t++)
-		limit[t] = (CONTEXT)(t + 1 < recipe->context_count ? recipe->thresholds[t] : (CONTEXT)-1);
+	for (uint32_t t = 0; t < WCX_CONTEXTS_MAX - 1; t++) {
+		const uint32_t threshold =
+			t + 1 < recipe->context_count ? recipe->thresholds[t] : (uint32_t)WCX_CONTEXT_KEYS;
+
+		below[t] = (CONTEXT)(ELEM_BITS == 8 ? WCX_MIN(threshold - 1, INT8_MAX) : threshold - 1);
+	}
 	for (size_t i = 0; bytes && i < count; i++)
-		bytes[i] = (uint8_t)NAME(context_of)(b[i], limit, is_float);
+		bytes[i] = (uint8_t)NAME(context_of)(b[i], below, is_float);
 	for (size_t i = 0; words && i < count; i++)
-		to[i] = NAME(context_of)(b[i], limit, is_float);
+		to[i] = NAME(context_of)(b[i], below, is_float);
 }
 
 /* Copies of the loops for each order. */
@@ -141,6 +148,7 @@ static inline void NAME(make_keys)(enum wcx_difference difference, const void *b
 }
 
 #undef CONTEXT
+#undef SIGNED
 #undef ELEM
 #undef NAME
 #undef JOIN

@@ -35,7 +35,8 @@ const struct wcx_encode_variant wcx_encode_variant_portable = {
 	.encode_lines = encode_lines,
 	.count = count_any,
 	.count_keyed = count_keyed,
-	.join_contexts = join_contexts,
+	.key_symbols = key_symbols,
+	.key_fitting = key_fitting,
 	.join_pairs = join_pairs,
 	.add_plane = add_plane,
 };

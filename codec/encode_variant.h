@@ -52,6 +52,12 @@ struct wcx_plane_lines {
 	uint32_t *units;       /* zeroed */
 };
 
+/* Keyed symbols have their context above eight bits.  A value that no symbol stands for has a key of its own by context. */
+enum {
+	WCX_KEY_MISFIT = WCX_CONTEXTS_MAX * WCX_SYMBOL_COUNT,
+	WCX_KEY_COUNT = WCX_KEY_MISFIT + WCX_CONTEXTS_MAX,
+};
+
 struct wcx_encode_variant {
 	const char *name;
 	const struct wcx_element_ops *elements[4]; /* for elements of 1, 2, 4 and 8 bytes */
@@ -63,10 +69,14 @@ struct wcx_encode_variant {
 	size_t (*encode_lines)(const struct wcx_rans_lines *lines);
 	/* Counts symbols, all below symbol_count; ret has WCX_SYMBOL_COUNT counts, of which these are set. */
 	void (*count)(const uint8_t *symbols, uint32_t count, uint32_t symbol_count, uint32_t *ret);
-	/* The same for symbols with contexts below context_count; ret has WCX_SYMBOL_COUNT counts for each. */
+	/* The same for keyed symbols, of which ret has WCX_KEY_COUNT counts; those of contexts from context_count on stay.
+	 */
 	void (*count_keyed)(const uint16_t *keyed, uint32_t count, uint32_t context_count, uint32_t *ret);
 	/* keyed[i] = symbols[i] | contexts[i] << 8 */
-	void (*join_contexts)(const uint8_t *symbols, const uint8_t *contexts, size_t count, uint16_t *keyed);
+	void (*key_symbols)(const uint8_t *symbols, const uint8_t *contexts, size_t count, uint16_t *keyed);
+	/* The same, but WCX_KEY_MISFIT | contexts[i] where values[i], of 16 bits, is not base + symbols[i] */
+	void (*key_fitting)(const uint16_t *values, uint32_t base, const uint8_t *symbols, const uint8_t *contexts,
+			    size_t count, uint16_t *keyed);
 	/* pairs[i] = symbols[2 i] | symbols[2 i + 1] << 4, for pair_count pairs of symbols below 16 */
 	void (*join_pairs)(const uint8_t *symbols, size_t pair_count, uint8_t *pairs);
 	/* Adds the bits of whole lines to the units of a plane, from the first unit on. */

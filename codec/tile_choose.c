@@ -28,7 +28,6 @@ static void mark_suspects(const struct wcx_field *field, uint32_t t, struct wcx_
 
 	for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
 		coder->suspect[t][s] = coded->freq[s] == 0;
-	coder->suspect[t][0] |= field->width > 8; /* misfits have symbol 0 */
 }
 
 static const struct wcx_field_coder *field_coder(const struct wcx_field *field, uint32_t number,
@@ -39,12 +38,12 @@ static const struct wcx_field_coder *field_coder(const struct wcx_field *field, 
 
 	coder->symbol_count = field->width < 8 ? 1u << field->width : WCX_SYMBOL_COUNT;
 	if (coder->table_count == field->table_count && coder->is_pair == field->is_pair &&
-	    coder->is_wide == (field->width > 8) && memcmp(coder->freqs, field->tables, bytes) == 0)
+	    memcmp(coder->freqs, field->tables, bytes) == 0)
 		return coder;
 	coder->table_count = field->table_count;
 	coder->is_pair = field->is_pair;
-	coder->is_wide = field->width > 8;
 	memcpy(coder->freqs, field->tables, bytes);
+	memset(coder->suspect[WCX_CONTEXTS_MAX], 1, sizeof coder->suspect[WCX_CONTEXTS_MAX]);
 	for (uint32_t t = 0; t < field->table_count; t++) {
 		wcx_rans_encode_table_build(wcx_field_table(field, t, &coder->pairs[t]), &coder->encode[t]);
 		mark_suspects(field, t, coder);
@@ -182,24 +181,40 @@ static bool next_run(const struct wcx_encoding *e, uint32_t number, const struct
 	return true;
 }
 
+/* --- misfits --- */
+
+/* Whether a value of a block is not that of its symbol.  Compilers vectorise this. */
+static inline bool block_has_misfit(const struct wcx_field *field, const uint16_t *values, const uint8_t *symbols)
+{
+	const uint16_t base = field->base, zero = field->has_zero ? base : 0;
+	uint16_t found = 0;
+
+	for (uint32_t i = 0; i < SUSPECT_BLOCK; i++) {
+		const uint16_t without_base = symbols[i] ? 0 : zero;
+
+		found |= (uint16_t)(values[i] ^ (uint16_t)(symbols[i] + base - without_base));
+	}
+	return found != 0;
+}
+
 /* --- contexts --- */
 
-/* Adds up, in units of COST_SCALE, what the symbols of a piece cost by their contexts, and how many have no frequency. */
-static void weigh_piece(const struct wcx_encoding *e, const struct wcx_field_coder *coder, uint32_t first, uint32_t length,
-			const uint8_t *symbols, uint64_t *cost, uint32_t *missing)
+/* Adds up what the symbols of a piece cost by their contexts, and how many have no frequency. */
+static void weigh_piece(const struct wcx_encode_variant *variant, const struct wcx_field_coder *coder, const uint16_t *keyed,
+			uint32_t length, struct run *run)
 {
 	static_assert(PIECE_ELEMS <= UINT16_MAX, "see count_keyed");
-	uint32_t wide[WCX_CONTEXTS_MAX * WCX_SYMBOL_COUNT];
 	const uint32_t counters = coder->table_count * WCX_SYMBOL_COUNT;
 	int16_t counts[WCX_CONTEXTS_MAX * WCX_SYMBOL_COUNT];
-	uint16_t *keyed = e->scratch->keyed + first;
+	uint32_t wide[WCX_KEY_COUNT];
 
-	e->scratch->variant->join_contexts(symbols + first, e->scratch->contexts + first, length, keyed);
-	e->scratch->variant->count_keyed(keyed, length, coder->table_count, wide);
+	variant->count_keyed(keyed, length, coder->table_count, wide);
 	for (uint32_t s = 0; s < counters; s++)
 		counts[s] = (int16_t)wide[s];
-	*cost += dot_product(counts, coder->cost[0], counters);
-	*missing += dot_product(counts, coder->missing[0], counters);
+	run->cost += dot_product(counts, coder->cost[0], counters);
+	run->missing += dot_product(counts, coder->missing[0], counters);
+	for (uint32_t c = 0; c < WCX_CONTEXTS_MAX; c++)
+		run->misfits += wide[WCX_KEY_MISFIT + c];
 }
 
 /* Takes the symbols of a field and weighs each with the table of its context: a single run. */
@@ -207,23 +222,19 @@ static void weigh_by_context(const struct wcx_encoding *e, uint32_t number, cons
 			     uint32_t price, struct run *run)
 {
 	const struct wcx_field *field = &e->recipe->fields[number];
+	const struct wcx_encode_variant *variant = e->scratch->variant;
 	struct wcx_field_choice *choice = &e->scratch->fields[number];
-	uint16_t *values = (uint16_t *)e->scratch->values;
+	const uint8_t *contexts = e->scratch->contexts;
+	uint16_t *values = (uint16_t *)e->scratch->values, *keyed = e->scratch->keyed;
 
 	*run = (struct run){ .length = e->elems };
-	run->misfits = wcx_symbols_take(e->ops, field, e->transformed, e->elems, choice->shift, values, choice->symbols);
+	wcx_symbols_take(e->ops, field, e->transformed, e->elems, choice->shift, values, choice->symbols);
+	if (field->width <= 8)
+		variant->key_symbols(choice->symbols, contexts, e->elems, keyed);
+	else
+		variant->key_fitting(values, field->base, choice->symbols, contexts, e->elems, keyed);
 	for (uint32_t first = 0; first < e->elems; first += PIECE_ELEMS)
-		weigh_piece(e, coder, first, WCX_MIN(e->elems - first, PIECE_ELEMS), choice->symbols, &run->cost,
-			    &run->missing);
-	/* Misfits were counted as symbol 0. */
-	for (uint32_t i = 0; run->misfits && i < e->elems; i++) {
-		const uint32_t context = e->scratch->contexts[i];
-
-		if (choice->symbols[i] == 0 && values[i] != field->base) {
-			run->cost -= (uint16_t)coder->cost[context][0];
-			run->missing -= (uint16_t)coder->missing[context][0];
-		}
-	}
+		weigh_piece(variant, coder, keyed + first, WCX_MIN(e->elems - first, PIECE_ELEMS), run);
 	run->cost += ((uint64_t)run->missing + run->misfits) * price;
 }
 
@@ -235,7 +246,7 @@ static void add_exception(struct wcx_exceptions *exceptions, uint32_t position, 
 	exceptions->values[exceptions->count++] = (uint16_t)value;
 }
 
-/* Whether some element of a block may be an exception.  Eight symbols are loaded at a time. */
+/* Whether some symbol of a block has no frequency.  Eight symbols are loaded at a time. */
 static inline bool block_is_suspect(const uint8_t suspect[WCX_SYMBOL_COUNT], bool is_pair, const uint8_t *symbols)
 {
 	uint32_t found = 0;
@@ -256,17 +267,41 @@ static inline bool block_is_suspect(const uint8_t suspect[WCX_SYMBOL_COUNT], boo
 	return found;
 }
 
+/* The same for symbols with their contexts. */
+static inline bool keyed_block_is_suspect(const uint8_t *suspect, const uint16_t *keyed)
+{
+	uint32_t found = 0;
+
+#pragma GCC unroll 8
+	for (uint32_t i = 0; i < SUSPECT_BLOCK; i++)
+		found |= suspect[keyed[i]];
+	return found;
+}
+
+/* Whether some element of the block at `first` may be an exception. */
+static bool may_except(const struct wcx_encoding *e, uint32_t number, const struct wcx_run_choice *run, uint32_t first)
+{
+	const struct wcx_field *field = &e->recipe->fields[number];
+	const struct wcx_field_coder *coder = &e->scratch->coders[number];
+	const uint16_t *values = (const uint16_t *)e->scratch->values;
+	const uint8_t *symbols = e->scratch->fields[number].symbols + first;
+
+	if (field->by_context)
+		return keyed_block_is_suspect(coder->suspect[0], e->scratch->keyed + first);
+	if (field->is_pair)
+		return block_is_suspect(coder->suspect[run->table], true, symbols);
+	return (run->has_misfits && block_has_misfit(field, values + first, symbols)) ||
+	       (run->has_missing && block_is_suspect(coder->suspect[run->table], false, symbols));
+}
+
 /*
  * The end of the first block of elements from `first` on in which some element may be an exception, and in *begin_ret its
  * begin; or end.  Nearly all blocks have none.
  */
-static uint32_t find_suspects(const struct wcx_field_coder *coder, uint32_t table, const uint8_t *symbols, uint32_t first,
-			      uint32_t end, uint32_t *begin_ret)
+static uint32_t find_suspects(const struct wcx_encoding *e, uint32_t number, const struct wcx_run_choice *run,
+			      uint32_t first, uint32_t end, uint32_t *begin_ret)
 {
-	const uint8_t *suspect = coder->suspect[table];
-
-	while (end - first >= SUSPECT_BLOCK && !(coder->is_pair ? block_is_suspect(suspect, true, symbols + first)
-								: block_is_suspect(suspect, false, symbols + first)))
+	while (end - first >= SUSPECT_BLOCK && !may_except(e, number, run, first))
 		first += SUSPECT_BLOCK;
 	*begin_ret = first;
 	return WCX_MIN(end, first + SUSPECT_BLOCK);
@@ -281,12 +316,28 @@ static void except_values(const struct wcx_encoding *e, uint32_t number, uint32_
 	uint8_t *symbols = e->scratch->fields[number].symbols;
 
 	for (uint32_t i = first; i < end; i++) {
-		uint32_t value = field->width <= 8 ? symbols[i] : values[i];
+		const uint32_t value = field->width <= 8 ? symbols[i] : values[i];
 
 		if (coder->freqs[table].freq[symbols[i]] && value == wcx_symbol_value(field, symbols[i]))
 			continue;
 		add_exception(&e->scratch->exceptions, i, value);
 		symbols[i] = coder->cheapest[table];
+	}
+}
+
+/* The same for tables by context. */
+static void except_keyed(const struct wcx_encoding *e, uint32_t number, uint32_t first, uint32_t end)
+{
+	const bool is_wide = e->recipe->fields[number].width > 8;
+	const struct wcx_field_coder *coder = &e->scratch->coders[number];
+	const uint16_t *values = (const uint16_t *)e->scratch->values; /* set if the field is wide */
+	uint8_t *symbols = e->scratch->fields[number].symbols;
+
+	for (uint32_t i = first; i < end; i++) {
+		if (!coder->suspect[0][e->scratch->keyed[i]])
+			continue;
+		add_exception(&e->scratch->exceptions, i, is_wide ? values[i] : symbols[i]);
+		symbols[i] = coder->cheapest[e->scratch->contexts[i]];
 	}
 }
 
@@ -321,24 +372,6 @@ static void except_pairs(const struct wcx_encoding *e, uint32_t number, uint32_t
 	}
 }
 
-/* Makes exceptions of all elements that the table of their context cannot code. */
-static void except_by_context(const struct wcx_encoding *e, uint32_t number)
-{
-	const struct wcx_field *field = &e->recipe->fields[number];
-	const struct wcx_field_coder *coder = &e->scratch->coders[number];
-	const uint16_t *values = (const uint16_t *)e->scratch->values; /* set if the field is wide */
-	uint8_t *symbols = e->scratch->fields[number].symbols;
-
-	for (uint32_t i = 0; i < e->elems; i++) {
-		const uint32_t value = field->width <= 8 ? symbols[i] : values[i], context = e->scratch->contexts[i];
-
-		if (!coder->missing[context][symbols[i]] && value == (uint32_t)field->base + symbols[i])
-			continue;
-		add_exception(&e->scratch->exceptions, i, value);
-		symbols[i] = coder->cheapest[context];
-	}
-}
-
 /* Makes exceptions of all elements that the table of their run cannot code; false if they are too many. */
 static bool except_uncodable(const struct wcx_encoding *e, uint32_t number)
 {
@@ -346,25 +379,29 @@ static bool except_uncodable(const struct wcx_encoding *e, uint32_t number)
 	const struct wcx_field_choice *choice = &e->scratch->fields[number];
 	const uint32_t run_elems = wcx_run_elems(e, field);
 
-	if (field->by_context) {
-		if (choice->runs[0].has_exceptions)
-			except_by_context(e, number);
-		return e->scratch->exceptions.count <= WCX_EXCEPTIONS_MAX;
-	}
-	for (uint32_t first = 0, run = 0; first < e->elems; first += run_elems, run++) {
-		const uint32_t end = WCX_MIN(e->elems, first + run_elems), table = choice->runs[run].table;
+	for (uint32_t first = 0, r = 0; first < e->elems; first += run_elems, r++) {
+		const struct wcx_run_choice *run = &choice->runs[r];
+		const uint32_t end = WCX_MIN(e->elems, first + run_elems);
 
-		if (!field->is_pair && !choice->runs[run].has_exceptions)
+		if (!field->is_pair && !run->has_misfits && !run->has_missing)
 			continue;
 		for (uint32_t begin, after = first; after < end;) {
-			after = find_suspects(&e->scratch->coders[number], table, choice->symbols, after, end, &begin);
-			(field->is_pair ? except_pairs : except_values)(e, number, table, begin, after);
+			after = find_suspects(e, number, run, after, end, &begin);
+			if (field->by_context)
+				except_keyed(e, number, begin, after);
+			else
+				(field->is_pair ? except_pairs : except_values)(e, number, run->table, begin, after);
 		}
 	}
 	return e->scratch->exceptions.count <= WCX_EXCEPTIONS_MAX;
 }
 
 /* --- the choice for each field --- */
+
+static void note_run(const struct run *run, struct wcx_run_choice *ret)
+{
+	*ret = (struct wcx_run_choice){ (uint8_t)run->table, run->misfits != 0, run->missing != 0 };
+}
 
 /* Costs of a field. */
 struct weight {
@@ -386,13 +423,12 @@ static struct weight weigh_field(const struct wcx_encoding *e, uint32_t number, 
 
 	if (field->by_context) {
 		weigh_by_context(e, number, coder, price, &run);
-		choice->runs[0].has_exceptions = run.misfits + run.missing != 0;
+		note_run(&run, &choice->runs[0]);
 		weight.coded += run.cost;
 		return weight;
 	}
 	for (uint32_t r = 0; weight.coded < weight.raw && next_run(e, number, coder, price, &run); r++) {
-		choice->runs[r].table = (uint8_t)run.table;
-		choice->runs[r].has_exceptions = run.misfits + run.missing != 0;
+		note_run(&run, &choice->runs[r]);
 		weight.coded += run.cost;
 	}
 	return weight;

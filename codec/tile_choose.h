@@ -20,15 +20,15 @@ enum {
 struct wcx_field_coder {
 	struct wcx_freq_table freqs[WCX_CONTEXTS_MAX]; /* cache key, with the next two: tiles of a tensor share tables */
 	uint32_t table_count;
-	bool is_pair, is_wide;                         /* more than 8 bits */
+	bool is_pair;
 	uint32_t symbol_count;                         /* symbols that the field can have */
 	struct wcx_freq_table pairs[WCX_CONTEXTS_MAX]; /* tables for coding pairs */
 	struct wcx_rans_encode_table encode[WCX_CONTEXTS_MAX];
 	int16_t cost[WCX_CONTEXTS_MAX][WCX_SYMBOL_COUNT];    /* of a symbol; 0 without a frequency */
 	int16_t missing[WCX_CONTEXTS_MAX][WCX_SYMBOL_COUNT]; /* 1 without a frequency, else 0 */
-	/* By symbol, for pairs by pair: 1 where an element may be an exception, that is without a frequency, or a misfit's.
-	 */
-	uint8_t suspect[WCX_CONTEXTS_MAX][WCX_SYMBOL_COUNT];
+	/* By symbol, for pairs by pair: 1 without a frequency, so that an element must be an exception.  Then keys of
+	 * misfits. */
+	uint8_t suspect[WCX_CONTEXTS_MAX + 1][WCX_SYMBOL_COUNT];
 	uint8_t cheapest[WCX_CONTEXTS_MAX]; /* the most frequent symbol, which takes the place of exceptions */
 };
 
@@ -38,15 +38,18 @@ struct wcx_exceptions {
 	uint16_t positions[WCX_TILE_MAX_ELEMS], values[WCX_TILE_MAX_ELEMS];
 };
 
+/* How a run is coded. */
+struct wcx_run_choice {
+	uint8_t table;
+	bool has_misfits, has_missing; /* values without a symbol; symbols without a frequency */
+};
+
 /* How a field of the tile is coded.  runs and symbols are set for RANS. */
 struct wcx_field_choice {
 	enum wcx_field_coding coding;
 	uint32_t constant;
 	uint32_t shift;
-	struct {
-		uint8_t table;
-		bool has_exceptions;
-	} runs[WCX_TILE_MAX_RUNS];
+	struct wcx_run_choice runs[WCX_TILE_MAX_RUNS]; /* with contexts a single one, of no table */
 	uint8_t symbols[WCX_TILE_MAX_ELEMS];
 };
 

@@ -198,7 +198,7 @@ static const uint16_t *keyed_symbols(const struct wcx_encoding *e, uint32_t numb
 {
 	struct wcx_encode_scratch *scratch = e->scratch;
 
-	scratch->variant->join_contexts(scratch->fields[number].symbols, scratch->contexts, e->elems, scratch->keyed);
+	scratch->variant->key_symbols(scratch->fields[number].symbols, scratch->contexts, e->elems, scratch->keyed);
 	return scratch->keyed;
 }
 

@@ -151,7 +151,8 @@ const struct wcx_encode_variant wcx_encode_variant_avx2 = {
 	.encode_lines = encode_lines,
 	.count = count,
 	.count_keyed = count_keyed,
-	.join_contexts = join_contexts,
+	.key_symbols = key_symbols,
+	.key_fitting = key_fitting,
 	.join_pairs = join_pairs,
 	.add_plane = add_plane,
 };
