@@ -104,6 +104,36 @@ check_refused() {
 	check_packed "$FILES/mixed.safetensors" --mode=reference
 }
 
+@test "the independent decoder gives back tuned weights that wcx packed against their base" {
+	local base="$BATS_TEST_TMPDIR/base" tuned="$BATS_TEST_TMPDIR/tuned"
+
+	python_text "$base.safetensors" "$tuned.safetensors" <<-'END'
+		import sys
+		import numpy as np
+		from safetensors_io import build_header, lay_out
+
+		rng = np.random.default_rng(1)
+		weights = rng.normal(0, 0.02, (256, 1001)), rng.normal(0, 0.02, (256, 1001))
+		for path, drift in zip(sys.argv[1:], (0, 1e-5)):
+		    drifted = [values + rng.normal(0, 1, values.shape) * drift for values in weights]
+		    tensors = [("bf16", "BF16", (drifted[0].astype("<f4").view("<u4") >> 16).astype("<u2")),
+		               ("f16", "F16", drifted[0].astype("<f2")), ("f32", "F32", drifted[1].astype("<f4")),
+		               ("f64", "F64", drifted[0][:50].astype("<f8")), ("same", "F32", weights[0].astype("<f4")),
+		               ("i8", "I8", (drifted[1] * 1500).clip(-127, 127).astype("i1"))]
+		    with open(path, "wb") as out:
+		        out.write(build_header(lay_out([(name, dtype, values.shape) for name, dtype, values in tensors])))
+		        out.write(b"".join(values.tobytes() for _, _, values in tensors))
+	END
+	"$WCX" pack "$base.safetensors" "$base.wcx"
+	"$WCX" pack --base="$base.wcx" "$tuned.safetensors" "$tuned.wcx"
+	for with in "$base.safetensors" "$base.wcx"; do
+		run -0 python wcx_decode.py "$tuned.wcx" "$BATS_TEST_TMPDIR/decoded" "$with"
+		cmp "$tuned.safetensors" "$BATS_TEST_TMPDIR/decoded"
+	done
+	[[ "$output" == *"CONSTANT="*"; differences "*"FLOAT="*"; contexts "*[2-8]=* ]]
+	check_refused "$tuned.wcx" "$PYTHON" "$BATS_TEST_DIRNAME/wcx_decode.py" "$tuned.wcx" "$BATS_TEST_TMPDIR/decoded"
+}
+
 @test "the independent decoder gives back INT8 of five distributions that wcx packed" {
 	"$PYTHON" "$FIXTURES/gaussian_set.py" "$BATS_TEST_TMPDIR/set"
 	for file in "$BATS_TEST_TMPDIR"/set/*.safetensors; do

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""wcx_decode.py FILE.wcx [OUT] - decodes a .wcx file, independently of the C code.
+"""wcx_decode.py FILE.wcx [OUT [BASE...]] - decodes a .wcx file, independently of the C code.
 
 Follows docs/format.md alone, in its order and with its names, so that both can be read side by side.  Checks every rule of
 the format, the checksum of every tile and the SHA-256 of the whole, writes the safetensors file to OUT if given, and prints
-one line with counts of the features found.  Exits with status 1 and a message if FILE is damaged.
+one line with counts of the features found.  Exits with status 1 and a message if FILE is damaged.  Each BASE is one that
+FILE refers to, a safetensors file or packed, which is told by its SHA-256.
 
 Decodes in lockstep all RANS fields of a window that distribute symbols to lanes in the same way: states are arrays of
 (fields, 32 lanes).
@@ -415,6 +416,7 @@ class Wcx:
         self._parse_fields(index[fields_at:entries_at])
         self._parse_tile_entries(index[entries_at:tables_at])
         self._parse_tables(index[tables_at:bases_at])
+        self.base_files = {}  # the bytes of the bases' safetensors files, by number from 1: set them before decoding
         self.pair_frequencies = functools.cache(lambda table: pair_frequencies(self.frequencies[table]))
         self.seen = Counter()
 
@@ -535,22 +537,40 @@ class Wcx:
             decoded.append(elements.reshape(height, width))
             mode = int(self.modes[tile])
             self.seen["mode", mode] += 1
+            base = self.base_tile(tile, seg) if seg.base and mode in (CODED, CONSTANT) else None
             if mode == CONSTANT:
-                elements[:] = self.checksums[tile]
+                elements[:] = self.checksums[tile] if base is None else undo_differences(self.checksums[tile], base, seg)
             elif mode == STORED:
                 elements.view(np.uint8)[:] = self.packed_tile(tile)
             elif mode == ZSTD:
                 elements.view(np.uint8)[:] = self._decompress_tile(tile)
             else:
-                for this in self._open_coded_tile(tile, seg, elements):
-                    jobs[len(elements), seg.word_elements, this.field.is_of_pairs].append(this)
-        for (n, word_elements, are_pairs), fields in jobs.items():
+                for this in self._open_coded_tile(tile, seg, elements, base):
+                    jobs[len(elements), seg.word_elements, this.field.is_of_pairs, this.tables.shape].append(this)
+        for (n, word_elements, are_pairs, _), fields in jobs.items():
             self._decode_fields(n, word_elements, are_pairs, fields)
         for tile, elements in zip(tiles, decoded):
             if self.modes[tile] == CODED:
                 seg = self.segment_of(tile)
-                elements[:] = undo_transform(undo_prediction(elements, seg.predictor), seg)
+                if seg.base:
+                    elements[:] = undo_differences(elements, self.base_tile(tile, seg).reshape(elements.shape), seg)
+                else:
+                    elements[:] = undo_transform(undo_prediction(elements, seg.predictor), seg)
         return decoded
+
+    def use_base(self, data):
+        """Decodes differences from this safetensors file, if it is a base of this one."""
+        digest = hashlib.sha256(data).digest()
+        for number, base in enumerate(self.bases, 1):
+            if (base.sha256, base.original_bytes) == (digest, len(data)):
+                self.base_files[number] = data
+
+    def base_tile(self, tile, seg):
+        """Section 2.8: returns the elements of the base's tile, of which there is a whole range of bytes."""
+        must(seg.base in self.base_files, f"{self.describe_tile(tile)}: base {seg.base} is missing")
+        y, x, height, width = seg.tile_place(tile)
+        start = seg.base_offset + (y * seg.cols + x) * seg.elem_bytes
+        return np.frombuffer(self.base_files[seg.base], np.uint8, height * width * seg.elem_bytes, start).view(seg.dtype)
 
     def _decompress_tile(self, tile):
         where, limit = self.describe_tile(tile), int(self.tile_bytes[tile])
@@ -564,15 +584,16 @@ class Wcx:
         must(len(data) == limit, f"{where}: a Zstandard frame of {len(data)} bytes for {limit}")
         return np.frombuffer(data, np.uint8)
 
-    def _open_coded_tile(self, tile, seg, elements):
+    def _open_coded_tile(self, tile, seg, elements, base):
         """Stores in elements what needs no decoding; returns the RANS fields."""
         self.seen["transform", seg.transform] += 1
         self.seen["predictor", seg.predictor] += 1
-        coded = CodedTile(self.packed_tile(tile), seg, elements, self.describe_tile(tile))
+        self.seen["difference", seg.difference] += 1
+        coded = CodedTile(self.packed_tile(tile), seg, elements, base, self.describe_tile(tile))
         for coding in coded.codings:
             self.seen["coding", coding] += 1
         for this in coded.rans_fields:
-            self.seen["table", this.field.table_count] += 1
+            self.seen["context" if this.field.is_by_context else "table", this.field.table_count] += 1
             self.seen["pairs"] += this.field.is_of_pairs
             self.seen["carrier of planes"] += this.cut_plane is not None
             self.seen["carrier of exceptions"] += this.carries_exceptions
@@ -582,7 +603,7 @@ class Wcx:
     def _decode_fields(self, n, word_elements, are_pairs, fields):
         """Decodes RANS fields of n elements each, and stores values and carried bytes in their elements."""
         used, table_of = np.unique(np.stack([this.tables for this in fields]), return_inverse=True)
-        table_of = table_of.reshape(len(fields), -1)
+        table_of = table_of.reshape(len(fields), *fields[0].tables.shape)
         frequencies = [self.pair_frequencies(table) if are_pairs else self.frequencies[table] for table in used]
         symbols, x, good = rans_decode([this.states for this in fields], [this.words for this in fields], n, word_elements,
                                        1 + are_pairs, frequencies, table_of)
@@ -638,7 +659,7 @@ class Wcx:
         """Returns one line with counts of the features decoded so far."""
         parts = []
         names_of = {"mode": MODE_NAMES, "coding": CODING_NAMES, "transform": TRANSFORM_NAMES, "predictor": PREDICTOR_NAMES,
-                    "table": range(5)}
+                    "table": range(5), "difference": DIFFERENCE_NAMES, "context": range(9)}
         for kind, names in names_of.items():
             counts = [f"{name}={self.seen[kind, value]}" for value, name in enumerate(names) if self.seen[kind, value]]
             parts.append(f"{kind}s {' '.join(counts) or '-'}")
@@ -662,7 +683,7 @@ class RansField:
     seg: Segment
     field: Field
     elements: np.ndarray  # of the tile; finish stores the values here
-    tables: np.ndarray  # index of the table of each line
+    tables: np.ndarray  # index of the table of each line (lines, 1, 1), or of each symbol (lines, lanes, steps)
     states: list
     words: np.ndarray
     exception_count: int = 0
@@ -701,10 +722,13 @@ def exceptions_bytes(this, count):
 
 
 class CodedTile:
-    """Parses a coded tile: stores in elements, which must be zeros, what needs no decoding; rans_fields has the rest."""
+    """Parses a coded tile: stores in elements, which must be zeros, what needs no decoding; rans_fields has the rest.
 
-    def __init__(self, packed, seg, elements, where):
-        self.packed, self.seg, self.elements, self.where = packed, seg, elements, where
+    base has the elements of the base's tile, in a segment that has a base.
+    """
+
+    def __init__(self, packed, seg, elements, base, where):
+        self.packed, self.seg, self.elements, self.base, self.where = packed, seg, elements, base, where
         self.end = 0  # of the previous part
         rans, payload_sizes, exception_count = self.take_header()
         self.carrier = rans[-1] if rans else None
@@ -772,7 +796,7 @@ class CodedTile:
 
     def take_payload(self, this, payload_bytes):
         """Takes the payload of a RANS field; None for payload_bytes takes the rest."""
-        n, run, choice_bits = len(self.elements), self.seg.run, this.table_count >> 1
+        n, run, choice_bits = len(self.elements), self.seg.run, 0 if this.is_by_context else this.table_count >> 1
         payload = self.take(payload_bytes)
         must(len(payload) % 2 == 0, f"{self.where}: {len(payload)} rANS bytes")
         run_count = ceil_div(n, run) if choice_bits else 0
@@ -783,6 +807,11 @@ class CodedTile:
             choices = unpack_bits(payload[:widths_at], choice_bits, run_count)
             lines_per_run = run // (self.seg.word_elements * LANES)
             tables += np.repeat(choices, lines_per_run)[: len(tables)]
+        tables = tables[:, None, None]
+        if this.is_by_context:
+            contexts = np.zeros((len(tables), LANES, self.seg.word_elements), np.int64)
+            contexts.reshape(-1)[:n] = contexts_of(self.base, self.seg)
+            tables = tables + contexts
         states, words = start_states(payload[widths_at:], self.where)
         return RansField(self.where, self.seg, this, self.elements, tables, states, words)
 
@@ -825,7 +854,8 @@ def put_values(elements, values, shift):
 
 
 def rans_decode(states, words, n, word_elements, symbol_elements, frequencies, table_of):
-    """Section 3.2 for many fields of n elements in lockstep: line g of field i has the table frequencies[table_of[i, g]].
+    """Section 3.2 for many fields of n elements in lockstep: line g of field i has the table frequencies[table_of[i, g, 0, 0]],
+    or symbol k of lane l in it the table frequencies[table_of[i, g, l, k]].
 
     A lane has word_elements elements in each line, and each of its symbols stands for symbol_elements of them.  Returns
     the symbols (fields, symbols of all lines, including those that do not exist), the final states (fields, 32), and for
@@ -844,7 +874,7 @@ def rans_decode(states, words, n, word_elements, symbol_elements, frequencies, t
     for g in range(line_count):
         for k in range(symbols.shape[3]):
             active = word_elements * (LANES * g + lanes) + symbol_elements * k < n
-            entry = entries[(x & FREQUENCY_SUM - 1) + first_slot[:, g, None]]
+            entry = entries[(x & FREQUENCY_SUM - 1) + first_slot[:, g, :, k % first_slot.shape[3]]]
             symbols[:, g, :, k] = entry & 0xFF
             x = np.where(active, (entry >> 8 & 0xFFF) * (x >> 12) + (entry >> 20), x)
             takes = active & (x < STATE_MIN)
@@ -862,6 +892,30 @@ def slot_entries(frequencies):
     own = np.concatenate([np.repeat(table, table) for table in frequencies])
     rest = np.concatenate([np.arange(f, dtype=np.uint32) for table in frequencies for f in table])
     return symbols | own << 8 | rest << 20
+
+
+def order(elements, seg):
+    """Section 3.6: T."""
+    if seg.difference == INTEGER:
+        return elements
+    sign = 1 << 8 * seg.elem_bytes - 1
+    return np.where(elements & elements.dtype.type(sign), elements ^ elements.dtype.type(sign - 1), elements)
+
+
+def undo_differences(residuals, base, seg):
+    """Section 3.6: restores elements from their residuals, or from one residual of all, and those of the base."""
+    e = np.asarray(residuals).astype(seg.dtype)
+    d = np.where(e & e.dtype.type(1), ~(e >> e.dtype.type(1)), e >> e.dtype.type(1))
+    return order(order(base, seg) + d, seg)
+
+
+def contexts_of(base, seg):
+    """Section 3.6: returns the contexts of the elements whose base has these."""
+    bits = 8 * seg.elem_bytes
+    t = order(base, seg)
+    m = np.where(t >> t.dtype.type(bits - 1), ~t, t)
+    key = m >> t.dtype.type(0 if bits == 8 else bits - 9)
+    return (key[:, None] >= np.array(seg.thresholds, t.dtype)).sum(axis=1)
 
 
 def undo_prediction(residuals, predictor):
@@ -884,17 +938,26 @@ def rotate_right(elements, bits):
     return elements >> bits | elements << (8 * elements.itemsize - bits)
 
 
+def read_original(path):
+    """Returns the bytes of a safetensors file, which may be packed."""
+    with open(path, "rb") as file:
+        data = file.read()
+    return b"".join(segment.tobytes() for segment in Wcx(path).decode_all()) if data.startswith(MAGIC) else data
+
+
 def main():
-    if len(sys.argv) not in (2, 3):
+    if len(sys.argv) < 2:
         sys.exit(__doc__.splitlines()[0])
-    path, out_path = sys.argv[1], sys.argv[2] if len(sys.argv) == 3 else os.devnull
+    path, out_path = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else os.devnull
     try:
         with open(out_path, "wb") as out:
             wcx = Wcx(path)
+            for base in sys.argv[3:]:
+                wcx.use_base(read_original(base))
             for data in wcx.decode_all():
                 out.write(data)
     except (WcxError, OSError, MemoryError) as error:
-        if len(sys.argv) == 3 and os.path.isfile(out_path):
+        if len(sys.argv) > 2 and os.path.isfile(out_path):
             os.unlink(out_path)
         sys.exit(f"wcx_decode: {path}: {error}")
     print(f"{path}: {wcx.summary()}")
