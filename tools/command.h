@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "fs/base/error.h"
+#include "fs/read/base_search.h"
 #include "fs/read/decoder.h"
 #include "fs/read/image.h"
 
@@ -30,10 +31,12 @@ static inline int wcx_command_worse(int a, int b)
 struct command {
 	const char *name; /* for messages */
 	bool quiet, verbose, json;
+	const char *store; /* where bases are; NULL: in the tree that is worked on, or the directory of a file */
 	unsigned thread_count;
 	enum wcx_decoder_kind decoder_kind;
 	struct wcx_tile_cache *cache; /* both NULL until wcx_command_prepare */
 	struct wcx_decoder *decoder;
+	struct wcx_base_search *bases; /* NULL until wcx_command_open */
 };
 
 int wcx_command_pack(struct command *command, int argc, char **argv);
@@ -43,6 +46,7 @@ int wcx_command_verify(struct command *command, int argc, char **argv);
 int wcx_command_warm(struct command *command, int argc, char **argv);
 int wcx_command_hub(struct command *command, int argc, char **argv);
 int wcx_command_status(struct command *command, int argc, char **argv);
+int wcx_command_rm(struct command *command, int argc, char **argv);
 int wcx_command_info(struct command *command, int argc, char **argv);
 int wcx_command_quantize(struct command *command, int argc, char **argv);
 
@@ -57,6 +61,11 @@ int wcx_command_quantize(struct command *command, int argc, char **argv);
 #define WCX_COMMAND_JSON_OPTION                                                                                             \
 	{                                                                                                                   \
 		"json", no_argument, NULL, 'J'                                                                              \
+	}
+/* For the commands that read files which may have bases. */
+#define WCX_COMMAND_STORE_OPTION                                                                                            \
+	{                                                                                                                   \
+		"store", required_argument, NULL, 'S'                                                                       \
 	}
 /* For the commands that decode. */
 #define WCX_COMMAND_DECODER_OPTION                                                                                          \
@@ -99,8 +108,8 @@ int wcx_command_prepare(struct command *command, struct wcx_error *err);
 /*
  * wcx_command_open - open a .wcx file with the command's cache and decoder, which the first call creates
  *
- * With --verbose the first call prints what decodes.  The caller releases *ret with wcx_image_put; main frees cache and
- * decoder.  Returns 0, or -errno with *ret left alone.
+ * The image finds its bases in the command's store.  With --verbose the first call prints what decodes.  The caller releases
+ * *ret with wcx_image_put; main frees cache and decoder.  Returns 0, or -errno with *ret left alone.
  */
 int wcx_command_open(struct command *command, const char *path, struct wcx_image **ret, struct wcx_error *err);
 

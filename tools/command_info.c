@@ -19,10 +19,12 @@ static const char help[] =
 	"Shows what a packed file contains: the type, shape, size, packed size, tiles and mode\n"
 	"of each tensor, and totals for the file.  \"bits\" is bits per element; \"limit\" is the\n"
 	"order-0 entropy of each byte of an element, one table per tensor.  Of a directory, shows each\n"
-	"packed file in a line, and totals by dtype.\n"
+	"packed file in a line, and totals by dtype.  A file that is packed against bases shows these,\n"
+	"and where they are; of a directory, also who depends on whom.\n"
 	"\n"
 	"      --compare       also show what zstd -19 and the reference mode make of each tensor;\n"
 	"                      this decodes the file and takes a second per 3 MB and core\n"
+	"      --store=DIR     look for bases in DIR (default: TREE, or the directory of FILE.wcx)\n"
 	"      --json          print one JSON object; of a directory, a line for each file and one for all\n"
 	"  -j, --threads=N     use N threads for --compare (default: one per core)\n"
 	"      --decoder=NAME  auto, cpu (default) or cuda\n"
@@ -35,9 +37,10 @@ static const char help[] =
 	"highest bits down: ransN or ransNxT (N bits, coded with a choice of T tables),\n"
 	"pairsNxT (the same for two elements at a time), rawN (N bits, not coded) or const.\n"
 	"A suffix follows, if the sign inverts the bits above it (+fold) or if there is a\n"
-	"predictor (+left, +up or +left2), or if each byte of an element is coded as one (by byte),\n"
-	"as those of packed INT4 in I32 are.  Small tensors may share tiles: each shows all of\n"
-	"these tiles, but only its share of the packed bytes.\n"
+	"predictor (+left, +up or +left2), if each byte of an element is coded as one (by byte),\n"
+	"as those of packed INT4 in I32 are, or if differences from a base are coded (+base); \"as\n"
+	"base\" is a tensor whose differences are all the same, mostly none.  Small tensors may share\n"
+	"tiles: each shows all of these tiles, but only its share of the packed bytes.\n"
 	"\n"
 	"Examples:\n"
 	"  wcx info store/model.safetensors.wcx\n"
@@ -104,7 +107,7 @@ static int show_file(struct command *command, const char *path, bool compare)
 	if (r == 0 && compare)
 		r = compare_all(command, image, st, &comparisons, &err);
 	if (r == 0) {
-		const struct wcx_info info = { wcx_image_container(image), st, comparisons };
+		const struct wcx_info info = { image, wcx_image_container(image), st, comparisons };
 
 		if (command->json)
 			wcx_info_print_json(&info);
@@ -156,6 +159,7 @@ int wcx_command_info(struct command *command, int argc, char **argv)
 	static const struct option options[] = {
 		WCX_COMMAND_LONG_OPTIONS,
 		WCX_COMMAND_JSON_OPTION,
+		WCX_COMMAND_STORE_OPTION,
 		WCX_COMMAND_DECODER_OPTION,
 		{ "compare", no_argument, NULL, 'C' },
 		{ 0 },

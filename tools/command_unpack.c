@@ -23,6 +23,10 @@ static const char help[] =
 	"file NAME.wcx becomes NAME, and everything else is copied, with owners, permissions and times.\n"
 	"What is there already, with the same size and time, is skipped.\n"
 	"\n"
+	"A file that is packed against a base needs it; nothing else of the store is read.  Unpacking\n"
+	"in place removes a base only when no other file of TREE needs it.\n"
+	"\n"
+	"      --store=DIR     look for bases in DIR (default: TREE, or the directory of FILE.wcx)\n"
 	"      --rm            unpack in place: remove each packed file once its original is complete,\n"
 	"                      checked and synced to disk\n"
 	"      --check         compare the contents of what is done already\n"
@@ -58,6 +62,7 @@ int wcx_command_unpack(struct command *command, int argc, char **argv)
 	static const struct option options[] = {
 		WCX_COMMAND_LONG_OPTIONS,
 		WCX_COMMAND_JSON_OPTION,
+		WCX_COMMAND_STORE_OPTION,
 		WCX_COMMAND_DECODER_OPTION,
 		{ "force", no_argument, NULL, 'f' },
 		{ "rm", no_argument, NULL, 'R' },

@@ -11,7 +11,10 @@ static const char help[] =
 	"Checks packed files completely: superblock, index, the checksum and coding of every\n"
 	"tile, and the SHA-256 of the original.  Damage is reported with the tensor, the tile\n"
 	"and its offset.  Of a directory, all packed files are checked, several at a time.\n"
+	"A file that is packed against a base is checked with it; a base that is missing or was\n"
+	"changed is reported with the file that needs it.\n"
 	"\n"
+	"      --store=DIR     look for bases in DIR (default: TREE, or the directory of FILE.wcx)\n"
 	"      --json          print a line of JSON for each file, and one for a tree\n"
 	"  -j, --threads=N     use N threads (default: one per core)\n"
 	"      --decoder=NAME  auto (default), cpu or cuda\n"
@@ -56,6 +59,8 @@ static int verify_file(struct wcx_file_task *task, struct wcx_error *err)
 		return 0;
 	r = wcx_task_open_image(task, &image, err);
 	if (r == 0)
+		r = wcx_image_find_bases(image, err);
+	if (r == 0)
 		r = wcx_verify(image, command->thread_count, &ops, &task->slot, &wcx_command_stop, err);
 	if (r == 0)
 		r = wcx_task_add_dtypes(task, image, err);
@@ -67,7 +72,11 @@ static int verify_file(struct wcx_file_task *task, struct wcx_error *err)
 int wcx_command_verify(struct command *command, int argc, char **argv)
 {
 	static const struct option options[] = {
-		WCX_COMMAND_LONG_OPTIONS, WCX_COMMAND_JSON_OPTION, WCX_COMMAND_DECODER_OPTION, { 0 }
+		WCX_COMMAND_LONG_OPTIONS,
+		WCX_COMMAND_JSON_OPTION,
+		WCX_COMMAND_STORE_OPTION,
+		WCX_COMMAND_DECODER_OPTION,
+		{ 0 },
 	};
 	static const struct wcx_tree_ops ops = { .what = "verifying", .decodes = true, .file = verify_file };
 	int option, status;

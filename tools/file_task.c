@@ -78,6 +78,8 @@ int wcx_task_open_image(struct wcx_file_task *task, struct wcx_image **ret, stru
 
 	if (r < 0 && fd >= 0)
 		close(fd);
+	if (r == 0)
+		wcx_base_search_use(task->run->bases, *ret);
 	return r;
 }
 

@@ -68,7 +68,10 @@ static void describe_fields(const struct wcx_container *c, const struct wcx_reci
 	}
 	for (uint32_t f = recipe->field_count; f-- > 0;) {
 		append_field(text, &recipe->fields[f], wcx_tile_coding(wcx_le32_read(head), f));
-		append(text, f ? "," : recipe->transform == WCX_TRANSFORM_FOLD ? "+fold" : predictors[recipe->predictor]);
+		append(text, f                                         ? ","
+			     : recipe->difference                      ? "+base"
+			     : recipe->transform == WCX_TRANSFORM_FOLD ? "+fold"
+								       : predictors[recipe->predictor]);
 	}
 }
 
@@ -90,6 +93,7 @@ static void summarise(const struct wcx_container *c, const struct wcx_segment *s
 	if (!ret->mode_count[WCX_TILE_CODED])
 		append(ret->mode, ret->mode_count[WCX_TILE_ZSTD]     ? "zstd"
 				  : ret->mode_count[WCX_TILE_STORED] ? "stored"
+				  : seg->recipe.difference           ? "as base"
 								     : "constant");
 }
 
@@ -284,10 +288,62 @@ static double ratio(const struct wcx_superblock *sb)
 	return (double)sb->original_bytes / (double)sb->packed_bytes;
 }
 
-static void format_sha256(const struct wcx_superblock *sb, char text[2 * WCX_SHA256_BYTES + 1])
+static void format_sha256(const uint8_t sha256[WCX_SHA256_BYTES], char text[2 * WCX_SHA256_BYTES + 1])
 {
 	for (int i = 0; i < WCX_SHA256_BYTES; i++)
-		snprintf(text + 2 * i, 3, "%02x", sb->sha256[i]);
+		snprintf(text + 2 * i, 3, "%02x", sha256[i]);
+}
+
+static void print_json_base(const struct wcx_info *info, uint32_t number)
+{
+	const struct wcx_base *base = wcx_container_base(info->container, number);
+	char sha256[2 * WCX_SHA256_BYTES + 1];
+	struct wcx_image *image = NULL;
+	struct wcx_error why = { "" };
+	json_t *object = json_object();
+	const int r = wcx_image_bases_get(wcx_image_bases(info->image), number, &image, &why);
+
+	format_sha256(base->sha256, sha256);
+	json_object_set_new(object, "sha256", json_string(sha256));
+	wcx_json_set_count(object, "bytes", base->original_bytes);
+	wcx_json_set_path(object, "name", base->name);
+	if (r == 0)
+		wcx_json_set_path(object, "path", wcx_container_path(wcx_image_container(image)));
+	else
+		json_object_set_new(object, "error", json_string(why.text));
+	wcx_image_put(image);
+	printf("%s\n    ", number > 1 ? "," : "");
+	print_json(object);
+}
+
+static void print_json_bases(const struct wcx_info *info)
+{
+	const uint32_t count = wcx_container_base_count(info->container);
+
+	printf("  \"bases\": [");
+	for (uint32_t number = 1; number <= count; number++)
+		print_json_base(info, number);
+	printf("%s],\n", count ? "\n  " : "");
+}
+
+/* A line for each base: where it is, or why it cannot be found. */
+static void print_bases(const struct wcx_info *info)
+{
+	for (uint32_t number = 1; number <= wcx_container_base_count(info->container); number++) {
+		const struct wcx_base *base = wcx_container_base(info->container, number);
+		char sha256[2 * WCX_SHA256_BYTES + 1];
+		struct wcx_image *image = NULL;
+		struct wcx_error why = { "" }, shown;
+
+		format_sha256(base->sha256, sha256);
+		printf("base %u: sha256 %s, %llu bytes\n", number, sha256, (unsigned long long)base->original_bytes);
+		if (wcx_image_bases_get(wcx_image_bases(info->image), number, &image, &why) == 0)
+			wcx_fail(&shown, 0, "%s", wcx_container_path(wcx_image_container(image)));
+		else
+			shown = why;
+		printf("  %s\n", shown.text);
+		wcx_image_put(image);
+	}
 }
 
 /* A tensor at a time, so that memory does not grow with their number. */
@@ -300,7 +356,7 @@ void wcx_info_print_json(const struct wcx_info *info)
 	const char *key;
 	json_t *value;
 
-	format_sha256(sb, sha256);
+	format_sha256(sb->sha256, sha256);
 	wcx_json_set_path(file, "file", wcx_container_path(info->container));
 	wcx_json_set_count(file, "version", WCX_VERSION);
 	wcx_json_set_count(file, "bytes", sb->original_bytes);
@@ -317,6 +373,7 @@ void wcx_info_print_json(const struct wcx_info *info)
 		printf(",\n");
 	}
 	json_decref(file);
+	print_json_bases(info);
 	printf("  \"tensors\": [");
 	for (size_t i = 0; i < info->st->tensor_count; i++) {
 		const struct row row = describe(info, i, &sum);
@@ -340,8 +397,9 @@ void wcx_info_print_table(const struct wcx_info *info)
 
 		print_table_row(&row);
 	}
-	format_sha256(sb, sha256);
+	format_sha256(sb->sha256, sha256);
 	printf("\n%s: %llu bytes packed into %llu (index %llu), ratio %.4f\nsha256 %s\n",
 	       wcx_container_path(info->container), (unsigned long long)sb->original_bytes,
 	       (unsigned long long)sb->packed_bytes, (unsigned long long)sb->index_bytes, ratio(sb), sha256);
+	print_bases(info);
 }

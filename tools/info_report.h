@@ -6,8 +6,10 @@
 #include "fs/format/container.h"
 #include "fs/format/safetensors.h"
 #include "fs/pack/compare.h"
+#include "fs/read/image.h"
 
 struct wcx_info {
+	struct wcx_image *image; /* its bases are looked for */
 	const struct wcx_container *container;
 	const struct wcx_safetensors *st;
 	const struct wcx_comparison *comparisons; /* one per tensor, or NULL: leave these columns out */

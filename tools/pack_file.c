@@ -94,6 +94,8 @@ static int look_into(struct wcx_file_task *task, int fd, const char *path, bool 
 		r = wcx_image_open(copy, path, command->cache, command->decoder, &image, err);
 	if (r < 0 && copy >= 0)
 		close(copy);
+	if (r == 0)
+		wcx_base_search_use(task->run->bases, image);
 	if (r == 0 && verifies)
 		r = wcx_verify(image, command->thread_count, &ops, NULL, &wcx_command_stop, err);
 	if (r == 0)

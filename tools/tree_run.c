@@ -344,6 +344,19 @@ static int make_output(struct wcx_tree_run *run, struct wcx_error *err)
 	return r;
 }
 
+/* Makes what files are decoded with; tree is where their bases are unless the command line says so, or NULL. */
+static int prepare(struct wcx_tree_run *run, const char *tree, struct wcx_error *err)
+{
+	struct command *command = run->command;
+	const char *store = command->store ? command->store : tree;
+	const int r = wcx_command_prepare(command, err);
+
+	if (r < 0)
+		return r;
+	run->bases = wcx_base_search_create(store, command->cache, command->decoder, &wcx_command_stop);
+	return run->bases ? 0 : wcx_fail(err, ENOMEM, "no memory");
+}
+
 int wcx_run_tree(struct command *command, const struct wcx_tree_ops *ops, const struct wcx_tree_options *options,
 		 const char *path, const char *output)
 {
@@ -362,7 +375,7 @@ int wcx_run_tree(struct command *command, const struct wcx_tree_ops *ops, const 
 	wcx_command_catch_signals();
 	wcx_report_begin(&run.report, command, ops->what, true, 0, 0);
 	run.report.shows = ops->shows;
-	r = ops->decodes ? wcx_command_prepare(command, &err) : 0;
+	r = ops->decodes ? prepare(&run, path, &err) : 0;
 	if (r == 0)
 		r = wcx_tree_list(&run.tree, path, wcx_report_problem, &run.report, &wcx_command_stop, &err);
 	if (r == 0) {
@@ -383,6 +396,7 @@ int wcx_run_tree(struct command *command, const struct wcx_tree_ops *ops, const 
 	wcx_tree_free(&run.tree);
 	free(run.items);
 	free(run.marks);
+	wcx_base_search_free(run.bases);
 	return wcx_report_end(&run.report, r, &err);
 }
 
@@ -407,8 +421,9 @@ int wcx_run_files(struct command *command, const struct wcx_tree_ops *ops, const
 		bytes += stat(paths[i], &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
 	wcx_command_catch_signals();
 	wcx_report_begin(&run.report, command, ops->what, false, count, bytes);
-	r = ops->decodes ? wcx_command_prepare(command, &err) : 0;
+	r = ops->decodes ? prepare(&run, NULL, &err) : 0;
 	if (r == 0)
 		r = do_items(&run, &err);
+	wcx_base_search_free(run.bases);
 	return wcx_report_end(&run.report, r, &err);
 }

@@ -80,6 +80,7 @@ struct wcx_tree_run {
 	const struct wcx_tree_ops *ops;
 	struct wcx_tree_options options;
 	bool is_in_place;
+	struct wcx_base_search *bases; /* for files that have bases; NULL: the command decodes nothing */
 	struct wcx_report report;
 	struct wcx_core_share share;
 	unsigned side_by_side; /* files at a time */

@@ -30,6 +30,7 @@ static const struct {
 	{ "unpack", wcx_command_unpack, "FILE|TREE [OUTPUT]", "restore the original files" },
 	{ "verify", wcx_command_verify, "FILE|TREE...", "check every byte of packed files" },
 	{ "convert", wcx_command_convert, "FILE|TREE...", "bring older packed files to the stable format" },
+	{ "rm", wcx_command_rm, "FILE|TREE...", "remove packed files that no other file needs" },
 	{ "quantize", wcx_command_quantize, "MODEL_DIR OUT_DIR", "make an INT8 model, packed on request" },
 	{ "warm", wcx_command_warm, "PATH...", "read files of a mount into the page cache" },
 	{ "hub", wcx_command_hub, "CACHE MOUNT", "pack a Hugging Face cache that is in use" },
@@ -140,6 +141,9 @@ int wcx_command_option(struct command *command, int option, const char *help)
 			return wcx_command_usage(command, "--threads must be 1 to 1024");
 		command->thread_count = (unsigned)threads;
 		return -1;
+	case 'S':
+		command->store = optarg;
+		return -1;
 	case 'D':
 		if (wcx_decoder_kind_parse(optarg, &command->decoder_kind) < 0)
 			return wcx_command_usage(command, "--decoder must be auto, cpu or cuda");
@@ -181,6 +185,10 @@ int wcx_command_open(struct command *command, const char *path, struct wcx_image
 
 	if (r < 0)
 		return r;
+	if (!command->bases)
+		command->bases = wcx_base_search_create(command->store, command->cache, command->decoder, &wcx_command_stop);
+	if (!command->bases)
+		return wcx_fail(err, ENOMEM, "%s: no memory", path);
 	/* O_NONBLOCK: opening a FIFO would wait for a writer.  The container refuses all but regular files. */
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
@@ -188,6 +196,8 @@ int wcx_command_open(struct command *command, const char *path, struct wcx_image
 	r = wcx_image_open(fd, path, command->cache, command->decoder, ret, err);
 	if (r < 0)
 		close(fd);
+	else
+		wcx_base_search_use(command->bases, *ret);
 	return r;
 }
 
@@ -264,6 +274,7 @@ static int run_command(int argc, char **argv)
 		argv[0] = strcat(name, command.name);
 		status = commands[i].run(&command, argc, argv);
 		wcx_progress_clear(&command);
+		wcx_base_search_free(command.bases);
 		wcx_decoder_free(command.decoder);
 		wcx_tile_cache_free(command.cache);
 		return status;

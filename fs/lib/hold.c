@@ -67,7 +67,7 @@ static void place_tile(const struct builder *builder, const struct wcx_segment *
 	tile->is_whole = tile->is_wanted && copy.rows == 1 && copy.row_bytes == bytes;
 	tile->dst = copy.dst;
 	tile->at = task->at + (size_t)(tile->info.packed_offset - task->tiles[0].info.packed_offset);
-	if (tile->info.mode == WCX_TILE_CODED)
+	if (tile->info.mode == WCX_TILE_CODED && !wcx_tile_needs_base(segment, &tile->info))
 		tile->is_literal = !tile->is_whole || tile->dst % wcx_word_bytes(tile->info.dims.elem_bytes);
 	else
 		tile->is_literal = tile->info.mode != WCX_TILE_STORED;
@@ -103,6 +103,16 @@ static int place_task(struct builder *builder, const struct wcx_load_task *task,
 }
 
 /* --- filling the buffer --- */
+
+/* Decodes a tile that is a difference from a base, which the image reads; it also reads the packed bytes once more. */
+static int restore_difference(const struct builder *builder, const struct wcx_segment *segment, const struct hold_tile *tile,
+			      uint8_t *buffer, struct wcx_error *err)
+{
+	struct wcx_image_tile whole = { .info = &tile->info, .segment = segment, .dst = buffer + tile->at };
+
+	wcx_image_decode_tiles(builder->held->image, &whole, 1);
+	return whole.r ? fail_tile(builder, segment, &tile->info, whole.r, err) : 0;
+}
 
 static int restore_literal(const struct builder *builder, const struct wcx_segment *segment, const struct hold_tile *tile,
 			   const uint8_t *packed, uint8_t *buffer, struct wcx_error *err)
@@ -151,6 +161,8 @@ static int fill_task(void *user, struct wcx_parallel *loop, unsigned worker, uin
 		if (tile->info.mode != WCX_TILE_CONSTANT &&
 		    wcx_checksum32(src, tile->info.packed_bytes) != tile->info.checksum)
 			r = fail_tile(builder, plan_task->segment, &tile->info, -EBADMSG, err);
+		else if (tile->is_literal && wcx_tile_needs_base(plan_task->segment, &tile->info))
+			r = restore_difference(builder, plan_task->segment, tile, buffer, err);
 		else if (tile->is_literal)
 			r = restore_literal(builder, plan_task->segment, tile, src, buffer, err);
 	}

@@ -25,9 +25,9 @@ struct wcx_held {
  * wcx_hold_build - read and check the tiles of a plan, and give them to the GPU
  *
  * The dst of the plan's spans are offsets from a base.  thread_count threads read.  Tiles that the GPU cannot decode in
- * place (Zstandard, constants of several bytes, those of which a part is wanted, or that go to an odd place) are decoded on
- * the host, once, and held decoded.  Returns 0, -EBADMSG (a tile is damaged), -ENOMEM (of host or GPU), -EIO (the GPU
- * failed) or the errno of a failed read; *held is then still to be freed.
+ * place (Zstandard, differences from a base, constants of several bytes, those of which a part is wanted, or that go to an
+ * odd place) are decoded on the host, once, and held decoded.  Returns 0, -EBADMSG (a tile is damaged), -ENOMEM (of host or
+ * GPU), -EIO (the GPU failed) or the errno of a failed read; *held is then still to be freed.
  */
 int wcx_hold_build(struct wcx_held *held, int device, bool on_device, struct wcx_decoder *decoder,
 		   const struct wcx_load_plan *plan, unsigned thread_count, struct wcx_error *err);

@@ -80,6 +80,16 @@ static struct wcx_tile_job make_job(const struct wcx_load_batch *batch, const st
 	};
 }
 
+/* Decodes a tile that is a difference from a base, which the image reads; it also reads the packed bytes once more. */
+static int restore_difference(const struct load *load, const struct wcx_load_batch *batch, const struct wcx_load_tile *tile,
+			      uint8_t *buffer, struct wcx_error *err)
+{
+	struct wcx_image_tile whole = { .info = &tile->info, .segment = batch->segment, .dst = buffer + tile->at };
+
+	wcx_image_decode_tiles(load->image, &whole, 1);
+	return whole.r ? fail_tile(load, batch, tile, whole.r, err) : 0;
+}
+
 static int restore_literal(const struct load *load, const struct wcx_load_batch *batch, const struct wcx_load_tile *tile,
 			   uint8_t *buffer, struct wcx_error *err)
 {
@@ -125,7 +135,9 @@ static int add_tiles(const struct load *load, unsigned queue, struct wcx_load_ba
 		const struct wcx_load_tile *tile = &batch->tiles[i];
 		bool added = true;
 
-		if (tile->way == WCX_LOAD_LITERAL)
+		if (tile->way == WCX_LOAD_LITERAL && wcx_tile_needs_base(batch->segment, &tile->info))
+			r = restore_difference(load, batch, tile, buffer, err);
+		else if (tile->way == WCX_LOAD_LITERAL)
 			r = restore_literal(load, batch, tile, buffer, err);
 		else if (tile->way == WCX_LOAD_DIRECT || tile->way == WCX_LOAD_STAGED)
 			r = add_coded(load, queue, batch, tile, buffer, &added, err);

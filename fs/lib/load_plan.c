@@ -8,6 +8,7 @@
 #include "codec/arith.h"
 #include "fs/base/array.h"
 #include "fs/base/search.h"
+#include "fs/read/image_bases.h"
 
 enum {
 	TASK_BYTES = 2 << 20, /* decoded; with more, the packed bytes leave the core's cache before they are copied */
@@ -204,8 +205,10 @@ static bool has_one_value(const struct wcx_tile_info *info)
 	return info->constant == (value * 0x01010101u & (UINT32_MAX >> (32 - 8 * elem_bytes)));
 }
 
-static enum wcx_load_way choose_way(const struct wcx_tile_info *info, uint64_t whole)
+static enum wcx_load_way choose_way(const struct wcx_segment *segment, const struct wcx_tile_info *info, uint64_t whole)
 {
+	if (wcx_tile_needs_base(segment, info))
+		return WCX_LOAD_LITERAL;
 	if (info->mode == WCX_TILE_CODED)
 		return whole && whole % wcx_word_bytes(info->dims.elem_bytes) == 0 ? WCX_LOAD_DIRECT : WCX_LOAD_STAGED;
 	if (info->mode == WCX_TILE_STORED)
@@ -226,7 +229,7 @@ static void plan_tile(const struct wcx_load_plan *plan, const struct wcx_segment
 		return;
 	if (copy.rows == 1 && copy.row_bytes == wcx_tile_dims_bytes(&tile->info.dims))
 		tile->whole = copy.dst;
-	tile->way = choose_way(&tile->info, tile->whole);
+	tile->way = choose_way(segment, &tile->info, tile->whole);
 }
 
 /* Bytes that a batch uses: packed tiles and then literals in the buffer, and decoded tiles in the stage. */

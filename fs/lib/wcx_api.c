@@ -14,6 +14,7 @@
 #include "fs/lib/hold.h"
 #include "fs/lib/load_execute.h"
 #include "fs/lib/load_host.h"
+#include "fs/read/base_search.h"
 #include "fs/read/tile_cache.h"
 
 enum {
@@ -26,6 +27,7 @@ _Static_assert(WCX_ERROR_TEXT_BYTES == 640, "wcx.h names the size of an error's 
 struct wcx_file {
 	struct wcx_tile_cache *cache;
 	struct wcx_decoder *decoder;
+	struct wcx_base_search *bases;
 	struct wcx_image *image;
 	struct wcx_safetensors *st;
 };
@@ -50,6 +52,9 @@ static int open_file(const char *path, struct wcx_file *file, struct wcx_error *
 	r = wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &file->decoder, err);
 	if (r < 0)
 		return r;
+	file->bases = wcx_base_search_create(NULL, file->cache, file->decoder, NULL);
+	if (!file->bases)
+		return wcx_fail(err, ENOMEM, "%s: no memory", path);
 	/* O_NONBLOCK: opening a FIFO would wait for a writer.  The container refuses all but regular files. */
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
@@ -59,6 +64,7 @@ static int open_file(const char *path, struct wcx_file *file, struct wcx_error *
 		close(fd);
 		return r;
 	}
+	wcx_base_search_use(file->bases, file->image);
 	return wcx_image_header(file->image, &file->st, err);
 }
 
@@ -81,6 +87,7 @@ void wcx_file_close(struct wcx_file *file)
 		return;
 	wcx_safetensors_free(file->st);
 	wcx_image_put(file->image);
+	wcx_base_search_free(file->bases);
 	wcx_decoder_free(file->decoder);
 	wcx_tile_cache_free(file->cache);
 	free(file);

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 
 #include "codec/arith.h"
+#include "codec/le.h"
+#include "fs/format/container.h"
 
 /*
  * version: for a packed file, a value made of its index checksum and SHA-256: a rewrite with the same size and times changes
@@ -20,6 +22,12 @@ struct wcx_file_id {
 	ino_t ino;
 	uint64_t version;
 };
+
+/* wcx_file_id_of_packed - the id of a packed file with these attributes and this superblock */
+static inline struct wcx_file_id wcx_file_id_of_packed(const struct stat *st, const struct wcx_superblock *sb)
+{
+	return (struct wcx_file_id){ st->st_dev, st->st_ino, sb->index_checksum ^ wcx_le64_read(sb->sha256) };
+}
 
 /* wcx_file_id_compare - order ids: negative, 0 for the same file, or positive */
 static inline int wcx_file_id_compare(const struct wcx_file_id *a, const struct wcx_file_id *b)

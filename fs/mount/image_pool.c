@@ -22,6 +22,7 @@ struct wcx_image_pool {
 	struct wcx_tile_cache *cache;
 	struct wcx_decoder *decoder;
 	struct wcx_file_counts *counts;
+	struct wcx_base_finder finder;
 	uint64_t budget_bytes; /* of index_bytes */
 
 	pthread_mutex_t lock;                           /* protects the rest, and all of every image but id and image */
@@ -106,16 +107,29 @@ static struct wcx_pooled_image *evict_locked(struct wcx_image_pool *pool, size_t
 	return victim;
 }
 
+/*
+ * The place of the idle image that was used least recently and is no base that other images have; idle_count if there is
+ * none.  Evicting such a base would free nothing.
+ */
+static size_t first_unshared_locked(const struct wcx_image_pool *pool)
+{
+	size_t i = 0;
+
+	while (i < pool->idle_count && wcx_image_is_shared(pool->idle[i]->image))
+		i++;
+	return i;
+}
+
 /* Evicts idle images until there is space for an index, and takes it; 0, or -ENFILE if those in use take all there is. */
 static int take_space(struct wcx_image_pool *pool, uint64_t index_bytes)
 {
 	struct wcx_pooled_image *victims[IDLE_IMAGES_MAX];
-	size_t count = 0;
+	size_t count = 0, i;
 	int r;
 
 	pthread_mutex_lock(&pool->lock);
-	while (pool->idle_count && pool->index_bytes + index_bytes > pool->budget_bytes)
-		victims[count++] = evict_locked(pool, 0);
+	while ((i = first_unshared_locked(pool)) < pool->idle_count && pool->index_bytes + index_bytes > pool->budget_bytes)
+		victims[count++] = evict_locked(pool, i);
 	/* One file alone may be as large as the format allows. */
 	r = pool->index_bytes && pool->index_bytes + index_bytes > pool->budget_bytes ? -ENFILE : 0;
 	if (!r)
@@ -140,6 +154,7 @@ static int image_open(struct wcx_image_pool *pool, int fd, const char *path, con
 		return r;
 	}
 	wcx_image_count_into(fresh->image, wcx_file_counts_get(pool->counts, id));
+	wcx_image_use_finder(fresh->image, &pool->finder);
 	fresh->id = *id;
 	fresh->index_bytes = wcx_container_memory_bytes(wcx_image_container(fresh->image));
 	r = take_space(pool, fresh->index_bytes);
@@ -170,6 +185,14 @@ int wcx_image_pool_open(struct wcx_image_pool *pool, int fd, const char *path, c
 	return 0;
 }
 
+bool wcx_pooled_image_has_id(const struct wcx_pooled_image *image)
+{
+	const struct wcx_superblock *sb = wcx_container_superblock(wcx_image_container(image->image));
+	const struct stat st = { .st_dev = image->id.dev, .st_ino = image->id.ino };
+
+	return wcx_file_id_of_packed(&st, sb).version == image->id.version;
+}
+
 void wcx_image_pool_release(struct wcx_image_pool *pool, struct wcx_pooled_image *image)
 {
 	struct wcx_pooled_image *victim = NULL;
@@ -177,7 +200,7 @@ void wcx_image_pool_release(struct wcx_image_pool *pool, struct wcx_pooled_image
 	pthread_mutex_lock(&pool->lock);
 	if (--image->user_count == 0) {
 		if (pool->idle_count == IDLE_IMAGES_MAX)
-			victim = evict_locked(pool, 0);
+			victim = evict_locked(pool, first_unshared_locked(pool) % IDLE_IMAGES_MAX);
 		image->idle_since_ms = wcx_now_ms();
 		pool->idle[pool->idle_count++] = image;
 	}
@@ -222,7 +245,8 @@ void wcx_image_pool_release_unused(struct wcx_image_pool *pool)
 		idle[i]->user_count++;
 	pthread_mutex_unlock(&pool->lock);
 	for (size_t i = 0; i < idle_count; i++)
-		idle[i]->is_unwanted = now_ms - idle[i]->idle_since_ms > IDLE_MS || is_deleted(idle[i]);
+		idle[i]->is_unwanted = !wcx_image_is_shared(idle[i]->image) &&
+				       (now_ms - idle[i]->idle_since_ms > IDLE_MS || is_deleted(idle[i]));
 	pthread_mutex_lock(&pool->lock);
 	for (size_t i = 0; i < idle_count; i++) {
 		if (--idle[i]->user_count > 0)
@@ -252,6 +276,11 @@ struct wcx_image_pool *wcx_image_pool_create(struct wcx_tile_cache *cache, struc
 	pool->budget_bytes = budget_bytes;
 	pthread_mutex_init(&pool->lock, NULL);
 	return pool;
+}
+
+void wcx_image_pool_use_finder(struct wcx_image_pool *pool, const struct wcx_base_finder *finder)
+{
+	pool->finder = *finder;
 }
 
 void wcx_image_pool_free(struct wcx_image_pool *pool)

@@ -2,7 +2,8 @@
 /*
  * The open images of a store's packed files, one per file, shared by everyone who has the file open.
  *
- * The last few images to lose their users stay open, because loaders open a file again for each tensor.  All functions are
+ * The last few images to lose their users stay open, because loaders open a file again for each tensor.  So do bases that
+ * other images have, for as long as these are open: whoever opens a base then shares its image.  All functions are
  * safe from any number of threads.  The pool's lock is never held during I/O.
  */
 #ifndef WCX_IMAGE_POOL_H
@@ -44,6 +45,8 @@ struct wcx_pooled_image {
  */
 struct wcx_image_pool *wcx_image_pool_create(struct wcx_tile_cache *cache, struct wcx_decoder *decoder,
 					     struct wcx_file_counts *counts, uint64_t budget_bytes);
+/* wcx_image_pool_use_finder - have all images find their bases with this; to be called before the first is opened */
+void wcx_image_pool_use_finder(struct wcx_image_pool *pool, const struct wcx_base_finder *finder);
 void wcx_image_pool_free(struct wcx_image_pool *pool); /* NULL is fine; images still in use are freed too */
 
 /*
@@ -55,6 +58,9 @@ void wcx_image_pool_free(struct wcx_image_pool *pool); /* NULL is fine; images s
  */
 int wcx_image_pool_open(struct wcx_image_pool *pool, int fd, const char *path, const struct wcx_file_id *id,
 			struct wcx_pooled_image **ret, struct wcx_error *err);
+
+/* wcx_pooled_image_has_id - whether a packed file has the content that its id tells, and was not rewritten in between */
+bool wcx_pooled_image_has_id(const struct wcx_pooled_image *image);
 void wcx_image_pool_release(struct wcx_image_pool *pool, struct wcx_pooled_image *image);
 
 /* wcx_image_pool_discard - release an image that does not have the content that its id tells: nobody is to find it */

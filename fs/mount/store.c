@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #include "codec/arith.h"
-#include "codec/le.h"
 #include "fs/base/array.h"
 #include "fs/base/output_file.h"
 #include "fs/base/search.h"
@@ -23,6 +22,7 @@
 #include "fs/mount/image_pool.h"
 #include "fs/mount/inode_numbers.h"
 #include "fs/mount/shown_names.h"
+#include "fs/mount/store_bases.h"
 
 enum {
 	SUFFIX_BYTES = sizeof ".wcx" - 1,
@@ -36,6 +36,7 @@ struct wcx_store {
 	struct wcx_beneath beneath;
 	struct wcx_inode_numbers *numbers;
 	struct wcx_image_pool *images;
+	struct wcx_store_bases *bases;
 	struct wcx_file_counts *counts;
 	_Atomic uint64_t plain_requests, plain_bytes;
 };
@@ -112,11 +113,6 @@ static int fail_stored(const struct stored_path *stored, int errnum, struct wcx_
 	return shown;
 }
 
-static uint64_t packed_version(const struct wcx_superblock *sb)
-{
-	return sb->index_checksum ^ wcx_le64_read(sb->sha256);
-}
-
 static void fill_entry(const struct wcx_store *store, const struct stat *st, bool packed, struct wcx_store_entry *ret)
 {
 	ret->attr = *st;
@@ -133,7 +129,7 @@ static void fill_packed_entry(const struct wcx_store *store, const struct stat *
 	fill_entry(store, st, true, ret);
 	ret->attr.st_size = (off_t)sb->original_bytes;
 	ret->attr.st_nlink = 1; /* others may be shown with the packed bytes */
-	ret->id.version = packed_version(sb);
+	ret->id = wcx_file_id_of_packed(st, sb);
 }
 
 /* The text of a link decides its size; its text may change only with the inode. */
@@ -513,7 +509,6 @@ static int open_image(struct wcx_store *store, const char *path, struct wcx_stor
 		      int fd, struct wcx_store_file *file, struct wcx_error *err)
 {
 	for (int i = 0; i < OPEN_TRIES; i++) {
-		const struct wcx_container *container;
 		int r;
 
 		if (i > 0)
@@ -523,8 +518,7 @@ static int open_image(struct wcx_store *store, const char *path, struct wcx_stor
 		r = wcx_image_pool_open(store->images, fd, stored->text, &entry->id, &file->image, err);
 		if (r)
 			return shown_errno(r);
-		container = wcx_image_container(file->image->image);
-		if (packed_version(wcx_container_superblock(container)) == entry->id.version)
+		if (wcx_pooled_image_has_id(file->image))
 			return 0;
 		/* Rewritten between one look and the other. */
 		wcx_image_pool_discard(store->images, file->image);
@@ -662,11 +656,13 @@ int wcx_store_create(const char *dir, struct wcx_tile_cache *cache, struct wcx_d
 	store->counts = wcx_file_counts_create();
 	if (store->counts)
 		store->images = wcx_image_pool_create(cache, decoder, store->counts, WCX_INDEX_BUDGET_BYTES);
+	if (store->images)
+		store->bases = wcx_store_bases_create(&store->beneath, store->images);
 	store->numbers = wcx_inode_numbers_create();
 	store->beneath.dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	errnum = store->beneath.dir_fd < 0 ? errno : 0;
 	store->beneath.dir_path = realpath(dir, NULL);
-	if (!store->images || !store->numbers)
+	if (!store->bases || !store->numbers)
 		errnum = ENOMEM;
 	if (errnum) {
 		r = wcx_fail(err, errnum, "%s: %s", dir, strerror(errnum));
@@ -690,6 +686,7 @@ void wcx_store_free(struct wcx_store *store)
 	if (!store)
 		return;
 	wcx_image_pool_free(store->images);
+	wcx_store_bases_free(store->bases);
 	wcx_file_counts_free(store->counts);
 	wcx_inode_numbers_free(store->numbers);
 	if (store->beneath.dir_fd >= 0)

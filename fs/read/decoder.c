@@ -28,6 +28,12 @@ struct owned_batch {
 	struct owned_batch *next;
 };
 
+/* WCX_BATCH_BYTES that nobody has borrowed. */
+union idle_bytes {
+	union idle_bytes *next;
+	uint8_t bytes[WCX_BATCH_BYTES];
+};
+
 /* Like struct wcx_decoder_work, for any number of threads: added to once a batch, so sharing the line costs nothing. */
 struct work {
 	_Atomic uint64_t bytes, batches, ns;
@@ -42,10 +48,13 @@ struct wcx_decoder {
 	char name[WCX_GPU_NAME_BYTES + 64];
 	wcx_notice_fn *notice;
 	void *notice_user;
-	pthread_mutex_t lock; /* protects everything below, and the list at idle */
+	pthread_mutex_t lock; /* protects everything below, and the lists at idle and idle_bytes */
 	struct owned_batch *idle;
 	unsigned lent, lent_max;
 	pthread_cond_t returned; /* signals that lent is below lent_max */
+	union idle_bytes *idle_bytes;
+	unsigned bytes_lent; /* also at most lent_max */
+	pthread_cond_t bytes_returned;
 };
 
 int wcx_decoder_kind_parse(const char *name, enum wcx_decoder_kind *ret)
@@ -187,6 +196,7 @@ int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *
 	decoder->lent_max = UINT_MAX;
 	pthread_mutex_init(&decoder->lock, NULL);
 	pthread_cond_init(&decoder->returned, NULL);
+	pthread_cond_init(&decoder->bytes_returned, NULL);
 	r = choose_cpu(decoder, err);
 	if (r == 0 && kind != WCX_DECODER_CPU)
 		r = open_gpu(decoder, kind, err);
@@ -217,7 +227,14 @@ void wcx_decoder_free(struct wcx_decoder *decoder)
 		decoder->idle = owned->next;
 		free_batch(owned);
 	}
+	while (decoder->idle_bytes) {
+		union idle_bytes *idle = decoder->idle_bytes;
+
+		decoder->idle_bytes = idle->next;
+		free(idle);
+	}
 	wcx_gpu_free(decoder->gpu);
+	pthread_cond_destroy(&decoder->bytes_returned);
 	pthread_cond_destroy(&decoder->returned);
 	pthread_mutex_destroy(&decoder->lock);
 	free(decoder);
@@ -296,6 +313,40 @@ struct wcx_decode_batch *wcx_decoder_borrow(struct wcx_decoder *decoder)
 void wcx_decoder_return(struct wcx_decoder *decoder, struct wcx_decode_batch *batch)
 {
 	take_back(decoder, (struct owned_batch *)batch);
+}
+
+uint8_t *wcx_decoder_borrow_bytes(struct wcx_decoder *decoder)
+{
+	union idle_bytes *idle;
+
+	pthread_mutex_lock(&decoder->lock);
+	while (decoder->bytes_lent >= decoder->lent_max)
+		pthread_cond_wait(&decoder->bytes_returned, &decoder->lock);
+	decoder->bytes_lent++;
+	idle = decoder->idle_bytes;
+	if (idle)
+		decoder->idle_bytes = idle->next;
+	pthread_mutex_unlock(&decoder->lock);
+	if (!idle)
+		idle = malloc(sizeof *idle);
+	if (idle)
+		return idle->bytes;
+	wcx_decoder_return_bytes(decoder, NULL);
+	return NULL;
+}
+
+void wcx_decoder_return_bytes(struct wcx_decoder *decoder, uint8_t *bytes)
+{
+	union idle_bytes *idle = (union idle_bytes *)(void *)bytes;
+
+	pthread_mutex_lock(&decoder->lock);
+	decoder->bytes_lent--;
+	if (idle) {
+		idle->next = decoder->idle_bytes;
+		decoder->idle_bytes = idle;
+	}
+	pthread_cond_signal(&decoder->bytes_returned);
+	pthread_mutex_unlock(&decoder->lock);
 }
 
 static void run_on_gpu(struct wcx_decoder *decoder, struct wcx_tile_job *jobs, size_t job_count)

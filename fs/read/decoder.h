@@ -82,6 +82,15 @@ struct wcx_decode_batch *wcx_decoder_borrow(struct wcx_decoder *decoder);
 void wcx_decoder_return(struct wcx_decoder *decoder, struct wcx_decode_batch *batch);
 
 /*
+ * wcx_decoder_borrow_bytes - borrow WCX_BATCH_BYTES of memory, for what a batch needs of bases
+ *
+ * Waits while as many are lent as the limit on batches allows.  A borrower may read, which takes batches, and borrow a batch
+ * afterwards, but must not borrow bytes twice.  Returns NULL when there is no memory.
+ */
+uint8_t *wcx_decoder_borrow_bytes(struct wcx_decoder *decoder);
+void wcx_decoder_return_bytes(struct wcx_decoder *decoder, uint8_t *bytes);
+
+/*
  * wcx_decoder_run - decode the first job_count jobs of a batch, with tiles of any mode
  *
  * Returns when every job has its result: WCX_OK, WCX_BAD_DATA or WCX_WRONG_SIZE.  The CPU has then decoded what the GPU

@@ -25,6 +25,7 @@ enum {
 struct wcx_image {
 	atomic_uint refs;
 	struct wcx_container *container;
+	struct wcx_image_bases *bases;
 	struct wcx_tile_cache *cache;
 	struct wcx_decoder *decoder;
 	uint64_t cache_owner;
@@ -50,11 +51,15 @@ int wcx_image_open(int fd, const char *path, struct wcx_tile_cache *cache, struc
 
 	if (!image)
 		return wcx_fail(err, ENOMEM, "%s: no memory", path);
-	r = wcx_container_open(fd, path, &image->container, err);
+	image->bases = wcx_image_bases_create();
+	r = image->bases ? wcx_container_open(fd, path, &image->container, err)
+			 : wcx_fail(err, ENOMEM, "%s: no memory", path);
 	if (r < 0) {
+		wcx_image_bases_free(image->bases);
 		free(image);
 		return r;
 	}
+	wcx_image_bases_set(image->bases, image->container);
 	image->cache = cache;
 	image->decoder = decoder;
 	image->cache_owner = wcx_tile_cache_owner(cache);
@@ -75,6 +80,36 @@ struct wcx_image_counts *wcx_image_counts(struct wcx_image *image)
 	return image->counts;
 }
 
+void wcx_image_use_finder(struct wcx_image *image, const struct wcx_base_finder *finder)
+{
+	wcx_image_bases_use_finder(image->bases, finder);
+}
+
+struct wcx_image_bases *wcx_image_bases(const struct wcx_image *image)
+{
+	return image->bases;
+}
+
+int wcx_image_find_bases(struct wcx_image *image, struct wcx_error *err)
+{
+	const uint32_t count = wcx_container_base_count(image->container);
+	struct wcx_error why = { "" };
+
+	for (uint32_t number = 1; number <= count; number++) {
+		struct wcx_image *base;
+
+		if (wcx_image_bases_get(image->bases, number, &base, &why) < 0)
+			return wcx_fail(err, EIO, "%s: %s", wcx_container_path(image->container), why.text);
+		wcx_image_put(base);
+	}
+	return 0;
+}
+
+bool wcx_image_is_shared(struct wcx_image *image)
+{
+	return atomic_load(&image->refs) > 1;
+}
+
 struct wcx_image *wcx_image_get(struct wcx_image *image)
 {
 	atomic_fetch_add(&image->refs, 1);
@@ -85,6 +120,7 @@ void wcx_image_put(struct wcx_image *image)
 {
 	if (!image || atomic_fetch_sub(&image->refs, 1) != 1)
 		return;
+	wcx_image_bases_free(image->bases);
 	wcx_container_free(image->container);
 	wcx_safetensors_free(image->names);
 	pthread_mutex_destroy(&image->names_lock);
@@ -179,20 +215,41 @@ static void describe_byte(struct wcx_image *image, const struct wcx_segment *seg
 		snprintf(dst, dst_bytes, "segment number %td", seg - header);
 }
 
+/* Finds out why a tile could not have the bytes of its base; what was read then has left no message. */
+static void explain_base(struct wcx_image *image, const struct wcx_segment *seg, const struct wcx_tile_info *tile,
+			 struct wcx_error *why)
+{
+	const size_t bytes = wcx_tile_dims_bytes(&tile->dims);
+	uint8_t *dst = malloc(bytes);
+
+	if (!dst)
+		wcx_fail(why, ENOMEM, "no memory to read its base");
+	else if (wcx_image_bases_read(image->bases, seg->base, dst, bytes, wcx_tile_base_offset(seg, tile), why) == 0)
+		wcx_fail(why, EIO, "its base could not be read just now");
+	free(dst);
+}
+
 int wcx_image_fail_tile(struct wcx_image *image, const struct wcx_segment *seg, const struct wcx_tile_info *tile,
 			uint64_t start, int r, struct wcx_error *err)
 {
 	uint64_t from = wcx_tile_row_offset(seg, tile, 0);
+	const bool has_no_base = r == -WCX_NO_BASE;
+	struct wcx_error why = { "" };
 	char name[256];
 
+	r = has_no_base ? -EIO : r;
 	if (!err)
 		return r;
+	if (has_no_base)
+		explain_base(image, seg, tile, &why);
 	wcx_count(&image->counts->errors, 1);
 	describe_byte(image, seg, WCX_MAX(from, start), name, sizeof name);
 	return wcx_fail(err, -r, "%s: %s, tile %llu (offset %llu of the original, packed at %llu): %s",
 			wcx_container_path(image->container), name, (unsigned long long)(tile->tile_index - seg->first_tile),
 			(unsigned long long)from, (unsigned long long)tile->packed_offset,
-			r == -EBADMSG ? "damaged" : strerror(-r));
+			has_no_base     ? why.text
+			: r == -EBADMSG ? "damaged"
+					: strerror(-r));
 }
 
 /* Whether a byte of the packed file is in the page cache: POSIX_FADV_WILLNEED looks up every page even of cached ranges. */
@@ -237,6 +294,47 @@ static void read_tiles(const struct wcx_image *image, struct wcx_image_tile *til
 	}
 }
 
+/* Reads what a tile needs of its base to the buffer. */
+static void read_base(const struct wcx_image *image, struct wcx_image_tile *tile, uint8_t *buffer)
+{
+	if (wcx_image_bases_read(image->bases, tile->segment->base, buffer, wcx_tile_dims_bytes(&tile->info->dims),
+				 wcx_tile_base_offset(tile->segment, tile->info), NULL) == 0)
+		tile->base = buffer;
+}
+
+/*
+ * Reads what tiles need of their bases to the buffer: in one go what is consecutive, or, if that fails, tile by tile, so
+ * that only those fail that must.
+ */
+static void read_bases(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count, uint8_t *buffer)
+{
+	for (size_t first = 0, after; first < count; first = after) {
+		const struct wcx_segment *seg = tiles[first].segment;
+		const uint64_t start = wcx_tile_base_offset(seg, tiles[first].info);
+		uint64_t end = start;
+		bool is_read;
+
+		for (after = first; after < count && wcx_tile_needs_base(tiles[after].segment, tiles[after].info) &&
+				    tiles[after].segment->base == seg->base &&
+				    wcx_tile_base_offset(tiles[after].segment, tiles[after].info) == end;
+		     after++)
+			end += wcx_tile_dims_bytes(&tiles[after].info->dims);
+		if (after == first) {
+			after++;
+			continue;
+		}
+		is_read = after - first > 1 &&
+			  wcx_image_bases_read(image->bases, seg->base, buffer, (size_t)(end - start), start, NULL) == 0;
+		for (size_t i = first; i < after; i++) {
+			if (is_read)
+				tiles[i].base = buffer;
+			else
+				read_base(image, &tiles[i], buffer);
+			buffer += wcx_tile_dims_bytes(&tiles[i].info->dims);
+		}
+	}
+}
+
 /* Makes jobs of the tiles that were read and have the right checksum; returns how many.  job_of[j] is the tile of job j. */
 static size_t make_jobs(struct wcx_decode_batch *batch, struct wcx_image_tile *tiles, size_t count,
 			size_t job_of[WCX_BATCH_TILES])
@@ -253,6 +351,10 @@ static size_t make_jobs(struct wcx_decode_batch *batch, struct wcx_image_tile *t
 			tiles[i].r = -EBADMSG;
 			continue;
 		}
+		if (wcx_tile_needs_base(tiles[i].segment, info) && !tiles[i].base) {
+			tiles[i].r = -WCX_NO_BASE;
+			continue;
+		}
 		batch->jobs[job_count] = (struct wcx_tile_job){
 			.dims = info->dims,
 			.mode = info->mode,
@@ -260,6 +362,7 @@ static size_t make_jobs(struct wcx_decode_batch *batch, struct wcx_image_tile *t
 			.recipe = &tiles[i].segment->recipe,
 			.src = tiles[i].packed,
 			.src_bytes = info->packed_bytes,
+			.base = tiles[i].base,
 			.dst = tiles[i].dst,
 			.dst_bytes = wcx_tile_dims_bytes(&info->dims),
 		};
@@ -268,7 +371,8 @@ static size_t make_jobs(struct wcx_decode_batch *batch, struct wcx_image_tile *t
 	return job_count;
 }
 
-void wcx_image_decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count)
+/* Decodes tiles that have what they need of bases. */
+static void decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count)
 {
 	struct wcx_decode_batch *batch = wcx_decoder_borrow(image->decoder);
 	size_t job_of[WCX_BATCH_TILES], job_count;
@@ -288,6 +392,29 @@ void wcx_image_decode_tiles(const struct wcx_image *image, struct wcx_image_tile
 	}
 	wcx_count(&image->counts->decoded_bytes, bytes);
 	wcx_decoder_return(image->decoder, batch);
+}
+
+void wcx_image_decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count)
+{
+	uint8_t *buffer = NULL;
+	bool needs_bases = false;
+
+	for (size_t i = 0; i < count; i++) {
+		tiles[i].base = NULL;
+		needs_bases |= wcx_tile_needs_base(tiles[i].segment, tiles[i].info);
+	}
+	if (needs_bases) {
+		buffer = wcx_decoder_borrow_bytes(image->decoder);
+		if (!buffer) {
+			for (size_t i = 0; i < count; i++)
+				tiles[i].r = -ENOMEM;
+			return;
+		}
+		read_bases(image, tiles, count, buffer);
+	}
+	decode_tiles(image, tiles, count);
+	if (buffer)
+		wcx_decoder_return_bytes(image->decoder, buffer);
 }
 
 /* Pins the next tiles of the range, as many as a batch holds. */
@@ -319,7 +446,7 @@ static void fill_tiles(struct wcx_image *image, struct tile_set *set)
 	for (size_t i = 0; i < set->count; i++) {
 		if (set->item[i].outcome != WCX_CACHE_FILL)
 			continue;
-		missing[count] = (struct wcx_image_tile){ &set->info[i], set->segment[i], set->item[i].data, NULL, 0 };
+		missing[count] = (struct wcx_image_tile){ &set->info[i], set->segment[i], set->item[i].data, NULL, 0, NULL };
 		missing_of[count++] = i;
 	}
 	if (!count)
@@ -394,6 +521,23 @@ static struct wcx_tile_info tile_at(const struct wcx_image *image, uint64_t offs
 	return info;
 }
 
+/* Has the kernel fetch what a range needs of the bases that have been found. */
+static void fetch_bases(struct wcx_image *image, uint64_t start, uint64_t end)
+{
+	const struct wcx_container *c = image->container;
+	const size_t last = wcx_container_segment_at(c, end - 1);
+
+	for (size_t i = wcx_container_segment_at(c, start); i <= last; i++) {
+		const struct wcx_segment *seg = wcx_container_segment(c, i);
+		const uint64_t from = WCX_MAX(start, seg->offset), to = WCX_MIN(end, seg->offset + seg->bytes);
+		struct wcx_image *base = seg->base ? wcx_image_bases_peek(image->bases, seg->base) : NULL;
+
+		if (base)
+			wcx_image_advise(base, seg->base_offset + (from - seg->offset), to - from, POSIX_FADV_WILLNEED);
+		wcx_image_put(base);
+	}
+}
+
 void wcx_image_advise(struct wcx_image *image, uint64_t offset, uint64_t bytes, int advice)
 {
 	struct wcx_tile_info first, last;
@@ -401,6 +545,8 @@ void wcx_image_advise(struct wcx_image *image, uint64_t offset, uint64_t bytes, 
 
 	if (offset >= wcx_image_bytes(image) || bytes == 0 || bytes > wcx_image_bytes(image) - offset)
 		return;
+	if (advice == POSIX_FADV_WILLNEED)
+		fetch_bases(image, offset, offset + bytes);
 	first = tile_at(image, offset);
 	last = tile_at(image, offset + bytes - 1);
 	if (last.packed_offset < first.packed_offset)
@@ -475,7 +621,7 @@ int wcx_image_check_tile(struct wcx_image *image, uint64_t tile_index, struct wc
 	size_t segment_index = wcx_container_segment_of_tile(image->container, tile_index);
 	const struct wcx_segment *seg = wcx_container_segment(image->container, segment_index);
 	struct wcx_tile_info info;
-	struct wcx_image_tile tile = { &info, seg, NULL, NULL, 0 };
+	struct wcx_image_tile tile = { &info, seg, NULL, NULL, 0, NULL };
 
 	wcx_container_tile(image->container, seg, tile_index, &info);
 	tile.dst = malloc(wcx_tile_dims_bytes(&info.dims));

@@ -7,6 +7,7 @@
 #ifndef WCX_IMAGE_H
 #define WCX_IMAGE_H
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,6 +19,7 @@
 #include "fs/format/container.h"
 #include "fs/format/safetensors.h"
 #include "fs/read/decoder.h"
+#include "fs/read/image_bases.h"
 #include "fs/read/tile_cache.h"
 
 struct wcx_image;
@@ -59,6 +61,28 @@ void wcx_image_put(struct wcx_image *image);              /* drop a reference; t
 void wcx_image_count_into(struct wcx_image *image, struct wcx_image_counts *counts);
 struct wcx_image_counts *wcx_image_counts(struct wcx_image *image); /* the counters in use */
 
+/*
+ * wcx_image_use_finder - have the image find its bases with this
+ *
+ * To be called before the image is shared; what finder->user is must outlive the image.  An image is opened without its
+ * bases.  A read that needs a base looks for it and fails with -EIO if it cannot be found or read, with a message that names
+ * it; everything else can be read.
+ */
+void wcx_image_use_finder(struct wcx_image *image, const struct wcx_base_finder *finder);
+
+/* wcx_image_bases - the bases of the image, which may be none */
+struct wcx_image_bases *wcx_image_bases(const struct wcx_image *image);
+
+/*
+ * wcx_image_find_bases - find all bases of the image
+ *
+ * Returns 0, also if there are none; or -EIO with a message that names the file and the first base that cannot be found.
+ */
+int wcx_image_find_bases(struct wcx_image *image, struct wcx_error *err);
+
+/* wcx_image_is_shared - whether others have references too */
+bool wcx_image_is_shared(struct wcx_image *image);
+
 const struct wcx_container *wcx_image_container(const struct wcx_image *image);
 uint64_t wcx_image_bytes(const struct wcx_image *image); /* size of the original file */
 
@@ -66,7 +90,8 @@ uint64_t wcx_image_bytes(const struct wcx_image *image); /* size of the original
  * wcx_image_read - read bytes of the original file
  *
  * Like pread: returns the number of bytes read, fewer only at the end of the file; or -EBADMSG when a tile in the range is
- * damaged (err names it), -ENOMEM, or the errno of a failed read of the packed file.  After an error dst is undefined.
+ * damaged (err names it), -EIO when a base that it needs is missing or damaged (err names both), -ENOMEM, or the errno of a
+ * failed read of the packed file.  After an error dst is undefined.
  */
 ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err);
 
@@ -110,9 +135,12 @@ void wcx_image_view_close(struct wcx_image *image, struct wcx_image_view *view, 
  * wcx_image_advise - call posix_fadvise for the packed bytes of a range of the original
  *
  * advice is POSIX_FADV_WILLNEED, which is skipped when the page cache has the first of these bytes, or POSIX_FADV_DONTNEED.
- * Does nothing when the range does not lie in the file, or when its packed bytes are not together.
+ * Does nothing when the range does not lie in the file, or when its packed bytes are not together.  WILLNEED also goes to
+ * the bases that have been found.
  */
 void wcx_image_advise(struct wcx_image *image, uint64_t offset, uint64_t bytes, int advice);
+
+enum { WCX_NO_BASE = ENOANO }; /* the negative result of a tile whose base is missing or damaged */
 
 /* A tile to decode. */
 struct wcx_image_tile {
@@ -120,21 +148,24 @@ struct wcx_image_tile {
 	const struct wcx_segment *segment;
 	uint8_t *dst;          /* gets the decoded tile, rows * cols * elem_bytes bytes */
 	const uint8_t *packed; /* used while decoding */
-	int r;                 /* set to 0, -EBADMSG or another -errno */
+	int r;                 /* set to 0, -EBADMSG, -WCX_NO_BASE or another -errno */
+	const uint8_t *base;   /* used while decoding */
 };
 
 /*
  * wcx_image_decode_tiles - read, check and decode tiles, bypassing the cache
  *
  * At most WCX_BATCH_TILES tiles of at most WCX_BATCH_BYTES decoded bytes.  After an error the dst of that tile is undefined.
+ * What tiles need of bases is read first, through the bases' cache, and without a batch of the decoder: so nobody who has
+ * one waits for another.
  */
 void wcx_image_decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count);
 
 /*
  * wcx_image_fail_tile - report a damaged or unreadable tile of a segment
  *
- * r is the -errno to report and to return.  A tile may hold several tensors: the message names the one with the first byte
- * of the tile at or after start.
+ * r is the -errno to report and to return, but for -WCX_NO_BASE it returns -EIO.  A tile may hold several tensors: the
+ * message names the one with the first byte of the tile at or after start.
  */
 int wcx_image_fail_tile(struct wcx_image *image, const struct wcx_segment *segment, const struct wcx_tile_info *tile,
 			uint64_t start, int r, struct wcx_error *err);

@@ -531,7 +531,9 @@ check_whole() {
 	[ "$status" -eq 3 ]
 	cp -a src other
 	"$WCX" pack --json --base=dst other against 2>/dev/null >>lines
-	"$WCX" info --json --compare dst/model-00004-of-00004.safetensors.wcx >object
+	"$WCX" info --json --compare against/model-00004-of-00004.safetensors.wcx >object
+	mv dst away
+	"$WCX" info --json against/model-00004-of-00004.safetensors.wcx >orphan
 	"$PYTHON" - lines object "$BATS_TEST_DIRNAME/../../docs/json.md" <<-'END'
 		import json, re, sys
 
@@ -562,10 +564,13 @@ check_whole() {
 		    assert line["type"] == "file" or set(line["files"]) <= outcomes, line
 		info = json.load(open(sys.argv[2]))
 		check(info, "Info")
+		for base in info["bases"] + json.load(open("orphan"))["bases"]:
+		    check(base, "Base")
 		for tensor in info["tensors"]:
 		    check(tensor, "Tensor")
 		for name, table in tables.items():
 		    missing = {key for key in table if (name, key) not in seen} - {"file_hex", "base_hex"}
+		    missing -= {"name_hex", "path_hex"} if name == "Base" else set()
 		    assert not missing, f"{name}: {missing} are never printed"
 		told = {line["outcome"] for line in lines if line["type"] == "file"}
 		assert outcomes == told, outcomes ^ told

@@ -817,7 +817,7 @@ static const struct sample_part dependent_parts[] = {
 	{ { "again", "BF16", "[40,50]", 4000, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, TUNED },
 	{ { "alone", "I8", "[250]", 250, SAMPLE_UNIFORM, 0 }, 250, 1, 200, &sample_1_byte_plain, 0, 0 },
 };
-static const struct sample_reference references[WCX_ARRAY_COUNT(dependent_parts)] = { { 1, 1000 }, { 2, 77 } };
+static const struct sample_reference references[WCX_ARRAY_COUNT(dependent_parts)] = { { 1, 1000, NULL }, { 2, 77, NULL } };
 
 static struct sample_bytes make_dependent(void)
 {

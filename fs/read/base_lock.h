@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The locks that keep a base from being removed while something is packed against it.
+ *
+ * Both are flock(2) locks of the packed file, without waiting.  Whoever packs takes the shared one before the first byte of
+ * the base is used, and has it until the output has its name.  Whoever removes takes the exclusive one, and looks for
+ * dependents only then: so the output is either seen or not begun.  Where a file system has no such locks, as NFS for files
+ * that are open only for reading, nothing keeps the two apart.
+ */
+#ifndef WCX_BASE_LOCK_H
+#define WCX_BASE_LOCK_H
+
+/*
+ * wcx_base_lock - keep a packed file from being removed until fd, and what was duplicated from it, is closed
+ *
+ * Returns 0, also where there are no locks; -EWOULDBLOCK if somebody removes it, or -ENOENT if it has been removed already.
+ */
+int wcx_base_lock(int fd);
+
+/* wcx_base_lock_for_removal - keep others from packing against a file; 0, or -EWOULDBLOCK if somebody does */
+int wcx_base_lock_for_removal(int fd);
+
+#endif

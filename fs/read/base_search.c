@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: MIT */
+/* Finds bases for commands and libwcx: by the hint, and by SHA-256 in a directory tree. */
+#include "fs/read/base_search.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fs/base/array.h"
+#include "fs/read/base_rules.h"
+#include "fs/read/packed_index.h"
+
+/* A tree that is searched. */
+struct root {
+	char *path;
+	int fd;
+	struct wcx_packed_index *index;
+};
+
+/* A base that was found. */
+struct found {
+	struct wcx_image *image;
+	struct stat st;
+	bool is_public;
+};
+
+struct wcx_base_search {
+	char *store; /* NULL: the directory of each dependent */
+	struct wcx_tile_cache *cache;
+	struct wcx_decoder *decoder;
+	const atomic_bool *stop;
+	pthread_mutex_t lock; /* protects the lists; roots themselves stay as they are */
+	struct root **roots;
+	size_t root_count, root_capacity;
+	struct found *found;
+	size_t found_count, found_capacity;
+};
+
+/* A search for one base. */
+struct quest {
+	struct wcx_base_search *search;
+	const struct root *root;
+	struct wcx_base_check check;
+	struct wcx_image *image; /* the result */
+};
+
+/* --- trees --- */
+
+static void free_root(struct root *root)
+{
+	if (!root)
+		return;
+	wcx_packed_index_free(root->index);
+	if (root->fd >= 0)
+		close(root->fd);
+	free(root->path);
+	free(root);
+}
+
+static struct root *make_root(const struct wcx_base_search *search, const char *path)
+{
+	struct root *root = calloc(1, sizeof *root);
+	struct wcx_tree_access access = { wcx_open_below, NULL };
+
+	if (!root)
+		return NULL;
+	access.user = &root->fd;
+	root->path = strdup(path);
+	root->fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	root->index = root->path && root->fd >= 0 ? wcx_packed_index_create(&access, search->stop) : NULL;
+	if (root->index)
+		return root;
+	free_root(root);
+	return NULL;
+}
+
+static struct root *known_root_locked(const struct wcx_base_search *search, const char *path)
+{
+	for (size_t i = 0; i < search->root_count; i++)
+		if (strcmp(search->roots[i]->path, path) == 0)
+			return search->roots[i];
+	return NULL;
+}
+
+static struct root *add_root_locked(struct wcx_base_search *search, struct root *fresh)
+{
+	struct root **grown =
+		wcx_array_reserve(search->roots, &search->root_capacity, search->root_count + 1, sizeof(struct root *));
+
+	if (!grown)
+		return NULL;
+	search->roots = grown;
+	return grown[search->root_count++] = fresh;
+}
+
+/* The tree at a path, for good; NULL: it cannot be opened. */
+static const struct root *get_root(struct wcx_base_search *search, const char *path)
+{
+	struct root *root, *fresh;
+
+	pthread_mutex_lock(&search->lock);
+	root = known_root_locked(search, path);
+	pthread_mutex_unlock(&search->lock);
+	fresh = root ? NULL : make_root(search, path);
+	if (!fresh)
+		return root;
+	pthread_mutex_lock(&search->lock);
+	root = known_root_locked(search, path); /* another thread may have made it meanwhile */
+	if (!root)
+		root = add_root_locked(search, fresh);
+	pthread_mutex_unlock(&search->lock);
+	if (root != fresh)
+		free_root(fresh);
+	return root;
+}
+
+/* --- candidates --- */
+
+/* Whether nothing but the file's own permission bits keeps anybody from it: its directories, by their present names. */
+static bool is_public(int fd)
+{
+	char link[32], path[PATH_MAX];
+	ssize_t bytes;
+
+	if (wcx_has_acl(fd))
+		return false;
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	bytes = readlink(link, path, sizeof path - 1);
+	if (bytes <= 0 || *path != '/')
+		return false;
+	path[bytes] = '\0';
+	for (char *slash; (slash = strrchr(path, '/'));) {
+		struct stat st;
+		int directory;
+		bool is_open;
+
+		slash[slash == path ? 1 : 0] = '\0';
+		directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		is_open = directory >= 0 && fstat(directory, &st) == 0 && st.st_mode & S_IXOTH && !wcx_has_acl(directory);
+		if (directory >= 0)
+			close(directory);
+		if (!is_open)
+			return false;
+		if (slash == path)
+			return true;
+	}
+	return false;
+}
+
+/* Adds what was found for others that need it; without memory they find it again. */
+static void keep_found(struct wcx_base_search *search, struct wcx_image *image, const struct stat *st, bool public)
+{
+	struct found *grown;
+
+	pthread_mutex_lock(&search->lock);
+	grown = wcx_array_reserve(search->found, &search->found_capacity, search->found_count + 1, sizeof *grown);
+	if (grown) {
+		search->found = grown;
+		grown[search->found_count++] = (struct found){ wcx_image_get(image), *st, public };
+	}
+	pthread_mutex_unlock(&search->lock);
+}
+
+/* Takes a file if it will do; owns fd. */
+static bool try_file(struct quest *quest, int fd, const char *path)
+{
+	struct wcx_superblock sb;
+	struct stat st;
+	bool public;
+
+	if (fstat(fd, &st) < 0) {
+		close(fd);
+		return false;
+	}
+	public = quest->check.for_others && is_public(fd);
+	if (!wcx_base_check_file(&quest->check, fd, path, &st, public, &sb) ||
+	    wcx_image_open(fd, path, quest->search->cache, quest->search->decoder, &quest->image, NULL) < 0) {
+		close(fd);
+		return false;
+	}
+	keep_found(quest->search, quest->image, &st, public);
+	return true;
+}
+
+/* A path that somebody else has written may be a device, which is not even opened. */
+static bool try_path(struct quest *quest, const char *path)
+{
+	struct stat st;
+	int fd;
+
+	if (stat(path, &st) < 0 || !S_ISREG(st.st_mode))
+		return false;
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	return fd >= 0 && try_file(quest, fd, path);
+}
+
+static bool try_in_root(void *user, const char *path)
+{
+	struct quest *quest = user;
+	struct stat st;
+	const int fd = wcx_open_below((void *)(uintptr_t)&quest->root->fd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, &st);
+	char shown[PATH_MAX];
+
+	if (fd < 0)
+		return false;
+	snprintf(shown, sizeof shown, "%s/%s", quest->root->path, path);
+	return try_file(quest, fd, shown);
+}
+
+/* --- the search --- */
+
+/* A base that was found before, if it will do for this dependent too, and still has a name. */
+static bool find_open(struct quest *quest)
+{
+	struct wcx_base_search *search = quest->search;
+
+	for (size_t i = 0;; i++) {
+		struct wcx_superblock sb;
+		struct found found = { NULL };
+		struct stat st;
+		bool will_do;
+		int fd;
+
+		pthread_mutex_lock(&search->lock);
+		if (i < search->found_count) {
+			found = search->found[i];
+			wcx_image_get(found.image);
+		}
+		pthread_mutex_unlock(&search->lock);
+		if (!found.image)
+			return false;
+		fd = wcx_container_fd(wcx_image_container(found.image));
+		will_do = memcmp(wcx_container_superblock(wcx_image_container(found.image))->sha256,
+				 quest->check.base->sha256, WCX_SHA256_BYTES) == 0 &&
+			  fstat(fd, &st) == 0 && st.st_nlink > 0 &&
+			  wcx_base_check_file(&quest->check, fd, wcx_container_path(wcx_image_container(found.image)), &st,
+					      found.is_public, &sb);
+		if (will_do) {
+			quest->image = found.image;
+			return true;
+		}
+		wcx_image_put(found.image);
+	}
+}
+
+/* Follows the hint from the directory of the dependent. */
+static bool follow_hint(struct quest *quest, const char *dependent_path)
+{
+	const char *slash = strrchr(dependent_path, '/'), *hint = quest->check.base->name;
+	char path[PATH_MAX];
+
+	if (!*hint || *hint == '/')
+		return false;
+	return snprintf(path, sizeof path, "%.*s%s", slash ? (int)(slash - dependent_path) + 1 : 0, dependent_path, hint) <
+		       (int)sizeof path &&
+	       try_path(quest, path);
+}
+
+static void directory_of(const char *path, char directory[PATH_MAX])
+{
+	const char *slash = strrchr(path, '/');
+
+	snprintf(directory, PATH_MAX, "%.*s", !slash ? 1 : slash == path ? 1 : (int)(slash - path), slash ? path : ".");
+}
+
+static bool find_in(struct quest *quest, const char *root_path)
+{
+	const struct wcx_base *base = quest->check.base;
+
+	quest->root = get_root(quest->search, root_path);
+	return quest->root && wcx_packed_index_find(quest->root->index, base->sha256, base->original_bytes,
+						    WCX_INDEX_REFRESH_MS, try_in_root, quest) == 0;
+}
+
+static int find(void *user, const struct wcx_container *dependent, const struct wcx_base *base, struct wcx_image **ret,
+		struct wcx_error *err)
+{
+	struct wcx_base_search *search = user;
+	const char *path = wcx_container_path(dependent);
+	struct quest quest = { .search = search, .check = { .base = base, .reader = geteuid() } };
+	char directory[PATH_MAX], target[PATH_MAX] = "";
+
+	if (fstat(wcx_container_fd(dependent), &quest.check.dependent) < 0)
+		return wcx_fail(err, errno, "%s: %s", path, strerror(errno));
+	/* What root unpacks for others is theirs to read. */
+	quest.check.for_others = quest.check.reader == 0 && quest.check.dependent.st_uid != 0;
+	directory_of(path, directory);
+	if (find_open(&quest) || follow_hint(&quest, path))
+		goto found;
+	if (!realpath(path, target))
+		*target = '\0';
+	if (*target && follow_hint(&quest, target))
+		goto found;
+	if (find_in(&quest, search->store ? search->store : directory))
+		goto found;
+	return wcx_base_check_fail(&quest.check, search->store ? search->store : directory, err);
+found:
+	*ret = quest.image;
+	return 0;
+}
+
+struct wcx_base_search *wcx_base_search_create(const char *store, struct wcx_tile_cache *cache, struct wcx_decoder *decoder,
+					       const atomic_bool *stop)
+{
+	struct wcx_base_search *search = calloc(1, sizeof *search);
+
+	if (!search)
+		return NULL;
+	if (store)
+		search->store = strdup(store);
+	if (store && !search->store) {
+		free(search);
+		return NULL;
+	}
+	search->cache = cache;
+	search->decoder = decoder;
+	search->stop = stop;
+	pthread_mutex_init(&search->lock, NULL);
+	return search;
+}
+
+void wcx_base_search_free(struct wcx_base_search *search)
+{
+	if (!search)
+		return;
+	for (size_t i = 0; i < search->found_count; i++)
+		wcx_image_put(search->found[i].image);
+	for (size_t i = 0; i < search->root_count; i++)
+		free_root(search->roots[i]);
+	free(search->found);
+	free(search->roots);
+	pthread_mutex_destroy(&search->lock);
+	free(search->store);
+	free(search);
+}
+
+void wcx_base_search_use(struct wcx_base_search *search, struct wcx_image *image)
+{
+	const struct wcx_base_finder finder = { find, search };
+
+	wcx_image_use_finder(image, &finder);
+}

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: MIT */
+/* Scans a directory tree for packed files, and finds them by the SHA-256 of their originals. */
+#include "fs/read/packed_index.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fs/base/array.h"
+#include "fs/base/clock.h"
+#include "fs/base/output_file.h"
+#include "fs/base/search.h"
+#include "fs/format/container.h"
+
+static const char suffix[] = ".wcx";
+
+int wcx_open_below(void *directory_fd, const char *path, int flags, struct stat *st_ret)
+{
+	const int fd = openat(*(const int *)directory_fd, path, flags | O_CLOEXEC | O_NOFOLLOW);
+	int r;
+
+	if (fd < 0 || fstat(fd, st_ret) == 0)
+		return fd < 0 ? -errno : fd;
+	r = -errno;
+	close(fd);
+	return r;
+}
+
+/* --- the walk --- */
+
+/* Directories that are still to be listed. */
+struct walk {
+	const struct wcx_tree_access *access;
+	int (*visit)(void *user, const char *path);
+	void *user;
+	char **paths;
+	size_t count, capacity;
+};
+
+static int push(struct walk *walk, const char *path)
+{
+	char **grown = wcx_array_reserve(walk->paths, &walk->capacity, walk->count + 1, sizeof *grown);
+	char *copy = grown ? strdup(path) : NULL;
+
+	walk->paths = grown ? grown : walk->paths;
+	if (!copy)
+		return -ENOMEM;
+	walk->paths[walk->count++] = copy;
+	return 0;
+}
+
+static mode_t type_of(const struct walk *walk, const struct dirent *entry, const char *path)
+{
+	struct stat st;
+	int fd;
+
+	if (entry->d_type != DT_UNKNOWN)
+		return DTTOIF(entry->d_type);
+	fd = walk->access->open(walk->access->user, path, O_PATH, &st);
+	if (fd < 0)
+		return 0;
+	close(fd);
+	return st.st_mode & S_IFMT;
+}
+
+static int see(struct walk *walk, const char *directory, const struct dirent *entry)
+{
+	const size_t bytes = strlen(entry->d_name), suffix_bytes = strlen(suffix);
+	const bool is_named = bytes > suffix_bytes && strcmp(entry->d_name + bytes - suffix_bytes, suffix) == 0;
+	const bool is_top = strcmp(directory, ".") == 0;
+	char path[PATH_MAX];
+
+	if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 || wcx_is_temporary_name(entry->d_name))
+		return 0;
+	if (snprintf(path, sizeof path, "%s%s%s", is_top ? "" : directory, is_top ? "" : "/", entry->d_name) >=
+	    (int)sizeof path)
+		return 0;
+	switch (type_of(walk, entry, path)) {
+	case S_IFDIR:
+		return push(walk, path);
+	case S_IFREG:
+		return is_named ? walk->visit(walk->user, path) : 0;
+	default:
+		return 0;
+	}
+}
+
+static int list(struct walk *walk, const char *path)
+{
+	struct stat st;
+	const int fd = walk->access->open(walk->access->user, path, O_RDONLY | O_DIRECTORY, &st);
+	DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *entry;
+	int r = 0;
+
+	if (!directory) {
+		if (fd >= 0)
+			close(fd);
+		return 0;
+	}
+	while (r == 0 && (entry = readdir(directory)))
+		r = see(walk, path, entry);
+	closedir(directory);
+	return r;
+}
+
+int wcx_packed_paths(const struct wcx_tree_access *access, const atomic_bool *stop,
+		     int (*visit)(void *user, const char *path), void *user)
+{
+	struct walk walk = { .access = access, .visit = visit, .user = user };
+	int r = push(&walk, ".");
+
+	while (walk.count && r == 0) {
+		char *path = walk.paths[--walk.count];
+
+		r = stop && *stop ? -EINTR : list(&walk, path);
+		free(path);
+	}
+	while (walk.count)
+		free(walk.paths[--walk.count]);
+	free(walk.paths);
+	return r;
+}
+
+/* --- the index --- */
+
+struct packed_file {
+	uint8_t sha256[WCX_SHA256_BYTES];
+	uint64_t original_bytes;
+	char *path;
+};
+
+/* The result of a scan, sorted. */
+struct packed_files {
+	const struct wcx_tree_access *access;
+	struct packed_file *items;
+	size_t count, capacity;
+};
+
+struct wcx_packed_index {
+	struct wcx_tree_access access;
+	const atomic_bool *stop;
+	pthread_mutex_t lock; /* protects the rest */
+	pthread_cond_t scanned;
+	bool is_scanning;
+	uint64_t scanned_ms; /* when the last scan began; 0: never */
+	struct packed_files files;
+};
+
+static void free_files(struct packed_files *files)
+{
+	for (size_t i = 0; i < files->count; i++)
+		free(files->items[i].path);
+	free(files->items);
+	*files = (struct packed_files){ .access = files->access };
+}
+
+static int compare_files(const void *a, const void *b)
+{
+	const struct packed_file *x = a, *y = b;
+	const int r = memcmp(x->sha256, y->sha256, sizeof x->sha256);
+
+	if (r || x->original_bytes != y->original_bytes)
+		return r ? r : x->original_bytes < y->original_bytes ? -1 : 1;
+	return x->path && y->path ? strcmp(x->path, y->path) : !y->path - !x->path;
+}
+
+/* Adds a file that can be read and is a base's kind: one without bases of its own. */
+static int add_file(void *user, const char *path)
+{
+	struct packed_files *files = user;
+	struct packed_file *grown;
+	struct wcx_superblock sb;
+	struct stat st;
+	const int fd = files->access->open(files->access->user, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, &st);
+	int r = -EINVAL;
+
+	if (fd >= 0) {
+		r = S_ISREG(st.st_mode) ? wcx_superblock_read(fd, path, &sb, NULL) : -EINVAL;
+		close(fd);
+	}
+	if (r < 0 || sb.base_count)
+		return 0;
+	grown = wcx_array_reserve(files->items, &files->capacity, files->count + 1, sizeof *grown);
+	if (!grown)
+		return -ENOMEM;
+	files->items = grown;
+	grown += files->count;
+	memcpy(grown->sha256, sb.sha256, sizeof grown->sha256);
+	grown->original_bytes = sb.original_bytes;
+	grown->path = strdup(path);
+	files->count += grown->path != NULL;
+	return grown->path ? 0 : -ENOMEM;
+}
+
+/*
+ * Scans unless the last scan, or one that is going on, began less than refresh_ms ago; waits for that.  A scan that ends
+ * early counts as far as it came.
+ */
+static void refresh(struct wcx_packed_index *index, uint64_t refresh_ms)
+{
+	const uint64_t now_ms = wcx_now_ms();
+	struct packed_files files = { .access = &index->access }, old;
+
+	pthread_mutex_lock(&index->lock);
+	while (index->is_scanning)
+		pthread_cond_wait(&index->scanned, &index->lock);
+	if (index->scanned_ms && (now_ms < index->scanned_ms || now_ms - index->scanned_ms < refresh_ms)) {
+		pthread_mutex_unlock(&index->lock);
+		return;
+	}
+	index->is_scanning = true;
+	pthread_mutex_unlock(&index->lock);
+	wcx_packed_paths(&index->access, index->stop, add_file, &files);
+	if (files.count)
+		qsort(files.items, files.count, sizeof *files.items, compare_files);
+	pthread_mutex_lock(&index->lock);
+	old = index->files;
+	index->files = files;
+	index->scanned_ms = now_ms;
+	index->is_scanning = false;
+	pthread_cond_broadcast(&index->scanned);
+	pthread_mutex_unlock(&index->lock);
+	free_files(&old);
+}
+
+struct place {
+	const struct packed_files *files;
+	const struct packed_file *sought;
+};
+
+static bool comes_before(const void *user, size_t i)
+{
+	const struct place *place = user;
+
+	return compare_files(&place->files->items[i], place->sought) < 0;
+}
+
+/* Gets the path of the next file with an original, after sought->path if there is one; -ENOENT, or -ENOMEM. */
+static int next_path(struct wcx_packed_index *index, const struct packed_file *sought, char **path_ret)
+{
+	const struct place place = { &index->files, sought };
+	const struct packed_file *found;
+	size_t i;
+	int r = -ENOENT;
+
+	*path_ret = NULL;
+	pthread_mutex_lock(&index->lock);
+	i = wcx_count_before(index->files.count, comes_before, &place);
+	if (i < index->files.count && sought->path && compare_files(&index->files.items[i], sought) == 0)
+		i++;
+	found = index->files.items + i;
+	if (i < index->files.count && memcmp(found->sha256, sought->sha256, sizeof found->sha256) == 0 &&
+	    found->original_bytes == sought->original_bytes) {
+		*path_ret = strdup(found->path);
+		r = *path_ret ? 0 : -ENOMEM;
+	}
+	pthread_mutex_unlock(&index->lock);
+	return r;
+}
+
+static int look_at_all(struct wcx_packed_index *index, const uint8_t sha256[32], uint64_t original_bytes,
+		       wcx_packed_index_fn *look, void *user)
+{
+	struct packed_file sought = { .original_bytes = original_bytes };
+	bool is_over = false;
+	int r = 0;
+
+	memcpy(sought.sha256, sha256, sizeof sought.sha256);
+	while (r == 0 && !is_over) {
+		char *path;
+
+		r = next_path(index, &sought, &path);
+		free(sought.path);
+		sought.path = path;
+		if (r == 0)
+			is_over = look(user, path);
+	}
+	free(sought.path);
+	return r;
+}
+
+int wcx_packed_index_find(struct wcx_packed_index *index, const uint8_t sha256[32], uint64_t original_bytes,
+			  uint64_t refresh_ms, wcx_packed_index_fn *look, void *user)
+{
+	int r = look_at_all(index, sha256, original_bytes, look, user);
+
+	if (r == -ENOENT) {
+		refresh(index, refresh_ms);
+		r = look_at_all(index, sha256, original_bytes, look, user);
+	}
+	return r;
+}
+
+struct wcx_packed_index *wcx_packed_index_create(const struct wcx_tree_access *access, const atomic_bool *stop)
+{
+	struct wcx_packed_index *index = calloc(1, sizeof *index);
+
+	if (!index)
+		return NULL;
+	index->access = *access;
+	index->stop = stop;
+	pthread_mutex_init(&index->lock, NULL);
+	pthread_cond_init(&index->scanned, NULL);
+	return index;
+}
+
+void wcx_packed_index_free(struct wcx_packed_index *index)
+{
+	if (!index)
+		return;
+	free_files(&index->files);
+	pthread_cond_destroy(&index->scanned);
+	pthread_mutex_destroy(&index->lock);
+	free(index);
+}

@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: MIT */
+/* wcx rm: removes packed files, but no base that another file of the store needs. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "codec/arith.h"
+#include "fs/base/array.h"
+#include "fs/read/base_lock.h"
+#include "fs/read/packed_index.h"
+#include "tools/command.h"
+#include "tools/family.h"
+#include "tools/rebase_file.h"
+
+static const char help[] =
+	"usage: wcx rm [OPTIONS] FILE.wcx|TREE...\n"
+	"\n"
+	"Removes packed files; of a directory, all packed files in it, and nothing else.  A file that\n"
+	"another file of the store is packed against is not removed, unless that file goes too: its\n"
+	"dependents are named, and the exit code is 1.\n"
+	"\n"
+	"      --store=DIR     look for dependents in DIR (default: the working directory, for a path that\n"
+	"                      leads down from it; otherwise TREE, or the directory of FILE.wcx)\n"
+	"      --rebase        first pack the dependents again, without the files that are to go\n"
+	"  -j, --threads=N     use N threads for that (default: one per core)\n"
+	"      --decoder=NAME  auto, cpu (default) or cuda\n"
+	"  -q, --quiet         print only errors\n"
+	"  -v, --verbose       print the store, and each file that is removed or packed again\n"
+	"  -h, --help          print this text\n"
+	"\n"
+	"While wcx pack works against a base, that is locked, and is not removed either.\n"
+	"\n"
+	"Examples:\n"
+	"  wcx rm --store=/data/models /data/models/llama/*.wcx\n"
+	"  wcx rm --store=/data/models --rebase /data/models/llama\n"
+	"\n"
+	"Exit codes: 0 all files are removed, 1 a file was not (the message says why), 2 invalid command line.\n";
+
+/* A file that is to be removed. */
+struct victim {
+	char *path;
+	const char *name; /* in its directory */
+	int directory_fd, fd;
+	struct stat st;
+	const char *store;
+	struct wcx_family_file self; /* what is known of it, without a path */
+	bool is_kept;                /* it was told why */
+};
+
+struct removal {
+	struct command *command;
+	struct victim *victims;
+	size_t count, capacity;
+	char **stores; /* of arguments; NULL in front of them: the victims' own */
+	bool rebases;
+	int status;
+};
+
+static void tell(struct removal *removal, const struct wcx_error *err)
+{
+	removal->status = wcx_command_failed(removal->command, err);
+}
+
+static void keep(struct removal *removal, struct victim *victim, const struct wcx_error *why)
+{
+	tell(removal, why);
+	victim->is_kept = true;
+}
+
+/* --- what is to be removed --- */
+
+/* The bytes of a path in front of its last name; 0: none. */
+static size_t directory_bytes(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? (size_t)(slash - path) + (slash == path) : 0;
+}
+
+static int open_victim(struct victim *victim, struct wcx_error *err)
+{
+	const size_t bytes = directory_bytes(victim->path);
+	char *directory = bytes ? strndup(victim->path, bytes) : strdup(".");
+	const char *slash = strrchr(victim->path, '/');
+	struct wcx_superblock sb;
+	int r = 0;
+
+	victim->name = slash ? slash + 1 : victim->path;
+	victim->directory_fd = directory ? open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (victim->directory_fd >= 0)
+		victim->fd = openat(victim->directory_fd, victim->name,
+				    O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (victim->fd < 0 || fstat(victim->fd, &victim->st) < 0)
+		r = wcx_fail(err, errno, "%s: %s", victim->path,
+			     errno == ELOOP ? "a link, which is not removed" : strerror(errno));
+	else if (!S_ISREG(victim->st.st_mode))
+		r = wcx_fail(err, EINVAL, "%s: not a packed file", victim->path);
+	free(directory);
+	if (r == 0)
+		r = wcx_superblock_read(victim->fd, victim->path, &sb, err);
+	if (r < 0)
+		return r;
+	memcpy(victim->self.sha256, sb.sha256, sizeof sb.sha256);
+	victim->self.original_bytes = sb.original_bytes;
+	victim->self.base_count = sb.base_count;
+	if (wcx_base_lock_for_removal(victim->fd) == -EWOULDBLOCK)
+		return wcx_fail(err, EWOULDBLOCK, "%s: not removed: another process packs against it, or removes it",
+				victim->path);
+	return 0;
+}
+
+static int add_victim(struct removal *removal, char *path, const char *store)
+{
+	struct victim *grown =
+		path ? wcx_array_reserve(removal->victims, &removal->capacity, removal->count + 1, sizeof *grown) : NULL;
+	struct wcx_error err;
+
+	if (!grown) {
+		free(path);
+		return -ENOMEM;
+	}
+	removal->victims = grown;
+	grown += removal->count++;
+	*grown = (struct victim){ .path = path, .directory_fd = -1, .fd = -1, .store = store };
+	if (open_victim(grown, &err) < 0)
+		keep(removal, grown, &err);
+	return 0;
+}
+
+/* A directory whose packed files are to be removed. */
+struct tree {
+	struct removal *removal;
+	const char *path, *store;
+};
+
+static int add_from_tree(void *user, const char *path)
+{
+	const struct tree *tree = user;
+	char *whole;
+
+	return add_victim(tree->removal, asprintf(&whole, "%s/%s", tree->path, path) < 0 ? NULL : whole, tree->store);
+}
+
+/* Whether a path leads down from the working directory. */
+static bool leads_down(const char *path)
+{
+	for (size_t bytes; *path; path += bytes + (path[bytes] == '/')) {
+		bytes = strcspn(path, "/");
+		if (!bytes || (bytes == 2 && memcmp(path, "..", 2) == 0))
+			return false;
+	}
+	return true;
+}
+
+/* Where the dependents of an argument are; to be freed. */
+static char *store_of(const struct removal *removal, const char *path, bool is_tree)
+{
+	const size_t bytes = directory_bytes(path);
+
+	if (removal->command->store)
+		return strdup(removal->command->store);
+	if (leads_down(path))
+		return strdup(".");
+	return is_tree ? strdup(path) : bytes ? strndup(path, bytes) : strdup(".");
+}
+
+static int add_argument(struct removal *removal, const char *path, char **store_ret)
+{
+	struct stat st;
+	const bool is_tree = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+	struct tree tree = { removal, path, *store_ret = store_of(removal, path, is_tree) };
+	int fd = -1, r;
+
+	if (!tree.store)
+		return -ENOMEM;
+	if (!is_tree)
+		return add_victim(removal, strdup(path), tree.store);
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	r = fd < 0 ? -errno
+		   : wcx_packed_paths(&(struct wcx_tree_access){ wcx_open_below, &fd }, &wcx_command_stop, add_from_tree,
+				      &tree);
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+/* --- dependents --- */
+
+static bool is_same_file(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+static bool is_victim(const struct removal *removal, const struct wcx_family_file *file)
+{
+	for (size_t i = 0; i < removal->count; i++)
+		if (!removal->victims[i].is_kept && is_same_file(&removal->victims[i].st, &file->st))
+			return true;
+	return false;
+}
+
+static int rebase(struct removal *removal, const struct wcx_family *family, const struct wcx_family_file *file,
+		  struct wcx_error *err)
+{
+	char *path;
+	int r = asprintf(&path, "%s/%s", family->store, file->path) < 0 ? wcx_fail(err, ENOMEM, "no memory") : 0;
+
+	if (r < 0)
+		return r;
+	r = wcx_rebase_file(removal->command, path, &file->st, family->store, err);
+	if (r == 0 && removal->command->verbose)
+		fprintf(stderr, "wcx rm: %s: packed again, without a base\n", path);
+	free(path);
+	return r;
+}
+
+/* Packs again what needs a victim, or tells of it, and keeps the victim. */
+static void check_dependents(struct removal *removal, struct victim *victim, const struct wcx_family *family, bool rebases)
+{
+	const unsigned shown_max = 20;
+	unsigned needed = 0;
+	struct wcx_error err = { "" };
+
+	for (size_t i = 0; i < family->count && !victim->is_kept && !wcx_command_stop; i++) {
+		const struct wcx_family_file *file = &family->files[i];
+		int r = 0;
+
+		if (is_victim(removal, file))
+			continue;
+		if (file->r == -EACCES || file->r == -EPERM || file->r == -ENOMEM || file->r == -EIO) {
+			wcx_fail(&err, EACCES, "%s: not removed, since what is packed against it is not known: %s",
+				 victim->path, file->why->text);
+			keep(removal, victim, &err);
+		} else if (wcx_family_depends(file, &victim->self) && rebases) {
+			r = rebase(removal, family, file, &err);
+			if (r < 0)
+				keep(removal, victim, &err);
+		} else if (wcx_family_depends(file, &victim->self) && needed++ < shown_max) {
+			wcx_fail(&err, EBUSY, "%s: needed by %s/%s", victim->path, family->store, file->path);
+			tell(removal, &err);
+		}
+	}
+	if (needed) {
+		wcx_fail(&err, EBUSY, "%s: not removed: %u file%s packed against it; --rebase packs %s without it first",
+			 victim->path, needed, needed == 1 ? " is" : "s are", needed == 1 ? "that" : "these");
+		keep(removal, victim, &err);
+	}
+}
+
+/* Looks for what needs the victims of a store that are not kept yet. */
+static void check_store(struct removal *removal, const char *store, bool rebases)
+{
+	struct wcx_family family;
+	struct wcx_error err;
+	const int r = wcx_family_scan(&family, store, &wcx_command_stop, &err);
+
+	for (size_t i = 0; i < removal->count; i++) {
+		struct victim *victim = &removal->victims[i];
+
+		if (victim->is_kept || strcmp(victim->store, store) != 0)
+			continue;
+		if (r < 0)
+			keep(removal, victim, &err);
+		else if (!victim->self.base_count)
+			check_dependents(removal, victim, &family, rebases);
+	}
+	wcx_family_free(&family);
+}
+
+static void check_stores(struct removal *removal, bool rebases)
+{
+	for (size_t i = 0; i < removal->count; i++) {
+		bool is_first = true;
+
+		for (size_t before = 0; before < i && is_first; before++)
+			is_first = strcmp(removal->victims[before].store, removal->victims[i].store) != 0;
+		if (!is_first || wcx_command_stop)
+			continue;
+		if (removal->command->verbose)
+			fprintf(stderr, "wcx rm: store: %s\n", removal->victims[i].store);
+		check_store(removal, removal->victims[i].store, rebases);
+	}
+}
+
+/* --- the removal --- */
+
+static void remove_file(struct removal *removal, struct victim *victim)
+{
+	struct wcx_error err;
+	struct stat now;
+
+	if (fstatat(victim->directory_fd, victim->name, &now, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    (is_same_file(&now, &victim->st) && unlinkat(victim->directory_fd, victim->name, 0) < 0)) {
+		wcx_fail(&err, errno, "%s: %s", victim->path, strerror(errno));
+		keep(removal, victim, &err);
+	} else if (!is_same_file(&now, &victim->st)) {
+		wcx_fail(&err, EBUSY, "%s: not removed, since it was replaced meanwhile", victim->path);
+		keep(removal, victim, &err);
+	} else if (removal->command->verbose) {
+		fprintf(stderr, "wcx rm: %s: removed\n", victim->path);
+	}
+}
+
+/* Removes dependents first: an interruption leaves none without its base.  If one stays, its base is checked again. */
+static void remove_all(struct removal *removal)
+{
+	bool has_kept = false;
+
+	for (size_t i = 0; i < removal->count && !wcx_command_stop; i++) {
+		struct victim *victim = &removal->victims[i];
+
+		if (!victim->is_kept && victim->self.base_count)
+			remove_file(removal, victim);
+		has_kept |= victim->is_kept;
+	}
+	if (has_kept)
+		check_stores(removal, false);
+	for (size_t i = 0; i < removal->count && !wcx_command_stop; i++)
+		if (!removal->victims[i].is_kept && !removal->victims[i].self.base_count)
+			remove_file(removal, &removal->victims[i]);
+}
+
+static void free_removal(struct removal *removal, size_t store_count)
+{
+	for (size_t i = 0; i < removal->count; i++) {
+		struct victim *victim = &removal->victims[i];
+
+		if (victim->fd >= 0)
+			close(victim->fd);
+		if (victim->directory_fd >= 0)
+			close(victim->directory_fd);
+		free(victim->path);
+	}
+	for (size_t i = 0; i < store_count; i++)
+		free(removal->stores[i]);
+	free(removal->stores);
+	free(removal->victims);
+}
+
+static int run(struct removal *removal, char **paths, size_t count)
+{
+	struct wcx_error err;
+	int r = 0;
+
+	removal->stores = calloc(count, sizeof *removal->stores);
+	wcx_command_catch_signals();
+	for (size_t i = 0; i < count && r == 0; i++)
+		r = removal->stores ? add_argument(removal, paths[i], &removal->stores[i]) : -ENOMEM;
+	if (r < 0) {
+		wcx_fail(&err, -r, "%s", r == -EINTR ? "interrupted" : strerror(-r));
+		tell(removal, &err);
+	} else {
+		check_stores(removal, removal->rebases);
+		if (removal->rebases)
+			check_stores(removal, false);
+		remove_all(removal);
+	}
+	free_removal(removal, removal->stores ? count : 0);
+	return wcx_command_stop ? WCX_EXIT_FAILED : removal->status;
+}
+
+int wcx_command_rm(struct command *command, int argc, char **argv)
+{
+	static const struct option options[] = {
+		WCX_COMMAND_LONG_OPTIONS,
+		WCX_COMMAND_STORE_OPTION,
+		WCX_COMMAND_DECODER_OPTION,
+		{ "rebase", no_argument, NULL, 'B' },
+		{ 0 },
+	};
+	struct removal removal = { .command = command };
+	int option, status;
+
+	command->decoder_kind = WCX_DECODER_CPU; /* often nothing is decoded, and measuring a GPU takes longer */
+	while ((option = wcx_command_getopt(argc, argv, WCX_COMMAND_SHORT_OPTIONS, options)) != -1) {
+		if (option == 'B')
+			removal.rebases = true;
+		else if ((status = wcx_command_option(command, option, help)) >= 0)
+			return status;
+	}
+	if (optind == argc)
+		return wcx_command_usage(command, "expected a packed file or a directory");
+	return run(&removal, argv + optind, (size_t)(argc - optind));
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: MIT */
+/* Reads which packed files of a store depend on which others. */
+#include "tools/family.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fs/base/array.h"
+#include "fs/read/packed_index.h"
+
+struct scan {
+	struct wcx_family *family;
+	struct wcx_tree_access access;
+};
+
+static int read_bases(struct wcx_family_file *file, int fd, struct wcx_error *err)
+{
+	struct wcx_container *c = NULL;
+	const int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	int r = copy < 0 ? wcx_fail(err, errno, "%s: %s", file->path, strerror(errno))
+			 : wcx_container_open(copy, file->path, &c, err);
+
+	if (r < 0) {
+		if (copy >= 0)
+			close(copy);
+		return r;
+	}
+	file->bases = calloc(wcx_container_base_count(c), sizeof *file->bases);
+	if (!file->bases)
+		r = wcx_fail(err, ENOMEM, "%s: no memory", file->path);
+	for (uint32_t i = 0; r == 0 && i < wcx_container_base_count(c); i++) {
+		const struct wcx_base *base = wcx_container_base(c, i + 1);
+
+		memcpy(file->bases[i].sha256, base->sha256, sizeof base->sha256);
+		file->bases[i].original_bytes = base->original_bytes;
+		file->base_count++;
+	}
+	wcx_container_free(c);
+	return r;
+}
+
+static int read_file(const struct scan *scan, struct wcx_family_file *file, struct wcx_error *err)
+{
+	const int fd = scan->access.open(scan->access.user, file->path, O_RDONLY | O_NONBLOCK | O_NOCTTY, &file->st);
+	struct wcx_superblock sb;
+	int r;
+
+	if (fd < 0)
+		return wcx_fail(err, -fd, "%s: %s", file->path, strerror(-fd));
+	r = S_ISREG(file->st.st_mode) ? wcx_superblock_read(fd, file->path, &sb, err)
+				      : wcx_fail(err, EINVAL, "%s: not a regular file", file->path);
+	if (r == 0) {
+		memcpy(file->sha256, sb.sha256, sizeof file->sha256);
+		file->original_bytes = sb.original_bytes;
+	}
+	if (r == 0 && sb.base_count)
+		r = read_bases(file, fd, err);
+	close(fd);
+	return r;
+}
+
+static void free_file(struct wcx_family_file *file)
+{
+	free(file->path);
+	free(file->bases);
+	free(file->why);
+}
+
+/* Adds a file, even if it cannot be read. */
+static int add_file(void *user, const char *path)
+{
+	const struct scan *scan = user;
+	struct wcx_family *family = scan->family;
+	struct wcx_family_file file = { .path = strdup(path) }, *grown;
+	struct wcx_error why = { "" };
+
+	grown = wcx_array_reserve(family->files, &family->capacity, family->count + 1, sizeof *grown);
+	family->files = grown ? grown : family->files;
+	if (grown && file.path)
+		file.r = read_file(scan, &file, &why);
+	if (file.r < 0 && (file.why = malloc(sizeof *file.why)))
+		*file.why = why;
+	if (!grown || !file.path || (file.r < 0 && !file.why)) {
+		free_file(&file);
+		return -ENOMEM;
+	}
+	grown[family->count++] = file;
+	return 0;
+}
+
+static int compare_paths(const void *a, const void *b)
+{
+	const struct wcx_family_file *x = a, *y = b;
+
+	return strcmp(x->path, y->path);
+}
+
+int wcx_family_scan(struct wcx_family *family, const char *store, const atomic_bool *stop, struct wcx_error *err)
+{
+	struct scan scan = { family, { wcx_open_below, &family->store_fd } };
+	int r;
+
+	*family = (struct wcx_family){ .store = strdup(store), .store_fd = open(store, O_RDONLY | O_DIRECTORY | O_CLOEXEC) };
+	if (family->store_fd < 0)
+		return wcx_fail(err, errno, "%s: %s", store, strerror(errno));
+	r = family->store ? wcx_packed_paths(&scan.access, stop, add_file, &scan) : -ENOMEM;
+	if (family->count)
+		qsort(family->files, family->count, sizeof *family->files, compare_paths);
+	return r < 0 ? wcx_fail(err, -r, "%s: %s", store, r == -EINTR ? "interrupted" : strerror(-r)) : 0;
+}
+
+void wcx_family_free(struct wcx_family *family)
+{
+	for (size_t i = 0; i < family->count; i++)
+		free_file(&family->files[i]);
+	free(family->files);
+	free(family->store);
+	if (family->store_fd >= 0)
+		close(family->store_fd);
+	*family = (struct wcx_family){ .store_fd = -1 };
+}
+
+static bool is_base(const struct wcx_family_file *file, const struct wcx_family_base *base)
+{
+	return file->r == 0 && file->base_count == 0 && file->original_bytes == base->original_bytes &&
+	       memcmp(file->sha256, base->sha256, sizeof file->sha256) == 0;
+}
+
+const struct wcx_family_file *wcx_family_find(const struct wcx_family *family, const struct wcx_family_base *base)
+{
+	for (size_t i = 0; i < family->count; i++)
+		if (is_base(&family->files[i], base))
+			return &family->files[i];
+	return NULL;
+}
+
+bool wcx_family_depends(const struct wcx_family_file *file, const struct wcx_family_file *base)
+{
+	for (uint32_t i = 0; i < file->base_count; i++)
+		if (is_base(base, &file->bases[i]))
+			return true;
+	return false;
+}
