@@ -80,6 +80,23 @@ def nibble_pairs(random, count):
     return (low | high << 4).astype("u1")
 
 
+def int4_words(random, count):
+    """Words of eight INT4."""
+    return nibble_pairs(random, 4 * count).view("<i4")
+
+
+def int4_words_with_zero_points(random, count):
+    """The same in eight rows, of which four have values around -4, and four around 4."""
+    zeros = np.array([-4, 4] * 4)[:, None]
+    low, high = (np.clip(scaled(random.bell(4 * count).reshape(8, -1), 2) + zeros, -8, 7) & 15 for _ in range(2))
+    return (low | high << 4).astype("u1").reshape(-1).view("<i4")
+
+
+def int8_words(random, count):
+    """Words of four INT8 plus 128, each with a standard deviation of 25."""
+    return numbers("u1", 25, 128)(random, 4 * count).view("<i4")
+
+
 def counting(dtype, step):
     """Ascending multiples of a step."""
     return lambda _random, count: (np.arange(count) * step + 1000).astype(dtype)
@@ -139,6 +156,7 @@ ORIGINALS = {
     "u64": (21, "U64", [("weight", lambda random, count: random.words(count) >> np.uint64(20))]),
     "f8_e4m3fnuz": (22, "F8_E4M3FNUZ", [("weight", f8_e4m3)]),
     "f8_e5m2fnuz": (23, "F8_E5M2FNUZ", [("weight", f8_e5m2)]),
+    "i32_packed": (24, "I32", [("int4", int4_words), ("rows", int4_words_with_zero_points), ("int8", int8_words)]),
 }
 BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}  # dtypes whose elements share bytes
 
