@@ -49,6 +49,7 @@ def make_files():
     subprocess.run([sys.executable, make, ORIGINAL, "--mib", "6"], check=True, stdout=subprocess.DEVNULL)
     rng = np.random.default_rng(16)
     kinds = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F8_E5M2": 8, "U16": 16}
+    kinds["I32"] = 32  # whose bytes are alike, so that they are coded by byte
     header, data = {"__metadata__": {"format": "pt", "note": "größer"}}, b""
     for name, bits in kinds.items():
         part = rng.normal(128, 20, 64 * 32 * bits // 8).clip(0, 255).astype(np.uint8).tobytes()
