@@ -1,0 +1,313 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+# shellcheck disable=SC2030,SC2031 # each test is a process, and changes variables for itself
+#
+# Files that are packed against a base, without it, with another in its place, with a damaged one, and with one that is not
+# theirs to read; and what removes files from a store.
+#
+# The base is Gaussian weights (sigma 0.02), BF16; tuned-1 is those after Gaussian drift of 0.001 sigma (weight_family.py).
+
+bats_require_minimum_version 1.5.0
+load ../fixtures/suite
+load mount_helper
+
+setup_file() {
+	mount_setup_file || return 0
+	export ORIG="$BATS_FILE_TMPDIR/orig" STORE="$BATS_FILE_TMPDIR/store"
+
+	"$PYTHON" "$FIXTURES/weight_family.py" "$ORIG" 0.001
+	mkdir "$STORE"
+	"$WCX" pack -q "$ORIG/base" "$STORE/base"
+	mkdir "$STORE/tuned"
+	"$WCX" pack -q --base="$STORE/base" "$ORIG/tuned-1/model.safetensors" "$STORE/tuned/model.safetensors.wcx"
+	[ "$(stat -c %s "$STORE/tuned/model.safetensors.wcx")" -lt $(($(stat -c %s "$ORIG/tuned-1/model.safetensors") / 2)) ]
+	chmod -R u=rwX,go=rX "$BATS_FILE_TMPDIR"
+	chmod a+x "$BATS_RUN_TMPDIR" # other users read, too
+	BASE_SHA="$(sha256sum <"$ORIG/base/model.safetensors" | cut -c 1-12)"
+	export BASE_SHA
+}
+
+setup() {
+	suite_start
+	mount_setup
+	OWN="$BATS_TEST_TMPDIR/own"
+	chmod a+rx "$BATS_TEST_TMPDIR" "${BATS_TEST_TMPDIR%/*}"
+	cp -a "$STORE" "$OWN"
+	BASE="$OWN/base/model.safetensors.wcx"
+	TUNED="$OWN/tuned/model.safetensors.wcx"
+	cd "$BATS_TEST_TMPDIR" || return
+}
+
+teardown() {
+	[ -n "$SUITE_LACKS" ] || mount_teardown
+}
+
+needs_two_users() {
+	[ "$(id -u)" -eq 0 ] || skip "only root can act as other users"
+	command -v setpriv >/dev/null || skip "setpriv is not installed"
+}
+
+# Run a command as the user 65534, or as another one.
+as_user() {
+	setpriv --reuid="${2:-65534}" --regid="${2:-65534}" --clear-groups -- bash -c "$1"
+}
+
+is_tuned() {
+	cmp "$1" "$ORIG/tuned-1/model.safetensors"
+}
+
+# The dependent unpacks to its original.
+unpacks() {
+	rm -f out
+	"$WCX" unpack -q "$@" "$TUNED" out
+	is_tuned out
+}
+
+# Write the base's SHA-256 and size into the superblock of another packed file: a forgery, with bytes of the forger's.
+forge() {
+	"$PYTHON" - "$BASE" "$1" <<-'END'
+		import sys, xxhash
+
+		base = open(sys.argv[1], "rb").read(192)
+		file = open(sys.argv[2], "r+b")
+		forged = bytearray(file.read(192))
+		assert forged[24:32] == base[24:32] or forged != base
+		forged[88:120] = base[88:120]
+		forged[184:192] = xxhash.xxh3_64(bytes(forged[:184])).digest()[::-1]
+		file.seek(0)
+		file.write(forged)
+	END
+}
+
+# --- where a base is ---
+
+@test "a base is found at its hint, and wherever else it is in the store" {
+	unpacks
+	rm out
+	mkdir -p "$OWN/deep/er"
+	mv "$BASE" "$OWN/deep/er/renamed.wcx"
+	run -1 "$WCX" unpack "$TUNED" out
+	[[ "$output" == *"tuned/model.safetensors.wcx: "*"base $BASE_SHA (../base/model.safetensors.wcx): not found in "*"/tuned" ]]
+	[ ! -e out ]
+	unpacks --store="$OWN"
+	"$WCX" unpack -q "$OWN" all
+	is_tuned all/tuned/model.safetensors
+	run -0 "$WCX" info --store="$OWN" "$TUNED"
+	[[ "$output" == *"base 1: sha256 $BASE_SHA"*$'\n'"  $OWN/deep/er/renamed.wcx"* ]]
+	mv "$OWN/deep/er/renamed.wcx" "$OWN/tuned"
+	unpacks
+}
+
+@test "what the store lacks is reported, and the rest is verified" {
+	"$WCX" verify -q "$OWN"
+	rm "$BASE"
+	cp -a "$STORE/base" "$OWN/copy"
+	"$WCX" verify -q "$OWN" # by SHA-256 alone
+	rm -r "$OWN/copy"
+	"$WCX" pack -q "$ORIG/tuned-1/model.safetensors" "$OWN/alone.safetensors.wcx"
+	run -1 "$WCX" verify "$OWN"
+	[[ "$output" == *"tuned/model.safetensors.wcx: base $BASE_SHA (../base/model.safetensors.wcx): not found in $OWN"* ]]
+	[[ "$output" == *"alone.safetensors.wcx: sound"* ]]
+	[[ "$output" == *"1 sound, 1 failed"* ]]
+	run -0 "$WCX" info "$TUNED"
+	[[ "$output" == *"base 1: sha256 $BASE_SHA"*"not found in "* ]]
+}
+
+@test "another file in the base's place is not taken for it" {
+	cp "$ORIG/tuned-1/model.safetensors" other.safetensors
+	"$WCX" pack -q -f other.safetensors "$BASE"
+	run -1 "$WCX" verify "$OWN"
+	[[ "$output" == *"tuned/model.safetensors.wcx: base $BASE_SHA "*"base/model.safetensors.wcx is there, but holds another file"* ]]
+	echo garbage >"$BASE"
+	run -1 "$WCX" verify "$TUNED"
+	[[ "$output" == *"is no packed file that can be read"* ]]
+	# A FIFO in its place is not waited for, nor a device opened.
+	rm "$BASE"
+	mkfifo "$BASE"
+	run -1 timeout 20 "$WCX" verify "$TUNED"
+	[[ "$output" == *"not found in"* ]]
+}
+
+# --- mounts ---
+
+@test "a mounted fine-tune has its original's bytes, read whole and in parts" {
+	start_mount "$OWN"
+	is_tuned "$MNT/tuned/model.safetensors"
+	cmp "$MNT/base/model.safetensors" "$ORIG/base/model.safetensors"
+	"$PYTHON" - "$MNT/tuned/model.safetensors" "$ORIG/tuned-1/model.safetensors" <<-'END'
+		import os, random, sys
+
+		mounted, original = (os.open(path, os.O_RDONLY) for path in sys.argv[1:])
+		os.posix_fadvise(mounted, 0, 0, os.POSIX_FADV_DONTNEED)
+		random.seed(1)
+		size = os.fstat(original).st_size
+		for _ in range(300):
+		    at, count = random.randrange(size), random.choice([1, 100, 4096, 70000])
+		    assert os.pread(mounted, count, at) == os.pread(original, count, at), (at, count)
+	END
+}
+
+@test "in a mount, a missing base is EIO for what needs it until it is there again" {
+	mv "$BASE" away
+	start_logged_mount "$OWN"
+	run ! cat "$MNT/tuned/model.safetensors"
+	log_until "base $BASE_SHA (../base/model.safetensors.wcx): not found in the store"
+	grep -q "tuned/model.safetensors.wcx: tensor .embed.weight., tile 0 (offset " "$LOG"
+	mv away "$OWN/elsewhere.wcx"
+	# It is looked for once a second, and the store is searched every three.
+	for _ in {1..60}; do
+		! is_tuned "$MNT/tuned/model.safetensors" 2>/dev/null || break
+		read -r -t 0.1 <> <(:) || true
+	done
+	is_tuned "$MNT/tuned/model.safetensors"
+	is_tuned "$MNT/tuned/model.safetensors"
+}
+
+@test "damage in the base is EIO where the fine-tune needs those tiles, and nowhere else" {
+	"$PYTHON" - "$BASE" <<-'END'
+		import sys
+
+		file = open(sys.argv[1], "r+b")
+		file.seek(1_000_000)
+		byte = file.read(1)[0]
+		file.seek(1_000_000)
+		file.write(bytes([byte ^ 1]))
+	END
+	start_mount "$OWN"
+	"$PYTHON" - "$MNT" "$ORIG" <<-'END'
+		import errno, os, sys
+
+		def read(path):
+		    fd, parts, at = os.open(path, os.O_RDONLY), [], 0
+		    while at < os.fstat(fd).st_size:
+		        try:
+		            parts.append(os.pread(fd, 4096, at))
+		        except OSError as e:
+		            assert e.errno == errno.EIO
+		            parts.append(None)
+		        at += 4096
+		    return parts
+
+		base, tuned = read(f"{sys.argv[1]}/base/model.safetensors"), read(f"{sys.argv[1]}/tuned/model.safetensors")
+		for parts, name in ((base, "base"), (tuned, "tuned-1")):
+		    original = open(f"{sys.argv[2]}/{name}/model.safetensors", "rb").read()
+		    for i, part in enumerate(parts):
+		        assert part is None or part == original[4096 * i:4096 * i + 4096], (name, i)
+		lost = [sum(part is None for part in parts) for parts in (base, tuned)]
+		# One tile of 32 KiB of the base, and those of the fine-tune that overlap it.
+		assert 8 <= lost[0] <= 10 and 8 <= lost[1] <= 26, lost
+	END
+	run -1 "$WCX" verify "$OWN"
+	[[ "$output" == *"base/model.safetensors.wcx: tensor "*": damaged"* ]]
+	[[ "$output" == *"tuned/model.safetensors.wcx: tensor "*": base $BASE_SHA ("*"base/model.safetensors.wcx: tensor "*": damaged"* ]]
+}
+
+# --- whose a base may be ---
+
+@test "a private base is not disclosed by a file that others may read" {
+	needs_two_users
+	chmod 0600 "$BASE"
+	chown -R 1234:1234 "$OWN/tuned"
+	start_logged_mount "$OWN" -o allow_other
+	run ! as_user "cat '$MNT/tuned/model.safetensors'"
+	log_until "base/model.safetensors.wcx is not for everybody to read who may read this file"
+	chmod 0644 "$BASE"
+	chmod 0700 "$OWN/base"
+	run ! as_user "cat '$MNT/tuned/model.safetensors'"
+	stop_mount
+	# Nor does root unpack it for its owner, to whom the output belongs.
+	run -1 "$WCX" unpack "$TUNED" out
+	[[ "$output" == *"is not for everybody to read who may read this file"* ]]
+	# Of the same owner, for the same readers, it may be private.
+	chown -R 1234:1234 "$OWN/base"
+	start_mount "$OWN" -o allow_other
+	as_user "cat '$MNT/tuned/model.safetensors'" >out
+	is_tuned out
+}
+
+@test "a forged base of another owner is not used" {
+	needs_two_users
+	# Another file of the same size, as if the base's weights had been changed.
+	"$PYTHON" "$FIXTURES/weight_family.py" forged 0.001 --seed 2
+	"$WCX" pack -q forged/base "$OWN/forged"
+	forge "$OWN/forged/model.safetensors.wcx"
+	mv "$BASE" genuine
+	cp "$OWN/forged/model.safetensors.wcx" "$BASE"
+	unpacks && return 1 # the owner's own forgery is believed: its bytes are wrong, and unpack finds out
+	chown -R 1234:1234 "$OWN/base" "$OWN/forged"
+	run -1 "$WCX" verify "$OWN"
+	[[ "$output" == *"says that it holds it, but belongs to neither root, the reader nor the owner"* ]]
+	start_mount "$OWN" -o allow_other
+	run ! cat "$MNT/tuned/model.safetensors"
+	stop_mount
+	# Where the genuine one is too, it is found behind the forged ones.
+	mv genuine "$OWN/zzz.wcx"
+	unpacks --store="$OWN"
+	start_mount "$OWN" -o allow_other
+	is_tuned "$MNT/tuned/model.safetensors"
+}
+
+# --- wcx rm ---
+
+@test "a base that is needed is not removed, and its dependents are named" {
+	run -1 "$WCX" rm --store="$OWN" "$BASE"
+	[[ "$output" == *"base/model.safetensors.wcx: needed by $OWN/tuned/model.safetensors.wcx"* ]]
+	[[ "$output" == *"not removed: 1 file is packed against it"* ]]
+	unpacks
+	cd "$OWN"
+	run -1 "$WCX" rm base # the store is where we are
+	unpacks
+	"$WCX" rm tuned
+	[ -d tuned ] && [ ! -e "$TUNED" ] && [ -e "$BASE" ]
+	"$WCX" rm base/model.safetensors.wcx
+	[ ! -e "$BASE" ]
+	run -1 "$WCX" rm base/model.safetensors.wcx
+	echo '{}' >config.json
+	run -1 "$WCX" rm config.json
+	[ -e config.json ]
+	run -2 "$WCX" rm
+}
+
+@test "a family goes together" {
+	touch "$OWN/tuned/config.json"
+	"$WCX" rm "$OWN"
+	[ -z "$(find "$OWN" -name "*.wcx")" ]
+	[ -e "$OWN/tuned/config.json" ]
+}
+
+@test "rm --rebase packs the dependents without their base first" {
+	chmod 0640 "$TUNED"
+	touch -d "2024-02-29 12:34:56" "$TUNED"
+	"$WCX" rm --rebase --store="$OWN" "$OWN/base"
+	[ ! -e "$BASE" ]
+	[ "$(stat -c "%a %y" "$TUNED")" = "640 $(date -d "2024-02-29 12:34:56" "+%F %T.%N %z")" ]
+	[ "$(find "$OWN" | wc -l)" -eq 4 ]
+	"$WCX" verify -q "$OWN"
+	run -0 "$WCX" info "$TUNED"
+	[[ "$output" != *"base 1"* ]]
+	unpacks
+}
+
+@test "rm --rebase keeps a base if a dependent cannot be packed again" {
+	"$PYTHON" - "$TUNED" <<-'END'
+		import sys
+
+		file = open(sys.argv[1], "r+b")
+		file.seek(5000)
+		file.write(b"damage")
+	END
+	run -1 "$WCX" rm --rebase --store="$OWN" "$BASE"
+	[[ "$output" == *"tuned/model.safetensors.wcx"*"damaged"* ]]
+	[ -e "$BASE" ]
+	[ "$(find "$OWN" | wc -l)" -eq 5 ]
+}
+
+@test "a base that something is being packed against is not removed" {
+	command -v flock >/dev/null || skip "flock is not installed"
+	run -1 flock -s "$BASE" "$WCX" rm --store="$OWN" "$BASE" "$TUNED"
+	[[ "$output" == *"not removed: another process packs against it"* ]]
+	[ -e "$BASE" ] && [ ! -e "$TUNED" ]
+	# And the other way round.
+	run -1 flock -x "$BASE" "$WCX" pack --base="$BASE" "$ORIG/tuned-1/model.safetensors" "$TUNED"
+	[ ! -e "$TUNED" ]
+}
