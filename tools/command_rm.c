@@ -233,7 +233,7 @@ static void check_dependents(struct removal *removal, struct victim *victim, con
 
 		if (is_victim(removal, file))
 			continue;
-		if (file->r == -EACCES || file->r == -EPERM || file->r == -ENOMEM || file->r == -EIO) {
+		if (wcx_family_hides(file)) {
 			wcx_fail(&err, EACCES, "%s: not removed, since what is packed against it is not known: %s",
 				 victim->path, file->why->text);
 			keep(removal, victim, &err);

@@ -24,7 +24,7 @@ static const char help[] =
 	"What is there already, with the same size and time, is skipped.\n"
 	"\n"
 	"A file that is packed against a base needs it; nothing else of the store is read.  Unpacking\n"
-	"in place removes a base only when no other file of TREE needs it.\n"
+	"in place removes a base only if no other packed file there needs it any more.\n"
 	"\n"
 	"      --store=DIR     look for bases in DIR (default: TREE, or the directory of FILE.wcx)\n"
 	"      --rm            unpack in place: remove each packed file once its original is complete,\n"

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -143,4 +144,31 @@ bool wcx_family_depends(const struct wcx_family_file *file, const struct wcx_fam
 		if (is_base(base, &file->bases[i]))
 			return true;
 	return false;
+}
+
+bool wcx_family_hides(const struct wcx_family_file *file)
+{
+	return file->r == -EACCES || file->r == -EPERM || file->r == -ENOMEM || file->r == -EIO;
+}
+
+int wcx_family_dependent(const char *store, const struct wcx_superblock *sb, const struct stat *st, const atomic_bool *stop,
+			 char **path_ret, struct wcx_error *err)
+{
+	struct wcx_family_file base = { .original_bytes = sb->original_bytes };
+	struct wcx_family family;
+	int r = wcx_family_scan(&family, store, stop, err);
+
+	memcpy(base.sha256, sb->sha256, sizeof base.sha256);
+	*path_ret = NULL;
+	for (size_t i = 0; r == 0 && i < family.count && !*path_ret; i++) {
+		const struct wcx_family_file *file = &family.files[i];
+
+		if (wcx_family_hides(file))
+			r = wcx_fail(err, EACCES, "%s", file->why->text);
+		else if ((file->st.st_dev != st->st_dev || file->st.st_ino != st->st_ino) &&
+			 wcx_family_depends(file, &base) && asprintf(path_ret, "%s/%s", store, file->path) < 0)
+			r = wcx_fail(err, ENOMEM, "%s: no memory", store);
+	}
+	wcx_family_free(&family);
+	return r;
 }

@@ -50,4 +50,16 @@ const struct wcx_family_file *wcx_family_find(const struct wcx_family *family, c
 /* wcx_family_depends - whether a file has the original of another as a base */
 bool wcx_family_depends(const struct wcx_family_file *file, const struct wcx_family_file *base);
 
+/*
+ * wcx_family_dependent - look for a file that is packed against another
+ *
+ * sb and st are those of the base, which is not its own dependent.  Returns 0 with *path_ret NULL (there is none) or a path
+ * that the caller frees; or -errno, also if a file cannot be read that may be one.
+ */
+int wcx_family_dependent(const char *store, const struct wcx_superblock *sb, const struct stat *st, const atomic_bool *stop,
+			 char **path_ret, struct wcx_error *err);
+
+/* wcx_family_hides - whether it is unknown what a file depends on, although it may be sound: it could not be read */
+bool wcx_family_hides(const struct wcx_family_file *file);
+
 #endif

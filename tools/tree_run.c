@@ -317,6 +317,35 @@ static int do_unlinked(struct wcx_tree_run *run, const bool *was_leader, struct 
 	return run->item_count ? do_items(run, err) : 0;
 }
 
+/* Does the files that wait for none, and then the others; the order of either stays. */
+static int do_items_in_turn(struct wcx_tree_run *run, struct wcx_error *err)
+{
+	const size_t count = run->item_count;
+	size_t *late = run->ops->waits ? calloc(count, sizeof *late) : NULL, late_count = 0;
+	int r;
+
+	if (!late)
+		return run->ops->waits && count ? wcx_fail(err, ENOMEM, "no memory") : do_items(run, err);
+	run->item_count = 0;
+	for (size_t i = 0; i < count; i++) {
+		const size_t entry = run->items[i];
+		const int directory_fd =
+			wcx_tree_open_directory(&run->tree, run->tree.entries[entry].directory, run->tree.root_fd);
+
+		if (run->ops->waits(run, directory_fd, run->tree.entries[entry].name))
+			late[late_count++] = entry;
+		else
+			run->items[run->item_count++] = entry;
+		if (directory_fd >= 0)
+			close(directory_fd);
+	}
+	r = run->item_count ? do_items(run, err) : 0;
+	memcpy(run->items, late, late_count * sizeof *late);
+	run->item_count = late_count;
+	free(late);
+	return r == 0 && late_count ? do_items(run, err) : r;
+}
+
 static int make_output(struct wcx_tree_run *run, struct wcx_error *err)
 {
 	bool *was_leader = calloc(run->tree.count, sizeof *was_leader);
@@ -332,7 +361,7 @@ static int make_output(struct wcx_tree_run *run, struct wcx_error *err)
 	}
 	if (!run->is_in_place)
 		wcx_tree_output_make_directories(run);
-	r = do_items(run, err);
+	r = do_items_in_turn(run, err);
 	if (r == 0)
 		wcx_tree_output_link_names(run);
 	if (r == 0)
@@ -348,12 +377,12 @@ static int make_output(struct wcx_tree_run *run, struct wcx_error *err)
 static int prepare(struct wcx_tree_run *run, const char *tree, struct wcx_error *err)
 {
 	struct command *command = run->command;
-	const char *store = command->store ? command->store : tree;
 	const int r = wcx_command_prepare(command, err);
 
 	if (r < 0)
 		return r;
-	run->bases = wcx_base_search_create(store, command->cache, command->decoder, &wcx_command_stop);
+	run->store = command->store ? command->store : tree;
+	run->bases = wcx_base_search_create(run->store, command->cache, command->decoder, &wcx_command_stop);
 	return run->bases ? 0 : wcx_fail(err, ENOMEM, "no memory");
 }
 

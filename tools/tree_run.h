@@ -56,6 +56,8 @@ struct wcx_tree_ops {
 	 */
 	int (*begin)(struct wcx_tree_run *run, struct wcx_error *err);
 	void (*end)(struct wcx_tree_run *run);
+	/* Whether a file waits until those that do not are done.  NULL: none does. */
+	bool (*waits)(const struct wcx_tree_run *run, int directory_fd, const char *name);
 	/* Changes name and text of a link for the destination, in place.  NULL: they stay as they are. */
 	void (*link)(int directory_fd, char *name, char *text);
 };
@@ -80,6 +82,7 @@ struct wcx_tree_run {
 	const struct wcx_tree_ops *ops;
 	struct wcx_tree_options options;
 	bool is_in_place;
+	const char *store;             /* where bases and dependents are; NULL: in the directory of each file */
 	struct wcx_base_search *bases; /* for files that have bases; NULL: the command decodes nothing */
 	struct wcx_report report;
 	struct wcx_core_share share;

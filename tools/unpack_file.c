@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 #include "fs/pack/pack_done.h"
+#include "fs/read/base_lock.h"
 #include "fs/read/unpack.h"
+#include "tools/family.h"
 #include "tools/file_task.h"
 
 static const char suffix[] = ".wcx";
@@ -72,12 +74,39 @@ static int check_collision(const struct wcx_file_task *task, const struct target
 	return wcx_fail(err, EEXIST, "%s: not unpacked, since %s is beside it", task->path, target->name);
 }
 
+/* Removes the packed file, which is unpacked, unless another file of the store is packed against it. */
+static int remove_packed(struct wcx_file_task *task, const struct wcx_superblock *sb, struct wcx_error *err)
+{
+	const char *slash = strrchr(task->path, '/'), *store = task->run->store;
+	char *directory = NULL, *dependent = NULL;
+	int r = 0;
+
+	if (sb->base_count)
+		return wcx_task_remove_source(task, err);
+	if (wcx_base_lock_for_removal(task->fd) == -EWOULDBLOCK)
+		return wcx_fail(err, EWOULDBLOCK, "%s: unpacked, but kept, since another process packs against it",
+				task->path);
+	if (!store)
+		store = directory =
+			slash ? strndup(task->path, (size_t)(slash - task->path) + (slash == task->path)) : strdup(".");
+	r = store ? wcx_family_dependent(store, sb, &task->st, &wcx_command_stop, &dependent, err)
+		  : wcx_task_fail(task, ENOMEM, err);
+	if (r == 0 && dependent)
+		r = wcx_fail(err, EBUSY, "%s: unpacked, but kept, since %s is packed against it", task->path, dependent);
+	if (r == 0)
+		r = wcx_task_remove_source(task, err);
+	free(dependent);
+	free(directory);
+	return r;
+}
+
 static int unpack(struct wcx_file_task *task, struct wcx_image *image, const struct target *target, struct wcx_error *err)
 {
 	const bool replace = task->run->options.replace || (!task->is_named && !task->run->is_in_place);
 	const struct wcx_job_options job = wcx_task_job(task, replace, target->path);
+	const struct wcx_superblock *sb = wcx_container_superblock(wcx_image_container(image));
 	char path[WCX_FD_PATH_BYTES];
-	int r = is_done(task, target, wcx_container_superblock(wcx_image_container(image)), err);
+	int r = is_done(task, target, sb, err);
 
 	task->result.outcome = r ? WCX_OUTCOME_DONE : WCX_OUTCOME_UNPACKED;
 	if (r == 0)
@@ -87,7 +116,7 @@ static int unpack(struct wcx_file_task *task, struct wcx_image *image, const str
 	if (r < 0)
 		return r;
 	task->change = WCX_NAME_UNPACKED;
-	return task->run->options.remove ? wcx_task_remove_source(task, err) : 0;
+	return task->run->options.remove ? remove_packed(task, sb, err) : 0;
 }
 
 static int do_file(struct wcx_file_task *task, struct wcx_error *err)
@@ -135,6 +164,23 @@ static void needs(int directory_fd, int output_directory_fd, const char *name, c
 		*least_ret = *most_ret = bytes;
 }
 
+/* In place, what others may be packed against is unpacked after them, so that it can go. */
+static bool waits(const struct wcx_tree_run *run, int directory_fd, const char *name)
+{
+	struct wcx_superblock sb;
+	bool is_base = false;
+	int fd;
+
+	if (!run->options.remove || !stem_bytes(name))
+		return false;
+	fd = openat(directory_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	is_base = wcx_superblock_read(fd, name, &sb, NULL) == 0 && !sb.base_count;
+	close(fd);
+	return is_base;
+}
+
 /* A link to a packed file leads to the unpacked one; named NAME.wcx, it becomes NAME. */
 static void change_link(int directory_fd, char *name, char *text)
 {
@@ -159,5 +205,6 @@ const struct wcx_tree_ops wcx_unpack_ops = {
 	.decodes = true,
 	.file = do_file,
 	.needs = needs,
+	.waits = waits,
 	.link = change_link,
 };

@@ -247,7 +247,18 @@ forge() {
 	is_tuned "$MNT/tuned/model.safetensors"
 }
 
-# --- wcx rm ---
+# --- what removes files ---
+
+@test "unpacking in place removes a base only when nothing needs it" {
+	run -1 "$WCX" unpack --rm --store="$OWN" "$BASE"
+	[[ "$output" == *"base/model.safetensors.wcx: unpacked, but kept, since $OWN/tuned/model.safetensors.wcx is packed against it"* ]]
+	[ -e "$BASE" ] && rm "$OWN/base/model.safetensors"
+	# The base is the larger file, which would come first.
+	"$WCX" unpack -q -j 1 --rm "$OWN"
+	[ -z "$(find "$OWN" -name "*.wcx")" ]
+	is_tuned "$OWN/tuned/model.safetensors"
+	cmp "$OWN/base/model.safetensors" "$ORIG/base/model.safetensors"
+}
 
 @test "a base that is needed is not removed, and its dependents are named" {
 	run -1 "$WCX" rm --store="$OWN" "$BASE"
