@@ -5,7 +5,10 @@
  * An open .wcx file shows the safetensors file that was packed: its tensors, and where their bytes lie in that file.  All
  * offsets are offsets in the safetensors file, also called the original.  A loader belongs to one GPU.  Its threads read
  * packed bytes into pinned buffers, copy them to the GPU and decode them there, all at the same time.  The host decodes only
- * Zstandard tiles (the header, integers, truth values) and some constant ones.
+ * Zstandard tiles (the header, integers, truth values), some constant ones, and those that are packed against a base.
+ *
+ * A file that is packed against a base needs the base's packed file: it is looked for where it was, seen from the file's
+ * directory, and then in that directory and all below.  Without it, the tensors that need it cannot be read (-EIO).
  *
  *	struct wcx_file *file;
  *	struct wcx_loader *loader;
@@ -99,7 +102,8 @@ WCX_API int wcx_file_tensor(const struct wcx_file *file, size_t index, struct wc
  * wcx_file_read - read bytes of the original into host memory, decoding on the CPU
  *
  * Like pread: returns the bytes read, fewer than asked for only at the end of the original, and 0 behind it.  Otherwise
- * -EBADMSG (a tile is damaged), -ENOMEM or the errno of a failed read; dst is then undefined, and the file stays usable.
+ * -EBADMSG (a tile is damaged), -EIO (a base is missing or damaged), -ENOMEM or the errno of a failed read; dst is then
+ * undefined, and the file stays usable.
  */
 WCX_API ssize_t wcx_file_read(struct wcx_file *file, void *dst, size_t bytes, uint64_t offset, char *error,
 			      size_t error_bytes);
@@ -118,8 +122,8 @@ struct wcx_target {
  * do.  Each call starts its threads, so one call for many tensors is faster than many calls.
  *
  * Returns 0; -EINVAL (a range beyond the end of the original, two that overlap, or more than 256 threads: nothing has been
- * written), -EBADMSG (a tile is damaged), -ENOMEM, or the errno of a failed read.  After an error the bytes of the targets
- * are undefined, and the file stays usable.
+ * written), -EBADMSG (a tile is damaged), -EIO (a base is missing or damaged), -ENOMEM, or the errno of a failed read.
+ * After an error the bytes of the targets are undefined, and the file stays usable.
  */
 WCX_API int wcx_load_host(struct wcx_file *file, const struct wcx_target *targets, size_t target_count, unsigned threads,
 			  char *error, size_t error_bytes);
@@ -147,9 +151,9 @@ WCX_API void wcx_loader_close(struct wcx_loader *loader);
  * place, so work submitted later, to any stream, sees them.
  *
  * Returns 0; -EINVAL (a range beyond the end of the original, or two that overlap: nothing has been written), -EBADMSG (a
- * tile is damaged), -EIO (the GPU failed), -ENOMEM, or the errno of a failed read.  After an error the bytes of the targets
- * are undefined, no others have been written, nothing is in flight, and file and loader stay usable; but after -EIO CUDA
- * itself may refuse further work.
+ * tile is damaged), -EIO (the GPU failed, or a base is missing or damaged), -ENOMEM, or the errno of a failed read.  After
+ * an error the bytes of the targets are undefined, no others have been written, nothing is in flight, and file and loader
+ * stay usable; but after -EIO CUDA itself may refuse further work.
  */
 WCX_API int wcx_load(struct wcx_loader *loader, struct wcx_file *file, const struct wcx_target *targets, size_t target_count,
 		     void *stream, char *error, size_t error_bytes);

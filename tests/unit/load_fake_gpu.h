@@ -429,7 +429,8 @@ static inline bool is_sound_item(const struct queue *queue, const struct wcx_til
 {
 	const uintptr_t src = (uintptr_t)job->src, buffer = (uintptr_t)queue->buffer;
 
-	return RULE(job->mode == WCX_TILE_CODED) && RULE(job->recipe->elem_bytes == job->dims.elem_bytes) &&
+	return RULE(job->mode == WCX_TILE_CODED) && RULE(job->recipe->difference == WCX_DIFFERENCE_NONE) &&
+	       RULE(job->recipe->elem_bytes == job->dims.elem_bytes) &&
 	       RULE(job->dst_bytes == wcx_tile_dims_bytes(&job->dims)) && RULE(src % 4 == 0) &&
 	       RULE(is_within(src, job->src_bytes, buffer, WCX_LOAD_BUFFER_BYTES)) &&
 	       RULE(dst % (job->dims.elem_bytes == 8 ? 8 : 4) == 0) &&

@@ -6,6 +6,7 @@
 #include "fs/format/safetensors.h"
 #include "fs/lib/wcx.h"
 #include "fs/pack/pack.h"
+#include "tests/fixtures/sample_family.h"
 #include "tests/unit/load_fake_gpu.h"
 
 enum { ERROR_BYTES = 700 };
@@ -77,7 +78,7 @@ static const struct sample_tensor packed_tensors[] = {
 	{ "e4m3.twin", "F8_E4M3", "[120000]", 120000, SAMPLE_CONSTANT, 0 },
 };
 
-enum { SMALL, MIXED, LONG, PACKED, REFERENCE, FILES };
+enum { SMALL, MIXED, LONG, PACKED, REFERENCE, TUNED, FILES };
 
 /* An open packed file.  container and st are parsed by the test itself. */
 static struct sample {
@@ -220,6 +221,23 @@ static inline void make_with_packer(struct sample *sample, const char *name, boo
 	open_sample(sample);
 }
 
+/* A file that is packed against a base, which is beside it. */
+static inline void make_family(struct sample *sample, const char *name)
+{
+	struct sample_family family = sample_family_make("base.wcx");
+	char *base_path = sample_path(dir, "base.wcx");
+
+	sample_write(base_path, family.base);
+	free(base_path);
+	sample->path = sample_path(dir, name);
+	sample->original = family.tuned_original;
+	sample->packed = family.tuned;
+	sample_write(sample->path, sample->packed);
+	free(family.base.data);
+	free(family.base_original.data);
+	open_sample(sample);
+}
+
 static inline void make_samples(void)
 {
 	dir = sample_dir_create();
@@ -228,6 +246,7 @@ static inline void make_samples(void)
 	make_by_hand(&samples[LONG], "long.wcx", long_parts, WCX_ARRAY_COUNT(long_parts));
 	make_with_packer(&samples[PACKED], "packed.wcx", false);
 	make_with_packer(&samples[REFERENCE], "reference.wcx", true);
+	make_family(&samples[TUNED], "tuned.wcx");
 }
 
 /* Recomputes the checksums of index and superblock. */
@@ -424,7 +443,7 @@ static inline unsigned coded_tiles(const struct sample *sample, const struct ran
 			struct wcx_tile_info info;
 
 			wcx_container_tile(sample->container, seg, seg->first_tile + t, &info);
-			tiles += info.mode == WCX_TILE_CODED && is_touched(seg, &info, ranges, count);
+			tiles += info.mode == WCX_TILE_CODED && !seg->base && is_touched(seg, &info, ranges, count);
 		}
 	}
 	return tiles;
