@@ -4,11 +4,13 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "fs/base/parallel.h"
 #include "fs/pack/compare.h"
 #include "tools/command.h"
+#include "tools/family.h"
 #include "tools/file_task.h"
 #include "tools/info_report.h"
 #include "tools/tree_run.h"
@@ -120,7 +122,33 @@ static int show_file(struct command *command, const char *path, bool compare)
 	return r < 0 ? wcx_command_failed(command, &err) : WCX_EXIT_OK;
 }
 
-/* A file of a tree, which is told of in one line. */
+/* Shows the bases of a file, and the files of the tree that are packed against it: a line for each. */
+static void show_relatives(const struct wcx_file_task *task, struct wcx_image *image)
+{
+	const struct wcx_family *family = task->run->options.family;
+	const struct wcx_container *c = wcx_image_container(image);
+	const struct wcx_superblock *sb = wcx_container_superblock(c);
+	struct wcx_family_file self = { .original_bytes = sb->original_bytes, .base_count = sb->base_count };
+	struct wcx_error shown;
+
+	memcpy(self.sha256, sb->sha256, sizeof self.sha256);
+	for (uint32_t number = 1; number <= wcx_container_base_count(c); number++) {
+		struct wcx_image *base = NULL;
+
+		if (wcx_image_bases_get(wcx_image_bases(image), number, &base, &shown) == 0)
+			wcx_fail(&shown, 0, "%s", wcx_container_path(wcx_image_container(base)));
+		wcx_image_put(base);
+		wcx_report_print(task->slot.report, "%40sbase: %s", "", shown.text);
+	}
+	for (size_t i = 0; family && i < family->count; i++) {
+		if (!wcx_family_depends(&family->files[i], &self))
+			continue;
+		wcx_fail(&shown, 0, "%s/%s", family->store, family->files[i].path);
+		wcx_report_print(task->slot.report, "%40sbase of: %s", "", shown.text);
+	}
+}
+
+/* A file of a tree, which is told of in one line, and one for each file that it depends on or that depends on it. */
 static int show_task(struct wcx_file_task *task, struct wcx_error *err)
 {
 	const struct wcx_superblock *sb;
@@ -138,6 +166,7 @@ static int show_task(struct wcx_file_task *task, struct wcx_error *err)
 		wcx_report_print(task->slot.report, "%14llu %14llu %7.4f  %s", (unsigned long long)sb->original_bytes,
 				 (unsigned long long)sb->packed_bytes, (double)sb->original_bytes / (double)sb->packed_bytes,
 				 task->path);
+		show_relatives(task, image);
 	}
 	wcx_image_put(image);
 	task->result.outcome = WCX_OUTCOME_SHOWN;
@@ -147,11 +176,21 @@ static int show_task(struct wcx_file_task *task, struct wcx_error *err)
 static int show_tree(struct command *command, const char *path)
 {
 	static const struct wcx_tree_ops ops = { .what = "reading", .decodes = true, .shows = true, .file = show_task };
-	static const struct wcx_tree_options options;
+	struct wcx_family family;
+	const struct wcx_tree_options options = { .family = &family };
+	struct wcx_error err;
+	int status;
 
-	if (!command->json)
-		printf("%14s %14s %7s  %s\n", "bytes", "packed", "ratio", "file");
-	return wcx_run_tree(command, &ops, &options, path, NULL);
+	wcx_command_catch_signals();
+	if (wcx_family_scan(&family, command->store ? command->store : path, &wcx_command_stop, &err) < 0) {
+		status = wcx_command_failed(command, &err);
+	} else {
+		if (!command->json)
+			printf("%14s %14s %7s  %s\n", "bytes", "packed", "ratio", "file");
+		status = wcx_run_tree(command, &ops, &options, path, NULL);
+	}
+	wcx_family_free(&family);
+	return status;
 }
 
 int wcx_command_info(struct command *command, int argc, char **argv)

@@ -83,6 +83,31 @@ int wcx_task_open_image(struct wcx_file_task *task, struct wcx_image **ret, stru
 	return r;
 }
 
+/* Adds to the result what the file is packed against. */
+static int add_bases(struct wcx_file_task *task, const struct wcx_container *c, struct wcx_error *err)
+{
+	struct wcx_file_result *result = &task->result;
+	const uint32_t count = wcx_container_base_count(c);
+
+	result->base_count = 0;
+	result->based_bytes = 0;
+	if (!count)
+		return 0;
+	for (size_t i = 0; i < wcx_container_superblock(c)->segment_count; i++)
+		if (wcx_container_segment(c, i)->base)
+			result->based_bytes += wcx_container_segment(c, i)->bytes;
+	free(result->base);
+	free(result->base_sha256);
+	result->base = strdup(wcx_container_base(c, 1)->name);
+	result->base_sha256 = calloc(count, sizeof *result->base_sha256);
+	if (!result->base || !result->base_sha256)
+		return wcx_task_fail(task, ENOMEM, err);
+	for (uint32_t i = 0; i < count; i++)
+		memcpy(result->base_sha256[i], wcx_container_base(c, i + 1)->sha256, WCX_SHA256_BYTES);
+	result->base_count = count;
+	return 0;
+}
+
 int wcx_task_add_dtypes(struct wcx_file_task *task, struct wcx_image *image, struct wcx_error *err)
 {
 	const struct wcx_superblock *sb = wcx_container_superblock(wcx_image_container(image));
@@ -96,7 +121,7 @@ int wcx_task_add_dtypes(struct wcx_file_task *task, struct wcx_image *image, str
 	task->result.packed_bytes = sb->packed_bytes;
 	task->result.has_sha256 = true;
 	memcpy(task->result.sha256, sb->sha256, sizeof sb->sha256);
-	return r;
+	return r == 0 ? add_bases(task, wcx_image_container(image), err) : r;
 }
 
 /* Whether two open files have the same bytes; false also if one cannot be read. */

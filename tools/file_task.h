@@ -48,7 +48,7 @@ bool wcx_is_packed_file(int fd);
 /* wcx_task_open_image - open the file as a packed one; the caller puts *ret */
 int wcx_task_open_image(struct wcx_file_task *task, struct wcx_image **ret, struct wcx_error *err);
 
-/* wcx_task_add_dtypes - add the tensors of an image to the result */
+/* wcx_task_add_dtypes - add the tensors and the bases of an image to the result */
 int wcx_task_add_dtypes(struct wcx_file_task *task, struct wcx_image *image, struct wcx_error *err);
 
 #endif

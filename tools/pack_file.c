@@ -66,21 +66,6 @@ static void free_target(struct target *target)
 	free(target->path);
 }
 
-/* Adds to the result what the file is packed against. */
-static int add_bases(struct wcx_file_task *task, const struct wcx_container *c, struct wcx_error *err)
-{
-	task->result.base_count = wcx_container_base_count(c);
-	task->result.based_bytes = 0;
-	if (!task->result.base_count)
-		return 0;
-	for (size_t i = 0; i < wcx_container_superblock(c)->segment_count; i++)
-		if (wcx_container_segment(c, i)->base)
-			task->result.based_bytes += wcx_container_segment(c, i)->bytes;
-	free(task->result.base);
-	task->result.base = strdup(wcx_container_base(c, 1)->name);
-	return task->result.base ? 0 : wcx_task_fail(task, ENOMEM, err);
-}
-
 /* Adds the dtypes and bases of a packed file to the result, and verifies it if asked to. */
 static int look_into(struct wcx_file_task *task, int fd, const char *path, bool verifies, struct wcx_error *err)
 {
@@ -100,8 +85,6 @@ static int look_into(struct wcx_file_task *task, int fd, const char *path, bool 
 		r = wcx_verify(image, command->thread_count, &ops, NULL, &wcx_command_stop, err);
 	if (r == 0)
 		r = wcx_task_add_dtypes(task, image, err);
-	if (r == 0)
-		r = add_bases(task, wcx_image_container(image), err);
 	wcx_image_put(image);
 	return r;
 }

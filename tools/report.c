@@ -168,6 +168,24 @@ static json_t *json_dtypes(const struct wcx_dtype_totals *totals)
 	return dtypes;
 }
 
+static json_t *json_sha256(const uint8_t sha256[WCX_SHA256_BYTES])
+{
+	char text[2 * WCX_SHA256_BYTES + 1];
+
+	for (int i = 0; i < WCX_SHA256_BYTES; i++)
+		snprintf(text + 2 * i, 3, "%02x", sha256[i]);
+	return json_string(text);
+}
+
+static json_t *json_bases(const struct wcx_file_result *result)
+{
+	json_t *bases = json_array();
+
+	for (uint32_t i = 0; i < result->base_count; i++)
+		json_array_append_new(bases, json_sha256(result->base_sha256[i]));
+	return bases;
+}
+
 static void print_json_file(const struct wcx_report *report, const struct wcx_file_result *result)
 {
 	json_t *object = json_object();
@@ -183,17 +201,13 @@ static void print_json_file(const struct wcx_report *report, const struct wcx_fi
 		wcx_json_set_count(object, "packed_bytes", result->packed_bytes);
 		json_object_set_new(object, "ratio", json_real(ratio_of(result->bytes, result->packed_bytes)));
 	}
-	if (result->has_sha256) {
-		char text[2 * WCX_SHA256_BYTES + 1];
-
-		for (int i = 0; i < WCX_SHA256_BYTES; i++)
-			snprintf(text + 2 * i, 3, "%02x", result->sha256[i]);
-		json_object_set_new(object, "sha256", json_string(text));
-	}
+	if (result->has_sha256)
+		json_object_set_new(object, "sha256", json_sha256(result->sha256));
 	if (result->base_count) {
 		wcx_json_set_path(object, "base", result->base);
 		wcx_json_set_count(object, "base_count", result->base_count);
 		wcx_json_set_count(object, "based_bytes", result->based_bytes);
+		json_object_set_new(object, "bases", json_bases(result));
 	}
 	if (result->dtypes.count)
 		json_object_set_new(object, "dtypes", json_dtypes(&result->dtypes));

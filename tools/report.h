@@ -38,7 +38,8 @@ struct wcx_file_result {
 	uint8_t sha256[WCX_SHA256_BYTES];
 	uint32_t base_count;  /* of a packed file */
 	uint64_t based_bytes; /* of the original, in tensors that are packed against bases */
-	char *base;           /* hint of the first; NULL: none; freed after it was told */
+	char *base;           /* hint of the first; NULL: none; freed after it was told, as the next is */
+	uint8_t (*base_sha256)[WCX_SHA256_BYTES]; /* of each base */
 	struct wcx_dtype_totals dtypes;
 	struct wcx_error error; /* of a failure, or why it was left */
 };

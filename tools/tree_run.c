@@ -63,6 +63,8 @@ static int do_file(struct wcx_file_task *task, int r, struct wcx_error *err)
 	if (r == -EINTR) {
 		free(task->result.output);
 		free(task->result.base);
+		free(task->result.base_sha256);
+		free(task->result.base_sha256);
 		return r;
 	}
 	if (r < 0) {
@@ -76,6 +78,7 @@ static int do_file(struct wcx_file_task *task, int r, struct wcx_error *err)
 	free(task->result.base);
 	task->result.output = NULL;
 	task->result.base = NULL;
+	task->result.base_sha256 = NULL;
 	if (!ends_run(r) || run->item_count == 1)
 		return 0;
 	return wcx_fail(err, -r, "stopped, since other files would fail too; the same command goes on from here");

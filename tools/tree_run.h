@@ -19,6 +19,7 @@
 #include "tools/report.h"
 
 struct wcx_tree_run;
+struct wcx_family;
 
 /* What became of a name. */
 enum wcx_name_change { WCX_NAME_KEPT, WCX_NAME_PACKED, WCX_NAME_UNPACKED, WCX_NAME_REPLACED };
@@ -71,7 +72,8 @@ struct wcx_tree_options {
 	bool check;         /* compare contents of what is done already */
 	bool remove;        /* sources, once their outputs are verified and synced; a tree is worked on in place */
 	bool reflink, link; /* what is not packed, instead of copying it */
-	bool is_reference;  /* pack by the reference's scheme */
+	const struct wcx_family *family; /* the files of the tree, for a command that shows who depends on whom; or NULL */
+	bool is_reference;               /* pack by the reference's scheme */
 	enum wcx_base_choice base_choice;
 	char **base_paths; /* packed files and trees */
 	size_t base_path_count;

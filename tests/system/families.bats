@@ -128,6 +128,17 @@ forge() {
 	[[ "$output" == *"not found in"* ]]
 }
 
+@test "info of a tree shows who depends on whom" {
+	run -0 "$WCX" info "$OWN"
+	grep -qE "^ +base of: $OWN/tuned/model.safetensors.wcx$" <<<"$output"
+	grep -qE "^ +base: $OWN/tuned/../base/model.safetensors.wcx$" <<<"$output"
+	rm "$BASE"
+	run -0 "$WCX" info "$OWN"
+	[[ "$output" != *"base of: "* && "$output" == *"base: base $BASE_SHA (../base/model.safetensors.wcx): not found in $OWN"* ]]
+	run -0 "$WCX" info --json "$OWN"
+	[[ "$output" == *"\"bases\":[\"$BASE_SHA"* ]]
+}
+
 # --- mounts ---
 
 @test "a mounted fine-tune has its original's bytes, read whole and in parts" {
