@@ -6,11 +6,13 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include "fs/base/array.h"
 #include "fs/base/tree.h"
+#include "fs/read/base_lock.h"
+#include "fs/read/base_rules.h"
+#include "fs/read/base_search.h"
 #include "tools/file_task.h"
 
 static int fail_on(struct wcx_error *err, const char *path, int errnum)
@@ -21,13 +23,13 @@ static int fail_on(struct wcx_error *err, const char *path, int errnum)
 /* Locks an open file, which must still be there afterwards. */
 static int lock_file(int fd, const char *path, struct stat *st_ret, struct wcx_error *err)
 {
+	const int r = wcx_base_lock(fd);
 	struct stat now;
 
-	if (flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+	if (r == -EWOULDBLOCK)
 		return wcx_fail(err, EBUSY, "%s: is being removed or replaced", path);
-	/* Some file systems have no locks: there, nothing keeps others from removing the file. */
-	if (fstat(fd, st_ret) < 0 || stat(path, &now) < 0)
-		return fail_on(err, path, errno);
+	if (r < 0 || fstat(fd, st_ret) < 0 || stat(path, &now) < 0)
+		return fail_on(err, path, r < 0 ? -r : errno);
 	if (now.st_dev != st_ret->st_dev || now.st_ino != st_ret->st_ino)
 		return wcx_fail(err, EBUSY, "%s: was replaced", path);
 	return 0;
@@ -82,6 +84,11 @@ int wcx_base_set_add(struct wcx_base_set *set, const struct command *command, co
 	return r;
 }
 
+void wcx_base_set_drop_last(struct wcx_base_set *set)
+{
+	close_file(&set->files[--set->count]);
+}
+
 /* Whether a file of a tree is a packed one that refers to no base. */
 static bool may_be_base(const char *path)
 {
@@ -133,6 +140,14 @@ int wcx_base_set_add_path(struct wcx_base_set *set, const struct command *comman
 	if (stat(path, &st) < 0)
 		return fail_on(err, path, errno);
 	return S_ISDIR(st.st_mode) ? add_tree(set, command, path, err) : wcx_base_set_add(set, command, path, err);
+}
+
+bool wcx_base_file_suits(const struct wcx_base_file *file, const struct stat *dependent)
+{
+	const bool is_public = !wcx_has_acl(wcx_container_fd(wcx_image_container(file->image)));
+
+	return wcx_base_is_trusted(dependent->st_uid, dependent, &file->stat) &&
+	       wcx_base_is_open(dependent, &file->stat, is_public);
 }
 
 bool wcx_base_set_holds(const struct wcx_base_set *set, const struct stat *st)

@@ -28,12 +28,21 @@ struct wcx_base_set {
  */
 int wcx_base_set_add(struct wcx_base_set *set, const struct command *command, const char *path, struct wcx_error *err);
 
+void wcx_base_set_drop_last(struct wcx_base_set *set);
+
 /*
  * wcx_base_set_add_path - add a packed file, or all packed files of a tree that refer to no base
  *
  * Returns 0, -ENOENT if a tree has none, or another -errno.
  */
 int wcx_base_set_add_path(struct wcx_base_set *set, const struct command *command, const char *path, struct wcx_error *err);
+
+/*
+ * wcx_base_file_suits - whether a mount will read a base for all who may read a dependent of that owner, group and mode
+ *
+ * Directories are not looked at: those of an output get their modes when a run ends.
+ */
+bool wcx_base_file_suits(const struct wcx_base_file *file, const struct stat *dependent);
 
 /* wcx_base_set_holds - whether a file is one of the set */
 bool wcx_base_set_holds(const struct wcx_base_set *set, const struct stat *st);

@@ -10,19 +10,59 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/base/file_io.h"
+#include "fs/format/safetensors_file.h"
+#include "fs/read/base_lock.h"
+#include "tools/family.h"
 #include "tools/file_task.h"
+#include "tools/model_card.h"
+#include "tools/pack_order.h"
+#include "tools/relatives.h"
 
 /* Of a run. */
 struct pack_bases {
 	struct wcx_base_set given;
+	struct wcx_relatives *relatives; /* NULL: no bases are looked for */
 };
+
+/* --- the run --- */
+
+/* The directory that a path is in, or "."; the caller frees it. */
+static char *directory_of(const char *path)
+{
+	char *copy = strdup(path), *ret = copy ? strdup(dirname(copy)) : NULL;
+
+	free(copy);
+	return ret;
+}
+
+/* Prepares to look for bases in the tree or directory that outputs go to. */
+static int begin_search(struct wcx_tree_run *run, struct pack_bases *bases)
+{
+	char *store = run->paths ? directory_of(run->outputs[0]) : strdup(run->output_root_path);
+	int r = 0;
+
+	bases->relatives = store ? wcx_relatives_create(run->command, store) : NULL;
+	free(store);
+	if (!bases->relatives)
+		return -ENOMEM;
+	if (!run->paths)
+		r = wcx_pack_order(run);
+	return r;
+}
 
 int wcx_pack_bases_begin(struct wcx_tree_run *run, struct wcx_error *err)
 {
+	const enum wcx_base_choice choice = run->options.base_choice;
+	const bool finds = choice == WCX_BASE_FIND || (choice == WCX_BASE_DEFAULT && !run->paths);
 	struct pack_bases *bases = calloc(1, sizeof *bases);
-	int r = bases ? 0 : wcx_fail(err, ENOMEM, "%s", strerror(ENOMEM));
+	int r = bases ? 0 : -ENOMEM;
 
 	run->own = bases;
+	if (r == 0 && finds && !run->options.is_reference && run->item_count)
+		r = begin_search(run, bases);
+	if (r < 0)
+		return wcx_fail(err, -r, "%s", r == -EINTR ? "interrupted" : strerror(-r));
 	for (size_t i = 0; i < run->options.base_path_count && r == 0; i++)
 		r = wcx_base_set_add_path(&bases->given, run->command, run->options.base_paths[i], err);
 	return r;
@@ -32,41 +72,130 @@ void wcx_pack_bases_end(struct wcx_tree_run *run)
 {
 	struct pack_bases *bases = run->own;
 
-	if (bases)
+	if (bases) {
 		wcx_base_set_free(&bases->given);
+		wcx_relatives_free(bases->relatives);
+	}
 	free(bases);
 	run->own = NULL;
+}
+
+/* --- a file --- */
+
+int wcx_task_check_needed(struct wcx_file_task *task, int fd, const char *path, const struct wcx_superblock *sb,
+			  struct wcx_error *err)
+{
+	const struct wcx_tree_run *run = task->run;
+	const struct pack_bases *bases = run->own;
+	struct wcx_family_file old = { .original_bytes = sb->original_bytes };
+	char *store = run->paths ? directory_of(task->output_path) : strdup(run->output_root_path);
+	struct wcx_family family;
+	struct stat st;
+	int r;
+
+	if (!store)
+		return wcx_task_fail(task, ENOMEM, err);
+	if (fstat(fd, &st) == 0 && wcx_base_set_holds(&bases->given, &st)) {
+		free(store);
+		return wcx_fail(err, EINVAL, "%s: cannot be packed against what it would replace", task->path);
+	}
+	memcpy(old.sha256, sb->sha256, sizeof old.sha256);
+	if (wcx_base_lock_for_removal(fd) < 0) {
+		free(store);
+		return wcx_fail(err, EBUSY, "%s: not replaced, since a file is being packed against it", path);
+	}
+	r = wcx_family_scan(&family, store, &wcx_command_stop, err);
+	for (size_t i = 0; r == 0 && i < family.count; i++)
+		if (wcx_family_depends(&family.files[i], &old))
+			r = wcx_fail(
+				err, EBUSY,
+				"%s: not replaced, since %s/%s is packed against it; wcx rm --rebase can remove it first",
+				path, store, family.files[i].path);
+	wcx_family_free(&family);
+	free(store);
+	return r;
 }
 
 /* The absolute path of the directory that the output is in; the caller frees it.  NULL: unknown. */
 static char *output_directory(const struct wcx_file_task *task)
 {
-	char link[64], *copy, *path;
+	char link[64], *directory, *path;
 
 	snprintf(link, sizeof link, "/proc/self/fd/%d", task->output_directory_fd);
 	path = realpath(link, NULL);
 	if (path)
 		return path;
-	copy = strdup(task->output_path);
-	path = copy ? realpath(dirname(copy), NULL) : NULL;
-	free(copy);
+	directory = directory_of(task->output_path);
+	path = directory ? realpath(directory, NULL) : NULL;
+	free(directory);
 	return path;
+}
+
+static int read_source(const void *user, uint8_t *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
+{
+	const struct wcx_file_task *task = user;
+	const int r = wcx_read_exact(task->fd, dst, bytes, offset);
+
+	return r < 0 ? wcx_task_fail(task, r == -ENODATA ? EIO : -r, err) : 0;
+}
+
+/* Looks for bases in the store. */
+static int find_relatives(struct wcx_task_bases *ret, struct wcx_file_task *task, const struct stat *replaced,
+			  struct wcx_relatives *relatives, struct wcx_error *err)
+{
+	struct wcx_based_file file = {
+		.file.reader = { .read = read_source, .user = task },
+		.stat = task->st,
+		.replaced = replaced,
+	};
+	struct wcx_safetensors *st = NULL;
+	char card[WCX_CARD_NAME_BYTES];
+	int r = wcx_safetensors_read(task->fd, task->path, (uint64_t)task->st.st_size, &st, err);
+
+	if (r < 0)
+		return r;
+	file.file.st = st;
+	file.card_base = wcx_model_card_base(task->directory_fd, card) ? card : NULL;
+	r = wcx_relatives_find(relatives, &file, &ret->found, err);
+	wcx_safetensors_free(st);
+	return r == -ENOMEM ? wcx_task_fail(task, ENOMEM, err) : r;
+}
+
+/* Warns of bases that a mount will not read for all who may read the output. */
+static void warn_of_unsuited(struct wcx_file_task *task, const struct wcx_base_set *set)
+{
+	struct wcx_error text;
+
+	for (size_t i = 0; i < set->count; i++) {
+		if (wcx_base_file_suits(&set->files[i], &task->st))
+			continue;
+		wcx_fail(&text, 0,
+			 "%s: a mount will not use %s as its base, since that has another owner, or fewer may read it",
+			 task->path, set->files[i].path);
+		wcx_report_warn(&task->slot, text.text);
+	}
 }
 
 int wcx_task_bases_find(struct wcx_task_bases *ret, struct wcx_file_task *task, const struct stat *replaced,
 			struct wcx_error *err)
 {
 	const struct pack_bases *bases = task->run->own;
+	const struct wcx_base_set *set = &bases->given;
 	char *directory;
+	int r = 0;
 
 	*ret = (struct wcx_task_bases){ 0 };
-	if (replaced && wcx_base_set_holds(&bases->given, replaced))
-		return wcx_fail(err, EINVAL, "%s: cannot be packed against what it would replace", task->path);
-	if (!bases->given.count)
-		return 0;
+	if (bases->relatives) {
+		set = &ret->found;
+		r = find_relatives(ret, task, replaced, bases->relatives, err);
+	} else {
+		warn_of_unsuited(task, set);
+	}
+	if (r < 0 || !set->count)
+		return r;
 	directory = output_directory(task);
-	ret->list = wcx_base_set_list(&bases->given, directory);
-	ret->count = ret->list ? bases->given.count : 0;
+	ret->list = wcx_base_set_list(set, directory);
+	ret->count = ret->list ? set->count : 0;
 	free(directory);
 	return ret->list ? 0 : wcx_task_fail(task, ENOMEM, err);
 }
@@ -75,4 +204,21 @@ void wcx_task_bases_free(struct wcx_task_bases *bases)
 {
 	wcx_base_list_free(bases->list, bases->count);
 	wcx_base_set_free(&bases->found);
+	*bases = (struct wcx_task_bases){ 0 };
+}
+
+void wcx_task_bases_note(struct wcx_file_task *task, const char *output_path)
+{
+	const struct wcx_tree_run *run = task->run;
+	const struct pack_bases *bases = run->own;
+	struct wcx_safetensors *st = NULL;
+	struct wcx_error ignored;
+
+	/* Which of the files that are packed side by side is there first is left to chance, and must not matter. */
+	if (!bases->relatives || !run->first_count || run->first_item || task->result.base_count)
+		return;
+	/* Without memory it is no base. */
+	if (wcx_safetensors_read(task->fd, task->path, (uint64_t)task->st.st_size, &st, &ignored) == 0)
+		wcx_relatives_add(bases->relatives, output_path, st);
+	wcx_safetensors_free(st);
 }

@@ -183,26 +183,44 @@ static int check_space(const struct wcx_file_task *task, const struct target *ta
 			(unsigned long long)free_bytes);
 }
 
-static int pack(struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
+/* Packs against bases.  One that was found, and cannot be read after all, is done without. */
+static int pack_against(struct wcx_file_task *task, const struct target *target, struct wcx_task_bases *bases,
+			struct wcx_error *err)
 {
 	char src[WCX_FD_PATH_BYTES], dst[WCX_FD_PATH_BYTES];
+	const char *from = wcx_fd_path(task->fd, NULL, task->path, src);
+	const char *to = wcx_fd_path(task->output_directory_fd, target->name, target->path, dst);
 	struct wcx_pack_options options = {
 		.job = wcx_task_job(task, target->is_there, target->path),
 		.shown_src = task->path,
 		.is_reference = task->run->options.is_reference,
+		.bases = bases->list,
+		.base_count = bases->count,
 	};
-	struct wcx_task_bases bases;
 	struct wcx_pack_result result;
-	struct stat st;
-	int fd, r;
+	struct wcx_error text;
+	int r;
 
-	r = wcx_task_bases_find(&bases, task, target->fd >= 0 ? &target->st : NULL, err);
-	options.bases = bases.list;
-	options.base_count = bases.count;
+	r = wcx_pack(from, to, &options, &result, err);
+	if ((r != -EBADMSG && r != -EIO) || !bases->found.count)
+		return r;
+	wcx_fail(&text, 0, "%s: packed without a base, since there was an error with it: %s", task->path, err->text);
+	options.bases = NULL;
+	options.base_count = 0;
+	r = wcx_pack(from, to, &options, &result, err);
 	if (r == 0)
-		r = wcx_pack(wcx_fd_path(task->fd, NULL, task->path, src),
-			     wcx_fd_path(task->output_directory_fd, target->name, target->path, dst), &options, &result,
-			     err);
+		wcx_report_warn(&task->slot, text.text);
+	return r;
+}
+
+static int pack(struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
+{
+	struct wcx_task_bases bases;
+	struct stat st;
+	int fd, r = wcx_task_bases_find(&bases, task, target->fd >= 0 ? &target->st : NULL, err);
+
+	if (r == 0)
+		r = pack_against(task, target, &bases, err);
 	wcx_task_bases_free(&bases);
 	if (r < 0)
 		return r;
@@ -211,8 +229,10 @@ static int pack(struct wcx_file_task *task, const struct target *target, struct 
 		return wcx_fail(err, -fd, "%s: %s", target->path, strerror(-fd));
 	r = look_into(task, fd, target->path, false, err);
 	close(fd);
-	if (r == 0)
+	if (r == 0) {
 		check_name(task);
+		wcx_task_bases_note(task, target->path);
+	}
 	return r;
 }
 
@@ -246,6 +266,8 @@ static int pack_safetensors(struct wcx_file_task *task, const struct target *tar
 		r = check_replaceable(task, target, err);
 	if (r == 0)
 		r = check_space(task, target, err);
+	if (r == 0 && target->is_packed && !target->sb.base_count)
+		r = wcx_task_check_needed(task, target->fd, target->path, &target->sb, err);
 	if (r == 0)
 		r = pack(task, target, err);
 	if (r == 0)

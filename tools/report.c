@@ -360,12 +360,13 @@ static void print_summary(const struct wcx_report *report)
 						      : outcome_names[i]);
 		separator = ", ";
 	}
-	if (report->based_files)
-		fprintf(stderr, ", %llu of them packed against bases", (unsigned long long)report->based_files);
 	if (report->removed_files)
 		fprintf(stderr, "%s%llu sources removed", separator, (unsigned long long)report->removed_files);
-	fprintf(stderr, "%s in %.1f s (%.0f MB/s)\n", *separator ? "" : "no files", seconds,
+	fprintf(stderr, "%s in %.1f s (%.0f MB/s)", *separator ? "" : "no files", seconds,
 		seconds > 0 ? (double)report->done_bytes * 1e-6 / seconds : 0);
+	if (report->based_files)
+		fprintf(stderr, "; %llu packed against bases", (unsigned long long)report->based_files);
+	fputc('\n', stderr);
 }
 
 int wcx_report_end(struct wcx_report *report, int r, const struct wcx_error *err)

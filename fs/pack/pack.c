@@ -566,7 +566,7 @@ static int make_output(struct packer *packer, struct wcx_error *err)
 	if (r == 0)
 		r = write_index(packer, err);
 	if (r == 0)
-		r = wcx_pack_check(packer->output.fd, shown_output(packer), &packer->reader, &packer->options->job, err);
+		r = wcx_pack_check(packer->output.fd, shown_output(packer), &packer->reader, packer->options, err);
 	if (r == 0)
 		r = check_source_unchanged(packer, err);
 	return r == 0 ? wcx_output_commit(&packer->output, err) : r;

@@ -110,12 +110,18 @@ static size_t find_first(const struct entry *entries, size_t count, const struct
 /* The range of a tensor, with the tiles that it has in its base. */
 static struct wcx_base_range range_of(const struct wcx_base_matcher *matcher, const struct entry *entry)
 {
-	const struct wcx_container *c = wcx_image_container(matcher->bases[entry->base - 1].image);
+	struct wcx_image *image = matcher->bases[entry->base - 1].image;
 	const struct wcx_tensor *tensor = entry->tensor;
-	const struct wcx_segment *seg = wcx_container_segment(c, wcx_container_segment_at(c, tensor->offset));
 	struct wcx_base_range ret = { .base = entry->base, .offset = tensor->offset };
-	const uint64_t tile_elems = (uint64_t)seg->tile_rows * seg->tile_cols;
+	const struct wcx_container *c;
+	const struct wcx_segment *seg;
+	uint64_t tile_elems;
 
+	if (!image)
+		return ret;
+	c = wcx_image_container(image);
+	seg = wcx_container_segment(c, wcx_container_segment_at(c, tensor->offset));
+	tile_elems = (uint64_t)seg->tile_rows * seg->tile_cols;
 	if (seg->offset == tensor->offset && seg->recipe.elem_bytes == tensor->elem_bytes &&
 	    (seg->tile_rows == 1 || seg->tile_cols == seg->cols) && tile_elems <= WCX_TILE_MAX_ELEMS)
 		ret.tile_elems = (uint32_t)tile_elems;

@@ -21,7 +21,7 @@ struct wcx_pack_base {
 /* The tensors of bases, found by name or by contents.  For one thread at a time. */
 struct wcx_base_matcher;
 
-/* wcx_base_matcher_create - the bases must outlive it; NULL: no memory */
+/* wcx_base_matcher_create - the bases must outlive it; an image may be NULL if only names are asked for.  NULL: no memory */
 struct wcx_base_matcher *wcx_base_matcher_create(const struct wcx_pack_base *bases, size_t count);
 void wcx_base_matcher_free(struct wcx_base_matcher *matcher); /* NULL is fine */
 

@@ -132,8 +132,6 @@ static int check_segment(void *user, struct wcx_parallel *loop, unsigned worker,
 	int r;
 
 	(void)loop;
-	if (seg->base)
-		return 0;
 	if (seg->same_as || seg->bytes <= 2 * ENDS_BYTES)
 		return check_range(c, worker, begin, end, err);
 	r = check_range(c, worker, begin, begin + ENDS_BYTES, err);
@@ -172,9 +170,29 @@ static int check_all(struct checker *c, struct wcx_error *err)
 	return r;
 }
 
-int wcx_pack_check(int fd, const char *path, const struct wcx_plan_reader *source, const struct wcx_job_options *job,
+/* Finds the bases of the file among those that it was packed against. */
+static int find_base(void *user, const struct wcx_container *dependent, const struct wcx_base *base, struct wcx_image **ret,
+		     struct wcx_error *err)
+{
+	const struct wcx_pack_options *options = user;
+
+	for (size_t i = 0; i < options->base_count; i++) {
+		struct wcx_image *image = options->bases[i].image;
+		const struct wcx_superblock *sb = wcx_container_superblock(wcx_image_container(image));
+
+		if (sb->original_bytes == base->original_bytes && memcmp(sb->sha256, base->sha256, sizeof sb->sha256) == 0) {
+			*ret = wcx_image_get(image);
+			return 0;
+		}
+	}
+	return wcx_fail(err, ENOENT, "%s: names a base that it was not packed against", wcx_container_path(dependent));
+}
+
+int wcx_pack_check(int fd, const char *path, const struct wcx_plan_reader *source, const struct wcx_pack_options *options,
 		   struct wcx_error *err)
 {
+	const struct wcx_base_finder finder = { find_base, (void *)(uintptr_t)options };
+	const struct wcx_job_options *job = &options->job;
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(CACHE_BYTES);
 	struct checker c = { .job = job, .source = source };
 	struct wcx_decoder *decoder = NULL;
@@ -190,6 +208,7 @@ int wcx_pack_check(int fd, const char *path, const struct wcx_plan_reader *sourc
 	if (r == 0)
 		r = wcx_image_open(copy, path, cache, decoder, &c.image, err);
 	if (r == 0) {
+		wcx_image_use_finder(c.image, &finder);
 		c.container = wcx_image_container(c.image);
 		r = check_all(&c, err);
 	}

@@ -13,8 +13,9 @@ enum {
 	MATRIX_MIN_COLS = 64, /* trailing dimensions are joined to one row until it has this many elements */
 	SAMPLE_MIN_ELEMS = 32768,
 	SAMPLE_MIN_ROWS = 96,
-	SAMPLE_SHARE = 8,        /* one of this many elements of a large tensor is studied */
-	COUNTED_BYTES = 8 << 20, /* of a large tensor, at least */
+	SAMPLE_SHARE = 8,                /* one of this many elements of a large tensor is studied */
+	COUNTED_BYTES = 8 << 20,         /* of a large tensor, at least */
+	COUNTED_AGAINST_BYTES = 4 << 20, /* of one with a base, whose contexts have fewer symbols */
 };
 
 /* The length of a row: all elements divided by as many leading dimensions as leave it long enough. */
@@ -172,7 +173,7 @@ uint64_t wcx_tensor_plan_stride(const struct wcx_tensor_plan *plan)
 	for (uint32_t f = 0; f <= last; f++)
 		coded += plan->fields[f].table_count > 0;
 	if (wcx_tensor_plan_has_difference(plan))
-		return WCX_MAX(plan->segment.bytes / COUNTED_BYTES, 1);
+		return WCX_MAX(plan->segment.bytes / COUNTED_AGAINST_BYTES, 1);
 	if (coded != 1 || !plan->fields[last].table_count || plan->is_reference || plan->kind == WCX_KIND_INTEGER)
 		return 1;
 	return WCX_MAX(plan->segment.bytes / COUNTED_BYTES, 1);

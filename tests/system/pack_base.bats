@@ -41,7 +41,7 @@ packed_bytes() {
 	run -0 --separate-stderr "$WCX" pack --base=store/base/model.safetensors.wcx "$FAMILY/tuned-1/model.safetensors" \
 		store/tuned/model.safetensors.wcx
 	[[ ${stderr%%$'\n'*} == *", 100.0 % of it against ../base/model.safetensors.wcx" ]]
-	[[ $stderr == *"1 packed, 1 of them packed against bases in "* ]]
+	[[ $stderr == *"wcx pack: 1 packed in "*"; 1 packed against bases" ]]
 	# Of 16 bits about 1.5 are left of what has moved, and none of the embedding.
 	[ $(($(packed_bytes store/tuned/model.safetensors.wcx) * 6)) -lt "$(packed_bytes alone.wcx)" ]
 	run -0 --separate-stderr "$WCX" pack --json -f --base=store "$FAMILY/tuned-2/model.safetensors" store/tuned.wcx
@@ -98,4 +98,132 @@ packed_bytes() {
 	run -1 "$WCX" pack --base=store "$FAMILY/tuned-1/model.safetensors" out.wcx
 	kill $!
 	[[ $output == *"model.safetensors.wcx: is being removed or replaced"* ]]
+}
+
+# --- bases that are found ---
+
+# sizes STORE - the sizes of the packed files of a store, by path
+sizes() {
+	(cd "$1" && find . -name "*.wcx" -printf '%P %s\n' | sort)
+}
+
+# size_of STORE PATH
+size_of() {
+	stat -c %s "$1/$2/model.safetensors.wcx"
+}
+
+@test "a tree is packed against what is in it, and comes back" {
+	"$WCX" pack -q --base=none "$FAMILY" alone
+	run -0 "$WCX" pack "$FAMILY" store
+	[[ $output == *"wcx pack: 3 packed in "*"; 2 packed against bases" ]]
+	cmp {alone,store}/base/model.safetensors.wcx
+	[ $(($(size_of store tuned-1) * 6)) -lt "$(size_of alone tuned-1)" ]
+	[ $(($(size_of store tuned-2) * 2)) -lt "$(size_of alone tuned-2)" ]
+	"$WCX" verify -q store
+	"$WCX" unpack -q store back
+	diff -r "$FAMILY" back
+	# Nothing is left to do, and nothing depends on the number of threads.
+	run -0 "$WCX" pack "$FAMILY" store
+	[[ $output == *"wcx pack: 3 done already in "* ]]
+	"$WCX" pack -q -j 1 "$FAMILY" again
+	diff <(sizes store) <(sizes again)
+}
+
+@test "a base is found in the store that an earlier run filled, wherever it is" {
+	mkdir tuned store
+	cp -r "$FAMILY/tuned-1" tuned/x
+	cp -r "$STORE/base" store/elsewhere
+	run -0 "$WCX" pack -v tuned store
+	[[ $output == *"tuned/x/model.safetensors: packed, 100.0 % of it against ../elsewhere/model.safetensors.wcx"* ]]
+	"$WCX" unpack -q store/x/model.safetensors.wcx --store=store back
+	cmp back "$FAMILY/tuned-1/model.safetensors"
+	# A named file is packed alone, unless --base says auto.
+	run -0 "$WCX" pack --json --base=auto "$FAMILY/tuned-2/model.safetensors" store/auto.wcx
+	[[ $output == *'"base":"elsewhere/model.safetensors.wcx"'* ]]
+	run -0 "$WCX" pack --json "$FAMILY/tuned-2/model.safetensors" store/alone.wcx
+	[[ $output != *'"base"'* ]]
+}
+
+@test "models of the same shapes that are not related do not get into each other's way" {
+	local seed
+
+	for seed in 1 2 3; do
+		"$PYTHON" "$FIXTURES/weight_family.py" "many/$seed" 1e-3 --seed "$seed"
+	done
+	run -0 "$WCX" pack many store
+	[[ $output == *"; 3 packed against bases" ]]
+	for seed in 1 2 3; do
+		[ $(($(size_of store "$seed/tuned-1") * 6)) -lt "$(size_of store "$seed/base")" ]
+	done
+	# A checkpoint that comes later finds the one that it is from.
+	mkdir late
+	"$PYTHON" "$FIXTURES/weight_family.py" more 1e-3 1e-4 --seed 2
+	mv more/tuned-2 late
+	run -0 "$WCX" pack -v late store
+	[[ $output == *" against ../2/base/model.safetensors.wcx"* ]]
+}
+
+@test "what a model card calls the base is packed first" {
+	mkdir tree
+	cp -r "$FAMILY/tuned-1" tree/a-tuned
+	cp -r "$FAMILY/tuned-2" tree/b-tuned
+	cp -r "$FAMILY/base" tree/Origin-1B
+	printf -- '---\nlicense: mit\nbase_model:\n- some-owner/origin-1b\n---\n# Tuned\n' >tree/a-tuned/README.md
+	printf -- "---\nbase_model: 'some-owner/Origin-1B'\n---\n" >tree/b-tuned/README.md
+	run -0 "$WCX" pack -v tree store
+	[ "$(grep -c 'tuned/model.safetensors: packed, .* against ../Origin-1B/model.safetensors.wcx' <<<"$output")" -eq 2 ]
+}
+
+@test "a store of shards finds the shards that have a file's tensors" {
+	"$PYTHON" "$FIXTURES/weight_family.py" shards 1e-3 --shards 3
+	run -0 "$WCX" pack shards store
+	[[ $output == *"wcx pack: 6 packed in "*"; 3 packed against bases" ]]
+	[ $(($(cat store/tuned-1/*.wcx | wc -c) * 6)) -lt "$(cat store/base/*.wcx | wc -c)" ]
+	"$WCX" unpack -q store back
+	diff -r shards back
+}
+
+@test "a base that was found but is damaged is done without, with a warning" {
+	mkdir tuned
+	cp -r "$FAMILY/tuned-1" tuned/x
+	cp -r "$STORE" store
+	"$PYTHON" - store/base/model.safetensors.wcx <<-'END'
+		import sys
+
+		with open(sys.argv[1], "r+b") as file:  # early in the embedding: no sketch looks there
+		    file.seek(60_000)
+		    file.write(bytes(64))
+	END
+	run -0 "$WCX" pack tuned store
+	[[ $output == *"warning: tuned/x/model.safetensors: packed without a base, since "*"base/model.safetensors.wcx: tensor "*damaged* ]]
+	"$WCX" unpack -q store/x/model.safetensors.wcx back
+	cmp back "$FAMILY/tuned-1/model.safetensors"
+}
+
+@test "a base that others need is not replaced" {
+	cp -a "$FAMILY" tree
+	"$WCX" pack -q tree store
+	touch tree/base/model.safetensors
+	run -1 "$WCX" pack tree store
+	[[ $output == *"store/base/model.safetensors.wcx: not replaced, since store/tuned-"*" is packed against it; "* ]]
+	"$WCX" verify -q store
+	# One that nobody needs is.
+	touch tree/tuned-1/model.safetensors
+	rm -r tree/base
+	run -0 "$WCX" pack tree store
+	[[ $output == *"wcx pack: 1 packed, 1 done already"*"; 2 packed against bases" ]]
+}
+
+@test "bases that fewer may read than the file are left alone, or warned of" {
+	[ "$(id -u)" -eq 0 ] || skip "changes owners"
+	mkdir tuned
+	cp -r "$FAMILY/tuned-1" tuned/x
+	chmod 644 tuned/x/model.safetensors
+	cp -r "$STORE" store
+	chmod 640 store/base/model.safetensors.wcx
+	chown 1234 store/base/model.safetensors.wcx
+	run -0 "$WCX" pack tuned store
+	[[ $output != *"against bases"* ]]
+	run -0 "$WCX" pack --base=store/base tuned/x/model.safetensors store/x.wcx
+	[[ $output == *"warning: tuned/x/model.safetensors: a mount will not use "*"/store/base/model.safetensors.wcx as its base, "* ]]
 }

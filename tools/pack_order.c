@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: MIT */
+/* Orders the files of a tree so that bases come first. */
+#include "tools/pack_order.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fs/base/array.h"
+#include "fs/base/file_io.h"
+#include "fs/format/safetensors_file.h"
+#include "tools/model_card.h"
+#include "tools/relatives.h"
+
+enum {
+	FOLLOWER_MIN_SHARE = 2, /* of its bytes, a follower has one of this many in tensors of others */
+	COMMON_MIN_SHARE = 8,   /* and of those of one file at least one of this many */
+	SKETCHES_MAX = 32,      /* of a file */
+	SKETCH_TENSORS = 3,
+};
+
+struct order_item {
+	size_t item;  /* number among those of the run */
+	bool is_base; /* a model card calls it the base of others */
+	bool follows;
+	struct wcx_safetensors *st; /* NULL: no safetensors file */
+	struct wcx_tensor_list tensors;
+};
+
+struct card {
+	char base[WCX_CARD_NAME_BYTES];
+};
+
+struct ordering {
+	struct wcx_tree_run *run;
+	struct order_item *items;
+	struct card *cards;
+	size_t card_count, card_capacity;
+};
+
+/* Opens the file of an item: a descriptor, or -1. */
+static int open_item(const struct ordering *ordering, const struct order_item *item)
+{
+	const struct wcx_tree *tree = &ordering->run->tree;
+	const struct wcx_tree_entry *entry = &tree->entries[ordering->run->items[item->item]];
+	const int directory = wcx_tree_open_directory(tree, entry->directory, tree->root_fd);
+	int fd;
+
+	if (directory < 0)
+		return -1;
+	fd = openat(directory, entry->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	close(directory);
+	return fd;
+}
+
+/* Reads the header of an item; what cannot be read has no tensors. */
+static int read_item(const struct ordering *ordering, struct order_item *item)
+{
+	const int fd = open_item(ordering, item);
+	struct wcx_error ignored;
+	struct stat st;
+	int r = 0;
+
+	if (fd < 0)
+		return 0;
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+	    wcx_safetensors_read(fd, "", (uint64_t)st.st_size, &item->st, &ignored) == 0)
+		r = wcx_tensor_list_make(item->st, &item->tensors);
+	close(fd);
+	return r;
+}
+
+/* Notes what the model cards of the tree call a base. */
+static int read_cards(struct ordering *ordering)
+{
+	const struct wcx_tree *tree = &ordering->run->tree;
+
+	for (size_t i = 0; i < tree->count; i++) {
+		struct card *grown, card;
+		int directory;
+		bool found;
+
+		if (strcmp(tree->entries[i].name, "README.md") != 0)
+			continue;
+		directory = wcx_tree_open_directory(tree, tree->entries[i].directory, tree->root_fd);
+		found = directory >= 0 && wcx_model_card_base(directory, card.base);
+		if (directory >= 0)
+			close(directory);
+		if (!found)
+			continue;
+		grown = wcx_array_reserve(ordering->cards, &ordering->card_capacity, ordering->card_count + 1, sizeof card);
+		if (!grown)
+			return -ENOMEM;
+		ordering->cards = grown;
+		ordering->cards[ordering->card_count++] = card;
+	}
+	return 0;
+}
+
+static int mark_base(struct ordering *ordering, struct order_item *item)
+{
+	char *path = wcx_tree_path(&ordering->run->tree, ordering->run->items[item->item], "", "");
+
+	for (size_t i = 0; path && i < ordering->card_count && !item->is_base; i++)
+		item->is_base = wcx_model_card_names(ordering->cards[i].base, path);
+	free(path);
+	return path ? 0 : -ENOMEM;
+}
+
+static int read_fd(const void *user, uint8_t *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
+{
+	const int r = wcx_read_exact(*(const int *)user, dst, bytes, offset);
+
+	return r < 0 ? wcx_fail(err, -r, "%s", strerror(-r)) : 0;
+}
+
+/* Whether samples show that an item is smaller against another; false if one cannot be read. */
+static bool is_smaller(const struct ordering *ordering, const struct order_item *item, const struct order_item *base)
+{
+	const int fds[2] = { open_item(ordering, item), open_item(ordering, base) };
+	const struct wcx_sketched_file files[2] = {
+		{ item->st, { .read = read_fd, .user = &fds[0] } },
+		{ base->st, { .read = read_fd, .user = &fds[1] } },
+	};
+	struct wcx_base_sketch sketch = { 0 };
+	struct wcx_error ignored;
+	const bool ret = fds[0] >= 0 && fds[1] >= 0 &&
+			 wcx_base_sketch_make(&files[1], &files[0], SKETCH_TENSORS, &sketch, &ignored) == 0 &&
+			 sketch.gain >= WCX_BASE_MIN_GAIN;
+
+	for (int i = 0; i < 2; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	return ret;
+}
+
+/* Whether an item follows those before it that go ahead. */
+static bool follows(const struct ordering *ordering, struct order_item *const *sorted, size_t number)
+{
+	const struct order_item *item = sorted[number];
+	uint64_t covered = 0;
+	int sketches = 0;
+
+	for (size_t i = 0; i < number && sketches < SKETCHES_MAX; i++) {
+		uint64_t common;
+
+		if (sorted[i]->follows || !sorted[i]->st)
+			continue;
+		common = wcx_tensor_list_common(&item->tensors, &sorted[i]->tensors);
+		if (common * COMMON_MIN_SHARE < item->tensors.bytes)
+			continue;
+		sketches++;
+		if (is_smaller(ordering, item, sorted[i]))
+			covered += common;
+		if (covered * FOLLOWER_MIN_SHARE >= item->tensors.bytes)
+			return true;
+	}
+	return false;
+}
+
+/* The entries of the run's items, for the comparison. */
+static int compare_items(const void *a, const void *b, void *entries)
+{
+	const struct order_item *x = *(struct order_item *const *)a, *y = *(struct order_item *const *)b;
+	const size_t *entry = entries;
+
+	if (x->is_base != y->is_base)
+		return x->is_base ? -1 : 1;
+	return entry[x->item] < entry[y->item] ? -1 : entry[x->item] > entry[y->item];
+}
+
+/* Puts the followers behind the others; both stay in their order. */
+static int reorder(struct ordering *ordering)
+{
+	struct wcx_tree_run *run = ordering->run;
+	size_t *items = calloc(run->item_count, sizeof *items), count = 0;
+
+	if (!items)
+		return -ENOMEM;
+	for (int follows = 0; follows < 2; follows++) {
+		for (size_t i = 0; i < run->item_count; i++)
+			if (ordering->items[i].follows == (follows != 0))
+				items[count++] = run->items[i];
+		if (!follows)
+			run->first_count = count < run->item_count ? count : 0;
+	}
+	memcpy(run->items, items, run->item_count * sizeof *items);
+	free(items);
+	return 0;
+}
+
+int wcx_pack_order(struct wcx_tree_run *run)
+{
+	struct ordering ordering = { .run = run, .items = calloc(run->item_count + 1, sizeof *ordering.items) };
+	struct order_item **sorted = calloc(run->item_count + 1, sizeof *sorted);
+	int r = ordering.items && sorted ? read_cards(&ordering) : -ENOMEM;
+
+	for (size_t i = 0; i < run->item_count && r == 0; i++) {
+		ordering.items[i].item = i;
+		sorted[i] = &ordering.items[i];
+		r = wcx_command_stop ? -EINTR : read_item(&ordering, sorted[i]);
+		if (r == 0)
+			r = mark_base(&ordering, sorted[i]);
+	}
+	if (r == 0) {
+		qsort_r(sorted, run->item_count, sizeof *sorted, compare_items, run->items);
+		for (size_t i = 0; i < run->item_count && r == 0; i++) {
+			if (sorted[i]->tensors.bytes)
+				sorted[i]->follows = follows(&ordering, sorted, i);
+			r = wcx_command_stop ? -EINTR : 0;
+		}
+	}
+	if (r == 0)
+		r = reorder(&ordering);
+	for (size_t i = 0; ordering.items && i < run->item_count; i++) {
+		free(ordering.items[i].tensors.keys);
+		wcx_safetensors_free(ordering.items[i].st);
+	}
+	free(ordering.items);
+	free(ordering.cards);
+	free(sorted);
+	return r;
+}
