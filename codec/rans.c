@@ -223,13 +223,14 @@ enum wcx_result wcx_rans_close(const struct wcx_rans_reader *reader, uint8_t car
 /* Encodes the last line, which is partial and has `count` symbols; returns the new left. */
 static size_t encode_last(const struct wcx_rans_lines *last, size_t count)
 {
+	const uint64_t *entry = last->table->symbol;
 	size_t left = last->left;
 
 	for (uint32_t k = last->steps; k-- > 0;)
 		for (uint32_t lane = lanes_of_step(count, k, last->steps); lane-- > 0;) {
 			const uint32_t i = last->steps * lane + k, symbol = last->keyed ? last->keyed[i] : last->symbols[i];
 
-			left = wcx_rans_encode_symbol(last->table->symbol[symbol], &last->state[lane], last->words, left);
+			left = wcx_rans_encode_symbol(entry[symbol], &last->state[lane], last->words, left);
 		}
 	return left;
 }

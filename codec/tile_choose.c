@@ -27,7 +27,7 @@ static void mark_suspects(const struct wcx_field *field, uint32_t t, struct wcx_
 	const struct wcx_freq_table *coded = field->is_pair ? &coder->pairs[t] : &coder->freqs[t];
 
 	for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
-		coder->suspect[t][s] = coded->freq[s] == 0;
+		coder->suspect[t * WCX_SYMBOL_COUNT + s] = coded->freq[s] == 0;
 }
 
 static const struct wcx_field_coder *field_coder(const struct wcx_field *field, uint32_t number,
@@ -43,7 +43,7 @@ static const struct wcx_field_coder *field_coder(const struct wcx_field *field, 
 	coder->table_count = field->table_count;
 	coder->is_pair = field->is_pair;
 	memcpy(coder->freqs, field->tables, bytes);
-	memset(coder->suspect[WCX_CONTEXTS_MAX], 1, sizeof coder->suspect[WCX_CONTEXTS_MAX]);
+	memset(coder->suspect + WCX_KEY_MISFIT, 1, WCX_KEY_COUNT - WCX_KEY_MISFIT);
 	for (uint32_t t = 0; t < field->table_count; t++) {
 		wcx_rans_encode_table_build(wcx_field_table(field, t, &coder->pairs[t]), &coder->encode[t]);
 		mark_suspects(field, t, coder);
@@ -285,13 +285,14 @@ static bool may_except(const struct wcx_encoding *e, uint32_t number, const stru
 	const struct wcx_field_coder *coder = &e->scratch->coders[number];
 	const uint16_t *values = (const uint16_t *)e->scratch->values;
 	const uint8_t *symbols = e->scratch->fields[number].symbols + first;
+	const uint8_t *suspect = coder->suspect + run->table * WCX_SYMBOL_COUNT;
 
 	if (field->by_context)
-		return keyed_block_is_suspect(coder->suspect[0], e->scratch->keyed + first);
+		return keyed_block_is_suspect(coder->suspect, e->scratch->keyed + first);
 	if (field->is_pair)
-		return block_is_suspect(coder->suspect[run->table], true, symbols);
+		return block_is_suspect(suspect, true, symbols);
 	return (run->has_misfits && block_has_misfit(field, values + first, symbols)) ||
-	       (run->has_missing && block_is_suspect(coder->suspect[run->table], false, symbols));
+	       (run->has_missing && block_is_suspect(suspect, false, symbols));
 }
 
 /*
@@ -334,7 +335,7 @@ static void except_keyed(const struct wcx_encoding *e, uint32_t number, uint32_t
 	uint8_t *symbols = e->scratch->fields[number].symbols;
 
 	for (uint32_t i = first; i < end; i++) {
-		if (!coder->suspect[0][e->scratch->keyed[i]])
+		if (!coder->suspect[e->scratch->keyed[i]])
 			continue;
 		add_exception(&e->scratch->exceptions, i, is_wide ? values[i] : symbols[i]);
 		symbols[i] = coder->cheapest[e->scratch->contexts[i]];

@@ -26,9 +26,11 @@ struct wcx_field_coder {
 	struct wcx_rans_encode_table encode[WCX_CONTEXTS_MAX];
 	int16_t cost[WCX_CONTEXTS_MAX][WCX_SYMBOL_COUNT];    /* of a symbol; 0 without a frequency */
 	int16_t missing[WCX_CONTEXTS_MAX][WCX_SYMBOL_COUNT]; /* 1 without a frequency, else 0 */
-	/* By symbol, for pairs by pair: 1 without a frequency, so that an element must be an exception.  Then keys of
-	 * misfits. */
-	uint8_t suspect[WCX_CONTEXTS_MAX + 1][WCX_SYMBOL_COUNT];
+	/*
+	 * For each table by symbol, for pairs by pair: 1 without a frequency, so that an element must be an exception.  The
+	 * keys of misfits follow.
+	 */
+	uint8_t suspect[WCX_KEY_COUNT];
 	uint8_t cheapest[WCX_CONTEXTS_MAX]; /* the most frequent symbol, which takes the place of exceptions */
 };
 

@@ -35,7 +35,9 @@ static const uint8_t word_shuffles[256][16]
 
 INLINE int64_t entry_at(const struct wcx_rans_lines *lines, size_t i, bool is_keyed)
 {
-	return (int64_t)lines->table->symbol[is_keyed ? lines->keyed[i] : lines->symbols[i]];
+	const uint64_t *entry = lines->table->symbol; /* with contexts, of all tables */
+
+	return (int64_t)entry[is_keyed ? lines->keyed[i] : lines->symbols[i]];
 }
 
 /* The entries of four symbols from number i on, `stride` apart.  Loads and shuffles are faster here than a gather. */

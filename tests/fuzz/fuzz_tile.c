@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fuzz target: decodes arbitrary bytes as a packed tile.  The first bytes stand for the index: dims, a recipe and four
- * frequency tables, which all fields share.  Every decoding variant must give the same result.  A tile that decodes must
- * survive being encoded and decoded again.
+ * Fuzz target: decodes arbitrary bytes as a packed tile.  The first bytes stand for the index: dims, a recipe and
+ * frequency tables, which all fields share: four, or eight in a difference, which the base's tile follows.  Every decoding
+ * variant must give the same result.  A tile that decodes must survive being encoded and decoded again.
  */
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/difference.h"
 #include "codec/le.h"
 #include "codec/tile.h"
 
-enum { REQUEST_BYTES = 8, FIELD_BYTES = 4, VARIANTS_MAX = 8 };
+enum { REQUEST_BYTES = 8, FIELD_BYTES = 4, VARIANTS_MAX = 8, BY_CONTEXT = 7 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t input_bytes);
 
@@ -42,7 +43,7 @@ struct request {
 	enum wcx_tile_mode mode;
 	struct wcx_recipe recipe; /* checked */
 	struct wcx_field fields[WCX_FIELDS_MAX];
-	struct wcx_freq_table tables[WCX_FIELD_TABLES_MAX];
+	struct wcx_freq_table tables[WCX_CONTEXTS_MAX];
 };
 
 /* Reads a table from the input; if there is none, uses one that any field may have. */
@@ -57,6 +58,18 @@ static void read_table(struct input *input, struct wcx_freq_table *table)
 		return;
 	}
 	*table = (struct wcx_freq_table){ .freq = { WCX_PROB_SCALE / 2, WCX_PROB_SCALE / 2 } };
+}
+
+/* Reads the thresholds, which only a difference has; false if there are none. */
+static bool read_contexts(struct input *input, struct wcx_recipe *recipe)
+{
+	const uint8_t *src = recipe->difference ? take(input, WCX_CONTEXTS_MAX) : NULL;
+
+	if (!src)
+		return !recipe->difference;
+	recipe->context_count = src[0];
+	memcpy(recipe->thresholds, src + 1, sizeof recipe->thresholds);
+	return true;
 }
 
 /* Fills in the request; false if the input lacks a valid recipe. */
@@ -76,7 +89,10 @@ static bool read_request(struct input *input, struct request *ret)
 		.field_count = src[6] % (WCX_FIELDS_MAX + 1),
 		.run_elems = 128u * src[7],
 		.fields = ret->fields,
+		.difference = src[5] >> 5 & 3,
 	};
+	if (!read_contexts(input, &ret->recipe))
+		return false;
 	for (uint32_t f = 0; f < ret->recipe.field_count; f++) {
 		const uint8_t *field = take(input, FIELD_BYTES);
 
@@ -84,7 +100,8 @@ static bool read_request(struct input *input, struct request *ret)
 			return false;
 		ret->fields[f] = (struct wcx_field){
 			.width = field[0],
-			.table_count = field[1] & 7,
+			.table_count = (field[1] & 7) == BY_CONTEXT ? ret->recipe.context_count : field[1] & 7,
+			.by_context = (field[1] & 7) == BY_CONTEXT,
 			.is_pair = field[1] >> 3 & 1,
 			.has_zero = field[1] >> 4 & 1,
 			.base = (uint16_t)wcx_le16_read(field + 2),
@@ -93,7 +110,7 @@ static bool read_request(struct input *input, struct request *ret)
 		if (ret->fields[f].table_count == 0)
 			ret->fields[f].tables = NULL;
 	}
-	for (uint32_t t = 0; t < WCX_FIELD_TABLES_MAX; t++)
+	for (uint32_t t = 0; t < (ret->recipe.difference ? (uint32_t)WCX_CONTEXTS_MAX : (uint32_t)WCX_FIELD_TABLES_MAX); t++)
 		read_table(input, &ret->tables[t]);
 	return wcx_recipe_check(&ret->recipe) == NULL;
 }
@@ -147,13 +164,16 @@ static enum wcx_result decode(struct wcx_tile_job *job, const struct scratches *
 static void check_round_trip(const struct wcx_tile_job *decoded, const struct wcx_recipe *recipe,
 			     const struct scratches *scratches)
 {
-	struct wcx_tile_job job = { .dims = decoded->dims, .recipe = recipe, .dst_bytes = decoded->dst_bytes };
+	struct wcx_tile_job job = {
+		.dims = decoded->dims, .recipe = recipe, .base = decoded->base, .dst_bytes = decoded->dst_bytes
+	};
 	uint8_t *packed = malloc(job.dst_bytes), *src;
 	struct wcx_encoded_tile encoded;
 
 	job.dst = malloc(job.dst_bytes);
 	require(packed && job.dst);
-	require(wcx_tile_encode(&job.dims, decoded->dst, recipe, scratches->encode, packed, &encoded) == WCX_OK);
+	require(wcx_tile_encode_against(&job.dims, decoded->dst, job.base, recipe, scratches->encode, packed, &encoded) ==
+		WCX_OK);
 	job.mode = encoded.mode;
 	job.constant = encoded.constant;
 	job.src_bytes = encoded.bytes;
@@ -167,22 +187,52 @@ static void check_round_trip(const struct wcx_tile_job *decoded, const struct wc
 	free(job.dst);
 }
 
+/* Counts the symbols of a field of a difference by the tables that they take. */
+static void count_difference(const struct wcx_tile_job *job, uint32_t f, uint64_t count[WCX_CONTEXTS_MAX][WCX_SYMBOL_COUNT])
+{
+	const struct wcx_recipe *recipe = job->recipe;
+	const struct wcx_field *field = &recipe->fields[f];
+	const size_t elems = job->dst_bytes / recipe->elem_bytes;
+	uint8_t *residuals = malloc(job->dst_bytes), *contexts = malloc(elems);
+	uint32_t shift = 0;
+
+	require(residuals && contexts);
+	wcx_difference_residuals((enum wcx_difference)recipe->difference, recipe->elem_bytes, job->dst, job->base, elems,
+				 residuals);
+	wcx_difference_contexts(recipe, job->base, elems, contexts);
+	for (uint32_t below = 0; below < f; below++)
+		shift += recipe->fields[below].width;
+	for (size_t i = 0; i < elems; i++) {
+		uint64_t e = 0;
+
+		memcpy(&e, residuals + i * recipe->elem_bytes, recipe->elem_bytes);
+		e = (e >> shift & (((uint64_t)1 << field->width) - 1)) - field->base;
+		if (e < WCX_SYMBOL_COUNT)
+			count[field->by_context ? contexts[i] : 0][e]++;
+	}
+	free(residuals);
+	free(contexts);
+}
+
 /* Round trips with the request's tables and with tables built from the tile's own counts. */
 static void check_round_trips(const struct wcx_tile_job *decoded, const struct scratches *scratches)
 {
-	static struct wcx_freq_table tables[WCX_FIELDS_MAX][WCX_FIELD_TABLES_MAX];
+	static struct wcx_freq_table tables[WCX_FIELDS_MAX][WCX_CONTEXTS_MAX];
 	struct wcx_field fields[WCX_FIELDS_MAX];
 	struct wcx_recipe learned = *decoded->recipe;
 
 	check_round_trip(decoded, decoded->recipe, scratches);
 	learned.fields = fields;
 	for (uint32_t f = 0; f < learned.field_count; f++) {
-		uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT] = { { 0 } }, misfits = 0;
+		uint64_t count[WCX_CONTEXTS_MAX][WCX_SYMBOL_COUNT] = { { 0 } }, misfits = 0;
 
 		fields[f] = decoded->recipe->fields[f];
 		if (!fields[f].table_count)
 			continue;
-		wcx_tile_count(&decoded->dims, decoded->dst, decoded->recipe, f, scratches->encode, count, &misfits);
+		if (learned.difference)
+			count_difference(decoded, f, count);
+		else
+			wcx_tile_count(&decoded->dims, decoded->dst, decoded->recipe, f, scratches->encode, count, &misfits);
 		for (uint32_t t = 0; t < fields[f].table_count; t++) {
 			count[t][0]++; /* a table that no run chooses has no counts */
 			wcx_freq_table_build(count[t], &tables[f][t]);
@@ -203,6 +253,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *input_at, size_t input_bytes)
 	if (read_request(&input, &request)) {
 		size_t tile_bytes = wcx_tile_dims_bytes(&request.dims);
 		/* Exact sizes: the address sanitizer then catches accesses past the end. */
+		const size_t base_bytes = request.recipe.difference ? WCX_MIN(input.left, tile_bytes) : 0;
+		const uint8_t *base_at = take(&input, base_bytes);
+		uint8_t *base = request.recipe.difference ? calloc(1, tile_bytes ? tile_bytes : 1) : NULL;
 		uint8_t *src = malloc(input.left ? input.left : 1), *dst = malloc(tile_bytes ? tile_bytes : 1);
 		struct wcx_tile_job job = {
 			.dims = request.dims,
@@ -210,17 +263,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *input_at, size_t input_bytes)
 			.recipe = &request.recipe,
 			.src = src,
 			.src_bytes = input.left,
+			.base = base,
 			.dst = dst,
 			.dst_bytes = tile_bytes,
 		};
 		enum wcx_result result;
 
-		require(src && dst);
+		require(src && dst && (base || !request.recipe.difference));
+		if (base)
+			memcpy(base, base_at, base_bytes);
 		memcpy(src, input.at, input.left);
 		result = decode(&job, &scratches);
 		require((result == WCX_WRONG_SIZE) == (tile_bytes == 0));
 		if (result == WCX_OK)
 			check_round_trips(&job, &scratches);
+		free(base);
 		free(src);
 		free(dst);
 	}
