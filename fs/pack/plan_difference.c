@@ -24,6 +24,9 @@ enum {
 static const double DIFFERENCE_MIN_GAIN = 0.01;
 /* One more coded field has to save this share over fewer: it costs decoding time. */
 static const double FIELD_MIN_GAIN = 0.005;
+/* Tables by context have to save this share over a single one: they cost decoding time, and of few samples always save some.
+ */
+static const double CONTEXTS_MIN_GAIN = 0.005;
 /* Low bits whose entropy is more than this share of their number count as random. */
 static const double RANDOM_MIN_SHARE = 0.99;
 
@@ -206,7 +209,7 @@ static double weigh_contexts(struct residual_study *study, struct cut *cut, uint
 	many = weigh_classes(counts, cut->contexts.count, study->scale);
 	join_bins(counts, &one, cut->contexts.count);
 	all = weigh_classes(counts, 1, study->scale);
-	field->by_context = many.symbols + many.tables < all.symbols + all.tables;
+	field->by_context = many.symbols + many.tables < (all.symbols + all.tables) * (1 - CONTEXTS_MIN_GAIN);
 	field->table_count = field->by_context ? (uint8_t)cut->contexts.count : 1;
 	return finish_field(study, field, field->by_context ? &many : &all, study->scale * (double)study->misfits[f],
 			    f + 1 == cut->field_count);

@@ -15,7 +15,7 @@ enum {
 	SAMPLE_MIN_ROWS = 96,
 	SAMPLE_SHARE = 8,                /* one of this many elements of a large tensor is studied */
 	COUNTED_BYTES = 8 << 20,         /* of a large tensor, at least */
-	COUNTED_AGAINST_BYTES = 4 << 20, /* of one with a base, whose contexts have fewer symbols */
+	COUNTED_AGAINST_BYTES = 1 << 20, /* of one with a base: costs 0.05 % for 2 MiB of F32 in eight contexts */
 };
 
 /* The length of a row: all elements divided by as many leading dimensions as leave it long enough. */
