@@ -59,13 +59,20 @@ check_unpacked() {
 	golden_files decode
 }
 
-@test "wcx packs the originals into the golden files of either mode" {
+@test "wcx packs the originals into the golden files of either mode, and fine-tunes into those with bases" {
 	while read -r sha256 name; do
-		mode="${name%%_*}"
-		[ "$mode" != encoded ] || continue
-		golden_files original "${name#*_}" "$BATS_TEST_TMPDIR/original"
+		kind=original
+		how=(--mode="${name%%_*}")
+		case "$name" in
+		encoded_* | family_*) continue ;;
+		tuned_*)
+			kind=tuned
+			how=(--base="$GOLDEN/best_${name#*_}.wcx")
+			;;
+		esac
+		golden_files "$kind" "${name#*_}" "$BATS_TEST_TMPDIR/original"
 		echo "$sha256  $BATS_TEST_TMPDIR/original" | sha256sum --check --quiet
-		"$WCX" pack -q --force --mode="$mode" "$BATS_TEST_TMPDIR/original" "$BATS_TEST_TMPDIR/packed"
+		"$WCX" pack -q --force "${how[@]}" "$BATS_TEST_TMPDIR/original" "$BATS_TEST_TMPDIR/packed"
 		cmp -s "$GOLDEN/$name.wcx" "$BATS_TEST_TMPDIR/packed" ||
 			golden_files same "$GOLDEN/$name.wcx" "$BATS_TEST_TMPDIR/packed" || {
 			echo "$name is packed into something else"

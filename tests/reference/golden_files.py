@@ -4,6 +4,7 @@
 
   decode            decode each with wcx_decode.py, compare its SHA-256, and check that together they use the whole format
   original NAME OUT write the safetensors file from which golden/best_NAME.wcx and golden/reference_NAME.wcx were packed
+  tuned NAME OUT    write the one from which golden/tuned_NAME.wcx was packed, against golden/best_NAME.wcx
   same A.wcx B.wcx  check that two files are equal, except for Zstandard frames with equal contents
   add WCX           make the files listed here that are missing in golden/manifest, with the program WCX or wcx_encode.py
 
@@ -163,6 +164,15 @@ BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}  # dtypes whose elements share byte
 # The reference mode depends on the size of elements, not on the dtype.
 REFERENCE = ["bool", "i8", "bf16", "f32"]
 
+# Fine-tunes of the originals: how the dtype's numbers are in order, and the standard deviation of their steps in that order.
+TUNED = {
+    "i8": (wcx_encode.INTEGER, 1), "f8_e4m3": (wcx_encode.FLOAT, 1), "bf16": (wcx_encode.FLOAT, 3),
+    "f16": (wcx_encode.FLOAT, 12), "f32": (wcx_encode.FLOAT, 3000), "i64": (wcx_encode.INTEGER, 5),
+}
+
+# The files of a family, and the bases, of wcx_encode.py.
+FAMILY = ["base", "other_base", "every_element_size", "every_mode", "exceptions_and_carried_bytes"]
+
 # The smallest of wcx_encode.py's good files.
 ENCODED = [
     "carried_bytes", "constant_fields", "constant_tiles", "exceptions_beside_planes", "extreme_tables", "header_alone",
@@ -196,6 +206,19 @@ def original(name):
         put(tensor, dtype, shape_of(dtype, elements), elements)
     put("small.1", dtype, shape_of(dtype, first[96:192]), first[96:192])
     return build_header(tensors) + bytes(data)
+
+
+def tuned(name):
+    """Returns the original of that name after fine-tuning: the first three quarters of its elements have moved."""
+    difference, sigma = TUNED[name]
+    seed, dtype, _ = ORIGINALS[name]
+    base = original(name)
+    header_bytes = 8 + int.from_bytes(base[:8], "little")
+    elements = np.frombuffer(base[header_bytes:], f"<u{ELEM_BYTES[dtype]}")
+    steps = scaled(Random(seed + 1000).bell(elements.size), sigma).astype(elements.dtype)
+    steps[3 * elements.size // 4 :] = 0
+    moved = wcx_encode.in_order(wcx_encode.in_order(elements, difference) + steps, difference)
+    return base[:header_bytes] + moved.astype(elements.dtype).tobytes()
 
 
 def shape_of(dtype, elements):
@@ -241,6 +264,20 @@ def add(program):
                     packed = os.path.join(GOLDEN, f"{mode}_{name}.wcx")
                     subprocess.run([program, "pack", "-q", f"--mode={mode}", source.name, packed], check=True)
                 append(f"{mode}_{name}", original(name))
+    for name in TUNED:
+        if f"tuned_{name}" not in have:
+            with tempfile.NamedTemporaryFile() as source:
+                source.write(tuned(name))
+                source.flush()
+                base, packed = (os.path.join(GOLDEN, f"{kind}_{name}.wcx") for kind in ("best", "tuned"))
+                subprocess.run([program, "pack", "-q", f"--base={base}", source.name, packed], check=True)
+            append(f"tuned_{name}", tuned(name))
+    family = dict(wcx_encode.files_of("family_"))
+    for name in FAMILY:
+        if f"family_{name}" not in have:
+            with open(os.path.join(GOLDEN, f"family_{name}.wcx"), "wb") as out:
+                out.write(family[name].build())
+            append(f"family_{name}", family[name].original)
     encoded = {name: lambda name=name: getattr(wcx_encode, f"good_{name}")(np.random.default_rng(2026)) for name in ENCODED}
     for name, make in {**encoded, "every_element_size": every_element_size}.items():
         if f"encoded_{name}" not in have:
@@ -258,7 +295,7 @@ def append(name, content):
 def decode():
     seen = Counter()
     for name, digest in read_manifest().items():
-        wcx = wcx_decode.Wcx(os.path.join(GOLDEN, f"{name}.wcx"))
+        wcx = wcx_encode.open_with_bases(os.path.join(GOLDEN, f"{name}.wcx"), GOLDEN)
         if hashlib.sha256(b"".join(part.tobytes() for part in wcx.decode_all())).hexdigest() != digest:
             sys.exit(f"{name} decodes to something else")
         seen += wcx.seen
@@ -268,6 +305,7 @@ def decode():
     needed = [("mode", m) for m in wcx_decode.MODES] + [("coding", c) for c in range(3)]
     needed += [("table", n) for n in (1, 2, 4)] + ["pairs", "exceptions", "same_as"]
     needed += ["carrier of planes", "carrier of exceptions"]
+    needed += [("difference", d) for d in wcx_decode.DIFFERENCES] + [("context", n) for n in (2, 3, 4, 8)]
     for n in (1, 2, 4, 8):
         needed += [("element of", n, "predictor", p) for p in wcx_decode.PREDICTORS]
         needed += [("element of", n, "transform", t) for t in wcx_decode.TRANSFORMS if t != wcx_decode.FOLD or n == 1]
@@ -299,6 +337,9 @@ def main():
         case ["original", name, out_path]:
             with open(out_path, "wb") as out:
                 out.write(original(name))
+        case ["tuned", name, out_path]:
+            with open(out_path, "wb") as out:
+                out.write(tuned(name))
         case ["same", path_a, path_b]:
             same(path_a, path_b)
         case ["add", program]:

@@ -193,11 +193,28 @@ check_refused() {
 	done
 }
 
-@test "both accept the index of each file that refers to bases" {
-	for wcx in "$FILES"/family/*.wcx; do
-		"$WCX" info "$wcx"
-		python_text "$wcx" <<<'import sys, wcx_decode; wcx_decode.Wcx(sys.argv[1])'
+@test "wcx and the independent decoder give back each file that refers to bases" {
+	bases=("$FILES"/family/family_*base.wcx)
+	for wcx in "$FILES"/family/family_*.wcx; do
+		echo "$wcx"
+		"$WCX" verify "$wcx"
+		"$WCX" unpack "$wcx" "$BATS_TEST_TMPDIR/unpacked"
+		python wcx_decode.py "$wcx" "$BATS_TEST_TMPDIR/decoded" "${bases[@]}"
+		cmp "${wcx%.wcx}.safetensors" "$BATS_TEST_TMPDIR/unpacked"
+		cmp "${wcx%.wcx}.safetensors" "$BATS_TEST_TMPDIR/decoded"
+		rm "$BATS_TEST_TMPDIR/unpacked" "$BATS_TEST_TMPDIR/decoded"
 	done
+}
+
+@test "a file whose base is missing, or another file of its name, is refused by both" {
+	wcx="$BATS_TEST_TMPDIR/family_every_element_size.wcx"
+	cp "$FILES/family/family_every_element_size.wcx" "$wcx"
+	check_refused "$wcx" "$WCX" verify "$wcx"
+	cp "$FILES/family/family_other_base.wcx" "$BATS_TEST_TMPDIR/family_base.wcx"
+	check_refused "$wcx" "$WCX" unpack "$wcx" "$BATS_TEST_TMPDIR/unpacked"
+	check_refused "$wcx" "$PYTHON" "$BATS_TEST_DIRNAME/wcx_decode.py" "$wcx" "$BATS_TEST_TMPDIR/decoded" \
+		"$BATS_TEST_TMPDIR/family_base.wcx"
+	[ ! -e "$BATS_TEST_TMPDIR/unpacked" ] && [ ! -e "$BATS_TEST_TMPDIR/decoded" ]
 }
 
 @test "wcx verify refuses every bad file and names it" {
@@ -235,10 +252,14 @@ check_refused() {
 		folded_codings_mixed_by_tile lanes_without_symbols pairs same_content start_states_of_any_size wide_symbols; do
 		python wcx_encode.py flips "$FILES/good/$name.wcx" "$BATS_TEST_TMPDIR/flips" 14 1
 	done
+	for name in every_element_size every_mode exceptions_and_carried_bytes; do
+		python wcx_encode.py flips "$FILES/family/family_$name.wcx" "$BATS_TEST_TMPDIR/flips" 14 1
+	done
+	cp "$FILES"/family/family_*base.wcx "$BATS_TEST_TMPDIR/flips"
 	python wcx_encode.py flips "$FILES/mixed.wcx" "$BATS_TEST_TMPDIR/flips" 10 1
 	accepted=0
 	refused=0
-	for wcx in "$BATS_TEST_TMPDIR"/flips/*.wcx; do
+	for wcx in "$BATS_TEST_TMPDIR"/flips/*.flip*.wcx; do
 		original="${wcx%.wcx}.safetensors"
 		if [ -e "$original" ]; then
 			echo "$wcx"

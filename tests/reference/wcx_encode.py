@@ -3,7 +3,7 @@
 """wcx_encode.py good|family|bad OUTDIR, wcx_encode.py flips FILE.wcx OUTDIR COUNT SEED - makes .wcx files that test readers.
 
   good   files NAME.wcx that use everything docs/format.md allows, each with its original NAME.safetensors
-  family files with bases, beside these: base.wcx and other_base.wcx
+  family files family_NAME.wcx with bases, beside these: family_base.wcx and family_other_base.wcx
   bad    files bad_WHY.wcx that each break one rule but have valid checksums, so that readers must check the rule itself;
          bad_data_WHY.wcx break a rule of section 3, of ZSTD tiles or of checksums of data, which only decoding detects
   flips  COUNT copies of FILE, each with one changed byte in a packed tile and valid checksums, and with the original as
@@ -1404,7 +1404,7 @@ def family_start(specs, **how):
     originals = []
     for name, make in ("base", family_base), ("other_base", family_other_base):
         originals.append(bytes(make(np.random.default_rng(2026)).original))
-        file.add_base(originals[-1], name.encode() + b".wcx")
+        file.add_base(originals[-1], b"family_%s.wcx" % name.encode())
     return file, originals
 
 
@@ -2282,9 +2282,18 @@ def with_tile(wcx, contents, tile, elements):
     return b"".join((matrix if changed else content).tobytes() for changed, content in zip(is_changed, contents))
 
 
+def open_with_bases(path, directory):
+    """Opens a file whose bases are in a directory, under the last part of their names."""
+    wcx = wcx_decode.Wcx(path)
+    for base in wcx.bases:
+        wcx.use_base(wcx_decode.read_original(os.path.join(directory, os.path.basename(base.name.decode()))))
+    return wcx
+
+
 def write_flips(path, out_dir, count, seed):
     rng = random.Random(seed)
-    wcx = wcx_decode.Wcx(path)
+    directory = os.path.dirname(path)
+    wcx = open_with_bases(path, directory)
     contents = list(wcx.decode_segments())
     stem = os.path.join(out_dir, os.path.basename(path).removesuffix(".wcx"))
     for i in range(count):
@@ -2293,7 +2302,7 @@ def write_flips(path, out_dir, count, seed):
         tile = flip_byte(wcx, data, rng)
         write_file(f"{stem}.flip{i}.wcx", data)
         try:
-            elements = wcx_decode.Wcx(f"{stem}.flip{i}.wcx").decode_tile(tile)
+            elements = open_with_bases(f"{stem}.flip{i}.wcx", directory).decode_tile(tile)
         except wcx_decode.WcxError:
             continue
         original = with_tile(wcx, contents, tile, elements)
@@ -2321,6 +2330,7 @@ def main():
     os.makedirs(out_dir, exist_ok=True)
     if command in ("good", "family"):
         for name, file in files_of(command + "_"):
+            name = "family_" * (command == "family") + name
             write_file(os.path.join(out_dir, name + ".wcx"), file.build())
             write_file(os.path.join(out_dir, name + ".safetensors"), bytes(file.original))
     elif command == "bad":
