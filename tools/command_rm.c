@@ -183,8 +183,8 @@ static int add_argument(struct removal *removal, const char *path, char **store_
 		return add_victim(removal, strdup(path), tree.store);
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	r = fd < 0 ? -errno
-		   : wcx_packed_paths(&(struct wcx_tree_access){ wcx_open_below, &fd }, &wcx_command_stop, add_from_tree,
-				      &tree);
+		   : wcx_packed_paths(&(struct wcx_tree_access){ .open = wcx_open_below, .user = &fd }, &wcx_command_stop,
+				      add_from_tree, &tree);
 	if (fd >= 0)
 		close(fd);
 	return r;
@@ -197,10 +197,27 @@ static bool is_same_file(const struct stat *a, const struct stat *b)
 	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
 
-static bool is_victim(const struct removal *removal, const struct wcx_family_file *file)
+/* Whether a file of a family is the victim's name, and not another name of the same file, which stays. */
+static bool is_name_of(const struct victim *victim, const struct wcx_family *family, const struct wcx_family_file *file)
+{
+	const size_t bytes = directory_bytes(file->path);
+	struct stat own, other;
+	char *directory;
+	bool is_same;
+
+	if (!is_same_file(&victim->st, &file->st) || strcmp(victim->name, file->path + bytes + (bytes > 0)) != 0)
+		return false;
+	directory = bytes ? strndup(file->path, bytes) : strdup(".");
+	is_same = directory && fstat(victim->directory_fd, &own) == 0 &&
+		  fstatat(family->store_fd, directory, &other, 0) == 0 && is_same_file(&own, &other);
+	free(directory);
+	return is_same;
+}
+
+static bool is_victim(const struct removal *removal, const struct wcx_family *family, const struct wcx_family_file *file)
 {
 	for (size_t i = 0; i < removal->count; i++)
-		if (!removal->victims[i].is_kept && is_same_file(&removal->victims[i].st, &file->st))
+		if (!removal->victims[i].is_kept && is_name_of(&removal->victims[i], family, file))
 			return true;
 	return false;
 }
@@ -231,7 +248,7 @@ static void check_dependents(struct removal *removal, struct victim *victim, con
 		const struct wcx_family_file *file = &family->files[i];
 		int r = 0;
 
-		if (is_victim(removal, file))
+		if (is_victim(removal, family, file))
 			continue;
 		if (wcx_family_hides(file)) {
 			wcx_fail(&err, EACCES, "%s: not removed, since what is packed against it is not known: %s",

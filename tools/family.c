@@ -10,12 +10,21 @@
 #include <unistd.h>
 
 #include "fs/base/array.h"
+#include "fs/base/file_io.h"
+#include "fs/format/version3.h"
 #include "fs/read/packed_index.h"
 
 struct scan {
 	struct wcx_family *family;
-	struct wcx_tree_access access;
+	bool has_no_memory;
 };
+
+static int open_in_store(void *user, const char *path, int flags, struct stat *st_ret)
+{
+	const struct scan *scan = user;
+
+	return wcx_open_below(&scan->family->store_fd, path, flags, st_ret);
+}
 
 static int read_bases(struct wcx_family_file *file, int fd, struct wcx_error *err)
 {
@@ -43,9 +52,17 @@ static int read_bases(struct wcx_family_file *file, int fd, struct wcx_error *er
 	return r;
 }
 
+/* Whether a file is of version 3, which has no bases. */
+static bool is_version3(int fd, const struct stat *st)
+{
+	uint8_t block[WCX_VERSION3_SUPERBLOCK_BYTES];
+
+	return wcx_read_exact(fd, block, sizeof block, 0) == 0 && wcx_version3_is(block, (uint64_t)st->st_size);
+}
+
 static int read_file(const struct scan *scan, struct wcx_family_file *file, struct wcx_error *err)
 {
-	const int fd = scan->access.open(scan->access.user, file->path, O_RDONLY | O_NONBLOCK | O_NOCTTY, &file->st);
+	const int fd = wcx_open_below(&scan->family->store_fd, file->path, O_RDONLY | O_NONBLOCK | O_NOCTTY, &file->st);
 	struct wcx_superblock sb;
 	int r;
 
@@ -59,6 +76,7 @@ static int read_file(const struct scan *scan, struct wcx_family_file *file, stru
 	}
 	if (r == 0 && sb.base_count)
 		r = read_bases(file, fd, err);
+	file->is_newer = r == -ENOTSUP && !is_version3(fd, &file->st);
 	close(fd);
 	return r;
 }
@@ -70,10 +88,9 @@ static void free_file(struct wcx_family_file *file)
 	free(file->why);
 }
 
-/* Adds a file, even if it cannot be read. */
-static int add_file(void *user, const char *path)
+/* Adds a file, even if it cannot be read; or, with errnum, a directory that cannot be listed. */
+static int add(const struct scan *scan, const char *path, int errnum)
 {
-	const struct scan *scan = user;
 	struct wcx_family *family = scan->family;
 	struct wcx_family_file file = { .path = strdup(path) }, *grown;
 	struct wcx_error why = { "" };
@@ -81,7 +98,8 @@ static int add_file(void *user, const char *path)
 	grown = wcx_array_reserve(family->files, &family->capacity, family->count + 1, sizeof *grown);
 	family->files = grown ? grown : family->files;
 	if (grown && file.path)
-		file.r = read_file(scan, &file, &why);
+		file.r = errnum ? wcx_fail(&why, EIO, "%s: cannot be listed: %s", path, strerror(errnum))
+				: read_file(scan, &file, &why);
 	if (file.r < 0 && (file.why = malloc(sizeof *file.why)))
 		*file.why = why;
 	if (!grown || !file.path || (file.r < 0 && !file.why)) {
@@ -90,6 +108,20 @@ static int add_file(void *user, const char *path)
 	}
 	grown[family->count++] = file;
 	return 0;
+}
+
+static int add_file(void *user, const char *path)
+{
+	return add(user, path, 0);
+}
+
+/* What is lost and found has no names of a store, and is root's at the top of many file systems. */
+static void add_unlisted(void *user, const char *path, int errnum)
+{
+	struct scan *scan = user;
+
+	if (errnum != ENOENT && strcmp(path, "lost+found") != 0)
+		scan->has_no_memory |= add(scan, path, errnum) < 0;
 }
 
 static int compare_paths(const void *a, const void *b)
@@ -101,13 +133,16 @@ static int compare_paths(const void *a, const void *b)
 
 int wcx_family_scan(struct wcx_family *family, const char *store, const atomic_bool *stop, struct wcx_error *err)
 {
-	struct scan scan = { family, { wcx_open_below, &family->store_fd } };
+	struct scan scan = { .family = family };
+	const struct wcx_tree_access access = { open_in_store, &scan, add_unlisted };
 	int r;
 
 	*family = (struct wcx_family){ .store = strdup(store), .store_fd = open(store, O_RDONLY | O_DIRECTORY | O_CLOEXEC) };
 	if (family->store_fd < 0)
 		return wcx_fail(err, errno, "%s: %s", store, strerror(errno));
-	r = family->store ? wcx_packed_paths(&scan.access, stop, add_file, &scan) : -ENOMEM;
+	r = family->store ? wcx_packed_paths(&access, stop, add_file, &scan) : -ENOMEM;
+	if (r == 0 && scan.has_no_memory)
+		r = -ENOMEM;
 	if (family->count)
 		qsort(family->files, family->count, sizeof *family->files, compare_paths);
 	return r < 0 ? wcx_fail(err, -r, "%s: %s", store, r == -EINTR ? "interrupted" : strerror(-r)) : 0;
@@ -148,7 +183,7 @@ bool wcx_family_depends(const struct wcx_family_file *file, const struct wcx_fam
 
 bool wcx_family_hides(const struct wcx_family_file *file)
 {
-	return file->r == -EACCES || file->r == -EPERM || file->r == -ENOMEM || file->r == -EIO;
+	return file->is_newer || file->r == -EACCES || file->r == -EPERM || file->r == -ENOMEM || file->r == -EIO;
 }
 
 int wcx_family_dependent(const char *store, const struct wcx_superblock *sb, const struct stat *st, const atomic_bool *stop,

@@ -25,7 +25,8 @@ struct wcx_family_file {
 	uint64_t original_bytes;
 	struct wcx_family_base *bases;
 	uint32_t base_count;
-	int r; /* 0; or why it could not be read whole, with a message.  Its bases are not known then */
+	int r;         /* 0; or why it could not be read whole, with a message.  Its bases are not known then */
+	bool is_newer; /* it needs a version or features that this program does not have */
 	struct wcx_error *why;
 };
 
@@ -59,7 +60,8 @@ bool wcx_family_depends(const struct wcx_family_file *file, const struct wcx_fam
 int wcx_family_dependent(const char *store, const struct wcx_superblock *sb, const struct stat *st, const atomic_bool *stop,
 			 char **path_ret, struct wcx_error *err);
 
-/* wcx_family_hides - whether it is unknown what a file depends on, although it may be sound: it could not be read */
+/* wcx_family_hides - whether it is unknown what a file depends on, although it may be sound: it could not be read, or is a
+ * directory that could not be listed */
 bool wcx_family_hides(const struct wcx_family_file *file);
 
 #endif

@@ -126,7 +126,7 @@ static int find(void *user, const struct wcx_container *dependent, const struct 
 struct wcx_store_bases *wcx_store_bases_create(const struct wcx_beneath *beneath, struct wcx_image_pool *pool)
 {
 	struct wcx_store_bases *bases = calloc(1, sizeof *bases);
-	const struct wcx_tree_access access = { open_beneath, bases };
+	const struct wcx_tree_access access = { .open = open_beneath, .user = bases };
 	const struct wcx_base_finder finder = { find, bases };
 
 	if (!bases)

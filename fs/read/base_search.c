@@ -65,7 +65,7 @@ static void free_root(struct root *root)
 static struct root *make_root(const struct wcx_base_search *search, const char *path)
 {
 	struct root *root = calloc(1, sizeof *root);
-	struct wcx_tree_access access = { wcx_open_below, NULL };
+	struct wcx_tree_access access = { .open = wcx_open_below };
 
 	if (!root)
 		return NULL;

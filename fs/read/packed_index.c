@@ -55,6 +55,12 @@ static int push(struct walk *walk, const char *path)
 	return 0;
 }
 
+static void skip(const struct walk *walk, const char *path, int errnum)
+{
+	if (walk->access->skipped)
+		walk->access->skipped(walk->access->user, path, errnum);
+}
+
 static mode_t type_of(const struct walk *walk, const struct dirent *entry, const char *path)
 {
 	struct stat st;
@@ -79,8 +85,10 @@ static int see(struct walk *walk, const char *directory, const struct dirent *en
 	if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 || wcx_is_temporary_name(entry->d_name))
 		return 0;
 	if (snprintf(path, sizeof path, "%s%s%s", is_top ? "" : directory, is_top ? "" : "/", entry->d_name) >=
-	    (int)sizeof path)
+	    (int)sizeof path) {
+		skip(walk, directory, ENAMETOOLONG);
 		return 0;
+	}
 	switch (type_of(walk, entry, path)) {
 	case S_IFDIR:
 		return push(walk, path);
@@ -100,12 +108,15 @@ static int list(struct walk *walk, const char *path)
 	int r = 0;
 
 	if (!directory) {
+		skip(walk, path, fd < 0 ? -fd : errno);
 		if (fd >= 0)
 			close(fd);
 		return 0;
 	}
-	while (r == 0 && (entry = readdir(directory)))
+	while (r == 0 && (errno = 0, entry = readdir(directory)))
 		r = see(walk, path, entry);
+	if (r == 0 && errno)
+		skip(walk, path, errno);
 	closedir(directory);
 	return r;
 }

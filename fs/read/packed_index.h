@@ -25,6 +25,8 @@ struct wcx_tree_access {
 	 */
 	int (*open)(void *user, const char *path, int flags, struct stat *st_ret);
 	void *user;
+	/* Is told of what cannot be listed or is too deep, so that a walk passes it over.  NULL: nobody is. */
+	void (*skipped)(void *user, const char *path, int errnum);
 };
 
 /* wcx_open_below - the open function for a tree by its descriptor, which user points to; links above the last component are

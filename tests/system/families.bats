@@ -290,6 +290,47 @@ forge() {
 	run -2 "$WCX" rm
 }
 
+@test "a base that another name of a dependent needs is not removed" {
+	mkdir "$OWN/kept"
+	ln "$TUNED" "$OWN/kept/model.safetensors.wcx"
+	run -1 "$WCX" rm --store="$OWN" "$OWN/base" "$OWN/tuned"
+	[[ "$output" == *"base/model.safetensors.wcx: needed by $OWN/kept/model.safetensors.wcx"* ]]
+	[ -e "$BASE" ] && [ ! -e "$TUNED" ]
+	"$WCX" verify -q "$OWN"
+}
+
+@test "a base is not removed while a directory of the store cannot be listed" {
+	needs_two_users
+	chown -R 1234:1234 "$OWN"
+	mkdir "$OWN/private" "$OWN/lost+found"
+	mv "$OWN/tuned" "$OWN/private"
+	chmod 0700 "$OWN/private" "$OWN/lost+found"
+	run -1 as_user "'$WCX' rm --store='$OWN' '$OWN/base'" 1234
+	[[ "$output" == *"not removed, since what is packed against it is not known: private: cannot be listed: Permission denied"* ]]
+	[ -e "$BASE" ]
+	run -1 as_user "'$WCX' unpack --rm --store='$OWN' '$BASE'" 1234
+	[ -e "$BASE" ]
+	rm -r "$OWN/private"
+	as_user "'$WCX' rm --store='$OWN' '$OWN/base'" 1234
+	[ ! -e "$BASE" ]
+}
+
+@test "a base is not removed while a file needs features that are not known" {
+	"$PYTHON" - "$TUNED" <<-'END'
+		import sys, xxhash
+
+		file = open(sys.argv[1], "r+b")
+		block = bytearray(file.read(192))
+		block[16] |= 0x80
+		block[184:192] = xxhash.xxh3_64(bytes(block[:184])).digest()[::-1]
+		file.seek(0)
+		file.write(block)
+	END
+	run -1 "$WCX" rm --store="$OWN" "$BASE"
+	[[ "$output" == *"not removed, since what is packed against it is not known: "*"needs features"* ]]
+	[ -e "$BASE" ]
+}
+
 @test "a family goes together" {
 	touch "$OWN/tuned/config.json"
 	"$WCX" rm "$OWN"

@@ -48,7 +48,7 @@ static int open_counted(void *user, const char *path, int flags, struct stat *st
 
 static void open_fixture(struct fixture *fixture)
 {
-	struct wcx_tree_access access = { open_counted, fixture };
+	struct wcx_tree_access access = { .open = open_counted, .user = fixture };
 
 	*fixture = (struct fixture){ .dir = sample_dir_create(), .family = sample_family_make("") };
 	fixture->fd = open(fixture->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
