@@ -92,7 +92,7 @@ static const char *parse_base(const uint8_t *src, const uint8_t **name, const ui
 static int parse_bases(struct wcx_container *c, struct wcx_error *err)
 {
 	const struct wcx_superblock *sb = &c->superblock;
-	const uint8_t *end = c->index + sb->index_bytes, *name = end - sb->base_name_bytes;
+	const uint8_t *end = c->index + (sb->index_bytes - sb->extra_bytes), *name = end - sb->base_name_bytes;
 	const uint8_t *src = name - (size_t)sb->base_count * WCX_BASE_BYTES;
 	char *dst = c->base_names;
 

@@ -53,6 +53,7 @@ struct wcx_superblock {
 	uint8_t sha256[WCX_SHA256_BYTES];
 	uint64_t optional_features; /* that a reader may ignore */
 	uint32_t base_count, base_name_bytes;
+	uint64_t extra_bytes; /* at the end of the index, which a reader ignores */
 };
 
 /* Another safetensors file, from which segments are coded as differences. */

@@ -27,7 +27,8 @@ void wcx_superblock_write(const struct wcx_superblock *sb, uint8_t dst[WCX_SUPER
 	wcx_le64_write(dst + 120, sb->optional_features);
 	wcx_le32_write(dst + 128, sb->base_count);
 	wcx_le32_write(dst + 132, sb->base_name_bytes);
-	memset(dst + 136, 0, CHECKSUM_AT - 136);
+	wcx_le64_write(dst + 136, sb->extra_bytes);
+	memset(dst + 144, 0, CHECKSUM_AT - 144);
 	wcx_le64_write(dst + CHECKSUM_AT, wcx_checksum64(dst, CHECKSUM_AT));
 }
 

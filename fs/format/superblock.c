@@ -12,7 +12,7 @@
 
 enum {
 	CHECKSUM_AT = WCX_SUPERBLOCK_BYTES - 8,
-	RESERVED_AT = 136,
+	RESERVED_AT = 144,
 	TABLE_MIN_BYTES = 5, /* two symbols, one with a frequency of two bytes, and a count of absent symbols */
 };
 
@@ -73,6 +73,7 @@ static void read_fields(const uint8_t *src, struct wcx_superblock *sb)
 		.optional_features = wcx_le64_read(src + 120),
 		.base_count = wcx_le32_read(src + 128),
 		.base_name_bytes = wcx_le32_read(src + 132),
+		.extra_bytes = wcx_le64_read(src + 136),
 	};
 	memcpy(sb->sha256, src + 88, WCX_SHA256_BYTES);
 }
@@ -82,7 +83,7 @@ static uint64_t sum_of_parts(const struct wcx_superblock *sb)
 {
 	return (uint64_t)sb->segment_count * WCX_SEGMENT_BYTES + (uint64_t)sb->field_count * WCX_FIELD_BYTES +
 	       sb->tile_count * WCX_TILE_ENTRY_BYTES + sb->table_bytes + (uint64_t)sb->base_count * WCX_BASE_BYTES +
-	       sb->base_name_bytes;
+	       sb->base_name_bytes + sb->extra_bytes;
 }
 
 static int check_bases(const char *path, const uint8_t *src, const struct wcx_superblock *sb, struct wcx_error *err)
@@ -94,6 +95,8 @@ static int check_bases(const char *path, const uint8_t *src, const struct wcx_su
 				      sb->base_count ? "bases without the flag BASES" : "flag BASES without bases");
 	if (sb->base_count > WCX_BASES_MAX)
 		return bad_superblock(err, path, 128, "too many bases");
+	if (sb->extra_bytes && !sb->optional_features)
+		return bad_superblock(err, path, 136, "bytes of optional features without any");
 	if (memcmp(src + RESERVED_AT, zeros, sizeof zeros) != 0)
 		return bad_superblock(err, path, RESERVED_AT, "reserved bytes are not zero");
 	return 0;
@@ -109,7 +112,8 @@ static int check_counts(const char *path, const struct wcx_superblock *sb, struc
 	    sb->index_offset > sb->packed_bytes || sb->index_bytes != sb->packed_bytes - sb->index_offset)
 		return bad_superblock(err, path, 40, "index is not where it should be");
 	if (sb->segment_count == 0 || sb->tile_count == 0 || sb->tile_count > WCX_MAX_INDEX_BYTES ||
-	    sb->table_bytes > WCX_MAX_INDEX_BYTES || sb->index_bytes != sum_of_parts(sb))
+	    sb->table_bytes > WCX_MAX_INDEX_BYTES || sb->extra_bytes > WCX_MAX_INDEX_BYTES ||
+	    sb->index_bytes != sum_of_parts(sb))
 		return bad_superblock(err, path, 56, "counts contradict the size of the index");
 	if (sb->table_count > sb->table_bytes / TABLE_MIN_BYTES)
 		return bad_superblock(err, path, 60, "more frequency tables than bytes for them");

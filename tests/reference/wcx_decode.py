@@ -25,7 +25,7 @@ import zstandard
 
 MAGIC = bytes.fromhex("89574358 0D0A1A0A")
 ZSTD_MAGIC = bytes.fromhex("28B52FFD")
-SUPERBLOCK = struct.Struct("<8sIIQQQQQIIQQQ32sQII48sQ")
+SUPERBLOCK = struct.Struct("<8sIIQQQQQIIQQQ32sQIIQ40sQ")
 SEGMENT = struct.Struct("<QQIIIIIBBBBIBBBBQ7sB")
 FIELD = struct.Struct("<BBHI")
 BASE = struct.Struct("<32sQII")
@@ -407,8 +407,9 @@ class Wcx:
         self._parse_superblock(self.file[: SUPERBLOCK.size].tobytes())
         index = self.file[self.index_offset :].tobytes()
         must(xxh3(index) == self.index_checksum, "the checksum of the index differs")
-        bases_at = len(index) - BASE.size * self.base_count - self.base_name_bytes
-        self.bases = parse_bases(index[bases_at:], self.base_count)
+        extra_at = len(index) - self.extra_bytes
+        bases_at = extra_at - BASE.size * self.base_count - self.base_name_bytes
+        self.bases = parse_bases(index[bases_at:extra_at], self.base_count)
         fields_at = SEGMENT.size * self.segment_count
         entries_at = fields_at + FIELD.size * self.field_count
         tables_at = entries_at + TILE_ENTRY.itemsize * self.tile_count
@@ -423,7 +424,7 @@ class Wcx:
     def _parse_superblock(self, raw):
         (magic, version, self.field_count, features, packed_bytes, self.original_bytes, self.index_offset, index_bytes,
          self.segment_count, self.table_count, self.tile_count, self.table_bytes, self.index_checksum,
-         self.sha256, self.optional_features, self.base_count, self.base_name_bytes, reserved,
+         self.sha256, self.optional_features, self.base_count, self.base_name_bytes, self.extra_bytes, reserved,
          checksum) = SUPERBLOCK.unpack(raw)
         must(magic == MAGIC, "not a .wcx file")
         must(version == 1, f"version {version} is unknown")
@@ -431,12 +432,13 @@ class Wcx:
         must(features & ~FEATURE_BASES == 0, f"unknown features {features & ~FEATURE_BASES:#x}")
         must(bool(features & FEATURE_BASES) == (self.base_count > 0), "the feature BASES contradicts the number of bases")
         must(self.base_count <= BASES_MAX, f"{self.base_count} bases")
+        must(self.extra_bytes == 0 or self.optional_features, "extra bytes without an optional feature")
         must(not any(reserved), "reserved bytes of the superblock are not zero")
         must(packed_bytes == len(self.file), f"{len(self.file)} bytes long, but written as {packed_bytes}")
         must(1 <= self.original_bytes <= ORIGINAL_BYTES_MAX, f"an original of {self.original_bytes} bytes")
         must(self.index_offset + index_bytes == packed_bytes, "the index does not end where the file ends")
         parts = (SEGMENT.size * self.segment_count + FIELD.size * self.field_count + TILE_ENTRY.itemsize * self.tile_count
-                 + self.table_bytes + BASE.size * self.base_count + self.base_name_bytes)
+                 + self.table_bytes + BASE.size * self.base_count + self.base_name_bytes + self.extra_bytes)
         must(index_bytes == parts, f"an index of {index_bytes} bytes whose parts have {parts}")
         must(index_bytes <= INDEX_BYTES_MAX, f"an index of {index_bytes} bytes")
         must(self.segment_count >= 1 and self.tile_count >= 1, "no segment or no tile")

@@ -577,6 +577,8 @@ class File:
     tables: list = field(default_factory=list)  # encoded
     frequencies: list = field(default_factory=list)
     bases: list = field(default_factory=list)
+    optional_features: int = 0
+    extra: bytes = b""  # at the end of the index
     base_contents: list = field(default_factory=list)  # the bases' originals
     coded: dict = field(default_factory=dict)  # CodedTile by tile
     sources: dict = field(default_factory=dict)  # Source by tile
@@ -695,6 +697,7 @@ class File:
         """Returns the bytes of the file; changed has wrong values for fields of the superblock."""
         tables = b"".join(self.tables)
         index = b"".join(part.pack() for part in [*self.segments, *self.fields, *self.entries]) + tables + self.pack_bases()
+        index += self.extra
         area = b"".join(padded(entry.data, self.alignment, self.pad) for entry in self.entries) + self.gap
         fields = {
             "magic": b"\x89WCX\r\n\x1a\n", "version": 1, "field_count": len(self.fields),
@@ -703,12 +706,12 @@ class File:
             "index_offset": SUPERBLOCK_BYTES + len(area), "index_bytes": len(index),
             "segment_count": len(self.segments), "table_count": len(self.tables), "tile_count": len(self.entries),
             "table_bytes": len(tables), "index_checksum": xxh3(index), "sha256": hashlib.sha256(self.original).digest(),
-            "optional_features": 0, "base_count": len(self.bases),
-            "base_name_bytes": sum(len(this.name) for this in self.bases), "reserved": b"",
+            "optional_features": self.optional_features, "base_count": len(self.bases),
+            "base_name_bytes": sum(len(this.name) for this in self.bases), "extra_bytes": len(self.extra), "reserved": b"",
         }
         wrong_sum = changed.pop("checksum", 0)
         fields.update(changed)
-        superblock = struct.pack("<8sIIQQQQQIIQQQ32sQII48s", *fields.values())
+        superblock = struct.pack("<8sIIQQQQQIIQQQ32sQIIQ40s", *fields.values())
         return superblock + struct.pack("<Q", xxh3(superblock) ^ wrong_sum) + area + index + self.tail
 
 
@@ -782,6 +785,14 @@ def good_stored_only(rng):
     file = start([("a", "U8", [1]), ("b", "BF16", [3, 5])], {"format": "pt"})
     file.add_segment(b"\x07")
     file.add_segment(rng.bytes(30), elem_bytes=2)
+    return file
+
+
+def good_optional_features(rng):
+    """Flags that mean nothing to a reader, and bytes that it does not look at."""
+    file = start([("a", "U8", [10])])
+    file.add_segment(rng.bytes(10))
+    file.optional_features, file.extra = 1 << 63 | 5, rng.bytes(77)
     return file
 
 
@@ -1649,8 +1660,13 @@ def bad_superblocks():
     yield "feature_of_bases", with_superblock(features=1)
     yield "base_count", with_superblock(base_count=1)
     yield "base_name_bytes", with_superblock(base_name_bytes=1)
+    yield "extra_bytes", with_superblock(extra_bytes=1, optional_features=1)
+    yield "extra_bytes_wrap", with_superblock(extra_bytes=2**64 - 8, tile_count=len(base().entries) + 1, optional_features=1)
     yield "superblock_reserved", with_superblock(reserved=b"\1")
-    yield "superblock_reserved_end", with_superblock(reserved=bytes(47) + b"\x80")
+    yield "superblock_reserved_end", with_superblock(reserved=bytes(39) + b"\x80")
+    extra = base()
+    extra.extra = b"x"
+    yield "extra_bytes_without_feature", extra.build()
     yield "feature_highest", with_superblock(features=1 << 63)
     yield "packed_bytes", with_superblock(packed_bytes=len(good) + 16)
     yield "original_bytes_0", with_superblock(original_bytes=0)

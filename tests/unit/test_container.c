@@ -418,7 +418,8 @@ static void each_field_of_the_superblock_is_checked(void)
 		{ 16, 8, 1, EBADMSG, "flag BASES without bases" },
 		{ 128, 4, 1, EBADMSG, "bases without the flag BASES" },
 		{ 132, 4, 1, EBADMSG, "counts contradict" },
-		{ 136, 1, 1, EBADMSG, "reserved bytes" },
+		{ 136, 8, 1, EBADMSG, "bytes of optional features" },
+		{ 144, 1, 1, EBADMSG, "reserved bytes" },
 		{ 183, 1, 0x80, EBADMSG, "reserved bytes" },
 	};
 	struct change offset_unaligned = { 40, 8, index_offset - 8, EBADMSG, "index is not where" };
@@ -433,7 +434,7 @@ static void each_field_of_the_superblock_is_checked(void)
 		int of_bases = strstr(about_a_field[i].text, "BASES") != NULL;
 		int reserved = strstr(about_a_field[i].text, "reserved") != NULL;
 
-		check_change(&about_a_field[i], 0, of_index ? 40 : of_counts ? 56 : of_bases ? 128 : reserved ? 136 : at);
+		check_change(&about_a_field[i], 0, of_index ? 40 : of_counts ? 56 : of_bases ? 128 : reserved ? 144 : at);
 	}
 	check_change(&offset_unaligned, 0, 40);
 }
@@ -878,7 +879,7 @@ static void each_part_of_a_base_is_checked(void)
 		{ 128, 4, 0, EBADMSG, "flag BASES without bases" },
 		{ 128, 4, 257, EBADMSG, "too many bases" },
 		{ 128, 4, UINT32_MAX, EBADMSG, "too many bases" },
-		{ 136, 8, 1, EBADMSG, "reserved bytes" },
+		{ 144, 8, 1, EBADMSG, "reserved bytes" },
 	};
 	static const struct change of_the_counts[] = {
 		{ 128, 4, 1, EBADMSG, "counts contradict" },
@@ -900,7 +901,7 @@ static void each_part_of_a_base_is_checked(void)
 	const uint64_t at = bases_offset(file);
 
 	for (size_t i = 0; i < WCX_ARRAY_COUNT(of_the_superblock); i++)
-		check_change_of(file, &of_the_superblock[i], 0, of_the_superblock[i].at == 136 ? 136 : 128);
+		check_change_of(file, &of_the_superblock[i], 0, of_the_superblock[i].at == 144 ? 144 : 128);
 	for (size_t i = 0; i < WCX_ARRAY_COUNT(of_the_counts); i++)
 		check_change_of(file, &of_the_counts[i], 0, 56);
 	for (size_t i = 0; i < WCX_ARRAY_COUNT(of_an_entry); i++)
