@@ -266,8 +266,8 @@ static int next_path(struct wcx_packed_index *index, const struct packed_file *s
 	i = wcx_count_before(index->files.count, comes_before, &place);
 	if (i < index->files.count && sought->path && compare_files(&index->files.items[i], sought) == 0)
 		i++;
-	found = index->files.items + i;
-	if (i < index->files.count && memcmp(found->sha256, sought->sha256, sizeof found->sha256) == 0 &&
+	found = i < index->files.count ? &index->files.items[i] : NULL;
+	if (found && memcmp(found->sha256, sought->sha256, sizeof found->sha256) == 0 &&
 	    found->original_bytes == sought->original_bytes) {
 		*path_ret = strdup(found->path);
 		r = *path_ret ? 0 : -ENOMEM;
