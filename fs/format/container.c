@@ -148,6 +148,8 @@ static const char *check_base(const struct wcx_container *c, const uint8_t *src,
 		return seg->base_offset || src[45] ? "offset or thresholds without a base" : NULL;
 	if (seg == c->segments)
 		return "base of the header";
+	if (seg->bytes < WCX_BASED_SEGMENT_MIN_BYTES)
+		return "segment with a base that is too small";
 	if (seg->base_offset > c->bases[seg->base - 1].original_bytes ||
 	    seg->bytes > c->bases[seg->base - 1].original_bytes - seg->base_offset)
 		return "range beyond the end of the base";

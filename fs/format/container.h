@@ -24,7 +24,9 @@ enum {
 	WCX_TILE_ALIGN = 4,
 	/* Limits of a tile narrower than its matrix, which bound the work per byte read: tests/bench/worst_read.c. */
 	WCX_TILE_MAX_ROWS = 256,
-	WCX_TILE_MAX_SLENDERNESS = 8,       /* rows per column */
+	WCX_TILE_MAX_SLENDERNESS = 8, /* rows per column */
+	/* Of a segment with a base, whose tiles may be far apart there: bounds what a read decodes of the base. */
+	WCX_BASED_SEGMENT_MIN_BYTES = WCX_TILE_MAX_BYTES / 256,
 	WCX_ZSTD_TILE_MAX_BYTES = 64 << 10, /* decoded: a crafted frame decodes at 6 MB/s */
 	WCX_TILE_MAX_FIELD_ROWS = 512,      /* rows times fields */
 	WCX_HEADER_MIN_BYTES = 8,

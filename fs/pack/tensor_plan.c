@@ -122,7 +122,7 @@ int wcx_tensor_plan_draft(struct wcx_tensor_plan *plan, const struct wcx_plan_re
 	result = wcx_tensor_plan_choose_view(plan, samples, count);
 	if (result == WCX_OK)
 		result = wcx_tensor_plan_choose(plan, samples, count);
-	if (result == WCX_OK && plan->base.base) {
+	if (result == WCX_OK && plan->base.base && plan->segment.bytes >= WCX_BASED_SEGMENT_MIN_BYTES) {
 		int r = read_base_samples(plan, reader, samples, count, base_buffer, err);
 
 		if (r < 0)

@@ -273,6 +273,7 @@ def check_difference(seg, where, number, bases):
         must(seg.base_offset == 0 and seg.threshold_count == 0, f"{where}an offset or thresholds without a base")
         return
     must(number > 0, f"{where}a header with a base")
+    must(seg.bytes >= 2048, f"{where}{seg.bytes} bytes with a base")
     must(seg.base_offset + seg.bytes <= bases[seg.base - 1].original_bytes, f"{where}passes the end of its base")
     must(seg.transform == NONE and seg.predictor == NONE, f"{where}a difference with a transform or a predictor")
     must(seg.tile_cols >= seg.cols or min(seg.tile_rows, seg.rows) == 1, f"{where}narrow tiles of differences")

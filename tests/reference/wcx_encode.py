@@ -1369,7 +1369,7 @@ def files_of(prefix):
 
 # ---- families: files with bases, and these ----
 
-FAMILY_ELEMENTS = {1: 1501, 2: 1300, 4: 900, 8: 700}
+FAMILY_ELEMENTS = {1: 2501, 2: 1300, 4: 900, 8: 700}
 
 
 def family_base(rng):
@@ -1381,8 +1381,8 @@ def family_base(rng):
 
 
 def family_other_base(rng):
-    file = start([("w", "U16", [999])])
-    file.add_segment(rng.bytes(1998), elem_bytes=2)
+    file = start([("w", "U16", [2999])])
+    file.add_segment(rng.bytes(5998), elem_bytes=2)
     return file
 
 
@@ -1458,22 +1458,22 @@ def family_every_mode(rng):
     def recipe(i):
         return [CODED, STORED, CONSTANT, CONSTANT, ZSTD, CODED][i]
 
-    file, (original, other) = family_start([("flat", "BF16", [600]), ("rows", "BF16", [60, 10]), ("again", "BF16", [600]),
-                                            ("raw", "U16", [500]), ("alone", "U8", [900])])
+    file, (original, other) = family_start([("flat", "BF16", [1200]), ("rows", "BF16", [120, 10]), ("again", "BF16", [1200]),
+                                            ("raw", "U16", [1200]), ("alone", "U8", [900])])
     at = base_tensor(original, 2) + 3
-    for cols, tile in (600, (1, 100)), (10, (10, 10)):
-        elements = np.frombuffer(original[at : at + 1200], "<u2").copy()
+    for cols, tile in (1200, (1, 200)), (10, (20, 10)):
+        elements = np.frombuffer(original[at : at + 2400], "<u2").copy()
         ordered = in_order(elements, FLOAT)
-        ordered[:100] += rng.integers(0, 3, 100).astype("<u2")
-        ordered[300:400] -= 7  # every residual is 13; those of 200..300 are 0
+        ordered[:200] += rng.integers(0, 3, 200).astype("<u2")
+        ordered[600:800] -= 7  # every residual is 13; those of 400..600 are 0
         elements = in_order(ordered, FLOAT)
-        elements[100:200] = rng.integers(0, 1 << 16, 100)
-        elements[400:500] = 0x3C00
+        elements[200:400] = rng.integers(0, 1 << 16, 200)
+        elements[800:1000] = 0x3C00
         file.add_segment(elements.tobytes(), elem_bytes=2, cols=cols, tile=tile, fields=[Field(16, 2, by_context=True)],
                          recipe=recipe, base=1, base_offset=at, difference=FLOAT, thresholds=bytes([120]))
     file.add_same(1)
     fields = [Field(2, 1), Field(7), Field(7, 1)]
-    data = moved(rng, other[500:1500], 2, INTEGER, 1)
+    data = moved(rng, other[500:2900], 2, INTEGER, 1)
     file.add_segment(data, elem_bytes=2, fields=fields, recipe=[RANS, RAW, RANS], base=2, base_offset=500,
                      difference=INTEGER)
     file.add_segment(draw(rng, 900, 1, [Field(8, 1)]), fields=[Field(8, 1)], recipe=CODED)
@@ -1482,18 +1482,19 @@ def family_every_mode(rng):
 
 def family_exceptions_and_carried_bytes(rng):
     """Exceptions as carriers of bytes in a wide field by context, and planes below one; lanes without symbols."""
-    counts = [600, 33, 64]
-    file, (original, _) = family_start([(f"t{count}", "BF16", [count]) for count in counts])
+    tiles = [600, 33, 64]
+    counts = [1200, 1056, 1088]
+    file, (original, _) = family_start([(f"t{tile}", "BF16", [count]) for tile, count in zip(tiles, counts)])
     at = base_tensor(original, 2)
-    for count in counts:
+    for tile, count in zip(tiles, counts):
         elements = np.frombuffer(original[at : at + 2 * count], "<u2")
         steps = rng.integers(-2, 3, count)
         steps[::20] = rng.integers(-30000, 30000, len(steps[::20]))
         data = in_order(in_order(elements, FLOAT) + steps.astype("<u2"), FLOAT).tobytes()
-        fields = [Field(16, 3, by_context=True)] if count == 600 else [Field(4), Field(12, 3, by_context=True)]
-        recipe = CODED if count == 600 else STORED
-        file.add_segment(data, elem_bytes=2, fields=fields, recipe=recipe, base=1, base_offset=at, difference=FLOAT,
-                         thresholds=bytes([110, 120]))
+        fields = [Field(16, 3, by_context=True)] if tile == 600 else [Field(4), Field(12, 3, by_context=True)]
+        recipe = CODED if tile == 600 else STORED
+        file.add_segment(data, elem_bytes=2, tile=(1, tile), fields=fields, recipe=recipe, base=1, base_offset=at,
+                         difference=FLOAT, thresholds=bytes([110, 120]))
     return file
 
 
@@ -1807,17 +1808,17 @@ def bad_same_segments():
     yield "same_as_of_the_header", with_segment(0, same_as=1)
 
 
-def dependent():
+def dependent(rows=60):
     """A file with two bases, whose tiles are all stored: only its index depends on them."""
     rng = np.random.default_rng(11)
-    file = start([("a", "BF16", [20, 30]), ("b", "I32", [12, 10]), ("c", "U8", [40])])
-    file.bases = [Base(bytes(range(32)), 2000, b"../base/model.safetensors.wcx"), Base(bytes(32), 1 << 60, b"")]
+    file = start([("a", "BF16", [40, 30]), ("b", "I32", [rows, 10]), ("c", "U8", [40])])
+    file.bases = [Base(bytes(range(32)), 3200, b"../base/model.safetensors.wcx"), Base(bytes(32), 1 << 60, b"")]
     for _ in range(40):
         file.add_table([16] * 256)
     fields = [Field(4), Field(12, 3, 0, 1, by_context=True)]
-    file.add_segment(rng.bytes(1200), elem_bytes=2, tile=(1, 250), fields=fields)
+    file.add_segment(rng.bytes(2400), elem_bytes=2, tile=(1, 250), fields=fields)
     refer(file, DEPENDENT_SEG, base=1, difference=FLOAT, base_offset=800, thresholds=bytes([100, 130]))
-    file.add_segment(rng.bytes(480), elem_bytes=4, cols=10, tile=(4, 10), fields=[Field(8, 1, 0, 0)] * 4)
+    file.add_segment(rng.bytes(40 * rows), elem_bytes=4, cols=10, tile=(4, 10), fields=[Field(8, 1, 0, 0)] * 4)
     refer(file, SECOND_SEG, base=2, difference=INTEGER, base_offset=1 << 59)
     file.add_segment(rng.bytes(40))
     return file
@@ -1862,7 +1863,7 @@ def bad_bases():
 def bad_differences():
     for name, values in {
         "base": [0, 3, 2**32 - 1], "difference": [NONE, 3, 255], "threshold_count": [0, 1, 3, 8, 255], "kind": [1, 255],
-        "reserved": [1], "reserved_at_end": [1], "base_offset": [801, 2001, 2**64 - 1], "transform": [ROTATE],
+        "reserved": [1], "reserved_at_end": [1], "base_offset": [801, 3201, 2**64 - 1], "transform": [ROTATE],
         "predictor": [LEFT, UP], "run": [128],
     }.items():
         for value in values:
@@ -1870,7 +1871,8 @@ def bad_differences():
     for thresholds in [0, 1], [5, 5], [9, 5], [5]:
         yield f"thresholds_{'_'.join(map(str, thresholds))}", with_reference(DEPENDENT_SEG, thresholds=bytes(thresholds),
                                                                            threshold_count=2)
-    yield "difference_passes_its_base", with_reference(SECOND_SEG, base_offset=(1 << 60) - 479)
+    yield "difference_passes_its_base", with_reference(SECOND_SEG, base_offset=(1 << 60) - 2399)
+    yield "difference_of_2040_bytes", dependent(51).build()
     yield "difference_by_narrow_tiles", with_reference(SECOND_SEG, tile_cols=9)
     for name, value in ("base", 1), ("difference", INTEGER), ("threshold_count", 1), ("base_offset", 1):
         yield f"no_difference_but_{name}", with_reference(INDEPENDENT_SEG, **{name: value})

@@ -814,7 +814,7 @@ static const struct wcx_recipe counters_recipe = {
 };
 static const struct sample_part dependent_parts[] = {
 	{ { "tuned", "BF16", "[40,50]", 4000, SAMPLE_GAUSSIAN, 0.4 }, 2000, 1, 700, &tuned_recipe, 0, 0 },
-	{ { "counters", "I32", "[20,10]", 800, SAMPLE_UNIFORM, 0 }, 10, 4, 10, &counters_recipe, 0, 0 },
+	{ { "counters", "I32", "[60,10]", 2400, SAMPLE_UNIFORM, 0 }, 10, 4, 10, &counters_recipe, 0, 0 },
 	{ { "again", "BF16", "[40,50]", 4000, SAMPLE_UNIFORM, 0 }, 0, 0, 0, NULL, 0, TUNED },
 	{ { "alone", "I8", "[250]", 250, SAMPLE_UNIFORM, 0 }, 250, 1, 200, &sample_1_byte_plain, 0, 0 },
 };
