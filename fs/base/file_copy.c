@@ -116,19 +116,22 @@ int wcx_file_copy(const struct wcx_output_options *output, enum wcx_copy_kind ki
 	return r;
 }
 
-/* Makes something under a temporary name, by make, and moves it over dst_name. */
+/*
+ * Makes something under a temporary name, by make, and moves it over dst_name.  Again if the name was another's, or if it
+ * was taken for that of an abandoned output meanwhile: a link cannot be locked.
+ */
 static int make_and_move(int (*make)(const void *user, int directory_fd, const char *name), const void *user,
 			 int directory_fd, const char *dst_name)
 {
 	char name[WCX_TEMPORARY_NAME_BYTES];
 	int r = -EEXIST;
 
-	for (int i = 0; i < NAME_TRIES && r == -EEXIST; i++) {
+	for (int i = 0; i < NAME_TRIES && (r == -EEXIST || r == -ENOENT); i++) {
 		wcx_make_temporary_name(name);
 		r = make(user, directory_fd, name);
+		if (r == 0 && renameat(directory_fd, name, directory_fd, dst_name) < 0)
+			r = -errno;
 	}
-	if (r == 0 && renameat(directory_fd, name, directory_fd, dst_name) < 0)
-		r = -errno;
 	if (r != -EEXIST) /* of two names of one file, rename removes none */
 		unlinkat(directory_fd, name, 0);
 	return r;

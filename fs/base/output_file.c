@@ -244,11 +244,15 @@ static int link_unnamed(const struct wcx_output_file *file, const char *name)
 	return linkat(AT_FDCWD, path, file->directory_fd, name, AT_SYMLINK_FOLLOW) == 0 ? 0 : -errno;
 }
 
-/* Gives the file a temporary name, since a link cannot replace anything. */
+/*
+ * Gives the file a temporary name, since a link cannot replace anything.  Locked before that, or another output in this
+ * directory takes it for abandoned.
+ */
 static int name_temporarily(struct wcx_output_file *file)
 {
 	int r = -EEXIST;
 
+	flock(file->fd, LOCK_EX | LOCK_NB); /* where there are no locks, nobody takes it for abandoned */
 	for (int i = 0; i < NAME_TRIES && r == -EEXIST; i++) {
 		wcx_make_temporary_name(file->temporary_name);
 		r = link_unnamed(file, file->temporary_name);

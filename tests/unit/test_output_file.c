@@ -64,9 +64,18 @@ int __wrap_renameat2(int old_fd, const char *old_path, int new_fd, const char *n
 	return lacks.noreplace ? fail_with(lacks.noreplace) : __real_renameat2(old_fd, old_path, new_fd, new_path, flags);
 }
 
+/* Called once after a file has got its name. */
+static void (*after_link)(void);
+
 int __wrap_linkat(int old_fd, const char *old_path, int new_fd, const char *new_path, int flags)
 {
-	return lacks.link ? fail_with(lacks.link) : __real_linkat(old_fd, old_path, new_fd, new_path, flags);
+	void (*const call)(void) = after_link;
+	const int r = lacks.link ? fail_with(lacks.link) : __real_linkat(old_fd, old_path, new_fd, new_path, flags);
+
+	after_link = NULL;
+	if (call)
+		call();
+	return r;
 }
 
 int __wrap_fchmod(int fd, mode_t mode)
@@ -273,6 +282,31 @@ static void abandoned_outputs_are_removed_and_others_stay(void)
 	tear_down();
 }
 
+static void begin_another(void)
+{
+	struct wcx_output_file other;
+
+	CHECK(count_names(true) == 1);
+	CHECK(begin(&other, true) == 0);
+	wcx_output_discard(&other);
+}
+
+/* Between its temporary name and its own, a file that replaces another is not taken for abandoned. */
+static void an_output_that_begins_meanwhile_removes_no_other(void)
+{
+	struct wcx_output_file file;
+	struct wcx_error err = { "" };
+
+	set_up(0);
+	write_output_file(output_path, "old");
+	CHECK(begin(&file, true) == 0);
+	after_link = begin_another;
+	CHECK(wcx_output_commit(&file, &err) == 0);
+	CHECK_TEXT(err.text, "");
+	CHECK(holds(output_path, "packed") && count_names(false) == 2);
+	tear_down();
+}
+
 /* POSIX ACLs as Linux stores them: a version, then tag, permissions and id of each entry. */
 struct acl {
 	uint32_t version;
@@ -408,6 +442,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(existing_files_are_replaced_only_when_asked),
 		CHECK_TEST(unfit_paths_are_refused_before_the_work),
 		CHECK_TEST(abandoned_outputs_are_removed_and_others_stay),
+		CHECK_TEST(an_output_that_begins_meanwhile_removes_no_other),
 		CHECK_TEST(acls_are_kept_or_access_is_the_owners_alone),
 		CHECK_TEST(default_acls_of_the_directory_give_nobody_more),
 		CHECK_TEST(owners_are_kept_or_permissions_narrowed),
