@@ -7,16 +7,17 @@
 #include <pthread.h>
 #include <search.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "fs/base/clock.h"
 
 enum {
-	IDLE_IMAGES_MAX = 16, /* enough for a model's shards in turn, and far below a limit of 1024 descriptors */
+	IDLE_IMAGES_MAX = 16, /* but bases of others; enough for a model's shards in turn, far below 1024 descriptors */
 	IDLE_MS = 60 * 1000,  /* loaders open a file again within seconds */
 };
+
+TAILQ_HEAD(pooled_images, wcx_pooled_image);
 
 struct wcx_image_pool {
 	struct wcx_tile_cache *cache;
@@ -25,11 +26,10 @@ struct wcx_image_pool {
 	struct wcx_base_finder finder;
 	uint64_t budget_bytes; /* of index_bytes */
 
-	pthread_mutex_t lock;                           /* protects the rest, and all of every image but id and image */
-	uint64_t index_bytes;                           /* of all images, and of those that are about to be added */
-	void *images;                                   /* tsearch(3) tree: libc's balanced tree */
-	struct wcx_pooled_image *idle[IDLE_IMAGES_MAX]; /* images without users, least recently used first */
-	size_t idle_count;
+	pthread_mutex_t lock;      /* protects the rest, and all of every image but id and image */
+	uint64_t index_bytes;      /* of all images, and of those that are about to be added */
+	void *images;              /* tsearch(3) tree: libc's balanced tree */
+	struct pooled_images idle; /* images without users, least recently used first */
 };
 
 static int compare_images(const void *a, const void *b)
@@ -43,10 +43,15 @@ static void image_free(void *image)
 	free(image);
 }
 
-static void idle_remove_locked(struct wcx_image_pool *pool, size_t i)
+/* Frees images that are in no other list. */
+static void free_all(struct pooled_images *images)
 {
-	pool->idle_count--;
-	memmove(&pool->idle[i], &pool->idle[i + 1], (pool->idle_count - i) * sizeof pool->idle[0]);
+	struct wcx_pooled_image *image;
+
+	while ((image = TAILQ_FIRST(images))) {
+		TAILQ_REMOVE(images, image, link);
+		image_free(image);
+	}
 }
 
 /* Adds a user to the open image of a file; NULL if the file has none. */
@@ -59,13 +64,8 @@ static struct wcx_pooled_image *image_take_locked(struct wcx_image_pool *pool, c
 	if (!found)
 		return NULL;
 	image = *(struct wcx_pooled_image **)found;
-	if (image->user_count++ == 0) {
-		size_t i = 0;
-
-		while (pool->idle[i] != image)
-			i++;
-		idle_remove_locked(pool, i);
-	}
+	if (image->user_count++ == 0)
+		TAILQ_REMOVE(&pool->idle, image, link);
 	return image;
 }
 
@@ -97,46 +97,51 @@ static void unlist_locked(struct wcx_image_pool *pool, struct wcx_pooled_image *
 	pool->index_bytes -= image->index_bytes;
 }
 
-/* Takes the idle image at a place out of the pool, for the caller to free. */
-static struct wcx_pooled_image *evict_locked(struct wcx_image_pool *pool, size_t i)
+/* Moves an idle image out of the pool to a list of victims, for the caller to free. */
+static void evict_locked(struct wcx_image_pool *pool, struct wcx_pooled_image *image, struct pooled_images *victims)
 {
-	struct wcx_pooled_image *victim = pool->idle[i];
-
-	unlist_locked(pool, victim);
-	idle_remove_locked(pool, i);
-	return victim;
+	unlist_locked(pool, image);
+	TAILQ_REMOVE(&pool->idle, image, link);
+	TAILQ_INSERT_TAIL(victims, image, link);
 }
 
 /*
- * The place of the idle image that was used least recently and is no base that other images have; idle_count if there is
- * none.  Evicting such a base would free nothing.
+ * The idle image that was used least recently and is no base that other images have; NULL if there is none.  Evicting such a
+ * base would free nothing, and its index would be counted no more.  *count_ret: how many there are.
  */
-static size_t first_unshared_locked(const struct wcx_image_pool *pool)
+static struct wcx_pooled_image *first_unshared_locked(struct wcx_image_pool *pool, size_t *count_ret)
 {
-	size_t i = 0;
+	struct wcx_pooled_image *image, *first = NULL;
 
-	while (i < pool->idle_count && wcx_image_is_shared(pool->idle[i]->image))
-		i++;
-	return i;
+	*count_ret = 0;
+	TAILQ_FOREACH(image, &pool->idle, link)
+	{
+		if (wcx_image_is_shared(image->image))
+			continue;
+		if (!first)
+			first = image;
+		++*count_ret;
+	}
+	return first;
 }
 
 /* Evicts idle images until there is space for an index, and takes it; 0, or -ENFILE if those in use take all there is. */
 static int take_space(struct wcx_image_pool *pool, uint64_t index_bytes)
 {
-	struct wcx_pooled_image *victims[IDLE_IMAGES_MAX];
-	size_t count = 0, i;
+	struct pooled_images victims = TAILQ_HEAD_INITIALIZER(victims);
+	struct wcx_pooled_image *image;
+	size_t count;
 	int r;
 
 	pthread_mutex_lock(&pool->lock);
-	while ((i = first_unshared_locked(pool)) < pool->idle_count && pool->index_bytes + index_bytes > pool->budget_bytes)
-		victims[count++] = evict_locked(pool, i);
+	while (pool->index_bytes + index_bytes > pool->budget_bytes && (image = first_unshared_locked(pool, &count)))
+		evict_locked(pool, image, &victims);
 	/* One file alone may be as large as the format allows. */
 	r = pool->index_bytes && pool->index_bytes + index_bytes > pool->budget_bytes ? -ENFILE : 0;
 	if (!r)
 		pool->index_bytes += index_bytes;
 	pthread_mutex_unlock(&pool->lock);
-	while (count)
-		image_free(victims[--count]);
+	free_all(&victims);
 	return r;
 }
 
@@ -195,18 +200,19 @@ bool wcx_pooled_image_has_id(const struct wcx_pooled_image *image)
 
 void wcx_image_pool_release(struct wcx_image_pool *pool, struct wcx_pooled_image *image)
 {
-	struct wcx_pooled_image *victim = NULL;
+	struct pooled_images victims = TAILQ_HEAD_INITIALIZER(victims);
+	struct wcx_pooled_image *victim;
+	size_t count;
 
 	pthread_mutex_lock(&pool->lock);
 	if (--image->user_count == 0) {
-		if (pool->idle_count == IDLE_IMAGES_MAX)
-			victim = evict_locked(pool, first_unshared_locked(pool) % IDLE_IMAGES_MAX);
+		while ((victim = first_unshared_locked(pool, &count)) && count >= IDLE_IMAGES_MAX)
+			evict_locked(pool, victim, &victims);
 		image->idle_since_ms = wcx_now_ms();
-		pool->idle[pool->idle_count++] = image;
+		TAILQ_INSERT_TAIL(&pool->idle, image, link);
 	}
 	pthread_mutex_unlock(&pool->lock);
-	if (victim)
-		image_free(victim);
+	free_all(&victims);
 }
 
 void wcx_image_pool_discard(struct wcx_image_pool *pool, struct wcx_pooled_image *image)
@@ -232,35 +238,33 @@ static bool is_deleted(const struct wcx_pooled_image *image)
 
 void wcx_image_pool_release_unused(struct wcx_image_pool *pool)
 {
-	struct wcx_pooled_image *victims[IDLE_IMAGES_MAX], *idle[IDLE_IMAGES_MAX];
-	size_t count = 0, idle_count;
+	struct pooled_images asked = TAILQ_HEAD_INITIALIZER(asked), victims = TAILQ_HEAD_INITIALIZER(victims);
 	const uint64_t now_ms = wcx_now_ms();
+	struct wcx_pooled_image *image;
 
 	/* Asked without the lock: the file system may take its time.  They are in use meanwhile. */
 	pthread_mutex_lock(&pool->lock);
-	idle_count = pool->idle_count;
-	memcpy(idle, pool->idle, idle_count * sizeof idle[0]);
-	pool->idle_count = 0;
-	for (size_t i = 0; i < idle_count; i++)
-		idle[i]->user_count++;
+	TAILQ_CONCAT(&asked, &pool->idle, link);
+	TAILQ_FOREACH(image, &asked, link)
+	image->user_count++;
 	pthread_mutex_unlock(&pool->lock);
-	for (size_t i = 0; i < idle_count; i++)
-		idle[i]->is_unwanted = !wcx_image_is_shared(idle[i]->image) &&
-				       (now_ms - idle[i]->idle_since_ms > IDLE_MS || is_deleted(idle[i]));
+	TAILQ_FOREACH(image, &asked, link)
+	image->is_unwanted =
+		!wcx_image_is_shared(image->image) && (now_ms - image->idle_since_ms > IDLE_MS || is_deleted(image));
 	pthread_mutex_lock(&pool->lock);
-	for (size_t i = 0; i < idle_count; i++) {
-		if (--idle[i]->user_count > 0)
+	while ((image = TAILQ_FIRST(&asked))) {
+		TAILQ_REMOVE(&asked, image, link);
+		if (--image->user_count > 0)
 			continue; /* opened meanwhile; who closes it makes it idle again */
-		if (idle[i]->is_unwanted || pool->idle_count == IDLE_IMAGES_MAX) {
-			unlist_locked(pool, idle[i]);
-			victims[count++] = idle[i];
+		if (image->is_unwanted) {
+			unlist_locked(pool, image);
+			TAILQ_INSERT_TAIL(&victims, image, link);
 		} else {
-			pool->idle[pool->idle_count++] = idle[i];
+			TAILQ_INSERT_TAIL(&pool->idle, image, link);
 		}
 	}
 	pthread_mutex_unlock(&pool->lock);
-	while (count)
-		image_free(victims[--count]);
+	free_all(&victims);
 }
 
 struct wcx_image_pool *wcx_image_pool_create(struct wcx_tile_cache *cache, struct wcx_decoder *decoder,
@@ -274,6 +278,7 @@ struct wcx_image_pool *wcx_image_pool_create(struct wcx_tile_cache *cache, struc
 	pool->decoder = decoder;
 	pool->counts = counts;
 	pool->budget_bytes = budget_bytes;
+	TAILQ_INIT(&pool->idle);
 	pthread_mutex_init(&pool->lock, NULL);
 	return pool;
 }

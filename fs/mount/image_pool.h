@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 #include "fs/base/error.h"
 #include "fs/mount/file_counts.h"
@@ -30,6 +31,7 @@ struct wcx_pooled_image {
 	size_t user_count;
 	uint64_t idle_since_ms;
 	bool is_unwanted;
+	TAILQ_ENTRY(wcx_pooled_image) link; /* of the idle ones */
 };
 
 /*

@@ -18,6 +18,8 @@
 #include "fs/base/search.h"
 #include "fs/format/container.h"
 
+enum { SCAN_PAUSES = 10 }; /* the share of the time that scans may take */
+
 static const char suffix[] = ".wcx";
 
 int wcx_open_below(void *directory_fd, const char *path, int flags, struct stat *st_ret)
@@ -160,7 +162,8 @@ struct wcx_packed_index {
 	pthread_mutex_t lock; /* protects the rest */
 	pthread_cond_t scanned;
 	bool is_scanning;
-	uint64_t scanned_ms; /* when the last scan began; 0: never */
+	uint64_t scanned_ms; /* when the last scan ended; 0: never */
+	uint64_t scan_ms;    /* how long it took */
 	struct packed_files files;
 };
 
@@ -211,18 +214,20 @@ static int add_file(void *user, const char *path)
 }
 
 /*
- * Scans unless the last scan, or one that is going on, began less than refresh_ms ago; waits for that.  A scan that ends
- * early counts as far as it came.
+ * Scans unless a scan has ended less than refresh_ms ago, or less than SCAN_PAUSES times as long ago as it took: a large
+ * store is not scanned all the time for a base that is missing.  Waits for a scan that is going on.  A scan that ends early
+ * counts as far as it came.
  */
 static void refresh(struct wcx_packed_index *index, uint64_t refresh_ms)
 {
-	const uint64_t now_ms = wcx_now_ms();
 	struct packed_files files = { .access = &index->access }, old;
+	uint64_t now_ms;
 
 	pthread_mutex_lock(&index->lock);
 	while (index->is_scanning)
 		pthread_cond_wait(&index->scanned, &index->lock);
-	if (index->scanned_ms && (now_ms < index->scanned_ms || now_ms - index->scanned_ms < refresh_ms)) {
+	now_ms = wcx_now_ms();
+	if (index->scanned_ms && now_ms - index->scanned_ms < WCX_MAX(refresh_ms, SCAN_PAUSES * index->scan_ms)) {
 		pthread_mutex_unlock(&index->lock);
 		return;
 	}
@@ -234,7 +239,8 @@ static void refresh(struct wcx_packed_index *index, uint64_t refresh_ms)
 	pthread_mutex_lock(&index->lock);
 	old = index->files;
 	index->files = files;
-	index->scanned_ms = now_ms;
+	index->scanned_ms = wcx_now_ms();
+	index->scan_ms = index->scanned_ms - now_ms;
 	index->is_scanning = false;
 	pthread_cond_broadcast(&index->scanned);
 	pthread_mutex_unlock(&index->lock);

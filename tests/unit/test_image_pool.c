@@ -10,7 +10,7 @@
 #include "tests/fixtures/sample_image.h"
 #include "tests/unit/check.h"
 
-enum { FILES = 24, FITTING = 4 };
+enum { FILES = 24, FITTING = 4, BASES = 20 }; /* more bases than there may be idle images that are none */
 
 /* Files of one content, which the pool tells apart by their ids, and a budget for the indexes of a few. */
 struct fixture {
@@ -52,7 +52,7 @@ static uint64_t index_bytes_of(struct fixture *fixture)
 	return bytes;
 }
 
-static void open_fixture(struct fixture *fixture)
+static void open_fixture_for(struct fixture *fixture, uint64_t fitting)
 {
 	const size_t parts = WCX_ARRAY_COUNT(sample_small_parts);
 	struct wcx_error err = { "" };
@@ -64,7 +64,7 @@ static void open_fixture(struct fixture *fixture)
 	sample_require(wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &fixture->decoder, &err) == 0, err.text);
 	fixture->counts = wcx_file_counts_create();
 	fixture->pool = wcx_image_pool_create(fixture->cache, fixture->decoder, fixture->counts,
-					      index_bytes_of(fixture) * (2 * FITTING + 1) / 2);
+					      index_bytes_of(fixture) * (2 * fitting + 1) / 2);
 }
 
 static void close_fixture(struct fixture *fixture)
@@ -81,7 +81,7 @@ static void what_is_in_use_is_refused_beyond_the_budget(void)
 {
 	struct fixture fixture;
 
-	open_fixture(&fixture);
+	open_fixture_for(&fixture, FITTING);
 	for (size_t i = 0; i < FILES; i++) {
 		CHECK(open_file(&fixture, i) == (i < FITTING ? 0 : -ENFILE));
 		CHECK(i < FITTING || strstr(fixture.errors[i].text, "sample: the indexes of open files would take more"));
@@ -95,7 +95,7 @@ static void idle_images_make_space(void)
 {
 	struct fixture fixture;
 
-	open_fixture(&fixture);
+	open_fixture_for(&fixture, FITTING);
 	for (size_t i = 0; i < FITTING; i++)
 		CHECK(open_file(&fixture, i) == 0);
 	release_file(&fixture, 1);
@@ -104,6 +104,28 @@ static void idle_images_make_space(void)
 		CHECK(open_file(&fixture, 1) == -ENFILE); /* those in use take all there is */
 		release_file(&fixture, i);
 	}
+	close_fixture(&fixture);
+}
+
+/* A base is held by the images that need it; it is idle while nobody reads it for itself. */
+static void bases_are_counted_as_long_as_they_are_held(void)
+{
+	struct wcx_image *held[BASES];
+	struct fixture fixture;
+
+	open_fixture_for(&fixture, BASES);
+	for (size_t i = 0; i < BASES; i++) {
+		CHECK(open_file(&fixture, i) == 0);
+		held[i] = wcx_image_get(fixture.images[i]->image);
+		release_file(&fixture, i);
+	}
+	CHECK(open_file(&fixture, BASES) == -ENFILE);
+	wcx_image_pool_release_unused(fixture.pool);
+	CHECK(open_file(&fixture, BASES) == -ENFILE);
+	for (size_t i = 0; i < BASES; i++)
+		wcx_image_put(held[i]);
+	for (size_t i = BASES; i < FILES; i++)
+		CHECK(open_file(&fixture, i) == 0);
 	close_fixture(&fixture);
 }
 
@@ -128,7 +150,7 @@ static void files_opened_at_once_stay_within_the_budget(void)
 		struct fixture fixture;
 		size_t opened = 0;
 
-		open_fixture(&fixture);
+		open_fixture_for(&fixture, FITTING);
 		for (size_t i = 0; i < FILES; i++) {
 			openers[i] = (struct opener){ &fixture, i };
 			sample_require(pthread_create(&threads[i], NULL, run_opener, &openers[i]) == 0, "pthread_create");
@@ -148,6 +170,7 @@ int main(int argc, char **argv)
 	static const struct check_test tests[] = {
 		CHECK_TEST(what_is_in_use_is_refused_beyond_the_budget),
 		CHECK_TEST(idle_images_make_space),
+		CHECK_TEST(bases_are_counted_as_long_as_they_are_held),
 		CHECK_TEST(files_opened_at_once_stay_within_the_budget),
 	};
 
