@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -78,6 +79,12 @@ static void forget_attributes(struct wcx_fuse *fuse, fuse_ino_t ino)
 		fuse_log(FUSE_LOG_DEBUG, "%s: attributes are kept: %s\n", wcx_ino_path(ino), strerror(errno));
 }
 
+/*
+ * Who opened a file last may have closed it while pages of it were still being pushed, and pages of another file cannot
+ * follow before these.  That is a matter of milliseconds, and no push waits for an open.
+ */
+enum { PUSHED_POLL_MS = 2, PUSHED_WAIT_MS = 2000 };
+
 /* Opens what is at the path of a node, or what others have open of it. */
 static int open_node(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store_file **ret, bool *keep_cache_ret)
 {
@@ -86,9 +93,16 @@ static int open_node(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store_fil
 	struct wcx_error err;
 	const int open_r = wcx_store_open(fuse->store, wcx_ino_path(ino), &now, &file, &err);
 	bool keep_size = true;
-	const int r = wcx_node_open(fuse->nodes, wcx_ino_node(ino), open_r ? NULL : &now, &file, &unused, keep_cache_ret,
-				    &keep_size);
+	int r = -EAGAIN;
 
+	for (int waited_ms = 0; r == -EAGAIN && waited_ms < PUSHED_WAIT_MS; waited_ms += PUSHED_POLL_MS) {
+		if (waited_ms)
+			poll(NULL, 0, PUSHED_POLL_MS);
+		r = wcx_node_open(fuse->nodes, wcx_ino_node(ino), open_r ? NULL : &now, &file, &unused, keep_cache_ret,
+				  &keep_size);
+	}
+	if (r == -EAGAIN)
+		r = -ESTALE;
 	if (r == -ESTALE && open_r && open_r != -ENOENT && open_r != -ENOTDIR) {
 		wcx_calls_report(&fuse->calls, wcx_ino_path(ino), &err);
 		return open_r;

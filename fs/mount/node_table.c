@@ -68,10 +68,15 @@ static bool is_same(const struct wcx_store_entry *a, const struct wcx_store_entr
  * Whether a node may stand for another file from now on.  It does if it can: overlayfs and bind mounts cannot go on to a new
  * node.  The text of a link is cached by the kernel as long as the node lives.
  */
+static bool may_become_unpinned(const struct wcx_node *node, const struct wcx_store_entry *entry)
+{
+	return !node->open_count && !S_ISLNK(entry->attr.st_mode) &&
+	       (node->entry.attr.st_mode & S_IFMT) == (entry->attr.st_mode & S_IFMT);
+}
+
 static bool may_become(const struct wcx_node *node, const struct wcx_store_entry *entry)
 {
-	return !node->open_count && !node->pin_count && !S_ISLNK(entry->attr.st_mode) &&
-	       (node->entry.attr.st_mode & S_IFMT) == (entry->attr.st_mode & S_IFMT);
+	return !node->pin_count && may_become_unpinned(node, entry);
 }
 
 /*
@@ -258,6 +263,8 @@ static int open_locked(struct wcx_node *node, const struct wcx_store_entry *now,
 	if ((!is_there || !node->is_current) && refuse(node))
 		return -ESTALE;
 	if (!is_there && !node->open_count) {
+		if (now && may_become_unpinned(node, now) && node->pin_count)
+			return -EAGAIN;
 		if (!now || !may_become(node, now))
 			return -ESTALE;
 		set_entry(node, now);

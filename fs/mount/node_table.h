@@ -60,7 +60,8 @@ int wcx_node_update(struct wcx_node_table *table, struct wcx_node *node, const s
  * the node takes *file.  *keep_cache_ret: the pages that the kernel has are right.  *keep_size_ret: the size that it has is,
  * too; otherwise it has to ask for the attributes before it reads.
  *
- * Returns 0, or -ESTALE if the path has to be looked up again first: it holds another file, and the node's is open.
+ * Returns 0; -ESTALE if the path has to be looked up again first: it holds another file, and the node's is open; or -EAGAIN
+ * if the node will stand for what is there as soon as it is unpinned.
  */
 int wcx_node_open(struct wcx_node_table *table, struct wcx_node *node, const struct wcx_store_entry *now,
 		  struct wcx_store_file **file, struct wcx_store_file **unused_ret, bool *keep_cache_ret,
