@@ -16,7 +16,7 @@ BASE = "base"
 COLOURS = {"wcx": "#1b9e77", "BitX (zstd -19)": "#d95f02", "wcx alone": "#66a61e", "ZipNN": "#7570b3", "zstd -19": "#a6761d"}
 SHADES = ["#e7298a", "#e6ab02", "#666666", "#1f78b4"]
 ALONE = ["wcx alone", "ZipNN", "zstd -19"]  # packed without a base
-HIDDEN = ["BitX (zstd -3)"]  # as BitX (zstd -19), a little larger
+HIDDEN = ["BitX (zstd -1)", "BitX (zstd -3)"]  # as BitX (zstd -19), a little larger
 
 
 def number_of(label):

@@ -156,7 +156,7 @@ class Wcx(WcxAlone):
 def all_codecs(program):
     """Returns the codecs by name; without wcx if program is None."""
     ours = [Wcx(program), WcxAlone(program)] if program else []
-    codecs = [*ours, Bitx(3), Bitx(LEVEL), ZstdPatch(), Xdelta(), Zipnn(), Zstd()]
+    codecs = [*ours, Bitx(1), Bitx(3), Bitx(LEVEL), ZstdPatch(), Xdelta(), Zipnn(), Zstd()]
     return {codec.name: codec for codec in codecs}
 
 
