@@ -16,7 +16,10 @@
 
 #include "fs/base/output_file.h"
 
-enum { TREE_FDS = 16 /* that removing a tree may hold open */ };
+enum {
+	TREE_FDS = 16, /* that removing a tree may hold open */
+	NAME_TRIES = 100,
+};
 
 static const char template[] = ".wcx-XXXXXX";
 
@@ -96,27 +99,45 @@ static int check_path(const char *path, bool replace, const char *mark, struct w
 	return r;
 }
 
-/* The temporary name of a tree in a directory, which exists then. */
+/* Locks a directory that was just made; false: another process took it for abandoned before. */
+static bool lock(const char *path, int fd)
+{
+	struct stat by_fd, by_name;
+
+	/* Some network file systems have no locks: there nobody takes it for abandoned. */
+	return (flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) && fstat(fd, &by_fd) == 0 &&
+	       lstat(path, &by_name) == 0 && by_fd.st_ino == by_name.st_ino;
+}
+
+/* The temporary name of a tree in a directory, which exists then, with a lock. */
 static int make_beside(struct wcx_output_tree *tree, const char *parent, struct wcx_error *err)
 {
+	int errnum = EEXIST;
+
 	if (asprintf(&tree->temporary, "%s/%s", parent, template) < 0) {
 		tree->temporary = NULL;
 		return fail_on(err, tree->path, ENOMEM);
 	}
-	if (!mkdtemp(tree->temporary)) {
-		const int errnum = errno;
-
-		free(tree->temporary);
-		tree->temporary = NULL;
-		if (errnum == ENOENT)
-			return wcx_fail(err, ENOENT, "%s: output directory %s does not exist", tree->path, parent);
-		return fail_on(err, parent, errnum);
+	for (int i = 0; i < NAME_TRIES; i++) {
+		memcpy(tree->temporary + strlen(tree->temporary) - (sizeof template - 1), template, sizeof template - 1);
+		if (!mkdtemp(tree->temporary)) {
+			errnum = errno;
+			break;
+		}
+		tree->fd = open(tree->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (tree->fd >= 0 && lock(tree->temporary, tree->fd))
+			return 0;
+		if (tree->fd >= 0)
+			close(tree->fd);
+		else if (errno != ENOENT)
+			return fail_on(err, tree->temporary, errno);
+		tree->fd = -1;
 	}
-	tree->fd = open(tree->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (tree->fd < 0)
-		return fail_on(err, tree->temporary, errno);
-	flock(tree->fd, LOCK_EX | LOCK_NB); /* where there are no locks, nobody takes it for abandoned */
-	return 0;
+	free(tree->temporary);
+	tree->temporary = NULL;
+	if (errnum == ENOENT)
+		return wcx_fail(err, ENOENT, "%s: output directory %s does not exist", tree->path, parent);
+	return fail_on(err, parent, errnum);
 }
 
 int wcx_output_tree_create(struct wcx_output_tree *tree, const char *path, bool replace, const char *mark,
