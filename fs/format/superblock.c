@@ -33,8 +33,8 @@ static int check_features(const char *path, uint64_t features, struct wcx_error 
 	for (int bit = 0; bit < 64; bit++)
 		if (unknown >> bit & 1)
 			at += (size_t)snprintf(flags + at, sizeof flags - at, "%s%d", at ? ", " : "", bit);
-	return wcx_fail(err, ENOTSUP, "%s: needs features that this program does not have: flag %s of the superblock", path,
-			flags);
+	return wcx_fail(err, ENOTSUP, "%s: needs features that this program does not have: flag%s %s of the superblock",
+			path, unknown & (unknown - 1) ? "s" : "", flags);
 }
 
 /* Checks what tells a .wcx file from others, an intact superblock from a damaged one, and a known version from others. */

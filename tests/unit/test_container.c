@@ -395,7 +395,7 @@ static void each_field_of_the_superblock_is_checked(void)
 		{ 8, 4, 0, ENOTSUP, "format version 0, this program reads version 1" },
 		{ 8, 4, 2, ENOTSUP, "format version 2, this program reads version 1" },
 		{ 16, 8, 2, ENOTSUP, "features that this program does not have: flag 1 of the superblock" },
-		{ 16, 8, UINT64_C(1) << 63 | 5, ENOTSUP, "flag 2, 63 of the superblock" },
+		{ 16, 8, UINT64_C(1) << 63 | 5, ENOTSUP, "have: flags 2, 63 of the superblock" },
 		{ 24, 8, 1 << 20, EBADMSG, "truncated" },
 		{ 24, 8, 200, EBADMSG, "damaged" },
 	};
