@@ -62,15 +62,20 @@ static bool is_public(const struct wcx_store_bases *bases, int fd, const char *p
 }
 
 /* Gets the image from the pool; fd becomes the pool's. */
-static struct wcx_image *take_image(const struct wcx_store_bases *bases, int fd, const char *path, const struct stat *st,
+static struct wcx_image *take_image(struct quest *quest, int fd, const char *path, const struct stat *st,
 				    const struct wcx_superblock *sb)
 {
+	const struct wcx_store_bases *bases = quest->bases;
 	const struct wcx_file_id id = wcx_file_id_of_packed(st, sb);
+	struct wcx_error why = { "" };
 	struct wcx_pooled_image *pooled;
 	struct wcx_image *image;
+	const int r = wcx_image_pool_open(bases->pool, fd, path, &id, &pooled, &why);
 
-	if (wcx_image_pool_open(bases->pool, fd, path, &id, &pooled, NULL) < 0)
+	if (r < 0) {
+		wcx_base_check_refuse(&quest->check, r, &why);
 		return NULL;
+	}
 	if (!wcx_pooled_image_has_id(pooled)) { /* rewritten since its superblock was read */
 		wcx_image_pool_discard(bases->pool, pooled);
 		return NULL;
@@ -96,7 +101,7 @@ static bool try_path(void *user, const char *path)
 	if (fd < 0)
 		return false;
 	if (wcx_base_check_file(&quest->check, fd, path, &st, is_public(quest->bases, fd, path), &sb))
-		quest->image = take_image(quest->bases, fd, path, &st, &sb);
+		quest->image = take_image(quest, fd, path, &st, &sb);
 	else
 		close(fd);
 	return quest->image != NULL;

@@ -18,7 +18,7 @@ static bool refuse(struct wcx_base_check *check, int errnum, const char *path, c
 {
 	const size_t bytes = strlen(path), shown = 160;
 
-	if (check->errnum && (check->errnum != ENOENT || errnum == ENOENT))
+	if (check->is_there || (check->errnum && (check->errnum != ENOENT || errnum == ENOENT)))
 		return false;
 	check->errnum = errnum;
 	snprintf(check->why, sizeof check->why, "%s%s %s", bytes > shown ? "..." : "",
@@ -44,12 +44,24 @@ bool wcx_base_check_file(struct wcx_base_check *check, int fd, const char *path,
 	return true;
 }
 
+void wcx_base_check_refuse(struct wcx_base_check *check, int r, const struct wcx_error *why)
+{
+	const char *text = *why->text ? why->text : strerror(-r);
+	const size_t bytes = strlen(text), shown = sizeof check->why - sizeof "...";
+
+	check->errnum = -r;
+	check->is_there = true;
+	snprintf(check->why, sizeof check->why, "%s%s", bytes > shown ? "..." : "",
+		 text + (bytes > shown ? bytes - shown : 0));
+}
+
 int wcx_base_check_fail(const struct wcx_base_check *check, const char *where, struct wcx_error *err)
 {
 	char name[WCX_BASE_TEXT_BYTES];
 
 	wcx_base_describe(check->base, name);
 	if (check->errnum)
-		return wcx_fail(err, check->errnum, "%s: not found: %s", name, check->why);
+		return wcx_fail(err, check->errnum, "%s: %s: %s", name, check->is_there ? "cannot be opened" : "not found",
+				check->why);
 	return wcx_fail(err, ENOENT, "%s: not found in %s", name, where);
 }

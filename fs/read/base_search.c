@@ -170,17 +170,24 @@ static void keep_found(struct wcx_base_search *search, struct wcx_image *image, 
 static bool try_file(struct quest *quest, int fd, const char *path)
 {
 	struct wcx_superblock sb;
+	struct wcx_error why = { "" };
 	struct stat st;
 	bool public;
+	int r;
 
 	if (fstat(fd, &st) < 0) {
 		close(fd);
 		return false;
 	}
 	public = quest->check.for_others && is_public(fd);
-	if (!wcx_base_check_file(&quest->check, fd, path, &st, public, &sb) ||
-	    wcx_image_open(fd, path, quest->search->cache, quest->search->decoder, &quest->image, NULL) < 0) {
+	if (!wcx_base_check_file(&quest->check, fd, path, &st, public, &sb)) {
 		close(fd);
+		return false;
+	}
+	r = wcx_image_open(fd, path, quest->search->cache, quest->search->decoder, &quest->image, &why);
+	if (r < 0) {
+		close(fd);
+		wcx_base_check_refuse(&quest->check, r, &why);
 		return false;
 	}
 	keep_found(quest->search, quest->image, &st, public);

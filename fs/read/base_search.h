@@ -38,6 +38,7 @@ struct wcx_base_check {
 	bool for_others; /* what is read may get to others than the reader */
 	/* Why the best file so far will not do; errnum 0: there is none. */
 	int errnum;
+	bool is_there; /* it will do, but cannot be opened */
 	char why[256];
 };
 
@@ -48,6 +49,9 @@ struct wcx_base_check {
  */
 bool wcx_base_check_file(struct wcx_base_check *check, int fd, const char *path, const struct stat *st, bool is_public,
 			 struct wcx_superblock *sb_ret);
+
+/* wcx_base_check_refuse - note that a file that will do could not be opened: r is -errno; the text, if any, names it */
+void wcx_base_check_refuse(struct wcx_base_check *check, int r, const struct wcx_error *why);
 
 /* wcx_base_check_fail - the error of a search that found nothing; where says where it looked */
 int wcx_base_check_fail(const struct wcx_base_check *check, const char *where, struct wcx_error *err);

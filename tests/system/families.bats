@@ -113,6 +113,23 @@ forge() {
 	[[ "$output" == *"base 1: sha256 $BASE_SHA"*"not found in "* ]]
 }
 
+@test "a base that cannot be opened is told apart from one that is not there" {
+	"$PYTHON" - "$BASE" <<-'END'
+		import sys
+
+		with open(sys.argv[1], "r+b") as file:
+		    file.seek(40)
+		    index = int.from_bytes(file.read(8), "little")
+		    file.seek(index + 100)
+		    file.write(bytes(8))
+	END
+	run -1 "$WCX" verify "$TUNED"
+	[[ "$output" == *"tuned/model.safetensors.wcx: base $BASE_SHA (../base/model.safetensors.wcx): cannot be opened: "*"base/model.safetensors.wcx: "*index* ]]
+	start_logged_mount "$OWN"
+	run ! cat "$MNT/tuned/model.safetensors"
+	log_until "base $BASE_SHA (../base/model.safetensors.wcx): cannot be opened: "
+}
+
 @test "another file in the base's place is not taken for it" {
 	cp "$ORIG/tuned-1/model.safetensors" other.safetensors
 	"$WCX" pack -q -f other.safetensors "$BASE"

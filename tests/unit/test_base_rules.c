@@ -4,6 +4,7 @@
 
 #include <errno.h>
 
+#include "fs/read/base_search.h"
 #include "tests/unit/check.h"
 
 enum { ROOT = 0, ALICE = 1000, BOB = 1001, STAFF = 50, USERS = 100 };
@@ -107,6 +108,28 @@ static void descriptions_are_short(void)
 	CHECK(strcmp(text + strlen(text) - 5, "/end)") == 0);
 }
 
+/* An open error says more than what is wrong with other files, which are seen before or after. */
+static void a_base_that_cannot_be_opened_is_what_a_failure_tells_of(void)
+{
+	const struct wcx_base base = { .sha256 = { 0x01, 0x23, 0x45, 0x67, 0x89, 0xab }, .name = "b" };
+	const struct stat device = { .st_mode = S_IFCHR };
+	struct wcx_base_check check = { .base = &base };
+	struct wcx_superblock sb;
+	struct wcx_error err;
+
+	CHECK(wcx_base_check_fail(&check, "here", &err) == -ENOENT);
+	CHECK_TEXT(err.text, "base 0123456789ab (b): not found in here");
+	CHECK(!wcx_base_check_file(&check, -1, "other", &device, false, &sb));
+	CHECK(wcx_base_check_fail(&check, "here", &err) == -ENOENT);
+	CHECK_TEXT(err.text, "base 0123456789ab (b): not found: other is there, but is no packed file that can be read");
+	wcx_base_check_refuse(&check, -ENFILE, &(struct wcx_error){ "x.wcx: too many indexes" });
+	CHECK(!wcx_base_check_file(&check, -1, "other", &device, false, &sb));
+	CHECK(wcx_base_check_fail(&check, "here", &err) == -ENFILE);
+	CHECK_TEXT(err.text, "base 0123456789ab (b): cannot be opened: x.wcx: too many indexes");
+	wcx_base_check_refuse(&check, -ENOMEM, &(struct wcx_error){ "" });
+	CHECK(wcx_base_check_fail(&check, "here", &err) == -ENOMEM && strstr(err.text, "cannot be opened: Cannot allocate"));
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
@@ -114,6 +137,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(a_base_must_be_readable_by_the_readers_of_the_dependent),
 		CHECK_TEST(hints_lead_from_the_directory_of_the_dependent),
 		CHECK_TEST(descriptions_are_short),
+		CHECK_TEST(a_base_that_cannot_be_opened_is_what_a_failure_tells_of),
 	};
 
 	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
