@@ -12,6 +12,7 @@
 
 #include "codec/arith.h"
 #include "fs/base/array.h"
+#include "fs/base/tree.h"
 #include "fs/read/base_lock.h"
 #include "fs/read/packed_index.h"
 #include "tools/command.h"
@@ -83,25 +84,46 @@ static size_t directory_bytes(const char *path)
 	return slash ? (size_t)(slash - path) + (slash == path) : 0;
 }
 
-static int open_victim(struct victim *victim, struct wcx_error *err)
+/*
+ * Opens the directory of a path.  That of an argument is the user's choice, links and all.  But what was listed below a tree
+ * is opened from its descriptor on (tree_fd, -1: no tree), so that a directory exchanged for a link leads nowhere.
+ */
+static int open_directory(int tree_fd, const char *path)
 {
-	const size_t bytes = directory_bytes(victim->path);
-	char *directory = bytes ? strndup(victim->path, bytes) : strdup(".");
+	const size_t bytes = directory_bytes(path);
+	char *directory = bytes ? strndup(path, bytes) : strdup(".");
+	int r = -ENOMEM;
+
+	if (directory && tree_fd >= 0) {
+		r = wcx_open_without_links(tree_fd, directory, O_RDONLY | O_DIRECTORY);
+	} else if (directory) {
+		r = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (r < 0)
+			r = -errno;
+	}
+	free(directory);
+	return r;
+}
+
+/* path: relative to the tree, or else victim->path. */
+static int open_victim(struct victim *victim, int tree_fd, const char *path, struct wcx_error *err)
+{
 	const char *slash = strrchr(victim->path, '/');
 	struct wcx_superblock sb;
 	int r = 0;
 
 	victim->name = slash ? slash + 1 : victim->path;
-	victim->directory_fd = directory ? open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	victim->directory_fd = open_directory(tree_fd, path);
 	if (victim->directory_fd >= 0)
 		victim->fd = openat(victim->directory_fd, victim->name,
 				    O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	else
+		errno = -victim->directory_fd;
 	if (victim->fd < 0 || fstat(victim->fd, &victim->st) < 0)
 		r = wcx_fail(err, errno, "%s: %s", victim->path,
 			     errno == ELOOP ? "a link, which is not removed" : strerror(errno));
 	else if (!S_ISREG(victim->st.st_mode))
 		r = wcx_fail(err, EINVAL, "%s: not a packed file", victim->path);
-	free(directory);
 	if (r == 0)
 		r = wcx_superblock_read(victim->fd, victim->path, &sb, err);
 	if (r < 0)
@@ -115,7 +137,8 @@ static int open_victim(struct victim *victim, struct wcx_error *err)
 	return 0;
 }
 
-static int add_victim(struct removal *removal, char *path, const char *store)
+/* below: the path relative to the directory tree_fd; NULL: path itself, which becomes the victim's. */
+static int add_victim(struct removal *removal, char *path, int tree_fd, const char *below, const char *store)
 {
 	struct victim *grown =
 		path ? wcx_array_reserve(removal->victims, &removal->capacity, removal->count + 1, sizeof *grown) : NULL;
@@ -128,7 +151,7 @@ static int add_victim(struct removal *removal, char *path, const char *store)
 	removal->victims = grown;
 	grown += removal->count++;
 	*grown = (struct victim){ .path = path, .directory_fd = -1, .fd = -1, .store = store };
-	if (open_victim(grown, &err) < 0)
+	if (open_victim(grown, tree_fd, below ? below : path, &err) < 0)
 		keep(removal, grown, &err);
 	return 0;
 }
@@ -136,6 +159,7 @@ static int add_victim(struct removal *removal, char *path, const char *store)
 /* A directory whose packed files are to be removed. */
 struct tree {
 	struct removal *removal;
+	int fd;
 	const char *path, *store;
 };
 
@@ -144,7 +168,8 @@ static int add_from_tree(void *user, const char *path)
 	const struct tree *tree = user;
 	char *whole;
 
-	return add_victim(tree->removal, asprintf(&whole, "%s/%s", tree->path, path) < 0 ? NULL : whole, tree->store);
+	return add_victim(tree->removal, asprintf(&whole, "%s/%s", tree->path, path) < 0 ? NULL : whole, tree->fd, path,
+			  tree->store);
 }
 
 /* Whether a path leads down from the working directory. */
@@ -174,19 +199,19 @@ static int add_argument(struct removal *removal, const char *path, char **store_
 {
 	struct stat st;
 	const bool is_tree = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-	struct tree tree = { removal, path, *store_ret = store_of(removal, path, is_tree) };
-	int fd = -1, r;
+	struct tree tree = { removal, -1, path, *store_ret = store_of(removal, path, is_tree) };
+	int r;
 
 	if (!tree.store)
 		return -ENOMEM;
 	if (!is_tree)
-		return add_victim(removal, strdup(path), tree.store);
-	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	r = fd < 0 ? -errno
-		   : wcx_packed_paths(&(struct wcx_tree_access){ .open = wcx_open_below, .user = &fd }, &wcx_command_stop,
-				      add_from_tree, &tree);
-	if (fd >= 0)
-		close(fd);
+		return add_victim(removal, strdup(path), -1, NULL, tree.store);
+	tree.fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	r = tree.fd < 0 ? -errno
+			: wcx_packed_paths(&(struct wcx_tree_access){ .open = wcx_open_below, .user = &tree.fd },
+					   &wcx_command_stop, add_from_tree, &tree);
+	if (tree.fd >= 0)
+		close(tree.fd);
 	return r;
 }
 

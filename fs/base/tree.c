@@ -149,25 +149,44 @@ void wcx_tree_free(struct wcx_tree *tree)
 	*tree = (struct wcx_tree){ .root_fd = -1 };
 }
 
-/* Opens a directory below fd, by names with slashes between them, if no name is a link; closes fd.  -errno. */
-static int descend(int fd, char *names)
+/* One name after the other. */
+static int open_by_steps(int directory_fd, const char *path, int flags)
 {
-	const struct open_how how = { .flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS };
-	int next = (int)syscall(SYS_openat2, fd, names, &how, sizeof how), r;
+	int fd = fcntl(directory_fd, F_DUPFD_CLOEXEC, 0), r = fd < 0 ? -errno : fd;
+	char name[NAME_MAX + 1];
 
-	/* A kernel before 5.6, or a sandbox that does not know the call: one name after the other. */
-	if (next < 0 && (errno == ENOSYS || errno == EPERM)) {
-		next = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-		for (char *name = strtok_r(names, "/", &names); name && next >= 0; name = strtok_r(NULL, "/", &names)) {
-			const int above = next;
+	for (size_t bytes; r >= 0 && *path; path += bytes + strspn(path + bytes, "/")) {
+		const int above = r;
+		bool is_last;
 
-			next = openat(above, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-			r = errno;
-			close(above);
-			errno = r;
+		bytes = strcspn(path, "/");
+		is_last = !path[bytes + strspn(path + bytes, "/")];
+		r = -ENAMETOOLONG;
+		if (bytes && snprintf(name, sizeof name, "%.*s", (int)bytes, path) < (int)sizeof name) {
+			fd = openat(above, name, (is_last ? flags : O_PATH | O_DIRECTORY) | O_NOFOLLOW | O_CLOEXEC);
+			r = fd < 0 ? -errno : fd;
 		}
+		close(above);
 	}
-	r = next < 0 ? -errno : next;
+	return r;
+}
+
+int wcx_open_without_links(int directory_fd, const char *path, int flags)
+{
+	const struct open_how how = { .flags = (unsigned)(flags | O_NOFOLLOW | O_CLOEXEC), .resolve = RESOLVE_NO_SYMLINKS };
+	const int fd = (int)syscall(SYS_openat2, directory_fd, path, &how, sizeof how);
+
+	/* A kernel before 5.6, or a sandbox that does not know the call. */
+	if (fd < 0 && (errno == ENOSYS || errno == EPERM))
+		return open_by_steps(directory_fd, path, flags);
+	return fd < 0 ? -errno : fd;
+}
+
+/* Opens a directory below fd, by names with slashes between them, if no name is a link; closes fd.  -errno. */
+static int descend(int fd, const char *names)
+{
+	const int r = wcx_open_without_links(fd, names, O_RDONLY | O_DIRECTORY);
+
 	close(fd);
 	return r == -ELOOP ? -ENOTDIR : r; /* as openat says of a link */
 }

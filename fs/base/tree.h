@@ -55,6 +55,13 @@ void wcx_tree_free(struct wcx_tree *tree);
 int wcx_tree_open_directory(const struct wcx_tree *tree, size_t entry, int root_fd);
 
 /*
+ * wcx_open_without_links - open a path below a directory, with the flags of open(2), if no name in it is a link
+ *
+ * Returns a descriptor or -errno: -ELOOP for a link, in some cases -ENOTDIR.
+ */
+int wcx_open_without_links(int directory_fd, const char *path, int flags);
+
+/*
  * wcx_tree_path - the path that an entry has below a root, for messages: end is what follows its name, such as ".wcx"
  *
  * Returns a string that the caller frees, or NULL when there is no memory.

@@ -16,6 +16,7 @@
 #include "fs/base/clock.h"
 #include "fs/base/output_file.h"
 #include "fs/base/search.h"
+#include "fs/base/tree.h"
 #include "fs/format/container.h"
 
 enum { SCAN_PAUSES = 10 }; /* the share of the time that scans may take */
@@ -24,11 +25,11 @@ static const char suffix[] = ".wcx";
 
 int wcx_open_below(void *directory_fd, const char *path, int flags, struct stat *st_ret)
 {
-	const int fd = openat(*(const int *)directory_fd, path, flags | O_CLOEXEC | O_NOFOLLOW);
+	const int fd = wcx_open_without_links(*(const int *)directory_fd, path, flags);
 	int r;
 
 	if (fd < 0 || fstat(fd, st_ret) == 0)
-		return fd < 0 ? -errno : fd;
+		return fd;
 	r = -errno;
 	close(fd);
 	return r;

@@ -29,8 +29,7 @@ struct wcx_tree_access {
 	void (*skipped)(void *user, const char *path, int errnum);
 };
 
-/* wcx_open_below - the open function for a tree by its descriptor, which user points to; links above the last component are
- * followed */
+/* wcx_open_below - the open function for a tree by its descriptor, which user points to; no link is followed */
 int wcx_open_below(void *directory_fd, const char *path, int flags, struct stat *st_ret);
 
 enum { WCX_INDEX_REFRESH_MS = 3000 };

@@ -4,12 +4,34 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "fs/base/file_copy.h"
 #include "tests/unit/check.h"
+
+static bool has_openat2 = true;
+
+long __real_syscall(long number, ...);
+long __wrap_syscall(long number, ...);
+
+/* Only openat2 is called this way. */
+long __wrap_syscall(long number, ...)
+{
+	long arguments[4];
+	va_list list;
+
+	va_start(list, number);
+	for (size_t i = 0; i < 4; i++)
+		arguments[i] = va_arg(list, long);
+	va_end(list);
+	if (has_openat2)
+		return __real_syscall(number, arguments[0], arguments[1], arguments[2], arguments[3]);
+	errno = ENOSYS;
+	return -1;
+}
 
 static char top[] = "/tmp/wcx-tree-XXXXXX";
 static unsigned problems;
@@ -98,6 +120,37 @@ static void a_directory_that_became_a_link_is_not_opened(void)
 	wcx_tree_free(&tree);
 }
 
+static int open_and_close(int directory_fd, const char *path, int flags)
+{
+	const int fd = wcx_open_without_links(directory_fd, path, flags);
+
+	if (fd >= 0)
+		close(fd);
+	return fd < 0 ? fd : 0;
+}
+
+static void a_path_is_opened_only_if_no_name_in_it_is_a_link(void)
+{
+	int fd;
+
+	if (!CHECK(shell("mkdir -p t/a/b && touch t/a/b/f && ln -s a t/link && ln -s f t/a/b/link")))
+		return;
+	fd = open("t", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (int i = 0; i < 2; i++) {
+		has_openat2 = i == 0;
+		CHECK(open_and_close(fd, ".", O_RDONLY | O_DIRECTORY) == 0);
+		CHECK(open_and_close(fd, "a/b", O_RDONLY | O_DIRECTORY) == 0);
+		CHECK(open_and_close(fd, "a/b/f", O_RDONLY | O_NONBLOCK | O_NOCTTY) == 0);
+		CHECK(open_and_close(fd, "a/b/link", O_RDONLY) == -ELOOP);
+		CHECK(open_and_close(fd, "a/b/link", O_PATH) == 0); /* the link itself, to look at */
+		CHECK(open_and_close(fd, "link/b/f", O_RDONLY) == (has_openat2 ? -ELOOP : -ENOTDIR));
+		CHECK(open_and_close(fd, "a/b/f/x", O_RDONLY) == -ENOTDIR);
+		CHECK(open_and_close(fd, "a/c", O_RDONLY) == -ENOENT);
+	}
+	has_openat2 = true;
+	close(fd);
+}
+
 static void what_cannot_be_listed_is_told_of(void)
 {
 	struct wcx_tree tree;
@@ -162,6 +215,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(entries_come_after_their_directory_and_in_order),
 		CHECK_TEST(paths_are_put_together),
 		CHECK_TEST(a_directory_that_became_a_link_is_not_opened),
+		CHECK_TEST(a_path_is_opened_only_if_no_name_in_it_is_a_link),
 		CHECK_TEST(what_cannot_be_listed_is_told_of),
 		CHECK_TEST(a_copy_is_made_once_whole_and_refused_when_the_source_changes),
 		CHECK_TEST(links_are_made_and_replaced_but_nothing_else_is),
