@@ -7,6 +7,9 @@ turns: `wcx pack`, which verifies and hashes; `zstd -3 -T0` and `zstd -19 -T0`; 
 SHA-256 of the file on one core.  Whatever packs must give the original back before it is timed.  With --files N, N files are
 packed side by side by N processes, each with its share of the cores.  `encode_rate` tells what the encoders do alone.
 
+With --base DRIFT, the weights are a base's after Gaussian drift of DRIFT standard deviations, and `wcx pack --base` takes turns with
+the others, against the packed base.
+
 Needs numpy, and wcx; peers that are missing are left out and named.
 """
 import argparse
@@ -20,9 +23,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import setting
 
+sys.path.append(setting.FIXTURES)
+from safetensors_io import read_header, to_bf16  # noqa: E402
+
 BLOCK = 1 << 20
+SIGMA_INT8, SIGMA_BF16 = 33.6, 0.02
 
 
 class Missing(Exception):
@@ -51,12 +59,13 @@ def same(path, other):
 class Wcx:
     suffix = "wcx"
 
-    def __init__(self, program, threads):
-        self.program, self.options = program, ["-j", str(threads)] if threads else []
-        self.name = "wcx pack" + (f" -j {threads}" if threads else "")
+    def __init__(self, program, threads, bases=None):
+        self.program, self.options, self.bases = program, ["-j", str(threads)] if threads else [], bases
+        self.name = "wcx pack" + (f" -j {threads}" if threads else "") + (" --base" if bases else "")
 
     def start(self, source, target):
-        return subprocess.Popen([self.program, "pack", "-q", *self.options, source, target])
+        base = self.bases[source] if self.bases else "none"
+        return subprocess.Popen([self.program, "pack", "-q", f"--base={base}", *self.options, source, target])
 
     def unpack(self, packed, target):
         subprocess.run([self.program, "unpack", "-q", packed, target], check=True)
@@ -148,9 +157,42 @@ def generate(args, directory):
     return paths
 
 
-def find_codecs(args):
+def drift(args, path, base):
+    """Writes the weights of base to path, each moved by --base standard deviations."""
+    random, step = np.random.default_rng(1), 1 << 22
+    with open(base, "rb") as file:
+        _, _, begin = read_header(file)
+    shutil.copyfile(base, path)
+    data = np.memmap(path, np.int8 if args.dtype == "int8" else np.uint16, "r+", offset=begin)
+    sigma = args.base * (SIGMA_INT8 if args.dtype == "int8" else SIGMA_BF16)
+    for at in range(0, len(data), step):
+        part = data[at : at + step]
+        moved = random.standard_normal(len(part), np.float32) * np.float32(sigma)
+        if args.dtype == "int8":
+            part[:] = np.clip(part + np.rint(moved), -127, 127)
+        else:
+            part[:] = np.frombuffer(to_bf16((part.astype(np.uint32) << 16).view(np.float32) + moved), np.uint16)
+    data.flush()
+
+
+def generate_relatives(args, directory, bases, program):
+    """Returns relatives of the generated files, and the packed base of each; the bases go."""
+    packed = {}
+    for i, base in enumerate(bases):
+        path = os.path.join(directory, f"relative-{i}.safetensors")
+        drift(args, path, base)
+        packed[path] = os.path.join(directory, f"base-{i}.wcx")
+        subprocess.run([program, "pack", "-q", "--base=none", base, packed[path]], check=True)
+        os.unlink(base)
+    return packed
+
+
+def find_codecs(args, bases):
     share = max(2, os.cpu_count() // args.files) if args.files > 1 else 0
-    makers = [lambda: Wcx(setting.program(args.wcx, args.build, "wcx"), args.threads or share)]
+    wcx = setting.program(args.wcx, args.build, "wcx")
+    makers = [lambda: Wcx(wcx, args.threads or share)]
+    if bases:
+        makers.append(lambda: Wcx(wcx, args.threads or share, bases))
     makers += [lambda level=level: Zstd(level, args.threads or share) for level in args.levels]
     codecs, missing = [], []
     for make in makers:
@@ -174,6 +216,7 @@ def parse():
     parser.add_argument("--mib", type=int, default=512, help="MiB of a file (512)")
     parser.add_argument("--dtype", choices=["int8", "bf16"], default="int8")
     parser.add_argument("--files", type=int, default=1, help="pack so many side by side")
+    parser.add_argument("--base", type=float, metavar="DRIFT", help="also pack against a base, from which the weights drifted")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0, help="of each process; default: all cores, or their share")
     parser.add_argument("--levels", type=lambda text: [int(n) for n in text.split(",") if n], default=[3, 19],
@@ -188,15 +231,18 @@ def parse():
 def main():
     args = parse()
     print(setting.origin())
-    codecs, missing = find_codecs(args)
     zipnn = None
-    try:
-        if args.files == 1 and not args.without_zipnn:
-            zipnn = Zipnn({"int8": "I8", "bf16": "BF16"}[args.dtype], args.threads)
-    except Missing as error:
-        missing.append(str(error))
     with setting.working_directory(args.dir) as directory:
-        sources = generate(args, directory)
+        sources, bases = generate(args, directory), None
+        if args.base is not None:
+            bases = generate_relatives(args, directory, sources, setting.program(args.wcx, args.build, "wcx"))
+            sources = list(bases)
+        codecs, missing = find_codecs(args, bases)
+        try:
+            if args.files == 1 and not args.without_zipnn:
+                zipnn = Zipnn({"int8": "I8", "bf16": "BF16"}[args.dtype], args.threads)
+        except Missing as error:
+            missing.append(str(error))
         total = sum(os.path.getsize(source) for source in sources)
         times = {codec.name: [] for codec in codecs}
         sha, zipped = [], []
@@ -212,8 +258,8 @@ def main():
             sha.append(time.perf_counter() - start)
             if zipnn:
                 zipped.append(zipnn.run(sources[0], False))
-        for source in sources:
-            os.unlink(source)
+        for path in [*sources, *(bases or {}).values()]:
+            os.unlink(path)
     rows = [row(codec.name, *zip(*[(t, c) for t, c, _ in times[codec.name]]), total, times[codec.name][-1][2])
             for codec in codecs]
     if zipnn:
