@@ -11,7 +11,8 @@ Reads the file (by default 512 MiB of generated INT8) as model loaders do, first
 
 Each round measures all of them in turn.  First compares the SHA-256 of the mounted file, which also warms up; the checksums
 of all reads must agree.  Prints the median of the rounds in GB/s with the slowest and the fastest, and for each server the
-largest resident memory and the CPU time of a cold read, including the kernel's work on behalf of the server.
+largest resident memory, the CPU time until it has mounted, and that of a cold read, including the kernel's work on behalf of
+the server.
 Dropping all caches needs root; other users can only ask the kernel to drop the pages of the files.
 """
 import argparse
@@ -100,19 +101,27 @@ def peak_mib(process):
     return int(lines["VmHWM"].split()[0]) // 1024
 
 
+def cpu_s(process):
+    """The CPU time of a process so far, or 0 without one."""
+    if not process:
+        return 0.0
+    with open(f"/proc/{process.pid}/stat") as stat:
+        fields = stat.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Usage:
     """Memory and CPU time of the processes of a subject."""
 
     def __init__(self):
-        self.peak_mib, self.cold_cpu_s = 0, {}
+        self.peak_mib, self.start_cpu_s, self.cold_cpu_s = 0, [], {}
 
-    def note(self, process, name, is_cold, gb):
+    def note(self, process, name, is_cold, gb, start_s):
+        """start_s: the CPU time of the process when it had mounted."""
         self.peak_mib = max(self.peak_mib, peak_mib(process))
         if is_cold:
-            with open(f"/proc/{process.pid}/stat") as stat:
-                fields = stat.read().rsplit(")", 1)[1].split()
-            cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-            self.cold_cpu_s.setdefault(name, []).append(cpu_s / gb)
+            self.start_cpu_s.append(start_s)
+            self.cold_cpu_s.setdefault(name, []).append((cpu_s(process) - start_s) / gb)
 
 
 class Raw:
@@ -244,12 +253,13 @@ def measure(subjects, names, reader, rounds):
                 if name not in subject.reads:
                     continue
                 with subject.fresh() as (paths, process):
+                    start_s = cpu_s(process)
                     for state in "cold", "warm":
                         rate, seconds = reader.read(subject, name, paths)
                         rates.setdefault((name, state, subject.name), []).append(rate)
                         if process:
                             usage = usages.setdefault(subject.name, Usage())
-                            usage.note(process, name, state == "cold", rate * seconds)
+                            usage.note(process, name, state == "cold", rate * seconds, start_s)
     return rates, usages
 
 
@@ -269,8 +279,11 @@ def report_usage(reads, usages):
     def seconds(usage, read):
         return f"{statistics.median(usage.cold_cpu_s[read]):.2f}" if read in usage.cold_cpu_s else "–"
 
-    rows = [[name, str(usage.peak_mib)] + [seconds(usage, read) for read in reads] for name, usage in usages.items()]
-    return setting.markdown_table(["server", "resident MiB, at most"] + [f"{READS[read][0]}: s/GB" for read in reads], rows)
+    rows = [
+        [name, str(usage.peak_mib), f"{statistics.median(usage.start_cpu_s):.2f}"] + [seconds(usage, read) for read in reads]
+        for name, usage in usages.items()
+    ]
+    return setting.markdown_table(["server", "resident MiB, at most", "start: s"] + [f"{READS[read][0]}: s/GB" for read in reads], rows)
 
 
 def report(subjects, reads, rates):
