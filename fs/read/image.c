@@ -561,9 +561,34 @@ void wcx_image_advise(struct wcx_image *image, uint64_t offset, uint64_t bytes, 
 		posix_fadvise(wcx_container_fd(image->container), (off_t)first.packed_offset, (off_t)packed_bytes, advice);
 }
 
-/* Waits for the pinned tiles, copies from them unless r is an error, and unpins them.  Returns the first error. */
-static int use_tiles(struct wcx_image *image, struct tile_set *set, uint8_t *dst, uint64_t start, uint64_t end, int r,
-		     struct wcx_error *err)
+/* Whether a tile was filled for this read, and has nothing else that a following one might want. */
+static bool is_used_up(const struct tile_set *set, size_t i, uint64_t start, uint64_t end)
+{
+	const struct wcx_segment *seg = set->segment[i];
+	const uint64_t from = wcx_tile_row_offset(seg, &set->info[i], 0);
+
+	return set->item[i].outcome == WCX_CACHE_FILL && wcx_tile_is_contiguous(seg, &set->info[i]) && from >= start &&
+	       from + set->item[i].bytes <= end;
+}
+
+/* Unpins the tiles; those that are used up leave the cache. */
+static void drop_tiles(struct wcx_image *image, struct tile_set *set, uint64_t start, uint64_t end)
+{
+	for (size_t first = 0, after; first < set->count; first = after) {
+		const bool drops = is_used_up(set, first, start, end);
+
+		for (after = first + 1; after < set->count && is_used_up(set, after, start, end) == drops;)
+			after++;
+		wcx_tile_cache_release(image->cache, set->item + first, after - first, drops);
+	}
+}
+
+/*
+ * Waits for the pinned tiles, copies from them unless r is an error, and unpins them; once: they are not expected to be
+ * wanted again.  Returns the first error.
+ */
+static int use_tiles(struct wcx_image *image, struct tile_set *set, uint8_t *dst, uint64_t start, uint64_t end, bool once,
+		     int r, struct wcx_error *err)
 {
 	size_t failed = set->count;
 
@@ -575,12 +600,15 @@ static int use_tiles(struct wcx_image *image, struct tile_set *set, uint8_t *dst
 		else
 			copy_tile(set->segment[i], &set->info[i], set->item[i].data, start, end, dst);
 	}
-	wcx_tile_cache_release(image->cache, set->item, set->count, false);
+	if (once)
+		drop_tiles(image, set, start, end);
+	else
+		wcx_tile_cache_release(image->cache, set->item, set->count, false);
 	return failed < set->count ? wcx_image_fail_tile(image, set->segment[failed], &set->info[failed], start, r, err) : r;
 }
 
-ssize_t wcx_image_read_until(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset,
-			     wcx_should_stop_fn *should_stop, void *user, struct wcx_error *err)
+static ssize_t read_until(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, bool once,
+			  wcx_should_stop_fn *should_stop, void *user, struct wcx_error *err)
 {
 	uint64_t image_bytes = wcx_image_bytes(image), end;
 	struct wcx_tile_iter iter;
@@ -594,7 +622,7 @@ ssize_t wcx_image_read_until(struct wcx_image *image, void *dst, size_t bytes, u
 		int r = acquire_tiles(image, &iter, &set);
 
 		fill_tiles(image, &set);
-		r = use_tiles(image, &set, dst, offset, end, r, err);
+		r = use_tiles(image, &set, dst, offset, end, once, r, err);
 		if (r == -ENOMEM && err)
 			wcx_fail(err, ENOMEM, "%s: no memory for tiles", wcx_container_path(image->container));
 		if (r == 0 && set.count && should_stop(user))
@@ -605,6 +633,12 @@ ssize_t wcx_image_read_until(struct wcx_image *image, void *dst, size_t bytes, u
 	return (ssize_t)(end - offset);
 }
 
+ssize_t wcx_image_read_until(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset,
+			     wcx_should_stop_fn *should_stop, void *user, struct wcx_error *err)
+{
+	return read_until(image, dst, bytes, offset, false, should_stop, user, err);
+}
+
 static bool never_stop(void *user)
 {
 	(void)user;
@@ -613,7 +647,12 @@ static bool never_stop(void *user)
 
 ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
 {
-	return wcx_image_read_until(image, dst, bytes, offset, never_stop, NULL, err);
+	return read_until(image, dst, bytes, offset, false, never_stop, NULL, err);
+}
+
+ssize_t wcx_image_read_once(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
+{
+	return read_until(image, dst, bytes, offset, true, never_stop, NULL, err);
 }
 
 int wcx_image_check_tile(struct wcx_image *image, uint64_t tile_index, struct wcx_error *err)

@@ -95,6 +95,9 @@ uint64_t wcx_image_bytes(const struct wcx_image *image); /* size of the original
  */
 ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err);
 
+/* wcx_image_read_once - wcx_image_read, but tiles that it decodes and uses whole do not stay in the cache */
+ssize_t wcx_image_read_once(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err);
+
 /*
  * wcx_image_read_until - wcx_image_read, or -EINTR as soon as should_stop says so
  *

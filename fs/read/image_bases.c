@@ -155,7 +155,7 @@ int wcx_image_bases_get(struct wcx_image_bases *bases, uint32_t number, struct w
 
 static int read_found(struct wcx_image *image, uint8_t *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
 {
-	const ssize_t n = wcx_image_read(image, dst, bytes, offset, err);
+	const ssize_t n = wcx_image_read_once(image, dst, bytes, offset, err);
 
 	if (n < 0)
 		return (int)n;

@@ -218,6 +218,34 @@ static void readers_do_not_wait_in_a_circle(void)
 	close_fixture(&fixture);
 }
 
+/* Tiles of the base do not take space in the cache from those that are read, but those that were there stay, unless the heap
+ * has them. */
+static void tiles_of_the_base_are_not_kept(void)
+{
+	struct wcx_tile_cache_stats before, after;
+	struct fixture fixture;
+	uint64_t tuned, base;
+	uint8_t byte;
+
+	open_fixture(&fixture, 16 << 20, 0);
+	tuned = fixture.family.tuned_original.bytes;
+	base = fixture.family.base_original.bytes;
+	CHECK(reads_right(&fixture, 0, tuned));
+	wcx_tile_cache_get_stats(fixture.cache, &after);
+	CHECK(after.bytes >= tuned && after.bytes < tuned + base / 4);
+	close_fixture(&fixture);
+
+	open_fixture(&fixture, 16 << 20, 0);
+	for (uint64_t at = 0; at < base; at += 100)
+		CHECK(wcx_image_read(fixture.base, &byte, 1, at, NULL) == 1);
+	wcx_tile_cache_get_stats(fixture.cache, &before);
+	CHECK(before.bytes >= base);
+	CHECK(reads_right(&fixture, 0, tuned));
+	wcx_tile_cache_get_stats(fixture.cache, &after);
+	CHECK(after.bytes >= tuned + base / 4);
+	close_fixture(&fixture);
+}
+
 static void without_its_base_only_what_needs_it_fails(void)
 {
 	struct fixture fixture;
@@ -360,6 +388,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(every_range_reads_as_the_original),
 		CHECK_TEST(views_show_the_original),
 		CHECK_TEST(readers_do_not_wait_in_a_circle),
+		CHECK_TEST(tiles_of_the_base_are_not_kept),
 		CHECK_TEST(without_its_base_only_what_needs_it_fails),
 		CHECK_TEST(without_a_finder_there_is_a_message_too),
 		CHECK_TEST(damage_in_the_base_fails_what_needs_those_tiles),
