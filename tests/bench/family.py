@@ -34,6 +34,7 @@ import setting
 from safetensors_io import build_header, read_header  # found by way of peers
 
 BASE = "base"
+ROTATED_ROWS = 37
 READS = {"mmap": ("mmap", 1024), "read 1 MiB": ("read", 1024), "8 threads, O_DIRECT 1 MiB": ("direct:8", 1024)}
 
 
@@ -161,8 +162,18 @@ def report_stores(family, codecs):
         print(f"\nwcx : the best of the others ({best}) = {totals[family_peers.Wcx.name] / totals[best]:.3f} by bytes of the store")
 
 
+def rotate(data, tensors, number):
+    """Moves the rows of each tensor down by a number that differs from copy to copy: equal tensors would be packed and decoded once."""
+    blocks = []
+    for t in sorted(tensors, key=lambda t: t.begin):
+        rows = t.shape[0] if len(t.shape) > 1 else 1
+        at = t.begin + (t.end - t.begin) // max(rows, 1) * (number * ROTATED_ROWS % max(rows, 1))
+        blocks += [data[at : t.end], data[t.begin : at]]
+    return b"".join(blocks)
+
+
 def repeat(path, target, copies):
-    """Writes a file with each tensor several times under names of its own."""
+    """Writes a file with each tensor several times under names of its own, and in other orders of its rows."""
     with open(path, "rb") as file:
         tensors, metadata, begin = read_header(file)
         file.seek(begin)
@@ -172,7 +183,7 @@ def repeat(path, target, copies):
         for t in tensors:
             at = i * len(data)
             repeated.append(type(t)(f"{i}.{t.name}", t.dtype, t.shape, at + t.begin, at + t.end))
-    family_peers.write(target, build_header(repeated, metadata), *[data] * copies)
+    family_peers.write(target, build_header(repeated, metadata), *[rotate(data, tensors, i) for i in range(copies)])
 
 
 class Speed:
