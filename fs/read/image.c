@@ -561,34 +561,9 @@ void wcx_image_advise(struct wcx_image *image, uint64_t offset, uint64_t bytes, 
 		posix_fadvise(wcx_container_fd(image->container), (off_t)first.packed_offset, (off_t)packed_bytes, advice);
 }
 
-/* Whether a tile was filled for this read, and has nothing else that a following one might want. */
-static bool is_used_up(const struct tile_set *set, size_t i, uint64_t start, uint64_t end)
-{
-	const struct wcx_segment *seg = set->segment[i];
-	const uint64_t from = wcx_tile_row_offset(seg, &set->info[i], 0);
-
-	return set->item[i].outcome == WCX_CACHE_FILL && wcx_tile_is_contiguous(seg, &set->info[i]) && from >= start &&
-	       from + set->item[i].bytes <= end;
-}
-
-/* Unpins the tiles; those that are used up leave the cache. */
-static void drop_tiles(struct wcx_image *image, struct tile_set *set, uint64_t start, uint64_t end)
-{
-	for (size_t first = 0, after; first < set->count; first = after) {
-		const bool drops = is_used_up(set, first, start, end);
-
-		for (after = first + 1; after < set->count && is_used_up(set, after, start, end) == drops;)
-			after++;
-		wcx_tile_cache_release(image->cache, set->item + first, after - first, drops);
-	}
-}
-
-/*
- * Waits for the pinned tiles, copies from them unless r is an error, and unpins them; once: they are not expected to be
- * wanted again.  Returns the first error.
- */
-static int use_tiles(struct wcx_image *image, struct tile_set *set, uint8_t *dst, uint64_t start, uint64_t end, bool once,
-		     int r, struct wcx_error *err)
+/* Waits for the pinned tiles, copies from them unless r is an error, and unpins them.  Returns the first error. */
+static int use_tiles(struct wcx_image *image, struct tile_set *set, uint8_t *dst, uint64_t start, uint64_t end, int r,
+		     struct wcx_error *err)
 {
 	size_t failed = set->count;
 
@@ -600,15 +575,12 @@ static int use_tiles(struct wcx_image *image, struct tile_set *set, uint8_t *dst
 		else
 			copy_tile(set->segment[i], &set->info[i], set->item[i].data, start, end, dst);
 	}
-	if (once)
-		drop_tiles(image, set, start, end);
-	else
-		wcx_tile_cache_release(image->cache, set->item, set->count, false);
+	wcx_tile_cache_release(image->cache, set->item, set->count, false);
 	return failed < set->count ? wcx_image_fail_tile(image, set->segment[failed], &set->info[failed], start, r, err) : r;
 }
 
-static ssize_t read_until(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, bool once,
-			  wcx_should_stop_fn *should_stop, void *user, struct wcx_error *err)
+ssize_t wcx_image_read_until(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset,
+			     wcx_should_stop_fn *should_stop, void *user, struct wcx_error *err)
 {
 	uint64_t image_bytes = wcx_image_bytes(image), end;
 	struct wcx_tile_iter iter;
@@ -622,7 +594,7 @@ static ssize_t read_until(struct wcx_image *image, void *dst, size_t bytes, uint
 		int r = acquire_tiles(image, &iter, &set);
 
 		fill_tiles(image, &set);
-		r = use_tiles(image, &set, dst, offset, end, once, r, err);
+		r = use_tiles(image, &set, dst, offset, end, r, err);
 		if (r == -ENOMEM && err)
 			wcx_fail(err, ENOMEM, "%s: no memory for tiles", wcx_container_path(image->container));
 		if (r == 0 && set.count && should_stop(user))
@@ -633,12 +605,6 @@ static ssize_t read_until(struct wcx_image *image, void *dst, size_t bytes, uint
 	return (ssize_t)(end - offset);
 }
 
-ssize_t wcx_image_read_until(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset,
-			     wcx_should_stop_fn *should_stop, void *user, struct wcx_error *err)
-{
-	return read_until(image, dst, bytes, offset, false, should_stop, user, err);
-}
-
 static bool never_stop(void *user)
 {
 	(void)user;
@@ -647,12 +613,18 @@ static bool never_stop(void *user)
 
 ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
 {
-	return read_until(image, dst, bytes, offset, false, never_stop, NULL, err);
+	return wcx_image_read_until(image, dst, bytes, offset, never_stop, NULL, err);
 }
 
-ssize_t wcx_image_read_once(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
+bool wcx_image_copy_cached(struct wcx_image *image, const struct wcx_tile_info *tile, uint8_t *dst)
 {
-	return read_until(image, dst, bytes, offset, true, never_stop, NULL, err);
+	struct wcx_cache_item item = { .tile_index = tile->tile_index, .bytes = wcx_tile_dims_bytes(&tile->dims) };
+
+	if (!wcx_tile_cache_acquire_ready(image->cache, image->cache_owner, &item))
+		return false;
+	memcpy(dst, item.data, item.bytes);
+	wcx_tile_cache_release(image->cache, &item, 1, false);
+	return true;
 }
 
 int wcx_image_check_tile(struct wcx_image *image, uint64_t tile_index, struct wcx_error *err)

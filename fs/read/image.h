@@ -95,7 +95,12 @@ uint64_t wcx_image_bytes(const struct wcx_image *image); /* size of the original
  */
 ssize_t wcx_image_read(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err);
 
-/* wcx_image_read_once - wcx_image_read, but tiles that it decodes and uses whole do not stay in the cache */
+/*
+ * wcx_image_read_once - wcx_image_read for bytes that are not expected to be wanted again
+ *
+ * Takes tiles from the cache that are there, but decodes others straight to dst, past the cache, unless it needs only a
+ * part.
+ */
 ssize_t wcx_image_read_once(struct wcx_image *image, void *dst, size_t bytes, uint64_t offset, struct wcx_error *err);
 
 /*
@@ -163,6 +168,9 @@ struct wcx_image_tile {
  * one waits for another.
  */
 void wcx_image_decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count);
+
+/* wcx_image_copy_cached - copy a decoded tile to dst if the cache has it */
+bool wcx_image_copy_cached(struct wcx_image *image, const struct wcx_tile_info *tile, uint8_t *dst);
 
 /*
  * wcx_image_fail_tile - report a damaged or unreadable tile of a segment

@@ -340,6 +340,20 @@ int wcx_tile_cache_acquire(struct wcx_tile_cache *cache, uint64_t owner, struct 
 	return use_heap(cache, items, count);
 }
 
+bool wcx_tile_cache_acquire_ready(struct wcx_tile_cache *cache, uint64_t owner, struct wcx_cache_item *item)
+{
+	struct wcx_cached_tile *tile;
+	bool is_ready;
+
+	pthread_mutex_lock(&cache->lock);
+	tile = find_tile(cache, owner, item->tile_index);
+	is_ready = tile && tile->state != FILLING;
+	if (is_ready)
+		acquire_one(cache, owner, item, NULL);
+	pthread_mutex_unlock(&cache->lock);
+	return is_ready;
+}
+
 void wcx_tile_cache_publish(struct wcx_tile_cache *cache, struct wcx_cache_item *items, size_t count)
 {
 	pthread_mutex_lock(&cache->lock);

@@ -61,6 +61,9 @@ uint64_t wcx_tile_cache_owner(struct wcx_tile_cache *cache);
  */
 int wcx_tile_cache_acquire(struct wcx_tile_cache *cache, uint64_t owner, struct wcx_cache_item *items, size_t count);
 
+/* wcx_tile_cache_acquire_ready - pin a tile if it is there and ready, as of acquire; returns whether it was */
+bool wcx_tile_cache_acquire_ready(struct wcx_tile_cache *cache, uint64_t owner, struct wcx_cache_item *item);
+
 /* wcx_tile_cache_publish - end the caller's fills with the result r of each item; a failed tile leaves the cache */
 void wcx_tile_cache_publish(struct wcx_tile_cache *cache, struct wcx_cache_item *items, size_t count);
 
