@@ -224,12 +224,13 @@ class Speed:
         mount.bring_in([os.path.join(store, name) for name in os.listdir(store)])
         command = [self.daemon, store, self.mountpoint, "-f", "-o", "decoder=cpu"]
         with mount.mounted(command, self.mountpoint, self.log) as process:
+            start_s = mount.cpu_s(process)
             done = subprocess.run([self.reader, mode, str(block_kib), os.path.join(self.mountpoint, "relative.safetensors")],
                                   capture_output=True, text=True)
             if done.returncode:
                 raise peers.Failed(done.stderr.strip())
             usage = mount.Usage()
-            usage.note(process, mode, True, 1)
+            usage.note(process, mode, True, 1, start_s)
         _, _, seconds, _, _, checksum = done.stdout.split()
         return float(seconds), usage.cold_cpu_s[mode][0], checksum
 
