@@ -8,17 +8,19 @@ OUT_DIR/run/checkpoint-N/model.safetensors, eight checkpoints of one more run.  
 
 Training: weights in BF16, their masters in FP32, AdamW (weight decay 0.01), gradients clipped to 1, linear warm-up and linear
 decay; contrastive loss with dropout (temperature 0.05): of all second halves of the batch's texts, find the one that belongs
-to a first half.  On a CPU the arithmetic between BF16 weights is FP32, which is faster there.
+to a first half.  On a GPU the arithmetic is BF16 too; on a CPU it is FP32, which is faster there, between weights that are BF16.
+The same program, texts and kind of device make the same files again.
 
 Texts, one line each, are whatever a Debian machine with Python holds: the one-line descriptions of all packages known to APT,
-the first lines of docstrings in Python's library and installed packages, and lines of manual pages.
+the first lines of docstrings in Python's library and installed packages, and lines of manual pages.  --write-texts keeps them
+in a file, from which --texts-from trains on another machine.
 
 Needs torch and transformers.
 """
 import argparse
 import glob
 import gzip
-import math
+import lzma
 import os
 import random
 import re
@@ -33,7 +35,7 @@ from safetensors.torch import load_file, save_file
 RATES = ["1e-5", "2e-5", "5e-5", "1e-4"]
 CHECKPOINTS = 8
 RUNS = [*(f"lr-{rate}" for rate in RATES), "run"]
-WEIGHT_DECAY, WARM_UP, CLIP, TEMPERATURE = 0.01, 0.1, 1.0, 0.05
+WEIGHT_DECAY, CLIP, TEMPERATURE = 0.01, 1.0, 0.05
 MIN_WORDS, MAX_WORDS = 6, 30
 
 
@@ -76,17 +78,34 @@ def find_texts(limit):
     return texts, counts
 
 
+def get_texts(args):
+    if args.texts_from:
+        with lzma.open(args.texts_from, "rt", encoding="utf-8", newline="\n") as file:
+            texts = file.read().splitlines()
+        print(f"{len(texts)} texts", flush=True)
+        return texts
+    texts, counts = find_texts(args.texts)
+    print(f"{len(texts)} texts:", ", ".join(f"{count} {name}" for name, count in counts.items()), flush=True)
+    return texts
+
+
+def write_texts(path, texts):
+    with lzma.open(path, "wt", preset=9, encoding="utf-8", newline="\n") as file:
+        file.writelines(f"{text}\n" for text in texts)
+
+
 class Trainer:
     """One run: the model's parameters hold BF16 values, the optimizer's hold FP32 masters."""
 
-    def __init__(self, args, base, texts, rate, seed):
-        self.args, self.texts, self.base, self.rate = args, texts, base, rate
+    def __init__(self, args, base, texts, rate, steps, seed):
+        self.args, self.texts, self.base, self.rate, self.steps = args, texts, base, rate, steps
         torch.manual_seed(seed)
         self.random = random.Random(seed)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        self.device = torch.device(args.device)
+        self.dtype = torch.float32 if self.device.type == "cpu" else torch.bfloat16
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(args.model)
-        self.model = transformers.AutoModel.from_pretrained(args.model, dtype=self.dtype).to(self.device).train()
+        self.model = transformers.AutoModel.from_pretrained(args.model, dtype=self.dtype, attn_implementation="eager")
+        self.model = self.model.to(self.device).train()
         self.parameters = dict(self.model.named_parameters())
         self.masters = {name: base[name].to(self.device, torch.float32) for name in self.parameters}
         self.copy_masters()
@@ -109,8 +128,8 @@ class Trainer:
         return torch.nn.functional.cross_entropy(scores, torch.arange(len(texts), device=self.device))
 
     def step(self, number):
-        warm_up = max(1, round(WARM_UP * self.args.steps))
-        share = min((number + 1) / warm_up, (self.args.steps - number) / (self.args.steps - warm_up))
+        warm_up = min(self.args.warm_up, self.steps // 2)
+        share = min((number + 1) / (warm_up + 1), (self.steps - number) / (self.steps - warm_up))
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * share
         loss = self.loss()
@@ -121,7 +140,7 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.masters.values(), CLIP)
         self.optimizer.step()
         self.copy_masters()
-        return loss.item()
+        return loss.detach()
 
     def save(self, directory):
         weights = {name: self.masters[name].to("cpu", torch.bfloat16) if name in self.masters else tensor
@@ -144,35 +163,39 @@ def is_there(directory):
 def train(trainer, name, save_at):
     """Saves at these steps; save_at maps a number of steps to a directory."""
     start, losses = time.monotonic(), []
-    for number in range(trainer.args.steps):
+    for number in range(trainer.steps):
         losses.append(trainer.step(number))
         if number + 1 in save_at:
             trainer.save(save_at[number + 1])
-            recent = losses[-50:]
-            print(f"{name}: {number + 1} steps, {time.monotonic() - start:.0f} s, "
-                  f"loss {math.fsum(recent) / len(recent):.4f} (first 50 steps {math.fsum(losses[:50]) / len(losses[:50]):.4f})",
+            last, first = (torch.stack(some).mean().item() for some in (losses[-50:], losses[:50]))
+            print(f"{name}: {number + 1} steps, {time.monotonic() - start:.0f} s, loss {last:.4f} (first 50 steps {first:.4f})",
                   flush=True)
 
 
 def plan(args, name):
-    """Returns the learning rate of a run, and at how many steps it saves to which directory."""
+    """Returns the learning rate of a run, its steps, and at how many steps it saves to which directory."""
     if name != "run":
-        return float(name.removeprefix("lr-")), {args.steps: os.path.join(args.out, name)}
-    steps = [args.steps * (i + 1) // CHECKPOINTS for i in range(CHECKPOINTS)]
-    return float(args.run_rate), {step: os.path.join(args.out, name, f"checkpoint-{step}") for step in steps}
+        return float(name.removeprefix("lr-")), args.steps, {args.steps: os.path.join(args.out, name)}
+    save_at = [args.run_steps * (i + 1) // CHECKPOINTS for i in range(CHECKPOINTS)]
+    return float(args.run_rate), args.run_steps, {n: os.path.join(args.out, name, f"checkpoint-{n}") for n in save_at}
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", metavar="MODEL_DIR")
     parser.add_argument("out", metavar="OUT_DIR")
-    parser.add_argument("--steps", type=int, default=600, help="steps of each run (default: 600)")
+    parser.add_argument("--steps", type=int, default=600, help="steps of each fine-tune (default: 600)")
+    parser.add_argument("--run-steps", type=int, default=1200, help="steps of the run with checkpoints (default: 1200)")
+    parser.add_argument("--warm-up", type=int, default=50, help="steps of warm-up (default: 50)")
     parser.add_argument("--batch", type=int, default=64, help="texts of a step (default: 64)")
-    parser.add_argument("--tokens", type=int, default=32, help="tokens of half a text at most (default: 32)")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens of half a text at most (default: 64)")
     parser.add_argument("--texts", type=int, default=50000, help="texts of each source at most (default: 50000)")
+    parser.add_argument("--texts-from", metavar="FILE.xz", help="train on the lines of this file")
+    parser.add_argument("--write-texts", metavar="FILE.xz", help="only write the texts to this file")
     parser.add_argument("--run-rate", default="2e-5", help="the learning rate of the run with checkpoints (default: 2e-5)")
     parser.add_argument("--only", metavar="NAME,...", type=lambda text: text.split(","), default=[*RUNS],
                         help=f"make only these runs (default: {','.join(RUNS)})")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: cuda if it is there")
     parser.add_argument("--threads", type=int, help="threads of torch on a CPU (default: torch's choice)")
     return parser.parse_args()
 
@@ -181,16 +204,21 @@ def main():
     args = parse_arguments()
     if args.threads:
         torch.set_num_threads(args.threads)
-    texts, counts = find_texts(args.texts)
-    print(f"{len(texts)} texts:", ", ".join(f"{count} {name}" for name, count in counts.items()), flush=True)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its results only so
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    texts = get_texts(args)
+    if args.write_texts:
+        write_texts(args.write_texts, texts)
+        return
     base = {name: tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
             for name, tensor in load_file(os.path.join(args.model, "model.safetensors")).items()}
     if not is_there(os.path.join(args.out, "base")):
         write(base, os.path.join(args.out, "base"))
     for seed, name in enumerate(RUNS):
-        rate, save_at = plan(args, name)
+        rate, steps, save_at = plan(args, name)
         if name in args.only and not all(map(is_there, save_at.values())):
-            train(Trainer(args, base, texts, rate, seed), name, save_at)
+            train(Trainer(args, base, texts, rate, steps, seed), name, save_at)
 
 
 if __name__ == "__main__":
