@@ -2,6 +2,7 @@
 """safe_open and load_file, as safetensors has them, for packed files."""
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, Optional, Tuple
 
 from ._file import PATH, File, Tensor, find_packed, open_file
@@ -204,10 +205,21 @@ def load_file(path: PATH, device="cpu", framework: Optional[str] = None) -> Dict
         return {name: file.get_tensor(name) for name in file.keys()}
 
 
+def _open_ahead(path: str) -> None:
+    """Opens a packed file, so that load_file finds it open.  Errors are left to that."""
+    try:
+        packed = find_packed(path)
+        if packed is not None:
+            open_file(packed)
+    except (OSError, ValueError):
+        pass
+
+
 def load_directory(path: PATH, device="cpu", framework: Optional[str] = None) -> Dict[str, Any]:
     """Returns all tensors of a model directory, by name.
 
-    Loads what *.safetensors.index.json lists, or the one safetensors file in the directory; they may be packed.  Raises
+    Loads what *.safetensors.index.json lists, or the one safetensors file in the directory; they may be packed.  Shards are
+    loaded one after the other, by all threads; to a GPU, by one loader, which later calls share.  Raises
     ValueError if a tensor is not where the index says, FileNotFoundError if there is no model.
     """
     directory = os.fsdecode(path)
@@ -232,8 +244,12 @@ def load_directory(path: PATH, device="cpu", framework: Optional[str] = None) ->
         if outside:
             raise ValueError(f"{directory}: the index names {outside[0]!r}, which is not a name in the directory")
     tensors: Dict[str, Any] = {}
-    for shard in shards:
-        tensors.update(load_file(os.path.join(directory, shard), device, framework))
+    paths = [os.path.join(directory, shard) for shard in shards]
+    with ThreadPoolExecutor(1) as opener:  # opens a shard while the one before it is loaded
+        for path, following in zip(paths, paths[1:] + [None]):
+            if following is not None:
+                opener.submit(_open_ahead, following)
+            tensors.update(load_file(path, device, framework))
     if weight_map is not None:
         missing = sorted(set(weight_map) - set(tensors))
         if missing:
