@@ -166,7 +166,7 @@ static void give_queue(struct wcx_gpu *gpu, struct decode_queue *queue)
 		return;
 	cudaGetLastError();
 	error = cudaStreamSynchronize(queue->queue.stream);
-	wcx_gpu_queue_wait(&queue->queue);
+	wcx_gpu_queue_wait(&queue->queue, false);
 	pthread_mutex_lock(&gpu->lock);
 	gpu->failed |= error != cudaSuccess;
 	queue->next_free = gpu->free_queues;
@@ -234,7 +234,7 @@ static cudaError_t submit_jobs(struct decode_queue *queue, struct wcx_tile_job *
 /* Waits for the batch and passes results and bytes on to its jobs. */
 static cudaError_t collect_jobs(struct decode_queue *queue)
 {
-	cudaError_t error = wcx_gpu_queue_wait(&queue->queue);
+	cudaError_t error = wcx_gpu_queue_wait(&queue->queue, false);
 
 	for (uint32_t i = 0; i < queue->job_count && !error; i++) {
 		struct wcx_tile_job *job = queue->jobs[i].job;

@@ -2,9 +2,13 @@
 /* Runs batches of tiles on the GPU. */
 #include "cuda/gpu_queue.h"
 
+#include <sched.h>
 #include <string.h>
+#include <time.h>
 
 #include "codec/arith.h"
+
+enum { POLL_NS = 500000 };
 
 /* Offset of the control in upload. */
 static size_t control_offset(size_t src_bytes)
@@ -37,6 +41,7 @@ enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx
 		return *error_ret == cudaErrorMemoryAllocation ? WCX_NO_MEMORY : WCX_DEVICE_FAILED;
 	wcx_tile_batch_clear(queue->batch);
 	*error_ret = cudaMalloc((void **)&queue->upload_dev, upload_bytes);
+	queue->src_dev = queue->upload_dev;
 	if (!*error_ret)
 		*error_ret = cudaMalloc((void **)&queue->download_dev, download_bytes);
 	if (!*error_ret)
@@ -74,14 +79,14 @@ cudaError_t wcx_gpu_queue_submit(struct wcx_gpu_queue *queue, size_t src_bytes, 
 	const struct wcx_kernel_job job = {
 		.layout = wcx_tile_batch_finish(queue->batch),
 		.control = queue->upload_dev + control,
-		.src = queue->upload_dev,
+		.src = queue->src_dev,
 		.dst = dst,
 		.status = (uint32_t *)(void *)queue->download_dev,
 		.mark = queue->mark + WCX_STATUS_MARK,
 	};
 	cudaError_t error;
 
-	queue->layout = job.layout;
+	queue->is_used = true;
 	queue->mark = job.mark;
 	memset(queue->upload + src_bytes, 0, control - src_bytes);
 	wcx_tile_batch_write(queue->batch, queue->upload + control);
@@ -97,13 +102,36 @@ cudaError_t wcx_gpu_queue_submit(struct wcx_gpu_queue *queue, size_t src_bytes, 
 	return error;
 }
 
-cudaError_t wcx_gpu_queue_wait(struct wcx_gpu_queue *queue)
+static uint64_t now_ns(void)
 {
-	cudaError_t error = queue->layout ? cudaEventRecord(queue->done, queue->stream) : cudaSuccess;
+	struct timespec now;
 
-	if (queue->layout && !error)
-		error = cudaEventSynchronize(queue->done);
-	queue->layout = NULL;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+cudaError_t wcx_gpu_event_poll(cudaEvent_t event)
+{
+	cudaError_t error = cudaEventQuery(event);
+	const uint64_t begin = error == cudaErrorNotReady ? now_ns() : 0;
+
+	if (error != cudaErrorNotReady)
+		return error;
+	while (error == cudaErrorNotReady && now_ns() - begin < POLL_NS) {
+		sched_yield(); /* another thread may have more to do than this one */
+		error = cudaEventQuery(event);
+	}
+	cudaGetLastError(); /* "not ready" is remembered like an error */
+	return error == cudaErrorNotReady ? cudaEventSynchronize(event) : error;
+}
+
+cudaError_t wcx_gpu_queue_wait(struct wcx_gpu_queue *queue, bool poll)
+{
+	cudaError_t error = queue->is_used ? cudaEventRecord(queue->done, queue->stream) : cudaSuccess;
+
+	if (queue->is_used && !error)
+		error = poll ? wcx_gpu_event_poll(queue->done) : cudaEventSynchronize(queue->done);
+	queue->is_used = false;
 	wcx_tile_batch_clear(queue->batch);
 	return error;
 }

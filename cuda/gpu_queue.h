@@ -8,6 +8,7 @@
 #define WCX_GPU_QUEUE_H
 
 #include <cuda_runtime_api.h>
+#include <stdbool.h>
 
 #include "codec/result.h"
 #include "cuda/tile_batch.h"
@@ -21,10 +22,11 @@ enum {
 struct wcx_gpu_queue {
 	const struct wcx_kernels *kernels;
 	struct wcx_tile_batch *batch;
-	const struct wcx_batch_layout *layout; /* of the batch in flight; NULL if there is none */
-	uint32_t mark;                         /* of the latest batch's statuses */
-	size_t src_bytes;                      /* capacity of upload for packed tiles; slack and control follow them */
-	uint8_t *upload, *upload_dev;          /* pinned, and on the device */
+	bool is_used;                 /* something may be in flight */
+	uint32_t mark;                /* of the latest batch's statuses */
+	size_t src_bytes;             /* capacity of upload for packed tiles; slack and control follow them */
+	uint8_t *upload, *upload_dev; /* pinned, and on the device */
+	uint8_t *src_dev;             /* packed tiles on the device: upload_dev, unless the owner has put them elsewhere */
 	/* Results: statuses and, from WCX_QUEUE_STATUS_BYTES on, decoded tiles if the queue returns them. */
 	uint8_t *download, *download_dev;
 	cudaStream_t stream;
@@ -34,8 +36,9 @@ struct wcx_gpu_queue {
 /*
  * wcx_gpu_queue_open - allocate buffers for src_bytes of packed tiles and dst_bytes of decoded tiles to return
  *
- * *queue must be zero, and must be closed even after failure.  Returns WCX_OK, or WCX_NO_MEMORY or WCX_DEVICE_FAILED with
- * *error_ret set.
+ * src_bytes is 0 if the owner copies packed tiles to the device, in the queue's stream, from memory of its own; it then sets
+ * src_dev and is_used.  *queue must be zero, and must be closed even after failure.  Returns WCX_OK, or WCX_NO_MEMORY or
+ * WCX_DEVICE_FAILED with *error_ret set.
  */
 enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx_kernels *kernels, size_t src_bytes,
 				   size_t dst_bytes, cudaError_t *error_ret);
@@ -49,8 +52,15 @@ void wcx_gpu_queue_close(struct wcx_gpu_queue *queue); /* must be idle; a zero q
  */
 cudaError_t wcx_gpu_queue_submit(struct wcx_gpu_queue *queue, size_t src_bytes, uint8_t *dst, size_t dst_bytes);
 
-/* wcx_gpu_queue_wait - wait, without spinning, until the stream is empty, and start a new batch */
-cudaError_t wcx_gpu_queue_wait(struct wcx_gpu_queue *queue);
+/* wcx_gpu_queue_wait - wait until the stream is empty, sleeping or as wcx_gpu_event_poll does, and start a new batch */
+cudaError_t wcx_gpu_queue_wait(struct wcx_gpu_queue *queue, bool poll);
+
+/*
+ * wcx_gpu_event_poll - wait for an event, with cudaEventBlockingSync, that should come soon
+ *
+ * Asks for it again and again for a short time, and only then sleeps: waking up takes longer than many copies.
+ */
+cudaError_t wcx_gpu_event_poll(cudaEvent_t event);
 
 /*
  * wcx_gpu_queue_status - the result of an item; valid between wcx_gpu_queue_wait and the next submit

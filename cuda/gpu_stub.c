@@ -51,7 +51,7 @@ enum wcx_result wcx_gpu_timing_check(struct wcx_gpu_timing *timing)
 	return WCX_NO_DEVICE;
 }
 
-enum wcx_result wcx_gpu_loader_open(int device, unsigned queue_count, struct wcx_gpu_loader **ret,
+enum wcx_result wcx_gpu_loader_open(int device, unsigned buffer_count, unsigned queue_count, struct wcx_gpu_loader **ret,
 				    char reason[WCX_GPU_NAME_BYTES])
 {
 	snprintf(reason, WCX_GPU_NAME_BYTES, "built without CUDA");
@@ -62,12 +62,17 @@ void wcx_gpu_loader_free(struct wcx_gpu_loader *loader)
 {
 }
 
-enum wcx_result wcx_gpu_load_follow(struct wcx_gpu_loader *loader, void *stream)
+size_t wcx_gpu_load_queue_bytes(const struct wcx_gpu_loader *loader, unsigned queue_count)
+{
+	return 0;
+}
+
+enum wcx_result wcx_gpu_load_begin(struct wcx_gpu_loader *loader, unsigned queue_count, void *stream)
 {
 	return WCX_NO_DEVICE;
 }
 
-uint8_t *wcx_gpu_load_buffer(struct wcx_gpu_loader *loader, unsigned queue)
+uint8_t *wcx_gpu_load_buffer(struct wcx_gpu_loader *loader, unsigned buffer)
 {
 	return NULL;
 }
@@ -77,14 +82,25 @@ uint64_t wcx_gpu_load_stage(struct wcx_gpu_loader *loader, unsigned queue)
 	return 0;
 }
 
-enum wcx_result wcx_gpu_load_add(struct wcx_gpu_loader *loader, unsigned queue, const struct wcx_tile_job *job, uint64_t dst,
-				 bool *added_ret)
+enum wcx_result wcx_gpu_load_add(struct wcx_gpu_loader *loader, unsigned queue, const struct wcx_tile_job *job, size_t at,
+				 uint64_t dst, bool *added_ret)
 {
 	*added_ret = false;
 	return WCX_NO_DEVICE;
 }
 
-enum wcx_result wcx_gpu_load_submit(struct wcx_gpu_loader *loader, unsigned queue, size_t src_bytes)
+enum wcx_result wcx_gpu_load_send(struct wcx_gpu_loader *loader, unsigned queue, unsigned buffer, size_t bytes, size_t at)
+{
+	return WCX_NO_DEVICE;
+}
+
+enum wcx_result wcx_gpu_load_send_pinned(struct wcx_gpu_loader *loader, unsigned queue, const uint8_t *src, size_t bytes,
+					 size_t at)
+{
+	return WCX_NO_DEVICE;
+}
+
+enum wcx_result wcx_gpu_load_submit(struct wcx_gpu_loader *loader, unsigned queue)
 {
 	return WCX_NO_DEVICE;
 }
@@ -102,6 +118,16 @@ enum wcx_result wcx_gpu_load_fill(struct wcx_gpu_loader *loader, unsigned queue,
 enum wcx_result wcx_gpu_load_wait(struct wcx_gpu_loader *loader, unsigned queue, uint32_t *failed_ret)
 {
 	return WCX_NO_DEVICE;
+}
+
+enum wcx_result wcx_gpu_pin(int device, void *memory, size_t bytes, char reason[WCX_GPU_NAME_BYTES])
+{
+	snprintf(reason, WCX_GPU_NAME_BYTES, "built without CUDA");
+	return WCX_NO_DEVICE;
+}
+
+void wcx_gpu_unpin(int device, void *memory)
+{
 }
 
 enum wcx_result wcx_gpu_hold_open(int device, size_t bytes, bool on_device, struct wcx_gpu_hold **ret)

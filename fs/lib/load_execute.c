@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Executing a load: threads, each with two GPU queues, read, check, decode and copy what the plan says. */
+/* Executing a load: threads, each with buffers and GPU queues, read, check, decode and copy what the plan says. */
 #include "fs/lib/load_execute.h"
 
 #include <errno.h>
@@ -8,23 +8,37 @@
 #include "fs/base/file_io.h"
 #include "fs/base/parallel.h"
 
-enum { READ_BYTES = 512 << 10 }; /* at a time: checksums are computed while these are in the core's cache */
+enum {
+	READ_BYTES = 512 << 10, /* at a time: checksums are computed while these are in the core's cache */
+	PINNED_THREADS = 4,     /* enough to submit copies, which are the longer the fewer queues share the memory */
+};
 
 struct load {
 	struct wcx_loader *loader;
 	struct wcx_image *image;
 	struct wcx_decoder *decoder;
 	const struct wcx_load_plan *plan;
+	const uint8_t *pinned; /* the packed file, or NULL */
+};
+
+/* A piece that a thread fills, and the queue that gets it. */
+struct filling {
+	const struct load *load;
+	unsigned queue, buffer;
+	struct wcx_load_batch *batch;
+	const struct wcx_load_piece *piece; /* the last of the batch */
+	const uint8_t *packed;              /* of the piece */
+	uint8_t *literals;                  /* where those of the piece go */
 };
 
 /* --- errors --- */
 
 /* Names the tensor of the first wanted byte of a tile, which has none if it was only read with its neighbours. */
-static int fail_tile(const struct load *load, const struct wcx_load_batch *batch, const struct wcx_load_tile *tile,
+static int fail_tile(const struct load *load, const struct wcx_segment *segment, const struct wcx_load_tile *tile,
 		     int errnum, struct wcx_error *err)
 {
-	return wcx_image_fail_tile(load->image, batch->segment, &tile->info,
-				   wcx_load_first_wanted(load->plan, batch->segment, &tile->info), errnum, err);
+	return wcx_image_fail_tile(load->image, segment, &tile->info,
+				   wcx_load_first_wanted(load->plan, segment, &tile->info), errnum, err);
 }
 
 static int fail_file(const struct load *load, int errnum, const char *why, struct wcx_error *err)
@@ -37,124 +51,176 @@ static int check_gpu(const struct load *load, enum wcx_result result, struct wcx
 	return result == WCX_OK ? 0 : fail_file(load, EIO, "the GPU failed", err);
 }
 
-/* --- a batch: read, decode, copy --- */
+/* --- a piece: read, restore, add, send --- */
 
-/* Reads the packed tiles of a batch to the start of the buffer, and checks those that are wanted. */
-static int read_tiles(const struct load *load, const struct wcx_load_batch *batch, uint8_t *buffer, struct wcx_error *err)
+/* Reads the packed tiles of a piece to the start of the buffer, and checks those that are wanted. */
+static int read_tiles(const struct filling *filling, uint8_t *buffer, struct wcx_error *err)
 {
+	const struct load *load = filling->load;
+	const struct wcx_load_piece *piece = filling->piece;
 	const int fd = wcx_container_fd(load->plan->container);
-	const uint64_t packed_offset = batch->tiles[0].info.packed_offset;
 	size_t read_bytes = 0;
 
-	for (uint32_t i = 0; i < batch->count; i++) {
-		const struct wcx_load_tile *tile = &batch->tiles[i];
-		const size_t start = (size_t)(tile->info.packed_offset - packed_offset),
+	for (uint32_t i = 0; i < piece->count; i++) {
+		const struct wcx_load_tile *tile = &filling->batch->tiles[piece->first + i];
+		const size_t start = (size_t)(tile->info.packed_offset - piece->packed_offset),
 			     end = start + tile->info.packed_bytes;
 
 		while (read_bytes < end) {
-			const size_t wanted = WCX_MIN(batch->packed_bytes - read_bytes, (size_t)READ_BYTES);
-			const ssize_t n = wcx_read_at(fd, buffer + read_bytes, wanted, packed_offset + read_bytes);
+			const size_t wanted = WCX_MIN(piece->packed_bytes - read_bytes, (size_t)READ_BYTES);
+			const ssize_t n = wcx_read_at(fd, buffer + read_bytes, wanted, piece->packed_offset + read_bytes);
 
 			if (n <= 0) /* 0: the file has become shorter */
-				return fail_tile(load, batch, tile, n < 0 ? (int)n : -EBADMSG, err);
+				return fail_tile(load, piece->segment, tile, n < 0 ? (int)n : -EBADMSG, err);
 			read_bytes += (size_t)n;
 		}
 		if (tile->way != WCX_LOAD_SKIP && tile->info.mode != WCX_TILE_CONSTANT &&
 		    wcx_checksum32(buffer + start, tile->info.packed_bytes) != tile->info.checksum)
-			return fail_tile(load, batch, tile, -EBADMSG, err);
+			return fail_tile(load, piece->segment, tile, -EBADMSG, err);
 	}
 	return 0;
 }
 
-static struct wcx_tile_job make_job(const struct wcx_load_batch *batch, const struct wcx_tile_info *info,
-				    const uint8_t *buffer)
+static struct wcx_tile_job make_job(const struct filling *filling, const struct wcx_tile_info *info)
 {
 	return (struct wcx_tile_job){
 		.dims = info->dims,
 		.mode = info->mode,
 		.constant = info->constant,
-		.recipe = &batch->segment->recipe,
-		.src = buffer + (info->packed_offset - batch->tiles[0].info.packed_offset),
+		.recipe = &filling->piece->segment->recipe,
+		.src = filling->packed + (info->packed_offset - filling->piece->packed_offset),
 		.src_bytes = info->packed_bytes,
 		.dst_bytes = wcx_tile_dims_bytes(&info->dims),
 	};
 }
 
 /* Decodes a tile that is a difference from a base, which the image reads; it also reads the packed bytes once more. */
-static int restore_difference(const struct load *load, const struct wcx_load_batch *batch, const struct wcx_load_tile *tile,
-			      uint8_t *buffer, struct wcx_error *err)
+static int restore_difference(const struct filling *filling, const struct wcx_load_tile *tile, uint8_t *dst,
+			      struct wcx_error *err)
 {
-	struct wcx_image_tile whole = { .info = &tile->info, .segment = batch->segment, .dst = buffer + tile->at };
+	const struct wcx_segment *segment = filling->piece->segment;
+	struct wcx_image_tile whole = { .info = &tile->info, .segment = segment, .dst = dst };
 
-	wcx_image_decode_tiles(load->image, &whole, 1);
-	return whole.r ? fail_tile(load, batch, tile, whole.r, err) : 0;
+	wcx_image_decode_tiles(filling->load->image, &whole, 1);
+	return whole.r ? fail_tile(filling->load, segment, tile, whole.r, err) : 0;
 }
 
-static int restore_literal(const struct load *load, const struct wcx_load_batch *batch, const struct wcx_load_tile *tile,
-			   uint8_t *buffer, struct wcx_error *err)
+static int restore_literal(const struct filling *filling, const struct wcx_load_tile *tile, struct wcx_error *err)
 {
-	struct wcx_decode_batch *lent = wcx_decoder_borrow(load->decoder);
+	struct wcx_decoder *decoder = filling->load->decoder;
+	uint8_t *dst = filling->literals + (tile->at - filling->piece->literals_at);
+	struct wcx_decode_batch *lent;
 	int r = -ENOMEM;
 
+	if (wcx_tile_needs_base(filling->piece->segment, &tile->info))
+		return restore_difference(filling, tile, dst, err);
+	lent = wcx_decoder_borrow(decoder);
 	if (lent) {
-		lent->jobs[0] = make_job(batch, &tile->info, buffer);
-		lent->jobs[0].dst = buffer + tile->at;
-		wcx_decoder_run(load->decoder, lent, 1);
+		lent->jobs[0] = make_job(filling, &tile->info);
+		lent->jobs[0].dst = dst;
+		wcx_decoder_run(decoder, lent, 1);
 		r = wcx_result_errno(lent->jobs[0].result);
-		wcx_decoder_return(load->decoder, lent);
+		wcx_decoder_return(decoder, lent);
 	}
-	return r ? fail_tile(load, batch, tile, r, err) : 0;
+	return r ? fail_tile(filling->load, filling->piece->segment, tile, r, err) : 0;
 }
 
 /* Adds a coded tile to the queue's batch; *added_ret is false when that is full. */
-static int add_coded(const struct load *load, unsigned queue, const struct wcx_load_batch *batch,
-		     const struct wcx_load_tile *tile, const uint8_t *buffer, bool *added_ret, struct wcx_error *err)
+static int add_coded(const struct filling *filling, const struct wcx_load_tile *tile, bool *added_ret, struct wcx_error *err)
 {
+	const struct load *load = filling->load;
 	struct wcx_gpu_loader *gpu = load->loader->gpu;
-	const struct wcx_tile_job job = make_job(batch, &tile->info, buffer);
+	const struct wcx_load_piece *piece = filling->piece;
+	const struct wcx_tile_job job = make_job(filling, &tile->info);
 	enum wcx_result result;
 	uint64_t dst = tile->whole;
 
 	if (tile->way == WCX_LOAD_STAGED) {
-		dst = wcx_gpu_load_stage(gpu, queue);
+		dst = wcx_gpu_load_stage(gpu, filling->queue);
 		if (!dst)
 			return fail_file(load, ENOMEM, "no memory on the GPU for decoded tiles", err);
 		dst += tile->at;
 	}
-	result = wcx_gpu_load_add(gpu, queue, &job, dst, added_ret);
-	return result == WCX_OK ? 0 : fail_tile(load, batch, tile, wcx_result_errno(result), err);
+	result = wcx_gpu_load_add(gpu, filling->queue, &job,
+				  piece->at + (size_t)(tile->info.packed_offset - piece->packed_offset), dst, added_ret);
+	return result == WCX_OK ? 0 : fail_tile(load, piece->segment, tile, wcx_result_errno(result), err);
 }
 
-/* Restores the literals and adds the coded tiles.  Cuts the batch short where the queue takes no more. */
-static int add_tiles(const struct load *load, unsigned queue, struct wcx_load_batch *batch, uint8_t *buffer,
-		     struct wcx_error *err)
+/* Restores the literals and adds the coded tiles.  Cuts the piece, and sets *full_ret, where the queue takes no more. */
+static int add_tiles(const struct filling *filling, bool *full_ret, struct wcx_error *err)
 {
 	int r = 0;
 
-	for (uint32_t i = 0; i < batch->count && r == 0; i++) {
-		const struct wcx_load_tile *tile = &batch->tiles[i];
+	for (uint32_t i = 0; i < filling->piece->count && r == 0; i++) {
+		const struct wcx_load_tile *tile = &filling->batch->tiles[filling->piece->first + i];
 		bool added = true;
 
-		if (tile->way == WCX_LOAD_LITERAL && wcx_tile_needs_base(batch->segment, &tile->info))
-			r = restore_difference(load, batch, tile, buffer, err);
-		else if (tile->way == WCX_LOAD_LITERAL)
-			r = restore_literal(load, batch, tile, buffer, err);
+		if (tile->way == WCX_LOAD_LITERAL)
+			r = restore_literal(filling, tile, err);
 		else if (tile->way == WCX_LOAD_DIRECT || tile->way == WCX_LOAD_STAGED)
-			r = add_coded(load, queue, batch, tile, buffer, &added, err);
-		if (!added)
-			batch->count = i;
+			r = add_coded(filling, tile, &added, err);
+		if (!added) {
+			wcx_load_batch_cut(filling->batch, i);
+			*full_ret = true;
+		}
 	}
 	return r;
 }
 
-static enum wcx_result copy_tile(const struct load *load, unsigned queue, const struct wcx_load_batch *batch,
+static enum wcx_result send_piece(const struct filling *filling)
+{
+	struct wcx_gpu_loader *gpu = filling->load->loader->gpu;
+	const struct wcx_load_piece *piece = filling->piece;
+	size_t from = piece->at; /* what is in the buffer */
+	enum wcx_result result = WCX_OK;
+
+	if (filling->load->pinned) {
+		from = piece->literals_at;
+		if (piece->packed_bytes)
+			result = wcx_gpu_load_send_pinned(gpu, filling->queue, filling->packed, piece->packed_bytes,
+							  piece->at);
+	}
+	if (result == WCX_OK && piece->end_at > from)
+		result = wcx_gpu_load_send(gpu, filling->queue, filling->buffer, piece->end_at - from, from);
+	return result;
+}
+
+/* Fills a piece and sends it.  Cuts it, and sets *full_ret, where the queue takes no more tiles. */
+static int fill_piece(struct filling *filling, bool *full_ret, struct wcx_error *err)
+{
+	const struct load *load = filling->load;
+	const struct wcx_load_piece *piece = filling->piece;
+	uint8_t *buffer = NULL;
+	int r = 0;
+
+	if (piece->end_at > (load->pinned ? piece->literals_at : piece->at)) {
+		buffer = wcx_gpu_load_buffer(load->loader->gpu, filling->buffer);
+		if (!buffer)
+			return check_gpu(load, WCX_DEVICE_FAILED, err);
+	}
+	if (load->pinned) {
+		filling->packed = load->pinned + piece->packed_offset;
+		filling->literals = buffer;
+	} else if (buffer) {
+		filling->packed = buffer;
+		filling->literals = buffer + (piece->literals_at - piece->at);
+		r = read_tiles(filling, buffer, err);
+	}
+	if (r == 0)
+		r = add_tiles(filling, full_ret, err);
+	return r ? r : check_gpu(load, send_piece(filling), err);
+}
+
+/* --- a batch: decode, copy --- */
+
+static enum wcx_result copy_tile(const struct load *load, unsigned queue, const struct wcx_segment *segment,
 				 const struct wcx_load_tile *tile)
 {
 	enum wcx_result result = WCX_OK;
 	struct wcx_load_walk walk;
 	struct wcx_load_copy copy;
 
-	wcx_load_walk_start(&walk, load->plan, batch->segment, &tile->info);
+	wcx_load_walk_start(&walk, load->plan, segment, &tile->info);
 	while (result == WCX_OK && wcx_load_walk_next(&walk, &copy)) {
 		copy.staged = tile->way == WCX_LOAD_STAGED;
 		copy.src += tile->at;
@@ -163,69 +229,111 @@ static enum wcx_result copy_tile(const struct load *load, unsigned queue, const 
 	return result;
 }
 
-/* Queues the fills and copies of a batch, which follow its decoding. */
-static int place_tiles(const struct load *load, unsigned queue, const struct wcx_load_batch *batch, struct wcx_error *err)
+/* Queues the fills and copies of a piece, which follow its decoding. */
+static enum wcx_result place_tiles(const struct load *load, unsigned queue, const struct wcx_load_piece *piece)
 {
+	const struct wcx_load_tile *tiles = &load->loader->batches[queue].tiles[piece->first];
 	enum wcx_result result = WCX_OK;
 
-	for (uint32_t i = 0; i < batch->count && result == WCX_OK; i++) {
-		const struct wcx_load_tile *tile = &batch->tiles[i];
+	for (uint32_t i = 0; i < piece->count && result == WCX_OK; i++) {
+		const struct wcx_load_tile *tile = &tiles[i];
 
 		if (tile->way == WCX_LOAD_FILL)
 			result = wcx_gpu_load_fill(load->loader->gpu, queue, tile->whole, (uint8_t)tile->info.constant,
 						   wcx_tile_dims_bytes(&tile->info.dims));
 		else if (tile->way != WCX_LOAD_DIRECT && tile->way != WCX_LOAD_SKIP)
-			result = copy_tile(load, queue, batch, tile);
+			result = copy_tile(load, queue, piece->segment, tile);
 	}
+	return result;
+}
+
+static unsigned queue_of(const struct load *load, unsigned worker)
+{
+	return worker * WCX_LOADER_QUEUES + load->loader->workers[worker].queue_turns % WCX_LOADER_QUEUES;
+}
+
+/* Submits the batch of a thread, if it has one. */
+static int submit_batch(const struct load *load, unsigned worker, struct wcx_error *err)
+{
+	const unsigned queue = queue_of(load, worker);
+	const struct wcx_load_batch *batch = &load->loader->batches[queue];
+	enum wcx_result result;
+
+	if (!load->loader->workers[worker].has_batch)
+		return 0;
+	load->loader->workers[worker].has_batch = false;
+	result = wcx_gpu_load_submit(load->loader->gpu, queue);
+	for (uint32_t i = 0; i < batch->piece_count && result == WCX_OK; i++)
+		result = place_tiles(load, queue, &batch->pieces[i]);
 	return check_gpu(load, result, err);
 }
 
-/* Returns coded tile number `coded` of a batch: the GPU counts only these, in the order of adding. */
-static const struct wcx_load_tile *find_coded(const struct wcx_load_batch *batch, uint32_t coded)
+/* Names coded tile number `coded` of a batch: the GPU counts only these, in the order of adding. */
+static int fail_coded(const struct load *load, const struct wcx_load_batch *batch, uint32_t coded, struct wcx_error *err)
 {
 	const struct wcx_load_tile *tile = batch->tiles;
+	const struct wcx_load_piece *piece = batch->pieces;
 
 	while ((tile->way != WCX_LOAD_DIRECT && tile->way != WCX_LOAD_STAGED) || coded-- > 0)
 		tile++;
-	return tile;
+	while (tile >= batch->tiles + piece->first + piece->count)
+		piece++;
+	return fail_tile(load, piece->segment, tile, -EBADMSG, err);
 }
 
 /* Waits for a queue's batch, if one is in flight, and names the first tile of it that did not decode. */
 static int finish_queue(const struct load *load, unsigned queue, struct wcx_error *err)
 {
-	const struct wcx_load_batch *batch = &load->loader->batches[queue];
 	uint32_t failed = 0;
 	const enum wcx_result result = wcx_gpu_load_wait(load->loader->gpu, queue, &failed);
 
 	if (result == WCX_BAD_DATA)
-		return fail_tile(load, batch, find_coded(batch, failed), -EBADMSG, err);
+		return fail_coded(load, &load->loader->batches[queue], failed, err);
 	return check_gpu(load, result, err);
 }
 
-/* Submits one batch of a task, from its tile number *done on, and adds the tiles of the batch to *done. */
-static int load_batch(const struct load *load, unsigned queue, const struct wcx_load_task *task, uint64_t *done,
-		      struct wcx_error *err)
-{
-	struct wcx_gpu_loader *gpu = load->loader->gpu;
-	struct wcx_load_batch *batch = &load->loader->batches[queue];
-	uint8_t *buffer = wcx_gpu_load_buffer(gpu, queue);
-	int r = finish_queue(load, queue, err);
+/* --- threads --- */
 
-	if (r < 0)
-		return r;
-	wcx_load_batch_fill(load->plan, task, *done, batch);
-	r = read_tiles(load, batch, buffer, err);
-	if (r == 0)
-		r = add_tiles(load, queue, batch, buffer, err);
-	if (r == 0)
-		r = check_gpu(load, wcx_gpu_load_submit(gpu, queue, batch->buffer_bytes), err);
-	if (r < 0)
-		return r;
-	*done += batch->count;
-	return place_tiles(load, queue, batch, err);
+/* Gives a thread an empty batch, unless it has one to be continued. */
+static int begin_batch(const struct load *load, unsigned worker, struct wcx_error *err)
+{
+	struct wcx_load_worker *its = &load->loader->workers[worker];
+	int r;
+
+	if (its->has_batch)
+		return 0;
+	its->queue_turns++;
+	r = finish_queue(load, queue_of(load, worker), err);
+	wcx_load_batch_clear(&load->loader->batches[queue_of(load, worker)]);
+	its->has_batch = r == 0;
+	return r;
 }
 
-/* --- threads --- */
+/* Adds one piece of a task to the thread's batch, from tile *done on, which it moves.  Submits the batch if that is full. */
+static int load_piece(const struct load *load, unsigned worker, const struct wcx_load_task *task, uint64_t *done,
+		      struct wcx_error *err)
+{
+	struct wcx_load_worker *its = &load->loader->workers[worker];
+	struct filling filling = { .load = load };
+	bool is_full = false;
+	int r = begin_batch(load, worker, err);
+
+	if (r < 0)
+		return r;
+	filling.queue = queue_of(load, worker);
+	filling.batch = &load->loader->batches[filling.queue];
+	filling.piece = wcx_load_batch_extend(load->plan, task, *done, filling.batch);
+	if (!filling.piece)
+		return submit_batch(load, worker, err);
+	filling.buffer = worker * WCX_LOADER_BUFFERS + its->buffer_turns++ % WCX_LOADER_BUFFERS;
+	r = fill_piece(&filling, &is_full, err);
+	if (r < 0)
+		return r;
+	*done += filling.piece->count;
+	/* If another piece like this would not fit, do not wait for it. */
+	is_full |= 2 * filling.piece->end_at - filling.piece->at > load->plan->queue_bytes;
+	return is_full ? submit_batch(load, worker, err) : 0;
+}
 
 static int do_task(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item, struct wcx_error *err)
 {
@@ -235,18 +343,20 @@ static int do_task(void *user, struct wcx_parallel *loop, unsigned worker, uint6
 	int r = 0;
 
 	(void)loop;
-	while (done < task->tile_count && r == 0) {
-		const unsigned turn = load->loader->turns[worker]++ % WCX_LOADER_QUEUES;
-
-		r = load_batch(load, WCX_LOADER_QUEUES * worker + turn, task, &done, err);
-	}
+	while (done < task->tile_count && r == 0)
+		r = load_piece(load, worker, task, &done, err);
 	return r;
 }
 
-/* Waits for all queues.  Returns the first error, which is r if that is one. */
-static int finish_queues(const struct load *load, int r, struct wcx_error *err)
+/* Submits what the threads left behind, unless there was an error, and waits for all.  Returns the first error or 0. */
+static int finish_queues(const struct load *load, unsigned thread_count, int r, struct wcx_error *err)
 {
-	for (unsigned queue = 0; queue < WCX_LOADER_QUEUES * load->loader->thread_count; queue++) {
+	for (unsigned worker = 0; worker < thread_count; worker++) {
+		if (r == 0)
+			r = submit_batch(load, worker, err);
+		load->loader->workers[worker].has_batch = false;
+	}
+	for (unsigned queue = 0; queue < WCX_LOADER_QUEUES * thread_count; queue++) {
 		const int queue_r = finish_queue(load, queue, r ? NULL : err);
 
 		r = r ? r : queue_r;
@@ -254,14 +364,25 @@ static int finish_queues(const struct load *load, int r, struct wcx_error *err)
 	return r;
 }
 
-int wcx_load_execute(struct wcx_loader *loader, struct wcx_image *image, struct wcx_decoder *decoder,
-		     const struct wcx_load_plan *plan, void *stream, struct wcx_error *err)
+static unsigned pinned_thread_count(const struct wcx_loader *loader)
 {
-	struct load load = { loader, image, decoder, plan };
-	int r = check_gpu(&load, wcx_gpu_load_follow(loader->gpu, stream), err);
+	return WCX_MIN(loader->thread_count, (unsigned)PINNED_THREADS);
+}
+
+size_t wcx_loader_pinned_bytes(const struct wcx_loader *loader)
+{
+	return wcx_gpu_load_queue_bytes(loader->gpu, WCX_LOADER_QUEUES * pinned_thread_count(loader));
+}
+
+int wcx_load_execute(struct wcx_loader *loader, struct wcx_image *image, struct wcx_decoder *decoder,
+		     const struct wcx_load_plan *plan, const uint8_t *pinned, void *stream, struct wcx_error *err)
+{
+	struct load load = { loader, image, decoder, plan, pinned };
+	const unsigned thread_count = pinned ? pinned_thread_count(loader) : loader->thread_count;
+	int r = check_gpu(&load, wcx_gpu_load_begin(loader->gpu, WCX_LOADER_QUEUES * thread_count, stream), err);
 
 	if (r < 0)
 		return r;
-	r = wcx_parallel_for(loader->thread_count, plan->task_count, do_task, &load, NULL, err);
-	return finish_queues(&load, r, err);
+	r = wcx_parallel_for(thread_count, plan->task_count, do_task, &load, NULL, err);
+	return finish_queues(&load, thread_count, r, err);
 }

@@ -11,9 +11,11 @@
 #include "fs/read/image_bases.h"
 
 enum {
-	TASK_BYTES = 2 << 20, /* decoded; with more, the packed bytes leave the core's cache before they are copied */
+	TASK_BYTES = 4 << 20, /* the most, decoded */
+	PINNED_TASK_BYTES = 64 << 20,
 	STAGE_ALIGN = 128,
 	LITERAL_ALIGN = 16,
+	PIECE_ALIGN = 256,
 };
 
 /* --- spans --- */
@@ -67,11 +69,28 @@ static bool ends_before(const void *user, size_t i)
 
 /* --- tasks --- */
 
+/*
+ * The number of tiles in a task: as many as fill a buffer with packed bytes, or a queue's memory if they are pinned.  Short
+ * copies waste the link's time: each costs as much as 200 KiB.
+ */
+static uint64_t count_portion(const struct wcx_load_plan *plan, const struct wcx_segment *segment)
+{
+	const uint64_t tile_bytes = (uint64_t)segment->tile_rows * segment->tile_cols * segment->recipe.elem_bytes;
+	const uint64_t most_bytes = plan->is_pinned ? PINNED_TASK_BYTES : TASK_BYTES;
+	const uint64_t most_packed = (plan->is_pinned ? plan->queue_bytes : WCX_LOAD_BUFFER_BYTES) / 16 * 15;
+	struct wcx_tile_info first, last;
+	uint64_t packed_bytes;
+
+	wcx_container_tile(plan->container, segment, segment->first_tile, &first);
+	wcx_container_tile(plan->container, segment, segment->first_tile + segment->tile_count - 1, &last);
+	packed_bytes = last.packed_offset + last.packed_bytes - first.packed_offset;
+	return WCX_MAX(WCX_MIN(most_bytes / tile_bytes, most_packed * segment->tile_count / WCX_MAX(packed_bytes, 1u)), 1u);
+}
+
 /* Adds tiles [first, end) of a segment, in portions. */
 static int add_tasks(struct wcx_load_plan *plan, const struct wcx_segment *segment, uint64_t first, uint64_t end)
 {
-	const uint64_t tile_bytes = (uint64_t)segment->tile_rows * segment->tile_cols * segment->recipe.elem_bytes;
-	const uint64_t portion = WCX_MAX(TASK_BYTES / tile_bytes, 1);
+	const uint64_t portion = first < end ? count_portion(plan, segment) : 1;
 
 	for (; first < end; first += portion) {
 		struct wcx_load_task *tasks =
@@ -114,12 +133,16 @@ static int make_tasks(struct wcx_load_plan *plan, struct wcx_error *err)
 	return r ? wcx_fail(err, ENOMEM, "%s: no memory for a list of tiles", wcx_container_path(plan->container)) : 0;
 }
 
-int wcx_load_plan_make(const struct wcx_container *container, const struct wcx_target *targets, size_t target_count,
-		       struct wcx_load_plan *plan, struct wcx_error *err)
+int wcx_load_plan_make(const struct wcx_container *container, size_t pinned_queue_bytes, const struct wcx_target *targets,
+		       size_t target_count, struct wcx_load_plan *plan, struct wcx_error *err)
 {
 	int r;
 
-	*plan = (struct wcx_load_plan){ .container = container };
+	*plan = (struct wcx_load_plan){
+		.container = container,
+		.is_pinned = pinned_queue_bytes > 0,
+		.queue_bytes = pinned_queue_bytes ? pinned_queue_bytes : WCX_LOAD_QUEUE_BYTES,
+	};
 	r = make_spans(plan, targets, target_count, err);
 	return r ? r : make_tasks(plan, err);
 }
@@ -232,20 +255,15 @@ static void plan_tile(const struct wcx_load_plan *plan, const struct wcx_segment
 	tile->way = choose_way(segment, &tile->info, tile->whole);
 }
 
-/* Bytes that a batch uses: packed tiles and then literals in the buffer, and decoded tiles in the stage. */
+/* Bytes that a piece uses: packed tiles and literals, and decoded tiles in the stage. */
 struct usage {
 	size_t packed, literals, stage;
 };
 
-static size_t buffer_usage(const struct usage *used)
-{
-	return WCX_ALIGN_UP(used->packed, LITERAL_ALIGN) + used->literals;
-}
-
 /* Places a tile in the stage, among the literals (counted from the first one), or where its packed bytes will be. */
-static void place_tile(struct wcx_load_tile *tile, uint64_t batch_packed_offset, struct usage *used)
+static void place_tile(struct wcx_load_tile *tile, const struct wcx_load_piece *piece, struct usage *used)
 {
-	const size_t packed_start = (size_t)(tile->info.packed_offset - batch_packed_offset);
+	const size_t packed_start = (size_t)(tile->info.packed_offset - piece->packed_offset);
 	const size_t tile_bytes = wcx_tile_dims_bytes(&tile->info.dims);
 
 	used->packed = packed_start + tile->info.packed_bytes;
@@ -256,31 +274,74 @@ static void place_tile(struct wcx_load_tile *tile, uint64_t batch_packed_offset,
 		tile->at = used->literals;
 		used->literals += WCX_ALIGN_UP(tile_bytes, LITERAL_ALIGN);
 	} else {
-		tile->at = packed_start;
+		tile->at = piece->at + packed_start;
 	}
 }
 
-void wcx_load_batch_fill(const struct wcx_load_plan *plan, const struct wcx_load_task *task, uint64_t first,
-			 struct wcx_load_batch *batch)
+/* Whether a piece that uses this much fits into buffer, stage and queue. */
+static bool is_within_limits(const struct wcx_load_plan *plan, const struct wcx_load_piece *piece, const struct usage *used)
 {
-	const uint32_t most = (uint32_t)WCX_MIN(task->tile_count - first, WCX_LOAD_BATCH_TILES);
-	struct usage used = { 0 };
+	const size_t literals_at = WCX_ALIGN_UP(used->packed, LITERAL_ALIGN);
+	const size_t buffer_bytes = used->literals + (plan->is_pinned ? 0 : literals_at);
 
-	batch->segment = task->segment;
-	for (batch->count = 0; batch->count < most; batch->count++) {
-		struct wcx_load_tile *tile = &batch->tiles[batch->count];
+	return buffer_bytes <= WCX_LOAD_BUFFER_BYTES && used->stage <= WCX_LOAD_STAGE_BYTES &&
+	       piece->at + literals_at + used->literals <= plan->queue_bytes;
+}
+
+void wcx_load_batch_clear(struct wcx_load_batch *batch)
+{
+	batch->tile_count = batch->piece_count = 0;
+	batch->sent_bytes = batch->stage_bytes = 0;
+}
+
+const struct wcx_load_piece *wcx_load_batch_extend(const struct wcx_load_plan *plan, const struct wcx_load_task *task,
+						   uint64_t first, struct wcx_load_batch *batch)
+{
+	const uint32_t most = (uint32_t)WCX_MIN(task->tile_count - first, WCX_LOAD_BATCH_TILES - batch->tile_count);
+	struct wcx_load_piece *piece = &batch->pieces[batch->piece_count];
+	struct wcx_load_tile *tiles = &batch->tiles[batch->tile_count];
+	struct usage used = { .stage = batch->stage_bytes };
+
+	if (batch->piece_count == WCX_LOAD_BATCH_PIECES || most == 0)
+		return NULL;
+	*piece = (struct wcx_load_piece){
+		.segment = task->segment,
+		.first = batch->tile_count,
+		.at = WCX_ALIGN_UP(batch->sent_bytes, PIECE_ALIGN),
+	};
+	for (; piece->count < most; piece->count++) {
+		struct wcx_load_tile *tile = &tiles[piece->count];
 		struct usage with_tile = used;
 
-		wcx_container_tile(plan->container, task->segment, task->first_tile + first + batch->count, &tile->info);
+		wcx_container_tile(plan->container, task->segment, task->first_tile + first + piece->count, &tile->info);
+		if (piece->count == 0)
+			piece->packed_offset = tile->info.packed_offset;
 		plan_tile(plan, task->segment, tile);
-		place_tile(tile, batch->tiles[0].info.packed_offset, &with_tile);
-		if (buffer_usage(&with_tile) > WCX_LOAD_BUFFER_BYTES || with_tile.stage > WCX_LOAD_STAGE_BYTES)
+		place_tile(tile, piece, &with_tile);
+		if (!is_within_limits(plan, piece, &with_tile))
 			break;
 		used = with_tile;
 	}
-	batch->packed_bytes = used.packed;
-	batch->buffer_bytes = buffer_usage(&used);
-	for (uint32_t i = 0; i < batch->count; i++)
-		if (batch->tiles[i].way == WCX_LOAD_LITERAL)
-			batch->tiles[i].at += WCX_ALIGN_UP(used.packed, LITERAL_ALIGN);
+	if (piece->count == 0)
+		return NULL;
+	piece->packed_bytes = used.packed;
+	piece->literals_at = piece->at + WCX_ALIGN_UP(used.packed, LITERAL_ALIGN);
+	piece->end_at = piece->literals_at + used.literals;
+	for (uint32_t i = 0; i < piece->count; i++)
+		if (tiles[i].way == WCX_LOAD_LITERAL)
+			tiles[i].at += piece->literals_at;
+	batch->tile_count += piece->count;
+	batch->piece_count++;
+	batch->sent_bytes = piece->end_at;
+	batch->stage_bytes = used.stage;
+	return piece;
+}
+
+void wcx_load_batch_cut(struct wcx_load_batch *batch, uint32_t count)
+{
+	struct wcx_load_piece *piece = &batch->pieces[batch->piece_count - 1];
+
+	piece->count = count;
+	batch->tile_count = piece->first + count;
+	batch->piece_count -= count == 0;
 }

@@ -18,7 +18,10 @@
 #include "fs/format/segment.h"
 #include "fs/lib/wcx.h"
 
-enum { WCX_LOAD_BATCH_TILES = 1024 };
+enum {
+	WCX_LOAD_BATCH_TILES = 1024,
+	WCX_LOAD_BATCH_PIECES = 64,
+};
 
 /* Bytes [from, to) of the original go to the device address dst. */
 struct wcx_load_span {
@@ -33,6 +36,8 @@ struct wcx_load_task {
 
 struct wcx_load_plan {
 	const struct wcx_container *container;
+	bool is_pinned;              /* all packed bytes are in pinned memory already: buffers are for literals alone */
+	size_t queue_bytes;          /* memory of a queue */
 	struct wcx_load_span *spans; /* the targets with bytes, sorted; they do not overlap */
 	size_t span_count;
 	struct wcx_load_task *tasks; /* each tile that has bytes of a span is in exactly one */
@@ -42,11 +47,12 @@ struct wcx_load_plan {
 /*
  * wcx_load_plan_make - plan the loading of targets
  *
- * The container must outlive the plan; the targets need not.  Returns 0, -EINVAL (a target beyond the end of the original,
- * or two that overlap) or -ENOMEM.  The caller frees *plan in any case.
+ * pinned_queue_bytes is the memory of a queue if the packed bytes are pinned, which makes larger tasks, and otherwise 0. The
+ * container must outlive the plan; the targets need not.  Returns 0, -EINVAL (a target beyond the end of the original, or
+ * two that overlap) or -ENOMEM.  The caller frees *plan in any case.
  */
-int wcx_load_plan_make(const struct wcx_container *container, const struct wcx_target *targets, size_t target_count,
-		       struct wcx_load_plan *plan, struct wcx_error *err);
+int wcx_load_plan_make(const struct wcx_container *container, size_t pinned_queue_bytes, const struct wcx_target *targets,
+		       size_t target_count, struct wcx_load_plan *plan, struct wcx_error *err);
 void wcx_load_plan_free(struct wcx_load_plan *plan);
 
 /* How the bytes of a tile get to their targets. */
@@ -54,8 +60,8 @@ enum wcx_load_way {
 	WCX_LOAD_SKIP,    /* no byte is wanted; the tile is only read with its neighbours */
 	WCX_LOAD_DIRECT,  /* decoded by the GPU at `whole` */
 	WCX_LOAD_STAGED,  /* decoded by the GPU to the stage, at `at`, and copied from there */
-	WCX_LOAD_STORED,  /* copied from the packed tile, which is in the buffer, at `at` */
-	WCX_LOAD_LITERAL, /* restored by the host to the buffer, at `at`, and copied from there */
+	WCX_LOAD_STORED,  /* copied from the packed tile, which is sent to `at` */
+	WCX_LOAD_LITERAL, /* restored by the host, sent to `at`, and copied from there */
 	WCX_LOAD_FILL,    /* filled by the GPU at `whole`, with the lowest byte of the constant */
 };
 
@@ -63,20 +69,43 @@ struct wcx_load_tile {
 	struct wcx_tile_info info;
 	enum wcx_load_way way;
 	uint64_t whole; /* device address, if all of the tile goes to consecutive bytes; 0 otherwise */
-	size_t at;
+	size_t at;      /* in the stage, or in the queue's memory: of the packed tile, unless `way` says otherwise */
 };
 
-/* Consecutive tiles that are submitted together.  The buffer holds the packed tiles, as in the file, then the literals. */
-struct wcx_load_batch {
+/*
+ * Consecutive tiles of a segment that are sent together.  The queue's memory gets their packed bytes as they are in the
+ * file, then the literals.  So does the buffer, but only the literals if the packed bytes are pinned.
+ */
+struct wcx_load_piece {
 	const struct wcx_segment *segment;
-	struct wcx_load_tile tiles[WCX_LOAD_BATCH_TILES];
-	uint32_t count;
-	size_t packed_bytes, buffer_bytes; /* of the packed tiles; with the literals */
+	uint32_t first, count; /* of the batch's tiles */
+	uint64_t packed_offset;
+	size_t packed_bytes;
+	size_t at;                  /* in the queue's memory */
+	size_t literals_at, end_at; /* the same, of the literals and of what follows them */
 };
 
-/* wcx_load_batch_fill - plan a batch of as many tiles as fit, at least one, from number `first` of the task on */
-void wcx_load_batch_fill(const struct wcx_load_plan *plan, const struct wcx_load_task *task, uint64_t first,
-			 struct wcx_load_batch *batch);
+/* Pieces that are decoded together, by one queue. */
+struct wcx_load_batch {
+	struct wcx_load_tile tiles[WCX_LOAD_BATCH_TILES];
+	struct wcx_load_piece pieces[WCX_LOAD_BATCH_PIECES];
+	uint32_t tile_count, piece_count;
+	size_t sent_bytes, stage_bytes; /* used in the queue's memory and in the stage */
+};
+
+/* wcx_load_batch_clear - start an empty batch */
+void wcx_load_batch_clear(struct wcx_load_batch *batch);
+
+/*
+ * wcx_load_batch_extend - add a piece of as many tiles as fit, from number `first` of the task on
+ *
+ * Returns the piece, which is the last of the batch, or NULL if the batch is full.  An empty batch always has space.
+ */
+const struct wcx_load_piece *wcx_load_batch_extend(const struct wcx_load_plan *plan, const struct wcx_load_task *task,
+						   uint64_t first, struct wcx_load_batch *batch);
+
+/* wcx_load_batch_cut - drop all but the first `count` tiles of the last piece, which becomes no piece if that is 0 */
+void wcx_load_batch_cut(struct wcx_load_batch *batch, uint32_t count);
 
 /* A walk over the wanted bytes of a tile, in the order of the original. */
 struct wcx_load_walk {

@@ -14,6 +14,7 @@
 #include "fs/lib/hold.h"
 #include "fs/lib/load_execute.h"
 #include "fs/lib/load_host.h"
+#include "fs/lib/pin.h"
 #include "fs/read/base_search.h"
 #include "fs/read/tile_cache.h"
 
@@ -30,6 +31,7 @@ struct wcx_file {
 	struct wcx_base_search *bases;
 	struct wcx_image *image;
 	struct wcx_safetensors *st;
+	struct wcx_pin pin;
 };
 
 /* --- files --- */
@@ -85,6 +87,7 @@ void wcx_file_close(struct wcx_file *file)
 {
 	if (!file)
 		return;
+	wcx_pin_free(&file->pin);
 	wcx_safetensors_free(file->st);
 	wcx_image_put(file->image);
 	wcx_base_search_free(file->bases);
@@ -154,7 +157,7 @@ int wcx_load_host(struct wcx_file *file, const struct wcx_target *targets, size_
 	int r = check_threads(threads, &err);
 
 	if (r == 0)
-		r = wcx_load_plan_make(wcx_image_container(file->image), targets, target_count, &plan, &err);
+		r = wcx_load_plan_make(wcx_image_container(file->image), 0, targets, target_count, &plan, &err);
 	if (r == 0 && plan.task_count) {
 		wcx_host_limits_get(&limits);
 		threads = threads ? threads : WCX_MIN(limits.cores, (unsigned)THREADS_MAX);
@@ -168,16 +171,17 @@ int wcx_load_host(struct wcx_file *file, const struct wcx_target *targets, size_
 
 static int open_loader(int device, struct wcx_loader *loader, struct wcx_error *err)
 {
+	const unsigned buffer_count = WCX_LOADER_BUFFERS * loader->thread_count;
 	const unsigned queue_count = WCX_LOADER_QUEUES * loader->thread_count;
 	char reason[WCX_GPU_NAME_BYTES];
 	enum wcx_result result;
 
 	loader->batches = calloc(queue_count, sizeof *loader->batches);
-	loader->turns = calloc(loader->thread_count, sizeof *loader->turns);
-	if (!loader->batches || !loader->turns)
+	loader->workers = calloc(loader->thread_count, sizeof *loader->workers);
+	if (!loader->batches || !loader->workers)
 		return wcx_fail(err, ENOMEM, "no memory for a loader");
 	loader->device = device;
-	result = wcx_gpu_loader_open(device, queue_count, &loader->gpu, reason);
+	result = wcx_gpu_loader_open(device, buffer_count, queue_count, &loader->gpu, reason);
 	if (result != WCX_OK)
 		return wcx_fail(err, -wcx_result_errno(result), "cannot use GPU %d: %s", device, reason);
 	return 0;
@@ -215,19 +219,31 @@ void wcx_loader_close(struct wcx_loader *loader)
 		return;
 	wcx_gpu_loader_free(loader->gpu);
 	free(loader->batches);
-	free(loader->turns);
+	free(loader->workers);
 	free(loader);
+}
+
+int wcx_file_pin(struct wcx_file *file, struct wcx_loader *loader, char *error, size_t error_bytes)
+{
+	struct wcx_error err = { "" };
+	int r = 0;
+
+	if (!file->pin.bytes)
+		r = wcx_pin_make(file->image, loader->device, loader->thread_count, &file->pin, &err);
+	return report(r, &err, error, error_bytes);
 }
 
 int wcx_load(struct wcx_loader *loader, struct wcx_file *file, const struct wcx_target *targets, size_t target_count,
 	     void *stream, char *error, size_t error_bytes)
 {
+	const uint8_t *pinned = file->pin.bytes;
 	struct wcx_load_plan plan;
 	struct wcx_error err = { "" };
-	int r = wcx_load_plan_make(wcx_image_container(file->image), targets, target_count, &plan, &err);
+	int r = wcx_load_plan_make(wcx_image_container(file->image), pinned ? wcx_loader_pinned_bytes(loader) : 0, targets,
+				   target_count, &plan, &err);
 
 	if (r == 0)
-		r = wcx_load_execute(loader, file->image, file->decoder, &plan, stream, &err);
+		r = wcx_load_execute(loader, file->image, file->decoder, &plan, pinned, stream, &err);
 	wcx_load_plan_free(&plan);
 	return report(r, &err, error, error_bytes);
 }
@@ -244,7 +260,7 @@ int wcx_held_open(struct wcx_loader *loader, struct wcx_file *file, const struct
 
 	if (r == 0) {
 		held->image = file->image;
-		r = wcx_load_plan_make(wcx_image_container(file->image), targets, target_count, &plan, &err);
+		r = wcx_load_plan_make(wcx_image_container(file->image), 0, targets, target_count, &plan, &err);
 	}
 	if (r == 0)
 		r = wcx_hold_build(held, loader->device, on_device, file->decoder, &plan, loader->thread_count, &err);

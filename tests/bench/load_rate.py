@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""load_rate.py PACKED ORIGINAL [--rounds N] [--threads N] - times loading a model file into GPU memory.
+"""load_rate.py PACKED ORIGINAL [PACKED ORIGINAL ...] [--rounds N] [--threads N] [--no-peer] - times loading into GPU memory.
 
-Alternates, from the page cache, between libwcx on the packed file and safetensors.torch.load_file on the original; both make
-new torch tensors each time.  Compares the tensors first.  Prints medians with the slowest and the fastest round, in bytes of
-tensors per second.  Needs torch, safetensors and a GPU; WCX_LIBRARY is the path of libwcx.so.
+For each packed file and its original, from the page cache, in turn in each round:
+  link     a copy of as many bytes as the packed file has, from pinned memory: what the link to the GPU can do
+  load     libwcx opens and loads the packed file
+  pinned   libwcx loads it from a copy in pinned memory, which was made once (wcx_file_pin)
+  peer     safetensors.torch.load_file loads the original
+All make new torch tensors each time.  Compares the tensors first.  Prints medians with the slowest and the fastest round, in
+bytes of tensors per second.  Needs torch and a GPU; WCX_LIBRARY is the path of libwcx.so.
 """
 import argparse
 import os
@@ -13,18 +17,19 @@ import sys
 import time
 
 import torch
-from safetensors.torch import load_file
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tools", "python"))
 from wcx import File, Loader  # noqa: E402
 
 
-def timed(load):
+def seconds_of(load):
     torch.cuda.synchronize()
     start = time.perf_counter()
-    tensors = load()
+    kept = load()  # freed after the clock has stopped
     torch.cuda.synchronize()
-    return tensors, time.perf_counter() - start
+    taken = time.perf_counter() - start
+    del kept
+    return taken
 
 
 def touch(path):
@@ -33,46 +38,80 @@ def touch(path):
             pass
 
 
-def line(what, seconds, total):
-    rates = sorted(total / s / 1e9 for s in seconds)
-    print(f"  {what:34s} {statistics.median(rates):6.1f} GB/s ({rates[0]:.1f} to {rates[-1]:.1f})")
+def compare(mine, theirs):
+    assert mine.keys() == theirs.keys()
+    for name, tensor in mine.items():
+        assert torch.equal(tensor.view(-1).view(torch.uint8), theirs[name].view(-1).view(torch.uint8)), name
+    return sum(tensor.nbytes for tensor in mine.values())
+
+
+def rates(packed, original, loader, rounds, with_peer):
+    """Returns bytes of tensors, seconds for pinning, and a dict of the seconds of each round."""
+    from safetensors.torch import load_file
+
+    size = os.path.getsize(packed)
+    source = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+    target = torch.empty(size, dtype=torch.uint8, device="cuda")
+
+    def load():
+        with File(packed) as file:
+            return loader.load(file)
+
+    touch(packed)
+    touch(original)
+    reference = load_file(original, device="cuda")
+    total = compare(load(), reference)
+    with File(packed) as file:
+        start = time.perf_counter()
+        loader.pin(file)
+        pin_seconds = time.perf_counter() - start
+        compare(loader.load(file), reference)
+        del reference
+        ways = {
+            "link": lambda: target.copy_(source, non_blocking=True),
+            "load": load,
+            "pinned": lambda: loader.load(file),
+        }
+        if with_peer:
+            ways["peer"] = lambda: load_file(original, device="cuda")
+        seconds = {name: [] for name in ways}
+        for way in ways.values():
+            seconds_of(way)
+        for _ in range(rounds):
+            for name, way in ways.items():
+                seconds[name].append(seconds_of(way))
+    return total, pin_seconds, seconds
+
+
+def line(what, seconds, size):
+    rates = sorted(size / s / 1e9 for s in seconds)
+    print(f"  {what:44s} {statistics.median(rates):6.1f} GB/s ({rates[0]:.1f} to {rates[-1]:.1f})")
+    return statistics.median(rates)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("packed")
-    parser.add_argument("original")
+    parser.add_argument("files", nargs="+", metavar="PACKED ORIGINAL")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--no-peer", action="store_true", help="do not time safetensors")
     args = parser.parse_args()
+    if len(args.files) % 2:
+        parser.error("packed files and originals come in pairs")
     loader = Loader("cuda", args.threads)
-
-    def ours():
-        with File(args.packed) as file:
-            return loader.load(file)
-
-    def peer():
-        return load_file(args.original, device="cuda")
-
-    touch(args.packed)
-    touch(args.original)
-    mine, theirs = ours(), peer()
-    assert mine.keys() == theirs.keys()
-    for name, tensor in mine.items():
-        assert torch.equal(tensor.view(-1).view(torch.uint8), theirs[name].view(-1).view(torch.uint8)), name
-    total = sum(tensor.nbytes for tensor in mine.values())
-    del mine, theirs
-    seconds = ([], [])
-    for _ in range(args.rounds):
-        for load, into in zip((ours, peer), seconds):
-            tensors, taken = timed(load)
-            del tensors
-            into.append(taken)
-    print(f"{torch.cuda.get_device_name()}, {os.cpu_count()} cores, {os.path.basename(args.packed)}: {total / 1e9:.2f} GB of "
-          f"tensors, packed {os.path.getsize(args.packed) / 1e9:.2f} GB")
-    line("libwcx, packed", seconds[0], total)
-    line("safetensors load_file, original", seconds[1], total)
-    print(f"  ratio of medians {statistics.median(seconds[1]) / statistics.median(seconds[0]):.2f}")
+    print(f"{torch.cuda.get_device_name()}, {os.cpu_count()} cores, {args.rounds} rounds")
+    for packed, original in zip(args.files[::2], args.files[1::2]):
+        total, pin_seconds, seconds = rates(packed, original, loader, args.rounds, not args.no_peer)
+        size = os.path.getsize(packed)
+        print(f"{os.path.basename(packed)}: {total / 1e9:.3f} GB of tensors, packed {size / 1e9:.3f} GB")
+        link = line("link: cudaMemcpy of pinned memory, packed bytes", seconds["link"], size)
+        whole = line("wcx_load", seconds["load"], total)
+        pinned = line("wcx_load, pinned", seconds["pinned"], total)
+        if "peer" in seconds:
+            line("safetensors load_file of the original", seconds["peer"], total)
+        limit = link * total / size
+        print(f"  link x ratio {limit:.1f} GB/s: wcx_load has {whole / limit:.2f} of it, pinned {pinned / limit:.2f}; "
+              f"pinning took {pin_seconds:.2f} s ({size / pin_seconds / 1e9:.1f} GB/s packed)")
 
 
 if __name__ == "__main__":

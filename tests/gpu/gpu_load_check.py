@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """gpu_load_check.py PACKED ORIGINAL [PACKED ORIGINAL ...] - checks that libwcx loads files correctly into GPU memory.
 
-Loads each packed file as a whole, tensor by tensor, in parts, to odd addresses, behind work in a stream, and after damage,
-and compares with the bytes of the original.  Needs torch and a GPU; WCX_LIBRARY names libwcx.so.  Exits with 77 without one.
+Loads each packed file as a whole, tensor by tensor, in parts, to odd addresses, behind work in a stream, pinned, and after
+damage, and compares with the bytes of the original.  Needs torch and a GPU; WCX_LIBRARY names libwcx.so.  Exits with 77 without one.
 """
 import os
 import random
@@ -46,10 +46,12 @@ def check_ranges(loader, file, original, ranges, shifts, what):
         assert np.array_equal(part, original[offset : offset + size]), f"{what}: offset {offset}, {size} bytes"
 
 
-def check_file(loader, packed, original_path):
+def check_file(loader, packed, original_path, pinned):
     original = original_bytes(original_path)
     rng = random.Random(1)
     with File(packed) as file:
+        if pinned:
+            loader.pin(file)
         every = [(info.offset, info.bytes) for info in file.tensors.values()]
         check_ranges(loader, file, original, [(0, len(original))], [0], "whole file")
         check_ranges(loader, file, original, every, [0] * len(every), "every tensor")
@@ -73,7 +75,7 @@ def check_file(loader, packed, original_path):
                 raise AssertionError(f"{bad} was accepted")
             except OSError as error:
                 assert packed in str(error)
-    print(f"{packed}: whole, {len(every)} tensors, and parts of it are correct")
+    print(f"{packed}{', pinned' if pinned else ''}: whole, {len(every)} tensors, and parts of it are correct")
 
 
 def check_stream(loader, packed):
@@ -153,6 +155,35 @@ def check_damage(loader, packed, original_path):
     print(f"{packed}: damage is reported, in {named} of 20 cases with tile and offset, and the loader stays usable")
 
 
+def check_pinned(loader, packed, original_path):
+    """A pinned file is a copy: it may be overwritten or truncated.  A damaged file is not pinned, and the error names why."""
+    original = original_bytes(original_path)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "pinned.wcx")
+        shutil.copyfile(packed, path)
+        size = os.path.getsize(path)
+        with File(path) as file:
+            file.pin(loader.device)
+            with open(path, "r+b") as changed:
+                changed.write(os.urandom(size // 2))
+            check_ranges(loader, file, original, [(0, len(original))], [0], "pinned, then overwritten")
+            os.truncate(path, 100)
+            check_ranges(loader, file, original, [(0, len(original))], [0], "pinned, then truncated")
+        shutil.copyfile(packed, path)
+        with File(path) as file:
+            with open(path, "r+b") as damaged:
+                damaged.seek(size // 2)
+                damaged.write(os.urandom(4096))
+            try:
+                file.pin(loader.device)
+                raise AssertionError("a damaged file was pinned")
+            except OSError as error:
+                assert path in str(error) and "damaged" in str(error) and "offset" in str(error), str(error)
+            first = next(iter(file.tensors.values()))
+            check_ranges(loader, file, original, [(first.offset, min(first.bytes, 1000))], [0], "not pinned")
+    print(f"{packed}: a pinned file may change, and a damaged one is not pinned")
+
+
 def main():
     files = sys.argv[1:]
     if not files or len(files) % 2:
@@ -163,7 +194,9 @@ def main():
     for threads in (0, 1):
         loader = Loader("cuda", threads)
         for packed, original in zip(files[::2], files[1::2]):
-            check_file(loader, packed, original)
+            check_file(loader, packed, original, False)
+            check_file(loader, packed, original, True)
+            check_pinned(loader, packed, original)
             check_stream(loader, packed)
             check_safe_open(loader, packed, original)
             check_damage(loader, packed, original)

@@ -13,6 +13,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "codec/arith.h"
@@ -30,14 +31,19 @@ static uint64_t seed = 2026; /* of everything random but the files; WCX_SEED rep
 
 enum call {
 	CALL_OPEN,
-	CALL_FOLLOW,
+	CALL_BEGIN,
+	CALL_BUFFER,
 	CALL_STAGE,
 	CALL_ADD,
+	CALL_SEND,
+	CALL_SEND_PINNED,
 	CALL_SUBMIT,
 	CALL_COPY,
 	CALL_FILL,
 	CALL_WAIT,
+	CALL_PIN,
 	CALL_READ,
+	CALL_MAP,
 	CALL_ALLOCATE,
 	CALL_COUNT
 };
@@ -127,6 +133,17 @@ WRAPPED(void, free, void *memory)
 	__real_free(memory);
 }
 
+WRAPPED(void *, mmap64, void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
+{
+	return fails(CALL_MAP) ? MAP_FAILED : counted(__real_mmap64(address, bytes, protection, flags, fd, offset));
+}
+
+WRAPPED(int, munmap, void *address, size_t bytes)
+{
+	atomic_fetch_sub_explicit(&alive, 1, memory_order_relaxed);
+	return __real_munmap(address, bytes);
+}
+
 /* An errno that nothing else here returns. */
 enum { READ_ERRNO = ENOLINK };
 
@@ -147,13 +164,23 @@ WRAPPED(void, wcx_host_limits_get, struct wcx_host_limits *ret)
 /* --- the GPU --- */
 
 /*
- * A queue records work when it is submitted, and does it when it is waited for or, in part, at any earlier call of the
- * thread that owns the queue.  So one queue may be far ahead of another.
+ * A queue records what it is told to do, and does it when it is waited for or, in part, at any earlier call of the thread
+ * that owns the queue.  So one queue may be far ahead of another.
  */
 struct item {
 	struct wcx_tile_job job;
-	size_t src; /* in the buffer */
+	size_t at; /* in the queue's memory */
 	uint64_t dst;
+};
+
+enum { NO_BUFFER = -1, TRANSFERS_MAX = 2 * 1024 };
+
+/* A copy to the queue's memory. */
+struct transfer {
+	const uint8_t *src;
+	size_t bytes, at;
+	int buffer;        /* from which it is, or NO_BUFFER */
+	uint64_t checksum; /* of what was sent */
 };
 
 /* What follows a batch of items: a copy, or a fill of copy.row_bytes. */
@@ -163,24 +190,34 @@ struct step {
 	uint8_t value;
 };
 
+struct buffer {
+	uint8_t *bytes;
+	atomic_uint is_pending; /* a copy from it has not been done */
+	atomic_uint owner;      /* the thread that got it last */
+};
+
 struct queue {
-	uint8_t *buffer, *sent; /* pinned, and the device's copy */
-	uint8_t *stage;         /* NULL until first used */
-	size_t stage_bytes;     /* used so far */
+	uint8_t *sent; /* the queue's memory */
+	struct transfer *transfers;
+	size_t transfer_count, transfers_done;
+	uint8_t *stage;     /* NULL until first used */
+	size_t stage_bytes; /* used so far */
 	struct wcx_decode_scratch *scratch;
 	struct item *items;
 	uint32_t item_count, failed; /* failed: the first item that did not decode, or item_count */
 	struct step *steps;
 	size_t step_count, step_capacity, steps_done;
-	bool is_in_flight, is_decoded;
-	size_t src_bytes;
-	uint64_t checksum; /* of what was submitted */
+	bool is_in_flight, is_decoded; /* is_in_flight: submitted */
+	size_t sent_end;               /* of what was sent */
 	atomic_uint is_busy, owner;
 	struct sample_random random;
 };
 
 struct wcx_gpu_loader {
-	unsigned queue_count;
+	unsigned queue_count, buffer_count;
+	unsigned used_queues; /* by the last load, with memory of queue_bytes */
+	size_t queue_bytes;
+	struct buffer *buffers;
 	struct queue queues[];
 };
 
@@ -202,6 +239,9 @@ static struct {
 	struct {
 		atomic_uintptr_t start, end;
 	} memories[MEMORIES]; /* where loads may write */
+	struct {
+		atomic_uintptr_t start, end;
+	} pinned[MEMORIES];
 } gpu = { .items_max = ITEMS_MAX };
 
 static _Thread_local struct wcx_gpu_loader *last_loader; /* of the load that this thread began last */
@@ -243,6 +283,18 @@ static inline bool is_in_memory(uint64_t at, uint64_t bytes)
 	return false;
 }
 
+static inline bool is_pinned(uint64_t at, uint64_t bytes)
+{
+	for (int i = 0; i < MEMORIES; i++) {
+		const uintptr_t start = atomic_load_explicit(&gpu.pinned[i].start, memory_order_relaxed);
+		const uintptr_t end = atomic_load_explicit(&gpu.pinned[i].end, memory_order_relaxed);
+
+		if (start && is_within(at, bytes, start, end - start))
+			return true;
+	}
+	return false;
+}
+
 static inline bool is_in_stage(const struct queue *queue, uint64_t at, uint64_t bytes)
 {
 	return queue->stage && is_within(at, bytes, (uintptr_t)queue->stage, WCX_LOAD_STAGE_BYTES);
@@ -253,16 +305,33 @@ static inline void *pointer(uint64_t address)
 	return (void *)(uintptr_t)address;
 }
 
-static inline void decode_items(struct queue *queue)
+/* Does the next transfer of a queue.  Nobody may have changed the source since it was sent. */
+static inline void do_transfer(struct wcx_gpu_loader *loader, struct queue *queue)
 {
-	memcpy(queue->sent, queue->buffer, queue->src_bytes);
+	struct transfer *transfer = &queue->transfers[queue->transfers_done++];
+
+	memcpy(queue->sent + transfer->at, transfer->src, transfer->bytes);
+	RULE(wcx_checksum64(queue->sent + transfer->at, transfer->bytes) == transfer->checksum);
+	if (transfer->buffer != NO_BUFFER)
+		atomic_store_explicit(&loader->buffers[transfer->buffer].is_pending, 0, memory_order_relaxed);
+}
+
+static inline void do_transfers(struct wcx_gpu_loader *loader, struct queue *queue)
+{
+	while (queue->transfers_done < queue->transfer_count)
+		do_transfer(loader, queue);
+}
+
+static inline void decode_items(struct wcx_gpu_loader *loader, struct queue *queue)
+{
+	do_transfers(loader, queue);
 	if (queue->stage)
 		scribble(&queue->random, queue->stage, queue->stage_bytes);
 	queue->failed = queue->item_count;
 	for (uint32_t i = queue->item_count; i-- > 0;) {
 		struct item *item = &queue->items[i];
 
-		item->job.src = queue->sent + item->src;
+		item->job.src = queue->sent + item->at;
 		item->job.dst = pointer(item->dst);
 		if (wcx_tile_decode(&item->job, queue->scratch) != WCX_OK)
 			queue->failed = i;
@@ -283,10 +352,10 @@ static inline void do_step(const struct queue *queue, const struct step *step)
 		memcpy(pointer(copy->dst + y * copy->dst_pitch), src + y * copy->src_pitch, copy->row_bytes);
 }
 
-static inline void do_steps(struct queue *queue, size_t most)
+static inline void do_steps(struct wcx_gpu_loader *loader, struct queue *queue, size_t most)
 {
 	if (!queue->is_decoded)
-		decode_items(queue);
+		decode_items(loader, queue);
 	for (; queue->steps_done < queue->step_count && most > 0; most--)
 		do_step(queue, &queue->steps[queue->steps_done++]);
 }
@@ -296,15 +365,17 @@ static inline struct queue *enter(struct wcx_gpu_loader *loader, unsigned number
 {
 	struct queue *queue = &loader->queues[number];
 
-	sample_require(number < loader->queue_count, "a queue number within the loader");
+	sample_require(number < loader->used_queues, "the number of a queue that is used");
 	RULE(!atomic_exchange_explicit(&queue->is_busy, 1, memory_order_relaxed));
 	for (unsigned i = 0; i < loader->queue_count; i++) {
 		struct queue *its = &loader->queues[i];
 
-		if (atomic_load_explicit(&its->owner, memory_order_relaxed) != this_thread() || !its->is_in_flight)
+		if (atomic_load_explicit(&its->owner, memory_order_relaxed) != this_thread())
 			continue;
-		if (sample_below(&its->random, 16) == 0)
-			do_steps(its, (size_t)sample_below(&its->random, 4));
+		if (its->transfers_done < its->transfer_count && sample_below(&its->random, 16) == 0)
+			do_transfer(loader, its);
+		if (its->is_in_flight && sample_below(&its->random, 16) == 0)
+			do_steps(loader, its, (size_t)sample_below(&its->random, 4));
 	}
 	return queue;
 }
@@ -324,33 +395,41 @@ static inline void end_batch(struct queue *queue)
 {
 	queue->item_count = 0;
 	queue->step_count = queue->steps_done = 0;
+	queue->transfer_count = queue->transfers_done = queue->sent_end = 0;
 	queue->is_in_flight = queue->is_decoded = false;
 }
 
 static inline bool is_idle(const struct wcx_gpu_loader *loader)
 {
 	for (unsigned i = 0; i < loader->queue_count; i++)
-		if (loader->queues[i].is_in_flight || loader->queues[i].item_count || loader->queues[i].is_busy)
+		if (loader->queues[i].is_in_flight || loader->queues[i].item_count || loader->queues[i].transfer_count ||
+		    loader->queues[i].is_busy)
 			return false;
 	return true;
 }
 
 static inline void open_queue(struct queue *queue, unsigned number)
 {
-	queue->buffer = __real_aligned_alloc(4096, WCX_LOAD_BUFFER_BYTES);
-	queue->sent = __real_aligned_alloc(4096, WCX_LOAD_BUFFER_BYTES);
 	is_exempt = true;
 	queue->scratch = wcx_decode_scratch_create(wcx_decode_variant_choose());
 	is_exempt = false;
 	queue->items = __real_calloc(ITEMS_MAX, sizeof *queue->items);
-	sample_require(queue->buffer && queue->sent && queue->scratch && queue->items, "memory for a queue");
+	queue->transfers = __real_calloc(TRANSFERS_MAX, sizeof *queue->transfers);
+	sample_require(queue->scratch && queue->items && queue->transfers, "memory for a queue");
 	queue->random.state = seed + number;
-	scribble(&queue->random, queue->buffer, 1 << 16);
-	scribble(&queue->random, queue->sent, 1 << 16);
 }
 
-FAKED(enum wcx_result, wcx_gpu_loader_open, int device, unsigned queue_count, struct wcx_gpu_loader **ret,
-      char reason[WCX_GPU_NAME_BYTES])
+static inline void open_buffer(struct buffer *buffer, unsigned number)
+{
+	struct sample_random random = { seed - number };
+
+	buffer->bytes = __real_aligned_alloc(4096, WCX_LOAD_BUFFER_BYTES);
+	sample_require(buffer->bytes != NULL, "memory for a buffer");
+	scribble(&random, buffer->bytes, 1 << 16);
+}
+
+FAKED(enum wcx_result, wcx_gpu_loader_open, int device, unsigned buffer_count, unsigned queue_count,
+      struct wcx_gpu_loader **ret, char reason[WCX_GPU_NAME_BYTES])
 {
 	struct wcx_gpu_loader *loader;
 
@@ -360,6 +439,11 @@ FAKED(enum wcx_result, wcx_gpu_loader_open, int device, unsigned queue_count, st
 	}
 	loader = __real_calloc(1, sizeof *loader + queue_count * sizeof *loader->queues);
 	sample_require(loader != NULL, "memory for a loader");
+	loader->buffers = __real_calloc(buffer_count, sizeof *loader->buffers);
+	sample_require(loader->buffers != NULL, "memory for a loader");
+	loader->buffer_count = buffer_count;
+	for (unsigned i = 0; i < buffer_count; i++)
+		open_buffer(&loader->buffers[i], i);
 	loader->queue_count = queue_count;
 	for (unsigned i = 0; i < queue_count; i++)
 		open_queue(&loader->queues[i], i);
@@ -375,13 +459,16 @@ FAKED(void, wcx_gpu_loader_free, struct wcx_gpu_loader *loader)
 		return;
 	RULE(is_idle(loader));
 	for (unsigned i = 0; i < loader->queue_count; i++) {
-		free(loader->queues[i].buffer);
 		free(loader->queues[i].sent);
+		free(loader->queues[i].transfers);
 		free(loader->queues[i].stage);
 		free(loader->queues[i].items);
 		free(loader->queues[i].steps);
 		wcx_decode_scratch_free(loader->queues[i].scratch);
 	}
+	for (unsigned i = 0; i < loader->buffer_count; i++)
+		free(loader->buffers[i].bytes);
+	free(loader->buffers);
 	free(loader);
 	atomic_fetch_sub_explicit(&gpu.loaders, 1, memory_order_relaxed);
 }
@@ -394,22 +481,60 @@ static inline void finish_stream(struct stream *stream)
 		stream->is_done = true;
 }
 
-FAKED(enum wcx_result, wcx_gpu_load_follow, struct wcx_gpu_loader *loader, void *stream)
+FAKED(size_t, wcx_gpu_load_queue_bytes, const struct wcx_gpu_loader *loader, unsigned queue_count)
 {
+	sample_require(queue_count > 0 && queue_count <= loader->queue_count, "a number of queues within the loader");
+	return (size_t)WCX_LOAD_QUEUE_BYTES * loader->queue_count / queue_count;
+}
+
+FAKED(enum wcx_result, wcx_gpu_load_begin, struct wcx_gpu_loader *loader, unsigned queue_count, void *stream)
+{
+	const size_t bytes = __wrap_wcx_gpu_load_queue_bytes(loader, queue_count);
+
 	RULE(is_idle(loader));
-	for (unsigned i = 0; i < loader->queue_count; i++)
-		atomic_store_explicit(&loader->queues[i].owner, 0, memory_order_relaxed);
 	last_loader = loader;
-	if (fails(CALL_FOLLOW))
+	for (unsigned i = 0; i < loader->queue_count; i++) {
+		struct queue *queue = &loader->queues[i];
+
+		atomic_store_explicit(&queue->owner, 0, memory_order_relaxed);
+		if (loader->used_queues == queue_count)
+			continue;
+		free(queue->sent);
+		queue->sent =
+			i < queue_count ? counted(__real_aligned_alloc(4096, WCX_ALIGN_UP(bytes, (size_t)4096))) : NULL;
+		sample_require(i >= queue_count || queue->sent, "memory for a queue");
+	}
+	loader->used_queues = queue_count;
+	loader->queue_bytes = bytes;
+	if (fails(CALL_BEGIN))
 		return trap.result;
 	finish_stream(stream);
 	return WCX_OK;
 }
 
+/* Queues of this thread do what they must until the buffer's last copy is done. */
 FAKED(uint8_t *, wcx_gpu_load_buffer, struct wcx_gpu_loader *loader, unsigned number)
 {
-	sample_require(number < loader->queue_count, "a queue number within the loader");
-	return loader->queues[number].buffer;
+	struct buffer *buffer = &loader->buffers[number];
+	const bool failed = fails(CALL_BUFFER);
+	struct sample_random random = { seed };
+
+	sample_require(number < loader->buffer_count, "a buffer number within the loader");
+	for (unsigned i = 0; i < loader->queue_count; i++) {
+		struct queue *its = &loader->queues[i];
+
+		if (atomic_load_explicit(&its->owner, memory_order_relaxed) != this_thread())
+			continue;
+		while (its->transfers_done < its->transfer_count &&
+		       atomic_load_explicit(&buffer->is_pending, memory_order_relaxed))
+			do_transfer(loader, its);
+	}
+	RULE(!atomic_load_explicit(&buffer->is_pending, memory_order_relaxed));
+	atomic_store_explicit(&buffer->owner, this_thread(), memory_order_relaxed);
+	if (failed)
+		return NULL;
+	scribble(&random, buffer->bytes, 1 << 12);
+	return buffer->bytes;
 }
 
 FAKED(uint64_t, wcx_gpu_load_stage, struct wcx_gpu_loader *loader, unsigned number)
@@ -427,23 +552,21 @@ FAKED(uint64_t, wcx_gpu_load_stage, struct wcx_gpu_loader *loader, unsigned numb
 /* The rules for a tile that is added. */
 static inline bool is_sound_item(const struct queue *queue, const struct wcx_tile_job *job, uint64_t dst)
 {
-	const uintptr_t src = (uintptr_t)job->src, buffer = (uintptr_t)queue->buffer;
-
 	return RULE(job->mode == WCX_TILE_CODED) && RULE(job->recipe->difference == WCX_DIFFERENCE_NONE) &&
 	       RULE(job->recipe->elem_bytes == job->dims.elem_bytes) &&
-	       RULE(job->dst_bytes == wcx_tile_dims_bytes(&job->dims)) && RULE(src % 4 == 0) &&
-	       RULE(is_within(src, job->src_bytes, buffer, WCX_LOAD_BUFFER_BYTES)) &&
+	       RULE(job->dst_bytes == wcx_tile_dims_bytes(&job->dims)) &&
 	       RULE(dst % (job->dims.elem_bytes == 8 ? 8 : 4) == 0) &&
 	       RULE(is_in_memory(dst, job->dst_bytes) || is_in_stage(queue, dst, job->dst_bytes));
 }
 
-static inline enum wcx_result add_item(struct queue *queue, const struct wcx_tile_job *job, uint64_t dst, bool *added_ret)
+static inline enum wcx_result add_item(struct queue *queue, const struct wcx_tile_job *job, size_t at, uint64_t dst,
+				       bool *added_ret)
 {
 	const size_t stage_end = (size_t)(dst + job->dst_bytes - (uintptr_t)queue->stage);
 	struct wcx_tile_layout layout;
 	enum wcx_result result;
 
-	RULE(is_owned(queue) && !queue->is_in_flight);
+	RULE(is_owned(queue) && !queue->is_in_flight && at % 4 == 0);
 	if (!is_sound_item(queue, job, dst))
 		return WCX_DEVICE_FAILED;
 	result = wcx_tile_parse(&job->dims, job->recipe, job->src, job->src_bytes, &layout);
@@ -454,39 +577,91 @@ static inline enum wcx_result add_item(struct queue *queue, const struct wcx_til
 		return WCX_OK;
 	if (is_in_stage(queue, dst, 1) && stage_end > queue->stage_bytes)
 		queue->stage_bytes = stage_end;
-	queue->items[queue->item_count++] = (struct item){ *job, (size_t)(job->src - queue->buffer), dst };
+	queue->items[queue->item_count++] = (struct item){ *job, at, dst };
 	atomic_fetch_add_explicit(&gpu.added, 1, memory_order_relaxed);
 	return WCX_OK;
 }
 
 FAKED(enum wcx_result, wcx_gpu_load_add, struct wcx_gpu_loader *loader, unsigned number, const struct wcx_tile_job *job,
-      uint64_t dst, bool *added_ret)
+      size_t at, uint64_t dst, bool *added_ret)
 {
 	struct queue *queue = enter(loader, number);
-	const enum wcx_result result = fails(CALL_ADD) ? trap.result : add_item(queue, job, dst, added_ret);
+	const enum wcx_result result = fails(CALL_ADD) ? trap.result : add_item(queue, job, at, dst, added_ret);
 
 	leave(queue);
 	return result;
 }
 
-/* The device may be reading the buffer even after a failure. */
-FAKED(enum wcx_result, wcx_gpu_load_submit, struct wcx_gpu_loader *loader, unsigned number, size_t src_bytes)
+/* What is sent to one batch does not overlap.  A copy that was not started has failed. */
+static inline void add_transfer(const struct wcx_gpu_loader *loader, struct queue *queue, const struct transfer *transfer)
+{
+	RULE(is_owned(queue) && !queue->is_in_flight);
+	sample_require(RULE(is_within(transfer->at, transfer->bytes, 0, loader->queue_bytes)) &&
+			       RULE(transfer->at >= queue->sent_end && transfer->bytes > 0) &&
+			       RULE(queue->transfer_count < TRANSFERS_MAX),
+		       "what is sent");
+	queue->sent_end = transfer->at + transfer->bytes;
+	queue->transfers[queue->transfer_count] = *transfer;
+	queue->transfers[queue->transfer_count++].checksum = wcx_checksum64(transfer->src, transfer->bytes);
+}
+
+FAKED(enum wcx_result, wcx_gpu_load_send, struct wcx_gpu_loader *loader, unsigned number, unsigned from, size_t bytes,
+      size_t at)
+{
+	struct queue *queue = enter(loader, number);
+	struct buffer *buffer = &loader->buffers[from];
+	const bool failed = fails(CALL_SEND);
+
+	sample_require(RULE(from < loader->buffer_count && bytes <= WCX_LOAD_BUFFER_BYTES), "a buffer and a size");
+	RULE(atomic_load_explicit(&buffer->owner, memory_order_relaxed) == this_thread() && !buffer->is_pending);
+	if (!failed) {
+		add_transfer(loader, queue, &(struct transfer){ .src = buffer->bytes, bytes, at, .buffer = (int)from });
+		atomic_store_explicit(&buffer->is_pending, 1, memory_order_relaxed);
+	}
+	leave(queue);
+	return failed ? trap.result : WCX_OK;
+}
+
+FAKED(enum wcx_result, wcx_gpu_load_send_pinned, struct wcx_gpu_loader *loader, unsigned number, const uint8_t *src,
+      size_t bytes, size_t at)
+{
+	struct queue *queue = enter(loader, number);
+	const bool failed = fails(CALL_SEND_PINNED);
+
+	RULE(is_pinned((uintptr_t)src, bytes));
+	if (!failed)
+		add_transfer(loader, queue, &(struct transfer){ .src = src, bytes, at, .buffer = NO_BUFFER });
+	leave(queue);
+	return failed ? trap.result : WCX_OK;
+}
+
+/* Whether the bytes of all items were sent. */
+static inline bool has_items_bytes(const struct queue *queue)
+{
+	for (uint32_t i = 0; i < queue->item_count; i++) {
+		const struct item *item = &queue->items[i];
+		size_t t = 0;
+
+		while (t < queue->transfer_count &&
+		       !is_within(item->at, item->job.src_bytes, queue->transfers[t].at, queue->transfers[t].bytes))
+			t++;
+		if (t == queue->transfer_count)
+			return false;
+	}
+	return true;
+}
+
+/* Counts batches that overlap with another one of the same thread.  The last batch of a thread is submitted by another. */
+FAKED(enum wcx_result, wcx_gpu_load_submit, struct wcx_gpu_loader *loader, unsigned number)
 {
 	struct queue *queue = enter(loader, number);
 	const bool failed = fails(CALL_SUBMIT);
-	size_t behind = WCX_LOAD_BUFFER_BYTES - src_bytes;
 
-	RULE(is_owned(queue) && !queue->is_in_flight);
-	sample_require(RULE(src_bytes <= WCX_LOAD_BUFFER_BYTES), "src_bytes");
-	for (uint32_t i = 0; i < queue->item_count; i++)
-		RULE(is_within(queue->items[i].src, queue->items[i].job.src_bytes, 0, src_bytes));
+	RULE(atomic_load_explicit(&queue->owner, memory_order_relaxed) && !queue->is_in_flight && has_items_bytes(queue));
 	for (unsigned i = 0; i < loader->queue_count; i++)
 		if (is_owned(&loader->queues[i]) && loader->queues[i].is_in_flight)
 			atomic_fetch_add_explicit(&gpu.overlapped, 1, memory_order_relaxed);
-	/* The GPU may use this part. */
-	scribble(&queue->random, queue->buffer + src_bytes, behind < 256 ? behind : 256);
-	queue->src_bytes = src_bytes;
-	queue->checksum = wcx_checksum64(queue->buffer, src_bytes);
+	atomic_store_explicit(&queue->owner, this_thread(), memory_order_relaxed);
 	queue->is_in_flight = true;
 	queue->is_decoded = failed;
 	queue->failed = queue->item_count;
@@ -508,7 +683,7 @@ static inline void add_step(struct queue *queue, const struct step *step)
 /* The rules for a copy: the queue's batch is submitted, and source and destination are valid. */
 static inline bool is_sound_copy(struct queue *queue, const struct wcx_load_copy *copy)
 {
-	const size_t above = copy->rows - 1, src_bytes = copy->staged ? WCX_LOAD_STAGE_BYTES : queue->src_bytes;
+	const size_t above = copy->rows - 1, src_bytes = copy->staged ? WCX_LOAD_STAGE_BYTES : queue->sent_end;
 
 	if (!RULE(is_owned(queue) && queue->is_in_flight) || !RULE(copy->rows > 0 && copy->row_bytes > 0) ||
 	    !RULE(!copy->staged || queue->stage))
@@ -550,21 +725,61 @@ FAKED(enum wcx_result, wcx_gpu_load_wait, struct wcx_gpu_loader *loader, unsigne
 	struct queue *queue = enter(loader, number);
 	enum wcx_result result = fails(CALL_WAIT) ? trap.result : WCX_OK;
 
-	if (queue->is_in_flight) {
-		do_steps(queue, SIZE_MAX);
-		RULE(wcx_checksum64(queue->buffer, queue->src_bytes) == queue->checksum);
-		scribble(&queue->random, queue->buffer, queue->src_bytes);
-	} else {
-		queue->failed = 0;
-	}
+	do_transfers(loader, queue);
+	if (queue->is_in_flight)
+		do_steps(loader, queue, SIZE_MAX);
+	else
+		queue->failed = queue->item_count;
 	if (result == WCX_OK && queue->failed < queue->item_count) {
 		*failed_ret = queue->failed;
 		result = WCX_BAD_DATA;
 	}
+	scribble(&queue->random, queue->sent, queue->sent_end < 1 << 14 ? queue->sent_end : 1 << 14);
 	end_batch(queue);
 	atomic_store_explicit(&queue->owner, this_thread(), memory_order_relaxed);
 	leave(queue);
 	return result;
+}
+
+/* --- pinned memory --- */
+
+FAKED(enum wcx_result, wcx_gpu_pin, int device, void *memory, size_t bytes, char reason[WCX_GPU_NAME_BYTES])
+{
+	RULE(device >= 0 && bytes > 0);
+	if (fails(CALL_PIN)) {
+		snprintf(reason, WCX_GPU_NAME_BYTES, "made to fail");
+		return trap.result;
+	}
+	for (int i = 0; i < MEMORIES; i++) {
+		uintptr_t none = 0;
+
+		if (!atomic_compare_exchange_strong(&gpu.pinned[i].start, &none, (uintptr_t)memory))
+			continue;
+		atomic_store(&gpu.pinned[i].end, (uintptr_t)memory + bytes);
+		return WCX_OK;
+	}
+	sample_require(0, "a slot for pinned memory");
+	return WCX_NO_MEMORY;
+}
+
+FAKED(void, wcx_gpu_unpin, int device, void *memory)
+{
+	int i = 0;
+
+	RULE(device >= 0);
+	while (i < MEMORIES && atomic_load(&gpu.pinned[i].start) != (uintptr_t)memory)
+		i++;
+	if (RULE(i < MEMORIES))
+		atomic_store(&gpu.pinned[i].start, 0);
+}
+
+static inline unsigned pinned_memories(void)
+{
+	unsigned count = 0;
+
+	for (int i = 0; i < MEMORIES; i++)
+		count += atomic_load(&gpu.pinned[i].start) != 0;
+	return count;
 }
 
 #endif

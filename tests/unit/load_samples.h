@@ -402,6 +402,17 @@ static inline struct wcx_loader *open_loader(unsigned threads)
 	return loader;
 }
 
+/* Opens the file of a sample once more and pins it.  The caller closes only that file. */
+static inline struct sample open_pinned(const struct sample *sample, struct wcx_loader *loader)
+{
+	struct sample pinned = *sample;
+	char error[ERROR_BYTES] = "";
+
+	sample_require(wcx_file_open(sample->path, &pinned.file, error, sizeof error) == 0, error);
+	sample_require(wcx_file_pin(pinned.file, loader, error, sizeof error) == 0, error);
+	return pinned;
+}
+
 static inline struct range whole(const struct sample *sample, size_t shift)
 {
 	return (struct range){ 0, sample->original.bytes, shift };
@@ -504,6 +515,7 @@ static inline int load_tests_main(int argc, char **argv, const struct check_test
 		close_sample(&samples[i]);
 	sample_dir_remove(dir);
 	CHECK(atomic_load(&gpu.loaders) == 0);
+	CHECK(pinned_memories() == 0);
 	CHECK(sample_dir_count("/proc/self/fd") == files);
 	if (check_failures)
 		fprintf(stderr, "the seed is %llu\n", (unsigned long long)seed);

@@ -433,8 +433,23 @@ static void a_batch_is_submitted_while_the_one_before_is_in_flight(void)
 
 	disarm();
 	atomic_store(&gpu.overlapped, 0);
+	gpu.items_max = 8;
 	CHECK(loads_right(loader, &samples[MIXED], &range, 1, &random));
 	CHECK(calls_of(CALL_SUBMIT) > 10 && atomic_load(&gpu.overlapped) == calls_of(CALL_SUBMIT) - 1);
+	gpu.items_max = ITEMS_MAX;
+	wcx_loader_close(loader);
+}
+
+/* The tiles of many tensors are decoded together. */
+static void a_batch_takes_tiles_of_several_tensors(void)
+{
+	struct wcx_loader *loader = open_loader(1);
+	struct sample_random random = { seed };
+	const struct range range = whole(&samples[MIXED], 0);
+
+	disarm();
+	CHECK(loads_right(loader, &samples[MIXED], &range, 1, &random));
+	CHECK(calls_of(CALL_SEND) > WCX_ARRAY_COUNT(mixed_parts) / 2 && calls_of(CALL_SUBMIT) == 1);
 	wcx_loader_close(loader);
 }
 
@@ -527,6 +542,70 @@ static void several_loaders_load_the_same_file_at_once(void)
 		pthread_join(threads[i], NULL);
 }
 
+/* --- pinned files --- */
+
+/* Only tiles that are packed against a base are read again. */
+static void pinned_files_are_loaded_like_others_and_not_read(void)
+{
+	struct sample_random random = { seed };
+	struct range ranges[RANGES_MAX];
+
+	for (int f = 0; f < FILES; f++) {
+		struct wcx_loader *loader = open_loader(1 + (unsigned)f % 3);
+		struct sample pinned = open_pinned(&samples[f], loader);
+		struct range range = whole(&pinned, f % 2 ? 0 : 3);
+
+		CHECK(pinned_memories() == 1);
+		CHECK(wcx_file_pin(pinned.file, loader, NULL, 0) == 0); /* again */
+		disarm();
+		atomic_store(&gpu.added, 0);
+		CHECK(loads_right(loader, &pinned, &range, 1, &random));
+		CHECK(atomic_load(&gpu.added) == coded_tiles(&pinned, &range, 1));
+		CHECK(calls_of(CALL_SEND_PINNED) > 0 && (f == TUNED || calls_of(CALL_READ) == 0));
+		for (unsigned i = 0; i < 20; i++)
+			CHECK(loads_right(loader, &pinned, ranges, draw_ranges(&pinned, ranges, &random), &random));
+		wcx_file_close(pinned.file);
+		CHECK(pinned_memories() == 0);
+		wcx_loader_close(loader);
+	}
+}
+
+static void a_pinned_file_outlives_the_loader_that_pinned_it(void)
+{
+	struct wcx_loader *loader = open_loader(2), *other = open_loader(1);
+	struct sample pinned = open_pinned(&samples[MIXED], loader);
+	const struct range range = whole(&pinned, 0);
+	struct sample_random random = { seed };
+	uint8_t bytes[600];
+
+	wcx_loader_close(loader);
+	CHECK(loads_right(other, &pinned, &range, 1, &random));
+	CHECK(wcx_file_read(pinned.file, bytes, sizeof bytes, 5000, NULL, 0) == sizeof bytes);
+	CHECK(memcmp(bytes, pinned.original.data + 5000, sizeof bytes) == 0);
+	CHECK(wcx_load_host(pinned.file, &(struct wcx_target){ 9000, sizeof bytes, bytes }, 1, 1, NULL, 0) == 0);
+	CHECK(memcmp(bytes, pinned.original.data + 9000, sizeof bytes) == 0);
+	wcx_loader_close(other);
+	wcx_file_close(pinned.file);
+}
+
+static void pinned_batches_that_are_cut_short_are_continued(void)
+{
+	static const uint32_t limits[] = { 1, 7, 100 };
+	struct sample_random random = { seed };
+
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(limits); i++) {
+		struct wcx_loader *loader = open_loader(1 + (unsigned)i);
+		struct sample pinned = open_pinned(&samples[i ? MIXED : LONG], loader);
+		const struct range range = whole(&pinned, i);
+
+		gpu.items_max = limits[i];
+		CHECK(loads_right(loader, &pinned, &range, 1, &random));
+		wcx_file_close(pinned.file);
+		wcx_loader_close(loader);
+	}
+	gpu.items_max = ITEMS_MAX;
+}
+
 /* --- what is refused --- */
 
 static void check_refused(const struct range *ranges, size_t count)
@@ -591,10 +670,14 @@ int main(int argc, char **argv)
 		CHECK_TEST(the_header_is_loaded_like_the_rest),
 		CHECK_TEST(batches_that_are_cut_short_are_continued),
 		CHECK_TEST(a_batch_is_submitted_while_the_one_before_is_in_flight),
+		CHECK_TEST(a_batch_takes_tiles_of_several_tensors),
 		CHECK_TEST(a_loader_loads_one_file_after_another),
 		CHECK_TEST(empty_targets_and_no_targets_are_allowed),
 		CHECK_TEST(the_default_stream_is_allowed),
 		CHECK_TEST(several_loaders_load_the_same_file_at_once),
+		CHECK_TEST(pinned_files_are_loaded_like_others_and_not_read),
+		CHECK_TEST(a_pinned_file_outlives_the_loader_that_pinned_it),
+		CHECK_TEST(pinned_batches_that_are_cut_short_are_continued),
 		CHECK_TEST(overlapping_ranges_are_refused),
 		CHECK_TEST(ranges_beyond_the_end_of_the_file_are_refused),
 	};

@@ -160,6 +160,14 @@ static void tiles_that_do_not_decode_are_named(void)
 		CHECK(wcx_file_read(forged.file, &byte, 1, wcx_tile_row_offset(seg, &info, 0), NULL, 0) == -EBADMSG);
 		CHECK(failure_of(loader, &forged, ranges + 1, 1, &random, error) == -EBADMSG);
 		CHECK_TEXT(error, text);
+		if (i % 4 == 0) { /* the checksums are right, so it can be pinned */
+			struct sample pinned = open_pinned(&forged, loader);
+
+			CHECK(failure_of(loader, &pinned, ranges + 1, 1, &random, error) == -EBADMSG);
+			CHECK_TEXT(error, text);
+			CHECK(strcmp(tensor, "squares") == 0 || loads_right(loader, &pinned, ranges, 1, &random));
+			wcx_file_close(pinned.file);
+		}
 		if (strcmp(tensor, "squares") != 0) { /* which has a twin */
 			CHECK(failure_of(loader, &forged, ranges, 3, &random, error) == -EBADMSG);
 			CHECK_TEXT(error, text);
@@ -206,6 +214,32 @@ static void the_first_of_two_tiles_in_a_batch_that_do_not_decode_is_named(void)
 	close_sample(&sample);
 }
 
+/* Pinning checks all tiles, and names the one that is damaged; the others can be loaded as before. */
+static void a_damaged_file_is_not_pinned(void)
+{
+	static const char *const damaged[] = { "squares", "zipped", "noise", "pool.b" };
+	const struct sample *sample = &samples[MIXED];
+	struct wcx_loader *loader = open_loader(2);
+	struct sample_random random = { seed };
+
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(damaged); i++) {
+		const struct wcx_segment *seg = segment_of(sample, damaged[i]);
+		const struct range before = { 0, seg->offset, 0 };
+		char text[ERROR_BYTES], error[ERROR_BYTES] = "";
+		struct wcx_tile_info info;
+
+		wcx_container_tile(sample->container, seg, seg->first_tile + (i == 3), &info);
+		tile_text(sample, i == 3 ? "pool.a" : damaged[i], seg, &info, "damaged", text);
+		change_byte(sample, info.packed_offset + 7, 1);
+		CHECK(wcx_file_pin(sample->file, loader, error, sizeof error) == -EBADMSG);
+		CHECK_TEXT(error, text);
+		CHECK(pinned_memories() == 0);
+		CHECK(loads_right(loader, sample, &before, 1, &random));
+		change_byte(sample, info.packed_offset + 7, 1);
+	}
+	wcx_loader_close(loader);
+}
+
 /* --- files that change during a load --- */
 
 static const struct sample *victim;
@@ -239,16 +273,64 @@ static void a_file_that_shrinks_or_changes_during_a_load_is_damaged(void)
 
 	victim = &samples[MIXED];
 	for (unsigned i = 0; i < 24; i++) {
-		struct wcx_loader *loader = open_loader(1 + i / 2 % 2 * 2);
+		const unsigned threads = 1 + i / 2 % 2 * 2;
+		struct wcx_loader *loader = open_loader(threads);
 		struct range range = whole(victim, i % 8);
 		char error[ERROR_BYTES];
+		int r;
 
-		rearm(i / 4 % 2 ? CALL_SUBMIT : CALL_READ, i / 8 * 3, WCX_OK, meddle[i % 2]);
-		CHECK(failure_of(loader, victim, &range, 1, &random, error) == -EBADMSG);
-		CHECK(strstr(error, ": damaged") && strstr(error, ", tile ") && strstr(error, "(offset "));
+		rearm(i / 4 % 2 ? CALL_SEND : CALL_READ, i / 8 * 3, WCX_OK, meddle[i % 2]);
+		r = failure_of(loader, victim, &range, 1, &random, error);
+		if (r == 0 && threads > 1)
+			fprintf(stderr, "\tthe other threads had read all before the file changed\n");
+		else if (CHECK(r == -EBADMSG))
+			CHECK(strstr(error, ": damaged") && strstr(error, ", tile ") && strstr(error, "(offset "));
 		disarm();
 		mend_victim();
 		CHECK(loads_right(loader, victim, &range, 1, &random));
+		wcx_loader_close(loader);
+	}
+}
+
+/* What was pinned is a copy: whatever happens to the file, loads give the bytes that were checked. */
+static void a_pinned_file_may_change_or_vanish(void)
+{
+	static void (*const meddle[])(void) = { cut_victim, overwrite_victim };
+	struct sample_random random = { seed };
+
+	victim = &samples[MIXED];
+	for (unsigned i = 0; i < 6; i++) {
+		struct wcx_loader *loader = open_loader(1 + i % 3);
+		struct sample pinned = open_pinned(victim, loader);
+		const struct range range = whole(victim, i);
+
+		if (i < 4)
+			meddle[i % 2]();
+		else
+			rearm(CALL_SEND_PINNED, 2, WCX_OK, meddle[i % 2]);
+		CHECK(loads_right(loader, &pinned, &range, 1, &random));
+		disarm();
+		CHECK(i % 2 || wcx_file_pin(victim->file, loader, NULL, 0) == -EBADMSG);
+		mend_victim();
+		wcx_file_close(pinned.file);
+		wcx_loader_close(loader);
+	}
+}
+
+static void a_file_that_changes_while_it_is_pinned_is_damaged(void)
+{
+	static void (*const meddle[])(void) = { cut_victim, overwrite_victim };
+
+	victim = &samples[MIXED];
+	for (unsigned i = 0; i < 4; i++) {
+		struct wcx_loader *loader = open_loader(1 + i / 2);
+		char error[ERROR_BYTES] = "";
+
+		rearm(CALL_READ, 4, WCX_OK, meddle[i % 2]);
+		CHECK(wcx_file_pin(victim->file, loader, error, sizeof error) == -EBADMSG);
+		CHECK(strstr(error, ": damaged") && strstr(error, ", tile ") && strstr(error, "(offset "));
+		disarm();
+		mend_victim();
 		wcx_loader_close(loader);
 	}
 }
@@ -280,7 +362,10 @@ int main(int argc, char **argv)
 		CHECK_TEST(damage_names_the_tensor_that_was_asked_for),
 		CHECK_TEST(tiles_that_do_not_decode_are_named),
 		CHECK_TEST(the_first_of_two_tiles_in_a_batch_that_do_not_decode_is_named),
+		CHECK_TEST(a_damaged_file_is_not_pinned),
 		CHECK_TEST(a_file_that_shrinks_or_changes_during_a_load_is_damaged),
+		CHECK_TEST(a_pinned_file_may_change_or_vanish),
+		CHECK_TEST(a_file_that_changes_while_it_is_pinned_is_damaged),
 		CHECK_TEST(an_error_after_a_file_shrank_names_a_tensor_of_the_tile),
 	};
 

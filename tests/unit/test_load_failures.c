@@ -14,8 +14,11 @@ static size_t ranges_with_all_calls(struct range ranges[SAMPLE_PARTS_MAX])
 	return count;
 }
 
-/* Makes one call of a kind fail, from the first to the last.  Each time nothing leaks, and the loader stays usable. */
-static void fail_in_turn(enum call call, enum wcx_result result, int errnum, unsigned threads)
+/*
+ * Makes one call of a kind fail, from the first to the last.  Each time nothing leaks, and the loader stays usable.  How
+ * often several threads make a call may differ from load to load.
+ */
+static void fail_in_turn(const struct sample *sample, enum call call, enum wcx_result result, int errnum, unsigned threads)
 {
 	struct wcx_loader *loader = open_loader(threads);
 	struct sample_random random = { seed };
@@ -26,42 +29,113 @@ static void fail_in_turn(enum call call, enum wcx_result result, int errnum, uns
 	long before;
 
 	disarm();
-	CHECK(loads_right(loader, &samples[MIXED], ranges, count, &random));
+	CHECK(loads_right(loader, sample, ranges, count, &random));
 	calls = calls_of(call);
-	rearm(CALL_READ, 0, WCX_OK, NULL); /* the first failure makes the image remember its header */
-	CHECK(failure_of(loader, &samples[MIXED], ranges, count, &random, error) == -READ_ERRNO);
+	rearm(CALL_ADD, 0, WCX_BAD_DATA, NULL); /* the first failure makes the image remember its header */
+	CHECK(failure_of(loader, sample, ranges, count, &random, error) == -EBADMSG);
 	disarm();
 	before = atomic_load(&alive);
 	CHECK(calls > 0);
 	step = calls > 24 ? calls / 12 : 1;
 	for (unsigned i = 0; i < calls; i += i < 6 || i + 4 >= calls ? 1 : step) {
 		rearm(call, i, result, NULL);
-		if (!CHECK(failure_of(loader, &samples[MIXED], ranges, count, &random, error) == errnum))
+		if (!CHECK(failure_of(loader, sample, ranges, count, &random, error) == errnum ||
+			   (threads > 1 && calls_of(call) <= i)))
 			fprintf(stderr, "\tcall %d failed, number %u of %u: %s\n", (int)call, i, calls, error);
 		disarm();
-		CHECK(loads_right(loader, &samples[MIXED], ranges, count, &random));
+		CHECK(loads_right(loader, sample, ranges, count, &random));
 		CHECK(threads > 1 || atomic_load(&alive) == before); /* several threads may need more scratch than before */
 	}
 	wcx_loader_close(loader);
 }
 
+/* Of calls that a file makes, pinned or not. */
+static void fail_calls_in_turn(const struct sample *sample, unsigned threads)
+{
+	fail_in_turn(sample, CALL_BEGIN, WCX_DEVICE_FAILED, -EIO, threads);
+	fail_in_turn(sample, CALL_BUFFER, WCX_OK, -EIO, threads);
+	fail_in_turn(sample, CALL_STAGE, WCX_OK, -ENOMEM, threads);
+	fail_in_turn(sample, CALL_ADD, WCX_BAD_DATA, -EBADMSG, threads);
+	fail_in_turn(sample, CALL_SEND, WCX_DEVICE_FAILED, -EIO, threads);
+	fail_in_turn(sample, CALL_SUBMIT, WCX_DEVICE_FAILED, -EIO, threads);
+	fail_in_turn(sample, CALL_COPY, WCX_DEVICE_FAILED, -EIO, threads);
+	fail_in_turn(sample, CALL_FILL, WCX_DEVICE_FAILED, -EIO, threads);
+	fail_in_turn(sample, CALL_WAIT, WCX_DEVICE_FAILED, -EIO, threads);
+}
+
 static void every_call_of_the_gpu_may_fail(void)
 {
+	gpu.items_max = 40; /* several batches */
+	for (unsigned threads = 1; threads <= 3; threads += 2)
+		fail_calls_in_turn(&samples[MIXED], threads);
+	gpu.items_max = ITEMS_MAX;
+}
+
+static void every_call_of_the_gpu_for_a_pinned_file_may_fail(void)
+{
+	gpu.items_max = 40;
 	for (unsigned threads = 1; threads <= 3; threads += 2) {
-		fail_in_turn(CALL_FOLLOW, WCX_DEVICE_FAILED, -EIO, threads);
-		fail_in_turn(CALL_STAGE, WCX_OK, -ENOMEM, threads);
-		fail_in_turn(CALL_ADD, WCX_BAD_DATA, -EBADMSG, threads);
-		fail_in_turn(CALL_SUBMIT, WCX_DEVICE_FAILED, -EIO, threads);
-		fail_in_turn(CALL_COPY, WCX_DEVICE_FAILED, -EIO, threads);
-		fail_in_turn(CALL_FILL, WCX_DEVICE_FAILED, -EIO, threads);
-		fail_in_turn(CALL_WAIT, WCX_DEVICE_FAILED, -EIO, threads);
+		struct wcx_loader *loader = open_loader(threads);
+		struct sample pinned = open_pinned(&samples[MIXED], loader);
+
+		fail_calls_in_turn(&pinned, threads);
+		fail_in_turn(&pinned, CALL_SEND_PINNED, WCX_DEVICE_FAILED, -EIO, threads);
+		wcx_file_close(pinned.file);
+		wcx_loader_close(loader);
+	}
+	gpu.items_max = ITEMS_MAX;
+}
+
+/* Makes one call of a kind fail while a file is pinned, until none does. */
+static void fail_pin_in_turn(enum call call, enum wcx_result result, int errnum, const char *text, unsigned threads)
+{
+	struct wcx_loader *loader = open_loader(threads);
+	struct sample_random random = { seed };
+	struct sample sample = samples[MIXED];
+	const struct range range = whole(&sample, 0);
+	unsigned failed = 0;
+	int r = -1;
+
+	CHECK(wcx_file_open(sample.path, &sample.file, NULL, 0) == 0);
+	CHECK(loads_right(loader, &sample, &range, 1, &random));
+	for (unsigned i = 0; r < 0 && i < 1000; i++) {
+		const long before = atomic_load(&alive);
+		char error[ERROR_BYTES] = "";
+
+		rearm(call, i, result, NULL);
+		r = wcx_file_pin(sample.file, loader, error, sizeof error);
+		disarm();
+		if (r == 0)
+			break;
+		failed++;
+		if (!CHECK(r == errnum && strstr(error, text)))
+			fprintf(stderr, "\tcall %d, number %u: %d, \"%s\"\n", (int)call, i, r, error);
+		CHECK(pinned_memories() == 0);
+		/* The first failures make the image remember its header. */
+		CHECK(failed < 3 || atomic_load(&alive) == before);
+		CHECK(loads_right(loader, &sample, &range, 1, &random));
+	}
+	CHECK(r == 0 && failed > 0 && pinned_memories() == 1);
+	CHECK(loads_right(loader, &sample, &range, 1, &random));
+	wcx_file_close(sample.file);
+	wcx_loader_close(loader);
+}
+
+static void every_call_of_pinning_may_fail(void)
+{
+	for (unsigned threads = 1; threads <= 3; threads += 2) {
+		fail_pin_in_turn(CALL_PIN, WCX_NO_MEMORY, -ENOMEM, ": made to fail", threads);
+		fail_pin_in_turn(CALL_PIN, WCX_NO_DEVICE, -ENODEV, ": made to fail", threads);
+		fail_pin_in_turn(CALL_MAP, WCX_OK, -ENOMEM, ": no memory for a pinned copy of ", threads);
+		fail_pin_in_turn(CALL_READ, WCX_OK, -READ_ERRNO, ", tile ", threads);
+		fail_pin_in_turn(CALL_ALLOCATE, WCX_OK, -ENOMEM, "no memory", threads);
 	}
 }
 
 static void every_read_may_fail_and_its_errno_is_returned(void)
 {
-	fail_in_turn(CALL_READ, WCX_OK, -READ_ERRNO, 1);
-	fail_in_turn(CALL_READ, WCX_OK, -READ_ERRNO, 3);
+	fail_in_turn(&samples[MIXED], CALL_READ, WCX_OK, -READ_ERRNO, 1);
+	fail_in_turn(&samples[MIXED], CALL_READ, WCX_OK, -READ_ERRNO, 3);
 }
 
 static void a_failed_read_is_named(void)
@@ -256,6 +330,8 @@ int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
 		CHECK_TEST(every_call_of_the_gpu_may_fail),
+		CHECK_TEST(every_call_of_the_gpu_for_a_pinned_file_may_fail),
+		CHECK_TEST(every_call_of_pinning_may_fail),
 		CHECK_TEST(every_read_may_fail_and_its_errno_is_returned),
 		CHECK_TEST(a_failed_read_is_named),
 		CHECK_TEST(every_allocation_of_a_load_may_fail),

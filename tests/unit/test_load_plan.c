@@ -20,7 +20,7 @@ static const struct sample_part parts[] = {
 	{ { "large", "U8", "[5242880]", 5242880, SAMPLE_CONSTANT, 0 }, 5242880, 1, 65536, &sample_1_byte, 0, 0 },
 };
 
-enum { TARGETS_MAX = 3, ALL = 1 << 30, TEXT_BYTES = 300, DEVICE_ADDRESS = 1 << 20 };
+enum { TARGETS_MAX = 3, ALL = 1 << 30, TEXT_BYTES = 300, DEVICE_ADDRESS = 1 << 20, PINNED_QUEUE_BYTES = 9 << 20 };
 
 static struct wcx_container *container;
 
@@ -70,7 +70,7 @@ __attribute__((format(printf, 2, 3))) static void append(char text[TEXT_BYTES], 
 }
 
 /* Appends number and way of a tile, and its copies as rows x bytes: "5S:3x50,1x20".  Returns the bytes that it brings. */
-static uint64_t describe_tile(const struct wcx_load_plan *plan, const struct wcx_load_batch *batch,
+static uint64_t describe_tile(const struct wcx_load_plan *plan, const struct wcx_segment *segment,
 			      const struct wcx_load_tile *tile, const struct wcx_target *targets, size_t count,
 			      char text[TEXT_BYTES])
 {
@@ -79,15 +79,15 @@ static uint64_t describe_tile(const struct wcx_load_plan *plan, const struct wcx
 	struct wcx_load_walk walk;
 	struct wcx_load_copy copy;
 
-	append(text, "%s%llu%c", *text ? " " : "", (unsigned long long)(tile->info.tile_index - batch->segment->first_tile),
+	append(text, "%s%llu%c", *text ? " " : "", (unsigned long long)(tile->info.tile_index - segment->first_tile),
 	       "-DSPLF"[tile->way]);
 	if (tile->way == WCX_LOAD_DIRECT || tile->way == WCX_LOAD_FILL) {
-		const uint64_t offset = wcx_tile_row_offset(batch->segment, &tile->info, 0);
+		const uint64_t offset = wcx_tile_row_offset(segment, &tile->info, 0);
 
 		CHECK(tile->whole == address_of(targets, count, offset));
 		return wcx_tile_dims_bytes(&tile->info.dims);
 	}
-	wcx_load_walk_start(&walk, plan, batch->segment, &tile->info);
+	wcx_load_walk_start(&walk, plan, segment, &tile->info);
 	while (wcx_load_walk_next(&walk, &copy)) {
 		check_copy(&walk, &copy, targets, count);
 		append(text, "%c%zux%zu", bytes ? ',' : ':', copy.rows, copy.row_bytes);
@@ -97,33 +97,44 @@ static uint64_t describe_tile(const struct wcx_load_plan *plan, const struct wcx
 	return bytes;
 }
 
-/* The parts of buffer and stage that tiles use must not overlap. */
-static void check_places(const struct wcx_load_batch *batch)
+/* What tiles of a batch use of queue, buffers and stage must not overlap, and must fit. */
+static void check_places(const struct wcx_load_plan *plan, const struct wcx_load_batch *batch)
 {
-	size_t literal_end = batch->packed_bytes, stage_end = 0;
+	size_t end = 0, stage_end = 0;
 
-	for (uint32_t i = 0; i < batch->count; i++) {
-		const struct wcx_load_tile *tile = &batch->tiles[i];
-		const size_t tile_bytes = wcx_tile_dims_bytes(&tile->info.dims);
-		const size_t start = (size_t)(tile->info.packed_offset - batch->tiles[0].info.packed_offset);
+	for (uint32_t p = 0; p < batch->piece_count; p++) {
+		const struct wcx_load_piece *piece = &batch->pieces[p];
+		size_t literal_end = piece->literals_at;
 
-		CHECK(start + tile->info.packed_bytes <= batch->packed_bytes);
-		if (tile->way == WCX_LOAD_LITERAL) {
-			CHECK(tile->at >= literal_end && tile->at % 16 == 0);
-			literal_end = tile->at + tile_bytes;
-		} else if (tile->way == WCX_LOAD_STAGED) {
-			CHECK(tile->at >= stage_end && tile->at % 8 == 0);
-			stage_end = tile->at + tile_bytes;
-		} else {
-			CHECK(tile->at == start);
+		CHECK(piece->at >= end && piece->at % 16 == 0);
+		CHECK(piece->at + piece->packed_bytes <= piece->literals_at && piece->literals_at % 16 == 0);
+		CHECK(piece->packed_offset == batch->tiles[piece->first].info.packed_offset);
+		for (uint32_t i = 0; i < piece->count; i++) {
+			const struct wcx_load_tile *tile = &batch->tiles[piece->first + i];
+			const size_t tile_bytes = wcx_tile_dims_bytes(&tile->info.dims);
+			const size_t start = (size_t)(tile->info.packed_offset - piece->packed_offset);
+
+			CHECK(start + tile->info.packed_bytes <= piece->packed_bytes);
+			if (tile->way == WCX_LOAD_LITERAL) {
+				CHECK(tile->at >= literal_end && tile->at % 16 == 0);
+				literal_end = tile->at + tile_bytes;
+			} else if (tile->way == WCX_LOAD_STAGED) {
+				CHECK(tile->at >= stage_end && tile->at % 8 == 0);
+				stage_end = tile->at + tile_bytes;
+			} else {
+				CHECK(tile->at == piece->at + start);
+			}
 		}
+		end = piece->end_at;
+		CHECK(literal_end <= end);
+		CHECK(end - (plan->is_pinned ? piece->literals_at : piece->at) <= WCX_LOAD_BUFFER_BYTES);
 	}
-	CHECK(literal_end <= batch->buffer_bytes && batch->buffer_bytes <= WCX_LOAD_BUFFER_BYTES);
-	CHECK(stage_end <= WCX_LOAD_STAGE_BYTES);
+	CHECK(end == batch->sent_bytes && end <= plan->queue_bytes);
+	CHECK(stage_end <= batch->stage_bytes && batch->stage_bytes <= WCX_LOAD_STAGE_BYTES);
 }
 
 /* Plans a load, and describes all its tiles in the order of tasks. */
-static void describe_plan(const struct wcx_target *targets, size_t count, char text[TEXT_BYTES])
+static void describe_plan(const struct wcx_target *targets, size_t count, bool is_pinned, char text[TEXT_BYTES])
 {
 	struct wcx_load_batch *batch = malloc(sizeof *batch);
 	struct wcx_error err = { "" };
@@ -131,16 +142,25 @@ static void describe_plan(const struct wcx_target *targets, size_t count, char t
 	uint64_t bytes = 0;
 
 	*text = '\0';
-	CHECK(wcx_load_plan_make(container, targets, count, &plan, &err) == 0);
+	CHECK(wcx_load_plan_make(container, is_pinned ? PINNED_QUEUE_BYTES : 0, targets, count, &plan, &err) == 0);
 	for (size_t i = 0; i < count; i++)
 		bytes += targets[i].bytes;
+	wcx_load_batch_clear(batch);
 	for (size_t w = 0; w < plan.task_count; w++)
-		for (uint64_t done = 0; done < plan.tasks[w].tile_count; done += batch->count) {
-			wcx_load_batch_fill(&plan, &plan.tasks[w], done, batch);
-			sample_require(CHECK(batch->count > 0), "a tile in a batch");
-			check_places(batch);
-			for (uint32_t i = 0; i < batch->count; i++)
-				bytes -= describe_tile(&plan, batch, &batch->tiles[i], targets, count, text);
+		for (uint64_t done = 0; done < plan.tasks[w].tile_count;) {
+			const struct wcx_load_piece *piece = wcx_load_batch_extend(&plan, &plan.tasks[w], done, batch);
+
+			if (!piece) {
+				sample_require(CHECK(batch->piece_count > 0), "a piece in a batch");
+				wcx_load_batch_clear(batch);
+				continue;
+			}
+			sample_require(CHECK(piece->count > 0), "a tile in a piece");
+			check_places(&plan, batch);
+			for (uint32_t i = 0; i < piece->count; i++)
+				bytes -= describe_tile(&plan, piece->segment, &batch->tiles[piece->first + i], targets,
+						       count, text);
+			done += piece->count;
 		}
 	CHECK(bytes == 0); /* none is left out, none is brought twice */
 	wcx_load_plan_free(&plan);
@@ -171,9 +191,11 @@ static void check_cases(const struct plan_case *cases, size_t count)
 				(struct wcx_target){ segment->offset + range[0], range[1] == ALL ? segment->bytes : range[1],
 						     (void *)address };
 		}
-		describe_plan(targets, target_count, text);
-		if (!CHECK_TEXT(text, cases[i].expected))
-			fprintf(stderr, "\tcase %zu: %s\n", i, cases[i].tensor);
+		for (int is_pinned = 0; is_pinned < 2; is_pinned++) {
+			describe_plan(targets, target_count, is_pinned, text);
+			if (!CHECK_TEXT(text, cases[i].expected))
+				fprintf(stderr, "\tcase %zu: %s\n", i, cases[i].tensor);
+		}
 	}
 }
 
@@ -227,26 +249,101 @@ static void ranges_in_one_row_of_tiles_take_each_tile_once(void)
 	check_cases(cases, WCX_ARRAY_COUNT(cases));
 }
 
-static void works_have_at_most_2_mib_and_batches_1024_tiles(void)
+/* Plans loads of the tensors "many" and "large". */
+static void plan_many_and_large(bool is_pinned, struct wcx_load_plan *plan)
 {
-	static const uint64_t large[] = { 32, 32, 16 };
 	const struct wcx_segment *segment = segment_named("large"), *many = segment_named("many");
 	const struct wcx_target targets[] = {
 		{ segment->offset, segment->bytes, (void *)(uintptr_t)DEVICE_ADDRESS },
 		{ many->offset, many->bytes, (void *)(uintptr_t)(64 * DEVICE_ADDRESS) },
 	};
-	struct wcx_load_batch *batch = malloc(sizeof *batch);
+
+	CHECK(wcx_load_plan_make(container, is_pinned ? PINNED_QUEUE_BYTES : 0, targets, 2, plan, NULL) == 0);
+	sample_require(CHECK(plan->task_count > 1 && plan->tasks[0].segment == many && plan->tasks[0].tile_count == 1500),
+		       "a first task of the tensor `many`");
+}
+
+/* Constant tiles have no packed bytes. */
+static void tasks_have_at_most_4_mib_and_64_of_pinned_files(void)
+{
+	static const uint64_t large[] = { 64, 16 };
 	struct wcx_load_plan plan;
 
-	CHECK(wcx_load_plan_make(container, targets, 2, &plan, NULL) == 0);
-	if (CHECK(plan.task_count == 4 && plan.tasks[0].segment == many && plan.tasks[0].tile_count == 1500)) {
-		wcx_load_batch_fill(&plan, &plan.tasks[0], 0, batch);
-		CHECK(batch->count == 1024);
-		wcx_load_batch_fill(&plan, &plan.tasks[0], 1024, batch);
-		CHECK(batch->count == 476);
+	plan_many_and_large(false, &plan);
+	if (CHECK(plan.task_count == 3))
 		for (size_t i = 0; i < WCX_ARRAY_COUNT(large); i++)
 			CHECK(plan.tasks[1 + i].tile_count == large[i]);
+	wcx_load_plan_free(&plan);
+	plan_many_and_large(true, &plan);
+	CHECK(plan.task_count == 2 && plan.tasks[1].tile_count == 80);
+	wcx_load_plan_free(&plan);
+}
+
+/* Of a tensor of 16 MiB that packs to about 0.84 of that. */
+static void tasks_fill_a_buffer_or_the_memory_of_a_queue(void)
+{
+	static const struct sample_part big[] = {
+		{ { "big", "I8", "[256,65536]", 16777216, SAMPLE_GAUSSIAN, 20 },
+		  65536,
+		  1,
+		  65536,
+		  &sample_1_byte_pairs,
+		  0,
+		  0 },
+	};
+	struct sample_bytes original = sample_original(big, 1), packed = sample_image(original, big, 1);
+	struct wcx_container *whole;
+	struct wcx_error err = { "" };
+
+	sample_require(wcx_container_open(sample_open(packed.data, packed.bytes), "big.wcx", &whole, &err) == 0, err.text);
+	for (int is_pinned = 0; is_pinned < 2; is_pinned++) {
+		const size_t space = is_pinned ? PINNED_QUEUE_BYTES : WCX_LOAD_BUFFER_BYTES;
+		const struct wcx_segment *segment = wcx_container_segment(whole, 1);
+		const struct wcx_target target = { segment->offset, segment->bytes, (void *)(uintptr_t)DEVICE_ADDRESS };
+		struct wcx_load_batch *batch = malloc(sizeof *batch);
+		const struct wcx_load_piece *piece;
+		struct wcx_load_plan plan;
+
+		CHECK(wcx_load_plan_make(whole, is_pinned ? PINNED_QUEUE_BYTES : 0, &target, 1, &plan, &err) == 0);
+		wcx_load_batch_clear(batch);
+		piece = wcx_load_batch_extend(&plan, &plan.tasks[0], 0, batch);
+		CHECK(plan.task_count > 1 && piece && piece->count == plan.tasks[0].tile_count);
+		CHECK(piece->packed_bytes > space / 10 * 8 && piece->packed_bytes <= space);
+		wcx_load_plan_free(&plan);
+		free(batch);
 	}
+	wcx_container_free(whole);
+	free(original.data);
+	free(packed.data);
+}
+
+static void batches_take_pieces_of_several_tensors_until_they_are_full(void)
+{
+	struct wcx_load_batch *batch = malloc(sizeof *batch);
+	const struct wcx_load_piece *piece;
+	struct wcx_load_plan plan;
+
+	plan_many_and_large(false, &plan);
+	wcx_load_batch_clear(batch);
+	piece = wcx_load_batch_extend(&plan, &plan.tasks[0], 0, batch);
+	CHECK(piece && piece->count == WCX_LOAD_BATCH_TILES && piece->segment == plan.tasks[0].segment);
+	CHECK(!wcx_load_batch_extend(&plan, &plan.tasks[0], WCX_LOAD_BATCH_TILES, batch));
+	CHECK(batch->piece_count == 1 && batch->tile_count == WCX_LOAD_BATCH_TILES);
+	wcx_load_batch_clear(batch);
+	piece = wcx_load_batch_extend(&plan, &plan.tasks[0], WCX_LOAD_BATCH_TILES, batch);
+	CHECK(piece && piece->count == 476);
+	piece = wcx_load_batch_extend(&plan, &plan.tasks[1], 0, batch);
+	CHECK(piece == &batch->pieces[1] && piece->first == 476 && piece->count == 64);
+	CHECK(piece->segment == plan.tasks[1].segment && batch->tile_count == 540);
+	check_places(&plan, batch);
+	wcx_load_batch_cut(batch, 5);
+	CHECK(batch->piece_count == 2 && piece->count == 5 && batch->tile_count == 481);
+	wcx_load_batch_cut(batch, 0);
+	CHECK(batch->piece_count == 1 && batch->tile_count == 476);
+	wcx_load_batch_clear(batch);
+	for (uint32_t i = 0; i < WCX_LOAD_BATCH_PIECES; i++)
+		CHECK(wcx_load_batch_extend(&plan, &plan.tasks[0], 1499, batch));
+	CHECK(!wcx_load_batch_extend(&plan, &plan.tasks[0], 1499, batch));
 	wcx_load_plan_free(&plan);
 	free(batch);
 }
@@ -257,7 +354,9 @@ int main(int argc, char **argv)
 		CHECK_TEST(tiles_are_decoded_in_place_where_possible),
 		CHECK_TEST(whole_rows_of_a_tile_are_one_copy),
 		CHECK_TEST(ranges_in_one_row_of_tiles_take_each_tile_once),
-		CHECK_TEST(works_have_at_most_2_mib_and_batches_1024_tiles),
+		CHECK_TEST(tasks_have_at_most_4_mib_and_64_of_pinned_files),
+		CHECK_TEST(tasks_fill_a_buffer_or_the_memory_of_a_queue),
+		CHECK_TEST(batches_take_pieces_of_several_tensors_until_they_are_full),
 	};
 	struct sample_bytes original = sample_original(parts, WCX_ARRAY_COUNT(parts)), packed;
 	uint8_t *alike = original.data + 8 + wcx_le64_read(original.data);

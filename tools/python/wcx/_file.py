@@ -83,6 +83,18 @@ class File:
         if ranges:
             call("wcx_load_host", self._open(), targets(ranges), len(ranges), threads)
 
+    def pin(self, device="cuda") -> None:
+        """Keeps a copy of the packed file in pinned memory, from which GPUs load it at their link's full speed.
+
+        For files that are loaded again and again.  device is a GPU whose loader reads and checks the copy; loads to any GPU
+        use it.  It takes as much memory as the packed file, until the File is closed.  What happens to the file on the disk
+        makes no difference to it.  No other thread may be using the File.  Raises OSError: EBADMSG for a damaged tile, ENOMEM
+        if there is no memory or the system does not allow to pin so much; the File can then be used as before.
+        """
+        from ._gpu import loader_for  # needs torch
+
+        loader_for(device).pin(self)
+
     def close(self) -> None:
         """Closes the file; no other thread may be using it.  Closing again does nothing."""
         handle, self._handle = self._handle, ctypes.c_void_p()

@@ -23,8 +23,8 @@ def cuda_device(device):
 class Loader:
     """Loads files into the memory of one GPU.
 
-    threads is the number of threads that read; 0 means one per core, at most 16.  A loader holds pinned memory and takes
-    up to seconds to create, so keep it.  It may be shared by threads, whose loads then run one after the other.  It does not
+    threads is the number of threads that read; 0 means one per core, at most 16.  A loader holds pinned memory and memory
+    of the GPU (wcx.h says how much) and takes up to seconds to create, so keep it.  It may be shared by threads, whose loads then run one after the other.  It does not
     survive a fork.  Raises OSError if there is no such GPU.
     """
 
@@ -51,6 +51,13 @@ class Loader:
             if not self._handle:
                 raise ValueError("the loader has been closed")
             call("wcx_load", self._handle, file._open(), targets(ranges), len(ranges), stream)
+
+    def pin(self, file: File) -> None:
+        """Keeps a copy of a file in pinned memory, read and checked by this loader's threads; see File.pin."""
+        with self._lock:
+            if not self._handle:
+                raise ValueError("the loader has been closed")
+            call("wcx_file_pin", file._open(), self._handle)
 
     def load(self, file: File, names: Optional[Iterable[str]] = None) -> Dict[str, "object"]:
         """Returns a dict of the named tensors of a file, or of all.  Raises KeyError for an unknown name."""

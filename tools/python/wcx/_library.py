@@ -58,6 +58,7 @@ _PROTOTYPES = {
     "wcx_load_host": (c_int, [c_void_p, POINTER(Target), c_size_t, c_uint], True),
     "wcx_loader_open": (c_int, [c_int, c_uint, POINTER(c_void_p)], True),
     "wcx_loader_close": (None, [c_void_p], False),
+    "wcx_file_pin": (c_int, [c_void_p, c_void_p], True),
     "wcx_load": (c_int, [c_void_p, c_void_p, POINTER(Target), c_size_t, c_void_p], True),
     "wcx_held_open": (c_int, [c_void_p, c_void_p, POINTER(Target), c_size_t, c_int, POINTER(c_void_p)], True),
     "wcx_held_close": (None, [c_void_p], False),
