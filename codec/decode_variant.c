@@ -121,7 +121,7 @@ static int64_t time_trial(const struct wcx_decode_variant *variant, struct trial
 /* Variants take turns, so that other load on the machine affects all alike.  Symbols and pairs count the same. */
 static const struct wcx_decode_variant *fastest(struct trial *trial)
 {
-	const struct wcx_pair_sink sink = { trial->nibbles, trial->dst };
+	const struct wcx_pair_sink sink = { trial->nibbles, trial->dst, 0 };
 	int64_t symbols[VARIANTS_MAX], pairs[VARIANTS_MAX];
 	const struct wcx_decode_variant *variant;
 	unsigned best = 1;

@@ -20,10 +20,10 @@ const struct wcx_element_ops *wcx_element_ops(uint32_t elem_bytes)
 uint32_t wcx_symbols_take(const struct wcx_element_ops *ops, const struct wcx_field *field, const void *elements,
 			  uint32_t count, uint32_t shift, void *values, uint8_t *symbols)
 {
-	if (field->width <= 8) {
+	if (!wcx_field_is_wide(field)) {
 		ops->get8(elements, count, shift, field->width, symbols);
 		return 0;
 	}
 	ops->get16(elements, count, shift, field->width, values);
-	return ops->map_symbols(values, count, field->base, field->has_zero, symbols);
+	return ops->map_symbols(values, count, field, symbols);
 }

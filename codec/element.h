@@ -30,7 +30,7 @@ struct wcx_element_ops {
 	void (*get32)(const void *elements, size_t count, uint32_t shift, uint32_t width, void *values);
 
 	/* The symbols of values of 16 bits, for wcx_symbols_take. */
-	uint32_t (*map_symbols)(const void *values, size_t count, uint32_t base, bool has_zero, uint8_t *symbols);
+	uint32_t (*map_symbols)(const void *values, size_t count, const struct wcx_field *field, uint8_t *symbols);
 
 	/* Replaces the bits of one element that mask selects.  If folded, bits are inverted where its highest bit is set. */
 	void (*replace)(void *elements, size_t index, uint64_t mask, uint64_t bits, bool folded);
@@ -45,7 +45,7 @@ const struct wcx_element_ops *wcx_element_ops(uint32_t elem_bytes);
  * wcx_symbols_take - the symbols of a field that starts at bit `shift` of transformed elements
  *
  * In a field of pairs, the symbols are halves of pairs.  values is scratch space for count values of 16 bits; it receives
- * the values of a field of more than 8 bits.  Returns how many values no symbol stands for; their symbol becomes 0.
+ * the values of a field that is wide.  Returns how many values no symbol stands for; their symbol becomes 0.
  */
 uint32_t wcx_symbols_take(const struct wcx_element_ops *ops, const struct wcx_field *field, const void *elements,
 			  uint32_t count, uint32_t shift, void *values, uint8_t *symbols);

@@ -19,12 +19,12 @@ typedef uint64_t __attribute__((aligned(1), may_alias)) uint64_any;
 #define EIGHT_ONES UINT64_C(0x0101010101010101)
 
 /* All in 16 bits, which compilers vectorise; blocks are so short that misfits fit in 16 bits too. */
-static uint32_t map_symbols(const void *values, size_t count, uint32_t base, bool has_zero, uint8_t *symbols)
+static uint32_t map_symbols(const void *values, size_t count, const struct wcx_field *field, uint8_t *symbols)
 {
 	enum { BLOCK = 4096 };
 	const uint16_any *from = values;
-	const uint16_t zero = has_zero, base16 = (uint16_t)base, span = (uint16_t)(WCX_SYMBOL_COUNT - zero);
-	const uint16_t unfit = has_zero ? 0 : UINT16_MAX;
+	const uint16_t zero = field->has_zero, base = field->base, span = (uint16_t)(wcx_field_symbols_max(field) - zero);
+	const uint16_t unfit = zero ? 0 : UINT16_MAX;
 	uint32_t misfits = 0;
 
 	for (size_t first = 0; first < count; first += BLOCK) {
@@ -32,7 +32,7 @@ static uint32_t map_symbols(const void *values, size_t count, uint32_t base, boo
 		uint16_t block_misfits = 0;
 
 		for (size_t i = first; i < end; i++) {
-			const uint16_t above = (uint16_t)(from[i] - base16);
+			const uint16_t above = (uint16_t)(from[i] - base);
 			const uint16_t fits = (uint16_t)(above - zero) < span ? UINT16_MAX : 0;
 
 			symbols[i] = (uint8_t)(above & fits);

@@ -59,6 +59,19 @@ static void put_halves(const uint32_t *words, size_t count, const struct wcx_sym
 	}
 }
 
+/* Exponents of two floats, say: half h of a pair stands for base + h. */
+static void put_half_pairs(const uint32_t *words, size_t count, const struct wcx_symbol_place *place, word32 *out)
+{
+	const uint32_t shift = place->shift, base = place->base * 0x00010001u;
+	const bool rotate = place->rotate;
+
+	for (size_t i = 0; i < count; i++) {
+		uint32_t w = ((words[i] & 0x0F) + ((words[i] & 0xF0) << 12) + base) << shift;
+
+		out[i] |= rotate ? (w >> 1 & 0x7FFF7FFF) | (w << 15 & 0x80008000) : w;
+	}
+}
+
 static void put_words(const uint32_t *words, size_t count, const struct wcx_symbol_place *place, word32 *out)
 {
 	const uint32_t shift = place->shift, base = place->base;
@@ -92,7 +105,7 @@ static void put_symbols(const uint32_t *words, uint32_t lines, const struct wcx_
 		(place->is_pair ? put_pairs : put_bytes)(words, count, place->shift, place->rotate, out);
 		break;
 	case 2:
-		put_halves(words, count, place, out);
+		(place->is_pair ? put_half_pairs : put_halves)(words, count, place, out);
 		break;
 	case 4:
 		put_words(words, count, place, out);

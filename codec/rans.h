@@ -104,12 +104,13 @@ struct wcx_rans_reader {
 };
 
 /*
- * Where a variant may write pairs as finished elements: it adds the four raw bits of each element and undoes FOLD.  nibbles
- * is the raw plane, dst the tile.
+ * Where a variant may write pairs as finished elements: bytes of two steps a line, with four raw bits each, of which it
+ * undoes FOLD; or two-byte elements of one step a line, with eight raw bits each, of which it undoes ROTATE.
  */
 struct wcx_pair_sink {
-	const uint8_t *nibbles;
-	uint8_t *dst;
+	const uint8_t *raw; /* the plane */
+	uint8_t *dst;       /* the tile */
+	uint32_t base;      /* what to add to a word of two-byte elements; else unused */
 };
 
 struct wcx_decode_variant;

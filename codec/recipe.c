@@ -14,8 +14,11 @@ static const char *check_field(const struct wcx_field *field)
 		return "bad number of frequency tables of a field";
 	if (field->width > WCX_CODED_MAX_WIDTH)
 		return "frequency tables for a field that is too wide";
-	if (field->width > 8)
-		return field->base > (1u << field->width) - WCX_SYMBOL_COUNT ? "base of a field too large" : NULL;
+	if (field->is_pair && field->has_zero)
+		return "ZERO in a field of pairs";
+	if (wcx_field_is_wide(field))
+		return field->base > (1u << field->width) - wcx_field_symbols_max(field) ? "base of a field too large"
+											 : NULL;
 	return field->base || field->has_zero ? "base of a narrow field" : NULL;
 }
 
@@ -23,9 +26,11 @@ static const char *check_field(const struct wcx_field *field)
 static const char *check_place(const struct wcx_recipe *recipe, uint32_t number)
 {
 	const struct wcx_field *field = &recipe->fields[number];
+	const bool fits = recipe->elem_bytes == 1   ? field->width == WCX_PAIR_WIDTH
+			  : recipe->elem_bytes == 2 ? field->width >= WCX_PAIR_WIDTH
+						    : false;
 
-	if (field->is_pair &&
-	    (recipe->elem_bytes != 1 || field->width != WCX_PAIR_WIDTH || number + 1u != recipe->field_count))
+	if (field->is_pair && (!fits || number + 1u != recipe->field_count))
 		return "pairs in a field that cannot have them";
 	return NULL;
 }

@@ -21,7 +21,7 @@ enum {
 	WCX_FIELDS_MAX = 10,      /* per element: the header of a tile has two bits for each */
 	WCX_FIELD_MAX_WIDTH = 32, /* bits of a field */
 	WCX_CODED_MAX_WIDTH = 16, /* bits of a field that may be coded */
-	WCX_PAIR_WIDTH = 4,       /* bits of a field of pairs */
+	WCX_PAIR_WIDTH = 4,       /* bits of half a pair */
 	WCX_FIELD_TABLES_MAX = 4, /* frequency tables that a field chooses from */
 	WCX_CONTEXTS_MAX = 8,     /* classes of elements of the base, with a table for each */
 	WCX_RECIPE_TABLES_MAX = WCX_FIELDS_MAX * WCX_FIELD_TABLES_MAX, /* of all fields together */
@@ -46,9 +46,9 @@ enum wcx_difference { WCX_DIFFERENCE_NONE, WCX_DIFFERENCE_INTEGER, WCX_DIFFERENC
 
 /*
  * A range of bits of an element.  In a field of up to 8 bits symbol s stands for the value s, in a wider one for base + s;
- * with has_zero, symbol 0 stands for 0.  With is_pair, a symbol holds the values of two neighbouring elements, the first one
- * in its lower half, and tables has the frequencies of a single value.  With by_context there is a table for each context,
- * and every element takes that of its own.
+ * with has_zero, symbol 0 stands for 0.  With is_pair, a symbol has a half for each of two neighbouring elements, the first
+ * one in its lower half; in elements of two bytes half h stands for base + h, whatever the width.  tables then has the
+ * frequencies of halves.  With by_context there is a table for each context, and every element takes that of its own.
  */
 struct wcx_field {
 	uint8_t width;       /* bits */
@@ -69,6 +69,14 @@ struct wcx_recipe {
 			   1]; /* of the classes but the first, ascending, as codec/difference.h says; then 0 */
 };
 
+/* wcx_field_symbols_max - how many symbols (of pairs: halves) a field may have */
+static inline uint32_t wcx_field_symbols_max(const struct wcx_field *field)
+{
+	const uint32_t width = field->is_pair ? (uint32_t)WCX_PAIR_WIDTH : field->width;
+
+	return width < 8 ? 1u << width : (uint32_t)WCX_SYMBOL_COUNT;
+}
+
 /*
  * wcx_recipe_check - check a recipe and its tables against the rules of the format
  *
@@ -86,7 +94,7 @@ const char *wcx_recipe_check(const struct wcx_recipe *recipe);
 const char *wcx_recipe_check_fields(const struct wcx_recipe *recipe);
 static inline const char *wcx_field_check_table(const struct wcx_field *field, uint32_t last_symbol)
 {
-	return last_symbol >> field->width ? "frequency of a symbol that a field cannot have" : NULL;
+	return last_symbol >= wcx_field_symbols_max(field) ? "frequency of a symbol that a field cannot have" : NULL;
 }
 
 /* wcx_elem_bytes_are_known - whether elements may have this size: 1, 2, 4 or 8 */
@@ -100,6 +108,12 @@ static inline bool wcx_recipe_is_known(const struct wcx_recipe *recipe)
 {
 	return recipe->transform < WCX_TRANSFORM_COUNT && recipe->predictor < WCX_PREDICTOR_COUNT &&
 	       recipe->difference < WCX_DIFFERENCE_COUNT;
+}
+
+/* wcx_field_is_wide - whether a field has more values than symbols, which then stand for those from its base on */
+static inline bool wcx_field_is_wide(const struct wcx_field *field)
+{
+	return field->width > (field->is_pair ? WCX_PAIR_WIDTH : 8);
 }
 
 /* wcx_symbol_value - the field value that a symbol (of a pair: its half) stands for */

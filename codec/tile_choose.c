@@ -36,7 +36,7 @@ static const struct wcx_field_coder *field_coder(const struct wcx_field *field, 
 	struct wcx_field_coder *coder = &scratch->coders[number];
 	size_t bytes = field->table_count * sizeof *field->tables;
 
-	coder->symbol_count = field->width < 8 ? 1u << field->width : WCX_SYMBOL_COUNT;
+	coder->symbol_count = wcx_field_symbols_max(field);
 	if (coder->table_count == field->table_count && coder->is_pair == field->is_pair &&
 	    memcmp(coder->freqs, field->tables, bytes) == 0)
 		return coder;
@@ -289,10 +289,10 @@ static bool may_except(const struct wcx_encoding *e, uint32_t number, const stru
 
 	if (field->by_context)
 		return keyed_block_is_suspect(coder->suspect, e->scratch->keyed + first);
-	if (field->is_pair)
-		return block_is_suspect(suspect, true, symbols);
-	return (run->has_misfits && block_has_misfit(field, values + first, symbols)) ||
-	       (run->has_missing && block_is_suspect(suspect, false, symbols));
+	if (run->has_misfits && block_has_misfit(field, values + first, symbols))
+		return true;
+	return field->is_pair ? block_is_suspect(suspect, true, symbols)
+			      : run->has_missing && block_is_suspect(suspect, false, symbols);
 }
 
 /*
@@ -308,16 +308,23 @@ static uint32_t find_suspects(const struct wcx_encoding *e, uint32_t number, con
 	return WCX_MIN(end, first + SUSPECT_BLOCK);
 }
 
+/* The value of an element in a field whose symbols were taken. */
+static uint32_t field_value(const struct wcx_encoding *e, uint32_t number, uint32_t i)
+{
+	const uint16_t *values = (const uint16_t *)e->scratch->values; /* set if the field is wide */
+
+	return wcx_field_is_wide(&e->recipe->fields[number]) ? values[i] : e->scratch->fields[number].symbols[i];
+}
+
 /* Makes exceptions of the elements of [first, end) that a table cannot code. */
 static void except_values(const struct wcx_encoding *e, uint32_t number, uint32_t table, uint32_t first, uint32_t end)
 {
 	const struct wcx_field *field = &e->recipe->fields[number];
 	const struct wcx_field_coder *coder = &e->scratch->coders[number];
-	const uint16_t *values = (const uint16_t *)e->scratch->values; /* set if the field is wide */
 	uint8_t *symbols = e->scratch->fields[number].symbols;
 
 	for (uint32_t i = first; i < end; i++) {
-		const uint32_t value = field->width <= 8 ? symbols[i] : values[i];
+		const uint32_t value = field_value(e, number, i);
 
 		if (coder->freqs[table].freq[symbols[i]] && value == wcx_symbol_value(field, symbols[i]))
 			continue;
@@ -329,45 +336,46 @@ static void except_values(const struct wcx_encoding *e, uint32_t number, uint32_
 /* The same for tables by context. */
 static void except_keyed(const struct wcx_encoding *e, uint32_t number, uint32_t first, uint32_t end)
 {
-	const bool is_wide = e->recipe->fields[number].width > 8;
 	const struct wcx_field_coder *coder = &e->scratch->coders[number];
-	const uint16_t *values = (const uint16_t *)e->scratch->values; /* set if the field is wide */
 	uint8_t *symbols = e->scratch->fields[number].symbols;
 
 	for (uint32_t i = first; i < end; i++) {
 		if (!coder->suspect[e->scratch->keyed[i]])
 			continue;
-		add_exception(&e->scratch->exceptions, i, is_wide ? values[i] : symbols[i]);
+		add_exception(&e->scratch->exceptions, i, field_value(e, number, i));
 		symbols[i] = coder->cheapest[e->scratch->contexts[i]];
 	}
 }
 
 /*
- * The same for pairs.  The cheapest symbol replaces the second half of a pair without a frequency; if that does not help,
- * the first half, or both.  Only at the end of the tile may a run have an odd length: the cheapest symbol then completes the
- * pair.
+ * The same for pairs.  The cheapest symbol replaces halves whose value has no symbol, then the second half of a pair without
+ * a frequency; if that does not help, the first half, or both.  Only at the end of the tile may a run have an odd length:
+ * the cheapest symbol then completes the pair.
  */
 static void except_pairs(const struct wcx_encoding *e, uint32_t number, uint32_t table, uint32_t first, uint32_t end)
 {
+	const struct wcx_field *field = &e->recipe->fields[number];
 	const struct wcx_field_coder *coder = &e->scratch->coders[number];
 	const uint16_t *freq = coder->pairs[table].freq;
 	const uint8_t cheapest = coder->cheapest[table];
 	uint8_t *symbols = e->scratch->fields[number].symbols;
 
 	for (uint32_t i = first; i < end; i += 2) {
-		uint8_t a = symbols[i], b = i + 1 < end ? symbols[i + 1] : cheapest;
-		bool keeps_a, keeps_b;
+		const bool has_b = i + 1 < end;
+		bool keeps_a = field_value(e, number, i) == wcx_symbol_value(field, symbols[i]);
+		bool keeps_b = has_b && field_value(e, number, i + 1) == wcx_symbol_value(field, symbols[i + 1]);
+		const uint32_t a = keeps_a ? symbols[i] : cheapest, b = keeps_b ? symbols[i + 1] : cheapest;
 
-		if (freq[a | b << WCX_PAIR_WIDTH])
-			continue;
-		keeps_a = freq[a | cheapest << WCX_PAIR_WIDTH] != 0;
-		keeps_b = !keeps_a && freq[cheapest | b << WCX_PAIR_WIDTH];
+		if (!freq[a | b << WCX_PAIR_WIDTH]) {
+			keeps_a = keeps_a && freq[a | cheapest << WCX_PAIR_WIDTH];
+			keeps_b = keeps_b && !keeps_a && freq[cheapest | b << WCX_PAIR_WIDTH];
+		}
 		if (!keeps_a) {
-			add_exception(&e->scratch->exceptions, i, a);
+			add_exception(&e->scratch->exceptions, i, field_value(e, number, i));
 			symbols[i] = cheapest;
 		}
-		if (!keeps_b && i + 1 < end) {
-			add_exception(&e->scratch->exceptions, i + 1, b);
+		if (has_b && !keeps_b) {
+			add_exception(&e->scratch->exceptions, i + 1, field_value(e, number, i + 1));
 			symbols[i + 1] = cheapest;
 		}
 	}

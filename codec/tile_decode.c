@@ -308,14 +308,20 @@ static enum wcx_result close_streams(const struct decoding *d)
 	return WCX_OK;
 }
 
-/* Whether elements consist of pairs above four raw bits, folded: some variants take both phases of these in one loop. */
-static bool is_folded_pairs(const struct decoding *d)
+/*
+ * Whether elements consist of pairs above raw bits, four in folded bytes or eight in rotated elements of two bytes: some
+ * variants take both phases of these in one loop.
+ */
+static bool fits_pair_sink(const struct decoding *d)
 {
 	const struct wcx_tile_layout *layout = &d->layout;
+	const uint32_t elem_bytes = d->recipe->elem_bytes;
 
-	return d->scratch->variant->decode_pairs && d->recipe->transform == WCX_TRANSFORM_FOLD && layout->plane_count == 1 &&
-	       layout->coded_count == 1 && d->recipe->fields[layout->coded[0].field].is_pair &&
-	       layout->planes[0].width == WCX_PAIR_WIDTH && layout->planes[0].shift == 0;
+	return d->scratch->variant->decode_pairs && layout->plane_count == 1 && layout->coded_count == 1 &&
+	       d->recipe->fields[layout->coded[0].field].is_pair && layout->planes[0].shift == 0 &&
+	       layout->planes[0].width == WCX_PAIR_WIDTH * elem_bytes &&
+	       layout->coded[0].shift == WCX_PAIR_WIDTH * elem_bytes &&
+	       d->recipe->transform == (elem_bytes == 1 ? WCX_TRANSFORM_FOLD : WCX_TRANSFORM_ROTATE);
 }
 
 /* The number of leading lines whose raw bits are all stored: a carried part belongs to the last unit of the last plane. */
@@ -337,8 +343,11 @@ static enum wcx_result decode_lines(struct decoding *d)
 	uint32_t line = 0;
 	enum wcx_result result = open_streams(d);
 
-	if (result == WCX_OK && is_folded_pairs(d)) {
-		const struct wcx_pair_sink sink = { d->job->src + d->layout.planes[0].offset, d->job->dst };
+	if (result == WCX_OK && fits_pair_sink(d)) {
+		const uint64_t base = (uint64_t)d->scratch->coded[0].place.base << d->layout.coded[0].shift;
+		const struct wcx_pair_sink sink = { d->job->src + d->layout.planes[0].offset, d->job->dst,
+						    (uint32_t)wcx_repeat(wcx_place_bits(d->recipe, base),
+									 d->recipe->elem_bytes) };
 
 		line = WCX_MIN(stored, d->whole_lines);
 		result = wcx_rans_decode_pairs(d->scratch->variant, &d->scratch->coded[0].stream,

@@ -11,7 +11,8 @@
  *	either			bitwise or
  *	place_symbols		the symbols of entries, moved to start at a given bit, and zeros beside them
  *	finish_pairs		words of elements from the entries of their two steps and their raw bits
- *	rotate_right		by 0 or 4 bits
+ *	finish_half_pairs	the same of two-byte elements, which have one step, and the base of a word
+ *	rotate_right		by 0, 4 or 8 bits
  */
 #include <assert.h>
 
@@ -103,10 +104,13 @@ INLINE uint32_t decode_any_steps_by_context(const struct wcx_rans_stream *stream
 	return decode_steps_by_context(stream, reader, line, end, 1, contexts, words, gather);
 }
 
-/* A unit holds the raw bits of two lines; those of the second line are rotated by four bits. */
-INLINE void decode_pair_line(const uint32_t *entry, vector state[REGISTERS], const uint8_t **word, const uint8_t *unit,
-			     int rotation, uint8_t *dst, bool gather)
+/* A unit holds the raw bits of two lines; those of the second line are rotated by as many bits as an element has. */
+INLINE void decode_pair_line(const uint32_t *entry, vector state[REGISTERS], const uint8_t **word,
+			     const struct wcx_pair_sink *sink, uint32_t line, bool are_bytes, bool gather)
 {
+	const uint8_t *unit = sink->raw + (size_t)line / 2 * WCX_PLANE_UNIT_BYTES;
+	uint8_t *dst = sink->dst + (size_t)line * WCX_LANES * 4;
+	const int rotation = line % 2 ? (are_bytes ? 4 : 8) : 0;
 	vector first[REGISTERS], second[REGISTERS];
 
 	/* Hardware prefetchers stop at page boundaries, which each of the three streams crosses every few lines. */
@@ -115,16 +119,18 @@ INLINE void decode_pair_line(const uint32_t *entry, vector state[REGISTERS], con
 	__builtin_prefetch(dst + PREFETCH_BYTES, 1);
 	__builtin_prefetch(dst + PREFETCH_BYTES + 64, 1);
 	step(entry, NULL, state, word, first, gather);
-	step(entry, NULL, state, word, second, gather);
+	if (are_bytes)
+		step(entry, NULL, state, word, second, gather);
 	for (int r = 0; r < REGISTERS; r++) {
-		const vector raw = load(unit + r * (int)sizeof(vector));
+		const vector raw = rotate_right(load(unit + r * (int)sizeof(vector)), rotation);
 
-		store(dst + r * (int)sizeof(vector), finish_pairs(first[r], second[r], rotate_right(raw, rotation)));
+		store(dst + r * (int)sizeof(vector),
+		      are_bytes ? finish_pairs(first[r], second[r], raw) : finish_half_pairs(first[r], raw, sink->base));
 	}
 }
 
-INLINE uint32_t decode_any_pairs(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
-				 uint32_t end, const struct wcx_pair_sink *sink, bool gather)
+INLINE uint32_t decode_pair_lines(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
+				  uint32_t end, const struct wcx_pair_sink *sink, bool are_bytes, bool gather)
 {
 	const uint8_t *word = reader->word;
 	vector state[REGISTERS];
@@ -134,10 +140,18 @@ INLINE uint32_t decode_any_pairs(const struct wcx_rans_stream *stream, struct wc
 		const struct wcx_rans_run run = wcx_rans_run_at(stream, line, end);
 
 		for (; line < run.end && reader->end - word >= reader->reserve; line++)
-			decode_pair_line(run.entry, state, &word, sink->nibbles + (size_t)line / 2 * WCX_PLANE_UNIT_BYTES,
-					 line % 2 * 4, sink->dst + (size_t)line * WCX_LANES * 4, gather);
+			decode_pair_line(run.entry, state, &word, sink, line, are_bytes, gather);
 	}
 	store_states(reader, state);
 	reader->word = word;
 	return line;
+}
+
+INLINE uint32_t decode_any_pairs(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
+				 uint32_t end, const struct wcx_pair_sink *sink, bool gather)
+{
+	if (stream->steps == 2)
+		return decode_pair_lines(stream, reader, line, end, sink, true, gather);
+	assert(stream->steps == 1);
+	return decode_pair_lines(stream, reader, line, end, sink, false, gather);
 }

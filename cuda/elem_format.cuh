@@ -162,6 +162,28 @@ template <uint32_t raw> struct wcx_halves_format {
 	}
 };
 
+/* Two bytes, rotated: pairs of four bits, whose halves count from the base on, above `raw` raw bits. */
+template <uint32_t raw> struct wcx_half_pairs_format {
+	static constexpr uint32_t elem_bytes = 2, steps = 1, raw_bits = raw;
+	static constexpr uint32_t shift = raw - 1;
+	static constexpr bool may_be_predicted = false;
+	uint32_t factor, base;
+
+	__device__ __forceinline__ wcx_half_pairs_format(const struct wcx_batch_kind &kind)
+	{
+		factor = 1u << (kind.coded[0].shift - 1);
+		wcx_keep(&factor);
+		base = (uint32_t)kind.coded[0].base * 0x00010001u << shift;
+	}
+
+	__device__ __forceinline__ uint32_t word(const uint32_t entry[steps], uint32_t) const
+	{
+		const uint32_t halves = wcx_select_bits(0x0000FFFF, entry[0] >> (WCX_PROB_BITS - shift), entry[0] * factor);
+
+		return (halves & 0x000F000Fu << shift) + base;
+	}
+};
+
 /* Starts an opened payload and decodes the tile's whole blocks; returns the number of their lines. */
 template <typename format_type, bool multi>
 static __device__ __forceinline__ uint32_t wcx_store_blocks(const struct wcx_warp &warp, const wcx_device_tile &tile,

@@ -199,7 +199,11 @@ static enum wcx_tile_kernel kernel_for(const struct wcx_recipe *recipe, const st
 		if (recipe->elem_bytes == 1 && raw <= 4 && !carrier->is_pair &&
 		    (raw > 0 || recipe->transform == WCX_TRANSFORM_NONE))
 			return (enum wcx_tile_kernel)(WCX_KERNEL_BYTES_0 + raw);
-		if (recipe->elem_bytes == 2 && raw >= 5 && raw <= 9 && recipe->transform == WCX_TRANSFORM_ROTATE)
+		if (recipe->elem_bytes == 2 && carrier->is_pair && (raw == 8 || raw == 11) &&
+		    recipe->transform == WCX_TRANSFORM_ROTATE)
+			return raw == 8 ? WCX_KERNEL_HALVES_PAIRS_8 : WCX_KERNEL_HALVES_PAIRS_11;
+		if (recipe->elem_bytes == 2 && !carrier->is_pair && raw >= 5 && raw <= 9 &&
+		    recipe->transform == WCX_TRANSFORM_ROTATE)
 			return (enum wcx_tile_kernel)(WCX_KERNEL_HALVES_5 + raw - 5);
 	}
 	switch (recipe->elem_bytes) {

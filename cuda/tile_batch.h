@@ -27,7 +27,7 @@
 #include "codec/tile.h"
 
 enum {
-	WCX_BATCH_SRC_SLACK = 512, /* bytes behind the last packed tile that a kernel may read, but does not use */
+	WCX_BATCH_SRC_SLACK = 1024, /* bytes behind the last packed tile that a kernel may read, but does not use */
 	WCX_TILE_TABLES_MAX = WCX_FIELDS_MAX * WCX_FIELD_TABLES_MAX,
 	WCX_RUN_FACTOR_BITS = 20, /* exact for the 512 groups that a tile may have */
 	/*
@@ -115,6 +115,8 @@ enum wcx_tile_kernel {
 	WCX_KERNEL_HALVES_7,
 	WCX_KERNEL_HALVES_8,
 	WCX_KERNEL_HALVES_9,
+	WCX_KERNEL_HALVES_PAIRS_8, /* two bytes, rotated: pairs above this many raw bits, as of BF16 and FP16 */
+	WCX_KERNEL_HALVES_PAIRS_11,
 	WCX_KERNEL_COUNT
 };
 

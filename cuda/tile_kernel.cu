@@ -215,7 +215,8 @@ template <bool multi> static const void *wcx_kernel_of(uint32_t kernel)
 		wcx_decode_tiles<wcx_bytes_format<3, true>, multi>,  wcx_decode_tiles<wcx_bytes_format<4, true>, multi>,
 		wcx_decode_tiles<wcx_halves_format<5>, multi>,       wcx_decode_tiles<wcx_halves_format<6>, multi>,
 		wcx_decode_tiles<wcx_halves_format<7>, multi>,       wcx_decode_tiles<wcx_halves_format<8>, multi>,
-		wcx_decode_tiles<wcx_halves_format<9>, multi>,
+		wcx_decode_tiles<wcx_halves_format<9>, multi>,       wcx_decode_tiles<wcx_half_pairs_format<8>, multi>,
+		wcx_decode_tiles<wcx_half_pairs_format<11>, multi>,
 	};
 
 	static_assert(WCX_ARRAY_COUNT(kernels) == WCX_KERNEL_COUNT, "one for each");

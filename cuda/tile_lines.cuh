@@ -166,6 +166,8 @@ wcx_symbol_word(const struct wcx_batch_field &field, uint32_t transform, const u
 
 		if (elem_bytes == 1 && field.is_pair)
 			word |= k < 2 ? (symbol % 16 | symbol / 16 << 8) << k * 16 : 0;
+		else if (elem_bytes == 2 && field.is_pair)
+			word |= k < 1 ? (symbol % 16 | symbol / 16 << 16) + field.base * 0x00010001u : 0;
 		else
 			word |= (wcx_word<elem_bytes>)wcx_symbol_bits(field, entry[k]) << k * 8 * elem_bytes % 32;
 	}

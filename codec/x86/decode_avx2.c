@@ -131,6 +131,16 @@ INLINE __m256i finish_pairs(__m256i first, __m256i second, __m256i raw)
 			       _mm256_and_si256(raw, _mm256_set1_epi32((int)0x87878787)));
 }
 
+/* The exponents of two-byte elements from a pair; the sign and seven bits of the mantissa are raw. */
+INLINE __m256i finish_half_pairs(__m256i entries, __m256i raw, uint32_t base)
+{
+	__m256i first = _mm256_and_si256(_mm256_srli_epi32(entries, 5), _mm256_set1_epi32(0x00000780));
+	__m256i second = _mm256_and_si256(_mm256_slli_epi32(entries, 7), _mm256_set1_epi32(0x07800000));
+	__m256i exponents = _mm256_add_epi32(_mm256_or_si256(first, second), _mm256_set1_epi32((int)base));
+
+	return _mm256_or_si256(exponents, _mm256_and_si256(raw, _mm256_set1_epi32((int)0x807F807F)));
+}
+
 #include "codec/vector_template.h"
 
 static uint32_t lines_one_by_one(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,

@@ -83,6 +83,16 @@ INLINE __m512i finish_pairs(__m512i first, __m512i second, __m512i raw)
 			       _mm512_and_si512(raw, _mm512_set1_epi32((int)0x87878787)));
 }
 
+/* See the AVX2 variant. */
+INLINE __m512i finish_half_pairs(__m512i entries, __m512i raw, uint32_t base)
+{
+	__m512i first = _mm512_and_si512(_mm512_srli_epi32(entries, 5), _mm512_set1_epi32(0x00000780));
+	__m512i second = _mm512_and_si512(_mm512_slli_epi32(entries, 7), _mm512_set1_epi32(0x07800000));
+	__m512i exponents = _mm512_add_epi32(_mm512_or_si512(first, second), _mm512_set1_epi32((int)base));
+
+	return _mm512_or_si512(exponents, _mm512_and_si512(raw, _mm512_set1_epi32((int)0x807F807F)));
+}
+
 #include "codec/vector_template.h"
 
 static uint32_t decode_lines(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,

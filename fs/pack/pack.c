@@ -472,6 +472,7 @@ static int pack_segments(struct packer *packer, struct wcx_error *err)
 		}
 		wcx_tensor_plan_init(&packer->plans[packer->plan_count], tensor->offset, bytes, tensor,
 				     tensor->bytes < bytes, is_reference);
+		packer->plans[packer->plan_count].for_speed = packer->options->for_speed && !is_reference;
 		if (r == 0)
 			r = find_base(packer, tensor, length, &packer->plans[packer->plan_count].base, err);
 		packer->plan_count++;

@@ -15,6 +15,7 @@ struct wcx_pack_options {
 	struct wcx_job_options job;
 	const char *shown_src; /* what messages call the source; NULL: its path */
 	bool is_reference;     /* use the scheme of docs/format.md, section 4, which ours is compared with */
+	bool for_speed;        /* take a little more space where that decodes faster */
 	/*
 	 * Files that tensors may be coded against, where that takes fewer bits; at most WCX_BASES_MAX.  The output names
 	 * those that it needs.  They must stay in the store until the output is there.

@@ -23,8 +23,10 @@ static const double PREDICTOR_MIN_GAIN = 0.005;
 static const double TABLES_MIN_GAIN = 0.0005;
 /* Zeros get a symbol if, as exceptions, they would take more than this share of the elements' bits. */
 static const double ZEROS_MIN_SHARE = 0.0005;
+/* Exponents in pairs may take this share more bits: they decode in half as many steps. */
+static const double PAIRS_MAX_LOSS = 0.02;
 /* Part of a mantissa whose entropy is more than this share of its bits counts as random. */
-static const double RANDOM_MIN_SHARE = 0.99;
+static const double RANDOM_MIN_SHARE = 0.99, RANDOM_MIN_SHARE_FOR_SPEED = 0.9;
 
 /* --- predictor --- */
 
@@ -107,19 +109,20 @@ static bool needs_zero(const struct wcx_study *study, uint32_t width)
  * Takes the roundest base in the middle half of those that are equally good.  That leaves symbols for values that the
  * samples lack, and similar tensors get the same base and can share tables.
  */
-static uint32_t choose_base(const struct wcx_study *study, uint32_t width, bool has_zero, uint64_t *misfits_ret)
+static uint32_t choose_base(const struct wcx_study *study, const struct wcx_field *field, uint64_t *misfits_ret)
 {
-	uint32_t first = 0, last = 0, most = (1u << width) - WCX_SYMBOL_COUNT, quarter;
+	const uint32_t has_zero = field->has_zero, symbols = wcx_field_symbols_max(field);
+	uint32_t first = 0, last = 0, most = (1u << field->width) - symbols, quarter;
 	uint64_t others = study->elems - (has_zero ? study->histogram[0] : 0), inside = 0, most_inside;
 
 	*misfits_ret = 0;
-	if (width <= CHAR_BIT)
+	if (!wcx_field_is_wide(field))
 		return 0;
-	for (uint32_t v = has_zero; v < WCX_SYMBOL_COUNT; v++)
+	for (uint32_t v = has_zero; v < symbols; v++)
 		inside += study->histogram[v];
 	most_inside = inside;
 	for (uint32_t base = 1; base <= most; base++) {
-		inside += study->histogram[base + WCX_SYMBOL_COUNT - 1] - study->histogram[base - 1 + has_zero];
+		inside += study->histogram[base + symbols - 1] - study->histogram[base - 1 + has_zero];
 		if (inside > most_inside) {
 			most_inside = inside;
 			first = last = base;
@@ -142,38 +145,49 @@ static double symbols_bits(const struct wcx_study *study, const struct wcx_field
 	uint64_t counts[WCX_SYMBOL_COUNT] = { 0 };
 	struct wcx_freq_table table;
 	uint8_t written[WCX_FREQ_TABLE_MAX_BYTES];
+	double bits;
 
-	for (uint32_t s = 0; s < WCX_SYMBOL_COUNT && wcx_symbol_value(field, s) < 1u << field->width; s++)
+	for (uint32_t s = 0; s < wcx_field_symbols_max(field); s++)
 		counts[s] = study->histogram[wcx_symbol_value(field, s)];
 	counts[0] += wcx_counts_entropy(counts) == 0; /* a table needs a symbol even if all values are misfits */
 	wcx_freq_table_build(counts, &table);
-	return wcx_freq_table_cost(&table, counts) + CHAR_BIT * (double)wcx_freq_table_write(&table, written) / study->scale;
+	bits = field->is_pair ? wcx_plan_pairs_bits(&table, counts) : wcx_freq_table_cost(&table, counts);
+	return bits + CHAR_BIT * (double)wcx_freq_table_write(&table, written) / study->scale;
 }
 
-/* The top field of a float: the exponent with as many mantissa bits as pay, and the base of its symbols. */
+/* A top field of so many bits, and in *bits_ret what all elements take with it. */
+static struct wcx_field weigh_top(struct wcx_study *study, uint32_t width, bool is_pair, double *bits_ret)
+{
+	struct wcx_field field = { .width = (uint8_t)width, .table_count = 1, .is_pair = is_pair };
+	const uint32_t below = wcx_plan_elem_bits(study->plan) - width;
+	uint64_t misfits;
+
+	wcx_study_histogram(study, below, width);
+	field.has_zero = !is_pair && needs_zero(study, width);
+	field.base = (uint16_t)choose_base(study, &field, &misfits);
+	*bits_ret = symbols_bits(study, &field) + below * (double)study->elems + WCX_EXCEPTION_BITS * (double)misfits;
+	return field;
+}
+
+/* The top field of a float: the exponent with as many mantissa bits as pay, and the base of its symbols; or pairs. */
 static struct wcx_field choose_top(struct wcx_study *study)
 {
 	const uint32_t elem_bits = wcx_plan_elem_bits(study->plan), exponent = exponent_bits(study->plan->kind);
 	const uint32_t most = WCX_MIN(exponent + TOP_MANTISSA_BITS, elem_bits);
-	struct wcx_field best = { 0 };
-	double least = INFINITY;
+	struct wcx_field best = { 0 }, field;
+	double least = INFINITY, bits;
 
 	for (uint32_t width = exponent; width <= most; width++) {
-		struct wcx_field field = { .width = (uint8_t)width, .table_count = 1 };
-		uint64_t misfits;
-		double bits;
-
-		wcx_study_histogram(study, elem_bits - width, width);
-		field.has_zero = needs_zero(study, width);
-		field.base = (uint16_t)choose_base(study, width, field.has_zero, &misfits);
-		bits = symbols_bits(study, &field) + (double)(elem_bits - width) * (double)study->elems;
-		bits += WCX_EXCEPTION_BITS * (double)misfits;
+		field = weigh_top(study, width, false, &bits);
 		if (bits < least) {
 			least = bits;
 			best = field;
 		}
 	}
-	return best;
+	if (!study->plan->for_speed || study->plan->segment.recipe.elem_bytes != 2)
+		return best;
+	field = weigh_top(study, exponent, true, &bits);
+	return bits < least * (1 + PAIRS_MAX_LOSS) ? field : best;
 }
 
 /* The bits below the top field: the sign, raw, and the mantissa in parts, any of which may turn out not to be random. */
@@ -229,7 +243,7 @@ static double clusters_bits(uint64_t clusters[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_C
 static void draft_tables(uint64_t clusters[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT], const struct wcx_field *field,
 			 struct wcx_freq_table *tables)
 {
-	const uint32_t symbols = field->width < CHAR_BIT ? 1u << field->width : WCX_SYMBOL_COUNT;
+	const uint32_t symbols = wcx_field_symbols_max(field);
 
 	for (uint32_t t = 0; t < field->table_count; t++) {
 		for (uint32_t s = 0; s < symbols; s++)
@@ -244,6 +258,7 @@ static void choose_tables(struct wcx_study *study, uint32_t number, uint32_t shi
 	struct wcx_tensor_plan *plan = study->plan;
 	struct wcx_field *field = &plan->fields[number];
 	uint64_t clusters[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT], best[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];
+	const double random_share = plan->for_speed ? RANDOM_MIN_SHARE_FOR_SPEED : RANDOM_MIN_SHARE;
 	double least = INFINITY, counted = 0, misfits;
 
 	misfits = wcx_symbols_take(study->ops, field, study->current, (uint32_t)study->elems, shift, study->values,
@@ -265,7 +280,7 @@ static void choose_tables(struct wcx_study *study, uint32_t number, uint32_t shi
 		field->table_count = (uint8_t)count;
 	}
 	/* Of few samples, even random bits have an entropy a little below their width. */
-	if (shift + field->width < wcx_plan_elem_bits(plan) && least > RANDOM_MIN_SHARE * field->width * counted) {
+	if (shift + field->width < wcx_plan_elem_bits(plan) && least > random_share * field->width * counted) {
 		field->table_count = 0;
 		return;
 	}

@@ -13,7 +13,7 @@ enum {
 };
 
 /* Pairs may take this share more bits than single symbols: they decode in half the time. */
-static const double PAIRS_MAX_LOSS = 0.002;
+static const double PAIRS_MAX_LOSS = 0.002, PAIRS_MAX_LOSS_FOR_SPEED = 0.01;
 /* What an exception takes if the states carry it. */
 static const double CARRIED_EXCEPTION_BITS = 12;
 
@@ -64,8 +64,8 @@ static double singles_bits(const struct wcx_freq_table *table, const uint64_t co
 	return wcx_freq_table_cost(table, kept) + WCX_EXCEPTION_BITS * (double)exceptions;
 }
 
-/* The same for symbols that are coded in pairs, as if neighbours were independent. */
-static double pairs_bits(const struct wcx_freq_table *table, const uint64_t counts[WCX_SYMBOL_COUNT])
+/* Takes neighbours for independent. */
+double wcx_plan_pairs_bits(const struct wcx_freq_table *table, const uint64_t counts[WCX_SYMBOL_COUNT])
 {
 	struct wcx_freq_table pairs;
 	double sum = 0, bits = 0;
@@ -84,7 +84,7 @@ static double pairs_bits(const struct wcx_freq_table *table, const uint64_t coun
 static double symbols_bits(const struct wcx_field *field, const struct wcx_freq_table *table,
 			   const uint64_t counts[WCX_SYMBOL_COUNT])
 {
-	return field->is_pair ? pairs_bits(table, counts) : singles_bits(table, counts);
+	return field->is_pair ? wcx_plan_pairs_bits(table, counts) : singles_bits(table, counts);
 }
 
 /*
@@ -181,7 +181,7 @@ static void weigh_split(const struct wcx_tensor_plan *plan, const struct byte_sp
 				   tables, &exceptions);
 	ret->weight += split->raw ? (double)split->raw * (double)wcx_plan_elems(plan) : uncarried_bits(plan, exceptions);
 	if (split->is_pair)
-		ret->weight /= 1 + PAIRS_MAX_LOSS;
+		ret->weight /= 1 + (plan->for_speed ? PAIRS_MAX_LOSS_FOR_SPEED : PAIRS_MAX_LOSS);
 }
 
 /* Splits the elements in the way of the least weight. */

@@ -66,6 +66,9 @@ static inline size_t wcx_plan_first_table(const struct wcx_tensor_plan *plan, ui
 	return plan->fields[field].tables ? (size_t)(plan->fields[field].tables - plan->tables) : 0;
 }
 
+/* wcx_plan_pairs_bits - the bits that halves take in pairs, coded with the table for pairs that this one gives */
+double wcx_plan_pairs_bits(const struct wcx_freq_table *table, const uint64_t counts[WCX_SYMBOL_COUNT]);
+
 /* Cuts the tensor into tiles of so many consecutive elements. */
 void wcx_plan_flat_tiles(struct wcx_tensor_plan *plan, uint32_t tile_elems);
 

@@ -44,6 +44,7 @@ struct wcx_tensor_plan {
 	uint64_t byte_cols;         /* the same if its bytes are the elements */
 	bool is_pool;               /* several small tensors */
 	bool is_reference;          /* in the reference's scheme */
+	bool for_speed;             /* may take a little more space to decode faster; set by the caller before the draft */
 	bool tries_zstd;            /* tiles may be smaller as Zstandard frames */
 	struct wcx_field fields[WCX_FIELDS_MAX];
 	struct wcx_freq_table *tables;  /* WCX_RECIPE_TABLES_MAX; the coded fields point to theirs */

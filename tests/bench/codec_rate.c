@@ -2,7 +2,7 @@
 /*
  * Measures the codec on the CPU, beside peers and memcpy: rates and compression ratios.
  *
- *	codec_rate [FILE.safetensors ...]
+ *	codec_rate [--for=speed] [FILE.safetensors ...]
  *
  * Takes generated weights, then the tensors of each file, one set for each dtype of at least 1 MiB.  One core packs, and
  * decodes with every variant that this CPU can run and with the peers; then one, two, four and more threads decode with the
@@ -10,6 +10,8 @@
  * if anything differs.
  */
 #include "tests/bench/codec_rate.h"
+
+#include <string.h>
 
 #include "tests/bench/measure.h"
 #include "tests/bench/must.h"
@@ -176,10 +178,11 @@ int main(int argc, char **argv)
 	struct weight_sets sets = { 0 };
 	struct subject *subjects;
 
+	weight_sets_are_for_speed = argc > 1 && strcmp(argv[1], "--for=speed") == 0;
 	measure_print_origin(argc, argv);
 	tools_open(&tools);
 	weight_sets_generate(&sets);
-	for (int i = 1; i < argc; i++)
+	for (int i = 1 + weight_sets_are_for_speed; i < argc; i++)
 		weight_sets_add_file(&sets, argv[i]);
 	subjects = must_alloc(sets.count * sizeof *subjects);
 	for (size_t s = 0; s < sets.count; s++) {

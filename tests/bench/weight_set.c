@@ -69,12 +69,15 @@ static uint8_t *generate_bf16(double sigma)
 	return dst;
 }
 
+bool weight_sets_are_for_speed;
+
 void weight_set_draft(struct wcx_tensor_plan *plan, const struct wcx_tensor *tensor, const uint8_t *base)
 {
 	struct wcx_sample samples[WCX_SAMPLES_MAX];
 	unsigned sample_count;
 
 	wcx_tensor_plan_init(plan, tensor->offset, tensor->bytes, tensor, false, false);
+	plan->for_speed = weight_sets_are_for_speed;
 	sample_count = wcx_tensor_plan_samples(plan, samples);
 	for (unsigned i = 0; i < sample_count; i++)
 		samples[i].src = base + samples[i].offset;

@@ -8,6 +8,7 @@
 #ifndef WCX_WEIGHT_SET_H
 #define WCX_WEIGHT_SET_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,6 +33,8 @@ struct weight_set {
 	double limit_bits; /* order-0 entropy of each byte of an element, one table per tensor */
 	uint8_t *packed, *decoded;
 };
+
+extern bool weight_sets_are_for_speed; /* how tensors are planned, as wcx pack --for=speed does; false at first */
 
 /* weight_set_draft - draft the plan of a tensor from its samples; the caller frees it */
 void weight_set_draft(struct wcx_tensor_plan *plan, const struct wcx_tensor *tensor, const uint8_t *base);

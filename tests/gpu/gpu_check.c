@@ -223,6 +223,16 @@ static const struct cut CUTS[] = {
 	{ 2, NONE, 1, { { 16, 1 | ZERO } } },
 	{ 2, NONE, 2, { { 8, 1 }, { 8, 2 } } },
 	{ 2, ROTATE, 3, { { 1, 0 }, { 7, 0 }, { 8, 1 } } },
+	/* two bytes, in pairs: with kernels of their own, and without */
+	{ 2, ROTATE, 2, { { 8, 0 }, { 8, 1 | PAIRS } } },
+	{ 2, ROTATE, 2, { { 8, 0 }, { 8, 2 | PAIRS } } },
+	{ 2, ROTATE, 2, { { 8, 0 }, { 8, 4 | PAIRS } } },
+	{ 2, ROTATE, 2, { { 11, 0 }, { 5, 1 | PAIRS } } },
+	{ 2, ROTATE, 2, { { 11, 0 }, { 5, 4 | PAIRS } } },
+	{ 2, NONE, 2, { { 8, 1 }, { 8, 2 | PAIRS } } },
+	{ 2, ROTATE, 2, { { 7, 0 }, { 9, 1 | PAIRS } } },
+	{ 2, NONE, 2, { { 12, 0 }, { 4, 1 | PAIRS } } },
+	{ 2, ROTATE, 3, { { 1, 0 }, { 7, 1 }, { 8, 4 | PAIRS } } },
 	/* four and eight: planes of all widths, many of them, and several coded fields */
 	{ 4, ROTATE, 2, { { 22, 0 }, { 10, 1 } } },
 	{ 4, ROTATE, 2, { { 24, 0 }, { 8, 1 } } },
@@ -288,10 +298,9 @@ static uint32_t largest_value(const uint8_t *elements, size_t bytes, const struc
 }
 
 /* A first guess at table t: a peak at symbol 0, wider for larger t. */
-static void first_table_make(uint32_t t, uint32_t width, struct wcx_freq_table *ret)
+static void first_table_make(uint32_t t, uint32_t symbols, struct wcx_freq_table *ret)
 {
 	uint64_t count[WCX_SYMBOL_COUNT] = { 0 };
-	const uint32_t symbols = width < 8 ? 1u << width : WCX_SYMBOL_COUNT;
 
 	for (uint32_t s = 0; s < symbols; s++) {
 		uint32_t distance = WCX_MIN(s, symbols - s);
@@ -307,7 +316,7 @@ static void fields_make(struct coder *coder, const struct cut *cut, const uint8_
 	for (uint32_t f = 0, shift = 0; f < cut->field_count; shift += cut->fields[f++].width) {
 		const uint32_t width = cut->fields[f].width;
 		struct wcx_field *field = &coder->fields[f];
-		uint32_t largest;
+		uint32_t symbols, largest;
 
 		*field = (struct wcx_field){
 			.width = cut->fields[f].width,
@@ -318,10 +327,11 @@ static void fields_make(struct coder *coder, const struct cut *cut, const uint8_
 		if (!field->table_count)
 			continue;
 		field->tables = coder->tables[f];
+		symbols = wcx_field_symbols_max(field);
 		for (uint32_t t = 0; t < field->table_count; t++)
-			first_table_make(t, width, &coder->tables[f][t]);
-		largest = width > 8 ? largest_value(elements, bytes, cut, shift, width) : 0;
-		field->base = (uint16_t)(largest > 255 ? largest - 255 : 0);
+			first_table_make(t, symbols, &coder->tables[f][t]);
+		largest = wcx_field_is_wide(field) ? largest_value(elements, bytes, cut, shift, width) : 0;
+		field->base = (uint16_t)(largest >= symbols ? largest + 1 - symbols : 0);
 	}
 }
 
@@ -485,7 +495,7 @@ struct census {
 	size_t elem_bytes[WCX_ELEM_MAX_BYTES + 1], predictor[WCX_PREDICTOR_COUNT];
 	size_t plane_width[WCX_FIELD_MAX_WIDTH + 1], plane_count[WCX_RAW_PLANES_MAX + 1];
 	size_t coded_count[WCX_FIELDS_MAX + 1], table_count[WCX_FIELD_TABLES_MAX + 1]; /* tables of the carrier */
-	size_t transform[WCX_TRANSFORM_COUNT], pairs, zeros;
+	size_t transform[WCX_TRANSFORM_COUNT], pairs, wide_pairs, zeros;
 	size_t constant_bits, plane_carried, exceptions, exceptions_carried, none_carried;
 };
 
@@ -508,6 +518,7 @@ static void census_add(struct census *census, const struct wcx_tile_job *job)
 		return;
 	carrier = &job->recipe->fields[layout.coded[layout.coded_count - 1].field];
 	census->pairs += carrier->is_pair;
+	census->wide_pairs += carrier->is_pair && wcx_field_is_wide(carrier);
 	census->zeros += carrier->has_zero;
 	census->plane_carried += layout.plane_carried != 0;
 	census->exceptions += layout.exception_count != 0;
@@ -537,7 +548,7 @@ static void check_samples_cover_the_format(const struct samples *samples)
 		CHECK(census.table_count[count] >= 30);
 	for (uint32_t transform = 0; transform < WCX_TRANSFORM_COUNT; transform++)
 		CHECK(census.transform[transform] >= 30);
-	CHECK(census.pairs >= 30 && census.zeros >= 10);
+	CHECK(census.pairs >= 30 && census.wide_pairs >= 30 && census.zeros >= 10);
 	CHECK(census.constant_bits >= 10 && census.exceptions >= 30);
 	CHECK(census.plane_carried >= 50 && census.exceptions_carried >= 5 && census.none_carried >= 40);
 }

@@ -59,7 +59,7 @@ check_unpacked() {
 	golden_files decode
 }
 
-@test "wcx packs the originals into the golden files of either mode, and fine-tunes into those with bases" {
+@test "wcx packs the originals into the golden files of either mode and goal, and fine-tunes into those with bases" {
 	while read -r sha256 name; do
 		kind=original
 		how=(--mode="${name%%_*}")
@@ -69,6 +69,7 @@ check_unpacked() {
 			kind=tuned
 			how=(--base="$GOLDEN/best_${name#*_}.wcx")
 			;;
+		speed_*) how=(--for=speed) ;;
 		esac
 		golden_files "$kind" "${name#*_}" "$BATS_TEST_TMPDIR/original"
 		echo "$sha256  $BATS_TEST_TMPDIR/original" | sha256sum --check --quiet

@@ -3,7 +3,7 @@
 """golden_files.py COMMAND ... - checks the golden files and adds new ones; golden/golden_files.md describes them.
 
   decode            decode each with wcx_decode.py, compare its SHA-256, and check that together they use the whole format
-  original NAME OUT write the safetensors file from which golden/best_NAME.wcx and golden/reference_NAME.wcx were packed
+  original NAME OUT write the safetensors file from which golden/best_NAME.wcx and golden/reference_NAME.wcx and speed_NAME.wcx were packed
   tuned NAME OUT    write the one from which golden/tuned_NAME.wcx was packed, against golden/best_NAME.wcx
   same A.wcx B.wcx  check that two files are equal, except for Zstandard frames with equal contents
   add WCX           make the files listed here that are missing in golden/manifest, with the program WCX or wcx_encode.py
@@ -164,6 +164,9 @@ BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}  # dtypes whose elements share byte
 # The reference mode depends on the size of elements, not on the dtype.
 REFERENCE = ["bool", "i8", "bf16", "f32"]
 
+# Those that are also packed for speed.
+SPEED = ["bf16", "f16"]
+
 # Fine-tunes of the originals: how the dtype's numbers are in order, and the standard deviation of their steps in that order.
 TUNED = {
     "i8": (wcx_encode.INTEGER, 1), "f8_e4m3": (wcx_encode.FLOAT, 1), "bf16": (wcx_encode.FLOAT, 3),
@@ -264,6 +267,14 @@ def add(program):
                     packed = os.path.join(GOLDEN, f"{mode}_{name}.wcx")
                     subprocess.run([program, "pack", "-q", f"--mode={mode}", source.name, packed], check=True)
                 append(f"{mode}_{name}", original(name))
+    for name in SPEED:
+        if f"speed_{name}" not in have:
+            with tempfile.NamedTemporaryFile() as source:
+                source.write(original(name))
+                source.flush()
+                packed = os.path.join(GOLDEN, f"speed_{name}.wcx")
+                subprocess.run([program, "pack", "-q", "--for=speed", source.name, packed], check=True)
+            append(f"speed_{name}", original(name))
     for name in TUNED:
         if f"tuned_{name}" not in have:
             with tempfile.NamedTemporaryFile() as source:
@@ -303,7 +314,7 @@ def decode():
             seen["element of", seg.elem_bytes, "predictor", seg.predictor] += 1
             seen["element of", seg.elem_bytes, "transform", seg.transform] += 1
     needed = [("mode", m) for m in wcx_decode.MODES] + [("coding", c) for c in range(3)]
-    needed += [("table", n) for n in (1, 2, 4)] + ["pairs", "exceptions", "same_as"]
+    needed += [("table", n) for n in (1, 2, 4)] + ["pairs", "pairs of two bytes", "exceptions", "same_as"]
     needed += ["carrier of planes", "carrier of exceptions"]
     needed += [("difference", d) for d in wcx_decode.DIFFERENCES] + [("context", n) for n in (2, 3, 4, 8)]
     for n in (1, 2, 4, 8):

@@ -137,7 +137,7 @@ class Field:
         """Returns the values of the symbols 0..256, two for each symbol of pairs."""
         symbols = np.arange(256, dtype=np.uint64)
         if self.is_of_pairs:
-            return np.stack([symbols & 15, symbols >> 4], axis=1)
+            return np.stack([symbols & 15, symbols >> 4], axis=1) + np.uint64(self.base)
         return np.where((symbols == 0) & self.has_zero, 0, symbols + self.base)
 
 
@@ -322,8 +322,10 @@ def parse_field(raw, where, seg, table_count):
     if this.table_count:
         must(this.width <= 16, f"{where}a field of {this.width} bits with tables")
         must(this.tables[-1] < table_count, f"{where}the tables of a field do not exist")
-        must(this.base <= max(0, 2**this.width - 256), f"{where}a field of {this.width} bits with base {this.base}")
+        symbol_count = 16 if this.is_of_pairs else 256
+        must(this.base <= max(0, 2**this.width - symbol_count), f"{where}a field of {this.width} bits with base {this.base}")
         must(this.width > 8 or not this.has_zero, f"{where}a field of {this.width} bits with ZERO")
+        must(not this.is_of_pairs or not this.has_zero, f"{where}a field of pairs with ZERO")
     else:
         rest = this.flags, this.base, this.first_table
         must(not any(rest), f"{where}a field with flags, a base or a table, but without tables")
@@ -342,7 +344,8 @@ def check_fields(seg, where):
     *below, last = seg.fields
     must(not any(this.is_of_pairs for this in below), f"{where}pairs in a field that is not the last")
     if last.is_of_pairs:
-        must(last.width == 4 and seg.elem_bytes == 1, f"{where}pairs of {last.width} bits in {seg.elem_bytes} bytes")
+        good = last.width >= 4 if seg.elem_bytes == 2 else last.width == 4 and seg.elem_bytes == 1
+        must(good, f"{where}pairs of {last.width} bits in {seg.elem_bytes} bytes")
     if seg.transform == FOLD:
         must(seg.elem_bytes == 1, f"{where}folded elements of {seg.elem_bytes} bytes")
         must(below and not below[0].table_count, f"{where}folded elements without a lowest field that is never coded")
@@ -509,7 +512,8 @@ class Wcx:
         must(at == len(raw), "bytes follow the last frequency table")
         for number, seg in enumerate(self.segments):
             for this in seg.fields:
-                beyond = any(self.frequencies[table][1 << this.width :].any() for table in this.tables if this.width < 8)
+                limit = 16 if this.is_of_pairs else 1 << min(8, this.width)
+                beyond = any(self.frequencies[table][limit:].any() for table in this.tables)
                 must(not beyond, f"segment {number}: a table gives symbols to a field that it does not have")
 
     def describe_tile(self, tile):
@@ -598,6 +602,7 @@ class Wcx:
         for this in coded.rans_fields:
             self.seen["context" if this.field.is_by_context else "table", this.field.table_count] += 1
             self.seen["pairs"] += this.field.is_of_pairs
+            self.seen["pairs of two bytes"] += this.field.is_of_pairs and seg.elem_bytes == 2
             self.seen["carrier of planes"] += this.cut_plane is not None
             self.seen["carrier of exceptions"] += this.carries_exceptions
             self.seen["exceptions"] += this.exception_count

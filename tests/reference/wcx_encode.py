@@ -156,7 +156,7 @@ def symbols_for(values, this):
     symbols = values - this.base
     if this.zero:
         symbols = np.where(values == 0, 0, np.where(symbols > 0, symbols, -1))
-    return np.where((symbols >= 0) & (symbols < 256), symbols, -1)
+    return np.where((symbols >= 0) & (symbols < (16 if this.pairs else 256)), symbols, -1)
 
 
 # ---- coded tiles (section 3) ----
@@ -216,15 +216,15 @@ class Source:
 
     def pair_symbols(self, f, tables):
         """Returns the symbols of pairs, or None.  A missing second value of the last pair is 15 or, if rare, any."""
-        values, free = self.values[f].tolist(), set(self.listed.tolist())
+        halves, free = symbols_for(self.values[f], self.fields[f]).tolist(), set(self.listed.tolist())
         table_of = self.table_of_elements(f)[::2]
-        if len(values) % 2:
-            free.add(len(values))
-            values.append(15)
+        if len(halves) % 2:
+            free.add(len(halves))
+            halves.append(15)
         symbols = []
-        for a_at, a, b, table in zip(itertools.count(0, 2), values[::2], values[1::2], table_of):
+        for a_at, a, b, table in zip(itertools.count(0, 2), halves[::2], halves[1::2], table_of):
             own, b_at, frequencies = a + 16 * b, a_at + 1, tables[table]
-            if frequencies[own]:
+            if min(a, b) >= 0 and frequencies[own]:
                 symbols.append(own)
                 continue
             possible = [p for p in range(256) if frequencies[p] and (p % 16 == a or a_at in free)
@@ -750,7 +750,7 @@ def draw(rng, count, elem_bytes, fields, transform=NONE, spread=1 / 24, fixed=No
 
 
 def draw_bell(rng, count, this, spread=1 / 24):
-    symbol_count = 1 << min(8, this.width)
+    symbol_count = 16 if this.pairs else 1 << min(8, this.width)
     symbols = np.rint(rng.standard_normal(count) * spread * symbol_count).astype(int) % symbol_count
     return np.where((symbols == 0) & this.zero, 0, symbols + this.base)
 
@@ -1008,6 +1008,22 @@ def good_pairs(rng):
         choosing = any(this.table_count > 1 for this in fields)
         file.add_segment(data, cols=cols, tile=(rows, cols), fields=fields, transform=transform, predictor=predictor,
                          run=256 if choosing else 0, recipe=CODED)
+    return file
+
+
+def good_pairs_of_two_bytes(rng):
+    """Pairs in elements of two bytes: of all widths and bases, with 1, 2 and 4 tables, exceptions, odd and even counts."""
+    widths = (4, 0), (5, 9), (8, 107), (8, 240), (9, 0), (12, 4080), (16, 65520), (16, 300)
+    cases = list(itertools.product(widths, (1, 2, 4), (NONE, ROTATE), (1501, 2000)))
+    file = start([(f"t{i}", "BF16", [n]) for i, (*_, n) in enumerate(cases)])
+    for (width, base), table_count, transform, n in cases:
+        below = [Field(5, 1), Field(11 - width)] if width < 11 else [Field(16 - width)] * (width < 16)
+        fields = [*below, Field(width, table_count, base, pairs=True)]
+        at = spread_out(rng, 25, n)
+        fixed = {len(below): draw_exceptions(rng, n, fields[-1], at)}
+        choosing = any(this.table_count > 1 for this in fields)
+        file.add_segment(draw(rng, n, 2, fields, transform, fixed=fixed), elem_bytes=2, fields=fields, transform=transform,
+                         run=256 if choosing else 0, recipe=CODED, listed=lambda i, values, at=at: at)
     return file
 
 
@@ -1977,9 +1993,15 @@ def bad_fields_of_pairs():
         file.fields[first_field(STORED_SEG) : first_field(STORED_SEG) + 1] = fields
         file.segments[STORED_SEG].field_count = len(fields)
         yield f"field_pairs_of_{width}_bits", file.build()
-    for n in 2, 4, 8:
-        fields = [Field(part) for part in [(12,), (28,), (28, 32)][n // 4]] + [of_pairs]
+    for n in 4, 8:
+        fields = [Field(part) for part in [(28,), (28, 32)][n // 8]] + [of_pairs]
         yield f"field_pairs_in_elements_of_{n}", with_fields(STORED_SEG, fields, elem_bytes=n, cols=STORED_N // n)
+    for width, low in (1, 0), (3, 0), (4, 1), (8, 241), (11, 2033):
+        fields = [Field(16 - width), Field(width, 1, low, PAIR_TABLE, pairs=True)]
+        yield (f"field_pairs_of_{width}_bits_in_two_bytes_from_{low}",
+               with_fields(STORED_SEG, fields, elem_bytes=2, cols=STORED_N // 2))
+    fields = [Field(6), Field(10, 1, 7, PAIR_TABLE, pairs=True, zero=True)]
+    yield "field_zero_of_wide_pairs", with_fields(STORED_SEG, fields, elem_bytes=2, cols=STORED_N // 2)
     yield "field_pairs_wide", with_field(CODED_SEG, WIDE_FIELD, pairs=True)
     yield "field_pairs_with_more_symbols", with_field(PAIR_SEG, PAIR_FIELD, first_table=2)
     file = base()

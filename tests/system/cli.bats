@@ -220,6 +220,28 @@ check_refused() {
 	END
 }
 
+@test "pack --for=speed codes BF16 in pairs, which unpack to the same bytes and take up to 2 % more" {
+	PYTHONPATH="$FIXTURES" "$PYTHON" - bf16.safetensors <<-'END'
+		import sys
+		import numpy
+		from safetensors_io import Tensor, build_header, to_bf16
+
+		weights = to_bf16(numpy.random.default_rng(1).normal(0, 0.02, 512 * 1000)).astype("<u2")
+		with open(sys.argv[1], "wb") as file:
+		    file.write(build_header([Tensor("weight", "BF16", [512, 1000], 0, weights.nbytes)]) + weights.tobytes())
+	END
+	"$WCX" pack -q bf16.safetensors size.wcx
+	"$WCX" pack -q --for=size bf16.safetensors again.wcx
+	"$WCX" pack -q --for=speed bf16.safetensors speed.wcx
+	cmp size.wcx again.wcx
+	"$WCX" info --json speed.wcx | grep -q '"mode": *"pairs8\(x[24]\)\?,raw8"'
+	"$WCX" unpack -q speed.wcx unpacked
+	cmp bf16.safetensors unpacked
+	[ "$(stat -c %s speed.wcx)" -le $(($(stat -c %s size.wcx) * 102 / 100)) ]
+	run -2 "$WCX" pack --for=fun bf16.safetensors fun.wcx
+	[[ "$output" == *"--for must be size or speed"* ]]
+}
+
 @test "info --compare shows what zstd and the reference mode make of each tensor" {
 	"$WCX" info --json --compare "$PACKED" >info.json
 	"$WCX" info --compare "$PACKED" >info.txt

@@ -592,10 +592,13 @@ static void each_part_of_a_field_is_checked(void)
 		{ FOLDED_FIELD, FOLDED, { 1, 1, 1, EBADMSG, "cannot be folded" } },
 		{ FOLDED_FIELD + 1, FOLDED, { 4, 1, 7, EBADMSG, "symbol that a field cannot have" } },
 		{ SPARSE_FIELD + 1, SPARSE, { 2, 2, 4096 - 255, EBADMSG, "base of a field too large" } },
-		/* Pairs of more than four bits, in elements of two bytes, and in a field that is not the highest. */
+		{ SPARSE_FIELD + 1, SPARSE, { 1, 1, PAIRS | ZERO | 1, EBADMSG, "ZERO in a field of pairs" } },
+		{ SPARSE_FIELD + 1, SPARSE, { 1, 1, PAIRS | 1, EBADMSG, "symbol that a field cannot have" } },
+		/* Pairs of more than four bits, in elements of eight bytes, and in fields that are not the highest. */
 		{ FOLDED_FIELD + 1, FOLDED, { 0, 1, 5, EBADMSG, "pairs in a field that cannot have them" } },
 		{ CODED_FIELD, CODED, { 1, 1, PAIRS | 4, EBADMSG, "pairs in a field that cannot have them" } },
-		{ SCALE_FIELD + 2, SCALE, { 1, 1, PAIRS | 1, EBADMSG, "pairs in a field that cannot have them" } },
+		{ WIDE_FIELD + 7, WIDE, { 1, 1, PAIRS | 1, EBADMSG, "pairs in a field that cannot have them" } },
+		{ SCALE_FIELD + 1, SCALE, { 1, 1, PAIRS | 1, EBADMSG, "pairs in a field that cannot have them" } },
 		{ CONSTANT_FIELD, CONSTANT, { 1, 1, PAIRS | 1, EBADMSG, "pairs in a field that cannot have them" } },
 	};
 

@@ -467,7 +467,7 @@ static enum wcx_result decode_into_sink(const struct wcx_decode_variant *variant
 	size_t words_bytes = 128 * (size_t)(lines - sink_lines), dst_bytes = (size_t)sink_lines * 128;
 	uint8_t *nibbles_memory, *memory, *dst = guarded_alloc(dst_bytes);
 	struct wcx_rans_stream stream = stream_of(s, copy_exactly(pairs->encoded, bytes, &memory), bytes);
-	struct wcx_pair_sink sink = { copy_exactly(pairs->units, padded(sink_lines, 2) * 64, &nibbles_memory), dst };
+	struct wcx_pair_sink sink = { copy_exactly(pairs->units, padded(sink_lines, 2) * 64, &nibbles_memory), dst, 0 };
 	uint32_t *words = malloc(words_bytes + GUARD_BYTES), *expected = expected_words(s, pairs->symbols), line = 0, next;
 	struct wcx_rans_reader reader;
 	enum wcx_result result = wcx_rans_open(&stream, &reader);
@@ -490,7 +490,7 @@ static enum wcx_result decode_into_sink(const struct wcx_decode_variant *variant
 		wrong += ((uint8_t *)words)[words_bytes + i] != GUARD;
 	for (size_t i = 0; i < 32 * (size_t)sink_lines && result == WCX_OK; i++)
 		for (size_t t = 0; t < 4; t++)
-			wrong += dst[4 * i + t] != folded_weight(sink.nibbles, i / 32, i % 32, t,
+			wrong += dst[4 * i + t] != folded_weight(sink.raw, i / 32, i % 32, t,
 								 pairs->symbols[2 * i + t / 2] >> 4 * (t % 2) & 15);
 	CHECK(result != WCX_OK || memcmp(words, expected + 32 * (size_t)sink_lines, words_bytes) == 0);
 	CHECK(wrong == 0);

@@ -42,9 +42,9 @@ static struct sample_bytes one_float_matrix(const struct sample_float *format, u
 }
 
 /* Packs and frees a file; packing itself checks that it decodes to the same bytes.  The caller frees the container. */
-static struct wcx_container *pack(struct sample_bytes file)
+static struct wcx_container *pack_for(bool for_speed, struct sample_bytes file)
 {
-	struct wcx_pack_options options = { .job.thread_count = 2, .job.replace = 1 };
+	struct wcx_pack_options options = { .job.thread_count = 2, .job.replace = 1, .for_speed = for_speed };
 	struct wcx_pack_result result;
 	struct wcx_container *c = NULL;
 	struct wcx_error err = { "" };
@@ -54,6 +54,11 @@ static struct wcx_container *pack(struct sample_bytes file)
 	sample_require(wcx_container_open(open(dst_path, O_RDONLY | O_CLOEXEC), dst_path, &c, &err) == 0, err.text);
 	free(file.data);
 	return c;
+}
+
+static struct wcx_container *pack(struct sample_bytes file)
+{
+	return pack_for(false, file);
 }
 
 static uint64_t packed_bytes(const struct wcx_container *c)
@@ -604,6 +609,40 @@ static void wider_floats_have_exponent_and_top_mantissa_bits_coded_and_sign_and_
 	}
 }
 
+/* Half as many steps for two bytes in a hundred, and all bits below the exponent raw, as the GPU's kernels want it. */
+static void floats_of_two_bytes_for_speed_have_exponents_in_pairs_above_raw_bits(void)
+{
+	for (size_t i = 0; i <= SAMPLE_BF16; i++) {
+		const struct sample_float *format = &sample_floats[i];
+		struct wcx_container *for_size = pack(one_float_matrix(format, i));
+		struct wcx_container *for_speed = pack_for(true, one_float_matrix(format, i));
+		const struct wcx_segment *seg = wcx_container_segment(for_speed, 1);
+
+		CHECK(!wcx_container_segment(for_size, 1)->recipe.fields[1].is_pair);
+		CHECK(seg->recipe.field_count == 2 && !seg->recipe.fields[0].table_count && seg->recipe.fields[1].is_pair);
+		CHECK(seg->recipe.fields[1].width == format->exponent);
+		CHECK((double)segment_cost(for_speed, 1) < 1.02 * (double)segment_cost(for_size, 1));
+		wcx_container_free(for_size);
+		wcx_container_free(for_speed);
+	}
+}
+
+/* Exponents from -20 to 20, all equally likely: most are outside of any window. */
+static void exponents_of_many_values_stay_single_for_speed_too(void)
+{
+	struct sample_bytes file = one_float_matrix(&sample_floats[SAMPLE_BF16], 1);
+	struct sample_random random = { 7 };
+	struct wcx_container *c;
+
+	for (size_t i = 0; i < FLOAT_ELEMS; i++)
+		sample_put_element(data_of(file), 2, i,
+				   sample_float_make(&sample_floats[SAMPLE_BF16],
+						     ldexp(1 + sample_unit(&random), (int)sample_below(&random, 41) - 20)));
+	c = pack_for(true, file);
+	CHECK(!wcx_container_segment(c, 1)->recipe.fields[wcx_container_segment(c, 1)->recipe.field_count - 1].is_pair);
+	wcx_container_free(c);
+}
+
 /* Rows are similar: as integers they would get UP. */
 static void floats_are_rotated_and_not_predicted(void)
 {
@@ -989,6 +1028,8 @@ int main(int argc, char **argv)
 
 		CHECK_TEST(fp8_is_rotated_and_within_0_3_percent_of_its_entropy),
 		CHECK_TEST(wider_floats_have_exponent_and_top_mantissa_bits_coded_and_sign_and_rest_raw),
+		CHECK_TEST(floats_of_two_bytes_for_speed_have_exponents_in_pairs_above_raw_bits),
+		CHECK_TEST(exponents_of_many_values_stay_single_for_speed_too),
 		CHECK_TEST(floats_are_rotated_and_not_predicted),
 		CHECK_TEST(zeros_are_a_symbol_where_they_are_frequent_and_exceptions_otherwise),
 		CHECK_TEST(f32_that_holds_bf16_values_costs_no_more_than_bf16_and_1_percent),

@@ -143,7 +143,7 @@ static void what_is_written_as_zero_and_not_checked_may_be_anything(void)
 	tile_free(&tile);
 
 	/* The byte that makes three exceptions of three bytes even. */
-	make_pair_tile(&model, &tile, 2000);
+	make_pair_tile(&model, &tile, 1, 2000);
 	for (uint32_t i = 0; i < 3; i++)
 		change_value(&tile, 600 * i, 1, 9);
 	encode_tile(&tile);
