@@ -26,8 +26,8 @@
 #include "cuda/gpu_decode.h"
 
 enum {
-	WCX_LOAD_BUFFER_BYTES = 2 << 20, /* with more, packed bytes leave the core's cache before they are copied */
-	WCX_LOAD_QUEUE_BYTES = 8 << 20,  /* at least, on the device, for packed tiles */
+	WCX_LOAD_BUFFER_BYTES = 3 << 20, /* with more, packed bytes leave the core's cache before they are copied */
+	WCX_LOAD_QUEUE_BYTES = 12 << 20, /* at least, on the device, for packed tiles */
 	WCX_LOAD_STAGE_BYTES = 5 << 20,  /* of a queue, on the device, for tiles that are not decoded in place */
 };
 

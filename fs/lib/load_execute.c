@@ -167,22 +167,26 @@ static int add_tiles(const struct filling *filling, bool *full_ret, struct wcx_e
 	return r;
 }
 
-static enum wcx_result send_piece(const struct filling *filling)
+/* Sends what is in the buffer: all of the piece, or the literals beside packed bytes that are pinned. */
+static enum wcx_result send_buffer(const struct filling *filling)
 {
-	struct wcx_gpu_loader *gpu = filling->load->loader->gpu;
 	const struct wcx_load_piece *piece = filling->piece;
-	size_t from = piece->at; /* what is in the buffer */
-	enum wcx_result result = WCX_OK;
+	const size_t from = filling->load->pinned ? piece->literals_at : piece->at;
 
-	if (filling->load->pinned) {
-		from = piece->literals_at;
-		if (piece->packed_bytes)
-			result = wcx_gpu_load_send_pinned(gpu, filling->queue, filling->packed, piece->packed_bytes,
-							  piece->at);
-	}
-	if (result == WCX_OK && piece->end_at > from)
-		result = wcx_gpu_load_send(gpu, filling->queue, filling->buffer, piece->end_at - from, from);
-	return result;
+	if (piece->end_at == from)
+		return WCX_OK;
+	return wcx_gpu_load_send(filling->load->loader->gpu, filling->queue, filling->buffer, piece->end_at - from, from);
+}
+
+/* Sends packed bytes that are pinned at once: looking at their headers takes as long as some copies. */
+static enum wcx_result send_pinned(const struct filling *filling)
+{
+	const struct wcx_load_piece *piece = filling->piece;
+
+	if (!piece->packed_bytes)
+		return WCX_OK;
+	return wcx_gpu_load_send_pinned(filling->load->loader->gpu, filling->queue, filling->packed, piece->packed_bytes,
+					piece->at);
 }
 
 /* Fills a piece and sends it.  Cuts it, and sets *full_ret, where the queue takes no more tiles. */
@@ -201,6 +205,7 @@ static int fill_piece(struct filling *filling, bool *full_ret, struct wcx_error 
 	if (load->pinned) {
 		filling->packed = load->pinned + piece->packed_offset;
 		filling->literals = buffer;
+		r = check_gpu(load, send_pinned(filling), err);
 	} else if (buffer) {
 		filling->packed = buffer;
 		filling->literals = buffer + (piece->literals_at - piece->at);
@@ -208,7 +213,7 @@ static int fill_piece(struct filling *filling, bool *full_ret, struct wcx_error 
 	}
 	if (r == 0)
 		r = add_tiles(filling, full_ret, err);
-	return r ? r : check_gpu(load, send_piece(filling), err);
+	return r ? r : check_gpu(load, send_buffer(filling), err);
 }
 
 /* --- a batch: decode, copy --- */

@@ -9,7 +9,7 @@
 
 /* For each thread: it fills one while the GPU copies from the others, or decodes. */
 enum {
-	WCX_LOADER_BUFFERS = 4,
+	WCX_LOADER_BUFFERS = 2,
 	WCX_LOADER_QUEUES = 2,
 };
 

@@ -12,7 +12,7 @@
 
 enum {
 	TASK_BYTES = 4 << 20, /* the most, decoded */
-	PINNED_TASK_BYTES = 64 << 20,
+	PINNED_TASK_BYTES = 48 << 20,
 	STAGE_ALIGN = 128,
 	LITERAL_ALIGN = 16,
 	PIECE_ALIGN = 256,

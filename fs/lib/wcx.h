@@ -132,7 +132,7 @@ WCX_API int wcx_load_host(struct wcx_file *file, const struct wcx_target *target
  * wcx_loader_open - create a loader for one GPU
  *
  * device is CUDA's number of the GPU.  threads is how many threads read: 1 to 256, or 0 for one per core, at most 16.  Each
- * takes 10 MiB of pinned memory, and 18 MiB of GPU memory: up to 28 when tensors are not at multiples of 8, or loaded in
+ * takes 8 MiB of pinned memory, and 26 MiB of GPU memory: up to 36 when tensors are not at multiples of 8, or loaded in
  * part.  Opening takes up to seconds (it starts the CUDA runtime),
  * so keep a loader for many loads.  It does not survive a fork.  The caller closes *ret.
  *

@@ -4,7 +4,8 @@
 
 For each packed file and its original, from the page cache, in turn in each round:
   link     a copy of as many bytes as the packed file has, from pinned memory: what the link to the GPU can do
-  load     libwcx opens and loads the packed file
+  load     libwcx loads the packed file, which is open
+  open     the same, and opens it first
   pinned   libwcx loads it from a copy in pinned memory, which was made once (wcx_file_pin)
   peer     safetensors.torch.load_file loads the original
 All make new torch tensors each time.  Compares the tensors first.  Prints medians with the slowest and the fastest round, in
@@ -53,24 +54,25 @@ def rates(packed, original, loader, rounds, with_peer):
     source = torch.empty(size, dtype=torch.uint8, pin_memory=True)
     target = torch.empty(size, dtype=torch.uint8, device="cuda")
 
-    def load():
+    def open_and_load():
         with File(packed) as file:
             return loader.load(file)
 
     touch(packed)
     touch(original)
     reference = load_file(original, device="cuda")
-    total = compare(load(), reference)
-    with File(packed) as file:
+    total = compare(open_and_load(), reference)
+    with File(packed) as file, File(packed) as pinned:
         start = time.perf_counter()
-        loader.pin(file)
+        loader.pin(pinned)
         pin_seconds = time.perf_counter() - start
-        compare(loader.load(file), reference)
+        compare(loader.load(pinned), reference)
         del reference
         ways = {
             "link": lambda: target.copy_(source, non_blocking=True),
-            "load": load,
-            "pinned": lambda: loader.load(file),
+            "load": lambda: loader.load(file),
+            "open": open_and_load,
+            "pinned": lambda: loader.load(pinned),
         }
         if with_peer:
             ways["peer"] = lambda: load_file(original, device="cuda")
@@ -106,6 +108,7 @@ def main():
         print(f"{os.path.basename(packed)}: {total / 1e9:.3f} GB of tensors, packed {size / 1e9:.3f} GB")
         link = line("link: cudaMemcpy of pinned memory, packed bytes", seconds["link"], size)
         whole = line("wcx_load", seconds["load"], total)
+        line("wcx_load, opened anew", seconds["open"], total)
         pinned = line("wcx_load, pinned", seconds["pinned"], total)
         if "peer" in seconds:
             line("safetensors load_file of the original", seconds["peer"], total)

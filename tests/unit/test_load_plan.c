@@ -264,7 +264,7 @@ static void plan_many_and_large(bool is_pinned, struct wcx_load_plan *plan)
 }
 
 /* Constant tiles have no packed bytes. */
-static void tasks_have_at_most_4_mib_and_64_of_pinned_files(void)
+static void tasks_have_at_most_4_mib_and_48_of_pinned_files(void)
 {
 	static const uint64_t large[] = { 64, 16 };
 	struct wcx_load_plan plan;
@@ -354,7 +354,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(tiles_are_decoded_in_place_where_possible),
 		CHECK_TEST(whole_rows_of_a_tile_are_one_copy),
 		CHECK_TEST(ranges_in_one_row_of_tiles_take_each_tile_once),
-		CHECK_TEST(tasks_have_at_most_4_mib_and_64_of_pinned_files),
+		CHECK_TEST(tasks_have_at_most_4_mib_and_48_of_pinned_files),
 		CHECK_TEST(tasks_fill_a_buffer_or_the_memory_of_a_queue),
 		CHECK_TEST(batches_take_pieces_of_several_tensors_until_they_are_full),
 	};
