@@ -81,6 +81,7 @@ if wanted load; then
 	part "Loading into GPU memory"
 	"$PYTHON" "$tests/gpu/gpu_load_check.py" "$work/mixed.wcx" "$work/mixed" \
 		"$work/store/reference.wcx" "$work/original/reference"
+	"$PYTHON" "$tests/gpu/parallel_load.py" "$work/mixed.wcx" "$work/mixed" --rounds 1
 fi
 
 if wanted stream && "$PYTHON" -c "import transformers" 2>/dev/null; then
