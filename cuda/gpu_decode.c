@@ -4,44 +4,50 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "codec/arith.h"
 #include "cuda/gpu_queue.h"
 
 enum {
-	/*
-	 * Copying the tiles of a queue to and from pinned memory takes a CPU core several times as long as decoding them
-	 * takes the GPU: about 8 threads with a queue each keep a GPU busy.  From 4 MiB on, copies come close to the full
-	 * speed of PCIe.
+	/* As many as threads of read-ahead.  Tiles that the GPU cannot write to their place are few, so they get less space.
 	 */
-	QUEUE_COUNT = 8,
-	QUEUE_DST_BYTES = 4 << 20,
-	QUEUE_SRC_BYTES = 4 << 20, /* a coded tile is smaller than the decoded one */
+	QUEUE_COUNT = WCX_GPU_CALLS_MAX,
+	QUEUE_DST_BYTES = 1 << 20,
+	QUEUE_SRC_BYTES = WCX_GPU_PACKED_BYTES, /* a coded tile is smaller than the decoded one; each may be aligned */
 	SRC_ALIGN = 16,
-	DST_ALIGN = 128, /* stores fill cache lines */
+	SRC_UNIT = 4,      /* that packed tiles are aligned to in files */
+	DST_ALIGN = 128,   /* stores fill cache lines */
+	DIRECT_ALIGN = 16, /* that kernels can store to */
 };
 
-/* A tile of the batch in a queue, and its offset in the download. */
+/* A tile of the batch in a queue. */
 struct taken_job {
 	struct wcx_tile_job *job;
-	uint32_t dst_offset;
+	bool is_direct;      /* the GPU writes to the job's dst */
+	uint32_t dst_offset; /* else: in the download */
 };
 
 struct decode_queue {
 	struct wcx_gpu_queue queue;
 	struct decode_queue *next_free;
 	bool taken;
-	uint32_t job_count, src_bytes, dst_bytes; /* of the batch */
+	/* Of the batch: src_first and src_bytes are the extent of the packed tiles, in upload or in the caller's memory. */
+	uint32_t job_count, src_first, src_bytes, dst_bytes;
 	struct taken_job jobs[WCX_QUEUE_ITEMS];
 };
 
 struct wcx_gpu {
+	int device;
 	struct wcx_kernels kernels;
-	pthread_mutex_t lock; /* protects everything below; a taken queue belongs to its taker */
+	atomic_ullong device_bytes, pinned_bytes;
+	atomic_long pins_left; /* until a simulated refusal to pin memory; negative: never */
+	pthread_mutex_t lock;  /* protects everything below; a taken queue belongs to its taker */
 	pthread_cond_t queue_freed;
 	struct decode_queue *free_queues;
 	bool failed;     /* permanently: the device is not used any more */
@@ -50,11 +56,10 @@ struct wcx_gpu {
 };
 
 /* Returns the runtime's error if there is no driver, no device, or no code for it. */
-static cudaError_t find_device(struct wcx_kernels *kernels, char name[WCX_GPU_NAME_BYTES])
+static cudaError_t find_device(int number, struct wcx_kernels *kernels, char name[WCX_GPU_NAME_BYTES])
 {
 	struct cudaDeviceProp device;
-	int number;
-	cudaError_t error = cudaGetDevice(&number);
+	cudaError_t error = cudaSetDevice(number);
 
 	if (!error)
 		error = cudaGetDeviceProperties(&device, number);
@@ -65,20 +70,20 @@ static cudaError_t find_device(struct wcx_kernels *kernels, char name[WCX_GPU_NA
 	return error;
 }
 
-/* The test hook of docs/gpu.md. */
-static long calls_until_failure(void)
+/* A test hook of docs/gpu.md: how many calls succeed; negative: all. */
+static long calls_until_failure(const char *variable)
 {
-	const char *text = getenv("WCX_GPU_FAIL_AFTER");
+	const char *text = getenv(variable);
 
 	return text ? strtol(text, NULL, 10) : -1;
 }
 
-enum wcx_result wcx_gpu_open(struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES])
+enum wcx_result wcx_gpu_open(int device, struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES])
 {
 	struct wcx_kernels kernels;
 	struct wcx_gpu *gpu = NULL;
 	enum wcx_result result = WCX_NO_DEVICE;
-	cudaError_t error = find_device(&kernels, name);
+	cudaError_t error = find_device(device, &kernels, name);
 
 	static_assert((int)QUEUE_SRC_BYTES >= (int)WCX_TILE_MAX_BYTES && (int)QUEUE_DST_BYTES >= (int)WCX_TILE_MAX_BYTES,
 		      "any tile fits, so every batch makes progress");
@@ -89,16 +94,21 @@ enum wcx_result wcx_gpu_open(struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES]
 	gpu = calloc(1, sizeof *gpu);
 	if (!gpu)
 		goto out;
+	gpu->device = device;
 	gpu->kernels = kernels;
 	pthread_mutex_init(&gpu->lock, NULL);
 	pthread_cond_init(&gpu->queue_freed, NULL);
-	gpu->calls_left = calls_until_failure();
+	gpu->calls_left = calls_until_failure("WCX_GPU_FAIL_AFTER");
+	gpu->pins_left = calls_until_failure("WCX_GPU_PIN_FAIL_AFTER");
 	for (size_t i = 0; i < QUEUE_COUNT; i++) {
 		struct decode_queue *queue = &gpu->queues[i];
 
+		queue->queue.statuses_to_host = true;
 		result = wcx_gpu_queue_open(&queue->queue, &gpu->kernels, QUEUE_SRC_BYTES, QUEUE_DST_BYTES, &error);
 		if (result != WCX_OK)
 			goto out;
+		gpu->device_bytes += queue->queue.buffer_bytes;
+		gpu->pinned_bytes += queue->queue.buffer_bytes;
 		queue->next_free = gpu->free_queues;
 		gpu->free_queues = queue;
 	}
@@ -124,6 +134,69 @@ void wcx_gpu_free(struct wcx_gpu *gpu)
 	pthread_cond_destroy(&gpu->queue_freed);
 	pthread_mutex_destroy(&gpu->lock);
 	free(gpu);
+}
+
+void wcx_gpu_unmap(struct wcx_gpu *gpu, void *memory)
+{
+	cudaSetDevice(gpu->device);
+	cudaHostUnregister(memory);
+	cudaGetLastError();
+}
+
+/* Whether pinning fails for a test. */
+static bool is_refused(struct wcx_gpu *gpu)
+{
+	long left = gpu->pins_left;
+
+	while (left > 0 && !atomic_compare_exchange_weak(&gpu->pins_left, &left, left - 1))
+		;
+	return left == 0;
+}
+
+bool wcx_gpu_map(struct wcx_gpu *gpu, void *memory, size_t bytes)
+{
+	void *seen_dev = NULL;
+
+	/* The driver would touch the pages too, but for one thread at a time, and launches would wait for it. */
+	madvise(memory, bytes, MADV_POPULATE_WRITE);
+	if (is_refused(gpu) || cudaSetDevice(gpu->device) ||
+	    cudaHostRegister(memory, bytes, cudaHostRegisterPortable | cudaHostRegisterMapped)) {
+		cudaGetLastError();
+		return false;
+	}
+	/* The kernels use the host's addresses. */
+	if (cudaHostGetDevicePointer(&seen_dev, memory, 0) || seen_dev != memory) {
+		wcx_gpu_unmap(gpu, memory);
+		return false;
+	}
+	gpu->pinned_bytes += bytes;
+	return true;
+}
+
+void *wcx_gpu_alloc(struct wcx_gpu *gpu, size_t bytes)
+{
+	void *memory = NULL;
+
+	if (cudaSetDevice(gpu->device) || cudaHostAlloc(&memory, bytes, cudaHostAllocPortable | cudaHostAllocMapped)) {
+		cudaGetLastError();
+		return NULL;
+	}
+	gpu->pinned_bytes += bytes;
+	return memory;
+}
+
+void wcx_gpu_dealloc(struct wcx_gpu *gpu, void *memory)
+{
+	if (!memory)
+		return;
+	cudaSetDevice(gpu->device);
+	cudaFreeHost(memory);
+	cudaGetLastError();
+}
+
+struct wcx_gpu_memory wcx_gpu_get_memory(struct wcx_gpu *gpu)
+{
+	return (struct wcx_gpu_memory){ gpu->device_bytes, gpu->pinned_bytes };
 }
 
 /* For the test hook: counts a call, or makes it fail. */
@@ -155,18 +228,20 @@ static struct decode_queue *take_queue(struct wcx_gpu *gpu, bool wait)
 }
 
 /*
- * Returns a queue once the device no longer uses its buffers, which after a failure it may still do.  If an empty stream
- * still reports an error, the device does not recover.
+ * Returns a queue once the device no longer uses its buffers and the memory of its jobs, which after a failure it may still
+ * do.  If an empty stream still reports an error, the device does not recover.
  */
-static void give_queue(struct wcx_gpu *gpu, struct decode_queue *queue)
+static void give_queue(struct wcx_gpu *gpu, struct decode_queue *queue, bool after_failure)
 {
-	cudaError_t error;
+	cudaError_t error = cudaSuccess;
 
 	if (!queue)
 		return;
-	cudaGetLastError();
-	error = cudaStreamSynchronize(queue->queue.stream);
-	wcx_gpu_queue_wait(&queue->queue, false);
+	if (after_failure) {
+		cudaGetLastError();
+		error = cudaStreamSynchronize(queue->queue.stream);
+		wcx_gpu_queue_wait(&queue->queue, false);
+	}
 	pthread_mutex_lock(&gpu->lock);
 	gpu->failed |= error != cudaSuccess;
 	queue->next_free = gpu->free_queues;
@@ -179,10 +254,34 @@ static void give_queue(struct wcx_gpu *gpu, struct decode_queue *queue)
 	pthread_mutex_unlock(&gpu->lock);
 }
 
-/* Adds a coded job to the batch; false if it is full.  A job that cannot be decoded gets its result at once. */
-static bool add_job(struct decode_queue *queue, struct wcx_tile_job *job)
+/*
+ * Whether the kernels read little of what they have written of a tile: PCIe is too slow for reading back.  A predictor works
+ * on stored residuals, and further coded fields are added to stored elements.
+ */
+static bool is_written_once(const struct wcx_recipe *recipe)
 {
-	const uint32_t src = WCX_ALIGN_UP(queue->src_bytes, SRC_ALIGN), dst = WCX_ALIGN_UP(queue->dst_bytes, DST_ALIGN);
+	unsigned coded = 0;
+
+	for (unsigned f = 0; f < recipe->field_count; f++)
+		coded += recipe->fields[f].table_count != 0;
+	return coded <= 1 && recipe->predictor == WCX_PREDICT_NONE;
+}
+
+/* A call's jobs, and how much of its packed memory they use: behind that there is space for the control. */
+struct call {
+	struct wcx_gpu_batch batch;
+	size_t packed_bytes;
+};
+
+/* Adds a coded job to the batch; false if it is full.  A job that cannot be decoded gets its result at once. */
+static bool add_job(struct decode_queue *queue, const struct wcx_gpu_batch *batch, size_t number)
+{
+	struct wcx_tile_job *job = &batch->jobs[number];
+	const bool is_direct = batch->dst_is_pinned && batch->dst_is_pinned[number] && is_written_once(job->recipe) &&
+			       (uintptr_t)job->dst % DIRECT_ALIGN == 0;
+	const size_t src = batch->packed ? (size_t)(job->src - batch->packed) : WCX_ALIGN_UP(queue->src_bytes, SRC_ALIGN);
+	const uint32_t dst = WCX_ALIGN_UP(queue->dst_bytes, DST_ALIGN);
+	const uint8_t *dst_dev = is_direct ? job->dst : queue->queue.download_dev + WCX_QUEUE_STATUS_BYTES + dst;
 	enum wcx_result result;
 	bool added;
 
@@ -190,45 +289,58 @@ static bool add_job(struct decode_queue *queue, struct wcx_tile_job *job)
 		job->result = WCX_BAD_DATA; /* the result of wcx_tile_parse, but such a tile may not fit the buffer */
 		return true;
 	}
-	if (src > QUEUE_SRC_BYTES || job->src_bytes > QUEUE_SRC_BYTES - src || dst > QUEUE_DST_BYTES ||
-	    job->dst_bytes > QUEUE_DST_BYTES - dst)
+	if (src > QUEUE_SRC_BYTES || job->src_bytes > QUEUE_SRC_BYTES - src)
 		return false;
-	result = wcx_tile_batch_add(queue->queue.batch, job, src, dst, &added);
+	if (!is_direct && (dst > QUEUE_DST_BYTES || job->dst_bytes > QUEUE_DST_BYTES - dst))
+		return false;
+	result = wcx_tile_batch_add(queue->queue.batch, job, (uint32_t)src, (uint64_t)(uintptr_t)dst_dev, &added);
 	if (result != WCX_OK) {
 		job->result = result;
 		return true;
 	}
 	if (!added)
 		return false;
-	memcpy(queue->queue.upload + src, job->src, job->src_bytes);
-	queue->jobs[queue->job_count++] = (struct taken_job){ job, dst };
-	queue->src_bytes = src + (uint32_t)job->src_bytes;
-	queue->dst_bytes = dst + (uint32_t)job->dst_bytes;
+	if (!batch->packed)
+		memcpy(queue->queue.upload + src, job->src, job->src_bytes);
+	if (!queue->job_count || src < queue->src_first)
+		queue->src_first = (uint32_t)src;
+	queue->jobs[queue->job_count++] = (struct taken_job){ job, is_direct, dst };
+	queue->src_bytes = WCX_MAX(queue->src_bytes, (uint32_t)(src + job->src_bytes));
+	if (!is_direct)
+		queue->dst_bytes = dst + (uint32_t)job->dst_bytes;
 	return true;
 }
 
 /*
- * Submits a batch of the first jobs.  Constant and stored tiles are restored here at once: that costs less than moving them
- * over PCIe and back.  *done_ret is the number of jobs that are submitted or have a result.
+ * Submits a batch of the first jobs from number first on.  Constant and stored tiles are restored here at once: that costs
+ * less than moving them over PCIe and back.  *next_ret is the first job that is neither submitted nor has a result.
  */
-static cudaError_t submit_jobs(struct decode_queue *queue, struct wcx_tile_job *jobs, size_t job_count, size_t *done_ret)
+static cudaError_t submit_jobs(struct decode_queue *queue, const struct call *call, size_t first, size_t *next_ret)
 {
-	size_t i;
+	const struct wcx_gpu_batch *batch = &call->batch;
+	struct wcx_packed_tiles packed = { .pinned = batch->packed };
+	size_t src_bytes, i;
 
-	queue->job_count = queue->src_bytes = queue->dst_bytes = 0;
-	for (i = 0; i < job_count; i++) {
-		const size_t tile_bytes = wcx_tile_dims_bytes(&jobs[i].dims);
+	queue->job_count = queue->src_first = queue->src_bytes = queue->dst_bytes = 0;
+	for (i = first; i < batch->job_count; i++) {
+		struct wcx_tile_job *job = &batch->jobs[i];
+		const size_t tile_bytes = wcx_tile_dims_bytes(&job->dims);
 
-		if (jobs[i].mode != WCX_TILE_CODED || !tile_bytes || jobs[i].dst_bytes != tile_bytes)
-			wcx_tile_decode(&jobs[i], NULL); /* needs no scratch for these */
-		else if (!add_job(queue, &jobs[i]))
+		if (job->mode != WCX_TILE_CODED || !tile_bytes || job->dst_bytes != tile_bytes)
+			wcx_tile_decode(job, NULL); /* needs no scratch for these */
+		else if (!add_job(queue, batch, i))
 			break;
 	}
-	*done_ret = i;
+	*next_ret = i;
 	if (!queue->job_count)
 		return cudaSuccess;
-	return wcx_gpu_queue_submit(&queue->queue, queue->src_bytes, queue->queue.download_dev + WCX_QUEUE_STATUS_BYTES,
-				    queue->dst_bytes);
+	src_bytes = queue->src_bytes;
+	packed.first = queue->src_first;
+	if (batch->packed && first == 0 && i == batch->job_count) { /* only one control fits behind the tiles */
+		src_bytes = call->packed_bytes;
+		packed.bytes = WCX_GPU_PACKED_ROOM;
+	}
+	return wcx_gpu_queue_submit(&queue->queue, batch->packed ? &packed : NULL, src_bytes, NULL, queue->dst_bytes);
 }
 
 /* Waits for the batch and passes results and bytes on to its jobs. */
@@ -237,12 +349,12 @@ static cudaError_t collect_jobs(struct decode_queue *queue)
 	cudaError_t error = wcx_gpu_queue_wait(&queue->queue, false);
 
 	for (uint32_t i = 0; i < queue->job_count && !error; i++) {
-		struct wcx_tile_job *job = queue->jobs[i].job;
+		const struct taken_job *taken = &queue->jobs[i];
 
-		job->result = wcx_gpu_queue_status(&queue->queue, i);
-		if (job->result == WCX_OK)
-			memcpy(job->dst, queue->queue.download + WCX_QUEUE_STATUS_BYTES + queue->jobs[i].dst_offset,
-			       job->dst_bytes);
+		taken->job->result = wcx_gpu_queue_status(&queue->queue, i);
+		if (taken->job->result == WCX_OK && !taken->is_direct)
+			memcpy(taken->job->dst, queue->queue.download + WCX_QUEUE_STATUS_BYTES + taken->dst_offset,
+			       taken->job->dst_bytes);
 	}
 	return error;
 }
@@ -251,18 +363,18 @@ static cudaError_t collect_jobs(struct decode_queue *queue)
  * Runs the jobs with one queue or, whenever another is free, with two: one batch is copied in and out while the other is on
  * the device.  Never waits for the second queue, so callers cannot deadlock.
  */
-static cudaError_t run_jobs(struct wcx_gpu *gpu, struct decode_queue *idle, struct wcx_tile_job *jobs, size_t job_count)
+static cudaError_t run_jobs(struct wcx_gpu *gpu, struct decode_queue *idle, const struct call *call)
 {
 	struct decode_queue *busy = NULL, *swap;
-	size_t next = 0, done;
+	const size_t job_count = call->batch.job_count;
+	size_t next = 0;
 	cudaError_t error = cudaSuccess;
 
 	while (!error && (next < job_count || busy)) {
 		if (next < job_count && !idle)
 			idle = take_queue(gpu, false);
 		if (next < job_count && idle) {
-			error = submit_jobs(idle, jobs + next, job_count - next, &done);
-			next += done;
+			error = submit_jobs(idle, call, next, &next);
 			if (idle->job_count == 0)
 				continue;
 			swap = busy;
@@ -272,25 +384,51 @@ static cudaError_t run_jobs(struct wcx_gpu *gpu, struct decode_queue *idle, stru
 				error = collect_jobs(idle);
 		} else {
 			error = collect_jobs(busy);
-			give_queue(gpu, idle);
+			if (error)
+				break;
+			give_queue(gpu, idle, false);
 			idle = busy;
 			busy = NULL;
 		}
 	}
-	give_queue(gpu, idle);
-	give_queue(gpu, busy);
+	give_queue(gpu, idle, error != cudaSuccess);
+	give_queue(gpu, busy, error != cudaSuccess);
 	return error;
 }
 
-enum wcx_result wcx_gpu_decode(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count)
+/*
+ * How much of the caller's packed memory the tiles use.  SIZE_MAX if a coded one is not in it, or not where the kernels can
+ * read it.
+ */
+static size_t used_bytes(const struct wcx_gpu_batch *batch)
 {
+	size_t used = 0;
+
+	for (size_t i = 0; i < batch->job_count; i++) {
+		const struct wcx_tile_job *job = &batch->jobs[i];
+		const uintptr_t offset = (uintptr_t)job->src - (uintptr_t)batch->packed;
+
+		if (offset < WCX_GPU_PACKED_BYTES && offset % SRC_UNIT == 0 &&
+		    job->src_bytes <= WCX_GPU_PACKED_BYTES - offset)
+			used = WCX_MAX(used, offset + job->src_bytes);
+		else if (job->mode == WCX_TILE_CODED)
+			return SIZE_MAX;
+	}
+	return used;
+}
+
+enum wcx_result wcx_gpu_decode(struct wcx_gpu *gpu, const struct wcx_gpu_batch *batch)
+{
+	struct call call = { *batch, batch->packed ? used_bytes(batch) : SIZE_MAX };
 	struct decode_queue *queue;
 
-	for (size_t i = 0; i < job_count; i++)
-		jobs[i].result = WCX_DEVICE_FAILED;
+	if (call.packed_bytes == SIZE_MAX)
+		call.batch.packed = NULL;
+	for (size_t i = 0; i < batch->job_count; i++)
+		batch->jobs[i].result = WCX_DEVICE_FAILED;
 	begin_call(gpu);
-	queue = take_queue(gpu, true);
-	if (!queue || run_jobs(gpu, queue, jobs, job_count))
+	if (cudaSetDevice(gpu->device))
 		return WCX_DEVICE_FAILED;
-	return WCX_OK;
+	queue = take_queue(gpu, true);
+	return queue && !run_jobs(gpu, queue, &call) ? WCX_OK : WCX_DEVICE_FAILED;
 }

@@ -6,34 +6,71 @@
 #ifndef WCX_GPU_DECODE_H
 #define WCX_GPU_DECODE_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "codec/result.h"
 #include "codec/tile.h"
 
-enum { WCX_GPU_NAME_BYTES = 256 };
+enum {
+	WCX_GPU_NAME_BYTES = 256,
+	WCX_GPU_CALLS_MAX = 16, /* of wcx_gpu_decode that do not wait for each other */
+	/* Packed tiles that the GPU reads from the caller's memory, and the size of that memory, which it also writes to. */
+	WCX_GPU_PACKED_BYTES = (2 << 20) + (4 << 10),
+	WCX_GPU_PACKED_ROOM = (2 << 20) + (128 << 10),
+};
 
 struct wcx_gpu;
 
 /*
- * wcx_gpu_open - open the first GPU
+ * wcx_gpu_open - open a GPU by its number
  *
  * Starts the CUDA runtime, which does not survive a fork.  On success the caller frees *ret, and name gets the device's
  * name; otherwise name gets the reason in one line.  Returns WCX_OK, WCX_NO_DEVICE, WCX_NO_MEMORY or WCX_DEVICE_FAILED.
  */
-enum wcx_result wcx_gpu_open(struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES]);
+enum wcx_result wcx_gpu_open(int device, struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES]);
 void wcx_gpu_free(struct wcx_gpu *gpu); /* NULL is fine; no call may be in progress */
+
+/*
+ * wcx_gpu_map - pin memory, which makes it resident, so that the GPU can write to it
+ *
+ * Returns whether it is pinned.  It must be unpinned before it and the GPU are freed.
+ */
+bool wcx_gpu_map(struct wcx_gpu *gpu, void *memory, size_t bytes);
+void wcx_gpu_unmap(struct wcx_gpu *gpu, void *memory);
+
+/* wcx_gpu_alloc - allocate pinned memory of the host; NULL if there is none */
+void *wcx_gpu_alloc(struct wcx_gpu *gpu, size_t bytes);
+void wcx_gpu_dealloc(struct wcx_gpu *gpu, void *memory); /* NULL is fine */
+
+/* Memory that decoding takes, without that of CUDA itself; pinned memory of the host includes what wcx_gpu_map pinned. */
+struct wcx_gpu_memory {
+	uint64_t device_bytes, pinned_bytes;
+};
+
+struct wcx_gpu_memory wcx_gpu_get_memory(struct wcx_gpu *gpu);
+
+/* Tiles to decode. */
+struct wcx_gpu_batch {
+	struct wcx_tile_job *jobs;
+	size_t job_count;
+	const bool *dst_is_pinned; /* of each job, by wcx_gpu_map or wcx_gpu_alloc; NULL: of none */
+	uint8_t *packed;           /* WCX_GPU_PACKED_ROOM of wcx_gpu_alloc, or NULL; src of all jobs is in its first
+				      WCX_GPU_PACKED_BYTES,	   and what is behind the last of them is overwritten */
+};
 
 /*
  * wcx_gpu_decode - decode tiles
  *
  * May be called from any number of threads, whose copies and kernels overlap.  Splits the jobs into batches that fit the
- * pinned buffers, which are allocated at open.  Waits for the GPU, and for buffers in use by other calls.
+ * buffers, which are allocated at open.  Tiles whose dst is pinned are written there by the GPU itself; others are copied by
+ * the host.  Waits for the GPU, and for buffers in use by other calls.
  *
  * Returns WCX_OK when every job has a result: WCX_OK, WCX_BAD_DATA or WCX_WRONG_SIZE, as from wcx_tile_decode.  Returns
  * WCX_DEVICE_FAILED (out of memory, lost device, failed launch) if jobs may be undone: these have the result
- * WCX_DEVICE_FAILED and an undefined dst.
+ * WCX_DEVICE_FAILED and an undefined dst.  In any case the GPU does not use the jobs' memory any more.
  */
-enum wcx_result wcx_gpu_decode(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count);
+enum wcx_result wcx_gpu_decode(struct wcx_gpu *gpu, const struct wcx_gpu_batch *batch);
 
 #endif

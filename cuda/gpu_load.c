@@ -236,7 +236,7 @@ enum wcx_result wcx_gpu_load_submit(struct wcx_gpu_loader *loader, unsigned queu
 	const int before = enter(loader);
 
 	its->is_submitted = true;
-	return leave(loader, before, wcx_gpu_queue_submit(&its->queue, 0, NULL, 0));
+	return leave(loader, before, wcx_gpu_queue_submit(&its->queue, NULL, 0, NULL, 0));
 }
 
 enum wcx_result wcx_gpu_load_copy(struct wcx_gpu_loader *loader, unsigned queue, const struct wcx_load_copy *copy)

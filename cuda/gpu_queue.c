@@ -31,6 +31,7 @@ enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx
 
 	queue->kernels = kernels;
 	queue->src_bytes = src_bytes;
+	queue->buffer_bytes = upload_bytes + download_bytes;
 	queue->batch = wcx_tile_batch_create(&limits);
 	*error_ret = queue->batch ? cudaSuccess : cudaErrorMemoryAllocation;
 	if (!*error_ret)
@@ -45,7 +46,7 @@ enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx
 	if (!*error_ret)
 		*error_ret = cudaMalloc((void **)&queue->download_dev, download_bytes);
 	if (!*error_ret)
-		*error_ret = cudaStreamCreateWithFlags(&queue->stream, cudaStreamNonBlocking);
+		*error_ret = cudaStreamCreateWithFlags(&queue->stream, cudaStreamNonBlocking); /* of the lowest priority */
 	/*
 	 * Kernels read behind the last packed tile, and downloads include the gaps between decoded tiles: neither may show
 	 * what others left in device memory.  The queue's stream orders this before the first batch.
@@ -73,28 +74,41 @@ void wcx_gpu_queue_close(struct wcx_gpu_queue *queue)
 	*queue = (struct wcx_gpu_queue){ .kernels = NULL };
 }
 
-cudaError_t wcx_gpu_queue_submit(struct wcx_gpu_queue *queue, size_t src_bytes, uint8_t *dst, size_t dst_bytes)
+/* Copies [first, end) of the host's memory to the same place of upload_dev. */
+static cudaError_t upload(const struct wcx_gpu_queue *queue, const uint8_t *host, size_t first, size_t end)
+{
+	return cudaMemcpyAsync(queue->upload_dev + first, host + first, end - first, cudaMemcpyHostToDevice, queue->stream);
+}
+
+cudaError_t wcx_gpu_queue_submit(struct wcx_gpu_queue *queue, const struct wcx_packed_tiles *packed, size_t src_bytes,
+				 uint8_t *dst, size_t dst_bytes)
 {
 	const size_t control = control_offset(src_bytes);
+	const bool is_download = dst_bytes || !queue->statuses_to_host;
 	const struct wcx_kernel_job job = {
 		.layout = wcx_tile_batch_finish(queue->batch),
 		.control = queue->upload_dev + control,
 		.src = queue->src_dev,
 		.dst = dst,
-		.status = (uint32_t *)(void *)queue->download_dev,
+		.status = (uint32_t *)(void *)(is_download ? queue->download_dev : queue->download),
 		.mark = queue->mark + WCX_STATUS_MARK,
 	};
-	cudaError_t error;
+	const size_t end = control + job.layout->control_bytes;
+	const bool is_one_copy = packed && end <= packed->bytes;
+	uint8_t *host = is_one_copy ? packed->pinned : queue->upload;
+	cudaError_t error = cudaSuccess;
 
 	queue->is_used = true;
 	queue->mark = job.mark;
-	memset(queue->upload + src_bytes, 0, control - src_bytes);
-	wcx_tile_batch_write(queue->batch, queue->upload + control);
-	error = cudaMemcpyAsync(queue->upload_dev, queue->upload, control + job.layout->control_bytes,
-				cudaMemcpyHostToDevice, queue->stream);
+	memset(host + src_bytes, 0, control - src_bytes);
+	wcx_tile_batch_write(queue->batch, host + control);
+	if (packed && !is_one_copy)
+		error = upload(queue, packed->pinned, packed->first, src_bytes);
+	if (!error)
+		error = upload(queue, host, !packed ? 0 : is_one_copy ? packed->first : src_bytes, end);
 	if (!error)
 		error = wcx_kernels_decode(queue->kernels, &job, queue->stream);
-	if (!error)
+	if (!error && is_download)
 		error = cudaMemcpyAsync(queue->download, queue->download_dev,
 					dst_bytes ? WCX_QUEUE_STATUS_BYTES + dst_bytes
 						  : job.layout->items * sizeof(uint32_t),

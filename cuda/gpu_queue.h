@@ -24,6 +24,7 @@ struct wcx_gpu_queue {
 	struct wcx_tile_batch *batch;
 	bool is_used;                 /* something may be in flight */
 	uint32_t mark;                /* of the latest batch's statuses */
+	size_t buffer_bytes;          /* of upload and download: as much pinned memory as device memory */
 	size_t src_bytes;             /* capacity of upload for packed tiles; slack and control follow them */
 	uint8_t *upload, *upload_dev; /* pinned, and on the device */
 	uint8_t *src_dev;             /* packed tiles on the device: upload_dev, unless the owner has put them elsewhere */
@@ -31,6 +32,7 @@ struct wcx_gpu_queue {
 	uint8_t *download, *download_dev;
 	cudaStream_t stream;
 	cudaEvent_t done;
+	bool statuses_to_host; /* unless tiles are returned, the kernels write statuses straight to download */
 };
 
 /*
@@ -45,12 +47,22 @@ enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx
 void wcx_gpu_queue_close(struct wcx_gpu_queue *queue); /* must be idle; a zero queue is fine */
 
 /*
+ * Packed tiles in other pinned memory than a queue's upload: those from offset first on are wanted.  The memory has so many
+ * bytes in all; if there is space behind the tiles, the queue writes the control there, and one copy uploads both.
+ */
+struct wcx_packed_tiles {
+	uint8_t *pinned;
+	size_t first, bytes;
+};
+
+/*
  * wcx_gpu_queue_submit - start upload, decoding, and the download of statuses and dst_bytes of decoded tiles
  *
- * upload must hold src_bytes of packed tiles, as the items of queue->batch describe them; dst is the base of the items' dst.
- * The device uses all buffers until wcx_gpu_queue_wait.
+ * upload, or packed->pinned if packed is not NULL, must hold src_bytes of packed tiles, as the items of queue->batch
+ * describe them; dst is the base of the items' dst.  The device uses all buffers until wcx_gpu_queue_wait.
  */
-cudaError_t wcx_gpu_queue_submit(struct wcx_gpu_queue *queue, size_t src_bytes, uint8_t *dst, size_t dst_bytes);
+cudaError_t wcx_gpu_queue_submit(struct wcx_gpu_queue *queue, const struct wcx_packed_tiles *packed, size_t src_bytes,
+				 uint8_t *dst, size_t dst_bytes);
 
 /* wcx_gpu_queue_wait - wait until the stream is empty, sleeping or as wcx_gpu_event_poll does, and start a new batch */
 cudaError_t wcx_gpu_queue_wait(struct wcx_gpu_queue *queue, bool poll);

@@ -9,7 +9,7 @@
 
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 
-enum wcx_result wcx_gpu_open(struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES])
+enum wcx_result wcx_gpu_open(int device, struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES])
 {
 	snprintf(name, WCX_GPU_NAME_BYTES, "built without CUDA");
 	return WCX_NO_DEVICE;
@@ -19,10 +19,33 @@ void wcx_gpu_free(struct wcx_gpu *gpu)
 {
 }
 
-enum wcx_result wcx_gpu_decode(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count)
+bool wcx_gpu_map(struct wcx_gpu *gpu, void *memory, size_t bytes)
 {
-	for (size_t i = 0; i < job_count; i++)
-		jobs[i].result = WCX_DEVICE_FAILED;
+	return false;
+}
+
+void wcx_gpu_unmap(struct wcx_gpu *gpu, void *memory)
+{
+}
+
+void *wcx_gpu_alloc(struct wcx_gpu *gpu, size_t bytes)
+{
+	return NULL;
+}
+
+void wcx_gpu_dealloc(struct wcx_gpu *gpu, void *memory)
+{
+}
+
+struct wcx_gpu_memory wcx_gpu_get_memory(struct wcx_gpu *gpu)
+{
+	return (struct wcx_gpu_memory){ 0, 0 };
+}
+
+enum wcx_result wcx_gpu_decode(struct wcx_gpu *gpu, const struct wcx_gpu_batch *batch)
+{
+	for (size_t i = 0; i < batch->job_count; i++)
+		batch->jobs[i].result = WCX_DEVICE_FAILED;
 	return WCX_DEVICE_FAILED;
 }
 

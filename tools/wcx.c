@@ -146,7 +146,7 @@ int wcx_command_option(struct command *command, int option, const char *help)
 		return -1;
 	case 'D':
 		if (wcx_decoder_kind_parse(optarg, &command->decoder_kind) < 0)
-			return wcx_command_usage(command, "--decoder must be auto, cpu or cuda");
+			return wcx_command_usage(command, "--decoder must be auto, cpu, cuda or cuda:N");
 		return -1;
 	default: /* getopt_long has printed what is wrong */
 		return WCX_EXIT_USAGE;

@@ -36,7 +36,8 @@ const char wcx_mount_help[] =
 	"  -o cache_size=BYTES  memory for decoded tiles; K, M, G or T multiply by powers of 1024\n"
 	"                       (default: 1/8 of the memory this process may use, by\n"
 	"                       machine and control group; at least 32M, at most 8G)\n"
-	"  -o decoder=KIND      auto: whichever is faster for each batch (default); cpu; cuda: fail without a GPU\n"
+	"  -o decoder=KIND      auto: the GPU for batches where it saves CPU time (default); cpu; cuda: fail without a\n"
+	"                       GPU; cuda:N: the GPU of that number\n"
 	"  -o prefetch=BYTES    how far to decode ahead of a sequential reader; 0: not at all\n"
 	"                       (default: 64M, at most 1/16 of that memory)\n"
 	"  -o readahead=BYTES   kernel read-ahead per file (default: the kernel's own, usually 128K); raising it needs "
@@ -188,7 +189,7 @@ static int interpret(const struct command_line *line, struct wcx_mount_options *
 		return wcx_fail(err, EINVAL, "%s=: the name of a file is missing",
 				line->log && !*line->log ? "log" : "pidfile");
 	if (line->decoder && wcx_decoder_kind_parse(line->decoder, &opts->decoder))
-		return wcx_fail(err, EINVAL, "decoder=%s: unknown; use auto, cpu or cuda", line->decoder);
+		return wcx_fail(err, EINVAL, "decoder=%s: unknown; use auto, cpu, cuda or cuda:N", line->decoder);
 	return 0;
 }
 

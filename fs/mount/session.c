@@ -308,6 +308,10 @@ static int open_store(struct session *session)
 	if (!r)
 		r = wcx_decoder_create(opts->decoder, log_notice, NULL, &session->decoder, &err);
 	if (!r) {
+		void *memory;
+		const size_t bytes = wcx_tile_cache_memory(session->cache, &memory);
+
+		wcx_decoder_use_memory(session->decoder, memory, bytes, opts->cache_bytes);
 		wcx_decoder_limit(session->decoder, thread_count(opts) + prefetch_threads(opts)); /* nobody waits for one */
 		r = wcx_store_create(opts->store, session->cache, session->decoder, &session->store, &err);
 	}
@@ -493,6 +497,18 @@ static int run_loop(struct fuse_session *fuse_session, unsigned threads)
 	return r > 0 ? 0 : r; /* positive: the signal that ended the loop */
 }
 
+static void log_gpu_memory(const struct session *session)
+{
+	struct wcx_decoder_stats stats;
+
+	wcx_decoder_get_stats(session->decoder, &stats);
+	if (stats.gpu_device_bytes)
+		fuse_log(FUSE_LOG_INFO,
+			 "for the GPU: %" PRIu64 " MiB of its memory, besides what CUDA takes; %" PRIu64
+			 " MiB pinned, and the cache as it is used\n",
+			 stats.gpu_device_bytes >> 20, stats.gpu_pinned_bytes >> 20);
+}
+
 static int serve(struct session *session, wcx_mounted_fn *on_mounted, void *user)
 {
 	const struct wcx_mount_options *opts = session->opts;
@@ -506,6 +522,7 @@ static int serve(struct session *session, wcx_mounted_fn *on_mounted, void *user
 			 opts->cache_bytes >> 20, window_bytes(opts) >> 20, opts->host.memory_bytes >> 20,
 			 opts->host.is_memory_limited ? " by control group" : "", opts->host.cores,
 			 opts->host.is_cpu_limited ? " by affinity or quota" : "");
+		log_gpu_memory(session);
 		mask_signals(SIG_UNBLOCK, ending_signals, ending_count());
 		r = run_loop(session->fuse_session, thread_count(opts));
 	}

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <zstd.h>
 
 #include "codec/arith.h"
@@ -17,14 +18,18 @@
 #include "codec/le.h"
 #include "cuda/gpu_decode.h"
 #include "fs/base/clock.h"
+#include "fs/read/gpu_choice.h"
+#include "fs/read/pinned_range.h"
 
 enum { TRIAL_ROUNDS = 5 };
+_Static_assert((int)WCX_BATCH_PACKED_BYTES <= (int)WCX_GPU_PACKED_BYTES, "a batch fits what the GPU reads itself");
 
 /* A batch with the decoder's private part. */
 struct owned_batch {
 	struct wcx_decode_batch batch; /* first: a pointer to it is cast back */
 	struct wcx_decode_scratch *scratch;
 	ZSTD_DCtx *zstd;
+	bool is_pinned; /* batch.packed, so that the GPU reads it itself */
 	struct owned_batch *next;
 };
 
@@ -41,11 +46,15 @@ struct work {
 
 struct wcx_decoder {
 	const struct wcx_decode_variant *cpu;
-	struct wcx_gpu *gpu;  /* NULL: CPU only */
-	size_t gpu_bytes;     /* batches of at least so many decoded bytes go to the GPU */
-	atomic_bool gpu_lost; /* set at the first failure, for good */
+	struct wcx_gpu *gpu; /* NULL: CPU only */
+	bool chooses;        /* between both, for each batch; else all are the GPU's */
+	struct wcx_gpu_choice choice;
+	atomic_uint gpu_calls; /* under way */
+	atomic_bool gpu_lost;  /* set at the first failure, for good */
 	struct work cpu_work, gpu_work;
-	char name[WCX_GPU_NAME_BYTES + 64];
+	struct wcx_pinned_range *range; /* where the GPU writes tiles itself; NULL: nowhere */
+	atomic_bool has_refused;        /* to pin memory; set at the first failure */
+	char name[WCX_GPU_NAME_BYTES + 192];
 	wcx_notice_fn *notice;
 	void *notice_user;
 	pthread_mutex_t lock; /* protects everything below, and the lists at idle and idle_bytes */
@@ -64,6 +73,8 @@ int wcx_decoder_kind_parse(const char *name, enum wcx_decoder_kind *ret)
 		[WCX_DECODER_CPU] = "cpu",
 		[WCX_DECODER_CUDA] = "cuda",
 	};
+	char digits[3];
+	int chars = 0;
 
 	for (size_t i = 0; i < WCX_ARRAY_COUNT(names); i++) {
 		if (strcmp(name, names[i]) == 0) {
@@ -71,7 +82,10 @@ int wcx_decoder_kind_parse(const char *name, enum wcx_decoder_kind *ret)
 			return 0;
 		}
 	}
-	return -EINVAL;
+	if (sscanf(name, "cuda:%2[0-9]%n", digits, &chars) != 1 || name[chars])
+		return -EINVAL;
+	*ret = (enum wcx_decoder_kind)(WCX_DECODER_CUDA + strtoul(digits, NULL, 10));
+	return 0;
 }
 
 static void send_notice(const struct wcx_decoder *decoder, const char *text)
@@ -94,13 +108,14 @@ static int choose_cpu(struct wcx_decoder *decoder, struct wcx_error *err)
 static int open_gpu(struct wcx_decoder *decoder, enum wcx_decoder_kind kind, struct wcx_error *err)
 {
 	char name[WCX_GPU_NAME_BYTES], text[WCX_GPU_NAME_BYTES + 32];
-	enum wcx_result result = wcx_gpu_open(&decoder->gpu, name);
+	enum wcx_result result =
+		wcx_gpu_open(kind == WCX_DECODER_AUTO ? 0 : (int)kind - WCX_DECODER_CUDA, &decoder->gpu, name);
 
 	if (result == WCX_OK) {
 		snprintf(decoder->name, sizeof decoder->name, "cuda (%s)", name);
 		return 0;
 	}
-	if (kind == WCX_DECODER_CUDA)
+	if (kind != WCX_DECODER_AUTO)
 		return wcx_fail(err, ENODEV, "no GPU to decode on: %s", name);
 	snprintf(text, sizeof text, "decoding on the CPU: %s", name);
 	send_notice(decoder, text);
@@ -109,78 +124,118 @@ static int open_gpu(struct wcx_decoder *decoder, enum wcx_decoder_kind kind, str
 
 /* --- measuring what a batch costs --- */
 
-/* The shortest of several times for decoding tiles on the GPU, or on this thread's core; -1 when it fails. */
-static int64_t time_tiles(const struct wcx_decoder *decoder, bool on_gpu, struct wcx_decode_scratch *scratch,
-			  struct wcx_tile_job *jobs, size_t count)
+static int64_t core_ns(void)
 {
-	int64_t least = INT64_MAX;
+	struct timespec time;
 
-	for (int round = 0; round < TRIAL_ROUNDS; round++) {
-		const uint64_t start = wcx_now_ns();
-		int64_t taken;
-
-		if (on_gpu && wcx_gpu_decode(decoder->gpu, jobs, count) != WCX_OK)
-			return -1;
-		for (size_t i = 0; i < count && !on_gpu; i++)
-			wcx_tile_decode(&jobs[i], scratch);
-		taken = (int64_t)(wcx_now_ns() - start);
-		least = WCX_MIN(taken, least);
-		for (size_t i = 0; i < count; i++)
-			if (jobs[i].result != WCX_OK)
-				return -1;
-	}
-	return least;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+	return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-/*
- * The smallest batch, in decoded bytes, that is worth sending to the GPU.  There a batch has a fixed cost, for copying and
- * waiting, and a cost per byte, including the copies; on a core there is only a cost per byte.  The GPU must be a quarter
- * cheaper: we measure one batch alone, but several threads share the GPU's queues, and copying takes CPU time too.
+/* What it costs to decode the first tiles on the GPU, or on this thread's core: the least of several times.  False: failed.
  */
-static size_t find_gpu_bytes(const struct wcx_decoder *decoder, struct wcx_decode_scratch *scratch,
-			     struct wcx_tile_job jobs[WCX_BATCH_TILES])
+static bool time_tiles(const struct wcx_decoder *decoder, struct wcx_decode_scratch *scratch,
+		       const struct wcx_gpu_batch *batch, size_t count, struct wcx_decode_cost *ret)
 {
-	const size_t tile_bytes = jobs[0].dst_bytes, fit = WCX_BATCH_BYTES / tile_bytes;
-	const size_t count = WCX_MIN(fit, WCX_BATCH_TILES);
-	const int64_t cpu_all = time_tiles(decoder, false, scratch, jobs, count);
-	const int64_t gpu_one = time_tiles(decoder, true, NULL, jobs, 1);
-	const int64_t gpu_all = time_tiles(decoder, true, NULL, jobs, count);
-	const int64_t gpu_more = (gpu_all - gpu_one) / (int64_t)(count - 1), may_take = cpu_all / (int64_t)count * 3 / 4;
+	struct wcx_gpu_batch part = *batch;
+	bool ok = true;
 
-	if (cpu_all < 0 || gpu_one < 0 || gpu_all < 0 || (gpu_one > may_take && gpu_more >= may_take))
-		return SIZE_MAX;
-	if (gpu_one <= may_take)
-		return 0;
-	/* Break-even at n tiles: gpu_one + (n - 1) gpu_more = n may_take. */
-	return ((size_t)((gpu_one - gpu_more) / (may_take - gpu_more)) + 1) * tile_bytes;
+	*ret = (struct wcx_decode_cost){ INT64_MAX, INT64_MAX };
+	part.job_count = count;
+	for (int round = 0; round < TRIAL_ROUNDS && ok; round++) {
+		const int64_t core_start = core_ns(), start = (int64_t)wcx_now_ns();
+
+		ok = scratch || wcx_gpu_decode(decoder->gpu, &part) == WCX_OK;
+		for (size_t i = 0; i < count && scratch; i++)
+			wcx_tile_decode(&batch->jobs[i], scratch);
+		ret->wall = WCX_MIN((int64_t)wcx_now_ns() - start, ret->wall);
+		ret->core = WCX_MIN(core_ns() - core_start, ret->core);
+		for (size_t i = 0; i < count; i++)
+			ok &= batch->jobs[i].result == WCX_OK;
+	}
+	return ok;
 }
 
-/* Measures which batches are the GPU's.  Without memory to measure, all are. */
+/* Memory for measuring, all of it pinned as where a mount decodes to. */
+struct trial {
+	struct wcx_trial_tile *tile;
+	struct wcx_decode_scratch *scratch;
+	uint8_t *packed, *dst;
+	struct wcx_tile_job jobs[WCX_BATCH_TILES];
+	bool is_pinned[WCX_BATCH_TILES];
+};
+
+static bool trial_prepare(const struct wcx_decoder *decoder, struct trial *trial)
+{
+	size_t bytes = 0;
+
+	trial->tile = wcx_trial_tile_create();
+	trial->scratch = wcx_decode_scratch_create(decoder->cpu);
+	trial->packed = wcx_gpu_alloc(decoder->gpu, WCX_GPU_PACKED_ROOM);
+	trial->dst = wcx_gpu_alloc(decoder->gpu, WCX_BATCH_BYTES);
+	if (!trial->tile || !trial->scratch || !trial->packed || !trial->dst)
+		return false;
+	for (size_t i = 0; i < WCX_BATCH_TILES; i++) {
+		struct wcx_tile_job *job = &trial->jobs[i];
+
+		*job = wcx_trial_tile_job(trial->tile);
+		memcpy(trial->packed + bytes, job->src, job->src_bytes);
+		job->src = trial->packed + bytes;
+		bytes += WCX_ALIGN_UP(job->src_bytes, 16);
+		job->dst = trial->dst + i * job->dst_bytes % WCX_BATCH_BYTES;
+		trial->is_pinned[i] = true;
+	}
+	return true;
+}
+
+static void add_costs(struct wcx_decoder *decoder, const struct wcx_gpu_costs *costs)
+{
+	const size_t used = strlen(decoder->name);
+
+	snprintf(decoder->name + used, sizeof decoder->name - used,
+		 "; 2 MiB: %lld us of a core here, %lld and %lld us later there (a tile: %lld and %lld)",
+		 (long long)costs->cpu_all.core / 1000, (long long)costs->gpu_all.core / 1000,
+		 (long long)costs->gpu_all.wall / 1000, (long long)costs->gpu_one.core / 1000,
+		 (long long)costs->gpu_one.wall / 1000);
+}
+
+/* Measures which batches are the GPU's, and says so in the decoder's name.  Without memory to measure, none are. */
 static void measure_gpu(struct wcx_decoder *decoder)
 {
-	struct wcx_trial_tile *trial = wcx_trial_tile_create();
-	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(decoder->cpu);
-	uint8_t *dst = malloc(WCX_BATCH_BYTES);
-	struct wcx_tile_job jobs[WCX_BATCH_TILES];
+	struct trial trial = { .tile = NULL };
+	struct wcx_gpu_batch batch = { trial.jobs, WCX_BATCH_TILES, trial.is_pinned, NULL };
+	struct wcx_gpu_costs costs = { .tile_count = WCX_BATCH_TILES };
 	char gpu[sizeof decoder->name];
+	bool is_measured = false;
 
-	if (trial && scratch && dst) {
-		for (size_t i = 0; i < WCX_BATCH_TILES; i++) {
-			jobs[i] = wcx_trial_tile_job(trial);
-			jobs[i].dst = dst + i * jobs[i].dst_bytes % WCX_BATCH_BYTES;
-		}
-		decoder->gpu_bytes = find_gpu_bytes(decoder, scratch, jobs);
-		memcpy(gpu, decoder->name, sizeof gpu);
-		if (decoder->gpu_bytes > WCX_BATCH_BYTES)
-			snprintf(decoder->name, sizeof decoder->name, "cpu (%s), which beats %.200s", decoder->cpu->name,
-				 gpu);
-		else
-			snprintf(decoder->name, sizeof decoder->name, "cpu (%s), from %zu KiB on %.200s", decoder->cpu->name,
-				 decoder->gpu_bytes >> 10, gpu);
+	decoder->choice.least_bytes = SIZE_MAX;
+	memcpy(gpu, decoder->name, sizeof gpu);
+	if (trial_prepare(decoder, &trial)) {
+		batch.packed = trial.packed;
+		costs.tile_bytes = trial.jobs[0].dst_bytes;
+		is_measured = time_tiles(decoder, trial.scratch, &batch, costs.tile_count, &costs.cpu_all) &&
+			      time_tiles(decoder, NULL, &batch, costs.tile_count, &costs.gpu_all) &&
+			      time_tiles(decoder, NULL, &batch, 1, &costs.gpu_one); /* overwrites the other tiles */
+		if (is_measured)
+			wcx_gpu_choice_init(&decoder->choice, &costs);
 	}
-	wcx_decode_scratch_free(scratch);
-	wcx_trial_tile_free(trial);
-	free(dst);
+	if (!is_measured)
+		snprintf(decoder->name, sizeof decoder->name, "cpu (%s); not measured: %.200s", decoder->cpu->name, gpu);
+	else if (decoder->choice.least_bytes > WCX_BATCH_BYTES)
+		snprintf(decoder->name, sizeof decoder->name, "cpu (%s), which beats %.200s", decoder->cpu->name, gpu);
+	else
+		snprintf(decoder->name, sizeof decoder->name, "cpu (%s), from %zu KiB on %.200s", decoder->cpu->name,
+			 decoder->choice.least_bytes >> 10, gpu);
+	if (is_measured)
+		add_costs(decoder, &costs);
+	wcx_gpu_dealloc(decoder->gpu, trial.dst);
+	wcx_gpu_dealloc(decoder->gpu, trial.packed);
+	wcx_decode_scratch_free(trial.scratch);
+	wcx_trial_tile_free(trial.tile);
+	if (decoder->choice.least_bytes > WCX_BATCH_BYTES) {
+		wcx_gpu_free(decoder->gpu);
+		decoder->gpu = NULL;
+	}
 }
 
 int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *user, struct wcx_decoder **ret,
@@ -200,7 +255,8 @@ int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *
 	r = choose_cpu(decoder, err);
 	if (r == 0 && kind != WCX_DECODER_CPU)
 		r = open_gpu(decoder, kind, err);
-	if (r == 0 && kind == WCX_DECODER_AUTO && decoder->gpu)
+	decoder->chooses = kind == WCX_DECODER_AUTO && decoder->gpu;
+	if (r == 0 && decoder->chooses)
 		measure_gpu(decoder);
 	if (r == 0)
 		*ret = decoder;
@@ -209,11 +265,37 @@ int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *
 	return r;
 }
 
-static void free_batch(struct owned_batch *owned)
+/* --- pinned memory --- */
+
+static bool pin(void *user, void *memory, size_t bytes)
+{
+	struct wcx_decoder *decoder = user;
+	const bool is_pinned = wcx_gpu_map(decoder->gpu, memory, bytes);
+
+	if (!is_pinned && !atomic_exchange(&decoder->has_refused, true))
+		send_notice(decoder, decoder->chooses
+					     ? "no more memory can be pinned for the GPU; the CPU decodes what is not"
+					     : "no more memory can be pinned for the GPU; what is not is copied");
+	return is_pinned;
+}
+
+static void unpin(void *user, void *memory)
+{
+	struct wcx_decoder *decoder = user;
+
+	wcx_gpu_unmap(decoder->gpu, memory);
+}
+
+/* --- batches --- */
+
+static void free_batch(const struct wcx_decoder *decoder, struct owned_batch *owned)
 {
 	wcx_decode_scratch_free(owned->scratch);
 	ZSTD_freeDCtx(owned->zstd);
-	free(owned->batch.packed);
+	if (owned->is_pinned)
+		wcx_gpu_dealloc(decoder->gpu, owned->batch.packed);
+	else
+		free(owned->batch.packed);
 	free(owned);
 }
 
@@ -225,7 +307,7 @@ void wcx_decoder_free(struct wcx_decoder *decoder)
 		struct owned_batch *owned = decoder->idle;
 
 		decoder->idle = owned->next;
-		free_batch(owned);
+		free_batch(decoder, owned);
 	}
 	while (decoder->idle_bytes) {
 		union idle_bytes *idle = decoder->idle_bytes;
@@ -233,6 +315,7 @@ void wcx_decoder_free(struct wcx_decoder *decoder)
 		decoder->idle_bytes = idle->next;
 		free(idle);
 	}
+	wcx_pinned_range_free(decoder->range);
 	wcx_gpu_free(decoder->gpu);
 	pthread_cond_destroy(&decoder->bytes_returned);
 	pthread_cond_destroy(&decoder->returned);
@@ -252,8 +335,17 @@ static struct wcx_decoder_work read_work(const struct work *work)
 
 void wcx_decoder_get_stats(const struct wcx_decoder *decoder, struct wcx_decoder_stats *ret)
 {
-	*ret = (struct wcx_decoder_stats){ read_work(&decoder->cpu_work), read_work(&decoder->gpu_work),
-					   atomic_load(&decoder->gpu_lost) };
+	struct wcx_gpu_memory memory = { 0, 0 };
+
+	if (decoder->gpu)
+		memory = wcx_gpu_get_memory(decoder->gpu);
+	*ret = (struct wcx_decoder_stats){
+		.cpu = read_work(&decoder->cpu_work),
+		.gpu = read_work(&decoder->gpu_work),
+		.gpu_lost = atomic_load(&decoder->gpu_lost),
+		.gpu_device_bytes = memory.device_bytes,
+		.gpu_pinned_bytes = memory.pinned_bytes,
+	};
 }
 
 void wcx_decoder_limit(struct wcx_decoder *decoder, unsigned batches)
@@ -269,11 +361,33 @@ static struct owned_batch *create_batch(const struct wcx_decoder *decoder)
 		return NULL;
 	owned->scratch = wcx_decode_scratch_create(decoder->cpu);
 	owned->zstd = ZSTD_createDCtx();
-	owned->batch.packed = malloc(WCX_BATCH_PACKED_BYTES);
+	owned->batch.packed = decoder->gpu ? wcx_gpu_alloc(decoder->gpu, WCX_GPU_PACKED_ROOM) : NULL;
+	owned->is_pinned = owned->batch.packed;
+	if (!owned->is_pinned)
+		owned->batch.packed = malloc(WCX_BATCH_PACKED_BYTES);
 	if (owned->scratch && owned->zstd && owned->batch.packed)
 		return owned;
-	free_batch(owned);
+	free_batch(decoder, owned);
 	return NULL;
+}
+
+/* Pinned memory takes long to allocate, so what read-ahead needs is allocated before there are readers. */
+void wcx_decoder_use_memory(struct wcx_decoder *decoder, void *memory, size_t bytes, uint64_t pinned_max)
+{
+	static const struct wcx_pin_calls calls = { pin, unpin };
+
+	if (!decoder->gpu)
+		return;
+	if (bytes)
+		decoder->range = wcx_pinned_range_create(memory, bytes, pinned_max, &calls, decoder);
+	for (unsigned i = 0; i < WCX_GPU_CALLS_MAX; i++) {
+		struct owned_batch *owned = create_batch(decoder);
+
+		if (!owned)
+			return;
+		owned->next = decoder->idle;
+		decoder->idle = owned;
+	}
 }
 
 /* Ends a loan; owned, unless NULL, becomes idle. */
@@ -349,11 +463,41 @@ void wcx_decoder_return_bytes(struct wcx_decoder *decoder, uint8_t *bytes)
 	pthread_mutex_unlock(&decoder->lock);
 }
 
-static void run_on_gpu(struct wcx_decoder *decoder, struct wcx_tile_job *jobs, size_t job_count)
+/* Finds out which jobs have a dst that is pinned, or can be pinned now; returns how many. */
+static size_t pin_jobs(struct wcx_decoder *decoder, const struct wcx_tile_job *jobs, size_t job_count,
+		       bool is_pinned[WCX_BATCH_TILES])
 {
-	if (wcx_gpu_decode(decoder->gpu, jobs, job_count) != WCX_DEVICE_FAILED)
+	size_t count = 0;
+
+	for (size_t i = 0; i < job_count; i++) {
+		is_pinned[i] = decoder->range && wcx_pinned_range_pin(decoder->range, jobs[i].dst, jobs[i].dst_bytes);
+		count += is_pinned[i];
+	}
+	return count;
+}
+
+static void run_on_gpu(struct wcx_decoder *decoder, struct owned_batch *owned, size_t job_count, size_t coded_bytes)
+{
+	bool is_pinned[WCX_BATCH_TILES];
+	const struct wcx_gpu_batch batch = {
+		.jobs = owned->batch.jobs,
+		.job_count = job_count,
+		.dst_is_pinned = is_pinned,
+		.packed = owned->is_pinned ? owned->batch.packed : NULL,
+	};
+	enum wcx_result result;
+	uint64_t start_ns;
+
+	/* Memory that is used for the first time has to be touched in any case, which a core that decodes does on the side.
+	 */
+	if (pin_jobs(decoder, batch.jobs, job_count, is_pinned) < job_count && decoder->chooses && decoder->range)
 		return;
-	if (!atomic_exchange(&decoder->gpu_lost, true))
+	start_ns = wcx_now_ns();
+	atomic_fetch_add(&decoder->gpu_calls, 1);
+	result = wcx_gpu_decode(decoder->gpu, &batch);
+	atomic_fetch_sub(&decoder->gpu_calls, 1);
+	wcx_gpu_choice_note(&decoder->choice, coded_bytes, wcx_now_ns() - start_ns);
+	if (result == WCX_DEVICE_FAILED && !atomic_exchange(&decoder->gpu_lost, true))
 		send_notice(decoder, "the GPU failed; decoding on the CPU from now on");
 }
 
@@ -399,6 +543,15 @@ static uint64_t done_bytes(const struct wcx_tile_job *jobs, size_t job_count)
 	return bytes;
 }
 
+/* Whether the GPU gets a batch.  With a choice, nobody waits for others to finish theirs. */
+static bool is_for_gpu(struct wcx_decoder *decoder, size_t coded_bytes)
+{
+	if (!decoder->gpu || !coded_bytes || atomic_load(&decoder->gpu_lost))
+		return false;
+	return !decoder->chooses ||
+	       (wcx_gpu_choice_takes(&decoder->choice, coded_bytes) && atomic_load(&decoder->gpu_calls) < WCX_GPU_CALLS_MAX);
+}
+
 void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count)
 {
 	struct owned_batch *owned = (struct owned_batch *)batch;
@@ -409,8 +562,8 @@ void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch
 		batch->jobs[i].result = WCX_DEVICE_FAILED;
 		coded_bytes += batch->jobs[i].mode == WCX_TILE_CODED ? batch->jobs[i].dst_bytes : 0;
 	}
-	if (decoder->gpu && coded_bytes >= decoder->gpu_bytes && !atomic_load(&decoder->gpu_lost)) {
-		run_on_gpu(decoder, batch->jobs, job_count);
+	if (is_for_gpu(decoder, coded_bytes)) {
+		run_on_gpu(decoder, owned, job_count, coded_bytes);
 		gpu_bytes = done_bytes(batch->jobs, job_count);
 		add_work(&decoder->gpu_work, gpu_bytes, start_ns);
 		start_ns = wcx_now_ns();

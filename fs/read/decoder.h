@@ -10,7 +10,9 @@
 #include "codec/tile.h"
 #include "fs/base/error.h"
 
+/* The last, plus a number below WCX_DECODER_DEVICES_MAX, is the GPU of that number; itself it is the first GPU. */
 enum wcx_decoder_kind { WCX_DECODER_AUTO, WCX_DECODER_CPU, WCX_DECODER_CUDA };
+enum { WCX_DECODER_DEVICES_MAX = 100 };
 
 enum {
 	WCX_BATCH_TILES = 64,
@@ -25,7 +27,7 @@ struct wcx_decoder;
 /* Receives a line for the user, such as "the GPU failed; decoding on the CPU from now on".  Must be thread-safe. */
 typedef void wcx_notice_fn(void *user, const char *text);
 
-/* wcx_decoder_kind_parse - parse "auto", "cpu" or "cuda"; returns 0, or -EINVAL for anything else */
+/* wcx_decoder_kind_parse - parse "auto", "cpu", "cuda" or "cuda:N"; returns 0, or -EINVAL for anything else */
 int wcx_decoder_kind_parse(const char *name, enum wcx_decoder_kind *ret);
 
 /*
@@ -42,6 +44,14 @@ int wcx_decoder_kind_parse(const char *name, enum wcx_decoder_kind *ret);
 int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *user, struct wcx_decoder **ret,
 		       struct wcx_error *err);
 void wcx_decoder_free(struct wcx_decoder *decoder); /* NULL is fine; all batches must have been returned */
+
+/*
+ * wcx_decoder_use_memory - tell where tiles are decoded to, so that a GPU writes them there itself
+ *
+ * The memory is pinned bit by bit, as tiles in it are decoded, up to pinned_max bytes.  When that fails, the decoder sends a
+ * notice, once, and copies.  To be called at most once, before any batch is lent; memory must outlive the decoder.
+ */
+void wcx_decoder_use_memory(struct wcx_decoder *decoder, void *memory, size_t bytes, uint64_t pinned_max);
 
 /* wcx_decoder_name - what decodes, for the log, such as "cpu (avx2)"; valid as long as the decoder */
 const char *wcx_decoder_name(const struct wcx_decoder *decoder);
@@ -60,6 +70,7 @@ struct wcx_decoder_work {
 struct wcx_decoder_stats {
 	struct wcx_decoder_work cpu, gpu;
 	bool gpu_lost;
+	uint64_t gpu_device_bytes, gpu_pinned_bytes; /* memory taken for the GPU, without that of CUDA itself */
 };
 
 /* wcx_decoder_get_stats - what was decoded so far; tiles that failed are not counted */

@@ -99,6 +99,12 @@ void wcx_tile_arena_free(struct wcx_tile_arena *arena)
 	free(arena);
 }
 
+size_t wcx_tile_arena_memory(const struct wcx_tile_arena *arena, void **start_ret)
+{
+	*start_ret = arena->memory;
+	return arena->slab_count * SLAB_BYTES;
+}
+
 bool wcx_tile_arena_is_empty(const struct wcx_tile_arena *arena)
 {
 	return arena->slab_count == 0;

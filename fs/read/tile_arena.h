@@ -29,6 +29,9 @@ enum {
 struct wcx_tile_arena *wcx_tile_arena_create(uint64_t bytes);
 void wcx_tile_arena_free(struct wcx_tile_arena *arena); /* and all memory taken from it; NULL is fine */
 
+/* wcx_tile_arena_memory - the reserved addresses, aligned to 2 MiB; returns how many bytes */
+size_t wcx_tile_arena_memory(const struct wcx_tile_arena *arena, void **start_ret);
+
 bool wcx_tile_arena_is_empty(const struct wcx_tile_arena *arena); /* whether no addresses are reserved */
 
 /*

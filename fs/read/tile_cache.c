@@ -96,6 +96,11 @@ void wcx_tile_cache_free(struct wcx_tile_cache *cache)
 	free(cache);
 }
 
+size_t wcx_tile_cache_memory(const struct wcx_tile_cache *cache, void **start_ret)
+{
+	return wcx_tile_arena_memory(cache->arena, start_ret);
+}
+
 uint64_t wcx_tile_cache_owner(struct wcx_tile_cache *cache)
 {
 	uint64_t owner;

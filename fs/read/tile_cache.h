@@ -49,6 +49,9 @@ struct wcx_tile_cache_stats {
 struct wcx_tile_cache *wcx_tile_cache_create(uint64_t budget_bytes);
 void wcx_tile_cache_free(struct wcx_tile_cache *cache); /* NULL is fine; no tile may be pinned */
 
+/* wcx_tile_cache_memory - the addresses where most tiles are, aligned to 2 MiB; returns how many bytes, which may be 0 */
+size_t wcx_tile_cache_memory(const struct wcx_tile_cache *cache, void **start_ret);
+
 /* wcx_tile_cache_owner - a new owner number, which with tile_index is a tile's key; tiles of a closed owner age out */
 uint64_t wcx_tile_cache_owner(struct wcx_tile_cache *cache);
 

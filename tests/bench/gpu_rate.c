@@ -265,7 +265,7 @@ static void *host_thread(void *argument)
 {
 	struct host_thread *self = argument;
 
-	self->result = wcx_gpu_decode(self->gpu, self->jobs, self->count);
+	self->result = wcx_gpu_decode(self->gpu, &(struct wcx_gpu_batch){ .jobs = self->jobs, .job_count = self->count });
 	return NULL;
 }
 
@@ -324,7 +324,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	measure_print_origin(argc, argv);
-	if (wcx_gpu_open(&gpu, name) != WCX_OK) {
+	if (wcx_gpu_open(0, &gpu, name) != WCX_OK) {
 		printf("skipped: %s\n", name);
 		return EXIT_SKIPPED;
 	}

@@ -29,6 +29,8 @@ enum {
 	EXIT_SKIPPED = 77,
 	GUARD_BYTES = 64, /* around every decoded tile */
 	GUARD_VALUE = 0xA5,
+	PAGE_BYTES = 4096,
+	PINNED_JOBS = 64, /* decoded at a time from and to pinned memory */
 	FILE_BATCH = 512, /* tiles of a file compared at a time */
 	THREAD_COUNT = 8,
 	THREAD_CALLS = 6,
@@ -560,23 +562,69 @@ static void samples_free(struct samples *samples)
 	free(samples->all);
 }
 
-/* Allocates dst of all jobs in one area, filled with GUARD_VALUE and with guards in between.  The caller frees the area. */
+/*
+ * Allocates dst of all jobs in one area, filled with GUARD_VALUE and with guards in between.  Most begin at multiples of 16
+ * bytes, but every fifth does not.  The caller frees the area.
+ */
 static uint8_t *place_jobs(struct wcx_tile_job *jobs, size_t job_count, size_t *bytes_ret)
 {
-	size_t bytes = GUARD_BYTES;
+	size_t bytes = 2 * GUARD_BYTES;
 	uint8_t *area;
 
 	for (size_t i = 0; i < job_count; i++)
-		bytes += jobs[i].dst_bytes + GUARD_BYTES;
-	area = must_alloc(bytes);
+		bytes += WCX_ALIGN_UP(jobs[i].dst_bytes, 16) + 2 * GUARD_BYTES;
+	area = aligned_alloc(PAGE_BYTES, WCX_ALIGN_UP(bytes, PAGE_BYTES));
+	if (!area)
+		exit(1);
 	memset(area, GUARD_VALUE, bytes);
-	*bytes_ret = bytes;
-	bytes = GUARD_BYTES;
+	*bytes_ret = WCX_ALIGN_UP(bytes, PAGE_BYTES);
+	bytes = 2 * GUARD_BYTES;
 	for (size_t i = 0; i < job_count; i++) {
-		jobs[i].dst = area + bytes;
-		bytes += jobs[i].dst_bytes + GUARD_BYTES;
+		jobs[i].dst = area + bytes - (i % 5 == 4);
+		bytes += WCX_ALIGN_UP(jobs[i].dst_bytes, 16) + 2 * GUARD_BYTES;
 	}
 	return area;
+}
+
+static enum wcx_result decode(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count)
+{
+	return wcx_gpu_decode(gpu, &(struct wcx_gpu_batch){ .jobs = jobs, .job_count = job_count });
+}
+
+/* Decodes to dst that are pinned, but for every seventh, from pinned memory: as a mount does it, with up to 2 MiB a call. */
+static enum wcx_result decode_pinned(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count, uint8_t *packed)
+{
+	bool is_pinned[PINNED_JOBS];
+	enum wcx_result result = WCX_OK;
+
+	for (size_t first = 0, after; first < job_count && result == WCX_OK; first = after) {
+		const uint8_t *src[PINNED_JOBS];
+		size_t bytes = 0;
+
+		for (after = first; after < job_count && after < first + PINNED_JOBS; after++) {
+			if (bytes + jobs[after].src_bytes + 4 > WCX_GPU_PACKED_BYTES)
+				break;
+			if (jobs[after].src_bytes)
+				memcpy(packed + bytes, jobs[after].src, jobs[after].src_bytes);
+			src[after - first] = jobs[after].src;
+			jobs[after].src = packed + bytes;
+			bytes += WCX_ALIGN_UP(jobs[after].src_bytes, 4);
+			is_pinned[after - first] = after % 7 != 0;
+		}
+		if (!CHECK(after > first))
+			return WCX_WRONG_SIZE;
+		result = wcx_gpu_decode(gpu, &(struct wcx_gpu_batch){
+						     .jobs = jobs + first,
+						     .job_count = after - first,
+						     .dst_is_pinned = is_pinned,
+						     .packed = packed,
+					     });
+		for (size_t i = first; i < after; i++) {
+			CHECK(jobs[i].src_bytes == 0 || memcmp(jobs[i].src, src[i - first], jobs[i].src_bytes) == 0);
+			jobs[i].src = src[i - first];
+		}
+	}
+	return result;
 }
 
 static bool guard_is_whole(const uint8_t *guard)
@@ -588,14 +636,22 @@ static bool guard_is_whole(const uint8_t *guard)
 }
 
 /* Decodes the jobs on GPU and CPU: results, bytes and guards must agree.  Returns the number of valid tiles. */
-static size_t compare_decoders(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count)
+static size_t compare_in(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count, bool pinned)
 {
 	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(wcx_decode_variant_choose());
 	size_t area_bytes, valid = 0;
 	uint8_t *area = place_jobs(jobs, job_count, &area_bytes), *expected = must_alloc(WCX_TILE_MAX_BYTES);
+	uint8_t *packed = pinned ? wcx_gpu_alloc(gpu, WCX_GPU_PACKED_ROOM) : NULL;
 
 	CHECK(guard_is_whole(area));
-	CHECK(wcx_gpu_decode(gpu, jobs, job_count) == WCX_OK);
+	if (pinned) {
+		CHECK(packed && wcx_gpu_map(gpu, area, area_bytes));
+		CHECK(decode_pinned(gpu, jobs, job_count, packed) == WCX_OK);
+		wcx_gpu_unmap(gpu, area);
+		wcx_gpu_dealloc(gpu, packed);
+	} else {
+		CHECK(decode(gpu, jobs, job_count) == WCX_OK);
+	}
 	for (size_t i = 0; i < job_count && scratch; i++) {
 		struct wcx_tile_job reference = jobs[i];
 
@@ -615,6 +671,14 @@ static size_t compare_decoders(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, s
 	return valid;
 }
 
+static size_t compare_decoders(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count)
+{
+	const size_t valid = compare_in(gpu, jobs, job_count, false);
+
+	CHECK(compare_in(gpu, jobs, job_count, true) == valid);
+	return valid;
+}
+
 static void check_valid_tiles(struct wcx_gpu *gpu, const struct samples *samples)
 {
 	struct wcx_tile_job *jobs = must_alloc(samples->count * sizeof *jobs);
@@ -626,7 +690,7 @@ static void check_valid_tiles(struct wcx_gpu *gpu, const struct samples *samples
 	CHECK(compare_decoders(gpu, jobs, samples->count) == samples->count);
 
 	area = place_jobs(jobs, samples->count, &area_bytes);
-	CHECK(wcx_gpu_decode(gpu, jobs, samples->count) == WCX_OK);
+	CHECK(decode(gpu, jobs, samples->count) == WCX_OK);
 	for (size_t i = 0; i < samples->count; i++)
 		CHECK(memcmp(jobs[i].dst, samples->all[i].original, jobs[i].dst_bytes) == 0);
 	free(area);
@@ -754,7 +818,7 @@ static void *decoding_thread(void *argument)
 		for (size_t i = 0; i < count; i++)
 			jobs[i] = samples->all[(self->first + 5 * call + i) % samples->count].job;
 		area = place_jobs(jobs, count, &area_bytes);
-		CHECK(wcx_gpu_decode(self->gpu, jobs, count) == WCX_OK);
+		CHECK(decode(self->gpu, jobs, count) == WCX_OK);
 		for (size_t i = 0; i < count; i++) {
 			const struct sample *sample = &samples->all[(self->first + 5 * call + i) % samples->count];
 
@@ -786,13 +850,13 @@ static void check_lost_device_is_reported(const struct samples *samples)
 	struct wcx_gpu *gpu = NULL;
 
 	setenv("WCX_GPU_FAIL_AFTER", "2", 1);
-	CHECK(wcx_gpu_open(&gpu, name) == WCX_OK);
+	CHECK(wcx_gpu_open(0, &gpu, name) == WCX_OK);
 	unsetenv("WCX_GPU_FAIL_AFTER");
 	job.dst = must_alloc(job.dst_bytes);
 	for (int call = 0; gpu && call < 5; call++) {
 		enum wcx_result expected = call < 2 ? WCX_OK : WCX_DEVICE_FAILED;
 
-		CHECK(wcx_gpu_decode(gpu, &job, 1) == expected);
+		CHECK(decode(gpu, &job, 1) == expected);
 		CHECK(job.result == expected);
 	}
 	free(job.dst);
@@ -893,7 +957,7 @@ int main(int argc, char **argv)
 	struct wcx_gpu *gpu = NULL;
 	bool one_thread = argc > 1 && strcmp(argv[1], "--one-thread") == 0;
 	int first_file = one_thread ? 2 : 1;
-	enum wcx_result result = wcx_gpu_open(&gpu, name);
+	enum wcx_result result = wcx_gpu_open(0, &gpu, name);
 
 	printf("%s: %s\n", result == WCX_NO_DEVICE ? "skipped" : "GPU", name);
 	if (result == WCX_NO_DEVICE)

@@ -618,7 +618,9 @@ has_gpu() {
 	run -2 "$WCXFS" "$STORE" "$MNT" third
 	run -2 "$WCXFS" "$STORE" "$MNT" --no-such-option
 	run -2 "$WCXFS" "$STORE" "$MNT" -o decoder=tpu
-	[[ "$output" == *"decoder=tpu"*"auto, cpu or cuda"* ]]
+	[[ "$output" == *"decoder=tpu"*"auto, cpu, cuda or cuda:N"* ]]
+	run -2 "$WCXFS" "$STORE" "$MNT" -o decoder=cuda:one
+	[[ "$output" == *"decoder=cuda:one"* ]]
 	run -2 "$WCXFS" "$STORE" "$MNT" -o ro,cachesize=1G
 	[[ "$output" == *"unknown option cachesize=1G; did you mean \`cache_size'?"* ]]
 	for size in lots 12Q 1KK "" -1 99999999999T; do

@@ -2,15 +2,18 @@
 /* Decoders: lending batches, counting what was decoded where, and tiles of mode ZSTD. */
 #include "fs/read/decoder.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "codec/decode_variant.h"
 #include "codec/trial_tile.h"
 #include "cuda/gpu_decode.h"
 #include "tests/fixtures/sample_image.h"
+#include "tests/fixtures/wrapped.h"
 #include "tests/unit/check.h"
 
 /* --- lending --- */
@@ -59,29 +62,78 @@ static void no_more_batches_are_lent_than_the_limit(void)
 
 /* --- what was decoded where: a fake GPU, which decodes on the CPU, or fails --- */
 
-static bool gpu_exists, gpu_fails;
+static bool gpu_exists, gpu_fails, gpu_is_fast, gpu_refuses; /* to pin memory */
+static int gpu_device;
+static atomic_uint pin_count, pinned_dst_count, pinned_packed_count, allocated_count;
 
-enum wcx_result __wrap_wcx_gpu_open(struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES]);
-void __wrap_wcx_gpu_free(struct wcx_gpu *gpu);
-enum wcx_result __wrap_wcx_gpu_decode(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count);
-
-enum wcx_result __wrap_wcx_gpu_open(struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES])
+WRAPPED(enum wcx_result, wcx_gpu_open, int device, struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES])
 {
+	gpu_device = device;
 	*ret = (struct wcx_gpu *)(void *)&gpu_exists;
 	snprintf(name, WCX_GPU_NAME_BYTES, "fake");
 	return gpu_exists ? WCX_OK : WCX_NO_DEVICE;
 }
 
-void __wrap_wcx_gpu_free(struct wcx_gpu *gpu)
+WRAPPED(void, wcx_gpu_free, struct wcx_gpu *gpu)
 {
 	(void)gpu;
 }
 
-enum wcx_result __wrap_wcx_gpu_decode(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count)
+WRAPPED(bool, wcx_gpu_map, struct wcx_gpu *gpu, void *memory, size_t bytes)
 {
+	(void)gpu, (void)memory, (void)bytes;
+	pin_count++;
+	return !gpu_refuses;
+}
+
+WRAPPED(void, wcx_gpu_unmap, struct wcx_gpu *gpu, void *memory)
+{
+	(void)gpu, (void)memory;
+	pin_count--;
+}
+
+WRAPPED(void *, wcx_gpu_alloc, struct wcx_gpu *gpu, size_t bytes)
+{
+	(void)gpu;
+	if (gpu_refuses)
+		return NULL;
+	allocated_count++;
+	return malloc(bytes);
+}
+
+WRAPPED(void, wcx_gpu_dealloc, struct wcx_gpu *gpu, void *memory)
+{
+	(void)gpu;
+	allocated_count -= memory != NULL;
+	free(memory);
+}
+
+WRAPPED(struct wcx_gpu_memory, wcx_gpu_get_memory, struct wcx_gpu *gpu)
+{
+	(void)gpu;
+	return (struct wcx_gpu_memory){ 5, 7 };
+}
+
+WRAPPED(enum wcx_result, wcx_gpu_decode, struct wcx_gpu *gpu, const struct wcx_gpu_batch *batch)
+{
+	struct wcx_tile_job *jobs = batch->jobs;
+	const size_t job_count = batch->job_count;
 	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(wcx_decode_variant_find("portable"));
 
 	(void)gpu;
+	/* Like a real one, it overwrites the packed memory behind the last tile. */
+	for (size_t i = 0; i < job_count && gpu_is_fast; i++)
+		jobs[i].result = jobs[i].src[0] || jobs[i].src[1] || jobs[i].src[2] ? WCX_OK : WCX_BAD_DATA;
+	if (gpu_is_fast) {
+		if (batch->packed)
+			memset(batch->packed + (jobs[job_count - 1].src - batch->packed) + jobs[job_count - 1].src_bytes, 0,
+			       512);
+		wcx_decode_scratch_free(scratch);
+		return WCX_OK;
+	}
+	pinned_packed_count += batch->packed != NULL;
+	for (size_t i = 0; i < job_count; i++)
+		pinned_dst_count += batch->dst_is_pinned && batch->dst_is_pinned[i];
 	for (size_t i = 0; i < job_count && !gpu_fails; i++)
 		if (jobs[i].mode == WCX_TILE_CODED)
 			wcx_tile_decode(&jobs[i], scratch);
@@ -139,11 +191,107 @@ static void decoded_bytes_count_for_whoever_decoded_them(void)
 	gpu_exists = true;
 	stats = count_batch(WCX_DECODER_CUDA, &coded, &zstd);
 	CHECK(stats.gpu.bytes == 2 * coded && stats.gpu.batches == 1 && stats.gpu.ns > 0 && !stats.gpu_lost);
+	CHECK(stats.gpu_device_bytes == 5 && stats.gpu_pinned_bytes == 7);
 	CHECK(stats.cpu.bytes == zstd && stats.cpu.batches == 1);
 	gpu_fails = true;
 	stats = count_batch(WCX_DECODER_CUDA, &coded, &zstd);
 	CHECK(stats.gpu.bytes == 0 && stats.gpu_lost && stats.cpu.bytes == 2 * coded + zstd);
 	gpu_exists = gpu_fails = false;
+}
+
+/* --- memory that the GPU writes itself --- */
+
+static unsigned notice_count;
+
+static void count_notice(void *user, const char *text)
+{
+	(void)user;
+	notice_count += strstr(text, "pinned") != NULL;
+}
+
+/* Decodes two tiles in the memory of a tile cache, and one elsewhere. */
+static void decode_in_cache(void)
+{
+	enum { BYTES = 32 << 20, JOBS = 3 };
+	struct wcx_trial_tile *trial = wcx_trial_tile_create();
+	static uint8_t elsewhere[WCX_TILE_MAX_BYTES];
+	uint8_t *memory = aligned_alloc(4096, BYTES);
+	struct wcx_decode_batch *batch;
+	struct wcx_decoder *decoder;
+
+	sample_require(memory != NULL, "memory");
+	sample_require(wcx_decoder_create(WCX_DECODER_CUDA, count_notice, NULL, &decoder, NULL) == 0, "wcx_decoder_create");
+	wcx_decoder_use_memory(decoder, memory, BYTES, BYTES);
+	batch = wcx_decoder_borrow(decoder);
+	for (int call = 0; call < 2; call++) {
+		for (size_t i = 0; i < JOBS; i++)
+			batch->jobs[i] = wcx_trial_tile_job(trial);
+		batch->jobs[0].dst = memory;
+		batch->jobs[1].dst = memory + BYTES / 2;
+		batch->jobs[2].dst = elsewhere;
+		wcx_decoder_run(decoder, batch, JOBS);
+		for (size_t i = 0; i < JOBS; i++)
+			CHECK(batch->jobs[i].result == WCX_OK);
+		CHECK(memcmp(memory, elsewhere, batch->jobs[0].dst_bytes) == 0);
+	}
+	wcx_decoder_return(decoder, batch);
+	wcx_decoder_free(decoder);
+	wcx_trial_tile_free(trial);
+	free(memory);
+}
+
+static void the_gpu_gets_pinned_memory(void)
+{
+	gpu_exists = true;
+	notice_count = pin_count = pinned_dst_count = pinned_packed_count = 0;
+	decode_in_cache();
+	CHECK(pinned_dst_count == 2 * 2 && pinned_packed_count == 2 && notice_count == 0);
+	CHECK(pin_count == 0 && allocated_count == 0); /* all were given back */
+	gpu_exists = false;
+}
+
+static void a_gpu_that_cannot_pin_memory_decodes_all_the_same(void)
+{
+	gpu_exists = gpu_refuses = true;
+	notice_count = pin_count = pinned_dst_count = pinned_packed_count = 0;
+	decode_in_cache();
+	CHECK(pinned_dst_count == 0 && pinned_packed_count == 0 && notice_count == 1 && pin_count == 1);
+	gpu_exists = gpu_refuses = false;
+}
+
+static void a_fast_gpu_is_chosen(void)
+{
+	struct wcx_decoder *decoder;
+
+	gpu_exists = gpu_is_fast = true;
+	sample_require(wcx_decoder_create(WCX_DECODER_AUTO, NULL, NULL, &decoder, NULL) == 0, "wcx_decoder_create");
+	CHECK(strstr(wcx_decoder_name(decoder), " KiB on cuda (fake)") != NULL);
+	wcx_decoder_free(decoder);
+	gpu_exists = gpu_is_fast = false;
+}
+
+/* --- names --- */
+
+static void decoders_are_parsed(void)
+{
+	static const char *const wrong[] = { "",          "tpu",     "cuda:",   "cuda:x", "cuda:-1",
+					     "cuda:1000", "cuda: 1", "cuda:1x", "cpu:0" };
+	enum wcx_decoder_kind kind;
+	struct wcx_decoder *decoder;
+
+	CHECK(wcx_decoder_kind_parse("auto", &kind) == 0 && kind == WCX_DECODER_AUTO);
+	CHECK(wcx_decoder_kind_parse("cpu", &kind) == 0 && kind == WCX_DECODER_CPU);
+	CHECK(wcx_decoder_kind_parse("cuda", &kind) == 0 && kind == WCX_DECODER_CUDA);
+	CHECK(wcx_decoder_kind_parse("cuda:0", &kind) == 0 && kind == WCX_DECODER_CUDA);
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(wrong); i++)
+		CHECK(wcx_decoder_kind_parse(wrong[i], &kind) == -EINVAL);
+	CHECK(wcx_decoder_kind_parse("cuda:3", &kind) == 0);
+	gpu_exists = true;
+	sample_require(wcx_decoder_create(kind, NULL, NULL, &decoder, NULL) == 0, "wcx_decoder_create");
+	CHECK(gpu_device == 3);
+	wcx_decoder_free(decoder);
+	gpu_exists = false;
+	CHECK(wcx_decoder_create(kind, NULL, NULL, &decoder, NULL) == -ENODEV);
 }
 
 /* --- tiles of mode ZSTD --- */
@@ -258,6 +406,10 @@ int main(int argc, char **argv)
 	static const struct check_test tests[] = {
 		CHECK_TEST(no_more_batches_are_lent_than_the_limit),
 		CHECK_TEST(decoded_bytes_count_for_whoever_decoded_them),
+		CHECK_TEST(the_gpu_gets_pinned_memory),
+		CHECK_TEST(a_gpu_that_cannot_pin_memory_decodes_all_the_same),
+		CHECK_TEST(a_fast_gpu_is_chosen),
+		CHECK_TEST(decoders_are_parsed),
 		CHECK_TEST(zstd_tile_is_one_frame_of_its_size),
 		CHECK_TEST(zstd_frames_made_by_hand_are_understood),
 		CHECK_TEST(damaged_zstd_frames_do_no_harm),

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Decides which batches of tiles a GPU decodes and which a core, by what both were measured to take.
+ *
+ * A core is worth more than a little time: the GPU gets a batch if that leaves at least a quarter of the core's time for
+ * others, and if the batch is not ready later.  So small batches, whose cost is that of launching and waiting, stay on the
+ * CPU.  A GPU that takes far longer than it did when it was measured, because others use it, gets few batches until it is
+ * fast again.
+ */
+#ifndef WCX_GPU_CHOICE_H
+#define WCX_GPU_CHOICE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* What decoding some tiles took, in nanoseconds: of the clock, and of the thread's core. */
+struct wcx_decode_cost {
+	int64_t wall, core;
+};
+
+/* Costs of the same tiles. */
+struct wcx_gpu_costs {
+	struct wcx_decode_cost cpu_all, gpu_one, gpu_all; /* on a core; of one tile on the GPU; of all */
+	size_t tile_count, tile_bytes;                    /* at least 2 tiles */
+};
+
+struct wcx_gpu_choice {
+	size_t least_bytes;            /* decoded, of a batch for the GPU; SIZE_MAX: none */
+	uint64_t cpu_ns_per_mib;       /* on a core, by the clock */
+	_Atomic uint64_t slowness;     /* of recent batches on the GPU: time per byte over that of a core, in 1/256 */
+	_Atomic uint64_t denied_count; /* batches that the CPU got because the GPU was slow */
+};
+
+/* wcx_gpu_choice_init - decide from which size on batches are the GPU's */
+void wcx_gpu_choice_init(struct wcx_gpu_choice *choice, const struct wcx_gpu_costs *costs);
+
+/* wcx_gpu_choice_takes - whether the GPU gets a batch with so many bytes of coded tiles.  Thread-safe, like the next. */
+bool wcx_gpu_choice_takes(struct wcx_gpu_choice *choice, size_t bytes);
+
+/* wcx_gpu_choice_note - tell how long the GPU took for a batch */
+void wcx_gpu_choice_note(struct wcx_gpu_choice *choice, size_t bytes, uint64_t ns);
+
+#endif

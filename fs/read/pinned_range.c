@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT */
+/* Pins memory for a GPU, chunk by chunk. */
+#include "fs/read/pinned_range.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "codec/arith.h"
+
+enum chunk_state { UNPINNED, PINNED };
+
+struct wcx_pinned_range {
+	uint8_t *memory;
+	size_t bytes, chunk_count;
+	uint64_t budget_bytes;
+	const struct wcx_pin_calls *calls;
+	void *user;
+	_Atomic uint64_t pinned_bytes;
+	atomic_bool has_failed, is_pinning;
+	_Atomic unsigned char states[]; /* enum chunk_state */
+};
+
+struct wcx_pinned_range *wcx_pinned_range_create(void *memory, size_t bytes, uint64_t budget_bytes,
+						 const struct wcx_pin_calls *calls, void *user)
+{
+	const size_t chunk_count = WCX_DIV_UP(bytes, (size_t)WCX_PINNED_CHUNK_BYTES);
+	struct wcx_pinned_range *range = calloc(1, sizeof *range + chunk_count * sizeof range->states[0]);
+
+	if (!range)
+		return NULL;
+	range->memory = memory;
+	range->bytes = bytes;
+	range->chunk_count = chunk_count;
+	range->budget_bytes = budget_bytes;
+	range->calls = calls;
+	range->user = user;
+	return range;
+}
+
+void wcx_pinned_range_free(struct wcx_pinned_range *range)
+{
+	if (!range)
+		return;
+	for (size_t i = 0; i < range->chunk_count; i++)
+		if (atomic_load(&range->states[i]) == PINNED)
+			range->calls->unpin(range->user, range->memory + i * WCX_PINNED_CHUNK_BYTES);
+	free(range);
+}
+
+/* Pins a chunk, on the one thread that is_pinning admits. */
+static bool pin_chunk(struct wcx_pinned_range *range, size_t chunk)
+{
+	const size_t offset = chunk * WCX_PINNED_CHUNK_BYTES;
+	const size_t bytes = WCX_MIN(range->bytes - offset, (size_t)WCX_PINNED_CHUNK_BYTES);
+
+	if (atomic_load(&range->pinned_bytes) + bytes > range->budget_bytes)
+		return false;
+	if (!range->calls->pin(range->user, range->memory + offset, bytes)) {
+		atomic_store(&range->has_failed, true);
+		return false;
+	}
+	atomic_fetch_add(&range->pinned_bytes, bytes);
+	atomic_store(&range->states[chunk], PINNED);
+	return true;
+}
+
+bool wcx_pinned_range_pin(struct wcx_pinned_range *range, const void *memory, size_t bytes)
+{
+	const uintptr_t start = (uintptr_t)range->memory, at = (uintptr_t)memory;
+	const size_t offset = at - start; /* checked below */
+	bool is_pinned;
+	size_t chunk;
+
+	if (at < start || offset >= range->bytes || bytes == 0 || bytes > range->bytes - offset)
+		return false;
+	chunk = offset / WCX_PINNED_CHUNK_BYTES;
+	if (chunk != (offset + bytes - 1) / WCX_PINNED_CHUNK_BYTES)
+		return false;
+	if (atomic_load_explicit(&range->states[chunk], memory_order_acquire) == PINNED)
+		return true;
+	if (atomic_load(&range->has_failed) || atomic_load(&range->pinned_bytes) >= range->budget_bytes ||
+	    atomic_exchange(&range->is_pinning, true))
+		return false;
+	is_pinned = atomic_load(&range->states[chunk]) == PINNED || pin_chunk(range, chunk);
+	atomic_store(&range->is_pinning, false);
+	return is_pinned;
+}
+
+uint64_t wcx_pinned_range_bytes(const struct wcx_pinned_range *range)
+{
+	return range ? atomic_load(&range->pinned_bytes) : 0;
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A range of addresses whose memory is pinned for a GPU, a chunk at a time, when it is first wanted.
+ *
+ * Pinning a chunk makes all of it resident.  Once pinning has failed it is not tried again; what is pinned stays so until
+ * the range is freed.  All functions are thread-safe.  One chunk is pinned at a time: drivers pin for one thread at a time
+ * and let everything else that asks them for something wait.  Nobody waits here: who wants an unpinned chunk meanwhile is
+ * told that it is not pinned.
+ */
+#ifndef WCX_PINNED_RANGE_H
+#define WCX_PINNED_RANGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A huge page: for so long, some 80 us, launches may have to wait for the driver. */
+enum { WCX_PINNED_CHUNK_BYTES = 2 << 20 };
+
+struct wcx_pinned_range;
+
+struct wcx_pin_calls {
+	bool (*pin)(void *user, void *memory, size_t bytes); /* whether the memory is pinned now */
+	void (*unpin)(void *user, void *memory);
+};
+
+/*
+ * wcx_pinned_range_create - describe a range, of which nothing is pinned yet
+ *
+ * Chunks begin at memory and have WCX_PINNED_CHUNK_BYTES, but for a shorter one at the end.  At most budget_bytes will be
+ * pinned.  calls must outlive the range.  Returns NULL when there is no memory.
+ */
+struct wcx_pinned_range *wcx_pinned_range_create(void *memory, size_t bytes, uint64_t budget_bytes,
+						 const struct wcx_pin_calls *calls, void *user);
+void wcx_pinned_range_free(struct wcx_pinned_range *range); /* unpins; NULL is fine */
+
+/*
+ * wcx_pinned_range_pin - whether these bytes are pinned, after trying to pin their chunk
+ *
+ * False for bytes outside the range or of two chunks.
+ */
+bool wcx_pinned_range_pin(struct wcx_pinned_range *range, const void *memory, size_t bytes);
+
+uint64_t wcx_pinned_range_bytes(const struct wcx_pinned_range *range); /* pinned now; 0 for NULL */
+
+#endif
