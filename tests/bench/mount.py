@@ -311,6 +311,7 @@ def parse_arguments():
     parser.add_argument("--files", type=int, default=1, choices=range(1, FILES_MAX + 1), metavar="N",
                         help="read N copies at the same time, one thread per copy")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--without-raw", action="store_true", help="omit the raw file")
     parser.add_argument("--without-null", action="store_true", help="omit the null servers")
     parser.add_argument("--reads", default=DEFAULT_READS, metavar="HOW,...",
                         help=f"kinds of reads, of {', '.join(READS)} (default: {DEFAULT_READS})")
@@ -339,7 +340,7 @@ def run(args, workdir):
     if not set(reads) <= set(READS):
         raise Failed(f"--reads {args.reads}: must be some of {', '.join(READS)}")
     mounts = [Wcxfs(daemon, bench, kind, args, "wcxfs" if len(kinds) == 1 else f"wcxfs, {kind}") for kind in kinds]
-    subjects = [Raw(bench.raw, bench.notes)]
+    subjects = [] if args.without_raw else [Raw(bench.raw, bench.notes)]
     if not args.without_null:
         subjects += [Null(null, bench, 0), Null(null, bench, args.push_threads)]
     subjects += mounts
