@@ -8,8 +8,8 @@
 #include "cuda/gpu_queue.h"
 
 enum {
-	QUEUE_SLACK = 1024, /* behind the packed tiles of a queue */
 	QUEUE_ALIGN = 256,
+	QUEUE_SLACK = (int)WCX_BATCH_SRC_SLACK + QUEUE_ALIGN, /* behind the packed tiles of a queue */
 };
 
 _Static_assert((int)QUEUE_SLACK - (int)QUEUE_ALIGN >= (int)WCX_BATCH_SRC_SLACK, "kernels may read this much");
