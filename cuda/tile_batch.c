@@ -359,7 +359,7 @@ static void place_kinds(struct wcx_tile_batch *batch, struct wcx_batch_launch *l
  */
 static void place_blocks(struct wcx_tile_batch *batch, struct wcx_batch_launch *launch, uint32_t item_count)
 {
-	const uint32_t warps = launch->table_count > 2 ? WCX_LARGE_BLOCK_WARPS : WCX_BLOCK_WARPS;
+	const uint32_t warps = wcx_block_warps_max(launch->kernel, launch->table_count);
 	const uint32_t concurrent = batch->limits.blocks / (warps / WCX_BLOCK_WARPS);
 	const uint32_t share = WCX_DIV_UP(batch->item_count, concurrent);
 	uint32_t kind = launch->first_kind, kind_begin = 0; /* the kind's first item in the launch */

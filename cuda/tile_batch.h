@@ -36,6 +36,7 @@ enum {
 	 * less shared memory run fewer warps.
 	 */
 	WCX_BLOCK_WARPS = 16,
+	WCX_PAIRS_BLOCK_WARPS = 20, /* the same of WCX_KERNEL_PAIRS_FOLD with one table, which fits 48 registers */
 	WCX_LARGE_BLOCK_WARPS = 32,
 };
 
@@ -143,6 +144,14 @@ struct wcx_batch_layout {
 	struct wcx_batch_launch launches[WCX_BATCH_LAUNCHES_MAX];
 	size_t places_offset, kinds_offset, tables_offset, blocks_offset, left_offset, control_bytes;
 };
+
+/* wcx_block_warps_max - warps of a block of a kernel with that many tables */
+static inline uint32_t wcx_block_warps_max(uint32_t kernel, uint32_t table_count)
+{
+	if (table_count > 2)
+		return WCX_LARGE_BLOCK_WARPS;
+	return kernel == WCX_KERNEL_PAIRS_FOLD && table_count == 1 ? WCX_PAIRS_BLOCK_WARPS : WCX_BLOCK_WARPS;
+}
 
 struct wcx_tile_batch;
 

@@ -153,9 +153,18 @@ static __device__ uint32_t wcx_find_kind(const struct wcx_batch_dev &batch, uint
 	return WCX_NO_KIND;
 }
 
+/* Bounds of a launch, from which the compiler derives how many registers a thread may have: 48 or 64. */
+template <typename format_type, bool multi>
+static constexpr bool wcx_has_small_blocks = std::is_same_v<format_type, wcx_pairs_format> && !multi;
+template <typename format_type, bool multi>
+static constexpr uint32_t wcx_most_warps =
+	wcx_has_small_blocks<format_type, multi> ? WCX_PAIRS_BLOCK_WARPS : WCX_LARGE_BLOCK_WARPS;
+template <typename format_type, bool multi>
+static constexpr uint32_t wcx_least_blocks = wcx_has_small_blocks<format_type, multi> ? 2 : 1;
+
 /* One launch.  Dynamic shared memory: the decoding tables of the block's current kind, then a ring for each warp. */
 template <typename format_type, bool multi>
-static __global__ void __launch_bounds__(WCX_LARGE_BLOCK_WARPS *WCX_LANES, 1)
+static __global__ void __launch_bounds__(wcx_most_warps<format_type, multi> *WCX_LANES, wcx_least_blocks<format_type, multi>)
 	wcx_decode_tiles(const struct wcx_batch_dev batch)
 {
 	__shared__ struct wcx_batch_kind kind;
@@ -228,17 +237,17 @@ static const void *wcx_kernel(uint32_t kernel, uint32_t table_count)
 	return table_count > 1 ? wcx_kernel_of<true>(kernel) : wcx_kernel_of<false>(kernel);
 }
 
-static uint32_t wcx_block_warps(const struct wcx_kernels *kernels, uint32_t table_count)
+static uint32_t wcx_block_warps(const struct wcx_kernels *kernels, uint32_t kernel, uint32_t table_count)
 {
-	const uint32_t most = table_count > 2 ? WCX_LARGE_BLOCK_WARPS : WCX_BLOCK_WARPS;
+	const uint32_t most = wcx_block_warps_max(kernel, table_count);
 	const uint32_t fit = (kernels->shared_bytes - table_count * WCX_TABLE_BYTES) / WCX_WARP_SHARED_BYTES;
 
 	return WCX_MIN(fit, most);
 }
 
-static uint32_t wcx_block_shared_bytes(const struct wcx_kernels *kernels, uint32_t table_count)
+static uint32_t wcx_block_shared_bytes(const struct wcx_kernels *kernels, uint32_t kernel, uint32_t table_count)
 {
-	return table_count * WCX_TABLE_BYTES + wcx_block_warps(kernels, table_count) * WCX_WARP_SHARED_BYTES;
+	return table_count * WCX_TABLE_BYTES + wcx_block_warps(kernels, kernel, table_count) * WCX_WARP_SHARED_BYTES;
 }
 
 extern "C" cudaError_t wcx_kernels_open(struct wcx_kernels *ret)
@@ -266,7 +275,7 @@ extern "C" cudaError_t wcx_kernels_open(struct wcx_kernels *ret)
 		     table_count *= WCX_FIELD_TABLES_MAX)
 			error = cudaFuncSetAttribute(wcx_kernel(kernel, table_count),
 						     cudaFuncAttributeMaxDynamicSharedMemorySize,
-						     (int)wcx_block_shared_bytes(ret, table_count));
+						     (int)wcx_block_shared_bytes(ret, kernel, table_count));
 	return error;
 }
 
@@ -301,8 +310,8 @@ extern "C" cudaError_t wcx_kernels_decode(const struct wcx_kernels *kernels, con
 		batch.blocks = (const uint32_t *)(job->control + layout->blocks_offset) + launch.first_block;
 		batch.launch = launch;
 		config.gridDim = dim3(launch.block_count);
-		config.blockDim = dim3(wcx_block_warps(kernels, table_count) * WCX_LANES);
-		config.dynamicSmemBytes = wcx_block_shared_bytes(kernels, table_count);
+		config.blockDim = dim3(wcx_block_warps(kernels, launch.kernel, table_count) * WCX_LANES);
+		config.dynamicSmemBytes = wcx_block_shared_bytes(kernels, launch.kernel, table_count);
 		config.numAttrs = i > 0 && kernels->overlap;
 		error = cudaLaunchKernelExC(&config, wcx_kernel(launch.kernel, table_count), arguments);
 	}
