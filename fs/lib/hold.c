@@ -104,13 +104,18 @@ static int place_task(struct builder *builder, const struct wcx_load_task *task,
 
 /* --- filling the buffer --- */
 
-/* Decodes a tile that is a difference from a base, which the image reads; it also reads the packed bytes once more. */
+/* Decodes a tile that is a difference from a base, which the image reads. */
 static int restore_difference(const struct builder *builder, const struct wcx_segment *segment, const struct hold_tile *tile,
-			      uint8_t *buffer, struct wcx_error *err)
+			      const uint8_t *packed, uint8_t *buffer, struct wcx_error *err)
 {
-	struct wcx_image_tile whole = { .info = &tile->info, .segment = segment, .dst = buffer + tile->at };
+	struct wcx_image_tile whole = {
+		.info = &tile->info,
+		.segment = segment,
+		.dst = buffer + tile->at,
+		.packed = packed,
+	};
 
-	wcx_image_decode_tiles(builder->held->image, &whole, 1);
+	wcx_image_decode_packed(builder->held->image, &whole);
 	return whole.r ? fail_tile(builder, segment, &tile->info, whole.r, err) : 0;
 }
 
@@ -162,7 +167,7 @@ static int fill_task(void *user, struct wcx_parallel *loop, unsigned worker, uin
 		    wcx_checksum32(src, tile->info.packed_bytes) != tile->info.checksum)
 			r = fail_tile(builder, plan_task->segment, &tile->info, -EBADMSG, err);
 		else if (tile->is_literal && wcx_tile_needs_base(plan_task->segment, &tile->info))
-			r = restore_difference(builder, plan_task->segment, tile, buffer, err);
+			r = restore_difference(builder, plan_task->segment, tile, src, buffer, err);
 		else if (tile->is_literal)
 			r = restore_literal(builder, plan_task->segment, tile, src, buffer, err);
 	}

@@ -94,14 +94,19 @@ static struct wcx_tile_job make_job(const struct filling *filling, const struct 
 	};
 }
 
-/* Decodes a tile that is a difference from a base, which the image reads; it also reads the packed bytes once more. */
+/* Decodes a tile that is a difference from a base, which the image reads. */
 static int restore_difference(const struct filling *filling, const struct wcx_load_tile *tile, uint8_t *dst,
 			      struct wcx_error *err)
 {
 	const struct wcx_segment *segment = filling->piece->segment;
-	struct wcx_image_tile whole = { .info = &tile->info, .segment = segment, .dst = dst };
+	struct wcx_image_tile whole = {
+		.info = &tile->info,
+		.segment = segment,
+		.dst = dst,
+		.packed = filling->packed + (tile->info.packed_offset - filling->piece->packed_offset),
+	};
 
-	wcx_image_decode_tiles(filling->load->image, &whole, 1);
+	wcx_image_decode_packed(filling->load->image, &whole);
 	return whole.r ? fail_tile(filling->load, segment, tile, whole.r, err) : 0;
 }
 

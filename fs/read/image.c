@@ -371,8 +371,8 @@ static size_t make_jobs(struct wcx_decode_batch *batch, struct wcx_image_tile *t
 	return job_count;
 }
 
-/* Decodes tiles that have what they need of bases. */
-static void decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count)
+/* Decodes tiles that have what they need of bases; with is_read also their packed bytes. */
+static void decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count, bool is_read)
 {
 	struct wcx_decode_batch *batch = wcx_decoder_borrow(image->decoder);
 	size_t job_of[WCX_BATCH_TILES], job_count;
@@ -383,7 +383,8 @@ static void decode_tiles(const struct wcx_image *image, struct wcx_image_tile *t
 			tiles[i].r = -ENOMEM;
 		return;
 	}
-	read_tiles(image, tiles, count, batch->packed);
+	if (!is_read)
+		read_tiles(image, tiles, count, batch->packed);
 	job_count = make_jobs(batch, tiles, count, job_of);
 	wcx_decoder_run(image->decoder, batch, job_count);
 	for (size_t j = 0; j < job_count; j++) {
@@ -394,7 +395,7 @@ static void decode_tiles(const struct wcx_image *image, struct wcx_image_tile *t
 	wcx_decoder_return(image->decoder, batch);
 }
 
-void wcx_image_decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count)
+static void decode_with_bases(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count, bool is_read)
 {
 	uint8_t *buffer = NULL;
 	bool needs_bases = false;
@@ -412,9 +413,20 @@ void wcx_image_decode_tiles(const struct wcx_image *image, struct wcx_image_tile
 		}
 		read_bases(image, tiles, count, buffer);
 	}
-	decode_tiles(image, tiles, count);
+	decode_tiles(image, tiles, count, is_read);
 	if (buffer)
 		wcx_decoder_return_bytes(image->decoder, buffer);
+}
+
+void wcx_image_decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count)
+{
+	decode_with_bases(image, tiles, count, false);
+}
+
+void wcx_image_decode_packed(const struct wcx_image *image, struct wcx_image_tile *tile)
+{
+	tile->r = 0;
+	decode_with_bases(image, tile, 1, true);
 }
 
 /* Pins the next tiles of the range, as many as a batch holds. */

@@ -169,6 +169,9 @@ struct wcx_image_tile {
  */
 void wcx_image_decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count);
 
+/* wcx_image_decode_packed - the same for one tile whose packed bytes the caller has, at tile->packed: it reads only bases */
+void wcx_image_decode_packed(const struct wcx_image *image, struct wcx_image_tile *tile);
+
 /* wcx_image_copy_cached - copy a decoded tile to dst if the cache has it */
 bool wcx_image_copy_cached(struct wcx_image *image, const struct wcx_tile_info *tile, uint8_t *dst);
 

@@ -2,7 +2,9 @@
 /* Loading packed files into GPU memory: files and their tensors, any ranges to any places, and ranges that are refused. */
 #include "fs/lib/wcx.h"
 
+#include <fcntl.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include "tests/unit/load_samples.h"
 
@@ -544,7 +546,21 @@ static void several_loaders_load_the_same_file_at_once(void)
 
 /* --- pinned files --- */
 
-/* Only tiles that are packed against a base are read again. */
+/* Overwrites the second half of a packed file with these bytes of its own, inverted or as they were. */
+static void overwrite(const struct sample *sample, uint8_t inverts)
+{
+	const size_t from = sample->packed.bytes / 2, bytes = sample->packed.bytes - from;
+	uint8_t *half = malloc(bytes);
+	const int fd = open(sample->path, O_WRONLY | O_CLOEXEC);
+
+	for (size_t i = 0; i < bytes; i++)
+		half[i] = sample->packed.data[from + i] ^ inverts;
+	CHECK(pwrite(fd, half, bytes, (off_t)from) == (ssize_t)bytes);
+	close(fd);
+	free(half);
+}
+
+/* Of a file that is packed against a base only the base is read. */
 static void pinned_files_are_loaded_like_others_and_not_read(void)
 {
 	struct sample_random random = { seed };
@@ -559,7 +575,9 @@ static void pinned_files_are_loaded_like_others_and_not_read(void)
 		CHECK(wcx_file_pin(pinned.file, loader, NULL, 0) == 0); /* again */
 		disarm();
 		atomic_store(&gpu.added, 0);
+		overwrite(&pinned, 0xFF);
 		CHECK(loads_right(loader, &pinned, &range, 1, &random));
+		overwrite(&pinned, 0);
 		CHECK(atomic_load(&gpu.added) == coded_tiles(&pinned, &range, 1));
 		CHECK(calls_of(CALL_SEND_PINNED) > 0 && (f == TUNED || calls_of(CALL_READ) == 0));
 		for (unsigned i = 0; i < 20; i++)
