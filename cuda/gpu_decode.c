@@ -185,13 +185,14 @@ void *wcx_gpu_alloc(struct wcx_gpu *gpu, size_t bytes)
 	return memory;
 }
 
-void wcx_gpu_dealloc(struct wcx_gpu *gpu, void *memory)
+void wcx_gpu_dealloc(struct wcx_gpu *gpu, void *memory, size_t bytes)
 {
 	if (!memory)
 		return;
 	cudaSetDevice(gpu->device);
 	cudaFreeHost(memory);
 	cudaGetLastError();
+	gpu->pinned_bytes -= bytes;
 }
 
 struct wcx_gpu_memory wcx_gpu_get_memory(struct wcx_gpu *gpu)

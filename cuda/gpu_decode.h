@@ -42,7 +42,7 @@ void wcx_gpu_unmap(struct wcx_gpu *gpu, void *memory);
 
 /* wcx_gpu_alloc - allocate pinned memory of the host; NULL if there is none */
 void *wcx_gpu_alloc(struct wcx_gpu *gpu, size_t bytes);
-void wcx_gpu_dealloc(struct wcx_gpu *gpu, void *memory); /* NULL is fine */
+void wcx_gpu_dealloc(struct wcx_gpu *gpu, void *memory, size_t bytes); /* NULL is fine */
 
 /* Memory that decoding takes, without that of CUDA itself; pinned memory of the host includes what wcx_gpu_map pinned. */
 struct wcx_gpu_memory {

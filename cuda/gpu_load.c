@@ -70,6 +70,8 @@ static enum wcx_result open_queues(struct wcx_gpu_loader *loader, unsigned queue
 	*error_ret = cudaMalloc((void **)&loader->memory_dev, loader->memory_bytes);
 	if (!*error_ret) /* kernels read behind the last packed tile: not what others left */
 		*error_ret = cudaMemset(loader->memory_dev, 0, loader->memory_bytes);
+	if (!*error_ret) /* the queues' streams do not wait for the default stream */
+		*error_ret = cudaStreamSynchronize(NULL);
 	return *error_ret ? WCX_DEVICE_FAILED : WCX_OK;
 }
 

@@ -33,7 +33,7 @@ void *wcx_gpu_alloc(struct wcx_gpu *gpu, size_t bytes)
 	return NULL;
 }
 
-void wcx_gpu_dealloc(struct wcx_gpu *gpu, void *memory)
+void wcx_gpu_dealloc(struct wcx_gpu *gpu, void *memory, size_t bytes)
 {
 }
 

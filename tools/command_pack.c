@@ -32,7 +32,7 @@ static const char help[] = "usage: wcx pack [OPTIONS] FILE [FILE.wcx]\n"
 			   "                    on the output needs the base.  May be given several times.  auto looks for\n"
 			   "                    bases in the output's directory and below (default for TREE), none does\n"
 			   "                    not (default for FILE)\n"
-			   "      --for=GOAL    size (default), or speed: BF16, F16 and INT8 may take up to 2 % more space\n"
+			   "      --for=GOAL    size (default), or speed: BF16, F16 and INT8 may take about 2 % more space\n"
 			   "                    where that decodes faster, on a GPU above all\n"
 			   "      --rm          pack in place: remove each source once its packed file is verified, synced\n"
 			   "                    to disk and found to hold the source's contents\n"
@@ -130,6 +130,8 @@ int wcx_command_pack(struct command *command, int argc, char **argv)
 		else if ((status = wcx_command_option(command, option, help)) >= 0)
 			return status;
 	}
+	if (tree.for_speed && tree.is_reference)
+		return wcx_command_usage(command, "--for=speed is not for --mode=reference");
 	command->decoder_kind = WCX_DECODER_CPU; /* to verify while other cores pack */
 	status = wcx_run_arguments(command, &wcx_pack_ops, &tree, argv + optind, (size_t)(argc - optind), output_name);
 	free(tree.base_paths);

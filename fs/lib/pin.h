@@ -20,7 +20,7 @@ struct wcx_pin {
 /*
  * wcx_pin_make - read the tiles of an image into memory, check them, and pin the memory
  *
- * Returns 0, -EBADMSG (a tile is damaged; err names it), -ENOMEM, -EIO (the GPU refuses), or the errno of a failed read;
+ * Returns 0, -EBADMSG (a tile is damaged; err names it), -ENOMEM, -ENODEV (the GPU refuses), or the errno of a failed read;
  * *pin is then left alone.  Otherwise the caller frees it.
  */
 int wcx_pin_make(struct wcx_image *image, int device, unsigned thread_count, struct wcx_pin *pin, struct wcx_error *err);

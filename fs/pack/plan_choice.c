@@ -26,7 +26,7 @@ static const double ZEROS_MIN_SHARE = 0.0005;
 /* Exponents in pairs may take this share more bits: they decode in half as many steps. */
 static const double PAIRS_MAX_LOSS = 0.02;
 /* Part of a mantissa whose entropy is more than this share of its bits counts as random. */
-static const double RANDOM_MIN_SHARE = 0.99, RANDOM_MIN_SHARE_FOR_SPEED = 0.9;
+static const double RANDOM_MIN_SHARE = 0.99, RANDOM_MIN_SHARE_BELOW_PAIRS = 0.9;
 
 /* --- predictor --- */
 
@@ -169,6 +169,23 @@ static struct wcx_field weigh_top(struct wcx_study *study, uint32_t width, bool 
 	return field;
 }
 
+/* What coding saves of the mantissa's parts below a top field of so many bits, where it saves enough. */
+static double mantissa_savings(struct wcx_study *study, uint32_t top_width, double random_share)
+{
+	uint32_t left = wcx_plan_elem_bits(study->plan) - top_width - 1;
+	double savings = 0;
+
+	for (uint32_t shift = 1, part; left; shift += part, left -= part) {
+		double bits, coded;
+
+		part = WCX_MIN(left, CHAR_BIT);
+		bits = part * (double)study->elems;
+		coded = wcx_study_entropy(study, shift, part);
+		savings += coded > random_share * bits ? 0 : bits - coded;
+	}
+	return savings;
+}
+
 /* The top field of a float: the exponent with as many mantissa bits as pay, and the base of its symbols; or pairs. */
 static struct wcx_field choose_top(struct wcx_study *study)
 {
@@ -186,7 +203,9 @@ static struct wcx_field choose_top(struct wcx_study *study)
 	}
 	if (!study->plan->for_speed || study->plan->segment.recipe.elem_bytes != 2)
 		return best;
+	least -= mantissa_savings(study, best.width, RANDOM_MIN_SHARE);
 	field = weigh_top(study, exponent, true, &bits);
+	bits -= mantissa_savings(study, exponent, RANDOM_MIN_SHARE_BELOW_PAIRS);
 	return bits < least * (1 + PAIRS_MAX_LOSS) ? field : best;
 }
 
@@ -252,13 +271,19 @@ static void draft_tables(uint64_t clusters[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUN
 	}
 }
 
+/* Whether the plan has exponents in pairs, which choose_top takes for speed. */
+static bool has_wide_pairs(const struct wcx_tensor_plan *plan)
+{
+	return plan->segment.recipe.elem_bytes == 2 && plan->fields[plan->segment.recipe.field_count - 1].is_pair;
+}
+
 /* Chooses and drafts the tables of a field, up to most_tables, or none if it is random; shift is where its bits begin. */
 static void choose_tables(struct wcx_study *study, uint32_t number, uint32_t shift, uint32_t run, uint32_t most_tables)
 {
 	struct wcx_tensor_plan *plan = study->plan;
 	struct wcx_field *field = &plan->fields[number];
 	uint64_t clusters[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT], best[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];
-	const double random_share = plan->for_speed ? RANDOM_MIN_SHARE_FOR_SPEED : RANDOM_MIN_SHARE;
+	const double random_share = has_wide_pairs(plan) ? RANDOM_MIN_SHARE_BELOW_PAIRS : RANDOM_MIN_SHARE;
 	double least = INFINITY, counted = 0, misfits;
 
 	misfits = wcx_symbols_take(study->ops, field, study->current, (uint32_t)study->elems, shift, study->values,

@@ -228,8 +228,8 @@ static void measure_gpu(struct wcx_decoder *decoder)
 			 decoder->choice.least_bytes >> 10, gpu);
 	if (is_measured)
 		add_costs(decoder, &costs);
-	wcx_gpu_dealloc(decoder->gpu, trial.dst);
-	wcx_gpu_dealloc(decoder->gpu, trial.packed);
+	wcx_gpu_dealloc(decoder->gpu, trial.dst, WCX_BATCH_BYTES);
+	wcx_gpu_dealloc(decoder->gpu, trial.packed, WCX_GPU_PACKED_ROOM);
 	wcx_decode_scratch_free(trial.scratch);
 	wcx_trial_tile_free(trial.tile);
 	if (decoder->choice.least_bytes > WCX_BATCH_BYTES) {
@@ -293,7 +293,7 @@ static void free_batch(const struct wcx_decoder *decoder, struct owned_batch *ow
 	wcx_decode_scratch_free(owned->scratch);
 	ZSTD_freeDCtx(owned->zstd);
 	if (owned->is_pinned)
-		wcx_gpu_dealloc(decoder->gpu, owned->batch.packed);
+		wcx_gpu_dealloc(decoder->gpu, owned->batch.packed, WCX_GPU_PACKED_ROOM);
 	else
 		free(owned->batch.packed);
 	free(owned);
@@ -543,6 +543,12 @@ static uint64_t done_bytes(const struct wcx_tile_job *jobs, size_t job_count)
 	return bytes;
 }
 
+/* Whether the GPU decodes a tile; it leaves differences from a base to the CPU. */
+static bool is_coded_alone(const struct wcx_tile_job *job)
+{
+	return job->mode == WCX_TILE_CODED && job->recipe->difference == WCX_DIFFERENCE_NONE;
+}
+
 /* Whether the GPU gets a batch.  With a choice, nobody waits for others to finish theirs. */
 static bool is_for_gpu(struct wcx_decoder *decoder, size_t coded_bytes)
 {
@@ -560,7 +566,7 @@ void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch
 
 	for (size_t i = 0; i < job_count; i++) {
 		batch->jobs[i].result = WCX_DEVICE_FAILED;
-		coded_bytes += batch->jobs[i].mode == WCX_TILE_CODED ? batch->jobs[i].dst_bytes : 0;
+		coded_bytes += is_coded_alone(&batch->jobs[i]) ? batch->jobs[i].dst_bytes : 0;
 	}
 	if (is_for_gpu(decoder, coded_bytes)) {
 		run_on_gpu(decoder, owned, job_count, coded_bytes);

@@ -648,7 +648,7 @@ static size_t compare_in(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t 
 		CHECK(packed && wcx_gpu_map(gpu, area, area_bytes));
 		CHECK(decode_pinned(gpu, jobs, job_count, packed) == WCX_OK);
 		wcx_gpu_unmap(gpu, area);
-		wcx_gpu_dealloc(gpu, packed);
+		wcx_gpu_dealloc(gpu, packed, WCX_GPU_PACKED_ROOM);
 	} else {
 		CHECK(decode(gpu, jobs, job_count) == WCX_OK);
 	}

@@ -101,9 +101,10 @@ WRAPPED(void *, wcx_gpu_alloc, struct wcx_gpu *gpu, size_t bytes)
 	return malloc(bytes);
 }
 
-WRAPPED(void, wcx_gpu_dealloc, struct wcx_gpu *gpu, void *memory)
+WRAPPED(void, wcx_gpu_dealloc, struct wcx_gpu *gpu, void *memory, size_t bytes)
 {
 	(void)gpu;
+	(void)bytes;
 	allocated_count -= memory != NULL;
 	free(memory);
 }

@@ -627,6 +627,47 @@ static void floats_of_two_bytes_for_speed_have_exponents_in_pairs_above_raw_bits
 	}
 }
 
+/* The lowest bit of a mantissa is set in one of twelve: leaving it raw would cost more than pairs may. */
+static void what_is_not_random_is_coded_for_speed_too(void)
+{
+	for (size_t i = 0; i <= SAMPLE_BF16; i++) {
+		struct wcx_container *packed[2];
+
+		for (int for_speed = 0; for_speed < 2; for_speed++) {
+			struct sample_bytes file = one_float_matrix(&sample_floats[i], i);
+			struct sample_random random = { 8 };
+
+			for (size_t e = 0; e < FLOAT_ELEMS; e++)
+				data_of(file)[2 * e] =
+					(uint8_t)((data_of(file)[2 * e] & 0xFE) | (sample_below(&random, 12) == 0));
+			packed[for_speed] = pack_for(for_speed, file);
+		}
+		CHECK((double)segment_cost(packed[1], 1) < 1.02 * (double)segment_cost(packed[0], 1));
+		wcx_container_free(packed[0]);
+		wcx_container_free(packed[1]);
+	}
+}
+
+/* F32 has no pairs, so both ways are the same: here the two lower bytes are worth coding, but not by a tenth. */
+static void other_elements_are_packed_for_speed_as_for_size(void)
+{
+	uint64_t bytes[2];
+
+	for (int for_speed = 0; for_speed < 2; for_speed++) {
+		struct sample_bytes file = one_float_matrix(&sample_floats[SAMPLE_F32], 3);
+		struct sample_random random = { 9 };
+		struct wcx_container *c;
+
+		for (size_t e = 0; e < FLOAT_ELEMS; e++)
+			for (size_t b = 0; b < 2; b++)
+				data_of(file)[4 * e + b] = (uint8_t)sample_below(&random, 160);
+		c = pack_for(for_speed, file);
+		bytes[for_speed] = segment_cost(c, 1);
+		wcx_container_free(c);
+	}
+	CHECK(bytes[0] == bytes[1]);
+}
+
 /* Exponents from -20 to 20, all equally likely: most are outside of any window. */
 static void exponents_of_many_values_stay_single_for_speed_too(void)
 {
@@ -1029,6 +1070,8 @@ int main(int argc, char **argv)
 		CHECK_TEST(fp8_is_rotated_and_within_0_3_percent_of_its_entropy),
 		CHECK_TEST(wider_floats_have_exponent_and_top_mantissa_bits_coded_and_sign_and_rest_raw),
 		CHECK_TEST(floats_of_two_bytes_for_speed_have_exponents_in_pairs_above_raw_bits),
+		CHECK_TEST(what_is_not_random_is_coded_for_speed_too),
+		CHECK_TEST(other_elements_are_packed_for_speed_as_for_size),
 		CHECK_TEST(exponents_of_many_values_stay_single_for_speed_too),
 		CHECK_TEST(floats_are_rotated_and_not_predicted),
 		CHECK_TEST(zeros_are_a_symbol_where_they_are_frequent_and_exceptions_otherwise),
