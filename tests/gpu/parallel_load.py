@@ -25,8 +25,8 @@ GET_SLICES = 20  # tensors that are also loaded by get_slice, one by one
 
 
 def rows_of(shape, rank, ranks):
-    """The rows that a rank has of a tensor: all, if it is not a matrix."""
-    if len(shape) != 2:
+    """The rows that a rank has of a tensor; None: all of it, which is no matrix."""
+    if len(shape) != 2 or shape[0] == 0:
         return None
     return shape[0] * rank // ranks, shape[0] * (rank + 1) // ranks
 
