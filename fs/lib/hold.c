@@ -113,9 +113,10 @@ static int restore_difference(const struct builder *builder, const struct wcx_se
 		.segment = segment,
 		.dst = buffer + tile->at,
 		.packed = packed,
+		.is_read = true,
 	};
 
-	wcx_image_decode_packed(builder->held->image, &whole);
+	wcx_image_decode_tiles(builder->held->image, &whole, 1);
 	return whole.r ? fail_tile(builder, segment, &tile->info, whole.r, err) : 0;
 }
 

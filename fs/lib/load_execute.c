@@ -104,9 +104,10 @@ static int restore_difference(const struct filling *filling, const struct wcx_lo
 		.segment = segment,
 		.dst = dst,
 		.packed = filling->packed + (tile->info.packed_offset - filling->piece->packed_offset),
+		.is_read = true,
 	};
 
-	wcx_image_decode_packed(filling->load->image, &whole);
+	wcx_image_decode_tiles(filling->load->image, &whole, 1);
 	return whole.r ? fail_tile(filling->load, segment, tile, whole.r, err) : 0;
 }
 

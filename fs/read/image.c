@@ -274,14 +274,20 @@ static void fetch(const struct wcx_image *image, uint64_t start, uint64_t end)
 			      POSIX_FADV_WILLNEED);
 }
 
-/* Reads the packed bytes of tiles into the buffer, with one pread for tiles that are adjacent in the file. */
+/* Reads packed bytes that the caller lacks into the buffer, with one pread for tiles that are adjacent in the file. */
 static void read_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count, uint8_t *buffer)
 {
 	for (size_t first = 0, after; first < count; first = after) {
 		uint64_t start = tiles[first].info->packed_offset, end = start;
 		int r;
 
-		for (after = first; after < count && tiles[after].info->packed_offset == wcx_tile_align_up(end); after++)
+		after = first + 1;
+		tiles[first].r = 0;
+		if (tiles[first].is_read)
+			continue;
+		for (after = first;
+		     after < count && !tiles[after].is_read && tiles[after].info->packed_offset == wcx_tile_align_up(end);
+		     after++)
 			end = tiles[after].info->packed_offset + tiles[after].info->packed_bytes;
 		if (end - start > FETCH_BYTES)
 			fetch(image, start, end);
@@ -371,8 +377,8 @@ static size_t make_jobs(struct wcx_decode_batch *batch, struct wcx_image_tile *t
 	return job_count;
 }
 
-/* Decodes tiles that have what they need of bases; with is_read also their packed bytes. */
-static void decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count, bool is_read)
+/* Decodes tiles that have what they need of bases. */
+static void decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count)
 {
 	struct wcx_decode_batch *batch = wcx_decoder_borrow(image->decoder);
 	size_t job_of[WCX_BATCH_TILES], job_count;
@@ -383,8 +389,7 @@ static void decode_tiles(const struct wcx_image *image, struct wcx_image_tile *t
 			tiles[i].r = -ENOMEM;
 		return;
 	}
-	if (!is_read)
-		read_tiles(image, tiles, count, batch->packed);
+	read_tiles(image, tiles, count, batch->packed);
 	job_count = make_jobs(batch, tiles, count, job_of);
 	wcx_decoder_run(image->decoder, batch, job_count);
 	for (size_t j = 0; j < job_count; j++) {
@@ -395,7 +400,7 @@ static void decode_tiles(const struct wcx_image *image, struct wcx_image_tile *t
 	wcx_decoder_return(image->decoder, batch);
 }
 
-static void decode_with_bases(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count, bool is_read)
+void wcx_image_decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count)
 {
 	uint8_t *buffer = NULL;
 	bool needs_bases = false;
@@ -413,20 +418,9 @@ static void decode_with_bases(const struct wcx_image *image, struct wcx_image_ti
 		}
 		read_bases(image, tiles, count, buffer);
 	}
-	decode_tiles(image, tiles, count, is_read);
+	decode_tiles(image, tiles, count);
 	if (buffer)
 		wcx_decoder_return_bytes(image->decoder, buffer);
-}
-
-void wcx_image_decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count)
-{
-	decode_with_bases(image, tiles, count, false);
-}
-
-void wcx_image_decode_packed(const struct wcx_image *image, struct wcx_image_tile *tile)
-{
-	tile->r = 0;
-	decode_with_bases(image, tile, 1, true);
 }
 
 /* Pins the next tiles of the range, as many as a batch holds. */
@@ -458,7 +452,8 @@ static void fill_tiles(struct wcx_image *image, struct tile_set *set)
 	for (size_t i = 0; i < set->count; i++) {
 		if (set->item[i].outcome != WCX_CACHE_FILL)
 			continue;
-		missing[count] = (struct wcx_image_tile){ &set->info[i], set->segment[i], set->item[i].data, NULL, 0, NULL };
+		missing[count] = (struct wcx_image_tile){ .info = &set->info[i], .segment = set->segment[i] };
+		missing[count].dst = set->item[i].data;
 		missing_of[count++] = i;
 	}
 	if (!count)
@@ -644,7 +639,7 @@ int wcx_image_check_tile(struct wcx_image *image, uint64_t tile_index, struct wc
 	size_t segment_index = wcx_container_segment_of_tile(image->container, tile_index);
 	const struct wcx_segment *seg = wcx_container_segment(image->container, segment_index);
 	struct wcx_tile_info info;
-	struct wcx_image_tile tile = { &info, seg, NULL, NULL, 0, NULL };
+	struct wcx_image_tile tile = { .info = &info, .segment = seg };
 
 	wcx_container_tile(image->container, seg, tile_index, &info);
 	tile.dst = malloc(wcx_tile_dims_bytes(&info.dims));

@@ -155,9 +155,10 @@ struct wcx_image_tile {
 	const struct wcx_tile_info *info;
 	const struct wcx_segment *segment;
 	uint8_t *dst;          /* gets the decoded tile, rows * cols * elem_bytes bytes */
-	const uint8_t *packed; /* used while decoding */
+	const uint8_t *packed; /* with is_read the packed bytes, which the caller has read; else used while decoding */
 	int r;                 /* set to 0, -EBADMSG, -WCX_NO_BASE or another -errno */
 	const uint8_t *base;   /* used while decoding */
+	bool is_read;
 };
 
 /*
@@ -168,9 +169,6 @@ struct wcx_image_tile {
  * one waits for another.
  */
 void wcx_image_decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count);
-
-/* wcx_image_decode_packed - the same for one tile whose packed bytes the caller has, at tile->packed: it reads only bases */
-void wcx_image_decode_packed(const struct wcx_image *image, struct wcx_image_tile *tile);
 
 /* wcx_image_copy_cached - copy a decoded tile to dst if the cache has it */
 bool wcx_image_copy_cached(struct wcx_image *image, const struct wcx_tile_info *tile, uint8_t *dst);

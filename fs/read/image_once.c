@@ -61,7 +61,8 @@ ssize_t wcx_image_read_once(struct wcx_image *image, void *dst, size_t bytes, ui
 		if (from < offset || to > end) {
 			r = read_rest(image, at, WCX_MAX(from, offset), WCX_MIN(to, end), err);
 		} else if (!wcx_image_copy_cached(image, info, at)) {
-			whole.tiles[whole.count++] = (struct wcx_image_tile){ info, iter.segment, at, NULL, 0, NULL };
+			whole.tiles[whole.count++] =
+				(struct wcx_image_tile){ .info = info, .segment = iter.segment, .dst = at };
 			whole.bytes += to - from;
 		}
 		if (whole.count == WCX_BATCH_TILES || whole.bytes > WCX_BATCH_BYTES - WCX_TILE_MAX_BYTES)
