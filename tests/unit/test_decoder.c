@@ -244,7 +244,10 @@ static void decode_in_cache(void)
 static void the_gpu_gets_pinned_memory(void)
 {
 	gpu_exists = true;
-	notice_count = pin_count = pinned_dst_count = pinned_packed_count = 0;
+	notice_count = 0;
+	pin_count = 0;
+	pinned_dst_count = 0;
+	pinned_packed_count = 0;
 	decode_in_cache();
 	CHECK(pinned_dst_count == 2 * 2 && pinned_packed_count == 2 && notice_count == 0);
 	CHECK(pin_count == 0 && allocated_count == 0); /* all were given back */
@@ -254,7 +257,10 @@ static void the_gpu_gets_pinned_memory(void)
 static void a_gpu_that_cannot_pin_memory_decodes_all_the_same(void)
 {
 	gpu_exists = gpu_refuses = true;
-	notice_count = pin_count = pinned_dst_count = pinned_packed_count = 0;
+	notice_count = 0;
+	pin_count = 0;
+	pinned_dst_count = 0;
+	pinned_packed_count = 0;
 	decode_in_cache();
 	CHECK(pinned_dst_count == 0 && pinned_packed_count == 0 && notice_count == 1 && pin_count == 1);
 	gpu_exists = gpu_refuses = false;
