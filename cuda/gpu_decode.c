@@ -36,7 +36,7 @@ struct taken_job {
 struct decode_queue {
 	struct wcx_gpu_queue queue;
 	struct decode_queue *next_free;
-	bool taken;
+	bool taken, is_checked; /* is_checked: each tile of the batch has a check */
 	/* Of the batch: src_first and src_bytes are the extent of the packed tiles, in upload or in the caller's memory. */
 	uint32_t job_count, src_first, src_bytes, dst_bytes;
 	struct taken_job jobs[WCX_QUEUE_ITEMS];
@@ -303,6 +303,8 @@ static bool add_job(struct decode_queue *queue, const struct wcx_gpu_batch *batc
 		return false;
 	if (!batch->packed)
 		memcpy(queue->queue.upload + src, job->src, job->src_bytes);
+	if (batch->checksums) /* of every item, so both have the same numbers */
+		wcx_gpu_queue_check(&queue->queue, (uint32_t)src, (uint32_t)job->src_bytes, batch->checksums[number]);
 	if (!queue->job_count || src < queue->src_first)
 		queue->src_first = (uint32_t)src;
 	queue->jobs[queue->job_count++] = (struct taken_job){ job, is_direct, dst };
@@ -323,6 +325,7 @@ static cudaError_t submit_jobs(struct decode_queue *queue, const struct call *ca
 	size_t src_bytes, i;
 
 	queue->job_count = queue->src_first = queue->src_bytes = queue->dst_bytes = 0;
+	queue->is_checked = batch->checksums != NULL;
 	for (i = first; i < batch->job_count; i++) {
 		struct wcx_tile_job *job = &batch->jobs[i];
 		const size_t tile_bytes = wcx_tile_dims_bytes(&job->dims);
@@ -353,6 +356,8 @@ static cudaError_t collect_jobs(struct decode_queue *queue)
 		const struct taken_job *taken = &queue->jobs[i];
 
 		taken->job->result = wcx_gpu_queue_status(&queue->queue, i);
+		if (taken->job->result == WCX_OK && queue->is_checked)
+			taken->job->result = wcx_gpu_queue_check_status(&queue->queue, i);
 		if (taken->job->result == WCX_OK && !taken->is_direct)
 			memcpy(taken->job->dst, queue->queue.download + WCX_QUEUE_STATUS_BYTES + taken->dst_offset,
 			       taken->job->dst_bytes);

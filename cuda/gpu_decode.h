@@ -57,7 +57,12 @@ struct wcx_gpu_batch {
 	size_t job_count;
 	const bool *dst_is_pinned; /* of each job, by wcx_gpu_map or wcx_gpu_alloc; NULL: of none */
 	uint8_t *packed;           /* WCX_GPU_PACKED_ROOM of wcx_gpu_alloc, or NULL; src of all jobs is in its first
-				      WCX_GPU_PACKED_BYTES,	   and what is behind the last of them is overwritten */
+				      WCX_GPU_PACKED_BYTES, and what is behind the last of them is overwritten */
+	/*
+	 * Checksums of the jobs' packed bytes, which the GPU compares with the bytes that it decodes, or NULL: the caller
+	 * has done so.  Only coded tiles are compared: the caller looks at others, and at jobs that get WCX_DEVICE_FAILED.
+	 */
+	const uint32_t *checksums;
 };
 
 /*
@@ -67,7 +72,8 @@ struct wcx_gpu_batch {
  * buffers, which are allocated at open.  Tiles whose dst is pinned are written there by the GPU itself; others are copied by
  * the host.  Waits for the GPU, and for buffers in use by other calls.
  *
- * Returns WCX_OK when every job has a result: WCX_OK, WCX_BAD_DATA or WCX_WRONG_SIZE, as from wcx_tile_decode.  Returns
+ * Returns WCX_OK when every job has a result: WCX_OK, WCX_BAD_DATA or WCX_WRONG_SIZE, as from wcx_tile_decode; a tile with
+ * another checksum has WCX_BAD_DATA, although the CPU may be able to decode it.  Returns
  * WCX_DEVICE_FAILED (out of memory, lost device, failed launch) if jobs may be undone: these have the result
  * WCX_DEVICE_FAILED and an undefined dst.  In any case the GPU does not use the jobs' memory any more.
  */

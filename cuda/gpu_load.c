@@ -206,6 +206,11 @@ enum wcx_result wcx_gpu_load_add(struct wcx_gpu_loader *loader, unsigned queue, 
 	return result;
 }
 
+void wcx_gpu_load_check(struct wcx_gpu_loader *loader, unsigned queue, size_t at, size_t bytes, uint32_t checksum)
+{
+	wcx_gpu_queue_check(&loader->queues[queue].queue, (uint32_t)at, (uint32_t)bytes, checksum);
+}
+
 static cudaError_t send(struct load_queue *its, const uint8_t *src, size_t bytes, size_t at)
 {
 	its->queue.is_used = true;
@@ -266,18 +271,23 @@ enum wcx_result wcx_gpu_load_fill(struct wcx_gpu_loader *loader, unsigned queue,
 	return leave(loader, before, error);
 }
 
-enum wcx_result wcx_gpu_load_wait(struct wcx_gpu_loader *loader, unsigned queue, uint32_t *failed_ret)
+enum wcx_result wcx_gpu_load_wait(struct wcx_gpu_loader *loader, unsigned queue, struct wcx_load_failure *failed_ret)
 {
 	struct load_queue *its = &loader->queues[queue];
 	const int before = enter(loader);
 	const uint32_t items = its->is_submitted ? its->items : 0;
+	const uint32_t checks = its->is_submitted ? its->queue.check_count : 0;
 	enum wcx_result result = leave(loader, before, wcx_gpu_queue_wait(&its->queue, true));
 
 	its->items = 0;
 	its->is_submitted = false;
+	for (uint32_t i = 0; i < checks && result == WCX_OK; i++) {
+		result = wcx_gpu_queue_check_status(&its->queue, i);
+		*failed_ret = (struct wcx_load_failure){ true, i };
+	}
 	for (uint32_t i = 0; i < items && result == WCX_OK; i++) {
 		result = wcx_gpu_queue_status(&its->queue, i);
-		*failed_ret = i;
+		*failed_ret = (struct wcx_load_failure){ false, i };
 	}
 	return result;
 }

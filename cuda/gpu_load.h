@@ -9,7 +9,7 @@
  *
  *	wait          until the queue's last batch, if any, is done
  *	buffer        wait until the last copy from a buffer is done: it may be filled again
- *	add           tiles whose packed bytes will be sent
+ *	add, check    tiles whose packed bytes will be sent
  *	send          copy packed bytes to the queue's memory; returns at once
  *	submit        decode the tiles; returns at once
  *	copy, fill    device memory, after the batch
@@ -72,6 +72,14 @@ enum wcx_result wcx_gpu_load_add(struct wcx_gpu_loader *loader, unsigned queue, 
 				 uint64_t dst, bool *added_ret);
 
 /*
+ * wcx_gpu_load_check - have the checksum of packed bytes compared on the device
+ *
+ * They are, or will be, sent to offset `at` of the queue's memory; what is compared are the bytes that are decoded there.  A
+ * batch may have 2048 checks.
+ */
+void wcx_gpu_load_check(struct wcx_gpu_loader *loader, unsigned queue, size_t at, size_t bytes, uint32_t checksum);
+
+/*
  * wcx_gpu_load_send, wcx_gpu_load_send_pinned - start copying bytes to offset `at` of the queue's memory
  *
  * They come from the start of a buffer, or from memory that wcx_gpu_pin pinned.  WCX_OK or WCX_DEVICE_FAILED.
@@ -102,10 +110,14 @@ enum wcx_result wcx_gpu_load_fill(struct wcx_gpu_loader *loader, unsigned queue,
 /*
  * wcx_gpu_load_wait - wait for the queue's batch, if any, and everything behind it
  *
- * Also ends a batch that was not submitted.  Returns WCX_OK; WCX_BAD_DATA with the number, in the order of adding, of the
- * first tile that failed in *failed_ret; or WCX_DEVICE_FAILED.  Then the device may still be working only if it is lost.
+ * Also ends a batch that was not submitted.  Returns WCX_OK; WCX_BAD_DATA with *failed_ret set to the first check that
+ * failed or, if none did, to the first tile; or WCX_DEVICE_FAILED.  Then the device may still be working only if it is lost.
  */
-enum wcx_result wcx_gpu_load_wait(struct wcx_gpu_loader *loader, unsigned queue, uint32_t *failed_ret);
+struct wcx_load_failure {
+	bool is_check;
+	uint32_t number; /* of the check or the tile, in the order of adding */
+};
+enum wcx_result wcx_gpu_load_wait(struct wcx_gpu_loader *loader, unsigned queue, struct wcx_load_failure *failed_ret);
 
 /*
  * wcx_gpu_pin - pin memory of the host, so that all GPUs can copy from it at full speed

@@ -3,6 +3,7 @@
 #include "cuda/gpu_queue.h"
 
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -16,6 +17,12 @@ static size_t control_offset(size_t src_bytes)
 	return WCX_ALIGN_UP(src_bytes + WCX_BATCH_SRC_SLACK, 16);
 }
 
+/* The same of the checks, behind the control. */
+static size_t checks_offset(size_t control_end)
+{
+	return WCX_ALIGN_UP(control_end, 16);
+}
+
 enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx_kernels *kernels, size_t src_bytes,
 				   size_t dst_bytes, cudaError_t *error_ret)
 {
@@ -26,14 +33,16 @@ enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx
 		.places = 2 * WCX_QUEUE_ITEMS,
 		.blocks = kernels->blocks,
 	};
-	const size_t upload_bytes = control_offset(src_bytes) + wcx_tile_batch_capacity(&limits);
+	const size_t upload_bytes = checks_offset(control_offset(src_bytes) + wcx_tile_batch_capacity(&limits)) +
+				    WCX_QUEUE_ITEMS * sizeof *queue->checks;
 	const size_t download_bytes = WCX_QUEUE_STATUS_BYTES + dst_bytes;
 
 	queue->kernels = kernels;
 	queue->src_bytes = src_bytes;
 	queue->buffer_bytes = upload_bytes + download_bytes;
 	queue->batch = wcx_tile_batch_create(&limits);
-	*error_ret = queue->batch ? cudaSuccess : cudaErrorMemoryAllocation;
+	queue->checks = calloc(WCX_QUEUE_ITEMS, sizeof *queue->checks);
+	*error_ret = queue->batch && queue->checks ? cudaSuccess : cudaErrorMemoryAllocation;
 	if (!*error_ret)
 		*error_ret = cudaMallocHost((void **)&queue->upload, upload_bytes);
 	if (!*error_ret)
@@ -71,6 +80,7 @@ void wcx_gpu_queue_close(struct wcx_gpu_queue *queue)
 	cudaFreeHost(queue->upload);
 	cudaFreeHost(queue->download);
 	wcx_tile_batch_free(queue->batch);
+	free(queue->checks);
 	*queue = (struct wcx_gpu_queue){ .kernels = NULL };
 }
 
@@ -78,6 +88,21 @@ void wcx_gpu_queue_close(struct wcx_gpu_queue *queue)
 static cudaError_t upload(const struct wcx_gpu_queue *queue, const uint8_t *host, size_t first, size_t end)
 {
 	return cudaMemcpyAsync(queue->upload_dev + first, host + first, end - first, cudaMemcpyHostToDevice, queue->stream);
+}
+
+/* Starts the checks, which may run beside the kernels that decode: they write other statuses. */
+static cudaError_t check(const struct wcx_gpu_queue *queue, const struct wcx_kernel_job *decode, const uint8_t *checks_dev)
+{
+	const struct wcx_checksum_job job = {
+		.checks = (const struct wcx_tile_check *)(const void *)checks_dev,
+		.count = queue->check_count,
+		.src = decode->src,
+		.status = decode->status + decode->layout->items,
+		.mark = decode->mark,
+		.overlaps = queue->kernels->overlap && decode->layout->launch_count > 0,
+	};
+
+	return wcx_checksums_compute(&job, queue->stream);
 }
 
 cudaError_t wcx_gpu_queue_submit(struct wcx_gpu_queue *queue, const struct wcx_packed_tiles *packed, size_t src_bytes,
@@ -93,25 +118,30 @@ cudaError_t wcx_gpu_queue_submit(struct wcx_gpu_queue *queue, const struct wcx_p
 		.status = (uint32_t *)(void *)(is_download ? queue->download_dev : queue->download),
 		.mark = queue->mark + WCX_STATUS_MARK,
 	};
-	const size_t end = control + job.layout->control_bytes;
+	const size_t checks = checks_offset(control + job.layout->control_bytes);
+	const size_t end = checks + queue->check_count * sizeof *queue->checks;
 	const bool is_one_copy = packed && end <= packed->bytes;
 	uint8_t *host = is_one_copy ? packed->pinned : queue->upload;
 	cudaError_t error = cudaSuccess;
 
 	queue->is_used = true;
 	queue->mark = job.mark;
+	queue->first_check = job.layout->items;
 	memset(host + src_bytes, 0, control - src_bytes);
 	wcx_tile_batch_write(queue->batch, host + control);
+	memcpy(host + checks, queue->checks, end - checks);
 	if (packed && !is_one_copy)
 		error = upload(queue, packed->pinned, packed->first, src_bytes);
 	if (!error)
 		error = upload(queue, host, !packed ? 0 : is_one_copy ? packed->first : src_bytes, end);
 	if (!error)
 		error = wcx_kernels_decode(queue->kernels, &job, queue->stream);
+	if (!error)
+		error = check(queue, &job, queue->upload_dev + checks);
 	if (!error && is_download)
 		error = cudaMemcpyAsync(queue->download, queue->download_dev,
 					dst_bytes ? WCX_QUEUE_STATUS_BYTES + dst_bytes
-						  : job.layout->items * sizeof(uint32_t),
+						  : (job.layout->items + queue->check_count) * sizeof(uint32_t),
 					cudaMemcpyDeviceToHost, queue->stream);
 	return error;
 }
@@ -147,5 +177,6 @@ cudaError_t wcx_gpu_queue_wait(struct wcx_gpu_queue *queue, bool poll)
 		error = poll ? wcx_gpu_event_poll(queue->done) : cudaEventSynchronize(queue->done);
 	queue->is_used = false;
 	wcx_tile_batch_clear(queue->batch);
+	queue->check_count = 0;
 	return error;
 }

@@ -11,24 +11,28 @@
 #include <stdbool.h>
 
 #include "codec/result.h"
+#include "cuda/checksum_kernel.h"
 #include "cuda/tile_batch.h"
 #include "cuda/tile_kernel.h"
 
 enum {
-	WCX_QUEUE_ITEMS = 2048, /* fills 4 MiB with tiles of 2 KiB */
-	WCX_QUEUE_STATUS_BYTES = WCX_QUEUE_ITEMS * 4,
+	WCX_QUEUE_ITEMS = 2048,                           /* fills 4 MiB with tiles of 2 KiB */
+	WCX_QUEUE_STATUS_BYTES = 2 * WCX_QUEUE_ITEMS * 4, /* of items and of checks */
 };
 
 struct wcx_gpu_queue {
 	const struct wcx_kernels *kernels;
 	struct wcx_tile_batch *batch;
+	struct wcx_tile_check *checks; /* of packed tiles of the batch: WCX_QUEUE_ITEMS at most */
+	uint32_t check_count;
+	uint32_t first_check;         /* place of its status among those of the latest batch: behind the items */
 	bool is_used;                 /* something may be in flight */
 	uint32_t mark;                /* of the latest batch's statuses */
 	size_t buffer_bytes;          /* of upload and download: as much pinned memory as device memory */
 	size_t src_bytes;             /* capacity of upload for packed tiles; slack and control follow them */
 	uint8_t *upload, *upload_dev; /* pinned, and on the device */
 	uint8_t *src_dev;             /* packed tiles on the device: upload_dev, unless the owner has put them elsewhere */
-	/* Results: statuses and, from WCX_QUEUE_STATUS_BYTES on, decoded tiles if the queue returns them. */
+	/* Results: statuses of items, then of checks; from WCX_QUEUE_STATUS_BYTES on, decoded tiles if it returns them. */
 	uint8_t *download, *download_dev;
 	cudaStream_t stream;
 	cudaEvent_t done;
@@ -54,6 +58,16 @@ struct wcx_packed_tiles {
 	uint8_t *pinned;
 	size_t first, bytes;
 };
+
+/*
+ * wcx_gpu_queue_check - have the checksum of a packed tile computed on the device, from the bytes that are decoded there
+ *
+ * src is its offset, as that of an item.  A batch may have as many checks as items; they are counted on their own.
+ */
+static inline void wcx_gpu_queue_check(struct wcx_gpu_queue *queue, uint32_t src, uint32_t bytes, uint32_t checksum)
+{
+	queue->checks[queue->check_count++] = (struct wcx_tile_check){ src, bytes, checksum };
+}
 
 /*
  * wcx_gpu_queue_submit - start upload, decoding, and the download of statuses and dst_bytes of decoded tiles
@@ -85,6 +99,12 @@ static inline enum wcx_result wcx_gpu_queue_status(const struct wcx_gpu_queue *q
 
 	return status / WCX_STATUS_MARK == queue->mark / WCX_STATUS_MARK ? (enum wcx_result)(status % WCX_STATUS_MARK)
 									 : WCX_DEVICE_FAILED;
+}
+
+/* wcx_gpu_queue_check_status - the same for a check */
+static inline enum wcx_result wcx_gpu_queue_check_status(const struct wcx_gpu_queue *queue, uint32_t check)
+{
+	return wcx_gpu_queue_status(queue, queue->first_check + check);
 }
 
 #endif

@@ -2,6 +2,7 @@
 /* Replaces the GPU in builds without CUDA. */
 #include <stdio.h>
 
+#include "cuda/gpu_checksum.h"
 #include "cuda/gpu_decode.h"
 #include "cuda/gpu_hold.h"
 #include "cuda/gpu_load.h"
@@ -47,6 +48,12 @@ enum wcx_result wcx_gpu_decode(struct wcx_gpu *gpu, const struct wcx_gpu_batch *
 	for (size_t i = 0; i < batch->job_count; i++)
 		batch->jobs[i].result = WCX_DEVICE_FAILED;
 	return WCX_DEVICE_FAILED;
+}
+
+enum wcx_result wcx_gpu_checksums(int device, const uint8_t *src, size_t src_bytes, const struct wcx_gpu_part *parts,
+				  size_t part_count, uint64_t *ret, double *ms_ret)
+{
+	return WCX_NO_DEVICE;
 }
 
 enum wcx_result wcx_gpu_timing_create(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count, uint32_t repeats,
@@ -112,6 +119,10 @@ enum wcx_result wcx_gpu_load_add(struct wcx_gpu_loader *loader, unsigned queue, 
 	return WCX_NO_DEVICE;
 }
 
+void wcx_gpu_load_check(struct wcx_gpu_loader *loader, unsigned queue, size_t at, size_t bytes, uint32_t checksum)
+{
+}
+
 enum wcx_result wcx_gpu_load_send(struct wcx_gpu_loader *loader, unsigned queue, unsigned buffer, size_t bytes, size_t at)
 {
 	return WCX_NO_DEVICE;
@@ -138,7 +149,7 @@ enum wcx_result wcx_gpu_load_fill(struct wcx_gpu_loader *loader, unsigned queue,
 	return WCX_NO_DEVICE;
 }
 
-enum wcx_result wcx_gpu_load_wait(struct wcx_gpu_loader *loader, unsigned queue, uint32_t *failed_ret)
+enum wcx_result wcx_gpu_load_wait(struct wcx_gpu_loader *loader, unsigned queue, struct wcx_load_failure *failed_ret)
 {
 	return WCX_NO_DEVICE;
 }

@@ -295,11 +295,11 @@ static int fail_coded(const struct load *load, const struct wcx_load_batch *batc
 /* Waits for a queue's batch, if one is in flight, and names the first tile of it that did not decode. */
 static int finish_queue(const struct load *load, unsigned queue, struct wcx_error *err)
 {
-	uint32_t failed = 0;
+	struct wcx_load_failure failed = { .number = 0 };
 	const enum wcx_result result = wcx_gpu_load_wait(load->loader->gpu, queue, &failed);
 
 	if (result == WCX_BAD_DATA)
-		return fail_coded(load, &load->loader->batches[queue], failed, err);
+		return fail_coded(load, &load->loader->batches[queue], failed.number, err);
 	return check_gpu(load, result, err);
 }
 

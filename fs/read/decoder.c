@@ -203,7 +203,7 @@ static void add_costs(struct wcx_decoder *decoder, const struct wcx_gpu_costs *c
 static void measure_gpu(struct wcx_decoder *decoder)
 {
 	struct trial trial = { .tile = NULL };
-	struct wcx_gpu_batch batch = { trial.jobs, WCX_BATCH_TILES, trial.is_pinned, NULL };
+	struct wcx_gpu_batch batch = { .jobs = trial.jobs, .job_count = WCX_BATCH_TILES, .dst_is_pinned = trial.is_pinned };
 	struct wcx_gpu_costs costs = { .tile_count = WCX_BATCH_TILES };
 	char gpu[sizeof decoder->name];
 	bool is_measured = false;

@@ -173,6 +173,12 @@ struct item {
 	uint64_t dst;
 };
 
+/* Packed bytes in the queue's memory whose checksum is compared. */
+struct check {
+	size_t at, bytes;
+	uint32_t checksum;
+};
+
 enum { NO_BUFFER = -1, TRANSFERS_MAX = 2 * 1024 };
 
 /* A copy to the queue's memory. */
@@ -205,6 +211,8 @@ struct queue {
 	struct wcx_decode_scratch *scratch;
 	struct item *items;
 	uint32_t item_count, failed; /* failed: the first item that did not decode, or item_count */
+	struct check *checks;
+	uint32_t check_count, failed_check; /* in the same way */
 	struct step *steps;
 	size_t step_count, step_capacity, steps_done;
 	bool is_in_flight, is_decoded; /* is_in_flight: submitted */
@@ -336,6 +344,14 @@ static inline void decode_items(struct wcx_gpu_loader *loader, struct queue *que
 		if (wcx_tile_decode(&item->job, queue->scratch) != WCX_OK)
 			queue->failed = i;
 	}
+	queue->failed_check = 0;
+	while (queue->failed_check < queue->check_count) {
+		const struct check *check = &queue->checks[queue->failed_check];
+
+		if (wcx_checksum32(queue->sent + check->at, check->bytes) != check->checksum)
+			break;
+		queue->failed_check++;
+	}
 	queue->is_decoded = true;
 }
 
@@ -393,7 +409,7 @@ static inline bool is_owned(struct queue *queue)
 
 static inline void end_batch(struct queue *queue)
 {
-	queue->item_count = 0;
+	queue->item_count = queue->check_count = 0;
 	queue->step_count = queue->steps_done = 0;
 	queue->transfer_count = queue->transfers_done = queue->sent_end = 0;
 	queue->is_in_flight = queue->is_decoded = false;
@@ -414,8 +430,9 @@ static inline void open_queue(struct queue *queue, unsigned number)
 	queue->scratch = wcx_decode_scratch_create(wcx_decode_variant_choose());
 	is_exempt = false;
 	queue->items = __real_calloc(ITEMS_MAX, sizeof *queue->items);
+	queue->checks = __real_calloc(ITEMS_MAX, sizeof *queue->checks);
 	queue->transfers = __real_calloc(TRANSFERS_MAX, sizeof *queue->transfers);
-	sample_require(queue->scratch && queue->items && queue->transfers, "memory for a queue");
+	sample_require(queue->scratch && queue->items && queue->checks && queue->transfers, "memory for a queue");
 	queue->random.state = seed + number;
 }
 
@@ -463,6 +480,7 @@ FAKED(void, wcx_gpu_loader_free, struct wcx_gpu_loader *loader)
 		free(loader->queues[i].transfers);
 		free(loader->queues[i].stage);
 		free(loader->queues[i].items);
+		free(loader->queues[i].checks);
 		free(loader->queues[i].steps);
 		wcx_decode_scratch_free(loader->queues[i].scratch);
 	}
@@ -635,19 +653,37 @@ FAKED(enum wcx_result, wcx_gpu_load_send_pinned, struct wcx_gpu_loader *loader, 
 	return failed ? trap.result : WCX_OK;
 }
 
-/* Whether the bytes of all items were sent. */
+FAKED(void, wcx_gpu_load_check, struct wcx_gpu_loader *loader, unsigned number, size_t at, size_t bytes, uint32_t checksum)
+{
+	struct queue *queue = enter(loader, number);
+
+	RULE(is_owned(queue) && !queue->is_in_flight);
+	sample_require(RULE(queue->check_count < ITEMS_MAX) && RULE(is_within(at, bytes, 0, loader->queue_bytes)),
+		       "a check");
+	queue->checks[queue->check_count++] = (struct check){ at, bytes, checksum };
+	leave(queue);
+}
+
+/* The transfer that contains bytes of the queue's memory, or NULL. */
+static inline const struct transfer *find_transfer(const struct queue *queue, size_t at, size_t bytes)
+{
+	for (size_t t = 0; t < queue->transfer_count; t++)
+		if (is_within(at, bytes, queue->transfers[t].at, queue->transfers[t].bytes))
+			return &queue->transfers[t];
+	return NULL;
+}
+
+/* Whether the bytes of all items and checks were sent. */
 static inline bool has_items_bytes(const struct queue *queue)
 {
 	for (uint32_t i = 0; i < queue->item_count; i++) {
 		const struct item *item = &queue->items[i];
-		size_t t = 0;
 
-		while (t < queue->transfer_count &&
-		       !is_within(item->at, item->job.src_bytes, queue->transfers[t].at, queue->transfers[t].bytes))
-			t++;
-		if (t == queue->transfer_count)
+		if (!find_transfer(queue, item->at, item->job.src_bytes))
 			return false;
 	}
+	for (uint32_t i = 0; i < queue->check_count; i++)
+		RULE(find_transfer(queue, queue->checks[i].at, queue->checks[i].bytes));
 	return true;
 }
 
@@ -665,6 +701,7 @@ FAKED(enum wcx_result, wcx_gpu_load_submit, struct wcx_gpu_loader *loader, unsig
 	queue->is_in_flight = true;
 	queue->is_decoded = failed;
 	queue->failed = queue->item_count;
+	queue->failed_check = queue->check_count;
 	sched_yield();
 	leave(queue);
 	return failed ? trap.result : WCX_OK;
@@ -720,7 +757,8 @@ FAKED(enum wcx_result, wcx_gpu_load_fill, struct wcx_gpu_loader *loader, unsigne
 }
 
 /* The statuses of items that were added but not submitted are undefined. */
-FAKED(enum wcx_result, wcx_gpu_load_wait, struct wcx_gpu_loader *loader, unsigned number, uint32_t *failed_ret)
+FAKED(enum wcx_result, wcx_gpu_load_wait, struct wcx_gpu_loader *loader, unsigned number,
+      struct wcx_load_failure *failed_ret)
 {
 	struct queue *queue = enter(loader, number);
 	enum wcx_result result = fails(CALL_WAIT) ? trap.result : WCX_OK;
@@ -729,9 +767,11 @@ FAKED(enum wcx_result, wcx_gpu_load_wait, struct wcx_gpu_loader *loader, unsigne
 	if (queue->is_in_flight)
 		do_steps(loader, queue, SIZE_MAX);
 	else
-		queue->failed = queue->item_count;
-	if (result == WCX_OK && queue->failed < queue->item_count) {
-		*failed_ret = queue->failed;
+		queue->failed = queue->item_count, queue->failed_check = queue->check_count;
+	if (result == WCX_OK && (queue->failed_check < queue->check_count || queue->failed < queue->item_count)) {
+		const bool is_check = queue->failed_check < queue->check_count;
+
+		*failed_ret = (struct wcx_load_failure){ is_check, is_check ? queue->failed_check : queue->failed };
 		result = WCX_BAD_DATA;
 	}
 	scribble(&queue->random, queue->sent, queue->sent_end < 1 << 14 ? queue->sent_end : 1 << 14);
