@@ -118,6 +118,21 @@ class Loading(unittest.TestCase):
             wcx.load_file(WORK / "nothing")
         self.assertIn("nothing", str(caught.exception))
 
+    def test_without_safetensors_other_files_are_refused_by_name(self):
+        code = """
+import sys
+sys.modules["safetensors"] = None
+import wcx
+assert len(wcx.load_file(sys.argv[1])) > 20
+for path, error, text in (("nothing", FileNotFoundError, "nothing"), (sys.argv[2], ImportError, "is not packed")):
+    try:
+        wcx.load_file(path)
+        raise AssertionError(path)
+    except error as caught:
+        assert text in str(caught), caught
+"""
+        subprocess.run([sys.executable, "-W", "ignore", "-c", code, PACKED, ORIGINAL], check=True)
+
     def test_wrong_frameworks_and_devices_are_refused(self):
         with self.assertRaisesRegex(ValueError, "framework 'tensorflow' is not known"):
             wcx.safe_open(PACKED, "tensorflow")
@@ -364,8 +379,9 @@ class Accelerate(unittest.TestCase):
         self.assertIs(imported_meanwhile.safe_open, before)
 
     def test_a_loader_that_lists_a_directory_and_opens_each_file_finds_packed_ones(self):
-        expected = wcx.load_file(PACKED)
-        wcx._accelerate.vllm_plugin()
+        expected, before = wcx.load_file(PACKED), safetensors.safe_open
+        for _ in range(2):  # vLLM allows itself to call plugins again
+            wcx._accelerate.vllm_plugin()
         try:  # as vLLM's default loader does
             found = {}
             for path in sorted(glob.glob(os.path.join(WORK / "packed", "mixed*.safetensors"))):
@@ -373,6 +389,7 @@ class Accelerate(unittest.TestCase):
                     found.update((name, file.get_tensor(name)) for name in file.keys())
         finally:
             wcx._accelerate._plugin.undo()
+        self.assertIs(safetensors.safe_open, before)
         self.assertTrue(all(same(found[name], expected[name]) for name in expected))
 
 

@@ -128,7 +128,8 @@ class accelerate:
 
 
 def vllm_plugin() -> None:
-    """Entry point of vllm.general_plugins: vLLM calls it in each of its processes."""
+    """Entry point of vllm.general_plugins: vLLM calls it in each of its processes, perhaps more than once."""
     global _plugin
 
-    _plugin = accelerate()
+    if _plugin is None or not _plugin._active:
+        _plugin = accelerate()

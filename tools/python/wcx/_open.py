@@ -127,8 +127,7 @@ class safe_open:
     def __new__(cls, filename: PATH, framework: str, device="cpu", **options):
         packed = find_packed(filename)
         if packed is None:
-            from safetensors import safe_open as original
-
+            original = _safetensors(filename)
             return getattr(original, "_wcx_original", original)(filename, framework, device=device, **options)
         self = super().__new__(cls)
         self._reader = Reader(open_file(packed), framework, device)
@@ -179,6 +178,16 @@ class safe_open:
     def get_slice(self, name: str) -> Slice:
         """Returns a Slice, of which parts can be loaded."""
         return Slice(self._open(), self._info(name))
+
+
+def _safetensors(filename: PATH):
+    """Returns safetensors.safe_open, for a file that is not packed."""
+    try:
+        from safetensors import safe_open as original
+    except ImportError as error:
+        os.stat(filename)  # raises FileNotFoundError
+        raise ImportError(f"{os.fsdecode(filename)} is not packed: safetensors is needed to load it, and not installed") from error
+    return original
 
 
 def _error(text: str) -> Exception:
