@@ -100,10 +100,18 @@ static __device__ __forceinline__ uint32_t wcx_join_entries(uint32_t first, uint
 /* Anything that the format of files allows. */
 template <uint32_t bytes> struct wcx_any_format {
 	static constexpr uint32_t elem_bytes = bytes;
+	static constexpr wcx_store store = wcx_store::ELEMENTS;
+	static constexpr bool is_any = true, by_sign = false;
+};
+
+/* Any format with a kernel of its own. */
+struct wcx_known_format {
+	static constexpr wcx_store store = wcx_store::ELEMENTS;
+	static constexpr bool is_any = false, by_sign = false;
 };
 
 /* Bytes, folded: pairs of four bits above four raw bits. */
-struct wcx_pairs_format {
+struct wcx_pairs_format : wcx_known_format {
 	static constexpr uint32_t elem_bytes = 1, steps = 2, raw_bits = 4;
 	static constexpr bool may_be_predicted = false;
 
@@ -120,7 +128,7 @@ struct wcx_pairs_format {
 };
 
 /* Bytes: one symbol above `raw` raw bits. */
-template <uint32_t raw, bool folds> struct wcx_bytes_format {
+template <uint32_t raw, bool folds> struct wcx_bytes_format : wcx_known_format {
 	static constexpr uint32_t elem_bytes = 1, steps = 4, raw_bits = raw;
 	static constexpr bool may_be_predicted = !folds;
 	uint32_t right, left;
@@ -143,7 +151,7 @@ template <uint32_t raw, bool folds> struct wcx_bytes_format {
 };
 
 /* Two bytes, rotated: one symbol above `raw` raw bits. */
-template <uint32_t raw> struct wcx_halves_format {
+template <uint32_t raw> struct wcx_halves_format : wcx_known_format {
 	static constexpr uint32_t elem_bytes = 2, steps = 2, raw_bits = raw;
 	static constexpr bool may_be_predicted = false;
 	uint32_t factor, base;
@@ -163,7 +171,7 @@ template <uint32_t raw> struct wcx_halves_format {
 };
 
 /* Two bytes, rotated: pairs of four bits, whose halves count from the base on, above `raw` raw bits. */
-template <uint32_t raw> struct wcx_half_pairs_format {
+template <uint32_t raw> struct wcx_half_pairs_format : wcx_known_format {
 	static constexpr uint32_t elem_bytes = 2, steps = 1, raw_bits = raw;
 	static constexpr uint32_t shift = raw - 1;
 	static constexpr bool may_be_predicted = false;

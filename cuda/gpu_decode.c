@@ -19,7 +19,8 @@ enum {
 	 */
 	QUEUE_COUNT = WCX_GPU_CALLS_MAX,
 	QUEUE_DST_BYTES = 1 << 20,
-	QUEUE_SRC_BYTES = WCX_GPU_PACKED_BYTES, /* a coded tile is smaller than the decoded one; each may be aligned */
+	QUEUE_SRC_BYTES = WCX_GPU_PACKED_BYTES, /* a coded tile is smaller than the decoded one; each may be aligned; bases
+						   come on top */
 	SRC_ALIGN = 16,
 	SRC_UNIT = 4,      /* that packed tiles are aligned to in files */
 	DST_ALIGN = 128,   /* stores fill cache lines */
@@ -85,7 +86,8 @@ enum wcx_result wcx_gpu_open(int device, struct wcx_gpu **ret, char name[WCX_GPU
 	enum wcx_result result = WCX_NO_DEVICE;
 	cudaError_t error = find_device(device, &kernels, name);
 
-	static_assert((int)QUEUE_SRC_BYTES >= (int)WCX_TILE_MAX_BYTES && (int)QUEUE_DST_BYTES >= (int)WCX_TILE_MAX_BYTES,
+	static_assert((int)QUEUE_SRC_BYTES >= 2 * (int)WCX_TILE_MAX_BYTES + (int)SRC_ALIGN &&
+			      (int)QUEUE_DST_BYTES >= (int)WCX_TILE_MAX_BYTES,
 		      "any tile fits, so every batch makes progress");
 	if (error)
 		goto out;
@@ -265,7 +267,7 @@ static bool is_written_once(const struct wcx_recipe *recipe)
 
 	for (unsigned f = 0; f < recipe->field_count; f++)
 		coded += recipe->fields[f].table_count != 0;
-	return coded <= 1 && recipe->predictor == WCX_PREDICT_NONE;
+	return coded <= 1 && recipe->predictor == WCX_PREDICT_NONE && recipe->difference == WCX_DIFFERENCE_NONE;
 }
 
 /* A call's jobs, and how much of its packed memory they use: behind that there is space for the control. */
@@ -278,23 +280,30 @@ struct call {
 static bool add_job(struct decode_queue *queue, const struct wcx_gpu_batch *batch, size_t number)
 {
 	struct wcx_tile_job *job = &batch->jobs[number];
+	const bool differs = job->recipe->difference != WCX_DIFFERENCE_NONE;
 	const bool is_direct = batch->dst_is_pinned && batch->dst_is_pinned[number] && is_written_once(job->recipe) &&
 			       (uintptr_t)job->dst % DIRECT_ALIGN == 0;
 	const size_t src = batch->packed ? (size_t)(job->src - batch->packed) : WCX_ALIGN_UP(queue->src_bytes, SRC_ALIGN);
 	const uint32_t dst = WCX_ALIGN_UP(queue->dst_bytes, DST_ALIGN);
 	const uint8_t *dst_dev = is_direct ? job->dst : queue->queue.download_dev + WCX_QUEUE_STATUS_BYTES + dst;
+	const size_t base = WCX_ALIGN_UP(src + job->src_bytes, SRC_ALIGN);
+	const struct wcx_tile_places places = { .src = (uint32_t)src,
+						.dst = (uint64_t)(uintptr_t)dst_dev,
+						.base = (uint64_t)(uintptr_t)(queue->queue.upload_dev + base) };
 	enum wcx_result result;
 	bool added;
 
-	if (job->src_bytes >= job->dst_bytes) {
-		job->result = WCX_BAD_DATA; /* the result of wcx_tile_parse, but such a tile may not fit the buffer */
+	if (job->src_bytes >= job->dst_bytes || (differs && (!job->base || batch->packed))) {
+		/* The result of wcx_tile_parse, but such a tile may not fit the buffer; packed memory has no space for
+		 * bases. */
+		job->result = WCX_BAD_DATA;
 		return true;
 	}
-	if (src > QUEUE_SRC_BYTES || job->src_bytes > QUEUE_SRC_BYTES - src)
+	if (base + (differs ? job->dst_bytes : 0) > QUEUE_SRC_BYTES)
 		return false;
 	if (!is_direct && (dst > QUEUE_DST_BYTES || job->dst_bytes > QUEUE_DST_BYTES - dst))
 		return false;
-	result = wcx_tile_batch_add(queue->queue.batch, job, (uint32_t)src, (uint64_t)(uintptr_t)dst_dev, &added);
+	result = wcx_tile_batch_add(queue->queue.batch, job, &places, &added);
 	if (result != WCX_OK) {
 		job->result = result;
 		return true;
@@ -311,6 +320,10 @@ static bool add_job(struct decode_queue *queue, const struct wcx_gpu_batch *batc
 	queue->src_bytes = WCX_MAX(queue->src_bytes, (uint32_t)(src + job->src_bytes));
 	if (!is_direct)
 		queue->dst_bytes = dst + (uint32_t)job->dst_bytes;
+	if (differs) {
+		memcpy(queue->queue.upload + base, job->base, job->dst_bytes);
+		queue->src_bytes = (uint32_t)(base + job->dst_bytes);
+	}
 	return true;
 }
 

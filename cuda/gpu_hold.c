@@ -177,10 +177,14 @@ enum wcx_result wcx_gpu_hold_add(struct wcx_gpu_hold *hold, const struct wcx_til
 		.tables = BATCH_TABLES,
 		.places = 2 * BATCH_ITEMS,
 		.blocks = hold->kernels.blocks,
+		.carrier_tables = hold->kernels.carrier_tables,
 	};
+	const struct wcx_tile_places places = { .src = (uint32_t)(job->src - hold->region), .dst = dst };
 	enum wcx_result result = WCX_OK;
 	bool added = false;
 
+	if (job->recipe->difference != WCX_DIFFERENCE_NONE)
+		return WCX_BAD_DATA;
 	if ((size_t)(job->src - hold->region) > UINT32_MAX)
 		return WCX_WRONG_SIZE;
 	if (!hold->filling) {
@@ -189,11 +193,11 @@ enum wcx_result wcx_gpu_hold_add(struct wcx_gpu_hold *hold, const struct wcx_til
 			return WCX_NO_MEMORY;
 		wcx_tile_batch_clear(hold->filling);
 	}
-	result = wcx_tile_batch_add(hold->filling, job, (uint32_t)(job->src - hold->region), dst, &added);
+	result = wcx_tile_batch_add(hold->filling, job, &places, &added);
 	if (result == WCX_OK && !added) {
 		result = finish_batch(hold);
 		if (result == WCX_OK)
-			result = wcx_tile_batch_add(hold->filling, job, (uint32_t)(job->src - hold->region), dst, &added);
+			result = wcx_tile_batch_add(hold->filling, job, &places, &added);
 	}
 	hold->item_count += result == WCX_OK;
 	return result;

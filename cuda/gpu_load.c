@@ -200,8 +200,12 @@ enum wcx_result wcx_gpu_load_add(struct wcx_gpu_loader *loader, unsigned queue, 
 				 uint64_t dst, bool *added_ret)
 {
 	struct load_queue *its = &loader->queues[queue];
-	const enum wcx_result result = wcx_tile_batch_add(its->queue.batch, job, (uint32_t)at, dst, added_ret);
+	const struct wcx_tile_places places = { .src = (uint32_t)at, .dst = dst };
+	enum wcx_result result = WCX_BAD_DATA; /* no difference: its base is not on the device */
 
+	*added_ret = false;
+	if (job->recipe->difference == WCX_DIFFERENCE_NONE)
+		result = wcx_tile_batch_add(its->queue.batch, job, &places, added_ret);
 	its->items += result == WCX_OK && *added_ret;
 	return result;
 }

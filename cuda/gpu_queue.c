@@ -32,6 +32,7 @@ enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx
 		.tables = 512,
 		.places = 2 * WCX_QUEUE_ITEMS,
 		.blocks = kernels->blocks,
+		.carrier_tables = kernels->carrier_tables,
 	};
 	const size_t upload_bytes = checks_offset(control_offset(src_bytes) + wcx_tile_batch_capacity(&limits)) +
 				    WCX_QUEUE_ITEMS * sizeof *queue->checks;

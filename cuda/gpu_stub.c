@@ -56,8 +56,7 @@ enum wcx_result wcx_gpu_checksums(int device, const uint8_t *src, size_t src_byt
 	return WCX_NO_DEVICE;
 }
 
-enum wcx_result wcx_gpu_timing_create(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count, uint32_t repeats,
-				      struct wcx_gpu_timing **ret)
+enum wcx_result wcx_gpu_timing_create(struct wcx_gpu *gpu, const struct wcx_gpu_timing_set *set, struct wcx_gpu_timing **ret)
 {
 	return WCX_NO_DEVICE;
 }

@@ -3,6 +3,7 @@
 #include "cuda/gpu_timing.h"
 
 #include <cuda_runtime_api.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,14 +21,13 @@ struct wcx_gpu_timing {
 	struct wcx_kernels kernels;
 	struct wcx_tile_batch *batch;
 	const struct wcx_batch_layout *layout;
-	struct wcx_tile_job *jobs;
-	size_t job_count;
-	uint32_t repeats;
-	size_t src_bytes, dst_bytes; /* of one repeat, with alignment */
-	uint64_t decoded_bytes;      /* of all repeats, without alignment */
-	uint8_t *src, *dst, *control;
+	struct wcx_gpu_timing_set set;
+	size_t src_bytes, dst_bytes, base_bytes; /* of one repeat, with alignment */
+	uint64_t decoded_bytes;                  /* of all repeats, without alignment */
+	uint8_t *src, *dst, *base, *control;     /* base: without the elements that jobs decode */
 	uint32_t *status;
-	/* On the device.  Decoding uses up the control, so each run copies control_dev to used_dev. */
+	/* On the device; the bases follow the decoded tiles.  Decoding uses up the control, so each run copies control_dev
+	 * to used_dev. */
 	uint8_t *src_dev, *dst_dev, *control_dev, *used_dev;
 	uint32_t *status_dev;
 	cudaEvent_t start, stop;
@@ -49,59 +49,99 @@ void wcx_gpu_timing_free(struct wcx_gpu_timing *timing)
 	wcx_tile_batch_free(timing->batch);
 	free(timing->src);
 	free(timing->dst);
+	free(timing->base);
 	free(timing->control);
 	free(timing->status);
 	free(timing);
 }
 
+/* Whether a job decodes elements of the base. */
+static bool is_of_base(const struct wcx_gpu_timing *timing, const struct wcx_tile_job *job)
+{
+	return timing->set.base && job->dst >= timing->set.base && job->dst < timing->set.base + timing->set.base_bytes;
+}
+
 static enum wcx_result measure_jobs(struct wcx_gpu_timing *timing)
 {
-	for (size_t i = 0; i < timing->job_count; i++) {
-		if (timing->jobs[i].mode != WCX_TILE_CODED)
+	const struct wcx_gpu_timing_set *set = &timing->set;
+
+	for (size_t i = 0; i < set->job_count; i++) {
+		const struct wcx_tile_job *job = &set->jobs[i];
+
+		if (job->mode != WCX_TILE_CODED)
 			return WCX_WRONG_SIZE;
-		timing->src_bytes += WCX_ALIGN_UP(timing->jobs[i].src_bytes, SRC_ALIGN);
-		timing->dst_bytes += WCX_ALIGN_UP(timing->jobs[i].dst_bytes, DST_ALIGN);
-		timing->decoded_bytes += timing->jobs[i].dst_bytes;
+		timing->src_bytes += WCX_ALIGN_UP(job->src_bytes, SRC_ALIGN);
+		timing->dst_bytes += is_of_base(timing, job) ? 0 : WCX_ALIGN_UP(job->dst_bytes, DST_ALIGN);
+		timing->decoded_bytes += is_of_base(timing, job) ? 0 : job->dst_bytes;
 	}
-	if (timing->decoded_bytes == 0 || timing->repeats == 0 || timing->src_bytes > UINT32_MAX / timing->repeats ||
-	    timing->job_count > (1u << 22) / timing->repeats)
+	timing->base_bytes = WCX_ALIGN_UP(set->base_bytes, DST_ALIGN);
+	if (timing->decoded_bytes == 0 || set->repeats == 0 || timing->src_bytes > UINT32_MAX / set->repeats ||
+	    set->job_count > (1u << 22) / set->repeats)
 		return WCX_WRONG_SIZE;
-	timing->decoded_bytes *= timing->repeats;
+	timing->decoded_bytes *= set->repeats;
+	return WCX_OK;
+}
+
+/* Adds the jobs of a repeat, whose packed tiles begin at *src. */
+static enum wcx_result add_jobs(struct wcx_gpu_timing *timing, uint32_t repeat, size_t *src)
+{
+	const struct wcx_gpu_timing_set *set = &timing->set;
+	const size_t base = timing->dst_bytes * set->repeats + timing->base_bytes * repeat;
+	size_t dst = timing->dst_bytes * repeat;
+
+	for (size_t i = 0; i < set->job_count; i++) {
+		const struct wcx_tile_job *job = &set->jobs[i];
+		const bool of_base = is_of_base(timing, job);
+		const struct wcx_tile_places places = {
+			.src = (uint32_t)*src,
+			.dst = of_base ? base + (size_t)(job->dst - set->base) : dst,
+			.base = job->base ? base + (size_t)(job->base - set->base) : 0,
+		};
+		bool added;
+		enum wcx_result result = wcx_tile_batch_add(timing->batch, job, &places, &added);
+
+		if (result != WCX_OK || !added)
+			return result == WCX_OK ? WCX_WRONG_SIZE : result;
+		if (repeat == 0)
+			memcpy(timing->src + *src, job->src, job->src_bytes);
+		if (repeat == 0 && of_base)
+			memset(timing->base + (job->dst - set->base), 0xA5, job->dst_bytes);
+		*src += WCX_ALIGN_UP(job->src_bytes, SRC_ALIGN);
+		dst += of_base ? 0 : WCX_ALIGN_UP(job->dst_bytes, DST_ALIGN);
+	}
 	return WCX_OK;
 }
 
 /* Allocates host memory and makes one batch of all jobs. */
 static enum wcx_result fill_batch(struct wcx_gpu_timing *timing)
 {
-	const size_t items = timing->job_count * timing->repeats;
+	const struct wcx_gpu_timing_set *set = &timing->set;
+	const size_t items = set->job_count * set->repeats;
 	const struct wcx_batch_limits limits = {
 		.items = (uint32_t)items,
-		.kinds = (uint32_t)timing->job_count + 1,
-		.tables = (uint32_t)(timing->job_count + 1) * WCX_TILE_TABLES_MAX,
+		.kinds = (uint32_t)set->job_count + 1,
+		.tables = (uint32_t)(set->job_count + 1) * WCX_TILE_TABLES_MAX,
 		.places = (uint32_t)(items + 1) * WCX_FIELDS_MAX,
 		.blocks = timing->kernels.blocks,
+		.carrier_tables = timing->kernels.carrier_tables,
 	};
-	size_t src = 0, dst = 0;
+	enum wcx_result result = WCX_OK;
+	size_t src = 0;
 
 	timing->batch = wcx_tile_batch_create(&limits);
 	timing->src = calloc(1, timing->src_bytes);
 	timing->dst = malloc(timing->dst_bytes);
+	timing->base = malloc(timing->base_bytes + 1);
 	timing->status = malloc(items * sizeof *timing->status);
-	if (!timing->batch || !timing->src || !timing->dst || !timing->status)
+	if (!timing->batch || !timing->src || !timing->dst || !timing->base || !timing->status)
 		return WCX_NO_MEMORY;
+	if (set->base)
+		memcpy(timing->base, set->base, set->base_bytes);
 	wcx_tile_batch_clear(timing->batch);
-	for (size_t i = 0; i < items; i++) {
-		const struct wcx_tile_job *job = &timing->jobs[i % timing->job_count];
-		bool added;
-		enum wcx_result result = wcx_tile_batch_add(timing->batch, job, (uint32_t)src, dst, &added);
-
-		if (result != WCX_OK || !added)
-			return result == WCX_OK ? WCX_WRONG_SIZE : result;
-		if (i < timing->job_count)
-			memcpy(timing->src + src, job->src, job->src_bytes);
-		src += WCX_ALIGN_UP(job->src_bytes, SRC_ALIGN);
-		dst += WCX_ALIGN_UP(job->dst_bytes, DST_ALIGN);
-	}
+	for (uint32_t r = 0; r < set->repeats && result == WCX_OK; r++)
+		result = add_jobs(timing, r, &src);
+	if (result != WCX_OK)
+		return result;
 	timing->layout = wcx_tile_batch_finish(timing->batch);
 	timing->control = malloc(timing->layout->control_bytes);
 	if (!timing->control)
@@ -113,11 +153,12 @@ static enum wcx_result fill_batch(struct wcx_gpu_timing *timing)
 static cudaError_t allocate_on_device(struct wcx_gpu_timing *timing)
 {
 	const size_t control_bytes = timing->layout->control_bytes;
-	const size_t src_bytes = timing->src_bytes * timing->repeats + WCX_BATCH_SRC_SLACK;
+	const size_t src_bytes = timing->src_bytes * timing->set.repeats + WCX_BATCH_SRC_SLACK;
 	cudaError_t error = cudaMalloc((void **)&timing->src_dev, src_bytes);
 
 	if (!error)
-		error = cudaMalloc((void **)&timing->dst_dev, timing->dst_bytes * timing->repeats);
+		error = cudaMalloc((void **)&timing->dst_dev,
+				   (timing->dst_bytes + timing->base_bytes) * timing->set.repeats);
 	if (!error)
 		error = cudaMalloc((void **)&timing->control_dev, control_bytes);
 	if (!error)
@@ -138,9 +179,14 @@ static cudaError_t upload(struct wcx_gpu_timing *timing)
 	cudaError_t error =
 		cudaMemcpy(timing->control_dev, timing->control, timing->layout->control_bytes, cudaMemcpyHostToDevice);
 
-	for (uint32_t r = 0; r < timing->repeats && !error; r++)
+	for (uint32_t r = 0; r < timing->set.repeats && !error; r++) {
+		uint8_t *base_dev = timing->dst_dev + timing->dst_bytes * timing->set.repeats + r * timing->base_bytes;
+
 		error = cudaMemcpy(timing->src_dev + r * timing->src_bytes, r ? timing->src_dev : timing->src,
 				   timing->src_bytes, cudaMemcpyDefault);
+		if (!error && timing->set.base)
+			error = cudaMemcpy(base_dev, timing->base, timing->set.base_bytes, cudaMemcpyHostToDevice);
+	}
 	return error;
 }
 
@@ -175,8 +221,7 @@ static enum wcx_result device_result(cudaError_t error)
 	return WCX_DEVICE_FAILED;
 }
 
-enum wcx_result wcx_gpu_timing_create(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count, uint32_t repeats,
-				      struct wcx_gpu_timing **ret)
+enum wcx_result wcx_gpu_timing_create(struct wcx_gpu *gpu, const struct wcx_gpu_timing_set *set, struct wcx_gpu_timing **ret)
 {
 	struct wcx_gpu_timing *timing = calloc(1, sizeof *timing);
 	enum wcx_result result = WCX_NO_MEMORY;
@@ -184,9 +229,7 @@ enum wcx_result wcx_gpu_timing_create(struct wcx_gpu *gpu, struct wcx_tile_job *
 	(void)gpu; /* proves that there is a device */
 	if (!timing)
 		goto out;
-	timing->jobs = jobs;
-	timing->job_count = job_count;
-	timing->repeats = repeats;
+	timing->set = *set;
 	result = measure_jobs(timing);
 	if (result == WCX_OK)
 		result = device_result(wcx_kernels_open(&timing->kernels));
@@ -218,20 +261,22 @@ enum wcx_result wcx_gpu_timing_run(struct wcx_gpu_timing *timing, double *ms_ret
 	return result;
 }
 
-/* Passes results and bytes of the last repeat on to the jobs. */
+/* Passes results and bytes of the last repeat on to the jobs, but not those of bases. */
 static enum wcx_result hand_out(struct wcx_gpu_timing *timing)
 {
-	const uint32_t items = timing->layout->items, first = items - (uint32_t)timing->job_count;
+	const uint32_t items = timing->layout->items, first = items - (uint32_t)timing->set.job_count;
 	const uint8_t *dst = timing->dst;
 	enum wcx_result worst = WCX_OK;
 
 	for (uint32_t i = 0; i < items; i++)
 		if (timing->status[i] != WCX_OK)
 			worst = WCX_BAD_DATA;
-	for (size_t i = 0; i < timing->job_count; i++) {
-		struct wcx_tile_job *job = &timing->jobs[i];
+	for (size_t i = 0; i < timing->set.job_count; i++) {
+		struct wcx_tile_job *job = &timing->set.jobs[i];
 
 		job->result = (enum wcx_result)timing->status[first + i];
+		if (is_of_base(timing, job))
+			continue;
 		if (job->result == WCX_OK)
 			memcpy(job->dst, dst, job->dst_bytes);
 		dst += WCX_ALIGN_UP(job->dst_bytes, DST_ALIGN);
@@ -241,7 +286,7 @@ static enum wcx_result hand_out(struct wcx_gpu_timing *timing)
 
 enum wcx_result wcx_gpu_timing_check(struct wcx_gpu_timing *timing)
 {
-	const size_t all_bytes = timing->repeats * timing->dst_bytes;
+	const size_t all_bytes = timing->set.repeats * timing->dst_bytes;
 	float ms;
 	cudaError_t error = cudaMemset(timing->dst_dev, 0xA5, all_bytes);
 

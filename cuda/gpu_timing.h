@@ -11,18 +11,32 @@
 struct wcx_gpu_timing;
 
 /*
- * wcx_gpu_timing_create - prepare to decode these jobs, all of them coded tiles
+ * Coded tiles to decode as one batch, `repeats` times over.
  *
- * Allocates device memory for `repeats` copies of the packed and the decoded tiles; all packed copies must stay below 4 GiB.
- * The jobs must outlive *ret, which the caller frees.  Returns WCX_OK, WCX_BAD_DATA (a tile's header is damaged),
+ * If some are differences, base has all elements of their bases, to which job->base points.  Other jobs whose dst is within
+ * base decode these elements: on the device, before the differences.  Nothing is written to base on the host.
+ */
+struct wcx_gpu_timing_set {
+	struct wcx_tile_job *jobs;
+	size_t job_count;
+	uint32_t repeats;
+	const uint8_t *base;
+	size_t base_bytes;
+};
+
+/*
+ * wcx_gpu_timing_create - prepare to decode a set
+ *
+ * Allocates device memory for all copies of the packed and the decoded tiles; all packed copies must stay below 4 GiB. What
+ * the set points to must outlive *ret, which the caller frees.  Returns WCX_OK, WCX_BAD_DATA (a tile's header is damaged),
  * WCX_WRONG_SIZE (a count is 0, a tile is not coded, or there are too many bytes or tiles), WCX_NO_MEMORY, WCX_NO_DEVICE or
  * WCX_DEVICE_FAILED.
  */
-enum wcx_result wcx_gpu_timing_create(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count, uint32_t repeats,
+enum wcx_result wcx_gpu_timing_create(struct wcx_gpu *gpu, const struct wcx_gpu_timing_set *set,
 				      struct wcx_gpu_timing **ret);
 void wcx_gpu_timing_free(struct wcx_gpu_timing *timing); /* NULL is fine */
 
-/* wcx_gpu_timing_bytes - decoded bytes of one execution */
+/* wcx_gpu_timing_bytes - decoded bytes of one execution, without those of bases */
 uint64_t wcx_gpu_timing_bytes(const struct wcx_gpu_timing *timing);
 
 /* wcx_gpu_timing_run - decode everything as one batch; the time is from CUDA events.  WCX_OK or WCX_DEVICE_FAILED. */

@@ -34,6 +34,15 @@ static __device__ __forceinline__ uint32_t wcx_spread_signs(uint32_t word)
 	return spread;
 }
 
+/* The same for the two halves of a word. */
+static __device__ __forceinline__ uint32_t wcx_spread_half_signs(uint32_t word)
+{
+	uint32_t spread;
+
+	asm("prmt.b32 %0, %1, %1, 0xBB99;" : "=r"(spread) : "r"(word));
+	return spread;
+}
+
 /* The upper half of a 64-bit product.  __umulhi takes one instruction more. */
 static __device__ __forceinline__ uint32_t wcx_multiply_high(uint32_t a, uint32_t b)
 {

@@ -133,10 +133,12 @@ static struct wcx_batch_field describe_field(struct wcx_tile_batch *batch, const
 		.base = field->base,
 		.width = field->width,
 		.shift = coded->shift,
+		.table_count = field->table_count,
 		.choice_bits = (uint8_t)wcx_choice_bits(field),
 		.steps = (uint8_t)wcx_field_steps(field, recipe->elem_bytes),
 		.is_pair = field->is_pair,
 		.has_zero = field->has_zero,
+		.by_context = field->by_context,
 	};
 }
 
@@ -184,13 +186,45 @@ static int raw_bits_below(const struct wcx_recipe *recipe, const struct wcx_tile
 	return carrier->shift;
 }
 
+/* The kernel for elements of this size, of the four that begin with `first`; WCX_KERNEL_COUNT if there is none. */
+static enum wcx_tile_kernel any_kernel(uint32_t elem_bytes, enum wcx_tile_kernel first)
+{
+	if (!wcx_elem_bytes_are_known(elem_bytes))
+		return WCX_KERNEL_COUNT;
+	return (enum wcx_tile_kernel)((int)first + __builtin_ctz(elem_bytes));
+}
+
+static enum wcx_tile_kernel difference_kernel_for(const struct wcx_batch_limits *limits, const struct wcx_recipe *recipe,
+						  const struct wcx_tile_layout *layout)
+{
+	const int raw = raw_bits_below(recipe, layout);
+	const struct wcx_field *carrier = &recipe->fields[recipe->field_count - 1];
+
+	if (raw >= 0 && carrier->base == 0 && (carrier->by_context || recipe->context_count == 0)) {
+		if (recipe->elem_bytes == 1 && raw == 0)
+			return WCX_KERNEL_DIFFERENCE_BYTES;
+		if (recipe->elem_bytes == 2 && (raw == 0 || raw == 2 || raw == 4) &&
+		    recipe->difference == WCX_DIFFERENCE_FLOAT)
+			return (enum wcx_tile_kernel)(WCX_KERNEL_DIFFERENCE_HALVES_0 + raw / 2);
+	}
+	/* The compact tables of both fields fit where eight tables of the usual size do. */
+	if (limits->carrier_tables == WCX_CARRIER_TABLES_MAX && recipe->elem_bytes == 2 &&
+	    recipe->difference == WCX_DIFFERENCE_FLOAT && layout->coded_count == 2 && layout->plane_count == 0 &&
+	    recipe->field_count == 2 && recipe->fields[0].base == 0 && carrier->base == 0)
+		return WCX_KERNEL_DIFFERENCE_TWO;
+	return any_kernel(recipe->elem_bytes, WCX_KERNEL_DIFFERENCE_ANY_1);
+}
+
 /* The kernel for a tile that was parsed; WCX_KERNEL_COUNT if there is none. */
-static enum wcx_tile_kernel kernel_for(const struct wcx_recipe *recipe, const struct wcx_tile_layout *layout)
+static enum wcx_tile_kernel kernel_for(const struct wcx_batch_limits *limits, const struct wcx_recipe *recipe,
+				       const struct wcx_tile_layout *layout)
 {
 	const int raw = raw_bits_below(recipe, layout);
 	const struct wcx_field *carrier = &recipe->fields[recipe->field_count - 1];
 	const bool folds = recipe->transform == WCX_TRANSFORM_FOLD;
 
+	if (recipe->difference != WCX_DIFFERENCE_NONE)
+		return difference_kernel_for(limits, recipe, layout);
 	if (raw >= 0 && !carrier->has_zero) {
 		if (recipe->elem_bytes == 1 && carrier->is_pair && folds)
 			return WCX_KERNEL_PAIRS_FOLD;
@@ -206,17 +240,7 @@ static enum wcx_tile_kernel kernel_for(const struct wcx_recipe *recipe, const st
 		    recipe->transform == WCX_TRANSFORM_ROTATE)
 			return (enum wcx_tile_kernel)(WCX_KERNEL_HALVES_5 + raw - 5);
 	}
-	switch (recipe->elem_bytes) {
-	case 1:
-		return WCX_KERNEL_ANY_1;
-	case 2:
-		return WCX_KERNEL_ANY_2;
-	case 4:
-		return WCX_KERNEL_ANY_4;
-	case 8:
-		return WCX_KERNEL_ANY_8;
-	}
-	return WCX_KERNEL_COUNT;
+	return any_kernel(recipe->elem_bytes, WCX_KERNEL_ANY_1);
 }
 
 /* Adds a kind, for which there must be space. */
@@ -232,9 +256,11 @@ static void add_kind(struct wcx_tile_batch *batch, const struct wcx_recipe *reci
 		.fold_mask = (uint32_t)wcx_repeat(wcx_place_bits(recipe, wcx_fold_bits(recipe)), 1),
 		.transform = recipe->transform,
 		.predictor = recipe->predictor,
+		.difference = recipe->difference,
 		.plane_count = (uint8_t)layout->plane_count,
 		.coded_count = (uint8_t)layout->coded_count,
 	};
+	memcpy(kind->thresholds, recipe->thresholds, sizeof kind->thresholds);
 	for (uint32_t c = 0; c < layout->coded_count; c++) {
 		kind->coded[c] = describe_field(batch, recipe, &layout->coded[c]);
 		table_count = recipe->fields[layout->coded[c].field].table_count;
@@ -281,8 +307,16 @@ static struct wcx_payload_place place_payload(const struct wcx_recipe *recipe, c
 	};
 }
 
-enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wcx_tile_job *job, uint32_t src, uint64_t dst,
-				   bool *added_ret)
+bool wcx_tile_batch_takes(const struct wcx_batch_limits *limits, const struct wcx_recipe *recipe)
+{
+	for (uint32_t f = 0; f < recipe->field_count; f++)
+		if (recipe->fields[f].table_count > limits->carrier_tables)
+			return false;
+	return true;
+}
+
+enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wcx_tile_job *job,
+				   const struct wcx_tile_places *places, bool *added_ret)
 {
 	const struct wcx_recipe *recipe = job->recipe;
 	const uint32_t elems = job->dims.rows * job->dims.cols;
@@ -295,10 +329,8 @@ enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wc
 	*added_ret = false;
 	if (result != WCX_OK)
 		return result;
-	if (recipe->difference != WCX_DIFFERENCE_NONE) /* left to the CPU, which has the last word */
-		return WCX_BAD_DATA;
-	kernel = kernel_for(recipe, &layout);
-	if (kernel == WCX_KERNEL_COUNT)
+	kernel = kernel_for(&batch->limits, recipe, &layout);
+	if (kernel == WCX_KERNEL_COUNT || !wcx_tile_batch_takes(&batch->limits, recipe))
 		return WCX_BAD_DATA;
 	codings = wcx_le32_read(job->src) & ((1u << 2 * WCX_FIELDS_MAX) - 1);
 	kind = find_kind(batch, recipe, codings);
@@ -307,8 +339,9 @@ enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wc
 	if (kind == batch->kind_count)
 		add_kind(batch, recipe, codings, &layout, kernel);
 	*item = (struct wcx_tile_item){
-		.dst = dst,
-		.src = src,
+		.dst = places->dst,
+		.base = places->base,
+		.src = places->src,
 		.elems = elems,
 		.cols = job->dims.cols,
 		.planes = layout.plane_count ? layout.planes[0].offset : 0,
@@ -376,30 +409,42 @@ static void place_blocks(struct wcx_tile_batch *batch, struct wcx_batch_launch *
 	}
 }
 
-/* The kernel with the fewest items, but some; WCX_KERNEL_COUNT if there are no items. */
-static uint8_t smallest_kernel(const uint32_t items[WCX_KERNEL_COUNT])
+/* The kernel of [first, end) with the fewest items, but some; end if there are no items. */
+static uint8_t smallest_kernel(const uint32_t items[WCX_KERNEL_COUNT], uint8_t first, uint8_t end)
 {
-	uint8_t smallest = WCX_KERNEL_COUNT;
+	uint8_t smallest = end;
 
-	for (uint8_t k = 0; k < WCX_KERNEL_COUNT; k++)
-		if (items[k] && (smallest == WCX_KERNEL_COUNT || items[k] < items[smallest]))
+	for (uint8_t k = first; k < end; k++)
+		if (items[k] && (smallest == end || items[k] < items[smallest]))
 			smallest = k;
 	return smallest;
+}
+
+/* Differences come after all others, which may decode their bases. */
+static uint8_t next_kernel(const uint32_t items[WCX_KERNEL_COUNT])
+{
+	const uint8_t first = smallest_kernel(items, 0, WCX_KERNEL_DIFFERENCE_FIRST);
+
+	return first < WCX_KERNEL_DIFFERENCE_FIRST ? first
+						   : smallest_kernel(items, WCX_KERNEL_DIFFERENCE_FIRST, WCX_KERNEL_COUNT);
 }
 
 /* Each launch overlaps the end of the previous one.  The largest comes last, to overlap the ends of all others. */
 const struct wcx_batch_layout *wcx_tile_batch_finish(struct wcx_tile_batch *batch)
 {
 	uint32_t items[WCX_KERNEL_COUNT] = { 0 };
+	bool differs = false;
 
 	for (uint32_t i = 0; i < batch->kind_count; i++)
 		items[batch->kind_items[i].kernel] += batch->kind_items[i].item_count;
 	batch->layout = (struct wcx_batch_layout){ .items = batch->item_count };
 	batch->out.kind = batch->out.item = batch->out.block = 0;
-	for (uint8_t k = smallest_kernel(items); k < WCX_KERNEL_COUNT; k = smallest_kernel(items)) {
+	for (uint8_t k = next_kernel(items); k < WCX_KERNEL_COUNT; k = next_kernel(items)) {
 		struct wcx_batch_launch *launch = &batch->layout.launches[batch->layout.launch_count++];
 
 		*launch = (struct wcx_batch_launch){ .kernel = k };
+		launch->waits = k >= WCX_KERNEL_DIFFERENCE_FIRST && !differs;
+		differs |= k >= WCX_KERNEL_DIFFERENCE_FIRST;
 		place_kinds(batch, launch);
 		place_blocks(batch, launch, items[k]);
 		items[k] = 0;

@@ -36,8 +36,9 @@ enum {
 	 * less shared memory run fewer warps.
 	 */
 	WCX_BLOCK_WARPS = 16,
-	WCX_PAIRS_BLOCK_WARPS = 20, /* the same of WCX_KERNEL_PAIRS_FOLD with one table, which fits 48 registers */
+	WCX_SLIM_BLOCK_WARPS = 20, /* the same with one table, of kernels that fit 48 registers */
 	WCX_LARGE_BLOCK_WARPS = 32,
+	WCX_CARRIER_TABLES_MAX = WCX_MAX(WCX_FIELD_TABLES_MAX, WCX_CONTEXTS_MAX),
 };
 
 /* A cumulative frequency table: start[s] is the sum of the frequencies below symbol s, for s up to WCX_SYMBOL_COUNT. */
@@ -50,9 +51,10 @@ struct wcx_batch_field {
 	uint32_t table; /* number of the first table in the batch */
 	uint16_t base;
 	uint8_t width, shift; /* bits, in the transformed element */
-	uint8_t choice_bits;  /* 0, 1 or 2, for 1, 2 or 4 tables */
-	uint8_t steps;        /* symbols of a lane in a line */
-	bool is_pair, has_zero;
+	uint8_t table_count;
+	uint8_t choice_bits; /* 0, 1 or 2, for 1, 2 or 4 tables that runs choose from */
+	uint8_t steps;       /* symbols of a lane in a line */
+	bool is_pair, has_zero, by_context;
 };
 
 struct wcx_batch_plane {
@@ -65,7 +67,8 @@ struct wcx_batch_kind {
 	uint32_t fold_mask;  /* the bits of a word that FOLD inverts */
 	uint32_t first_item; /* the kind's items are contiguous; the control's `left` has their number */
 	uint32_t run_factor; /* group g of WCX_RUN_ELEMS elements is in run g * run_factor >> WCX_RUN_FACTOR_BITS */
-	uint8_t transform, predictor;
+	uint8_t transform, predictor, difference;
+	uint8_t thresholds[WCX_CONTEXTS_MAX - 1]; /* of the contexts; 0 behind the last */
 	uint8_t plane_count, coded_count, constant_count;
 	struct wcx_batch_field coded[WCX_FIELDS_MAX]; /* the carrier is the last */
 	struct wcx_batch_plane planes[WCX_RAW_PLANES_MAX];
@@ -82,8 +85,9 @@ struct wcx_payload_place {
 
 /* A coded tile.  Everything is checked, but payloads, planes and exceptions are untrusted. */
 struct wcx_tile_item {
-	uint64_t dst; /* offset from the batch's dst; aligned to words of elements */
-	uint32_t src; /* offset of the packed tile from the batch's src; a multiple of 4 */
+	uint64_t dst;  /* offset from the batch's dst; aligned to words of elements */
+	uint64_t base; /* the same of the base's elements, for a difference; may wrap around */
+	uint32_t src;  /* offset of the packed tile from the batch's src; a multiple of 4 */
 	uint32_t elems, cols;
 	uint32_t planes;     /* offset in the tile of the first raw plane; the others follow */
 	uint32_t exceptions; /* offset in the tile */
@@ -118,7 +122,17 @@ enum wcx_tile_kernel {
 	WCX_KERNEL_HALVES_9,
 	WCX_KERNEL_HALVES_PAIRS_8, /* two bytes, rotated: pairs above this many raw bits, as of BF16 and FP16 */
 	WCX_KERNEL_HALVES_PAIRS_11,
-	WCX_KERNEL_COUNT
+	WCX_KERNEL_DIFFERENCE_ANY_1, /* differences from a base, from here on */
+	WCX_KERNEL_DIFFERENCE_ANY_2,
+	WCX_KERNEL_DIFFERENCE_ANY_4,
+	WCX_KERNEL_DIFFERENCE_ANY_8,
+	WCX_KERNEL_DIFFERENCE_BYTES,    /* bytes: one symbol */
+	WCX_KERNEL_DIFFERENCE_HALVES_0, /* two bytes, in the order of floats: one symbol above this many raw bits */
+	WCX_KERNEL_DIFFERENCE_HALVES_2,
+	WCX_KERNEL_DIFFERENCE_HALVES_4,
+	WCX_KERNEL_DIFFERENCE_TWO, /* two bytes, in the order of floats: two coded fields */
+	WCX_KERNEL_COUNT,
+	WCX_KERNEL_DIFFERENCE_FIRST = WCX_KERNEL_DIFFERENCE_ANY_1,
 };
 
 /* The kinds of one kernel.  When all items of a block's kind are taken, the block continues with another one. */
@@ -127,14 +141,24 @@ struct wcx_batch_launch {
 	uint32_t block_warps; /* that take items: fewer in small batches, which are spread over blocks */
 	uint8_t kernel;       /* enum wcx_tile_kernel */
 	uint8_t table_count;  /* the most tables of a carrier; at least 1 */
+	bool waits;           /* for all earlier launches, which may decode bases; others overlap the one before */
 };
 
 enum { WCX_BATCH_LAUNCHES_MAX = WCX_KERNEL_COUNT };
 
+/* wcx_block_warps_max - warps of the blocks of a launch, if the device has space for so many */
+static inline uint32_t wcx_block_warps_max(uint32_t kernel, uint32_t table_count)
+{
+	if (table_count == 1 && (kernel == WCX_KERNEL_PAIRS_FOLD || kernel == WCX_KERNEL_DIFFERENCE_BYTES))
+		return WCX_SLIM_BLOCK_WARPS;
+	return table_count > 2 || kernel == WCX_KERNEL_DIFFERENCE_TWO ? WCX_LARGE_BLOCK_WARPS : WCX_BLOCK_WARPS;
+}
+
 /* Capacity of a batch.  Any one tile must fit: WCX_TILE_TABLES_MAX tables, WCX_FIELDS_MAX places. */
 struct wcx_batch_limits {
 	uint32_t items, kinds, tables, places;
-	uint32_t blocks; /* of WCX_BLOCK_WARPS, that the device runs concurrently; at least 2 */
+	uint32_t blocks;         /* of WCX_BLOCK_WARPS, that the device runs concurrently; at least 2 */
+	uint32_t carrier_tables; /* that a thread block has space for; WCX_FIELD_TABLES_MAX to WCX_CARRIER_TABLES_MAX */
 };
 
 /* Size of the control and offsets of its parts. */
@@ -144,14 +168,6 @@ struct wcx_batch_layout {
 	struct wcx_batch_launch launches[WCX_BATCH_LAUNCHES_MAX];
 	size_t places_offset, kinds_offset, tables_offset, blocks_offset, left_offset, control_bytes;
 };
-
-/* wcx_block_warps_max - warps of a block of a kernel with that many tables */
-static inline uint32_t wcx_block_warps_max(uint32_t kernel, uint32_t table_count)
-{
-	if (table_count > 2)
-		return WCX_LARGE_BLOCK_WARPS;
-	return kernel == WCX_KERNEL_PAIRS_FOLD && table_count == 1 ? WCX_PAIRS_BLOCK_WARPS : WCX_BLOCK_WARPS;
-}
 
 struct wcx_tile_batch;
 
@@ -164,16 +180,26 @@ size_t wcx_tile_batch_capacity(const struct wcx_batch_limits *limits);
 /* wcx_tile_batch_clear - start a new batch */
 void wcx_tile_batch_clear(struct wcx_tile_batch *batch);
 
+/* wcx_tile_batch_takes - whether there is a kernel for all coded tiles of a recipe, with these limits */
+bool wcx_tile_batch_takes(const struct wcx_batch_limits *limits, const struct wcx_recipe *recipe);
+
+/* Where a tile will be in device memory: offsets of the packed tile from the batch's src, and of the others from its dst. */
+struct wcx_tile_places {
+	uint32_t src;
+	uint64_t dst;
+	uint64_t base; /* of a difference: the base's elements, which must not overlap the tile; aligned as dst */
+};
+
 /*
  * wcx_tile_batch_add - add a coded tile as the next item
  *
- * job->src is the packed tile in host memory.  In device memory it will be at offset src, and is decoded to offset dst.
- * job->recipe must live until the control is written.  *added_ret is false if the batch is full.  Returns WCX_OK, an error
- * of wcx_tile_parse, or WCX_BAD_DATA if there is no kernel for the tile.  A tile that is not added leaves the batch
- * unchanged.
+ * job->src is the packed tile in host memory; job->base is not looked at.  The elements of the base of a difference must be
+ * in place before the batch, or be those of other items of the batch that are no differences.  job->recipe must live until
+ * the control is written.  *added_ret is false if the batch is full.  Returns WCX_OK, an error of wcx_tile_parse, or
+ * WCX_BAD_DATA if there is no kernel for the tile.  A tile that is not added leaves the batch unchanged.
  */
-enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wcx_tile_job *job, uint32_t src, uint64_t dst,
-				   bool *added_ret);
+enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wcx_tile_job *job,
+				   const struct wcx_tile_places *places, bool *added_ret);
 
 /* wcx_tile_batch_finish - assign the items added to launches and blocks; the layout is valid until the next clear */
 const struct wcx_batch_layout *wcx_tile_batch_finish(struct wcx_tile_batch *batch);

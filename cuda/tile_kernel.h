@@ -16,9 +16,10 @@ enum { WCX_STATUS_MARK = 256 };
 
 /* The abilities of a device. */
 struct wcx_kernels {
-	uint32_t blocks;       /* that run concurrently, for struct wcx_batch_limits */
-	uint32_t shared_bytes; /* dynamic shared memory of a block */
-	bool overlap;          /* launches may overlap: the kernels themselves then keep the stream's order */
+	uint32_t blocks;         /* that run concurrently, for struct wcx_batch_limits */
+	uint32_t shared_bytes;   /* dynamic shared memory of a block */
+	uint32_t carrier_tables; /* for struct wcx_batch_limits */
+	bool overlap;            /* launches may overlap: the kernels themselves then keep the stream's order */
 };
 
 /*

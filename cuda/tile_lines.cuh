@@ -10,6 +10,7 @@
 
 #include <type_traits>
 
+#include "cuda/elem_difference.cuh"
 #include "cuda/warp_rans.cuh"
 
 /* A batch in device memory: the argument of the kernels. */
@@ -31,24 +32,24 @@ struct wcx_batch_dev {
 struct wcx_warp {
 	const struct wcx_batch_dev &batch;
 	const struct wcx_batch_kind &kind;
-	uint32_t ring; /* shared address */
+	uint32_t ring;            /* shared address */
+	const uint32_t *contexts; /* shared, of differences: the shared address of the table for each key */
 };
 
 struct wcx_device_tile {
 	const struct wcx_tile_item &item;
 	const uint8_t *src;
 	uint8_t *dst;
+	const uint8_t *base; /* of a difference */
 	uint32_t elems, lines;
 };
 
-template <uint32_t elem_bytes>
-using wcx_elem = std::conditional_t<
-	elem_bytes == 8, uint64_t,
-	std::conditional_t<elem_bytes == 4, uint32_t, std::conditional_t<elem_bytes == 2, uint16_t, uint8_t>>>;
-template <uint32_t elem_bytes> using wcx_word = std::conditional_t<elem_bytes == 8, uint64_t, uint32_t>;
-
-template <uint32_t elem_bytes> static constexpr uint32_t wcx_elems_of_word = sizeof(wcx_word<elem_bytes>) / elem_bytes;
-template <uint32_t elem_bytes> static constexpr uint32_t wcx_elems_of_line = WCX_LANES *wcx_elems_of_word<elem_bytes>;
+/* What decoding the lines of a tile stores. */
+enum class wcx_store {
+	ELEMENTS,    /* of tiles that stand alone, or residuals that a predictor is undone on */
+	RESIDUALS,   /* of a difference, which is undone later */
+	DIFFERENCES, /* of elements: the difference is undone at once */
+};
 
 /* --- Bits of a word --- */
 
@@ -174,6 +175,19 @@ wcx_symbol_word(const struct wcx_batch_field &field, uint32_t transform, const u
 	return wcx_place_word<elem_bytes>(transform, word << field.shift);
 }
 
+/* The residuals of a line whose entries have distances in place of symbols. */
+template <uint32_t elem_bytes>
+static __device__ __forceinline__ wcx_word<elem_bytes> wcx_distance_word(const uint32_t entry[WCX_RANS_STEPS_MAX])
+{
+	wcx_word<elem_bytes> word = 0;
+
+#pragma unroll
+	for (uint32_t k = 0; k < wcx_elems_of_word<elem_bytes>; k++)
+		word |= (wcx_word<elem_bytes>)(wcx_elem<elem_bytes>)(int8_t)wcx_entry_symbol(entry[k])
+			<< k * 8 * elem_bytes % 32;
+	return wcx_fold_distance<elem_bytes>(word);
+}
+
 /* --- Storing words --- */
 
 /* Stores the first `count` elements of a word or, with `adds`, combines them with the stored ones. */
@@ -211,6 +225,40 @@ template <uint32_t elem_bytes> static __device__ __forceinline__ uint32_t wcx_wo
 template <uint32_t elem_bytes> static __device__ __forceinline__ uint8_t *wcx_word_at(uint8_t *dst, uint32_t line)
 {
 	return dst + (line * WCX_LANES + wcx_lane()) * sizeof(wcx_word<elem_bytes>);
+}
+
+/* The lane's word of a line of the base, of which the tile has `count` elements. */
+template <uint32_t elem_bytes>
+static __device__ __forceinline__ wcx_word<elem_bytes> wcx_base_word(const wcx_device_tile &tile, uint32_t line,
+								     uint32_t count)
+{
+	const uint8_t *base = tile.base + (line * WCX_LANES + wcx_lane()) * sizeof(wcx_word<elem_bytes>);
+	wcx_word<elem_bytes> word = 0;
+
+	if (count == wcx_elems_of_word<elem_bytes>)
+		return *(const wcx_word<elem_bytes> *)base;
+	for (uint32_t k = 0; k < count; k++)
+		word |= (wcx_word<elem_bytes>)((const wcx_elem<elem_bytes> *)base)[k] << k * 8 * elem_bytes % 32;
+	return word;
+}
+
+/* Undoes the difference of a tile whose residuals are stored. */
+template <uint32_t elem_bytes>
+static __device__ void wcx_undo_differences(const struct wcx_batch_kind &kind, const wcx_device_tile &tile)
+{
+	const wcx_word<elem_bytes> order = wcx_order_mask<elem_bytes>(kind.difference);
+
+	__syncwarp(); /* other lanes have stored exceptions */
+	for (uint32_t line = 0; line < tile.lines; line++) {
+		const uint32_t elems = wcx_word_elems_at<elem_bytes>(tile.elems, line);
+		const wcx_word<elem_bytes> base = wcx_base_word<elem_bytes>(tile, line, elems);
+		uint8_t *dst = wcx_word_at<elem_bytes>(tile.dst, line);
+		wcx_word<elem_bytes> residuals = 0;
+
+		for (uint32_t k = 0; k < elems; k++)
+			residuals |= (wcx_word<elem_bytes>)((const wcx_elem<elem_bytes> *)dst)[k] << k * 8 * elem_bytes % 32;
+		wcx_store_word<elem_bytes, false>(dst, elems, wcx_undo_difference<elem_bytes>(base, residuals, order));
+	}
 }
 
 /* Stores a tile without coded fields. */
@@ -276,12 +324,12 @@ struct wcx_slow_tables {
  * Decodes a field from a line on.  For the carrier, which has fast tables, this stores complete words with all that is not
  * coded; other fields are then added to them.
  */
-template <uint32_t elem_bytes, typename tables_type>
+template <uint32_t elem_bytes, wcx_store store, bool by_sign, typename tables_type>
 static __device__ __forceinline__ void wcx_store_coded_lines(const struct wcx_warp &warp, const wcx_device_tile &tile,
 							     const struct wcx_batch_field &field, const tables_type &tables,
 							     struct wcx_payload *payload, uint32_t line)
 {
-	constexpr bool adds = std::is_same_v<tables_type, wcx_slow_tables>;
+	constexpr bool adds = std::is_same_v<tables_type, wcx_slow_tables>, differs = store != wcx_store::ELEMENTS;
 	const wcx_word<elem_bytes> constant = adds ? 0 : wcx_constant_word<elem_bytes>(warp.kind, tile.src);
 	const uint32_t step_elems = 1 + field.is_pair;
 
@@ -295,16 +343,30 @@ static __device__ __forceinline__ void wcx_store_coded_lines(const struct wcx_wa
 		for (uint32_t i = 0; i < WCX_LINES_AT_A_TIME; i++) {
 			const uint32_t elems = wcx_word_elems_at<elem_bytes>(tile.elems, line + i);
 			const uint32_t group = (line + i) * wcx_elems_of_line<elem_bytes> / WCX_RUN_ELEMS;
-			const auto table = tables.choose(payload->choices.from(group) & 3);
+			const uint32_t choice = differs ? 0 : payload->choices.from(group) & 3;
+			const wcx_word<elem_bytes> base = differs ? wcx_base_word<elem_bytes>(tile, line + i, elems) : 0;
+			const wcx_word<elem_bytes> keys = wcx_key_word<elem_bytes>(warp.kind.difference, base);
 			uint32_t entry[WCX_RANS_STEPS_MAX] = {};
 
 			wcx_word_reader_refill(&payload->reader);
 #pragma unroll
-			for (uint32_t k = 0; k < wcx_elems_of_word<elem_bytes>; k++)
-				if (k < field.steps)
-					entry[k] = wcx_rans_step<true>(&payload->reader, table, k * step_elems < elems,
-								       warp.batch.factors);
-			word[i] ^= wcx_symbol_word<elem_bytes>(field, warp.kind.transform, entry);
+			for (uint32_t k = 0; k < wcx_elems_of_word<elem_bytes>; k++) {
+				if (k >= field.steps)
+					continue;
+				const uint32_t own =
+					differs && field.by_context
+						? (warp.contexts[wcx_key<elem_bytes>(keys, k)] - warp.contexts[0]) /
+							  WCX_TABLE_BYTES
+						: choice;
+
+				entry[k] = wcx_rans_step<true>(&payload->reader, tables.choose(own), k * step_elems < elems,
+							       warp.batch.factors);
+			}
+			word[i] ^= by_sign ? wcx_distance_word<elem_bytes>(entry)
+					   : wcx_symbol_word<elem_bytes>(field, warp.kind.transform, entry);
+			if (store == wcx_store::DIFFERENCES)
+				word[i] = wcx_undo_difference<elem_bytes>(base, word[i],
+									  wcx_order_mask<elem_bytes>(warp.kind.difference));
 			wcx_store_word<elem_bytes, adds>(wcx_word_at<elem_bytes>(tile.dst, line + i), elems, word[i]);
 		}
 	}

@@ -39,11 +39,26 @@ static __device__ __forceinline__ struct wcx_tail wcx_tail_load(const struct wcx
 	return ret;
 }
 
+/* Clears and then inverts bits of the residual of an element that is stored. */
+template <uint32_t elem_bytes>
+static __device__ __forceinline__ void wcx_change_residual(const struct wcx_batch_kind &kind, const wcx_device_tile &tile,
+							   uint32_t number, wcx_elem<elem_bytes> clear,
+							   wcx_elem<elem_bytes> invert)
+{
+	const wcx_word<elem_bytes> order = wcx_order_mask<elem_bytes>(kind.difference);
+	const wcx_word<elem_bytes> base = ((const wcx_elem<elem_bytes> *)tile.base)[number];
+	wcx_elem<elem_bytes> *dst = (wcx_elem<elem_bytes> *)tile.dst + number;
+	const wcx_word<elem_bytes> residual = wcx_make_difference<elem_bytes>(base, *dst, order);
+
+	*dst = (wcx_elem<elem_bytes>)wcx_undo_difference<elem_bytes>(
+		base, (residual & (wcx_word<elem_bytes>)~(wcx_word<elem_bytes>)clear) ^ invert, order);
+}
+
 /*
  * Corrects the elements of the last plane's last unit.  The tile lacks its upper half, so that other bytes were read in its
  * place; it is in the final states, two of which make a word of lanes 16 to 31.
  */
-template <uint32_t elem_bytes>
+template <uint32_t elem_bytes, wcx_store store>
 static __device__ void wcx_add_carried(const struct wcx_batch_kind &kind, const wcx_device_tile &tile, uint32_t unit,
 				       uint32_t state)
 {
@@ -54,14 +69,23 @@ static __device__ void wcx_add_carried(const struct wcx_batch_kind &kind, const 
 
 	if (wcx_lane() < WCX_LANES / 2)
 		return;
-	for (uint32_t line = (wcx_units(plane, tile.lines) - 1) << plane.unit_bits; line < tile.lines; line++)
-		wcx_store_word<elem_bytes, true>(
-			wcx_word_at<elem_bytes>(tile.dst, line), wcx_word_elems_at<elem_bytes>(tile.elems, line),
-			wcx_fold_word<elem_bytes>(kind, wcx_plane_word<elem_bytes>(plane, wrong, line)));
+	for (uint32_t line = (wcx_units(plane, tile.lines) - 1) << plane.unit_bits; line < tile.lines; line++) {
+		const uint32_t elems = wcx_word_elems_at<elem_bytes>(tile.elems, line);
+		const wcx_word<elem_bytes> bits = wcx_plane_word<elem_bytes>(plane, wrong, line);
+
+		if constexpr (store == wcx_store::DIFFERENCES)
+			for (uint32_t k = 0; k < elems; k++)
+				wcx_change_residual<elem_bytes>(
+					kind, tile, (line * WCX_LANES + wcx_lane()) * wcx_elems_of_word<elem_bytes> + k, 0,
+					(wcx_elem<elem_bytes>)(bits >> k * 8 * elem_bytes % 32));
+		else
+			wcx_store_word<elem_bytes, true>(wcx_word_at<elem_bytes>(tile.dst, line), elems,
+							 wcx_fold_word<elem_bytes>(kind, bits));
+	}
 }
 
 /* Replaces the carrier's bits of all exceptions, a warp of them at a time; false if they are damaged. */
-template <uint32_t elem_bytes>
+template <uint32_t elem_bytes, wcx_store store>
 static __device__ bool wcx_store_exceptions(const struct wcx_batch_kind &kind, const wcx_device_tile &tile,
 					    const struct wcx_tail &tail, uint32_t state)
 {
@@ -95,7 +119,10 @@ static __device__ bool wcx_store_exceptions(const struct wcx_batch_kind &kind, c
 			return false;
 		position_half = wcx_exception_half(tile, tail.stored, i + WCX_LANES);
 		value_half = wcx_exception_half(tile, tail.stored, value_number + WCX_LANES / (width > 8 ? 1 : 2));
-		if (i < count) {
+		if constexpr (store == wcx_store::DIFFERENCES) {
+			if (i < count)
+				wcx_change_residual<elem_bytes>(kind, tile, position, mask, place(value));
+		} else if (i < count) {
 			const elem old = dst[position];
 			const elem sign = old & (elem)((elem)1 << (8 * elem_bytes - 1));
 			const elem folded = sign ? (elem)kind.fold_mask : 0;

@@ -21,8 +21,13 @@ extern "C" {
 #include "cuda/tile_batch.h"
 }
 
+/* A source may define less before it includes this. */
+#ifndef WCX_STEPS_OF_BLOCK
+#define WCX_STEPS_OF_BLOCK 16
+#endif
+
 enum {
-	WCX_BLOCK_STEPS = 16, /* steps between two checks of the ring */
+	WCX_BLOCK_STEPS = WCX_STEPS_OF_BLOCK, /* steps between two checks of the ring */
 	/*
 	 * Words come from a ring in shared memory: fetching a word of each step from device memory would stall the warp
 	 * most of the time.  The ring is filled in chunks, one of which is in flight while the words of the next block are
@@ -77,9 +82,10 @@ static __device__ __forceinline__ uint32_t wcx_entry_symbol(uint32_t entry)
 
 /*
  * Builds decoding tables with all threads of the block: warps take turns at symbols, lanes at the slots of a symbol.
- * staging is shared memory for table_count tables.
+ * by_sign: entries have the numbers 0, -1, 1, -2, 2, … in place of the symbols 0, 1, 2, 3, 4, …, modulo 256.  staging is
+ * shared memory for table_count tables.
  */
-static __device__ void wcx_entries_build(const struct wcx_batch_table *tables, uint32_t table_count,
+static __device__ void wcx_entries_build(const struct wcx_batch_table *tables, uint32_t table_count, bool by_sign,
 					 struct wcx_batch_table *staging, uint32_t *entries)
 {
 	const uint32_t warp = threadIdx.x / WCX_LANES, warps = blockDim.x / WCX_LANES;
@@ -92,9 +98,10 @@ static __device__ void wcx_entries_build(const struct wcx_batch_table *tables, u
 	for (uint32_t i = warp; i < table_count * WCX_SYMBOL_COUNT; i += warps) {
 		const uint32_t table = i / WCX_SYMBOL_COUNT, symbol = i % WCX_SYMBOL_COUNT;
 		const uint32_t start = staging[table].start[symbol], end = staging[table].start[symbol + 1];
+		const uint32_t number = by_sign ? symbol >> 1 ^ (symbol % 2 ? 0xFF : 0) : symbol;
 
 		for (uint32_t slot = start + wcx_lane(); slot < end; slot += WCX_LANES)
-			entries[table * WCX_PROB_SCALE + slot] = wcx_entry(slot, symbol, start, end - start);
+			entries[table * WCX_PROB_SCALE + slot] = wcx_entry(slot, number, start, end - start);
 	}
 	__syncthreads();
 }
@@ -174,7 +181,7 @@ struct wcx_choices {
  * products back into shifts: as many instructions, but for the ALU, which has half the throughput and is the bottleneck.
  */
 struct wcx_factors {
-	uint32_t k20, k16; /* 2^20, 2^16 */
+	uint32_t k20, k16, k12, k4; /* 2^20, 2^16, 2^12, 4 */
 };
 
 /* The position of a warp in a payload. */

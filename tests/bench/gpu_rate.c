@@ -2,12 +2,15 @@
 /*
  * Times decoding on the GPU, and alternately a peer if the program was built with one.
  *
- *	gpu_rate [--mib N] [--latency] [--host] FILE.wcx ...
+ *	gpu_rate [--mib N] [--latency] [--host] [--base BASE.wcx] FILE.wcx ...
  *
  * Takes a file's coded tiles of the most common element size (by bytes), repeats them to N MiB (default 1024), and decodes
  * them from device memory to device memory as one batch.  --latency instead decodes the first 64 KiB and the first 1 MiB
  * alone; --host decodes from host memory to host memory with 1 to 16 threads.  All bytes are compared with the CPU's before
  * anything is timed.
+ *
+ * --base takes the tiles that are differences from this base.  The coded tiles of the base are then decoded on the device,
+ * too, in the same batch, and both are also timed alone.
  *
  * The peer is the ANS codec of nvCOMP, if CMake was given -DWCX_NVCOMP=DIR with DIR/include/nvcomp/ans.h and DIR/lib64.  It
  * codes the same bytes in chunks of several sizes, as type char or, for elements of two bytes, float16.
@@ -27,6 +30,7 @@
 #include "cuda/gpu_timing.h"
 #include "cuda/gpu_decode.h"
 #include "fs/format/container.h"
+#include "fs/read/image_bases.h"
 #include "tests/bench/gpu_peer.h"
 #include "tests/bench/measure.h"
 
@@ -59,21 +63,84 @@ struct tile_set {
 	size_t count, decoded_bytes, packed_bytes;
 	struct wcx_tile_job *jobs;
 	uint8_t *original, *decoded, *packed;
+	const struct base *base; /* of differences, or NULL */
 };
 
-static void set_open(struct tile_set *set, const char *path)
+/* A base: its original bytes, and jobs that decode its coded tiles to there. */
+struct base {
+	const char *path;
+	struct wcx_container *container;
+	uint8_t *bytes, *packed;
+	size_t byte_count, job_count;
+	struct wcx_tile_job *jobs;
+};
+
+static struct wcx_container *open_file(const char *path)
 {
+	struct wcx_container *container = NULL;
 	struct wcx_error err = { "" };
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
-	set->path = path;
 	if (fd < 0)
 		die(path, strerror(errno));
-	if (wcx_container_open(fd, path, &set->container, &err) < 0)
+	if (wcx_container_open(fd, path, &container, &err) < 0)
 		die("file", err.text);
+	return container;
 }
 
-/* Calls fn for every coded tile with this element size. */
+/* Decodes the base but for tiles that Zstandard has packed, and keeps the jobs of coded tiles that are contiguous. */
+static void base_load(struct base *base, const char *path)
+{
+	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(wcx_decode_variant_choose());
+	const struct wcx_superblock *sb;
+	uint8_t *packed;
+
+	*base = (struct base){ .path = path, .container = open_file(path) };
+	sb = wcx_container_superblock(base->container);
+	base->byte_count = (size_t)sb->original_bytes;
+	base->bytes = must_alloc(base->byte_count);
+	base->packed = packed = must_alloc((size_t)sb->packed_bytes);
+	base->jobs = must_alloc((size_t)sb->tile_count * sizeof *base->jobs);
+	if (!scratch ||
+	    pread(wcx_container_fd(base->container), packed, (size_t)sb->packed_bytes, 0) < (ssize_t)sb->index_offset)
+		die(path, "cannot read the base");
+	for (size_t s = 0; s < sb->segment_count; s++) {
+		const struct wcx_segment *segment = wcx_container_segment(base->container, s);
+
+		for (uint64_t t = 0; t < segment->tile_count && !segment->same_as; t++) {
+			struct wcx_tile_info info;
+			struct wcx_tile_job *job = &base->jobs[base->job_count];
+
+			wcx_container_tile(base->container, segment, segment->first_tile + t, &info);
+			*job = (struct wcx_tile_job){
+				.dims = info.dims,
+				.mode = info.mode,
+				.constant = info.constant,
+				.recipe = &segment->recipe,
+				.src = packed + info.packed_offset,
+				.src_bytes = info.packed_bytes,
+				.dst = base->bytes + wcx_tile_row_offset(segment, &info, 0),
+				.dst_bytes = wcx_tile_dims_bytes(&info.dims),
+			};
+			if (info.mode == WCX_TILE_ZSTD || (info.dims.rows > 1 && info.dims.cols != segment->cols))
+				continue;
+			if (wcx_tile_decode(job, scratch) != WCX_OK)
+				die(path, "a tile of the base does not decode");
+			base->job_count += info.mode == WCX_TILE_CODED && (size_t)(job->dst - base->bytes) % 8 == 0;
+		}
+	}
+	wcx_decode_scratch_free(scratch);
+}
+
+static void base_free(struct base *base)
+{
+	free(base->bytes);
+	free(base->packed);
+	free(base->jobs);
+	wcx_container_free(base->container);
+}
+
+/* Calls fn for every coded tile with this element size that is, or is not, a difference. */
 static void for_each_tile(struct tile_set *set, uint32_t elem_bytes,
 			  void (*fn)(struct tile_set *, const struct wcx_segment *, const struct wcx_tile_info *))
 {
@@ -85,7 +152,8 @@ static void for_each_tile(struct tile_set *set, uint32_t elem_bytes,
 
 		for (uint64_t t = 0; t < segment->tile_count && !segment->same_as; t++) {
 			wcx_container_tile(container, segment, segment->first_tile + t, &info);
-			if (info.mode == WCX_TILE_CODED && info.dims.elem_bytes == elem_bytes)
+			if (info.mode == WCX_TILE_CODED && info.dims.elem_bytes == elem_bytes &&
+			    (segment->recipe.difference != WCX_DIFFERENCE_NONE) == (set->base != NULL))
 				fn(set, segment, &info);
 		}
 	}
@@ -112,6 +180,7 @@ static void read_tile(struct tile_set *set, const struct wcx_segment *segment, c
 		.src_bytes = info->packed_bytes,
 		.dst = set->decoded + set->decoded_bytes,
 		.dst_bytes = wcx_tile_dims_bytes(&info->dims),
+		.base = set->base ? set->base->bytes + wcx_tile_base_offset(segment, info) : NULL,
 	};
 	if (pread(wcx_container_fd(set->container), set->packed + set->packed_bytes, info->packed_bytes,
 		  (off_t)info->packed_offset) != info->packed_bytes)
@@ -134,12 +203,11 @@ static void decode_on_cpu(struct tile_set *set)
 	memcpy(set->original, set->decoded, set->decoded_bytes);
 }
 
-static void set_load(struct tile_set *set, const char *path)
+static void set_load(struct tile_set *set, const char *path, const struct base *base)
 {
 	size_t most = 0;
 
-	memset(set, 0, sizeof *set);
-	set_open(set, path);
+	*set = (struct tile_set){ .path = path, .container = open_file(path), .base = base };
 	for (uint32_t elem_bytes = 1; elem_bytes <= WCX_ELEM_MAX_BYTES; elem_bytes *= 2) {
 		set->count = set->decoded_bytes = set->packed_bytes = 0;
 		for_each_tile(set, elem_bytes, count_tile);
@@ -192,11 +260,60 @@ static void print_rate(const char *what, double *seconds, double bytes, double r
 
 static struct wcx_gpu_timing *timing_open(struct wcx_gpu *gpu, struct tile_set *set, size_t count, uint32_t repeats)
 {
+	const struct wcx_gpu_timing_set what = { set->jobs, count, repeats, set->base ? set->base->bytes : NULL,
+						 set->base ? set->base->byte_count : 0 };
 	struct wcx_gpu_timing *timing = NULL;
 
-	if (wcx_gpu_timing_create(gpu, set->jobs, count, repeats, &timing) != WCX_OK)
+	if (wcx_gpu_timing_create(gpu, &what, &timing) != WCX_OK)
 		die(set->path, "cannot set up decoding");
 	return timing;
+}
+
+/* Times the set and its base as one batch, alternating with each of them alone. */
+static void time_difference(struct wcx_gpu *gpu, struct tile_set *set, uint64_t bytes)
+{
+	enum { BOTH, ALONE, BASE, COUNT };
+	static const char *const names[] = { "base, then differences", "differences alone", "base alone" };
+	const uint32_t repeats = (uint32_t)WCX_DIV_UP(bytes, set->decoded_bytes);
+	const size_t all = set->count + set->base->job_count;
+	struct wcx_tile_job *jobs = must_alloc(all * sizeof *jobs), *only = must_alloc(all * sizeof *jobs);
+	uint8_t *base_copy = must_alloc(set->base->byte_count);
+	const struct wcx_gpu_timing_set sets[COUNT] = {
+		{ jobs, all, repeats, set->base->bytes, set->base->byte_count },
+		{ set->jobs, set->count, repeats, set->base->bytes, set->base->byte_count },
+		{ only, set->base->job_count, repeats, NULL, 0 },
+	};
+	struct wcx_gpu_timing *timings[COUNT] = { NULL };
+	double seconds[COUNT][ROUNDS];
+
+	memcpy(jobs, set->base->jobs, set->base->job_count * sizeof *jobs);
+	memcpy(jobs + set->base->job_count, set->jobs, set->count * sizeof *jobs);
+	memcpy(only, set->base->jobs, set->base->job_count * sizeof *jobs);
+	for (size_t i = 0; i < set->base->job_count; i++)
+		only[i].dst = base_copy + (only[i].dst - set->base->bytes);
+	for (int i = 0; i < COUNT; i++) {
+		if (wcx_gpu_timing_create(gpu, &sets[i], &timings[i]) != WCX_OK)
+			die(set->path, "cannot set up decoding");
+		if (i == BASE && wcx_gpu_timing_check(timings[i]) != WCX_OK)
+			die(set->path, "the GPU fails at the base");
+		if (i != BASE)
+			check_bytes(set, set->decoded_bytes, wcx_gpu_timing_check(timings[i]),
+				    "the GPU decodes other bytes");
+	}
+	for (size_t round = 0; round < ROUNDS; round++)
+		for (int i = 0; i < COUNT; i++) {
+			if (wcx_gpu_timing_run(timings[i], &seconds[i][round]) != WCX_OK)
+				die(set->path, "the GPU failed");
+			seconds[i][round] *= 1e-3;
+		}
+	for (int i = 0; i < COUNT; i++) {
+		print_rate(names[i], seconds[i], (double)wcx_gpu_timing_bytes(timings[i]),
+			   i == ALONE ? (double)set->decoded_bytes / (double)set->packed_bytes : 0, 0);
+		wcx_gpu_timing_free(timings[i]);
+	}
+	free(jobs);
+	free(only);
+	free(base_copy);
 }
 
 /* Times the whole set as one batch, alternating with the peers. */
@@ -309,6 +426,8 @@ int main(int argc, char **argv)
 {
 	char name[WCX_GPU_NAME_BYTES];
 	bool latency = false, host = false;
+	const char *base_path = NULL;
+	struct base base = { NULL };
 	struct wcx_gpu *gpu = NULL;
 	uint64_t mib = 1024;
 	int i;
@@ -318,9 +437,11 @@ int main(int argc, char **argv)
 		host |= strcmp(argv[i], "--host") == 0;
 		if (strcmp(argv[i], "--mib") == 0 && i + 1 < argc)
 			mib = strtoull(argv[++i], NULL, 10);
+		else if (strcmp(argv[i], "--base") == 0 && i + 1 < argc)
+			base_path = argv[++i];
 	}
 	if (i == argc || mib == 0) {
-		fprintf(stderr, "usage: gpu_rate [--mib N] [--latency] [--host] FILE.wcx ...\n");
+		fprintf(stderr, "usage: gpu_rate [--mib N] [--latency] [--host] [--base BASE.wcx] FILE.wcx ...\n");
 		return 2;
 	}
 	measure_print_origin(argc, argv);
@@ -329,10 +450,12 @@ int main(int argc, char **argv)
 		return EXIT_SKIPPED;
 	}
 	printf("%s, medians of %d rounds\n", name, ROUNDS);
+	if (base_path)
+		base_load(&base, base_path);
 	for (; i < argc; i++) {
 		struct tile_set set;
 
-		set_load(&set, argv[i]);
+		set_load(&set, argv[i], base_path ? &base : NULL);
 		printf("%s, %zu tiles of %u-byte elements, %.1f MB:\n",
 		       strrchr(argv[i], '/') ? strrchr(argv[i], '/') + 1 : argv[i], set.count, set.elem_bytes,
 		       (double)set.decoded_bytes * 1e-6);
@@ -341,11 +464,15 @@ int main(int argc, char **argv)
 			time_latency(gpu, &set, 1 << 20);
 		} else if (host) {
 			time_host(gpu, &set);
+		} else if (base_path) {
+			time_difference(gpu, &set, mib << 20);
 		} else {
 			time_batch(gpu, &set, mib << 20);
 		}
 		set_free(&set);
 	}
+	if (base_path)
+		base_free(&base);
 	wcx_gpu_free(gpu);
 	return 0;
 }

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "codec/arith.h"
+#include "codec/difference.h"
 #include "codec/tile_layout.h"
 #include "cuda/gpu_decode.h"
 #include "fs/format/container.h"
@@ -276,7 +277,7 @@ static struct cut random_cut(struct rng *rng)
 /* A recipe and everything it points to. */
 struct coder {
 	struct wcx_field fields[WCX_FIELDS_MAX];
-	struct wcx_freq_table tables[WCX_FIELDS_MAX][WCX_FIELD_TABLES_MAX];
+	struct wcx_freq_table tables[WCX_FIELDS_MAX][WCX_CONTEXTS_MAX];
 	struct wcx_recipe recipe;
 };
 
@@ -392,7 +393,7 @@ static bool coder_make(struct coder *coder, const struct coder_options *options,
 
 /* A tile, plain and encoded.  job describes it to a decoder, except for dst. */
 struct sample {
-	uint8_t *original, *packed;
+	uint8_t *original, *packed, *base; /* base: of a difference, else NULL */
 	struct coder coder;
 	struct wcx_tile_job job;
 };
@@ -401,6 +402,7 @@ static void sample_free(struct sample *sample)
 {
 	free(sample->original);
 	free(sample->packed);
+	free(sample->base);
 }
 
 /* False, with nothing to free, if the cut gives no valid recipe. */
@@ -464,17 +466,181 @@ static struct wcx_tile_dims sample_dims(struct rng *rng, size_t number, uint32_t
 	return dims;
 }
 
+/* --- differences from a base --- */
+
+/* Cuts of residuals; a coding of CONTEXTS is a table for each context. */
+enum { CONTEXTS = 7 };
+static const struct cut DIFFERENCE_CUTS[] = {
+	/* formats that have a kernel of their own */
+	{ 1, NONE, 1, { { 8, 1 } } },
+	{ 1, NONE, 1, { { 8, CONTEXTS } } },
+	{ 2, NONE, 1, { { 16, 1 } } },
+	{ 2, NONE, 1, { { 16, CONTEXTS } } },
+	{ 2, NONE, 2, { { 2, 0 }, { 14, CONTEXTS } } },
+	{ 2, NONE, 2, { { 2, 0 }, { 14, 1 } } },
+	{ 2, NONE, 2, { { 4, 0 }, { 12, CONTEXTS } } },
+	{ 2, NONE, 2, { { 4, 0 }, { 12, 1 } } },
+	/* several coded fields, with and without contexts; other raw bits; wide elements */
+	{ 2, NONE, 2, { { 8, CONTEXTS }, { 8, CONTEXTS } } },
+	{ 2, NONE, 2, { { 2, CONTEXTS }, { 14, CONTEXTS } } },
+	{ 2, NONE, 2, { { 4, CONTEXTS }, { 12, 1 } } },
+	{ 2, NONE, 2, { { 6, 0 }, { 10, CONTEXTS } } },
+	{ 2, NONE, 2, { { 8, 0 }, { 8, CONTEXTS } } },
+	{ 2, NONE, 2, { { 11, CONTEXTS }, { 5, 0 } } },
+	{ 2, NONE, 2, { { 9, 0 }, { 7, 0 } } },
+	{ 1, NONE, 2, { { 3, 0 }, { 5, CONTEXTS } } },
+	{ 1, NONE, 2, { { 4, CONTEXTS }, { 4, 1 } } },
+	{ 1, NONE, 2, { { 4, 0 }, { 4, 0 } } },
+	{ 4, NONE, 3, { { 8, 0 }, { 8, CONTEXTS }, { 16, CONTEXTS } } },
+	{ 4, NONE, 2, { { 20, 0 }, { 12, CONTEXTS } } },
+	{ 4, NONE, 4, { { 8, 1 }, { 8, 1 }, { 8, CONTEXTS }, { 8, 1 } } },
+	{ 8, NONE, 3, { { 32, 0 }, { 16, 0 }, { 16, CONTEXTS } } },
+	{ 8, NONE, 4, { { 32, 0 }, { 10, CONTEXTS }, { 6, 1 }, { 16, CONTEXTS } } },
+};
+enum { DIFFERENCE_CUT_COUNT = WCX_ARRAY_COUNT(DIFFERENCE_CUTS) };
+
+/* Thresholds at keys of the base's elements, which ascend. */
+static void thresholds_make(struct rng *rng, struct wcx_recipe *recipe, uint32_t contexts, const uint8_t *keys, size_t count)
+{
+	uint32_t least = 1;
+
+	recipe->context_count = (uint8_t)contexts;
+	for (uint32_t t = 0; t + 1 < contexts; t++) {
+		uint32_t key = 0, most = WCX_CONTEXT_KEYS + 1 - contexts + t;
+
+		for (int tries = 0; tries < 20 && key < least; tries++)
+			key = keys[rng_below(rng, (uint32_t)count)];
+		recipe->thresholds[t] = (uint8_t)WCX_CLAMP(key, least, most);
+		least = recipe->thresholds[t] + 1u;
+	}
+}
+
+/* Residuals as those of small steps up or down, larger in higher contexts; a few of any size, or all. */
+static void residuals_write(struct rng *rng, uint32_t elem_bytes, const uint8_t *contexts, size_t count, uint8_t *dst)
+{
+	static const double widths[] = { 0.2, 1, 20, 3000, 0 };
+	const double width = widths[rng_below(rng, WCX_ARRAY_COUNT(widths))];
+	const uint32_t any = rng_below(rng, 2) ? 1u << 24 : 0;
+
+	for (size_t i = 0; i < count; i++) {
+		int64_t d = llrint(width * (1 + contexts[i]) * rng_gauss(rng));
+		uint64_t residual = (uint64_t)d << 1 ^ (uint64_t)(d >> 63);
+
+		if (width == 0 || rng_bits(rng) < any)
+			residual = (uint64_t)rng_bits(rng) << 32 | rng_bits(rng);
+		memcpy(dst + i * elem_bytes, &residual, elem_bytes);
+	}
+}
+
+/* Fits the tables to the residuals; symbols rarer than `rare` get no frequency. */
+static void difference_tables_make(struct coder *coder, double rare, const uint8_t *residuals, const uint8_t *contexts,
+				   size_t count)
+{
+	const uint32_t elem_bytes = coder->recipe.elem_bytes;
+
+	for (uint32_t f = 0, shift = 0; f < coder->recipe.field_count; shift += coder->fields[f++].width) {
+		const struct wcx_field *field = &coder->fields[f];
+		static uint64_t seen[WCX_CONTEXTS_MAX][WCX_SYMBOL_COUNT];
+		uint64_t sums[WCX_CONTEXTS_MAX] = { 0 };
+
+		memset(seen, 0, sizeof seen);
+		for (size_t i = 0; i < count && field->tables; i++) {
+			const uint32_t t = field->by_context ? contexts[i] : 0;
+			uint64_t residual = 0, value;
+
+			memcpy(&residual, residuals + i * elem_bytes, elem_bytes);
+			value = (residual >> shift & ((UINT64_C(1) << field->width) - 1)) - field->base;
+			if (value < WCX_SYMBOL_COUNT) {
+				seen[t][value]++;
+				sums[t]++;
+			}
+		}
+		for (uint32_t t = 0; t < field->table_count; t++) {
+			for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
+				if ((double)seen[t][s] < rare * (double)sums[t])
+					seen[t][s] = 0;
+			seen[t][0] += sums[t] == 0;
+			wcx_freq_table_build(seen[t], &coder->tables[f][t]);
+		}
+	}
+}
+
+/* A tile of differences.  Fields of more than eight bits have a base of their own now and then. */
+static void difference_make(struct sample *sample, struct rng *rng, struct wcx_tile_dims dims, const struct cut *cut,
+			    uint32_t contexts, struct wcx_encode_scratch *scratch)
+{
+	const size_t bytes = wcx_tile_dims_bytes(&dims), count = bytes / dims.elem_bytes;
+	const enum wcx_difference difference = rng_below(rng, 2) ? WCX_DIFFERENCE_FLOAT : WCX_DIFFERENCE_INTEGER;
+	const enum content content = rng_below(rng, 8) ? GAUSS_FLOAT : UNIFORM;
+	const bool has_base = rng_below(rng, 4) == 0;
+	uint8_t *keys = must_alloc(count), *of = must_alloc(count), *residuals = must_alloc(bytes);
+	struct coder *coder = &sample->coder;
+	struct wcx_encoded_tile encoded;
+
+	memset(sample, 0, sizeof *sample);
+	sample->original = must_alloc(bytes);
+	sample->packed = must_alloc(bytes);
+	sample->base = must_alloc(bytes);
+	for (size_t i = 0; i < bytes; i += dims.elem_bytes)
+		element_write(rng, content, dims.elem_bytes, i / dims.elem_bytes, sample->base + i);
+	coder->recipe = (struct wcx_recipe){ .elem_bytes = cut->elem_bytes,
+					     .difference = (uint8_t)difference,
+					     .field_count = cut->field_count,
+					     .fields = coder->fields };
+	wcx_difference_keys(difference, dims.elem_bytes, sample->base, count, keys);
+	if (contexts > 1)
+		thresholds_make(rng, &coder->recipe, contexts, keys, count);
+	wcx_difference_contexts(&coder->recipe, sample->base, count, of);
+	residuals_write(rng, dims.elem_bytes, of, count, residuals);
+	memcpy(sample->original, residuals, bytes);
+	wcx_difference_undo(difference, dims.elem_bytes, sample->base, count, sample->original);
+	for (uint32_t f = 0; f < cut->field_count; f++) {
+		const bool by_context = cut->fields[f].coding == CONTEXTS && contexts > 1;
+
+		coder->fields[f] = (struct wcx_field){
+			.width = cut->fields[f].width,
+			.table_count = (uint8_t)(by_context ? contexts : cut->fields[f].coding != 0),
+			.by_context = by_context,
+			.base = cut->fields[f].coding && cut->fields[f].width > 8 && has_base ? 3 : 0,
+			.tables = cut->fields[f].coding ? coder->tables[f] : NULL,
+		};
+	}
+	difference_tables_make(coder, rng_below(rng, 2) ? 0.003 : 0, residuals, of, count);
+	CHECK(wcx_recipe_check(&coder->recipe) == NULL);
+	CHECK(wcx_tile_encode_against(&dims, sample->original, sample->base, &coder->recipe, scratch, sample->packed,
+				      &encoded) == WCX_OK);
+	sample->job = (struct wcx_tile_job){
+		.dims = dims,
+		.mode = encoded.mode,
+		.constant = encoded.constant,
+		.recipe = &coder->recipe,
+		.src = sample->packed,
+		.src_bytes = encoded.bytes,
+		.base = sample->base,
+		.dst_bytes = bytes,
+	};
+	free(keys);
+	free(of);
+	free(residuals);
+}
+
 /* Each cut in all large dims, with any predictor where one is allowed; then small dims with known and random cuts. */
 static struct samples samples_make(void)
 {
-	enum { LARGE = 8 * CUT_COUNT, SMALL = 1200 };
+	enum {
+		LARGE = 8 * CUT_COUNT,
+		SMALL = 1200,
+		DIFFERENCES = DIFFERENCE_CUT_COUNT * WCX_CONTEXTS_MAX,
+		SMALL_DIFFERENCES = 400,
+		ALL = LARGE + SMALL + DIFFERENCES + SMALL_DIFFERENCES,
+	};
 	struct rng rng = { 0x5EED };
 	struct wcx_encode_scratch *scratch = wcx_encode_scratch_create();
-	struct samples samples = { must_alloc((LARGE + SMALL) * sizeof(struct sample)), LARGE + SMALL };
+	struct samples samples = { must_alloc(ALL * sizeof(struct sample)), ALL };
 
 	if (!CHECK(scratch != NULL))
 		exit(1);
-	for (size_t i = 0; i < samples.count;) {
+	for (size_t i = 0; i < LARGE + SMALL;) {
 		const size_t dims_number = i < LARGE ? i % 8 : i - LARGE + 8;
 		const enum content content = (enum content)rng_below(&rng, CONTENT_COUNT);
 		struct cut cut = i < LARGE ? CUTS[i / 8] : CUTS[rng_below(&rng, CUT_COUNT)];
@@ -488,6 +654,17 @@ static struct samples samples_make(void)
 				predictor, scratch))
 			i++;
 	}
+	/* Each cut with 1 to 8 contexts, in large dims; then small dims. */
+	for (size_t i = 0; i < DIFFERENCES + SMALL_DIFFERENCES; i++) {
+		const bool is_large = i < DIFFERENCES;
+		const struct cut *cut =
+			&DIFFERENCE_CUTS[is_large ? i / WCX_CONTEXTS_MAX : rng_below(&rng, DIFFERENCE_CUT_COUNT)];
+		const uint32_t contexts = is_large ? 1 + i % WCX_CONTEXTS_MAX : 1 + rng_below(&rng, WCX_CONTEXTS_MAX);
+		const size_t dims_number = is_large ? (i + i / WCX_CONTEXTS_MAX) % 8 : i - DIFFERENCES + 8;
+
+		difference_make(&samples.all[LARGE + SMALL + i], &rng, sample_dims(&rng, dims_number, cut->elem_bytes), cut,
+				contexts, scratch);
+	}
 	wcx_encode_scratch_free(scratch);
 	return samples;
 }
@@ -499,7 +676,27 @@ struct census {
 	size_t coded_count[WCX_FIELDS_MAX + 1], table_count[WCX_FIELD_TABLES_MAX + 1]; /* tables of the carrier */
 	size_t transform[WCX_TRANSFORM_COUNT], pairs, wide_pairs, zeros;
 	size_t constant_bits, plane_carried, exceptions, exceptions_carried, none_carried;
+	size_t difference[WCX_DIFFERENCE_COUNT], context_count[WCX_CONTEXTS_MAX + 1]; /* of the carrier's tables */
+	size_t differing_exceptions, differing_planes, differing_carried, differing_others,
+		differing_bytes[WCX_ELEM_MAX_BYTES + 1];
 };
+
+static void census_add_difference(struct census *census, const struct wcx_tile_job *job,
+				  const struct wcx_tile_layout *layout)
+{
+	const struct wcx_field *carrier;
+
+	census->difference[job->recipe->difference]++;
+	if (job->recipe->difference == WCX_DIFFERENCE_NONE || !layout->coded_count)
+		return;
+	carrier = &job->recipe->fields[layout->coded[layout->coded_count - 1].field];
+	census->differing_bytes[job->dims.elem_bytes]++;
+	census->context_count[carrier->by_context ? carrier->table_count : 1]++;
+	census->differing_exceptions += layout->exception_count != 0;
+	census->differing_planes += layout->plane_carried != 0;
+	census->differing_carried += layout->exception_carried != 0;
+	census->differing_others += layout->coded_count > 1;
+}
 
 static void census_add(struct census *census, const struct wcx_tile_job *job)
 {
@@ -516,6 +713,7 @@ static void census_add(struct census *census, const struct wcx_tile_job *job)
 	census->coded_count[layout.coded_count]++;
 	census->constant_bits += layout.constant_bits != 0;
 	census->transform[job->recipe->transform]++;
+	census_add_difference(census, job, &layout);
 	if (!layout.coded_count)
 		return;
 	carrier = &job->recipe->fields[layout.coded[layout.coded_count - 1].field];
@@ -526,7 +724,8 @@ static void census_add(struct census *census, const struct wcx_tile_job *job)
 	census->exceptions += layout.exception_count != 0;
 	census->exceptions_carried += layout.exception_carried != 0;
 	census->none_carried += layout.plane_carried + layout.exception_carried == 0;
-	census->table_count[carrier->table_count]++;
+	if (!carrier->by_context)
+		census->table_count[carrier->table_count]++;
 }
 
 static void check_samples_cover_the_format(const struct samples *samples)
@@ -553,6 +752,13 @@ static void check_samples_cover_the_format(const struct samples *samples)
 	CHECK(census.pairs >= 30 && census.wide_pairs >= 30 && census.zeros >= 10);
 	CHECK(census.constant_bits >= 10 && census.exceptions >= 30);
 	CHECK(census.plane_carried >= 50 && census.exceptions_carried >= 5 && census.none_carried >= 40);
+	CHECK(census.difference[WCX_DIFFERENCE_INTEGER] >= 50 && census.difference[WCX_DIFFERENCE_FLOAT] >= 50);
+	for (uint32_t contexts = 1; contexts <= WCX_CONTEXTS_MAX; contexts++)
+		CHECK(census.context_count[contexts] >= 10);
+	for (uint32_t bytes = 1; bytes <= WCX_ELEM_MAX_BYTES; bytes *= 2)
+		CHECK(census.differing_bytes[bytes] >= 8);
+	CHECK(census.differing_exceptions >= 20 && census.differing_planes >= 20 && census.differing_carried >= 5);
+	CHECK(census.differing_others >= 20);
 }
 
 static void samples_free(struct samples *samples)
@@ -674,8 +880,18 @@ static size_t compare_in(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t 
 static size_t compare_decoders(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t job_count)
 {
 	const size_t valid = compare_in(gpu, jobs, job_count, false);
+	struct wcx_tile_job *alone = must_alloc(job_count * sizeof *alone);
+	size_t count = 0, alone_valid = 0;
 
-	CHECK(compare_in(gpu, jobs, job_count, true) == valid);
+	/* Pinned packed memory has no space for bases: differences in it are left to the CPU. */
+	for (size_t i = 0; i < job_count; i++) {
+		if (jobs[i].recipe && jobs[i].recipe->difference != WCX_DIFFERENCE_NONE)
+			continue;
+		alone_valid += jobs[i].result == WCX_OK;
+		alone[count++] = jobs[i];
+	}
+	CHECK(compare_in(gpu, alone, count, true) == alone_valid);
+	free(alone);
 	return valid;
 }
 

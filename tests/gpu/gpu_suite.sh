@@ -135,6 +135,13 @@ if wanted bench; then
 	"$gpu_rate" "$work"/store/*.wcx
 	"$gpu_rate" --latency "$work/store/gaussian.wcx"
 	"$gpu_rate" --host "$work/store/gaussian.wcx"
+	part "Speed: differences from a base, of weights that have drifted by 0.001 of their deviation, and the base"
+	for dtype in BF16 I8; do
+		"$PYTHON" "$tests/fixtures/make_drift.py" "$dtype" "$work/base" "$work/tuned"
+		"$build/wcx" pack -f "$work/base" "$work/base.wcx"
+		"$build/wcx" pack -f --base="$work/base.wcx" "$work/tuned" "$work/tuned.wcx"
+		"$gpu_rate" --base "$work/base.wcx" "$work/tuned.wcx"
+	done
 	part "Speed: loading into GPU memory"
 	for name in gaussian bf16; do
 		"$PYTHON" "$tests/bench/load_rate.py" "$work/store/$name.wcx" "$work/original/$name"

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Formats of differences with a kernel of their own: one symbol above raw bits that may be missing.  Whole blocks of lines
+ * are decoded with the base's words, which are loaded a block ahead, and the difference is undone before they are stored.
+ */
+#ifndef WCX_DIFFERENCE_FORMAT_CUH
+#define WCX_DIFFERENCE_FORMAT_CUH
+
+#include "cuda/elem_format.cuh"
+
+/* Anything that the format of files allows. */
+template <uint32_t bytes> struct wcx_any_difference {
+	static constexpr uint32_t elem_bytes = bytes;
+	static constexpr wcx_store store = wcx_store::RESIDUALS;
+	static constexpr bool is_any = true, by_sign = false;
+};
+
+struct wcx_known_difference {
+	static constexpr wcx_store store = wcx_store::DIFFERENCES;
+	static constexpr bool is_any = false, may_be_predicted = false;
+};
+
+/* A decoding table by its shared address. */
+struct wcx_table_at {
+	uint32_t address, k4; /* k4: of struct wcx_factors */
+
+	__device__ __forceinline__ uint32_t entry(uint32_t state) const
+	{
+		return wcx_shared_u32(state % WCX_PROB_SCALE * k4 + address);
+	}
+};
+
+/* Bytes: one symbol.  In either order. */
+struct wcx_byte_differences : wcx_known_difference {
+	static constexpr uint32_t elem_bytes = 1, steps = 4, raw_bits = 0;
+	static constexpr bool by_sign = true;
+	uint32_t order;
+
+	__device__ __forceinline__ wcx_byte_differences(const struct wcx_batch_kind &kind)
+	    : order(wcx_order_mask<1>(kind.difference))
+	{
+	}
+
+	/* The key of an element in each byte. */
+	__device__ __forceinline__ uint32_t keys(uint32_t base) const
+	{
+		return (base ^ (wcx_elem_signs<1>(base) & ~order)) & 0x7F7F7F7F;
+	}
+
+	__device__ __forceinline__ uint32_t key(uint32_t keys, uint32_t number) const
+	{
+		return __byte_perm(keys, 0, 0x4440 + number);
+	}
+
+	__device__ __forceinline__ uint32_t word(const uint32_t entry[steps], uint32_t, uint32_t, uint32_t base,
+						 const struct wcx_factors &) const
+	{
+		const uint32_t even = wcx_join_entries(entry[0], entry[2]), odd = wcx_join_entries(entry[1], entry[3]);
+		const uint32_t d = wcx_select_bits(0x00FF00FF, even >> 4, odd << 4);
+
+		return wcx_order<1>(wcx_add_elems<1>(wcx_order<1>(base, order), d), order);
+	}
+};
+
+/* Two bytes, in the order of floats: one symbol above `raw` raw bits. */
+template <uint32_t raw> struct wcx_half_differences : wcx_known_difference {
+	static constexpr uint32_t elem_bytes = 2, steps = 2, raw_bits = raw;
+	static constexpr bool by_sign = raw == 0;
+
+	__device__ __forceinline__ wcx_half_differences(const struct wcx_batch_kind &)
+	{
+	}
+
+	/* The key of an element in the second and the fourth byte. */
+	__device__ __forceinline__ uint32_t keys(uint32_t base) const
+	{
+		return base << 1;
+	}
+
+	__device__ __forceinline__ uint32_t key(uint32_t keys, uint32_t number) const
+	{
+		return __byte_perm(keys, 0, 0x4441 + 2 * number);
+	}
+
+	/* Shifts by constants are products, as those of a step. */
+	__device__ __forceinline__ uint32_t word(const uint32_t entry[steps], uint32_t raw_word, uint32_t raw_mask,
+						 uint32_t base, const struct wcx_factors &factors) const
+	{
+		constexpr uint32_t order = 0x7FFF7FFF;
+
+		if constexpr (raw == 0) {
+			const uint32_t place = wcx_order<2>(base, order), upper = wcx_multiply_high(place, factors.k16);
+			const uint32_t low = place + (uint32_t)((int32_t)(entry[0] * factors.k12) >> 24);
+			const uint32_t high = upper + (uint32_t)((int32_t)(entry[1] * factors.k12) >> 24);
+
+			return wcx_order<2>(__byte_perm(low, high, 0x5410), order);
+		}
+		const uint32_t symbols = wcx_join_entries(entry[0], entry[1]) & 0x0FF00FF0;
+		const uint32_t residuals = raw < 4 ? symbols >> (4 - raw) : symbols << (raw - 4);
+
+		return wcx_undo_difference<2>(base, wcx_select_bits(raw_mask, raw_word, residuals), order);
+	}
+};
+
+/* Finds the tables of a word's symbols. */
+template <typename format_type, bool multi>
+static __device__ __forceinline__ void wcx_find_tables(const format_type &format, const struct wcx_warp &warp,
+						       uint32_t contexts, uint32_t base,
+						       wcx_table_at tables[format_type::steps])
+{
+	const uint32_t keys = multi ? format.keys(base) : 0, k4 = warp.batch.factors.k4;
+
+#pragma unroll
+	for (uint32_t k = 0; k < format_type::steps; k++)
+		tables[k] = { multi ? wcx_shared_u32(format.key(keys, k) * k4 + contexts) : wcx_shared_address(wcx_shared),
+			      k4 };
+}
+
+/* Starts an opened payload and decodes the tile's whole blocks; returns the number of their lines. */
+template <typename format_type, bool multi>
+static __device__ __forceinline__ uint32_t wcx_store_difference_blocks(const struct wcx_warp &warp,
+								       const wcx_device_tile &tile,
+								       const struct wcx_batch_field &field,
+								       struct wcx_payload *payload)
+{
+	constexpr uint32_t elem_bytes = format_type::elem_bytes, steps = format_type::steps;
+	constexpr uint32_t lines = WCX_BLOCK_STEPS / steps, line_elems = wcx_elems_of_line<elem_bytes>;
+	const uint32_t end = tile.elems / (lines * line_elems) * lines;
+	const struct wcx_factors factors = warp.batch.factors;
+	const uint32_t contexts = wcx_shared_address(warp.contexts);
+	const format_type format(warp.kind);
+	const uint32_t *base = (const uint32_t *)tile.base + wcx_lane();
+	uint32_t *dst = (uint32_t *)tile.dst + wcx_lane();
+	wcx_low_planes<format_type::raw_bits, wcx_elems_of_word<elem_bytes>, lines> planes;
+	uint32_t ahead[lines] = {};
+
+	planes.open(warp.kind, tile, tile.src + tile.item.planes, 0);
+	const uint32_t raw_mask = planes.masks();
+
+	planes.load(0);
+	if (end)
+#pragma unroll
+		for (uint32_t i = 0; i < lines; i++)
+			ahead[i] = base[i * WCX_LANES];
+	wcx_payload_start(warp, tile, field, tile.item.carrier, payload);
+	for (uint32_t line = 0; line < end; line += lines) {
+		uint32_t own[lines];
+		wcx_table_at tables[2][steps];
+
+#pragma unroll
+		for (uint32_t i = 0; i < lines; i++)
+			own[i] = ahead[i];
+		wcx_find_tables<format_type, multi>(format, warp, contexts, own[0], tables[0]);
+		base += lines * WCX_LANES;
+		if (line + lines < end)
+#pragma unroll
+			for (uint32_t i = 0; i < lines; i++)
+				ahead[i] = base[i * WCX_LANES];
+		planes.take();
+		planes.load(line + lines);
+		wcx_word_reader_refill(&payload->reader);
+#pragma unroll
+		for (uint32_t i = 0; i < lines; i++) {
+			uint32_t entry[steps];
+
+			if (i + 1 < lines) /* ahead of the steps, which depend on each other */
+				wcx_find_tables<format_type, multi>(format, warp, contexts, own[i + 1], tables[(i + 1) % 2]);
+#pragma unroll
+			for (uint32_t k = 0; k < steps; k++)
+				entry[k] = wcx_rans_step<false>(&payload->reader, tables[i % 2][k], true, factors);
+			dst[i * WCX_LANES] = format.word(entry, planes.word(i), raw_mask, own[i], factors);
+		}
+		dst += lines * WCX_LANES;
+	}
+	return end;
+}
+
+#endif
