@@ -196,16 +196,20 @@ uint64_t wcx_gpu_load_stage(struct wcx_gpu_loader *loader, unsigned queue)
 	return error ? 0 : (uint64_t)(uintptr_t)its->stage_dev;
 }
 
-enum wcx_result wcx_gpu_load_add(struct wcx_gpu_loader *loader, unsigned queue, const struct wcx_tile_job *job, size_t at,
-				 uint64_t dst, bool *added_ret)
+bool wcx_gpu_load_takes(const struct wcx_gpu_loader *loader, const struct wcx_recipe *recipe)
+{
+	const struct wcx_batch_limits limits = { .carrier_tables = loader->kernels.carrier_tables };
+
+	return wcx_tile_batch_takes(&limits, recipe);
+}
+
+enum wcx_result wcx_gpu_load_add(struct wcx_gpu_loader *loader, unsigned queue, const struct wcx_tile_job *job,
+				 const struct wcx_load_places *places, bool *added_ret)
 {
 	struct load_queue *its = &loader->queues[queue];
-	const struct wcx_tile_places places = { .src = (uint32_t)at, .dst = dst };
-	enum wcx_result result = WCX_BAD_DATA; /* no difference: its base is not on the device */
+	const struct wcx_tile_places of_batch = { .src = (uint32_t)places->at, .dst = places->dst, .base = places->base };
+	const enum wcx_result result = wcx_tile_batch_add(its->queue.batch, job, &of_batch, added_ret);
 
-	*added_ret = false;
-	if (job->recipe->difference == WCX_DIFFERENCE_NONE)
-		result = wcx_tile_batch_add(its->queue.batch, job, &places, added_ret);
 	its->items += result == WCX_OK && *added_ret;
 	return result;
 }

@@ -61,15 +61,24 @@ uint8_t *wcx_gpu_load_buffer(struct wcx_gpu_loader *loader, unsigned buffer);
 /* wcx_gpu_load_stage - device address of the queue's stage, allocated at the first call; 0 if out of memory */
 uint64_t wcx_gpu_load_stage(struct wcx_gpu_loader *loader, unsigned queue);
 
+/* wcx_gpu_load_takes - whether the GPU decodes coded tiles of a recipe that is a difference; all others it does */
+bool wcx_gpu_load_takes(const struct wcx_gpu_loader *loader, const struct wcx_recipe *recipe);
+
+/* Where a tile of a batch is: device addresses are aligned to 8 bytes for elements of 8 bytes and to 4 otherwise. */
+struct wcx_load_places {
+	size_t at;     /* in the queue's memory, of the packed bytes; a multiple of 4 */
+	uint64_t dst;  /* device address */
+	uint64_t base; /* the same of the base's elements, for a difference: another tile of the batch decodes them there */
+};
+
 /*
  * wcx_gpu_load_add - add a coded tile to the queue's batch
  *
- * job->src is where the packed bytes are now; they are, or will be, sent to offset `at` of the queue's memory, a multiple of
- * 4.  dst is a device address, aligned to 8 bytes for elements of 8 bytes and to 4 otherwise.  *added_ret is false if the
- * batch is full.  Returns WCX_OK or an error of wcx_tile_parse.
+ * job->src is where the packed bytes are now; they are, or will be, sent to places->at; job->base is not looked at.
+ * *added_ret is false if the batch is full.  Returns WCX_OK or an error of wcx_tile_parse.
  */
-enum wcx_result wcx_gpu_load_add(struct wcx_gpu_loader *loader, unsigned queue, const struct wcx_tile_job *job, size_t at,
-				 uint64_t dst, bool *added_ret);
+enum wcx_result wcx_gpu_load_add(struct wcx_gpu_loader *loader, unsigned queue, const struct wcx_tile_job *job,
+				 const struct wcx_load_places *places, bool *added_ret);
 
 /*
  * wcx_gpu_load_check - have the checksum of packed bytes compared on the device

@@ -111,8 +111,13 @@ uint64_t wcx_gpu_load_stage(struct wcx_gpu_loader *loader, unsigned queue)
 	return 0;
 }
 
-enum wcx_result wcx_gpu_load_add(struct wcx_gpu_loader *loader, unsigned queue, const struct wcx_tile_job *job, size_t at,
-				 uint64_t dst, bool *added_ret)
+bool wcx_gpu_load_takes(const struct wcx_gpu_loader *loader, const struct wcx_recipe *recipe)
+{
+	return false;
+}
+
+enum wcx_result wcx_gpu_load_add(struct wcx_gpu_loader *loader, unsigned queue, const struct wcx_tile_job *job,
+				 const struct wcx_load_places *places, bool *added_ret)
 {
 	*added_ret = false;
 	return WCX_NO_DEVICE;

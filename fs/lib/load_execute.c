@@ -81,17 +81,29 @@ static int read_tiles(const struct filling *filling, uint8_t *buffer, struct wcx
 	return 0;
 }
 
-static struct wcx_tile_job make_job(const struct filling *filling, const struct wcx_tile_info *info)
+static struct wcx_tile_job make_job(const struct wcx_segment *segment, const struct wcx_tile_info *info,
+				    const uint8_t *packed)
 {
 	return (struct wcx_tile_job){
 		.dims = info->dims,
 		.mode = info->mode,
 		.constant = info->constant,
-		.recipe = &filling->piece->segment->recipe,
-		.src = filling->packed + (info->packed_offset - filling->piece->packed_offset),
+		.recipe = &segment->recipe,
+		.src = packed,
 		.src_bytes = info->packed_bytes,
 		.dst_bytes = wcx_tile_dims_bytes(&info->dims),
 	};
+}
+
+/* The packed bytes of a tile, and where they are or will be in the queue's memory. */
+static const uint8_t *packed_of(const struct filling *filling, const struct wcx_tile_info *info)
+{
+	return filling->packed + (info->packed_offset - filling->piece->packed_offset);
+}
+
+static size_t sent_at(const struct filling *filling, const struct wcx_tile_info *info)
+{
+	return filling->piece->at + (size_t)(info->packed_offset - filling->piece->packed_offset);
 }
 
 /* Decodes a tile that is a difference from a base, which the image reads. */
@@ -103,7 +115,7 @@ static int restore_difference(const struct filling *filling, const struct wcx_lo
 		.info = &tile->info,
 		.segment = segment,
 		.dst = dst,
-		.packed = filling->packed + (tile->info.packed_offset - filling->piece->packed_offset),
+		.packed = packed_of(filling, &tile->info),
 		.is_read = true,
 	};
 
@@ -122,7 +134,7 @@ static int restore_literal(const struct filling *filling, const struct wcx_load_
 		return restore_difference(filling, tile, dst, err);
 	lent = wcx_decoder_borrow(decoder);
 	if (lent) {
-		lent->jobs[0] = make_job(filling, &tile->info);
+		lent->jobs[0] = make_job(filling->piece->segment, &tile->info, packed_of(filling, &tile->info));
 		lent->jobs[0].dst = dst;
 		wcx_decoder_run(decoder, lent, 1);
 		r = wcx_result_errno(lent->jobs[0].result);
@@ -131,25 +143,48 @@ static int restore_literal(const struct filling *filling, const struct wcx_load_
 	return r ? fail_tile(filling->load, filling->piece->segment, tile, r, err) : 0;
 }
 
-/* Adds a coded tile to the queue's batch; *added_ret is false when that is full. */
+/* Adds the base tile of a tile, whose packed bytes it reads and checks. */
+static int add_base(const struct filling *filling, const struct wcx_load_tile *tile, uint64_t stage, bool *added_ret,
+		    struct wcx_error *err)
+{
+	const struct load *load = filling->load;
+	const struct wcx_load_piece *piece = filling->piece;
+	const struct wcx_tile_info *info = &tile->base.info;
+	const struct wcx_load_places places = { tile->base_at, tile->is_base ? tile->whole : stage + tile->base_staged_at,
+						0 };
+	uint8_t *packed = filling->literals + (tile->base_at - piece->literals_at);
+	const struct wcx_tile_job job = make_job(tile->base.segment, info, packed);
+
+	if (wcx_read_exact(wcx_container_fd(piece->base), packed, info->packed_bytes, info->packed_offset) < 0 ||
+	    wcx_checksum32(packed, info->packed_bytes) != info->checksum ||
+	    wcx_gpu_load_add(load->loader->gpu, filling->queue, &job, &places, added_ret) != WCX_OK)
+		return fail_tile(load, piece->segment, tile, -WCX_NO_BASE, err);
+	return 0;
+}
+
+/* Adds a tile that the GPU decodes, and its base tile, to the queue's batch; *added_ret is false when that is full. */
 static int add_coded(const struct filling *filling, const struct wcx_load_tile *tile, bool *added_ret, struct wcx_error *err)
 {
 	const struct load *load = filling->load;
-	struct wcx_gpu_loader *gpu = load->loader->gpu;
-	const struct wcx_load_piece *piece = filling->piece;
-	const struct wcx_tile_job job = make_job(filling, &tile->info);
+	const struct wcx_tile_job job = make_job(filling->piece->segment, &tile->info, packed_of(filling, &tile->info));
+	const bool needs_stage = tile->way == WCX_LOAD_STAGED || (tile->has_base && !tile->is_base);
+	const uint64_t stage = needs_stage ? wcx_gpu_load_stage(load->loader->gpu, filling->queue) : 0;
+	const struct wcx_load_places places = {
+		.at = sent_at(filling, &tile->info),
+		.dst = tile->way == WCX_LOAD_STAGED ? stage + tile->at : tile->whole,
+		.base = tile->has_base ? stage + tile->base_staged_at + tile->base.offset : 0,
+	};
 	enum wcx_result result;
-	uint64_t dst = tile->whole;
+	int r = 0;
 
-	if (tile->way == WCX_LOAD_STAGED) {
-		dst = wcx_gpu_load_stage(gpu, filling->queue);
-		if (!dst)
-			return fail_file(load, ENOMEM, "no memory on the GPU for decoded tiles", err);
-		dst += tile->at;
-	}
-	result = wcx_gpu_load_add(gpu, filling->queue, &job,
-				  piece->at + (size_t)(tile->info.packed_offset - piece->packed_offset), dst, added_ret);
-	return result == WCX_OK ? 0 : fail_tile(load, piece->segment, tile, wcx_result_errno(result), err);
+	if (needs_stage && !stage)
+		return fail_file(load, ENOMEM, "no memory on the GPU for decoded tiles", err);
+	if (tile->has_base)
+		r = add_base(filling, tile, stage, added_ret, err);
+	if (r < 0 || !*added_ret || tile->info.mode != WCX_TILE_CODED)
+		return r;
+	result = wcx_gpu_load_add(load->loader->gpu, filling->queue, &job, &places, added_ret);
+	return result == WCX_OK ? 0 : fail_tile(load, filling->piece->segment, tile, wcx_result_errno(result), err);
 }
 
 /* Restores the literals and adds the coded tiles.  Cuts the piece, and sets *full_ret, where the queue takes no more. */
@@ -279,17 +314,30 @@ static int submit_batch(const struct load *load, unsigned worker, struct wcx_err
 	return check_gpu(load, result, err);
 }
 
-/* Names coded tile number `coded` of a batch: the GPU counts only these, in the order of adding. */
+/* How many tiles the GPU decodes for a tile: it counts its base tile first. */
+static uint32_t count_coded(const struct wcx_load_tile *tile)
+{
+	if (tile->way != WCX_LOAD_DIRECT && tile->way != WCX_LOAD_STAGED)
+		return 0;
+	return (tile->has_base ? 1u : 0u) + (tile->info.mode == WCX_TILE_CODED ? 1u : 0u);
+}
+
+/*
+ * Names coded tile number `coded` of a batch: the GPU counts only these, in the order of adding.  A base tile may have been
+ * added last without its tile, which is in another batch then, and fails there.
+ */
 static int fail_coded(const struct load *load, const struct wcx_load_batch *batch, uint32_t coded, struct wcx_error *err)
 {
-	const struct wcx_load_tile *tile = batch->tiles;
+	const struct wcx_load_tile *tile = batch->tiles, *end = tile + batch->tile_count;
 	const struct wcx_load_piece *piece = batch->pieces;
 
-	while ((tile->way != WCX_LOAD_DIRECT && tile->way != WCX_LOAD_STAGED) || coded-- > 0)
-		tile++;
+	while (tile < end && coded >= count_coded(tile))
+		coded -= count_coded(tile++);
+	if (tile == end)
+		return 0;
 	while (tile >= batch->tiles + piece->first + piece->count)
 		piece++;
-	return fail_tile(load, piece->segment, tile, -EBADMSG, err);
+	return fail_tile(load, piece->segment, tile, tile->has_base && coded == 0 ? -WCX_NO_BASE : -EBADMSG, err);
 }
 
 /* Waits for a queue's batch, if one is in flight, and names the first tile of it that did not decode. */

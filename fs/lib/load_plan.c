@@ -76,7 +76,8 @@ static bool ends_before(const void *user, size_t i)
 static uint64_t count_portion(const struct wcx_load_plan *plan, const struct wcx_segment *segment)
 {
 	const uint64_t tile_bytes = (uint64_t)segment->tile_rows * segment->tile_cols * segment->recipe.elem_bytes;
-	const uint64_t most_bytes = plan->is_pinned ? PINNED_TASK_BYTES : TASK_BYTES;
+	const uint64_t task_bytes = segment->base ? WCX_LOAD_BUFFER_BYTES : TASK_BYTES; /* a buffer has base tiles too */
+	const uint64_t most_bytes = plan->is_pinned ? PINNED_TASK_BYTES : task_bytes;
 	const uint64_t most_packed = (plan->is_pinned ? plan->queue_bytes : WCX_LOAD_BUFFER_BYTES) / 16 * 15;
 	struct wcx_tile_info first, last;
 	uint64_t packed_bytes;
@@ -99,7 +100,7 @@ static int add_tasks(struct wcx_load_plan *plan, const struct wcx_segment *segme
 		if (!tasks)
 			return -ENOMEM;
 		plan->tasks = tasks;
-		tasks[plan->task_count++] = (struct wcx_load_task){ segment, first, WCX_MIN(end - first, portion) };
+		tasks[plan->task_count++] = (struct wcx_load_task){ segment, first, WCX_MIN(end - first, portion), NULL };
 	}
 	return 0;
 }
@@ -147,8 +148,40 @@ int wcx_load_plan_make(const struct wcx_container *container, size_t pinned_queu
 	return r ? r : make_tasks(plan, err);
 }
 
+/* A base of the file, which is looked for when it is first needed; NULL: not found. */
+static const struct wcx_container *find_base(struct wcx_load_plan *plan, struct wcx_image *image, uint32_t number)
+{
+	struct wcx_image **base = &plan->bases[number - 1];
+
+	if (!*base && wcx_image_bases_get(wcx_image_bases(image), number, base, NULL) < 0)
+		return NULL;
+	return wcx_image_container(*base);
+}
+
+int wcx_load_plan_use_bases(struct wcx_load_plan *plan, struct wcx_image *image, const struct wcx_gpu_loader *gpu,
+			    struct wcx_error *err)
+{
+	const uint32_t base_count = wcx_container_base_count(plan->container);
+
+	if (!base_count)
+		return 0;
+	plan->bases = calloc(base_count, sizeof *plan->bases);
+	if (!plan->bases)
+		return wcx_fail(err, ENOMEM, "%s: no memory for its bases", wcx_container_path(plan->container));
+	for (size_t i = 0; i < plan->task_count; i++) {
+		struct wcx_load_task *task = &plan->tasks[i];
+
+		if (task->segment->base && wcx_gpu_load_takes(gpu, &task->segment->recipe))
+			task->base = find_base(plan, image, task->segment->base);
+	}
+	return 0;
+}
+
 void wcx_load_plan_free(struct wcx_load_plan *plan)
 {
+	for (uint32_t i = 0; plan->bases && i < wcx_container_base_count(plan->container); i++)
+		wcx_image_put(plan->bases[i]);
+	free(plan->bases);
 	free(plan->spans);
 	free(plan->tasks);
 }
@@ -228,37 +261,73 @@ static bool has_one_value(const struct wcx_tile_info *info)
 	return info->constant == (value * 0x01010101u & (UINT32_MAX >> (32 - 8 * elem_bytes)));
 }
 
-static enum wcx_load_way choose_way(const struct wcx_segment *segment, const struct wcx_tile_info *info, uint64_t whole)
+static bool is_aligned(uint64_t address, uint32_t elem_bytes)
 {
-	if (wcx_tile_needs_base(segment, info))
-		return WCX_LOAD_LITERAL;
+	return address && address % wcx_word_bytes(elem_bytes) == 0;
+}
+
+/* Sets the way of a tile that needs a base. */
+static void plan_difference(const struct wcx_load_task *task, struct wcx_load_tile *tile)
+{
+	const struct wcx_tile_info *info = &tile->info;
+	const bool is_coded = info->mode == WCX_TILE_CODED, is_same = !is_coded && info->constant == 0;
+
+	tile->has_base =
+		task->base && (is_coded || is_same) && wcx_tile_find_base(task->base, task->segment, info, &tile->base);
+	if (!tile->has_base) {
+		tile->way = WCX_LOAD_LITERAL;
+		return;
+	}
+	tile->way = is_aligned(tile->whole, info->dims.elem_bytes) ? WCX_LOAD_DIRECT : WCX_LOAD_STAGED;
+	tile->is_base = is_same && tile->way == WCX_LOAD_DIRECT &&
+			wcx_tile_dims_bytes(&info->dims) == wcx_tile_dims_bytes(&tile->base.info.dims);
+	if (is_same && !tile->is_base)
+		tile->way = WCX_LOAD_STAGED;
+}
+
+static enum wcx_load_way choose_way(const struct wcx_tile_info *info, uint64_t whole)
+{
 	if (info->mode == WCX_TILE_CODED)
-		return whole && whole % wcx_word_bytes(info->dims.elem_bytes) == 0 ? WCX_LOAD_DIRECT : WCX_LOAD_STAGED;
+		return is_aligned(whole, info->dims.elem_bytes) ? WCX_LOAD_DIRECT : WCX_LOAD_STAGED;
 	if (info->mode == WCX_TILE_STORED)
 		return WCX_LOAD_STORED;
 	return info->mode == WCX_TILE_CONSTANT && whole && has_one_value(info) ? WCX_LOAD_FILL : WCX_LOAD_LITERAL;
 }
 
-/* Sets all of a tile but its place in buffer or stage. */
-static void plan_tile(const struct wcx_load_plan *plan, const struct wcx_segment *segment, struct wcx_load_tile *tile)
+/* Sets all of a tile but its places in buffer or stage. */
+static void plan_tile(const struct wcx_load_plan *plan, const struct wcx_load_task *task, struct wcx_load_tile *tile)
 {
 	struct wcx_load_walk walk;
 	struct wcx_load_copy copy;
 
 	tile->way = WCX_LOAD_SKIP;
 	tile->whole = 0;
-	wcx_load_walk_start(&walk, plan, segment, &tile->info);
+	tile->has_base = tile->is_base = false;
+	wcx_load_walk_start(&walk, plan, task->segment, &tile->info);
 	if (!wcx_load_walk_next(&walk, &copy))
 		return;
 	if (copy.rows == 1 && copy.row_bytes == wcx_tile_dims_bytes(&tile->info.dims))
 		tile->whole = copy.dst;
-	tile->way = choose_way(segment, &tile->info, tile->whole);
+	if (wcx_tile_needs_base(task->segment, &tile->info))
+		plan_difference(task, tile);
+	else
+		tile->way = choose_way(&tile->info, tile->whole);
 }
 
-/* Bytes that a piece uses: packed tiles and literals, and decoded tiles in the stage. */
+/* Bytes that a piece uses: packed tiles, literals with base tiles, and decoded tiles in the stage. */
 struct usage {
 	size_t packed, literals, stage;
 };
+
+/* Places the base tile of a tile among the literals, counted from the first one, and in the stage. */
+static void place_base(struct wcx_load_tile *tile, struct usage *used)
+{
+	tile->base_at = used->literals;
+	used->literals += WCX_ALIGN_UP(tile->base.info.packed_bytes, LITERAL_ALIGN);
+	tile->base_staged_at = used->stage;
+	if (!tile->is_base)
+		used->stage += WCX_ALIGN_UP(wcx_tile_dims_bytes(&tile->base.info.dims), STAGE_ALIGN);
+}
 
 /* Places a tile in the stage, among the literals (counted from the first one), or where its packed bytes will be. */
 static void place_tile(struct wcx_load_tile *tile, const struct wcx_load_piece *piece, struct usage *used)
@@ -267,7 +336,11 @@ static void place_tile(struct wcx_load_tile *tile, const struct wcx_load_piece *
 	const size_t tile_bytes = wcx_tile_dims_bytes(&tile->info.dims);
 
 	used->packed = packed_start + tile->info.packed_bytes;
-	if (tile->way == WCX_LOAD_STAGED) {
+	if (tile->has_base)
+		place_base(tile, used);
+	if (tile->has_base && tile->info.mode == WCX_TILE_CONSTANT) {
+		tile->at = tile->base_staged_at + tile->base.offset;
+	} else if (tile->way == WCX_LOAD_STAGED) {
 		tile->at = used->stage;
 		used->stage += WCX_ALIGN_UP(tile_bytes, STAGE_ALIGN);
 	} else if (tile->way == WCX_LOAD_LITERAL) {
@@ -306,6 +379,7 @@ const struct wcx_load_piece *wcx_load_batch_extend(const struct wcx_load_plan *p
 		return NULL;
 	*piece = (struct wcx_load_piece){
 		.segment = task->segment,
+		.base = task->base,
 		.first = batch->tile_count,
 		.at = WCX_ALIGN_UP(batch->sent_bytes, PIECE_ALIGN),
 	};
@@ -316,7 +390,7 @@ const struct wcx_load_piece *wcx_load_batch_extend(const struct wcx_load_plan *p
 		wcx_container_tile(plan->container, task->segment, task->first_tile + first + piece->count, &tile->info);
 		if (piece->count == 0)
 			piece->packed_offset = tile->info.packed_offset;
-		plan_tile(plan, task->segment, tile);
+		plan_tile(plan, task, tile);
 		place_tile(tile, piece, &with_tile);
 		if (!is_within_limits(plan, piece, &with_tile))
 			break;
@@ -327,9 +401,10 @@ const struct wcx_load_piece *wcx_load_batch_extend(const struct wcx_load_plan *p
 	piece->packed_bytes = used.packed;
 	piece->literals_at = piece->at + WCX_ALIGN_UP(used.packed, LITERAL_ALIGN);
 	piece->end_at = piece->literals_at + used.literals;
-	for (uint32_t i = 0; i < piece->count; i++)
-		if (tiles[i].way == WCX_LOAD_LITERAL)
-			tiles[i].at += piece->literals_at;
+	for (uint32_t i = 0; i < piece->count; i++) {
+		tiles[i].at += tiles[i].way == WCX_LOAD_LITERAL ? piece->literals_at : 0;
+		tiles[i].base_at += tiles[i].has_base ? piece->literals_at : 0;
+	}
 	batch->tile_count += piece->count;
 	batch->piece_count++;
 	batch->sent_bytes = piece->end_at;

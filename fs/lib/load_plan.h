@@ -2,8 +2,8 @@
 /*
  * Planning of a load: which tiles the targets need, in which portions threads take them, and how each tile gets there.
  *
- * Everything here is a pure function of index and targets: nothing reads the file or calls the GPU.  A plan does not change
- * once it is made, so any number of threads may use it.
+ * Everything here is a pure function of indexes and targets: nothing reads tiles or gives the GPU work.  A plan does not
+ * change once it is made, so any number of threads may use it.
  */
 #ifndef WCX_LOAD_PLAN_H
 #define WCX_LOAD_PLAN_H
@@ -17,6 +17,7 @@
 #include "fs/format/container.h"
 #include "fs/format/segment.h"
 #include "fs/lib/wcx.h"
+#include "fs/read/image.h"
 
 enum {
 	WCX_LOAD_BATCH_TILES = 1024,
@@ -32,6 +33,7 @@ struct wcx_load_span {
 struct wcx_load_task {
 	const struct wcx_segment *segment;
 	uint64_t first_tile, tile_count;
+	const struct wcx_container *base; /* of the segment, if the GPU decodes its differences; else NULL */
 };
 
 struct wcx_load_plan {
@@ -42,6 +44,7 @@ struct wcx_load_plan {
 	size_t span_count;
 	struct wcx_load_task *tasks; /* each tile that has bytes of a span is in exactly one */
 	size_t task_count, task_capacity;
+	struct wcx_image **bases; /* of the file, by number from 0; NULL: not needed, or not found */
 };
 
 /*
@@ -55,11 +58,20 @@ int wcx_load_plan_make(const struct wcx_container *container, size_t pinned_queu
 		       size_t target_count, struct wcx_load_plan *plan, struct wcx_error *err);
 void wcx_load_plan_free(struct wcx_load_plan *plan);
 
+/*
+ * wcx_load_plan_use_bases - plan to decode on the GPU what is a difference from a base
+ *
+ * Otherwise the host does, as it does where a base cannot be found, whose tiles then fail.  image is that of the container.
+ * Returns 0 or -ENOMEM.
+ */
+int wcx_load_plan_use_bases(struct wcx_load_plan *plan, struct wcx_image *image, const struct wcx_gpu_loader *gpu,
+			    struct wcx_error *err);
+
 /* How the bytes of a tile get to their targets. */
 enum wcx_load_way {
 	WCX_LOAD_SKIP,    /* no byte is wanted; the tile is only read with its neighbours */
 	WCX_LOAD_DIRECT,  /* decoded by the GPU at `whole` */
-	WCX_LOAD_STAGED,  /* decoded by the GPU to the stage, at `at`, and copied from there */
+	WCX_LOAD_STAGED,  /* decoded by the GPU to the stage, and copied from there: from `at` */
 	WCX_LOAD_STORED,  /* copied from the packed tile, which is sent to `at` */
 	WCX_LOAD_LITERAL, /* restored by the host, sent to `at`, and copied from there */
 	WCX_LOAD_FILL,    /* filled by the GPU at `whole`, with the lowest byte of the constant */
@@ -70,19 +82,29 @@ struct wcx_load_tile {
 	enum wcx_load_way way;
 	uint64_t whole; /* device address, if all of the tile goes to consecutive bytes; 0 otherwise */
 	size_t at;      /* in the stage, or in the queue's memory: of the packed tile, unless `way` says otherwise */
+	/*
+	 * A tile that the GPU decodes from a base: the base's tile is sent to base_at and decoded to the stage, at
+	 * base_staged_at.  Of a constant tile, which is the base's, nothing else is decoded; and that goes to `whole` at
+	 * once if is_base.
+	 */
+	bool has_base, is_base;
+	struct wcx_base_tile base;
+	size_t base_at, base_staged_at;
 };
 
 /*
  * Consecutive tiles of a segment that are sent together.  The queue's memory gets their packed bytes as they are in the
- * file, then the literals.  So does the buffer, but only the literals if the packed bytes are pinned.
+ * file, then the literals and the packed tiles of bases, in the order of the tiles that need them.  So does the buffer, but
+ * without the packed bytes of the file if these are pinned.
  */
 struct wcx_load_piece {
 	const struct wcx_segment *segment;
-	uint32_t first, count; /* of the batch's tiles */
+	const struct wcx_container *base; /* that has the base tiles */
+	uint32_t first, count;            /* of the batch's tiles */
 	uint64_t packed_offset;
 	size_t packed_bytes;
 	size_t at;                  /* in the queue's memory */
-	size_t literals_at, end_at; /* the same, of the literals and of what follows them */
+	size_t literals_at, end_at; /* the same, of literals and base tiles, and of what follows them */
 };
 
 /* Pieces that are decoded together, by one queue. */

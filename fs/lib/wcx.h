@@ -5,7 +5,7 @@
  * An open .wcx file shows the safetensors file that was packed: its tensors, and where their bytes lie in that file.  All
  * offsets are offsets in the safetensors file, also called the original.  A loader belongs to one GPU.  Its threads read
  * packed bytes into pinned buffers, copy them to the GPU and decode them there, all at the same time.  The host decodes only
- * Zstandard tiles (the header, integers, truth values), some constant ones, and those that are packed against a base.
+ * Zstandard tiles (the header, integers, truth values), some constant ones, and few of those that are packed against a base.
  *
  * A file that is packed against a base needs the base's packed file: it is looked for where it was, seen from the file's
  * directory, and then in that directory and all below.  Without it, the tensors that need it cannot be read (-EIO).

@@ -243,6 +243,8 @@ int wcx_load(struct wcx_loader *loader, struct wcx_file *file, const struct wcx_
 				   target_count, &plan, &err);
 
 	if (r == 0)
+		r = wcx_load_plan_use_bases(&plan, file->image, loader->gpu, &err);
+	if (r == 0)
 		r = wcx_load_execute(loader, file->image, file->decoder, &plan, pinned, stream, &err);
 	wcx_load_plan_free(&plan);
 	return report(r, &err, error, error_bytes);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/line.h"
 #include "fs/base/clock.h"
 #include "fs/read/base_rules.h"
 #include "fs/read/image.h"
@@ -203,4 +204,21 @@ int wcx_image_bases_read(struct wcx_image_bases *bases, uint32_t number, uint8_t
 		return 0;
 	wcx_base_describe(wcx_container_base(bases->container, number), name);
 	return wcx_fail(err, -r, "%s: %s", name, why.text);
+}
+
+bool wcx_tile_find_base(const struct wcx_container *base, const struct wcx_segment *segment,
+			const struct wcx_tile_info *tile, struct wcx_base_tile *ret)
+{
+	const uint64_t offset = wcx_tile_base_offset(segment, tile);
+	const struct wcx_segment *from = wcx_container_segment(base, wcx_container_segment_at(base, offset));
+	uint64_t start;
+
+	wcx_container_tile(base, from, wcx_segment_tile_at(from, offset), &ret->info);
+	if (ret->info.mode != WCX_TILE_CODED || !wcx_tile_is_contiguous(from, &ret->info))
+		return false;
+	start = wcx_tile_row_offset(from, &ret->info, 0);
+	ret->segment = from;
+	ret->offset = (size_t)(offset - start);
+	return ret->offset % wcx_word_bytes(tile->dims.elem_bytes) == 0 &&
+	       ret->offset + wcx_tile_dims_bytes(&tile->dims) <= wcx_tile_dims_bytes(&ret->info.dims);
 }

@@ -72,4 +72,20 @@ static inline uint64_t wcx_tile_base_offset(const struct wcx_segment *segment, c
 	return segment->base_offset + (wcx_tile_row_offset(segment, tile, 0) - segment->offset);
 }
 
+/* A tile of a base that holds all that a tile of a dependent needs of it. */
+struct wcx_base_tile {
+	const struct wcx_segment *segment;
+	struct wcx_tile_info info;
+	size_t offset; /* in it, of the bytes that are needed */
+};
+
+/*
+ * wcx_tile_find_base - find the tile of a base that a GPU can decode for a tile that needs the base
+ *
+ * Returns whether there is one: coded, contiguous, and with all bytes that are needed, at an offset that suits words of the
+ * elements.  wcx pack makes tiles so that there mostly is.
+ */
+bool wcx_tile_find_base(const struct wcx_container *base, const struct wcx_segment *segment,
+			const struct wcx_tile_info *tile, struct wcx_base_tile *ret);
+
 #endif

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""gpu_load_check.py PACKED ORIGINAL [PACKED ORIGINAL ...] - checks that libwcx loads files correctly into GPU memory.
+"""gpu_load_check.py PACKED[,BASE] ORIGINAL [...] - checks that libwcx loads files correctly into GPU memory.
 
 Loads each packed file as a whole, tensor by tensor, in parts, to odd addresses, behind work in a stream, pinned, and after
-damage, and compares with the bytes of the original.  Needs torch and a GPU; WCX_LIBRARY names libwcx.so.  Exits with 77 without one.
+damage, and compares with the bytes of the original.  Of a file that is packed against a base, which is beside it, also with
+the base damaged and missing.  Needs torch and a GPU; WCX_LIBRARY names libwcx.so.  Exits with 77 without one.
 """
 import os
 import random
@@ -123,22 +124,68 @@ def check_safe_open(loader, packed, original_path):
     print(f"{packed}: safe_open gives the right tensors and {parts} parts on {loader.device}")
 
 
-def check_damage(loader, packed, original_path):
+def copy_to(folder, name, packed, base):
+    """Copies a packed file, and its base, if it has one, and returns the path of the copy."""
+    if base:
+        shutil.copy(base, folder)
+    return shutil.copyfile(packed, os.path.join(folder, name))
+
+
+def flip(path, at, bit):
+    with open(path, "r+b") as damaged:
+        damaged.seek(at)
+        value = damaged.read(1)[0]
+        damaged.seek(at)
+        damaged.write(bytes([value ^ bit]))
+
+
+def check_base(loader, packed, original_path, base):
+    """Flips one bit of the base in turn, and takes it away: loads fail and name both files; other tensors are loaded."""
+    original = original_bytes(original_path)
+    rng = random.Random(4)
+    with tempfile.TemporaryDirectory() as folder:
+        path = copy_to(folder, "tuned.wcx", packed, base)
+        base = os.path.join(folder, os.path.basename(base))
+        size, named, loaded = os.path.getsize(base), 0, 0
+        for _ in range(20):
+            at, bit = rng.randrange(192, size * 9 // 10), 1 << rng.randrange(8)
+            flip(base, at, bit)
+            with File(path) as file:
+                for info in file.tensors.values():
+                    try:
+                        check_ranges(loader, file, original, [(info.offset, info.bytes)], [0], "with a damaged base")
+                        loaded += 1
+                    except OSError as error:
+                        text = str(error)
+                        named += path in text and base in text and "damaged" in text and f"tensor `{info.name}`" in text
+            flip(base, at, bit)
+        assert named >= 10, f"only {named} errors name both files and the tensor"
+        with File(path) as file:
+            check_ranges(loader, file, original, [(0, len(original))], [0], "after damage of the base")
+        os.rename(base, os.path.join(folder, "away"))
+        with open(os.path.join(folder, "away"), "r+b") as away:
+            away.truncate(100)
+        try:
+            with File(path) as file:
+                load_ranges(loader, file, [(0, len(original))], [0])
+            raise AssertionError("loaded without its base")
+        except OSError as error:
+            assert path in str(error) and "base " in str(error) and "offset" in str(error), str(error)
+    print(f"{packed}: damage in its base is reported, in {named} of 20 cases, {loaded} tensors were loaded then, "
+          "and so is its absence")
+
+
+def check_damage(loader, packed, original_path, base):
     """Flips one bit behind the superblock: opening fails if it is in the index; otherwise loading fails and names the tile."""
     original = original_bytes(original_path)
     rng = random.Random(2)
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "damaged.wcx")
-        shutil.copyfile(packed, path)
+        path = copy_to(folder, "damaged.wcx", packed, base)
         size = os.path.getsize(path)
         named = 0
         for _ in range(20):
             at, bit = rng.randrange(128, size * 9 // 10), 1 << rng.randrange(8)
-            with open(path, "r+b") as damaged:
-                damaged.seek(at)
-                value = damaged.read(1)[0]
-                damaged.seek(at)
-                damaged.write(bytes([value ^ bit]))
+            flip(path, at, bit)
             try:
                 with File(path) as file:
                     load_ranges(loader, file, [(0, len(original))], [0])
@@ -146,21 +193,18 @@ def check_damage(loader, packed, original_path):
             except OSError as error:
                 assert path in str(error), str(error)
                 named += "damaged" in str(error) and "tile" in str(error) and "offset" in str(error)
-            with open(path, "r+b") as damaged:
-                damaged.seek(at)
-                damaged.write(bytes([value]))
+            flip(path, at, bit)
         assert named >= 10, f"only {named} errors name a tile"
         with File(path) as file:  # the loader stays usable
             check_ranges(loader, file, original, [(0, len(original))], [0], "after damage")
     print(f"{packed}: damage is reported, in {named} of 20 cases with tile and offset, and the loader stays usable")
 
 
-def check_pinned(loader, packed, original_path):
+def check_pinned(loader, packed, original_path, base):
     """A pinned file is a copy: it may be overwritten or truncated.  A damaged file is not pinned, and the error names why."""
     original = original_bytes(original_path)
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "pinned.wcx")
-        shutil.copyfile(packed, path)
+        path = copy_to(folder, "pinned.wcx", packed, base)
         size = os.path.getsize(path)
         with File(path) as file:
             file.pin(loader.device)
@@ -193,13 +237,16 @@ def main():
         sys.exit(77)
     for threads in (0, 1):
         loader = Loader("cuda", threads)
-        for packed, original in zip(files[::2], files[1::2]):
+        for names, original in zip(files[::2], files[1::2]):
+            packed, _, base = names.partition(",")
             check_file(loader, packed, original, False)
             check_file(loader, packed, original, True)
-            check_pinned(loader, packed, original)
+            check_pinned(loader, packed, original, base)
             check_stream(loader, packed)
             check_safe_open(loader, packed, original)
-            check_damage(loader, packed, original)
+            check_damage(loader, packed, original, base)
+            if base:
+                check_base(loader, packed, original, base)
         loader.close()
     try:
         Loader(torch.device("cuda", 99))

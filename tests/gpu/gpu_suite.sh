@@ -16,7 +16,7 @@ SKIP=${SKIP:-}
 export WCX_LIBRARY=$build/libwcx.so
 gpu_rate=$build/tests/bench/gpu_rate
 work=$(mktemp -d)
-mkdir "$work/store" "$work/original" "$work/mnt"
+mkdir -p "$work/store/family" "$work/original/family" "$work/mnt"
 
 cleanup() {
 	! mountpoint -q "$work/mnt" || umount "$work/mnt"
@@ -42,8 +42,8 @@ with_mount() {
 same_bytes() {
 	local file
 
-	for file in "$work"/original/*; do
-		cmp "$file" "$work/mnt/$(basename "$file")"
+	for file in "$work"/original/* "$work"/original/family/*; do
+		[ -d "$file" ] || cmp "$file" "$work/mnt/${file#"$work/original/"}"
 	done
 	echo "all files through the mount are equal to the originals"
 }
@@ -65,6 +65,14 @@ part "Synthetic files: INT8 of 2 GiB, BF16 of 512 MiB, INT8 of 64 MiB in referen
 "$build/wcx" pack --mode=reference "$work/original/reference" "$work/store/reference.wcx"
 "$PYTHON" "$tests/fixtures/make_int8.py" "$work/mixed" --mib 64
 "$build/wcx" pack "$work/mixed" "$work/mixed.wcx"
+for dtype in BF16 F32 I8; do
+	"$PYTHON" "$tests/fixtures/weight_family.py" "$work/$dtype" 0.002 --dtype "$dtype"
+	mv "$work/$dtype/base/model.safetensors" "$work/original/family/$dtype"
+	mv "$work/$dtype/tuned-1/model.safetensors" "$work/original/family/$dtype-tuned"
+	"$build/wcx" pack "$work/original/family/$dtype" "$work/store/family/$dtype.wcx"
+	"$build/wcx" pack --base="$work/store/family/$dtype.wcx" "$work/original/family/$dtype-tuned" \
+		"$work/store/family/$dtype-tuned.wcx"
+done
 for file in "$@"; do
 	name=$(basename "$file" .wcx)
 	cp "$file" "$work/store/$name.wcx"
@@ -74,13 +82,17 @@ done
 if wanted files; then
 	part "Every tile of every file against the CPU"
 	"$build/gpu_check" "$work"/store/*.wcx "$work/mixed.wcx"
-	"$build/wcx" verify -v --decoder=cuda "$work"/store/*.wcx "$work/mixed.wcx"
+	"$build/wcx" verify -v --decoder=cuda "$work"/store/*.wcx "$work"/store/family/*.wcx "$work/mixed.wcx"
 fi
 
 if wanted load; then
 	part "Loading into GPU memory"
 	"$PYTHON" "$tests/gpu/gpu_load_check.py" "$work/mixed.wcx" "$work/mixed" \
 		"$work/store/reference.wcx" "$work/original/reference"
+	for dtype in BF16 F32 I8; do
+		"$PYTHON" "$tests/gpu/gpu_load_check.py" "$work/store/family/$dtype-tuned.wcx,$work/store/family/$dtype.wcx" \
+			"$work/original/family/$dtype-tuned"
+	done
 	"$PYTHON" "$tests/gpu/parallel_load.py" "$work/mixed.wcx" "$work/mixed" --rounds 1
 fi
 
@@ -110,7 +122,7 @@ def load(path):
     return tensors, os.path.getsize(path) / (time.perf_counter() - start) / 1e9
 
 torch.zeros(1, device="cuda")
-for name in sorted(os.listdir(sys.argv[1])):
+for name in sorted(name for name in os.listdir(sys.argv[1]) if name != "family"):
     (mounted, cold), (_, warm) = (load(os.path.join(sys.argv[2], name)) for _ in range(2))
     original, raw = load(os.path.join(sys.argv[1], name))
     assert mounted.keys() == original.keys()

@@ -169,8 +169,7 @@ WRAPPED(void, wcx_host_limits_get, struct wcx_host_limits *ret)
  */
 struct item {
 	struct wcx_tile_job job;
-	size_t at; /* in the queue's memory */
-	uint64_t dst;
+	struct wcx_load_places places;
 };
 
 /* Packed bytes in the queue's memory whose checksum is compared. */
@@ -244,6 +243,8 @@ static struct {
 	atomic_uint loaders, threads;
 	atomic_uint queue_count;       /* of the loader that was opened last */
 	atomic_uint added, overlapped; /* items; batches submitted while the thread had another one in flight */
+	atomic_uint differences;       /* of the items */
+	bool takes_no_differences;
 	struct {
 		atomic_uintptr_t start, end;
 	} memories[MEMORIES]; /* where loads may write */
@@ -330,20 +331,30 @@ static inline void do_transfers(struct wcx_gpu_loader *loader, struct queue *que
 		do_transfer(loader, queue);
 }
 
+/* Decodes the items of a queue that are differences, or the others. */
+static inline void decode_some(struct queue *queue, bool differences)
+{
+	for (uint32_t i = queue->item_count; i-- > 0;) {
+		struct item *item = &queue->items[i];
+
+		if ((item->job.recipe->difference != WCX_DIFFERENCE_NONE) != differences)
+			continue;
+		item->job.src = queue->sent + item->places.at;
+		item->job.dst = pointer(item->places.dst);
+		item->job.base = pointer(item->places.base);
+		if (wcx_tile_decode(&item->job, queue->scratch) != WCX_OK)
+			queue->failed = WCX_MIN(queue->failed, i);
+	}
+}
+
 static inline void decode_items(struct wcx_gpu_loader *loader, struct queue *queue)
 {
 	do_transfers(loader, queue);
 	if (queue->stage)
 		scribble(&queue->random, queue->stage, queue->stage_bytes);
 	queue->failed = queue->item_count;
-	for (uint32_t i = queue->item_count; i-- > 0;) {
-		struct item *item = &queue->items[i];
-
-		item->job.src = queue->sent + item->at;
-		item->job.dst = pointer(item->dst);
-		if (wcx_tile_decode(&item->job, queue->scratch) != WCX_OK)
-			queue->failed = i;
-	}
+	decode_some(queue, false);
+	decode_some(queue, true);
 	queue->failed_check = 0;
 	while (queue->failed_check < queue->check_count) {
 		const struct check *check = &queue->checks[queue->failed_check];
@@ -567,25 +578,41 @@ FAKED(uint64_t, wcx_gpu_load_stage, struct wcx_gpu_loader *loader, unsigned numb
 	return failed ? 0 : (uintptr_t)queue->stage;
 }
 
-/* The rules for a tile that is added. */
-static inline bool is_sound_item(const struct queue *queue, const struct wcx_tile_job *job, uint64_t dst)
+/* Whether an item that is no difference decodes all of [at, at + bytes). */
+static inline bool is_decoded_by_an_item(const struct queue *queue, uint64_t at, uint64_t bytes)
 {
-	return RULE(job->mode == WCX_TILE_CODED) && RULE(job->recipe->difference == WCX_DIFFERENCE_NONE) &&
-	       RULE(job->recipe->elem_bytes == job->dims.elem_bytes) &&
-	       RULE(job->dst_bytes == wcx_tile_dims_bytes(&job->dims)) &&
-	       RULE(dst % (job->dims.elem_bytes == 8 ? 8 : 4) == 0) &&
-	       RULE(is_in_memory(dst, job->dst_bytes) || is_in_stage(queue, dst, job->dst_bytes));
+	for (uint32_t i = queue->item_count; i-- > 0;) {
+		const struct item *item = &queue->items[i];
+
+		if (item->job.recipe->difference == WCX_DIFFERENCE_NONE &&
+		    is_within(at, bytes, item->places.dst, item->job.dst_bytes))
+			return true;
+	}
+	return false;
 }
 
-static inline enum wcx_result add_item(struct queue *queue, const struct wcx_tile_job *job, size_t at, uint64_t dst,
-				       bool *added_ret)
+/* The rules for a tile that is added. */
+static inline bool is_sound_item(const struct queue *queue, const struct wcx_tile_job *job,
+				 const struct wcx_load_places *places)
 {
-	const size_t stage_end = (size_t)(dst + job->dst_bytes - (uintptr_t)queue->stage);
+	const uint64_t align = job->dims.elem_bytes == 8 ? 8 : 4;
+
+	return RULE(job->mode == WCX_TILE_CODED) && RULE(job->recipe->elem_bytes == job->dims.elem_bytes) &&
+	       RULE(job->dst_bytes == wcx_tile_dims_bytes(&job->dims)) && RULE(places->dst % align == 0) &&
+	       RULE(is_in_memory(places->dst, job->dst_bytes) || is_in_stage(queue, places->dst, job->dst_bytes)) &&
+	       RULE(job->recipe->difference == WCX_DIFFERENCE_NONE ||
+		    (places->base % align == 0 && is_decoded_by_an_item(queue, places->base, job->dst_bytes)));
+}
+
+static inline enum wcx_result add_item(struct queue *queue, const struct wcx_tile_job *job,
+				       const struct wcx_load_places *places, bool *added_ret)
+{
+	const size_t stage_end = (size_t)(places->dst + job->dst_bytes - (uintptr_t)queue->stage);
 	struct wcx_tile_layout layout;
 	enum wcx_result result;
 
-	RULE(is_owned(queue) && !queue->is_in_flight && at % 4 == 0);
-	if (!is_sound_item(queue, job, dst))
+	RULE(is_owned(queue) && !queue->is_in_flight && places->at % 4 == 0);
+	if (!is_sound_item(queue, job, places))
 		return WCX_DEVICE_FAILED;
 	result = wcx_tile_parse(&job->dims, job->recipe, job->src, job->src_bytes, &layout);
 	if (result != WCX_OK)
@@ -593,18 +620,25 @@ static inline enum wcx_result add_item(struct queue *queue, const struct wcx_til
 	*added_ret = queue->item_count < gpu.items_max;
 	if (!*added_ret)
 		return WCX_OK;
-	if (is_in_stage(queue, dst, 1) && stage_end > queue->stage_bytes)
+	if (is_in_stage(queue, places->dst, 1) && stage_end > queue->stage_bytes)
 		queue->stage_bytes = stage_end;
-	queue->items[queue->item_count++] = (struct item){ *job, at, dst };
+	queue->items[queue->item_count++] = (struct item){ *job, *places };
 	atomic_fetch_add_explicit(&gpu.added, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&gpu.differences, job->recipe->difference != WCX_DIFFERENCE_NONE, memory_order_relaxed);
 	return WCX_OK;
 }
 
+FAKED(bool, wcx_gpu_load_takes, const struct wcx_gpu_loader *loader, const struct wcx_recipe *recipe)
+{
+	RULE(loader && recipe->difference != WCX_DIFFERENCE_NONE);
+	return !gpu.takes_no_differences;
+}
+
 FAKED(enum wcx_result, wcx_gpu_load_add, struct wcx_gpu_loader *loader, unsigned number, const struct wcx_tile_job *job,
-      size_t at, uint64_t dst, bool *added_ret)
+      const struct wcx_load_places *places, bool *added_ret)
 {
 	struct queue *queue = enter(loader, number);
-	const enum wcx_result result = fails(CALL_ADD) ? trap.result : add_item(queue, job, at, dst, added_ret);
+	const enum wcx_result result = fails(CALL_ADD) ? trap.result : add_item(queue, job, places, added_ret);
 
 	leave(queue);
 	return result;
@@ -679,7 +713,7 @@ static inline bool has_items_bytes(const struct queue *queue)
 	for (uint32_t i = 0; i < queue->item_count; i++) {
 		const struct item *item = &queue->items[i];
 
-		if (!find_transfer(queue, item->at, item->job.src_bytes))
+		if (!find_transfer(queue, item->places.at, item->job.src_bytes))
 			return false;
 	}
 	for (uint32_t i = 0; i < queue->check_count; i++)

@@ -183,11 +183,16 @@ static inline void open_sample(struct sample *sample)
 		       err.text);
 }
 
-static inline void close_sample(struct sample *sample)
+static inline void close_opened(struct sample *sample)
 {
 	wcx_safetensors_free(sample->st);
 	wcx_container_free(sample->container);
 	wcx_file_close(sample->file);
+}
+
+static inline void close_sample(struct sample *sample)
+{
+	close_opened(sample);
 	free(sample->path);
 	free(sample->original.data);
 	free(sample->packed.data);
@@ -221,6 +226,8 @@ static inline void make_with_packer(struct sample *sample, const char *name, boo
 	open_sample(sample);
 }
 
+static struct wcx_container *family_base; /* of the file that is packed against it */
+
 /* A file that is packed against a base, which is beside it. */
 static inline void make_family(struct sample *sample, const char *name)
 {
@@ -228,6 +235,8 @@ static inline void make_family(struct sample *sample, const char *name)
 	char *base_path = sample_path(dir, "base.wcx");
 
 	sample_write(base_path, family.base);
+	sample_require(wcx_container_open(open(base_path, O_RDONLY | O_CLOEXEC), base_path, &family_base, NULL) == 0,
+		       base_path);
 	free(base_path);
 	sample->path = sample_path(dir, name);
 	sample->original = family.tuned_original;
@@ -442,7 +451,19 @@ static inline bool is_touched(const struct wcx_segment *seg, const struct wcx_ti
 	return false;
 }
 
-/* Counts the coded tiles that hold bytes of the ranges; tiles that segments share count once for each segment. */
+/* Counts the tiles that a GPU decodes for a tile of a segment: its base's, and itself. */
+static inline unsigned decoded_for(const struct wcx_segment *seg, const struct wcx_tile_info *info)
+{
+	struct wcx_base_tile base;
+
+	if (!wcx_tile_needs_base(seg, info))
+		return info->mode == WCX_TILE_CODED;
+	if ((info->mode == WCX_TILE_CONSTANT && info->constant) || !wcx_tile_find_base(family_base, seg, info, &base))
+		return 0;
+	return 1 + (info->mode == WCX_TILE_CODED);
+}
+
+/* Counts what a GPU decodes for the ranges; tiles that segments share count once for each segment. */
 static inline unsigned coded_tiles(const struct sample *sample, const struct range *ranges, size_t count)
 {
 	unsigned tiles = 0;
@@ -454,7 +475,8 @@ static inline unsigned coded_tiles(const struct sample *sample, const struct ran
 			struct wcx_tile_info info;
 
 			wcx_container_tile(sample->container, seg, seg->first_tile + t, &info);
-			tiles += info.mode == WCX_TILE_CODED && !seg->base && is_touched(seg, &info, ranges, count);
+			if (is_touched(seg, &info, ranges, count))
+				tiles += decoded_for(seg, &info);
 		}
 	}
 	return tiles;
@@ -513,6 +535,7 @@ static inline int load_tests_main(int argc, char **argv, const struct check_test
 	r = check_main(argc, argv, tests, count);
 	for (int i = 0; i < FILES; i++)
 		close_sample(&samples[i]);
+	wcx_container_free(family_base);
 	sample_dir_remove(dir);
 	CHECK(atomic_load(&gpu.loaders) == 0);
 	CHECK(pinned_memories() == 0);

@@ -588,6 +588,27 @@ static void pinned_files_are_loaded_like_others_and_not_read(void)
 	}
 }
 
+/* A batch may end between a tile and its base tile.  A GPU that takes no differences leaves them to the host. */
+static void differences_are_decoded_by_the_gpu_if_it_takes_them(void)
+{
+	static const uint32_t limits[] = { 2, 7, 100, ITEMS_MAX };
+	const struct range range = whole(&samples[TUNED], 3);
+	struct sample_random random = { seed };
+
+	for (size_t i = 0; i < 2 * WCX_ARRAY_COUNT(limits); i++) {
+		struct wcx_loader *loader = open_loader(1 + (unsigned)i % 2);
+
+		gpu.items_max = limits[i / 2];
+		gpu.takes_no_differences = i / 2 == 2;
+		atomic_store(&gpu.differences, 0);
+		CHECK(loads_right(loader, &samples[TUNED], &range, 1, &random));
+		CHECK((atomic_load(&gpu.differences) > 20) == !gpu.takes_no_differences);
+		wcx_loader_close(loader);
+	}
+	gpu.items_max = ITEMS_MAX;
+	gpu.takes_no_differences = false;
+}
+
 static void a_pinned_file_outlives_the_loader_that_pinned_it(void)
 {
 	struct wcx_loader *loader = open_loader(2), *other = open_loader(1);
@@ -694,6 +715,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(the_default_stream_is_allowed),
 		CHECK_TEST(several_loaders_load_the_same_file_at_once),
 		CHECK_TEST(pinned_files_are_loaded_like_others_and_not_read),
+		CHECK_TEST(differences_are_decoded_by_the_gpu_if_it_takes_them),
 		CHECK_TEST(a_pinned_file_outlives_the_loader_that_pinned_it),
 		CHECK_TEST(pinned_batches_that_are_cut_short_are_continued),
 		CHECK_TEST(overlapping_ranges_are_refused),

@@ -240,6 +240,85 @@ static void a_damaged_file_is_not_pinned(void)
 	wcx_loader_close(loader);
 }
 
+/* --- bases --- */
+
+/* Loads all of a file, which must fail for want of a tile's base, and all but that tile, which must not. */
+static void check_base_is_missed(const struct sample *sample, const struct wcx_segment *seg,
+				 const struct wcx_tile_info *info, const char *why)
+{
+	const uint64_t from = wcx_tile_row_offset(seg, info, 0), to = from + wcx_tile_dims_bytes(&info->dims);
+	const struct range others[] = { { 0, from, 0 }, { to, sample->original.bytes - to, 1 } };
+	struct sample_random random = { seed };
+	char text[ERROR_BYTES], error[ERROR_BYTES];
+
+	tile_text(sample, tensor_at(sample, from), seg, info, "", text);
+	for (unsigned i = 0; i < 4; i++) {
+		struct wcx_loader *loader = open_loader(1 + i / 2);
+		const struct range range = i % 2 ? whole(sample, i) : (struct range){ to - 1, 1, 0 };
+
+		CHECK(failure_of(loader, sample, &range, 1, &random, error) == -EIO);
+		CHECK(strncmp(error, text, strlen(text)) == 0 && strstr(error, why));
+		CHECK(loads_right(loader, sample, others, 2, &random));
+		wcx_loader_close(loader);
+	}
+}
+
+/* In its packed bytes, or so that only the decoder sees it: in tiles for coded ones, and for those that are the base's. */
+static void damage_in_a_base_fails_what_needs_it(void)
+{
+	static const char *const tensors[] = { "halves", "kept" };
+	struct sample base = { .path = sample_path(dir, "base.wcx") };
+	struct sample_bytes bytes = sample_read(base.path), forged = { malloc(bytes.bytes), bytes.bytes };
+
+	for (size_t i = 0; i < 2 * WCX_ARRAY_COUNT(tensors); i++) {
+		const bool decodes = i % 2;
+		struct sample tuned = { .path = sample_path(dir, "tuned.wcx"), .original = samples[TUNED].original };
+		const struct wcx_segment *seg = segment_of(&samples[TUNED], tensors[i / 2]);
+		struct wcx_base_tile of;
+		struct wcx_tile_info info;
+
+		wcx_container_tile(samples[TUNED].container, seg, seg->first_tile + 3, &info);
+		CHECK(wcx_tile_find_base(family_base, seg, &info, &of));
+		memcpy(forged.data, bytes.data, bytes.bytes);
+		if (decodes)
+			forged.data[of.info.packed_offset + 9] ^= 1;
+		else
+			forge_tile(forged, family_base, &of.info, -1);
+		sample_write(base.path, forged);
+		open_sample(&tuned);
+		check_base_is_missed(&tuned, seg, &info, "damaged");
+		close_opened(&tuned);
+		free(tuned.path);
+	}
+	sample_write(base.path, bytes);
+	free(forged.data);
+	free(bytes.data);
+	free(base.path);
+}
+
+static void a_missing_base_fails_what_needs_it(void)
+{
+	struct sample tuned = { .path = sample_path(dir, "tuned.wcx"), .original = samples[TUNED].original };
+	const struct wcx_segment *seg = segment_of(&samples[TUNED], "alone");
+	char *path = sample_path(dir, "base.wcx"), *away = sample_path(dir, "away"), error[ERROR_BYTES];
+	const struct range alone = { seg->offset, seg->bytes, 0 };
+	struct wcx_loader *loader = open_loader(2);
+	struct sample_random random = { seed };
+	const struct range range = whole(&samples[TUNED], 0);
+
+	sample_require(rename(path, away) == 0, path);
+	open_sample(&tuned);
+	CHECK(failure_of(loader, &tuned, &range, 1, &random, error) == -EIO);
+	CHECK(strstr(error, "tuned.wcx: tensor `") && strstr(error, "(offset ") && strstr(error, "ba5e01"));
+	CHECK(loads_right(loader, &tuned, &alone, 1, &random));
+	close_opened(&tuned);
+	free(tuned.path);
+	sample_require(rename(away, path) == 0, path);
+	wcx_loader_close(loader);
+	free(path);
+	free(away);
+}
+
 /* --- files that change during a load --- */
 
 static const struct sample *victim;
@@ -363,6 +442,8 @@ int main(int argc, char **argv)
 		CHECK_TEST(tiles_that_do_not_decode_are_named),
 		CHECK_TEST(the_first_of_two_tiles_in_a_batch_that_do_not_decode_is_named),
 		CHECK_TEST(a_damaged_file_is_not_pinned),
+		CHECK_TEST(damage_in_a_base_fails_what_needs_it),
+		CHECK_TEST(a_missing_base_fails_what_needs_it),
 		CHECK_TEST(a_file_that_shrinks_or_changes_during_a_load_is_damaged),
 		CHECK_TEST(a_pinned_file_may_change_or_vanish),
 		CHECK_TEST(a_file_that_changes_while_it_is_pinned_is_damaged),
