@@ -9,8 +9,7 @@
 #include "fs/base/parallel.h"
 
 enum {
-	READ_BYTES = 512 << 10, /* at a time: checksums are computed while these are in the core's cache */
-	PINNED_THREADS = 4,     /* enough to submit copies, which are the longer the fewer queues share the memory */
+	PINNED_THREADS = 4, /* enough to submit copies, which are the longer the fewer queues share the memory */
 };
 
 struct load {
@@ -53,31 +52,26 @@ static int check_gpu(const struct load *load, enum wcx_result result, struct wcx
 
 /* --- a piece: read, restore, add, send --- */
 
-/* Reads the packed tiles of a piece to the start of the buffer, and checks those that are wanted. */
+/* Names the first tile of a piece that is not whole in its first `bytes`, as a read with result n got them. */
+static int fail_read(const struct filling *filling, size_t bytes, ssize_t n, struct wcx_error *err)
+{
+	const struct wcx_load_piece *piece = filling->piece;
+	const struct wcx_load_tile *tile = &filling->batch->tiles[piece->first];
+
+	while (tile->info.packed_offset + tile->info.packed_bytes <= piece->packed_offset + bytes)
+		tile++;
+	return fail_tile(filling->load, piece->segment, tile, n < 0 ? (int)n : -EBADMSG, err);
+}
+
+/* Reads the packed tiles of a piece to the start of the buffer. */
 static int read_tiles(const struct filling *filling, uint8_t *buffer, struct wcx_error *err)
 {
-	const struct load *load = filling->load;
 	const struct wcx_load_piece *piece = filling->piece;
-	const int fd = wcx_container_fd(load->plan->container);
-	size_t read_bytes = 0;
+	const ssize_t n = wcx_read_at(wcx_container_fd(filling->load->plan->container), buffer, piece->packed_bytes,
+				      piece->packed_offset);
 
-	for (uint32_t i = 0; i < piece->count; i++) {
-		const struct wcx_load_tile *tile = &filling->batch->tiles[piece->first + i];
-		const size_t start = (size_t)(tile->info.packed_offset - piece->packed_offset),
-			     end = start + tile->info.packed_bytes;
-
-		while (read_bytes < end) {
-			const size_t wanted = WCX_MIN(piece->packed_bytes - read_bytes, (size_t)READ_BYTES);
-			const ssize_t n = wcx_read_at(fd, buffer + read_bytes, wanted, piece->packed_offset + read_bytes);
-
-			if (n <= 0) /* 0: the file has become shorter */
-				return fail_tile(load, piece->segment, tile, n < 0 ? (int)n : -EBADMSG, err);
-			read_bytes += (size_t)n;
-		}
-		if (tile->way != WCX_LOAD_SKIP && tile->info.mode != WCX_TILE_CONSTANT &&
-		    wcx_checksum32(buffer + start, tile->info.packed_bytes) != tile->info.checksum)
-			return fail_tile(load, piece->segment, tile, -EBADMSG, err);
-	}
+	if (n < 0 || (size_t)n < piece->packed_bytes) /* the file has become shorter */
+		return fail_read(filling, n < 0 ? 0 : (size_t)n, n, err);
 	return 0;
 }
 
@@ -123,6 +117,13 @@ static int restore_difference(const struct filling *filling, const struct wcx_lo
 	return whole.r ? fail_tile(filling->load, segment, tile, whole.r, err) : 0;
 }
 
+/* Whether a tile that the host restores has its checksum.  Those of pinned files were checked before. */
+static bool is_sound(const struct filling *filling, const struct wcx_load_tile *tile)
+{
+	return filling->load->pinned || tile->info.mode == WCX_TILE_CONSTANT ||
+	       wcx_checksum32(packed_of(filling, &tile->info), tile->info.packed_bytes) == tile->info.checksum;
+}
+
 static int restore_literal(const struct filling *filling, const struct wcx_load_tile *tile, struct wcx_error *err)
 {
 	struct wcx_decoder *decoder = filling->load->decoder;
@@ -130,6 +131,8 @@ static int restore_literal(const struct filling *filling, const struct wcx_load_
 	struct wcx_decode_batch *lent;
 	int r = -ENOMEM;
 
+	if (!is_sound(filling, tile))
+		return fail_tile(filling->load, filling->piece->segment, tile, -EBADMSG, err);
 	if (wcx_tile_needs_base(filling->piece->segment, &tile->info))
 		return restore_difference(filling, tile, dst, err);
 	lent = wcx_decoder_borrow(decoder);
@@ -160,6 +163,13 @@ static int add_base(const struct filling *filling, const struct wcx_load_tile *t
 	    wcx_gpu_load_add(load->loader->gpu, filling->queue, &job, &places, added_ret) != WCX_OK)
 		return fail_tile(load, piece->segment, tile, -WCX_NO_BASE, err);
 	return 0;
+}
+
+/* Whether the GPU checks the packed bytes of a tile, which it decodes or copies. */
+static bool is_checked_by_gpu(const struct load *load, const struct wcx_load_tile *tile)
+{
+	return !load->pinned && tile->info.mode != WCX_TILE_CONSTANT &&
+	       (tile->way == WCX_LOAD_DIRECT || tile->way == WCX_LOAD_STAGED || tile->way == WCX_LOAD_STORED);
 }
 
 /* Adds a tile that the GPU decodes, and its base tile, to the queue's batch; *added_ret is false when that is full. */
@@ -203,6 +213,9 @@ static int add_tiles(const struct filling *filling, bool *full_ret, struct wcx_e
 		if (!added) {
 			wcx_load_batch_cut(filling->batch, i);
 			*full_ret = true;
+		} else if (is_checked_by_gpu(filling->load, tile)) {
+			wcx_gpu_load_check(filling->load->loader->gpu, filling->queue, sent_at(filling, &tile->info),
+					   tile->info.packed_bytes, tile->info.checksum);
 		}
 	}
 	return r;
@@ -323,21 +336,24 @@ static uint32_t count_coded(const struct wcx_load_tile *tile)
 }
 
 /*
- * Names coded tile number `coded` of a batch: the GPU counts only these, in the order of adding.  A base tile may have been
- * added last without its tile, which is in another batch then, and fails there.
+ * Names a tile of a batch that failed.  The GPU counts coded tiles, or those that it checks, in the order of adding.  A base
+ * tile may have been added last without its tile, which is in another batch then, and fails there.
  */
-static int fail_coded(const struct load *load, const struct wcx_load_batch *batch, uint32_t coded, struct wcx_error *err)
+static int fail_on_gpu(const struct load *load, const struct wcx_load_batch *batch, const struct wcx_load_failure *failed,
+		       struct wcx_error *err)
 {
 	const struct wcx_load_tile *tile = batch->tiles, *end = tile + batch->tile_count;
 	const struct wcx_load_piece *piece = batch->pieces;
+	uint32_t left = failed->number;
 
-	while (tile < end && coded >= count_coded(tile))
-		coded -= count_coded(tile++);
+	while (tile < end && left >= (failed->is_check ? is_checked_by_gpu(load, tile) : count_coded(tile)))
+		left -= failed->is_check ? is_checked_by_gpu(load, tile) : count_coded(tile), tile++;
 	if (tile == end)
 		return 0;
 	while (tile >= batch->tiles + piece->first + piece->count)
 		piece++;
-	return fail_tile(load, piece->segment, tile, tile->has_base && coded == 0 ? -WCX_NO_BASE : -EBADMSG, err);
+	return fail_tile(load, piece->segment, tile,
+			 !failed->is_check && tile->has_base && left == 0 ? -WCX_NO_BASE : -EBADMSG, err);
 }
 
 /* Waits for a queue's batch, if one is in flight, and names the first tile of it that did not decode. */
@@ -347,7 +363,7 @@ static int finish_queue(const struct load *load, unsigned queue, struct wcx_erro
 	const enum wcx_result result = wcx_gpu_load_wait(load->loader->gpu, queue, &failed);
 
 	if (result == WCX_BAD_DATA)
-		return fail_coded(load, &load->loader->batches[queue], failed.number, err);
+		return fail_on_gpu(load, &load->loader->batches[queue], &failed, err);
 	return check_gpu(load, result, err);
 }
 

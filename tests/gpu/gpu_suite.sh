@@ -5,8 +5,8 @@
 #
 #   gpu_suite.sh [FILE.wcx ...]      packed models, in addition to synthetic ones
 #
-# WCX_BUILD is the build folder of wcx, wcxfs, libwcx.so, gpu_check and gpu_rate (default: build/); PYTHON is a Python with
-# numpy, torch and safetensors.  The mount needs root.  Without compute-sanitizer (CUDA Toolkit) that part is skipped.
+# WCX_BUILD is the build folder of wcx, wcxfs, libwcx.so, gpu_check, gpu_checksum_check and gpu_rate (default: build/); PYTHON
+# is a Python with numpy, torch and safetensors.  The mount needs root.  Without compute-sanitizer (CUDA Toolkit) that part is skipped.
 # SKIP="tiles files load stream mount sanitizer bench" skips these parts.
 set -euo pipefail
 tests=$(cd "$(dirname "$0")/.." && pwd)
@@ -53,6 +53,7 @@ grep -m1 'model name' /proc/cpuinfo || true
 
 if wanted tiles; then
 	part "Generated tiles, valid and damaged, against the CPU"
+	"$build/gpu_checksum_check"
 	"$build/gpu_check"
 fi
 
@@ -139,6 +140,7 @@ if wanted sanitizer && command -v compute-sanitizer >/dev/null; then
 		threads=()
 		[ "$tool" != racecheck ] || threads=(--one-thread)
 		timeout 150 compute-sanitizer --tool "$tool" --error-exitcode 9 "$build/gpu_check" "${threads[@]}" | tail -n 4
+		timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$build/gpu_checksum_check" | tail -n 4
 	done
 fi
 
