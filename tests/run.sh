@@ -15,7 +15,8 @@ build_programs -DWCX_WERROR=ON
 say "Preparing Python and a real model"
 make_python numpy ml_dtypes safetensors==0.8.0 huggingface_hub setuptools wheel xxhash zstandard
 fetch_model
-"$PYTHON" "$root/tests/fixtures/model_forms.py" "$build/model/model.safetensors" "$build/model/forms"
+"$PYTHON" "$root/tests/fixtures/model_forms.py" "$build/model/model.safetensors" "$build/model/forms" \
+	bf16 f8 i8pc
 export WCX_MODELS=$build/model/forms
 say "Testing"
 ctest --test-dir "$build" --output-on-failure -j "$(nproc)" "$@"
