@@ -52,9 +52,14 @@ INLINE uint32_t decode_steps(const struct wcx_rans_stream *stream, struct wcx_ra
 }
 
 /* A copy of the loops per number of steps, which is then a constant. */
-static uint32_t decode_lines(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
-			     uint32_t end, uint32_t *words)
+static uint32_t decode_lines(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end)
 {
+	const struct wcx_rans_stream *stream = parts[0].stream;
+	struct wcx_rans_reader *reader = parts[0].reader;
+	uint32_t *words = parts[0].words;
+
+	assert(count == 1);
+	(void)count;
 	if (stream->steps == 4)
 		return decode_steps(stream, reader, line, end, 4, words);
 	if (stream->steps == 2)
@@ -89,11 +94,14 @@ static uint32_t decode_by_context(const struct wcx_rans_stream *stream, struct w
 
 const struct wcx_decode_variant wcx_decode_variant_portable = {
 	.name = "portable",
+	.parts_max = 1,
+	.parts_max_with_choices = 1,
 	.decode_lines = decode_lines,
 	.decode_by_context = decode_by_context,
 	.fill = fill,
 	.put_symbols = put_symbols,
 	.put_plane = put_plane,
+	.make_lines = make_lines,
 	.fold = fold,
 	.find_contexts = find_contexts,
 	.undo_difference = undo_difference,

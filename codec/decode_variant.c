@@ -57,7 +57,7 @@ struct trial {
 	struct wcx_rans_decode_table decode;
 	uint8_t symbols[TRIAL_SYMBOLS], stream[TRIAL_BYTES];
 	uint16_t encode_words[TRIAL_SYMBOLS];
-	uint32_t words[TRIAL_LINES * WCX_LANES];
+	uint32_t words[WCX_RANS_PARTS_MAX][TRIAL_LINES * WCX_LANES];
 	uint8_t nibbles[TRIAL_LINES / 2 * WCX_PLANE_UNIT_BYTES], dst[TRIAL_LINES * WCX_LANES * 4];
 	size_t stream_bytes;
 };
@@ -84,18 +84,21 @@ static void make_trial(struct trial *trial)
 		wcx_rans_encode(&wcx_encode_variant_portable, &source, trial->encode_words, trial->stream, TRIAL_BYTES);
 }
 
-/* Decodes the stream as pairs into a sink, or without one as symbols. */
+/* Decodes the stream as pairs into a sink, or without one as symbols; as often as the variant does at once. */
 static enum wcx_result run_trial(const struct wcx_decode_variant *variant, struct trial *trial,
 				 const struct wcx_rans_stream *stream, const struct wcx_pair_sink *sink)
 {
-	struct wcx_rans_reader reader;
-	enum wcx_result result = wcx_rans_open(stream, &reader);
+	struct wcx_rans_reader readers[WCX_RANS_PARTS_MAX];
+	struct wcx_rans_part parts[WCX_RANS_PARTS_MAX];
+	enum wcx_result result = WCX_OK;
 
+	for (unsigned p = 0; p < variant->parts_max && result == WCX_OK; p++) {
+		parts[p] = (struct wcx_rans_part){ stream, &readers[p], trial->words[p], sink };
+		result = wcx_rans_open(stream, &readers[p]);
+	}
 	if (result != WCX_OK)
 		return result;
-	if (sink)
-		return wcx_rans_decode_pairs(variant, stream, &reader, 0, TRIAL_LINES, sink);
-	return wcx_rans_decode_lines(variant, stream, &reader, 0, TRIAL_LINES, trial->words);
+	return wcx_rans_decode_parts(variant, parts, variant->parts_max, 0, TRIAL_LINES);
 }
 
 /* Nanoseconds that a variant takes for the stream. */
@@ -115,7 +118,7 @@ static int64_t time_trial(const struct wcx_decode_variant *variant, struct trial
 	if (run_trial(variant, trial, &stream, sink) != WCX_OK)
 		return INT64_MAX / 2;
 	clock_gettime(CLOCK_MONOTONIC, &end);
-	return (end.tv_sec - start.tv_sec) * INT64_C(1000000000) + (end.tv_nsec - start.tv_nsec);
+	return ((end.tv_sec - start.tv_sec) * INT64_C(1000000000) + (end.tv_nsec - start.tv_nsec)) / variant->parts_max;
 }
 
 /* Variants take turns, so that other load on the machine affects all alike.  Symbols and pairs count the same. */

@@ -12,6 +12,8 @@
 #include "codec/rans.h"
 #include "codec/recipe.h"
 
+enum { WCX_LINE_PLANES_MAX = 3 };
+
 /*
  * How symbols become bits of elements: their values start at bit `shift` of the transformed element.  With rotate, elements
  * are then rotated right by one bit.
@@ -22,6 +24,18 @@ struct wcx_symbol_place {
 	bool is_pair, has_zero, rotate;
 };
 
+/* What lines with a single coded field, of elements of one or two bytes, consist of. */
+struct wcx_line_recipe {
+	struct wcx_symbol_place place;
+	uint32_t constant;  /* of every word */
+	uint32_t fold_mask; /* as for fold; 0 without FOLD and for elements of two bytes */
+	uint32_t plane_count;
+	struct wcx_line_plane {
+		const uint8_t *units;
+		uint32_t width, mask; /* the mask selects the bits in a word */
+	} planes[WCX_LINE_PLANES_MAX];
+};
+
 /*
  * One variant.  The loops over elements process `lines` whole lines at out, which may be unaligned; where line numbers
  * matter, they count from the start of the tile.
@@ -29,15 +43,15 @@ struct wcx_symbol_place {
 struct wcx_decode_variant {
 	const char *name;
 
-	/* Decodes full lines [line, end) while the reader has its reserve; returns the first line not decoded. */
-	uint32_t (*decode_lines)(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
-				 uint32_t end, uint32_t *words);
-	/* The same with the contexts of these lines, and no choices of tables. */
+	unsigned parts_max;              /* streams that are decoded at once: 1 or 2 */
+	unsigned parts_max_with_choices; /* the same where runs choose among tables, which take more of the cache */
+	/* Decodes full lines [line, end) while the readers have their reserve; returns the first line not decoded. */
+	uint32_t (*decode_lines)(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end);
+	/* The same of one stream with the contexts of these lines, and no choices of tables. */
 	uint32_t (*decode_by_context)(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
 				      uint32_t end, const uint32_t *contexts, uint32_t *words);
-	/* The same for pairs, into a sink.  NULL in a variant that gains nothing by it. */
-	uint32_t (*decode_pairs)(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
-				 uint32_t end, const struct wcx_pair_sink *sink);
+	/* decode_lines for pairs, into sinks.  NULL in a variant that gains nothing by it. */
+	uint32_t (*decode_pairs)(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end);
 
 	/* Sets every word of out. */
 	void (*fill)(uint32_t lines, uint64_t word, uint32_t elem_bytes, void *out);
@@ -46,6 +60,9 @@ struct wcx_decode_variant {
 	/* ORs the bits of a raw plane into out; mask selects them in a word.  units starts with the unit of first_line. */
 	void (*put_plane)(const uint8_t *units, uint32_t first_line, uint32_t lines, uint32_t width, uint64_t mask,
 			  uint32_t elem_bytes, void *out);
+	/* Sets out to what the four of these make together; planes have the units of the whole tile. */
+	void (*make_lines)(const struct wcx_line_recipe *recipe, const uint32_t *words, uint32_t first_line, uint32_t lines,
+			   void *out);
 	/* In each byte whose highest bit is set, inverts the bits that mask, a word, selects. */
 	void (*fold)(uint32_t lines, uint32_t mask, void *out);
 	/* The contexts of elements of the base, placed in words as symbols are. */

@@ -166,6 +166,112 @@ static void fold(uint32_t lines, uint32_t mask, void *out)
 	}
 }
 
+/* The place of a plane's next line. */
+struct plane_walk {
+	const word32 *unit;
+	uint32_t turn, unit_lines;
+};
+
+/* Hardware prefetchers stop at page boundaries. */
+enum { LINE_PREFETCH_BYTES = 2048 };
+
+enum line_kind { LINES_OF_BYTES, LINES_OF_HALVES, LINES_OF_HALF_PAIRS };
+
+INLINE uint32_t place_word(const struct wcx_symbol_place *place, enum line_kind kind, uint32_t word)
+{
+	if (kind == LINES_OF_BYTES) {
+		word <<= place->shift;
+		return place->rotate ? (word >> 1 & 0x7F7F7F7F) | (word << 7 & 0x80808080) : word;
+	}
+	if (kind == LINES_OF_HALF_PAIRS)
+		word = (word & 0x0F) + ((word & 0xF0) << 12) + place->base * 0x00010001u;
+	else /* adding 255 carries into bit 8 for every symbol but 0 */
+		word += place->has_zero ? ((word + 0x00FF00FF) >> 8 & 0x00010001) * place->base : place->base * 0x00010001u;
+	word <<= place->shift;
+	return place->rotate ? (word >> 1 & 0x7FFF7FFF) | (word << 15 & 0x80008000) : word;
+}
+
+/* The recipe's members are read before the loop, since the compiler cannot know that out is no part of it. */
+INLINE void make_line(const struct wcx_line_recipe *recipe, enum line_kind kind, uint32_t planes,
+		      const struct plane_walk walk[WCX_LINE_PLANES_MAX], const uint32_t *restrict words,
+		      word32 *restrict out)
+{
+	const struct wcx_symbol_place place = recipe->place;
+	const uint32_t constant = recipe->constant, fold_mask = recipe->fold_mask;
+	uint32_t right[WCX_LINE_PLANES_MAX], mask[WCX_LINE_PLANES_MAX];
+
+	for (uint32_t p = 0; p < planes; p++) {
+		right[p] = walk[p].turn * recipe->planes[p].width;
+		mask[p] = recipe->planes[p].mask;
+	}
+	for (uint32_t l = 0; l < WCX_LANES; l++) {
+		uint32_t word = constant | place_word(&place, kind, words[l]), signs;
+
+		for (uint32_t p = 0; p < planes; p++)
+			word |= (walk[p].unit[l] >> right[p] | walk[p].unit[l] << (-right[p] & 31)) & mask[p];
+		signs = word & 0x80808080;
+		out[l] = kind == LINES_OF_BYTES ? word ^ (((signs << 1) - (signs >> 7)) & fold_mask) : word;
+	}
+}
+
+INLINE void make_lines_of(const struct wcx_line_recipe *recipe, enum line_kind kind, uint32_t planes, const uint32_t *words,
+			  uint32_t first_line, uint32_t lines, void *out)
+{
+	struct plane_walk walk[WCX_LINE_PLANES_MAX];
+
+	for (uint32_t p = 0; p < planes; p++) {
+		walk[p].unit_lines = wcx_unit_lines(recipe->planes[p].width, recipe->place.elem_bytes);
+		walk[p].turn = first_line % walk[p].unit_lines;
+		walk[p].unit =
+			(const word32 *)recipe->planes[p].units + (size_t)(first_line / walk[p].unit_lines) * WCX_LANES;
+	}
+	for (uint32_t line = 0; line < lines; line++) {
+		word32 *to = (word32 *)out + (size_t)line * WCX_LANES;
+
+		__builtin_prefetch((const uint8_t *)to + LINE_PREFETCH_BYTES, 1);
+		__builtin_prefetch((const uint8_t *)to + LINE_PREFETCH_BYTES + 64, 1);
+		make_line(recipe, kind, planes, walk, words + (size_t)line * WCX_LANES, to);
+		for (uint32_t p = 0; p < planes; p++) {
+			if (++walk[p].turn == walk[p].unit_lines) {
+				walk[p].turn = 0;
+				walk[p].unit += WCX_LANES;
+				__builtin_prefetch((const uint8_t *)walk[p].unit + LINE_PREFETCH_BYTES);
+				__builtin_prefetch((const uint8_t *)walk[p].unit + LINE_PREFETCH_BYTES + 64);
+			}
+		}
+	}
+}
+
+INLINE void make_lines_in_planes(const struct wcx_line_recipe *recipe, enum line_kind kind, const uint32_t *words,
+				 uint32_t first_line, uint32_t lines, void *out)
+{
+	switch (recipe->plane_count) {
+	case 0:
+		make_lines_of(recipe, kind, 0, words, first_line, lines, out);
+		break;
+	case 1:
+		make_lines_of(recipe, kind, 1, words, first_line, lines, out);
+		break;
+	case 2:
+		make_lines_of(recipe, kind, 2, words, first_line, lines, out);
+		break;
+	default:
+		assert(recipe->plane_count == WCX_LINE_PLANES_MAX);
+		make_lines_of(recipe, kind, WCX_LINE_PLANES_MAX, words, first_line, lines, out);
+	}
+}
+
+static void make_lines(const struct wcx_line_recipe *recipe, const uint32_t *words, uint32_t first_line, uint32_t lines,
+		       void *out)
+{
+	if (recipe->place.elem_bytes == 1)
+		make_lines_in_planes(recipe, LINES_OF_BYTES, words, first_line, lines, out);
+	else if (recipe->place.is_pair)
+		make_lines_in_planes(recipe, LINES_OF_HALF_PAIRS, words, first_line, lines, out);
+	else
+		make_lines_in_planes(recipe, LINES_OF_HALVES, words, first_line, lines, out);
+}
+
 static void find_contexts(const struct wcx_recipe *recipe, const void *base, uint32_t lines, uint32_t *contexts)
 {
 	const size_t count = (size_t)lines * wcx_line_elems(recipe->elem_bytes);

@@ -2,6 +2,7 @@
 /* rANS without the loops that have CPU variants: tables, start and final states, ends of streams, and the encoder. */
 #include "codec/rans.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "codec/arith.h"
@@ -178,41 +179,80 @@ static bool decode_last(const struct wcx_rans_stream *stream, struct wcx_rans_re
 	return true;
 }
 
-enum wcx_result wcx_rans_decode_lines(const struct wcx_decode_variant *variant, const struct wcx_rans_stream *stream,
-				      struct wcx_rans_reader *reader, uint32_t first, uint32_t end, uint32_t *words)
+/* Moves those readers to their tails that have no more reserve; false if words are missing. */
+static bool enter_tails(const struct wcx_rans_part *parts, unsigned count)
 {
-	const uint32_t full = stream->symbol_count / (WCX_LANES * stream->steps), full_end = WCX_MIN(full, end);
+	for (unsigned p = 0; p < count; p++) {
+		struct wcx_rans_reader *reader = parts[p].reader;
+
+		if (reader->end - reader->word < reader->reserve && !enter_tail(reader))
+			return false;
+	}
+	return true;
+}
+
+/* Parts whose words, unless NULL, start so many lines later. */
+static void skip_lines(const struct wcx_rans_part *parts, unsigned count, uint32_t lines, struct wcx_rans_part *ret)
+{
+	for (unsigned p = 0; p < count; p++) {
+		ret[p] = parts[p];
+		if (ret[p].words)
+			ret[p].words += (size_t)lines * WCX_LANES;
+	}
+}
+
+static uint32_t decode_some(const struct wcx_decode_variant *variant, const struct wcx_rans_part *parts, unsigned count,
+			    uint32_t first, uint32_t line, uint32_t end)
+{
+	const struct wcx_rans_stream *stream = parts[0].stream;
+	struct wcx_rans_part rest[WCX_RANS_PARTS_MAX];
+
+	skip_lines(parts, count, line - first, rest);
+	if (stream->contexts)
+		return variant->decode_by_context(stream, rest[0].reader, line, end,
+						  stream->contexts + (size_t)(line - first) * WCX_LANES, rest[0].words);
+	return (rest[0].sink ? variant->decode_pairs : variant->decode_lines)(rest, count, line, end);
+}
+
+enum wcx_result wcx_rans_decode_parts(const struct wcx_decode_variant *variant, const struct wcx_rans_part *parts,
+				      unsigned count, uint32_t first, uint32_t end)
+{
+	const uint32_t full = parts[0].stream->symbol_count / (WCX_LANES * parts[0].stream->steps);
+	const uint32_t full_end = WCX_MIN(full, end);
 	uint32_t line = first;
 
+	assert(count >= 1 && count <= variant->parts_max);
 	while (line < full_end) {
-		const size_t at = (size_t)(line - first) * WCX_LANES;
-
-		if (stream->contexts)
-			line = variant->decode_by_context(stream, reader, line, full_end, stream->contexts + at, words + at);
-		else
-			line = variant->decode_lines(stream, reader, line, full_end, words + at);
-		if (line < full_end && !enter_tail(reader))
+		line = decode_some(variant, parts, count, first, line, full_end);
+		if (line < full_end && !enter_tails(parts, count))
 			return WCX_BAD_DATA;
 	}
-	if (line < end) {
+	for (unsigned p = 0; p < count && line < end; p++) {
+		const struct wcx_rans_stream *stream = parts[p].stream;
 		const size_t at = (size_t)(line - first) * WCX_LANES;
 
-		if (!decode_last(stream, reader, line, stream->contexts ? stream->contexts + at : NULL, words + at))
+		if (!decode_last(stream, parts[p].reader, line, stream->contexts ? stream->contexts + at : NULL,
+				 parts[p].words + at))
 			return WCX_BAD_DATA;
 	}
 	return WCX_OK;
+}
+
+enum wcx_result wcx_rans_decode_lines(const struct wcx_decode_variant *variant, const struct wcx_rans_stream *stream,
+				      struct wcx_rans_reader *reader, uint32_t first, uint32_t end, uint32_t *words)
+{
+	const struct wcx_rans_part part = { stream, reader, words, NULL };
+
+	return wcx_rans_decode_parts(variant, &part, 1, first, end);
 }
 
 enum wcx_result wcx_rans_decode_pairs(const struct wcx_decode_variant *variant, const struct wcx_rans_stream *stream,
 				      struct wcx_rans_reader *reader, uint32_t first, uint32_t end,
 				      const struct wcx_pair_sink *sink)
 {
-	while (first < end) {
-		first = variant->decode_pairs(stream, reader, first, end, sink);
-		if (first < end && !enter_tail(reader))
-			return WCX_BAD_DATA;
-	}
-	return WCX_OK;
+	const struct wcx_rans_part part = { stream, reader, NULL, sink };
+
+	return wcx_rans_decode_parts(variant, &part, 1, first, end);
 }
 
 enum wcx_result wcx_rans_close(const struct wcx_rans_reader *reader, uint8_t carried[WCX_RANS_CARRIED_BYTES])

@@ -113,6 +113,16 @@ struct wcx_pair_sink {
 	uint32_t base;      /* what to add to a word of two-byte elements; else unused */
 };
 
+/* A stream that is being decoded, and where its next line goes. */
+struct wcx_rans_part {
+	const struct wcx_rans_stream *stream;
+	struct wcx_rans_reader *reader;
+	uint32_t *words;                  /* as wcx_rans_decode_lines says; unused with a sink */
+	const struct wcx_pair_sink *sink; /* NULL for words */
+};
+
+enum { WCX_RANS_PARTS_MAX = 2 };
+
 struct wcx_decode_variant;
 
 /*
@@ -136,6 +146,16 @@ enum wcx_result wcx_rans_decode_lines(const struct wcx_decode_variant *variant, 
 enum wcx_result wcx_rans_decode_pairs(const struct wcx_decode_variant *variant, const struct wcx_rans_stream *stream,
 				      struct wcx_rans_reader *reader, uint32_t first, uint32_t end,
 				      const struct wcx_pair_sink *sink);
+
+/*
+ * wcx_rans_decode_parts - the same for several streams at once, line by line
+ *
+ * A step waits for the one before it, and cores can decode another stream while it waits.  There are 1 to variant->parts_max
+ * parts, all with a sink or none.  Their streams have the same number of symbols and steps, and runs of the same length;
+ * with contexts there is one part.  After WCX_BAD_DATA any of them may be the one that is damaged.
+ */
+enum wcx_result wcx_rans_decode_parts(const struct wcx_decode_variant *variant, const struct wcx_rans_part *parts,
+				      unsigned count, uint32_t first, uint32_t end);
 
 /*
  * wcx_rans_close - check the stream after its last line

@@ -66,6 +66,13 @@ void wcx_decode_scratch_free(struct wcx_decode_scratch *scratch);
  */
 enum wcx_result wcx_tile_decode(struct wcx_tile_job *job, struct wcx_decode_scratch *scratch);
 
+/*
+ * wcx_tiles_decode - restore several tiles as wcx_tile_decode does, each with a result of its own
+ *
+ * Faster than one by one where neighbours belong to one tensor and have one size: a core decodes two such tiles at once.
+ */
+void wcx_tiles_decode(struct wcx_tile_job *jobs, size_t count, struct wcx_decode_scratch *scratch);
+
 /* Scratch memory of an encoder: reusable for any tiles, by one thread at a time. */
 struct wcx_encode_scratch;
 struct wcx_encode_scratch *wcx_encode_scratch_create(void); /* NULL: no memory */

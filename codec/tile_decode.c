@@ -23,6 +23,17 @@ struct coded_stream {
 	const struct wcx_rans_decode_table *tables[WCX_FIELD_TABLES_MAX];
 };
 
+/* What one tile needs. */
+struct tile_scratch {
+	struct coded_stream coded[WCX_FIELDS_MAX]; /* in the order of the layout; the carrier is the last */
+	uint8_t carried[WCX_CARRIED_BYTES];
+	uint32_t words[BLOCK_LINES * WCX_LANES];           /* symbols of a block, */
+	uint32_t contexts[BLOCK_LINES * WCX_LANES];        /* and their contexts */
+	uint8_t last_line[WCX_LANES * WCX_ELEM_MAX_BYTES]; /* the tile's last line, if it is a partial one, */
+	uint8_t last_base[WCX_LANES * WCX_ELEM_MAX_BYTES]; /* and that of the base */
+	uint8_t exceptions[WCX_EXCEPTIONS_MAX * 4];        /* stored and carried bytes joined */
+};
+
 struct wcx_decode_scratch {
 	const struct wcx_decode_variant *variant;
 	struct cached_table {
@@ -37,23 +48,19 @@ struct wcx_decode_scratch {
 		struct wcx_rans_decode_table tables[WCX_CONTEXTS_MAX];
 	} sets[CACHED_SETS];
 	uint32_t next_set_victim;
-	struct coded_stream coded[WCX_FIELDS_MAX]; /* in the order of the layout; the carrier is the last */
-	uint8_t carried[WCX_CARRIED_BYTES];
-	uint32_t words[BLOCK_LINES * WCX_LANES];           /* symbols of a block, */
-	uint32_t contexts[BLOCK_LINES * WCX_LANES];        /* and their contexts */
-	uint8_t last_line[WCX_LANES * WCX_ELEM_MAX_BYTES]; /* the tile's last line, if it is a partial one, */
-	uint8_t last_base[WCX_LANES * WCX_ELEM_MAX_BYTES]; /* and that of the base */
-	uint8_t exceptions[WCX_EXCEPTIONS_MAX * 4];        /* stored and carried bytes joined */
+	struct tile_scratch tiles[WCX_RANS_PARTS_MAX];
 };
 
-/* The tile being decoded. */
+/* A tile that is being decoded; arrays of them are decoded together. */
 struct decoding {
 	const struct wcx_tile_job *job;
 	const struct wcx_recipe *recipe;
 	uint32_t elems, lines, whole_lines;
 	bool has_contexts; /* of some coded field */
 	struct wcx_tile_layout layout;
-	struct wcx_decode_scratch *scratch;
+	const struct wcx_decode_variant *variant;
+	struct tile_scratch *own;
+	struct wcx_decode_scratch *shared;
 };
 
 struct wcx_decode_scratch *wcx_decode_scratch_create(const struct wcx_decode_variant *variant)
@@ -125,37 +132,102 @@ static const struct wcx_rans_decode_table *cached_set(struct wcx_decode_scratch 
 static uint8_t *line_at(const struct decoding *d, uint32_t line)
 {
 	return line < d->whole_lines ? d->job->dst + (size_t)line * wcx_line_bytes(d->recipe->elem_bytes)
-				     : d->scratch->last_line;
+				     : d->own->last_line;
 }
 
 static const uint8_t *base_line_at(const struct decoding *d, uint32_t line)
 {
 	return line < d->whole_lines ? d->job->base + (size_t)line * wcx_line_bytes(d->recipe->elem_bytes)
-				     : d->scratch->last_base;
+				     : d->own->last_base;
 }
 
 static void put_constants(const struct decoding *d, uint32_t first, uint32_t end)
 {
 	const uint32_t elem_bytes = d->recipe->elem_bytes;
 
-	d->scratch->variant->fill(end - first, wcx_repeat(wcx_place_bits(d->recipe, d->layout.constant_bits), elem_bytes),
-				  elem_bytes, line_at(d, first));
+	d->variant->fill(end - first, wcx_repeat(wcx_place_bits(d->recipe, d->layout.constant_bits), elem_bytes), elem_bytes,
+			 line_at(d, first));
 }
 
-static enum wcx_result put_symbols(const struct decoding *d, uint32_t first, uint32_t end)
+/* The streams of a coded field of all tiles, which are decoded to their words. */
+static void list_parts(const struct decoding *tiles, unsigned count, uint32_t coded, struct wcx_rans_part *parts)
 {
-	struct wcx_decode_scratch *scratch = d->scratch;
+	for (unsigned t = 0; t < count; t++) {
+		struct coded_stream *stream = &tiles[t].own->coded[coded];
 
-	if (d->has_contexts)
-		scratch->variant->find_contexts(d->recipe, base_line_at(d, first), end - first, scratch->contexts);
-	for (uint32_t i = 0; i < d->layout.coded_count; i++) {
-		struct coded_stream *coded = &scratch->coded[i];
-		enum wcx_result result =
-			wcx_rans_decode_lines(scratch->variant, &coded->stream, &coded->reader, first, end, scratch->words);
+		parts[t] = (struct wcx_rans_part){ &stream->stream, &stream->reader, tiles[t].own->words, NULL };
+	}
+}
 
+/* The end of the block that starts with this line. */
+static uint32_t block_end(const struct decoding *d, uint32_t line, uint32_t end)
+{
+	if (line < d->whole_lines)
+		end = WCX_MIN(end, d->whole_lines);
+	return WCX_MIN(end, line + BLOCK_LINES);
+}
+
+/* Whether tiles have lines that make_lines makes, and then how. */
+static bool find_line_recipe(const struct decoding *d, struct wcx_line_recipe *ret)
+{
+	const struct wcx_tile_layout *layout = &d->layout;
+	const struct wcx_recipe *recipe = d->recipe;
+	const struct wcx_symbol_place *place = &d->own->coded[0].place;
+
+	if (recipe->elem_bytes > 2 || layout->coded_count != 1 || layout->plane_count > WCX_LINE_PLANES_MAX ||
+	    recipe->difference != WCX_DIFFERENCE_NONE || (recipe->elem_bytes == 1 && place->is_pair))
+		return false;
+	*ret = (struct wcx_line_recipe){
+		.place = *place,
+		.constant = (uint32_t)wcx_repeat(wcx_place_bits(recipe, layout->constant_bits), recipe->elem_bytes),
+		.plane_count = layout->plane_count,
+	};
+	if (recipe->transform == WCX_TRANSFORM_FOLD)
+		ret->fold_mask = (uint32_t)wcx_repeat(wcx_place_bits(recipe, wcx_fold_bits(recipe)), 1);
+	for (uint32_t i = 0; i < layout->plane_count; i++) {
+		const struct wcx_raw_plane *plane = &layout->planes[i];
+		const uint64_t bits = wcx_place_bits(recipe, wcx_bit_range(plane->shift, plane->width));
+
+		ret->planes[i] = (struct wcx_line_plane){ d->job->src + plane->offset, plane->width,
+							  (uint32_t)wcx_repeat(bits, recipe->elem_bytes) };
+	}
+	return true;
+}
+
+/* Decodes lines [line, end), none of whose raw bits are carried, as their recipes say. */
+static enum wcx_result make_blocks(const struct decoding *tiles, unsigned count, uint32_t line, uint32_t end,
+				   const struct wcx_line_recipe *recipes)
+{
+	struct wcx_rans_part parts[WCX_RANS_PARTS_MAX];
+	enum wcx_result result = WCX_OK;
+
+	list_parts(tiles, count, 0, parts);
+	for (uint32_t next; line < end && result == WCX_OK; line = next) {
+		next = block_end(tiles, line, end);
+		result = wcx_rans_decode_parts(tiles->variant, parts, count, line, next);
+		for (unsigned t = 0; t < count && result == WCX_OK; t++)
+			tiles->variant->make_lines(&recipes[t], parts[t].words, line, next - line, line_at(&tiles[t], line));
+	}
+	return result;
+}
+
+static enum wcx_result put_symbols(const struct decoding *tiles, unsigned count, uint32_t first, uint32_t end)
+{
+	const struct wcx_decode_variant *variant = tiles->variant;
+	struct wcx_rans_part parts[WCX_RANS_PARTS_MAX];
+
+	if (tiles->has_contexts)
+		variant->find_contexts(tiles->recipe, base_line_at(tiles, first), end - first, tiles->own->contexts);
+	for (uint32_t i = 0; i < tiles->layout.coded_count; i++) {
+		enum wcx_result result;
+
+		list_parts(tiles, count, i, parts);
+		result = wcx_rans_decode_parts(variant, parts, count, first, end);
 		if (result != WCX_OK)
 			return result;
-		scratch->variant->put_symbols(scratch->words, end - first, &coded->place, line_at(d, first));
+		for (unsigned t = 0; t < count; t++)
+			variant->put_symbols(parts[t].words, end - first, &tiles[t].own->coded[i].place,
+					     line_at(&tiles[t], first));
 	}
 	return WCX_OK;
 }
@@ -168,7 +240,7 @@ static void put_plane_lines(const struct decoding *d, const struct wcx_raw_plane
 	const uint64_t mask = wcx_repeat(wcx_place_bits(d->recipe, bits), d->recipe->elem_bytes);
 
 	if (first < end)
-		d->scratch->variant->put_plane(unit, first, end - first, plane->width, mask, d->recipe->elem_bytes, out);
+		d->variant->put_plane(unit, first, end - first, plane->width, mask, d->recipe->elem_bytes, out);
 }
 
 /* The same for a plane whose last unit ends with the bytes carried, if it has any. */
@@ -185,7 +257,7 @@ static void put_plane(const struct decoding *d, const struct wcx_raw_plane *plan
 	if (stored == end)
 		return;
 	memcpy(last, units + (size_t)stored_units * WCX_PLANE_UNIT_BYTES, sizeof last - WCX_CARRIED_BYTES);
-	memcpy(last + sizeof last - WCX_CARRIED_BYTES, d->scratch->carried, WCX_CARRIED_BYTES);
+	memcpy(last + sizeof last - WCX_CARRIED_BYTES, d->own->carried, WCX_CARRIED_BYTES);
 	if (first < stored)
 		out += (size_t)(stored - first) * wcx_line_bytes(elem_bytes);
 	put_plane_lines(d, plane, last, WCX_MAX(first, stored), end, out);
@@ -205,15 +277,7 @@ static void fold(const struct decoding *d, uint32_t first, uint32_t end)
 	const uint32_t mask = (uint32_t)wcx_repeat(wcx_place_bits(d->recipe, wcx_fold_bits(d->recipe)), 1);
 
 	if (d->recipe->transform == WCX_TRANSFORM_FOLD)
-		d->scratch->variant->fold(end - first, mask, line_at(d, first));
-}
-
-/* The end of the block that starts with this line. */
-static uint32_t block_end(const struct decoding *d, uint32_t line, uint32_t end)
-{
-	if (line < d->whole_lines)
-		end = WCX_MIN(end, d->whole_lines);
-	return WCX_MIN(end, line + BLOCK_LINES);
+		d->variant->fold(end - first, mask, line_at(d, first));
 }
 
 /*
@@ -223,23 +287,28 @@ static uint32_t block_end(const struct decoding *d, uint32_t line, uint32_t end)
  */
 enum { SYMBOLS = 1, RAW_BITS = 2 };
 
-static enum wcx_result decode_blocks(const struct decoding *d, uint32_t line, uint32_t end, unsigned phases)
+static void put_raw_bits(const struct decoding *d, uint32_t first, uint32_t end)
+{
+	put_planes(d, first, end);
+	fold(d, first, end);
+	if (d->recipe->difference != WCX_DIFFERENCE_NONE)
+		d->variant->undo_difference(d->recipe, base_line_at(d, first), end - first, line_at(d, first));
+}
+
+static enum wcx_result decode_blocks(const struct decoding *tiles, unsigned count, uint32_t line, uint32_t end,
+				     unsigned phases)
 {
 	enum wcx_result result = WCX_OK;
 
 	for (uint32_t next; line < end && result == WCX_OK; line = next) {
-		next = block_end(d, line, end);
+		next = block_end(tiles, line, end);
 		if (phases & SYMBOLS) {
-			put_constants(d, line, next);
-			result = put_symbols(d, line, next);
+			for (unsigned t = 0; t < count; t++)
+				put_constants(&tiles[t], line, next);
+			result = put_symbols(tiles, count, line, next);
 		}
-		if (phases & RAW_BITS) {
-			put_planes(d, line, next);
-			fold(d, line, next);
-			if (d->recipe->difference != WCX_DIFFERENCE_NONE)
-				d->scratch->variant->undo_difference(d->recipe, base_line_at(d, line), next - line,
-								     line_at(d, line));
-		}
+		for (unsigned t = 0; t < count && phases & RAW_BITS; t++)
+			put_raw_bits(&tiles[t], line, next);
 	}
 	return result;
 }
@@ -259,9 +328,9 @@ static enum wcx_result open_coded(const struct decoding *d, const struct wcx_cod
 	const uint8_t *src = d->job->src + layout->offset;
 
 	if (field->by_context)
-		coded->tables[0] = cached_set(d->scratch, field, &in_use->sets);
+		coded->tables[0] = cached_set(d->shared, field, &in_use->sets);
 	for (uint32_t t = 0; t < field->table_count && !field->by_context; t++)
-		coded->tables[t] = cached_table(d->scratch, field, t, &in_use->single);
+		coded->tables[t] = cached_table(d->shared, field, t, &in_use->single);
 	coded->place = (struct wcx_symbol_place){
 		.shift = layout->shift,
 		.base = field->base,
@@ -272,7 +341,7 @@ static enum wcx_result open_coded(const struct decoding *d, const struct wcx_cod
 	};
 	coded->stream = (struct wcx_rans_stream){
 		.tables = coded->tables,
-		.contexts = field->by_context ? d->scratch->contexts : NULL,
+		.contexts = field->by_context ? d->own->contexts : NULL,
 		.choices = { src - wcx_choices_bytes(recipe, field, d->elems), wcx_choice_bits(field),
 			     recipe->run_elems / wcx_line_elems(recipe->elem_bytes) },
 		.src = src,
@@ -289,7 +358,7 @@ static enum wcx_result open_streams(struct decoding *d)
 	struct tables_in_use in_use = { 0 };
 
 	for (uint32_t i = 0; i < d->layout.coded_count && result == WCX_OK; i++) {
-		result = open_coded(d, &d->layout.coded[i], &d->scratch->coded[i], &in_use);
+		result = open_coded(d, &d->layout.coded[i], &d->own->coded[i], &in_use);
 		d->has_contexts |= d->recipe->fields[d->layout.coded[i].field].by_context;
 	}
 	return result;
@@ -302,8 +371,7 @@ static enum wcx_result close_streams(const struct decoding *d)
 	const bool carries = d->layout.plane_carried + d->layout.exception_carried != 0;
 
 	for (uint32_t i = 0; i < count; i++)
-		if (wcx_rans_close(&d->scratch->coded[i].reader, carries && i + 1 == count ? d->scratch->carried : NULL) !=
-		    WCX_OK)
+		if (wcx_rans_close(&d->own->coded[i].reader, carries && i + 1 == count ? d->own->carried : NULL) != WCX_OK)
 			return WCX_BAD_DATA;
 	return WCX_OK;
 }
@@ -317,7 +385,7 @@ static bool fits_pair_sink(const struct decoding *d)
 	const struct wcx_tile_layout *layout = &d->layout;
 	const uint32_t elem_bytes = d->recipe->elem_bytes;
 
-	return d->scratch->variant->decode_pairs && layout->plane_count == 1 && layout->coded_count == 1 &&
+	return d->variant->decode_pairs && layout->plane_count == 1 && layout->coded_count == 1 &&
 	       d->recipe->fields[layout->coded[0].field].is_pair && layout->planes[0].shift == 0 &&
 	       layout->planes[0].width == WCX_PAIR_WIDTH * elem_bytes &&
 	       layout->coded[0].shift == WCX_PAIR_WIDTH * elem_bytes &&
@@ -336,31 +404,52 @@ static uint32_t stored_lines(const struct decoding *d)
 	return (wcx_plane_units(d->lines, width, elem_bytes) - 1) * wcx_unit_lines(width, elem_bytes);
 }
 
-/* Everything but exceptions. */
-static enum wcx_result decode_lines(struct decoding *d)
+/* Decodes lines [0, end) of pairs into the tiles. */
+static enum wcx_result decode_pairs(const struct decoding *tiles, unsigned count, uint32_t end)
 {
-	const uint32_t stored = stored_lines(d);
-	uint32_t line = 0;
-	enum wcx_result result = open_streams(d);
+	struct wcx_rans_part parts[WCX_RANS_PARTS_MAX];
+	struct wcx_pair_sink sinks[WCX_RANS_PARTS_MAX];
 
-	if (result == WCX_OK && fits_pair_sink(d)) {
-		const uint64_t base = (uint64_t)d->scratch->coded[0].place.base << d->layout.coded[0].shift;
-		const struct wcx_pair_sink sink = { d->job->src + d->layout.planes[0].offset, d->job->dst,
-						    (uint32_t)wcx_repeat(wcx_place_bits(d->recipe, base),
-									 d->recipe->elem_bytes) };
+	list_parts(tiles, count, 0, parts);
+	for (unsigned t = 0; t < count; t++) {
+		const struct decoding *d = &tiles[t];
+		const uint64_t base = (uint64_t)d->own->coded[0].place.base << d->layout.coded[0].shift;
 
-		line = WCX_MIN(stored, d->whole_lines);
-		result = wcx_rans_decode_pairs(d->scratch->variant, &d->scratch->coded[0].stream,
-					       &d->scratch->coded[0].reader, 0, line, &sink);
+		sinks[t] = (struct wcx_pair_sink){ d->job->src + d->layout.planes[0].offset, d->job->dst,
+						   (uint32_t)wcx_repeat(wcx_place_bits(d->recipe, base),
+									d->recipe->elem_bytes) };
+		parts[t].sink = &sinks[t];
 	}
+	return wcx_rans_decode_parts(tiles->variant, parts, count, 0, end);
+}
+
+/* Everything but exceptions. */
+static enum wcx_result decode_lines(struct decoding *tiles, unsigned count)
+{
+	const uint32_t stored = stored_lines(tiles), lines = tiles->lines;
+	struct wcx_line_recipe recipes[WCX_RANS_PARTS_MAX];
+	enum wcx_result result = WCX_OK;
+	bool have_recipes = true;
+	uint32_t line = 0;
+
+	for (unsigned t = 0; t < count && result == WCX_OK; t++)
+		result = open_streams(&tiles[t]);
+	if (result == WCX_OK && fits_pair_sink(tiles)) {
+		line = WCX_MIN(stored, tiles->whole_lines);
+		result = decode_pairs(tiles, count, line);
+	}
+	for (unsigned t = 0; t < count && result == WCX_OK; t++)
+		have_recipes = find_line_recipe(&tiles[t], &recipes[t]) && have_recipes;
+	if (result == WCX_OK && have_recipes)
+		result = make_blocks(tiles, count, line, stored, recipes);
+	else if (result == WCX_OK)
+		result = decode_blocks(tiles, count, line, stored, SYMBOLS | RAW_BITS);
 	if (result == WCX_OK)
-		result = decode_blocks(d, line, stored, SYMBOLS | RAW_BITS);
+		result = decode_blocks(tiles, count, stored, lines, SYMBOLS);
+	for (unsigned t = 0; t < count && result == WCX_OK; t++)
+		result = close_streams(&tiles[t]);
 	if (result == WCX_OK)
-		result = decode_blocks(d, stored, d->lines, SYMBOLS);
-	if (result == WCX_OK)
-		result = close_streams(d);
-	if (result == WCX_OK)
-		result = decode_blocks(d, stored, d->lines, RAW_BITS);
+		result = decode_blocks(tiles, count, stored, lines, RAW_BITS);
 	return result;
 }
 
@@ -396,9 +485,9 @@ static enum wcx_result put_exceptions(const struct decoding *d)
 	uint32_t after = 0;
 
 	if (layout->exception_carried) {
-		memcpy(d->scratch->exceptions, positions, stored);
-		memcpy(d->scratch->exceptions + stored, d->scratch->carried, WCX_CARRIED_BYTES);
-		positions = d->scratch->exceptions;
+		memcpy(d->own->exceptions, positions, stored);
+		memcpy(d->own->exceptions + stored, d->own->carried, WCX_CARRIED_BYTES);
+		positions = d->own->exceptions;
 	}
 	values = positions + 2 * count;
 	for (uint32_t i = 0; i < count; i++) {
@@ -413,40 +502,130 @@ static enum wcx_result put_exceptions(const struct decoding *d)
 	return WCX_OK;
 }
 
-static enum wcx_result decode_coded(const struct wcx_tile_job *job, struct wcx_decode_scratch *scratch)
+/* Reads the header of a coded tile. */
+static enum wcx_result begin_coded(const struct wcx_tile_job *job, struct wcx_decode_scratch *scratch,
+				   struct tile_scratch *own, struct decoding *ret)
 {
 	const struct wcx_recipe *recipe = job->recipe;
-	struct decoding d = {
+	enum wcx_result result;
+	size_t whole_bytes;
+
+	*ret = (struct decoding){
 		.job = job,
 		.recipe = recipe,
 		.elems = job->dims.rows * job->dims.cols,
-		.scratch = scratch,
+		.variant = scratch->variant,
+		.own = own,
+		.shared = scratch,
 	};
-	enum wcx_result result = wcx_tile_parse(&job->dims, recipe, job->src, job->src_bytes, &d.layout);
-	size_t whole_bytes;
-
+	result = wcx_tile_parse(&job->dims, recipe, job->src, job->src_bytes, &ret->layout);
 	if (result != WCX_OK)
 		return result;
 	if (recipe->difference != WCX_DIFFERENCE_NONE && !job->base)
 		return WCX_BAD_DATA;
-	d.lines = wcx_line_count(d.elems, recipe->elem_bytes);
-	d.whole_lines = d.elems / wcx_line_elems(recipe->elem_bytes);
-	whole_bytes = (size_t)d.whole_lines * wcx_line_bytes(recipe->elem_bytes);
+	ret->lines = wcx_line_count(ret->elems, recipe->elem_bytes);
+	ret->whole_lines = ret->elems / wcx_line_elems(recipe->elem_bytes);
+	whole_bytes = (size_t)ret->whole_lines * wcx_line_bytes(recipe->elem_bytes);
 	if (recipe->difference != WCX_DIFFERENCE_NONE) {
-		memset(scratch->last_base, 0, sizeof scratch->last_base);
-		memcpy(scratch->last_base, job->base + whole_bytes, job->dst_bytes - whole_bytes);
+		memset(own->last_base, 0, sizeof own->last_base);
+		memcpy(own->last_base, job->base + whole_bytes, job->dst_bytes - whole_bytes);
 	}
-	result = decode_lines(&d);
-	if (result != WCX_OK)
-		return result;
-	memcpy(job->dst + whole_bytes, scratch->last_line, job->dst_bytes - whole_bytes);
-	if (d.layout.exception_count)
-		result = put_exceptions(&d);
+	return WCX_OK;
+}
+
+/* What is left after all lines. */
+static enum wcx_result end_coded(const struct decoding *d)
+{
+	const struct wcx_tile_job *job = d->job;
+	const size_t whole_bytes = (size_t)d->whole_lines * wcx_line_bytes(d->recipe->elem_bytes);
+	enum wcx_result result = WCX_OK;
+
+	memcpy(job->dst + whole_bytes, d->own->last_line, job->dst_bytes - whole_bytes);
+	if (d->layout.exception_count)
+		result = put_exceptions(d);
 	if (result == WCX_OK &&
-	    !wcx_element_ops(recipe->elem_bytes)
-		     ->undo_residuals((enum wcx_predictor)recipe->predictor, job->dims.rows, job->dims.cols, job->dst))
+	    !wcx_element_ops(d->recipe->elem_bytes)
+		     ->undo_residuals((enum wcx_predictor)d->recipe->predictor, job->dims.rows, job->dims.cols, job->dst))
 		result = WCX_BAD_DATA;
 	return result;
+}
+
+static enum wcx_result decode_coded(const struct wcx_tile_job *job, struct wcx_decode_scratch *scratch)
+{
+	struct decoding d;
+	enum wcx_result result = begin_coded(job, scratch, &scratch->tiles[0], &d);
+
+	if (result == WCX_OK)
+		result = decode_lines(&d, 1);
+	if (result == WCX_OK)
+		result = end_coded(&d);
+	return result;
+}
+
+/* --- several tiles together --- */
+
+/* Whether two jobs are coded tiles of one tensor and one size, alone. */
+static bool are_alike(const struct wcx_tile_job *a, const struct wcx_tile_job *b)
+{
+	return a->mode == WCX_TILE_CODED && b->mode == WCX_TILE_CODED && a->recipe == b->recipe &&
+	       a->recipe->difference == WCX_DIFFERENCE_NONE && memcmp(&a->dims, &b->dims, sizeof a->dims) == 0 &&
+	       a->dst_bytes == wcx_tile_dims_bytes(&a->dims) && a->dst_bytes && b->dst_bytes == a->dst_bytes;
+}
+
+/* Whether the lines of two tiles have the same fields coded, and their parts in the same phases. */
+static bool have_like_lines(const struct decoding *a, const struct decoding *b)
+{
+	if (a->layout.coded_count != b->layout.coded_count || stored_lines(a) != stored_lines(b) ||
+	    fits_pair_sink(a) != fits_pair_sink(b))
+		return false;
+	for (uint32_t i = 0; i < a->layout.coded_count; i++)
+		if (a->layout.coded[i].field != b->layout.coded[i].field)
+			return false;
+	return true;
+}
+
+/* Sets the results of jobs that are alike; false if they have to be decoded one by one, as when one of them is damaged. */
+static bool decode_together(struct wcx_tile_job *jobs, unsigned count, struct wcx_decode_scratch *scratch)
+{
+	struct decoding tiles[WCX_RANS_PARTS_MAX];
+
+	if (begin_coded(&jobs[0], scratch, &scratch->tiles[0], &tiles[0]) != WCX_OK)
+		return false;
+	for (unsigned t = 1; t < count; t++)
+		if (begin_coded(&jobs[t], scratch, &scratch->tiles[t], &tiles[t]) != WCX_OK ||
+		    !have_like_lines(&tiles[0], &tiles[t]))
+			return false;
+	if (decode_lines(tiles, count) != WCX_OK)
+		return false;
+	for (unsigned t = 0; t < count; t++)
+		jobs[t].result = end_coded(&tiles[t]);
+	return true;
+}
+
+/* How many of the jobs, at least one, are to be decoded together. */
+static unsigned count_alike(const struct wcx_tile_job *jobs, size_t count, const struct wcx_decode_variant *variant)
+{
+	const bool may_choose = jobs->recipe && jobs->recipe->run_elems;
+	const unsigned most = may_choose ? variant->parts_max_with_choices : variant->parts_max;
+	unsigned alike = 1;
+
+	while (alike < most && alike < count && are_alike(&jobs[0], &jobs[alike]))
+		alike++;
+	return alike;
+}
+
+void wcx_tiles_decode(struct wcx_tile_job *jobs, size_t count, struct wcx_decode_scratch *scratch)
+{
+	while (count) {
+		unsigned done = count_alike(jobs, count, scratch->variant);
+
+		if (done == 1 || !decode_together(jobs, done, scratch)) {
+			wcx_tile_decode(jobs, scratch);
+			done = 1;
+		}
+		jobs += done;
+		count -= done;
+	}
 }
 
 /* Every element, or the residual of every element, is the same. */

@@ -5,90 +5,173 @@
  *
  *	vector, VECTOR_LANES	a register and how many 32-bit words it holds
  *	load, store		unaligned
- *	step			decodes one symbol of every lane; e receives the table entries, with symbols in bits 12 to
- *19; at, if not NULL, has the first slot of the table of each lane
+ *	find_slots		the slots of states
+ *	fetch			the table entries of slots, with symbols in bits 12 to 19
+ *	next_state		what follows a state by its entry and the next words
  *	place_contexts		the slots where tables begin whose numbers start at a given bit
  *	either			bitwise or
  *	place_symbols		the symbols of entries, moved to start at a given bit, and zeros beside them
  *	finish_pairs		words of elements from the entries of their two steps and their raw bits
  *	finish_half_pairs	the same of two-byte elements, which have one step, and the base of a word
  *	rotate_right		by 0, 4 or 8 bits
+ *
+ * Functions that take parts and their number are inlined for each number.
  */
 #include <assert.h>
 
-enum { REGISTERS = WCX_LANES / VECTOR_LANES, PREFETCH_BYTES = 2048 };
+enum { REGISTERS = WCX_LANES / VECTOR_LANES, PREFETCH_BYTES = 2048, PARTS_MAX = WCX_RANS_PARTS_MAX };
 
-INLINE void load_states(const struct wcx_rans_reader *reader, vector state[REGISTERS])
+/* The states of the parts that are decoded at once, and their next words. */
+struct lanes {
+	vector state[PARTS_MAX][REGISTERS];
+	const uint8_t *word[PARTS_MAX];
+};
+
+INLINE void load_lanes(const struct wcx_rans_part *parts, unsigned count, struct lanes *lanes)
 {
-	for (int r = 0; r < REGISTERS; r++)
-		state[r] = load(reader->state + r * VECTOR_LANES);
+	for (unsigned p = 0; p < count; p++) {
+		lanes->word[p] = parts[p].reader->word;
+		for (int r = 0; r < REGISTERS; r++)
+			lanes->state[p][r] = load(parts[p].reader->state + r * VECTOR_LANES);
+	}
 }
 
-INLINE void store_states(struct wcx_rans_reader *reader, const vector state[REGISTERS])
+INLINE void store_lanes(const struct wcx_rans_part *parts, unsigned count, const struct lanes *lanes)
 {
-	for (int r = 0; r < REGISTERS; r++)
-		store(reader->state + r * VECTOR_LANES, state[r]);
+	for (unsigned p = 0; p < count; p++) {
+		parts[p].reader->word = lanes->word[p];
+		for (int r = 0; r < REGISTERS; r++)
+			store(parts[p].reader->state + r * VECTOR_LANES, lanes->state[p][r]);
+	}
 }
 
-INLINE void decode_line(const uint32_t *entry, vector state[REGISTERS], const uint8_t **word, uint32_t steps,
-			const uint32_t *contexts, bool by_context, uint32_t *words, bool gather)
+INLINE bool have_reserves(const struct wcx_rans_part *parts, unsigned count, const struct lanes *lanes)
 {
-	vector w[REGISTERS] = { 0 }, e[REGISTERS], at[REGISTERS];
+	bool have = true;
 
+	for (unsigned p = 0; p < count; p++)
+		have &= parts[p].reader->end - lanes->word[p] >= parts[p].reader->reserve;
+	return have;
+}
+
+/*
+ * Decodes one symbol of every lane; e receives the entries, and at, if not NULL, has the first slot of the table of each
+ * lane. All entries are fetched first, which keeps the dependency chain through the words short; parts take turns to fill
+ * the time that each waits.
+ */
+INLINE void step(const uint32_t *const entry[PARTS_MAX], const vector *at, unsigned count, struct lanes *lanes,
+		 vector e[PARTS_MAX][REGISTERS], bool gather)
+{
+#pragma GCC unroll 4
+	for (int r = 0; r < REGISTERS; r++)
+#pragma GCC unroll 4
+		for (unsigned p = 0; p < count; p++) {
+			const vector slots = find_slots(lanes->state[p][r]);
+
+			e[p][r] = fetch(entry[p], at ? either(slots, at[r]) : slots, gather);
+		}
+#pragma GCC unroll 4
+	for (int r = 0; r < REGISTERS; r++)
+#pragma GCC unroll 4
+		for (unsigned p = 0; p < count; p++)
+			lanes->state[p][r] = next_state(lanes->state[p][r], e[p][r], &lanes->word[p]);
+}
+
+/* The tables of the runs at a line, and the end of the runs, which is the same for all. */
+INLINE uint32_t find_runs(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end,
+			  const uint32_t *entry[PARTS_MAX])
+{
+	for (unsigned p = count; p-- > 0;) {
+		const struct wcx_rans_run run = wcx_rans_run_at(parts[p].stream, line, end);
+
+		entry[p] = run.entry;
+		end = run.end;
+	}
+	return end;
+}
+
+INLINE void decode_line(const uint32_t *const entry[PARTS_MAX], unsigned count, struct lanes *lanes, uint32_t steps,
+			const uint32_t *contexts, bool by_context, uint32_t *const words[PARTS_MAX], bool gather)
+{
+	vector w[PARTS_MAX][REGISTERS] = { 0 }, e[PARTS_MAX][REGISTERS], at[REGISTERS];
+
+	for (unsigned p = 0; p < count; p++)
+		__builtin_prefetch(lanes->word[p] + PREFETCH_BYTES);
+#pragma GCC unroll 4
 	for (uint32_t k = 0; k < steps; k++) {
 		for (int r = 0; by_context && r < REGISTERS; r++)
 			at[r] = place_contexts(load(contexts + r * VECTOR_LANES), 32 / steps * k);
-		step(entry, by_context ? at : NULL, state, word, e, gather);
-		for (int r = 0; r < REGISTERS; r++) {
-			vector symbols = place_symbols(e[r], 32 / steps * k);
+		step(entry, by_context ? at : NULL, count, lanes, e, gather);
+#pragma GCC unroll 4
+		for (unsigned p = 0; p < count; p++)
+#pragma GCC unroll 4
+			for (int r = 0; r < REGISTERS; r++) {
+				const vector symbols = place_symbols(e[p][r], 32 / steps * k);
 
-			w[r] = k ? either(w[r], symbols) : symbols;
-		}
+				w[p][r] = k ? either(w[p][r], symbols) : symbols;
+			}
 	}
-	for (int r = 0; r < REGISTERS; r++)
-		store(words + r * VECTOR_LANES, w[r]);
+	for (unsigned p = 0; p < count; p++)
+		for (int r = 0; r < REGISTERS; r++)
+			store(words[p] + r * VECTOR_LANES, w[p][r]);
 }
 
-INLINE uint32_t decode_steps(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
-			     uint32_t end, uint32_t steps, uint32_t *words, bool gather)
+INLINE uint32_t decode_steps(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end, uint32_t steps,
+			     bool gather)
 {
-	const uint8_t *word = reader->word;
-	vector state[REGISTERS];
+	const uint32_t *entry[PARTS_MAX];
+	uint32_t *words[PARTS_MAX];
+	struct lanes lanes;
 
-	load_states(reader, state);
-	while (line < end && reader->end - word >= reader->reserve) {
-		const struct wcx_rans_run run = wcx_rans_run_at(stream, line, end);
+	load_lanes(parts, count, &lanes);
+	for (unsigned p = 0; p < count; p++)
+		words[p] = parts[p].words;
+	while (line < end && have_reserves(parts, count, &lanes)) {
+		const uint32_t run_end = find_runs(parts, count, line, end, entry);
 
-		for (; line < run.end && reader->end - word >= reader->reserve; line++, words += WCX_LANES)
-			decode_line(run.entry, state, &word, steps, NULL, false, words, gather);
+		for (; line < run_end && have_reserves(parts, count, &lanes); line++) {
+			decode_line(entry, count, &lanes, steps, NULL, false, words, gather);
+			for (unsigned p = 0; p < count; p++)
+				words[p] += WCX_LANES;
+		}
 	}
-	store_states(reader, state);
-	reader->word = word;
+	store_lanes(parts, count, &lanes);
 	return line;
 }
 
-INLINE uint32_t decode_any_steps(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
-				 uint32_t end, uint32_t *words, bool gather)
+INLINE uint32_t decode_counted_steps(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end,
+				     uint32_t steps, bool gather)
 {
-	if (stream->steps == 4)
-		return decode_steps(stream, reader, line, end, 4, words, gather);
-	if (stream->steps == 2)
-		return decode_steps(stream, reader, line, end, 2, words, gather);
-	assert(stream->steps == 1);
-	return decode_steps(stream, reader, line, end, 1, words, gather);
+	if (count == 1)
+		return decode_steps(parts, 1, line, end, steps, gather);
+	assert(count == PARTS_MAX);
+	return decode_steps(parts, PARTS_MAX, line, end, steps, gather);
+}
+
+INLINE uint32_t decode_any_steps(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end, bool gather)
+{
+	if (parts[0].stream->steps == 4)
+		return decode_counted_steps(parts, count, line, end, 4, gather);
+	if (parts[0].stream->steps == 2)
+		return decode_counted_steps(parts, count, line, end, 2, gather);
+	assert(parts[0].stream->steps == 1);
+	return decode_counted_steps(parts, count, line, end, 1, gather);
 }
 
 INLINE uint32_t decode_steps_by_context(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
 					uint32_t end, uint32_t steps, const uint32_t *contexts, uint32_t *words, bool gather)
 {
-	const uint8_t *word = reader->word;
-	vector state[REGISTERS];
+	const struct wcx_rans_part part = { stream, reader, words, NULL };
+	const uint32_t *const entry[PARTS_MAX] = { stream->tables[0]->entry };
+	struct lanes lanes;
 
-	load_states(reader, state);
-	for (; line < end && reader->end - word >= reader->reserve; line++, contexts += WCX_LANES, words += WCX_LANES)
-		decode_line(stream->tables[0]->entry, state, &word, steps, contexts, true, words, gather);
-	store_states(reader, state);
-	reader->word = word;
+	load_lanes(&part, 1, &lanes);
+	for (; line < end && have_reserves(&part, 1, &lanes); line++, contexts += WCX_LANES, words += WCX_LANES) {
+		uint32_t *const at[PARTS_MAX] = { words };
+
+		decode_line(entry, 1, &lanes, steps, contexts, true, at, gather);
+	}
+	store_lanes(&part, 1, &lanes);
 	return line;
 }
 
@@ -105,22 +188,18 @@ INLINE uint32_t decode_any_steps_by_context(const struct wcx_rans_stream *stream
 }
 
 /* A unit holds the raw bits of two lines; those of the second line are rotated by as many bits as an element has. */
-INLINE void decode_pair_line(const uint32_t *entry, vector state[REGISTERS], const uint8_t **word,
-			     const struct wcx_pair_sink *sink, uint32_t line, bool are_bytes, bool gather)
+INLINE void finish_pair_line(const struct wcx_pair_sink *sink, uint32_t line, const vector first[REGISTERS],
+			     const vector second[REGISTERS], bool are_bytes)
 {
 	const uint8_t *unit = sink->raw + (size_t)line / 2 * WCX_PLANE_UNIT_BYTES;
 	uint8_t *dst = sink->dst + (size_t)line * WCX_LANES * 4;
 	const int rotation = line % 2 ? (are_bytes ? 4 : 8) : 0;
-	vector first[REGISTERS], second[REGISTERS];
 
 	/* Hardware prefetchers stop at page boundaries, which each of the three streams crosses every few lines. */
-	__builtin_prefetch(*word + PREFETCH_BYTES);
 	__builtin_prefetch(unit + PREFETCH_BYTES);
 	__builtin_prefetch(dst + PREFETCH_BYTES, 1);
 	__builtin_prefetch(dst + PREFETCH_BYTES + 64, 1);
-	step(entry, NULL, state, word, first, gather);
-	if (are_bytes)
-		step(entry, NULL, state, word, second, gather);
+#pragma GCC unroll 4
 	for (int r = 0; r < REGISTERS; r++) {
 		const vector raw = rotate_right(load(unit + r * (int)sizeof(vector)), rotation);
 
@@ -129,29 +208,51 @@ INLINE void decode_pair_line(const uint32_t *entry, vector state[REGISTERS], con
 	}
 }
 
-INLINE uint32_t decode_pair_lines(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
-				  uint32_t end, const struct wcx_pair_sink *sink, bool are_bytes, bool gather)
+INLINE void decode_pair_line(const struct wcx_rans_part *parts, const uint32_t *const entry[PARTS_MAX], unsigned count,
+			     struct lanes *lanes, uint32_t line, bool are_bytes, bool gather)
 {
-	const uint8_t *word = reader->word;
-	vector state[REGISTERS];
+	vector first[PARTS_MAX][REGISTERS], second[PARTS_MAX][REGISTERS];
 
-	load_states(reader, state);
-	while (line < end && reader->end - word >= reader->reserve) {
-		const struct wcx_rans_run run = wcx_rans_run_at(stream, line, end);
+	for (unsigned p = 0; p < count; p++)
+		__builtin_prefetch(lanes->word[p] + PREFETCH_BYTES);
+	step(entry, NULL, count, lanes, first, gather);
+	if (are_bytes)
+		step(entry, NULL, count, lanes, second, gather);
+#pragma GCC unroll 4
+	for (unsigned p = 0; p < count; p++)
+		finish_pair_line(parts[p].sink, line, first[p], second[p], are_bytes);
+}
 
-		for (; line < run.end && reader->end - word >= reader->reserve; line++)
-			decode_pair_line(run.entry, state, &word, sink, line, are_bytes, gather);
+INLINE uint32_t decode_pair_lines(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end,
+				  bool are_bytes, bool gather)
+{
+	const uint32_t *entry[PARTS_MAX];
+	struct lanes lanes;
+
+	load_lanes(parts, count, &lanes);
+	while (line < end && have_reserves(parts, count, &lanes)) {
+		const uint32_t run_end = find_runs(parts, count, line, end, entry);
+
+		for (; line < run_end && have_reserves(parts, count, &lanes); line++)
+			decode_pair_line(parts, entry, count, &lanes, line, are_bytes, gather);
 	}
-	store_states(reader, state);
-	reader->word = word;
+	store_lanes(parts, count, &lanes);
 	return line;
 }
 
-INLINE uint32_t decode_any_pairs(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
-				 uint32_t end, const struct wcx_pair_sink *sink, bool gather)
+INLINE uint32_t decode_counted_pairs(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end,
+				     bool are_bytes, bool gather)
 {
-	if (stream->steps == 2)
-		return decode_pair_lines(stream, reader, line, end, sink, true, gather);
-	assert(stream->steps == 1);
-	return decode_pair_lines(stream, reader, line, end, sink, false, gather);
+	if (count == 1)
+		return decode_pair_lines(parts, 1, line, end, are_bytes, gather);
+	assert(count == PARTS_MAX);
+	return decode_pair_lines(parts, PARTS_MAX, line, end, are_bytes, gather);
+}
+
+INLINE uint32_t decode_any_pairs(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end, bool gather)
+{
+	if (parts[0].stream->steps == 2)
+		return decode_counted_pairs(parts, count, line, end, true, gather);
+	assert(parts[0].stream->steps == 1);
+	return decode_counted_pairs(parts, count, line, end, false, gather);
 }

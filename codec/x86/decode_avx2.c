@@ -65,18 +65,9 @@ INLINE __m256i next_state(__m256i state, __m256i e, const uint8_t **word)
 	return _mm256_or_si256(_mm256_sllv_epi32(x, _mm256_and_si256(renormalises, _mm256_set1_epi32(16))), words);
 }
 
-/* Fetching all entries first keeps the dependency chain through *word short. */
-INLINE void step(const uint32_t *entry, const __m256i *at, __m256i state[4], const uint8_t **word, __m256i e[4], bool gather)
+INLINE __m256i find_slots(__m256i state)
 {
-#pragma GCC unroll 4
-	for (int r = 0; r < 4; r++) {
-		const __m256i slots = _mm256_and_si256(state[r], _mm256_set1_epi32(WCX_PROB_SCALE - 1));
-
-		e[r] = fetch(entry, at ? _mm256_or_si256(slots, at[r]) : slots, gather);
-	}
-#pragma GCC unroll 4
-	for (int r = 0; r < 4; r++)
-		state[r] = next_state(state[r], e[r], word);
+	return _mm256_and_si256(state, _mm256_set1_epi32(WCX_PROB_SCALE - 1));
 }
 
 INLINE __m256i load(const void *src)
@@ -143,16 +134,14 @@ INLINE __m256i finish_half_pairs(__m256i entries, __m256i raw, uint32_t base)
 
 #include "codec/vector_template.h"
 
-static uint32_t lines_one_by_one(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
-				 uint32_t end, uint32_t *words)
+static uint32_t lines_one_by_one(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end)
 {
-	return decode_any_steps(stream, reader, line, end, words, false);
+	return decode_any_steps(parts, count, line, end, false);
 }
 
-static uint32_t lines_gathered(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
-			       uint32_t end, uint32_t *words)
+static uint32_t lines_gathered(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end)
 {
-	return decode_any_steps(stream, reader, line, end, words, true);
+	return decode_any_steps(parts, count, line, end, true);
 }
 
 static uint32_t contexts_one_by_one(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
@@ -167,26 +156,27 @@ static uint32_t contexts_gathered(const struct wcx_rans_stream *stream, struct w
 	return decode_any_steps_by_context(stream, reader, line, end, contexts, words, true);
 }
 
-static uint32_t pairs_one_by_one(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
-				 uint32_t end, const struct wcx_pair_sink *sink)
+static uint32_t pairs_one_by_one(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end)
 {
-	return decode_any_pairs(stream, reader, line, end, sink, false);
+	return decode_any_pairs(parts, count, line, end, false);
 }
 
-static uint32_t pairs_gathered(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
-			       uint32_t end, const struct wcx_pair_sink *sink)
+static uint32_t pairs_gathered(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end)
 {
-	return decode_any_pairs(stream, reader, line, end, sink, true);
+	return decode_any_pairs(parts, count, line, end, true);
 }
 
 const struct wcx_decode_variant wcx_decode_variant_avx2 = {
 	.name = "avx2",
+	.parts_max = PARTS_MAX,
+	.parts_max_with_choices = 1,
 	.decode_lines = lines_one_by_one,
 	.decode_by_context = contexts_one_by_one,
 	.decode_pairs = pairs_one_by_one,
 	.fill = fill,
 	.put_symbols = put_symbols,
 	.put_plane = put_plane,
+	.make_lines = make_lines,
 	.fold = fold,
 	.find_contexts = find_contexts,
 	.undo_difference = undo_difference,
@@ -194,12 +184,15 @@ const struct wcx_decode_variant wcx_decode_variant_avx2 = {
 
 const struct wcx_decode_variant wcx_decode_variant_avx2_gather = {
 	.name = "avx2-gather",
+	.parts_max = PARTS_MAX,
+	.parts_max_with_choices = PARTS_MAX,
 	.decode_lines = lines_gathered,
 	.decode_by_context = contexts_gathered,
 	.decode_pairs = pairs_gathered,
 	.fill = fill,
 	.put_symbols = put_symbols,
 	.put_plane = put_plane,
+	.make_lines = make_lines,
 	.fold = fold,
 	.find_contexts = find_contexts,
 	.undo_difference = undo_difference,

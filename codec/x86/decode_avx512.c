@@ -25,15 +25,15 @@ INLINE __m512i next_state(__m512i state, __m512i e, const uint8_t **word)
 				    _mm512_maskz_expand_epi32(renormalises, words));
 }
 
-INLINE void step(const uint32_t *entry, const __m512i *at, __m512i state[2], const uint8_t **word, __m512i e[2], bool gather)
+INLINE __m512i find_slots(__m512i state)
 {
-	for (int r = 0; r < 2; r++) {
-		const __m512i slots = _mm512_and_si512(state[r], _mm512_set1_epi32(WCX_PROB_SCALE - 1));
+	return _mm512_and_si512(state, _mm512_set1_epi32(WCX_PROB_SCALE - 1));
+}
 
-		e[r] = _mm512_i32gather_epi32(at ? _mm512_or_si512(slots, at[r]) : slots, entry, 4);
-		state[r] = next_state(state[r], e[r], word);
-	}
+INLINE __m512i fetch(const uint32_t *entry, __m512i slots, bool gather)
+{
 	(void)gather; /* always */
+	return _mm512_i32gather_epi32(slots, entry, 4);
 }
 
 INLINE __m512i load(const void *src)
@@ -95,10 +95,9 @@ INLINE __m512i finish_half_pairs(__m512i entries, __m512i raw, uint32_t base)
 
 #include "codec/vector_template.h"
 
-static uint32_t decode_lines(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
-			     uint32_t end, uint32_t *words)
+static uint32_t decode_lines(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end)
 {
-	return decode_any_steps(stream, reader, line, end, words, true);
+	return decode_any_steps(parts, count, line, end, true);
 }
 
 static uint32_t decode_by_context(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
@@ -107,20 +106,22 @@ static uint32_t decode_by_context(const struct wcx_rans_stream *stream, struct w
 	return decode_any_steps_by_context(stream, reader, line, end, contexts, words, true);
 }
 
-static uint32_t decode_pairs(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
-			     uint32_t end, const struct wcx_pair_sink *sink)
+static uint32_t decode_pairs(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end)
 {
-	return decode_any_pairs(stream, reader, line, end, sink, true);
+	return decode_any_pairs(parts, count, line, end, true);
 }
 
 const struct wcx_decode_variant wcx_decode_variant_avx512 = {
 	.name = "avx512",
+	.parts_max = PARTS_MAX,
+	.parts_max_with_choices = PARTS_MAX,
 	.decode_lines = decode_lines,
 	.decode_by_context = decode_by_context,
 	.decode_pairs = decode_pairs,
 	.fill = fill,
 	.put_symbols = put_symbols,
 	.put_plane = put_plane,
+	.make_lines = make_lines,
 	.fold = fold,
 	.find_contexts = find_contexts,
 	.undo_difference = undo_difference,

@@ -66,8 +66,7 @@ static void copy(struct subject *subject, struct tools *tools, unsigned which)
 
 static void decode(struct subject *subject, struct tools *tools, unsigned which)
 {
-	for (size_t i = 0; i < subject->set->tile_count; i++)
-		weight_set_decode(subject->set, i, tools->decode[which]);
+	weight_set_decode(subject->set, 0, subject->set->tile_count, tools->decode[which]);
 }
 
 static void unpack(struct subject *subject, struct tools *tools, unsigned which)

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include "codec/arith.h"
 #include "tests/bench/measure.h"
 #include "tests/bench/must.h"
 
@@ -30,7 +31,10 @@ struct crew_member {
 	pthread_t thread;
 };
 
-enum { IDLE_STEPS = 20000 }; /* of arithmetic, instead of decoding a tile */
+enum {
+	TILES_AT_ONCE = 8,
+	IDLE_STEPS = 20000, /* of arithmetic, instead of decoding a tile */
+};
 
 /* A chain of dependent operations that does not access memory. */
 static void do_arithmetic(void)
@@ -43,24 +47,33 @@ static void do_arithmetic(void)
 	}
 }
 
-/* In each turn a thread decodes every thread_count-th tile, others than in the turn before: none stays in its caches. */
+static void decode_some(const struct crew *crew, size_t first, struct wcx_decode_scratch *scratch)
+{
+	const size_t end = WCX_MIN(first + TILES_AT_ONCE, crew->set->tile_count);
+
+	if (scratch)
+		weight_set_decode(crew->set, first, end, scratch);
+	for (size_t i = first; i < end && !scratch; i++)
+		do_arithmetic();
+}
+
+/* In each turn a thread takes every thread_count-th share of the tiles, others than in the turn before: none stays in its
+ * caches.
+ */
 static void *crew_member_run(void *arg)
 {
 	struct crew_member *member = arg;
 	struct crew *crew = member->crew;
+	const size_t step = (size_t)crew->thread_count * TILES_AT_ONCE;
 	struct wcx_decode_scratch *scratch = crew->variant ? wcx_decode_scratch_create(crew->variant) : NULL;
 
 	if (crew->variant && !scratch)
 		must_not("memory", strerror(ENOMEM));
 	pthread_barrier_wait(&crew->turn);
 	for (unsigned turn = 0; turn < crew->thread_count; turn++) {
-		for (size_t i = (member->number + turn) % crew->thread_count; i < crew->set->tile_count;
-		     i += crew->thread_count) {
-			if (scratch)
-				weight_set_decode(crew->set, i, scratch);
-			else
-				do_arithmetic();
-		}
+		for (size_t i = (member->number + turn) % crew->thread_count * (size_t)TILES_AT_ONCE;
+		     i < crew->set->tile_count; i += step)
+			decode_some(crew, i, scratch);
 		pthread_barrier_wait(&crew->turn);
 	}
 	wcx_decode_scratch_free(scratch);

@@ -84,8 +84,7 @@ static void check(struct weight_set *set)
 
 	if (!scratch)
 		must_not("memory", strerror(ENOMEM));
-	for (size_t i = 0; i < set->tile_count; i++)
-		weight_set_decode(set, i, scratch);
+	weight_set_decode(set, 0, set->tile_count, scratch);
 	weight_set_check(set, "encode_rate");
 	wcx_decode_scratch_free(scratch);
 }

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { GPU_PEERS_MAX = 8 };
+enum { GPU_PEERS_MAX = 10 };
 
 struct gpu_peer;
 

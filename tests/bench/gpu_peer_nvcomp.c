@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* nvCOMP's ANS as a peer: batched, in chunks of 8 to 128 KiB, with its default validation. */
+/* nvCOMP's ANS as a peer: batched, in chunks of several sizes, with its default validation. */
 #include <cuda_runtime_api.h>
 #include <nvcomp/ans.h>
 #include <stdio.h>
@@ -96,20 +96,27 @@ static void pack(struct gpu_peer *peer, nvcompType_t type)
 	free(sizes);
 }
 
-static struct gpu_peer *create(const uint8_t *original, size_t bytes, uint32_t repeats, uint32_t elem_bytes, size_t chunk)
+/* A type of nvCOMP for elements of a size. */
+struct peer_type {
+	uint32_t elem_bytes;
+	nvcompType_t type;
+	const char *name;
+};
+
+static struct gpu_peer *create(const uint8_t *original, size_t bytes, uint32_t repeats, const struct peer_type *type,
+			       size_t chunk)
 {
 	struct gpu_peer *peer = calloc(1, sizeof *peer);
-	const nvcompType_t type = elem_bytes == 2 ? NVCOMP_TYPE_FLOAT16 : NVCOMP_TYPE_CHAR;
 
 	must(!peer, "calloc");
-	snprintf(peer->name, sizeof peer->name, "nvCOMP ANS, %zu KiB", chunk >> 10);
+	snprintf(peer->name, sizeof peer->name, "nvCOMP ANS %s, %zu KiB", type->name, chunk >> 10);
 	peer->original = original;
 	peer->original_bytes = bytes;
 	peer->chunk = chunk;
 	peer->count = bytes * repeats / chunk;
 	peer->bytes = peer->count * chunk;
 	peer->options = nvcompBatchedANSDecompressDefaultOpts;
-	peer->options.data_type = type;
+	peer->options.data_type = type->type;
 	peer->original_dev = device_alloc(bytes * repeats);
 	for (uint32_t r = 0; r < repeats; r++)
 		must((int)cudaMemcpy(peer->original_dev + r * bytes, original, bytes, cudaMemcpyHostToDevice), "cudaMemcpy");
@@ -120,7 +127,7 @@ static struct gpu_peer *create(const uint8_t *original, size_t bytes, uint32_t r
 	peer->packed_sizes = device_sizes(0, peer->count);
 	peer->decoded_sizes = device_sizes(0, peer->count);
 	peer->statuses = device_alloc(peer->count * sizeof *peer->statuses);
-	pack(peer, type);
+	pack(peer, type->type);
 	must((int)nvcompBatchedANSDecompressGetTempSize(peer->count, chunk, peer->options, &peer->temp_bytes, peer->bytes,
 							0),
 	     "GetTempSize");
@@ -137,10 +144,17 @@ static struct gpu_peer *create(const uint8_t *original, size_t bytes, uint32_t r
 size_t gpu_peers_create(const uint8_t *original, size_t bytes, uint32_t repeats, uint32_t elem_bytes,
 			struct gpu_peer *ret[GPU_PEERS_MAX])
 {
+	static const struct peer_type types[] = {
+		{ 1, NVCOMP_TYPE_CHAR, "char" },       { 1, NVCOMP_TYPE_FLOAT8_E4M3, "e4m3" },
+		{ 2, NVCOMP_TYPE_FLOAT16, "float16" }, { 4, NVCOMP_TYPE_FLOAT32, "float32" },
+		{ 8, NVCOMP_TYPE_CHAR, "char" },
+	};
+	static const size_t kib[] = { 32, 64, 128, 256, 1024 };
 	size_t count = 0;
 
-	for (size_t chunk = 8 << 10; chunk <= 128 << 10; chunk *= 2)
-		ret[count++] = create(original, bytes, repeats, elem_bytes, chunk);
+	for (size_t t = 0; t < WCX_ARRAY_COUNT(types); t++)
+		for (size_t i = 0; i < WCX_ARRAY_COUNT(kib) && types[t].elem_bytes == elem_bytes; i++)
+			ret[count++] = create(original, bytes, repeats, &types[t], kib[i] << 10);
 	return count;
 }
 

@@ -13,7 +13,8 @@
  * too, in the same batch, and both are also timed alone.
  *
  * The peer is the ANS codec of nvCOMP, if CMake was given -DWCX_NVCOMP=DIR with DIR/include/nvcomp/ans.h and DIR/lib64.  It
- * codes the same bytes in chunks of several sizes, as type char or, for elements of two bytes, float16.
+ * codes the same bytes in chunks of several sizes, as float16 or float32 where elements have two or four bytes, and else as
+ *char; of one byte as e4m3, too.
  */
 #include <errno.h>
 #include <fcntl.h>

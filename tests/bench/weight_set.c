@@ -18,6 +18,7 @@ enum {
 	GENERATED_COLS = 4096,
 	SET_MIN_BYTES = 1 << 20, /* less is too fast to be measured */
 	PLACE_ALIGN = 16,        /* of each tile in packed and decoded */
+	DECODED_TOGETHER = 64,   /* tiles, as in a batch of a mount */
 };
 
 /* xorshift64*; the normal distribution by the method of Box and Muller. */
@@ -182,12 +183,19 @@ void weight_set_encode(struct weight_set *set, struct weight_tile *tile, struct 
 	job->src_bytes = encoded.bytes;
 }
 
-void weight_set_decode(const struct weight_set *set, size_t tile, struct wcx_decode_scratch *scratch)
+void weight_set_decode(const struct weight_set *set, size_t first, size_t end, struct wcx_decode_scratch *scratch)
 {
-	struct wcx_tile_job job = set->tiles[tile].job;
+	struct wcx_tile_job jobs[DECODED_TOGETHER];
 
-	if (wcx_tile_decode(&job, scratch) != WCX_OK)
-		must_not(set->name, "a tile was not decoded");
+	for (size_t count; first < end; first += count) {
+		count = WCX_MIN(end - first, DECODED_TOGETHER);
+		for (size_t i = 0; i < count; i++)
+			jobs[i] = set->tiles[first + i].job;
+		wcx_tiles_decode(jobs, count, scratch);
+		for (size_t i = 0; i < count; i++)
+			if (jobs[i].result != WCX_OK)
+				must_not(set->name, "a tile was not decoded");
+	}
 }
 
 void weight_set_check(struct weight_set *set, const char *decoder)

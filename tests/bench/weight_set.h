@@ -39,9 +39,9 @@ extern bool weight_sets_are_for_speed; /* how tensors are planned, as wcx pack -
 /* weight_set_draft - draft the plan of a tensor from its samples; the caller frees it */
 void weight_set_draft(struct wcx_tensor_plan *plan, const struct wcx_tensor *tensor, const uint8_t *base);
 
-/* weight_set_encode, weight_set_decode - pack one tile of a set, and unpack it again */
+/* weight_set_encode, weight_set_decode - pack one tile of a set, and unpack tiles [first, end) together */
 void weight_set_encode(struct weight_set *set, struct weight_tile *tile, struct wcx_encode_scratch *scratch);
-void weight_set_decode(const struct weight_set *set, size_t tile, struct wcx_decode_scratch *scratch);
+void weight_set_decode(const struct weight_set *set, size_t first, size_t end, struct wcx_decode_scratch *scratch);
 
 /* weight_set_check - compare all decoded bytes with the original, and clear them */
 void weight_set_check(struct weight_set *set, const char *decoder);
