@@ -30,13 +30,15 @@ enum {
 /* A tile of the batch in a queue. */
 struct taken_job {
 	struct wcx_tile_job *job;
-	bool is_direct;      /* the GPU writes to the job's dst */
-	uint32_t dst_offset; /* else: in the download */
+	bool is_direct;      /* the GPU writes to the job's dst, or the job is the base of the next one */
+	bool follows_base;   /* the job before is its base */
+	uint32_t dst_offset; /* unless is_direct: in the download */
 };
 
 struct decode_queue {
 	struct wcx_gpu_queue queue;
 	struct decode_queue *next_free;
+	uint8_t *bases_dev;     /* stands for the bases of a batch */
 	bool taken, is_checked; /* is_checked: each tile of the batch has a check */
 	/* Of the batch: src_first and src_bytes are the extent of the packed tiles, in upload or in the caller's memory. */
 	uint32_t job_count, src_first, src_bytes, dst_bytes;
@@ -109,7 +111,11 @@ enum wcx_result wcx_gpu_open(int device, struct wcx_gpu **ret, char name[WCX_GPU
 		result = wcx_gpu_queue_open(&queue->queue, &gpu->kernels, QUEUE_SRC_BYTES, QUEUE_DST_BYTES, &error);
 		if (result != WCX_OK)
 			goto out;
-		gpu->device_bytes += queue->queue.buffer_bytes;
+		error = cudaMalloc((void **)&queue->bases_dev, WCX_GPU_BASE_BYTES);
+		result = error ? WCX_NO_MEMORY : WCX_OK;
+		if (error)
+			goto out;
+		gpu->device_bytes += queue->queue.buffer_bytes + WCX_GPU_BASE_BYTES;
 		gpu->pinned_bytes += queue->queue.buffer_bytes;
 		queue->next_free = gpu->free_queues;
 		gpu->free_queues = queue;
@@ -130,6 +136,7 @@ void wcx_gpu_free(struct wcx_gpu *gpu)
 		return;
 	for (size_t i = 0; i < QUEUE_COUNT; i++) {
 		taken += gpu->queues[i].taken;
+		cudaFree(gpu->queues[i].bases_dev);
 		wcx_gpu_queue_close(&gpu->queues[i].queue);
 	}
 	assert(taken == 0);
@@ -259,7 +266,8 @@ static void give_queue(struct wcx_gpu *gpu, struct decode_queue *queue, bool aft
 
 /*
  * Whether the kernels read little of what they have written of a tile: PCIe is too slow for reading back.  A predictor works
- * on stored residuals, and further coded fields are added to stored elements.
+ * on stored residuals, and further coded fields are added to stored elements.  Kernels for differences of one format decode
+ * two fields at once; the general ones undo the difference last.
  */
 static bool is_written_once(const struct wcx_recipe *recipe)
 {
@@ -267,7 +275,24 @@ static bool is_written_once(const struct wcx_recipe *recipe)
 
 	for (unsigned f = 0; f < recipe->field_count; f++)
 		coded += recipe->fields[f].table_count != 0;
-	return coded <= 1 && recipe->predictor == WCX_PREDICT_NONE && recipe->difference == WCX_DIFFERENCE_NONE;
+	if (recipe->difference == WCX_DIFFERENCE_NONE)
+		return coded <= 1 && recipe->predictor == WCX_PREDICT_NONE;
+	return recipe->elem_bytes == 1 ||
+	       (recipe->elem_bytes == 2 && recipe->difference == WCX_DIFFERENCE_FLOAT && recipe->field_count <= 2);
+}
+
+static bool is_among_bases(const struct wcx_gpu_batch *batch, const uint8_t *at)
+{
+	return batch->bases && (uintptr_t)at - (uintptr_t)batch->bases < WCX_GPU_BASE_BYTES;
+}
+
+/* Whether the tile that was added last is the base of a job. */
+static bool follows_base(const struct decode_queue *queue, const struct wcx_gpu_batch *batch, const struct wcx_tile_job *job)
+{
+	const struct wcx_tile_job *last = queue->job_count ? queue->jobs[queue->job_count - 1].job : NULL;
+
+	return last && is_among_bases(batch, last->dst) && job->base >= last->dst &&
+	       job->base + job->dst_bytes <= last->dst + last->dst_bytes;
 }
 
 /* A call's jobs, and how much of its packed memory they use: behind that there is space for the control. */
@@ -280,26 +305,31 @@ struct call {
 static bool add_job(struct decode_queue *queue, const struct wcx_gpu_batch *batch, size_t number)
 {
 	struct wcx_tile_job *job = &batch->jobs[number];
-	const bool differs = job->recipe->difference != WCX_DIFFERENCE_NONE;
-	const bool is_direct = batch->dst_is_pinned && batch->dst_is_pinned[number] && is_written_once(job->recipe) &&
+	const bool differs = job->recipe->difference != WCX_DIFFERENCE_NONE, is_base = is_among_bases(batch, job->dst);
+	const bool follows = differs && follows_base(queue, batch, job), brings_base = differs && !follows;
+	const bool is_pinned = batch->dst_is_pinned && batch->dst_is_pinned[number] && is_written_once(job->recipe) &&
 			       (uintptr_t)job->dst % DIRECT_ALIGN == 0;
+	const bool is_direct = is_base || is_pinned;
 	const size_t src = batch->packed ? (size_t)(job->src - batch->packed) : WCX_ALIGN_UP(queue->src_bytes, SRC_ALIGN);
 	const uint32_t dst = WCX_ALIGN_UP(queue->dst_bytes, DST_ALIGN);
-	const uint8_t *dst_dev = is_direct ? job->dst : queue->queue.download_dev + WCX_QUEUE_STATUS_BYTES + dst;
+	const uint8_t *dst_dev = is_base     ? queue->bases_dev + (job->dst - batch->bases)
+				 : is_pinned ? job->dst
+					     : queue->queue.download_dev + WCX_QUEUE_STATUS_BYTES + dst;
 	const size_t base = WCX_ALIGN_UP(src + job->src_bytes, SRC_ALIGN);
+	const uint8_t *base_dev = follows ? queue->bases_dev + (job->base - batch->bases) : queue->queue.upload_dev + base;
 	const struct wcx_tile_places places = { .src = (uint32_t)src,
 						.dst = (uint64_t)(uintptr_t)dst_dev,
-						.base = (uint64_t)(uintptr_t)(queue->queue.upload_dev + base) };
+						.base = (uint64_t)(uintptr_t)base_dev };
 	enum wcx_result result;
 	bool added;
 
-	if (job->src_bytes >= job->dst_bytes || (differs && (!job->base || batch->packed))) {
-		/* The result of wcx_tile_parse, but such a tile may not fit the buffer; packed memory has no space for
-		 * bases. */
+	/* The result of wcx_tile_parse, but such a tile may not fit the buffer; nor is there space for bases in packed. */
+	if (job->src_bytes >= job->dst_bytes ||
+	    (brings_base && (!job->base || batch->packed || is_among_bases(batch, job->base)))) {
 		job->result = WCX_BAD_DATA;
 		return true;
 	}
-	if (base + (differs ? job->dst_bytes : 0) > QUEUE_SRC_BYTES)
+	if (base + (brings_base ? job->dst_bytes : 0) > QUEUE_SRC_BYTES)
 		return false;
 	if (!is_direct && (dst > QUEUE_DST_BYTES || job->dst_bytes > QUEUE_DST_BYTES - dst))
 		return false;
@@ -316,11 +346,11 @@ static bool add_job(struct decode_queue *queue, const struct wcx_gpu_batch *batc
 		wcx_gpu_queue_check(&queue->queue, (uint32_t)src, (uint32_t)job->src_bytes, batch->checksums[number]);
 	if (!queue->job_count || src < queue->src_first)
 		queue->src_first = (uint32_t)src;
-	queue->jobs[queue->job_count++] = (struct taken_job){ job, is_direct, dst };
+	queue->jobs[queue->job_count++] = (struct taken_job){ job, is_direct, follows, dst };
 	queue->src_bytes = WCX_MAX(queue->src_bytes, (uint32_t)(src + job->src_bytes));
 	if (!is_direct)
 		queue->dst_bytes = dst + (uint32_t)job->dst_bytes;
-	if (differs) {
+	if (brings_base) {
 		memcpy(queue->queue.upload + base, job->base, job->dst_bytes);
 		queue->src_bytes = (uint32_t)(base + job->dst_bytes);
 	}
@@ -348,6 +378,10 @@ static cudaError_t submit_jobs(struct decode_queue *queue, const struct call *ca
 		else if (!add_job(queue, batch, i))
 			break;
 	}
+	if (i < batch->job_count && queue->job_count && follows_base(queue, batch, &batch->jobs[i])) {
+		queue->job_count--; /* decodes a base for the next batch, which does so again */
+		i--;
+	}
 	*next_ret = i;
 	if (!queue->job_count)
 		return cudaSuccess;
@@ -371,6 +405,8 @@ static cudaError_t collect_jobs(struct decode_queue *queue)
 		taken->job->result = wcx_gpu_queue_status(&queue->queue, i);
 		if (taken->job->result == WCX_OK && queue->is_checked)
 			taken->job->result = wcx_gpu_queue_check_status(&queue->queue, i);
+		if (taken->job->result == WCX_OK && taken->follows_base)
+			taken->job->result = queue->jobs[i - 1].job->result;
 		if (taken->job->result == WCX_OK && !taken->is_direct)
 			memcpy(taken->job->dst, queue->queue.download + WCX_QUEUE_STATUS_BYTES + taken->dst_offset,
 			       taken->job->dst_bytes);

@@ -19,6 +19,7 @@ enum {
 	/* Packed tiles that the GPU reads from the caller's memory, and the size of that memory, which it also writes to. */
 	WCX_GPU_PACKED_BYTES = (2 << 20) + (4 << 10),
 	WCX_GPU_PACKED_ROOM = (2 << 20) + (128 << 10),
+	WCX_GPU_BASE_BYTES = 2 << 20, /* of the tiles that the GPU decodes as bases of others in a batch */
 };
 
 struct wcx_gpu;
@@ -63,6 +64,12 @@ struct wcx_gpu_batch {
 	 * has done so.  Only coded tiles are compared: the caller looks at others, and at jobs that get WCX_DEVICE_FAILED.
 	 */
 	const uint32_t *checksums;
+	/*
+	 * WCX_GPU_BASE_BYTES of memory, or NULL.  A job whose dst is there is decoded to memory of the GPU that stands for
+	 * it, and the memory itself is not written; the next job, a difference, has its base in that dst.  Other
+	 * differences bring their base along, and are WCX_BAD_DATA if packed is used, as those are whose base fails.
+	 */
+	const uint8_t *bases;
 };
 
 /*

@@ -31,6 +31,7 @@ static inline int wcx_command_worse(int a, int b)
 struct command {
 	const char *name; /* for messages */
 	bool quiet, verbose, json;
+	bool for_speed;    /* pack for decoding speed rather than size */
 	const char *store; /* where bases are; NULL: in the tree that is worked on, or the directory of a file */
 	unsigned thread_count;
 	enum wcx_decoder_kind decoder_kind;
@@ -71,6 +72,12 @@ int wcx_command_quantize(struct command *command, int argc, char **argv);
 #define WCX_COMMAND_DECODER_OPTION                                                                                          \
 	{                                                                                                                   \
 		"decoder", required_argument, NULL, 'D'                                                                     \
+	}
+
+/* For the commands that pack; wcx pack --help says what it means. */
+#define WCX_COMMAND_GOAL_OPTION                                                                                             \
+	{                                                                                                                   \
+		"for", required_argument, NULL, 'O'                                                                         \
 	}
 
 /*

@@ -35,6 +35,7 @@ static const char help[] = "usage: wcx hub [OPTIONS] CACHE MOUNT\n"
 			   "\n"
 			   "      --undo        restore the originals and remove the packed files\n"
 			   "      --relative    make links relative, for a CACHE and MOUNT that move together\n"
+			   "      --for=GOAL    size (default) or speed, as of wcx pack\n"
 			   "  -n, --dry-run     print what would be done\n"
 			   "  -j, --threads=N   use N threads (default: one per core)\n"
 			   "  -q, --quiet       print only errors\n"
@@ -82,6 +83,7 @@ static int make_packed(struct hub *hub, const struct wcx_hub_blob *blob, struct 
 			 .progress = wcx_progress,
 			 .warn = wcx_warn,
 			 .user = hub->command },
+		.for_speed = hub->command->for_speed,
 	};
 	char packed_path[PATH_MAX + 8];
 	struct wcx_pack_result result;
@@ -384,6 +386,7 @@ static void print_summary(const struct hub *hub)
 int wcx_command_hub(struct command *command, int argc, char **argv)
 {
 	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS,
+						 WCX_COMMAND_GOAL_OPTION,
 						 { "undo", no_argument, NULL, 'u' },
 						 { "relative", no_argument, NULL, 'r' },
 						 { "dry-run", no_argument, NULL, 'n' },

@@ -91,7 +91,7 @@ int wcx_command_pack(struct command *command, int argc, char **argv)
 	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS,
 						 WCX_COMMAND_JSON_OPTION,
 						 { "force", no_argument, NULL, 'f' },
-						 { "for", required_argument, NULL, 'O' },
+						 WCX_COMMAND_GOAL_OPTION,
 						 { "mode", required_argument, NULL, 'm' },
 						 { "rm", no_argument, NULL, 'R' },
 						 { "base", required_argument, NULL, 'B' },
@@ -117,10 +117,6 @@ int wcx_command_pack(struct command *command, int argc, char **argv)
 			tree.reflink = true;
 		else if (option == 'L')
 			tree.link = true;
-		else if (option == 'O' && (strcmp(optarg, "size") == 0 || strcmp(optarg, "speed") == 0))
-			tree.for_speed = strcmp(optarg, "speed") == 0;
-		else if (option == 'O')
-			return wcx_command_usage(command, "--for must be size or speed");
 		else if (option == 'm' && strcmp(optarg, "reference") == 0)
 			tree.is_reference = true;
 		else if (option == 'm' && strcmp(optarg, "best") == 0)
@@ -130,7 +126,7 @@ int wcx_command_pack(struct command *command, int argc, char **argv)
 		else if ((status = wcx_command_option(command, option, help)) >= 0)
 			return status;
 	}
-	if (tree.for_speed && tree.is_reference)
+	if (command->for_speed && tree.is_reference)
 		return wcx_command_usage(command, "--for=speed is not for --mode=reference");
 	command->decoder_kind = WCX_DECODER_CPU; /* to verify while other cores pack */
 	status = wcx_run_arguments(command, &wcx_pack_ops, &tree, argv + optind, (size_t)(argc - optind), output_name);

@@ -24,6 +24,7 @@ static const char help[] = "usage: wcx quantize [OPTIONS] MODEL_DIR OUT_DIR\n"
 			   "appears when it is complete.\n"
 			   "\n"
 			   "      --pack           store the weights packed (NAME.safetensors.wcx), for wcxfs\n"
+			   "      --for=GOAL       with --pack: size (default) or speed, as of wcx pack\n"
 			   "      --format=FORMAT  int-quantized (default): W8A8, activations are quantised for each\n"
 			   "                       token at run time; or pack-quantized: W8A16, weights only\n"
 			   "      --strategy=WHAT  channel (default): a scale for each output channel; or tensor: one\n"
@@ -93,6 +94,7 @@ static int pack(void *user, int fd, const char *path, struct wcx_error *err)
 			 .warn = warn,
 			 .user = user },
 		.shown_src = path,
+		.for_speed = quantising->command->for_speed,
 	};
 	struct wcx_pack_result result;
 	struct wcx_image *image = NULL;
@@ -216,6 +218,7 @@ int wcx_command_quantize(struct command *command, int argc, char **argv)
 {
 	static const struct option long_options[] = { WCX_COMMAND_LONG_OPTIONS,
 						      { "force", no_argument, NULL, 'f' },
+						      WCX_COMMAND_GOAL_OPTION,
 						      { "pack", no_argument, NULL, 'P' },
 						      { "format", required_argument, NULL, 'F' },
 						      { "strategy", required_argument, NULL, 's' },

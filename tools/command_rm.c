@@ -29,6 +29,7 @@ static const char help[] =
 	"      --store=DIR     look for dependents in DIR (default: the working directory, for a path that\n"
 	"                      leads down from it; otherwise TREE, or the directory of FILE.wcx)\n"
 	"      --rebase        first pack the dependents again, without the files that are to go\n"
+	"      --for=GOAL      size (default) or speed, as of wcx pack: how these are packed\n"
 	"  -j, --threads=N     use N threads for that (default: one per core)\n"
 	"      --decoder=NAME  auto, cpu (default) or cuda\n"
 	"  -q, --quiet         print only errors\n"
@@ -413,6 +414,7 @@ int wcx_command_rm(struct command *command, int argc, char **argv)
 		WCX_COMMAND_LONG_OPTIONS,
 		WCX_COMMAND_STORE_OPTION,
 		WCX_COMMAND_DECODER_OPTION,
+		WCX_COMMAND_GOAL_OPTION,
 		{ "rebase", no_argument, NULL, 'B' },
 		{ 0 },
 	};

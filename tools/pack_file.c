@@ -194,7 +194,7 @@ static int pack_against(struct wcx_file_task *task, const struct target *target,
 		.job = wcx_task_job(task, target->is_there, target->path),
 		.shown_src = task->path,
 		.is_reference = task->run->options.is_reference,
-		.for_speed = task->run->options.for_speed,
+		.for_speed = task->run->command->for_speed,
 		.bases = bases->list,
 		.base_count = bases->count,
 	};

@@ -42,10 +42,10 @@ static int unpack(struct command *command, const char *path, const struct stat *
 	return r;
 }
 
-static int pack(const char *original, const char *path, const struct stat *st, const struct wcx_job_options *job,
-		struct wcx_error *err)
+static int pack(struct command *command, const char *original, const char *path, const struct stat *st,
+		const struct wcx_job_options *job, struct wcx_error *err)
 {
-	struct wcx_pack_options options = { .job = *job, .shown_src = path };
+	struct wcx_pack_options options = { .job = *job, .shown_src = path, .for_speed = command->for_speed };
 	struct wcx_pack_result result;
 	struct stat now;
 
@@ -83,7 +83,7 @@ int wcx_rebase_file(struct command *command, const char *path, const struct stat
 	memcpy(original, directory, strlen(directory));
 	r = unpack(command, path, st, store, original, &job, err);
 	if (r == 0)
-		r = pack(original, path, st, &job, err);
+		r = pack(command, original, path, st, &job, err);
 	unlink(original);
 	rmdir(directory);
 	wcx_progress_clear(command);

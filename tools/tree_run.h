@@ -74,7 +74,6 @@ struct wcx_tree_options {
 	bool reflink, link; /* what is not packed, instead of copying it */
 	const struct wcx_family *family; /* the files of the tree, for a command that shows who depends on whom; or NULL */
 	bool is_reference;               /* pack by the reference's scheme */
-	bool for_speed;                  /* pack for decoding speed rather than size */
 	enum wcx_base_choice base_choice;
 	char **base_paths; /* packed files and trees */
 	size_t base_path_count;

@@ -141,6 +141,11 @@ int wcx_command_option(struct command *command, int option, const char *help)
 			return wcx_command_usage(command, "--threads must be 1 to 1024");
 		command->thread_count = (unsigned)threads;
 		return -1;
+	case 'O':
+		command->for_speed = strcmp(optarg, "speed") == 0;
+		if (!command->for_speed && strcmp(optarg, "size") != 0)
+			return wcx_command_usage(command, "--for must be size or speed");
+		return -1;
 	case 'S':
 		command->store = optarg;
 		return -1;

@@ -28,6 +28,7 @@ struct filling {
 	const struct wcx_load_piece *piece; /* the last of the batch */
 	const uint8_t *packed;              /* of the piece */
 	uint8_t *literals;                  /* where those of the piece go */
+	size_t bases_end;                   /* in the queue's memory, of the base tiles that were read */
 };
 
 /* --- errors --- */
@@ -146,8 +147,39 @@ static int restore_literal(const struct filling *filling, const struct wcx_load_
 	return r ? fail_tile(filling->load, filling->piece->segment, tile, r, err) : 0;
 }
 
+/*
+ * Reads the base tile of a tile of the piece, unless that was done, and those behind it that are neighbours in both files.
+ * If these cannot be read, only the first is.
+ */
+static int read_base(struct filling *filling, const struct wcx_load_tile *tile)
+{
+	const struct wcx_load_piece *piece = filling->piece;
+	const struct wcx_load_tile *end = &filling->batch->tiles[piece->first + piece->count], *next = tile;
+	const uint64_t from = tile->base.info.packed_offset;
+	uint8_t *packed = filling->literals + (tile->base_at - piece->literals_at);
+	const int fd = wcx_container_fd(piece->base);
+	size_t bytes = 0;
+
+	if (tile->base_at < filling->bases_end)
+		return 0;
+	for (; next < end && next->has_base; next++) {
+		const size_t at = next->base_at - tile->base_at;
+
+		if (next->base.info.packed_offset != from + at)
+			break;
+		bytes = at + next->base.info.packed_bytes;
+	}
+	if (wcx_read_exact(fd, packed, bytes, from) < 0) {
+		bytes = tile->base.info.packed_bytes;
+		if (wcx_read_exact(fd, packed, bytes, from) < 0)
+			return -EIO;
+	}
+	filling->bases_end = tile->base_at + bytes;
+	return 0;
+}
+
 /* Adds the base tile of a tile, whose packed bytes it reads and checks. */
-static int add_base(const struct filling *filling, const struct wcx_load_tile *tile, uint64_t stage, bool *added_ret,
+static int add_base(struct filling *filling, const struct wcx_load_tile *tile, uint64_t stage, bool *added_ret,
 		    struct wcx_error *err)
 {
 	const struct load *load = filling->load;
@@ -158,8 +190,7 @@ static int add_base(const struct filling *filling, const struct wcx_load_tile *t
 	uint8_t *packed = filling->literals + (tile->base_at - piece->literals_at);
 	const struct wcx_tile_job job = make_job(tile->base.segment, info, packed);
 
-	if (wcx_read_exact(wcx_container_fd(piece->base), packed, info->packed_bytes, info->packed_offset) < 0 ||
-	    wcx_checksum32(packed, info->packed_bytes) != info->checksum ||
+	if (read_base(filling, tile) < 0 || wcx_checksum32(packed, info->packed_bytes) != info->checksum ||
 	    wcx_gpu_load_add(load->loader->gpu, filling->queue, &job, &places, added_ret) != WCX_OK)
 		return fail_tile(load, piece->segment, tile, -WCX_NO_BASE, err);
 	return 0;
@@ -173,7 +204,7 @@ static bool is_checked_by_gpu(const struct load *load, const struct wcx_load_til
 }
 
 /* Adds a tile that the GPU decodes, and its base tile, to the queue's batch; *added_ret is false when that is full. */
-static int add_coded(const struct filling *filling, const struct wcx_load_tile *tile, bool *added_ret, struct wcx_error *err)
+static int add_coded(struct filling *filling, const struct wcx_load_tile *tile, bool *added_ret, struct wcx_error *err)
 {
 	const struct load *load = filling->load;
 	const struct wcx_tile_job job = make_job(filling->piece->segment, &tile->info, packed_of(filling, &tile->info));
@@ -198,7 +229,7 @@ static int add_coded(const struct filling *filling, const struct wcx_load_tile *
 }
 
 /* Restores the literals and adds the coded tiles.  Cuts the piece, and sets *full_ret, where the queue takes no more. */
-static int add_tiles(const struct filling *filling, bool *full_ret, struct wcx_error *err)
+static int add_tiles(struct filling *filling, bool *full_ret, struct wcx_error *err)
 {
 	int r = 0;
 
@@ -439,21 +470,24 @@ static int finish_queues(const struct load *load, unsigned thread_count, int r, 
 	return r;
 }
 
-static unsigned pinned_thread_count(const struct wcx_loader *loader)
+/* Base tiles are read, which takes more threads. */
+static unsigned pinned_thread_count(const struct wcx_loader *loader, const struct wcx_container *container)
 {
-	return WCX_MIN(loader->thread_count, (unsigned)PINNED_THREADS);
+	const bool has_bases = wcx_container_base_count(container) > 0;
+
+	return has_bases ? loader->thread_count : WCX_MIN(loader->thread_count, (unsigned)PINNED_THREADS);
 }
 
-size_t wcx_loader_pinned_bytes(const struct wcx_loader *loader)
+size_t wcx_loader_pinned_bytes(const struct wcx_loader *loader, const struct wcx_container *container)
 {
-	return wcx_gpu_load_queue_bytes(loader->gpu, WCX_LOADER_QUEUES * pinned_thread_count(loader));
+	return wcx_gpu_load_queue_bytes(loader->gpu, WCX_LOADER_QUEUES * pinned_thread_count(loader, container));
 }
 
 int wcx_load_execute(struct wcx_loader *loader, struct wcx_image *image, struct wcx_decoder *decoder,
 		     const struct wcx_load_plan *plan, const uint8_t *pinned, void *stream, struct wcx_error *err)
 {
 	struct load load = { loader, image, decoder, plan, pinned };
-	const unsigned thread_count = pinned ? pinned_thread_count(loader) : loader->thread_count;
+	const unsigned thread_count = pinned ? pinned_thread_count(loader, plan->container) : loader->thread_count;
 	int r = check_gpu(&load, wcx_gpu_load_begin(loader->gpu, WCX_LOADER_QUEUES * thread_count, stream), err);
 
 	if (r < 0)

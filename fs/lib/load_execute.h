@@ -27,8 +27,8 @@ struct wcx_loader {
 	struct wcx_load_worker *workers;
 };
 
-/* wcx_loader_pinned_bytes - memory of a queue when a pinned file is loaded, for wcx_load_plan_make */
-size_t wcx_loader_pinned_bytes(const struct wcx_loader *loader);
+/* wcx_loader_pinned_bytes - memory of a queue when this file is loaded, pinned, for wcx_load_plan_make */
+size_t wcx_loader_pinned_bytes(const struct wcx_loader *loader, const struct wcx_container *container);
 
 /*
  * wcx_load_execute - do what a plan says

@@ -76,8 +76,8 @@ static bool ends_before(const void *user, size_t i)
 static uint64_t count_portion(const struct wcx_load_plan *plan, const struct wcx_segment *segment)
 {
 	const uint64_t tile_bytes = (uint64_t)segment->tile_rows * segment->tile_cols * segment->recipe.elem_bytes;
-	const uint64_t task_bytes = segment->base ? WCX_LOAD_BUFFER_BYTES : TASK_BYTES; /* a buffer has base tiles too */
-	const uint64_t most_bytes = plan->is_pinned ? PINNED_TASK_BYTES : task_bytes;
+	const uint64_t alone_bytes = plan->is_pinned ? PINNED_TASK_BYTES : TASK_BYTES;
+	const uint64_t most_bytes = segment->base ? WCX_LOAD_BUFFER_BYTES : alone_bytes; /* a buffer has base tiles too */
 	const uint64_t most_packed = (plan->is_pinned ? plan->queue_bytes : WCX_LOAD_BUFFER_BYTES) / 16 * 15;
 	struct wcx_tile_info first, last;
 	uint64_t packed_bytes;
@@ -323,7 +323,7 @@ struct usage {
 static void place_base(struct wcx_load_tile *tile, struct usage *used)
 {
 	tile->base_at = used->literals;
-	used->literals += WCX_ALIGN_UP(tile->base.info.packed_bytes, LITERAL_ALIGN);
+	used->literals += (size_t)wcx_tile_align_up(tile->base.info.packed_bytes); /* as in the base's file */
 	tile->base_staged_at = used->stage;
 	if (!tile->is_base)
 		used->stage += WCX_ALIGN_UP(wcx_tile_dims_bytes(&tile->base.info.dims), STAGE_ALIGN);
@@ -344,8 +344,8 @@ static void place_tile(struct wcx_load_tile *tile, const struct wcx_load_piece *
 		tile->at = used->stage;
 		used->stage += WCX_ALIGN_UP(tile_bytes, STAGE_ALIGN);
 	} else if (tile->way == WCX_LOAD_LITERAL) {
-		tile->at = used->literals;
-		used->literals += WCX_ALIGN_UP(tile_bytes, LITERAL_ALIGN);
+		tile->at = WCX_ALIGN_UP(used->literals, LITERAL_ALIGN);
+		used->literals = tile->at + WCX_ALIGN_UP(tile_bytes, LITERAL_ALIGN);
 	} else {
 		tile->at = piece->at + packed_start;
 	}

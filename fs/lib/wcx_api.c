@@ -237,10 +237,11 @@ int wcx_load(struct wcx_loader *loader, struct wcx_file *file, const struct wcx_
 	     void *stream, char *error, size_t error_bytes)
 {
 	const uint8_t *pinned = file->pin.bytes;
+	const struct wcx_container *container = wcx_image_container(file->image);
 	struct wcx_load_plan plan;
 	struct wcx_error err = { "" };
-	int r = wcx_load_plan_make(wcx_image_container(file->image), pinned ? wcx_loader_pinned_bytes(loader) : 0, targets,
-				   target_count, &plan, &err);
+	int r = wcx_load_plan_make(container, pinned ? wcx_loader_pinned_bytes(loader, container) : 0, targets, target_count,
+				   &plan, &err);
 
 	if (r == 0)
 		r = wcx_load_plan_use_bases(&plan, file->image, loader->gpu, &err);

@@ -24,7 +24,7 @@ static const double TABLES_MIN_GAIN = 0.0005;
 /* Zeros get a symbol if, as exceptions, they would take more than this share of the elements' bits. */
 static const double ZEROS_MIN_SHARE = 0.0005;
 /* Exponents in pairs may take this share more bits: they decode in half as many steps. */
-static const double PAIRS_MAX_LOSS = 0.02;
+static const double EXPONENT_PAIRS_MAX_LOSS = 0.02;
 /* Part of a mantissa whose entropy is more than this share of its bits counts as random. */
 static const double RANDOM_MIN_SHARE = 0.99, RANDOM_MIN_SHARE_BELOW_PAIRS = 0.9;
 
@@ -206,7 +206,7 @@ static struct wcx_field choose_top(struct wcx_study *study)
 	least -= mantissa_savings(study, best.width, RANDOM_MIN_SHARE);
 	field = weigh_top(study, exponent, true, &bits);
 	bits -= mantissa_savings(study, exponent, RANDOM_MIN_SHARE_BELOW_PAIRS);
-	return bits < least * (1 + PAIRS_MAX_LOSS) ? field : best;
+	return bits < least * (1 + EXPONENT_PAIRS_MAX_LOSS) ? field : best;
 }
 
 /* The bits below the top field: the sign, raw, and the mantissa in parts, any of which may turn out not to be random. */

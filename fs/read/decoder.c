@@ -23,6 +23,7 @@
 
 enum { TRIAL_ROUNDS = 5 };
 _Static_assert((int)WCX_BATCH_PACKED_BYTES <= (int)WCX_GPU_PACKED_BYTES, "a batch fits what the GPU reads itself");
+_Static_assert((int)WCX_BATCH_BYTES >= (int)WCX_GPU_BASE_BYTES, "lent bytes can stand for the bases of a batch");
 
 /* A batch with the decoder's private part. */
 struct owned_batch {
@@ -476,6 +477,20 @@ static size_t pin_jobs(struct wcx_decoder *decoder, const struct wcx_tile_job *j
 	return count;
 }
 
+/* Has the GPU decode a batch, and notes how long it took. */
+static void call_gpu(struct wcx_decoder *decoder, const struct wcx_gpu_batch *batch, size_t coded_bytes)
+{
+	const uint64_t start_ns = wcx_now_ns();
+	enum wcx_result result;
+
+	atomic_fetch_add(&decoder->gpu_calls, 1);
+	result = wcx_gpu_decode(decoder->gpu, batch);
+	atomic_fetch_sub(&decoder->gpu_calls, 1);
+	wcx_gpu_choice_note(&decoder->choice, coded_bytes, wcx_now_ns() - start_ns);
+	if (result == WCX_DEVICE_FAILED && !atomic_exchange(&decoder->gpu_lost, true))
+		send_notice(decoder, "the GPU failed; decoding on the CPU from now on");
+}
+
 static void run_on_gpu(struct wcx_decoder *decoder, struct owned_batch *owned, size_t job_count, size_t coded_bytes)
 {
 	bool is_pinned[WCX_BATCH_TILES];
@@ -485,20 +500,12 @@ static void run_on_gpu(struct wcx_decoder *decoder, struct owned_batch *owned, s
 		.dst_is_pinned = is_pinned,
 		.packed = owned->is_pinned ? owned->batch.packed : NULL,
 	};
-	enum wcx_result result;
-	uint64_t start_ns;
 
 	/* Memory that is used for the first time has to be touched in any case, which a core that decodes does on the side.
 	 */
 	if (pin_jobs(decoder, batch.jobs, job_count, is_pinned) < job_count && decoder->chooses && decoder->range)
 		return;
-	start_ns = wcx_now_ns();
-	atomic_fetch_add(&decoder->gpu_calls, 1);
-	result = wcx_gpu_decode(decoder->gpu, &batch);
-	atomic_fetch_sub(&decoder->gpu_calls, 1);
-	wcx_gpu_choice_note(&decoder->choice, coded_bytes, wcx_now_ns() - start_ns);
-	if (result == WCX_DEVICE_FAILED && !atomic_exchange(&decoder->gpu_lost, true))
-		send_notice(decoder, "the GPU failed; decoding on the CPU from now on");
+	call_gpu(decoder, &batch, coded_bytes);
 }
 
 /*
@@ -552,7 +559,7 @@ static uint64_t done_bytes(const struct wcx_tile_job *jobs, size_t job_count)
 	return bytes;
 }
 
-/* Whether the GPU decodes a tile; it leaves differences from a base to the CPU. */
+/* Whether the GPU decodes a tile of a batch; of differences it does so in pairs alone. */
 static bool is_coded_alone(const struct wcx_tile_job *job)
 {
 	return job->mode == WCX_TILE_CODED && job->recipe->difference == WCX_DIFFERENCE_NONE;
@@ -587,4 +594,40 @@ void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch
 	for (size_t i = 0, count; i < job_count; i += count)
 		count = decode_on_cpu(owned, &batch->jobs[i], job_count - i);
 	add_work(&decoder->cpu_work, done_bytes(batch->jobs, job_count) - gpu_bytes, start_ns);
+}
+
+/* With a choice, memory that is not pinned yet is left to the CPU, as in run_on_gpu. */
+bool wcx_decoder_takes_pairs(struct wcx_decoder *decoder, const struct iovec *tiles, size_t count)
+{
+	size_t coded_bytes = 0;
+	bool takes;
+
+	for (size_t i = 0; i < count; i++)
+		coded_bytes += 2 * tiles[i].iov_len;
+	takes = is_for_gpu(decoder, coded_bytes);
+	for (size_t i = 0; i < count && takes && decoder->chooses && decoder->range; i++)
+		takes = wcx_pinned_range_pin(decoder->range, tiles[i].iov_base, tiles[i].iov_len);
+	return takes;
+}
+
+void wcx_decoder_run_pairs(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count,
+			   const uint8_t *bases)
+{
+	struct owned_batch *owned = (struct owned_batch *)batch;
+	const uint64_t start_ns = wcx_now_ns();
+	bool is_pinned[WCX_BATCH_TILES];
+	const struct wcx_gpu_batch pairs = {
+		.jobs = batch->jobs,
+		.job_count = job_count,
+		.dst_is_pinned = is_pinned,
+		.packed = owned->is_pinned ? batch->packed : NULL,
+		.bases = bases,
+	};
+	size_t coded_bytes = 0;
+
+	for (size_t i = 0; i < job_count; i++)
+		coded_bytes += batch->jobs[i].dst_bytes;
+	pin_jobs(decoder, batch->jobs, job_count, is_pinned);
+	call_gpu(decoder, &pairs, coded_bytes);
+	add_work(&decoder->gpu_work, done_bytes(batch->jobs, job_count), start_ns);
 }

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include "codec/tile.h"
 #include "fs/base/error.h"
@@ -108,5 +109,21 @@ void wcx_decoder_return_bytes(struct wcx_decoder *decoder, uint8_t *bytes);
  * could not, for whatever reason.
  */
 void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count);
+
+/*
+ * wcx_decoder_takes_pairs - whether the GPU gets tiles that are differences, with the base tiles of all
+ *
+ * tiles are where they would be decoded to.
+ */
+bool wcx_decoder_takes_pairs(struct wcx_decoder *decoder, const struct iovec *tiles, size_t count);
+
+/*
+ * wcx_decoder_run_pairs - decode on the GPU coded tiles of a base, and after each the tile that is a difference from it
+ *
+ * bases is what wcx_decoder_borrow_bytes lent: of each base tile, dst lies there, in the first WCX_GPU_BASE_BYTES, and is
+ * not written.  What the GPU cannot decode, for whatever reason, has another result than WCX_OK; the CPU does not try.
+ */
+void wcx_decoder_run_pairs(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count,
+			   const uint8_t *bases);
 
 #endif

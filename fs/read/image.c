@@ -13,7 +13,6 @@
 
 #include "codec/arith.h"
 #include "fs/base/file_io.h"
-#include "fs/base/search.h"
 #include "fs/format/safetensors.h"
 
 enum {
@@ -75,7 +74,7 @@ void wcx_image_count_into(struct wcx_image *image, struct wcx_image_counts *coun
 	image->counts = counts;
 }
 
-struct wcx_image_counts *wcx_image_counts(struct wcx_image *image)
+struct wcx_image_counts *wcx_image_counts(const struct wcx_image *image)
 {
 	return image->counts;
 }
@@ -83,6 +82,11 @@ struct wcx_image_counts *wcx_image_counts(struct wcx_image *image)
 void wcx_image_use_finder(struct wcx_image *image, const struct wcx_base_finder *finder)
 {
 	wcx_image_bases_use_finder(image->bases, finder);
+}
+
+struct wcx_decoder *wcx_image_decoder(const struct wcx_image *image)
+{
+	return image->decoder;
 }
 
 struct wcx_image_bases *wcx_image_bases(const struct wcx_image *image)
@@ -155,25 +159,6 @@ static void copy_tile(const struct wcx_segment *seg, const struct wcx_tile_info 
 
 	for (uint64_t at = start; wcx_tile_extent(seg, tile, at, end, &extent); at = extent.offset + extent.bytes)
 		memcpy(dst + (extent.offset - start), data + extent.tile_offset, extent.bytes);
-}
-
-struct tensor_search {
-	const struct wcx_tensor *tensors;
-	uint64_t offset;
-};
-
-static bool starts_upto(const void *user, size_t i)
-{
-	const struct tensor_search *search = user;
-
-	return search->tensors[i].offset <= search->offset;
-}
-
-const struct wcx_tensor *wcx_image_tensor_at(const struct wcx_safetensors *st, uint64_t offset)
-{
-	const struct tensor_search search = { st->tensors, offset };
-
-	return &st->tensors[wcx_count_before(st->tensor_count, starts_upto, &search) - 1];
 }
 
 /*
@@ -275,7 +260,7 @@ static void fetch(const struct wcx_image *image, uint64_t start, uint64_t end)
 }
 
 /* Reads packed bytes that the caller lacks into the buffer, with one pread for tiles that are adjacent in the file. */
-static void read_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count, uint8_t *buffer)
+void wcx_image_read_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count, uint8_t *buffer)
 {
 	for (size_t first = 0, after; first < count; first = after) {
 		uint64_t start = tiles[first].info->packed_offset, end = start;
@@ -389,7 +374,7 @@ static void decode_tiles(const struct wcx_image *image, struct wcx_image_tile *t
 			tiles[i].r = -ENOMEM;
 		return;
 	}
-	read_tiles(image, tiles, count, batch->packed);
+	wcx_image_read_tiles(image, tiles, count, batch->packed);
 	job_count = make_jobs(batch, tiles, count, job_of);
 	wcx_decoder_run(image->decoder, batch, job_count);
 	for (size_t j = 0; j < job_count; j++) {
@@ -400,7 +385,7 @@ static void decode_tiles(const struct wcx_image *image, struct wcx_image_tile *t
 	wcx_decoder_return(image->decoder, batch);
 }
 
-void wcx_image_decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count)
+void wcx_image_decode_apart(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count)
 {
 	uint8_t *buffer = NULL;
 	bool needs_bases = false;
@@ -648,52 +633,4 @@ int wcx_image_check_tile(struct wcx_image *image, uint64_t tile_index, struct wc
 	wcx_image_decode_tiles(image, &tile, 1);
 	free(tile.dst);
 	return tile.r ? wcx_image_fail_tile(image, seg, &info, 0, tile.r, err) : 0;
-}
-
-/* Every tensor must lie within one segment, not the first: that ends where the data begin. */
-static int check_tensors(const struct wcx_image *image, const struct wcx_safetensors *st, struct wcx_error *err)
-{
-	const struct wcx_container *c = image->container;
-
-	for (size_t i = 0; i < st->tensor_count; i++) {
-		const struct wcx_tensor *tensor = &st->tensors[i];
-		const struct wcx_segment *seg = wcx_container_segment(c, wcx_container_segment_at(c, tensor->offset));
-
-		if (tensor->bytes > seg->offset + seg->bytes - tensor->offset)
-			return wcx_fail(err, EBADMSG,
-					"%s: damaged: tensor `%s`, offset %llu, does not lie within one segment",
-					wcx_container_path(c), tensor->name, (unsigned long long)tensor->offset);
-	}
-	return 0;
-}
-
-int wcx_image_header(struct wcx_image *image, struct wcx_safetensors **ret, struct wcx_error *err)
-{
-	const char *path = wcx_container_path(image->container);
-	uint64_t header_bytes = wcx_container_segment(image->container, 0)->bytes, json_bytes;
-	struct wcx_safetensors *st = NULL;
-	uint8_t *header;
-	ssize_t n;
-	int r;
-
-	if (header_bytes > WCX_SAFETENSORS_LENGTH_BYTES + (uint64_t)WCX_SAFETENSORS_MAX_JSON_BYTES)
-		return wcx_fail(err, EBADMSG, "%s: damaged: header too large", path);
-	header = malloc((size_t)header_bytes);
-	if (!header)
-		return wcx_fail(err, ENOMEM, "%s: no memory for the header", path);
-	n = wcx_image_read(image, header, (size_t)header_bytes, 0, err);
-	r = n < 0 ? (int)n : wcx_safetensors_json_bytes(path, header, wcx_image_bytes(image), &json_bytes, err);
-	if (r == 0 && json_bytes != header_bytes - WCX_SAFETENSORS_LENGTH_BYTES)
-		r = wcx_fail(err, EBADMSG, "%s: damaged: the header does not fill its segment", path);
-	if (r == 0)
-		r = wcx_safetensors_parse(path, (const char *)header + WCX_SAFETENSORS_LENGTH_BYTES, (size_t)json_bytes,
-					  wcx_image_bytes(image), &st, err);
-	if (r == 0)
-		r = check_tensors(image, st, err);
-	if (r == 0)
-		*ret = st;
-	else
-		wcx_safetensors_free(st);
-	free(header);
-	return r;
 }

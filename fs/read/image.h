@@ -59,7 +59,7 @@ void wcx_image_put(struct wcx_image *image);              /* drop a reference; t
  * To be called before the image is shared.
  */
 void wcx_image_count_into(struct wcx_image *image, struct wcx_image_counts *counts);
-struct wcx_image_counts *wcx_image_counts(struct wcx_image *image); /* the counters in use */
+struct wcx_image_counts *wcx_image_counts(const struct wcx_image *image); /* the counters in use */
 
 /*
  * wcx_image_use_finder - have the image find its bases with this
@@ -69,6 +69,8 @@ struct wcx_image_counts *wcx_image_counts(struct wcx_image *image); /* the count
  * it; everything else can be read.
  */
 void wcx_image_use_finder(struct wcx_image *image, const struct wcx_base_finder *finder);
+
+struct wcx_decoder *wcx_image_decoder(const struct wcx_image *image);
 
 /* wcx_image_bases - the bases of the image, which may be none */
 struct wcx_image_bases *wcx_image_bases(const struct wcx_image *image);
@@ -169,6 +171,13 @@ struct wcx_image_tile {
  * one waits for another.
  */
 void wcx_image_decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count);
+
+/*
+ * Parts of it: wcx_image_read_tiles reads the packed bytes of tiles to a buffer, and sets r; wcx_image_decode_apart leaves
+ * no differences to the GPU.
+ */
+void wcx_image_read_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count, uint8_t *buffer);
+void wcx_image_decode_apart(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count);
 
 /* wcx_image_copy_cached - copy a decoded tile to dst if the cache has it */
 bool wcx_image_copy_cached(struct wcx_image *image, const struct wcx_tile_info *tile, uint8_t *dst);

@@ -222,7 +222,7 @@ class Speed:
         """One cold read through a fresh mount; returns seconds, the CPU seconds of the daemon, and the reader's checksum."""
         store = self.stores[kind]
         mount.bring_in([os.path.join(store, name) for name in os.listdir(store)])
-        command = [self.daemon, store, self.mountpoint, "-f", "-o", "decoder=cpu"]
+        command = [self.daemon, store, self.mountpoint, "-f", "-o", f"decoder={self.args.decoder}"]
         with mount.mounted(command, self.mountpoint, self.log) as process:
             start_s = mount.cpu_s(process)
             done = subprocess.run([self.reader, mode, str(block_kib), os.path.join(self.mountpoint, "relative.safetensors")],
@@ -283,6 +283,7 @@ def parse_arguments():
     parser.add_argument("--without-stores", action="store_true", help="only --speed")
     parser.add_argument("--speed", metavar="LABEL", help="also time packing and reading this relative, such as lr-2e-5")
     parser.add_argument("--copies", type=int, default=8, help="how often --speed repeats the tensors (default: 8)")
+    parser.add_argument("--decoder", default="cpu", help="of the mount (default: cpu)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of --speed (default: 5)")
     parser.add_argument("--build", default="build", help="build directory with the programs (default: build)")
     parser.add_argument("--wcx", help="the program wcx (default: that of --build)")

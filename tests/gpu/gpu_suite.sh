@@ -48,6 +48,19 @@ same_bytes() {
 	echo "all files through the mount are equal to the originals"
 }
 
+# same_family - the relatives through the mount, of which the GPU must have decoded most
+same_family() {
+	local file
+
+	for file in "$work"/original/family/*-tuned; do
+		cmp "$file" "$work/mnt/family/$(basename "$file")"
+	done
+	"$build/wcx" status --json "$work/mnt" | "$PYTHON" -c 'import json, sys
+decoded = json.load(sys.stdin)["decoded"]
+print(decoded)
+assert decoded["gpu"]["bytes"] > 9 * decoded["cpu"]["bytes"]'
+}
+
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader || true
 grep -m1 'model name' /proc/cpuinfo || true
 
@@ -105,6 +118,7 @@ fi
 if wanted mount; then
 	part "The mount"
 	with_mount decoder=cuda same_bytes
+	with_mount decoder=cuda same_family
 	export WCX_GPU_FAIL_AFTER=20
 	echo "the GPU lost after 20 batches:"
 	"$build/wcx" verify -v --decoder=cuda "$work"/store/*.wcx 2>&1 | tee "$work/lost"

@@ -368,6 +368,13 @@ forge() {
 	unpacks
 }
 
+@test "rm --rebase --for=speed packs the dependents as pack --for=speed does" {
+	"$WCX" rm --rebase --for=speed --store="$OWN" "$OWN/base"
+	"$WCX" pack -q --for=speed "$ORIG/tuned-1/model.safetensors" speed.wcx
+	"$WCX" info --json speed.wcx | grep -q '"mode": *"pairs8'
+	cmp speed.wcx "$TUNED"
+}
+
 @test "rm --rebase keeps a base if a dependent cannot be packed again" {
 	"$PYTHON" - "$TUNED" <<-'END'
 		import sys

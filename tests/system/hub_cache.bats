@@ -85,8 +85,10 @@ blob() {
 
 	before=$(hub scan)
 	[ "$before" = "org/tiny 1 3 $(cat "$HUB"/org/tiny/main/* | wc -c)" ]
-	pack
+	pack --for=speed
 	[ "$(links_and_packed)" = "2 2" ]
+	"$WCX" pack -q --for=speed "$HUB/org/tiny/main/model-00001-of-00002.safetensors" "$BATS_TEST_TMPDIR/speed.wcx"
+	cmp "$BATS_TEST_TMPDIR/speed.wcx" "$BLOBS/$(blob main 1).wcx"
 	[ "$(cat "$BLOBS"/*.wcx | wc -c)" -lt "$(($(cat "$HUB"/org/tiny/main/*.safetensors | wc -c) * 9 / 10))" ]
 	[ -z "$(find "$HF_HUB_CACHE" -size +1000k -type f ! -name '*.wcx')" ]
 	[ "$(hub scan)" = "$before" ]

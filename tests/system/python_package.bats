@@ -51,3 +51,12 @@ teardown() {
 		assert [entry.load() for entry in plugins] == [wcx._accelerate.vllm_plugin]
 	END
 }
+
+@test "models of torch whose weights stay packed, in floats and INT8" {
+	local module
+
+	for module in torch transformers compressed_tensors; do
+		"$PYTHON" -c "import importlib.util as i, sys; sys.exit(not i.find_spec('$module'))" || skip "$module is not installed"
+	done
+	WCX_TEST_DIR="$BATS_TEST_TMPDIR" PYTHONPATH="$PACKAGE:$PYTHONPATH" "$PYTHON" "$BATS_TEST_DIRNAME/stream_models.py"
+}

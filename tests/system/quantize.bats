@@ -197,6 +197,9 @@ make_single() {
 	done
 	cmp plain/config.json packed/config.json
 	cmp plain/model.safetensors.index.json packed/model.safetensors.index.json
+	"$WCX" quantize -q --pack --for=speed "$LLAMA" speed
+	"$WCX" pack -q --for=speed plain/model-00001-of-00003.safetensors speed.wcx
+	cmp speed.wcx speed/model-00001-of-00003.safetensors.wcx
 	grep -qE "^  whole model .* -> packed [0-9.]+ MB: [0-9.]+ x, in all [0-9.]+ x$" summary
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Images with a base: every range reads as the original, by one thread or many; a base that is missing, damaged or replaced
- * fails what needs it and nothing else; and searches are rare.
+ * fails what needs it and nothing else; and searches are rare.  On the CPU, and with a fake GPU.
  *
  * Must be linked with --wrap=clock_gettime, so that a second passes when a test says so.
  */
@@ -12,11 +12,13 @@
 #include <time.h>
 
 #include "fs/read/image.h"
+#include "tests/fixtures/fake_gpu_decode.h"
 #include "tests/fixtures/sample_family.h"
 #include "tests/unit/check.h"
 
 enum { THREADS = 8, SECOND_MS = 1000 };
 
+static enum wcx_decoder_kind decoder_kind = WCX_DECODER_CPU;
 static _Atomic uint64_t passed_ms; /* what tests have added to the clock */
 
 int __real_clock_gettime(clockid_t clock, struct timespec *ret);
@@ -71,7 +73,7 @@ static void open_fixture(struct fixture *fixture, uint64_t cache_bytes, unsigned
 
 	*fixture = (struct fixture){ .family = sample_family_make("../base.wcx") };
 	fixture->cache = wcx_tile_cache_create(cache_bytes);
-	sample_require(wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &fixture->decoder, &err) == 0, err.text);
+	sample_require(wcx_decoder_create(decoder_kind, NULL, NULL, &fixture->decoder, &err) == 0, err.text);
 	if (decoder_limit)
 		wcx_decoder_limit(fixture->decoder, decoder_limit);
 	fixture->base_fd = sample_open(fixture->family.base.data, fixture->family.base.bytes);
@@ -381,20 +383,99 @@ static void what_is_no_base_is_not_used(void)
 	close_fixture(&fixture);
 }
 
+/* --- with a GPU --- */
+
+static void open_with_gpu(struct fixture *fixture)
+{
+	fake_gpu.fails = fake_gpu.takes_no_pairs = false;
+	fake_gpu.pairs = fake_gpu.base_tiles = 0;
+	decoder_kind = WCX_DECODER_CUDA;
+	open_fixture(fixture, 0, 0);
+	decoder_kind = WCX_DECODER_CPU;
+}
+
+static void a_gpu_decodes_pairs_and_tiles_that_are_the_bases(void)
+{
+	struct fixture fixture;
+
+	open_with_gpu(&fixture);
+	CHECK(reads_right(&fixture, 0, fixture.family.tuned_original.bytes));
+	/* halves has 8 tiles, as its base; quarters 20, four for each of the base's; kept 8, which are the base's. */
+	CHECK(fake_gpu.pairs == 8 + 20 && fake_gpu.base_tiles == 8 + 20 + 8);
+	close_fixture(&fixture);
+}
+
+static void what_a_gpu_cannot_decode_is_decoded_without_it(void)
+{
+	struct fixture fixture;
+
+	open_with_gpu(&fixture);
+	fake_gpu.takes_no_pairs = true;
+	CHECK(reads_right(&fixture, 0, fixture.family.tuned_original.bytes) && fake_gpu.pairs == 0);
+	close_fixture(&fixture);
+	open_with_gpu(&fixture);
+	fake_gpu.fails = true;
+	CHECK(reads_right(&fixture, 0, fixture.family.tuned_original.bytes) && fake_gpu.base_tiles == 0);
+	close_fixture(&fixture);
+}
+
+/* Of each tensor whose tiles the GPU decodes with those of the base, one byte of a base tile is damaged. */
+static void damage_in_the_base_of_a_pair_fails_that(void)
+{
+	static const char *const names[] = { "halves", "kept" };
+
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(names); i++) {
+		const size_t tile_bytes = i ? 2048 : 8192;
+		struct fixture fixture;
+		struct wcx_error err;
+		uint64_t at, base_at;
+		uint8_t byte;
+
+		open_with_gpu(&fixture);
+		at = family_offset(fixture.family.tuned_original, family_tuned_parts, FAMILY_TUNED_PARTS, names[i]);
+		base_at = family_offset(fixture.family.base_original, family_base_parts, FAMILY_BASE_PARTS, names[i]);
+		damage_base(&fixture, base_at + 3 * tile_bytes);
+		CHECK(wcx_image_read(fixture.image, &byte, 1, at + 3 * tile_bytes, &err) == -EIO);
+		CHECK(strstr(err.text, names[i]) && strstr(err.text, "tile 3 ") && strstr(err.text, "store/base.wcx: "));
+		CHECK(reads_right(&fixture, 0, at + 3 * tile_bytes));
+		CHECK(reads_right(&fixture, at + 4 * tile_bytes, fixture.family.tuned_original.bytes - at - 4 * tile_bytes));
+		close_fixture(&fixture);
+	}
+}
+
+static const struct check_test of_bases[] = {
+	CHECK_TEST(tiles_of_all_modes_are_there),
+	CHECK_TEST(every_range_reads_as_the_original),
+	CHECK_TEST(views_show_the_original),
+	CHECK_TEST(readers_do_not_wait_in_a_circle),
+	CHECK_TEST(tiles_of_the_base_are_not_kept),
+	CHECK_TEST(without_its_base_only_what_needs_it_fails),
+	CHECK_TEST(without_a_finder_there_is_a_message_too),
+	CHECK_TEST(damage_in_the_base_fails_what_needs_those_tiles),
+	CHECK_TEST(a_damaged_base_that_was_replaced_is_found_again),
+	CHECK_TEST(what_is_no_base_is_not_used),
+};
+
+static void all_is_so_with_a_gpu_too(void)
+{
+	fake_gpu.fails = fake_gpu.takes_no_pairs = false;
+	decoder_kind = WCX_DECODER_CUDA;
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(of_bases); i++)
+		of_bases[i].run();
+	decoder_kind = WCX_DECODER_CPU;
+}
+
 int main(int argc, char **argv)
 {
-	static const struct check_test tests[] = {
-		CHECK_TEST(tiles_of_all_modes_are_there),
-		CHECK_TEST(every_range_reads_as_the_original),
-		CHECK_TEST(views_show_the_original),
-		CHECK_TEST(readers_do_not_wait_in_a_circle),
-		CHECK_TEST(tiles_of_the_base_are_not_kept),
-		CHECK_TEST(without_its_base_only_what_needs_it_fails),
-		CHECK_TEST(without_a_finder_there_is_a_message_too),
-		CHECK_TEST(damage_in_the_base_fails_what_needs_those_tiles),
-		CHECK_TEST(a_damaged_base_that_was_replaced_is_found_again),
-		CHECK_TEST(what_is_no_base_is_not_used),
+	static const struct check_test with_gpu[] = {
+		CHECK_TEST(all_is_so_with_a_gpu_too),
+		CHECK_TEST(a_gpu_decodes_pairs_and_tiles_that_are_the_bases),
+		CHECK_TEST(what_a_gpu_cannot_decode_is_decoded_without_it),
+		CHECK_TEST(damage_in_the_base_of_a_pair_fails_that),
 	};
+	struct check_test tests[WCX_ARRAY_COUNT(of_bases) + WCX_ARRAY_COUNT(with_gpu)];
 
+	memcpy(tests, of_bases, sizeof of_bases);
+	memcpy(tests + WCX_ARRAY_COUNT(of_bases), with_gpu, sizeof with_gpu);
 	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
 }

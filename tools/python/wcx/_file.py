@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Open packed files: their tensors, their bytes, and where to find them."""
+import builtins
 import ctypes
 import json
 import os
@@ -68,7 +69,7 @@ class File:
         header = self.read(8, library.wcx_file_header_bytes(self._open()) - 8)
         return json.loads(header).get("__metadata__")
 
-    def read(self, offset: int, size: int) -> bytes:
+    def read(self, offset: int, size: int) -> builtins.bytes:
         """Returns bytes of the original file; fewer than asked for only at its end."""
         size = max(0, min(size, self.bytes - offset))
         buffer = ctypes.create_string_buffer(size)

@@ -3,6 +3,7 @@
 import ctypes
 import os
 from ctypes import POINTER, c_char_p, c_int, c_size_t, c_ssize_t, c_uint, c_uint64, c_void_p
+from typing import Any, Dict, List, Tuple
 
 ERROR_BYTES = 1024
 SONAME = "libwcx.so.0"
@@ -46,7 +47,7 @@ def _load_library():
         raise ImportError(f"{SONAME} is not found: install wcxfs, or set WCX_LIBRARY to the path of libwcx.so") from error
 
 
-_PROTOTYPES = {
+_PROTOTYPES: Dict[str, Tuple[Any, List[Any], bool]] = {
     "wcx_file_open": (c_int, [c_char_p, POINTER(c_void_p)], True),
     "wcx_file_close": (None, [c_void_p], False),
     "wcx_file_bytes": (c_uint64, [c_void_p], False),

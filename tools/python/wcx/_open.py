@@ -124,6 +124,8 @@ class safe_open:
     GPU.  A damaged tile raises OSError with file, tensor and offset, and no tensor is handed out.
     """
 
+    _reader: Optional[Reader]
+
     def __new__(cls, filename: PATH, framework: str, device="cpu", **options):
         packed = find_packed(filename)
         if packed is None:

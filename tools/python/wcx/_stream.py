@@ -5,19 +5,25 @@ A *block* is a module whose weights are needed together: an element of the model
 projection.  All blocks are decoded into one *scratch* buffer on the GPU, one after the other, each just before its forward.
 What fits stays on the GPU, packed; the rest is copied there, packed, from pinned memory of the host, ahead of its use, to two
 or more *slots*.  Embeddings stay decoded in the host's memory, from which the rows of a batch are taken.
+
+Models on the CPU do without copies: blocks are decoded straight from their files, which the page cache holds packed.
 """
 import contextlib
 import json
+import math
 import os
 import re
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Set, Tuple, Union
 
 from ._file import File, PATH, Tensor, find_packed, open_file
 from ._frameworks import Torch
 from ._gpu import Held, Loader, cuda_device
+from ._quantized import lay_out
 
 ALIGN = 256
 SLOTS = 2
+LOADER_THREADS = 8  # each takes 26 MiB of the GPU's memory while packed bytes are read, which more would not do much faster
+LARGE = 1 << 20  # from this size on, tensors of quantised layers other than the weights stay packed, too
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 
 
@@ -27,7 +33,7 @@ def parse_bytes(size: Union[int, str]) -> int:
         return size
     match = re.fullmatch(r"\s*([0-9.]+)\s*([a-zA-Z]*)\s*", size)
     unit = _UNITS.get(match.group(2).upper()) if match else None
-    if unit is None:
+    if match is None or unit is None:
         raise ValueError(f"{size!r}: not a size such as 4GiB")
     return int(float(match.group(1)) * unit)
 
@@ -66,8 +72,8 @@ def _open_files(path: str) -> Dict[str, Tuple[File, Tensor]]:
         names = sorted(os.listdir(path))
         indices = [name for name in names if name.endswith(".safetensors.index.json")]
         if indices:
-            with open(os.path.join(path, indices[0])) as file:
-                names = sorted(set(json.load(file)["weight_map"].values()))
+            with open(os.path.join(path, indices[0])) as index:
+                names = sorted(set(json.load(index)["weight_map"].values()))
         else:
             names = sorted({n.removesuffix(".wcx") for n in names if n.removesuffix(".wcx").endswith(".safetensors")})
         shards = [os.path.join(path, name) for name in names]
@@ -85,6 +91,30 @@ def _open_files(path: str) -> Dict[str, Tuple[File, Tensor]]:
     return tensors
 
 
+def _spread(index: int) -> float:
+    """Returns the index with its bits reversed, as a fraction: the first of a list sorted by it are far apart."""
+    return int(f"{index:032b}"[::-1], 2) / 2**32
+
+
+class _InFile:
+    """A part of a file that is decoded on the CPU, with the interface of Held."""
+
+    on_device, nbytes = True, 0
+
+    def __init__(self, file: File, ranges):
+        self._file, self._ranges = file, ranges
+
+    def decode(self, base: int, stream, place: int = 0) -> None:
+        """Decodes to base by all cores.  Raises OSError for damage."""
+        self._file.load_host([(offset, size, base + dst) for offset, size, dst in self._ranges])
+
+    def check(self, stream) -> None:
+        """Does nothing: decode has checked."""
+
+    def close(self) -> None:
+        """Does nothing: the file stays open for others."""
+
+
 class _Block:
     """A module, its parameters with their places in scratch, and its packed bytes: one held part for each file."""
 
@@ -92,7 +122,8 @@ class _Block:
         self.name, self.module = name, module
         self.parameters: List[Tuple[Any, str, File, Tensor, int]] = []  # (module, attribute, file, tensor, place)
         self.nbytes = 0  # decoded, in scratch
-        self.held: List[Held] = []
+        self.floats_bytes = 0  # what the largest weight takes that is made of quantised ones, behind nbytes in scratch
+        self.held: List[Any] = []  # Held or _InFile
         self.is_checked = False
 
     def add(self, module, attribute: str, file: File, info: Tensor) -> None:
@@ -101,7 +132,7 @@ class _Block:
 
     def packed_estimate(self) -> int:
         """About how much the packed bytes take: as much of each file as of its tensors."""
-        ratio = {}
+        ratio: Dict[File, float] = {}
         for _, _, file, info, _ in self.parameters:
             ratio.setdefault(file, os.path.getsize(file.path) / max(1, file.bytes))
         return sum(_aligned(int(info.bytes * ratio[file])) for _, _, file, info, _ in self.parameters)
@@ -110,7 +141,10 @@ class _Block:
         ranges: Dict[File, list] = {}
         for _, _, file, info, place in self.parameters:
             ranges.setdefault(file, []).append((info.offset, info.bytes, place))
-        self.held = [Held(loader, file, its, on_device) for file, its in ranges.items()]
+        if loader is None:
+            self.held = [_InFile(file, its) for file, its in ranges.items()]
+        else:
+            self.held = [Held(loader, file, its, on_device) for file, its in ranges.items()]
 
     @property
     def held_bytes(self) -> int:
@@ -141,16 +175,26 @@ class Stream:
         import torch
 
         self._torch, self._framework = torch, Torch()
-        self.model, self.device = model, cuda_device(device)
-        self._path, self._hooks, self._slots = os.fsdecode(path), [], []
-        self._loader = Loader(self.device)
+        self.model, self.device = model, torch.device(device)
+        self._on_cpu = self.device.type == "cpu"
+        if not self._on_cpu:
+            self.device = cuda_device(device)
+        elif gpu_budget is not None:
+            raise ValueError("gpu_budget: the model is to run on the CPU")
+        self._path = os.fsdecode(path)
+        self._hooks: List[Any] = []
+        self._slots: List[_Slot] = []
+        self._loader = None if self._on_cpu else Loader(self.device, min(LOADER_THREADS, len(os.sched_getaffinity(0))))
         budget = None if gpu_budget is None else parse_bytes(gpu_budget) - parse_bytes(reserve)
         self._refuse_buffers()
-        blocks, embeddings, others = self._sort_parameters(_open_files(self._path))
-        self._copy_stream = torch.cuda.Stream(self.device)
+        files = _open_files(self._path)
+        self._quantized = lay_out(model)
+        blocks, embeddings, others = self._sort_parameters(files)
+        self._copy_stream: Any = None if self._on_cpu else torch.cuda.Stream(self.device)
         self.device_bytes = self.host_bytes = 0
         self._load_others(others)
-        needed = max((block.nbytes for block in blocks), default=0)
+        needed = max((block.nbytes + block.floats_bytes for block in blocks), default=0)
+        needed = max([needed] + [quantized.floats_bytes for quantized in self._quantized.values()])
         if scratch is None:
             scratch = torch.empty(max(needed, ALIGN), dtype=torch.uint8, device=self.device)
         elif scratch.nbytes < needed or scratch.data_ptr() % ALIGN or scratch.device != self.device:
@@ -161,11 +205,13 @@ class Stream:
         self._load_embeddings(embeddings)
         self._blocks = blocks
         self._host_blocks = [block for block in blocks if not block.on_device]
+        if self._loader is not None:
+            torch.cuda.synchronize(self.device)
+            self._loader.close()  # its memory is free for the slots
         self._make_slots()
         for block in blocks:
             self._place(block)
-        torch.cuda.synchronize(self.device)
-        self._loader.close()
+        self._place_quantized()
 
     # --- which parameter belongs where ---
 
@@ -202,16 +248,25 @@ class Stream:
                     continue
                 name = f"{module_name}.{attribute}" if module_name else attribute
                 file, info = self._find(tensors, tied.get(name, name) if name not in tensors else name)
-                self._check(name, parameter, info)
+                quantized = self._quantized.get(id(module))
+                converts = quantized is not None and quantized.converts(attribute) and info.bytes < LARGE
+                self._check(name, parameter, info, converts)
+                if converts:
+                    others.append((module, attribute, file, info))
+                    continue
                 if id(module) in owner:
                     owner[id(module)].add(module, attribute, file, info)
                 elif isinstance(module, torch.nn.Embedding):
                     embeddings.append((module, file, info))
                 elif info.bytes >= 16 << 20:
                     blocks.append(_Block(module_name, module))
+                    owner[id(module)] = blocks[-1]
                     blocks[-1].add(module, attribute, file, info)
                 else:
                     others.append((module, attribute, file, info))
+        for key, quantized in self._quantized.items():
+            if key in owner:
+                owner[key].floats_bytes = max(owner[key].floats_bytes, quantized.floats_bytes)
         return [block for block in blocks if block.parameters], embeddings, others
 
     def _tied_names(self) -> Dict[str, str]:
@@ -226,11 +281,11 @@ class Stream:
             tied.setdefault("lm_head.weight", f"{names[id(embedding)]}.weight")
         return tied
 
-    def _check(self, name: str, parameter, info: Tensor) -> None:
+    def _check(self, name: str, parameter, info: Tensor, converts: bool) -> None:
         dtype, shape = self._framework.storage(info)
         if tuple(parameter.shape) != tuple(shape):
             raise ValueError(f"{self._path}: tensor {info.name} is {list(shape)}, parameter {name} {list(parameter.shape)}")
-        if parameter.dtype != dtype:
+        if parameter.dtype != dtype and not converts:
             raise ValueError(
                 f"{self._path}: tensor {info.name} is {info.dtype}, parameter {name} {parameter.dtype}: make the model with"
                 f" the dtype of its file"
@@ -239,17 +294,23 @@ class Stream:
     # --- memory ---
 
     def _set(self, module, attribute: str, tensor) -> None:
+        if id(module) in self._quantized:
+            self._quantized[id(module)].tensors[attribute] = tensor
         module._parameters[attribute] = self._torch.nn.Parameter(tensor, requires_grad=False)
 
     def _load_others(self, others) -> None:
         ranges: Dict[File, list] = {}
+        tensors = []
         for module, attribute, file, info in others:
-            tensor = self._framework.empty(*self._framework.storage(info), self.device)
-            ranges.setdefault(file, []).append((info.offset, info.bytes, tensor.data_ptr()))
+            tensors.append(self._framework.empty(*self._framework.storage(info), self.device))
+            ranges.setdefault(file, []).append((info.offset, info.bytes, tensors[-1].data_ptr()))
+        for file, its in ranges.items():
+            file.load_host(its) if self._loader is None else self._loader.load_ranges(file, its)
+        for (module, attribute, _, _), tensor in zip(others, tensors):
+            if id(module) in self._quantized:
+                tensor = tensor.to(module._parameters[attribute].dtype)
             self._set(module, attribute, tensor)
             self.device_bytes += tensor.nbytes
-        for file, its in ranges.items():
-            self._loader.load_ranges(file, its)
 
     def _hold(self, blocks: List[_Block], budget: Optional[int]) -> None:
         """Holds blocks on the GPU, the largest first, as long as they and slots for the others fit, and the rest on the host."""
@@ -257,8 +318,12 @@ class Stream:
             raise ValueError(f"gpu_budget: {self.device_bytes} bytes are needed for scratch and small parameters alone")
         # A held part is a little larger than its share of the file: it has control data, and small tensors unpacked.
         packed = {block: block.packed_estimate() * 101 // 100 for block in blocks}
-        by_size = sorted(blocks, key=lambda block: -packed[block])
-        wanted, left, used = set(), [], self.device_bytes
+        # The largest first; those of about the same size in an order that spreads them, so that copies and computing overlap.
+        step = {block: round(math.log(max(1, packed[block]), 1.1)) for block in blocks}
+        by_size = sorted(blocks, key=lambda block: (-step[block], _spread(blocks.index(block))))
+        wanted: Set[_Block] = set()
+        left: List[_Block] = []
+        used = self.device_bytes
         if budget is None or used + sum(packed.values()) <= budget:
             wanted = set(blocks)
         else:
@@ -269,7 +334,7 @@ class Stream:
                     used += packed[block]
                 else:
                     left.append(block)
-            used += SLOTS * packed[left[0]] if left else 0
+            used += SLOTS * max((packed[block] for block in left), default=0)
             if used > budget:
                 raise ValueError(f"gpu_budget: at least {used} bytes and what is reserved are needed")
         for block in blocks:
@@ -306,6 +371,14 @@ class Stream:
             dtype, shape = self._framework.storage(info)
             self._set(module, attribute, self.scratch[place : place + info.bytes].view(dtype).view(shape))
         self._hooks.append(block.module.register_forward_pre_hook(lambda *_, block=block: self._decode(block)))
+
+    def _place_quantized(self) -> None:
+        """Makes the weights of quantised layers behind the decoded bytes of their block."""
+        roundings: dict = {}
+        behind = {id(module): block.nbytes for block in self._blocks for module, *_ in block.parameters}
+        for key, quantized in self._quantized.items():
+            start = behind.get(key, 0)
+            self._hooks += quantized.place(self.scratch[start : start + quantized.floats_bytes], roundings)
 
     # --- what happens at a forward ---
 
@@ -346,7 +419,7 @@ class Stream:
         return self._slots[0]
 
     def _decode(self, block: _Block) -> None:
-        stream = self._torch.cuda.current_stream(self.device)
+        stream: Any = None if self._on_cpu else self._torch.cuda.current_stream(self.device)
         base = self.scratch.data_ptr()
         if block.on_device:
             for held in block.held:
@@ -371,9 +444,12 @@ class Stream:
     def close(self) -> None:
         """Removes the hooks and frees all memory; the model's parameters are without memory again."""
         torch = self._torch
-        torch.cuda.synchronize(self.device)
+        if not self._on_cpu:
+            torch.cuda.synchronize(self.device)
         for hook in self._hooks:
             hook.remove()
+        for quantized in self._quantized.values():
+            quantized.restore()
         for module in self.model.modules():
             for name, parameter in list(module._parameters.items()):
                 if parameter is not None:
@@ -381,7 +457,7 @@ class Stream:
         for block in self._blocks:
             for held in block.held:
                 held.close()
-        self._hooks, self._slots, self._blocks, self.scratch = [], [], [], None
+        self._hooks, self._slots, self._blocks, self._quantized, self.scratch = [], [], [], {}, None
 
     def __enter__(self) -> "Stream":
         return self
@@ -390,7 +466,7 @@ class Stream:
         self.close()
 
 
-def stream(model, path: PATH, gpu_budget=None, device="cuda", reserve="256MiB", scratch=None) -> Stream:
+def stream(model, path: PATH, gpu_budget=None, device="cuda", reserve="512MiB", scratch=None) -> Stream:
     """Gives a model without weights those of packed files, which stay packed, and decodes them layer by layer as it runs.
 
         with wcx.no_weights():
@@ -398,12 +474,15 @@ def stream(model, path: PATH, gpu_budget=None, device="cuda", reserve="256MiB", 
         wcx.stream(model, "llama-8b", gpu_budget="4GiB")
         model.generate(...)
 
-    model: a torch module whose parameters are on the meta device, in the dtype of its files, for inference.  path: a packed
-    file or a directory of packed shards.  gpu_budget: memory of the GPU for everything, in bytes or as "4GiB"; reserve of it
-    is left to activations and the key-value cache.  None: all packed bytes stay on the GPU.  scratch: the scratch of another
-    Stream, for several models that run in turn.
+    model: a torch module whose parameters are on the meta device, in the dtype of its files, for inference.  If its config says
+    that compressed-tensors has quantised it, its layers are first given the parameters of the files.  path: a packed file or a
+    directory of packed shards.  gpu_budget: memory of the GPU for everything, in bytes or as "4GiB"; reserve of it is left to
+    torch's own kernels, activations and the key-value cache.  None: all packed bytes stay on the GPU.  device: a GPU, or "cpu",
+    where blocks are decoded from their files by all cores.  scratch: the scratch of another Stream, for several models that run
+    in turn.
 
     The results are bit by bit those of the model loaded whole.  Raises OSError for damage, with file, tensor and offset;
-    ValueError if the budget is too small or a parameter and its tensor differ; KeyError for a missing tensor.
+    ValueError if the budget is too small, a parameter and its tensor differ, or the model is quantised in another way; KeyError
+    for a missing tensor; ImportError if compressed-tensors is needed and not installed.
     """
     return Stream(model, path, gpu_budget, device, reserve, scratch)
