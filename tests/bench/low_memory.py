@@ -13,8 +13,8 @@ Makes a model with the shape of Llama-3.1-8B (BF16 weights from N(0, 0.02), a sh
   several           --several models, which share one scratch buffer and of which each keeps packed what fits in --budget, and
                     --several-resident models that are packed on the GPU as a whole; each token is that of another model
 
-transformers cannot offload models of compressed-tensors (as of 5.24), so for accelerate INT8 models are first turned into floats
-on the CPU.  The logits of the prompt must be the same bits in all ways.  Prints seconds a token (median, fastest, slowest) and
+transformers 5.17 fails to offload models of compressed-tensors, so for accelerate INT8 models are first turned into floats on the
+CPU.  The logits of the prompt must be the same bits in all ways.  Prints seconds a token (median, fastest, slowest) and
 the peak of the GPU memory that the process and its libraries took beyond the bare CUDA context, as the driver tells.
 
 Needs torch, transformers, accelerate, a GPU, and --work with room for twice the model; for INT8 compressed-tensors.
