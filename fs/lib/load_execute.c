@@ -178,7 +178,7 @@ static int read_base(struct filling *filling, const struct wcx_load_tile *tile)
 	return 0;
 }
 
-/* Adds the base tile of a tile, whose packed bytes it reads and checks. */
+/* Adds the base tile of a tile, whose packed bytes it reads and the GPU checks. */
 static int add_base(struct filling *filling, const struct wcx_load_tile *tile, uint64_t stage, bool *added_ret,
 		    struct wcx_error *err)
 {
@@ -190,9 +190,11 @@ static int add_base(struct filling *filling, const struct wcx_load_tile *tile, u
 	uint8_t *packed = filling->literals + (tile->base_at - piece->literals_at);
 	const struct wcx_tile_job job = make_job(tile->base.segment, info, packed);
 
-	if (read_base(filling, tile) < 0 || wcx_checksum32(packed, info->packed_bytes) != info->checksum ||
+	if (read_base(filling, tile) < 0 ||
 	    wcx_gpu_load_add(load->loader->gpu, filling->queue, &job, &places, added_ret) != WCX_OK)
 		return fail_tile(load, piece->segment, tile, -WCX_NO_BASE, err);
+	if (*added_ret)
+		wcx_gpu_load_check(load->loader->gpu, filling->queue, tile->base_at, info->packed_bytes, info->checksum);
 	return 0;
 }
 
@@ -366,6 +368,12 @@ static uint32_t count_coded(const struct wcx_load_tile *tile)
 	return (tile->has_base ? 1u : 0u) + (tile->info.mode == WCX_TILE_CODED ? 1u : 0u);
 }
 
+/* How many tiles the GPU checks for a tile, in the same order. */
+static uint32_t count_checked(const struct load *load, const struct wcx_load_tile *tile)
+{
+	return (tile->has_base ? 1u : 0u) + (is_checked_by_gpu(load, tile) ? 1u : 0u);
+}
+
 /*
  * Names a tile of a batch that failed.  The GPU counts coded tiles, or those that it checks, in the order of adding.  A base
  * tile may have been added last without its tile, which is in another batch then, and fails there.
@@ -377,14 +385,18 @@ static int fail_on_gpu(const struct load *load, const struct wcx_load_batch *bat
 	const struct wcx_load_piece *piece = batch->pieces;
 	uint32_t left = failed->number;
 
-	while (tile < end && left >= (failed->is_check ? is_checked_by_gpu(load, tile) : count_coded(tile)))
-		left -= failed->is_check ? is_checked_by_gpu(load, tile) : count_coded(tile), tile++;
+	for (; tile < end; tile++) {
+		const uint32_t count = failed->is_check ? count_checked(load, tile) : count_coded(tile);
+
+		if (left < count)
+			break;
+		left -= count;
+	}
 	if (tile == end)
 		return 0;
 	while (tile >= batch->tiles + piece->first + piece->count)
 		piece++;
-	return fail_tile(load, piece->segment, tile,
-			 !failed->is_check && tile->has_base && left == 0 ? -WCX_NO_BASE : -EBADMSG, err);
+	return fail_tile(load, piece->segment, tile, tile->has_base && left == 0 ? -WCX_NO_BASE : -EBADMSG, err);
 }
 
 /* Waits for a queue's batch, if one is in flight, and names the first tile of it that did not decode. */
