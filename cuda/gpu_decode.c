@@ -209,6 +209,13 @@ struct wcx_gpu_memory wcx_gpu_get_memory(struct wcx_gpu *gpu)
 	return (struct wcx_gpu_memory){ gpu->device_bytes, gpu->pinned_bytes };
 }
 
+bool wcx_gpu_takes(const struct wcx_gpu *gpu, const struct wcx_recipe *recipe)
+{
+	const struct wcx_batch_limits limits = { .carrier_tables = gpu->kernels.carrier_tables };
+
+	return wcx_tile_batch_takes(&limits, recipe);
+}
+
 /* For the test hook: counts a call, or makes it fail. */
 static void begin_call(struct wcx_gpu *gpu)
 {

@@ -52,6 +52,9 @@ struct wcx_gpu_memory {
 
 struct wcx_gpu_memory wcx_gpu_get_memory(struct wcx_gpu *gpu);
 
+/* wcx_gpu_takes - whether the GPU decodes coded tiles of a recipe that is a difference; all others it does */
+bool wcx_gpu_takes(const struct wcx_gpu *gpu, const struct wcx_recipe *recipe);
+
 /* Tiles to decode. */
 struct wcx_gpu_batch {
 	struct wcx_tile_job *jobs;

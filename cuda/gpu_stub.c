@@ -43,6 +43,11 @@ struct wcx_gpu_memory wcx_gpu_get_memory(struct wcx_gpu *gpu)
 	return (struct wcx_gpu_memory){ 0, 0 };
 }
 
+bool wcx_gpu_takes(const struct wcx_gpu *gpu, const struct wcx_recipe *recipe)
+{
+	return false;
+}
+
 enum wcx_result wcx_gpu_decode(struct wcx_gpu *gpu, const struct wcx_gpu_batch *batch)
 {
 	for (size_t i = 0; i < batch->job_count; i++)

@@ -596,6 +596,11 @@ void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch
 	add_work(&decoder->cpu_work, done_bytes(batch->jobs, job_count) - gpu_bytes, start_ns);
 }
 
+bool wcx_decoder_has_kernel(const struct wcx_decoder *decoder, const struct wcx_recipe *recipe)
+{
+	return decoder->gpu && wcx_gpu_takes(decoder->gpu, recipe);
+}
+
 /* With a choice, memory that is not pinned yet is left to the CPU, as in run_on_gpu. */
 bool wcx_decoder_takes_pairs(struct wcx_decoder *decoder, const struct iovec *tiles, size_t count)
 {

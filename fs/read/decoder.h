@@ -110,6 +110,9 @@ void wcx_decoder_return_bytes(struct wcx_decoder *decoder, uint8_t *bytes);
  */
 void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count);
 
+/* wcx_decoder_has_kernel - whether there is a GPU that can decode differences of a recipe */
+bool wcx_decoder_has_kernel(const struct wcx_decoder *decoder, const struct wcx_recipe *recipe);
+
 /*
  * wcx_decoder_takes_pairs - whether the GPU gets tiles that are differences, with the base tiles of all
  *

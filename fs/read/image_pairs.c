@@ -26,19 +26,28 @@ struct group {
 	size_t image_count; /* of of_image: without those that are the base's */
 };
 
-/* Whether a tile and its base's make a pair.  A tile whose bytes the caller has read has another reader in mind. */
-static bool find_pair(const struct wcx_image *image, struct wcx_image_tile *tile, struct pair *pair)
+/* Whether a tile may be decoded in a pair.  One whose bytes the caller has read has another reader in mind. */
+static bool may_pair(const struct wcx_image *image, const struct wcx_image_tile *tile)
 {
 	const bool is_coded = tile->info->mode == WCX_TILE_CODED;
+
+	return !tile->is_read && wcx_tile_needs_base(tile->segment, tile->info) && (is_coded || !tile->info->constant) &&
+	       wcx_decoder_has_kernel(wcx_image_decoder(image), &tile->segment->recipe);
+}
+
+/* Finds the base's tile for such a tile. */
+static bool find_pair(const struct wcx_image *image, struct wcx_image_tile *tile, struct pair *pair)
+{
+	const bool is_same = tile->info->mode != WCX_TILE_CODED;
 	bool is_found;
 
-	if (tile->is_read || !wcx_tile_needs_base(tile->segment, tile->info) || (!is_coded && tile->info->constant) ||
+	if (!may_pair(image, tile) ||
 	    wcx_image_bases_get(wcx_image_bases(image), tile->segment->base, &pair->base_image, NULL) < 0)
 		return false;
 	is_found = wcx_tile_find_base(wcx_image_container(pair->base_image), tile->segment, tile->info, &pair->base) &&
-		   (is_coded || wcx_tile_dims_bytes(&tile->info->dims) == wcx_tile_dims_bytes(&pair->base.info.dims));
+		   (!is_same || wcx_tile_dims_bytes(&tile->info->dims) == wcx_tile_dims_bytes(&pair->base.info.dims));
 	pair->tile = tile;
-	pair->is_same = !is_coded;
+	pair->is_same = is_same;
 	if (!is_found)
 		wcx_image_put(pair->base_image);
 	return is_found;
@@ -150,7 +159,7 @@ static void decode_pairs(const struct wcx_image *image, struct wcx_image_tile *t
 
 	for (size_t i = 0; i < count; i++) {
 		tiles[i].r = 1;
-		if (wcx_tile_needs_base(tiles[i].segment, tiles[i].info))
+		if (may_pair(image, &tiles[i]))
 			places[place_count++] = (struct iovec){ tiles[i].dst, wcx_tile_dims_bytes(&tiles[i].info->dims) };
 	}
 	if (!place_count || !wcx_decoder_takes_pairs(wcx_image_decoder(image), places, place_count))

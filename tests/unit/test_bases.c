@@ -387,7 +387,7 @@ static void what_is_no_base_is_not_used(void)
 
 static void open_with_gpu(struct fixture *fixture)
 {
-	fake_gpu.fails = fake_gpu.takes_no_pairs = false;
+	fake_gpu.fails = fake_gpu.has_no_kernel = fake_gpu.refuses = false;
 	fake_gpu.pairs = fake_gpu.base_tiles = 0;
 	decoder_kind = WCX_DECODER_CUDA;
 	open_fixture(fixture, 0, 0);
@@ -410,8 +410,12 @@ static void what_a_gpu_cannot_decode_is_decoded_without_it(void)
 	struct fixture fixture;
 
 	open_with_gpu(&fixture);
-	fake_gpu.takes_no_pairs = true;
-	CHECK(reads_right(&fixture, 0, fixture.family.tuned_original.bytes) && fake_gpu.pairs == 0);
+	fake_gpu.has_no_kernel = true;
+	CHECK(reads_right(&fixture, 0, fixture.family.tuned_original.bytes) && fake_gpu.base_tiles == 0);
+	fake_gpu.has_no_kernel = false;
+	fake_gpu.refuses = true;
+	CHECK(reads_right(&fixture, 0, fixture.family.tuned_original.bytes));
+	CHECK(fake_gpu.pairs == 0 && fake_gpu.base_tiles > 0);
 	close_fixture(&fixture);
 	open_with_gpu(&fixture);
 	fake_gpu.fails = true;
@@ -458,7 +462,7 @@ static const struct check_test of_bases[] = {
 
 static void all_is_so_with_a_gpu_too(void)
 {
-	fake_gpu.fails = fake_gpu.takes_no_pairs = false;
+	fake_gpu.fails = fake_gpu.has_no_kernel = fake_gpu.refuses = false;
 	decoder_kind = WCX_DECODER_CUDA;
 	for (size_t i = 0; i < WCX_ARRAY_COUNT(of_bases); i++)
 		of_bases[i].run();
