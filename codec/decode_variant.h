@@ -26,9 +26,9 @@ struct wcx_symbol_place {
 
 /* What lines with a single coded field, of elements of one or two bytes, consist of. */
 struct wcx_line_recipe {
-	struct wcx_symbol_place place;
-	uint32_t constant;  /* of every word */
-	uint32_t fold_mask; /* as for fold; 0 without FOLD and for elements of two bytes */
+	struct wcx_symbol_place place; /* the shift is that of the element: without rotate */
+	uint32_t constant;             /* of every word */
+	uint32_t fold_mask;            /* as for fold; 0 without FOLD and for elements of two bytes */
 	uint32_t plane_count;
 	struct wcx_line_plane {
 		const uint8_t *units;

@@ -179,16 +179,11 @@ enum line_kind { LINES_OF_BYTES, LINES_OF_HALVES, LINES_OF_HALF_PAIRS };
 
 INLINE uint32_t place_word(const struct wcx_symbol_place *place, enum line_kind kind, uint32_t word)
 {
-	if (kind == LINES_OF_BYTES) {
-		word <<= place->shift;
-		return place->rotate ? (word >> 1 & 0x7F7F7F7F) | (word << 7 & 0x80808080) : word;
-	}
 	if (kind == LINES_OF_HALF_PAIRS)
 		word = (word & 0x0F) + ((word & 0xF0) << 12) + place->base * 0x00010001u;
-	else /* adding 255 carries into bit 8 for every symbol but 0 */
+	else if (kind == LINES_OF_HALVES) /* adding 255 carries into bit 8 for every symbol but 0 */
 		word += place->has_zero ? ((word + 0x00FF00FF) >> 8 & 0x00010001) * place->base : place->base * 0x00010001u;
-	word <<= place->shift;
-	return place->rotate ? (word >> 1 & 0x7FFF7FFF) | (word << 15 & 0x80008000) : word;
+	return word << place->shift;
 }
 
 /* The recipe's members are read before the loop, since the compiler cannot know that out is no part of it. */

@@ -175,13 +175,19 @@ static bool find_line_recipe(const struct decoding *d, struct wcx_line_recipe *r
 	const struct wcx_symbol_place *place = &d->own->coded[0].place;
 
 	if (recipe->elem_bytes > 2 || layout->coded_count != 1 || layout->plane_count > WCX_LINE_PLANES_MAX ||
-	    recipe->difference != WCX_DIFFERENCE_NONE || (recipe->elem_bytes == 1 && place->is_pair))
+	    recipe->difference != WCX_DIFFERENCE_NONE || (recipe->elem_bytes == 1 && place->is_pair) ||
+	    (place->rotate && place->shift == 0))
 		return false;
 	*ret = (struct wcx_line_recipe){
 		.place = *place,
 		.constant = (uint32_t)wcx_repeat(wcx_place_bits(recipe, layout->constant_bits), recipe->elem_bytes),
 		.plane_count = layout->plane_count,
 	};
+	if (place->rotate) {
+		/* The bit that changes sides is the lowest, and not a symbol's. */
+		ret->place.shift--;
+		ret->place.rotate = false;
+	}
 	if (recipe->transform == WCX_TRANSFORM_FOLD)
 		ret->fold_mask = (uint32_t)wcx_repeat(wcx_place_bits(recipe, wcx_fold_bits(recipe)), 1);
 	for (uint32_t i = 0; i < layout->plane_count; i++) {

@@ -2,15 +2,16 @@
 /*
  * Measures the codec on the CPU, beside peers and memcpy: rates and compression ratios.
  *
- *	codec_rate [--for=speed] [FILE.safetensors ...]
+ *	codec_rate [--for=speed] [--mib=N] [--without-zstd] [FILE.safetensors ...]
  *
- * Takes generated weights, then the tensors of each file, one set for each dtype of at least 1 MiB.  One core packs, and
- * decodes with every variant that this CPU can run and with the peers; then one, two, four and more threads decode with the
- * variant that is chosen for this CPU.  Compares everything with the original before and after timing.  Exits with status 1
- * if anything differs.
+ * Takes generated weights, N MiB of each kind (default 64), then the tensors of each file, one set for each dtype of at
+ *least 1 MiB.  One core packs, and decodes with every variant that this CPU can run and with the peers; then one, two, four
+ *and more threads decode with the variant that is chosen for this CPU.  Compares everything with the original before and
+ *after timing.  Exits with status 1 if anything differs.
  */
 #include "tests/bench/codec_rate.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "tests/bench/measure.h"
@@ -127,24 +128,25 @@ static void measure(struct subject *subjects, size_t subject_count, struct tools
 			struct subject *subject = &subjects[s];
 
 			for (unsigned operation = 0; operation < operation_count(tools); operation++) {
-				double start = measure_now_s();
+				double start = measure_cpu_s();
 
 				operate(operation, subject, tools);
 				subject->rate[operation][round] =
-					(double)subject->set->bytes / (measure_now_s() - start) * 1e-9;
+					(double)subject->set->bytes / (measure_cpu_s() - start) * 1e-9;
 			}
 			for (unsigned i = 0; decode_crew_threads(i); i++) {
 				const unsigned threads = decode_crew_threads(i);
 
-				subject->crew_rate[i][round] = decode_crew_rate(subject->set, tools->best, threads);
-				subject->machine_rate[i][round] = decode_crew_rate(subject->set, NULL, threads);
+				subject->crew_rate[i][round] =
+					decode_crew_rate(subject->set, tools->best, threads, &subject->crew_cost[i][round]);
+				subject->machine_rate[i][round] = decode_crew_rate(subject->set, NULL, threads, NULL);
 			}
 		}
 }
 
 /* --- the program --- */
 
-static void tools_open(struct tools *tools)
+static void tools_open(struct tools *tools, bool with_zstd)
 {
 	const struct wcx_decode_variant *cpu;
 
@@ -160,7 +162,7 @@ static void tools_open(struct tools *tools)
 			must_not("memory", strerror(ENOMEM));
 	}
 	tools->best = wcx_decode_variant_choose();
-	peers_open(tools->peers);
+	peers_open(tools->peers, with_zstd);
 }
 
 static void tools_close(struct tools *tools)
@@ -176,12 +178,19 @@ int main(int argc, char **argv)
 	static struct tools tools;
 	struct weight_sets sets = { 0 };
 	struct subject *subjects;
+	bool with_zstd = true;
+	int first = 1;
 
-	weight_sets_are_for_speed = argc > 1 && strcmp(argv[1], "--for=speed") == 0;
+	for (; first < argc && strncmp(argv[first], "--", 2) == 0; first++) {
+		weight_sets_are_for_speed |= strcmp(argv[first], "--for=speed") == 0;
+		with_zstd &= strcmp(argv[first], "--without-zstd") != 0;
+		if (strncmp(argv[first], "--mib=", 6) == 0)
+			weight_sets_generated_bytes = strtoull(argv[first] + 6, NULL, 10) << 20;
+	}
 	measure_print_origin(argc, argv);
-	tools_open(&tools);
+	tools_open(&tools, with_zstd);
 	weight_sets_generate(&sets);
-	for (int i = 1 + weight_sets_are_for_speed; i < argc; i++)
+	for (int i = first; i < argc; i++)
 		weight_sets_add_file(&sets, argv[i]);
 	subjects = must_alloc(sets.count * sizeof *subjects);
 	for (size_t s = 0; s < sets.count; s++) {

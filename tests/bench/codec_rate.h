@@ -9,7 +9,7 @@
 #include "tests/bench/weight_set.h"
 
 enum {
-	ROUNDS = 7,
+	ROUNDS = 11,
 	VARIANTS_MAX = 8,
 	OPERATIONS_MAX = 4 + VARIANTS_MAX + PEER_COUNT,
 };
@@ -30,6 +30,7 @@ struct subject {
 	struct peer_blocks blocks[PEER_COUNT];
 	double rate[OPERATIONS_MAX][ROUNDS];
 	double crew_rate[CREWS_MAX][ROUNDS];
+	double crew_cost[CREWS_MAX][ROUNDS];    /* seconds of CPU time a GB */
 	double machine_rate[CREWS_MAX][ROUNDS]; /* of the same threads in plain arithmetic */
 };
 

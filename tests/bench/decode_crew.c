@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "codec/arith.h"
 #include "tests/bench/measure.h"
@@ -50,7 +51,11 @@ static void do_arithmetic(void)
 static void decode_some(const struct crew *crew, size_t first, struct wcx_decode_scratch *scratch)
 {
 	const size_t end = WCX_MIN(first + TILES_AT_ONCE, crew->set->tile_count);
+	uint64_t sum = 0;
 
+	for (size_t i = first; i < end && scratch; i++)
+		sum ^= XXH3_64bits(crew->set->tiles[i].job.src, crew->set->tiles[i].job.src_bytes);
+	__asm__ volatile("" : : "r"(sum));
 	if (scratch)
 		weight_set_decode(crew->set, first, end, scratch);
 	for (size_t i = first; i < end && !scratch; i++)
@@ -80,11 +85,12 @@ static void *crew_member_run(void *arg)
 	return NULL;
 }
 
-double decode_crew_rate(const struct weight_set *set, const struct wcx_decode_variant *variant, unsigned thread_count)
+double decode_crew_rate(const struct weight_set *set, const struct wcx_decode_variant *variant, unsigned thread_count,
+			double *cpu_s_per_gb_ret)
 {
 	struct crew crew = { .set = set, .variant = variant, .thread_count = thread_count };
 	struct crew_member *members = must_alloc(thread_count * sizeof *members);
-	double seconds;
+	double seconds, cpu;
 
 	pthread_barrier_init(&crew.turn, NULL, thread_count + 1);
 	for (unsigned i = 0; i < thread_count; i++) {
@@ -93,13 +99,17 @@ double decode_crew_rate(const struct weight_set *set, const struct wcx_decode_va
 			must_not("threads", "too few");
 	}
 	pthread_barrier_wait(&crew.turn);
+	cpu = -measure_cpu_s();
 	seconds = -measure_now_s();
 	for (unsigned turn = 0; turn < thread_count; turn++)
 		pthread_barrier_wait(&crew.turn);
 	seconds += measure_now_s();
+	cpu += measure_cpu_s();
 	for (unsigned i = 0; i < thread_count; i++)
 		pthread_join(members[i].thread, NULL);
 	pthread_barrier_destroy(&crew.turn);
 	free(members);
+	if (cpu_s_per_gb_ret)
+		*cpu_s_per_gb_ret = cpu / ((double)set->bytes * thread_count * 1e-9);
 	return (double)set->bytes * thread_count / seconds * 1e-9;
 }

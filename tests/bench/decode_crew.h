@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Decoding rates of several threads: how a codec that has all cores to itself scales with their number. */
+/* Rates of several threads that check and decode: how a codec that has all cores to itself scales with their number. */
 #ifndef WCX_DECODE_CREW_H
 #define WCX_DECODE_CREW_H
 
@@ -14,10 +14,12 @@ unsigned decode_crew_threads(unsigned i);
 /*
  * decode_crew_rate - GB/s of decoded bytes of all threads together
  *
- * The set is decoded thread_count times, so that each thread does the same amount of work whatever their number.  Without a
- * variant the threads do arithmetic of a fixed duration per tile: how that scales is a property of the machine.  Errors end
- * the program.
+ * Every tile is checked, by XXH3 of its packed bytes as in a mount, and decoded.  The set is decoded thread_count times, so
+ * that each thread does the same amount of work whatever their number.  Without a variant the threads do arithmetic of a
+ * fixed duration per tile: how that scales is a property of the machine.  Unless NULL, *cpu_s_per_gb_ret receives the CPU
+ * time of the process.  Errors end the program.
  */
-double decode_crew_rate(const struct weight_set *set, const struct wcx_decode_variant *variant, unsigned thread_count);
+double decode_crew_rate(const struct weight_set *set, const struct wcx_decode_variant *variant, unsigned thread_count,
+			double *cpu_s_per_gb_ret);
 
 #endif

@@ -81,12 +81,16 @@ static struct rans_library *open_rans(void)
 	return library;
 }
 
-void peers_open(struct peer peers[PEER_COUNT])
+void peers_open(struct peer peers[PEER_COUNT], bool with_zstd)
 {
 	struct rans_library *library = open_rans();
 
 	peers[0] = (struct peer){ "rANS 32x16", rans_pack, rans_unpack, library, library };
-	peers[1] = (struct peer){ "zstd -19", zstd_pack, zstd_unpack, ZSTD_createCCtx(), ZSTD_createDCtx() };
+	peers[1] = (struct peer){ "zstd -19", zstd_pack, zstd_unpack, NULL, NULL };
+	if (!with_zstd)
+		return;
+	peers[1].pack_context = ZSTD_createCCtx();
+	peers[1].unpack_context = ZSTD_createDCtx();
 	if (!peers[1].pack_context || !peers[1].unpack_context)
 		must_not("memory", strerror(ENOMEM));
 }

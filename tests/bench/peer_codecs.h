@@ -30,8 +30,8 @@ struct peer_blocks {
 	size_t count, packed_bytes;
 };
 
-/* peers_open - prepare the peers for use by one thread; the caller closes them */
-void peers_open(struct peer peers[PEER_COUNT]);
+/* peers_open - prepare the peers, zstd only if wanted, for use by one thread; the caller closes them */
+void peers_open(struct peer peers[PEER_COUNT], bool with_zstd);
 void peers_close(struct peer peers[PEER_COUNT]);
 bool peer_is_there(const struct peer *peer);
 

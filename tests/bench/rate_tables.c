@@ -96,11 +96,13 @@ static void print_crews(const struct subject *subject)
 		print_rate(subject->crew_rate[i]);
 		if (i > 0)
 			print_linear(subject->crew_rate, i);
+		print_rate(subject->crew_cost[i]);
 	}
-	printf("\n| plain arithmetic | |");
+	printf("\n| plain arithmetic | | |");
 	for (unsigned i = 1; decode_crew_threads(i); i++) {
 		printf(" |");
 		print_linear(subject->machine_rate, i);
+		printf(" |");
 	}
 	printf("\n");
 }
@@ -161,7 +163,7 @@ static void print_decoding_heading(const struct tools *tools)
 
 static void print_crews_heading(const struct tools *tools)
 {
-	const char *columns[1 + 2 * CREWS_MAX + 1] = { "data" };
+	const char *columns[1 + 3 * CREWS_MAX + 1] = { "data" };
 	char names[CREWS_MAX][32];
 	unsigned at = 1;
 
@@ -171,8 +173,9 @@ static void print_crews_heading(const struct tools *tools)
 		columns[at++] = names[i];
 		if (i > 0)
 			columns[at++] = "of linear";
+		columns[at++] = "CPU s/GB";
 	}
-	printf("\nDecoding with %s on several cores.\n\n", tools->best->name);
+	printf("\nChecking and decoding with %s on several cores.\n\n", tools->best->name);
 	print_heading(columns);
 }
 
@@ -180,7 +183,7 @@ void codec_rate_print(const struct subject *subjects, size_t subject_count, cons
 {
 	static const char *const packing[] = { "data", "choose", "count", "encode", "all three", NULL };
 
-	printf("GB/s of decoded bytes, on one core unless noted: median of %d rounds (slowest–fastest); "
+	printf("GB/s of decoded bytes, on one core, by CPU time, unless noted: median of %d rounds (slowest–fastest); "
 	       "all verified.\n\n",
 	       ROUNDS);
 	print_sizes_heading(tools);

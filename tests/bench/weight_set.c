@@ -14,12 +14,14 @@
 #include "tests/bench/must.h"
 
 enum {
-	GENERATED_BYTES = 64 << 20, /* larger than most CPU caches, together with packed and decoded bytes */
 	GENERATED_COLS = 4096,
 	SET_MIN_BYTES = 1 << 20, /* less is too fast to be measured */
 	PLACE_ALIGN = 16,        /* of each tile in packed and decoded */
 	DECODED_TOGETHER = 64,   /* tiles, as in a batch of a mount */
 };
+
+bool weight_sets_are_for_speed;
+size_t weight_sets_generated_bytes = 64 << 20; /* larger than most CPU caches, together with packed and decoded bytes */
 
 /* xorshift64*; the normal distribution by the method of Box and Muller. */
 static double uniform_next(uint64_t *state)
@@ -40,10 +42,10 @@ static double normal_next(uint64_t *state)
 /* INT8 with a width for each row; row_spread is the standard deviation of ln(width). */
 static uint8_t *generate_int8(double sigma, double row_spread)
 {
-	uint8_t *dst = must_alloc(GENERATED_BYTES);
+	uint8_t *dst = must_alloc(weight_sets_generated_bytes);
 	uint64_t state = 0x1F83D9ABFB41BD6B;
 
-	for (size_t row = 0; row < GENERATED_BYTES / GENERATED_COLS; row++) {
+	for (size_t row = 0; row < weight_sets_generated_bytes / GENERATED_COLS; row++) {
 		double width = sigma * exp(row_spread * normal_next(&state));
 
 		for (size_t col = 0; col < GENERATED_COLS; col++)
@@ -55,10 +57,10 @@ static uint8_t *generate_int8(double sigma, double row_spread)
 
 static uint8_t *generate_bf16(double sigma)
 {
-	uint8_t *dst = must_alloc(GENERATED_BYTES);
+	uint8_t *dst = must_alloc(weight_sets_generated_bytes);
 	uint64_t state = 0x9B05688C2B3E6C1F;
 
-	for (size_t i = 0; i < GENERATED_BYTES / 2; i++) {
+	for (size_t i = 0; i < weight_sets_generated_bytes / 2; i++) {
 		float value = (float)(sigma * normal_next(&state));
 		uint32_t bits;
 
@@ -69,8 +71,6 @@ static uint8_t *generate_bf16(double sigma)
 	}
 	return dst;
 }
-
-bool weight_sets_are_for_speed;
 
 void weight_set_draft(struct wcx_tensor_plan *plan, const struct wcx_tensor *tensor, const uint8_t *base)
 {
@@ -232,11 +232,11 @@ static void add_generated(struct weight_sets *sets, const char *name, const char
 		.elem_bytes = elem_bytes,
 		.shape = shape,
 		.dim_count = 2,
-		.bytes = GENERATED_BYTES,
+		.bytes = weight_sets_generated_bytes,
 	};
 	struct weight_set *set = add_set(sets);
 
-	shape[0] = GENERATED_BYTES / elem_bytes / GENERATED_COLS;
+	shape[0] = weight_sets_generated_bytes / elem_bytes / GENERATED_COLS;
 	shape[1] = GENERATED_COLS;
 	snprintf(set->name, sizeof set->name, "%s", name);
 	plan_set(set, &tensor, 1, src);

@@ -34,7 +34,8 @@ struct weight_set {
 	uint8_t *packed, *decoded;
 };
 
-extern bool weight_sets_are_for_speed; /* how tensors are planned, as wcx pack --for=speed does; false at first */
+extern bool weight_sets_are_for_speed;     /* how tensors are planned, as wcx pack --for=speed does; false at first */
+extern size_t weight_sets_generated_bytes; /* of each generated set; 64 MiB at first */
 
 /* weight_set_draft - draft the plan of a tensor from its samples; the caller frees it */
 void weight_set_draft(struct wcx_tensor_plan *plan, const struct wcx_tensor *tensor, const uint8_t *base);
@@ -53,7 +54,7 @@ struct weight_sets {
 };
 
 /*
- * weight_sets_generate - add three sets of 64 MiB: INT8 with one width, INT8 with a width per row, BF16
+ * weight_sets_generate - add three sets: INT8 with one width, INT8 with a width per row, BF16
  *
  * weight_sets_add_file - add a set for each dtype of which the file has at least 1 MiB
  */
