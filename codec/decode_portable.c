@@ -71,12 +71,16 @@ static uint32_t decode_lines(const struct wcx_rans_part *parts, unsigned count, 
 INLINE uint32_t decode_steps_by_context(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
 					uint32_t end, uint32_t steps, const uint32_t *contexts, uint32_t *words)
 {
+	struct wcx_rans_run run = { NULL, line };
 	uint32_t state[WCX_LANES];
 
 	memcpy(state, reader->state, sizeof state);
 	for (; line < end && reader->end - reader->word >= reader->reserve;
-	     line++, contexts += WCX_LANES, words += WCX_LANES)
-		reader->word = decode_line(stream->tables[0]->entry, contexts, true, state, reader->word, steps, words);
+	     line++, contexts += WCX_LANES, words += WCX_LANES) {
+		if (line == run.end)
+			run = wcx_rans_run_at(stream, line, end);
+		reader->word = decode_line(run.entry, contexts, true, state, reader->word, steps, words);
+	}
 	memcpy(reader->state, state, sizeof state);
 	return line;
 }

@@ -47,7 +47,7 @@ struct wcx_decode_variant {
 	unsigned parts_max_with_choices; /* the same where runs choose among tables, which take more of the cache */
 	/* Decodes full lines [line, end) while the readers have their reserve; returns the first line not decoded. */
 	uint32_t (*decode_lines)(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end);
-	/* The same of one stream with the contexts of these lines, and no choices of tables. */
+	/* The same of one stream with the contexts of these lines. */
 	uint32_t (*decode_by_context)(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
 				      uint32_t end, const uint32_t *contexts, uint32_t *words);
 	/* decode_lines for pairs, into sinks.  NULL in a variant that gains nothing by it. */

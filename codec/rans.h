@@ -79,10 +79,11 @@ size_t wcx_rans_states_bytes(const uint8_t *src, size_t src_bytes);
 
 /*
  * Input of the decoder; the caller owns all of it.  With contexts, which there are for as many lines as are decoded at a
- * time, every symbol has a table of its own: that number of the array tables[0].  They are placed in words as symbols are.
+ * time, every symbol has a table of its own: that number of the array that the run chooses.  They are placed in words as
+ * symbols are.
  */
 struct wcx_rans_stream {
-	const struct wcx_rans_decode_table *const *tables; /* 2^choices.bits of them */
+	const struct wcx_rans_decode_table *const *tables; /* 2^choices.bits of them, or arrays */
 	const uint32_t *contexts;                          /* below WCX_CONTEXTS_MAX; NULL without contexts */
 	struct wcx_rans_choices choices;
 	const uint8_t *src; /* states and words; untrusted */

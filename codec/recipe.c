@@ -7,7 +7,7 @@ static const char *check_field(const struct wcx_field *field)
 	if (field->width == 0 || field->width > WCX_FIELD_MAX_WIDTH)
 		return "bad width of a field";
 	if (field->table_count == 0)
-		return field->base || field->is_pair || field->has_zero || field->by_context
+		return field->base || field->is_pair || field->has_zero || field->by_context || field->set_bits
 			       ? "symbols of a field without frequency tables"
 			       : NULL;
 	if (!field->by_context && field->table_count != 1 && field->table_count != 2 && field->table_count != 4)
@@ -39,10 +39,13 @@ static const char *check_place(const struct wcx_recipe *recipe, uint32_t number)
 static const char *check_tables(const struct wcx_recipe *recipe, const struct wcx_field *field)
 {
 	if (field->by_context)
-		return recipe->context_count == 0 || field->table_count != recipe->context_count
+		return field->set_bits > 2 ? "too many sets of frequency tables"
+		       : recipe->context_count == 0 || field->table_count != recipe->context_count << field->set_bits
 			       ? "not a frequency table for each context"
 		       : field->is_pair || field->has_zero ? "pairs or ZERO in a difference"
 							   : NULL;
+	if (field->set_bits)
+		return "sets of frequency tables without contexts";
 	if (recipe->difference != WCX_DIFFERENCE_NONE && (field->table_count > 1 || field->is_pair || field->has_zero))
 		return "choices of tables, pairs or ZERO in a difference";
 	return NULL;

@@ -24,6 +24,8 @@ enum {
 	WCX_PAIR_WIDTH = 4,       /* bits of half a pair */
 	WCX_FIELD_TABLES_MAX = 4, /* frequency tables that a field chooses from */
 	WCX_CONTEXTS_MAX = 8,     /* classes of elements of the base, with a table for each */
+	WCX_SETS_MAX = 4,         /* sets with a table for each context, of which every run chooses one */
+	WCX_SET_TABLES_MAX = WCX_SETS_MAX * WCX_CONTEXTS_MAX,          /* of a field with contexts */
 	WCX_RECIPE_TABLES_MAX = WCX_FIELDS_MAX * WCX_FIELD_TABLES_MAX, /* of all fields together */
 	WCX_RUN_ELEMS = 128,     /* run lengths are multiples of this: whole lines for every element size */
 	WCX_RAW_PLANES_MAX = 16, /* per tile */
@@ -48,11 +50,13 @@ enum wcx_difference { WCX_DIFFERENCE_NONE, WCX_DIFFERENCE_INTEGER, WCX_DIFFERENC
  * A range of bits of an element.  In a field of up to 8 bits symbol s stands for the value s, in a wider one for base + s;
  * with has_zero, symbol 0 stands for 0.  With is_pair, a symbol has a half for each of two neighbouring elements, the first
  * one in its lower half; in elements of two bytes half h stands for base + h, whatever the width.  tables then has the
- * frequencies of halves.  With by_context there is a table for each context, and every element takes that of its own.
+ * frequencies of halves.  With by_context there is a table for each context, and every element takes that of its own; or
+ * there are 2^set_bits sets of such tables, one after another, and every run chooses a set.
  */
 struct wcx_field {
 	uint8_t width;       /* bits */
-	uint8_t table_count; /* 0, 1, 2 or 4; with by_context the recipe's context_count */
+	uint8_t table_count; /* 0, 1, 2 or 4; with by_context the recipe's context_count for each set */
+	uint8_t set_bits;    /* 0 to 2; 0 without by_context */
 	bool is_pair, has_zero, by_context;
 	uint16_t base;
 	const struct wcx_freq_table *tables; /* table_count of them, or NULL */
@@ -122,10 +126,16 @@ static inline uint32_t wcx_symbol_value(const struct wcx_field *field, uint32_t 
 	return field->has_zero && symbol == 0 ? 0 : field->base + symbol;
 }
 
-/* wcx_choice_bits - bits of a run's choice of table */
+/* wcx_choice_bits - bits of a run's choice of a table or of a set of them */
 static inline uint32_t wcx_choice_bits(const struct wcx_field *field)
 {
-	return field->by_context ? 0 : field->table_count >> 1;
+	return field->by_context ? field->set_bits : field->table_count >> 1;
+}
+
+/* wcx_set_tables - the tables of a set: one for each context; without contexts all of a field */
+static inline uint32_t wcx_set_tables(const struct wcx_field *field)
+{
+	return field->table_count >> field->set_bits;
 }
 
 /* wcx_choices_bytes - bytes of a field's choices in a tile of elems elements, with padding */

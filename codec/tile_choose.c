@@ -14,6 +14,7 @@ enum {
 	PIECE_ELEMS = 16384, /* counted at a time: counts then fit 16 bits and sums of costs 32 */
 	CONSTANT_PROBE = 64, /* elements that are compared first */
 	SUSPECT_BLOCK = 32,  /* elements that are looked at together */
+	SET_COST_BITS = 16,  /* of each set in a word of costs: holds those of SUSPECT_BLOCK elements */
 };
 
 static int16_t symbol_cost(uint32_t freq)
@@ -25,9 +26,30 @@ static int16_t symbol_cost(uint32_t freq)
 static void mark_suspects(const struct wcx_field *field, uint32_t t, struct wcx_field_coder *coder)
 {
 	const struct wcx_freq_table *coded = field->is_pair ? &coder->pairs[t] : &coder->freqs[t];
+	const uint32_t set = t / wcx_set_tables(field), first = t % wcx_set_tables(field) * WCX_SYMBOL_COUNT;
 
 	for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
-		coder->suspect[t * WCX_SYMBOL_COUNT + s] = coded->freq[s] == 0;
+		coder->suspect[set][first + s] = coded->freq[s] == 0;
+}
+
+/* Notes for each key what an element costs in each set; those that a set cannot code cost an exception. */
+static void add_set_costs(const struct wcx_field *field, struct wcx_field_coder *coder)
+{
+	static_assert((uint64_t)COST_EXCEPTION * SUSPECT_BLOCK < 1u << SET_COST_BITS, "see sum_set_costs");
+	const uint32_t tables = wcx_set_tables(field);
+
+	memset(coder->set_costs, 0, sizeof coder->set_costs);
+	for (uint32_t set = 0; set < 1u << field->set_bits; set++) {
+		const int16_t(*cost)[WCX_SYMBOL_COUNT] = coder->cost + set * tables;
+
+		for (uint32_t key = 0; key < WCX_KEY_COUNT; key++) {
+			uint64_t bits = COST_EXCEPTION;
+
+			if (key < tables * WCX_SYMBOL_COUNT && !coder->suspect[set][key])
+				bits = (uint64_t)cost[key / WCX_SYMBOL_COUNT][key % WCX_SYMBOL_COUNT];
+			coder->set_costs[key] |= bits << set * SET_COST_BITS;
+		}
+	}
 }
 
 static const struct wcx_field_coder *field_coder(const struct wcx_field *field, uint32_t number,
@@ -37,15 +59,17 @@ static const struct wcx_field_coder *field_coder(const struct wcx_field *field, 
 	size_t bytes = field->table_count * sizeof *field->tables;
 
 	coder->symbol_count = wcx_field_symbols_max(field);
-	if (coder->table_count == field->table_count && coder->is_pair == field->is_pair &&
-	    memcmp(coder->freqs, field->tables, bytes) == 0)
+	if (coder->table_count == field->table_count && coder->set_bits == field->set_bits &&
+	    coder->is_pair == field->is_pair && memcmp(coder->freqs, field->tables, bytes) == 0)
 		return coder;
 	coder->table_count = field->table_count;
+	coder->set_bits = field->set_bits;
 	coder->is_pair = field->is_pair;
 	memcpy(coder->freqs, field->tables, bytes);
-	memset(coder->suspect + WCX_KEY_MISFIT, 1, WCX_KEY_COUNT - WCX_KEY_MISFIT);
+	memset(coder->suspect, 1, sizeof coder->suspect); /* misfits too */
 	for (uint32_t t = 0; t < field->table_count; t++) {
-		wcx_rans_encode_table_build(wcx_field_table(field, t, &coder->pairs[t]), &coder->encode[t]);
+		wcx_rans_encode_table_build(wcx_field_table(field, t, &coder->pairs[field->is_pair ? t : 0]),
+					    &coder->encode[t]);
 		mark_suspects(field, t, coder);
 		coder->cheapest[t] = 0;
 		for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++) {
@@ -57,6 +81,8 @@ static const struct wcx_field_coder *field_coder(const struct wcx_field *field, 
 				coder->cheapest[t] = (uint8_t)s;
 		}
 	}
+	if (field->set_bits)
+		add_set_costs(field, coder);
 	return coder;
 }
 
@@ -110,8 +136,8 @@ struct run {
 	uint32_t first, length; /* elements */
 	uint32_t counts[WCX_SYMBOL_COUNT];
 	uint32_t misfits; /* values that no symbol stands for; not counted */
-	uint32_t table;   /* the best one for the run, */
-	uint32_t missing; /* symbols that have no frequency in it, */
+	uint32_t table;   /* the best one, or set, for the run, */
+	uint32_t missing; /* symbols that have no frequency in it (of a set: misfits too), */
 	uint64_t cost;    /* and what it takes, exceptions included */
 };
 
@@ -217,9 +243,8 @@ static void weigh_piece(const struct wcx_encode_variant *variant, const struct w
 		run->misfits += wide[WCX_KEY_MISFIT + c];
 }
 
-/* Takes the symbols of a field and weighs each with the table of its context: a single run. */
-static void weigh_by_context(const struct wcx_encoding *e, uint32_t number, const struct wcx_field_coder *coder,
-			     uint32_t price, struct run *run)
+/* Takes the symbols of a field and keys them by context. */
+static void take_keyed(const struct wcx_encoding *e, uint32_t number)
 {
 	const struct wcx_field *field = &e->recipe->fields[number];
 	const struct wcx_encode_variant *variant = e->scratch->variant;
@@ -227,15 +252,100 @@ static void weigh_by_context(const struct wcx_encoding *e, uint32_t number, cons
 	const uint8_t *contexts = e->scratch->contexts;
 	uint16_t *values = (uint16_t *)e->scratch->values, *keyed = e->scratch->keyed;
 
-	*run = (struct run){ .length = e->elems };
 	wcx_symbols_take(e->ops, field, e->transformed, e->elems, choice->shift, values, choice->symbols);
 	if (field->width <= 8)
 		variant->key_symbols(choice->symbols, contexts, e->elems, keyed);
 	else
 		variant->key_fitting(values, field->base, choice->symbols, contexts, e->elems, keyed);
+}
+
+/* Weighs the symbols of a field, each with the table of its context: a single run. */
+static void weigh_by_context(const struct wcx_encoding *e, const struct wcx_field_coder *coder, uint32_t price,
+			     struct run *run)
+{
+	*run = (struct run){ .length = e->elems };
 	for (uint32_t first = 0; first < e->elems; first += PIECE_ELEMS)
-		weigh_piece(variant, coder, keyed + first, WCX_MIN(e->elems - first, PIECE_ELEMS), run);
+		weigh_piece(e->scratch->variant, coder, e->scratch->keyed + first, WCX_MIN(e->elems - first, PIECE_ELEMS),
+			    run);
 	run->cost += ((uint64_t)run->missing + run->misfits) * price;
+}
+
+/* --- sets --- */
+
+/* What a set costs in a block. */
+static uint32_t set_cost(uint64_t block, uint32_t set)
+{
+	return block >> set * SET_COST_BITS & ((1u << SET_COST_BITS) - 1);
+}
+
+/* What keys cost in each set, by block and in all.  The words of a block are added up: their parts do not overflow. */
+static void sum_set_costs(const struct wcx_field_coder *coder, const uint16_t *keyed, uint32_t length, uint64_t *blocks,
+			  uint32_t sums[WCX_SETS_MAX])
+{
+	memset(sums, 0, WCX_SETS_MAX * sizeof *sums);
+	for (uint32_t first = 0; first < length; first += SUSPECT_BLOCK, blocks++) {
+		const uint32_t end = WCX_MIN(length, first + SUSPECT_BLOCK);
+
+		*blocks = 0;
+#pragma GCC unroll 8
+		for (uint32_t i = first; i < end; i++)
+			*blocks += coder->set_costs[keyed[i]];
+		for (uint32_t set = 0; set < WCX_SETS_MAX; set++)
+			sums[set] += set_cost(*blocks, set);
+	}
+}
+
+/* How many elements of a run have no frequency in a set: none of a block that costs less than an exception. */
+static uint32_t count_missing(const struct wcx_field_coder *coder, uint32_t set, const uint16_t *keyed, uint32_t length,
+			      const uint64_t *blocks)
+{
+	uint32_t missing = 0;
+
+	for (uint32_t first = 0; first < length; first += SUSPECT_BLOCK, blocks++) {
+		const uint32_t end = WCX_MIN(length, first + SUSPECT_BLOCK);
+
+		for (uint32_t i = first; i < end && set_cost(*blocks, set) >= COST_EXCEPTION; i++)
+			missing += coder->suspect[set][keyed[i]];
+	}
+	return missing;
+}
+
+/*
+ * Finds the best set of tables for the next run; false after the last one.  Where elements cost more than an exception in
+ * the set that seems best, the others are looked at as well.
+ */
+static bool next_set_run(const struct wcx_encoding *e, uint32_t number, const struct wcx_field_coder *coder, uint32_t price,
+			 struct run *run)
+{
+	const uint32_t sets = 1u << coder->set_bits;
+	uint64_t blocks[WCX_TILE_MAX_ELEMS / SUSPECT_BLOCK];
+	uint32_t sums[WCX_SETS_MAX], first = 0;
+	const uint16_t *keyed;
+
+	run->first += run->length;
+	if (run->first == e->elems)
+		return false;
+	run->length = WCX_MIN(e->elems - run->first, wcx_run_elems(e, &e->recipe->fields[number]));
+	keyed = e->scratch->keyed + run->first;
+	sum_set_costs(coder, keyed, run->length, blocks, sums);
+	for (uint32_t set = 1; set < sets; set++)
+		if (sums[set] < sums[first])
+			first = set;
+	run->cost = UINT64_MAX;
+	for (uint32_t i = 0; i < sets; i++) {
+		const uint32_t set = (first + i) % sets;
+		const uint32_t missing = count_missing(coder, set, keyed, run->length, blocks);
+		const uint64_t cost = sums[set] + (uint64_t)missing * (price - COST_EXCEPTION);
+
+		if (cost < run->cost) {
+			run->cost = cost;
+			run->table = set;
+			run->missing = missing;
+		}
+		if (!run->missing || price == COST_EXCEPTION)
+			break;
+	}
+	return true;
 }
 
 /* --- exceptions --- */
@@ -268,7 +378,7 @@ static inline bool block_is_suspect(const uint8_t suspect[WCX_SYMBOL_COUNT], boo
 }
 
 /* The same for symbols with their contexts. */
-static inline bool keyed_block_is_suspect(const uint8_t *suspect, const uint16_t *keyed)
+static inline bool keyed_block_is_suspect(const uint8_t suspect[WCX_KEY_COUNT], const uint16_t *keyed)
 {
 	uint32_t found = 0;
 
@@ -285,10 +395,10 @@ static bool may_except(const struct wcx_encoding *e, uint32_t number, const stru
 	const struct wcx_field_coder *coder = &e->scratch->coders[number];
 	const uint16_t *values = (const uint16_t *)e->scratch->values;
 	const uint8_t *symbols = e->scratch->fields[number].symbols + first;
-	const uint8_t *suspect = coder->suspect + run->table * WCX_SYMBOL_COUNT;
+	const uint8_t *suspect = coder->suspect[0] + run->table * WCX_SYMBOL_COUNT;
 
 	if (field->by_context)
-		return keyed_block_is_suspect(coder->suspect, e->scratch->keyed + first);
+		return keyed_block_is_suspect(coder->suspect[run->table], e->scratch->keyed + first);
 	if (run->has_misfits && block_has_misfit(field, values + first, symbols))
 		return true;
 	return field->is_pair ? block_is_suspect(suspect, true, symbols)
@@ -333,17 +443,18 @@ static void except_values(const struct wcx_encoding *e, uint32_t number, uint32_
 	}
 }
 
-/* The same for tables by context. */
-static void except_keyed(const struct wcx_encoding *e, uint32_t number, uint32_t first, uint32_t end)
+/* The same for a set of tables by context. */
+static void except_keyed(const struct wcx_encoding *e, uint32_t number, uint32_t set, uint32_t first, uint32_t end)
 {
+	const uint32_t tables = set * wcx_set_tables(&e->recipe->fields[number]);
 	const struct wcx_field_coder *coder = &e->scratch->coders[number];
 	uint8_t *symbols = e->scratch->fields[number].symbols;
 
 	for (uint32_t i = first; i < end; i++) {
-		if (!coder->suspect[e->scratch->keyed[i]])
+		if (!coder->suspect[set][e->scratch->keyed[i]])
 			continue;
 		add_exception(&e->scratch->exceptions, i, field_value(e, number, i));
-		symbols[i] = coder->cheapest[e->scratch->contexts[i]];
+		symbols[i] = coder->cheapest[tables + e->scratch->contexts[i]];
 	}
 }
 
@@ -397,7 +508,7 @@ static bool except_uncodable(const struct wcx_encoding *e, uint32_t number)
 		for (uint32_t begin, after = first; after < end;) {
 			after = find_suspects(e, number, run, after, end, &begin);
 			if (field->by_context)
-				except_keyed(e, number, begin, after);
+				except_keyed(e, number, run->table, begin, after);
 			else
 				(field->is_pair ? except_pairs : except_values)(e, number, run->table, begin, after);
 		}
@@ -430,13 +541,16 @@ static struct weight weigh_field(const struct wcx_encoding *e, uint32_t number, 
 	struct weight weight = { UINT64_C(8) * COST_SCALE * overhead, (uint64_t)COST_SCALE * field->width * e->elems };
 	struct run run = { 0 };
 
-	if (field->by_context) {
-		weigh_by_context(e, number, coder, price, &run);
+	if (field->by_context)
+		take_keyed(e, number);
+	if (field->by_context && !field->set_bits) {
+		weigh_by_context(e, coder, price, &run);
 		note_run(&run, &choice->runs[0]);
 		weight.coded += run.cost;
 		return weight;
 	}
-	for (uint32_t r = 0; weight.coded < weight.raw && next_run(e, number, coder, price, &run); r++) {
+	for (uint32_t r = 0;
+	     weight.coded < weight.raw && (field->set_bits ? next_set_run : next_run)(e, number, coder, price, &run); r++) {
 		note_run(&run, &choice->runs[r]);
 		weight.coded += run.cost;
 	}

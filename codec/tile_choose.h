@@ -18,20 +18,21 @@ enum {
  * symbols and costs are those of one half.
  */
 struct wcx_field_coder {
-	struct wcx_freq_table freqs[WCX_CONTEXTS_MAX]; /* cache key, with the next two: tiles of a tensor share tables */
-	uint32_t table_count;
+	struct wcx_freq_table freqs[WCX_SET_TABLES_MAX]; /* cache key, with the next three: tiles of a tensor share tables */
+	uint32_t table_count, set_bits;
 	bool is_pair;
-	uint32_t symbol_count;                         /* symbols that the field can have */
-	struct wcx_freq_table pairs[WCX_CONTEXTS_MAX]; /* tables for coding pairs */
-	struct wcx_rans_encode_table encode[WCX_CONTEXTS_MAX];
-	int16_t cost[WCX_CONTEXTS_MAX][WCX_SYMBOL_COUNT];    /* of a symbol; 0 without a frequency */
-	int16_t missing[WCX_CONTEXTS_MAX][WCX_SYMBOL_COUNT]; /* 1 without a frequency, else 0 */
+	uint32_t symbol_count;                             /* symbols that the field can have */
+	struct wcx_freq_table pairs[WCX_FIELD_TABLES_MAX]; /* tables for coding pairs */
+	struct wcx_rans_encode_table encode[WCX_SET_TABLES_MAX];
+	int16_t cost[WCX_SET_TABLES_MAX][WCX_SYMBOL_COUNT];    /* of a symbol; 0 without a frequency */
+	int16_t missing[WCX_SET_TABLES_MAX][WCX_SYMBOL_COUNT]; /* 1 without a frequency, else 0 */
 	/*
-	 * For each table by symbol, for pairs by pair: 1 without a frequency, so that an element must be an exception.  The
-	 * keys of misfits follow.
+	 * For each table of a set by symbol, for pairs by pair: 1 without a frequency, so that an element must be an
+	 * exception.  The keys of misfits follow.
 	 */
-	uint8_t suspect[WCX_KEY_COUNT];
-	uint8_t cheapest[WCX_CONTEXTS_MAX]; /* the most frequent symbol, which takes the place of exceptions */
+	uint8_t suspect[WCX_SETS_MAX][WCX_KEY_COUNT];
+	uint64_t set_costs[WCX_KEY_COUNT];    /* of a key, exceptions included, in 16 bits for each of several sets */
+	uint8_t cheapest[WCX_SET_TABLES_MAX]; /* the most frequent symbol, which takes the place of exceptions */
 };
 
 /* Elements whose carrier value has no symbol, or one without a frequency in the table of its run; positions ascend. */
@@ -42,7 +43,7 @@ struct wcx_exceptions {
 
 /* How a run is coded. */
 struct wcx_run_choice {
-	uint8_t table;
+	uint8_t table;                 /* or set of tables */
 	bool has_misfits, has_missing; /* values without a symbol; symbols without a frequency */
 };
 
@@ -51,7 +52,7 @@ struct wcx_field_choice {
 	enum wcx_field_coding coding;
 	uint32_t constant;
 	uint32_t shift;
-	struct wcx_run_choice runs[WCX_TILE_MAX_RUNS]; /* with contexts a single one, of no table */
+	struct wcx_run_choice runs[WCX_TILE_MAX_RUNS];
 	uint8_t symbols[WCX_TILE_MAX_ELEMS];
 };
 

@@ -12,7 +12,7 @@
 
 enum {
 	CACHED_TABLES = WCX_RECIPE_TABLES_MAX, /* a tile's most; neighbouring tiles mostly share tables */
-	CACHED_SETS = WCX_FIELDS_MAX,          /* likewise of sets with a table for each context */
+	CACHED_SETS = 5, /* of tables for contexts, up to WCX_CONTEXTS_MAX of a field; further ones of a tile go to `many` */
 	BLOCK_LINES = 32, /* processed together: their elements stay in the L1 cache, and no plane has longer units */
 };
 
@@ -48,6 +48,10 @@ struct wcx_decode_scratch {
 		struct wcx_rans_decode_table tables[WCX_CONTEXTS_MAX];
 	} sets[CACHED_SETS];
 	uint32_t next_set_victim;
+	struct {
+		struct wcx_freq_table freqs[WCX_RECIPE_TABLES_MAX]; /* keys */
+		struct wcx_rans_decode_table tables[WCX_RECIPE_TABLES_MAX];
+	} many; /* of the tile's fields that find no place among the sets, one after another */
 	struct tile_scratch tiles[WCX_RANS_PARTS_MAX];
 };
 
@@ -101,29 +105,56 @@ static const struct wcx_rans_decode_table *cached_table(struct wcx_decode_scratc
 	return &scratch->cached[i].table;
 }
 
-/* The same for the tables of all contexts, which are neighbours in memory. */
+/* Cached tables that are in use: bit sets, and a number. */
+struct tables_in_use {
+	uint64_t single, sets;
+	uint32_t many;
+};
+
+/* The same for all tables of a field with contexts, which are neighbours in memory. */
+static const struct wcx_rans_decode_table *cached_many(struct wcx_decode_scratch *scratch, const struct wcx_field *field,
+						       struct tables_in_use *in_use)
+{
+	const uint32_t first = in_use->many;
+
+	for (uint32_t t = 0; t < field->table_count; t++) {
+		struct wcx_freq_table *freqs = &scratch->many.freqs[first + t];
+
+		if (memcmp(freqs, &field->tables[t], sizeof *freqs) == 0)
+			continue;
+		*freqs = field->tables[t];
+		wcx_rans_decode_table_build(freqs, &scratch->many.tables[first + t]);
+	}
+	in_use->many += field->table_count;
+	return &scratch->many.tables[first];
+}
+
 static const struct wcx_rans_decode_table *cached_set(struct wcx_decode_scratch *scratch, const struct wcx_field *field,
-						      uint64_t *in_use)
+						      struct tables_in_use *in_use)
 {
 	const size_t key_bytes = field->table_count * sizeof *field->tables;
 	struct cached_set *set;
 	uint32_t i = 0;
 
+	if (field->table_count > WCX_CONTEXTS_MAX)
+		return cached_many(scratch, field, in_use);
 	while (i < CACHED_SETS && (scratch->sets[i].count != field->table_count ||
 				   memcmp(scratch->sets[i].freqs, field->tables, key_bytes) != 0))
 		i++;
 	if (i == CACHED_SETS) {
+		if (in_use->sets == (1u << CACHED_SETS) - 1)
+			return cached_many(scratch, field, in_use);
 		do {
 			i = scratch->next_set_victim;
 			scratch->next_set_victim = (i + 1) % CACHED_SETS;
-		} while (*in_use >> i & 1);
+		} while (in_use->sets >> i & 1);
 		set = &scratch->sets[i];
 		set->count = field->table_count;
 		memcpy(set->freqs, field->tables, key_bytes);
 		for (uint32_t t = 0; t < set->count; t++)
 			wcx_rans_decode_table_build(&set->freqs[t], &set->tables[t]);
 	}
-	*in_use |= UINT64_C(1) << i;
+	in_use->sets |= UINT64_C(1) << i;
 	return scratch->sets[i].tables;
 }
 
@@ -321,10 +352,21 @@ static enum wcx_result decode_blocks(const struct decoding *tiles, unsigned coun
 
 /* --- parts of a tile --- */
 
-/* Sets of cached tables that are in use. */
-struct tables_in_use {
-	uint64_t single, sets;
-};
+/* Finds or makes the decoding tables of a field. */
+static void use_tables(struct wcx_decode_scratch *scratch, const struct wcx_field *field, struct coded_stream *coded,
+		       struct tables_in_use *in_use)
+{
+	const struct wcx_rans_decode_table *tables;
+
+	if (!field->by_context) {
+		for (uint32_t t = 0; t < field->table_count; t++)
+			coded->tables[t] = cached_table(scratch, field, t, &in_use->single);
+		return;
+	}
+	tables = cached_set(scratch, field, in_use);
+	for (uint32_t s = 0; s < 1u << field->set_bits; s++)
+		coded->tables[s] = tables + s * wcx_set_tables(field);
+}
 
 static enum wcx_result open_coded(const struct decoding *d, const struct wcx_coded_field *layout, struct coded_stream *coded,
 				  struct tables_in_use *in_use)
@@ -333,10 +375,7 @@ static enum wcx_result open_coded(const struct decoding *d, const struct wcx_cod
 	const struct wcx_field *field = &recipe->fields[layout->field];
 	const uint8_t *src = d->job->src + layout->offset;
 
-	if (field->by_context)
-		coded->tables[0] = cached_set(d->shared, field, &in_use->sets);
-	for (uint32_t t = 0; t < field->table_count && !field->by_context; t++)
-		coded->tables[t] = cached_table(d->shared, field, t, &in_use->single);
+	use_tables(d->shared, field, coded, in_use);
 	coded->place = (struct wcx_symbol_place){
 		.shift = layout->shift,
 		.base = field->base,

@@ -193,12 +193,21 @@ static const uint8_t *coded_symbols(const struct wcx_encoding *e, uint32_t numbe
 	return pairs;
 }
 
-/* The same with the context of each. */
+/* The same with the context of each, or the number of its table in all sets. */
 static const uint16_t *keyed_symbols(const struct wcx_encoding *e, uint32_t number)
 {
+	const struct wcx_field *field = &e->recipe->fields[number];
+	const uint32_t run_elems = wcx_run_elems(e, field);
 	struct wcx_encode_scratch *scratch = e->scratch;
 
 	scratch->variant->key_symbols(scratch->fields[number].symbols, scratch->contexts, e->elems, scratch->keyed);
+	for (uint32_t first = 0, r = 0; first < e->elems && field->set_bits; first += run_elems, r++) {
+		const uint32_t end = WCX_MIN(e->elems, first + run_elems);
+		const uint32_t tables = scratch->fields[number].runs[r].table * wcx_set_tables(field);
+
+		for (uint32_t i = first; i < end; i++)
+			scratch->keyed[i] = (uint16_t)(scratch->keyed[i] + (tables << 8));
+	}
 	return scratch->keyed;
 }
 
@@ -208,11 +217,13 @@ static uint32_t write_payload(const struct wcx_encoding *e, uint32_t number, con
 	const struct wcx_field *field = &e->recipe->fields[number];
 	const uint32_t choice_bits = wcx_choice_bits(field), runs = WCX_DIV_UP(e->elems, wcx_run_elems(e, field));
 	const uint32_t choices_bytes = wcx_choices_bytes(e->recipe, field, e->elems);
-	const struct wcx_rans_encode_table *tables[WCX_CONTEXTS_MAX];
+	const struct wcx_rans_encode_table *tables[WCX_SET_TABLES_MAX];
 	uint8_t *start = writer_take(writer, choices_bytes);
 	const struct wcx_rans_source source = {
 		.tables = tables,
-		.choices = { start, choice_bits, e->recipe->run_elems / wcx_line_elems(e->recipe->elem_bytes) },
+		/* Keys have the choice of a set in them. */
+		.choices = { start, field->by_context ? 0 : choice_bits,
+			     e->recipe->run_elems / wcx_line_elems(e->recipe->elem_bytes) },
 		.symbols = field->by_context ? NULL : coded_symbols(e, number),
 		.keyed = field->by_context ? keyed_symbols(e, number) : NULL,
 		.symbol_count = wcx_field_symbols(field, e->elems),

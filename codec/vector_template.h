@@ -162,14 +162,19 @@ INLINE uint32_t decode_steps_by_context(const struct wcx_rans_stream *stream, st
 					uint32_t end, uint32_t steps, const uint32_t *contexts, uint32_t *words, bool gather)
 {
 	const struct wcx_rans_part part = { stream, reader, words, NULL };
-	const uint32_t *const entry[PARTS_MAX] = { stream->tables[0]->entry };
+	const uint32_t *entry[PARTS_MAX];
 	struct lanes lanes;
 
 	load_lanes(&part, 1, &lanes);
-	for (; line < end && have_reserves(&part, 1, &lanes); line++, contexts += WCX_LANES, words += WCX_LANES) {
-		uint32_t *const at[PARTS_MAX] = { words };
+	while (line < end && have_reserves(&part, 1, &lanes)) {
+		const uint32_t run_end = find_runs(&part, 1, line, end, entry);
 
-		decode_line(entry, 1, &lanes, steps, contexts, true, at, gather);
+		for (; line < run_end && have_reserves(&part, 1, &lanes);
+		     line++, contexts += WCX_LANES, words += WCX_LANES) {
+			uint32_t *const at[PARTS_MAX] = { words };
+
+			decode_line(entry, 1, &lanes, steps, contexts, true, at, gather);
+		}
 	}
 	store_lanes(&part, 1, &lanes);
 	return line;

@@ -42,10 +42,12 @@ static void append(char text[MODE_TEXT_BYTES], const char *more)
 
 static void append_field(char text[MODE_TEXT_BYTES], const struct wcx_field *field, uint32_t coding)
 {
-	char more[16] = "damaged";
+	char more[24] = "damaged";
 
 	if (coding == WCX_FIELD_RAW)
 		snprintf(more, sizeof more, "raw%d", field->width);
+	else if (coding == WCX_FIELD_RANS && field->set_bits)
+		snprintf(more, sizeof more, "rans%dx%ux%u", field->width, 1u << field->set_bits, wcx_set_tables(field));
 	else if (coding == WCX_FIELD_RANS && field->table_count > 1)
 		snprintf(more, sizeof more, "%s%dx%d", field->is_pair ? "pairs" : "rans", field->width, field->table_count);
 	else if (coding == WCX_FIELD_RANS)

@@ -178,22 +178,24 @@ static const char *copy_segment(const struct wcx_container *c, const uint8_t *sr
 static const char *parse_field(const struct wcx_container *c, const uint8_t *src, uint32_t context_count,
 			       struct wcx_field *field)
 {
+	const uint32_t sets = c->superblock.features & WCX_FEATURE_SETS ? WCX_FIELD_SETS : 0;
 	uint32_t first_table = wcx_le32_read(src + 4);
 
 	*field = (struct wcx_field){
 		.width = src[0],
 		.table_count = src[1] & WCX_FIELD_TABLES,
+		.set_bits = (uint8_t)((src[1] & sets) / WCX_FIELD_SETS_UNIT),
 		.is_pair = (src[1] & WCX_FIELD_PAIRS) != 0,
 		.has_zero = (src[1] & WCX_FIELD_ZERO) != 0,
 		.base = (uint16_t)wcx_le16_read(src + 2),
 	};
-	if (src[1] & ~(WCX_FIELD_TABLES | WCX_FIELD_PAIRS | WCX_FIELD_ZERO))
+	if (src[1] & ~(WCX_FIELD_TABLES | WCX_FIELD_PAIRS | WCX_FIELD_ZERO | sets))
 		return "unknown flag of a field";
 	if (field->table_count == WCX_FIELD_BY_CONTEXT) {
 		if (!context_count)
 			return "tables by context in a segment without contexts";
 		field->by_context = true;
-		field->table_count = (uint8_t)context_count;
+		field->table_count = (uint8_t)(context_count << field->set_bits);
 	}
 	if (!field->table_count)
 		return first_table ? "number of a frequency table for a field without any" : NULL;
@@ -262,6 +264,7 @@ static const char *check_grid(struct wcx_segment *seg)
 struct segments_sum {
 	uint64_t bytes, tile_count;
 	uint32_t field_count;
+	bool has_sets; /* of tables */
 };
 
 static const char *parse_segment(struct wcx_container *c, uint32_t number, struct segments_sum *sum)
@@ -292,6 +295,8 @@ static const char *parse_segment(struct wcx_container *c, uint32_t number, struc
 	seg->first_tile = sum->tile_count;
 	sum->tile_count += seg->tile_count;
 	sum->field_count += seg->recipe.field_count;
+	for (uint32_t f = 0; f < seg->recipe.field_count; f++)
+		sum->has_sets |= seg->recipe.fields[f].set_bits != 0;
 	c->tiled[c->tiled_count++] = number;
 	return NULL;
 }
@@ -311,6 +316,8 @@ static int parse_segments(struct wcx_container *c, struct wcx_error *err)
 		return bad_index(c, err, c->index, "first segment is too small for a header");
 	if (sum.bytes != sb->original_bytes || sum.tile_count != sb->tile_count || sum.field_count != sb->field_count)
 		return bad_index(c, err, c->entries, "segments do not make up the file");
+	if (sb->features & WCX_FEATURE_SETS && !sum.has_sets)
+		return bad_index(c, err, c->index, "flag SETS without sets of frequency tables");
 	return 0;
 }
 

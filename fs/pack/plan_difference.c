@@ -11,13 +11,17 @@
 #include "codec/rans.h"
 #include "fs/pack/context_choice.h"
 #include "fs/pack/plan_steps.h"
+#include "fs/pack/set_choice.h"
 
 enum {
 	TRIAL_ELEMS = 16384, /* elements that the cuts are compared on */
 	TRIAL_PARTS = 16,    /* consecutive ones */
 	TRIAL_BINS = 4,
 	TABLE_SYMBOL_BITS = 10, /* of a written table, about */
-	COUNT_ELEMS = 4096,     /* counted at a time */
+	COUNT_ELEMS = 8192,     /* counted at a time */
+	TRIAL_RUNS = 64,        /* that sets of tables are tried on first */
+	SET_FIELDS_MAX = 2,     /* fields with sets */
+	FLAT_RUN = 256,         /* elements of a run where tiles do not divide into rows */
 };
 
 /* A difference has to save this share of the bits: it costs decoding the base. */
@@ -27,6 +31,10 @@ static const double FIELD_MIN_GAIN = 0.005;
 /* Tables by context have to save this share over a single one: they cost decoding time, and of few samples always save some.
  */
 static const double CONTEXTS_MIN_GAIN = 0.005;
+/* Sets of these have to save this share over a single one: their tables take more of the CPU's cache. */
+static const double SETS_MIN_GAIN = 0.03;
+/* Where runs in a single set deviate by less than this share of all bits, sets save less than that. */
+static const double SETS_MIN_DEVIATION = 0.2;
 /* Low bits whose entropy is more than this share of their number count as random. */
 static const double RANDOM_MIN_SHARE = 0.99;
 
@@ -37,8 +45,9 @@ struct residual_study {
 	enum wcx_difference difference;
 	uint8_t *residuals, *keys; /* of the elements */
 	size_t elems;
-	uint16_t *values; /* room for a field of each element */
-	double scale;     /* elements of the tensor for each one here */
+	uint16_t *values;                             /* room for a field of each element */
+	double scale;                                 /* elements of the tensor for each one here */
+	struct wcx_set_counts drafts[SET_FIELDS_MAX]; /* of the fields with sets of tables, in order */
 	struct wcx_bin_counts counts[WCX_FIELDS_MAX];
 	uint64_t misfits[WCX_FIELDS_MAX];
 };
@@ -49,6 +58,7 @@ struct cut {
 	uint32_t field_count, coded;
 	double bits;
 	struct wcx_context_choice contexts;
+	uint32_t run_elems; /* 0 without sets of tables */
 };
 
 /* --- counting --- */
@@ -237,6 +247,141 @@ static void choose_contexts(struct residual_study *study, const struct wcx_key_b
 			cut->bits += (double)wcx_plan_elems(study->plan) * cut->fields[f].width;
 }
 
+/* --- sets of tables --- */
+
+/* The most elements of a tile, which needs one tile of the base where that has tiles of our sizes. */
+static uint32_t tile_elems(const struct wcx_tensor_plan *plan)
+{
+	const uint32_t most = wcx_plan_tile_elems(plan), base = plan->base.tile_elems;
+
+	return base > most / 2 && base <= most ? base : most;
+}
+
+/* A run is as much of a row as divides tiles evenly, too, and is counted at a time. */
+static uint32_t choose_run(const struct wcx_tensor_plan *plan)
+{
+	uint64_t a = plan->matrix_cols, b = tile_elems(plan);
+
+	while (b) {
+		const uint64_t rest = a % b;
+
+		a = b;
+		b = rest;
+	}
+	while (a > COUNT_ELEMS && a % 2 == 0)
+		a /= 2;
+	return a % WCX_RUN_ELEMS || a > COUNT_ELEMS ? (uint32_t)FLAT_RUN : (uint32_t)a;
+}
+
+/* Keys the values of a field in up to most_runs runs, spread evenly, by their contexts; to study->values. */
+static void take_runs(struct residual_study *study, const struct cut *cut, uint32_t f, const struct wcx_key_bins *bins,
+		      uint32_t most_runs, struct wcx_keyed_runs *ret)
+{
+	const uint32_t run = choose_run(study->plan), elem_bytes = study->plan->segment.recipe.elem_bytes;
+	const size_t runs = study->elems / run, used = WCX_MIN(runs, most_runs);
+	uint8_t context_of[WCX_CONTEXT_KEYS];
+	uint32_t shift = 0;
+
+	*ret = (struct wcx_keyed_runs){ study->values, used * run, run, cut->contexts.count };
+	for (uint32_t k = 0, context = 0; k < WCX_CONTEXT_KEYS; k++) {
+		context += context + 1 < cut->contexts.count && bins->of_key[k] >= cut->contexts.first[context + 1];
+		context_of[k] = (uint8_t)context;
+	}
+	for (uint32_t below = 0; below < f; below++)
+		shift += cut->fields[below].width;
+	for (size_t r = 0; r < used; r++) {
+		const size_t first = r * runs / used * run;
+		uint16_t *to = study->values + r * run;
+
+		study->ops->get16(study->residuals + first * elem_bytes, run, shift, cut->fields[f].width, to);
+		for (size_t i = 0; i < run; i++) {
+			const uint32_t key = to[i] | (uint32_t)context_of[study->keys[first + i]] << CHAR_BIT;
+
+			to[i] = (uint16_t)(to[i] < WCX_SYMBOL_COUNT ? key : WCX_SET_KEY_MISFIT);
+		}
+	}
+}
+
+/* The bits of the whole tensor's symbols in a field with so many sets; misfits cost nothing. */
+static double weigh_sets(const struct residual_study *study, const struct wcx_keyed_runs *runs, uint32_t set_bits,
+			 struct wcx_set_counts *counts)
+{
+	const double elems = (double)wcx_plan_elems(study->plan);
+	double symbols = 0, tables = 0;
+
+	wcx_set_counts_make(runs, 1u << set_bits, counts);
+	for (uint32_t t = 0; t < runs->context_count << set_bits; t++) {
+		uint32_t used;
+
+		symbols += wcx_symbols_bits(counts->counts[t], &used);
+		tables += TABLE_SYMBOL_BITS * used;
+	}
+	return symbols * elems / (double)runs->elems + tables + set_bits * elems / runs->run;
+}
+
+/*
+ * Gives a field that has tables by context several sets of them, of which each run chooses one, if that takes fewer bits.
+ * Up to most_tables of them, whose draft is left in *draft.
+ */
+static void try_sets(struct residual_study *study, struct cut *cut, uint32_t f, const struct wcx_key_bins *bins,
+		     uint32_t most_tables, struct wcx_set_counts *draft)
+{
+	struct wcx_keyed_runs runs;
+	double one;
+
+	take_runs(study, cut, f, bins, TRIAL_RUNS, &runs);
+	if (runs.elems < 2 * (size_t)runs.run ||
+	    wcx_runs_deviation(&runs) * (double)wcx_plan_elems(study->plan) < SETS_MIN_DEVIATION * cut->bits)
+		return;
+	take_runs(study, cut, f, bins, WCX_SET_RUNS_MAX, &runs);
+	one = weigh_sets(study, &runs, 0, draft);
+	for (uint32_t set_bits = 2; set_bits; set_bits--) {
+		double bits;
+
+		if (runs.context_count << set_bits > most_tables)
+			continue;
+		bits = weigh_sets(study, &runs, set_bits, draft);
+		if (bits >= one * (1 - SETS_MIN_GAIN))
+			continue;
+		cut->bits -= one - bits;
+		cut->fields[f].set_bits = (uint8_t)set_bits;
+		cut->fields[f].table_count = (uint8_t)(runs.context_count << set_bits);
+		cut->run_elems = runs.run;
+		return;
+	}
+}
+
+static void choose_sets(struct residual_study *study, const struct wcx_key_bins *bins, struct cut *cut)
+{
+	uint32_t tables = 0, sets = 0;
+
+	cut->run_elems = 0;
+	for (uint32_t f = 0; f < cut->field_count; f++)
+		tables += cut->fields[f].table_count;
+	for (uint32_t f = 0; f < cut->field_count; f++) {
+		tables -= cut->fields[f].table_count;
+		if (cut->fields[f].by_context && sets < SET_FIELDS_MAX)
+			try_sets(study, cut, f, bins, WCX_RECIPE_TABLES_MAX - tables, &study->drafts[sets]);
+		sets += cut->fields[f].set_bits != 0;
+		tables += cut->fields[f].table_count;
+	}
+}
+
+/* Makes the tables of which the runs that are counted choose, with a frequency for each symbol: the samples may lack some.
+ */
+static void draft_tables(const struct wcx_set_counts *draft, const struct wcx_field *field, struct wcx_freq_table *tables)
+{
+	const uint32_t symbols = wcx_field_symbols_max(field);
+
+	for (uint32_t t = 0; t < field->table_count; t++) {
+		uint64_t counts[WCX_SYMBOL_COUNT] = { 0 };
+
+		for (uint32_t s = 0; s < symbols; s++)
+			counts[s] = 64 * (uint64_t)draft->counts[t][s] + 1;
+		wcx_freq_table_build(counts, &tables[t]);
+	}
+}
+
 /* --- the whole plan --- */
 
 static bool study_residuals(struct residual_study *study, const struct wcx_sample *samples, unsigned sample_count,
@@ -265,22 +410,24 @@ static bool study_residuals(struct residual_study *study, const struct wcx_sampl
 }
 
 /* Makes the cut the recipe of the plan. */
-static void use_cut(struct wcx_tensor_plan *plan, enum wcx_difference difference, const struct wcx_key_bins *bins,
+static void use_cut(const struct residual_study *study, struct wcx_tensor_plan *plan, const struct wcx_key_bins *bins,
 		    const struct cut *cut)
 {
 	struct wcx_recipe *recipe = &plan->segment.recipe;
-	const uint32_t most = wcx_plan_tile_elems(plan);
 	struct wcx_freq_table *tables = plan->tables;
 	bool has_contexts = false;
+	uint32_t sets = 0;
 
 	recipe->transform = WCX_TRANSFORM_NONE;
 	recipe->predictor = WCX_PREDICT_NONE;
-	recipe->run_elems = 0;
-	recipe->difference = (uint8_t)difference;
+	recipe->run_elems = cut->run_elems;
+	recipe->difference = (uint8_t)study->difference;
 	recipe->field_count = (uint8_t)cut->field_count;
 	memcpy(plan->fields, cut->fields, sizeof plan->fields);
 	for (uint32_t f = 0; f < cut->field_count; f++) {
 		plan->fields[f].tables = plan->fields[f].table_count ? tables : NULL;
+		if (plan->fields[f].set_bits)
+			draft_tables(&study->drafts[sets++], &plan->fields[f], tables);
 		tables += plan->fields[f].table_count;
 		has_contexts |= plan->fields[f].by_context;
 	}
@@ -288,9 +435,7 @@ static void use_cut(struct wcx_tensor_plan *plan, enum wcx_difference difference
 	for (uint32_t c = 1; c < recipe->context_count; c++)
 		recipe->thresholds[c - 1] = bins->first[cut->contexts.first[c]];
 	plan->draft_bits = cut->bits;
-	/* A tile needs one tile of the base where that has tiles of our sizes. */
-	wcx_plan_flat_tiles(plan, plan->base.tile_elems > most / 2 && plan->base.tile_elems <= most ? plan->base.tile_elems
-												    : most);
+	wcx_plan_flat_tiles(plan, tile_elems(plan));
 }
 
 enum wcx_result wcx_tensor_plan_choose_base(struct wcx_tensor_plan *plan, const struct wcx_sample *samples,
@@ -315,8 +460,9 @@ enum wcx_result wcx_tensor_plan_choose_base(struct wcx_tensor_plan *plan, const 
 		choose_cut(study, &bins, &cut);
 		wcx_key_bins_make(key_counts, WCX_BINS_MAX, &bins);
 		choose_contexts(study, &bins, &cut);
+		choose_sets(study, &bins, &cut);
 		if (cut.bits < plan->draft_bits * (1 - DIFFERENCE_MIN_GAIN))
-			use_cut(plan, study->difference, &bins, &cut);
+			use_cut(study, plan, &bins, &cut);
 		result = WCX_OK;
 	}
 	free(study->residuals);
@@ -328,9 +474,12 @@ enum wcx_result wcx_tensor_plan_choose_base(struct wcx_tensor_plan *plan, const 
 
 /* --- counting tiles --- */
 
-/* Counts of a part of a tile: by context, symbols and at the end misfits. */
+/*
+ * Counts of a part of a tile: by context, symbols and at the end misfits; two of them, for elements in turn, because an
+ * increment waits for an earlier one of the same counter.
+ */
 struct context_counts {
-	uint32_t counts[WCX_CONTEXTS_MAX][WCX_SYMBOL_COUNT + 1];
+	uint32_t counts[2][WCX_CONTEXTS_MAX][WCX_SYMBOL_COUNT + 1];
 };
 
 static void count_values(const struct wcx_field *field, const uint16_t *values, const uint8_t *contexts, size_t count,
@@ -339,7 +488,32 @@ static void count_values(const struct wcx_field *field, const uint16_t *values, 
 	for (size_t i = 0; i < count; i++) {
 		const uint32_t context = field->by_context ? contexts[i] : 0;
 
-		ret->counts[context][WCX_MIN(values[i], WCX_SYMBOL_COUNT)]++;
+		ret->counts[i % 2][context][WCX_MIN(values[i], WCX_SYMBOL_COUNT)]++;
+	}
+}
+
+/* Counts whole runs of a field with sets of tables: each for the set whose draft fits it best.  Makes keys of the values. */
+static void count_sets(const struct wcx_tensor_plan *plan, uint32_t f, const struct wcx_set_costs *costs, uint16_t *keys,
+		       const uint8_t *contexts, size_t elems, struct wcx_plan_counts *counts)
+{
+	uint64_t(*symbols)[WCX_SYMBOL_COUNT] = counts->symbols + wcx_plan_first_table(plan, f);
+	const struct wcx_field *field = &plan->fields[f];
+	const size_t run_elems = plan->segment.recipe.run_elems;
+
+	for (size_t i = 0; i < elems; i++)
+		keys[i] = (uint16_t)(keys[i] < WCX_SYMBOL_COUNT ? keys[i] | contexts[i] << CHAR_BIT : WCX_SET_KEY_MISFIT);
+
+	for (size_t first = 0, run; first < elems; first += run) {
+		uint32_t set;
+
+		run = WCX_MIN(elems - first, run_elems);
+		set = wcx_set_costs_best(costs, keys + first, run, 1u << field->set_bits, NULL);
+		for (size_t i = first; i < first + run; i++)
+			if (keys[i] == WCX_SET_KEY_MISFIT)
+				counts->misfits[f]++;
+			else
+				symbols[set * wcx_set_tables(field) + keys[i] / WCX_SYMBOL_COUNT]
+				       [keys[i] % WCX_SYMBOL_COUNT]++;
 	}
 }
 
@@ -348,14 +522,20 @@ void wcx_plan_count_difference(const struct wcx_tensor_plan *plan, size_t elems,
 {
 	const struct wcx_recipe *recipe = &plan->segment.recipe;
 	const struct wcx_element_ops *ops = wcx_element_ops(recipe->elem_bytes);
+	const uint32_t run = recipe->run_elems;
+	struct wcx_set_costs costs[SET_FIELDS_MAX];
 	uint64_t residuals[COUNT_ELEMS];
 	uint16_t values[COUNT_ELEMS];
 	uint8_t contexts[COUNT_ELEMS];
 
+	for (uint32_t f = 0, sets = 0; f < recipe->field_count; f++)
+		if (plan->fields[f].set_bits)
+			wcx_set_costs_of(plan->fields[f].tables, recipe->context_count, 1u << plan->fields[f].set_bits,
+					 &costs[sets++]);
 	for (size_t part; elems; elems -= part) {
-		uint32_t shift = 0;
+		uint32_t shift = 0, sets = 0;
 
-		part = WCX_MIN(elems, COUNT_ELEMS);
+		part = WCX_MIN(elems, run ? COUNT_ELEMS / run * run : COUNT_ELEMS);
 		wcx_difference_residuals((enum wcx_difference)recipe->difference, recipe->elem_bytes, src, base, part,
 					 residuals);
 		wcx_difference_contexts(recipe, base, part, contexts);
@@ -366,11 +546,16 @@ void wcx_plan_count_difference(const struct wcx_tensor_plan *plan, size_t elems,
 			if (!plan->fields[f].table_count)
 				continue;
 			ops->get16(residuals, part, shift, plan->fields[f].width, values);
+			if (plan->fields[f].set_bits) {
+				count_sets(plan, f, &costs[sets++], values, contexts, part, counts);
+				continue;
+			}
 			count_values(&plan->fields[f], values, contexts, part, &seen);
 			for (uint32_t t = 0; t < plan->fields[f].table_count; t++) {
 				for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
-					symbols[t][s] += seen.counts[t][s];
-				counts->misfits[f] += seen.counts[t][WCX_SYMBOL_COUNT];
+					symbols[t][s] += seen.counts[0][t][s] + seen.counts[1][t][s];
+				counts->misfits[f] +=
+					seen.counts[0][t][WCX_SYMBOL_COUNT] + seen.counts[1][t][WCX_SYMBOL_COUNT];
 			}
 		}
 		src += part * recipe->elem_bytes;

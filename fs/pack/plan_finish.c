@@ -216,7 +216,7 @@ struct field_weights {
 	double raw;
 	double own, shared;     /* symbols with new tables, and these; symbols with tables of the library */
 	double misfits, states; /* what coding adds: values without a symbol; states and choices of tables */
-	struct wcx_freq_table own_tables[WCX_CONTEXTS_MAX];
+	struct wcx_freq_table own_tables[WCX_SET_TABLES_MAX];
 	const struct wcx_table_set *shared_set; /* NULL if the library has none for this field */
 };
 
@@ -276,7 +276,7 @@ static void weigh_field(const struct wcx_tensor_plan *plan, uint32_t number, con
 	}
 	ret->misfits = WCX_EXCEPTION_BITS * (double)plan->counts->misfits[number];
 	ret->states = (WCX_RANS_STATES_BYTES - WCX_CARRIED_BYTES) * (double)plan->segment.tile_count * CHAR_BIT;
-	if (field->table_count > 1 && !field->by_context)
+	if (wcx_choice_bits(field))
 		ret->states += wcx_choice_bits(field) * (elems / plan->segment.recipe.run_elems);
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Fuzz target: decodes arbitrary bytes as a packed tile.  The first bytes stand for the index: dims, a recipe and
- * frequency tables, which all fields share: four, or eight in a difference, which the base's tile follows.  Every decoding
- * variant must give the same result.  A tile that decodes must survive being encoded and decoded again.
+ * frequency tables, which all fields share: four, or in a difference, which the base's tile follows, eight, or 32 if it has
+ * sets of them.  Every decoding variant must give the same result.  A tile that decodes must survive being encoded and
+ * decoded again.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -43,7 +44,7 @@ struct request {
 	enum wcx_tile_mode mode;
 	struct wcx_recipe recipe; /* checked */
 	struct wcx_field fields[WCX_FIELDS_MAX];
-	struct wcx_freq_table tables[WCX_CONTEXTS_MAX];
+	struct wcx_freq_table tables[WCX_SET_TABLES_MAX];
 };
 
 /* Reads a table from the input; if there is none, uses one that any field may have. */
@@ -76,6 +77,7 @@ static bool read_contexts(struct input *input, struct wcx_recipe *recipe)
 static bool read_request(struct input *input, struct request *ret)
 {
 	const uint8_t *src = take(input, REQUEST_BYTES);
+	uint32_t tables;
 
 	if (!src)
 		return false;
@@ -93,6 +95,7 @@ static bool read_request(struct input *input, struct request *ret)
 	};
 	if (!read_contexts(input, &ret->recipe))
 		return false;
+	tables = ret->recipe.difference ? WCX_CONTEXTS_MAX : WCX_FIELD_TABLES_MAX;
 	for (uint32_t f = 0; f < ret->recipe.field_count; f++) {
 		const uint8_t *field = take(input, FIELD_BYTES);
 
@@ -100,7 +103,10 @@ static bool read_request(struct input *input, struct request *ret)
 			return false;
 		ret->fields[f] = (struct wcx_field){
 			.width = field[0],
-			.table_count = (field[1] & 7) == BY_CONTEXT ? ret->recipe.context_count : field[1] & 7,
+			.table_count =
+				(uint8_t)((field[1] & 7) == BY_CONTEXT ? ret->recipe.context_count << (field[1] >> 5 & 3)
+								       : field[1] & 7),
+			.set_bits = (field[1] & 7) == BY_CONTEXT ? field[1] >> 5 & 3 : 0,
 			.by_context = (field[1] & 7) == BY_CONTEXT,
 			.is_pair = field[1] >> 3 & 1,
 			.has_zero = field[1] >> 4 & 1,
@@ -109,8 +115,10 @@ static bool read_request(struct input *input, struct request *ret)
 		};
 		if (ret->fields[f].table_count == 0)
 			ret->fields[f].tables = NULL;
+		if (ret->fields[f].set_bits)
+			tables = WCX_SET_TABLES_MAX;
 	}
-	for (uint32_t t = 0; t < (ret->recipe.difference ? (uint32_t)WCX_CONTEXTS_MAX : (uint32_t)WCX_FIELD_TABLES_MAX); t++)
+	for (uint32_t t = 0; t < tables; t++)
 		read_table(input, &ret->tables[t]);
 	return wcx_recipe_check(&ret->recipe) == NULL;
 }
@@ -187,8 +195,17 @@ static void check_round_trip(const struct wcx_tile_job *decoded, const struct wc
 	free(job.dst);
 }
 
-/* Counts the symbols of a field of a difference by the tables that they take. */
-static void count_difference(const struct wcx_tile_job *job, uint32_t f, uint64_t count[WCX_CONTEXTS_MAX][WCX_SYMBOL_COUNT])
+/* A table that element i may take: each set has its turn. */
+static uint32_t table_of(const struct wcx_field *field, uint32_t context, size_t i)
+{
+	const uint32_t set = (uint32_t)(i / WCX_RUN_ELEMS % (1u << field->set_bits));
+
+	return field->by_context ? set * wcx_set_tables(field) + context : 0;
+}
+
+/* Counts the symbols of a field of a difference by the tables that they may take. */
+static void count_difference(const struct wcx_tile_job *job, uint32_t f,
+			     uint64_t count[WCX_SET_TABLES_MAX][WCX_SYMBOL_COUNT])
 {
 	const struct wcx_recipe *recipe = job->recipe;
 	const struct wcx_field *field = &recipe->fields[f];
@@ -208,7 +225,7 @@ static void count_difference(const struct wcx_tile_job *job, uint32_t f, uint64_
 		memcpy(&e, residuals + i * recipe->elem_bytes, recipe->elem_bytes);
 		e = (e >> shift & (((uint64_t)1 << field->width) - 1)) - field->base;
 		if (e < WCX_SYMBOL_COUNT)
-			count[field->by_context ? contexts[i] : 0][e]++;
+			count[table_of(field, contexts[i], i)][e]++;
 	}
 	free(residuals);
 	free(contexts);
@@ -217,14 +234,14 @@ static void count_difference(const struct wcx_tile_job *job, uint32_t f, uint64_
 /* Round trips with the request's tables and with tables built from the tile's own counts. */
 static void check_round_trips(const struct wcx_tile_job *decoded, const struct scratches *scratches)
 {
-	static struct wcx_freq_table tables[WCX_FIELDS_MAX][WCX_CONTEXTS_MAX];
+	static struct wcx_freq_table tables[WCX_FIELDS_MAX][WCX_SET_TABLES_MAX];
 	struct wcx_field fields[WCX_FIELDS_MAX];
 	struct wcx_recipe learned = *decoded->recipe;
 
 	check_round_trip(decoded, decoded->recipe, scratches);
 	learned.fields = fields;
 	for (uint32_t f = 0; f < learned.field_count; f++) {
-		uint64_t count[WCX_CONTEXTS_MAX][WCX_SYMBOL_COUNT] = { { 0 } }, misfits = 0;
+		uint64_t count[WCX_SET_TABLES_MAX][WCX_SYMBOL_COUNT] = { { 0 } }, misfits = 0;
 
 		fields[f] = decoded->recipe->fields[f];
 		if (!fields[f].table_count)

@@ -21,15 +21,15 @@ class OneTile(Wcx):
     """A file whose only tile that matters is the first of segment 0."""
 
     def __init__(self, line, seen):
-        elem_bytes, difference, thresholds, fields, mode, constant, tables, base, packed, tile = line.split()
+        elem_bytes, difference, thresholds, run, fields, mode, constant, tables, base, packed, tile = line.split()
         thresholds, tables, base, self.packed, self.original = (
             bytes.fromhex(word.strip("-")) for word in (thresholds, tables, base, packed, tile))
         fields = [[int(number) for number in words.split(",")] for words in fields.rstrip(";").split(";")]
         elements = len(self.original) // int(elem_bytes)
         # The base's tile begins in the middle of the base, where it is not aligned.
         seg = Segment(**dict.fromkeys(Segment.__match_args__[: Segment.__match_args__.index("first_tile")], 0) | {
-            "bytes": len(self.original), "cols": elements, "tile_rows": 1, "tile_cols": elements, "elem_bytes": int(elem_bytes),
-            "field_count": len(fields), "base": 1, "difference": int(difference), "base_offset": 3,
+            "bytes": len(self.original), "cols": elements, "tile_rows": 1, "tile_cols": elements, "run": int(run),
+            "elem_bytes": int(elem_bytes), "field_count": len(fields), "base": 1, "difference": int(difference), "base_offset": 3,
             "threshold_count": len(thresholds), "all_thresholds": thresholds.ljust(7, b"\0")})
         shift = first_table = 0
         for width, flags, symbol_base in fields:
@@ -53,7 +53,7 @@ def main():
         if one.decode_tile(0).tobytes() != one.original:
             sys.exit(f"difference_agree: decodes to something else: {line[:200]}")
     print(f"{sum(seen['mode', mode] for mode in range(4))} tiles: {dict(seen)}")
-    wanted = [("mode", CODED), ("mode", CONSTANT), ("context", 2), ("context", 8), ("table", 1), ("difference", 1),
+    wanted = [("mode", CODED), ("mode", CONSTANT), ("context", 2), ("context", 8), ("set", 2), ("set", 4), ("table", 1), ("difference", 1),
               ("difference", 2), *(("coding", coding) for coding in range(len(CODING_NAMES))), "exceptions",
               "carrier of planes", "carrier of exceptions"]
     missing = [feature for feature in wanted if not seen[feature]]

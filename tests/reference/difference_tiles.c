@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Prints tiles coded as differences from a base, for difference_agree.py to decode: a line for each, of words separated by
- * spaces.  These are elem_bytes, difference, thresholds, fields (width, table_count with 7 for tables by context, base; each
- * of them ended by a semicolon), mode, constant, and in hexadecimal digits the frequencies of all tables, the base, the
+ * spaces.  These are elem_bytes, difference, thresholds, run, fields (width, flags as in the index, base; each of them ended
+ * by a semicolon), mode, constant, and in hexadecimal digits the frequencies of all tables, the base, the
  * packed tile and the tile.  A word without digits is a hyphen.
  */
 #include <math.h>
@@ -14,7 +14,7 @@
 #include "codec/tile.h"
 #include "tests/fixtures/sample_data.h"
 
-enum { ELEMS_MAX = 3000, TABLE_COUNT_BY_CONTEXT = 7 };
+enum { ELEMS_MAX = 3000, TABLES_BY_CONTEXT = 7, SETS_UNIT = 1 << 5 };
 
 static const struct kind {
 	uint32_t elem_bytes;
@@ -73,12 +73,12 @@ static void make_tables(const struct wcx_field *field, struct wcx_freq_table *ta
 		uint64_t counts[WCX_SYMBOL_COUNT] = { 0 };
 
 		for (uint32_t s = 0; s < (field->width < 8 ? 1u << field->width : 256); s++)
-			counts[s] = (uint64_t)(1e6 * pow(0.7 + 0.03 * t, s)) + (t % 2);
+			counts[s] = (uint64_t)(1e6 * pow(0.6 + 0.37 * t / field->table_count, s)) + (t % 2);
 		wcx_freq_table_build(counts, &tables[t]);
 	}
 }
 
-static void print_tile(const struct kind *kind, uint32_t context_count, uint32_t elems, double drift,
+static void print_tile(const struct kind *kind, uint32_t context_count, uint32_t set_bits, uint32_t elems, double drift,
 		       struct wcx_encode_scratch *scratch, struct sample_random *random)
 {
 	static uint8_t base[ELEMS_MAX * 8], tile[ELEMS_MAX * 8], packed[ELEMS_MAX * 8];
@@ -99,13 +99,17 @@ static void print_tile(const struct kind *kind, uint32_t context_count, uint32_t
 	for (uint32_t f = 0; f < 4 && kind->coded[f]; f++) {
 		struct wcx_field *field = &fields[recipe.field_count++];
 		const bool by_context = context_count && (f == 0 || kind->coded[f] == 16);
+		const uint32_t most = kind->coded[2] ? 24 : 32; /* with those of the others 40 */
+		const uint32_t bits = by_context && table + (context_count << set_bits) <= most ? set_bits : 0;
 
 		*field = (struct wcx_field){ .width = (uint8_t)kind->coded[f],
-					     .table_count = (uint8_t)(by_context ? context_count : 1),
+					     .table_count = (uint8_t)(by_context ? context_count << bits : 1),
+					     .set_bits = (uint8_t)bits,
 					     .by_context = by_context,
 					     .base = (uint16_t)(kind->coded[f] > 8 ? kind->base : 0),
 					     .tables = tables + table };
 		make_tables(field, tables + table);
+		recipe.run_elems = bits ? 128 * bits : recipe.run_elems;
 		table += field->table_count;
 	}
 	draw(kind, random, drift, elems, base, tile);
@@ -114,9 +118,11 @@ static void print_tile(const struct kind *kind, uint32_t context_count, uint32_t
 		exit(1);
 	printf("%u %u", kind->elem_bytes, kind->difference);
 	print_hex(recipe.thresholds, context_count ? context_count - 1 : 0);
-	putchar(' ');
+	printf(" %u ", recipe.run_elems);
 	for (uint32_t f = 0; f < recipe.field_count; f++)
-		printf("%u,%u,%u;", fields[f].width, fields[f].by_context ? TABLE_COUNT_BY_CONTEXT : fields[f].table_count,
+		printf("%u,%u,%u;", fields[f].width,
+		       (fields[f].by_context ? (uint32_t)TABLES_BY_CONTEXT : fields[f].table_count) +
+			       SETS_UNIT * fields[f].set_bits,
 		       fields[f].base);
 	printf(" %u %u", encoded.mode, encoded.constant);
 	print_hex(tables, table * sizeof *tables);
@@ -137,8 +143,9 @@ int main(void)
 	for (size_t k = 0; k < WCX_ARRAY_COUNT(kinds); k++)
 		for (size_t c = 0; c < WCX_ARRAY_COUNT(context_counts); c++)
 			for (size_t e = 0; e < WCX_ARRAY_COUNT(elems); e++)
-				print_tile(&kinds[k], context_counts[c], elems[e], pow(10, -1.0 - (double)e), scratch,
-					   &random);
+				for (uint32_t bits = 0; bits <= (context_counts[c] ? 2 : 0); bits++)
+					print_tile(&kinds[k], context_counts[c], bits, elems[e], pow(10, -1.0 - (double)e),
+						   scratch, &random);
 	wcx_encode_scratch_free(scratch);
 	return 0;
 }

@@ -229,6 +229,8 @@ check_all_refused() {
 		cmp "${wcx%.wcx}.safetensors" "$BATS_TEST_TMPDIR/decoded"
 		rm "$BATS_TEST_TMPDIR/unpacked" "$BATS_TEST_TMPDIR/decoded"
 	done
+	run -0 "$WCX" info "$FILES/family/family_sets_of_tables.wcx"
+	[[ "$output" == *" rans16x4x8+base "*" raw4,rans16x2x2,rans8,raw4+base "* ]]
 }
 
 @test "a file whose base is missing, or another file of its name, is refused by both" {
@@ -274,7 +276,7 @@ check_all_refused() {
 		folded_codings_mixed_by_tile lanes_without_symbols pairs same_content start_states_of_any_size wide_symbols; do
 		python wcx_encode.py flips "$FILES/good/$name.wcx" "$BATS_TEST_TMPDIR/flips" 14 1
 	done
-	for name in every_element_size every_mode exceptions_and_carried_bytes; do
+	for name in every_element_size every_mode exceptions_and_carried_bytes sets_of_tables; do
 		python wcx_encode.py flips "$FILES/family/family_$name.wcx" "$BATS_TEST_TMPDIR/flips" 14 1
 	done
 	cp "$FILES"/family/family_*base.wcx "$BATS_TEST_TMPDIR/flips"

@@ -43,7 +43,7 @@ DIFFERENCES = NONE, INTEGER, FLOAT = range(3)
 DIFFERENCE_NAMES = "NONE", "INTEGER", "FLOAT"
 TABLES_BY_CONTEXT = 7  # in place of the number of tables
 FLAG_PAIRS, FLAG_ZERO = 1 << 3, 1 << 4
-FEATURE_BASES = 1 << 0
+FEATURE_BASES, FEATURE_SETS = 1 << 0, 1 << 1
 
 ORIGINAL_BYTES_MAX = 1 << 60
 INDEX_BYTES_MAX = 1 << 28
@@ -111,7 +111,15 @@ class Field:
 
     @property
     def table_count(self):
-        return self.context_count if self.is_by_context else self.flags & 7
+        return self.context_count << self.set_bits if self.is_by_context else self.flags & 7
+
+    @property
+    def set_bits(self):
+        return self.flags >> 5 & 3
+
+    @property
+    def choice_bits(self):
+        return self.set_bits if self.is_by_context else self.table_count >> 1
 
     @property
     def is_of_pairs(self):
@@ -311,7 +319,9 @@ def parse_segment(raw, number, earlier, bases):
 def parse_field(raw, where, seg, table_count):
     this = Field(*FIELD.unpack(raw), context_count=seg.context_count)
     must(1 <= this.width <= 32, f"{where}a field of {this.width} bits")
-    must(this.flags >> 5 == 0, f"{where}a field with the reserved flags {this.flags & 0xE0:#x}")
+    must(this.flags >> 7 == 0, f"{where}a field with the reserved flag 7")
+    must(this.set_bits <= 2, f"{where}a field with SETS {this.set_bits}")
+    must(this.is_by_context or not this.set_bits, f"{where}a field with sets of tables, but not by context")
     if this.is_by_context:
         must(this.table_count, f"{where}a field with tables by context, without contexts")
     else:
@@ -352,7 +362,7 @@ def check_fields(seg, where):
     if seg.base:
         table_count = sum(this.table_count for this in seg.fields)
         must(table_count <= SEGMENT_TABLES_MAX, f"{where}{table_count} tables for differences")
-    if any(this.table_count > 1 and not this.is_by_context for this in seg.fields):
+    if any(this.choice_bits for this in seg.fields):
         must(seg.run % RUN_MIN == 0 and RUN_MIN <= seg.run <= RUN_MAX, f"{where}runs of {seg.run}")
     else:
         must(seg.run == 0, f"{where}runs of {seg.run} without a choice")
@@ -433,7 +443,9 @@ class Wcx:
         must(magic == MAGIC, "not a .wcx file")
         must(version == 1, f"version {version} is unknown")
         must(checksum == xxh3(raw[:184]), "the checksum of the superblock differs")
-        must(features & ~FEATURE_BASES == 0, f"unknown features {features & ~FEATURE_BASES:#x}")
+        unknown = features & ~(FEATURE_BASES | FEATURE_SETS)
+        must(unknown == 0, f"unknown features {unknown:#x}")
+        self.has_sets = bool(features & FEATURE_SETS)
         must(bool(features & FEATURE_BASES) == (self.base_count > 0), "the feature BASES contradicts the number of bases")
         must(self.base_count <= BASES_MAX, f"{self.base_count} bases")
         must(self.extra_bytes == 0 or self.optional_features, "extra bytes without an optional feature")
@@ -472,6 +484,8 @@ class Wcx:
             seg.fields = [parse_field(next(fields), where, seg, self.table_count) for _ in range(seg.field_count)]
             if not seg.same_as:
                 check_fields(seg, where)
+        has_sets = any(this.set_bits for seg in self.segments for this in seg.fields)
+        must(has_sets == self.has_sets, "the feature SETS contradicts the fields")
 
     def _parse_tile_entries(self, raw):
         entries = np.frombuffer(raw, TILE_ENTRY)
@@ -600,7 +614,9 @@ class Wcx:
         for coding in coded.codings:
             self.seen["coding", coding] += 1
         for this in coded.rans_fields:
-            self.seen["context" if this.field.is_by_context else "table", this.field.table_count] += 1
+            kind, count = ("context", this.field.context_count) if this.field.is_by_context else ("table", this.field.table_count)
+            self.seen[kind, count] += 1
+            self.seen["set", 1 << this.field.set_bits] += this.field.is_by_context
             self.seen["pairs"] += this.field.is_of_pairs
             self.seen["pairs of two bytes"] += this.field.is_of_pairs and seg.elem_bytes == 2
             self.seen["carrier of planes"] += this.cut_plane is not None
@@ -667,7 +683,7 @@ class Wcx:
         """Returns one line with counts of the features decoded so far."""
         parts = []
         names_of = {"mode": MODE_NAMES, "coding": CODING_NAMES, "transform": TRANSFORM_NAMES, "predictor": PREDICTOR_NAMES,
-                    "table": range(5), "difference": DIFFERENCE_NAMES, "context": range(9)}
+                    "table": range(5), "difference": DIFFERENCE_NAMES, "context": range(9), "set": range(5)}
         for kind, names in names_of.items():
             counts = [f"{name}={self.seen[kind, value]}" for value, name in enumerate(names) if self.seen[kind, value]]
             parts.append(f"{kind}s {' '.join(counts) or '-'}")
@@ -804,7 +820,7 @@ class CodedTile:
 
     def take_payload(self, this, payload_bytes):
         """Takes the payload of a RANS field; None for payload_bytes takes the rest."""
-        n, run, choice_bits = len(self.elements), self.seg.run, 0 if this.is_by_context else this.table_count >> 1
+        n, run, choice_bits = len(self.elements), self.seg.run, this.choice_bits
         payload = self.take(payload_bytes)
         must(len(payload) % 2 == 0, f"{self.where}: {len(payload)} rANS bytes")
         run_count = ceil_div(n, run) if choice_bits else 0
@@ -814,7 +830,8 @@ class CodedTile:
         if choice_bits:
             choices = unpack_bits(payload[:widths_at], choice_bits, run_count)
             lines_per_run = run // (self.seg.word_elements * LANES)
-            tables += np.repeat(choices, lines_per_run)[: len(tables)]
+            step = this.context_count if this.is_by_context else 1
+            tables += step * np.repeat(choices.astype(np.int64), lines_per_run)[: len(tables)]
         tables = tables[:, None, None]
         if this.is_by_context:
             contexts = np.zeros((len(tables), LANES, self.seg.word_elements), np.int64)

@@ -37,7 +37,7 @@ NOTHING, PLANE, EXCEPTIONS = range(3)  # the part whose bytes a carrier carries
 NONE, ROTATE, FOLD = range(3)  # transforms
 NONE, LEFT, UP, LEFT2 = PREDICTORS = range(4)
 NONE, INTEGER, FLOAT = range(3)  # differences
-BASES = 1  # the feature
+BASES, SETS = 1, 2  # features
 SUPERBLOCK_BYTES = 192
 
 
@@ -60,9 +60,14 @@ class Field:
     zero: bool = False
     reserved: int = 0  # flags
     by_context: bool = False
+    set_bits: int = 0  # with by_context: table_count is that of all sets
+
+    @property
+    def choice_bits(self):
+        return self.set_bits if self.by_context else self.table_count >> 1
 
     def pack(self):
-        flags = (7 if self.by_context else self.table_count) | self.pairs << 3 | self.zero << 4 | self.reserved
+        flags = (7 if self.by_context else self.table_count) | self.pairs << 3 | self.zero << 4 | self.set_bits << 5 | self.reserved
         return struct.pack("<BBHI", self.width, flags, self.base, self.first_table or 0)
 
     def planes(self):
@@ -194,10 +199,9 @@ class Source:
 
     def table_of_elements(self, f):
         """Returns the number of the table for each element of a field."""
-        if self.fields[f].by_context:
-            return self.contexts
-        n = len(self.values[f])
-        return np.array(self.choices[f])[np.arange(n) // self.seg.run] if f in self.choices else np.zeros(n, int)
+        n, this = len(self.values[f]), self.fields[f]
+        choice = np.array(self.choices[f])[np.arange(n) // self.seg.run] if f in self.choices else np.zeros(n, int)
+        return choice * (this.table_count >> this.set_bits) + self.contexts if this.by_context else choice
 
     def symbols(self, f, tables):
         """Returns the symbols of a field; those of exceptions are arbitrary, here their own if it has a frequency."""
@@ -426,7 +430,7 @@ def encode_payload(source, f, tables, final_halves, options):
     states[lane] ^= bits
     choices = b""
     if f in source.choices:
-        choices = padded(pack_bits(source.choices[f], len(tables) // 2, options.pad), 4, options.pad)
+        choices = padded(pack_bits(source.choices[f], source.fields[f].choice_bits, options.pad), 4, options.pad)
     p = source.seg.word_elements
     each = 2 if source.fields[f].pairs else 1
     table_of = source.table_of_elements(f)[::each]
@@ -611,7 +615,7 @@ class File:
 
         tile is (rows, columns), by default flat.  recipe is a mode or, for coded tiles, a list with the coding of each
         field (by default RANS for fields with tables, RAW for others); or a function that returns one of these for the
-        number of a tile in the segment.  choose(tile, field, run) chooses a table, by default each in turn.
+        number of a tile in the segment.  choose(tile, field, run) chooses a table or set of them, by default each in turn.
         listed(tile, values) returns positions to list as exceptions even if their values in the carrier have symbols.
         """
         cols = len(data) // elem_bytes if cols is None else cols
@@ -633,13 +637,13 @@ class File:
         self.contents.append(bytes(data))
         self.original += data
         self.fields += fields
-        choose = choose or (lambda i, f, r: (i + f + r) % fields[f].table_count)
+        choose = choose or (lambda i, f, r: (i + f + r) % (1 << fields[f].choice_bits))
         recipes = [recipe(i) if callable(recipe) else recipe for i in range(len(tiles))]
         default = [RANS if this.table_count else RAW for this in fields]
         sources = []
         for i, (tile_data, base_tile, how) in enumerate(zip(tiles, base_tiles, recipes)):
             choices = {f: [choose(i, f, r) for r in range(-(-tile_data.size // run))]
-                       for f, this in enumerate(fields) if this.table_count > 1 and not this.by_context}
+                       for f, this in enumerate(fields) if this.choice_bits}
             codings = default if how == CODED else how
             is_coded = isinstance(codings, list)
             sources.append(Source(seg, cut(tile_data, seg, fields, base_tile), fields, codings, choices) if is_coded else None)
@@ -701,7 +705,8 @@ class File:
         area = b"".join(padded(entry.data, self.alignment, self.pad) for entry in self.entries) + self.gap
         fields = {
             "magic": b"\x89WCX\r\n\x1a\n", "version": 1, "field_count": len(self.fields),
-            "features": BASES if self.bases else 0, "packed_bytes": SUPERBLOCK_BYTES + len(area) + len(index) + len(self.tail),
+            "features": (BASES if self.bases else 0) | (SETS if any(this.set_bits for this in self.fields) else 0),
+            "packed_bytes": SUPERBLOCK_BYTES + len(area) + len(index) + len(self.tail),
             "original_bytes": sum(s.bytes for s in self.segments) % 2**64,
             "index_offset": SUPERBLOCK_BYTES + len(area), "index_bytes": len(index),
             "segment_count": len(self.segments), "table_count": len(self.tables), "tile_count": len(self.entries),
@@ -1514,6 +1519,28 @@ def family_exceptions_and_carried_bytes(rng):
     return file
 
 
+def family_sets_of_tables(rng):
+    """Each size of elements with two or four sets, in one field or two, beside one that has none; runs that end early."""
+    thresholds = {1: [50, 60], 2: [110, 112, 115, 118, 120, 124, 127], 4: [118], 8: [115, 127]}
+    cases = [(1, 2, 128, 2000), (2, 2, 128, 600), (4, 1, 256, 900), (8, 1, 384, 700)]
+    file, (original, _) = family_start([(f"t{n}", DTYPES[n], [FAMILY_ELEMENTS[n]]) for n, *_ in cases])
+    for n, bits, run, tile in cases:
+        at, contexts = base_tensor(original, n), 1 + len(thresholds[n])
+        sets = {"table_count": contexts << bits, "by_context": True, "set_bits": bits}
+        fields = {
+            1: [Field(8, **sets)],
+            2: [Field(16, **sets)],
+            4: [Field(4), Field(8, 1), Field(16, **sets), Field(4)],
+            8: [Field(8, **sets), Field(8, 3, by_context=True), Field(16, **sets), Field(32)],
+        }[n]
+        data = np.frombuffer(original[at : at + n * FAMILY_ELEMENTS[n]], f"<u{n}")
+        parts = [moved(rng, part.tobytes(), n, FLOAT, {1: 1, 2: 2, 4: 400, 8: 800}[n] * (1 + 2 * (r % (1 << bits))))
+                 if len(part) > 5 else part.tobytes() for r, part in enumerate(np.split(data, range(run, len(data), run)))]
+        file.add_segment(b"".join(parts), elem_bytes=n, tile=(1, tile), fields=fields, run=run, recipe=CODED, base=1,
+                         base_offset=at, difference=FLOAT, thresholds=bytes(thresholds[n]))
+    return file
+
+
 # ---- bad files ----
 
 # Tiles and segments of base(), and the number of elements of its tiles.
@@ -1673,7 +1700,8 @@ def bad_superblocks():
     yield "magic", with_superblock(magic=b"\x89WCX\n\x1a\n\0")
     for version in 0, 2, 3, 4, 1 << 16:
         yield f"version_{version}", with_superblock(version=version)
-    yield "feature", with_superblock(features=2)
+    yield "feature", with_superblock(features=4)
+    yield "feature_of_sets", with_superblock(features=2)
     yield "feature_of_bases", with_superblock(features=1)
     yield "base_count", with_superblock(base_count=1)
     yield "base_name_bytes", with_superblock(base_name_bytes=1)
@@ -1903,6 +1931,38 @@ def bad_differences():
         file.fields[2].by_context, file.fields[2].table_count = False, count
         file.segments[DEPENDENT_SEG].run = 128
         yield f"difference_with_choice_of_{count}", file.build()
+    for bits in 1, 2, 3:
+        file = dependent()
+        file.segments[DEPENDENT_SEG].run = 128
+        file.fields[2].set_bits = bits
+        yield f"difference_with_set_bits_{bits}_without_feature", file.build(features=BASES)
+        file.segments[DEPENDENT_SEG].run = 64
+        yield f"difference_with_set_bits_{bits}_without_a_run", file.build()
+        file.segments[DEPENDENT_SEG].run = 128
+        file.fields[2].first_table = 41 - (3 << bits)
+        yield f"difference_with_set_bits_{bits}_and_a_missing_table", file.build()
+    file.fields[2].first_table = 0
+    yield "difference_with_eight_sets", file.build()
+    file = dependent()
+    file.segments[DEPENDENT_SEG].run = 128
+    file.fields[2].set_bits = 1
+    file.fields[1].set_bits = 1
+    yield "difference_with_sets_of_a_raw_field", file.build()
+    file = dependent()
+    file.segments[SECOND_SEG].run = 128
+    file.fields[4].set_bits = 1
+    yield "difference_with_sets_of_a_single_table", file.build()
+    yield "feature_of_sets_without_sets", dependent().build(features=BASES | SETS)
+    file = dependent()
+    file.segments[DEPENDENT_SEG].run, file.segments[DEPENDENT_SEG].thresholds = 128, bytes(range(1, 7))
+    file.fields[2].set_bits = 2
+    file.fields[1:2] = [Field(2), Field(2, 7, 0, 0, by_context=True)]
+    file.fields[3].width = 12
+    file.segments[DEPENDENT_SEG].field_count = 3
+    for this in range(40):
+        file.tables[this] = encode_table([1024] * 4 + [0] * 252)
+    file.fields[2].by_context, file.fields[2].set_bits = True, 2
+    yield "difference_with_sets_of_56_tables", file.build()
     file = dependent()
     file.fields[2].first_table = 38
     yield "difference_with_missing_table", file.build()

@@ -394,7 +394,8 @@ static void each_field_of_the_superblock_is_checked(void)
 	static const struct change about_the_file[] = {
 		{ 8, 4, 0, ENOTSUP, "format version 0, this program reads version 1" },
 		{ 8, 4, 2, ENOTSUP, "format version 2, this program reads version 1" },
-		{ 16, 8, 2, ENOTSUP, "features that this program does not have: flag 1 of the superblock" },
+		{ 16, 8, 4, ENOTSUP, "features that this program does not have: flag 2 of the superblock" },
+		{ 16, 8, UINT64_C(1) << 20 | 4, ENOTSUP, "have: flags 2, 20 of the superblock" },
 		{ 16, 8, UINT64_C(1) << 63 | 5, ENOTSUP, "have: flags 2, 63 of the superblock" },
 		{ 24, 8, 1 << 20, EBADMSG, "truncated" },
 		{ 24, 8, 200, EBADMSG, "damaged" },
@@ -942,6 +943,8 @@ static void each_part_of_a_difference_is_checked(void)
 	};
 	static const struct change to_the_header = { 40, 5, 1 | UINT64_C(1) << 32, EBADMSG, "base of the header" };
 	static const struct change narrow = { 20, 4, 9, EBADMSG, "narrow tiles of differences" };
+	static const struct change sets = { 1, 1, 7 | 1 << 5, EBADMSG, "unknown flag of a field" };
+	static const struct change without_sets = { 16, 8, 3, EBADMSG, "flag SETS without sets of frequency tables" };
 	static const struct change by_context = { 1, 1, 7, EBADMSG, "tables by context in a segment without contexts" };
 	const struct change beyond = { 4, 4, SAMPLE_TABLES - 2, EBADMSG, "table that is not there" };
 	const uint64_t fields_at = at + DEPENDENT_SEGMENTS * WCX_SEGMENT_BYTES;
@@ -950,6 +953,8 @@ static void each_part_of_a_difference_is_checked(void)
 	for (size_t i = 0; i < WCX_ARRAY_COUNT(of_a_segment); i++)
 		check_change_of(file, &of_a_segment[i], segment_at, segment_at);
 	check_change_of(file, &beyond, fields_at + (TUNED_FIELD + 1) * WCX_FIELD_BYTES, segment_at);
+	check_change_of(file, &sets, fields_at + (TUNED_FIELD + 1) * WCX_FIELD_BYTES, segment_at);
+	check_change_of(file, &without_sets, 0, at);
 	segment_at = at + COUNTERS * WCX_SEGMENT_BYTES;
 	check_change_of(file, &narrow, segment_at, segment_at);
 	check_change_of(file, &by_context, fields_at + COUNTERS_FIELD * WCX_FIELD_BYTES, segment_at);
@@ -957,6 +962,71 @@ static void each_part_of_a_difference_is_checked(void)
 	for (size_t i = 0; i < WCX_ARRAY_COUNT(without_a_base); i++)
 		check_change_of(file, &without_a_base[i], segment_at, segment_at);
 	check_change_of(file, &to_the_header, at, at);
+	free(file.data);
+}
+
+/* Gives the tuned tensor sets of tables, of which it lacks nothing. */
+static struct sample_bytes make_with_sets(unsigned set_bits)
+{
+	struct sample_bytes file = make_dependent();
+	uint8_t *index = file.data + wcx_le64_read(file.data + 40);
+	uint8_t *field = index + DEPENDENT_SEGMENTS * WCX_SEGMENT_BYTES + (TUNED_FIELD + 1) * WCX_FIELD_BYTES;
+
+	wcx_le64_write(file.data + 16, WCX_FEATURE_BASES | WCX_FEATURE_SETS);
+	wcx_le32_write(index + TUNED * WCX_SEGMENT_BYTES + 24, 256);
+	field[1] = (uint8_t)(WCX_FIELD_BY_CONTEXT | set_bits << 5);
+	wcx_le32_write(field + 4, 0);
+	seal(file);
+	return file;
+}
+
+static void sets_of_tables_are_those_that_were_written(void)
+{
+	for (unsigned set_bits = 1; set_bits <= 2; set_bits++) {
+		struct sample_bytes file = make_with_sets(set_bits);
+		struct wcx_container *c = NULL;
+		struct wcx_error err = { "" };
+		const struct wcx_segment *seg;
+		uint8_t written[WCX_FIELD_BYTES];
+
+		sample_require(open_bytes(file.data, file.bytes, &c, &err) == 0, err.text);
+		CHECK(wcx_container_superblock(c)->features == (WCX_FEATURE_BASES | WCX_FEATURE_SETS));
+		seg = wcx_container_segment(c, TUNED);
+		CHECK(seg->recipe.run_elems == 256 && seg->recipe.fields[1].set_bits == set_bits);
+		CHECK(seg->recipe.fields[1].by_context && seg->recipe.fields[1].table_count == 3 << set_bits);
+		wcx_field_write(&seg->recipe.fields[1], 0, written);
+		CHECK(written[1] == (WCX_FIELD_BY_CONTEXT | set_bits << 5));
+		CHECK(wcx_container_segment(c, COUNTERS)->recipe.run_elems == 0);
+		wcx_container_free(c);
+		free(file.data);
+	}
+}
+
+/* From a file with sets of tables. */
+static void each_part_of_a_set_is_checked(void)
+{
+	static const struct change of_the_segment[] = {
+		{ 24, 4, 0, EBADMSG, "bad run" },
+		{ 24, 4, 192, EBADMSG, "bad run" },
+		{ 24, 4, 65536 + 128, EBADMSG, "bad run" },
+	};
+	static const struct change of_the_field[] = {
+		{ 1, 1, 7 | 3 << 5, EBADMSG, "frequency table that is not there" },
+		{ 1, 1, 7 | 1 << 7, EBADMSG, "unknown flag of a field" },
+		{ 1, 1, 1 | 1 << 5, EBADMSG, "sets of frequency tables without contexts" },
+		{ 1, 1, 1 << 5, EBADMSG, "symbols of a field without frequency tables" },
+		{ 4, 4, 1, EBADMSG, "frequency table that is not there" },
+	};
+	static const struct change no_flag = { 16, 8, WCX_FEATURE_BASES, EBADMSG, "unknown flag of a field" };
+	struct sample_bytes file = make_with_sets(2);
+	const uint64_t at = wcx_le64_read(file.data + 40), segment_at = at + TUNED * WCX_SEGMENT_BYTES;
+	const uint64_t field_at = at + DEPENDENT_SEGMENTS * WCX_SEGMENT_BYTES + (TUNED_FIELD + 1) * WCX_FIELD_BYTES;
+
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(of_the_segment); i++)
+		check_change_of(file, &of_the_segment[i], segment_at, segment_at);
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(of_the_field); i++)
+		check_change_of(file, &of_the_field[i], field_at, segment_at);
+	check_change_of(file, &no_flag, 0, segment_at);
 	free(file.data);
 }
 
@@ -1001,6 +1071,8 @@ int main(int argc, char **argv)
 		CHECK_TEST(bases_are_those_that_were_written),
 		CHECK_TEST(each_part_of_a_base_is_checked),
 		CHECK_TEST(each_part_of_a_difference_is_checked),
+		CHECK_TEST(sets_of_tables_are_those_that_were_written),
+		CHECK_TEST(each_part_of_a_set_is_checked),
 		CHECK_TEST(what_is_no_regular_file_is_refused),
 	};
 	int status;

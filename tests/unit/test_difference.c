@@ -64,13 +64,18 @@ static void put_element(uint8_t *elements, uint32_t elem_bytes, size_t i, uint64
 		elements[i * elem_bytes + b] = (uint8_t)(element >> 8 * b);
 }
 
-/* Weights of a base, and those of a tuned model, which are off by `drift` of their deviation. */
+/*
+ * Weights of a base, and those of a tuned model, which are off by `drift` of their deviation; three times as much in the
+ * runs of each set of tables as in those of the one before.
+ */
 static void draw_weights(struct tile *tile, enum kind kind, double drift, uint64_t seed)
 {
 	struct sample_random random = { seed };
 
 	for (size_t i = 0; i < tile->n; i++) {
-		const double weight = 0.02 * sample_normal(&random), tuned = weight + 0.02 * drift * sample_normal(&random);
+		const uint32_t set = table_meant(tile->model, tile->model->recipe.field_count - 1u, i);
+		const double weight = 0.02 * sample_normal(&random);
+		const double tuned = weight + 0.02 * drift * pow(3, set) * sample_normal(&random);
 
 		put_element(tile->base, tile->dims.elem_bytes, i, element_of(kind, weight, &random));
 		put_element(tile->data, tile->dims.elem_bytes, i, element_of(kind, tuned, &random));
@@ -108,6 +113,26 @@ static void make_difference_model(struct model *model, enum kind kind, uint32_t 
 	}
 }
 
+/* Gives the fields 2^set_bits sets of tables, as long as they have at most 40 tables in all. */
+static void add_sets(struct model *model, uint32_t set_bits, uint32_t run)
+{
+	uint32_t tables = 0;
+
+	for (uint32_t f = 0; f < model->recipe.field_count; f++)
+		tables += model->fields[f].table_count;
+	for (uint32_t f = model->recipe.field_count; f-- > 0;) {
+		struct wcx_field *field = &model->fields[f];
+		const uint32_t more = field->table_count * ((1u << set_bits) - 1);
+
+		if (!field->by_context || tables + more > WCX_RECIPE_TABLES_MAX)
+			continue;
+		tables += more;
+		field->set_bits = (uint8_t)set_bits;
+		field->table_count = (uint8_t)(field->table_count << set_bits);
+		model->recipe.run_elems = run;
+	}
+}
+
 static void change_some(struct tile *tile, uint32_t one_in, uint64_t seed)
 {
 	struct sample_random random = { seed };
@@ -120,8 +145,17 @@ static void change_some(struct tile *tile, uint32_t one_in, uint64_t seed)
 /* What tiles were seen to have, so that the tests cannot pass without it. */
 struct seen {
 	uint64_t modes, contexts, widths;
-	unsigned coded, exceptions, exceptions_carried, planes_carried, ragged;
+	unsigned sets[WCX_SETS_MAX], coded, exceptions, exceptions_carried, planes_carried, ragged;
 };
+
+/* The set that a run of a field has chosen. */
+static uint32_t chosen_set(const struct tile *tile, const struct wcx_coded_field *coded, size_t run)
+{
+	const struct wcx_field *field = &tile->model->fields[coded->field];
+	const uint32_t bytes = wcx_choices_bytes(&tile->model->recipe, field, (uint32_t)tile->n);
+
+	return bits_at(tile->packed + coded->offset - bytes, run * field->set_bits, field->set_bits);
+}
 
 static void note_seen(const struct tile *tile, struct seen *seen)
 {
@@ -139,7 +173,9 @@ static void note_seen(const struct tile *tile, struct seen *seen)
 	for (uint32_t i = 0; i < layout.coded_count; i++) {
 		const struct wcx_field *field = &tile->model->fields[layout.coded[i].field];
 
-		seen->contexts |= UINT64_C(1) << (field->by_context ? field->table_count : 0);
+		seen->contexts |= UINT64_C(1) << (field->by_context ? wcx_set_tables(field) : 0);
+		for (size_t first = 0; first < tile->n && field->set_bits; first += tile->model->recipe.run_elems)
+			seen->sets[chosen_set(tile, &layout.coded[i], first / tile->model->recipe.run_elems)]++;
 		seen->widths |= UINT64_C(1) << field->width;
 	}
 }
@@ -175,6 +211,90 @@ static void tuned_weights_come_back(void)
 	CHECK((seen.widths & (1 << 8 | 1 << 13 | 1 << 16)) == (1 << 8 | 1 << 13 | 1 << 16));
 	CHECK(seen.coded > 150 && seen.exceptions > 60 && seen.exceptions_carried > 20 && seen.planes_carried > 40);
 	CHECK(seen.ragged > 100);
+}
+
+/* Runs choose sets, in one field or in several, with runs of one line to those of a tile. */
+static void runs_with_sets_of_tables_come_back(void)
+{
+	static const uint32_t runs[] = { 128, 384, 1024, 65536 }, contexts[] = { 2, 3, 8 };
+	struct seen seen = { 0 };
+
+	for (uint32_t kind = 0; kind < KIND_COUNT; kind++)
+		for (uint32_t c = 0; c < WCX_ARRAY_COUNT(contexts); c++)
+			for (uint32_t r = 0; r < WCX_ARRAY_COUNT(runs); r++) {
+				const uint32_t bits = 1 + (kind + c + r) % 2;
+				struct model model;
+				struct tile tile;
+
+				make_difference_model(&model, (enum kind)kind, contexts[c]);
+				add_sets(&model, bits, runs[r]);
+				tile_alloc(&tile, &model, 1, 5000 + 61 * kind);
+				draw_weights(&tile, (enum kind)kind, 3e-3, 100 * kind + c);
+				draw_thresholds(&model, &tile, contexts[c]);
+				model_learn(&model, &tile, r % 2);
+				check_round_trip(&tile);
+				note_seen(&tile, &seen);
+				change_some(&tile, 50, r);
+				check_round_trip(&tile);
+				note_seen(&tile, &seen);
+				tile_free(&tile);
+			}
+	for (uint32_t set = 0; set < WCX_SETS_MAX; set++)
+		CHECK(seen.sets[set] > (set < 2 ? 400 : 100));
+	CHECK(seen.coded > 150 && seen.exceptions > 60 && seen.exceptions_carried > 20 && seen.planes_carried > 40);
+	CHECK(seen.contexts & 1 << 8 && seen.contexts & 1 << 3 && seen.contexts & 1 << 2);
+}
+
+/* Eight fields, each with tables for two contexts: more than the decoder caches as sets. */
+static void many_fields_with_contexts_come_back(void)
+{
+	for (uint32_t set_bits = 0; set_bits <= 1; set_bits++) {
+		struct seen seen = { 0 };
+		struct model model;
+		struct tile tile;
+
+		model_start(&model, 8, WCX_TRANSFORM_NONE, WCX_PREDICT_NONE, 0);
+		model.recipe.difference = WCX_DIFFERENCE_FLOAT;
+		for (uint32_t f = 0; f < 8; f++)
+			model_add(&model, 8, 2, 0, BELL, 8)->by_context = true;
+		if (set_bits)
+			add_sets(&model, set_bits, 128);
+		tile_alloc(&tile, &model, 1, 3000);
+		draw_weights(&tile, F64, 1e-9, 3);
+		draw_thresholds(&model, &tile, 2);
+		model_learn(&model, &tile, 0);
+		for (unsigned again = 0; again < 2; again++) {
+			check_round_trip(&tile);
+			note_seen(&tile, &seen);
+			change_some(&tile, 500, 7);
+			model_learn(&model, &tile, 0);
+		}
+		CHECK(seen.coded == 2 && seen.contexts == 1 << 2 && (seen.sets[1] > 0) == (set_bits > 0));
+		tile_free(&tile);
+	}
+}
+
+/* A run takes the set that costs least: with tables for weights that drift by more or less, their own. */
+static void runs_choose_the_set_that_fits_them(void)
+{
+	unsigned right = 0, all = 0;
+	struct model model;
+	struct tile tile;
+
+	make_difference_model(&model, BF16, 8);
+	add_sets(&model, 2, 256);
+	tile_alloc(&tile, &model, 1, 16384);
+	draw_weights(&tile, BF16, 3e-3, 5);
+	draw_thresholds(&model, &tile, 8);
+	model_learn(&model, &tile, 1);
+	check_round_trip(&tile);
+	for (size_t run = 0; run < tile.n / 256; run++, all++) {
+		const struct wcx_tile_layout layout = layout_of(&tile);
+
+		right += chosen_set(&tile, &layout.coded[0], run) == run % 4;
+	}
+	CHECK(all == 64 && right == all);
+	tile_free(&tile);
 }
 
 /* Words, lanes and lines are cut at every place. */
@@ -340,6 +460,9 @@ int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
 		CHECK_TEST(tuned_weights_come_back),
+		CHECK_TEST(runs_with_sets_of_tables_come_back),
+		CHECK_TEST(many_fields_with_contexts_come_back),
+		CHECK_TEST(runs_choose_the_set_that_fits_them),
 		CHECK_TEST(tiles_of_every_number_of_elements_come_back),
 		CHECK_TEST(tiles_of_one_residual_are_constant),
 		CHECK_TEST(constant_residuals_of_more_than_32_bits_are_coded),

@@ -387,6 +387,48 @@ static void the_output_does_not_depend_on_the_number_of_threads(void)
 	free(file.data);
 }
 
+/*
+ * Runs that moved by unequal amounts choose among sets of tables, which takes less space than one set for all.  Where each
+ * run has elements that moved by either amount, there are no sets, nor their flag.
+ */
+static void runs_that_moved_unequally_choose_sets_of_tables(void)
+{
+	uint64_t bytes[2];
+
+	for (unsigned unequal = 0; unequal < 2; unequal++) {
+		struct sample_bytes base = make_matrix("w", "BF16", 2), file = make_matrix("w", "BF16", 2);
+		const struct sample_float *bf16 = &sample_floats[SAMPLE_BF16];
+		struct sample_random random = { 23 };
+		struct wcx_pack_result result;
+		struct wcx_pack_base packed;
+		struct wcx_container *c;
+		bool has_sets = false;
+
+		for (size_t i = 0; i < ELEMS; i++) {
+			const double drift = 3e-3 * pow(6, -(double)((unequal ? i / 256 : i) % 3));
+			const double weight = 0.02 * sample_normal(&random);
+
+			sample_put_element(data_of(base), 2, i, sample_float_make(bf16, weight));
+			sample_put_element(data_of(file), 2, i,
+					   sample_float_make(bf16, weight + 0.02 * drift * sample_normal(&random)));
+		}
+		pack_alone(src_path, base_path, base);
+		open_base(&packed, base_path, "base.wcx");
+		c = pack_against(file, &packed, 1, &base, &result);
+		for (size_t i = 1; i < wcx_container_superblock(c)->segment_count; i++)
+			for (uint32_t f = 0; f < wcx_container_segment(c, i)->recipe.field_count; f++)
+				has_sets |= wcx_container_segment(c, i)->recipe.fields[f].set_bits != 0;
+		CHECK(has_sets == unequal);
+		CHECK(wcx_container_superblock(c)->features == (WCX_FEATURE_BASES | (unequal ? WCX_FEATURE_SETS : 0)));
+		bytes[unequal] = result.packed_bytes;
+		wcx_container_free(c);
+		close_base(&packed);
+		free(base.data);
+		free(file.data);
+	}
+	CHECK(bytes[1] < bytes[0] * 9 / 10);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
@@ -397,6 +439,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(a_base_that_saves_nothing_is_not_named),
 		CHECK_TEST(small_tensors_need_their_order_in_the_base),
 		CHECK_TEST(tensors_may_have_different_bases),
+		CHECK_TEST(runs_that_moved_unequally_choose_sets_of_tables),
 		CHECK_TEST(the_output_does_not_depend_on_the_number_of_threads),
 	};
 	struct wcx_error err = { "" };

@@ -37,6 +37,17 @@ static void make_difference_recipe(struct model *model)
 	model_add(model, 8, 3, 0, BELL, 1)->by_context = 1;
 }
 
+/* The same with a choice of two sets in one of these two, and of four in the other. */
+static void make_recipe_with_sets(struct model *model)
+{
+	make_difference_recipe(model);
+	model->recipe.run_elems = 128;
+	model->fields[1].set_bits = 1;
+	model->fields[1].table_count = 6;
+	model->fields[3].set_bits = 2;
+	model->fields[3].table_count = 12;
+}
+
 /* What a case changes of a sound recipe: integers of one, two or four bytes of the model. */
 struct poke {
 	size_t at, bytes;
@@ -147,9 +158,24 @@ static void recipes_that_break_a_rule_are_refused(void)
 		{ "contexts of a raw field", { POKE(fields[0].by_context, 1) } },
 		{ "ZERO", { WIDTH(0, 4), WIDTH(1, 12), POKE(fields[1].has_zero, 1) } },
 		{ "ZERO without contexts", { WIDTH(0, 4), WIDTH(2, 12), POKE(fields[2].has_zero, 1) } },
+		{ "sets without contexts",
+		  { POKE(fields[2].set_bits, 1), POKE(fields[2].table_count, 2), POKE(recipe.run_elems, 128) } },
+		{ "sets of a raw field", { POKE(fields[0].set_bits, 1), POKE(recipe.run_elems, 128) } },
+		{ "a set too many", { POKE(fields[1].set_bits, 1), POKE(recipe.run_elems, 128) } },
+	};
+	static const struct recipe_case sets[] = {
+		{ "sets without a run", { POKE(recipe.run_elems, 0) } },
+		{ "run of half a line", { POKE(recipe.run_elems, 64) } },
+		{ "tables of one set", { POKE(fields[1].table_count, 3) } },
+		{ "tables of four sets", { POKE(fields[1].table_count, 12) } },
+		{ "eight sets", { POKE(fields[1].table_count, 24), POKE(fields[1].set_bits, 3) } },
+		{ "256 sets", { POKE(fields[1].table_count, 0), POKE(fields[1].set_bits, 8) } },
+		{ "sets where contexts are none", { POKE(fields[1].by_context, 0) } },
+		{ "symbols of sets in a raw field", { POKE(fields[1].table_count, 0) } },
 	};
 
 	check_recipe_cases(make_difference_recipe, differences, WCX_ARRAY_COUNT(differences));
+	check_recipe_cases(make_recipe_with_sets, sets, WCX_ARRAY_COUNT(sets));
 	check_recipe_cases(make_sound_recipe, cases, WCX_ARRAY_COUNT(cases));
 	check_recipe_cases(make_folded_recipe, folded, WCX_ARRAY_COUNT(folded));
 }
@@ -226,10 +252,11 @@ static void recipes_have_10_fields_and_16_planes_at_most(void)
 	CHECK(check_widths((uint8_t[]){ 7, 7, 7, 7, 17, 3, 16, 0 }) != NULL);
 }
 
-/* Five fields of eight contexts are as many as there may be. */
+/* Five fields of eight contexts are as many as there may be, or one with four sets of them and another one. */
 static void differences_have_40_tables_at_most(void)
 {
-	for (uint32_t fields = 5; fields <= 6; fields++) {
+	for (uint32_t fields = 2; fields <= 6; fields++) {
+		const bool has_sets = fields < 5;
 		struct model model;
 
 		model_start(&model, 8, WCX_TRANSFORM_NONE, WCX_PREDICT_NONE, 0);
@@ -239,8 +266,15 @@ static void differences_have_40_tables_at_most(void)
 			model.recipe.thresholds[t] = (uint8_t)(1 + t);
 		for (uint32_t f = 0; f < fields; f++)
 			model_add(&model, 8, 8, 0, BELL, 1)->by_context = 1;
-		model_add(&model, 64 - 8 * fields, 0, 0, NOISE, 0);
-		CHECK((wcx_recipe_check(&model.recipe) == NULL) == (fields == 5));
+		model.fields[0].table_count = has_sets ? 32 : 8;
+		model.fields[0].set_bits = has_sets ? 2 : 0;
+		model.recipe.run_elems = has_sets ? 128 : 0;
+		model_add(&model, 32, 0, 0, NOISE, 0);
+		if (fields < 4)
+			model_add(&model, 32 - 8 * fields, 0, 0, NOISE, 0);
+		else
+			model.fields[fields].width = (uint8_t)(64 - 8 * fields);
+		CHECK((wcx_recipe_check(&model.recipe) == NULL) == (fields == 2 || fields == 5));
 	}
 }
 

@@ -139,6 +139,20 @@ static void more_tables_than_fit_are_refused(void)
 	free(tile);
 }
 
+/* Kernels know one table for each context, whatever room there is. */
+static void sets_of_tables_are_refused(void)
+{
+	struct tile *tile = tile_make(2, WCX_DIFFERENCE_FLOAT, 16, 4);
+	struct wcx_field field = tile->recipe.fields[0];
+
+	CHECK(wcx_tile_batch_takes(&limits, &tile->recipe));
+	field.set_bits = 1;
+	field.table_count = 8;
+	tile->recipe.fields = &field;
+	CHECK(!wcx_tile_batch_takes(&limits, &tile->recipe));
+	free(tile);
+}
+
 /* Whatever the order of adding: bases may be decoded in the same batch. */
 static void differences_are_launched_last_and_the_first_waits(void)
 {
@@ -177,6 +191,7 @@ int main(int argc, char **argv)
 	static const struct check_test tests[] = {
 		CHECK_TEST(differences_have_kernels_of_their_own),
 		CHECK_TEST(more_tables_than_fit_are_refused),
+		CHECK_TEST(sets_of_tables_are_refused),
 		CHECK_TEST(differences_are_launched_last_and_the_first_waits),
 	};
 
