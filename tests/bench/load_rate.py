@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""load_rate.py PACKED ORIGINAL [PACKED ORIGINAL ...] [--rounds N] [--threads N] [--no-peer] - times loading into GPU memory.
+"""load_rate.py [PACKED ORIGINAL ...] [--checkpoint PACKED ORIGINAL] [--rounds N] [--threads N] [--no-peer] - times loads.
 
 For each packed file and its original, from the page cache, in turn in each round:
   link     a copy of as many bytes as the packed file has, from pinned memory: what the link to the GPU can do
@@ -8,10 +8,17 @@ For each packed file and its original, from the page cache, in turn in each roun
   open     the same, and opens it first
   pinned   libwcx loads it from a copy in pinned memory, which was made once (wcx_file_pin)
   peer     safetensors.torch.load_file loads the original
+For a checkpoint, a directory and what `wcx pack` made of it:
+  directory    wcx.load_directory loads the packed files
+  accelerated  transformers' AutoModelForCausalLM.from_pretrained loads the packed directory, with wcx.accelerate()
+  transformers the same, unchanged, loads the original
+  peer         safetensors.torch.load_file loads each file of the original
 All make new torch tensors each time.  Compares the tensors first.  Prints medians with the slowest and the fastest round, in
 bytes of tensors per second.  Needs torch and a GPU; WCX_LIBRARY is the path of libwcx.so.
 """
 import argparse
+import gc
+import glob
 import os
 import statistics
 import sys
@@ -20,7 +27,7 @@ import time
 import torch
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tools", "python"))
-from wcx import File, Loader  # noqa: E402
+from wcx import File, Loader, accelerate, load_directory  # noqa: E402
 
 
 def seconds_of(load):
@@ -30,6 +37,7 @@ def seconds_of(load):
     torch.cuda.synchronize()
     taken = time.perf_counter() - start
     del kept
+    gc.collect()  # transformers' models have cycles
     return taken
 
 
@@ -85,15 +93,53 @@ def rates(packed, original, loader, rounds, with_peer):
     return total, pin_seconds, seconds
 
 
+def directory_rates(packed, original, rounds):
+    """Returns bytes of tensors, and a dict of the seconds of each round."""
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+    def raw():
+        return {k: v for path in paths for k, v in load_file(path, device="cuda").items()}
+
+    def pretrained(path):
+        return AutoModelForCausalLM.from_pretrained(path, dtype="auto", device_map="cuda", local_files_only=True)
+
+    def accelerated():
+        with accelerate():
+            return pretrained(packed)
+
+    paths = sorted(glob.glob(os.path.join(original, "*.safetensors")))
+    for path in paths + glob.glob(os.path.join(packed, "*.wcx")):
+        touch(path)
+    reference = raw()
+    total = compare(load_directory(packed, device="cuda", framework="pt"), reference)
+    theirs = pretrained(original).state_dict()
+    compare(accelerated().state_dict(), theirs)
+    del reference, theirs
+    ways = {"directory": lambda: load_directory(packed, device="cuda", framework="pt"), "accelerated": accelerated,
+            "transformers": lambda: pretrained(original), "peer": raw}
+    seconds = {name: [] for name in ways}
+    for way in ways.values():
+        seconds_of(way)
+    for _ in range(rounds):
+        for name, way in ways.items():
+            seconds[name].append(seconds_of(way))
+    return total, seconds
+
+
 def line(what, seconds, size):
     rates = sorted(size / s / 1e9 for s in seconds)
-    print(f"  {what:44s} {statistics.median(rates):6.1f} GB/s ({rates[0]:.1f} to {rates[-1]:.1f})")
+    print(f"  {what:58s} {statistics.median(rates):6.1f} GB/s ({rates[0]:.1f} to {rates[-1]:.1f})")
     return statistics.median(rates)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", metavar="PACKED ORIGINAL")
+    parser.add_argument("files", nargs="*", metavar="PACKED ORIGINAL")
+    parser.add_argument("--checkpoint", nargs=2, metavar=("PACKED", "ORIGINAL"), help="directories of a model")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--no-peer", action="store_true", help="do not time safetensors")
@@ -115,6 +161,13 @@ def main():
         limit = link * total / size
         print(f"  link x ratio {limit:.1f} GB/s: wcx_load has {whole / limit:.2f} of it, pinned {pinned / limit:.2f}; "
               f"pinning took {pin_seconds:.2f} s ({size / pin_seconds / 1e9:.1f} GB/s packed)")
+    if args.checkpoint:
+        total, seconds = directory_rates(*args.checkpoint, args.rounds)
+        print(f"{args.checkpoint[1]}: {total / 1e9:.3f} GB of tensors")
+        line("wcx.load_directory", seconds["directory"], total)
+        line("from_pretrained of the packed directory, wcx.accelerate()", seconds["accelerated"], total)
+        line("from_pretrained of the original", seconds["transformers"], total)
+        line("safetensors load_file of the original", seconds["peer"], total)
 
 
 if __name__ == "__main__":
