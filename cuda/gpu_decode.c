@@ -257,7 +257,7 @@ static void give_queue(struct wcx_gpu *gpu, struct decode_queue *queue, bool aft
 	if (after_failure) {
 		cudaGetLastError();
 		error = cudaStreamSynchronize(queue->queue.stream);
-		wcx_gpu_queue_wait(&queue->queue, false);
+		wcx_gpu_queue_wait(&queue->queue);
 	}
 	pthread_mutex_lock(&gpu->lock);
 	gpu->failed |= error != cudaSuccess;
@@ -404,7 +404,7 @@ static cudaError_t submit_jobs(struct decode_queue *queue, const struct call *ca
 /* Waits for the batch and passes results and bytes on to its jobs. */
 static cudaError_t collect_jobs(struct decode_queue *queue)
 {
-	cudaError_t error = wcx_gpu_queue_wait(&queue->queue, false);
+	cudaError_t error = wcx_gpu_queue_wait(&queue->queue);
 
 	for (uint32_t i = 0; i < queue->job_count && !error; i++) {
 		const struct taken_job *taken = &queue->jobs[i];

@@ -62,8 +62,12 @@ static enum wcx_result open_queues(struct wcx_gpu_loader *loader, unsigned queue
 {
 	enum wcx_result result = WCX_OK;
 
-	for (; loader->queue_count < queue_count && result == WCX_OK; loader->queue_count++)
-		result = wcx_gpu_queue_open(&loader->queues[loader->queue_count].queue, &loader->kernels, 0, 0, error_ret);
+	for (; loader->queue_count < queue_count && result == WCX_OK; loader->queue_count++) {
+		struct wcx_gpu_queue *queue = &loader->queues[loader->queue_count].queue;
+
+		queue->polls = true;
+		result = wcx_gpu_queue_open(queue, &loader->kernels, 0, 0, error_ret);
+	}
 	if (result != WCX_OK)
 		return result;
 	loader->memory_bytes = (size_t)queue_count * (WCX_LOAD_QUEUE_BYTES + QUEUE_SLACK);
@@ -82,7 +86,7 @@ static enum wcx_result open_buffers(struct wcx_gpu_loader *loader, unsigned buff
 
 		*error_ret = cudaMallocHost((void **)&buffer->bytes, WCX_LOAD_BUFFER_BYTES);
 		if (!*error_ret)
-			*error_ret = cudaEventCreateWithFlags(&buffer->sent, cudaEventBlockingSync | cudaEventDisableTiming);
+			*error_ret = cudaEventCreateWithFlags(&buffer->sent, cudaEventDisableTiming);
 	}
 	if (!*error_ret)
 		return WCX_OK;
@@ -285,7 +289,7 @@ enum wcx_result wcx_gpu_load_wait(struct wcx_gpu_loader *loader, unsigned queue,
 	const int before = enter(loader);
 	const uint32_t items = its->is_submitted ? its->items : 0;
 	const uint32_t checks = its->is_submitted ? its->queue.check_count : 0;
-	enum wcx_result result = leave(loader, before, wcx_gpu_queue_wait(&its->queue, true));
+	enum wcx_result result = leave(loader, before, wcx_gpu_queue_wait(&its->queue));
 
 	its->items = 0;
 	its->is_submitted = false;

@@ -9,7 +9,10 @@
 
 #include "codec/arith.h"
 
-enum { POLL_NS = 500000 };
+enum {
+	POLL_NS = 2000000, /* longer than the copies of all threads take together */
+	PAUSE_NS = 50000,
+};
 
 /* Offset of the control in upload. */
 static size_t control_offset(size_t src_bytes)
@@ -66,7 +69,8 @@ enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx
 	if (!*error_ret)
 		*error_ret = cudaMemsetAsync(queue->download_dev, 0, download_bytes, queue->stream);
 	if (!*error_ret)
-		*error_ret = cudaEventCreateWithFlags(&queue->done, cudaEventBlockingSync | cudaEventDisableTiming);
+		*error_ret = cudaEventCreateWithFlags(&queue->done,
+						      (queue->polls ? 0 : cudaEventBlockingSync) | cudaEventDisableTiming);
 	return *error_ret ? WCX_DEVICE_FAILED : WCX_OK;
 }
 
@@ -157,25 +161,28 @@ static uint64_t now_ns(void)
 
 cudaError_t wcx_gpu_event_poll(cudaEvent_t event)
 {
+	const struct timespec pause = { .tv_nsec = PAUSE_NS };
 	cudaError_t error = cudaEventQuery(event);
 	const uint64_t begin = error == cudaErrorNotReady ? now_ns() : 0;
 
-	if (error != cudaErrorNotReady)
-		return error;
-	while (error == cudaErrorNotReady && now_ns() - begin < POLL_NS) {
-		sched_yield(); /* another thread may have more to do than this one */
+	while (error == cudaErrorNotReady) {
+		if (now_ns() - begin < POLL_NS)
+			sched_yield(); /* another thread may have more to do than this one */
+		else
+			nanosleep(&pause, NULL);
 		error = cudaEventQuery(event);
 	}
-	cudaGetLastError(); /* "not ready" is remembered like an error */
-	return error == cudaErrorNotReady ? cudaEventSynchronize(event) : error;
+	if (begin)
+		cudaGetLastError(); /* "not ready" is remembered like an error */
+	return error;
 }
 
-cudaError_t wcx_gpu_queue_wait(struct wcx_gpu_queue *queue, bool poll)
+cudaError_t wcx_gpu_queue_wait(struct wcx_gpu_queue *queue)
 {
 	cudaError_t error = queue->is_used ? cudaEventRecord(queue->done, queue->stream) : cudaSuccess;
 
 	if (queue->is_used && !error)
-		error = poll ? wcx_gpu_event_poll(queue->done) : cudaEventSynchronize(queue->done);
+		error = queue->polls ? wcx_gpu_event_poll(queue->done) : cudaEventSynchronize(queue->done);
 	queue->is_used = false;
 	wcx_tile_batch_clear(queue->batch);
 	queue->check_count = 0;

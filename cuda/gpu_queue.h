@@ -36,6 +36,7 @@ struct wcx_gpu_queue {
 	uint8_t *download, *download_dev;
 	cudaStream_t stream;
 	cudaEvent_t done;
+	bool polls;            /* wcx_gpu_queue_wait asks for the event instead of sleeping until an interrupt */
 	bool statuses_to_host; /* unless tiles are returned, the kernels write statuses straight to download */
 };
 
@@ -43,8 +44,8 @@ struct wcx_gpu_queue {
  * wcx_gpu_queue_open - allocate buffers for src_bytes of packed tiles and dst_bytes of decoded tiles to return
  *
  * src_bytes is 0 if the owner copies packed tiles to the device, in the queue's stream, from memory of its own; it then sets
- * src_dev and is_used.  *queue must be zero, and must be closed even after failure.  Returns WCX_OK, or WCX_NO_MEMORY or
- * WCX_DEVICE_FAILED with *error_ret set.
+ * src_dev and is_used.  *queue must be zero but for polls and statuses_to_host, and must be closed even after failure.
+ * Returns WCX_OK, or WCX_NO_MEMORY or WCX_DEVICE_FAILED with *error_ret set.
  */
 enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx_kernels *kernels, size_t src_bytes,
 				   size_t dst_bytes, cudaError_t *error_ret);
@@ -78,13 +79,14 @@ static inline void wcx_gpu_queue_check(struct wcx_gpu_queue *queue, uint32_t src
 cudaError_t wcx_gpu_queue_submit(struct wcx_gpu_queue *queue, const struct wcx_packed_tiles *packed, size_t src_bytes,
 				 uint8_t *dst, size_t dst_bytes);
 
-/* wcx_gpu_queue_wait - wait until the stream is empty, sleeping or as wcx_gpu_event_poll does, and start a new batch */
-cudaError_t wcx_gpu_queue_wait(struct wcx_gpu_queue *queue, bool poll);
+/* wcx_gpu_queue_wait - wait until the stream is empty, and start a new batch */
+cudaError_t wcx_gpu_queue_wait(struct wcx_gpu_queue *queue);
 
 /*
- * wcx_gpu_event_poll - wait for an event, with cudaEventBlockingSync, that should come soon
+ * wcx_gpu_event_poll - wait for an event that should come soon
  *
- * Asks for it again and again for a short time, and only then sleeps: waking up takes longer than many copies.
+ * Asks for it again and again, and after some time with pauses in between.  The event should not have cudaEventBlockingSync:
+ * then it costs an interrupt, each time that the GPU gets there.
  */
 cudaError_t wcx_gpu_event_poll(cudaEvent_t event);
 

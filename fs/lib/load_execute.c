@@ -18,6 +18,7 @@ struct load {
 	struct wcx_decoder *decoder;
 	const struct wcx_load_plan *plan;
 	const uint8_t *pinned; /* the packed file, or NULL */
+	unsigned thread_count;
 };
 
 /* A piece that a thread fills, and the queue that gets it. */
@@ -463,6 +464,9 @@ static int do_task(void *user, struct wcx_parallel *loop, unsigned worker, uint6
 	(void)loop;
 	while (done < task->tile_count && r == 0)
 		r = load_piece(load, worker, task, &done, err);
+	/* Most likely the thread's last task: the GPU need not wait until all threads have ended. */
+	if (r == 0 && item + load->thread_count >= load->plan->task_count)
+		r = submit_batch(load, worker, err);
 	return r;
 }
 
@@ -498,8 +502,8 @@ size_t wcx_loader_pinned_bytes(const struct wcx_loader *loader, const struct wcx
 int wcx_load_execute(struct wcx_loader *loader, struct wcx_image *image, struct wcx_decoder *decoder,
 		     const struct wcx_load_plan *plan, const uint8_t *pinned, void *stream, struct wcx_error *err)
 {
-	struct load load = { loader, image, decoder, plan, pinned };
 	const unsigned thread_count = pinned ? pinned_thread_count(loader, plan->container) : loader->thread_count;
+	struct load load = { loader, image, decoder, plan, pinned, thread_count };
 	int r = check_gpu(&load, wcx_gpu_load_begin(loader->gpu, WCX_LOADER_QUEUES * thread_count, stream), err);
 
 	if (r < 0)

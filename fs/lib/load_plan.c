@@ -11,7 +11,9 @@
 #include "fs/read/image_bases.h"
 
 enum {
-	TASK_BYTES = 4 << 20, /* the most, decoded */
+	TASK_BYTES = 4 << 20,       /* the most, decoded */
+	SMALL_TASK_BYTES = 2 << 20, /* the same of a small load, which the threads should end together */
+	SMALL_LOAD_BYTES = 256 << 20,
 	PINNED_TASK_BYTES = 48 << 20,
 	STAGE_ALIGN = 128,
 	LITERAL_ALIGN = 16,
@@ -76,7 +78,7 @@ static bool ends_before(const void *user, size_t i)
 static uint64_t count_portion(const struct wcx_load_plan *plan, const struct wcx_segment *segment)
 {
 	const uint64_t tile_bytes = (uint64_t)segment->tile_rows * segment->tile_cols * segment->recipe.elem_bytes;
-	const uint64_t alone_bytes = plan->is_pinned ? PINNED_TASK_BYTES : TASK_BYTES;
+	const uint64_t alone_bytes = plan->is_pinned ? PINNED_TASK_BYTES : plan->task_bytes;
 	const uint64_t most_bytes = segment->base ? WCX_LOAD_BUFFER_BYTES : alone_bytes; /* a buffer has base tiles too */
 	const uint64_t most_packed = (plan->is_pinned ? plan->queue_bytes : WCX_LOAD_BUFFER_BYTES) / 16 * 15;
 	struct wcx_tile_info first, last;
@@ -137,6 +139,7 @@ static int make_tasks(struct wcx_load_plan *plan, struct wcx_error *err)
 int wcx_load_plan_make(const struct wcx_container *container, size_t pinned_queue_bytes, const struct wcx_target *targets,
 		       size_t target_count, struct wcx_load_plan *plan, struct wcx_error *err)
 {
+	uint64_t all_bytes = 0;
 	int r;
 
 	*plan = (struct wcx_load_plan){
@@ -145,6 +148,9 @@ int wcx_load_plan_make(const struct wcx_container *container, size_t pinned_queu
 		.queue_bytes = pinned_queue_bytes ? pinned_queue_bytes : WCX_LOAD_QUEUE_BYTES,
 	};
 	r = make_spans(plan, targets, target_count, err);
+	for (size_t i = 0; i < plan->span_count; i++)
+		all_bytes += plan->spans[i].to - plan->spans[i].from;
+	plan->task_bytes = all_bytes < SMALL_LOAD_BYTES ? SMALL_TASK_BYTES : TASK_BYTES;
 	return r ? r : make_tasks(plan, err);
 }
 

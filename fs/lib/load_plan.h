@@ -40,6 +40,7 @@ struct wcx_load_plan {
 	const struct wcx_container *container;
 	bool is_pinned;              /* all packed bytes are in pinned memory already: buffers are for literals alone */
 	size_t queue_bytes;          /* memory of a queue */
+	uint64_t task_bytes;         /* the most of a task, decoded, unless packed bytes are pinned */
 	struct wcx_load_span *spans; /* the targets with bytes, sorted; they do not overlap */
 	size_t span_count;
 	struct wcx_load_task *tasks; /* each tile that has bytes of a span is in exactly one */
