@@ -15,10 +15,9 @@
 #include "cuda/gpu_queue.h"
 
 enum {
-	/* As many as threads of read-ahead.  Tiles that the GPU cannot write to their place are few, so they get less space.
-	 */
 	QUEUE_COUNT = WCX_GPU_CALLS_MAX,
-	QUEUE_DST_BYTES = 1 << 20,
+	QUEUE_DST_BYTES = 1 << 20,              /* tiles that kernels read again after storing are few */
+	LANDING_BYTES = WCX_GPU_PACKED_BYTES,   /* as many other tiles as a batch has */
 	QUEUE_SRC_BYTES = WCX_GPU_PACKED_BYTES, /* a coded tile is smaller than the decoded one; each may be aligned; bases
 						   come on top */
 	SRC_ALIGN = 16,
@@ -30,9 +29,9 @@ enum {
 /* A tile of the batch in a queue. */
 struct taken_job {
 	struct wcx_tile_job *job;
-	bool is_direct;      /* the GPU writes to the job's dst, or the job is the base of the next one */
-	bool follows_base;   /* the job before is its base */
-	uint32_t dst_offset; /* unless is_direct: in the download */
+	bool follows_base; /* the job before is its base */
+	const uint8_t
+		*landed; /* where the GPU writes it on the host; NULL: to the job's dst, or it is the base of the next job */
 };
 
 struct decode_queue {
@@ -41,7 +40,9 @@ struct decode_queue {
 	uint8_t *bases_dev;     /* stands for the bases of a batch */
 	bool taken, is_checked; /* is_checked: each tile of the batch has a check */
 	/* Of the batch: src_first and src_bytes are the extent of the packed tiles, in upload or in the caller's memory. */
-	uint32_t job_count, src_first, src_bytes, dst_bytes;
+	uint32_t job_count, src_first, src_bytes;
+	uint32_t dst_bytes, landed_bytes; /* of the download, and of the landing */
+	uint8_t *landing;                 /* pinned memory where kernels write tiles whose dst is not */
 	struct taken_job jobs[WCX_QUEUE_ITEMS];
 };
 
@@ -107,16 +108,19 @@ enum wcx_result wcx_gpu_open(int device, struct wcx_gpu **ret, char name[WCX_GPU
 	for (size_t i = 0; i < QUEUE_COUNT; i++) {
 		struct decode_queue *queue = &gpu->queues[i];
 
-		queue->queue.statuses_to_host = true;
+		queue->queue.statuses_to_host = queue->queue.upload_is_pageable = true;
 		result = wcx_gpu_queue_open(&queue->queue, &gpu->kernels, QUEUE_SRC_BYTES, QUEUE_DST_BYTES, &error);
 		if (result != WCX_OK)
 			goto out;
 		error = cudaMalloc((void **)&queue->bases_dev, WCX_GPU_BASE_BYTES);
-		result = error ? WCX_NO_MEMORY : WCX_OK;
-		if (error)
+		queue->landing = error ? NULL : wcx_gpu_alloc(gpu, LANDING_BYTES);
+		result = queue->landing ? WCX_OK : WCX_NO_MEMORY;
+		if (result != WCX_OK) {
+			error = cudaErrorMemoryAllocation;
 			goto out;
-		gpu->device_bytes += queue->queue.buffer_bytes + WCX_GPU_BASE_BYTES;
-		gpu->pinned_bytes += queue->queue.buffer_bytes;
+		}
+		gpu->device_bytes += queue->queue.device_bytes + WCX_GPU_BASE_BYTES;
+		gpu->pinned_bytes += queue->queue.pinned_bytes;
 		queue->next_free = gpu->free_queues;
 		gpu->free_queues = queue;
 	}
@@ -137,6 +141,7 @@ void wcx_gpu_free(struct wcx_gpu *gpu)
 	for (size_t i = 0; i < QUEUE_COUNT; i++) {
 		taken += gpu->queues[i].taken;
 		cudaFree(gpu->queues[i].bases_dev);
+		wcx_gpu_dealloc(gpu, gpu->queues[i].landing, LANDING_BYTES);
 		wcx_gpu_queue_close(&gpu->queues[i].queue);
 	}
 	assert(taken == 0);
@@ -308,25 +313,45 @@ struct call {
 	size_t packed_bytes;
 };
 
+/* Where a tile is decoded to. */
+struct place {
+	const uint8_t *dst_dev, *landed;  /* for the kernels, and as in struct taken_job */
+	uint32_t dst_bytes, landed_bytes; /* of the queue, with this tile */
+};
+
+/* False if the queue is full. */
+static bool find_place(const struct decode_queue *queue, const struct wcx_gpu_batch *batch, size_t number, struct place *ret)
+{
+	const uint32_t landed = WCX_ALIGN_UP(queue->landed_bytes, DST_ALIGN),
+		       dst = WCX_ALIGN_UP(queue->dst_bytes, DST_ALIGN);
+	const struct wcx_tile_job *job = &batch->jobs[number];
+	const bool is_pinned = batch->dst_is_pinned && batch->dst_is_pinned[number];
+
+	*ret = (struct place){ job->dst, NULL, queue->dst_bytes, queue->landed_bytes };
+	if (is_among_bases(batch, job->dst)) {
+		ret->dst_dev = queue->bases_dev + (job->dst - batch->bases);
+	} else if (!is_written_once(job->recipe)) {
+		ret->dst_dev = queue->queue.download_dev + WCX_QUEUE_STATUS_BYTES + dst;
+		ret->landed = queue->queue.download + WCX_QUEUE_STATUS_BYTES + dst;
+		ret->dst_bytes = dst + (uint32_t)job->dst_bytes;
+	} else if (!is_pinned || (uintptr_t)job->dst % DIRECT_ALIGN) {
+		ret->dst_dev = ret->landed = queue->landing + landed;
+		ret->landed_bytes = landed + (uint32_t)job->dst_bytes;
+	}
+	return ret->dst_bytes <= QUEUE_DST_BYTES && ret->landed_bytes <= LANDING_BYTES;
+}
+
 /* Adds a coded job to the batch; false if it is full.  A job that cannot be decoded gets its result at once. */
 static bool add_job(struct decode_queue *queue, const struct wcx_gpu_batch *batch, size_t number)
 {
 	struct wcx_tile_job *job = &batch->jobs[number];
-	const bool differs = job->recipe->difference != WCX_DIFFERENCE_NONE, is_base = is_among_bases(batch, job->dst);
+	const bool differs = job->recipe->difference != WCX_DIFFERENCE_NONE;
 	const bool follows = differs && follows_base(queue, batch, job), brings_base = differs && !follows;
-	const bool is_pinned = batch->dst_is_pinned && batch->dst_is_pinned[number] && is_written_once(job->recipe) &&
-			       (uintptr_t)job->dst % DIRECT_ALIGN == 0;
-	const bool is_direct = is_base || is_pinned;
 	const size_t src = batch->packed ? (size_t)(job->src - batch->packed) : WCX_ALIGN_UP(queue->src_bytes, SRC_ALIGN);
-	const uint32_t dst = WCX_ALIGN_UP(queue->dst_bytes, DST_ALIGN);
-	const uint8_t *dst_dev = is_base     ? queue->bases_dev + (job->dst - batch->bases)
-				 : is_pinned ? job->dst
-					     : queue->queue.download_dev + WCX_QUEUE_STATUS_BYTES + dst;
 	const size_t base = WCX_ALIGN_UP(src + job->src_bytes, SRC_ALIGN);
 	const uint8_t *base_dev = follows ? queue->bases_dev + (job->base - batch->bases) : queue->queue.upload_dev + base;
-	const struct wcx_tile_places places = { .src = (uint32_t)src,
-						.dst = (uint64_t)(uintptr_t)dst_dev,
-						.base = (uint64_t)(uintptr_t)base_dev };
+	struct wcx_tile_places places = { .src = (uint32_t)src, .base = (uint64_t)(uintptr_t)base_dev };
+	struct place place;
 	enum wcx_result result;
 	bool added;
 
@@ -338,8 +363,9 @@ static bool add_job(struct decode_queue *queue, const struct wcx_gpu_batch *batc
 	}
 	if (base + (brings_base ? job->dst_bytes : 0) > QUEUE_SRC_BYTES)
 		return false;
-	if (!is_direct && (dst > QUEUE_DST_BYTES || job->dst_bytes > QUEUE_DST_BYTES - dst))
+	if (!find_place(queue, batch, number, &place))
 		return false;
+	places.dst = (uint64_t)(uintptr_t)place.dst_dev;
 	result = wcx_tile_batch_add(queue->queue.batch, job, &places, &added);
 	if (result != WCX_OK) {
 		job->result = result;
@@ -353,10 +379,10 @@ static bool add_job(struct decode_queue *queue, const struct wcx_gpu_batch *batc
 		wcx_gpu_queue_check(&queue->queue, (uint32_t)src, (uint32_t)job->src_bytes, batch->checksums[number]);
 	if (!queue->job_count || src < queue->src_first)
 		queue->src_first = (uint32_t)src;
-	queue->jobs[queue->job_count++] = (struct taken_job){ job, is_direct, follows, dst };
+	queue->jobs[queue->job_count++] = (struct taken_job){ job, follows, place.landed };
 	queue->src_bytes = WCX_MAX(queue->src_bytes, (uint32_t)(src + job->src_bytes));
-	if (!is_direct)
-		queue->dst_bytes = dst + (uint32_t)job->dst_bytes;
+	queue->dst_bytes = place.dst_bytes;
+	queue->landed_bytes = place.landed_bytes;
 	if (brings_base) {
 		memcpy(queue->queue.upload + base, job->base, job->dst_bytes);
 		queue->src_bytes = (uint32_t)(base + job->dst_bytes);
@@ -374,7 +400,7 @@ static cudaError_t submit_jobs(struct decode_queue *queue, const struct call *ca
 	struct wcx_packed_tiles packed = { .pinned = batch->packed };
 	size_t src_bytes, i;
 
-	queue->job_count = queue->src_first = queue->src_bytes = queue->dst_bytes = 0;
+	queue->job_count = queue->src_first = queue->src_bytes = queue->dst_bytes = queue->landed_bytes = 0;
 	queue->is_checked = batch->checksums != NULL;
 	for (i = first; i < batch->job_count; i++) {
 		struct wcx_tile_job *job = &batch->jobs[i];
@@ -414,9 +440,8 @@ static cudaError_t collect_jobs(struct decode_queue *queue)
 			taken->job->result = wcx_gpu_queue_check_status(&queue->queue, i);
 		if (taken->job->result == WCX_OK && taken->follows_base)
 			taken->job->result = queue->jobs[i - 1].job->result;
-		if (taken->job->result == WCX_OK && !taken->is_direct)
-			memcpy(taken->job->dst, queue->queue.download + WCX_QUEUE_STATUS_BYTES + taken->dst_offset,
-			       taken->job->dst_bytes);
+		if (taken->job->result == WCX_OK && taken->landed)
+			memcpy(taken->job->dst, taken->landed, taken->job->dst_bytes);
 	}
 	return error;
 }

@@ -15,10 +15,10 @@
 
 enum {
 	WCX_GPU_NAME_BYTES = 256,
-	WCX_GPU_CALLS_MAX = 16, /* of wcx_gpu_decode that do not wait for each other */
+	WCX_GPU_CALLS_MAX = 8, /* of wcx_gpu_decode that do not wait for each other */
 	/* Packed tiles that the GPU reads from the caller's memory, and the size of that memory, which it also writes to. */
-	WCX_GPU_PACKED_BYTES = (2 << 20) + (4 << 10),
-	WCX_GPU_PACKED_ROOM = (2 << 20) + (128 << 10),
+	WCX_GPU_PACKED_BYTES = (4 << 20) + (516 << 10),
+	WCX_GPU_PACKED_ROOM = (4 << 20) + (640 << 10),
 	WCX_GPU_BASE_BYTES = 2 << 20, /* of the tiles that the GPU decodes as bases of others in a batch */
 };
 

@@ -43,11 +43,16 @@ enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx
 
 	queue->kernels = kernels;
 	queue->src_bytes = src_bytes;
-	queue->buffer_bytes = upload_bytes + download_bytes;
+	queue->device_bytes = upload_bytes + download_bytes;
+	queue->pinned_bytes = (queue->upload_is_pageable ? 0 : upload_bytes) + download_bytes;
 	queue->batch = wcx_tile_batch_create(&limits);
 	queue->checks = calloc(WCX_QUEUE_ITEMS, sizeof *queue->checks);
-	*error_ret = queue->batch && queue->checks ? cudaSuccess : cudaErrorMemoryAllocation;
-	if (!*error_ret)
+	if (queue->upload_is_pageable)
+		queue->upload = malloc(upload_bytes);
+	*error_ret = queue->batch && queue->checks && (queue->upload || !queue->upload_is_pageable)
+			     ? cudaSuccess
+			     : cudaErrorMemoryAllocation;
+	if (!*error_ret && !queue->upload)
 		*error_ret = cudaMallocHost((void **)&queue->upload, upload_bytes);
 	if (!*error_ret)
 		*error_ret = cudaMallocHost((void **)&queue->download, download_bytes);
@@ -82,7 +87,10 @@ void wcx_gpu_queue_close(struct wcx_gpu_queue *queue)
 		cudaStreamDestroy(queue->stream);
 	cudaFree(queue->upload_dev);
 	cudaFree(queue->download_dev);
-	cudaFreeHost(queue->upload);
+	if (queue->upload_is_pageable)
+		free(queue->upload);
+	else
+		cudaFreeHost(queue->upload);
 	cudaFreeHost(queue->download);
 	wcx_tile_batch_free(queue->batch);
 	free(queue->checks);

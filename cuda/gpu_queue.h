@@ -25,19 +25,20 @@ struct wcx_gpu_queue {
 	struct wcx_tile_batch *batch;
 	struct wcx_tile_check *checks; /* of packed tiles of the batch: WCX_QUEUE_ITEMS at most */
 	uint32_t check_count;
-	uint32_t first_check;         /* place of its status among those of the latest batch: behind the items */
-	bool is_used;                 /* something may be in flight */
-	uint32_t mark;                /* of the latest batch's statuses */
-	size_t buffer_bytes;          /* of upload and download: as much pinned memory as device memory */
-	size_t src_bytes;             /* capacity of upload for packed tiles; slack and control follow them */
-	uint8_t *upload, *upload_dev; /* pinned, and on the device */
-	uint8_t *src_dev;             /* packed tiles on the device: upload_dev, unless the owner has put them elsewhere */
+	uint32_t first_check;              /* place of its status among those of the latest batch: behind the items */
+	bool is_used;                      /* something may be in flight */
+	uint32_t mark;                     /* of the latest batch's statuses */
+	size_t device_bytes, pinned_bytes; /* memory of the device, and of the host */
+	size_t src_bytes;                  /* capacity of upload for packed tiles; slack and control follow them */
+	uint8_t *upload, *upload_dev;      /* of the host, and on the device */
+	uint8_t *src_dev; /* packed tiles on the device: upload_dev, unless the owner has put them elsewhere */
 	/* Results: statuses of items, then of checks; from WCX_QUEUE_STATUS_BYTES on, decoded tiles if it returns them. */
 	uint8_t *download, *download_dev;
 	cudaStream_t stream;
 	cudaEvent_t done;
-	bool polls;            /* wcx_gpu_queue_wait asks for the event instead of sleeping until an interrupt */
-	bool statuses_to_host; /* unless tiles are returned, the kernels write statuses straight to download */
+	bool polls;              /* wcx_gpu_queue_wait asks for the event instead of sleeping until an interrupt */
+	bool upload_is_pageable; /* else it is pinned; set before opening, where upload is hardly ever used */
+	bool statuses_to_host;   /* unless tiles are returned, the kernels write statuses straight to download */
 };
 
 /*

@@ -137,7 +137,7 @@ static int restore_literal(const struct builder *builder, const struct wcx_segme
 			.dst = buffer + tile->at,
 			.dst_bytes = wcx_tile_dims_bytes(&tile->info.dims),
 		};
-		wcx_decoder_run(builder->decoder, lent, 1);
+		wcx_decoder_run(builder->decoder, lent, 1, NULL);
 		r = wcx_result_errno(lent->jobs[0].result);
 		wcx_decoder_return(builder->decoder, lent);
 	}

@@ -141,7 +141,7 @@ static int restore_literal(const struct filling *filling, const struct wcx_load_
 	if (lent) {
 		lent->jobs[0] = make_job(filling->piece->segment, &tile->info, packed_of(filling, &tile->info));
 		lent->jobs[0].dst = dst;
-		wcx_decoder_run(decoder, lent, 1);
+		wcx_decoder_run(decoder, lent, 1, NULL);
 		r = wcx_result_errno(lent->jobs[0].result);
 		wcx_decoder_return(decoder, lent);
 	}

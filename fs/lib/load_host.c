@@ -36,7 +36,7 @@ static bool add_tile(const struct wcx_load_plan *plan, const struct wcx_segment 
 		return false;
 	wcx_container_tile(plan->container, segment, number, info);
 	bytes = wcx_tile_dims_bytes(&info->dims);
-	if (batch->decoded_bytes + bytes > WCX_BATCH_BYTES)
+	if (batch->decoded_bytes + bytes > WCX_CPU_BATCH_BYTES)
 		return false;
 	wcx_load_walk_start(&walk, plan, segment, info);
 	if (!wcx_load_walk_next(&walk, &copy))
@@ -59,7 +59,7 @@ static int place_tiles(const struct host_load *load, unsigned worker, struct hos
 	if (!batch->needs_scratch)
 		return 0;
 	if (!load->scratch[worker])
-		load->scratch[worker] = malloc(WCX_BATCH_BYTES);
+		load->scratch[worker] = malloc(WCX_CPU_BATCH_BYTES);
 	if (!load->scratch[worker])
 		return wcx_fail(err, ENOMEM, "%s: no memory to decode with", wcx_container_path(load->plan->container));
 	for (size_t i = 0, at = 0; i < batch->count; i++) {

@@ -25,11 +25,13 @@ int wcx_fuse_create(struct wcx_store *store, struct wcx_fuse **ret);
 void wcx_fuse_free(struct wcx_fuse *fuse); /* after the session's loop and wcx_fuse_stop; NULL is fine */
 
 struct wcx_fuse_options {
-	struct fuse_session *session; /* mounted */
-	unsigned threads;             /* of its loop */
-	unsigned timeout_ms;          /* after which requests that wait for the store get EIO; 0: never */
-	unsigned prefetch_threads;    /* 0: no prefetching */
-	uint64_t window_bytes;        /* how far to prefetch ahead of each reader */
+	struct fuse_session *session;        /* mounted */
+	unsigned threads;                    /* of its loop */
+	unsigned timeout_ms;                 /* after which requests that wait for the store get EIO; 0: never */
+	unsigned prefetch_threads;           /* 0: no prefetching */
+	unsigned file_threads, file_pushers; /* of these, for the page cache of one file, at most */
+	uint64_t window_bytes;               /* how far to prefetch ahead of each reader */
+	uint64_t piece_bytes;                /* how much of that a thread decodes at a time, at most */
 	bool drop_packed;
 };
 

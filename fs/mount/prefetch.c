@@ -15,10 +15,9 @@
 enum {
 	PAGE_BYTES = WCX_READAHEAD_PAGE_BYTES,
 	ASKED_MAX = 128, /* requests in flight; a push to the page of another one waits until that is answered */
-	PUSHERS_MAX = 4, /* per file: more only spin on the lock of its page cache */
 };
 
-/* A thread that waits until fewer than PUSHERS_MAX threads push to its file. */
+/* A thread that waits until fewer than file_pushers threads push to its file. */
 struct push_turn {
 	pthread_cond_t come;
 	bool has_come;
@@ -37,6 +36,7 @@ struct wcx_prefetch_file {
 	struct wcx_readahead_range asked[ASKED_MAX]; /* pages of requests in flight */
 	size_t asked_count;
 	unsigned pusher_count;
+	unsigned worker_count;                  /* threads that decode for its page cache, or push to it */
 	struct push_turn *turns;                /* first in, first out */
 	struct wcx_prefetch_file *next, **link; /* in the list of all files */
 	struct wcx_prefetch_file *next_waiting; /* in the queue of files that may have work */
@@ -177,6 +177,7 @@ struct wcx_prefetch_file *wcx_prefetch_open(struct wcx_prefetcher *prefetcher, s
 		fresh->readahead = (struct wcx_readahead){
 			.file_bytes = wcx_image_bytes(image),
 			.window_bytes = prefetcher->options.window_bytes,
+			.piece_bytes = prefetcher->options.piece_bytes,
 			.tensor_at = tensor_at,
 			.user = wcx_image_container(image),
 			.counts = &prefetcher->counts,
@@ -345,13 +346,13 @@ static int push_range(struct wcx_prefetcher *prefetcher, const struct task *task
 	return r;
 }
 
-/* Waits until fewer than PUSHERS_MAX threads push to the file. */
+/* Waits until fewer than file_pushers threads push to the file. */
 static void begin_push(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
 {
 	struct push_turn turn = { .come = PTHREAD_COND_INITIALIZER }, **at = &file->turns;
 
 	pthread_mutex_lock(&prefetcher->lock);
-	if (file->pusher_count < PUSHERS_MAX) {
+	if (file->pusher_count < prefetcher->options.file_pushers) {
 		file->pusher_count++;
 	} else {
 		while (*at)
@@ -476,10 +477,12 @@ static bool take_task_locked(struct wcx_prefetcher *prefetcher, struct task *tas
 {
 	while (prefetcher->waiting) {
 		struct wcx_prefetch_file *file = take_waiting(prefetcher);
+		const bool is_direct_only = file->worker_count >= prefetcher->options.file_threads;
 
-		if (!wants_work(file) || !wcx_readahead_next(&file->readahead, &task_ret->piece))
+		if (!wants_work(file) || !wcx_readahead_next(&file->readahead, is_direct_only, &task_ret->piece))
 			continue;
 		task_ret->file = file;
+		file->worker_count += !task_ret->piece.is_direct;
 		file->busy_count++;
 		prefetcher->working_count++;
 		add_waiting(prefetcher, file);
@@ -498,6 +501,9 @@ static void finish_task(struct wcx_prefetcher *prefetcher, const struct task *ta
 	*(task->piece.is_direct ? &stats->decoded_bytes : &stats->pushed_bytes) += bytes;
 	if (!task->piece.is_direct)
 		wcx_count(&wcx_image_counts(task->file->image)->pushed_bytes, bytes);
+	if (!task->piece.is_direct && task->file->worker_count-- >= prefetcher->options.file_threads &&
+	    task->file->open_count)
+		add_waiting(prefetcher, task->file); /* it may have more for this thread */
 	task->file->busy_count--;
 	unlock_and_free_unused(prefetcher, task->file);
 }

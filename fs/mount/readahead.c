@@ -7,7 +7,8 @@
 enum {
 	PAGE_BYTES = WCX_READAHEAD_PAGE_BYTES,
 	READERS_MAX = WCX_READAHEAD_READERS_MAX,
-	PIECE_BYTES = 1 << 20,
+	PIECE_BYTES = 1 << 20, /* the smallest */
+	PIECES_PER_WINDOW = 16,
 	/* Each marker costs the reader a wait, but nothing else tells where it is. */
 	MARKERS_PER_WINDOW = 2,
 	/* Proof of a sequential reader.  Must exceed a random read of 1 MiB, which arrives as several requests in order. */
@@ -54,6 +55,16 @@ static uint64_t window_end(const struct wcx_readahead *ahead, const struct wcx_r
 	return WCX_MIN(start + window_bytes(ahead, reader), reader->stop);
 }
 
+/* A large window is cut into larger pieces, since each costs a launch and a wait, but into enough for all threads. */
+static uint64_t piece_bytes(const struct wcx_readahead *ahead, const struct wcx_reader *reader)
+{
+	uint64_t bytes = PIECE_BYTES;
+
+	while (bytes < ahead->piece_bytes && window_bytes(ahead, reader) >= 2 * bytes * PIECES_PER_WINDOW)
+		bytes *= 2;
+	return bytes;
+}
+
 /* Several forward readers share a file: what follows the start of another one is left to that. */
 static uint64_t next_start(const struct wcx_readahead *ahead, const struct wcx_reader *reader, uint64_t limit)
 {
@@ -77,7 +88,7 @@ static bool has_work(const struct wcx_readahead *ahead, const struct wcx_reader 
 	limit = window_end(ahead, reader, reader->pos);
 	if (!reader->is_backward)
 		limit = next_start(ahead, reader, limit);
-	return reader->front < limit && (limit == reader->stop || limit - reader->front >= PIECE_BYTES);
+	return reader->front < limit && (limit == reader->stop || limit - reader->front >= piece_bytes(ahead, reader));
 }
 
 /* Packed bytes are fetched a window ahead of the decoding. */
@@ -95,8 +106,9 @@ static struct wcx_readahead_range next_fetch(const struct wcx_readahead *ahead, 
 /* Pieces end at multiples of PIECE_BYTES in the file, for backward readers too. */
 static uint64_t piece_end(const struct wcx_readahead *ahead, const struct wcx_reader *reader)
 {
-	const uint64_t phase = reader->is_backward ? PIECE_BYTES - ahead->file_bytes % PIECE_BYTES : 0;
-	const uint64_t end = reader->front + PIECE_BYTES - (reader->front + phase) % PIECE_BYTES;
+	const uint64_t bytes = piece_bytes(ahead, reader),
+		       phase = reader->is_backward ? bytes - ahead->file_bytes % bytes : 0;
+	const uint64_t end = reader->front + bytes - (reader->front + phase) % bytes;
 
 	return WCX_MIN(end, ahead->file_bytes);
 }
@@ -303,12 +315,12 @@ bool wcx_readahead_note(struct wcx_readahead *ahead, struct wcx_readahead_range 
 	return has_work(ahead, reader);
 }
 
-bool wcx_readahead_next(struct wcx_readahead *ahead, struct wcx_readahead_piece *piece_ret)
+bool wcx_readahead_next(struct wcx_readahead *ahead, bool is_direct_only, struct wcx_readahead_piece *piece_ret)
 {
 	for (size_t i = 0; i < READERS_MAX; i++) {
 		struct wcx_reader *reader = &ahead->readers[(ahead->notes + i) % READERS_MAX];
 
-		if (!has_work(ahead, reader))
+		if (!has_work(ahead, reader) || (is_direct_only && !reader->is_direct))
 			continue;
 		*piece_ret = take_piece(ahead, reader);
 		return true;

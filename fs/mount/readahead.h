@@ -74,9 +74,10 @@ struct wcx_readahead_counts {
 /* The tensor, or another part that is read as a whole, that holds the byte at offset; offset is inside the file. */
 typedef struct wcx_readahead_range wcx_tensor_at_fn(const void *user, uint64_t offset);
 
-/* The caller sets the first five members and zeroes the rest, which is private. */
+/* The caller sets the first six members and zeroes the rest, which is private. */
 struct wcx_readahead {
 	uint64_t file_bytes, window_bytes; /* window_bytes: the largest window of one reader */
+	uint64_t piece_bytes;              /* the largest piece: a power of two from 1 MiB on */
 	wcx_tensor_at_fn *tensor_at;
 	const void *user;
 	struct wcx_readahead_counts *counts;
@@ -102,8 +103,8 @@ struct wcx_readahead_piece {
  */
 bool wcx_readahead_note(struct wcx_readahead *ahead, struct wcx_readahead_range request, bool is_direct);
 
-/* wcx_readahead_next - take the next piece of any reader; false if there is none */
-bool wcx_readahead_next(struct wcx_readahead *ahead, struct wcx_readahead_piece *piece_ret);
+/* wcx_readahead_next - take the next piece of any reader, or of any that is_direct; false if there is none */
+bool wcx_readahead_next(struct wcx_readahead *ahead, bool is_direct_only, struct wcx_readahead_piece *piece_ret);
 
 /* wcx_readahead_drop_behind - where the part of a piece's [start, end) begins that its reader has not passed; end if none */
 uint64_t wcx_readahead_drop_behind(const struct wcx_readahead *ahead, const struct wcx_readahead_piece *piece,

@@ -42,6 +42,15 @@ enum {
 	THREADS_MAX = 128,
 	PREFETCH_THREADS_MIN = 2,
 	PREFETCH_THREADS_MAX = 16,
+	FILE_PUSHERS = 4, /* in turn: meanwhile, the others decode */
+	/*
+	 * With a GPU, a piece costs a launch and a wait, whatever its size, and hardly any time of a core: three threads
+	 * prepare what three push.  More of them only move more memory through the caches.
+	 */
+	FILE_THREADS_GPU = 6,
+	FILE_PUSHERS_GPU = 3,
+	PIECE_BYTES = 1 << 20,
+	PIECE_BYTES_GPU = 4 << 20,
 	LOCK_MS = 10,
 	LOCK_TRIES = 300,
 	STOP_MS = 10,
@@ -410,12 +419,16 @@ static int start_serving(struct session *session)
 {
 	const struct wcx_mount_options *opts = session->opts;
 	const uint64_t window = window_bytes(opts);
+	const bool is_gpu = wcx_decoder_batch_bytes(session->decoder) > WCX_CPU_BATCH_BYTES;
 	const struct wcx_fuse_options options = {
 		.session = session->fuse_session,
 		.threads = thread_count(opts),
 		.timeout_ms = opts->store_timeout_s * 1000,
 		.prefetch_threads = window ? prefetch_threads(opts) : 0,
 		.window_bytes = window,
+		.piece_bytes = is_gpu ? PIECE_BYTES_GPU : PIECE_BYTES,
+		.file_threads = is_gpu ? FILE_THREADS_GPU : PREFETCH_THREADS_MAX,
+		.file_pushers = is_gpu ? FILE_PUSHERS_GPU : FILE_PUSHERS,
 		.drop_packed = opts->drop_packed,
 	};
 	const int r = wcx_fuse_start(session->fuse, &options);

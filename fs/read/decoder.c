@@ -18,10 +18,16 @@
 #include "codec/le.h"
 #include "cuda/gpu_decode.h"
 #include "fs/base/clock.h"
+#include "fs/format/container.h"
 #include "fs/read/gpu_choice.h"
 #include "fs/read/pinned_range.h"
 
-enum { TRIAL_ROUNDS = 5 };
+enum {
+	TRIAL_ROUNDS = 5,
+	TRIAL_TILES = 128, /* 4 MiB */
+	PAGE_BYTES = 4096,
+	PINNED_AT_START = 64 << 20, /* of the memory for tiles: what following a reader takes */
+};
 _Static_assert((int)WCX_BATCH_PACKED_BYTES <= (int)WCX_GPU_PACKED_BYTES, "a batch fits what the GPU reads itself");
 _Static_assert((int)WCX_BATCH_BYTES >= (int)WCX_GPU_BASE_BYTES, "lent bytes can stand for the bases of a batch");
 
@@ -55,11 +61,12 @@ struct wcx_decoder {
 	struct work cpu_work, gpu_work;
 	struct wcx_pinned_range *range; /* where the GPU writes tiles itself; NULL: nowhere */
 	atomic_bool has_refused;        /* to pin memory; set at the first failure */
+	atomic_uint pinned_batch_count; /* as many as the GPU can work on; those of small reads need not be */
 	char name[WCX_GPU_NAME_BYTES + 192];
 	wcx_notice_fn *notice;
 	void *notice_user;
-	pthread_mutex_t lock; /* protects everything below, and the lists at idle and idle_bytes */
-	struct owned_batch *idle;
+	pthread_mutex_t lock;     /* protects everything below, and the lists at idle and idle_bytes */
+	struct owned_batch *idle; /* those that are not pinned come last */
 	unsigned lent, lent_max;
 	pthread_cond_t returned; /* signals that lent is below lent_max */
 	union idle_bytes *idle_bytes;
@@ -162,8 +169,8 @@ struct trial {
 	struct wcx_trial_tile *tile;
 	struct wcx_decode_scratch *scratch;
 	uint8_t *packed, *dst;
-	struct wcx_tile_job jobs[WCX_BATCH_TILES];
-	bool is_pinned[WCX_BATCH_TILES];
+	struct wcx_tile_job jobs[TRIAL_TILES];
+	bool is_pinned[TRIAL_TILES];
 };
 
 static bool trial_prepare(const struct wcx_decoder *decoder, struct trial *trial)
@@ -176,7 +183,7 @@ static bool trial_prepare(const struct wcx_decoder *decoder, struct trial *trial
 	trial->dst = wcx_gpu_alloc(decoder->gpu, WCX_BATCH_BYTES);
 	if (!trial->tile || !trial->scratch || !trial->packed || !trial->dst)
 		return false;
-	for (size_t i = 0; i < WCX_BATCH_TILES; i++) {
+	for (size_t i = 0; i < TRIAL_TILES; i++) {
 		struct wcx_tile_job *job = &trial->jobs[i];
 
 		*job = wcx_trial_tile_job(trial->tile);
@@ -194,7 +201,7 @@ static void add_costs(struct wcx_decoder *decoder, const struct wcx_gpu_costs *c
 	const size_t used = strlen(decoder->name);
 
 	snprintf(decoder->name + used, sizeof decoder->name - used,
-		 "; 2 MiB: %lld us of a core here, %lld and %lld us later there (a tile: %lld and %lld)",
+		 "; 4 MiB: %lld us of a core here, %lld and %lld us later there (a tile: %lld and %lld)",
 		 (long long)costs->cpu_all.core / 1000, (long long)costs->gpu_all.core / 1000,
 		 (long long)costs->gpu_all.wall / 1000, (long long)costs->gpu_one.core / 1000,
 		 (long long)costs->gpu_one.wall / 1000);
@@ -204,8 +211,8 @@ static void add_costs(struct wcx_decoder *decoder, const struct wcx_gpu_costs *c
 static void measure_gpu(struct wcx_decoder *decoder)
 {
 	struct trial trial = { .tile = NULL };
-	struct wcx_gpu_batch batch = { .jobs = trial.jobs, .job_count = WCX_BATCH_TILES, .dst_is_pinned = trial.is_pinned };
-	struct wcx_gpu_costs costs = { .tile_count = WCX_BATCH_TILES };
+	struct wcx_gpu_batch batch = { .jobs = trial.jobs, .job_count = TRIAL_TILES, .dst_is_pinned = trial.is_pinned };
+	struct wcx_gpu_costs costs = { .tile_count = TRIAL_TILES };
 	char gpu[sizeof decoder->name];
 	bool is_measured = false;
 
@@ -274,9 +281,7 @@ static bool pin(void *user, void *memory, size_t bytes)
 	const bool is_pinned = wcx_gpu_map(decoder->gpu, memory, bytes);
 
 	if (!is_pinned && !atomic_exchange(&decoder->has_refused, true))
-		send_notice(decoder, decoder->chooses
-					     ? "no more memory can be pinned for the GPU; the CPU decodes what is not"
-					     : "no more memory can be pinned for the GPU; what is not is copied");
+		send_notice(decoder, "no more memory can be pinned for the GPU; what is not is copied");
 	return is_pinned;
 }
 
@@ -324,6 +329,11 @@ void wcx_decoder_free(struct wcx_decoder *decoder)
 	free(decoder);
 }
 
+size_t wcx_decoder_batch_bytes(const struct wcx_decoder *decoder)
+{
+	return decoder->gpu ? WCX_BATCH_BYTES : WCX_CPU_BATCH_BYTES;
+}
+
 const char *wcx_decoder_name(const struct wcx_decoder *decoder)
 {
 	return decoder->name;
@@ -354,7 +364,7 @@ void wcx_decoder_limit(struct wcx_decoder *decoder, unsigned batches)
 	decoder->lent_max = batches;
 }
 
-static struct owned_batch *create_batch(const struct wcx_decoder *decoder)
+static struct owned_batch *create_batch(struct wcx_decoder *decoder)
 {
 	struct owned_batch *owned = calloc(1, sizeof *owned);
 
@@ -362,7 +372,8 @@ static struct owned_batch *create_batch(const struct wcx_decoder *decoder)
 		return NULL;
 	owned->scratch = wcx_decode_scratch_create(decoder->cpu);
 	owned->zstd = ZSTD_createDCtx();
-	owned->batch.packed = decoder->gpu ? wcx_gpu_alloc(decoder->gpu, WCX_GPU_PACKED_ROOM) : NULL;
+	if (decoder->gpu && atomic_fetch_add(&decoder->pinned_batch_count, 1) < WCX_GPU_CALLS_MAX)
+		owned->batch.packed = wcx_gpu_alloc(decoder->gpu, WCX_GPU_PACKED_ROOM);
 	owned->is_pinned = owned->batch.packed;
 	if (!owned->is_pinned)
 		owned->batch.packed = malloc(WCX_BATCH_PACKED_BYTES);
@@ -370,6 +381,16 @@ static struct owned_batch *create_batch(const struct wcx_decoder *decoder)
 		return owned;
 	free_batch(decoder, owned);
 	return NULL;
+}
+
+static void add_idle_locked(struct wcx_decoder *decoder, struct owned_batch *owned)
+{
+	struct owned_batch **at = &decoder->idle;
+
+	while (!owned->is_pinned && *at)
+		at = &(*at)->next;
+	owned->next = *at;
+	*at = owned;
 }
 
 /* Pinned memory takes long to allocate, so what read-ahead needs is allocated before there are readers. */
@@ -381,13 +402,14 @@ void wcx_decoder_use_memory(struct wcx_decoder *decoder, void *memory, size_t by
 		return;
 	if (bytes)
 		decoder->range = wcx_pinned_range_create(memory, bytes, pinned_max, &calls, decoder);
+	if (decoder->range)
+		wcx_pinned_range_start(decoder->range, PINNED_AT_START);
 	for (unsigned i = 0; i < WCX_GPU_CALLS_MAX; i++) {
 		struct owned_batch *owned = create_batch(decoder);
 
 		if (!owned)
 			return;
-		owned->next = decoder->idle;
-		decoder->idle = owned;
+		add_idle_locked(decoder, owned); /* nobody else knows the decoder yet */
 	}
 }
 
@@ -396,10 +418,8 @@ static void take_back(struct wcx_decoder *decoder, struct owned_batch *owned)
 {
 	pthread_mutex_lock(&decoder->lock);
 	decoder->lent--;
-	if (owned) {
-		owned->next = decoder->idle;
-		decoder->idle = owned;
-	}
+	if (owned)
+		add_idle_locked(decoder, owned);
 	pthread_cond_signal(&decoder->returned);
 	pthread_mutex_unlock(&decoder->lock);
 }
@@ -464,21 +484,34 @@ void wcx_decoder_return_bytes(struct wcx_decoder *decoder, uint8_t *bytes)
 	pthread_mutex_unlock(&decoder->lock);
 }
 
-/* Finds out which jobs have a dst that is pinned, or can be pinned now; returns how many. */
-static size_t pin_jobs(struct wcx_decoder *decoder, const struct wcx_tile_job *jobs, size_t job_count,
-		       bool is_pinned[WCX_BATCH_TILES])
+/* Makes memory resident, so that copying to it later, with a queue of the GPU taken, meets no page faults. */
+static void touch(uint8_t *dst, size_t bytes)
 {
-	size_t count = 0;
-
-	for (size_t i = 0; i < job_count; i++) {
-		is_pinned[i] = decoder->range && wcx_pinned_range_pin(decoder->range, jobs[i].dst, jobs[i].dst_bytes);
-		count += is_pinned[i];
-	}
-	return count;
+	for (size_t at = 0; at < bytes; at += PAGE_BYTES)
+		((volatile uint8_t *)dst)[at] = 0;
 }
 
-/* Has the GPU decode a batch, and notes how long it took. */
-static void call_gpu(struct wcx_decoder *decoder, const struct wcx_gpu_batch *batch, size_t coded_bytes)
+/* Finds out which jobs have a dst that is pinned, or can be pinned now.  Prepares the others, if there are any, for copies.
+ */
+static void pin_jobs(struct wcx_decoder *decoder, const struct wcx_gpu_batch *batch, bool is_pinned[WCX_BATCH_TILES],
+		     bool *has_copies_ret)
+{
+	const uint64_t now_ns = wcx_now_ns();
+
+	*has_copies_ret = false;
+	for (size_t i = 0; i < batch->job_count; i++) {
+		const struct wcx_tile_job *job = &batch->jobs[i];
+
+		is_pinned[i] = decoder->range && wcx_pinned_range_pin(decoder->range, job->dst, job->dst_bytes, now_ns);
+		if (is_pinned[i] || (batch->bases && (uintptr_t)job->dst - (uintptr_t)batch->bases < WCX_GPU_BASE_BYTES))
+			continue;
+		touch(job->dst, job->dst_bytes);
+		*has_copies_ret = true;
+	}
+}
+
+/* Has the GPU decode a batch, and notes how long it took, unless copying was a part of that. */
+static void call_gpu(struct wcx_decoder *decoder, const struct wcx_gpu_batch *batch, size_t coded_bytes, bool has_copies)
 {
 	const uint64_t start_ns = wcx_now_ns();
 	enum wcx_result result;
@@ -486,12 +519,14 @@ static void call_gpu(struct wcx_decoder *decoder, const struct wcx_gpu_batch *ba
 	atomic_fetch_add(&decoder->gpu_calls, 1);
 	result = wcx_gpu_decode(decoder->gpu, batch);
 	atomic_fetch_sub(&decoder->gpu_calls, 1);
-	wcx_gpu_choice_note(&decoder->choice, coded_bytes, wcx_now_ns() - start_ns);
+	if (!has_copies)
+		wcx_gpu_choice_note(&decoder->choice, coded_bytes, wcx_now_ns() - start_ns);
 	if (result == WCX_DEVICE_FAILED && !atomic_exchange(&decoder->gpu_lost, true))
 		send_notice(decoder, "the GPU failed; decoding on the CPU from now on");
 }
 
-static void run_on_gpu(struct wcx_decoder *decoder, struct owned_batch *owned, size_t job_count, size_t coded_bytes)
+static void run_on_gpu(struct wcx_decoder *decoder, struct owned_batch *owned, size_t job_count, const uint32_t *checksums,
+		       size_t coded_bytes)
 {
 	bool is_pinned[WCX_BATCH_TILES];
 	const struct wcx_gpu_batch batch = {
@@ -499,13 +534,12 @@ static void run_on_gpu(struct wcx_decoder *decoder, struct owned_batch *owned, s
 		.job_count = job_count,
 		.dst_is_pinned = is_pinned,
 		.packed = owned->is_pinned ? owned->batch.packed : NULL,
+		.checksums = checksums,
 	};
+	bool has_copies;
 
-	/* Memory that is used for the first time has to be touched in any case, which a core that decodes does on the side.
-	 */
-	if (pin_jobs(decoder, batch.jobs, job_count, is_pinned) < job_count && decoder->chooses && decoder->range)
-		return;
-	call_gpu(decoder, &batch, coded_bytes);
+	pin_jobs(decoder, &batch, is_pinned, &has_copies);
+	call_gpu(decoder, &batch, coded_bytes, has_copies);
 }
 
 /*
@@ -522,8 +556,16 @@ static enum wcx_result decompress(ZSTD_DCtx *zstd, const struct wcx_tile_job *jo
 	return WCX_OK;
 }
 
-/* Decodes the first jobs unless they are decoded already; returns how many, at least one. */
-static size_t decode_on_cpu(struct owned_batch *owned, struct wcx_tile_job *jobs, size_t job_count)
+/* Whether a job's packed bytes have the right checksum, as far as the caller has not compared it. */
+static bool is_intact(const struct wcx_tile_job *job, const uint32_t *checksum)
+{
+	return !checksum || job->mode != WCX_TILE_CODED || wcx_checksum32(job->src, job->src_bytes) == *checksum;
+}
+
+/* Decodes the first jobs unless they are decoded already; returns how many, at least one.  checksums: NULL, or of each job.
+ */
+static size_t decode_on_cpu(struct owned_batch *owned, struct wcx_tile_job *jobs, const uint32_t *checksums,
+			    size_t job_count)
 {
 	size_t count = 0;
 
@@ -533,8 +575,13 @@ static size_t decode_on_cpu(struct owned_batch *owned, struct wcx_tile_job *jobs
 		jobs->result = decompress(owned->zstd, jobs);
 		return 1;
 	}
-	while (count < job_count && jobs[count].result != WCX_OK && jobs[count].mode != WCX_TILE_ZSTD)
+	while (count < job_count && jobs[count].result != WCX_OK && jobs[count].mode != WCX_TILE_ZSTD &&
+	       is_intact(&jobs[count], checksums ? &checksums[count] : NULL))
 		count++;
+	if (!count) {
+		jobs->result = WCX_BAD_DATA;
+		return 1;
+	}
 	wcx_tiles_decode(jobs, count, owned->scratch);
 	return count;
 }
@@ -566,15 +613,17 @@ static bool is_coded_alone(const struct wcx_tile_job *job)
 }
 
 /* Whether the GPU gets a batch.  With a choice, nobody waits for others to finish theirs. */
-static bool is_for_gpu(struct wcx_decoder *decoder, size_t coded_bytes)
+static bool is_for_gpu(struct wcx_decoder *decoder, const struct owned_batch *owned, size_t coded_bytes)
 {
 	if (!decoder->gpu || !coded_bytes || atomic_load(&decoder->gpu_lost))
 		return false;
 	return !decoder->chooses ||
-	       (wcx_gpu_choice_takes(&decoder->choice, coded_bytes) && atomic_load(&decoder->gpu_calls) < WCX_GPU_CALLS_MAX);
+	       ((!owned || owned->is_pinned) && wcx_gpu_choice_takes(&decoder->choice, coded_bytes, wcx_now_ns()) &&
+		atomic_load(&decoder->gpu_calls) < WCX_GPU_CALLS_MAX);
 }
 
-void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count)
+void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count,
+		     const uint32_t *checksums)
 {
 	struct owned_batch *owned = (struct owned_batch *)batch;
 	uint64_t start_ns = wcx_now_ns(), gpu_bytes = 0;
@@ -584,15 +633,15 @@ void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch
 		batch->jobs[i].result = WCX_DEVICE_FAILED;
 		coded_bytes += is_coded_alone(&batch->jobs[i]) ? batch->jobs[i].dst_bytes : 0;
 	}
-	if (is_for_gpu(decoder, coded_bytes)) {
-		run_on_gpu(decoder, owned, job_count, coded_bytes);
+	if (is_for_gpu(decoder, owned, coded_bytes)) {
+		run_on_gpu(decoder, owned, job_count, checksums, coded_bytes);
 		gpu_bytes = done_bytes(batch->jobs, job_count);
 		add_work(&decoder->gpu_work, gpu_bytes, start_ns);
 		start_ns = wcx_now_ns();
 	}
 	/* The CPU has the last word on a damaged tile, as the reference; and the GPU does not know the mode ZSTD. */
 	for (size_t i = 0, count; i < job_count; i += count)
-		count = decode_on_cpu(owned, &batch->jobs[i], job_count - i);
+		count = decode_on_cpu(owned, &batch->jobs[i], checksums ? &checksums[i] : NULL, job_count - i);
 	add_work(&decoder->cpu_work, done_bytes(batch->jobs, job_count) - gpu_bytes, start_ns);
 }
 
@@ -601,18 +650,13 @@ bool wcx_decoder_has_kernel(const struct wcx_decoder *decoder, const struct wcx_
 	return decoder->gpu && wcx_gpu_takes(decoder->gpu, recipe);
 }
 
-/* With a choice, memory that is not pinned yet is left to the CPU, as in run_on_gpu. */
 bool wcx_decoder_takes_pairs(struct wcx_decoder *decoder, const struct iovec *tiles, size_t count)
 {
 	size_t coded_bytes = 0;
-	bool takes;
 
 	for (size_t i = 0; i < count; i++)
 		coded_bytes += 2 * tiles[i].iov_len;
-	takes = is_for_gpu(decoder, coded_bytes);
-	for (size_t i = 0; i < count && takes && decoder->chooses && decoder->range; i++)
-		takes = wcx_pinned_range_pin(decoder->range, tiles[i].iov_base, tiles[i].iov_len);
-	return takes;
+	return is_for_gpu(decoder, NULL, coded_bytes);
 }
 
 void wcx_decoder_run_pairs(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count,
@@ -629,10 +673,11 @@ void wcx_decoder_run_pairs(struct wcx_decoder *decoder, struct wcx_decode_batch 
 		.bases = bases,
 	};
 	size_t coded_bytes = 0;
+	bool has_copies;
 
 	for (size_t i = 0; i < job_count; i++)
 		coded_bytes += batch->jobs[i].dst_bytes;
-	pin_jobs(decoder, batch->jobs, job_count, is_pinned);
-	call_gpu(decoder, &pairs, coded_bytes);
+	pin_jobs(decoder, &pairs, is_pinned, &has_copies);
+	call_gpu(decoder, &pairs, coded_bytes, true); /* the GPU does not write differences to their place */
 	add_work(&decoder->gpu_work, done_bytes(batch->jobs, job_count), start_ns);
 }

@@ -16,9 +16,10 @@ enum wcx_decoder_kind { WCX_DECODER_AUTO, WCX_DECODER_CPU, WCX_DECODER_CUDA };
 enum { WCX_DECODER_DEVICES_MAX = 100 };
 
 enum {
-	WCX_BATCH_TILES = 64,
-	/* Decoded: 64 tiles of INT8, or four tiles of the largest possible size. */
-	WCX_BATCH_BYTES = 4 * WCX_TILE_MAX_BYTES,
+	/* Decoded, what a core gets at a time; and a GPU, where each batch costs a launch and a wait. */
+	WCX_CPU_BATCH_BYTES = 4 * WCX_TILE_MAX_BYTES,
+	WCX_BATCH_BYTES = 9 * WCX_TILE_MAX_BYTES,
+	WCX_BATCH_TILES = 129, /* of 4 MiB, if these begin and end within tiles of 32 KiB */
 	/* A tile is not larger when packed, but each may be aligned. */
 	WCX_BATCH_PACKED_BYTES = WCX_BATCH_BYTES + 4 * WCX_BATCH_TILES,
 };
@@ -53,6 +54,9 @@ void wcx_decoder_free(struct wcx_decoder *decoder); /* NULL is fine; all batches
  * notice, once, and copies.  To be called at most once, before any batch is lent; memory must outlive the decoder.
  */
 void wcx_decoder_use_memory(struct wcx_decoder *decoder, void *memory, size_t bytes, uint64_t pinned_max);
+
+/* wcx_decoder_batch_bytes - how many decoded bytes a batch should have at most: one of the two sizes above */
+size_t wcx_decoder_batch_bytes(const struct wcx_decoder *decoder);
 
 /* wcx_decoder_name - what decodes, for the log, such as "cpu (avx2)"; valid as long as the decoder */
 const char *wcx_decoder_name(const struct wcx_decoder *decoder);
@@ -105,10 +109,12 @@ void wcx_decoder_return_bytes(struct wcx_decoder *decoder, uint8_t *bytes);
 /*
  * wcx_decoder_run - decode the first job_count jobs of a batch, with tiles of any mode
  *
- * Returns when every job has its result: WCX_OK, WCX_BAD_DATA or WCX_WRONG_SIZE.  The CPU has then decoded what the GPU
- * could not, for whatever reason.
+ * checksums has those of the packed bytes of each job, of which only those of mode CODED are compared, by whoever decodes;
+ * NULL: the caller has compared all.  Returns when every job has its result: WCX_OK, WCX_BAD_DATA (another checksum too) or
+ * WCX_WRONG_SIZE.  The CPU has then decoded what the GPU could not, for whatever reason.
  */
-void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count);
+void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count,
+		     const uint32_t *checksums);
 
 /* wcx_decoder_has_kernel - whether there is a GPU that can decode differences of a recipe */
 bool wcx_decoder_has_kernel(const struct wcx_decoder *decoder, const struct wcx_recipe *recipe);

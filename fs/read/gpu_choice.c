@@ -5,14 +5,14 @@
 #include "codec/arith.h"
 
 enum {
-	UNIT = 256, /* of slowness */
 	/*
-	 * A GPU that is shared with another program gets slices of some milliseconds.  A core decodes 1 MiB in about one, so
-	 * from here on waiting for the GPU costs a reader more than it saves.
+	 * A GPU that is shared with another program gets slices of some milliseconds, so that a batch waits for one to end.
+	 * Of many batches of our own at a time, the last waits for half a millisecond.
 	 */
-	SLOW = 4 * UNIT,
-	PROBE_EVERY = 16, /* batches that go to a slow GPU to see whether it still is */
-	WEIGHT = 8,       /* of the past in the average */
+	LATE_NS = 1000000,
+	LATE_MAX_NS = 8 * LATE_NS,
+	PROBE_NS = 100000000, /* between batches that go to such a GPU to see whether it still is shared */
+	WEIGHT = 7,           /* of the past in the average, and one of the new value */
 	MIB = 1 << 20,
 };
 
@@ -37,27 +37,32 @@ void wcx_gpu_choice_init(struct wcx_gpu_choice *choice, const struct wcx_gpu_cos
 		     by_wall = break_even(costs->gpu_one.wall, costs->gpu_all.wall, costs->tile_count,
 					  costs->cpu_all.wall / count),
 		     least = WCX_MAX(by_core, by_wall);
-	const uint64_t all_bytes = costs->tile_count * costs->tile_bytes;
+	const uint64_t more_bytes = (costs->tile_count - 1) * costs->tile_bytes;
 
 	choice->least_bytes = least > costs->tile_count ? SIZE_MAX : least * costs->tile_bytes;
-	choice->cpu_ns_per_mib = WCX_MAX((uint64_t)costs->cpu_all.wall * MIB / all_bytes, 1);
-	choice->slowness = choice->denied_count = 0;
+	choice->gpu_ns = (uint64_t)costs->gpu_one.wall;
+	choice->gpu_ns_per_mib = (uint64_t)WCX_MAX(costs->gpu_all.wall - costs->gpu_one.wall, 0) * MIB / more_bytes;
+	choice->late_ns = choice->probe_ns = 0;
 }
 
-bool wcx_gpu_choice_takes(struct wcx_gpu_choice *choice, size_t bytes)
+bool wcx_gpu_choice_takes(struct wcx_gpu_choice *choice, size_t bytes, uint64_t now_ns)
 {
+	uint64_t probe_ns;
+
 	if (bytes < choice->least_bytes)
 		return false;
-	return atomic_load_explicit(&choice->slowness, memory_order_relaxed) < SLOW ||
-	       atomic_fetch_add_explicit(&choice->denied_count, 1, memory_order_relaxed) % PROBE_EVERY == PROBE_EVERY - 1;
+	if (atomic_load_explicit(&choice->late_ns, memory_order_relaxed) < LATE_NS)
+		return true;
+	probe_ns = atomic_load(&choice->probe_ns);
+	return now_ns >= probe_ns && atomic_compare_exchange_strong(&choice->probe_ns, &probe_ns, now_ns + PROBE_NS);
 }
 
 /* Two threads at once may lose one of their values, which an average can bear. */
 void wcx_gpu_choice_note(struct wcx_gpu_choice *choice, size_t bytes, uint64_t ns)
 {
-	const uint64_t before = atomic_load_explicit(&choice->slowness, memory_order_relaxed);
-	const uint64_t cpu_ns = WCX_MAX(bytes * choice->cpu_ns_per_mib / MIB, 1);
-	const uint64_t now = WCX_MIN(ns * UNIT / cpu_ns, (uint64_t)64 * SLOW);
+	const uint64_t before = atomic_load_explicit(&choice->late_ns, memory_order_relaxed);
+	const uint64_t alone_ns = choice->gpu_ns + bytes * choice->gpu_ns_per_mib / MIB;
+	const uint64_t late_ns = WCX_MIN(ns - WCX_MIN(ns, alone_ns), (uint64_t)LATE_MAX_NS);
 
-	atomic_store_explicit(&choice->slowness, (before * (WEIGHT - 1) + now) / WEIGHT, memory_order_relaxed);
+	atomic_store_explicit(&choice->late_ns, (before * WEIGHT + late_ns) / (WEIGHT + 1), memory_order_relaxed);
 }

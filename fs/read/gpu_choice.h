@@ -4,8 +4,8 @@
  *
  * A core is worth more than a little time: the GPU gets a batch if that leaves at least a quarter of the core's time for
  * others, and if the batch is not ready later.  So small batches, whose cost is that of launching and waiting, stay on the
- * CPU.  A GPU that takes far longer than it did when it was measured, because others use it, gets few batches until it is
- * fast again.
+ * CPU.  A GPU on which batches wait for another program gets hardly any until it is free again: programs that share a GPU
+ * have it in turn, so each batch also takes time from the other one, which cannot leave its work to a core.
  */
 #ifndef WCX_GPU_CHOICE_H
 #define WCX_GPU_CHOICE_H
@@ -27,17 +27,17 @@ struct wcx_gpu_costs {
 };
 
 struct wcx_gpu_choice {
-	size_t least_bytes;            /* decoded, of a batch for the GPU; SIZE_MAX: none */
-	uint64_t cpu_ns_per_mib;       /* on a core, by the clock */
-	_Atomic uint64_t slowness;     /* of recent batches on the GPU: time per byte over that of a core, in 1/256 */
-	_Atomic uint64_t denied_count; /* batches that the CPU got because the GPU was slow */
+	size_t least_bytes;              /* decoded, of a batch for the GPU; SIZE_MAX: none */
+	uint64_t gpu_ns, gpu_ns_per_mib; /* what a batch takes on an idle GPU, by the clock */
+	_Atomic uint64_t late_ns;        /* how much longer recent batches took, on average */
+	_Atomic uint64_t probe_ns;       /* when a GPU that others use gets a batch again */
 };
 
 /* wcx_gpu_choice_init - decide from which size on batches are the GPU's */
 void wcx_gpu_choice_init(struct wcx_gpu_choice *choice, const struct wcx_gpu_costs *costs);
 
-/* wcx_gpu_choice_takes - whether the GPU gets a batch with so many bytes of coded tiles.  Thread-safe, like the next. */
-bool wcx_gpu_choice_takes(struct wcx_gpu_choice *choice, size_t bytes);
+/* wcx_gpu_choice_takes - whether the GPU gets a batch with so many bytes of coded tiles now.  Thread-safe, like the next. */
+bool wcx_gpu_choice_takes(struct wcx_gpu_choice *choice, size_t bytes, uint64_t now_ns);
 
 /* wcx_gpu_choice_note - tell how long the GPU took for a batch */
 void wcx_gpu_choice_note(struct wcx_gpu_choice *choice, size_t bytes, uint64_t ns);

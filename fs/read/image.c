@@ -326,9 +326,12 @@ static void read_bases(const struct wcx_image *image, struct wcx_image_tile *til
 	}
 }
 
-/* Makes jobs of the tiles that were read and have the right checksum; returns how many.  job_of[j] is the tile of job j. */
+/*
+ * Makes jobs of the tiles that were read; returns how many.  job_of[j] is the tile of job j, and checksums[j] its checksum,
+ * which the decoder compares if the tile is coded.
+ */
 static size_t make_jobs(struct wcx_decode_batch *batch, struct wcx_image_tile *tiles, size_t count,
-			size_t job_of[WCX_BATCH_TILES])
+			size_t job_of[WCX_BATCH_TILES], uint32_t checksums[WCX_BATCH_TILES])
 {
 	size_t job_count = 0;
 
@@ -337,7 +340,7 @@ static size_t make_jobs(struct wcx_decode_batch *batch, struct wcx_image_tile *t
 
 		if (tiles[i].r)
 			continue;
-		if (info->mode != WCX_TILE_CONSTANT &&
+		if (info->mode != WCX_TILE_CONSTANT && info->mode != WCX_TILE_CODED &&
 		    wcx_checksum32(tiles[i].packed, info->packed_bytes) != info->checksum) {
 			tiles[i].r = -EBADMSG;
 			continue;
@@ -357,6 +360,7 @@ static size_t make_jobs(struct wcx_decode_batch *batch, struct wcx_image_tile *t
 			.dst = tiles[i].dst,
 			.dst_bytes = wcx_tile_dims_bytes(&info->dims),
 		};
+		checksums[job_count] = info->checksum;
 		job_of[job_count++] = i;
 	}
 	return job_count;
@@ -366,6 +370,7 @@ static size_t make_jobs(struct wcx_decode_batch *batch, struct wcx_image_tile *t
 static void decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count)
 {
 	struct wcx_decode_batch *batch = wcx_decoder_borrow(image->decoder);
+	uint32_t checksums[WCX_BATCH_TILES];
 	size_t job_of[WCX_BATCH_TILES], job_count;
 	uint64_t bytes = 0;
 
@@ -375,8 +380,8 @@ static void decode_tiles(const struct wcx_image *image, struct wcx_image_tile *t
 		return;
 	}
 	wcx_image_read_tiles(image, tiles, count, batch->packed);
-	job_count = make_jobs(batch, tiles, count, job_of);
-	wcx_decoder_run(image->decoder, batch, job_count);
+	job_count = make_jobs(batch, tiles, count, job_of, checksums);
+	wcx_decoder_run(image->decoder, batch, job_count, checksums);
 	for (size_t j = 0; j < job_count; j++) {
 		tiles[job_of[j]].r = wcx_result_errno(batch->jobs[j].result);
 		bytes += batch->jobs[j].dst_bytes;
@@ -411,8 +416,10 @@ void wcx_image_decode_apart(const struct wcx_image *image, struct wcx_image_tile
 /* Pins the next tiles of the range, as many as a batch holds. */
 static int acquire_tiles(struct wcx_image *image, struct wcx_tile_iter *iter, struct tile_set *set)
 {
+	const size_t most = wcx_decoder_batch_bytes(image->decoder) - WCX_TILE_MAX_BYTES;
+
 	set->count = set->bytes = 0;
-	while (set->count < WCX_BATCH_TILES && set->bytes <= WCX_BATCH_BYTES - WCX_TILE_MAX_BYTES) {
+	while (set->count < WCX_BATCH_TILES && set->bytes <= most) {
 		struct wcx_tile_info *info = &set->info[set->count];
 		struct wcx_cache_item *item = &set->item[set->count];
 

@@ -65,7 +65,7 @@ ssize_t wcx_image_read_once(struct wcx_image *image, void *dst, size_t bytes, ui
 				(struct wcx_image_tile){ .info = info, .segment = iter.segment, .dst = at };
 			whole.bytes += to - from;
 		}
-		if (whole.count == WCX_BATCH_TILES || whole.bytes > WCX_BATCH_BYTES - WCX_TILE_MAX_BYTES)
+		if (whole.count == WCX_BATCH_TILES || whole.bytes > WCX_CPU_BATCH_BYTES - WCX_TILE_MAX_BYTES)
 			r = decode(image, &whole, offset, err);
 	}
 	if (r == 0)

@@ -15,7 +15,7 @@ struct wcx_pinned_range {
 	uint64_t budget_bytes;
 	const struct wcx_pin_calls *calls;
 	void *user;
-	_Atomic uint64_t pinned_bytes;
+	_Atomic uint64_t pinned_bytes, next_ns; /* next_ns: when a chunk may be pinned again */
 	atomic_bool has_failed, is_pinning;
 	_Atomic unsigned char states[]; /* enum chunk_state */
 };
@@ -64,7 +64,16 @@ static bool pin_chunk(struct wcx_pinned_range *range, size_t chunk)
 	return true;
 }
 
-bool wcx_pinned_range_pin(struct wcx_pinned_range *range, const void *memory, size_t bytes)
+void wcx_pinned_range_start(struct wcx_pinned_range *range, size_t bytes)
+{
+	range->is_pinning = true;
+	for (size_t chunk = 0; chunk < range->chunk_count && chunk * WCX_PINNED_CHUNK_BYTES < bytes; chunk++)
+		if (!pin_chunk(range, chunk))
+			break;
+	range->is_pinning = false;
+}
+
+bool wcx_pinned_range_pin(struct wcx_pinned_range *range, const void *memory, size_t bytes, uint64_t now_ns)
 {
 	const uintptr_t start = (uintptr_t)range->memory, at = (uintptr_t)memory;
 	const size_t offset = at - start; /* checked below */
@@ -79,8 +88,10 @@ bool wcx_pinned_range_pin(struct wcx_pinned_range *range, const void *memory, si
 	if (atomic_load_explicit(&range->states[chunk], memory_order_acquire) == PINNED)
 		return true;
 	if (atomic_load(&range->has_failed) || atomic_load(&range->pinned_bytes) >= range->budget_bytes ||
+	    now_ns < atomic_load_explicit(&range->next_ns, memory_order_relaxed) ||
 	    atomic_exchange(&range->is_pinning, true))
 		return false;
+	atomic_store(&range->next_ns, now_ns + WCX_PINNED_EVERY_NS);
 	is_pinned = atomic_load(&range->states[chunk]) == PINNED || pin_chunk(range, chunk);
 	atomic_store(&range->is_pinning, false);
 	return is_pinned;

@@ -3,9 +3,9 @@
  * A range of addresses whose memory is pinned for a GPU, a chunk at a time, when it is first wanted.
  *
  * Pinning a chunk makes all of it resident.  Once pinning has failed it is not tried again; what is pinned stays so until
- * the range is freed.  All functions are thread-safe.  One chunk is pinned at a time: drivers pin for one thread at a time
- * and let everything else that asks them for something wait.  Nobody waits here: who wants an unpinned chunk meanwhile is
- * told that it is not pinned.
+ * the range is freed.  All functions are thread-safe.  A chunk is pinned at most every WCX_PINNED_EVERY_NS: drivers pin for
+ * one thread at a time and let everything else that asks them for something wait.  Nobody waits here: who wants an unpinned
+ * chunk meanwhile is told that it is not pinned.
  */
 #ifndef WCX_PINNED_RANGE_H
 #define WCX_PINNED_RANGE_H
@@ -14,8 +14,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A huge page: for so long, some 80 us, launches may have to wait for the driver. */
-enum { WCX_PINNED_CHUNK_BYTES = 2 << 20 };
+enum {
+	WCX_PINNED_CHUNK_BYTES = 2 << 20, /* a huge page */
+	/* A chunk takes the driver 130 us.  Eight readers of fresh memory who pinned all of it had half the rate of a CPU.
+	 */
+	WCX_PINNED_EVERY_NS = 4000000,
+};
 
 struct wcx_pinned_range;
 
@@ -34,12 +38,15 @@ struct wcx_pinned_range *wcx_pinned_range_create(void *memory, size_t bytes, uin
 						 const struct wcx_pin_calls *calls, void *user);
 void wcx_pinned_range_free(struct wcx_pinned_range *range); /* unpins; NULL is fine */
 
+/* wcx_pinned_range_start - pin the first bytes of the range at once, within the budget; before others use the range */
+void wcx_pinned_range_start(struct wcx_pinned_range *range, size_t bytes);
+
 /*
- * wcx_pinned_range_pin - whether these bytes are pinned, after trying to pin their chunk
+ * wcx_pinned_range_pin - whether these bytes are pinned, after trying to pin their chunk if one may be pinned now
  *
- * False for bytes outside the range or of two chunks.
+ * False for bytes outside the range or of two chunks.  now_ns: of any clock that goes forwards.
  */
-bool wcx_pinned_range_pin(struct wcx_pinned_range *range, const void *memory, size_t bytes);
+bool wcx_pinned_range_pin(struct wcx_pinned_range *range, const void *memory, size_t bytes, uint64_t now_ns);
 
 uint64_t wcx_pinned_range_bytes(const struct wcx_pinned_range *range); /* pinned now; 0 for NULL */
 

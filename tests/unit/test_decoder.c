@@ -12,6 +12,7 @@
 #include "codec/decode_variant.h"
 #include "codec/trial_tile.h"
 #include "cuda/gpu_decode.h"
+#include "fs/format/container.h"
 #include "tests/fixtures/sample_image.h"
 #include "tests/fixtures/wrapped.h"
 #include "tests/unit/check.h"
@@ -64,7 +65,7 @@ static void no_more_batches_are_lent_than_the_limit(void)
 
 static bool gpu_exists, gpu_fails, gpu_is_fast, gpu_refuses; /* to pin memory */
 static int gpu_device;
-static atomic_uint pin_count, pinned_dst_count, pinned_packed_count, allocated_count;
+static atomic_uint pin_count, pinned_dst_count, pinned_packed_count, allocated_count, checked_count;
 
 WRAPPED(enum wcx_result, wcx_gpu_open, int device, struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES])
 {
@@ -138,6 +139,10 @@ WRAPPED(enum wcx_result, wcx_gpu_decode, struct wcx_gpu *gpu, const struct wcx_g
 	for (size_t i = 0; i < job_count && !gpu_fails; i++)
 		if (jobs[i].mode == WCX_TILE_CODED)
 			wcx_tile_decode(&jobs[i], scratch);
+	checked_count += batch->checksums ? job_count : 0;
+	for (size_t i = 0; i < job_count && !gpu_fails && batch->checksums; i++)
+		if (jobs[i].mode == WCX_TILE_CODED && wcx_checksum32(jobs[i].src, jobs[i].src_bytes) != batch->checksums[i])
+			jobs[i].result = WCX_BAD_DATA;
 	wcx_decode_scratch_free(scratch);
 	return gpu_fails ? WCX_DEVICE_FAILED : WCX_OK;
 }
@@ -172,7 +177,7 @@ static struct wcx_decoder_stats count_batch(enum wcx_decoder_kind kind, size_t *
 		.dst_bytes = ZSTD_BYTES,
 	};
 	batch->jobs[3].src_bytes -= 4;
-	wcx_decoder_run(decoder, batch, JOBS);
+	wcx_decoder_run(decoder, batch, JOBS, NULL);
 	CHECK(batch->jobs[1].result == WCX_OK && batch->jobs[2].result == WCX_OK && batch->jobs[3].result != WCX_OK);
 	wcx_decoder_return(decoder, batch);
 	wcx_decoder_get_stats(decoder, &stats);
@@ -197,6 +202,44 @@ static void decoded_bytes_count_for_whoever_decoded_them(void)
 	gpu_fails = true;
 	stats = count_batch(WCX_DECODER_CUDA, &coded, &zstd);
 	CHECK(stats.gpu.bytes == 0 && stats.gpu_lost && stats.cpu.bytes == 2 * coded + zstd);
+	gpu_exists = gpu_fails = false;
+}
+
+/* Decodes three tiles of which one has another checksum, and tells how many have the right result. */
+static unsigned right_results(enum wcx_decoder_kind kind)
+{
+	enum { JOBS = 3 };
+	struct wcx_trial_tile *trial = wcx_trial_tile_create();
+	static uint8_t dst[JOBS][WCX_TILE_MAX_BYTES];
+	struct wcx_decode_batch *batch;
+	struct wcx_decoder *decoder;
+	uint32_t checksums[JOBS];
+	unsigned right = 0;
+
+	sample_require(wcx_decoder_create(kind, NULL, NULL, &decoder, NULL) == 0, "wcx_decoder_create");
+	batch = wcx_decoder_borrow(decoder);
+	for (size_t i = 0; i < JOBS; i++) {
+		batch->jobs[i] = wcx_trial_tile_job(trial);
+		batch->jobs[i].dst = dst[i];
+		checksums[i] = wcx_checksum32(batch->jobs[i].src, batch->jobs[i].src_bytes);
+	}
+	checksums[1] ^= 1;
+	wcx_decoder_run(decoder, batch, JOBS, checksums);
+	for (size_t i = 0; i < JOBS; i++)
+		right += batch->jobs[i].result == (i == 1 ? WCX_BAD_DATA : WCX_OK);
+	wcx_decoder_return(decoder, batch);
+	wcx_decoder_free(decoder);
+	wcx_trial_tile_free(trial);
+	return right;
+}
+
+static void a_tile_with_another_checksum_is_damaged(void)
+{
+	CHECK(right_results(WCX_DECODER_CPU) == 3 && checked_count == 0);
+	gpu_exists = true;
+	CHECK(right_results(WCX_DECODER_CUDA) == 3 && checked_count == 3);
+	gpu_fails = true;
+	CHECK(right_results(WCX_DECODER_CUDA) == 3);
 	gpu_exists = gpu_fails = false;
 }
 
@@ -230,7 +273,7 @@ static void decode_in_cache(void)
 		batch->jobs[0].dst = memory;
 		batch->jobs[1].dst = memory + BYTES / 2;
 		batch->jobs[2].dst = elsewhere;
-		wcx_decoder_run(decoder, batch, JOBS);
+		wcx_decoder_run(decoder, batch, JOBS, NULL);
 		for (size_t i = 0; i < JOBS; i++)
 			CHECK(batch->jobs[i].result == WCX_OK);
 		CHECK(memcmp(memory, elsewhere, batch->jobs[0].dst_bytes) == 0);
@@ -326,7 +369,7 @@ static enum wcx_result decode_frame(const uint8_t *frame, size_t frame_bytes, ui
 		.dst = tile,
 		.dst_bytes = dst_bytes,
 	};
-	wcx_decoder_run(decoder, batch, 1);
+	wcx_decoder_run(decoder, batch, 1, NULL);
 	result = batch->jobs[0].result;
 	wcx_decoder_return(decoder, batch);
 	wcx_decoder_free(decoder);
@@ -413,6 +456,7 @@ int main(int argc, char **argv)
 	static const struct check_test tests[] = {
 		CHECK_TEST(no_more_batches_are_lent_than_the_limit),
 		CHECK_TEST(decoded_bytes_count_for_whoever_decoded_them),
+		CHECK_TEST(a_tile_with_another_checksum_is_damaged),
 		CHECK_TEST(the_gpu_gets_pinned_memory),
 		CHECK_TEST(a_gpu_that_cannot_pin_memory_decodes_all_the_same),
 		CHECK_TEST(a_fast_gpu_is_chosen),

@@ -4,7 +4,7 @@
 
 #include "tests/unit/check.h"
 
-enum { TILE_BYTES = 32 << 10, TILES = 64, US = 1000, MIB = 1 << 20 };
+enum { TILE_BYTES = 32 << 10, TILES = 64, US = 1000, MS = 1000 * US, MIB = 1 << 20 };
 
 /* A core that takes 26 us a tile: 0.8 ms a MiB. */
 static struct wcx_gpu_choice choice_of(int64_t one_wall, int64_t one_core, int64_t all_wall, int64_t all_core)
@@ -44,57 +44,66 @@ static void large_batches_are_the_gpus(void)
 		const size_t least = cases[i].tiles * TILE_BYTES;
 
 		CHECK(choice.least_bytes == (least ? least : SIZE_MAX));
-		CHECK(!wcx_gpu_choice_takes(&choice, 0) &&
-		      wcx_gpu_choice_takes(&choice, (size_t)TILES * TILE_BYTES) == (least != 0));
+		CHECK(!wcx_gpu_choice_takes(&choice, 0, 0) &&
+		      wcx_gpu_choice_takes(&choice, (size_t)TILES * TILE_BYTES, 0) == (least != 0));
 		if (least)
-			CHECK(!wcx_gpu_choice_takes(&choice, least - 1) && wcx_gpu_choice_takes(&choice, least));
+			CHECK(!wcx_gpu_choice_takes(&choice, least - 1, 0) && wcx_gpu_choice_takes(&choice, least, 0));
 	}
 }
 
-static unsigned taken_of(struct wcx_gpu_choice *choice, unsigned batches)
+/* How many batches of a second's it gets, one a millisecond. */
+static unsigned taken_of(struct wcx_gpu_choice *choice, uint64_t *now_ns)
 {
 	unsigned taken = 0;
 
-	for (unsigned i = 0; i < batches; i++)
-		taken += wcx_gpu_choice_takes(choice, MIB);
+	for (unsigned i = 0; i < 1000; i++)
+		taken += wcx_gpu_choice_takes(choice, MIB, *now_ns += MS);
 	return taken;
 }
 
-static void a_gpu_that_others_use_gets_few_batches_until_it_is_fast_again(void)
+static void a_gpu_that_others_use_gets_hardly_any_batch_until_it_is_free_again(void)
 {
 	struct wcx_gpu_choice choice = choice_of(80, 30, 200, 60);
+	uint64_t now_ns = 5 * (uint64_t)MS;
 
 	for (int i = 0; i < 50; i++)
-		wcx_gpu_choice_note(&choice, MIB, 150 * US);
-	CHECK(taken_of(&choice, 160) == 160);
-	wcx_gpu_choice_note(&choice, MIB, 5000 * US); /* one that was late does not matter */
-	CHECK(taken_of(&choice, 160) == 160);
+		wcx_gpu_choice_note(&choice, MIB, 400 * US);
+	CHECK(taken_of(&choice, &now_ns) == 1000);
+	wcx_gpu_choice_note(&choice, MIB, 5 * MS); /* one that was late does not matter */
+	CHECK(taken_of(&choice, &now_ns) == 1000);
 	for (int i = 0; i < 50; i++)
-		wcx_gpu_choice_note(&choice, MIB, 5000 * US); /* a core takes 832 us */
-	CHECK(taken_of(&choice, 160) == 10);
-	for (int i = 0; i < 8; i++)
+		wcx_gpu_choice_note(&choice, MIB, 5 * MS);
+	CHECK(taken_of(&choice, &now_ns) == 10);
+	for (int i = 0; i < 16; i++)
 		wcx_gpu_choice_note(&choice, MIB, 150 * US);
-	CHECK(taken_of(&choice, 160) == 160);
+	CHECK(taken_of(&choice, &now_ns) == 1000);
 	wcx_gpu_choice_note(&choice, 0, 1);
-	wcx_gpu_choice_note(&choice, 1, UINT64_MAX / 1024); /* no overflow that makes it fast for ever */
-	CHECK(taken_of(&choice, 16) <= 16);
+	CHECK(taken_of(&choice, &now_ns) == 1000);
+	for (int i = 0; i < 4; i++)
+		wcx_gpu_choice_note(&choice, 1, UINT64_MAX); /* no overflow that makes it free */
+	CHECK(taken_of(&choice, &now_ns) == 10);
 }
 
-static void time_is_counted_by_bytes(void)
+static void a_large_batch_may_take_longer(void)
 {
-	struct wcx_gpu_choice choice = choice_of(80, 30, 200, 60);
+	struct wcx_gpu_choice choice = choice_of(80, 30, 2000, 60); /* 1.95 ms for 2 MiB: 0.98 a MiB */
+	uint64_t now_ns = 0;
 
+	choice.least_bytes = MIB; /* as if a core took long enough */
 	for (int i = 0; i < 50; i++)
-		wcx_gpu_choice_note(&choice, 2 * MIB, 5000 * US);
-	CHECK(taken_of(&choice, 160) == 160);
+		wcx_gpu_choice_note(&choice, 4 * (size_t)MIB, 4 * MS + 900 * US);
+	CHECK(taken_of(&choice, &now_ns) == 1000);
+	for (int i = 0; i < 50; i++)
+		wcx_gpu_choice_note(&choice, MIB, 4 * MS + 900 * US);
+	CHECK(taken_of(&choice, &now_ns) == 10);
 }
 
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
 		CHECK_TEST(large_batches_are_the_gpus),
-		CHECK_TEST(a_gpu_that_others_use_gets_few_batches_until_it_is_fast_again),
-		CHECK_TEST(time_is_counted_by_bytes),
+		CHECK_TEST(a_gpu_that_others_use_gets_hardly_any_batch_until_it_is_free_again),
+		CHECK_TEST(a_large_batch_may_take_longer),
 	};
 
 	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));

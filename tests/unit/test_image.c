@@ -305,7 +305,7 @@ static bool view_is_right(const struct fixture *fixture, const struct wcx_image_
 	}
 	if (shown != view->bytes || shown == 0 || shown > bytes)
 		return false;
-	return shown == bytes || view->count == WCX_BATCH_TILES || decoded > WCX_BATCH_BYTES - WCX_TILE_MAX_BYTES;
+	return shown == bytes || view->count == WCX_BATCH_TILES || decoded > WCX_CPU_BATCH_BYTES - WCX_TILE_MAX_BYTES;
 }
 
 /* Opens a view of a range, and tells whether that is right or was rightly refused. */
@@ -866,22 +866,22 @@ static bool stops_after(void *user)
 
 static void reads_can_be_stopped_between_batches(void)
 {
-	/* 125 tiles beside each other, so that a row of the matrix takes two batches. */
+	/* 250 tiles beside each other, so that a row of the matrix takes two batches. */
 	static const struct sample_part part = {
-		{ "narrow", "I8", "[16,1000]", 16000, SAMPLE_GAUSSIAN, 20 }, 1000, 16, 8, &sample_1_byte, 0, 0
+		{ "narrow", "I8", "[16,2000]", 32000, SAMPLE_GAUSSIAN, 20 }, 2000, 16, 8, &sample_1_byte, 0, 0
 	};
 	struct wcx_error err = { "" };
 	struct fixture fixture;
-	uint8_t buffer[1000];
+	uint8_t buffer[2000];
 	int batches;
 
 	open_fixture(&fixture, &part, 1, 1 << 20);
 	batches = 1;
-	CHECK(wcx_image_read_until(fixture.image, buffer, 1000, 1000, stops_after, &batches, &err) == -EINTR);
+	CHECK(wcx_image_read_until(fixture.image, buffer, 2000, 2000, stops_after, &batches, &err) == -EINTR);
 	CHECK(batches == 0 && !err.text[0]);
 	batches = 100;
-	CHECK(wcx_image_read_until(fixture.image, buffer, 1000, 1000, stops_after, &batches, &err) == 1000);
-	CHECK(batches == 98 && memcmp(buffer, fixture.original.data + 1000, 1000) == 0);
+	CHECK(wcx_image_read_until(fixture.image, buffer, 2000, 2000, stops_after, &batches, &err) == 2000);
+	CHECK(batches == 98 && memcmp(buffer, fixture.original.data + 2000, 2000) == 0);
 	close_fixture(&fixture);
 }
 

@@ -22,13 +22,21 @@ struct driver {
 	bool was_waiting;       /* another who wanted the chunk that is being pinned was not told that it is not */
 };
 
+/* A time at which the next chunk may be pinned. */
+static uint64_t later(void)
+{
+	static _Atomic uint64_t now_ns;
+
+	return now_ns += WCX_PINNED_EVERY_NS;
+}
+
 static bool pin(void *user, void *start, size_t bytes)
 {
 	struct driver *driver = user;
 
-	driver->was_waiting |= wcx_pinned_range_pin(driver->range, start, 1); /* the same chunk, and another */
+	driver->was_waiting |= wcx_pinned_range_pin(driver->range, start, 1, later()); /* the same chunk, and another */
 	if (driver->pins == 0)
-		driver->was_waiting |= wcx_pinned_range_pin(driver->range, memory + 3 * (size_t)CHUNK, 1);
+		driver->was_waiting |= wcx_pinned_range_pin(driver->range, memory + 3 * (size_t)CHUNK, 1, later());
 	if (driver->pins >= driver->pins_max) {
 		driver->refusals++;
 		return false;
@@ -62,9 +70,9 @@ static void a_chunk_is_pinned_when_bytes_of_it_are_first_wanted(void)
 	struct wcx_pinned_range *range = make_range(&driver, (size_t)CHUNKS * CHUNK, UINT64_MAX, CHUNKS);
 
 	CHECK(driver.pins == 0);
-	CHECK(wcx_pinned_range_pin(range, memory + CHUNK, TILE) && driver.pins == 1 && driver.bytes == CHUNK);
-	CHECK(wcx_pinned_range_pin(range, memory + 2 * (size_t)CHUNK - TILE, TILE) && driver.pins == 1);
-	CHECK(wcx_pinned_range_pin(range, memory + CHUNK - 1, 1) && driver.pins == 2);
+	CHECK(wcx_pinned_range_pin(range, memory + CHUNK, TILE, later()) && driver.pins == 1 && driver.bytes == CHUNK);
+	CHECK(wcx_pinned_range_pin(range, memory + 2 * (size_t)CHUNK - TILE, TILE, later()) && driver.pins == 1);
+	CHECK(wcx_pinned_range_pin(range, memory + CHUNK - 1, 1, later()) && driver.pins == 2);
 	CHECK(wcx_pinned_range_bytes(range) == 2 * (size_t)CHUNK && !driver.was_waiting);
 	wcx_pinned_range_free(range);
 	CHECK(driver.unpins == 2);
@@ -77,13 +85,13 @@ static void what_is_outside_or_in_two_chunks_is_not_pinned(void)
 	struct driver driver;
 	struct wcx_pinned_range *range = make_range(&driver, 2 * (size_t)CHUNK + TILE, UINT64_MAX, CHUNKS);
 
-	CHECK(!wcx_pinned_range_pin(range, memory - 1, 1) && !wcx_pinned_range_pin(range, memory - 1, 2));
-	CHECK(!wcx_pinned_range_pin(range, memory + CHUNK - 1, 2));
-	CHECK(!wcx_pinned_range_pin(range, memory, 0));
-	CHECK(!wcx_pinned_range_pin(range, memory + 2 * (size_t)CHUNK, TILE + 1));
-	CHECK(!wcx_pinned_range_pin(range, memory + 2 * (size_t)CHUNK + TILE, 1));
-	CHECK(!wcx_pinned_range_pin(range, memory + CHUNK, SIZE_MAX) && driver.pins == 0);
-	CHECK(wcx_pinned_range_pin(range, memory + 2 * (size_t)CHUNK, TILE) && driver.bytes == TILE);
+	CHECK(!wcx_pinned_range_pin(range, memory - 1, 1, later()) && !wcx_pinned_range_pin(range, memory - 1, 2, later()));
+	CHECK(!wcx_pinned_range_pin(range, memory + CHUNK - 1, 2, later()));
+	CHECK(!wcx_pinned_range_pin(range, memory, 0, later()));
+	CHECK(!wcx_pinned_range_pin(range, memory + 2 * (size_t)CHUNK, TILE + 1, later()));
+	CHECK(!wcx_pinned_range_pin(range, memory + 2 * (size_t)CHUNK + TILE, 1, later()));
+	CHECK(!wcx_pinned_range_pin(range, memory + CHUNK, SIZE_MAX, later()) && driver.pins == 0);
+	CHECK(wcx_pinned_range_pin(range, memory + 2 * (size_t)CHUNK, TILE, later()) && driver.bytes == TILE);
 	wcx_pinned_range_free(range);
 }
 
@@ -93,9 +101,9 @@ static void no_more_is_pinned_than_the_budget(void)
 	struct wcx_pinned_range *range = make_range(&driver, (size_t)CHUNKS * CHUNK, 2 * (size_t)CHUNK + TILE, CHUNKS);
 
 	for (size_t i = 0; i < CHUNKS; i++)
-		CHECK(wcx_pinned_range_pin(range, memory + i * CHUNK, TILE) == (i < 2));
+		CHECK(wcx_pinned_range_pin(range, memory + i * CHUNK, TILE, later()) == (i < 2));
 	CHECK(driver.pins == 2 && driver.refusals == 0 && wcx_pinned_range_bytes(range) == 2 * (size_t)CHUNK);
-	CHECK(wcx_pinned_range_pin(range, memory + TILE, TILE));
+	CHECK(wcx_pinned_range_pin(range, memory + TILE, TILE, later()));
 	wcx_pinned_range_free(range);
 }
 
@@ -106,10 +114,42 @@ static void after_a_refusal_nothing_more_is_tried(void)
 
 	for (int round = 0; round < 2; round++)
 		for (size_t i = 0; i < CHUNKS; i++)
-			CHECK(wcx_pinned_range_pin(range, memory + i * CHUNK, TILE) == (i == 0));
+			CHECK(wcx_pinned_range_pin(range, memory + i * CHUNK, TILE, later()) == (i == 0));
 	CHECK(driver.refusals == 1 && wcx_pinned_range_bytes(range) == CHUNK);
 	wcx_pinned_range_free(range);
 	CHECK(driver.pins == 1 && driver.unpins == 1);
+}
+
+static void chunks_are_pinned_at_intervals(void)
+{
+	struct driver driver;
+	struct wcx_pinned_range *range = make_range(&driver, (size_t)CHUNKS * CHUNK, UINT64_MAX, CHUNKS);
+	const uint64_t now_ns = later();
+
+	CHECK(wcx_pinned_range_pin(range, memory, TILE, now_ns));
+	CHECK(!wcx_pinned_range_pin(range, memory + CHUNK, TILE, now_ns + WCX_PINNED_EVERY_NS - 1) && driver.pins == 1);
+	CHECK(wcx_pinned_range_pin(range, memory, TILE, now_ns));
+	CHECK(wcx_pinned_range_pin(range, memory + CHUNK, TILE, now_ns + WCX_PINNED_EVERY_NS) && driver.pins == 2);
+	wcx_pinned_range_free(range);
+}
+
+static void the_start_is_pinned_at_once_within_the_budget(void)
+{
+	struct driver driver;
+	struct wcx_pinned_range *range = make_range(&driver, (size_t)CHUNKS * CHUNK, 3 * (size_t)CHUNK, CHUNKS);
+
+	wcx_pinned_range_start(range, CHUNK + 1);
+	CHECK(driver.pins == 2 && wcx_pinned_range_bytes(range) == 2 * (size_t)CHUNK);
+	CHECK(wcx_pinned_range_pin(range, memory + CHUNK, TILE, 0) && driver.pins == 2);
+	wcx_pinned_range_free(range);
+	range = make_range(&driver, (size_t)CHUNKS * CHUNK, 3 * (size_t)CHUNK, CHUNKS);
+	wcx_pinned_range_start(range, SIZE_MAX);
+	CHECK(driver.pins == 3);
+	wcx_pinned_range_free(range);
+	range = make_range(&driver, (size_t)CHUNKS * CHUNK, UINT64_MAX, 1);
+	wcx_pinned_range_start(range, SIZE_MAX);
+	CHECK(driver.pins == 1 && driver.refusals == 1);
+	wcx_pinned_range_free(range);
 }
 
 static void *pin_all(void *user)
@@ -117,7 +157,7 @@ static void *pin_all(void *user)
 	struct driver *driver = user;
 
 	for (size_t at = 0; at < (size_t)CHUNKS * CHUNK; at += TILE)
-		wcx_pinned_range_pin(driver->range, memory + at, TILE);
+		wcx_pinned_range_pin(driver->range, memory + at, TILE, later());
 	return NULL;
 }
 
@@ -164,6 +204,8 @@ int main(int argc, char **argv)
 		CHECK_TEST(what_is_outside_or_in_two_chunks_is_not_pinned),
 		CHECK_TEST(no_more_is_pinned_than_the_budget),
 		CHECK_TEST(after_a_refusal_nothing_more_is_tried),
+		CHECK_TEST(chunks_are_pinned_at_intervals),
+		CHECK_TEST(the_start_is_pinned_at_once_within_the_budget),
 		CHECK_TEST(many_threads_pin_each_chunk_once),
 		CHECK_TEST(tiles_in_the_cache_are_in_its_memory),
 	};

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <time.h>
@@ -353,10 +354,18 @@ struct rig {
 	size_t count;
 };
 
+static unsigned file_threads; /* of the next rig; 0: all its threads */
+
 static void open_rig(struct rig *rig, unsigned threads, uint64_t window_bytes)
 {
 	const struct wcx_prefetch_options options = {
-		.threads = threads, .window_bytes = window_bytes, .drop_packed = 1, .push = push, .user = &kernel
+		.threads = threads,
+		.file_threads = file_threads ? file_threads : threads,
+		.file_pushers = PUSHERS_MAX,
+		.window_bytes = window_bytes,
+		.drop_packed = 1,
+		.push = push,
+		.user = &kernel,
 	};
 
 	*rig = (struct rig){ .cache = wcx_tile_cache_create(kernel.cache_bytes) };
@@ -764,6 +773,38 @@ static void one_request_sets_all_threads_to_work(void)
 	ask(&rig, node, 0, 3 * MIB, 60 * MIB, 0);
 	await_held(4);
 	hold_pushes(0);
+	close_rig(&rig);
+}
+
+/* The third thread has nothing to do while two hold pieces; a direct reader's pieces do not count. */
+static void no_more_threads_than_wanted_work_for_the_page_cache_of_a_file(void)
+{
+	struct wcx_prefetch_stats stats;
+	struct node *node;
+	struct rig rig;
+
+	file_threads = 2;
+	open_rig(&rig, 3, 32 * MIB);
+	file_threads = 0;
+	node = add_file(&rig, chunks);
+	add_spot(node, 0, 0);
+	add_spot(node, 0, 0);
+	prove(&rig, node, 0, 0, 2 * MIB);
+	settle(&rig);
+	hold_pushes(1);
+	ask(&rig, node, 0, 3 * MIB, 60 * MIB, 0);
+	await_held(2);
+	wcx_prefetcher_get_stats(rig.prefetcher, &stats);
+	CHECK(stats.decoded_bytes == 0);
+	for (uint64_t at = 8 * MIB; at < 12 * MIB; at += MIB)
+		ask(&rig, node, 1, at, MIB, 1);
+	do
+		wcx_prefetcher_get_stats(rig.prefetcher, &stats);
+	while (!stats.decoded_bytes && !sched_yield());
+	CHECK(node->most_pushing == 2);
+	hold_pushes(0);
+	settle(&rig);
+	CHECK(node->most_pushing == 2 && holes(node, 64 * MIB, 80 * MIB) <= 3);
 	close_rig(&rig);
 }
 
@@ -1285,7 +1326,9 @@ static void file_is_not_watched_when_there_is_no_memory(void)
 
 static void prefetcher_makes_do_with_the_threads_that_start(void)
 {
-	struct wcx_prefetch_options options = { .threads = 3, .window_bytes = WINDOW, .push = push, .user = &kernel };
+	struct wcx_prefetch_options options = {
+		.threads = 3, .file_threads = 3, .file_pushers = 3, .window_bytes = WINDOW, .push = push, .user = &kernel
+	};
 	struct wcx_prefetcher *prefetcher;
 	long before = atomic_load(&alive);
 
@@ -1339,6 +1382,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(several_files_are_read_ahead_at_the_same_time),
 		CHECK_TEST(files_take_turns),
 		CHECK_TEST(one_request_sets_all_threads_to_work),
+		CHECK_TEST(no_more_threads_than_wanted_work_for_the_page_cache_of_a_file),
 		CHECK_TEST(other_image_or_target_is_another_file),
 		CHECK_TEST(file_that_is_closed_while_it_waits_is_forgotten),
 		CHECK_TEST(pages_of_requests_in_flight_are_not_pushed),

@@ -124,7 +124,8 @@ static void check_piece(const struct model *model, const struct wcx_readahead_pi
 	const struct wcx_readahead_range pages = piece->pages, request = model->requests[piece->reader];
 
 	CHECK(pages.start % PAGE == 0 && (pages.end % PAGE == 0 || pages.end == model->ahead.file_bytes));
-	CHECK(pages.start <= pages.end && pages.end <= model->ahead.file_bytes && pages.end - pages.start <= PIECE);
+	CHECK(pages.start <= pages.end && pages.end <= model->ahead.file_bytes &&
+	      pages.end - pages.start <= WCX_MAX(model->ahead.piece_bytes, PIECE));
 	CHECK(piece->fetch.start <= piece->fetch.end && piece->fetch.end <= model->ahead.file_bytes);
 	if (piece->is_backward)
 		CHECK(pages.end <= request.end + NEAR && pages.start + model->ahead.window_bytes + NEAR >= request.start);
@@ -159,7 +160,7 @@ static void ask(struct model *model, uint64_t offset, uint64_t bytes, bool is_di
 	model->asked += request.end - request.start;
 	has_work = wcx_readahead_note(&model->ahead, request, is_direct);
 	model->requests[last_reader(model) - model->ahead.readers] = request;
-	for (; wcx_readahead_next(&model->ahead, &piece); has_work = false)
+	for (; wcx_readahead_next(&model->ahead, false, &piece); has_work = false)
 		do_piece(model, &piece);
 	CHECK(!has_work); /* what was announced came */
 }
@@ -597,16 +598,17 @@ static void what_a_reader_has_passed_is_dropped(void)
 	struct wcx_readahead_piece first, second;
 
 	note(model, 0, 2 * MIB);
-	CHECK(!wcx_readahead_next(&model->ahead, &first));
+	CHECK(!wcx_readahead_next(&model->ahead, false, &first));
 	CHECK(note(model, 2 * MIB, 4 * MIB));
-	CHECK(wcx_readahead_next(&model->ahead, &first) && first.pages.start == 4 * MIB && first.pages.end == 5 * MIB);
+	CHECK(wcx_readahead_next(&model->ahead, false, &first) && first.pages.start == 4 * MIB &&
+	      first.pages.end == 5 * MIB);
 	CHECK(is_dropped_to(model, &first, 4 * MIB, 5 * MIB, 4 * MIB));
 	/* Whole pages: it will not ask again for the one that the request ends in. */
 	note(model, 4 * MIB, 4 * MIB + 700 * KIB + 10);
 	CHECK(is_dropped_to(model, &first, 4 * MIB, 5 * MIB, 4 * MIB + 704 * KIB));
 	CHECK(is_dropped_to(model, &first, 4 * MIB + 704 * KIB, 5 * MIB, 4 * MIB + 704 * KIB));
 	CHECK(is_dropped_to(model, &first, 4 * MIB, 4 * MIB + 64 * KIB, 4 * MIB + 64 * KIB));
-	CHECK(wcx_readahead_next(&model->ahead, &second) && second.pages.start == 5 * MIB);
+	CHECK(wcx_readahead_next(&model->ahead, false, &second) && second.pages.start == 5 * MIB);
 	CHECK(is_dropped_to(model, &second, 5 * MIB, 6 * MIB, 5 * MIB));
 	note(model, 6 * MIB, 7 * MIB);
 	CHECK(is_dropped_to(model, &first, 4 * MIB, 5 * MIB, 5 * MIB));
@@ -621,7 +623,7 @@ static void what_a_backward_reader_has_passed_is_not_dropped(void)
 
 	note(model, 40 * MIB, 41 * MIB);
 	note(model, 38 * MIB, 40 * MIB);
-	CHECK(wcx_readahead_next(&model->ahead, &piece) && piece.is_backward && piece.pages.start == 37 * MIB);
+	CHECK(wcx_readahead_next(&model->ahead, false, &piece) && piece.is_backward && piece.pages.start == 37 * MIB);
 	note(model, 36 * MIB, 38 * MIB);
 	CHECK(is_dropped_to(model, &piece, 37 * MIB, 38 * MIB, 37 * MIB));
 	close_model(model);
@@ -641,7 +643,7 @@ static void nothing_is_dropped_because_of_the_next_reader_in_a_slot(void)
 	struct wcx_readahead_piece piece;
 
 	note_2_mib(model, 8 * MIB);
-	CHECK(wcx_readahead_next(&model->ahead, &piece) && piece.pages.start == 10 * MIB);
+	CHECK(wcx_readahead_next(&model->ahead, false, &piece) && piece.pages.start == 10 * MIB);
 	replace_reader(model, 6 * MIB, 7 * MIB);
 	note(model, 7 * MIB, 10 * MIB + 512 * KIB);
 	CHECK(last_reader(model) == &model->ahead.readers[0]);
@@ -651,7 +653,7 @@ static void nothing_is_dropped_because_of_the_next_reader_in_a_slot(void)
 	note(model, 600 * MIB, 602 * MIB);
 	CHECK(last_reader(model) == &model->ahead.readers[0] && last_reader(model)->is_backward);
 	CHECK(is_dropped_to(model, &piece, 10 * MIB, 11 * MIB, 10 * MIB));
-	CHECK(wcx_readahead_next(&model->ahead, &piece) && piece.is_backward && piece.pages.start == 599 * MIB);
+	CHECK(wcx_readahead_next(&model->ahead, false, &piece) && piece.is_backward && piece.pages.start == 599 * MIB);
 	replace_reader(model, 700 * MIB, 701 * MIB);
 	note(model, 701 * MIB, 702 * MIB);
 	CHECK(last_reader(model) == &model->ahead.readers[0] && !last_reader(model)->is_backward);
@@ -680,9 +682,9 @@ static void readers_take_turns(void)
 	note_2_mib(model, 0);
 	for (int i = 0; i < 13; i++)
 		note(model, 0, PAGE);
-	CHECK(model->ahead.notes == 17 && wcx_readahead_next(&model->ahead, &piece) && piece.reader == 1);
-	CHECK(wcx_readahead_next(&model->ahead, &piece) && piece.reader == 0);
-	CHECK(!wcx_readahead_next(&model->ahead, &piece));
+	CHECK(model->ahead.notes == 17 && wcx_readahead_next(&model->ahead, false, &piece) && piece.reader == 1);
+	CHECK(wcx_readahead_next(&model->ahead, false, &piece) && piece.reader == 0);
+	CHECK(!wcx_readahead_next(&model->ahead, false, &piece));
 	close_model(model);
 }
 
@@ -706,6 +708,34 @@ static void window_grows_with_what_was_read_up_to_its_limit(void)
 	}
 	CHECK(model->counts.followed == 1 && model->counts.given_up == 0);
 	close_model(model);
+}
+
+/* At least 16 pieces a window, from 1 MiB on; all end at multiples of their size. */
+static void a_large_window_is_cut_into_large_pieces(void)
+{
+	for (unsigned is_backward = 0; is_backward < 2; is_backward++) {
+		struct model *model = open_model(512 * MIB, 64 * MIB, 0);
+		struct wcx_readahead_piece piece;
+		unsigned pieces[3] = { 0, 0, 0 }; /* of 1, 2 and 4 MiB */
+
+		model->ahead.piece_bytes = 4 * MIB;
+		for (uint64_t i = 1; i <= 256; i++) {
+			const uint64_t at = is_backward ? (512 - i) * MIB : (i - 1) * MIB;
+			/* Of a backward reader, the first request tells no direction. */
+			const uint64_t window = WCX_MIN((i - is_backward) * MIB / 2, 64 * MIB);
+
+			note(model, at, at + MIB);
+			while (wcx_readahead_next(&model->ahead, false, &piece)) {
+				const uint64_t bytes = window >= 64 * MIB ? 4 * MIB : window >= 32 * MIB ? 2 * MIB : MIB;
+				const uint64_t edge = is_backward ? piece.pages.start : piece.pages.end;
+
+				CHECK(edge % bytes == 0 && piece.pages.end - piece.pages.start <= bytes);
+				pieces[bytes / (2 * MIB)] += piece.pages.end - piece.pages.start == bytes;
+			}
+		}
+		CHECK(pieces[0] > 30 && pieces[1] > 15 && pieces[2] > 20);
+		close_model(model);
+	}
 }
 
 /* One page in half a window is left out, give or take a piece. */
@@ -987,6 +1017,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(reader_that_leaves_nothing_unread_has_not_given_up),
 		CHECK_TEST(readers_take_turns),
 		CHECK_TEST(window_grows_with_what_was_read_up_to_its_limit),
+		CHECK_TEST(a_large_window_is_cut_into_large_pieces),
 		CHECK_TEST(markers_are_half_a_window_apart),
 		CHECK_TEST(request_for_a_marker_moves_the_window_on),
 		CHECK_TEST(window_of_a_backward_reader_ends_at_the_start),
