@@ -149,7 +149,25 @@ static void scratches_free(struct scratches *scratches)
 		wcx_decode_scratch_free(scratches->decode[i]);
 }
 
-/* Decodes into job->dst with the portable variant; the other variants must give the same result. */
+/* Two copies of a tile that are decoded together must give the same result as one alone. */
+static void decode_together(const struct wcx_tile_job *job, struct wcx_decode_scratch *scratch)
+{
+	struct wcx_tile_job jobs[2] = { *job, *job };
+
+	for (int i = 0; i < 2; i++) {
+		/* Exact size: the address sanitizer then catches writes past the end. */
+		jobs[i].dst = malloc(job->dst_bytes ? job->dst_bytes : 1);
+		require(jobs[i].dst != NULL);
+	}
+	wcx_tiles_decode(jobs, 2, scratch);
+	for (int i = 0; i < 2; i++) {
+		require(jobs[i].result == job->result);
+		require(job->result != WCX_OK || memcmp(jobs[i].dst, job->dst, job->dst_bytes) == 0);
+		free(jobs[i].dst);
+	}
+}
+
+/* Decodes into job->dst with the portable variant; the other variants must give the same result, also for tiles together. */
 static enum wcx_result decode(struct wcx_tile_job *job, const struct scratches *scratches)
 {
 	enum wcx_result result = wcx_tile_decode(job, scratches->decode[0]);
@@ -159,11 +177,11 @@ static enum wcx_result decode(struct wcx_tile_job *job, const struct scratches *
 	for (unsigned i = 1; i < scratches->variant_count; i++) {
 		struct wcx_tile_job other = *job;
 
-		/* Exact size: the address sanitizer then catches writes past the end. */
 		other.dst = malloc(job->dst_bytes ? job->dst_bytes : 1);
 		require(other.dst && wcx_tile_decode(&other, scratches->decode[i]) == result);
 		require(result != WCX_OK || memcmp(other.dst, job->dst, job->dst_bytes) == 0);
 		free(other.dst);
+		decode_together(job, scratches->decode[i]);
 	}
 	return result;
 }
