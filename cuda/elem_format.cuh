@@ -10,7 +10,7 @@
 
 /* The planes of a raw field of `bits` bits, for blocks of lines: one plane for each bit that is set in `bits`. */
 template <uint32_t bits, uint32_t word_elems, uint32_t block_lines> struct wcx_low_planes {
-	static constexpr uint32_t width = bits >= 8 ? 8 : bits >= 4 ? 4 : bits >= 2 ? 2 : 1;
+	static constexpr uint32_t width = bits >= 16 ? 16 : bits >= 8 ? 8 : bits >= 4 ? 4 : bits >= 2 ? 2 : 1;
 	static constexpr uint32_t unit_lines = 32 / (width * word_elems);
 	static constexpr uint32_t unit_count = WCX_MAX(block_lines / unit_lines, 1);
 	static_assert(unit_count * WCX_PLANE_UNIT_BYTES + WCX_CARRIED_BYTES <=
@@ -189,6 +189,24 @@ template <uint32_t raw> struct wcx_half_pairs_format : wcx_known_format {
 		const uint32_t halves = wcx_select_bits(0x0000FFFF, entry[0] >> (WCX_PROB_BITS - shift), entry[0] * factor);
 
 		return (halves & 0x000F000Fu << shift) + base;
+	}
+};
+
+/* Four bytes, rotated: one symbol above `raw` raw bits. */
+template <uint32_t raw> struct wcx_singles_format : wcx_known_format {
+	static constexpr uint32_t elem_bytes = 4, steps = 1, raw_bits = raw;
+	static constexpr uint32_t shift = raw - 1;
+	static constexpr bool may_be_predicted = false;
+	uint32_t base;
+
+	__device__ __forceinline__ wcx_singles_format(const struct wcx_batch_kind &kind)
+	{
+		base = (uint32_t)kind.coded[0].base << shift;
+	}
+
+	__device__ __forceinline__ uint32_t word(const uint32_t entry[steps], uint32_t) const
+	{
+		return ((entry[0] & 0xFFu << WCX_PROB_BITS) << (shift - WCX_PROB_BITS)) + base;
 	}
 };
 

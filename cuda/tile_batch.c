@@ -239,6 +239,9 @@ static enum wcx_tile_kernel kernel_for(const struct wcx_batch_limits *limits, co
 		if (recipe->elem_bytes == 2 && !carrier->is_pair && raw >= 5 && raw <= 9 &&
 		    recipe->transform == WCX_TRANSFORM_ROTATE)
 			return (enum wcx_tile_kernel)(WCX_KERNEL_HALVES_5 + raw - 5);
+		if (recipe->elem_bytes == 4 && !carrier->is_pair && raw >= 20 && raw <= 24 &&
+		    recipe->transform == WCX_TRANSFORM_ROTATE)
+			return (enum wcx_tile_kernel)(WCX_KERNEL_SINGLES_20 + raw - 20);
 	}
 	return any_kernel(recipe->elem_bytes, WCX_KERNEL_ANY_1);
 }

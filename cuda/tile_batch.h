@@ -122,6 +122,11 @@ enum wcx_tile_kernel {
 	WCX_KERNEL_HALVES_9,
 	WCX_KERNEL_HALVES_PAIRS_8, /* two bytes, rotated: pairs above this many raw bits, as of BF16 and FP16 */
 	WCX_KERNEL_HALVES_PAIRS_11,
+	WCX_KERNEL_SINGLES_20, /* four bytes, rotated: one symbol above this many raw bits */
+	WCX_KERNEL_SINGLES_21,
+	WCX_KERNEL_SINGLES_22,
+	WCX_KERNEL_SINGLES_23,
+	WCX_KERNEL_SINGLES_24,
 	WCX_KERNEL_DIFFERENCE_ANY_1, /* differences from a base, from here on */
 	WCX_KERNEL_DIFFERENCE_ANY_2,
 	WCX_KERNEL_DIFFERENCE_ANY_4,

@@ -22,7 +22,9 @@ template <bool multi> static const void *wcx_kernel_of(uint32_t kernel)
 		wcx_decode_tiles<wcx_halves_format<5>, multi>,       wcx_decode_tiles<wcx_halves_format<6>, multi>,
 		wcx_decode_tiles<wcx_halves_format<7>, multi>,       wcx_decode_tiles<wcx_halves_format<8>, multi>,
 		wcx_decode_tiles<wcx_halves_format<9>, multi>,       wcx_decode_tiles<wcx_half_pairs_format<8>, multi>,
-		wcx_decode_tiles<wcx_half_pairs_format<11>, multi>,
+		wcx_decode_tiles<wcx_half_pairs_format<11>, multi>,  wcx_decode_tiles<wcx_singles_format<20>, multi>,
+		wcx_decode_tiles<wcx_singles_format<21>, multi>,     wcx_decode_tiles<wcx_singles_format<22>, multi>,
+		wcx_decode_tiles<wcx_singles_format<23>, multi>,     wcx_decode_tiles<wcx_singles_format<24>, multi>,
 	};
 
 	static_assert(WCX_ARRAY_COUNT(kernels) == WCX_KERNEL_DIFFERENCE_FIRST, "one for each");
