@@ -9,10 +9,9 @@
 #include "codec/element.h"
 #include "codec/le.h"
 #include "codec/rans.h"
+#include "codec/table_cache.h"
 
 enum {
-	CACHED_TABLES = WCX_RECIPE_TABLES_MAX, /* a tile's most; neighbouring tiles mostly share tables */
-	CACHED_SETS = 5, /* of tables for contexts, up to WCX_CONTEXTS_MAX of a field; further ones of a tile go to `many` */
 	BLOCK_LINES = 32, /* processed together: their elements stay in the L1 cache, and no plane has longer units */
 };
 
@@ -36,22 +35,7 @@ struct tile_scratch {
 
 struct wcx_decode_scratch {
 	const struct wcx_decode_variant *variant;
-	struct cached_table {
-		struct wcx_freq_table freqs; /* key: the field's table and whether it is one of pairs */
-		bool is_pair;
-		struct wcx_rans_decode_table table;
-	} cached[CACHED_TABLES];
-	uint32_t next_victim;
-	struct cached_set {
-		struct wcx_freq_table freqs[WCX_CONTEXTS_MAX]; /* key, with their number */
-		uint32_t count;
-		struct wcx_rans_decode_table tables[WCX_CONTEXTS_MAX];
-	} sets[CACHED_SETS];
-	uint32_t next_set_victim;
-	struct {
-		struct wcx_freq_table freqs[WCX_RECIPE_TABLES_MAX]; /* keys */
-		struct wcx_rans_decode_table tables[WCX_RECIPE_TABLES_MAX];
-	} many; /* of the tile's fields that find no place among the sets, one after another */
+	struct wcx_table_cache tables;
 	struct tile_scratch tiles[WCX_RANS_PARTS_MAX];
 };
 
@@ -64,7 +48,7 @@ struct decoding {
 	struct wcx_tile_layout layout;
 	const struct wcx_decode_variant *variant;
 	struct tile_scratch *own;
-	struct wcx_decode_scratch *shared;
+	struct wcx_table_cache *tables;
 };
 
 struct wcx_decode_scratch *wcx_decode_scratch_create(const struct wcx_decode_variant *variant)
@@ -79,83 +63,6 @@ struct wcx_decode_scratch *wcx_decode_scratch_create(const struct wcx_decode_var
 void wcx_decode_scratch_free(struct wcx_decode_scratch *scratch)
 {
 	free(scratch);
-}
-
-/* The decoding table for one of a field's tables.  Never evicts those in the bit set *in_use, to which it is added. */
-static const struct wcx_rans_decode_table *cached_table(struct wcx_decode_scratch *scratch, const struct wcx_field *field,
-							uint32_t number, uint64_t *in_use)
-{
-	const struct wcx_freq_table *freqs = &field->tables[number];
-	struct wcx_freq_table pairs;
-	uint32_t i = 0;
-
-	while (i < CACHED_TABLES && (scratch->cached[i].is_pair != field->is_pair ||
-				     memcmp(&scratch->cached[i].freqs, freqs, sizeof *freqs) != 0))
-		i++;
-	if (i == CACHED_TABLES) {
-		do {
-			i = scratch->next_victim;
-			scratch->next_victim = (i + 1) % CACHED_TABLES;
-		} while (*in_use >> i & 1);
-		scratch->cached[i].freqs = *freqs;
-		scratch->cached[i].is_pair = field->is_pair;
-		wcx_rans_decode_table_build(wcx_field_table(field, number, &pairs), &scratch->cached[i].table);
-	}
-	*in_use |= UINT64_C(1) << i;
-	return &scratch->cached[i].table;
-}
-
-/* Cached tables that are in use: bit sets, and a number. */
-struct tables_in_use {
-	uint64_t single, sets;
-	uint32_t many;
-};
-
-/* The same for all tables of a field with contexts, which are neighbours in memory. */
-static const struct wcx_rans_decode_table *cached_many(struct wcx_decode_scratch *scratch, const struct wcx_field *field,
-						       struct tables_in_use *in_use)
-{
-	const uint32_t first = in_use->many;
-
-	for (uint32_t t = 0; t < field->table_count; t++) {
-		struct wcx_freq_table *freqs = &scratch->many.freqs[first + t];
-
-		if (memcmp(freqs, &field->tables[t], sizeof *freqs) == 0)
-			continue;
-		*freqs = field->tables[t];
-		wcx_rans_decode_table_build(freqs, &scratch->many.tables[first + t]);
-	}
-	in_use->many += field->table_count;
-	return &scratch->many.tables[first];
-}
-
-static const struct wcx_rans_decode_table *cached_set(struct wcx_decode_scratch *scratch, const struct wcx_field *field,
-						      struct tables_in_use *in_use)
-{
-	const size_t key_bytes = field->table_count * sizeof *field->tables;
-	struct cached_set *set;
-	uint32_t i = 0;
-
-	if (field->table_count > WCX_CONTEXTS_MAX)
-		return cached_many(scratch, field, in_use);
-	while (i < CACHED_SETS && (scratch->sets[i].count != field->table_count ||
-				   memcmp(scratch->sets[i].freqs, field->tables, key_bytes) != 0))
-		i++;
-	if (i == CACHED_SETS) {
-		if (in_use->sets == (1u << CACHED_SETS) - 1)
-			return cached_many(scratch, field, in_use);
-		do {
-			i = scratch->next_set_victim;
-			scratch->next_set_victim = (i + 1) % CACHED_SETS;
-		} while (in_use->sets >> i & 1);
-		set = &scratch->sets[i];
-		set->count = field->table_count;
-		memcpy(set->freqs, field->tables, key_bytes);
-		for (uint32_t t = 0; t < set->count; t++)
-			wcx_rans_decode_table_build(&set->freqs[t], &set->tables[t]);
-	}
-	in_use->sets |= UINT64_C(1) << i;
-	return scratch->sets[i].tables;
 }
 
 /* --- blocks of lines: whole lines in dst, or the partial one in last_line --- */
@@ -352,30 +259,14 @@ static enum wcx_result decode_blocks(const struct decoding *tiles, unsigned coun
 
 /* --- parts of a tile --- */
 
-/* Finds or makes the decoding tables of a field. */
-static void use_tables(struct wcx_decode_scratch *scratch, const struct wcx_field *field, struct coded_stream *coded,
-		       struct tables_in_use *in_use)
-{
-	const struct wcx_rans_decode_table *tables;
-
-	if (!field->by_context) {
-		for (uint32_t t = 0; t < field->table_count; t++)
-			coded->tables[t] = cached_table(scratch, field, t, &in_use->single);
-		return;
-	}
-	tables = cached_set(scratch, field, in_use);
-	for (uint32_t s = 0; s < 1u << field->set_bits; s++)
-		coded->tables[s] = tables + s * wcx_set_tables(field);
-}
-
 static enum wcx_result open_coded(const struct decoding *d, const struct wcx_coded_field *layout, struct coded_stream *coded,
-				  struct tables_in_use *in_use)
+				  struct wcx_tables_in_use *in_use)
 {
 	const struct wcx_recipe *recipe = d->recipe;
 	const struct wcx_field *field = &recipe->fields[layout->field];
 	const uint8_t *src = d->job->src + layout->offset;
 
-	use_tables(d->shared, field, coded, in_use);
+	wcx_table_cache_get(d->tables, field, in_use, coded->tables);
 	coded->place = (struct wcx_symbol_place){
 		.shift = layout->shift,
 		.base = field->base,
@@ -400,7 +291,7 @@ static enum wcx_result open_coded(const struct decoding *d, const struct wcx_cod
 static enum wcx_result open_streams(struct decoding *d)
 {
 	enum wcx_result result = WCX_OK;
-	struct tables_in_use in_use = { 0 };
+	struct wcx_tables_in_use in_use = { 0 };
 
 	for (uint32_t i = 0; i < d->layout.coded_count && result == WCX_OK; i++) {
 		result = open_coded(d, &d->layout.coded[i], &d->own->coded[i], &in_use);
@@ -561,7 +452,7 @@ static enum wcx_result begin_coded(const struct wcx_tile_job *job, struct wcx_de
 		.elems = job->dims.rows * job->dims.cols,
 		.variant = scratch->variant,
 		.own = own,
-		.shared = scratch,
+		.tables = &scratch->tables,
 	};
 	result = wcx_tile_parse(&job->dims, recipe, job->src, job->src_bytes, &ret->layout);
 	if (result != WCX_OK)

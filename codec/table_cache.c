@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT */
+/* Finds or makes the decoding tables of a tile's fields. */
+#include "codec/table_cache.h"
+
+#include <string.h>
+
+/* The decoding table for one of a field's tables.  Never evicts those in the bit set *in_use, to which it is added. */
+static const struct wcx_rans_decode_table *cached_table(struct wcx_table_cache *cache, const struct wcx_field *field,
+							uint32_t number, uint64_t *in_use)
+{
+	const struct wcx_freq_table *freqs = &field->tables[number];
+	struct wcx_freq_table pairs;
+	uint32_t i = 0;
+
+	while (i < WCX_CACHED_TABLES &&
+	       (cache->single[i].is_pair != field->is_pair || memcmp(&cache->single[i].freqs, freqs, sizeof *freqs) != 0))
+		i++;
+	if (i == WCX_CACHED_TABLES) {
+		do {
+			i = cache->next_victim;
+			cache->next_victim = (i + 1) % WCX_CACHED_TABLES;
+		} while (*in_use >> i & 1);
+		cache->single[i].freqs = *freqs;
+		cache->single[i].is_pair = field->is_pair;
+		wcx_rans_decode_table_build(wcx_field_table(field, number, &pairs), &cache->single[i].table);
+	}
+	*in_use |= UINT64_C(1) << i;
+	return &cache->single[i].table;
+}
+
+/* The same for all tables of a field with contexts, which are neighbours in memory. */
+static const struct wcx_rans_decode_table *cached_many(struct wcx_table_cache *cache, const struct wcx_field *field,
+						       struct wcx_tables_in_use *in_use)
+{
+	const uint32_t first = in_use->many;
+
+	for (uint32_t t = 0; t < field->table_count; t++) {
+		struct wcx_freq_table *freqs = &cache->many.freqs[first + t];
+
+		if (memcmp(freqs, &field->tables[t], sizeof *freqs) == 0)
+			continue;
+		*freqs = field->tables[t];
+		wcx_rans_decode_table_build(freqs, &cache->many.tables[first + t]);
+	}
+	in_use->many += field->table_count;
+	return &cache->many.tables[first];
+}
+
+static const struct wcx_rans_decode_table *cached_set(struct wcx_table_cache *cache, const struct wcx_field *field,
+						      struct wcx_tables_in_use *in_use)
+{
+	const size_t key_bytes = field->table_count * sizeof *field->tables;
+	struct wcx_cached_set *set;
+	uint32_t i = 0;
+
+	if (field->table_count > WCX_CONTEXTS_MAX)
+		return cached_many(cache, field, in_use);
+	while (i < WCX_CACHED_SETS &&
+	       (cache->sets[i].count != field->table_count || memcmp(cache->sets[i].freqs, field->tables, key_bytes) != 0))
+		i++;
+	if (i == WCX_CACHED_SETS) {
+		if (in_use->sets == (1u << WCX_CACHED_SETS) - 1)
+			return cached_many(cache, field, in_use);
+		do {
+			i = cache->next_set_victim;
+			cache->next_set_victim = (i + 1) % WCX_CACHED_SETS;
+		} while (in_use->sets >> i & 1);
+		set = &cache->sets[i];
+		set->count = field->table_count;
+		memcpy(set->freqs, field->tables, key_bytes);
+		for (uint32_t t = 0; t < set->count; t++)
+			wcx_rans_decode_table_build(&set->freqs[t], &set->tables[t]);
+	}
+	in_use->sets |= UINT64_C(1) << i;
+	return cache->sets[i].tables;
+}
+
+void wcx_table_cache_get(struct wcx_table_cache *cache, const struct wcx_field *field, struct wcx_tables_in_use *in_use,
+			 const struct wcx_rans_decode_table *tables_ret[WCX_FIELD_TABLES_MAX])
+{
+	const struct wcx_rans_decode_table *tables;
+
+	if (!field->by_context) {
+		for (uint32_t t = 0; t < field->table_count; t++)
+			tables_ret[t] = cached_table(cache, field, t, &in_use->single);
+		return;
+	}
+	tables = cached_set(cache, field, in_use);
+	for (uint32_t s = 0; s < 1u << field->set_bits; s++)
+		tables_ret[s] = tables + s * wcx_set_tables(field);
+}
