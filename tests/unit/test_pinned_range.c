@@ -27,7 +27,7 @@ static uint64_t later(void)
 {
 	static _Atomic uint64_t now_ns;
 
-	return now_ns += WCX_PINNED_EVERY_NS;
+	return atomic_fetch_add(&now_ns, WCX_PINNED_EVERY_NS) + WCX_PINNED_EVERY_NS;
 }
 
 static bool pin(void *user, void *start, size_t bytes)
