@@ -74,13 +74,8 @@ static __device__ __forceinline__ uint32_t wcx_compact_step(struct wcx_word_read
 	const uint32_t symbol = wcx_shared_u8(table + slot);
 	const uint2 of = wcx_shared_u64(symbol * 8 + table + WCX_PROB_SCALE);
 	const uint32_t state = of.x * wcx_multiply_high(reader->state, factors.k20) + (slot + of.y);
-	const bool needs_word = state < WCX_RANS_LOW && (!partial || active);
-	const uint32_t votes = __ballot_sync(WCX_ALL_LANES, needs_word);
-	const uint32_t word = wcx_shared_u16(reader->next + 2 * __popc(votes & reader->lower_lanes));
 
-	reader->next += 2 * __popc(votes);
-	if (!partial || active)
-		reader->state = needs_word ? state * factors.k16 + word : state;
+	wcx_take_word<partial>(reader, state, active, factors);
 	return symbol;
 }
 

@@ -276,16 +276,13 @@ static __device__ __forceinline__ void wcx_word_reader_refill(struct wcx_word_re
 }
 
 /*
- * One step of all lanes or, with `partial`, of the active ones; returns the entry, which has the symbol.  A lane whose state
- * needs a word finds it by counting the votes of the lower lanes.  All lanes load a word: that is cheaper than a branch.
+ * Ends a step of all lanes or, with `partial`, of the active ones: makes `state` the lane's.  A lane whose state needs a
+ * word finds it by counting the votes of the lower lanes.  All lanes load a word: that is cheaper than a branch.
  */
-template <bool partial, typename table_type>
-static __device__ __forceinline__ uint32_t wcx_rans_step(struct wcx_word_reader *reader, const table_type &table,
-							 bool active, const struct wcx_factors &factors)
+template <bool partial>
+static __device__ __forceinline__ void wcx_take_word(struct wcx_word_reader *reader, uint32_t state, bool active,
+						     const struct wcx_factors &factors)
 {
-	const uint32_t entry = table.entry(reader->state);
-	const uint32_t high = wcx_multiply_high(reader->state, entry * factors.k20);
-	const uint32_t state = high + (uint32_t)((int32_t)entry >> 20);
 	const bool needs_word = state < WCX_RANS_LOW && (!partial || active);
 	const uint32_t votes = __ballot_sync(WCX_ALL_LANES, needs_word);
 	const uint32_t word = wcx_shared_u16(reader->next + 2 * __popc(votes & reader->lower_lanes));
@@ -293,6 +290,18 @@ static __device__ __forceinline__ uint32_t wcx_rans_step(struct wcx_word_reader 
 	reader->next += 2 * __popc(votes);
 	if (!partial || active)
 		reader->state = needs_word ? state * factors.k16 + word : state;
+}
+
+/* One step of all lanes or, with `partial`, of the active ones; returns the entry, which has the symbol. */
+template <bool partial, typename table_type>
+static __device__ __forceinline__ uint32_t wcx_rans_step(struct wcx_word_reader *reader, const table_type &table,
+							 bool active, const struct wcx_factors &factors)
+{
+	const uint32_t entry = table.entry(reader->state);
+	const uint32_t high = wcx_multiply_high(reader->state, entry * factors.k20);
+	const uint32_t state = high + (uint32_t)((int32_t)entry >> 20);
+
+	wcx_take_word<partial>(reader, state, active, factors);
 	return entry;
 }
 
