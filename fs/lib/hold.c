@@ -30,7 +30,6 @@ struct hold_task {
 
 struct builder {
 	struct wcx_held *held;
-	struct wcx_decoder *decoder;
 	const struct wcx_load_plan *plan;
 	struct hold_task *tasks;
 	size_t buffer_bytes;
@@ -104,9 +103,9 @@ static int place_task(struct builder *builder, const struct wcx_load_task *task,
 
 /* --- filling the buffer --- */
 
-/* Decodes a tile that is a difference from a base, which the image reads. */
-static int restore_difference(const struct builder *builder, const struct wcx_segment *segment, const struct hold_tile *tile,
-			      const uint8_t *packed, uint8_t *buffer, struct wcx_error *err)
+/* Restores a tile that was read.  The image reads what it needs of a base. */
+static int restore_literal(const struct builder *builder, const struct wcx_segment *segment, const struct hold_tile *tile,
+			   const uint8_t *packed, uint8_t *buffer, struct wcx_error *err)
 {
 	struct wcx_image_tile whole = {
 		.info = &tile->info,
@@ -118,30 +117,6 @@ static int restore_difference(const struct builder *builder, const struct wcx_se
 
 	wcx_image_decode_tiles(builder->held->image, &whole, 1);
 	return whole.r ? fail_tile(builder, segment, &tile->info, whole.r, err) : 0;
-}
-
-static int restore_literal(const struct builder *builder, const struct wcx_segment *segment, const struct hold_tile *tile,
-			   const uint8_t *packed, uint8_t *buffer, struct wcx_error *err)
-{
-	struct wcx_decode_batch *lent = wcx_decoder_borrow(builder->decoder);
-	int r = -ENOMEM;
-
-	if (lent) {
-		lent->jobs[0] = (struct wcx_tile_job){
-			.dims = tile->info.dims,
-			.mode = tile->info.mode,
-			.constant = tile->info.constant,
-			.recipe = &segment->recipe,
-			.src = packed,
-			.src_bytes = tile->info.packed_bytes,
-			.dst = buffer + tile->at,
-			.dst_bytes = wcx_tile_dims_bytes(&tile->info.dims),
-		};
-		wcx_decoder_run(builder->decoder, lent, 1, NULL);
-		r = wcx_result_errno(lent->jobs[0].result);
-		wcx_decoder_return(builder->decoder, lent);
-	}
-	return r ? fail_tile(builder, segment, &tile->info, r, err) : 0;
 }
 
 /* Reads the packed tiles of a task, checks those that are wanted, and restores the literals. */
@@ -167,8 +142,6 @@ static int fill_task(void *user, struct wcx_parallel *loop, unsigned worker, uin
 		if (tile->info.mode != WCX_TILE_CONSTANT &&
 		    wcx_checksum32(src, tile->info.packed_bytes) != tile->info.checksum)
 			r = fail_tile(builder, plan_task->segment, &tile->info, -EBADMSG, err);
-		else if (tile->is_literal && wcx_tile_needs_base(plan_task->segment, &tile->info))
-			r = restore_difference(builder, plan_task->segment, tile, src, buffer, err);
 		else if (tile->is_literal)
 			r = restore_literal(builder, plan_task->segment, tile, src, buffer, err);
 	}
@@ -277,12 +250,11 @@ static int build(struct builder *builder, int device, bool on_device, unsigned t
 	return result == WCX_OK ? 0 : fail_file(builder, result, err);
 }
 
-int wcx_hold_build(struct wcx_held *held, int device, bool on_device, struct wcx_decoder *decoder,
-		   const struct wcx_load_plan *plan, unsigned thread_count, struct wcx_error *err)
+int wcx_hold_build(struct wcx_held *held, int device, bool on_device, const struct wcx_load_plan *plan,
+		   unsigned thread_count, struct wcx_error *err)
 {
 	struct builder builder = {
 		.held = held,
-		.decoder = decoder,
 		.plan = plan,
 		.tasks = calloc(plan->task_count + 1, sizeof *builder.tasks),
 	};

@@ -29,8 +29,8 @@ struct wcx_held {
  * odd place) are decoded on the host, once, and held decoded.  Returns 0, -EBADMSG (a tile is damaged), -ENOMEM (of host or
  * GPU), -EIO (the GPU failed) or the errno of a failed read; *held is then still to be freed.
  */
-int wcx_hold_build(struct wcx_held *held, int device, bool on_device, struct wcx_decoder *decoder,
-		   const struct wcx_load_plan *plan, unsigned thread_count, struct wcx_error *err);
+int wcx_hold_build(struct wcx_held *held, int device, bool on_device, const struct wcx_load_plan *plan,
+		   unsigned thread_count, struct wcx_error *err);
 void wcx_hold_free(struct wcx_held *held); /* NULL is fine */
 
 #endif

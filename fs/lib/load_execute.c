@@ -15,7 +15,6 @@ enum {
 struct load {
 	struct wcx_loader *loader;
 	struct wcx_image *image;
-	struct wcx_decoder *decoder;
 	const struct wcx_load_plan *plan;
 	const uint8_t *pinned; /* the packed file, or NULL */
 	unsigned thread_count;
@@ -102,50 +101,20 @@ static size_t sent_at(const struct filling *filling, const struct wcx_tile_info 
 	return filling->piece->at + (size_t)(info->packed_offset - filling->piece->packed_offset);
 }
 
-/* Decodes a tile that is a difference from a base, which the image reads. */
-static int restore_difference(const struct filling *filling, const struct wcx_load_tile *tile, uint8_t *dst,
-			      struct wcx_error *err)
+/* Restores a tile that was read.  The image checks it, and reads what it needs of a base. */
+static int restore_literal(const struct filling *filling, const struct wcx_load_tile *tile, struct wcx_error *err)
 {
 	const struct wcx_segment *segment = filling->piece->segment;
 	struct wcx_image_tile whole = {
 		.info = &tile->info,
 		.segment = segment,
-		.dst = dst,
+		.dst = filling->literals + (tile->at - filling->piece->literals_at),
 		.packed = packed_of(filling, &tile->info),
 		.is_read = true,
 	};
 
 	wcx_image_decode_tiles(filling->load->image, &whole, 1);
 	return whole.r ? fail_tile(filling->load, segment, tile, whole.r, err) : 0;
-}
-
-/* Whether a tile that the host restores has its checksum.  Those of pinned files were checked before. */
-static bool is_sound(const struct filling *filling, const struct wcx_load_tile *tile)
-{
-	return filling->load->pinned || tile->info.mode == WCX_TILE_CONSTANT ||
-	       wcx_checksum32(packed_of(filling, &tile->info), tile->info.packed_bytes) == tile->info.checksum;
-}
-
-static int restore_literal(const struct filling *filling, const struct wcx_load_tile *tile, struct wcx_error *err)
-{
-	struct wcx_decoder *decoder = filling->load->decoder;
-	uint8_t *dst = filling->literals + (tile->at - filling->piece->literals_at);
-	struct wcx_decode_batch *lent;
-	int r = -ENOMEM;
-
-	if (!is_sound(filling, tile))
-		return fail_tile(filling->load, filling->piece->segment, tile, -EBADMSG, err);
-	if (wcx_tile_needs_base(filling->piece->segment, &tile->info))
-		return restore_difference(filling, tile, dst, err);
-	lent = wcx_decoder_borrow(decoder);
-	if (lent) {
-		lent->jobs[0] = make_job(filling->piece->segment, &tile->info, packed_of(filling, &tile->info));
-		lent->jobs[0].dst = dst;
-		wcx_decoder_run(decoder, lent, 1, NULL);
-		r = wcx_result_errno(lent->jobs[0].result);
-		wcx_decoder_return(decoder, lent);
-	}
-	return r ? fail_tile(filling->load, filling->piece->segment, tile, r, err) : 0;
 }
 
 /*
@@ -499,11 +468,11 @@ size_t wcx_loader_pinned_bytes(const struct wcx_loader *loader, const struct wcx
 	return wcx_gpu_load_queue_bytes(loader->gpu, WCX_LOADER_QUEUES * pinned_thread_count(loader, container));
 }
 
-int wcx_load_execute(struct wcx_loader *loader, struct wcx_image *image, struct wcx_decoder *decoder,
-		     const struct wcx_load_plan *plan, const uint8_t *pinned, void *stream, struct wcx_error *err)
+int wcx_load_execute(struct wcx_loader *loader, struct wcx_image *image, const struct wcx_load_plan *plan,
+		     const uint8_t *pinned, void *stream, struct wcx_error *err)
 {
 	const unsigned thread_count = pinned ? pinned_thread_count(loader, plan->container) : loader->thread_count;
-	struct load load = { loader, image, decoder, plan, pinned, thread_count };
+	struct load load = { loader, image, plan, pinned, thread_count };
 	int r = check_gpu(&load, wcx_gpu_load_begin(loader->gpu, WCX_LOADER_QUEUES * thread_count, stream), err);
 
 	if (r < 0)

@@ -4,7 +4,6 @@
 #define WCX_LOAD_EXECUTE_H
 
 #include "fs/lib/load_plan.h"
-#include "fs/read/decoder.h"
 #include "fs/read/image.h"
 
 /* For each thread: it fills one while the GPU copies from the others, or decodes. */
@@ -33,13 +32,13 @@ size_t wcx_loader_pinned_bytes(const struct wcx_loader *loader, const struct wcx
 /*
  * wcx_load_execute - do what a plan says
  *
- * plan is for image's container; decoder restores the literals.  pinned is the packed file in pinned memory, whose tiles
+ * plan is for image's container; image restores the literals.  pinned is the packed file in pinned memory, whose tiles
  * were checked, if the plan is for that; otherwise NULL, and the file is read.  Work that is in stream, a cudaStream_t, when
  * this is called comes first on the GPU.  Returns 0 when all bytes are in place; otherwise -EBADMSG, -EIO, -ENOMEM or the
  * errno of a failed read, as wcx_load does.  In either case nothing is in flight afterwards.  A loader is for one thread at
  * a time.
  */
-int wcx_load_execute(struct wcx_loader *loader, struct wcx_image *image, struct wcx_decoder *decoder,
-		     const struct wcx_load_plan *plan, const uint8_t *pinned, void *stream, struct wcx_error *err);
+int wcx_load_execute(struct wcx_loader *loader, struct wcx_image *image, const struct wcx_load_plan *plan,
+		     const uint8_t *pinned, void *stream, struct wcx_error *err);
 
 #endif

@@ -246,7 +246,7 @@ int wcx_load(struct wcx_loader *loader, struct wcx_file *file, const struct wcx_
 	if (r == 0)
 		r = wcx_load_plan_use_bases(&plan, file->image, loader->gpu, &err);
 	if (r == 0)
-		r = wcx_load_execute(loader, file->image, file->decoder, &plan, pinned, stream, &err);
+		r = wcx_load_execute(loader, file->image, &plan, pinned, stream, &err);
 	wcx_load_plan_free(&plan);
 	return report(r, &err, error, error_bytes);
 }
@@ -266,7 +266,7 @@ int wcx_held_open(struct wcx_loader *loader, struct wcx_file *file, const struct
 		r = wcx_load_plan_make(wcx_image_container(file->image), 0, targets, target_count, &plan, &err);
 	}
 	if (r == 0)
-		r = wcx_hold_build(held, loader->device, on_device, file->decoder, &plan, loader->thread_count, &err);
+		r = wcx_hold_build(held, loader->device, on_device, &plan, loader->thread_count, &err);
 	wcx_load_plan_free(&plan);
 	if (r == 0)
 		*ret = held;
