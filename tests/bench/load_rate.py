@@ -41,6 +41,17 @@ def seconds_of(load):
     return taken
 
 
+def time_in_turn(ways, rounds):
+    """Returns the seconds of each round for each of the named calls, which take turns; a round before is not counted."""
+    seconds = {name: [] for name in ways}
+    for way in ways.values():
+        seconds_of(way)
+    for _ in range(rounds):
+        for name, way in ways.items():
+            seconds[name].append(seconds_of(way))
+    return seconds
+
+
 def touch(path):
     with open(path, "rb", buffering=0) as file:
         while file.read(1 << 24):
@@ -84,12 +95,7 @@ def rates(packed, original, loader, rounds, with_peer):
         }
         if with_peer:
             ways["peer"] = lambda: load_file(original, device="cuda")
-        seconds = {name: [] for name in ways}
-        for way in ways.values():
-            seconds_of(way)
-        for _ in range(rounds):
-            for name, way in ways.items():
-                seconds[name].append(seconds_of(way))
+        seconds = time_in_turn(ways, rounds)
     return total, pin_seconds, seconds
 
 
@@ -121,13 +127,7 @@ def directory_rates(packed, original, rounds):
     del reference, theirs
     ways = {"directory": lambda: load_directory(packed, device="cuda", framework="pt"), "accelerated": accelerated,
             "transformers": lambda: pretrained(original), "peer": raw}
-    seconds = {name: [] for name in ways}
-    for way in ways.values():
-        seconds_of(way)
-    for _ in range(rounds):
-        for name, way in ways.items():
-            seconds[name].append(seconds_of(way))
-    return total, seconds
+    return total, time_in_turn(ways, rounds)
 
 
 def line(what, seconds, size):
