@@ -16,6 +16,7 @@
 #include "fs/format/safetensors.h"
 
 enum {
+	PAGE_BYTES = 4096,
 	ADVISED_TIMES = 4,       /* packed bytes at most per byte of the original: a tile of one byte, aligned */
 	FETCH_BYTES = 128 << 10, /* the kernel fetches no more in a call than its read-ahead, by default that much */
 	NAMES_MAX_HEADER_BYTES = 1 << 20, /* larger headers are not parsed just to name a tensor in a message */
@@ -247,12 +248,13 @@ static bool is_cached(const struct wcx_image *image, uint64_t packed_offset)
 }
 
 /*
- * Has the kernel fetch packed bytes, without waiting, unless it has the first of them.  A single pread of them would fetch a
- * piece, or two, at a time, and wait for each: on a network that is a round trip.
+ * Has the kernel fetch packed bytes, without waiting, unless it has the first whole page of them and the last byte.  The
+ * page before that is mostly there, because it ends what was read before.  A single pread of them would fetch a piece, or
+ * two, at a time, and wait for each: on a network that is a round trip.
  */
 static void fetch(const struct wcx_image *image, uint64_t start, uint64_t end)
 {
-	if (is_cached(image, start))
+	if (is_cached(image, WCX_MIN(WCX_ALIGN_UP(start, PAGE_BYTES), end - 1)) && is_cached(image, end - 1))
 		return;
 	for (; start < end; start += FETCH_BYTES)
 		posix_fadvise(wcx_container_fd(image->container), (off_t)start, (off_t)WCX_MIN(end - start, FETCH_BYTES),

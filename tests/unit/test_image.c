@@ -3,7 +3,7 @@
  * Images: reads and views of any range of the original file, from tiles of any geometry and mode, by one thread or many;
  * damaged tiles; and the advice that the kernel gets about packed bytes.
  *
- * Must be linked with --wrap=posix_fadvise64, the name of posix_fadvise for large files.
+ * Must be linked with --wrap=posix_fadvise64 and --wrap=preadv64v2, the names of posix_fadvise and preadv2 for large files.
  */
 #include "fs/read/image.h"
 
@@ -507,7 +507,10 @@ static void damaged_tile_fails_views_of_it_and_no_others(void)
 
 /* --- advice --- */
 
-enum { FETCH_BYTES = 128 << 10 }; /* the kernel's read-ahead, by default */
+enum {
+	FETCH_BYTES = 128 << 10, /* the kernel's read-ahead, by default */
+	PAGE_BYTES = 4096,
+};
 
 int __wrap_posix_fadvise64(int fd, off_t offset, off_t bytes, int advice);
 
@@ -533,6 +536,52 @@ int __wrap_posix_fadvise64(int fd, off_t offset, off_t bytes, int advice)
 	advised.longest = WCX_MAX(advised.longest, bytes);
 	pthread_mutex_unlock(&advised_lock);
 	return 0;
+}
+
+ssize_t __wrap_preadv64v2(int fd, const struct iovec *segments, int count, off_t offset, int flags);
+
+/* The image calls this to ask for one byte without waiting: the page cache has [in_cache.start, end), and [again, end of
+ * file). */
+static struct {
+	off_t start, end, again;
+} in_cache = { 0, 0, INT64_MAX };
+
+ssize_t __wrap_preadv64v2(int fd, const struct iovec *segments, int count, off_t offset, int flags)
+{
+	CHECK(fd >= 0 && segments->iov_len == 1 && count == 1 && flags == RWF_NOWAIT);
+	if ((offset >= in_cache.start && offset < in_cache.end) || offset >= in_cache.again)
+		return 1;
+	errno = EAGAIN;
+	return -1;
+}
+
+/* The page in which a range begins was mostly read with what is before it. */
+static void what_is_cached_at_the_ends_of_a_range_does_not_hide_the_rest(void)
+{
+	struct fixture fixture;
+
+	open_fixture(&fixture, contiguous_parts, CONTIGUOUS_PARTS, 0);
+	const struct wcx_container *c = wcx_image_container(fixture.image);
+	const uint64_t total = fixture.original.bytes, offset = total / 3;
+	const off_t start = (off_t)tile_info(&fixture, tile_of_byte(c, offset)).packed_offset,
+		    page = (start + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+	const struct wcx_tile_info last = tile_info(&fixture, tile_of_byte(c, total - 1));
+	const off_t end = (off_t)(last.packed_offset + last.packed_bytes);
+	const off_t cached[][3] = {
+		{ 0, page, INT64_MAX }, { 0, end - 1, INT64_MAX }, { 0, page, end - 1 }, { 0, end, INT64_MAX }
+	};
+
+	CHECK(start % PAGE_BYTES && page + 2 * PAGE_BYTES < end);
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(cached); i++) {
+		memset(&advised, 0, sizeof advised);
+		in_cache.start = cached[i][0];
+		in_cache.end = cached[i][1];
+		in_cache.again = cached[i][2];
+		wcx_image_advise(fixture.image, offset, total - offset, POSIX_FADV_WILLNEED);
+		CHECK(advised.calls == (i < WCX_ARRAY_COUNT(cached) - 1));
+	}
+	in_cache.end = 0;
+	close_fixture(&fixture);
 }
 
 static void advice_is_for_the_packed_bytes_of_a_range(void)
@@ -918,6 +967,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(advice_is_for_the_packed_bytes_of_a_range),
 		CHECK_TEST(a_large_read_asks_for_all_packed_bytes_at_once),
 		CHECK_TEST(there_is_no_advice_for_what_has_no_packed_bytes),
+		CHECK_TEST(what_is_cached_at_the_ends_of_a_range_does_not_hide_the_rest),
 		CHECK_TEST(sixteen_readers_at_once_decode_each_tile_once),
 		CHECK_TEST(sixteen_readers_with_little_memory_read_the_original),
 		CHECK_TEST(damaged_tile_fails_reads_of_it_and_no_others),
