@@ -110,16 +110,22 @@ enum wcx_result wcx_tile_encode_against(const struct wcx_tile_dims *dims, const 
 					const struct wcx_recipe *recipe, struct wcx_encode_scratch *scratch, uint8_t *dst,
 					struct wcx_encoded_tile *ret);
 
+/* Counts of a field of tiles. */
+struct wcx_field_counts {
+	uint64_t (*symbols)[WCX_SYMBOL_COUNT]; /* by table of the field; NULL: is not counted */
+	uint64_t misfits;                      /* values that no symbol stands for, which have no count */
+};
+
 /*
- * wcx_tile_count - statistics of one field of a tile
+ * wcx_tile_count - add the statistics of a tile to counts, one for each field of the recipe
  *
- * Counts how often each symbol (of pairs: each half) occurs in field number `field` of the recipe.  Adds the counts of a run
- * to count[t], where t is the table that takes the fewest bits for the run at WCX_EXCEPTION_BITS for a symbol without a
- * frequency.  Values that no symbol stands for are added to *misfits_ret instead.  Returns WCX_OK, or WCX_BAD_DATA (unknown
- * transform or predictor, or a difference), with nothing counted.
+ * Counts how often each symbol (of pairs: each half) occurs, by context where the field has tables for each.  A run whose
+ * field has a choice of tables, or of sets of them, counts for the one that takes the fewest bits at WCX_EXCEPTION_BITS for
+ * a symbol without a frequency; otherwise tables need not be made yet.  base is as of wcx_tile_encode_against.  Returns
+ * WCX_OK, or WCX_BAD_DATA (unknown transform, predictor or difference, or no base for a difference), with nothing counted.
  */
-enum wcx_result wcx_tile_count(const struct wcx_tile_dims *dims, const uint8_t *src, const struct wcx_recipe *recipe,
-			       uint32_t field, struct wcx_encode_scratch *scratch,
-			       uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT], uint64_t *misfits_ret);
+enum wcx_result wcx_tile_count(const struct wcx_tile_dims *dims, const uint8_t *src, const uint8_t *base,
+			       const struct wcx_recipe *recipe, struct wcx_encode_scratch *scratch,
+			       struct wcx_field_counts counts[WCX_FIELDS_MAX]);
 
 #endif

@@ -11,11 +11,16 @@ enum {
 	COST_EXCEPTION = WCX_EXCEPTION_BITS * COST_SCALE,
 	/* As much as the widest field takes raw, and more than all symbols with a frequency in a tile can cost. */
 	COST_IMPOSSIBLE = WCX_TILE_MAX_ELEMS * WCX_CODED_MAX_WIDTH * COST_SCALE,
-	PIECE_ELEMS = 16384, /* counted at a time: counts then fit 16 bits and sums of costs 32 */
-	CONSTANT_PROBE = 64, /* elements that are compared first */
-	SUSPECT_BLOCK = 32,  /* elements that are looked at together */
-	SET_COST_BITS = 16,  /* of each set in a word of costs: holds those of SUSPECT_BLOCK elements */
+	PIECE_ELEMS = 16384,     /* counted at a time: counts then fit 16 bits and sums of costs 32 */
+	FEW_SYMBOLS = 16,        /* that variants count faster than their costs are added up */
+	CONSTANT_PROBE = 64,     /* elements that are compared first */
+	SUSPECT_BLOCK = 32,      /* elements that are looked at together */
+	CHOICE_COST_BITS = 16,   /* of each choice in a word of costs: holds those of SUSPECT_BLOCK elements */
+	COST_IS_EXCEPTION = 512, /* the bit of a cost that only an exception's has */
 };
+static_assert(WCX_PROB_BITS * COST_SCALE < COST_IS_EXCEPTION && (COST_EXCEPTION & COST_IS_EXCEPTION) != 0,
+	      "symbols cost less");
+static_assert((uint64_t)COST_EXCEPTION * SUSPECT_BLOCK < 1u << CHOICE_COST_BITS, "costs of a block fit");
 
 static int16_t symbol_cost(uint32_t freq)
 {
@@ -32,24 +37,28 @@ static void mark_suspects(const struct wcx_field *field, uint32_t t, struct wcx_
 		coder->suspect[set][first + s] = coded->freq[s] == 0;
 }
 
-/* Notes for each key what an element costs in each set; those that a set cannot code cost an exception. */
-static void add_set_costs(const struct wcx_field *field, struct wcx_field_coder *coder)
+/* How many tables, or sets of tables, a run of a field chooses from. */
+static uint32_t choice_count(const struct wcx_field *field)
 {
-	static_assert((uint64_t)COST_EXCEPTION * SUSPECT_BLOCK < 1u << SET_COST_BITS, "see sum_set_costs");
-	const uint32_t tables = wcx_set_tables(field);
+	return field->by_context ? 1u << field->set_bits : field->table_count;
+}
 
-	memset(coder->set_costs, 0, sizeof coder->set_costs);
-	for (uint32_t set = 0; set < 1u << field->set_bits; set++) {
-		const int16_t(*cost)[WCX_SYMBOL_COUNT] = coder->cost + set * tables;
+/* Notes for each key, without contexts each symbol, what it costs by each choice; what that cannot code is an exception. */
+static void add_choice_costs(const struct wcx_field *field, struct wcx_field_coder *coder)
+{
+	const uint32_t tables = field->by_context ? wcx_set_tables(field) : 1;
 
+	for (uint32_t key = 0; key < WCX_KEY_COUNT; key++)
+		coder->choice_costs[key] = 0;
+	for (uint32_t choice = 0; choice < choice_count(field); choice++)
 		for (uint32_t key = 0; key < WCX_KEY_COUNT; key++) {
+			const uint32_t table = choice * tables + key / WCX_SYMBOL_COUNT, s = key % WCX_SYMBOL_COUNT;
 			uint64_t bits = COST_EXCEPTION;
 
-			if (key < tables * WCX_SYMBOL_COUNT && !coder->suspect[set][key])
-				bits = (uint64_t)cost[key / WCX_SYMBOL_COUNT][key % WCX_SYMBOL_COUNT];
-			coder->set_costs[key] |= bits << set * SET_COST_BITS;
+			if (key < tables * WCX_SYMBOL_COUNT && !coder->missing[table][s])
+				bits = (uint64_t)coder->cost[table][s];
+			coder->choice_costs[key] |= bits << choice * CHOICE_COST_BITS;
 		}
-	}
 }
 
 static const struct wcx_field_coder *field_coder(const struct wcx_field *field, uint32_t number,
@@ -64,6 +73,7 @@ static const struct wcx_field_coder *field_coder(const struct wcx_field *field, 
 		return coder;
 	coder->table_count = field->table_count;
 	coder->set_bits = field->set_bits;
+	coder->by_context = field->by_context;
 	coder->is_pair = field->is_pair;
 	memcpy(coder->freqs, field->tables, bytes);
 	memset(coder->suspect, 1, sizeof coder->suspect); /* misfits too */
@@ -81,8 +91,7 @@ static const struct wcx_field_coder *field_coder(const struct wcx_field *field, 
 				coder->cheapest[t] = (uint8_t)s;
 		}
 	}
-	if (field->set_bits)
-		add_set_costs(field, coder);
+	add_choice_costs(field, coder);
 	return coder;
 }
 
@@ -134,11 +143,10 @@ static bool field_is_constant(const struct wcx_encoding *e, uint32_t shift, uint
 
 struct run {
 	uint32_t first, length; /* elements */
-	uint32_t counts[WCX_SYMBOL_COUNT];
-	uint32_t misfits; /* values that no symbol stands for; not counted */
-	uint32_t table;   /* the best one, or set, for the run, */
-	uint32_t missing; /* symbols that have no frequency in it (of a set: misfits too), */
-	uint64_t cost;    /* and what it takes, exceptions included */
+	uint32_t misfits;       /* values that no symbol stands for, of a field without contexts */
+	bool has_missing;       /* some other element has no frequency, or with contexts no symbol, */
+	uint32_t table;         /* in the best table, or set, for the run; */
+	uint64_t cost;          /* what the run takes with that, exceptions included */
 };
 
 /* With 16-bit factors and a 32-bit sum, one instruction handles eight products. */
@@ -151,41 +159,103 @@ static uint32_t dot_product(const int16_t *a, const int16_t *b, uint32_t count)
 	return (uint32_t)sum;
 }
 
-/* Counts the symbols of a run and finds its best table at a price for exceptions. */
-static void weigh_run(const struct wcx_encode_variant *variant, const struct wcx_field_coder *coder, const uint8_t *symbols,
-		      uint32_t price, struct run *run)
+/* Finds the best table of a run at a price for exceptions from how often each symbol occurs. */
+static void weigh_counts(const struct wcx_encode_variant *variant, const struct wcx_field_coder *coder,
+			 const uint8_t *symbols, uint32_t price, struct run *run)
 {
 	uint64_t cost[WCX_FIELD_TABLES_MAX] = { 0 };
 	uint32_t missing[WCX_FIELD_TABLES_MAX] = { 0 }, symbol_count = coder->symbol_count;
 
-	memset(run->counts, 0, sizeof run->counts);
 	for (uint32_t first = 0; first < run->length; first += PIECE_ELEMS) {
 		uint32_t wide[WCX_SYMBOL_COUNT];
 		int16_t counts[WCX_SYMBOL_COUNT];
 
 		variant->count(symbols + first, WCX_MIN(run->length - first, PIECE_ELEMS), symbol_count, wide);
-		for (uint32_t s = 0; s < symbol_count; s++) {
-			run->counts[s] += wide[s];
+		for (uint32_t s = 0; s < symbol_count; s++)
 			counts[s] = (int16_t)wide[s];
-		}
 		for (uint32_t t = 0; t < coder->table_count; t++) {
 			cost[t] += dot_product(counts, coder->cost[t], symbol_count);
 			missing[t] += dot_product(counts, coder->missing[t], symbol_count);
 		}
 	}
-	/* Misfits have symbol 0 but do not count as such. */
-	run->counts[0] -= run->misfits;
 	run->cost = UINT64_MAX;
 	for (uint32_t t = 0; t < coder->table_count; t++) {
+		/* Misfits have symbol 0 but do not count as such. */
 		cost[t] -= (uint64_t)run->misfits * (uint16_t)coder->cost[t][0];
 		missing[t] -= run->misfits * (uint16_t)coder->missing[t][0];
 		cost[t] += ((uint64_t)missing[t] + run->misfits) * price;
 		if (cost[t] < run->cost) {
 			run->cost = cost[t];
 			run->table = t;
-			run->missing = missing[t];
+			run->has_missing = missing[t] != 0;
 		}
 	}
+}
+
+/* What a choice costs in a block. */
+static uint32_t choice_cost(uint64_t block, uint32_t choice)
+{
+	return block >> choice * CHOICE_COST_BITS & ((1u << CHOICE_COST_BITS) - 1);
+}
+
+/*
+ * Adds up what symbols, or keys if these are not NULL, cost by each choice; returns all bits of their costs.  The words of a
+ * block are added up: their parts do not overflow.
+ */
+static inline __attribute__((always_inline)) uint64_t sum_costs(const struct wcx_field_coder *coder, const uint8_t *symbols,
+								const uint16_t *keyed, uint32_t length,
+								uint64_t sums[WCX_CHOICES_MAX])
+{
+	uint64_t seen = 0;
+
+	for (uint32_t choice = 0; choice < WCX_CHOICES_MAX; choice++)
+		sums[choice] = 0;
+	for (uint32_t first = 0; first < length; first += SUSPECT_BLOCK) {
+		const uint32_t end = WCX_MIN(length, first + SUSPECT_BLOCK);
+		uint64_t block = 0;
+
+#pragma GCC unroll 8
+		for (uint32_t i = first; i < end; i++) {
+			const uint64_t costs = coder->choice_costs[keyed ? keyed[i] : symbols[i]];
+
+			block += costs;
+			seen |= costs;
+		}
+		for (uint32_t choice = 0; choice < WCX_CHOICES_MAX; choice++)
+			sums[choice] += choice_cost(block, choice);
+	}
+	return seen;
+}
+
+/*
+ * Takes the cheapest choice for the run from these sums.  Where exceptions have another price than in the sums, that is more
+ * than anything else costs, and one of them is enough.
+ */
+static void choose_cheapest(const uint64_t sums[WCX_CHOICES_MAX], uint64_t seen, uint32_t choices, uint32_t price,
+			    struct run *run)
+{
+	run->cost = UINT64_MAX;
+	for (uint32_t choice = 0; choice < choices; choice++) {
+		const bool has_missing = choice_cost(seen, choice) & COST_IS_EXCEPTION;
+		const uint64_t cost = sums[choice] + (has_missing ? price - COST_EXCEPTION : 0);
+
+		if (cost < run->cost) {
+			run->cost = cost;
+			run->table = choice;
+			run->has_missing = has_missing;
+		}
+	}
+}
+
+/* The same as weigh_counts, faster for few symbols; misfits may count as missing, too. */
+static void weigh_symbols(const struct wcx_field_coder *coder, const uint8_t *symbols, uint32_t price, struct run *run)
+{
+	uint64_t sums[WCX_CHOICES_MAX];
+	const uint64_t seen = sum_costs(coder, symbols, NULL, run->length, sums);
+
+	for (uint32_t t = 0; t < coder->table_count; t++) /* misfits have symbol 0 */
+		sums[t] += run->misfits * ((uint64_t)price - choice_cost(coder->choice_costs[0], t));
+	choose_cheapest(sums, seen, coder->table_count, price, run);
 }
 
 /* Takes and weighs the next run, or the first one if *run is all zeros; false after the last one. */
@@ -203,7 +273,10 @@ static bool next_run(const struct wcx_encoding *e, uint32_t number, const struct
 	run->misfits =
 		wcx_symbols_take(e->ops, field, (const uint8_t *)e->transformed + (size_t)run->first * e->recipe->elem_bytes,
 				 run->length, choice->shift, values + run->first, choice->symbols + run->first);
-	weigh_run(e->scratch->variant, coder, choice->symbols + run->first, price, run);
+	if (coder->table_count > 1 && coder->symbol_count > FEW_SYMBOLS)
+		weigh_symbols(coder, choice->symbols + run->first, price, run);
+	else
+		weigh_counts(e->scratch->variant, coder, choice->symbols + run->first, price, run);
 	return true;
 }
 
@@ -225,24 +298,6 @@ static inline bool block_has_misfit(const struct wcx_field *field, const uint16_
 
 /* --- contexts --- */
 
-/* Adds up what the symbols of a piece cost by their contexts, and how many have no frequency. */
-static void weigh_piece(const struct wcx_encode_variant *variant, const struct wcx_field_coder *coder, const uint16_t *keyed,
-			uint32_t length, struct run *run)
-{
-	static_assert(PIECE_ELEMS <= UINT16_MAX, "see count_keyed");
-	const uint32_t counters = coder->table_count * WCX_SYMBOL_COUNT;
-	int16_t counts[WCX_CONTEXTS_MAX * WCX_SYMBOL_COUNT];
-	uint32_t wide[WCX_KEY_COUNT];
-
-	variant->count_keyed(keyed, length, coder->table_count, wide);
-	for (uint32_t s = 0; s < counters; s++)
-		counts[s] = (int16_t)wide[s];
-	run->cost += dot_product(counts, coder->cost[0], counters);
-	run->missing += dot_product(counts, coder->missing[0], counters);
-	for (uint32_t c = 0; c < WCX_CONTEXTS_MAX; c++)
-		run->misfits += wide[WCX_KEY_MISFIT + c];
-}
-
 /* Takes the symbols of a field and keys them by context. */
 static void take_keyed(const struct wcx_encoding *e, uint32_t number)
 {
@@ -259,92 +314,19 @@ static void take_keyed(const struct wcx_encoding *e, uint32_t number)
 		variant->key_fitting(values, field->base, choice->symbols, contexts, e->elems, keyed);
 }
 
-/* Weighs the symbols of a field, each with the table of its context: a single run. */
-static void weigh_by_context(const struct wcx_encoding *e, const struct wcx_field_coder *coder, uint32_t price,
-			     struct run *run)
+/* Finds the best set of tables for the next run, whose elements are keyed; false after the last one. */
+static bool next_keyed_run(const struct wcx_encoding *e, uint32_t number, const struct wcx_field_coder *coder,
+			   uint32_t price, struct run *run)
 {
-	*run = (struct run){ .length = e->elems };
-	for (uint32_t first = 0; first < e->elems; first += PIECE_ELEMS)
-		weigh_piece(e->scratch->variant, coder, e->scratch->keyed + first, WCX_MIN(e->elems - first, PIECE_ELEMS),
-			    run);
-	run->cost += ((uint64_t)run->missing + run->misfits) * price;
-}
-
-/* --- sets --- */
-
-/* What a set costs in a block. */
-static uint32_t set_cost(uint64_t block, uint32_t set)
-{
-	return block >> set * SET_COST_BITS & ((1u << SET_COST_BITS) - 1);
-}
-
-/* What keys cost in each set, by block and in all.  The words of a block are added up: their parts do not overflow. */
-static void sum_set_costs(const struct wcx_field_coder *coder, const uint16_t *keyed, uint32_t length, uint64_t *blocks,
-			  uint32_t sums[WCX_SETS_MAX])
-{
-	memset(sums, 0, WCX_SETS_MAX * sizeof *sums);
-	for (uint32_t first = 0; first < length; first += SUSPECT_BLOCK, blocks++) {
-		const uint32_t end = WCX_MIN(length, first + SUSPECT_BLOCK);
-
-		*blocks = 0;
-#pragma GCC unroll 8
-		for (uint32_t i = first; i < end; i++)
-			*blocks += coder->set_costs[keyed[i]];
-		for (uint32_t set = 0; set < WCX_SETS_MAX; set++)
-			sums[set] += set_cost(*blocks, set);
-	}
-}
-
-/* How many elements of a run have no frequency in a set: none of a block that costs less than an exception. */
-static uint32_t count_missing(const struct wcx_field_coder *coder, uint32_t set, const uint16_t *keyed, uint32_t length,
-			      const uint64_t *blocks)
-{
-	uint32_t missing = 0;
-
-	for (uint32_t first = 0; first < length; first += SUSPECT_BLOCK, blocks++) {
-		const uint32_t end = WCX_MIN(length, first + SUSPECT_BLOCK);
-
-		for (uint32_t i = first; i < end && set_cost(*blocks, set) >= COST_EXCEPTION; i++)
-			missing += coder->suspect[set][keyed[i]];
-	}
-	return missing;
-}
-
-/*
- * Finds the best set of tables for the next run; false after the last one.  Where elements cost more than an exception in
- * the set that seems best, the others are looked at as well.
- */
-static bool next_set_run(const struct wcx_encoding *e, uint32_t number, const struct wcx_field_coder *coder, uint32_t price,
-			 struct run *run)
-{
-	const uint32_t sets = 1u << coder->set_bits;
-	uint64_t blocks[WCX_TILE_MAX_ELEMS / SUSPECT_BLOCK];
-	uint32_t sums[WCX_SETS_MAX], first = 0;
-	const uint16_t *keyed;
+	const struct wcx_field *field = &e->recipe->fields[number];
+	uint64_t sums[WCX_CHOICES_MAX], seen;
 
 	run->first += run->length;
 	if (run->first == e->elems)
 		return false;
-	run->length = WCX_MIN(e->elems - run->first, wcx_run_elems(e, &e->recipe->fields[number]));
-	keyed = e->scratch->keyed + run->first;
-	sum_set_costs(coder, keyed, run->length, blocks, sums);
-	for (uint32_t set = 1; set < sets; set++)
-		if (sums[set] < sums[first])
-			first = set;
-	run->cost = UINT64_MAX;
-	for (uint32_t i = 0; i < sets; i++) {
-		const uint32_t set = (first + i) % sets;
-		const uint32_t missing = count_missing(coder, set, keyed, run->length, blocks);
-		const uint64_t cost = sums[set] + (uint64_t)missing * (price - COST_EXCEPTION);
-
-		if (cost < run->cost) {
-			run->cost = cost;
-			run->table = set;
-			run->missing = missing;
-		}
-		if (!run->missing || price == COST_EXCEPTION)
-			break;
-	}
+	run->length = WCX_MIN(e->elems - run->first, wcx_run_elems(e, field));
+	seen = sum_costs(coder, NULL, e->scratch->keyed + run->first, run->length, sums);
+	choose_cheapest(sums, seen, choice_count(field), price, run);
 	return true;
 }
 
@@ -520,7 +502,7 @@ static bool except_uncodable(const struct wcx_encoding *e, uint32_t number)
 
 static void note_run(const struct run *run, struct wcx_run_choice *ret)
 {
-	*ret = (struct wcx_run_choice){ (uint8_t)run->table, run->misfits != 0, run->missing != 0 };
+	*ret = (struct wcx_run_choice){ (uint8_t)run->table, run->misfits != 0, run->has_missing };
 }
 
 /* Costs of a field. */
@@ -543,14 +525,9 @@ static struct weight weigh_field(const struct wcx_encoding *e, uint32_t number, 
 
 	if (field->by_context)
 		take_keyed(e, number);
-	if (field->by_context && !field->set_bits) {
-		weigh_by_context(e, coder, price, &run);
-		note_run(&run, &choice->runs[0]);
-		weight.coded += run.cost;
-		return weight;
-	}
 	for (uint32_t r = 0;
-	     weight.coded < weight.raw && (field->set_bits ? next_set_run : next_run)(e, number, coder, price, &run); r++) {
+	     weight.coded < weight.raw && (field->by_context ? next_keyed_run : next_run)(e, number, coder, price, &run);
+	     r++) {
 		note_run(&run, &choice->runs[r]);
 		weight.coded += run.cost;
 	}
@@ -594,25 +571,107 @@ uint32_t wcx_encoding_choose(const struct wcx_encoding *e)
 	return carrier;
 }
 
-enum wcx_result wcx_tile_count(const struct wcx_tile_dims *dims, const uint8_t *src, const struct wcx_recipe *recipe,
-			       uint32_t field, struct wcx_encode_scratch *scratch,
-			       uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT], uint64_t *misfits_ret)
+/* --- statistics --- */
+
+/* Adds how often symbols occur to counts. */
+static void add_symbols(const struct wcx_encode_variant *variant, const uint8_t *symbols, uint32_t length,
+			uint32_t symbol_count, uint64_t counts[WCX_SYMBOL_COUNT])
 {
-	const struct wcx_field_coder *coder;
-	struct wcx_encoding encoding;
+	uint32_t wide[WCX_SYMBOL_COUNT];
+
+	variant->count(symbols, length, symbol_count, wide);
+	for (uint32_t s = 0; s < symbol_count; s++)
+		counts[s] += wide[s];
+}
+
+/* Counts a run of a field, whose symbols have been taken. */
+static void count_run(const struct wcx_encoding *e, uint32_t number, const struct run *run, struct wcx_field_counts *ret)
+{
+	const uint8_t *symbols = e->scratch->fields[number].symbols + run->first;
+
+	add_symbols(e->scratch->variant, symbols, run->length, wcx_field_symbols_max(&e->recipe->fields[number]),
+		    ret->symbols[run->table]);
+	ret->symbols[run->table][0] -= run->misfits; /* which have that symbol */
+	ret->misfits += run->misfits;
+}
+
+/* Counts a field without contexts. */
+static void count_field(const struct wcx_encoding *e, uint32_t number, struct wcx_field_counts *ret)
+{
+	const struct wcx_field *field = &e->recipe->fields[number];
+	struct wcx_field_choice *choice = &e->scratch->fields[number];
 	struct run run = { 0 };
 
-	if (!wcx_recipe_is_known(recipe) || recipe->difference != WCX_DIFFERENCE_NONE)
+	if (field->table_count > 1) {
+		const struct wcx_field_coder *coder = field_coder(field, number, e->scratch);
+
+		while (next_run(e, number, coder, COST_EXCEPTION, &run))
+			count_run(e, number, &run, ret);
+		return;
+	}
+	run.length = e->elems;
+	run.misfits = wcx_symbols_take(e->ops, field, e->transformed, e->elems, choice->shift, e->scratch->values,
+				       choice->symbols);
+	count_run(e, number, &run, ret);
+}
+
+/* Counts a field with one set of tables by context. */
+static void count_by_context(const struct wcx_encoding *e, const struct wcx_field *field, struct wcx_field_counts *ret)
+{
+	static_assert(PIECE_ELEMS <= UINT16_MAX, "see count_keyed");
+	uint32_t wide[WCX_KEY_COUNT];
+
+	for (uint32_t first = 0; first < e->elems; first += PIECE_ELEMS) {
+		e->scratch->variant->count_keyed(e->scratch->keyed + first, WCX_MIN(e->elems - first, PIECE_ELEMS),
+						 field->table_count, wide);
+		for (uint32_t key = 0; key < field->table_count * WCX_SYMBOL_COUNT; key++)
+			ret->symbols[0][key] += wide[key];
+		for (uint32_t c = 0; c < WCX_CONTEXTS_MAX; c++)
+			ret->misfits += wide[WCX_KEY_MISFIT + c];
+	}
+}
+
+/* The same with several sets, of which each run has the best. */
+static void count_sets(const struct wcx_encoding *e, uint32_t number, struct wcx_field_counts *ret)
+{
+	const struct wcx_field *field = &e->recipe->fields[number];
+	const struct wcx_field_coder *coder = field_coder(field, number, e->scratch);
+	struct run run = { 0 };
+
+	while (next_keyed_run(e, number, coder, COST_EXCEPTION, &run)) {
+		const uint16_t *keyed = e->scratch->keyed + run.first;
+		uint64_t *counts = ret->symbols[run.table * wcx_set_tables(field)];
+
+		for (uint32_t i = 0; i < run.length; i++)
+			if (keyed[i] < WCX_KEY_MISFIT)
+				counts[keyed[i]]++;
+			else
+				ret->misfits++;
+	}
+}
+
+enum wcx_result wcx_tile_count(const struct wcx_tile_dims *dims, const uint8_t *src, const uint8_t *base,
+			       const struct wcx_recipe *recipe, struct wcx_encode_scratch *scratch,
+			       struct wcx_field_counts counts[WCX_FIELDS_MAX])
+{
+	struct wcx_encoding encoding;
+	uint32_t shift = 0;
+
+	if (!wcx_recipe_is_known(recipe) || (recipe->difference != WCX_DIFFERENCE_NONE && !base))
 		return WCX_BAD_DATA;
-	coder = field_coder(&recipe->fields[field], field, scratch);
-	wcx_encoding_start(dims, src, NULL, recipe, scratch, &encoding);
-	scratch->fields[field].shift = 0;
-	for (uint32_t f = 0; f < field; f++)
-		scratch->fields[field].shift += recipe->fields[f].width;
-	while (next_run(&encoding, field, coder, COST_EXCEPTION, &run)) {
-		*misfits_ret += run.misfits;
-		for (uint32_t s = 0; s < coder->symbol_count; s++)
-			count[run.table][s] += run.counts[s];
+	wcx_encoding_start(dims, src, base, recipe, scratch, &encoding);
+	for (uint32_t f = 0; f < recipe->field_count; shift += recipe->fields[f++].width) {
+		if (!counts[f].symbols)
+			continue;
+		scratch->fields[f].shift = shift;
+		if (recipe->fields[f].by_context)
+			take_keyed(&encoding, f);
+		if (recipe->fields[f].set_bits)
+			count_sets(&encoding, f, &counts[f]);
+		else if (recipe->fields[f].by_context)
+			count_by_context(&encoding, &recipe->fields[f], &counts[f]);
+		else
+			count_field(&encoding, f, &counts[f]);
 	}
 	return WCX_OK;
 }

@@ -10,17 +10,19 @@
 
 enum {
 	WCX_TILE_MAX_RUNS = WCX_TILE_MAX_ELEMS / WCX_RUN_ELEMS,
+	WCX_CHOICES_MAX = WCX_SETS_MAX,                   /* of a run: sets, or as many tables */
 	WCX_TILE_PART_MAX_BYTES = WCX_TILE_MAX_ELEMS * 4, /* a plane of 32 bits; exceptions are smaller */
 };
+_Static_assert((int)WCX_CHOICES_MAX == (int)WCX_FIELD_TABLES_MAX, "as many tables");
 
 /*
  * Coding data derived from the tables of a field alone: those that runs choose from, or one for each context.  For pairs,
  * symbols and costs are those of one half.
  */
 struct wcx_field_coder {
-	struct wcx_freq_table freqs[WCX_SET_TABLES_MAX]; /* cache key, with the next three: tiles of a tensor share tables */
+	struct wcx_freq_table freqs[WCX_SET_TABLES_MAX]; /* cache key, with the next four: tiles of a tensor share tables */
 	uint32_t table_count, set_bits;
-	bool is_pair;
+	bool by_context, is_pair;
 	uint32_t symbol_count;                             /* symbols that the field can have */
 	struct wcx_freq_table pairs[WCX_FIELD_TABLES_MAX]; /* tables for coding pairs */
 	struct wcx_rans_encode_table encode[WCX_SET_TABLES_MAX];
@@ -31,7 +33,7 @@ struct wcx_field_coder {
 	 * exception.  The keys of misfits follow.
 	 */
 	uint8_t suspect[WCX_SETS_MAX][WCX_KEY_COUNT];
-	uint64_t set_costs[WCX_KEY_COUNT];    /* of a key, exceptions included, in 16 bits for each of several sets */
+	uint64_t choice_costs[WCX_KEY_COUNT]; /* of a key or symbol, exceptions included, in 16 bits for each set or table */
 	uint8_t cheapest[WCX_SET_TABLES_MAX]; /* the most frequent symbol, which takes the place of exceptions */
 };
 

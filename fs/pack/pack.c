@@ -103,7 +103,7 @@ static int read_source(const void *user, uint8_t *dst, size_t bytes, uint64_t of
 static int read_base(const void *user, uint32_t base, uint8_t *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
 {
 	const struct packer *packer = user;
-	const ssize_t n = wcx_image_read(packer->options->bases[base - 1].image, dst, bytes, offset, err);
+	const ssize_t n = wcx_image_read_once(packer->options->bases[base - 1].image, dst, bytes, offset, err);
 
 	return n < 0 ? (int)n : 0;
 }

@@ -13,8 +13,10 @@ enum {
 	ZSTD_LARGE_HEADER_LEVEL = 6, /* of which a 60th, for tiles of about the same size */
 	LARGE_HEADER_BYTES = 1 << 20,
 	ZSTD_TENSOR_LEVEL = 9,
+	VERIFIED_BYTES = 128 << 10, /* of tiles that are decoded together: they stay in a core's cache */
 };
 
+_Static_assert((int)WCX_TILE_MAX_BYTES >= (int)VERIFIED_BYTES, "worker->decoded holds them");
 _Static_assert((int)WCX_SAMPLES_MAX_BYTES >= (int)WCX_UNIT_BYTES, "src holds a unit");
 
 struct wcx_pack_variants wcx_pack_variants_choose(void)
@@ -219,44 +221,67 @@ enum wcx_result wcx_pack_worker_encode(struct wcx_pack_worker *worker, const str
 	return WCX_OK;
 }
 
-/* Decodes a packed tile to worker->decoded; false if it cannot be decoded. */
-static bool decode_tile(struct wcx_pack_worker *worker, const struct wcx_tensor_plan *plan, const struct wcx_tile_info *tile,
-			const uint8_t *packed, const uint8_t *base)
+/*
+ * Decodes as many tiles from number `first` on as worker->decoded holds, at most VERIFIED_BYTES if there are several, and
+ * returns how many: cores decode some tiles two at a time.  jobs have their results.
+ */
+static uint64_t decode_tiles(struct wcx_pack_worker *worker, const struct wcx_pack_unit *unit, uint64_t first,
+			     const uint8_t *packed, struct wcx_tile_job jobs[WCX_UNIT_TILES])
 {
-	struct wcx_tile_job job = {
-		.dims = tile->dims,
-		.mode = tile->mode,
-		.constant = tile->constant,
-		.recipe = &plan->segment.recipe,
-		.src = packed,
-		.src_bytes = tile->packed_bytes,
-		.base = base,
-		.dst = worker->decoded,
-		.dst_bytes = wcx_tile_dims_bytes(&tile->dims),
-	};
+	uint64_t count = 0, bytes = 0, tile_bytes;
 
-	if (tile->mode == WCX_TILE_ZSTD)
-		return ZSTD_decompressDCtx(worker->unzstd, job.dst, job.dst_bytes, packed, tile->packed_bytes) ==
-		       job.dst_bytes;
-	return wcx_tile_decode(&job, worker->decode_scratch) == WCX_OK;
+	for (; first + count < unit->tile_count; count++, bytes += tile_bytes) {
+		const struct wcx_tile_info *tile = &worker->tiles[first + count];
+		struct wcx_tile_dims dims;
+		uint64_t offset;
+
+		wcx_tensor_plan_tile(unit->plan, unit->first_tile + first + count, &dims, &offset);
+		tile_bytes = wcx_tile_dims_bytes(&dims);
+		if (count && bytes + tile_bytes > VERIFIED_BYTES)
+			break;
+		jobs[count] = (struct wcx_tile_job){
+			.dims = tile->dims,
+			.mode = tile->mode,
+			.constant = tile->constant,
+			.recipe = &unit->plan->segment.recipe,
+			.src = packed,
+			.src_bytes = tile->packed_bytes,
+			.base = tile_base(worker, unit, offset),
+			.dst = worker->decoded + bytes,
+			.dst_bytes = tile_bytes,
+		};
+		packed += wcx_tile_align_up(tile->packed_bytes);
+	}
+	wcx_tiles_decode(jobs, count, worker->decode_scratch);
+	return count;
+}
+
+/* Whether a decoded tile has these bytes. */
+static bool tile_is_right(struct wcx_pack_worker *worker, struct wcx_tile_job *job, const uint8_t *src)
+{
+	if (job->mode == WCX_TILE_ZSTD) /* which the codec does not know */
+		job->result = ZSTD_decompressDCtx(worker->unzstd, job->dst, job->dst_bytes, job->src, job->src_bytes) ==
+					      job->dst_bytes
+				      ? WCX_OK
+				      : WCX_BAD_DATA;
+	return job->result == WCX_OK && memcmp(job->dst, src, job->dst_bytes) == 0;
 }
 
 void wcx_pack_worker_verify(struct wcx_pack_worker *worker, const struct wcx_pack_unit *unit, const uint8_t *src,
 			    uint64_t *bad_tile_ret)
 {
+	struct wcx_tile_job jobs[WCX_UNIT_TILES];
 	const uint8_t *packed = worker->dst;
-	uint64_t i = 0;
 
-	for (; i < unit->tile_count; i++) {
-		const struct wcx_tile_info *tile = &worker->tiles[i];
-		struct wcx_tile_dims dims;
-		uint64_t offset;
+	*bad_tile_ret = 0;
+	while (*bad_tile_ret < unit->tile_count) {
+		const uint64_t count = decode_tiles(worker, unit, *bad_tile_ret, packed, jobs);
 
-		wcx_tensor_plan_tile(unit->plan, unit->first_tile + i, &dims, &offset);
-		if (!decode_tile(worker, unit->plan, tile, packed, tile_base(worker, unit, offset)) ||
-		    memcmp(worker->decoded, src + (offset - unit->offset), wcx_tile_dims_bytes(&dims)) != 0)
-			break;
-		packed += wcx_tile_align_up(tile->packed_bytes);
+		for (uint64_t i = 0; i < count; i++, ++*bad_tile_ret) {
+			if (!tile_is_right(worker, &jobs[i], src))
+				return;
+			packed += wcx_tile_align_up(jobs[i].src_bytes);
+			src += jobs[i].dst_bytes; /* the tiles of a unit follow each other there */
+		}
 	}
-	*bad_tile_ret = i;
 }

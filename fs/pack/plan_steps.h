@@ -72,10 +72,6 @@ double wcx_plan_pairs_bits(const struct wcx_freq_table *table, const uint64_t co
 /* Cuts the tensor into tiles of so many consecutive elements. */
 void wcx_plan_flat_tiles(struct wcx_tensor_plan *plan, uint32_t tile_elems);
 
-/* Adds the statistics of a tile against the base's bytes. */
-void wcx_plan_count_difference(const struct wcx_tensor_plan *plan, size_t elems, const uint8_t *src, const uint8_t *base,
-			       struct wcx_plan_counts *counts);
-
 /* Sets the length of a run, which the recipe has only if a field has tables to choose from. */
 void wcx_plan_set_run(struct wcx_tensor_plan *plan, uint32_t run);
 

@@ -66,16 +66,6 @@ void wcx_set_costs_make(const struct wcx_set_counts *counts, uint32_t context_co
 	}
 }
 
-void wcx_set_costs_of(const struct wcx_freq_table *tables, uint32_t context_count, uint32_t set_count,
-		      struct wcx_set_costs *ret)
-{
-	memset(ret, 0, sizeof *ret);
-	for (uint32_t t = 0; t < context_count * set_count; t++)
-		for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
-			put_cost(ret, t % context_count * WCX_SYMBOL_COUNT + s, t / context_count,
-				 tables[t].freq[s] > 1 ? WCX_PROB_BITS - log2f((float)tables[t].freq[s]) : WCX_PROB_BITS);
-}
-
 uint32_t wcx_set_costs_best(const struct wcx_set_costs *costs, const uint16_t *keys, size_t count, uint32_t set_count,
 			    uint64_t *cost_ret)
 {

@@ -51,10 +51,6 @@ void wcx_set_counts_make(const struct wcx_keyed_runs *runs, uint32_t set_count, 
 void wcx_set_costs_make(const struct wcx_set_counts *counts, uint32_t context_count, uint32_t set_count,
 			struct wcx_set_costs *ret);
 
-/* wcx_set_costs_of - the same with given tables */
-void wcx_set_costs_of(const struct wcx_freq_table *tables, uint32_t context_count, uint32_t set_count,
-		      struct wcx_set_costs *ret);
-
 /* wcx_set_costs_best - the set in which these keys cost least, and in *cost_ret, if not NULL, how much, in 1/32 bit */
 uint32_t wcx_set_costs_best(const struct wcx_set_costs *costs, const uint16_t *keys, size_t count, uint32_t set_count,
 			    uint64_t *cost_ret);

@@ -194,15 +194,16 @@ enum wcx_result wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const 
 				      struct wcx_plan_counts *counts)
 {
 	const struct wcx_recipe *recipe = &plan->segment.recipe;
-	enum wcx_result result = WCX_OK;
+	struct wcx_field_counts fields[WCX_FIELDS_MAX] = { { 0 } };
+	enum wcx_result result;
 
-	counts->elems += (uint64_t)dims->rows * dims->cols;
-	if (wcx_tensor_plan_has_difference(plan))
-		wcx_plan_count_difference(plan, (size_t)dims->rows * dims->cols, src, base, counts);
-	for (uint32_t f = 0; f < recipe->field_count && result == WCX_OK && !wcx_tensor_plan_has_difference(plan); f++)
+	for (uint32_t f = 0; f < recipe->field_count; f++)
 		if (plan->fields[f].table_count)
-			result = wcx_tile_count(dims, src, recipe, f, scratch,
-						counts->symbols + wcx_plan_first_table(plan, f), &counts->misfits[f]);
+			fields[f] = (struct wcx_field_counts){ counts->symbols + wcx_plan_first_table(plan, f), 0 };
+	result = wcx_tile_count(dims, src, base, recipe, scratch, fields);
+	for (uint32_t f = 0; f < recipe->field_count; f++)
+		counts->misfits[f] += fields[f].misfits;
+	counts->elems += (uint64_t)dims->rows * dims->cols;
 	if (!wcx_plan_symbols_are_bytes(plan))
 		count_bytes(src, (size_t)dims->rows * dims->cols, dims->elem_bytes,
 			    wcx_tensor_plan_has_difference(plan) && plan->segment.bytes > ENTROPY_ALL_BYTES ? ENTROPY_STRIDE

@@ -152,7 +152,8 @@ static void plan_difference(struct row *row, uint32_t contexts)
 static void plan_alone(struct row *row, uint32_t raw, struct wcx_encode_scratch *scratch)
 {
 	const uint32_t elem_bytes = row->weights->elem_bytes;
-	uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT] = { { 0 } }, misfits = 0;
+	uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT] = { { 0 } };
+	struct wcx_field_counts counts[WCX_FIELDS_MAX] = { [1] = { count, 0 } };
 
 	row->recipe.transform = elem_bytes == 1 ? WCX_TRANSFORM_FOLD : WCX_TRANSFORM_ROTATE;
 	row->recipe.field_count = 2;
@@ -167,7 +168,7 @@ static void plan_alone(struct row *row, uint32_t raw, struct wcx_encode_scratch 
 		wcx_freq_table_build(count[0], &row->tables[1][0]);
 		for (size_t i = 0; i < TILES && !learns; i++)
 			wcx_tile_count(&(struct wcx_tile_dims){ 1, TILE_BYTES / elem_bytes, elem_bytes },
-				       row->weights->tuned + i * TILE_BYTES, &row->recipe, 1, scratch, count, &misfits);
+				       row->weights->tuned + i * TILE_BYTES, NULL, &row->recipe, scratch, counts);
 	}
 }
 

@@ -213,42 +213,6 @@ static void check_round_trip(const struct wcx_tile_job *decoded, const struct wc
 	free(job.dst);
 }
 
-/* A table that element i may take: each set has its turn. */
-static uint32_t table_of(const struct wcx_field *field, uint32_t context, size_t i)
-{
-	const uint32_t set = (uint32_t)(i / WCX_RUN_ELEMS % (1u << field->set_bits));
-
-	return field->by_context ? set * wcx_set_tables(field) + context : 0;
-}
-
-/* Counts the symbols of a field of a difference by the tables that they may take. */
-static void count_difference(const struct wcx_tile_job *job, uint32_t f,
-			     uint64_t count[WCX_SET_TABLES_MAX][WCX_SYMBOL_COUNT])
-{
-	const struct wcx_recipe *recipe = job->recipe;
-	const struct wcx_field *field = &recipe->fields[f];
-	const size_t elems = job->dst_bytes / recipe->elem_bytes;
-	uint8_t *residuals = malloc(job->dst_bytes), *contexts = malloc(elems);
-	uint32_t shift = 0;
-
-	require(residuals && contexts);
-	wcx_difference_residuals((enum wcx_difference)recipe->difference, recipe->elem_bytes, job->dst, job->base, elems,
-				 residuals);
-	wcx_difference_contexts(recipe, job->base, elems, contexts);
-	for (uint32_t below = 0; below < f; below++)
-		shift += recipe->fields[below].width;
-	for (size_t i = 0; i < elems; i++) {
-		uint64_t e = 0;
-
-		memcpy(&e, residuals + i * recipe->elem_bytes, recipe->elem_bytes);
-		e = (e >> shift & (((uint64_t)1 << field->width) - 1)) - field->base;
-		if (e < WCX_SYMBOL_COUNT)
-			count[table_of(field, contexts[i], i)][e]++;
-	}
-	free(residuals);
-	free(contexts);
-}
-
 /* Round trips with the request's tables and with tables built from the tile's own counts. */
 static void check_round_trips(const struct wcx_tile_job *decoded, const struct scratches *scratches)
 {
@@ -259,15 +223,15 @@ static void check_round_trips(const struct wcx_tile_job *decoded, const struct s
 	check_round_trip(decoded, decoded->recipe, scratches);
 	learned.fields = fields;
 	for (uint32_t f = 0; f < learned.field_count; f++) {
-		uint64_t count[WCX_SET_TABLES_MAX][WCX_SYMBOL_COUNT] = { { 0 } }, misfits = 0;
+		uint64_t count[WCX_SET_TABLES_MAX][WCX_SYMBOL_COUNT] = { { 0 } };
+		struct wcx_field_counts counts[WCX_FIELDS_MAX] = { { 0 } };
 
 		fields[f] = decoded->recipe->fields[f];
 		if (!fields[f].table_count)
 			continue;
-		if (learned.difference)
-			count_difference(decoded, f, count);
-		else
-			wcx_tile_count(&decoded->dims, decoded->dst, decoded->recipe, f, scratches->encode, count, &misfits);
+		counts[f].symbols = count;
+		require(wcx_tile_count(&decoded->dims, decoded->dst, decoded->base, decoded->recipe, scratches->encode,
+				       counts) == WCX_OK);
 		for (uint32_t t = 0; t < fields[f].table_count; t++) {
 			count[t][0]++; /* a table that no run chooses has no counts */
 			wcx_freq_table_build(count[t], &tables[f][t]);

@@ -343,11 +343,12 @@ static void tables_make(struct coder *coder, double rare, const struct wcx_tile_
 			size_t tile_count, struct wcx_encode_scratch *scratch)
 {
 	for (uint32_t f = 0; f < coder->recipe.field_count; f++) {
-		uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT] = { 0 }, misfits = 0;
+		uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT] = { 0 };
+		struct wcx_field_counts counts[WCX_FIELDS_MAX] = { { 0 } };
 
+		counts[f].symbols = count;
 		for (size_t i = 0; i < tile_count && coder->fields[f].tables; i++)
-			wcx_tile_count(dims, tiles + i * wcx_tile_dims_bytes(dims), &coder->recipe, f, scratch, count,
-				       &misfits);
+			wcx_tile_count(dims, tiles + i * wcx_tile_dims_bytes(dims), NULL, &coder->recipe, scratch, counts);
 		for (uint32_t t = 0; t < coder->fields[f].table_count; t++) {
 			uint64_t sum = 0;
 

@@ -438,6 +438,69 @@ static void residuals_keys_and_contexts_are_those_of_the_document(void)
 	}
 }
 
+/* Compares the counts of all fields with plain ones; runs of a coded field count for the set that the encoder chose. */
+static void check_counts(const struct tile *tile)
+{
+	static uint64_t count[WCX_FIELDS_MAX][WCX_SET_TABLES_MAX][WCX_SYMBOL_COUNT],
+		plain[WCX_SET_TABLES_MAX][WCX_SYMBOL_COUNT];
+	const struct wcx_recipe *recipe = &tile->model->recipe;
+	const struct wcx_tile_layout layout = layout_of(tile);
+	struct wcx_field_counts counts[WCX_FIELDS_MAX] = { { 0 } };
+	uint32_t shift = 0;
+
+	memset(count, 0, sizeof count);
+	for (uint32_t f = 0; f < recipe->field_count; f++)
+		counts[f].symbols = recipe->fields[f].table_count ? count[f] : NULL;
+	CHECK(wcx_tile_count(&tile->dims, tile->data, tile->base, recipe, encode_scratch, counts) == WCX_OK);
+	for (uint32_t f = 0; f < recipe->field_count; shift += recipe->fields[f++].width) {
+		const struct wcx_field *field = &recipe->fields[f];
+		const struct wcx_coded_field *coded = NULL;
+		uint64_t misfits = 0;
+
+		for (uint32_t i = 0; i < layout.coded_count; i++)
+			coded = layout.coded[i].field == f ? &layout.coded[i] : coded;
+		if (!field->table_count || (field->set_bits && !coded))
+			continue;
+		memset(plain, 0, sizeof plain);
+		for (size_t i = 0; i < tile->n; i++) {
+			const uint64_t b = plain_element(recipe, tile->base, i);
+			const uint64_t e = plain_residual(recipe, plain_element(recipe, tile->data, i), b);
+			const uint64_t s = (e >> shift & ((UINT64_C(1) << field->width) - 1)) - field->base;
+			const uint32_t set = field->set_bits ? chosen_set(tile, coded, i / recipe->run_elems) : 0;
+			const uint32_t context = field->by_context ? plain_context(recipe, b) : 0;
+
+			if (s < WCX_SYMBOL_COUNT)
+				plain[set * wcx_set_tables(field) + context][s]++;
+			else
+				misfits++;
+		}
+		CHECK(memcmp(count[f], plain, sizeof plain) == 0 && counts[f].misfits == misfits);
+	}
+}
+
+static void counts_are_those_of_the_elements(void)
+{
+	for (uint32_t kind = 0; kind < KIND_COUNT; kind++)
+		for (uint32_t c = 0; c < 2 * WCX_ARRAY_COUNT(context_counts); c++) {
+			const uint32_t contexts = context_counts[c / 2];
+			struct model model;
+			struct tile tile;
+
+			make_difference_model(&model, (enum kind)kind, contexts);
+			if (c % 2)
+				add_sets(&model, 1 + kind % 2, 384);
+			tile_alloc(&tile, &model, 1, c % 2 ? 20000 : 5003);
+			draw_weights(&tile, (enum kind)kind, 3e-3, kind);
+			if (contexts)
+				draw_thresholds(&model, &tile, contexts);
+			model_learn(&model, &tile, 1);
+			check_round_trip(&tile);
+			if (tile.mode == WCX_TILE_CODED)
+				check_counts(&tile);
+			tile_free(&tile);
+		}
+}
+
 /* Every BF16 against a few others: order is that of numbers, and neighbours differ by one. */
 static void floats_are_ordered_by_size(void)
 {
@@ -468,6 +531,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(constant_residuals_of_more_than_32_bits_are_coded),
 		CHECK_TEST(differences_without_a_base_are_refused),
 		CHECK_TEST(residuals_keys_and_contexts_are_those_of_the_document),
+		CHECK_TEST(counts_are_those_of_the_elements),
 		CHECK_TEST(floats_are_ordered_by_size),
 	};
 

@@ -82,33 +82,11 @@ static void deviation_is_that_of_the_runs(void)
 	CHECK(wcx_runs_deviation(&runs) == 0);
 }
 
-/* By tables: a symbol of frequency f costs 12 - log2 f bits, in 1/32 bit; one without, as much as the rarest; a misfit none.
- */
-static void costs_are_those_of_tables(void)
-{
-	static const uint16_t keys[] = { 0, 1, 256, 257, 511, WCX_SET_KEY_MISFIT };
-	static struct wcx_freq_table tables[2 * CONTEXTS];
-	static struct wcx_set_costs costs;
-	uint64_t cost;
-
-	for (uint32_t t = 0; t < 2 * CONTEXTS; t++) {
-		tables[t].freq[0] = t < CONTEXTS ? 2048 : 1024;
-		tables[t].freq[1] = t < CONTEXTS ? 2048 : 3072;
-	}
-	wcx_set_costs_of(tables, CONTEXTS, 2, &costs);
-	CHECK(wcx_set_costs_best(&costs, keys, 1, 2, &cost) == 0 && cost == 32);
-	CHECK(wcx_set_costs_best(&costs, keys + 1, 1, 2, &cost) == 1 && cost == (uint64_t)(32 * log2(4 / 3.0) + 0.5));
-	CHECK(wcx_set_costs_best(&costs, keys + 1, 2, 2, &cost) == 0 && cost == 64);
-	CHECK(wcx_set_costs_best(&costs, keys + 4, 1, 2, &cost) == 0 && cost == 12 * 32);
-	CHECK(wcx_set_costs_best(&costs, keys + 5, 1, 2, &cost) == 0 && cost == 0);
-}
-
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
 		CHECK_TEST(runs_of_unlike_distributions_are_told_apart),
 		CHECK_TEST(deviation_is_that_of_the_runs),
-		CHECK_TEST(costs_are_those_of_tables),
 	};
 
 	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));

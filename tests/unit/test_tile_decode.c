@@ -494,7 +494,8 @@ static void unknown_transforms_and_predictors_are_refused(void)
 	CHECK(tile.mode == WCX_TILE_CODED);
 	for (size_t i = 0; i < WCX_ARRAY_COUNT(cases); i++) {
 		uint8_t *decoded = guarded_alloc(tile.bytes), dst[64 * 64];
-		uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT] = { { 0 } }, misfits = 0, counted = 0;
+		uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT] = { { 0 } }, counted = 0;
+		struct wcx_field_counts counts[WCX_FIELDS_MAX] = { [1] = { count, 0 } };
 		struct wcx_encoded_tile encoded;
 		struct wcx_tile_layout layout;
 
@@ -504,12 +505,11 @@ static void unknown_transforms_and_predictors_are_refused(void)
 			CHECK(decode_with(v, &tile, tile.packed, tile.packed_bytes, decoded) == WCX_BAD_DATA);
 		CHECK(wcx_tile_parse(&tile.dims, &model.recipe, tile.packed, tile.packed_bytes, &layout) == WCX_BAD_DATA);
 		CHECK(wcx_tile_encode(&tile.dims, tile.data, &model.recipe, encode_scratch, dst, &encoded) == WCX_BAD_DATA);
-		CHECK(wcx_tile_count(&tile.dims, tile.data, &model.recipe, 1, encode_scratch, count, &misfits) ==
-		      WCX_BAD_DATA);
+		CHECK(wcx_tile_count(&tile.dims, tile.data, NULL, &model.recipe, encode_scratch, counts) == WCX_BAD_DATA);
 		for (size_t t = 0; t < WCX_FIELD_TABLES_MAX; t++)
 			for (size_t s = 0; s < WCX_SYMBOL_COUNT; s++)
 				counted += count[t][s];
-		CHECK(counted + misfits == 0);
+		CHECK(counted + counts[1].misfits == 0);
 		guarded_free(decoded);
 	}
 	tile_free(&tile);

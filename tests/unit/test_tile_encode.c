@@ -604,7 +604,8 @@ static int check_counts(const struct tile *tile, uint32_t f, const struct wcx_en
 {
 	const struct wcx_field *field = &tile->model->fields[f];
 	uint64_t count[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT], plain[WCX_FIELD_TABLES_MAX][WCX_SYMBOL_COUNT];
-	uint64_t misfits = 1000, plain_misfits = 1000;
+	struct wcx_field_counts counts[WCX_FIELDS_MAX] = { { 0 } };
+	uint64_t misfits, plain_misfits = 1000;
 	size_t run = field->table_count > 1 ? tile->model->recipe.run_elems : tile->n;
 	int clear = 1, equal = 1;
 
@@ -612,7 +613,9 @@ static int check_counts(const struct tile *tile, uint32_t f, const struct wcx_en
 		for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
 			count[t][s] = plain[t][s] = UINT64_C(1) << 40; /* what was there is added to */
 	wcx_encode_scratch_use(encode_scratch, variant);
-	wcx_tile_count(&tile->dims, tile->data, &tile->model->recipe, f, encode_scratch, count, &misfits);
+	counts[f] = (struct wcx_field_counts){ count, 1000 };
+	CHECK(wcx_tile_count(&tile->dims, tile->data, NULL, &tile->model->recipe, encode_scratch, counts) == WCX_OK);
+	misfits = counts[f].misfits;
 	for (size_t first = 0; first < tile->n; first += run) {
 		uint64_t of_run[WCX_SYMBOL_COUNT] = { 0 };
 		double margin;
