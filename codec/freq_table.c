@@ -51,39 +51,58 @@ static unsigned round_shares(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_
 	return sum;
 }
 
+/* The symbols that may get or lose slots, and what a slot is worth to each. */
+struct candidates {
+	unsigned count;
+	uint8_t symbols[WCX_SYMBOL_COUNT];
+	double worth[WCX_SYMBOL_COUNT];
+};
+
+static void add_candidate(struct candidates *candidates, int symbol, double worth)
+{
+	candidates->symbols[candidates->count] = (uint8_t)symbol;
+	candidates->worth[candidates->count++] = worth;
+}
+
 /* Takes away excess slots, each from the symbol that loses least. */
 static void take_slots(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_freq_table *table, unsigned excess)
 {
-	double loss[WCX_SYMBOL_COUNT];
+	struct candidates of = { .count = 0 };
 
 	for (int s = 0; s < WCX_SYMBOL_COUNT; s++)
-		loss[s] = table->freq[s] > 1 ? slot_worth(count[s], table->freq[s] - 1u) : INFINITY;
+		if (table->freq[s] > 1)
+			add_candidate(&of, s, slot_worth(count[s], table->freq[s] - 1u));
 	for (; excess; excess--) {
-		int least = 0;
+		unsigned least = 0;
+		uint16_t *freq;
 
-		for (int s = 1; s < WCX_SYMBOL_COUNT; s++)
-			if (loss[s] < loss[least])
-				least = s;
-		table->freq[least]--;
-		loss[least] = table->freq[least] > 1 ? slot_worth(count[least], table->freq[least] - 1u) : INFINITY;
+		for (unsigned i = 1; i < of.count; i++)
+			if (of.worth[i] < of.worth[least])
+				least = i;
+		freq = &table->freq[of.symbols[least]];
+		--*freq;
+		of.worth[least] = *freq > 1 ? slot_worth(count[of.symbols[least]], *freq - 1u) : INFINITY;
 	}
 }
 
 /* Hands out missing slots, each to the symbol that gains most. */
 static void give_slots(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_freq_table *table, unsigned missing)
 {
-	double gain[WCX_SYMBOL_COUNT];
+	struct candidates of = { .count = 0 };
 
 	for (int s = 0; s < WCX_SYMBOL_COUNT; s++)
-		gain[s] = count[s] && table->freq[s] < WCX_PROB_SCALE - 1 ? slot_worth(count[s], table->freq[s]) : -1;
+		if (count[s] && table->freq[s] < WCX_PROB_SCALE - 1)
+			add_candidate(&of, s, slot_worth(count[s], table->freq[s]));
 	for (; missing; missing--) {
-		int most = 0;
+		unsigned most = 0;
+		uint16_t *freq;
 
-		for (int s = 1; s < WCX_SYMBOL_COUNT; s++)
-			if (gain[s] > gain[most])
-				most = s;
-		table->freq[most]++;
-		gain[most] = table->freq[most] < WCX_PROB_SCALE - 1 ? slot_worth(count[most], table->freq[most]) : -1;
+		for (unsigned i = 1; i < of.count; i++)
+			if (of.worth[i] > of.worth[most])
+				most = i;
+		freq = &table->freq[of.symbols[most]];
+		++*freq;
+		of.worth[most] = *freq < WCX_PROB_SCALE - 1 ? slot_worth(count[of.symbols[most]], *freq) : -1;
 	}
 }
 

@@ -17,7 +17,7 @@ enum {
 	CACHE_BYTES = 16 << 20,
 	ITEM_TILES = 32,
 	BUFFER_BYTES = 1 << 20, /* at least a tile */
-	ENDS_BYTES = 64 << 10,  /* decoded at each end of a segment */
+	ENDS_BYTES = 16 << 10,  /* decoded at each end of a segment: in most, one tile */
 };
 
 _Static_assert((int)BUFFER_BYTES >= (int)WCX_TILE_MAX_BYTES, "a packed tile is not larger than an original one");

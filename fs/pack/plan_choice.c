@@ -72,12 +72,14 @@ static void choose_predictor(struct wcx_study *study)
 {
 	static const enum wcx_predictor predictors[] = { WCX_PREDICT_LEFT, WCX_PREDICT_UP };
 	enum wcx_predictor best = WCX_PREDICT_NONE;
-	double least = predicted_bits(study, WCX_PREDICT_NONE) * (1 - PREDICTOR_MIN_GAIN);
+	double least = -1, bits; /* of NONE, once another one may be used */
 
 	for (size_t i = 0; i < WCX_ARRAY_COUNT(predictors); i++) {
-		const double bits =
-			wcx_study_may_predict(study, predictors[i]) ? predicted_bits(study, predictors[i]) : INFINITY;
-
+		if (!wcx_study_may_predict(study, predictors[i]))
+			continue;
+		if (least < 0)
+			least = predicted_bits(study, WCX_PREDICT_NONE) * (1 - PREDICTOR_MIN_GAIN);
+		bits = predicted_bits(study, predictors[i]);
 		if (bits < least) {
 			least = bits;
 			best = predictors[i];
@@ -155,14 +157,13 @@ static double symbols_bits(const struct wcx_study *study, const struct wcx_field
 	return bits + CHAR_BIT * (double)wcx_freq_table_write(&table, written) / study->scale;
 }
 
-/* A top field of so many bits, and in *bits_ret what all elements take with it. */
+/* A top field of so many bits, whose histogram has been made, and in *bits_ret what all elements take with it. */
 static struct wcx_field weigh_top(struct wcx_study *study, uint32_t width, bool is_pair, double *bits_ret)
 {
 	struct wcx_field field = { .width = (uint8_t)width, .table_count = 1, .is_pair = is_pair };
 	const uint32_t below = wcx_plan_elem_bits(study->plan) - width;
 	uint64_t misfits;
 
-	wcx_study_histogram(study, below, width);
 	field.has_zero = !is_pair && needs_zero(study, width);
 	field.base = (uint16_t)choose_base(study, &field, &misfits);
 	*bits_ret = symbols_bits(study, &field) + below * (double)study->elems + WCX_EXCEPTION_BITS * (double)misfits;
@@ -186,6 +187,13 @@ static double mantissa_savings(struct wcx_study *study, uint32_t top_width, doub
 	return savings;
 }
 
+/* Makes the histogram of a top field of so many bits from that of one with a bit more. */
+static void halve_histogram(struct wcx_study *study, uint32_t width)
+{
+	for (size_t v = 0; v < (size_t)1 << width; v++)
+		study->histogram[v] = study->histogram[2 * v] + study->histogram[2 * v + 1];
+}
+
 /* The top field of a float: the exponent with as many mantissa bits as pay, and the base of its symbols; or pairs. */
 static struct wcx_field choose_top(struct wcx_study *study)
 {
@@ -194,17 +202,20 @@ static struct wcx_field choose_top(struct wcx_study *study)
 	struct wcx_field best = { 0 }, field;
 	double least = INFINITY, bits;
 
-	for (uint32_t width = exponent; width <= most; width++) {
+	wcx_study_histogram(study, elem_bits - most, most);
+	for (uint32_t width = most; width >= exponent; width--) {
+		if (width < most)
+			halve_histogram(study, width);
 		field = weigh_top(study, width, false, &bits);
-		if (bits < least) {
+		if (bits <= least) {
 			least = bits;
 			best = field;
 		}
 	}
 	if (!study->plan->for_speed || study->plan->segment.recipe.elem_bytes != 2)
 		return best;
-	least -= mantissa_savings(study, best.width, RANDOM_MIN_SHARE);
 	field = weigh_top(study, exponent, true, &bits);
+	least -= mantissa_savings(study, best.width, RANDOM_MIN_SHARE);
 	bits -= mantissa_savings(study, exponent, RANDOM_MIN_SHARE_BELOW_PAIRS);
 	return bits < least * (1 + EXPONENT_PAIRS_MAX_LOSS) ? field : best;
 }
@@ -355,7 +366,7 @@ static void choose_tiles(struct wcx_tensor_plan *plan)
 
 /* --- the whole plan --- */
 
-static void choose_all(struct wcx_study *study)
+static void choose_all(struct wcx_study *study, uint32_t most_tables)
 {
 	struct wcx_tensor_plan *plan = study->plan;
 	const uint32_t run = choose_run(plan);
@@ -365,7 +376,7 @@ static void choose_all(struct wcx_study *study)
 	choose_fields(study);
 	for (uint32_t f = 0; f < plan->segment.recipe.field_count; f++) {
 		if (plan->fields[f].table_count)
-			choose_tables(study, f, shift, run, WCX_FIELD_TABLES_MAX);
+			choose_tables(study, f, shift, run, most_tables);
 		if (!plan->fields[f].table_count)
 			plan->draft_bits += (double)wcx_plan_elems(plan) * plan->fields[f].width;
 		shift += plan->fields[f].width;
@@ -388,7 +399,8 @@ static void choose_reference(struct wcx_study *study)
 	choose_tables(study, 0, 0, WCX_TILE_MAX_ELEMS, 1);
 }
 
-enum wcx_result wcx_tensor_plan_choose(struct wcx_tensor_plan *plan, const struct wcx_sample *samples, unsigned sample_count)
+enum wcx_result wcx_plan_choose_with(struct wcx_tensor_plan *plan, const struct wcx_sample *samples, unsigned sample_count,
+				     uint32_t most_tables)
 {
 	struct wcx_study study;
 	const bool is_open = wcx_study_open(&study, plan, samples, sample_count);
@@ -401,9 +413,14 @@ enum wcx_result wcx_tensor_plan_choose(struct wcx_tensor_plan *plan, const struc
 		if (plan->is_reference)
 			choose_reference(&study);
 		else
-			choose_all(&study);
+			choose_all(&study, most_tables);
 		result = WCX_OK;
 	}
 	wcx_study_close(&study);
 	return result;
+}
+
+enum wcx_result wcx_tensor_plan_choose(struct wcx_tensor_plan *plan, const struct wcx_sample *samples, unsigned sample_count)
+{
+	return wcx_plan_choose_with(plan, samples, sample_count, WCX_FIELD_TABLES_MAX);
 }

@@ -72,6 +72,10 @@ double wcx_plan_pairs_bits(const struct wcx_freq_table *table, const uint64_t co
 /* Cuts the tensor into tiles of so many consecutive elements. */
 void wcx_plan_flat_tiles(struct wcx_tensor_plan *plan, uint32_t tile_elems);
 
+/* wcx_tensor_plan_choose with up to most_tables for a field */
+enum wcx_result wcx_plan_choose_with(struct wcx_tensor_plan *plan, const struct wcx_sample *samples, unsigned sample_count,
+				     uint32_t most_tables);
+
 /* Sets the length of a run, which the recipe has only if a field has tables to choose from. */
 void wcx_plan_set_run(struct wcx_tensor_plan *plan, uint32_t run);
 

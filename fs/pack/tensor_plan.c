@@ -13,11 +13,13 @@ enum {
 	MATRIX_MIN_COLS = 64, /* trailing dimensions are joined to one row until it has this many elements */
 	SAMPLE_MIN_ELEMS = 32768,
 	SAMPLE_MIN_ROWS = 96,
-	SAMPLE_SHARE = 8,                /* one of this many elements of a large tensor is studied */
-	COUNTED_BYTES = 8 << 20,         /* of a large tensor, at least */
-	COUNTED_AGAINST_BYTES = 1 << 20, /* of one with a base: costs 0.05 % for 2 MiB of F32 in eight contexts */
-	ENTROPY_STRIDE = 4,              /* one element in so many of a large tensor with a base counts for its entropy */
-	ENTROPY_ALL_BYTES = 1 << 16,
+	SAMPLE_SHARE = 8,                    /* one of this many elements of a large tensor is studied */
+	COUNTED_BYTES = 8 << 20,             /* of a large tensor, at least */
+	COUNTED_AGAINST_BYTES = 1 << 20,     /* of one with a base: costs 0.05 % for 2 MiB of F32 in eight contexts */
+	ENTROPY_STRIDE = 4,                  /* one element in so many of a large tensor counts for its entropy */
+	ENTROPY_ALL_BYTES = 1 << 20,         /* with all elements of tensors up to this size, */
+	ENTROPY_ALL_AGAINST_BYTES = 1 << 16, /* and of those with a base */
+	CHOICE_BITS_MAX = 2,                 /* of a run: to name one of WCX_FIELD_TABLES_MAX tables */
 };
 
 /* The length of a row: all elements divided by as many leading dimensions as leave it long enough. */
@@ -105,32 +107,65 @@ static int read_base_samples(const struct wcx_tensor_plan *plan, const struct wc
 	return r;
 }
 
+/*
+ * Chooses a difference if that is better than any plan alone can be, judged by one with a single table for each field.  Of
+ * four tables, a run names one with two bits, so that an element takes less than two bits more where there is one.
+ */
+static enum wcx_result choose_clear_difference(struct wcx_tensor_plan *plan, const struct wcx_sample *samples,
+					       unsigned count, const uint8_t *base)
+{
+	const struct wcx_tensor_plan before = *plan;
+	enum wcx_result result = wcx_plan_choose_with(plan, samples, count, 1);
+	uint32_t coded = 0;
+
+	for (uint32_t f = 0; f < plan->segment.recipe.field_count; f++)
+		coded += plan->fields[f].table_count > 0;
+	plan->draft_bits -= CHOICE_BITS_MAX * coded * (double)wcx_plan_elems(plan);
+	if (result == WCX_OK)
+		result = wcx_tensor_plan_choose_base(plan, samples, count, base);
+	if (result == WCX_OK && wcx_tensor_plan_has_difference(plan))
+		return WCX_OK;
+	wcx_tensor_plan_free(plan);
+	*plan = before;
+	return result;
+}
+
+/* Chooses between both; base has the bytes of the base for the samples. */
+static enum wcx_result choose_against(struct wcx_tensor_plan *plan, const struct wcx_sample *samples, unsigned count,
+				      const uint8_t *base)
+{
+	enum wcx_result result = choose_clear_difference(plan, samples, count, base);
+
+	if (result != WCX_OK || wcx_tensor_plan_has_difference(plan))
+		return result;
+	result = wcx_tensor_plan_choose(plan, samples, count);
+	return result == WCX_OK ? wcx_tensor_plan_choose_base(plan, samples, count, base) : result;
+}
+
 int wcx_tensor_plan_draft(struct wcx_tensor_plan *plan, const struct wcx_plan_reader *reader, uint8_t *buffer,
 			  uint8_t *base_buffer, struct wcx_error *err)
 {
+	const bool has_base = plan->base.base && plan->segment.bytes >= WCX_BASED_SEGMENT_MIN_BYTES;
 	struct wcx_sample samples[WCX_SAMPLES_MAX];
 	const unsigned count = wcx_tensor_plan_samples(plan, samples);
 	enum wcx_result result;
+	int r = 0;
 
-	for (unsigned i = 0; i < count; i++) {
+	for (unsigned i = 0; i < count && r == 0; i++) {
 		const size_t bytes = wcx_tile_dims_bytes(&samples[i].dims);
-		int r = reader->read(reader->user, buffer, bytes, samples[i].offset, err);
 
-		if (r < 0)
-			return r;
+		r = reader->read(reader->user, buffer, bytes, samples[i].offset, err);
 		samples[i].src = buffer;
 		buffer += bytes;
 	}
+	if (r == 0 && has_base)
+		r = read_base_samples(plan, reader, samples, count, base_buffer, err);
+	if (r < 0)
+		return r;
 	result = wcx_tensor_plan_choose_view(plan, samples, count);
 	if (result == WCX_OK)
-		result = wcx_tensor_plan_choose(plan, samples, count);
-	if (result == WCX_OK && plan->base.base && plan->segment.bytes >= WCX_BASED_SEGMENT_MIN_BYTES) {
-		int r = read_base_samples(plan, reader, samples, count, base_buffer, err);
-
-		if (r < 0)
-			return r;
-		result = wcx_tensor_plan_choose_base(plan, samples, count, base_buffer);
-	}
+		result = has_base ? choose_against(plan, samples, count, base_buffer)
+				  : wcx_tensor_plan_choose(plan, samples, count);
 	return wcx_result_errno(result);
 }
 
@@ -181,12 +216,30 @@ uint64_t wcx_tensor_plan_stride(const struct wcx_tensor_plan *plan)
 	return WCX_MAX(plan->segment.bytes / COUNTED_BYTES, 1);
 }
 
-/* Counts the bytes of one element in `stride` for all of them. */
+/*
+ * Counts the bytes of one element in `stride` for all of them.  Two histograms a byte, for elements in turn, because an
+ * increment waits for an earlier one of the same counter.
+ */
 static void count_bytes(const uint8_t *src, size_t elems, uint32_t elem_bytes, size_t stride, struct wcx_plan_counts *counts)
 {
-	for (size_t i = 0; i < elems; i += stride)
-		for (uint32_t b = 0; b < elem_bytes; b++)
-			counts->bytes[b][src[i * elem_bytes + b]] += WCX_MIN(stride, elems - i);
+	const size_t taken = WCX_DIV_UP(elems, stride), step = stride * elem_bytes;
+	const size_t missing = taken * stride - elems; /* the last one stands for fewer */
+
+	for (uint32_t b = 0; b < elem_bytes; b++) {
+		uint32_t partial[2][WCX_SYMBOL_COUNT] = { { 0 } };
+		const uint8_t *at = src + b;
+		size_t i = 0;
+
+		for (; i + 2 <= taken; i += 2, at += 2 * step) {
+			partial[0][at[0]]++;
+			partial[1][at[step]]++;
+		}
+		if (i < taken)
+			partial[0][*at]++;
+		for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
+			counts->bytes[b][s] += stride * (partial[0][s] + partial[1][s]);
+		counts->bytes[b][src[(taken - 1) * step + b]] -= missing;
+	}
 }
 
 enum wcx_result wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const struct wcx_tile_dims *dims,
@@ -194,6 +247,7 @@ enum wcx_result wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const 
 				      struct wcx_plan_counts *counts)
 {
 	const struct wcx_recipe *recipe = &plan->segment.recipe;
+	const uint64_t counted_whole = wcx_tensor_plan_has_difference(plan) ? ENTROPY_ALL_AGAINST_BYTES : ENTROPY_ALL_BYTES;
 	struct wcx_field_counts fields[WCX_FIELDS_MAX] = { { 0 } };
 	enum wcx_result result;
 
@@ -206,9 +260,7 @@ enum wcx_result wcx_tensor_plan_count(const struct wcx_tensor_plan *plan, const 
 	counts->elems += (uint64_t)dims->rows * dims->cols;
 	if (!wcx_plan_symbols_are_bytes(plan))
 		count_bytes(src, (size_t)dims->rows * dims->cols, dims->elem_bytes,
-			    wcx_tensor_plan_has_difference(plan) && plan->segment.bytes > ENTROPY_ALL_BYTES ? ENTROPY_STRIDE
-													    : 1,
-			    counts);
+			    plan->segment.bytes > counted_whole ? ENTROPY_STRIDE : 1, counts);
 	return result;
 }
 
