@@ -26,7 +26,8 @@ enum {
 	TRIAL_ROUNDS = 5,
 	TRIAL_TILES = 128, /* 4 MiB */
 	PAGE_BYTES = 4096,
-	PINNED_AT_START = 64 << 20, /* of the memory for tiles: what following a reader takes */
+	CPU_PIECE_BYTES = 256 << 10, /* in the second-level cache, with what it was packed to and decoding tables */
+	PINNED_AT_START = 64 << 20,  /* of the memory for tiles: what following a reader takes */
 };
 _Static_assert((int)WCX_BATCH_PACKED_BYTES <= (int)WCX_GPU_PACKED_BYTES, "a batch fits what the GPU reads itself");
 _Static_assert((int)WCX_BATCH_BYTES >= (int)WCX_GPU_BASE_BYTES, "lent bytes can stand for the bases of a batch");
@@ -332,6 +333,15 @@ void wcx_decoder_free(struct wcx_decoder *decoder)
 size_t wcx_decoder_batch_bytes(const struct wcx_decoder *decoder)
 {
 	return decoder->gpu ? WCX_BATCH_BYTES : WCX_CPU_BATCH_BYTES;
+}
+
+size_t wcx_decoder_piece_bytes(const struct wcx_decoder *decoder, const struct wcx_decode_batch *batch)
+{
+	const struct owned_batch *owned = (const struct owned_batch *)batch;
+	const bool is_for_cpu =
+		!decoder->gpu || atomic_load(&decoder->gpu_lost) || (decoder->chooses && !(owned && owned->is_pinned));
+
+	return is_for_cpu ? CPU_PIECE_BYTES : WCX_BATCH_BYTES;
 }
 
 const char *wcx_decoder_name(const struct wcx_decoder *decoder)

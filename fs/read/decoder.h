@@ -67,6 +67,13 @@ struct wcx_decode_batch {
 	struct wcx_tile_job jobs[WCX_BATCH_TILES];
 };
 
+/*
+ * wcx_decoder_piece_bytes - how many decoded bytes of a batch should be read and run at a time
+ *
+ * A core decodes packed bytes that it has just read, and reads the next to the same memory, so that they stay in its cache.
+ */
+size_t wcx_decoder_piece_bytes(const struct wcx_decoder *decoder, const struct wcx_decode_batch *batch);
+
 /* What was decoded by one kind of processor.  ns: of all threads together, waiting for the GPU included. */
 struct wcx_decoder_work {
 	uint64_t bytes, batches, ns;

@@ -261,30 +261,62 @@ static void fetch(const struct wcx_image *image, uint64_t start, uint64_t end)
 			      POSIX_FADV_WILLNEED);
 }
 
-/* Reads packed bytes that the caller lacks into the buffer, with one pread for tiles that are adjacent in the file. */
-void wcx_image_read_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count, uint8_t *buffer)
+/* Packed bytes of neighbouring tiles. */
+struct packed_run {
+	uint64_t start, end;
+	size_t after; /* number of the first tile behind it */
+};
+
+/* The tiles from first on that are adjacent in the file, up to one that the caller has.  None if it has the first. */
+static struct packed_run run_at(const struct wcx_image_tile *tiles, size_t first, size_t count)
 {
-	for (size_t first = 0, after; first < count; first = after) {
-		uint64_t start = tiles[first].info->packed_offset, end = start;
+	const uint64_t start = tiles[first].info->packed_offset;
+	struct packed_run run = { .start = start, .end = start, .after = first };
+
+	while (run.after < count && !tiles[run.after].is_read &&
+	       tiles[run.after].info->packed_offset == wcx_tile_align_up(run.end)) {
+		run.end = tiles[run.after].info->packed_offset + tiles[run.after].info->packed_bytes;
+		run.after++;
+	}
+	return run;
+}
+
+/* Has the kernel fetch the packed bytes of all tiles, before the first of them are read. */
+static void fetch_tiles(const struct wcx_image *image, const struct wcx_image_tile *tiles, size_t count)
+{
+	for (size_t first = 0; first < count;) {
+		const struct packed_run run = run_at(tiles, first, count);
+
+		if (run.end - run.start > FETCH_BYTES)
+			fetch(image, run.start, run.end);
+		first = WCX_MAX(run.after, first + 1);
+	}
+}
+
+/* Reads packed bytes that the caller lacks into the buffer, with one pread for tiles that are adjacent in the file. */
+static void read_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count, uint8_t *buffer)
+{
+	for (size_t first = 0; first < count;) {
+		const struct packed_run run = run_at(tiles, first, count);
 		int r;
 
-		after = first + 1;
-		tiles[first].r = 0;
-		if (tiles[first].is_read)
+		if (run.after == first) {
+			tiles[first++].r = 0;
 			continue;
-		for (after = first;
-		     after < count && !tiles[after].is_read && tiles[after].info->packed_offset == wcx_tile_align_up(end);
-		     after++)
-			end = tiles[after].info->packed_offset + tiles[after].info->packed_bytes;
-		if (end - start > FETCH_BYTES)
-			fetch(image, start, end);
-		r = wcx_read_exact(wcx_container_fd(image->container), buffer, (size_t)(end - start), start);
-		for (size_t i = first; i < after; i++) {
-			tiles[i].r = r == -ENODATA ? -EBADMSG : r; /* the file has been truncated */
-			tiles[i].packed = buffer + (tiles[i].info->packed_offset - start);
 		}
-		buffer += wcx_tile_align_up(end - start);
+		r = wcx_read_exact(wcx_container_fd(image->container), buffer, (size_t)(run.end - run.start), run.start);
+		for (; first < run.after; first++) {
+			tiles[first].r = r == -ENODATA ? -EBADMSG : r; /* the file has been truncated */
+			tiles[first].packed = buffer + (tiles[first].info->packed_offset - run.start);
+		}
+		buffer += wcx_tile_align_up(run.end - run.start);
 	}
+}
+
+void wcx_image_read_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count, uint8_t *buffer)
+{
+	fetch_tiles(image, tiles, count);
+	read_tiles(image, tiles, count, buffer);
 }
 
 /* Reads what a tile needs of its base to the buffer. */
@@ -368,25 +400,49 @@ static size_t make_jobs(struct wcx_decode_batch *batch, struct wcx_image_tile *t
 	return job_count;
 }
 
-/* Decodes tiles that have what they need of bases. */
-static void decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count)
+/* Reads and decodes tiles that have what they need of bases; returns how many bytes were decoded. */
+static uint64_t decode_piece(const struct wcx_image *image, struct wcx_decode_batch *batch, struct wcx_image_tile *tiles,
+			     size_t count)
 {
-	struct wcx_decode_batch *batch = wcx_decoder_borrow(image->decoder);
 	uint32_t checksums[WCX_BATCH_TILES];
 	size_t job_of[WCX_BATCH_TILES], job_count;
 	uint64_t bytes = 0;
 
-	if (!batch) {
-		for (size_t i = 0; i < count; i++)
-			tiles[i].r = -ENOMEM;
-		return;
-	}
-	wcx_image_read_tiles(image, tiles, count, batch->packed);
+	read_tiles(image, tiles, count, batch->packed);
 	job_count = make_jobs(batch, tiles, count, job_of, checksums);
 	wcx_decoder_run(image->decoder, batch, job_count, checksums);
 	for (size_t j = 0; j < job_count; j++) {
 		tiles[job_of[j]].r = wcx_result_errno(batch->jobs[j].result);
 		bytes += batch->jobs[j].dst_bytes;
+	}
+	return bytes;
+}
+
+/* How many of the tiles, at least one, have at most so many decoded bytes together. */
+static size_t piece_count(const struct wcx_image_tile *tiles, size_t count, size_t piece_bytes)
+{
+	size_t bytes = wcx_tile_dims_bytes(&tiles[0].info->dims), n = 1;
+
+	while (n < count && bytes + wcx_tile_dims_bytes(&tiles[n].info->dims) <= piece_bytes)
+		bytes += wcx_tile_dims_bytes(&tiles[n++].info->dims);
+	return n;
+}
+
+/* Reads and decodes tiles piece by piece. */
+static void decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count)
+{
+	struct wcx_decode_batch *batch = wcx_decoder_borrow(image->decoder);
+	const size_t piece_bytes = wcx_decoder_piece_bytes(image->decoder, batch);
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < count && !batch; i++)
+		tiles[i].r = -ENOMEM;
+	if (!batch)
+		return;
+	fetch_tiles(image, tiles, count);
+	for (size_t i = 0, n; i < count; i += n) {
+		n = piece_count(tiles + i, count - i, piece_bytes);
+		bytes += decode_piece(image, batch, tiles + i, n);
 	}
 	wcx_count(&image->counts->decoded_bytes, bytes);
 	wcx_decoder_return(image->decoder, batch);

@@ -204,6 +204,22 @@ static void random_ranges_of_coded_tiles_are_the_original(void)
 	close_fixture(&fixture);
 }
 
+/* Packed bytes are decoded soon after they are read, in pieces that fit a core's cache; a single tile may be larger. */
+static void a_batch_for_a_core_is_decoded_in_pieces(void)
+{
+	enum { READ_BYTES = 1600000, PIECE_MAX_BYTES = 512 << 10 };
+	struct fixture fixture;
+	struct wcx_decoder_stats stats;
+	uint8_t *buffer = malloc(READ_BYTES + 2);
+
+	open_fixture(&fixture, contiguous_parts, CONTIGUOUS_PARTS, 64 << 20);
+	CHECK(range_is_right(&fixture, 0, READ_BYTES, buffer));
+	wcx_decoder_get_stats(fixture.decoder, &stats);
+	CHECK(stats.cpu.bytes >= READ_BYTES / 2 && stats.cpu.batches >= stats.cpu.bytes / PIECE_MAX_BYTES + 2);
+	close_fixture(&fixture);
+	free(buffer);
+}
+
 static void header_lists_the_tensors(void)
 {
 	struct wcx_safetensors *st = NULL;
@@ -955,6 +971,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(every_range_of_a_small_image_is_the_original),
 		CHECK_TEST(reads_behind_the_end_are_empty),
 		CHECK_TEST(random_ranges_of_coded_tiles_are_the_original),
+		CHECK_TEST(a_batch_for_a_core_is_decoded_in_pieces),
 		CHECK_TEST(header_lists_the_tensors),
 		CHECK_TEST(tensor_that_is_not_within_one_segment_is_refused),
 		CHECK_TEST(image_lives_until_its_last_reference_goes),
