@@ -11,12 +11,17 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "codec/arith.h"
+
 enum {
 	SLAB_BYTES = WCX_ARENA_MAX_BYTES,
 	HUGE_BYTES = 2 << 20,
 	SLOT_UNIT = 4096,
 	UNITS = WCX_ARENA_SLOTS_MAX, /* in a slab */
 	BITS = 64,
+	/* What is made resident before it is taken: a share of what is in use, so that little of it is never used. */
+	AHEAD_SHARE = 4,
+	AHEAD_MAX_BYTES = 32 << 20, /* a page is zeroed in 0.4 ms, while 16 threads take 4 MiB more */
 };
 _Static_assert(UNITS *SLOT_UNIT == SLAB_BYTES, "the smallest slots fill a slab");
 
@@ -32,6 +37,7 @@ struct wcx_tile_arena {
 	void *reserved;
 	size_t reserved_bytes;
 	size_t slab_count, used_count; /* used_count: slabs that were ever used */
+	size_t ahead_bytes;            /* end of what wcx_tile_arena_ahead has handed out */
 	struct slab *empty;
 	struct slab *with_space[UNITS + 1]; /* slabs with taken and free slots, by units */
 	/* Of taken slots: slot 0 of every slab, then slot 1 of every slab, and so on, so that slabs with few slots touch
@@ -198,6 +204,20 @@ void wcx_tile_arena_give(struct wcx_tile_arena *arena, void *memory, size_t byte
 		list_remove(list, slab);
 	slab->is_free[slot / BITS] |= UINT64_C(1) << slot % BITS;
 	list_add(++slab->free_count == slab->slot_count ? &arena->empty : list, slab);
+}
+
+size_t wcx_tile_arena_ahead(struct wcx_tile_arena *arena, void **start_ret)
+{
+	const size_t used = arena->used_count * SLAB_BYTES, all = arena->slab_count * SLAB_BYTES;
+	const size_t ahead = WCX_MIN(used / AHEAD_SHARE, (size_t)AHEAD_MAX_BYTES);
+	const size_t start = WCX_MAX(arena->ahead_bytes, WCX_ALIGN_UP(used, (size_t)HUGE_BYTES));
+	const size_t end = WCX_ALIGN_DOWN(WCX_MIN(used + ahead, all), (size_t)HUGE_BYTES);
+
+	if (start >= end)
+		return 0;
+	arena->ahead_bytes = end;
+	*start_ret = arena->memory + start;
+	return end - start;
 }
 
 size_t wcx_tile_arena_slab(const struct wcx_tile_arena *arena, const void *memory, void *owners[WCX_ARENA_SLOTS_MAX])

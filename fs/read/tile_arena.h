@@ -46,6 +46,15 @@ void *wcx_tile_arena_take(struct wcx_tile_arena *arena, size_t bytes, void *owne
 void wcx_tile_arena_give(struct wcx_tile_arena *arena, void *memory, size_t bytes);
 
 /*
+ * wcx_tile_arena_ahead - memory that will be taken soon for the first time; returns how many bytes, 0 for none
+ *
+ * The caller should make it resident, and needs no lock for that: whole huge pages, each of which is returned once.  Two
+ * threads that touch different slots of a huge page at the same time would both clear one, and the kernel would throw one
+ * away.
+ */
+size_t wcx_tile_arena_ahead(struct wcx_tile_arena *arena, void **start_ret);
+
+/*
  * wcx_tile_arena_slab - list the owners of all memory taken from the slab that memory is in; returns their number
  *
  * Once all of it is given back, the slab can serve other sizes.

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "codec/arith.h"
 #include "fs/read/tile_arena.h"
@@ -331,7 +332,8 @@ static int use_heap(struct wcx_tile_cache *cache, struct wcx_cache_item *items, 
 
 int wcx_tile_cache_acquire(struct wcx_tile_cache *cache, uint64_t owner, struct wcx_cache_item *items, size_t count)
 {
-	void *heap = NULL;
+	void *heap = NULL, *ahead = NULL;
+	size_t ahead_bytes;
 
 	if (lock_with_free_tiles(cache, count) < 0) {
 		for (size_t i = 0; i < count; i++)
@@ -340,8 +342,11 @@ int wcx_tile_cache_acquire(struct wcx_tile_cache *cache, uint64_t owner, struct 
 	}
 	for (size_t i = 0; i < count; i++)
 		acquire_one(cache, owner, &items[i], &heap);
+	ahead_bytes = wcx_tile_arena_ahead(cache->arena, &ahead);
 	pthread_mutex_unlock(&cache->lock);
 	free_heap(heap);
+	if (ahead_bytes)
+		madvise(ahead, ahead_bytes, MADV_POPULATE_WRITE); /* else its pages come when they are touched */
 	return use_heap(cache, items, count);
 }
 

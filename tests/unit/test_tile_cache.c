@@ -544,6 +544,71 @@ static void arena_gives_memory_that_is_not_taken(void)
 	wcx_tile_arena_free(arena);
 }
 
+/* Slabs are taken one by one; what is handed out beside them has to be whole huge pages that nobody uses, each once. */
+static void memory_is_handed_out_ahead_of_its_first_use(void)
+{
+	enum { SLABS = 600, HUGE_BYTES = 2 << 20, AHEAD_MAX_BYTES = 32 << 20 };
+	struct wcx_tile_arena *arena = wcx_tile_arena_create(SLABS * (uint64_t)SLAB_BYTES);
+	void *memory, *again, *start = NULL;
+	size_t handed_out = 0, most_ahead = 0;
+	uintptr_t first, front = 0;
+
+	CHECK(wcx_tile_arena_memory(arena, &memory) == SLABS * (size_t)SLAB_BYTES);
+	first = front = (uintptr_t)memory;
+	CHECK(wcx_tile_arena_ahead(arena, &start) == 0 && !start);
+	for (size_t i = 1; i <= SLABS; i++) {
+		const uintptr_t used = first + i * SLAB_BYTES;
+		size_t bytes;
+
+		CHECK((uintptr_t)wcx_tile_arena_take(arena, SLAB_BYTES, NULL) + SLAB_BYTES == used);
+		bytes = wcx_tile_arena_ahead(arena, &start);
+		if (!bytes)
+			continue;
+		CHECK((uintptr_t)start >= used && (uintptr_t)start >= front);
+		CHECK((uintptr_t)start % HUGE_BYTES == 0 && bytes % HUGE_BYTES == 0);
+		front = (uintptr_t)start + bytes;
+		CHECK(front - used <= (used - first) / 4 && front <= first + SLABS * (size_t)SLAB_BYTES);
+		most_ahead = front - used > most_ahead ? front - used : most_ahead;
+		handed_out += bytes;
+		CHECK(wcx_tile_arena_ahead(arena, &start) == 0);
+	}
+	CHECK(handed_out > (SLABS - 20) * (size_t)SLAB_BYTES);
+	CHECK(most_ahead <= AHEAD_MAX_BYTES && most_ahead > AHEAD_MAX_BYTES - HUGE_BYTES);
+	wcx_tile_arena_give(arena, memory, SLAB_BYTES); /* what was used before is not fresh */
+	again = wcx_tile_arena_take(arena, SLAB_BYTES, NULL);
+	CHECK(again == memory && wcx_tile_arena_ahead(arena, &start) == 0);
+	wcx_tile_arena_free(arena);
+}
+
+/* Whether a page of the process is resident. */
+static bool is_resident(uint8_t *page)
+{
+	unsigned char state = 0;
+
+	return mincore(page, 4096, &state) == 0 && (state & 1);
+}
+
+static void a_growing_cache_makes_fresh_memory_resident(void)
+{
+	enum { TILES = 128, BYTES = SLAB_BYTES };
+	struct wcx_tile_cache *cache = wcx_tile_cache_create(TILES * (uint64_t)BYTES);
+	uint8_t *probe = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	const bool has_populate = madvise(probe, 4096, MADV_POPULATE_WRITE) == 0;
+	size_t resident_count = 0;
+
+	for (uint64_t i = 0; i < TILES - 1; i++) {
+		struct wcx_cache_item item = { .tile_index = i, .bytes = BYTES };
+
+		CHECK(wcx_tile_cache_acquire(cache, 0, &item, 1) == 0 && item.outcome == WCX_CACHE_FILL);
+		resident_count += is_resident(item.data);
+		wcx_tile_cache_publish(cache, &item, 1);
+		wcx_tile_cache_release(cache, &item, 1, false);
+	}
+	CHECK(resident_count > TILES / 2 || !has_populate);
+	munmap(probe, 4096);
+	wcx_tile_cache_free(cache);
+}
+
 static void arena_refuses_more_than_a_slab_and_may_be_empty(void)
 {
 	struct wcx_tile_arena *arena = wcx_tile_arena_create(3 * (uint64_t)SLAB_BYTES), *empty = wcx_tile_arena_create(0);
@@ -860,6 +925,8 @@ int main(int argc, char **argv)
 		CHECK_TEST(each_tile_of_a_batch_is_ready_missing_or_pending),
 		CHECK_TEST(tile_may_be_listed_twice),
 		CHECK_TEST(arena_gives_memory_that_is_not_taken),
+		CHECK_TEST(memory_is_handed_out_ahead_of_its_first_use),
+		CHECK_TEST(a_growing_cache_makes_fresh_memory_resident),
 		CHECK_TEST(arena_refuses_more_than_a_slab_and_may_be_empty),
 		CHECK_TEST(slab_lists_its_owners),
 		CHECK_TEST(tiles_beyond_the_arena_are_in_the_heap_until_they_leave),
