@@ -299,7 +299,7 @@ static void choose_tables(struct wcx_study *study, uint32_t number, uint32_t shi
 
 	misfits = wcx_symbols_take(study->ops, field, study->current, (uint32_t)study->elems, shift, study->values,
 				   study->symbols);
-	wcx_run_counts_make(study->symbols, study->elems, run, study->runs);
+	wcx_run_counts_make(study->symbols, study->elems, most_tables > 1 ? run : (uint32_t)study->elems, study->runs);
 	for (uint32_t count = 1; count <= most_tables; count *= 2) {
 		uint32_t symbols;
 		double bits;

@@ -58,7 +58,8 @@ void wcx_run_counts_make(const uint8_t *symbols, size_t symbol_count, uint32_t r
 	for (uint32_t r = 0; r < ret->run_count; r++) {
 		const size_t first = (size_t)((uint64_t)r * count / ret->run_count) * run;
 
-		count_symbols(symbols + first, WCX_MIN(symbol_count - first, run), occur);
+		if (count > 1)
+			count_symbols(symbols + first, WCX_MIN(symbol_count - first, run), occur);
 		for (uint32_t i = 0; i < ret->symbol_count; i++)
 			ret->counts[r][i] = (float)occur[ret->symbols[i]];
 		for (uint32_t i = ret->symbol_count; i < padded_count(ret); i++)
