@@ -136,10 +136,16 @@ static int add_tree(struct wcx_base_set *set, const struct command *command, con
 int wcx_base_set_add_path(struct wcx_base_set *set, const struct command *command, const char *path, struct wcx_error *err)
 {
 	struct stat st;
+	int r;
 
 	if (stat(path, &st) < 0)
 		return fail_on(err, path, errno);
-	return S_ISDIR(st.st_mode) ? add_tree(set, command, path, err) : wcx_base_set_add(set, command, path, err);
+	if (S_ISDIR(st.st_mode))
+		return add_tree(set, command, path, err);
+	r = wcx_base_set_add(set, command, path, err);
+	if (r == -EBADMSG && !wcx_is_packed_name(path))
+		r = wcx_fail(err, EBADMSG, "%s: not a .wcx file; a base is packed first, without a base", path);
+	return r;
 }
 
 bool wcx_base_file_suits(const struct wcx_base_file *file, const struct stat *dependent)

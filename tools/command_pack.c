@@ -107,6 +107,8 @@ int wcx_command_pack(struct command *command, int argc, char **argv)
 			tree.replace = true;
 		else if (option == 'R')
 			tree.remove = true;
+		else if (option == 'B' && !*optarg)
+			return wcx_command_usage(command, "--base: empty path");
 		else if (option == 'B' && add_base(&tree, optarg) < 0)
 			return wcx_command_usage(command, "--base: paths, none and auto exclude each other");
 		else if (option == 'B')

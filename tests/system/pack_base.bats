@@ -78,7 +78,9 @@ packed_bytes() {
 	run -1 "$WCX" pack --base=store/tuned.wcx "$FAMILY/tuned-2/model.safetensors" out.wcx
 	[[ $output == *"store/tuned.wcx: is packed against a base itself (base/model.safetensors.wcx); name that one"* ]]
 	run -1 "$WCX" pack --base="$FAMILY/base/model.safetensors" "$FAMILY/tuned-2/model.safetensors" out.wcx
-	[[ $output == *"not a .wcx file"* ]]
+	[[ $output == *"base/model.safetensors: not a .wcx file; a base is packed first"* ]]
+	run -2 "$WCX" pack --base= "$FAMILY/tuned-2/model.safetensors" out.wcx
+	[[ $output == *"--base: empty path"* ]]
 	run -1 "$WCX" pack --base=missing.wcx "$FAMILY/tuned-2/model.safetensors" out.wcx
 	[[ $output == *"missing.wcx: No such file"* ]]
 	mkdir empty
