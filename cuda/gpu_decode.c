@@ -108,7 +108,7 @@ enum wcx_result wcx_gpu_open(int device, struct wcx_gpu **ret, char name[WCX_GPU
 	for (size_t i = 0; i < QUEUE_COUNT; i++) {
 		struct decode_queue *queue = &gpu->queues[i];
 
-		queue->queue.statuses_to_host = queue->queue.upload_is_pageable = true;
+		queue->queue.statuses_to_host = queue->queue.upload_is_pageable = queue->queue.is_timed = true;
 		result = wcx_gpu_queue_open(&queue->queue, &gpu->kernels, QUEUE_SRC_BYTES, QUEUE_DST_BYTES, &error);
 		if (result != WCX_OK)
 			goto out;
@@ -311,6 +311,7 @@ static bool follows_base(const struct decode_queue *queue, const struct wcx_gpu_
 struct call {
 	struct wcx_gpu_batch batch;
 	size_t packed_bytes;
+	int64_t submitted_ns, done_ns; /* the first and the last of its batches; 0: none */
 };
 
 /* Where a tile is decoded to. */
@@ -394,11 +395,12 @@ static bool add_job(struct decode_queue *queue, const struct wcx_gpu_batch *batc
  * Submits a batch of the first jobs from number first on.  Constant and stored tiles are restored here at once: that costs
  * less than moving them over PCIe and back.  *next_ret is the first job that is neither submitted nor has a result.
  */
-static cudaError_t submit_jobs(struct decode_queue *queue, const struct call *call, size_t first, size_t *next_ret)
+static cudaError_t submit_jobs(struct decode_queue *queue, struct call *call, size_t first, size_t *next_ret)
 {
 	const struct wcx_gpu_batch *batch = &call->batch;
 	struct wcx_packed_tiles packed = { .pinned = batch->packed };
 	size_t src_bytes, i;
+	cudaError_t error;
 
 	queue->job_count = queue->src_first = queue->src_bytes = queue->dst_bytes = queue->landed_bytes = 0;
 	queue->is_checked = batch->checksums != NULL;
@@ -424,14 +426,18 @@ static cudaError_t submit_jobs(struct decode_queue *queue, const struct call *ca
 		src_bytes = call->packed_bytes;
 		packed.bytes = WCX_GPU_PACKED_ROOM;
 	}
-	return wcx_gpu_queue_submit(&queue->queue, batch->packed ? &packed : NULL, src_bytes, NULL, queue->dst_bytes);
+	error = wcx_gpu_queue_submit(&queue->queue, batch->packed ? &packed : NULL, src_bytes, NULL, queue->dst_bytes);
+	if (!call->submitted_ns)
+		call->submitted_ns = queue->queue.submitted_ns;
+	return error;
 }
 
 /* Waits for the batch and passes results and bytes on to its jobs. */
-static cudaError_t collect_jobs(struct decode_queue *queue)
+static cudaError_t collect_jobs(struct decode_queue *queue, struct call *call)
 {
 	cudaError_t error = wcx_gpu_queue_wait(&queue->queue);
 
+	call->done_ns = WCX_MAX(call->done_ns, queue->queue.done_ns);
 	for (uint32_t i = 0; i < queue->job_count && !error; i++) {
 		const struct taken_job *taken = &queue->jobs[i];
 
@@ -450,7 +456,7 @@ static cudaError_t collect_jobs(struct decode_queue *queue)
  * Runs the jobs with one queue or, whenever another is free, with two: one batch is copied in and out while the other is on
  * the device.  Never waits for the second queue, so callers cannot deadlock.
  */
-static cudaError_t run_jobs(struct wcx_gpu *gpu, struct decode_queue *idle, const struct call *call)
+static cudaError_t run_jobs(struct wcx_gpu *gpu, struct decode_queue *idle, struct call *call)
 {
 	struct decode_queue *busy = NULL, *swap;
 	const size_t job_count = call->batch.job_count;
@@ -468,9 +474,9 @@ static cudaError_t run_jobs(struct wcx_gpu *gpu, struct decode_queue *idle, cons
 			busy = idle;
 			idle = swap;
 			if (!error && idle)
-				error = collect_jobs(idle);
+				error = collect_jobs(idle, call);
 		} else {
-			error = collect_jobs(busy);
+			error = collect_jobs(busy, call);
 			if (error)
 				break;
 			give_queue(gpu, idle, false);
@@ -506,7 +512,7 @@ static size_t used_bytes(const struct wcx_gpu_batch *batch)
 
 enum wcx_result wcx_gpu_decode(struct wcx_gpu *gpu, const struct wcx_gpu_batch *batch)
 {
-	struct call call = { *batch, batch->packed ? used_bytes(batch) : SIZE_MAX };
+	struct call call = { *batch, batch->packed ? used_bytes(batch) : SIZE_MAX, 0, 0 };
 	struct decode_queue *queue;
 
 	if (call.packed_bytes == SIZE_MAX)
@@ -517,5 +523,9 @@ enum wcx_result wcx_gpu_decode(struct wcx_gpu *gpu, const struct wcx_gpu_batch *
 	if (cudaSetDevice(gpu->device))
 		return WCX_DEVICE_FAILED;
 	queue = take_queue(gpu, true);
-	return queue && !run_jobs(gpu, queue, &call) ? WCX_OK : WCX_DEVICE_FAILED;
+	if (!queue || run_jobs(gpu, queue, &call))
+		return WCX_DEVICE_FAILED;
+	if (batch->device_ns_ret)
+		*batch->device_ns_ret = (uint64_t)WCX_MAX(call.done_ns - call.submitted_ns, 0);
+	return WCX_OK;
 }

@@ -73,6 +73,11 @@ struct wcx_gpu_batch {
 	 * differences bring their base along, and are WCX_BAD_DATA if packed is used, as those are whose base fails.
 	 */
 	const uint8_t *bases;
+	/*
+	 * NULL, or gets how long the device took, unless the call fails: from when work was first submitted until all was
+	 * done.  What the call took beyond that, it waited for locks, cores or copies of the host.
+	 */
+	uint64_t *device_ns_ret;
 };
 
 /*

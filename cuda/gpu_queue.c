@@ -12,6 +12,7 @@
 enum {
 	POLL_NS = 2000000, /* longer than the copies of all threads take together */
 	PAUSE_NS = 50000,
+	BASE_MAX_MS = 100000, /* as old may the base of the clock be: CUDA tells such times as floats */
 };
 
 /* Offset of the control in upload. */
@@ -24,6 +25,18 @@ static size_t control_offset(size_t src_bytes)
 static size_t checks_offset(size_t control_end)
 {
 	return WCX_ALIGN_UP(control_end, 16);
+}
+
+static cudaError_t start_clock(struct wcx_gpu_queue *queue)
+{
+	cudaError_t error = cudaEventCreateWithFlags(&queue->base, cudaEventBlockingSync);
+
+	if (!error)
+		error = cudaEventRecord(queue->base, queue->stream);
+	if (!error)
+		error = cudaEventSynchronize(queue->base);
+	queue->clock.base_ns = queue->clock.seen_ns = wcx_gpu_clock_now();
+	return error;
 }
 
 enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx_kernels *kernels, size_t src_bytes,
@@ -74,13 +87,17 @@ enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx
 	if (!*error_ret)
 		*error_ret = cudaMemsetAsync(queue->download_dev, 0, download_bytes, queue->stream);
 	if (!*error_ret)
-		*error_ret = cudaEventCreateWithFlags(&queue->done,
-						      (queue->polls ? 0 : cudaEventBlockingSync) | cudaEventDisableTiming);
+		*error_ret = cudaEventCreateWithFlags(&queue->done, (queue->polls ? 0 : cudaEventBlockingSync) |
+									    (queue->is_timed ? 0 : cudaEventDisableTiming));
+	if (!*error_ret && queue->is_timed)
+		*error_ret = start_clock(queue);
 	return *error_ret ? WCX_DEVICE_FAILED : WCX_OK;
 }
 
 void wcx_gpu_queue_close(struct wcx_gpu_queue *queue)
 {
+	if (queue->base)
+		cudaEventDestroy(queue->base);
 	if (queue->done)
 		cudaEventDestroy(queue->done);
 	if (queue->stream)
@@ -156,6 +173,10 @@ cudaError_t wcx_gpu_queue_submit(struct wcx_gpu_queue *queue, const struct wcx_p
 					dst_bytes ? WCX_QUEUE_STATUS_BYTES + dst_bytes
 						  : (job.layout->items + queue->check_count) * sizeof(uint32_t),
 					cudaMemcpyDeviceToHost, queue->stream);
+	if (!error && queue->is_timed) {
+		error = cudaEventRecord(queue->done, queue->stream);
+		queue->submitted_ns = wcx_gpu_clock_now();
+	}
 	return error;
 }
 
@@ -185,12 +206,34 @@ cudaError_t wcx_gpu_event_poll(cudaEvent_t event)
 	return error;
 }
 
+/* Notes when the device was done, for which the thread has just waited.  A done event takes the place of an old base. */
+static void note_done(struct wcx_gpu_queue *queue)
+{
+	const int64_t now_ns = wcx_gpu_clock_now();
+	const cudaEvent_t base = queue->base;
+	float since_base_ms;
+
+	queue->done_ns = now_ns;
+	if (cudaEventElapsedTime(&since_base_ms, base, queue->done)) {
+		cudaGetLastError();
+		return;
+	}
+	queue->done_ns = wcx_gpu_clock_reached(&queue->clock, (int64_t)((double)since_base_ms * 1e6), now_ns);
+	if (since_base_ms < BASE_MAX_MS)
+		return;
+	queue->base = queue->done;
+	queue->done = base;
+	queue->clock.base_ns = queue->done_ns;
+}
+
 cudaError_t wcx_gpu_queue_wait(struct wcx_gpu_queue *queue)
 {
-	cudaError_t error = queue->is_used ? cudaEventRecord(queue->done, queue->stream) : cudaSuccess;
+	cudaError_t error = queue->is_used && !queue->is_timed ? cudaEventRecord(queue->done, queue->stream) : cudaSuccess;
 
 	if (queue->is_used && !error)
 		error = queue->polls ? wcx_gpu_event_poll(queue->done) : cudaEventSynchronize(queue->done);
+	if (queue->is_used && !error && queue->is_timed)
+		note_done(queue);
 	queue->is_used = false;
 	wcx_tile_batch_clear(queue->batch);
 	queue->check_count = 0;

@@ -12,6 +12,7 @@
 
 #include "codec/result.h"
 #include "cuda/checksum_kernel.h"
+#include "cuda/gpu_clock.h"
 #include "cuda/tile_batch.h"
 #include "cuda/tile_kernel.h"
 
@@ -35,7 +36,11 @@ struct wcx_gpu_queue {
 	/* Results: statuses of items, then of checks; from WCX_QUEUE_STATUS_BYTES on, decoded tiles if it returns them. */
 	uint8_t *download, *download_dev;
 	cudaStream_t stream;
-	cudaEvent_t done;
+	cudaEvent_t done, base; /* base: of the clock, if is_timed */
+	struct wcx_gpu_clock clock;
+	int64_t submitted_ns,
+		done_ns;         /* by the clock, if is_timed: when the latest batch was submitted, and when it was done */
+	bool is_timed;           /* set before opening; then submit records done, and nothing else uses the queue */
 	bool polls;              /* wcx_gpu_queue_wait asks for the event instead of sleeping until an interrupt */
 	bool upload_is_pageable; /* else it is pinned; set before opening, where upload is hardly ever used */
 	bool statuses_to_host;   /* unless tiles are returned, the kernels write statuses straight to download */
@@ -45,7 +50,7 @@ struct wcx_gpu_queue {
  * wcx_gpu_queue_open - allocate buffers for src_bytes of packed tiles and dst_bytes of decoded tiles to return
  *
  * src_bytes is 0 if the owner copies packed tiles to the device, in the queue's stream, from memory of its own; it then sets
- * src_dev and is_used.  *queue must be zero but for polls and statuses_to_host, and must be closed even after failure.
+ * src_dev and is_used.  *queue must be zero but for the members that are set before, and must be closed even after failure.
  * Returns WCX_OK, or WCX_NO_MEMORY or WCX_DEVICE_FAILED with *error_ret set.
  */
 enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx_kernels *kernels, size_t src_bytes,

@@ -503,12 +503,10 @@ static void touch(uint8_t *dst, size_t bytes)
 
 /* Finds out which jobs have a dst that is pinned, or can be pinned now.  Prepares the others, if there are any, for copies.
  */
-static void pin_jobs(struct wcx_decoder *decoder, const struct wcx_gpu_batch *batch, bool is_pinned[WCX_BATCH_TILES],
-		     bool *has_copies_ret)
+static void pin_jobs(struct wcx_decoder *decoder, const struct wcx_gpu_batch *batch, bool is_pinned[WCX_BATCH_TILES])
 {
 	const uint64_t now_ns = wcx_now_ns();
 
-	*has_copies_ret = false;
 	for (size_t i = 0; i < batch->job_count; i++) {
 		const struct wcx_tile_job *job = &batch->jobs[i];
 
@@ -516,21 +514,17 @@ static void pin_jobs(struct wcx_decoder *decoder, const struct wcx_gpu_batch *ba
 		if (is_pinned[i] || (batch->bases && (uintptr_t)job->dst - (uintptr_t)batch->bases < WCX_GPU_BASE_BYTES))
 			continue;
 		touch(job->dst, job->dst_bytes);
-		*has_copies_ret = true;
 	}
 }
 
-/* Has the GPU decode a batch, and notes how long it took, unless copying was a part of that. */
-static void call_gpu(struct wcx_decoder *decoder, const struct wcx_gpu_batch *batch, size_t coded_bytes, bool has_copies)
+/* Has the GPU decode a batch. */
+static void call_gpu(struct wcx_decoder *decoder, const struct wcx_gpu_batch *batch)
 {
-	const uint64_t start_ns = wcx_now_ns();
 	enum wcx_result result;
 
 	atomic_fetch_add(&decoder->gpu_calls, 1);
 	result = wcx_gpu_decode(decoder->gpu, batch);
 	atomic_fetch_sub(&decoder->gpu_calls, 1);
-	if (!has_copies)
-		wcx_gpu_choice_note(&decoder->choice, coded_bytes, wcx_now_ns() - start_ns);
 	if (result == WCX_DEVICE_FAILED && !atomic_exchange(&decoder->gpu_lost, true))
 		send_notice(decoder, "the GPU failed; decoding on the CPU from now on");
 }
@@ -538,6 +532,7 @@ static void call_gpu(struct wcx_decoder *decoder, const struct wcx_gpu_batch *ba
 static void run_on_gpu(struct wcx_decoder *decoder, struct owned_batch *owned, size_t job_count, const uint32_t *checksums,
 		       size_t coded_bytes)
 {
+	uint64_t device_ns = 0;
 	bool is_pinned[WCX_BATCH_TILES];
 	const struct wcx_gpu_batch batch = {
 		.jobs = owned->batch.jobs,
@@ -545,11 +540,12 @@ static void run_on_gpu(struct wcx_decoder *decoder, struct owned_batch *owned, s
 		.dst_is_pinned = is_pinned,
 		.packed = owned->is_pinned ? owned->batch.packed : NULL,
 		.checksums = checksums,
+		.device_ns_ret = &device_ns,
 	};
-	bool has_copies;
 
-	pin_jobs(decoder, &batch, is_pinned, &has_copies);
-	call_gpu(decoder, &batch, coded_bytes, has_copies);
+	pin_jobs(decoder, &batch, is_pinned);
+	call_gpu(decoder, &batch);
+	wcx_gpu_choice_note(&decoder->choice, coded_bytes, device_ns);
 }
 
 /*
@@ -682,12 +678,8 @@ void wcx_decoder_run_pairs(struct wcx_decoder *decoder, struct wcx_decode_batch 
 		.packed = owned->is_pinned ? batch->packed : NULL,
 		.bases = bases,
 	};
-	size_t coded_bytes = 0;
-	bool has_copies;
 
-	for (size_t i = 0; i < job_count; i++)
-		coded_bytes += batch->jobs[i].dst_bytes;
-	pin_jobs(decoder, &pairs, is_pinned, &has_copies);
-	call_gpu(decoder, &pairs, coded_bytes, true); /* the GPU does not write differences to their place */
+	pin_jobs(decoder, &pairs, is_pinned);
+	call_gpu(decoder, &pairs); /* what they should take was not measured, so it is not noted either */
 	add_work(&decoder->gpu_work, done_bytes(batch->jobs, job_count), start_ns);
 }

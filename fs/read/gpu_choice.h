@@ -39,7 +39,7 @@ void wcx_gpu_choice_init(struct wcx_gpu_choice *choice, const struct wcx_gpu_cos
 /* wcx_gpu_choice_takes - whether the GPU gets a batch with so many bytes of coded tiles now.  Thread-safe, like the next. */
 bool wcx_gpu_choice_takes(struct wcx_gpu_choice *choice, size_t bytes, uint64_t now_ns);
 
-/* wcx_gpu_choice_note - tell how long the GPU took for a batch */
+/* wcx_gpu_choice_note - tell how long the GPU took for a batch, not counting how late its threads learned of that */
 void wcx_gpu_choice_note(struct wcx_gpu_choice *choice, size_t bytes, uint64_t ns);
 
 #endif
