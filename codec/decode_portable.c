@@ -13,7 +13,7 @@
  * Decodes a line for which the reader has its reserve.  Which lanes renormalise is unpredictable: masks instead of a branch
  * double the speed.
  */
-INLINE const uint8_t *decode_line(const uint32_t *entries, const uint32_t *contexts, bool by_context,
+INLINE const uint8_t *decode_line(const uint32_t *entries, uint32_t shift, const uint32_t *contexts, bool by_context,
 				  uint32_t state[WCX_LANES], const uint8_t *word, uint32_t steps, uint32_t *words)
 {
 	uint32_t line[WCX_LANES] = { 0 };
@@ -22,9 +22,9 @@ INLINE const uint8_t *decode_line(const uint32_t *entries, const uint32_t *conte
 		for (uint32_t lane = 0; lane < WCX_LANES; lane++) {
 			const uint32_t context = by_context ? contexts[lane] >> 32 / steps * k % 32 & 0xFF : 0;
 			uint32_t x = state[lane], renormalises;
-			const uint32_t entry = entries[context << WCX_PROB_BITS | (x & (WCX_PROB_SCALE - 1))];
+			const uint32_t entry = entries[(context << WCX_PROB_BITS | (x & (WCX_PROB_SCALE - 1))) >> shift];
 
-			x = (entry >> 20) * (x >> WCX_PROB_BITS) + (entry & 0xFFF);
+			x = (entry >> 20) * (x >> WCX_PROB_BITS) + (entry & 0xFFF) + (x & ((1u << shift) - 1));
 			renormalises = x < WCX_RANS_LOW;
 			state[lane] = x << (renormalises << 4) | (wcx_le16_read(word) & (0 - renormalises));
 			word += 2 * renormalises;
@@ -45,7 +45,7 @@ INLINE uint32_t decode_steps(const struct wcx_rans_stream *stream, struct wcx_ra
 	for (; line < end && reader->end - reader->word >= reader->reserve; line++, words += WCX_LANES) {
 		if (line == run.end)
 			run = wcx_rans_run_at(stream, line, end);
-		reader->word = decode_line(run.entry, NULL, false, state, reader->word, steps, words);
+		reader->word = decode_line(run.entry, stream->slot_shift, NULL, false, state, reader->word, steps, words);
 	}
 	memcpy(reader->state, state, sizeof state);
 	return line;
@@ -79,7 +79,7 @@ INLINE uint32_t decode_steps_by_context(const struct wcx_rans_stream *stream, st
 	     line++, contexts += WCX_LANES, words += WCX_LANES) {
 		if (line == run.end)
 			run = wcx_rans_run_at(stream, line, end);
-		reader->word = decode_line(run.entry, contexts, true, state, reader->word, steps, words);
+		reader->word = decode_line(run.entry, stream->slot_shift, contexts, true, state, reader->word, steps, words);
 	}
 	memcpy(reader->state, state, sizeof state);
 	return line;

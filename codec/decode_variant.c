@@ -93,7 +93,9 @@ static enum wcx_result run_trial(const struct wcx_decode_variant *variant, struc
 	enum wcx_result result = WCX_OK;
 
 	for (unsigned p = 0; p < variant->parts_max && result == WCX_OK; p++) {
-		parts[p] = (struct wcx_rans_part){ stream, &readers[p], trial->words[p], sink };
+		parts[p] = (struct wcx_rans_part){
+			.stream = stream, .reader = &readers[p], .words = trial->words[p], .sink = sink
+		};
 		result = wcx_rans_open(stream, &readers[p]);
 	}
 	if (result != WCX_OK)
@@ -104,7 +106,7 @@ static enum wcx_result run_trial(const struct wcx_decode_variant *variant, struc
 /* Nanoseconds that a variant takes for the stream. */
 static int64_t time_trial(const struct wcx_decode_variant *variant, struct trial *trial, const struct wcx_pair_sink *sink)
 {
-	const struct wcx_rans_decode_table *table = &trial->decode;
+	const uint32_t *table = trial->decode.entry;
 	const struct wcx_rans_stream stream = {
 		.tables = &table,
 		.src = trial->stream,

@@ -52,6 +52,9 @@ struct wcx_decode_variant {
 				      uint32_t end, const uint32_t *contexts, uint32_t *words);
 	/* decode_lines for pairs, into sinks.  NULL in a variant that gains nothing by it. */
 	uint32_t (*decode_pairs)(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end);
+	/* The same for residuals of two-byte elements, each with its context.  Alone in reading coarse tables, if not NULL.
+	 */
+	uint32_t (*decode_differences)(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end);
 
 	/* Sets every word of out. */
 	void (*fill)(uint32_t lines, uint64_t word, uint32_t elem_bytes, void *out);
@@ -80,12 +83,12 @@ struct wcx_rans_run {
 static inline struct wcx_rans_run wcx_rans_run_at(const struct wcx_rans_stream *stream, uint32_t line, uint32_t end)
 {
 	const struct wcx_rans_choices *choices = &stream->choices;
-	struct wcx_rans_run ret = { stream->tables[0]->entry, end };
+	struct wcx_rans_run ret = { stream->tables[0], end };
 
 	if (choices->bits) {
 		const uint32_t run = line / choices->run_lines, run_end = (run + 1) * choices->run_lines;
 
-		ret.entry = stream->tables[wcx_rans_choice(choices, run)]->entry;
+		ret.entry = stream->tables[wcx_rans_choice(choices, run)];
 		ret.end = run_end < end ? run_end : end;
 	}
 	return ret;

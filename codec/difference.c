@@ -39,6 +39,15 @@ void wcx_difference_undo(enum wcx_difference difference, uint32_t elem_bytes, co
 	}
 }
 
+void wcx_difference_scatter16(enum wcx_difference difference, const void *residuals, const uint16_t *positions, size_t count,
+			      const void *base, void *elements)
+{
+	if (difference == WCX_DIFFERENCE_FLOAT)
+		scatter_all_16(residuals, positions, count, base, true, elements);
+	else
+		scatter_all_16(residuals, positions, count, base, false, elements);
+}
+
 void wcx_difference_contexts(const struct wcx_recipe *recipe, const void *base, size_t count, uint8_t *contexts)
 {
 	switch (recipe->elem_bytes) {
@@ -72,5 +81,26 @@ void wcx_difference_keys(enum wcx_difference difference, uint32_t elem_bytes, co
 	case 8:
 		make_keys_64(difference, base, count, keys);
 		break;
+	}
+}
+
+void wcx_context_map_make(const struct wcx_recipe *recipe, bool by_context, struct wcx_context_map *ret)
+{
+	const uint32_t thresholds = by_context ? recipe->context_count - 1u : 0;
+	const uint32_t first = thresholds ? recipe->thresholds[0] - 1u : 0;
+	const bool is_float = recipe->difference == WCX_DIFFERENCE_FLOAT;
+
+	*ret = (struct wcx_context_map){
+		.invert = is_float ? 0x8000 : 0xFFFF,
+		.order = is_float ? 0x7FFF : 0,
+		.first = (uint16_t)first,
+		.has_table = !thresholds || recipe->thresholds[thresholds - 1] - first < WCX_CONTEXT_TABLE_KEYS,
+	};
+	for (uint32_t t = 0; t < WCX_CONTEXTS_MAX - 1; t++) {
+		const uint32_t threshold = t < thresholds ? recipe->thresholds[t] : (uint32_t)WCX_CONTEXT_KEYS;
+
+		ret->below[t] = (int16_t)(threshold - 1);
+		for (uint32_t key = 0; key < WCX_CONTEXT_TABLE_KEYS; key++)
+			ret->table[key] = (uint8_t)(ret->table[key] + (first + key >= threshold));
 	}
 }

@@ -69,6 +69,19 @@ LOOP void NAME(undo_all)(const void *base, size_t count, bool is_float, void *el
 	}
 }
 
+LOOP void NAME(scatter_all)(const void *residuals, const uint16_t *positions, size_t count, const void *base, bool is_float,
+			    void *elements)
+{
+	const ELEM *b = base, *e = residuals;
+	ELEM *to = elements;
+
+	for (size_t i = 0; i < count; i++) {
+		const ELEM d = (ELEM)(e[i] >> 1 ^ (ELEM)(0 - (e[i] & 1)));
+
+		to[positions[i]] = NAME(order)((ELEM)(NAME(order)(b[positions[i]], is_float) + d), is_float);
+	}
+}
+
 /* Signed, because vectors are compared so with a single instruction; keys of a byte are below 128. */
 LOOP CONTEXT NAME(context_of)(ELEM base, const CONTEXT below[WCX_CONTEXTS_MAX - 1], bool is_float)
 {

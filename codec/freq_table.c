@@ -3,7 +3,6 @@
 #include "codec/freq_table.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <string.h>
 
 enum {
@@ -13,6 +12,12 @@ enum {
 
 	/* Below a probability of 2^-16 a pair is cheaper as an exception: its slot of 4096 is worth more to others. */
 	PAIR_MIN_SHARE = 256,
+	/*
+	 * A slot of 1024 costs all other symbols together 1.4 bits for each 1024 of them; an escape costs about 12 bits more
+	 * than a symbol with one slot.  So a symbol rarer than an eighth of a slot is cheaper as an escape.
+	 */
+	ESCAPE_RARITY = 8,
+
 	PAIR_SCALE_BITS = 18,
 	PAIR_SCALE_SHIFT = 28, /* shares have 24 bits: at scale 2^16, frequencies add up to 4096 before rounding */
 };
@@ -33,9 +38,9 @@ static double slot_worth(uint64_t count, unsigned freq)
 }
 
 /* Rounds every share to the nearest integer, but at least 1; returns the sum. */
-static unsigned round_shares(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_freq_table *table)
+static unsigned round_shares(const uint64_t count[WCX_SYMBOL_COUNT], unsigned slots, struct wcx_freq_table *table)
 {
-	double scale = WCX_PROB_SCALE / (double)sum_counts(count);
+	double scale = slots / (double)sum_counts(count);
 	unsigned sum = 0;
 
 	for (int s = 0; s < WCX_SYMBOL_COUNT; s++) {
@@ -43,8 +48,8 @@ static unsigned round_shares(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_
 
 		if (freq == 0 && count[s])
 			freq = 1;
-		if (freq > WCX_PROB_SCALE - 1)
-			freq = WCX_PROB_SCALE - 1;
+		if (freq > slots - 1)
+			freq = slots - 1;
 		table->freq[s] = (uint16_t)freq;
 		sum += freq;
 	}
@@ -86,12 +91,13 @@ static void take_slots(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_freq_t
 }
 
 /* Hands out missing slots, each to the symbol that gains most. */
-static void give_slots(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_freq_table *table, unsigned missing)
+static void give_slots(const uint64_t count[WCX_SYMBOL_COUNT], unsigned slots, struct wcx_freq_table *table,
+		       unsigned missing)
 {
 	struct candidates of = { .count = 0 };
 
 	for (int s = 0; s < WCX_SYMBOL_COUNT; s++)
-		if (count[s] && table->freq[s] < WCX_PROB_SCALE - 1)
+		if (count[s] && table->freq[s] < slots - 1)
 			add_candidate(&of, s, slot_worth(count[s], table->freq[s]));
 	for (; missing; missing--) {
 		unsigned most = 0;
@@ -102,24 +108,47 @@ static void give_slots(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_freq_t
 				most = i;
 		freq = &table->freq[of.symbols[most]];
 		++*freq;
-		of.worth[most] = *freq < WCX_PROB_SCALE - 1 ? slot_worth(count[of.symbols[most]], *freq) : -1;
+		of.worth[most] = *freq < slots - 1 ? slot_worth(count[of.symbols[most]], *freq) : -1;
 	}
 }
 
-void wcx_freq_table_build(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_freq_table *ret)
+/* Shares out `slots` among the symbols. */
+static void share_slots(const uint64_t count[WCX_SYMBOL_COUNT], unsigned slots, struct wcx_freq_table *ret)
 {
-	unsigned sum = round_shares(count, ret);
+	unsigned sum = round_shares(count, slots, ret);
 
 	for (int s = 0; s < WCX_SYMBOL_COUNT; s++)
-		if (ret->freq[s] == WCX_PROB_SCALE - 1 && sum == WCX_PROB_SCALE - 1) {
+		if (ret->freq[s] == slots - 1 && sum == slots - 1) {
 			/* A lone symbol: the last slot goes to a neighbour that never occurs. */
 			ret->freq[s ^ 1] = 1;
 			return;
 		}
-	if (sum > WCX_PROB_SCALE)
-		take_slots(count, ret, sum - WCX_PROB_SCALE);
+	if (sum > slots)
+		take_slots(count, ret, sum - slots);
 	else
-		give_slots(count, ret, WCX_PROB_SCALE - sum);
+		give_slots(count, slots, ret, slots - sum);
+}
+
+void wcx_freq_table_build(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_freq_table *ret)
+{
+	share_slots(count, WCX_PROB_SCALE, ret);
+}
+
+void wcx_freq_table_build_escapes(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_freq_table *ret)
+{
+	const uint64_t sum = sum_counts(count);
+	uint64_t kept[WCX_SYMBOL_COUNT];
+
+	memcpy(kept, count, sizeof kept);
+	for (int s = 0; s < WCX_ESCAPE; s++)
+		if ((double)count[s] * WCX_COARSE_SLOTS * ESCAPE_RARITY < (double)sum) {
+			kept[WCX_ESCAPE] += kept[s];
+			kept[s] = 0;
+		}
+	kept[WCX_ESCAPE] = kept[WCX_ESCAPE] ? kept[WCX_ESCAPE] : 1;
+	share_slots(kept, WCX_COARSE_SLOTS, ret);
+	for (int s = 0; s < WCX_SYMBOL_COUNT; s++)
+		ret->freq[s] = (uint16_t)(ret->freq[s] << WCX_COARSE_BITS);
 }
 
 /* Scales the shares of pairs to frequencies, at least 1 for pairs that are not too rare; returns the sum. */
@@ -183,13 +212,15 @@ double wcx_counts_entropy(const uint64_t count[WCX_SYMBOL_COUNT])
 	return bits;
 }
 
-uint32_t wcx_freq_table_last(const struct wcx_freq_table *table)
+struct wcx_freq_table_facts wcx_freq_table_facts(const struct wcx_freq_table *table)
 {
-	uint32_t s = WCX_SYMBOL_COUNT - 1;
+	unsigned bits = 0, last = 0;
 
-	while (s && !table->freq[s])
-		s--;
-	return s;
+	for (unsigned s = 0; s < WCX_SYMBOL_COUNT; s++) {
+		bits |= table->freq[s];
+		last = table->freq[s] ? s : last;
+	}
+	return (struct wcx_freq_table_facts){ (uint8_t)last, bits % (1 << WCX_COARSE_BITS) == 0 };
 }
 
 size_t wcx_freq_table_write(const struct wcx_freq_table *table, uint8_t dst[WCX_FREQ_TABLE_MAX_BYTES])

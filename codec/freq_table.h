@@ -7,6 +7,7 @@
 #ifndef WCX_FREQ_TABLE_H
 #define WCX_FREQ_TABLE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,6 +17,9 @@ enum {
 	WCX_SYMBOL_COUNT = 256,
 	WCX_PROB_BITS = 12, /* with more, decoding tables exceed the L1 cache and speed falls by a third */
 	WCX_PROB_SCALE = 1 << WCX_PROB_BITS,
+	WCX_COARSE_BITS = 2, /* frequencies of a coarse table are multiples of 2^2 */
+	WCX_COARSE_SLOTS = WCX_PROB_SCALE >> WCX_COARSE_BITS,
+	WCX_ESCAPE = WCX_SYMBOL_COUNT - 1, /* in a field with escapes: the symbol of a value that has none */
 	WCX_FREQ_TABLE_MAX_BYTES = 2 * WCX_SYMBOL_COUNT,
 	WCX_PAIR_SYMBOLS = 16, /* values of each half of a pair */
 };
@@ -34,6 +38,13 @@ struct wcx_freq_table {
 void wcx_freq_table_build(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_freq_table *ret);
 
 /*
+ * wcx_freq_table_build_escapes - the same for a field with escapes: all frequencies are multiples of 2^WCX_COARSE_BITS
+ *
+ * Symbols that are too rare to be worth one get none, so they escape.  WCX_ESCAPE always has one.
+ */
+void wcx_freq_table_build_escapes(const uint64_t count[WCX_SYMBOL_COUNT], struct wcx_freq_table *ret);
+
+/*
  * wcx_freq_table_pair - the table for pairs of independent symbols (docs/format.md, section 2.7)
  *
  * single has symbols 0 to 15.  Symbol a + 16 b of *ret is the pair of a and b; very rare pairs get no frequency.
@@ -46,8 +57,14 @@ double wcx_freq_table_cost(const struct wcx_freq_table *table, const uint64_t co
 /* wcx_counts_entropy - order-0 entropy of symbols with these counts, in bits for all of them */
 double wcx_counts_entropy(const uint64_t count[WCX_SYMBOL_COUNT]);
 
-/* wcx_freq_table_last - the highest symbol with a frequency */
-uint32_t wcx_freq_table_last(const struct wcx_freq_table *table);
+/* What fields may ask of a table. */
+struct wcx_freq_table_facts {
+	uint8_t last_symbol; /* the highest one with a frequency */
+	bool is_coarse;      /* all frequencies are multiples of 2^WCX_COARSE_BITS */
+};
+
+/* wcx_freq_table_facts - find them */
+struct wcx_freq_table_facts wcx_freq_table_facts(const struct wcx_freq_table *table);
 
 /* wcx_freq_table_write - write the table to dst; returns the bytes written */
 size_t wcx_freq_table_write(const struct wcx_freq_table *table, uint8_t dst[WCX_FREQ_TABLE_MAX_BYTES]);

@@ -22,6 +22,18 @@ void wcx_rans_decode_table_build(const struct wcx_freq_table *freqs, struct wcx_
 	}
 }
 
+void wcx_rans_coarse_table_build(const struct wcx_freq_table *freqs, uint32_t entry[WCX_COARSE_SLOTS])
+{
+	uint32_t slot = 0;
+
+	for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++) {
+		const uint32_t freq = freqs->freq[s];
+
+		for (uint32_t bias = 0; bias < freq; bias += 1 << WCX_COARSE_BITS)
+			entry[slot++] = freq << 20 | s << 12 | bias;
+	}
+}
+
 void wcx_rans_encode_table_build(const struct wcx_freq_table *freqs, struct wcx_rans_encode_table *ret)
 {
 	uint32_t start = 0;
@@ -155,6 +167,7 @@ static bool decode_last(const struct wcx_rans_stream *stream, struct wcx_rans_re
 	const struct wcx_rans_choices *choices = &stream->choices;
 	const uint32_t choice = choices->bits ? wcx_rans_choice(choices, line / choices->run_lines) : 0;
 	const size_t left = stream->symbol_count - (size_t)line * WCX_LANES * stream->steps;
+	const uint32_t shift = stream->slot_shift;
 
 	memset(words, 0, WCX_LANES * sizeof *words);
 	for (uint32_t k = 0; k < stream->steps; k++) {
@@ -162,10 +175,10 @@ static bool decode_last(const struct wcx_rans_stream *stream, struct wcx_rans_re
 
 		for (uint32_t lane = 0; lane < lanes; lane++) {
 			const uint32_t context = contexts ? contexts[lane] >> 32 / stream->steps * k % 32 & 0xFF : 0;
-			const struct wcx_rans_decode_table *table = stream->tables[choice] + context;
-			uint32_t x = reader->state[lane], entry = table->entry[x & (WCX_PROB_SCALE - 1)];
+			const uint32_t *table = stream->tables[choice] + ((size_t)context << (WCX_PROB_BITS - shift));
+			uint32_t x = reader->state[lane], entry = table[(x & (WCX_PROB_SCALE - 1)) >> shift];
 
-			x = (entry >> 20) * (x >> WCX_PROB_BITS) + (entry & 0xFFF);
+			x = (entry >> 20) * (x >> WCX_PROB_BITS) + (entry & 0xFFF) + (x & ((1u << shift) - 1));
 			if (x < WCX_RANS_LOW) {
 				if (reader->word >= reader->end)
 					return false;
@@ -208,6 +221,8 @@ static uint32_t decode_some(const struct wcx_decode_variant *variant, const stru
 	struct wcx_rans_part rest[WCX_RANS_PARTS_MAX];
 
 	skip_lines(parts, count, line - first, rest);
+	if (rest[0].differences)
+		return variant->decode_differences(rest, count, line, end);
 	if (stream->contexts)
 		return variant->decode_by_context(stream, rest[0].reader, line, end,
 						  stream->contexts + (size_t)(line - first) * WCX_LANES, rest[0].words);
@@ -241,7 +256,7 @@ enum wcx_result wcx_rans_decode_parts(const struct wcx_decode_variant *variant, 
 enum wcx_result wcx_rans_decode_lines(const struct wcx_decode_variant *variant, const struct wcx_rans_stream *stream,
 				      struct wcx_rans_reader *reader, uint32_t first, uint32_t end, uint32_t *words)
 {
-	const struct wcx_rans_part part = { stream, reader, words, NULL };
+	const struct wcx_rans_part part = { .stream = stream, .reader = reader, .words = words };
 
 	return wcx_rans_decode_parts(variant, &part, 1, first, end);
 }
@@ -250,7 +265,7 @@ enum wcx_result wcx_rans_decode_pairs(const struct wcx_decode_variant *variant, 
 				      struct wcx_rans_reader *reader, uint32_t first, uint32_t end,
 				      const struct wcx_pair_sink *sink)
 {
-	const struct wcx_rans_part part = { stream, reader, NULL, sink };
+	const struct wcx_rans_part part = { .stream = stream, .reader = reader, .sink = sink };
 
 	return wcx_rans_decode_parts(variant, &part, 1, first, end);
 }

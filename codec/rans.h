@@ -54,6 +54,13 @@ struct wcx_rans_encode_table {
 };
 
 void wcx_rans_decode_table_build(const struct wcx_freq_table *freqs, struct wcx_rans_decode_table *ret);
+
+/*
+ * wcx_rans_coarse_table_build - the same for a coarse table, with one entry for 2^WCX_COARSE_BITS slots
+ *
+ * slot-start is that of the first of them.
+ */
+void wcx_rans_coarse_table_build(const struct wcx_freq_table *freqs, uint32_t entry[WCX_COARSE_SLOTS]);
 void wcx_rans_encode_table_build(const struct wcx_freq_table *freqs, struct wcx_rans_encode_table *ret);
 
 /*
@@ -78,13 +85,15 @@ static inline uint32_t wcx_rans_choice(const struct wcx_rans_choices *choices, s
 size_t wcx_rans_states_bytes(const uint8_t *src, size_t src_bytes);
 
 /*
- * Input of the decoder; the caller owns all of it.  With contexts, which there are for as many lines as are decoded at a
+ * Input of the decoder; the caller owns all of it.  Tables are the entries of struct wcx_rans_decode_table, or those of a
+ * coarse one.  With contexts, which there are for as many lines as are decoded at a
  * time, every symbol has a table of its own: that number of the array that the run chooses.  They are placed in words as
  * symbols are.
  */
 struct wcx_rans_stream {
-	const struct wcx_rans_decode_table *const *tables; /* 2^choices.bits of them, or arrays */
-	const uint32_t *contexts;                          /* below WCX_CONTEXTS_MAX; NULL without contexts */
+	const uint32_t *const *tables; /* 2^choices.bits of them, or arrays */
+	uint32_t slot_shift;           /* an entry stands for 2^slot_shift slots: 0 or WCX_COARSE_BITS */
+	const uint32_t *contexts;      /* below WCX_CONTEXTS_MAX; NULL without contexts */
 	struct wcx_rans_choices choices;
 	const uint8_t *src; /* states and words; untrusted */
 	size_t src_bytes;
@@ -114,12 +123,24 @@ struct wcx_pair_sink {
 	uint32_t base;      /* what to add to a word of two-byte elements; else unused */
 };
 
+/*
+ * Where a variant may write residuals, the symbols of two-byte elements, as finished elements: it finds their contexts and
+ * undoes the difference, in one loop.
+ */
+struct wcx_difference_sink {
+	const struct wcx_context_map *map;
+	const uint8_t *base; /* the base's tile */
+	uint8_t *dst;        /* the tile */
+	uint64_t *escapes;   /* with coarse tables: for each line, a bit for each element with symbol WCX_ESCAPE */
+};
+
 /* A stream that is being decoded, and where its next line goes. */
 struct wcx_rans_part {
 	const struct wcx_rans_stream *stream;
 	struct wcx_rans_reader *reader;
-	uint32_t *words;                  /* as wcx_rans_decode_lines says; unused with a sink */
-	const struct wcx_pair_sink *sink; /* NULL for words */
+	uint32_t *words;                               /* as wcx_rans_decode_lines says; unused with a sink */
+	const struct wcx_pair_sink *sink;              /* NULL for words */
+	const struct wcx_difference_sink *differences; /* NULL for words; not beside a sink */
 };
 
 enum { WCX_RANS_PARTS_MAX = 2 };
@@ -153,7 +174,8 @@ enum wcx_result wcx_rans_decode_pairs(const struct wcx_decode_variant *variant, 
  *
  * A step waits for the one before it, and cores can decode another stream while it waits.  There are 1 to variant->parts_max
  * parts, all with a sink or none.  Their streams have the same number of symbols and steps, and runs of the same length;
- * with contexts there is one part.  After WCX_BAD_DATA any of them may be the one that is damaged.
+ * with contexts there is one part, unless they are decoded to differences.  After WCX_BAD_DATA any of them may be the one
+ * that is damaged.
  */
 enum wcx_result wcx_rans_decode_parts(const struct wcx_decode_variant *variant, const struct wcx_rans_part *parts,
 				      unsigned count, uint32_t first, uint32_t end);

@@ -7,7 +7,8 @@ static const char *check_field(const struct wcx_field *field)
 	if (field->width == 0 || field->width > WCX_FIELD_MAX_WIDTH)
 		return "bad width of a field";
 	if (field->table_count == 0)
-		return field->base || field->is_pair || field->has_zero || field->by_context || field->set_bits
+		return field->base || field->is_pair || field->has_zero || field->by_context || field->set_bits ||
+				       field->has_escapes
 			       ? "symbols of a field without frequency tables"
 			       : NULL;
 	if (!field->by_context && field->table_count != 1 && field->table_count != 2 && field->table_count != 4)
@@ -22,7 +23,7 @@ static const char *check_field(const struct wcx_field *field)
 	return field->base || field->has_zero ? "base of a narrow field" : NULL;
 }
 
-/* Rules on where in an element a field of pairs may be. */
+/* Rules on where in an element a field of pairs, or one with escapes, may be. */
 static const char *check_place(const struct wcx_recipe *recipe, uint32_t number)
 {
 	const struct wcx_field *field = &recipe->fields[number];
@@ -32,6 +33,9 @@ static const char *check_place(const struct wcx_recipe *recipe, uint32_t number)
 
 	if (field->is_pair && (!fits || number + 1u != recipe->field_count))
 		return "pairs in a field that cannot have them";
+	if (field->has_escapes && (recipe->difference == WCX_DIFFERENCE_NONE || recipe->field_count != 1 ||
+				   recipe->elem_bytes != 2 || field->base))
+		return "escapes in a field that cannot have them";
 	return NULL;
 }
 
@@ -133,6 +137,7 @@ const char *wcx_recipe_check(const struct wcx_recipe *recipe)
 
 	for (uint32_t f = 0; f < recipe->field_count && !wrong; f++)
 		for (uint32_t t = 0; t < recipe->fields[f].table_count && !wrong; t++)
-			wrong = wcx_field_check_table(&recipe->fields[f], wcx_freq_table_last(&recipe->fields[f].tables[t]));
+			wrong = wcx_field_check_table(&recipe->fields[f],
+						      wcx_freq_table_facts(&recipe->fields[f].tables[t]));
 	return wrong;
 }

@@ -51,13 +51,14 @@ enum wcx_difference { WCX_DIFFERENCE_NONE, WCX_DIFFERENCE_INTEGER, WCX_DIFFERENC
  * with has_zero, symbol 0 stands for 0.  With is_pair, a symbol has a half for each of two neighbouring elements, the first
  * one in its lower half; in elements of two bytes half h stands for base + h, whatever the width.  tables then has the
  * frequencies of halves.  With by_context there is a table for each context, and every element takes that of its own; or
- * there are 2^set_bits sets of such tables, one after another, and every run chooses a set.
+ * there are 2^set_bits sets of such tables, one after another, and every run chooses a set.  With has_escapes, symbol
+ * WCX_ESCAPE stands for no value: the tile has those of its elements in their order, in place of exceptions with positions.
  */
 struct wcx_field {
 	uint8_t width;       /* bits */
 	uint8_t table_count; /* 0, 1, 2 or 4; with by_context the recipe's context_count for each set */
 	uint8_t set_bits;    /* 0 to 2; 0 without by_context */
-	bool is_pair, has_zero, by_context;
+	bool is_pair, has_zero, by_context, has_escapes;
 	uint16_t base;
 	const struct wcx_freq_table *tables; /* table_count of them, or NULL */
 };
@@ -92,13 +93,15 @@ const char *wcx_recipe_check(const struct wcx_recipe *recipe);
 /*
  * wcx_recipe_check_fields, wcx_field_check_table - wcx_recipe_check in two halves
  *
- * The first checks everything but the tables, the second whether a field may have a table whose last symbol this is.  Where
- * many recipes share tables, the last symbol of each is then looked up once.
+ * The first checks everything but the tables, the second whether a field may have a table of which this is so.  Where many
+ * recipes share tables, each is then looked at once.
  */
 const char *wcx_recipe_check_fields(const struct wcx_recipe *recipe);
-static inline const char *wcx_field_check_table(const struct wcx_field *field, uint32_t last_symbol)
+static inline const char *wcx_field_check_table(const struct wcx_field *field, struct wcx_freq_table_facts facts)
 {
-	return last_symbol >= wcx_field_symbols_max(field) ? "frequency of a symbol that a field cannot have" : NULL;
+	if (field->has_escapes && !facts.is_coarse)
+		return "fine frequencies in a field with escapes";
+	return facts.last_symbol >= wcx_field_symbols_max(field) ? "frequency of a symbol that a field cannot have" : NULL;
 }
 
 /* wcx_elem_bytes_are_known - whether elements may have this size: 1, 2, 4 or 8 */
@@ -112,6 +115,12 @@ static inline bool wcx_recipe_is_known(const struct wcx_recipe *recipe)
 {
 	return recipe->transform < WCX_TRANSFORM_COUNT && recipe->predictor < WCX_PREDICTOR_COUNT &&
 	       recipe->difference < WCX_DIFFERENCE_COUNT;
+}
+
+/* wcx_fitting_symbols - symbols from 0 on that stand for values of a coded field: without the escape, if there is one */
+static inline uint32_t wcx_fitting_symbols(const struct wcx_field *field)
+{
+	return field->has_escapes ? WCX_ESCAPE : WCX_SYMBOL_COUNT;
 }
 
 /* wcx_field_is_wide - whether a field has more values than symbols, which then stand for those from its base on */

@@ -15,19 +15,21 @@ enum {
 /* All zeros when it is new.  For one thread at a time. */
 struct wcx_table_cache {
 	struct wcx_cached_table {
-		struct wcx_freq_table freqs; /* key: the field's table and whether it is one of pairs */
-		bool is_pair;
+		struct wcx_freq_table freqs; /* key: the field's table and whether it is one of pairs, or coarse */
+		bool is_pair, is_coarse;
 		struct wcx_rans_decode_table table;
 	} single[WCX_CACHED_TABLES];
 	uint32_t next_victim;
 	struct wcx_cached_set {
 		struct wcx_freq_table freqs[WCX_CONTEXTS_MAX]; /* key, with their number */
 		uint32_t count;
+		bool is_coarse;
 		struct wcx_rans_decode_table tables[WCX_CONTEXTS_MAX];
 	} sets[WCX_CACHED_SETS];
 	uint32_t next_set_victim;
 	struct {
-		struct wcx_freq_table freqs[WCX_RECIPE_TABLES_MAX]; /* keys */
+		struct wcx_freq_table freqs[WCX_RECIPE_TABLES_MAX]; /* keys, with whether all are coarse */
+		bool are_coarse;
 		struct wcx_rans_decode_table tables[WCX_RECIPE_TABLES_MAX];
 	} many; /* of the tile's fields that find no place among the sets, one after another */
 };
@@ -39,12 +41,13 @@ struct wcx_tables_in_use {
 };
 
 /*
- * wcx_table_cache_get - find or make the decoding tables of a field
+ * wcx_table_cache_get - find or make the decoding tables of a field, coarse ones if it has escapes
  *
- * With tables by context, tables_ret gets the first table of each set.  What is in *in_use, to which the field's are added,
- * stays until the cache is asked for another tile's.  The fields of a tile have at most WCX_RECIPE_TABLES_MAX tables in all.
+ * With tables by context, which follow each other, tables_ret gets the first table of each set.  What is in *in_use, to
+ * which the field's are added, stays until the cache is asked for another tile's.  The fields of a tile have at most
+ * WCX_RECIPE_TABLES_MAX tables in all.
  */
 void wcx_table_cache_get(struct wcx_table_cache *cache, const struct wcx_field *field, struct wcx_tables_in_use *in_use,
-			 const struct wcx_rans_decode_table *tables_ret[WCX_FIELD_TABLES_MAX]);
+			 const uint32_t *tables_ret[WCX_FIELD_TABLES_MAX]);
 
 #endif

@@ -20,6 +20,7 @@ enum {
 	WCX_TILE_MAX_BYTES = WCX_TILE_MAX_ELEMS * WCX_ELEM_MAX_BYTES,
 	WCX_CARRIED_BYTES = 64,  /* of the last raw plane or the exceptions, in the final states of the last coded field */
 	WCX_EXCEPTION_BITS = 30, /* approximate cost of an exception: position, value, and the symbol in its place */
+	WCX_ESCAPE_BITS = 16,    /* of an escape, beside the symbol */
 };
 
 /* The values are those of the format.  The codec treats WCX_TILE_ZSTD as unknown: fs decodes such tiles. */
@@ -113,7 +114,7 @@ enum wcx_result wcx_tile_encode_against(const struct wcx_tile_dims *dims, const 
 /* Counts of a field of tiles. */
 struct wcx_field_counts {
 	uint64_t (*symbols)[WCX_SYMBOL_COUNT]; /* by table of the field; NULL: is not counted */
-	uint64_t misfits;                      /* values that no symbol stands for, which have no count */
+	uint64_t misfits; /* values that no symbol stands for, which have no count but that of the escape, if there is one */
 };
 
 /*

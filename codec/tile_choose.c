@@ -34,7 +34,7 @@ static void mark_suspects(const struct wcx_field *field, uint32_t t, struct wcx_
 	const uint32_t set = t / wcx_set_tables(field), first = t % wcx_set_tables(field) * WCX_SYMBOL_COUNT;
 
 	for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
-		coder->suspect[set][first + s] = coded->freq[s] == 0;
+		coder->suspect[set][first + s] = coded->freq[s] == 0 || (field->has_escapes && s == WCX_ESCAPE);
 }
 
 /* How many tables, or sets of tables, a run of a field chooses from. */
@@ -69,12 +69,14 @@ static const struct wcx_field_coder *field_coder(const struct wcx_field *field, 
 
 	coder->symbol_count = wcx_field_symbols_max(field);
 	if (coder->table_count == field->table_count && coder->set_bits == field->set_bits &&
-	    coder->is_pair == field->is_pair && memcmp(coder->freqs, field->tables, bytes) == 0)
+	    coder->is_pair == field->is_pair && coder->has_escapes == field->has_escapes &&
+	    memcmp(coder->freqs, field->tables, bytes) == 0)
 		return coder;
 	coder->table_count = field->table_count;
 	coder->set_bits = field->set_bits;
 	coder->by_context = field->by_context;
 	coder->is_pair = field->is_pair;
+	coder->has_escapes = field->has_escapes;
 	memcpy(coder->freqs, field->tables, bytes);
 	memset(coder->suspect, 1, sizeof coder->suspect); /* misfits too */
 	for (uint32_t t = 0; t < field->table_count; t++) {
@@ -86,11 +88,13 @@ static const struct wcx_field_coder *field_coder(const struct wcx_field *field, 
 			uint32_t freq = field->tables[t].freq[s];
 
 			coder->cost[t][s] = freq ? symbol_cost(freq) : 0;
-			coder->missing[t][s] = freq == 0;
+			coder->missing[t][s] = freq == 0 || (field->has_escapes && s == WCX_ESCAPE);
 			if (freq > field->tables[t].freq[coder->cheapest[t]])
 				coder->cheapest[t] = (uint8_t)s;
 		}
 	}
+	for (uint32_t t = 0; t < field->table_count && field->has_escapes; t++)
+		coder->cheapest[t] = WCX_ESCAPE;
 	add_choice_costs(field, coder);
 	return coder;
 }
@@ -418,7 +422,8 @@ static void except_values(const struct wcx_encoding *e, uint32_t number, uint32_
 	for (uint32_t i = first; i < end; i++) {
 		const uint32_t value = field_value(e, number, i);
 
-		if (coder->freqs[table].freq[symbols[i]] && value == wcx_symbol_value(field, symbols[i]))
+		if (coder->freqs[table].freq[symbols[i]] && value == wcx_symbol_value(field, symbols[i]) &&
+		    !(field->has_escapes && value == WCX_ESCAPE))
 			continue;
 		add_exception(&e->scratch->exceptions, i, value);
 		symbols[i] = coder->cheapest[table];
@@ -474,13 +479,19 @@ static void except_pairs(const struct wcx_encoding *e, uint32_t number, uint32_t
 	}
 }
 
-/* Makes exceptions of all elements that the table of their run cannot code; false if they are too many. */
+/*
+ * Makes exceptions of all elements that the table of their run cannot code; false if they are too many, or if a table lacks
+ * the escape.
+ */
 static bool except_uncodable(const struct wcx_encoding *e, uint32_t number)
 {
 	const struct wcx_field *field = &e->recipe->fields[number];
 	const struct wcx_field_choice *choice = &e->scratch->fields[number];
 	const uint32_t run_elems = wcx_run_elems(e, field);
 
+	for (uint32_t t = 0; t < field->table_count && field->has_escapes; t++)
+		if (!field->tables[t].freq[WCX_ESCAPE])
+			return false;
 	for (uint32_t first = 0, r = 0; first < e->elems; first += run_elems, r++) {
 		const struct wcx_run_choice *run = &choice->runs[r];
 		const uint32_t end = WCX_MIN(e->elems, first + run_elems);
@@ -593,6 +604,10 @@ static void count_run(const struct wcx_encoding *e, uint32_t number, const struc
 		    ret->symbols[run->table]);
 	ret->symbols[run->table][0] -= run->misfits; /* which have that symbol */
 	ret->misfits += run->misfits;
+	if (e->recipe->fields[number].has_escapes) {
+		ret->symbols[run->table][WCX_ESCAPE] += run->misfits;
+		ret->misfits = ret->symbols[run->table][WCX_ESCAPE];
+	}
 }
 
 /* Counts a field without contexts. */
@@ -628,6 +643,10 @@ static void count_by_context(const struct wcx_encoding *e, const struct wcx_fiel
 			ret->symbols[0][key] += wide[key];
 		for (uint32_t c = 0; c < WCX_CONTEXTS_MAX; c++)
 			ret->misfits += wide[WCX_KEY_MISFIT + c];
+		for (uint32_t c = 0; c < field->table_count && field->has_escapes; c++) {
+			ret->misfits += wide[c * WCX_SYMBOL_COUNT + WCX_ESCAPE];
+			ret->symbols[c][WCX_ESCAPE] += wide[WCX_KEY_MISFIT + c];
+		}
 	}
 }
 
@@ -642,11 +661,16 @@ static void count_sets(const struct wcx_encoding *e, uint32_t number, struct wcx
 		const uint16_t *keyed = e->scratch->keyed + run.first;
 		uint64_t *counts = ret->symbols[run.table * wcx_set_tables(field)];
 
-		for (uint32_t i = 0; i < run.length; i++)
-			if (keyed[i] < WCX_KEY_MISFIT)
+		for (uint32_t i = 0; i < run.length; i++) {
+			const bool is_misfit = keyed[i] >= WCX_KEY_MISFIT;
+			const uint32_t escape = ((uint32_t)keyed[i] - WCX_KEY_MISFIT) * WCX_SYMBOL_COUNT + WCX_ESCAPE;
+
+			if (!is_misfit)
 				counts[keyed[i]]++;
-			else
-				ret->misfits++;
+			else if (field->has_escapes)
+				counts[escape]++;
+			ret->misfits += is_misfit || (field->has_escapes && keyed[i] % WCX_SYMBOL_COUNT == WCX_ESCAPE);
+		}
 	}
 }
 

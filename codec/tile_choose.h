@@ -20,9 +20,9 @@ _Static_assert((int)WCX_CHOICES_MAX == (int)WCX_FIELD_TABLES_MAX, "as many table
  * symbols and costs are those of one half.
  */
 struct wcx_field_coder {
-	struct wcx_freq_table freqs[WCX_SET_TABLES_MAX]; /* cache key, with the next four: tiles of a tensor share tables */
+	struct wcx_freq_table freqs[WCX_SET_TABLES_MAX]; /* cache key, with the next five: tiles of a tensor share tables */
 	uint32_t table_count, set_bits;
-	bool by_context, is_pair;
+	bool by_context, is_pair, has_escapes;
 	uint32_t symbol_count;                             /* symbols that the field can have */
 	struct wcx_freq_table pairs[WCX_FIELD_TABLES_MAX]; /* tables for coding pairs */
 	struct wcx_rans_encode_table encode[WCX_SET_TABLES_MAX];
@@ -34,7 +34,8 @@ struct wcx_field_coder {
 	 */
 	uint8_t suspect[WCX_SETS_MAX][WCX_KEY_COUNT];
 	uint64_t choice_costs[WCX_KEY_COUNT]; /* of a key or symbol, exceptions included, in 16 bits for each set or table */
-	uint8_t cheapest[WCX_SET_TABLES_MAX]; /* the most frequent symbol, which takes the place of exceptions */
+	uint8_t cheapest[WCX_SET_TABLES_MAX]; /* what takes the place of exceptions: the most frequent symbol, or the escape
+					       */
 };
 
 /* Elements whose carrier value has no symbol, or one without a frequency in the table of its run; positions ascend. */

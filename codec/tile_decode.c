@@ -7,11 +7,13 @@
 
 #include "codec/difference.h"
 #include "codec/element.h"
+#include "codec/escapes.h"
 #include "codec/le.h"
 #include "codec/rans.h"
 #include "codec/table_cache.h"
 
 enum {
+	TILE_HALF_LINES_MAX = WCX_TILE_MAX_ELEMS / 2 / WCX_LANES, /* of two-byte elements */
 	BLOCK_LINES = 32, /* processed together: their elements stay in the L1 cache, and no plane has longer units */
 };
 
@@ -19,7 +21,7 @@ struct coded_stream {
 	struct wcx_rans_stream stream;
 	struct wcx_rans_reader reader;
 	struct wcx_symbol_place place;
-	const struct wcx_rans_decode_table *tables[WCX_FIELD_TABLES_MAX];
+	const uint32_t *tables[WCX_FIELD_TABLES_MAX];
 };
 
 /* What one tile needs. */
@@ -31,6 +33,9 @@ struct tile_scratch {
 	uint8_t last_line[WCX_LANES * WCX_ELEM_MAX_BYTES]; /* the tile's last line, if it is a partial one, */
 	uint8_t last_base[WCX_LANES * WCX_ELEM_MAX_BYTES]; /* and that of the base */
 	uint8_t exceptions[WCX_EXCEPTIONS_MAX * 4];        /* stored and carried bytes joined */
+	uint64_t escapes[TILE_HALF_LINES_MAX];             /* for each line, a bit for each element without a value */
+	uint16_t escape_positions[WCX_EXCEPTIONS_MAX + WCX_ESCAPES_MARGIN];
+	struct wcx_context_map map;
 };
 
 struct wcx_decode_scratch {
@@ -93,7 +98,9 @@ static void list_parts(const struct decoding *tiles, unsigned count, uint32_t co
 	for (unsigned t = 0; t < count; t++) {
 		struct coded_stream *stream = &tiles[t].own->coded[coded];
 
-		parts[t] = (struct wcx_rans_part){ &stream->stream, &stream->reader, tiles[t].own->words, NULL };
+		parts[t] = (struct wcx_rans_part){ .stream = &stream->stream,
+						   .reader = &stream->reader,
+						   .words = tiles[t].own->words };
 	}
 }
 
@@ -155,13 +162,19 @@ static enum wcx_result make_blocks(const struct decoding *tiles, unsigned count,
 	return result;
 }
 
+/* Whether the tile's only field has escapes. */
+static bool has_escapes(const struct decoding *d)
+{
+	return d->layout.coded_count && d->recipe->fields[d->layout.coded[0].field].has_escapes;
+}
+
 static enum wcx_result put_symbols(const struct decoding *tiles, unsigned count, uint32_t first, uint32_t end)
 {
 	const struct wcx_decode_variant *variant = tiles->variant;
 	struct wcx_rans_part parts[WCX_RANS_PARTS_MAX];
 
-	if (tiles->has_contexts)
-		variant->find_contexts(tiles->recipe, base_line_at(tiles, first), end - first, tiles->own->contexts);
+	for (unsigned t = 0; t < count && tiles->has_contexts; t++)
+		variant->find_contexts(tiles[t].recipe, base_line_at(&tiles[t], first), end - first, tiles[t].own->contexts);
 	for (uint32_t i = 0; i < tiles->layout.coded_count; i++) {
 		enum wcx_result result;
 
@@ -173,6 +186,8 @@ static enum wcx_result put_symbols(const struct decoding *tiles, unsigned count,
 			variant->put_symbols(parts[t].words, end - first, &tiles[t].own->coded[i].place,
 					     line_at(&tiles[t], first));
 	}
+	for (unsigned t = 0; t < count && has_escapes(tiles); t++)
+		wcx_escapes_note(tiles[t].own->words, end - first, tiles[t].own->escapes + first);
 	return WCX_OK;
 }
 
@@ -277,6 +292,7 @@ static enum wcx_result open_coded(const struct decoding *d, const struct wcx_cod
 	};
 	coded->stream = (struct wcx_rans_stream){
 		.tables = coded->tables,
+		.slot_shift = field->has_escapes ? WCX_COARSE_BITS : 0,
 		.contexts = field->by_context ? d->own->contexts : NULL,
 		.choices = { src - wcx_choices_bytes(recipe, field, d->elems), wcx_choice_bits(field),
 			     recipe->run_elems / wcx_line_elems(recipe->elem_bytes) },
@@ -359,6 +375,30 @@ static enum wcx_result decode_pairs(const struct decoding *tiles, unsigned count
 	return wcx_rans_decode_parts(tiles->variant, parts, count, 0, end);
 }
 
+/* Whether elements of two bytes are a single coded field of residuals, for which some variants have a loop. */
+static bool fits_differences(const struct decoding *d)
+{
+	return d->variant->decode_differences && d->recipe->difference != WCX_DIFFERENCE_NONE &&
+	       d->recipe->elem_bytes == 2 && d->recipe->field_count == 1 && !d->recipe->fields[0].base &&
+	       d->layout.coded_count == 1;
+}
+
+/* Decodes lines [0, end) of such residuals into the tiles, all with the same contexts. */
+static enum wcx_result decode_differences(const struct decoding *tiles, unsigned count, uint32_t end)
+{
+	struct wcx_rans_part parts[WCX_RANS_PARTS_MAX];
+	struct wcx_difference_sink sinks[WCX_RANS_PARTS_MAX];
+
+	list_parts(tiles, count, 0, parts);
+	wcx_context_map_make(tiles->recipe, tiles->recipe->fields[0].by_context, &tiles->own->map);
+	for (unsigned t = 0; t < count; t++) {
+		sinks[t] = (struct wcx_difference_sink){ &tiles->own->map, tiles[t].job->base, tiles[t].job->dst,
+							 tiles[t].own->escapes };
+		parts[t].differences = &sinks[t];
+	}
+	return wcx_rans_decode_parts(tiles->variant, parts, count, 0, end);
+}
+
 /* Everything but exceptions. */
 static enum wcx_result decode_lines(struct decoding *tiles, unsigned count)
 {
@@ -373,6 +413,10 @@ static enum wcx_result decode_lines(struct decoding *tiles, unsigned count)
 	if (result == WCX_OK && fits_pair_sink(tiles)) {
 		line = WCX_MIN(stored, tiles->whole_lines);
 		result = decode_pairs(tiles, count, line);
+	}
+	if (result == WCX_OK && fits_differences(tiles)) {
+		line = tiles->whole_lines;
+		result = decode_differences(tiles, count, line);
 	}
 	for (unsigned t = 0; t < count && result == WCX_OK; t++)
 		have_recipes = find_line_recipe(&tiles[t], &recipes[t]) && have_recipes;
@@ -409,6 +453,16 @@ static void put_exception(const struct decoding *d, uint32_t position, uint64_t 
 		wcx_difference_undo(difference, elem_bytes, base, 1, element);
 }
 
+/* Gives elements without a value theirs. */
+static enum wcx_result put_escapes(const struct decoding *d, const uint8_t *values)
+{
+	if (!wcx_escapes_list(d->own->escapes, d->lines, d->layout.exception_count, d->own->escape_positions))
+		return WCX_BAD_DATA;
+	wcx_difference_scatter16((enum wcx_difference)d->recipe->difference, values, d->own->escape_positions,
+				 d->layout.exception_count, d->job->base, d->job->dst);
+	return WCX_OK;
+}
+
 /* Replaces the carrier's bits of exceptional elements, whose positions must ascend. */
 static enum wcx_result put_exceptions(const struct decoding *d)
 {
@@ -425,6 +479,8 @@ static enum wcx_result put_exceptions(const struct decoding *d)
 		memcpy(d->own->exceptions + stored, d->own->carried, WCX_CARRIED_BYTES);
 		positions = d->own->exceptions;
 	}
+	if (has_escapes(d))
+		return put_escapes(d, positions);
 	values = positions + 2 * count;
 	for (uint32_t i = 0; i < count; i++) {
 		uint32_t position = wcx_le16_read(positions + 2 * i);
@@ -477,7 +533,7 @@ static enum wcx_result end_coded(const struct decoding *d)
 	enum wcx_result result = WCX_OK;
 
 	memcpy(job->dst + whole_bytes, d->own->last_line, job->dst_bytes - whole_bytes);
-	if (d->layout.exception_count)
+	if (d->layout.exception_count || has_escapes(d))
 		result = put_exceptions(d);
 	if (result == WCX_OK &&
 	    !wcx_element_ops(d->recipe->elem_bytes)
@@ -500,19 +556,23 @@ static enum wcx_result decode_coded(const struct wcx_tile_job *job, struct wcx_d
 
 /* --- several tiles together --- */
 
-/* Whether two jobs are coded tiles of one tensor and one size, alone. */
+/*
+ * Whether two jobs are coded tiles of one tensor and one size.  Differences are alike where the fields of residuals may all
+ * be one: see fits_differences.
+ */
 static bool are_alike(const struct wcx_tile_job *a, const struct wcx_tile_job *b)
 {
 	return a->mode == WCX_TILE_CODED && b->mode == WCX_TILE_CODED && a->recipe == b->recipe &&
-	       a->recipe->difference == WCX_DIFFERENCE_NONE && memcmp(&a->dims, &b->dims, sizeof a->dims) == 0 &&
-	       a->dst_bytes == wcx_tile_dims_bytes(&a->dims) && a->dst_bytes && b->dst_bytes == a->dst_bytes;
+	       (a->recipe->difference == WCX_DIFFERENCE_NONE || (a->recipe->field_count == 1 && a->dims.elem_bytes == 2)) &&
+	       memcmp(&a->dims, &b->dims, sizeof a->dims) == 0 && a->dst_bytes == wcx_tile_dims_bytes(&a->dims) &&
+	       a->dst_bytes && b->dst_bytes == a->dst_bytes;
 }
 
 /* Whether the lines of two tiles have the same fields coded, and their parts in the same phases. */
 static bool have_like_lines(const struct decoding *a, const struct decoding *b)
 {
 	if (a->layout.coded_count != b->layout.coded_count || stored_lines(a) != stored_lines(b) ||
-	    fits_pair_sink(a) != fits_pair_sink(b))
+	    fits_pair_sink(a) != fits_pair_sink(b) || (a->recipe->difference != WCX_DIFFERENCE_NONE && !fits_differences(a)))
 		return false;
 	for (uint32_t i = 0; i < a->layout.coded_count; i++)
 		if (a->layout.coded[i].field != b->layout.coded[i].field)
@@ -541,7 +601,8 @@ static bool decode_together(struct wcx_tile_job *jobs, unsigned count, struct wc
 /* How many of the jobs, at least one, are to be decoded together. */
 static unsigned count_alike(const struct wcx_tile_job *jobs, size_t count, const struct wcx_decode_variant *variant)
 {
-	const bool may_choose = jobs->recipe && jobs->recipe->run_elems;
+	const bool is_difference = jobs->recipe && jobs->recipe->difference != WCX_DIFFERENCE_NONE;
+	const bool may_choose = !is_difference && jobs->recipe && jobs->recipe->run_elems;
 	const unsigned most = may_choose ? variant->parts_max_with_choices : variant->parts_max;
 	unsigned alike = 1;
 

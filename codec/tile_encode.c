@@ -142,16 +142,17 @@ static void pad_exceptions(const struct wcx_encoding *e, uint32_t carrier, uint3
 	}
 }
 
-/* Serialises the exceptions to scratch->part; returns their size, which is even. */
-static uint32_t serialise_exceptions(const struct wcx_encoding *e, uint32_t width)
+/* Serialises the exceptions, or escapes, to scratch->part; returns their size, which is even. */
+static uint32_t serialise_exceptions(const struct wcx_encoding *e, const struct wcx_field *field)
 {
 	const struct wcx_exceptions *exceptions = &e->scratch->exceptions;
-	uint32_t bytes = wcx_exceptions_bytes(exceptions->count, width);
-	uint8_t *positions = e->scratch->part, *values = positions + 2 * exceptions->count;
+	const uint32_t bytes = wcx_exceptions_bytes(exceptions->count, field), width = field->width;
+	uint8_t *positions = e->scratch->part, *values = positions + (field->has_escapes ? 0 : 2 * exceptions->count);
 
 	memset(positions, 0, bytes);
 	for (uint32_t i = 0; i < exceptions->count; i++) {
-		wcx_le16_write(positions + 2 * i, exceptions->positions[i]);
+		if (!field->has_escapes)
+			wcx_le16_write(positions + 2 * i, exceptions->positions[i]);
 		if (wcx_exception_value_bytes(width) == 1)
 			values[i] = (uint8_t)exceptions->values[i];
 		else
@@ -163,12 +164,13 @@ static uint32_t serialise_exceptions(const struct wcx_encoding *e, uint32_t widt
 /* Writes the exceptions, which end in the states if no plane does. */
 static bool write_exceptions(const struct wcx_encoding *e, uint32_t carrier, struct writer *writer)
 {
-	uint32_t width = e->recipe->fields[carrier].width, value_bytes = wcx_exception_value_bytes(width), bytes;
+	const struct wcx_field *field = &e->recipe->fields[carrier];
+	uint32_t value_bytes = wcx_exception_value_bytes(field->width), bytes;
 	uint32_t enough = (WCX_CARRIED_BYTES + value_bytes) / (2 + value_bytes); /* counting the byte that makes them even */
 
-	if (!writer->carries && e->scratch->exceptions.count > 1 && e->elems > enough)
+	if (!field->has_escapes && !writer->carries && e->scratch->exceptions.count > 1 && e->elems > enough)
 		pad_exceptions(e, carrier, enough);
-	bytes = serialise_exceptions(e, width);
+	bytes = serialise_exceptions(e, field);
 	return writer_put(writer, e->scratch->part, bytes, bytes >= WCX_CARRIED_BYTES && !writer->carries);
 }
 

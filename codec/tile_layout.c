@@ -118,8 +118,7 @@ static void place_exceptions(struct parser *parser, struct wcx_tile_layout *ret)
 
 	if (!ret->exception_count)
 		return;
-	bytes = wcx_exceptions_bytes(ret->exception_count,
-				     parser->recipe->fields[ret->coded[ret->coded_count - 1].field].width);
+	bytes = wcx_exceptions_bytes(ret->exception_count, &parser->recipe->fields[ret->coded[ret->coded_count - 1].field]);
 	if (bytes >= WCX_CARRIED_BYTES && !ret->plane_carried)
 		ret->exception_carried = WCX_CARRIED_BYTES;
 	ret->exception_bytes = bytes;

@@ -61,10 +61,12 @@ static inline uint32_t wcx_exception_value_bytes(uint32_t width)
 	return width <= 8 ? 1 : 2;
 }
 
-/* wcx_exceptions_bytes - bytes of so many exceptions in a field of this width; even */
-static inline uint32_t wcx_exceptions_bytes(uint32_t count, uint32_t width)
+/* wcx_exceptions_bytes - bytes of so many exceptions, or escapes, in a field; even */
+static inline uint32_t wcx_exceptions_bytes(uint32_t count, const struct wcx_field *field)
 {
-	return WCX_ALIGN_UP(count * (2 + wcx_exception_value_bytes(width)), 2);
+	const uint32_t position_bytes = field->has_escapes ? 0 : 2;
+
+	return WCX_ALIGN_UP(count * (position_bytes + wcx_exception_value_bytes(field->width)), 2);
 }
 
 #endif

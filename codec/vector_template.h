@@ -6,14 +6,22 @@
  *	vector, VECTOR_LANES	a register and how many 32-bit words it holds
  *	load, store		unaligned
  *	find_slots		the slots of states
+ *	find_coarse_slots	the offsets in bytes of their entries in a coarse table
  *	fetch			the table entries of slots, with symbols in bits 12 to 19
- *	next_state		what follows a state by its entry and the next words
+ *	fetch_coarse		the same of coarse tables, at offsets in bytes
+ *	next_state		what follows a state by its entry and the next words; coarse tables have a slot of four
  *	place_contexts		the slots where tables begin whose numbers start at a given bit
  *	either			bitwise or
  *	place_symbols		the symbols of entries, moved to start at a given bit, and zeros beside them
  *	finish_pairs		words of elements from the entries of their two steps and their raw bits
  *	finish_half_pairs	the same of two-byte elements, which have one step, and the base of a word
  *	rotate_right		by 0, 4 or 8 bits
+ *	struct map_vectors	a context map, which load_map loads
+ *	two_contexts		in bits 12 to 14 of both halves of words, the contexts of two elements of a base
+ *	take_context		one of them, where slots have it
+ *	join_symbols		two symbols in the halves of words, from the entries of both steps
+ *	find_escapes		a bit for each element of ESCAPE_REGISTERS registers whose symbol is WCX_ESCAPE
+ *	finish_differences	two elements from those of the base and their residuals
  *
  * Functions that take parts and their number are inlined for each number.
  */
@@ -74,7 +82,28 @@ INLINE void step(const uint32_t *const entry[PARTS_MAX], const vector *at, unsig
 	for (int r = 0; r < REGISTERS; r++)
 #pragma GCC unroll 4
 		for (unsigned p = 0; p < count; p++)
-			lanes->state[p][r] = next_state(lanes->state[p][r], e[p][r], &lanes->word[p]);
+			lanes->state[p][r] = next_state(lanes->state[p][r], e[p][r], &lanes->word[p], false);
+}
+
+/* The same where contexts, of which each part has its own, choose among tables that may be coarse. */
+INLINE void step_in_contexts(const uint32_t *const entry[PARTS_MAX], const vector contexts[PARTS_MAX][REGISTERS],
+			     uint32_t shift, unsigned count, struct lanes *lanes, vector e[PARTS_MAX][REGISTERS],
+			     bool is_coarse, bool gather)
+{
+#pragma GCC unroll 4
+	for (int r = 0; r < REGISTERS; r++)
+#pragma GCC unroll 4
+		for (unsigned p = 0; p < count; p++) {
+			const vector at = take_context(contexts[p][r], shift), state = lanes->state[p][r];
+
+			e[p][r] = is_coarse ? fetch_coarse(entry[p], either(find_coarse_slots(state), at), gather)
+					    : fetch(entry[p], either(find_slots(state), at), gather);
+		}
+#pragma GCC unroll 4
+	for (int r = 0; r < REGISTERS; r++)
+#pragma GCC unroll 4
+		for (unsigned p = 0; p < count; p++)
+			lanes->state[p][r] = next_state(lanes->state[p][r], e[p][r], &lanes->word[p], is_coarse);
 }
 
 /* The tables of the runs at a line, and the end of the runs, which is the same for all. */
@@ -161,7 +190,7 @@ INLINE uint32_t decode_any_steps(const struct wcx_rans_part *parts, unsigned cou
 INLINE uint32_t decode_steps_by_context(const struct wcx_rans_stream *stream, struct wcx_rans_reader *reader, uint32_t line,
 					uint32_t end, uint32_t steps, const uint32_t *contexts, uint32_t *words, bool gather)
 {
-	const struct wcx_rans_part part = { stream, reader, words, NULL };
+	const struct wcx_rans_part part = { .stream = stream, .reader = reader, .words = words };
 	const uint32_t *entry[PARTS_MAX];
 	struct lanes lanes;
 
@@ -260,4 +289,75 @@ INLINE uint32_t decode_any_pairs(const struct wcx_rans_part *parts, unsigned cou
 		return decode_counted_pairs(parts, count, line, end, true, gather);
 	assert(parts[0].stream->steps == 1);
 	return decode_counted_pairs(parts, count, line, end, false, gather);
+}
+
+INLINE void decode_difference_line(const struct wcx_rans_part *parts, const uint32_t *const entry[PARTS_MAX], unsigned count,
+				   struct lanes *lanes, const struct map_vectors *map, uint32_t line, bool is_coarse,
+				   bool gather)
+{
+	const size_t at = (size_t)line * WCX_LANES * 4;
+	vector contexts[PARTS_MAX][REGISTERS], first[PARTS_MAX][REGISTERS], second[PARTS_MAX][REGISTERS];
+
+#pragma GCC unroll 4
+	for (unsigned p = 0; p < count; p++) {
+		const uint8_t *base = parts[p].differences->base + at;
+
+		__builtin_prefetch(lanes->word[p] + PREFETCH_BYTES);
+		__builtin_prefetch(base + PREFETCH_BYTES);
+		__builtin_prefetch(base + PREFETCH_BYTES + 64);
+#pragma GCC unroll 4
+		for (int r = 0; r < REGISTERS; r++)
+			contexts[p][r] = two_contexts(map, load(base + r * (int)sizeof(vector)));
+	}
+	step_in_contexts(entry, contexts, 0, count, lanes, first, is_coarse, gather);
+	step_in_contexts(entry, contexts, 16, count, lanes, second, is_coarse, gather);
+#pragma GCC unroll 4
+	for (unsigned p = 0; p < count; p++) {
+		const struct wcx_difference_sink *sink = parts[p].differences;
+		uint64_t escapes = 0;
+
+		__builtin_prefetch(sink->dst + at + PREFETCH_BYTES, 1);
+		__builtin_prefetch(sink->dst + at + PREFETCH_BYTES + 64, 1);
+		for (int r = 0; r < REGISTERS; r++)
+			store(sink->dst + at + r * (int)sizeof(vector),
+			      finish_differences(map, load(sink->base + at + r * (int)sizeof(vector)),
+						 join_symbols(first[p][r], second[p][r])));
+		if (is_coarse) {
+#pragma GCC unroll 4
+			for (int r = 0; r < REGISTERS; r += ESCAPE_REGISTERS)
+				escapes |= find_escapes(first[p] + r, second[p] + r) << r * VECTOR_LANES * 2;
+			sink->escapes[line] = escapes;
+		}
+	}
+}
+
+INLINE uint32_t decode_difference_lines(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end,
+					bool is_coarse, bool gather)
+{
+	const struct map_vectors map = load_map(parts[0].differences->map);
+	const uint32_t *entry[PARTS_MAX];
+	struct lanes lanes;
+
+	load_lanes(parts, count, &lanes);
+	while (line < end && have_reserves(parts, count, &lanes)) {
+		const uint32_t run_end = find_runs(parts, count, line, end, entry);
+
+		for (; line < run_end && have_reserves(parts, count, &lanes); line++)
+			decode_difference_line(parts, entry, count, &lanes, &map, line, is_coarse, gather);
+	}
+	store_lanes(parts, count, &lanes);
+	return line;
+}
+
+INLINE uint32_t decode_any_differences(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end,
+				       bool gather)
+{
+	const bool is_coarse = parts[0].stream->slot_shift != 0;
+
+	assert(parts[0].stream->steps == 2 && (count == 1 || count == PARTS_MAX));
+	if (count == 1)
+		return is_coarse ? decode_difference_lines(parts, 1, line, end, true, gather)
+				 : decode_difference_lines(parts, 1, line, end, false, gather);
+	return is_coarse ? decode_difference_lines(parts, PARTS_MAX, line, end, true, gather)
+			 : decode_difference_lines(parts, PARTS_MAX, line, end, false, gather);
 }

@@ -313,7 +313,8 @@ static struct wcx_payload_place place_payload(const struct wcx_recipe *recipe, c
 bool wcx_tile_batch_takes(const struct wcx_batch_limits *limits, const struct wcx_recipe *recipe)
 {
 	for (uint32_t f = 0; f < recipe->field_count; f++)
-		if (recipe->fields[f].table_count > limits->carrier_tables || recipe->fields[f].set_bits)
+		if (recipe->fields[f].table_count > limits->carrier_tables || recipe->fields[f].set_bits ||
+		    recipe->fields[f].has_escapes)
 			return false;
 	return true;
 }

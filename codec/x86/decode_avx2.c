@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 #include "codec/decode_variant.h"
+#include "codec/difference.h"
 #include "codec/line_template.h"
 
 typedef __m256i vector;
@@ -40,6 +41,30 @@ INLINE __m128i fetch_four(const uint32_t *entry, uint64_t low, uint64_t high)
 	return _mm_insert_epi32(e, (int)entry[high >> 32], 3);
 }
 
+/* The same of offsets in bytes. */
+INLINE __m128i fetch_four_coarse(const uint8_t *entry, uint64_t low, uint64_t high)
+{
+	__m128i e = _mm_cvtsi32_si128(*(const int *)(const void *)(entry + (uint32_t)low));
+
+	e = _mm_insert_epi32(e, *(const int *)(const void *)(entry + (low >> 32)), 1);
+	e = _mm_insert_epi32(e, *(const int *)(const void *)(entry + (uint32_t)high), 2);
+	return _mm_insert_epi32(e, *(const int *)(const void *)(entry + (high >> 32)), 3);
+}
+
+INLINE __m256i fetch_coarse(const uint32_t *entry, __m256i offsets, bool gather)
+{
+	const uint8_t *bytes = (const uint8_t *)entry;
+	__m128i low, high;
+
+	if (gather)
+		return _mm256_i32gather_epi32((const int *)entry, offsets, 1);
+	low = fetch_four_coarse(bytes, (uint64_t)_mm256_extract_epi64(offsets, 0),
+				(uint64_t)_mm256_extract_epi64(offsets, 1));
+	high = fetch_four_coarse(bytes, (uint64_t)_mm256_extract_epi64(offsets, 2),
+				 (uint64_t)_mm256_extract_epi64(offsets, 3));
+	return _mm256_set_m128i(high, low);
+}
+
 INLINE __m256i fetch(const uint32_t *entry, __m256i slots, bool gather)
 {
 	__m128i low, high;
@@ -52,10 +77,14 @@ INLINE __m256i fetch(const uint32_t *entry, __m256i slots, bool gather)
 }
 
 /* The next states of eight lanes, whose words start at *word; reads 16 bytes there. */
-INLINE __m256i next_state(__m256i state, __m256i e, const uint8_t **word)
+INLINE __m256i next_state(__m256i state, __m256i e, const uint8_t **word, bool is_coarse)
 {
 	__m256i x = _mm256_add_epi32(_mm256_mullo_epi32(_mm256_srli_epi32(e, 20), _mm256_srli_epi32(state, WCX_PROB_BITS)),
 				     _mm256_and_si256(e, _mm256_set1_epi32(WCX_PROB_SCALE - 1)));
+
+	if (is_coarse)
+		x = _mm256_add_epi32(x, _mm256_and_si256(state, _mm256_set1_epi32((1 << WCX_COARSE_BITS) - 1)));
+
 	__m256i renormalises = _mm256_cmpeq_epi32(_mm256_srli_epi32(x, 16), _mm256_setzero_si256());
 	unsigned set = (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(renormalises));
 	__m256i words = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)*word)),
@@ -68,6 +97,11 @@ INLINE __m256i next_state(__m256i state, __m256i e, const uint8_t **word)
 INLINE __m256i find_slots(__m256i state)
 {
 	return _mm256_and_si256(state, _mm256_set1_epi32(WCX_PROB_SCALE - 1));
+}
+
+INLINE __m256i find_coarse_slots(__m256i state)
+{
+	return _mm256_and_si256(state, _mm256_set1_epi32((WCX_COARSE_SLOTS - 1) << WCX_COARSE_BITS));
 }
 
 INLINE __m256i load(const void *src)
@@ -132,6 +166,81 @@ INLINE __m256i finish_half_pairs(__m256i entries, __m256i raw, uint32_t base)
 	return _mm256_or_si256(exponents, _mm256_and_si256(raw, _mm256_set1_epi32((int)0x807F807F)));
 }
 
+struct map_vectors {
+	__m256i invert, order, first, low, high;
+	const struct wcx_context_map *map;
+	bool has_table;
+};
+
+INLINE struct map_vectors load_map(const struct wcx_context_map *map)
+{
+	return (struct map_vectors){
+		.invert = _mm256_set1_epi16((short)map->invert),
+		.order = _mm256_set1_epi16((short)map->order),
+		.first = _mm256_set1_epi16((short)map->first),
+		.low = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)map->table)),
+		.high = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(map->table + 16))),
+		.map = map,
+		.has_table = map->has_table,
+	};
+}
+
+/* The keys fill the low bytes of elements; the first entry of the table, which the high bytes get, is 0. */
+INLINE __m256i two_contexts(const struct map_vectors *map, __m256i base)
+{
+	const __m256i signs = _mm256_srai_epi16(base, 15);
+	const __m256i keys = _mm256_srli_epi16(_mm256_xor_si256(base, _mm256_and_si256(signs, map->invert)), 7);
+	__m256i contexts = _mm256_setzero_si256();
+
+	if (map->has_table) {
+		const __m256i at =
+			_mm256_min_epu16(_mm256_subs_epu16(keys, map->first), _mm256_set1_epi16(WCX_CONTEXT_TABLE_KEYS - 1));
+
+		contexts = _mm256_blendv_epi8(_mm256_shuffle_epi8(map->low, at), _mm256_shuffle_epi8(map->high, at),
+					      _mm256_slli_epi16(at, 3));
+	} else {
+		for (int t = 0; t < WCX_CONTEXTS_MAX - 1; t++)
+			contexts =
+				_mm256_sub_epi16(contexts, _mm256_cmpgt_epi16(keys, _mm256_set1_epi16(map->map->below[t])));
+	}
+	return _mm256_slli_epi16(contexts, WCX_PROB_BITS);
+}
+
+INLINE __m256i take_context(__m256i contexts, uint32_t shift)
+{
+	return shift ? _mm256_srli_epi32(contexts, 16)
+		     : _mm256_and_si256(contexts, _mm256_set1_epi32((WCX_CONTEXTS_MAX - 1) << WCX_PROB_BITS));
+}
+
+INLINE __m256i join_symbols(__m256i first, __m256i second)
+{
+	return _mm256_or_si256(place_symbols(first, 0), place_symbols(second, 16));
+}
+
+enum { ESCAPE_REGISTERS = 2 };
+
+INLINE uint64_t find_escapes(const __m256i *first, const __m256i *second)
+{
+	const __m256i escape = _mm256_set1_epi16(WCX_ESCAPE);
+	const __m256i found = _mm256_packs_epi16(_mm256_cmpeq_epi16(join_symbols(first[0], second[0]), escape),
+						 _mm256_cmpeq_epi16(join_symbols(first[1], second[1]), escape));
+
+	return (uint32_t)_mm256_movemask_epi8(_mm256_permute4x64_epi64(found, 0xD8));
+}
+
+INLINE __m256i put_in_order(const struct map_vectors *map, __m256i elements)
+{
+	return _mm256_xor_si256(elements, _mm256_and_si256(_mm256_srai_epi16(elements, 15), map->order));
+}
+
+INLINE __m256i finish_differences(const struct map_vectors *map, __m256i base, __m256i residuals)
+{
+	const __m256i odd = _mm256_sub_epi16(_mm256_setzero_si256(), _mm256_and_si256(residuals, _mm256_set1_epi16(1)));
+	const __m256i differences = _mm256_xor_si256(_mm256_srli_epi16(residuals, 1), odd);
+
+	return put_in_order(map, _mm256_add_epi16(put_in_order(map, base), differences));
+}
+
 #include "codec/vector_template.h"
 
 static uint32_t lines_one_by_one(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end)
@@ -166,6 +275,16 @@ static uint32_t pairs_gathered(const struct wcx_rans_part *parts, unsigned count
 	return decode_any_pairs(parts, count, line, end, true);
 }
 
+static uint32_t differences_one_by_one(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end)
+{
+	return decode_any_differences(parts, count, line, end, false);
+}
+
+static uint32_t differences_gathered(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end)
+{
+	return decode_any_differences(parts, count, line, end, true);
+}
+
 const struct wcx_decode_variant wcx_decode_variant_avx2 = {
 	.name = "avx2",
 	.parts_max = PARTS_MAX,
@@ -173,6 +292,7 @@ const struct wcx_decode_variant wcx_decode_variant_avx2 = {
 	.decode_lines = lines_one_by_one,
 	.decode_by_context = contexts_one_by_one,
 	.decode_pairs = pairs_one_by_one,
+	.decode_differences = differences_one_by_one,
 	.fill = fill,
 	.put_symbols = put_symbols,
 	.put_plane = put_plane,
@@ -189,6 +309,7 @@ const struct wcx_decode_variant wcx_decode_variant_avx2_gather = {
 	.decode_lines = lines_gathered,
 	.decode_by_context = contexts_gathered,
 	.decode_pairs = pairs_gathered,
+	.decode_differences = differences_gathered,
 	.fill = fill,
 	.put_symbols = put_symbols,
 	.put_plane = put_plane,

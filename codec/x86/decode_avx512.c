@@ -7,16 +7,21 @@
 #include <stddef.h>
 
 #include "codec/decode_variant.h"
+#include "codec/difference.h"
 #include "codec/line_template.h"
 
 typedef __m512i vector;
 enum { VECTOR_LANES = 16 };
 
 /* The next states of sixteen lanes, whose words start at *word; reads 32 bytes there. */
-INLINE __m512i next_state(__m512i state, __m512i e, const uint8_t **word)
+INLINE __m512i next_state(__m512i state, __m512i e, const uint8_t **word, bool is_coarse)
 {
 	__m512i x = _mm512_add_epi32(_mm512_mullo_epi32(_mm512_srli_epi32(e, 20), _mm512_srli_epi32(state, WCX_PROB_BITS)),
 				     _mm512_and_si512(e, _mm512_set1_epi32(WCX_PROB_SCALE - 1)));
+
+	if (is_coarse)
+		x = _mm512_add_epi32(x, _mm512_and_si512(state, _mm512_set1_epi32((1 << WCX_COARSE_BITS) - 1)));
+
 	__mmask16 renormalises = _mm512_cmplt_epu32_mask(x, _mm512_set1_epi32(WCX_RANS_LOW));
 	__m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)*word));
 
@@ -34,6 +39,17 @@ INLINE __m512i fetch(const uint32_t *entry, __m512i slots, bool gather)
 {
 	(void)gather; /* always */
 	return _mm512_i32gather_epi32(slots, entry, 4);
+}
+
+INLINE __m512i find_coarse_slots(__m512i state)
+{
+	return _mm512_and_si512(state, _mm512_set1_epi32((WCX_COARSE_SLOTS - 1) << WCX_COARSE_BITS));
+}
+
+INLINE __m512i fetch_coarse(const uint32_t *entry, __m512i offsets, bool gather)
+{
+	(void)gather;
+	return _mm512_i32gather_epi32(offsets, entry, 1);
 }
 
 INLINE __m512i load(const void *src)
@@ -93,6 +109,76 @@ INLINE __m512i finish_half_pairs(__m512i entries, __m512i raw, uint32_t base)
 	return _mm512_or_si512(exponents, _mm512_and_si512(raw, _mm512_set1_epi32((int)0x807F807F)));
 }
 
+struct map_vectors {
+	__m512i invert, order, first, table;
+	const struct wcx_context_map *map;
+	bool has_table;
+};
+
+INLINE struct map_vectors load_map(const struct wcx_context_map *map)
+{
+	return (struct map_vectors){
+		.invert = _mm512_set1_epi16((short)map->invert),
+		.order = _mm512_set1_epi16((short)map->order),
+		.first = _mm512_set1_epi16((short)map->first),
+		.table = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)map->table)),
+		.map = map,
+		.has_table = map->has_table,
+	};
+}
+
+INLINE __m512i two_contexts(const struct map_vectors *map, __m512i base)
+{
+	const __m512i signs = _mm512_srai_epi16(base, 15);
+	const __m512i keys = _mm512_srli_epi16(_mm512_xor_si512(base, _mm512_and_si512(signs, map->invert)), 7);
+	__m512i contexts = _mm512_setzero_si512();
+
+	if (map->has_table) {
+		const __m512i at =
+			_mm512_min_epu16(_mm512_subs_epu16(keys, map->first), _mm512_set1_epi16(WCX_CONTEXT_TABLE_KEYS - 1));
+
+		contexts = _mm512_permutexvar_epi16(at, map->table);
+	} else {
+		for (int t = 0; t < WCX_CONTEXTS_MAX - 1; t++) {
+			const __mmask32 above = _mm512_cmpgt_epi16_mask(keys, _mm512_set1_epi16(map->map->below[t]));
+
+			contexts = _mm512_mask_add_epi16(contexts, above, contexts, _mm512_set1_epi16(1));
+		}
+	}
+	return _mm512_slli_epi16(contexts, WCX_PROB_BITS);
+}
+
+INLINE __m512i take_context(__m512i contexts, uint32_t shift)
+{
+	return shift ? _mm512_srli_epi32(contexts, 16)
+		     : _mm512_and_si512(contexts, _mm512_set1_epi32((WCX_CONTEXTS_MAX - 1) << WCX_PROB_BITS));
+}
+
+INLINE __m512i join_symbols(__m512i first, __m512i second)
+{
+	return _mm512_or_si512(place_symbols(first, 0), place_symbols(second, 16));
+}
+
+enum { ESCAPE_REGISTERS = 1 };
+
+INLINE uint64_t find_escapes(const __m512i *first, const __m512i *second)
+{
+	return _mm512_cmpeq_epi16_mask(join_symbols(*first, *second), _mm512_set1_epi16(WCX_ESCAPE));
+}
+
+INLINE __m512i put_in_order(const struct map_vectors *map, __m512i elements)
+{
+	return _mm512_xor_si512(elements, _mm512_and_si512(_mm512_srai_epi16(elements, 15), map->order));
+}
+
+INLINE __m512i finish_differences(const struct map_vectors *map, __m512i base, __m512i residuals)
+{
+	const __m512i odd = _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_and_si512(residuals, _mm512_set1_epi16(1)));
+	const __m512i differences = _mm512_xor_si512(_mm512_srli_epi16(residuals, 1), odd);
+
+	return put_in_order(map, _mm512_add_epi16(put_in_order(map, base), differences));
+}
+
 #include "codec/vector_template.h"
 
 static uint32_t decode_lines(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end)
@@ -111,6 +197,11 @@ static uint32_t decode_pairs(const struct wcx_rans_part *parts, unsigned count, 
 	return decode_any_pairs(parts, count, line, end, true);
 }
 
+static uint32_t decode_differences(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end)
+{
+	return decode_any_differences(parts, count, line, end, true);
+}
+
 const struct wcx_decode_variant wcx_decode_variant_avx512 = {
 	.name = "avx512",
 	.parts_max = PARTS_MAX,
@@ -118,6 +209,7 @@ const struct wcx_decode_variant wcx_decode_variant_avx512 = {
 	.decode_lines = decode_lines,
 	.decode_by_context = decode_by_context,
 	.decode_pairs = decode_pairs,
+	.decode_differences = decode_differences,
 	.fill = fill,
 	.put_symbols = put_symbols,
 	.put_plane = put_plane,

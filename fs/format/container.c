@@ -24,7 +24,8 @@ struct wcx_container {
 	size_t tiled_count; /* at most segment_count */
 	struct wcx_field *fields;
 	struct wcx_freq_table *tables;
-	uint8_t *last_symbols;    /* of the tables: a hostile index can have millions of fields to check against them */
+	struct wcx_freq_table_facts
+		*facts;           /* of the tables: a hostile index can have millions of fields to check against them */
 	uint64_t *packed_offsets; /* by tile */
 	uint8_t *index;           /* the bytes of the file */
 	const uint8_t *entries;   /* of the tiles, within index */
@@ -58,7 +59,7 @@ static int parse_tables(struct wcx_container *c, struct wcx_error *err)
 
 		if (wcx_freq_table_parse(src, (size_t)(end - src), &c->tables[i], &used) != WCX_OK)
 			return bad_index(c, err, src, "bad frequency table");
-		c->last_symbols[i] = (uint8_t)wcx_freq_table_last(&c->tables[i]);
+		c->facts[i] = wcx_freq_table_facts(&c->tables[i]);
 		src += used;
 	}
 	if (src != end)
@@ -179,6 +180,7 @@ static const char *parse_field(const struct wcx_container *c, const uint8_t *src
 			       struct wcx_field *field)
 {
 	const uint32_t sets = c->superblock.features & WCX_FEATURE_SETS ? WCX_FIELD_SETS : 0;
+	const uint32_t escapes = c->superblock.features & WCX_FEATURE_ESCAPES ? WCX_FIELD_ESCAPES : 0;
 	uint32_t first_table = wcx_le32_read(src + 4);
 
 	*field = (struct wcx_field){
@@ -187,9 +189,10 @@ static const char *parse_field(const struct wcx_container *c, const uint8_t *src
 		.set_bits = (uint8_t)((src[1] & sets) / WCX_FIELD_SETS_UNIT),
 		.is_pair = (src[1] & WCX_FIELD_PAIRS) != 0,
 		.has_zero = (src[1] & WCX_FIELD_ZERO) != 0,
+		.has_escapes = (src[1] & escapes) != 0,
 		.base = (uint16_t)wcx_le16_read(src + 2),
 	};
-	if (src[1] & ~(WCX_FIELD_TABLES | WCX_FIELD_PAIRS | WCX_FIELD_ZERO | sets))
+	if (src[1] & ~(WCX_FIELD_TABLES | WCX_FIELD_PAIRS | WCX_FIELD_ZERO | sets | escapes))
 		return "unknown flag of a field";
 	if (field->table_count == WCX_FIELD_BY_CONTEXT) {
 		if (!context_count)
@@ -210,7 +213,7 @@ static const char *check_tables(const struct wcx_container *c, const struct wcx_
 	const char *wrong = NULL;
 
 	for (uint32_t t = 0; t < field->table_count && !wrong; t++)
-		wrong = wcx_field_check_table(field, c->last_symbols[field->tables - c->tables + t]);
+		wrong = wcx_field_check_table(field, c->facts[field->tables - c->tables + t]);
 	return wrong;
 }
 
@@ -264,7 +267,7 @@ static const char *check_grid(struct wcx_segment *seg)
 struct segments_sum {
 	uint64_t bytes, tile_count;
 	uint32_t field_count;
-	bool has_sets; /* of tables */
+	bool has_sets, has_escapes;
 };
 
 static const char *parse_segment(struct wcx_container *c, uint32_t number, struct segments_sum *sum)
@@ -295,8 +298,10 @@ static const char *parse_segment(struct wcx_container *c, uint32_t number, struc
 	seg->first_tile = sum->tile_count;
 	sum->tile_count += seg->tile_count;
 	sum->field_count += seg->recipe.field_count;
-	for (uint32_t f = 0; f < seg->recipe.field_count; f++)
+	for (uint32_t f = 0; f < seg->recipe.field_count; f++) {
 		sum->has_sets |= seg->recipe.fields[f].set_bits != 0;
+		sum->has_escapes |= seg->recipe.fields[f].has_escapes;
+	}
 	c->tiled[c->tiled_count++] = number;
 	return NULL;
 }
@@ -318,6 +323,8 @@ static int parse_segments(struct wcx_container *c, struct wcx_error *err)
 		return bad_index(c, err, c->entries, "segments do not make up the file");
 	if (sb->features & WCX_FEATURE_SETS && !sum.has_sets)
 		return bad_index(c, err, c->index, "flag SETS without sets of frequency tables");
+	if (sb->features & WCX_FEATURE_ESCAPES && !sum.has_escapes)
+		return bad_index(c, err, c->index, "flag ESCAPES without a field that has them");
 	return 0;
 }
 
@@ -408,11 +415,11 @@ static int read_index(struct wcx_container *c, struct wcx_error *err)
 	c->tiled = allocate(sb->segment_count, sizeof *c->tiled);
 	c->fields = allocate(sb->field_count, sizeof *c->fields);
 	c->tables = allocate(sb->table_count, sizeof *c->tables);
-	c->last_symbols = allocate(sb->table_count, sizeof *c->last_symbols);
+	c->facts = allocate(sb->table_count, sizeof *c->facts);
 	c->packed_offsets = allocate(sb->tile_count, sizeof *c->packed_offsets);
 	c->bases = allocate(sb->base_count, sizeof *c->bases);
 	c->base_names = allocate((uint64_t)sb->base_name_bytes + sb->base_count, 1);
-	if (!c->index || !c->segments || !c->tiled || !c->fields || !c->tables || !c->last_symbols || !c->packed_offsets ||
+	if (!c->index || !c->segments || !c->tiled || !c->fields || !c->tables || !c->facts || !c->packed_offsets ||
 	    !c->bases || !c->base_names)
 		return wcx_fail(err, ENOMEM, "%s: no memory for the index", c->path);
 	c->entries = c->index + (size_t)sb->segment_count * WCX_SEGMENT_BYTES + (size_t)sb->field_count * WCX_FIELD_BYTES;
@@ -467,7 +474,7 @@ void wcx_container_free(struct wcx_container *c)
 	free(c->tiled);
 	free(c->fields);
 	free(c->tables);
-	free(c->last_symbols);
+	free(c->facts);
 	free(c->packed_offsets);
 	free(c->index);
 	free(c->bases);
@@ -492,7 +499,7 @@ uint64_t wcx_container_memory_bytes(const struct wcx_container *container)
 	return sizeof *container + sb->index_bytes + sb->tile_count * sizeof *container->packed_offsets +
 	       sb->segment_count * (sizeof *container->segments + sizeof *container->tiled) +
 	       sb->field_count * sizeof *container->fields +
-	       sb->table_count * (sizeof *container->tables + sizeof *container->last_symbols) +
+	       sb->table_count * (sizeof *container->tables + sizeof *container->facts) +
 	       sb->base_count * (sizeof *container->bases + 1) + sb->base_name_bytes;
 }
 

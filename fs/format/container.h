@@ -38,14 +38,16 @@ enum {
 	/* Features that a reader must know. */
 	WCX_FEATURE_BASES = 1 << 0,
 	WCX_FEATURE_SETS = 1 << 1,
-	WCX_FEATURES_KNOWN = WCX_FEATURE_BASES | WCX_FEATURE_SETS,
-	/* The flags of a field: the number of its tables or that there is one for each context, two bits, and set_bits. */
+	WCX_FEATURE_ESCAPES = 1 << 2,
+	WCX_FEATURES_KNOWN = WCX_FEATURE_BASES | WCX_FEATURE_SETS | WCX_FEATURE_ESCAPES,
+	/* The flags of a field: the number of its tables or that there is one for each context, three bits, and set_bits. */
 	WCX_FIELD_TABLES = 7,
 	WCX_FIELD_BY_CONTEXT = 7,
 	WCX_FIELD_PAIRS = 1 << 3,
 	WCX_FIELD_ZERO = 1 << 4,
 	WCX_FIELD_SETS_UNIT = 1 << 5,
 	WCX_FIELD_SETS = 3 * WCX_FIELD_SETS_UNIT,
+	WCX_FIELD_ESCAPES = 1 << 7,
 };
 #define WCX_MAGIC "\x89WCX\r\n\x1A\n"
 enum { WCX_MAGIC_BYTES = sizeof WCX_MAGIC - 1 };

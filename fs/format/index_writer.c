@@ -60,7 +60,7 @@ void wcx_field_write(const struct wcx_field *field, uint32_t first_table, uint8_
 	dst[0] = field->width;
 	dst[1] = (uint8_t)((field->by_context ? WCX_FIELD_BY_CONTEXT : field->table_count) |
 			   (field->is_pair ? WCX_FIELD_PAIRS : 0) | (field->has_zero ? WCX_FIELD_ZERO : 0) |
-			   field->set_bits * WCX_FIELD_SETS_UNIT);
+			   (field->has_escapes ? WCX_FIELD_ESCAPES : 0) | field->set_bits * WCX_FIELD_SETS_UNIT);
 	wcx_le16_write(dst + 2, field->base);
 	wcx_le32_write(dst + 4, first_table);
 }

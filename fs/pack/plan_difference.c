@@ -28,6 +28,11 @@ enum {
 static const double DIFFERENCE_MIN_GAIN = 0.01;
 /* One more coded field has to save this share over fewer: it costs decoding time. */
 static const double FIELD_MIN_GAIN = 0.005;
+/*
+ * What any other cut has to save over a single field with escapes, which CPUs decode in less than half the time of two
+ * fields.
+ */
+static const double ESCAPES_MAX_LOSS = 0.03;
 /* Tables by context have to save this share over a single one: they cost decoding time, and of few samples always save some.
  */
 static const double CONTEXTS_MIN_GAIN = 0.005;
@@ -69,15 +74,16 @@ static void count_field(struct residual_study *study, const struct wcx_field *fi
 {
 	const uint8_t *residuals = study->residuals + first * study->plan->segment.recipe.elem_bytes;
 	const uint8_t *keys = study->keys + first;
+	const uint32_t symbols = wcx_fitting_symbols(field);
 
 	study->ops->get16(residuals, count, shift, field->width, study->values);
 	for (size_t i = 0; i < count; i++) {
 		const uint32_t value = study->values[i];
+		const bool fits = value < symbols;
 
-		if (value < WCX_SYMBOL_COUNT)
-			ret->counts[bins->of_key[keys[i]]][value]++;
-		else
-			++*misfits;
+		if (fits || field->has_escapes)
+			ret->counts[bins->of_key[keys[i]]][WCX_MIN(value, symbols)]++;
+		*misfits += !fits;
 	}
 }
 
@@ -100,7 +106,10 @@ static size_t count_fields(struct residual_study *study, const struct cut *cut, 
 
 /* --- fields --- */
 
-/* Cuts elements below a top field of this width into bytes, of which the lowest may have less. */
+/*
+ * Cuts elements below a top field of this width into bytes, of which the lowest may have less.  A field of two bytes alone
+ * has escapes.
+ */
 static void cut_below(uint32_t elem_bits, uint32_t top, struct cut *ret)
 {
 	uint32_t left = elem_bits - top;
@@ -112,6 +121,7 @@ static void cut_below(uint32_t elem_bits, uint32_t top, struct cut *ret)
 	for (left -= left % CHAR_BIT; left; left -= CHAR_BIT)
 		ret->fields[ret->field_count++] = (struct wcx_field){ .width = CHAR_BIT, .table_count = 1 };
 	ret->fields[ret->field_count++] = (struct wcx_field){ .width = (uint8_t)top, .table_count = 1 };
+	ret->fields[0].has_escapes = elem_bits == 16 && top == 16;
 	ret->coded = ret->field_count;
 }
 
@@ -143,12 +153,13 @@ static double finish_field(const struct residual_study *study, struct wcx_field 
 	/* A tile where the field has one value has no states for it. */
 	const double states =
 		(WCX_RANS_STATES_BYTES - WCX_CARRIED_BYTES) * CHAR_BIT * fmin(tiles, weight->symbols + misfits);
-	const double bits = weight->symbols + weight->tables + WCX_EXCEPTION_BITS * misfits + states;
+	const double price = field->has_escapes ? WCX_ESCAPE_BITS : WCX_EXCEPTION_BITS;
+	const double bits = weight->symbols + weight->tables + price * misfits + states;
 
 	if (bits < raw * (is_top ? 1 : RANDOM_MIN_SHARE))
 		return bits;
 	field->table_count = 0;
-	field->by_context = false;
+	field->by_context = field->has_escapes = false;
 	return raw;
 }
 
@@ -169,6 +180,14 @@ static void try_cut(struct residual_study *study, const struct wcx_key_bins *bin
 	}
 }
 
+/* The share of the bits that a cut has to save over the best so far. */
+static double min_gain(const struct cut *best, const struct cut *cut)
+{
+	if (best->fields[0].has_escapes)
+		return ESCAPES_MAX_LOSS;
+	return cut->coded > best->coded ? FIELD_MIN_GAIN : 0;
+}
+
 /*
  * Chooses the cut.  The widest top field has a symbol for the 256 lowest values, and exceptions for the others; with fields
  * below it, the symbols reach further.
@@ -178,7 +197,7 @@ static void choose_cut(struct residual_study *study, const struct wcx_key_bins *
 	static const uint8_t tops[] = { 16, 14, 12, 10, 8 };
 	const uint32_t elem_bits = wcx_plan_elem_bits(study->plan);
 
-	best->bits = INFINITY;
+	*best = (struct cut){ .bits = INFINITY };
 	for (size_t i = 0; i < WCX_ARRAY_COUNT(tops); i++) {
 		struct cut cut;
 
@@ -186,7 +205,7 @@ static void choose_cut(struct residual_study *study, const struct wcx_key_bins *
 			continue;
 		cut_below(elem_bits, tops[i], &cut);
 		try_cut(study, bins, &cut);
-		if (cut.bits < best->bits * (cut.coded > best->coded ? 1 - FIELD_MIN_GAIN : 1))
+		if (cut.bits < best->bits * (1 - min_gain(best, &cut)))
 			*best = cut;
 	}
 }
@@ -273,6 +292,14 @@ static uint32_t choose_run(const struct wcx_tensor_plan *plan)
 	return a % WCX_RUN_ELEMS || a > COUNT_ELEMS ? (uint32_t)FLAT_RUN : (uint32_t)a;
 }
 
+/* A value with its context as a key; in a field with escapes there are no misfits. */
+static uint32_t make_key(const struct wcx_field *field, uint32_t value, uint32_t context)
+{
+	const uint32_t symbols = wcx_fitting_symbols(field);
+
+	return value < symbols || field->has_escapes ? WCX_MIN(value, symbols) | context << CHAR_BIT : WCX_SET_KEY_MISFIT;
+}
+
 /* Keys the values of a field in up to most_runs runs, spread evenly, by their contexts; to study->values. */
 static void take_runs(struct residual_study *study, const struct cut *cut, uint32_t f, const struct wcx_key_bins *bins,
 		      uint32_t most_runs, struct wcx_keyed_runs *ret)
@@ -295,9 +322,7 @@ static void take_runs(struct residual_study *study, const struct cut *cut, uint3
 
 		study->ops->get16(study->residuals + first * elem_bytes, run, shift, cut->fields[f].width, to);
 		for (size_t i = 0; i < run; i++) {
-			const uint32_t key = to[i] | (uint32_t)context_of[study->keys[first + i]] << CHAR_BIT;
-
-			to[i] = (uint16_t)(to[i] < WCX_SYMBOL_COUNT ? key : WCX_SET_KEY_MISFIT);
+			to[i] = (uint16_t)make_key(&cut->fields[f], to[i], context_of[study->keys[first + i]]);
 		}
 	}
 }
@@ -378,7 +403,7 @@ static void draft_tables(const struct wcx_set_counts *draft, const struct wcx_fi
 
 		for (uint32_t s = 0; s < symbols; s++)
 			counts[s] = 64 * (uint64_t)draft->counts[t][s] + 1;
-		wcx_freq_table_build(counts, &tables[t]);
+		(field->has_escapes ? wcx_freq_table_build_escapes : wcx_freq_table_build)(counts, &tables[t]);
 	}
 }
 

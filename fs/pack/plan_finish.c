@@ -110,9 +110,9 @@ static double build_tables(const struct wcx_field *field, uint64_t (*counts)[WCX
 		for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
 			sum += counts[t][s];
 		memcpy(kept, sum ? counts[t] : all, sizeof kept);
-		if (price > 0 && !field->is_pair)
+		if (price > 0 && !field->is_pair && !field->has_escapes)
 			*exceptions_ret += drop_rare(kept, price);
-		wcx_freq_table_build(kept, &tables[t]);
+		(field->has_escapes ? wcx_freq_table_build_escapes : wcx_freq_table_build)(kept, &tables[t]);
 		bits += symbols_bits(field, &tables[t], counts[t]);
 		bits += CHAR_BIT * (double)wcx_freq_table_write(&tables[t], written);
 	}
@@ -238,7 +238,7 @@ static double shared_bits(const struct wcx_table_set *set, uint64_t counts[WCX_F
 static bool has_same_symbols(const struct wcx_field *a, const struct wcx_field *b)
 {
 	return a->width == b->width && a->base == b->base && a->is_pair == b->is_pair && a->has_zero == b->has_zero &&
-	       a->table_count == b->table_count;
+	       a->has_escapes == b->has_escapes && a->table_count == b->table_count;
 }
 
 /* Only the highest field may share tables, and only that of a small segment. */
@@ -274,7 +274,7 @@ static void weigh_field(const struct wcx_tensor_plan *plan, uint32_t number, con
 			ret->shared_set = set;
 		}
 	}
-	ret->misfits = WCX_EXCEPTION_BITS * (double)plan->counts->misfits[number];
+	ret->misfits = (field->has_escapes ? WCX_ESCAPE_BITS : WCX_EXCEPTION_BITS) * (double)plan->counts->misfits[number];
 	ret->states = (WCX_RANS_STATES_BYTES - WCX_CARRIED_BYTES) * (double)plan->segment.tile_count * CHAR_BIT;
 	if (wcx_choice_bits(field))
 		ret->states += wcx_choice_bits(field) * (elems / plan->segment.recipe.run_elems);

@@ -110,6 +110,7 @@ static bool read_request(struct input *input, struct request *ret)
 			.by_context = (field[1] & 7) == BY_CONTEXT,
 			.is_pair = field[1] >> 3 & 1,
 			.has_zero = field[1] >> 4 & 1,
+			.has_escapes = field[1] >> 7,
 			.base = (uint16_t)wcx_le16_read(field + 2),
 			.tables = ret->tables,
 		};
@@ -234,7 +235,8 @@ static void check_round_trips(const struct wcx_tile_job *decoded, const struct s
 				       counts) == WCX_OK);
 		for (uint32_t t = 0; t < fields[f].table_count; t++) {
 			count[t][0]++; /* a table that no run chooses has no counts */
-			wcx_freq_table_build(count[t], &tables[f][t]);
+			(fields[f].has_escapes ? wcx_freq_table_build_escapes : wcx_freq_table_build)(count[t],
+												      &tables[f][t]);
 		}
 		fields[f].tables = tables[f];
 	}

@@ -54,7 +54,7 @@ def main():
             sys.exit(f"difference_agree: decodes to something else: {line[:200]}")
     print(f"{sum(seen['mode', mode] for mode in range(4))} tiles: {dict(seen)}")
     wanted = [("mode", CODED), ("mode", CONSTANT), ("context", 2), ("context", 8), ("set", 2), ("set", 4), ("table", 1), ("difference", 1),
-              ("difference", 2), *(("coding", coding) for coding in range(len(CODING_NAMES))), "exceptions",
+              ("difference", 2), *(("coding", coding) for coding in range(len(CODING_NAMES))), "exceptions", "escapes", "carrier of escapes",
               "carrier of planes", "carrier of exceptions"]
     missing = [feature for feature in wanted if not seen[feature]]
     if missing:

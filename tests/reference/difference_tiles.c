@@ -14,19 +14,21 @@
 #include "codec/tile.h"
 #include "tests/fixtures/sample_data.h"
 
-enum { ELEMS_MAX = 3000, TABLES_BY_CONTEXT = 7, SETS_UNIT = 1 << 5 };
+enum { ELEMS_MAX = 3000, TABLES_BY_CONTEXT = 7, SETS_UNIT = 1 << 5, ESCAPES = 1 << 7 };
 
 static const struct kind {
 	uint32_t elem_bytes;
 	enum wcx_difference difference;
 	uint32_t raw, coded[4]; /* widths, the lowest field first */
 	uint32_t base;          /* of the last field */
+	bool escapes;
 } kinds[] = {
-	{ 4, WCX_DIFFERENCE_FLOAT, 8, { 8, 8, 8 }, 0 },     { 2, WCX_DIFFERENCE_FLOAT, 0, { 16 }, 0 },
-	{ 2, WCX_DIFFERENCE_FLOAT, 0, { 8, 8 }, 0 },        { 4, WCX_DIFFERENCE_FLOAT, 8, { 8, 16 }, 0 },
-	{ 8, WCX_DIFFERENCE_FLOAT, 32, { 16, 16 }, 0 },     { 1, WCX_DIFFERENCE_INTEGER, 0, { 8 }, 0 },
-	{ 1, WCX_DIFFERENCE_FLOAT, 2, { 6 }, 0 },           { 4, WCX_DIFFERENCE_INTEGER, 3, { 5, 8, 16 }, 2 },
-	{ 8, WCX_DIFFERENCE_INTEGER, 32, { 8, 8, 16 }, 0 },
+	{ 4, WCX_DIFFERENCE_FLOAT, 8, { 8, 8, 8 }, 0, false },     { 2, WCX_DIFFERENCE_FLOAT, 0, { 16 }, 0, false },
+	{ 2, WCX_DIFFERENCE_FLOAT, 0, { 8, 8 }, 0, false },        { 4, WCX_DIFFERENCE_FLOAT, 8, { 8, 16 }, 0, false },
+	{ 8, WCX_DIFFERENCE_FLOAT, 32, { 16, 16 }, 0, false },     { 1, WCX_DIFFERENCE_INTEGER, 0, { 8 }, 0, false },
+	{ 1, WCX_DIFFERENCE_FLOAT, 2, { 6 }, 0, false },           { 4, WCX_DIFFERENCE_INTEGER, 3, { 5, 8, 16 }, 2, false },
+	{ 8, WCX_DIFFERENCE_INTEGER, 32, { 8, 8, 16 }, 0, false }, { 2, WCX_DIFFERENCE_FLOAT, 0, { 16 }, 0, true },
+	{ 2, WCX_DIFFERENCE_INTEGER, 0, { 16 }, 0, true },
 };
 
 static void print_hex(const void *bytes, size_t count)
@@ -74,7 +76,7 @@ static void make_tables(const struct wcx_field *field, struct wcx_freq_table *ta
 
 		for (uint32_t s = 0; s < (field->width < 8 ? 1u << field->width : 256); s++)
 			counts[s] = (uint64_t)(1e6 * pow(0.6 + 0.37 * t / field->table_count, s)) + (t % 2);
-		wcx_freq_table_build(counts, &tables[t]);
+		(field->has_escapes ? wcx_freq_table_build_escapes : wcx_freq_table_build)(counts, &tables[t]);
 	}
 }
 
@@ -106,6 +108,7 @@ static void print_tile(const struct kind *kind, uint32_t context_count, uint32_t
 					     .table_count = (uint8_t)(by_context ? context_count << bits : 1),
 					     .set_bits = (uint8_t)bits,
 					     .by_context = by_context,
+					     .has_escapes = kind->escapes,
 					     .base = (uint16_t)(kind->coded[f] > 8 ? kind->base : 0),
 					     .tables = tables + table };
 		make_tables(field, tables + table);
@@ -122,7 +125,7 @@ static void print_tile(const struct kind *kind, uint32_t context_count, uint32_t
 	for (uint32_t f = 0; f < recipe.field_count; f++)
 		printf("%u,%u,%u;", fields[f].width,
 		       (fields[f].by_context ? (uint32_t)TABLES_BY_CONTEXT : fields[f].table_count) +
-			       SETS_UNIT * fields[f].set_bits,
+			       SETS_UNIT * fields[f].set_bits + (fields[f].has_escapes ? ESCAPES : 0u),
 		       fields[f].base);
 	printf(" %u %u", encoded.mode, encoded.constant);
 	print_hex(tables, table * sizeof *tables);

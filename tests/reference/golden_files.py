@@ -175,7 +175,7 @@ TUNED = {
 
 # The files of a family, and the bases, of wcx_encode.py.
 FAMILY = ["base", "other_base", "every_element_size", "every_mode", "exceptions_and_carried_bytes",
-          "sets_of_tables"]
+          "sets_of_tables", "escapes"]
 
 # The smallest of wcx_encode.py's good files.
 ENCODED = [
@@ -318,7 +318,7 @@ def decode():
     needed += [("table", n) for n in (1, 2, 4)] + ["pairs", "pairs of two bytes", "exceptions", "same_as"]
     needed += ["carrier of planes", "carrier of exceptions"]
     needed += [("difference", d) for d in wcx_decode.DIFFERENCES] + [("context", n) for n in (2, 3, 4, 8)]
-    needed += [("set", n) for n in (1, 2, 4)]
+    needed += [("set", n) for n in (1, 2, 4)] + ["escapes", "carrier of escapes"]
     for n in (1, 2, 4, 8):
         needed += [("element of", n, "predictor", p) for p in wcx_decode.PREDICTORS]
         needed += [("element of", n, "transform", t) for t in wcx_decode.TRANSFORMS if t != wcx_decode.FOLD or n == 1]

@@ -42,8 +42,9 @@ PREDICTOR_NAMES = "NONE", "LEFT", "UP", "LEFT2"
 DIFFERENCES = NONE, INTEGER, FLOAT = range(3)
 DIFFERENCE_NAMES = "NONE", "INTEGER", "FLOAT"
 TABLES_BY_CONTEXT = 7  # in place of the number of tables
-FLAG_PAIRS, FLAG_ZERO = 1 << 3, 1 << 4
-FEATURE_BASES, FEATURE_SETS = 1 << 0, 1 << 1
+FLAG_PAIRS, FLAG_ZERO, FLAG_ESCAPES = 1 << 3, 1 << 4, 1 << 7
+FEATURE_BASES, FEATURE_SETS, FEATURE_ESCAPES = 1 << 0, 1 << 1, 1 << 2
+ESCAPE = 255  # a symbol
 
 ORIGINAL_BYTES_MAX = 1 << 60
 INDEX_BYTES_MAX = 1 << 28
@@ -128,6 +129,10 @@ class Field:
     @property
     def has_zero(self):
         return bool(self.flags & FLAG_ZERO)
+
+    @property
+    def has_escapes(self):
+        return bool(self.flags & FLAG_ESCAPES)
 
     @property
     def tables(self):
@@ -319,7 +324,6 @@ def parse_segment(raw, number, earlier, bases):
 def parse_field(raw, where, seg, table_count):
     this = Field(*FIELD.unpack(raw), context_count=seg.context_count)
     must(1 <= this.width <= 32, f"{where}a field of {this.width} bits")
-    must(this.flags >> 7 == 0, f"{where}a field with the reserved flag 7")
     must(this.set_bits <= 2, f"{where}a field with SETS {this.set_bits}")
     must(this.is_by_context or not this.set_bits, f"{where}a field with sets of tables, but not by context")
     if this.is_by_context:
@@ -359,6 +363,8 @@ def check_fields(seg, where):
     if seg.transform == FOLD:
         must(seg.elem_bytes == 1, f"{where}folded elements of {seg.elem_bytes} bytes")
         must(below and not below[0].table_count, f"{where}folded elements without a lowest field that is never coded")
+    if any(this.has_escapes for this in seg.fields):
+        must(seg.base and seg.elem_bytes == 2 and not below and not last.base, f"{where}escapes in fields that cannot have them")
     if seg.base:
         table_count = sum(this.table_count for this in seg.fields)
         must(table_count <= SEGMENT_TABLES_MAX, f"{where}{table_count} tables for differences")
@@ -443,9 +449,9 @@ class Wcx:
         must(magic == MAGIC, "not a .wcx file")
         must(version == 1, f"version {version} is unknown")
         must(checksum == xxh3(raw[:184]), "the checksum of the superblock differs")
-        unknown = features & ~(FEATURE_BASES | FEATURE_SETS)
+        unknown = features & ~(FEATURE_BASES | FEATURE_SETS | FEATURE_ESCAPES)
         must(unknown == 0, f"unknown features {unknown:#x}")
-        self.has_sets = bool(features & FEATURE_SETS)
+        self.has_sets, self.has_escapes = bool(features & FEATURE_SETS), bool(features & FEATURE_ESCAPES)
         must(bool(features & FEATURE_BASES) == (self.base_count > 0), "the feature BASES contradicts the number of bases")
         must(self.base_count <= BASES_MAX, f"{self.base_count} bases")
         must(self.extra_bytes == 0 or self.optional_features, "extra bytes without an optional feature")
@@ -486,6 +492,8 @@ class Wcx:
                 check_fields(seg, where)
         has_sets = any(this.set_bits for seg in self.segments for this in seg.fields)
         must(has_sets == self.has_sets, "the feature SETS contradicts the fields")
+        has_escapes = any(this.has_escapes for seg in self.segments for this in seg.fields)
+        must(has_escapes == self.has_escapes, "the feature ESCAPES contradicts the fields")
 
     def _parse_tile_entries(self, raw):
         entries = np.frombuffer(raw, TILE_ENTRY)
@@ -529,6 +537,8 @@ class Wcx:
                 limit = 16 if this.is_of_pairs else 1 << min(8, this.width)
                 beyond = any(self.frequencies[table][limit:].any() for table in this.tables)
                 must(not beyond, f"segment {number}: a table gives symbols to a field that it does not have")
+                fine = this.has_escapes and any((self.frequencies[table] % 4).any() for table in this.tables)
+                must(not fine, f"segment {number}: frequencies of a field with escapes that are no multiples of 4")
 
     def describe_tile(self, tile):
         number = bisect.bisect_right(self.first_tiles, tile) - 1
@@ -622,6 +632,8 @@ class Wcx:
             self.seen["carrier of planes"] += this.cut_plane is not None
             self.seen["carrier of exceptions"] += this.carries_exceptions
             self.seen["exceptions"] += this.exception_count
+            self.seen["escapes"] += this.exception_count * this.field.has_escapes
+            self.seen["carrier of escapes"] += this.carries_exceptions and this.field.has_escapes
         return coded.rans_fields
 
     def _decode_fields(self, n, word_elements, are_pairs, fields):
@@ -733,6 +745,11 @@ class RansField:
     def apply_exceptions(self, values):
         """Section 3.3: replaces values by exceptions."""
         count, width = self.exception_count, self.field.width
+        if self.field.has_escapes:
+            escapes = values == ESCAPE
+            must(escapes.sum() == count, f"{self.where}: {escapes.sum()} escapes, but {count} values for them")
+            values[escapes] = np.frombuffer(self.exceptions, "<u2", count)
+            return
         positions = np.frombuffer(self.exceptions, "<u2", count).astype(np.int64)
         exceptions = np.frombuffer(self.exceptions, "u1" if width <= 8 else "<u2", count, 2 * count)
         must((np.diff(positions) > 0).all(), f"{self.where}: the positions of exceptions do not ascend")
@@ -742,6 +759,8 @@ class RansField:
 
 
 def exceptions_bytes(this, count):
+    if this.has_escapes:
+        return 2 * count
     return align((3 if this.width <= 8 else 4) * count, 2)
 
 

@@ -37,7 +37,8 @@ NOTHING, PLANE, EXCEPTIONS = range(3)  # the part whose bytes a carrier carries
 NONE, ROTATE, FOLD = range(3)  # transforms
 NONE, LEFT, UP, LEFT2 = PREDICTORS = range(4)
 NONE, INTEGER, FLOAT = range(3)  # differences
-BASES, SETS = 1, 2  # features
+BASES, SETS, ESCAPES = 1, 2, 4  # features
+ESCAPE = 255  # a symbol
 SUPERBLOCK_BYTES = 192
 
 
@@ -61,13 +62,15 @@ class Field:
     reserved: int = 0  # flags
     by_context: bool = False
     set_bits: int = 0  # with by_context: table_count is that of all sets
+    escapes: bool = False
 
     @property
     def choice_bits(self):
         return self.set_bits if self.by_context else self.table_count >> 1
 
     def pack(self):
-        flags = (7 if self.by_context else self.table_count) | self.pairs << 3 | self.zero << 4 | self.set_bits << 5 | self.reserved
+        flags = (7 if self.by_context else self.table_count) | self.pairs << 3 | self.zero << 4 | self.set_bits << 5
+        flags |= self.escapes << 7 | self.reserved
         return struct.pack("<BBHI", self.width, flags, self.base, self.first_table or 0)
 
     def planes(self):
@@ -161,7 +164,7 @@ def symbols_for(values, this):
     symbols = values - this.base
     if this.zero:
         symbols = np.where(values == 0, 0, np.where(symbols > 0, symbols, -1))
-    return np.where((symbols >= 0) & (symbols < (16 if this.pairs else 256)), symbols, -1)
+    return np.where((symbols >= 0) & (symbols < (16 if this.pairs else 256 - this.escapes)), symbols, -1)
 
 
 # ---- coded tiles (section 3) ----
@@ -214,6 +217,8 @@ class Source:
         if f == self.carrier:
             instead = np.argmax(tables, axis=1)[table_of[self.listed]]
             symbols[self.listed] = np.where(known[self.listed], symbols[self.listed], instead)
+            if self.fields[f].escapes:
+                symbols[self.listed] = ESCAPE
             known[self.listed] = True
         assert known.all(), "a value without a symbol"
         return symbols.tolist()
@@ -407,6 +412,8 @@ def add_exceptions(coded, this, source, options):
 
 
 def pack_exceptions(positions, values, this):
+    if this.escapes:
+        return np.array(values, "<u2").tobytes()
     return np.array(positions, "<u2").tobytes() + np.array(values, "u1" if this.width <= 8 else "<u2").tobytes()
 
 
@@ -441,17 +448,17 @@ def encode_payload(source, f, tables, final_halves, options):
 # ---- frequency tables (sections 2.6 and 2.7) ----
 
 
-def normalise(counts, floor=0):
-    """Returns 256 frequencies with sum 4096, at most 4095, at least floor, and at least 1 for symbols with a count."""
+def normalise(counts, floor=0, whole=4096):
+    """Returns 256 frequencies with the sum whole, each less, at least floor, and at least 1 for symbols with a count."""
     counts = [int(c) for c in counts]
     total = max(1, sum(counts))
-    frequencies = [max(1 if c else 0, floor, c * 4096 // total) for c in counts]
+    frequencies = [max(1 if c else 0, floor, c * whole // total) for c in counts]
     for s in 0, 1:
         if sum(1 for f in frequencies if f) < 2:
             frequencies[s] = max(1, frequencies[s])
-    while sum(frequencies) != 4096:
+    while sum(frequencies) != whole:
         largest = frequencies.index(max(frequencies))
-        frequencies[largest] -= min(sum(frequencies) - 4096, frequencies[largest] // 2)
+        frequencies[largest] -= min(sum(frequencies) - whole, frequencies[largest] // 2)
     return frequencies
 
 
@@ -671,10 +678,12 @@ class File:
                     counted = np.ones(len(source.values[f]), bool)
                     counted[source.listed if f == source.carrier else []] = False
                     symbols = symbols_for(source.values[f], this)
+                    symbols[~counted] = ESCAPE
+                    counted |= this.escapes
                     np.add.at(counts, (source.table_of_elements(f)[counted], symbols[counted]), 1)
             this.first_table = len(self.tables)
             for table in counts:
-                self.add_table(normalise(table))
+                self.add_table([4 * f for f in normalise(table, whole=1024)] if this.escapes else normalise(table))
 
     def add_plain(self, tile, mode, zstd):
         if mode == CONSTANT:
@@ -705,7 +714,8 @@ class File:
         area = b"".join(padded(entry.data, self.alignment, self.pad) for entry in self.entries) + self.gap
         fields = {
             "magic": b"\x89WCX\r\n\x1a\n", "version": 1, "field_count": len(self.fields),
-            "features": (BASES if self.bases else 0) | (SETS if any(this.set_bits for this in self.fields) else 0),
+            "features": (BASES if self.bases else 0) | (SETS if any(this.set_bits for this in self.fields) else 0)
+                        | (ESCAPES if any(this.escapes for this in self.fields) else 0),
             "packed_bytes": SUPERBLOCK_BYTES + len(area) + len(index) + len(self.tail),
             "original_bytes": sum(s.bytes for s in self.segments) % 2**64,
             "index_offset": SUPERBLOCK_BYTES + len(area), "index_bytes": len(index),
@@ -1541,6 +1551,28 @@ def family_sets_of_tables(rng):
     return file
 
 
+def family_escapes(rng):
+    """Escapes with one table, by context and in sets: none, few, as many as are carried, and of elements that need none."""
+    thresholds = bytes([110, 112, 115, 118, 120, 124, 127])
+    cases = [("one", 1, 0, FLOAT, 600), ("contexts", 8, 0, FLOAT, 1111), ("sets", 8, 2, FLOAT, 700), ("integers", 8, 1, INTEGER, 333)]
+    count = FAMILY_ELEMENTS[2]
+    file, (original, _) = family_start([(name, "BF16", [count]) for name, *_ in cases])
+    at = base_tensor(original, 2)
+    elements = np.frombuffer(original[at : at + 2 * count], "<u2")
+    for name, tables, bits, difference, tile in cases:
+        steps = np.rint(rng.standard_normal(count) * 3).astype(np.int64)
+        few, many = (slice(tile, 2 * tile, 50), slice(2 * tile, 3 * tile, 9))
+        for some in few, many:
+            steps[some] = rng.integers(-30000, 30000, len(steps[some]))
+        steps[-1] = -128  # residual 255
+        data = in_order(in_order(elements, difference) + steps.astype("<u2"), difference).tobytes()
+        fields = [Field(16, tables << bits, by_context=tables > 1, set_bits=bits, escapes=True)]
+        file.add_segment(data, elem_bytes=2, tile=(1, tile), fields=fields, run=128 if bits else 0, recipe=CODED, base=1,
+                         base_offset=at, difference=difference, thresholds=thresholds if tables > 1 else b"",
+                         listed=lambda i, values: range(0, 200, 7) if i == 3 else [])
+    return file
+
+
 # ---- bad files ----
 
 # Tiles and segments of base(), and the number of elements of its tiles.
@@ -1700,7 +1732,8 @@ def bad_superblocks():
     yield "magic", with_superblock(magic=b"\x89WCX\n\x1a\n\0")
     for version in 0, 2, 3, 4, 1 << 16:
         yield f"version_{version}", with_superblock(version=version)
-    yield "feature", with_superblock(features=4)
+    yield "feature", with_superblock(features=8)
+    yield "feature_of_escapes", with_superblock(features=4)
     yield "feature_of_sets", with_superblock(features=2)
     yield "feature_of_bases", with_superblock(features=1)
     yield "base_count", with_superblock(base_count=1)
@@ -1904,6 +1937,41 @@ def bad_bases():
         yield f"base_name_of_{len(name)}", file.build()
 
 
+def escaping():
+    """dependent(), with escapes in the first segment that has a base."""
+    file = dependent()
+    file.fields[1:3] = [Field(16, 3, 0, 1, by_context=True, escapes=True)]
+    file.segments[DEPENDENT_SEG].field_count = 1
+    return file
+
+
+def bad_escapes():
+    yield "escapes_without_feature", escaping().build(features=BASES)
+    yield "feature_of_escapes_without_escapes", dependent().build(features=BASES | ESCAPES)
+    file = escaping()
+    file.segments[DEPENDENT_SEG].field_count = 2
+    file.fields[1:2] = [Field(8), Field(8, 3, 0, 1, by_context=True, escapes=True)]
+    yield "escapes_above_a_raw_field", file.build()
+    file = escaping()
+    file.fields[1].base = 1
+    yield "escapes_with_a_base", file.build()
+    file = escaping()
+    file.fields[-2].escapes = True
+    yield "escapes_in_four_bytes", file.build()
+    file = escaping()
+    file.fields[-1].escapes = True
+    yield "escapes_without_a_base", file.build()
+    file = escaping()
+    file.fields[1].by_context, file.fields[1].table_count = False, 0
+    yield "escapes_without_tables", file.build()
+    file = escaping()
+    file.tables[2] = encode_table([15, 17] + [16] * 254)
+    yield "escapes_with_fine_frequencies", file.build()
+    file = escaping()
+    file.fields[0].escapes = True
+    yield "escapes_in_the_header", file.build()
+
+
 def bad_differences():
     for name, values in {
         "base": [0, 3, 2**32 - 1], "difference": [NONE, 3, 255], "threshold_count": [0, 1, 3, 8, 255], "kind": [1, 255],
@@ -1963,6 +2031,7 @@ def bad_differences():
         file.tables[this] = encode_table([1024] * 4 + [0] * 252)
     file.fields[2].by_context, file.fields[2].set_bits = True, 2
     yield "difference_with_sets_of_56_tables", file.build()
+    yield from bad_escapes()
     file = dependent()
     file.fields[2].first_table = 38
     yield "difference_with_missing_table", file.build()

@@ -394,9 +394,9 @@ static void each_field_of_the_superblock_is_checked(void)
 	static const struct change about_the_file[] = {
 		{ 8, 4, 0, ENOTSUP, "format version 0, this program reads version 1" },
 		{ 8, 4, 2, ENOTSUP, "format version 2, this program reads version 1" },
-		{ 16, 8, 4, ENOTSUP, "features that this program does not have: flag 2 of the superblock" },
-		{ 16, 8, UINT64_C(1) << 20 | 4, ENOTSUP, "have: flags 2, 20 of the superblock" },
-		{ 16, 8, UINT64_C(1) << 63 | 5, ENOTSUP, "have: flags 2, 63 of the superblock" },
+		{ 16, 8, 8, ENOTSUP, "features that this program does not have: flag 3 of the superblock" },
+		{ 16, 8, UINT64_C(1) << 20 | 8, ENOTSUP, "have: flags 3, 20 of the superblock" },
+		{ 16, 8, UINT64_C(1) << 63 | 9, ENOTSUP, "have: flags 3, 63 of the superblock" },
 		{ 24, 8, 1 << 20, EBADMSG, "truncated" },
 		{ 24, 8, 200, EBADMSG, "damaged" },
 	};
@@ -945,6 +945,8 @@ static void each_part_of_a_difference_is_checked(void)
 	static const struct change narrow = { 20, 4, 9, EBADMSG, "narrow tiles of differences" };
 	static const struct change sets = { 1, 1, 7 | 1 << 5, EBADMSG, "unknown flag of a field" };
 	static const struct change without_sets = { 16, 8, 3, EBADMSG, "flag SETS without sets of frequency tables" };
+	static const struct change without_escapes = { 16, 8, 5, EBADMSG, "flag ESCAPES without a field that has them" };
+	static const struct change escapes = { 1, 1, 7 | 1 << 7, EBADMSG, "unknown flag of a field" };
 	static const struct change by_context = { 1, 1, 7, EBADMSG, "tables by context in a segment without contexts" };
 	const struct change beyond = { 4, 4, SAMPLE_TABLES - 2, EBADMSG, "table that is not there" };
 	const uint64_t fields_at = at + DEPENDENT_SEGMENTS * WCX_SEGMENT_BYTES;
@@ -954,7 +956,9 @@ static void each_part_of_a_difference_is_checked(void)
 		check_change_of(file, &of_a_segment[i], segment_at, segment_at);
 	check_change_of(file, &beyond, fields_at + (TUNED_FIELD + 1) * WCX_FIELD_BYTES, segment_at);
 	check_change_of(file, &sets, fields_at + (TUNED_FIELD + 1) * WCX_FIELD_BYTES, segment_at);
+	check_change_of(file, &escapes, fields_at + (TUNED_FIELD + 1) * WCX_FIELD_BYTES, segment_at);
 	check_change_of(file, &without_sets, 0, at);
+	check_change_of(file, &without_escapes, 0, at);
 	segment_at = at + COUNTERS * WCX_SEGMENT_BYTES;
 	check_change_of(file, &narrow, segment_at, segment_at);
 	check_change_of(file, &by_context, fields_at + COUNTERS_FIELD * WCX_FIELD_BYTES, segment_at);

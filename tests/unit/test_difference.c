@@ -4,23 +4,40 @@
 #include "tests/fixtures/codec_samples.h"
 
 /* Elements of a model's weights, normally distributed with sigma 0.02 or, in INT8, 30; or random bytes. */
-enum kind { BF16, F16, F32, F64, INT8, INT16, RANDOM_8, RANDOM_16, RANDOM_32, RANDOM_64, KIND_COUNT };
+enum kind {
+	BF16,
+	BF16_ESCAPES,
+	F16,
+	F32,
+	F64,
+	INT8,
+	INT16,
+	INT16_ESCAPES,
+	RANDOM_8,
+	RANDOM_16,
+	RANDOM_32,
+	RANDOM_64,
+	KIND_COUNT
+};
 
 static const struct {
 	uint32_t elem_bytes;
 	enum wcx_difference difference;
 	uint32_t raw, widths[4], base;
+	bool escapes;
 } kinds[KIND_COUNT] = {
-	[BF16] = { 2, WCX_DIFFERENCE_FLOAT, 0, { 16 }, 0 },
-	[F16] = { 2, WCX_DIFFERENCE_FLOAT, 0, { 8, 8 }, 0 },
-	[F32] = { 4, WCX_DIFFERENCE_FLOAT, 8, { 8, 8, 8 }, 0 },
-	[F64] = { 8, WCX_DIFFERENCE_FLOAT, 32, { 8, 8, 8, 8 }, 0 },
-	[INT8] = { 1, WCX_DIFFERENCE_INTEGER, 0, { 8 }, 0 },
-	[INT16] = { 2, WCX_DIFFERENCE_INTEGER, 3, { 13 }, 0 },
-	[RANDOM_8] = { 1, WCX_DIFFERENCE_FLOAT, 0, { 8 }, 0 },
-	[RANDOM_16] = { 2, WCX_DIFFERENCE_INTEGER, 5, { 11 }, 700 },
-	[RANDOM_32] = { 4, WCX_DIFFERENCE_INTEGER, 16, { 16 }, 0 },
-	[RANDOM_64] = { 8, WCX_DIFFERENCE_INTEGER, 32, { 16, 16 }, 3 },
+	[BF16] = { 2, WCX_DIFFERENCE_FLOAT, 0, { 16 }, 0, false },
+	[BF16_ESCAPES] = { 2, WCX_DIFFERENCE_FLOAT, 0, { 16 }, 0, true },
+	[F16] = { 2, WCX_DIFFERENCE_FLOAT, 0, { 8, 8 }, 0, false },
+	[F32] = { 4, WCX_DIFFERENCE_FLOAT, 8, { 8, 8, 8 }, 0, false },
+	[F64] = { 8, WCX_DIFFERENCE_FLOAT, 32, { 8, 8, 8, 8 }, 0, false },
+	[INT8] = { 1, WCX_DIFFERENCE_INTEGER, 0, { 8 }, 0, false },
+	[INT16] = { 2, WCX_DIFFERENCE_INTEGER, 3, { 13 }, 0, false },
+	[INT16_ESCAPES] = { 2, WCX_DIFFERENCE_INTEGER, 0, { 16 }, 0, true },
+	[RANDOM_8] = { 1, WCX_DIFFERENCE_FLOAT, 0, { 8 }, 0, false },
+	[RANDOM_16] = { 2, WCX_DIFFERENCE_INTEGER, 5, { 11 }, 700, false },
+	[RANDOM_32] = { 4, WCX_DIFFERENCE_INTEGER, 16, { 16 }, 0, false },
+	[RANDOM_64] = { 8, WCX_DIFFERENCE_INTEGER, 32, { 16, 16 }, 3, false },
 };
 
 static uint64_t float_bits(float value)
@@ -38,6 +55,7 @@ static uint64_t element_of(enum kind kind, double weight, struct sample_random *
 
 	switch (kind) {
 	case BF16:
+	case BF16_ESCAPES:
 		return float_bits((float)weight) >> 16;
 	case F16: /* without subnormals */
 		bits = float_bits((float)weight);
@@ -52,6 +70,7 @@ static uint64_t element_of(enum kind kind, double weight, struct sample_random *
 	case INT8:
 		return sample_clip(1500 * weight);
 	case INT16:
+	case INT16_ESCAPES:
 		return (uint16_t)(int16_t)lrint(100000 * weight);
 	default:
 		return sample_next(random);
@@ -110,6 +129,7 @@ static void make_difference_model(struct model *model, enum kind kind, uint32_t 
 						    width > 8 ? kinds[kind].base : 0, BELL, 8);
 
 		field->by_context = context_count > 0;
+		field->has_escapes = kinds[kind].escapes;
 	}
 }
 
@@ -469,10 +489,11 @@ static void check_counts(const struct tile *tile)
 			const uint32_t set = field->set_bits ? chosen_set(tile, coded, i / recipe->run_elems) : 0;
 			const uint32_t context = field->by_context ? plain_context(recipe, b) : 0;
 
-			if (s < WCX_SYMBOL_COUNT)
-				plain[set * wcx_set_tables(field) + context][s]++;
-			else
-				misfits++;
+			const uint32_t symbols = field->has_escapes ? 255 : 256;
+
+			if (s < symbols || field->has_escapes)
+				plain[set * wcx_set_tables(field) + context][s < symbols ? s : 255]++;
+			misfits += s >= symbols;
 		}
 		CHECK(memcmp(count[f], plain, sizeof plain) == 0 && counts[f].misfits == misfits);
 	}
@@ -519,6 +540,199 @@ static void floats_are_ordered_by_size(void)
 	}
 }
 
+/* A tile of weights that are off by `drift`, whose tables have escapes. */
+static void make_tile_with_escapes(struct model *model, struct tile *tile, uint32_t elems, double drift, uint32_t contexts)
+{
+	make_difference_model(model, BF16_ESCAPES, contexts);
+	tile_alloc(tile, model, 1, elems);
+	draw_weights(tile, BF16, drift, elems);
+	if (contexts)
+		draw_thresholds(model, tile, contexts);
+	model_learn(model, tile, 0);
+}
+
+/* None, one, as many as are not carried and as are, and too many to be coded. */
+static void any_number_of_escapes_comes_back(void)
+{
+	static const uint32_t counts[] = { 0, 1, 31, 32, 33, 400, WCX_EXCEPTIONS_MAX, WCX_EXCEPTIONS_MAX + 1 };
+
+	for (size_t c = 0; c < WCX_ARRAY_COUNT(counts); c++)
+		for (uint32_t contexts = 0; contexts <= 8; contexts += 4) {
+			struct model model;
+			struct tile tile;
+
+			make_tile_with_escapes(&model, &tile, 16384 + 77, 0, contexts);
+			for (size_t i = 0; i < tile.n; i += 8)
+				put_element(tile.data, 2, i,
+					    plain_undo(&model.recipe, 2, plain_element(&model.recipe, tile.base, i)));
+			model_learn(&model, &tile, 1);
+			for (uint32_t i = 0; i < counts[c]; i++) {
+				const uint64_t b = plain_element(&model.recipe, tile.base, 4 * i + 1);
+
+				put_element(tile.data, 2, 4 * i + 1, plain_undo(&model.recipe, 255 + 15 * i, b));
+			}
+			check_round_trip(&tile);
+			CHECK(tile.mode == (counts[c] > WCX_EXCEPTIONS_MAX ? WCX_TILE_STORED : WCX_TILE_CODED));
+			if (tile.mode == WCX_TILE_CODED) {
+				const struct wcx_tile_layout layout = layout_of(&tile);
+
+				CHECK(layout.exception_count == counts[c] && layout.exception_bytes == 2 * counts[c]);
+				CHECK(layout.exception_carried == (counts[c] >= 32 ? 64 : 0));
+			}
+			tile_free(&tile);
+		}
+}
+
+/* Symbols that are too rare for a frequency, and residual 255, which has no symbol, are escapes too. */
+static void what_has_no_symbol_escapes(void)
+{
+	struct wcx_freq_table *table;
+	struct model model;
+	struct tile tile;
+
+	make_tile_with_escapes(&model, &tile, 1000, 0, 0);
+	table = &model.tables[0][0];
+	*table = (struct wcx_freq_table){ .freq = { [0] = 4080, [1] = 8, [255] = 8 } };
+	for (uint32_t i = 0; i < 10; i++)
+		put_element(tile.data, 2, 90 * i + 7,
+			    plain_undo(&model.recipe, i < 5 ? 2 : 255, plain_element(&model.recipe, tile.base, 90 * i + 7)));
+	check_round_trip(&tile);
+	CHECK(layout_of(&tile).exception_count == 10);
+	*table = (struct wcx_freq_table){ .freq = { [0] = 4088, [1] = 8 } }; /* no escape */
+	check_round_trip(&tile);
+	CHECK(tile.mode == WCX_TILE_STORED);
+	tile_free(&tile);
+}
+
+/* One or more bits of every byte, by every variant and the plain decoder. */
+static void damaged_escapes_are_noticed(void)
+{
+	for (uint32_t elems = 700; elems < 720; elems += 13) {
+		struct model model;
+		struct tile tile;
+		uint8_t *decoded;
+		uint32_t head;
+
+		make_tile_with_escapes(&model, &tile, elems, 0.1, 5);
+		check_round_trip(&tile);
+		CHECK(layout_of(&tile).exception_count > 40);
+		decoded = malloc(tile.bytes);
+		for (size_t bit = 0; bit < 8 * tile.packed_bytes; bit += 1 + bit / 8 % 7) {
+			tile.packed[bit / 8] ^= (uint8_t)(1u << bit % 8);
+			decode_exactly(&tile, tile.packed, tile.packed_bytes, decoded);
+			tile.packed[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		}
+		head = wcx_le32_read(tile.packed);
+		for (int32_t more = -1; more <= 1; more += 2) {
+			wcx_le32_write(tile.packed, head + ((uint32_t)more << 20));
+			CHECK(decode_exactly(&tile, tile.packed, tile.packed_bytes, decoded) == WCX_BAD_DATA);
+		}
+		wcx_le32_write(tile.packed, head);
+		free(decoded);
+		tile_free(&tile);
+	}
+}
+
+/* Tiles of a tensor decode together as alone, also if one of them is damaged. */
+static void differences_decode_together_as_alone(void)
+{
+	enum { TILES = 5 };
+
+	for (uint32_t round = 0; round < 24; round++) {
+		const enum kind kind = round % 3 == 0 ? BF16 : round % 3 == 1 ? BF16_ESCAPES : INT16_ESCAPES;
+		struct model model;
+		struct tile tiles[TILES];
+
+		make_difference_model(&model, kind, 8);
+		if (round % 2)
+			add_sets(&model, 2, 384);
+		for (uint32_t t = 0; t < TILES; t++) {
+			tile_alloc(&tiles[t], &model, 1, 6000 + (t == 3 ? 100 : 0));
+			draw_weights(&tiles[t], kind, 3e-3 * (t + 1), 100 * round + t);
+			if (t == 0) {
+				draw_thresholds(&model, &tiles[t], 8);
+				model_learn(&model, &tiles[t], 1);
+			}
+			encode_tile(&tiles[t]);
+			if (round >= 12 && t % 2)
+				tiles[t].packed[round * 7 % tiles[t].packed_bytes] ^= 4;
+		}
+		for (unsigned v = 0; wcx_decode_variant_at(v); v++) {
+			struct wcx_tile_job jobs[TILES];
+			uint8_t *alone = malloc(tiles[3].bytes);
+
+			for (uint32_t t = 0; t < TILES; t++)
+				jobs[t] = (struct wcx_tile_job){ .dims = tiles[t].dims,
+								 .mode = tiles[t].mode,
+								 .recipe = &model.recipe,
+								 .src = tiles[t].packed,
+								 .src_bytes = tiles[t].packed_bytes,
+								 .base = tiles[t].base,
+								 .dst = guarded_alloc(tiles[t].bytes),
+								 .dst_bytes = tiles[t].bytes };
+			wcx_tiles_decode(jobs, TILES, decode_scratch[v]);
+			for (uint32_t t = 0; t < TILES; t++) {
+				CHECK(jobs[t].result ==
+				      decode_exactly(&tiles[t], tiles[t].packed, tiles[t].packed_bytes, alone));
+				CHECK(jobs[t].result != WCX_OK || memcmp(jobs[t].dst, alone, tiles[t].bytes) == 0);
+				CHECK(guards_are_whole(jobs[t].dst, tiles[t].bytes));
+				CHECK(round >= 12 || jobs[t].result == WCX_OK);
+				guarded_free(jobs[t].dst);
+			}
+			free(alone);
+		}
+		for (uint32_t t = 0; t < TILES; t++)
+			tile_free(&tiles[t]);
+	}
+}
+
+/* A field with one table for all contexts, which the segment has for another field, or for none. */
+static void contexts_that_a_field_does_not_use_are_ignored(void)
+{
+	for (uint32_t kind = BF16; kind <= BF16_ESCAPES; kind++) {
+		struct model model;
+		struct tile tile;
+
+		make_difference_model(&model, (enum kind)kind, 0);
+		tile_alloc(&tile, &model, 1, 5000);
+		draw_weights(&tile, (enum kind)kind, 3e-3, kind);
+		draw_thresholds(&model, &tile, 8);
+		model_learn(&model, &tile, 1);
+		check_round_trip(&tile);
+		CHECK(tile.mode == WCX_TILE_CODED);
+		tile_free(&tile);
+	}
+}
+
+/* Thresholds so far apart that vectors compare keys with each of them. */
+static void thresholds_far_apart_make_contexts(void)
+{
+	static const uint8_t lasts[] = { 102, 131, 132, 133, 134, 200, 255 }; /* spans around that of a table */
+
+	for (size_t l = 0; l < WCX_ARRAY_COUNT(lasts); l++)
+		for (uint32_t kind = BF16; kind <= BF16_ESCAPES; kind++) {
+			struct sample_random random = { l };
+			struct model model;
+			struct tile tile;
+
+			make_difference_model(&model, (enum kind)kind, 3);
+			tile_alloc(&tile, &model, 1, 5000);
+			for (size_t i = 0; i < tile.n; i++) {
+				const uint64_t b = sample_next(&random) & 0xFFFF;
+
+				put_element(tile.base, 2, i, b);
+				put_element(tile.data, 2, i, plain_undo(&model.recipe, sample_below(&random, 9), b));
+			}
+			model.recipe.context_count = 3;
+			model.recipe.thresholds[0] = 101;
+			model.recipe.thresholds[1] = lasts[l];
+			model_learn(&model, &tile, 0);
+			check_round_trip(&tile);
+			CHECK(tile.mode == WCX_TILE_CODED);
+			tile_free(&tile);
+		}
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
@@ -530,6 +744,12 @@ int main(int argc, char **argv)
 		CHECK_TEST(tiles_of_one_residual_are_constant),
 		CHECK_TEST(constant_residuals_of_more_than_32_bits_are_coded),
 		CHECK_TEST(differences_without_a_base_are_refused),
+		CHECK_TEST(any_number_of_escapes_comes_back),
+		CHECK_TEST(what_has_no_symbol_escapes),
+		CHECK_TEST(damaged_escapes_are_noticed),
+		CHECK_TEST(differences_decode_together_as_alone),
+		CHECK_TEST(contexts_that_a_field_does_not_use_are_ignored),
+		CHECK_TEST(thresholds_far_apart_make_contexts),
 		CHECK_TEST(residuals_keys_and_contexts_are_those_of_the_document),
 		CHECK_TEST(counts_are_those_of_the_elements),
 		CHECK_TEST(floats_are_ordered_by_size),

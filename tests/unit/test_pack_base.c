@@ -419,7 +419,8 @@ static void runs_that_moved_unequally_choose_sets_of_tables(void)
 			for (uint32_t f = 0; f < wcx_container_segment(c, i)->recipe.field_count; f++)
 				has_sets |= wcx_container_segment(c, i)->recipe.fields[f].set_bits != 0;
 		CHECK(has_sets == unequal);
-		CHECK(wcx_container_superblock(c)->features == (WCX_FEATURE_BASES | (unequal ? WCX_FEATURE_SETS : 0)));
+		CHECK(wcx_container_superblock(c)->features ==
+		      (WCX_FEATURE_BASES | WCX_FEATURE_ESCAPES | (unequal ? WCX_FEATURE_SETS : 0)));
 		bytes[unequal] = result.packed_bytes;
 		wcx_container_free(c);
 		close_base(&packed);

@@ -58,11 +58,11 @@ static uint32_t *expected_words(const struct plain_stream *s, const uint8_t *sym
 static struct wcx_rans_stream stream_of(const struct plain_stream *s, const uint8_t *src, size_t bytes)
 {
 	static struct wcx_rans_decode_table built[WCX_FIELD_TABLES_MAX];
-	static const struct wcx_rans_decode_table *tables[WCX_FIELD_TABLES_MAX];
+	static const uint32_t *tables[WCX_FIELD_TABLES_MAX];
 
 	for (uint32_t t = 0; t < 1u << s->choice_bits; t++) {
 		wcx_rans_decode_table_build(&s->tables[t], &built[t]);
-		tables[t] = &built[t];
+		tables[t] = built[t].entry;
 	}
 	return (struct wcx_rans_stream){
 		.tables = tables,

@@ -48,6 +48,19 @@ static void make_recipe_with_sets(struct model *model)
 	model->fields[3].table_count = 12;
 }
 
+/* A single field with escapes. */
+static void make_recipe_with_escapes(struct model *model)
+{
+	model_start(model, 2, WCX_TRANSFORM_NONE, WCX_PREDICT_NONE, 0);
+	model->recipe.difference = WCX_DIFFERENCE_INTEGER;
+	model->recipe.context_count = 2;
+	model->recipe.thresholds[0] = 7;
+	model_add(model, 16, 2, 0, BELL, 1);
+	model->fields[0].by_context = model->fields[0].has_escapes = 1;
+	for (uint32_t t = 0; t < 2; t++)
+		model->tables[0][t] = (struct wcx_freq_table){ .freq = { [0] = 4092, [255] = 4 } };
+}
+
 /* What a case changes of a sound recipe: integers of one, two or four bytes of the model. */
 struct poke {
 	size_t at, bytes;
@@ -174,6 +187,18 @@ static void recipes_that_break_a_rule_are_refused(void)
 		{ "symbols of sets in a raw field", { POKE(fields[1].table_count, 0) } },
 	};
 
+	static const struct recipe_case escapes[] = {
+		{ "escapes without a difference",
+		  { POKE(recipe.difference, 0), POKE(recipe.context_count, 0), POKE(recipe.thresholds[0], 0) } },
+		{ "escapes in elements of four bytes", { POKE(recipe.elem_bytes, 4) } },
+		{ "escapes below a raw field", { POKE(recipe.field_count, 2), WIDTH(0, 9), WIDTH(1, 7) } },
+		{ "escapes with a base", { POKE(fields[0].base, 1) } },
+		{ "escapes in a raw field", { POKE(fields[0].table_count, 0), POKE(fields[0].by_context, 0) } },
+		{ "fine frequencies with escapes", { POKE(tables[0][1].freq[0], 4090), POKE(tables[0][1].freq[255], 6) } },
+		{ "one frequency that is fine", { POKE(tables[0][0].freq[0], 4091), POKE(tables[0][0].freq[1], 1) } },
+	};
+
+	check_recipe_cases(make_recipe_with_escapes, escapes, WCX_ARRAY_COUNT(escapes));
 	check_recipe_cases(make_difference_recipe, differences, WCX_ARRAY_COUNT(differences));
 	check_recipe_cases(make_recipe_with_sets, sets, WCX_ARRAY_COUNT(sets));
 	check_recipe_cases(make_sound_recipe, cases, WCX_ARRAY_COUNT(cases));

@@ -139,8 +139,8 @@ static void more_tables_than_fit_are_refused(void)
 	free(tile);
 }
 
-/* Kernels know one table for each context, whatever room there is. */
-static void sets_of_tables_are_refused(void)
+/* Kernels know one table for each context, whatever room there is, and exceptions with positions. */
+static void sets_of_tables_and_escapes_are_refused(void)
 {
 	struct tile *tile = tile_make(2, WCX_DIFFERENCE_FLOAT, 16, 4);
 	struct wcx_field field = tile->recipe.fields[0];
@@ -149,6 +149,11 @@ static void sets_of_tables_are_refused(void)
 	field.set_bits = 1;
 	field.table_count = 8;
 	tile->recipe.fields = &field;
+	CHECK(!wcx_tile_batch_takes(&limits, &tile->recipe));
+	field = tile->recipe.fields[0];
+	field.set_bits = 0;
+	field.table_count = 2;
+	field.has_escapes = true;
 	CHECK(!wcx_tile_batch_takes(&limits, &tile->recipe));
 	free(tile);
 }
@@ -191,7 +196,7 @@ int main(int argc, char **argv)
 	static const struct check_test tests[] = {
 		CHECK_TEST(differences_have_kernels_of_their_own),
 		CHECK_TEST(more_tables_than_fit_are_refused),
-		CHECK_TEST(sets_of_tables_are_refused),
+		CHECK_TEST(sets_of_tables_and_escapes_are_refused),
 		CHECK_TEST(differences_are_launched_last_and_the_first_waits),
 	};
 
