@@ -55,13 +55,14 @@ static inline float n_log2_n(uint32_t n)
 	return (float)n * (exponent + log2_m);
 }
 
-double wcx_symbols_bits(const uint32_t counts[WCX_SYMBOL_COUNT], uint32_t *used_ret)
+/* wcx_symbols_bits of symbols below `end`, a multiple of LANES; the others do not occur. */
+static double weigh_symbols(const uint32_t counts[WCX_SYMBOL_COUNT], uint32_t end, uint32_t *used_ret)
 {
 	float logs[LANES] = { 0 };
 	uint32_t used[LANES] = { 0 }, sums[LANES] = { 0 }, sum = 0;
 	double bits = 0;
 
-	for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s += LANES)
+	for (uint32_t s = 0; s < end; s += LANES)
 		for (uint32_t lane = 0; lane < LANES; lane++) {
 			const uint32_t n = counts[s + lane];
 
@@ -79,24 +80,47 @@ double wcx_symbols_bits(const uint32_t counts[WCX_SYMBOL_COUNT], uint32_t *used_
 	return bits > 0 ? bits : 0;
 }
 
+double wcx_symbols_bits(const uint32_t counts[WCX_SYMBOL_COUNT], uint32_t *used_ret)
+{
+	return weigh_symbols(counts, WCX_SYMBOL_COUNT, used_ret);
+}
+
+/* The end of the symbols that occur in any bin, as a multiple of LANES. */
+static uint32_t symbols_end(const struct wcx_bin_counts *counts, uint32_t bin_count)
+{
+	uint32_t end = WCX_SYMBOL_COUNT;
+
+	for (uint32_t any = 0; end; end -= LANES) {
+		for (uint32_t bin = 0; bin < bin_count; bin++)
+			for (uint32_t lane = 1; lane <= LANES; lane++)
+				any |= counts->counts[bin][end - lane];
+		if (any)
+			return end;
+	}
+	return end;
+}
+
 /* costs[i][j] of the class of bins i to j. */
 static void weigh_classes(const struct wcx_bin_counts *fields, uint32_t field_count, uint32_t bin_count, double symbol_bits,
 			  double costs[WCX_BINS_MAX][WCX_BINS_MAX])
 {
 	memset(costs, 0, WCX_BINS_MAX * sizeof *costs);
-	for (uint32_t f = 0; f < field_count; f++)
+	for (uint32_t f = 0; f < field_count; f++) {
+		const uint32_t end = symbols_end(&fields[f], bin_count);
+
 		for (uint32_t i = 0; i < bin_count; i++) {
 			uint32_t sums[WCX_SYMBOL_COUNT] = { 0 };
 
 			for (uint32_t j = i; j < bin_count; j++) {
 				uint32_t used;
 
-				for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
+				for (uint32_t s = 0; s < end; s++)
 					sums[s] += fields[f].counts[j][s];
-				costs[i][j] += wcx_symbols_bits(sums, &used);
+				costs[i][j] += weigh_symbols(sums, end, &used);
 				costs[i][j] += symbol_bits * used;
 			}
 		}
+	}
 }
 
 void wcx_contexts_choose(const struct wcx_bin_counts *fields, uint32_t field_count, uint32_t bin_count, double symbol_bits,
