@@ -33,6 +33,8 @@ static const double FIELD_MIN_GAIN = 0.005;
  * fields.
  */
 static const double ESCAPES_MAX_LOSS = 0.03;
+/* Where escapes take less than this share of the bits, no other cut saves that: it has more tables and states. */
+static const double ESCAPES_FEW_SHARE = 0.06;
 /* Tables by context have to save this share over a single one: they cost decoding time, and of few samples always save some.
  */
 static const double CONTEXTS_MIN_GAIN = 0.005;
@@ -188,6 +190,15 @@ static double min_gain(const struct cut *best, const struct cut *cut)
 	return cut->coded > best->coded ? FIELD_MIN_GAIN : 0;
 }
 
+/* Whether a cut that has just been tried is a single field whose escapes cost little. */
+static bool has_few_escapes(const struct residual_study *study, const struct cut *cut)
+{
+	const double elems = (double)WCX_MIN(study->elems, TRIAL_ELEMS);
+	const double escapes = (double)study->misfits[0] / elems * (double)wcx_plan_elems(study->plan);
+
+	return cut->fields[0].has_escapes && WCX_ESCAPE_BITS * escapes < ESCAPES_FEW_SHARE * cut->bits;
+}
+
 /*
  * Chooses the cut.  The widest top field has a symbol for the 256 lowest values, and exceptions for the others; with fields
  * below it, the symbols reach further.
@@ -205,6 +216,10 @@ static void choose_cut(struct residual_study *study, const struct wcx_key_bins *
 			continue;
 		cut_below(elem_bits, tops[i], &cut);
 		try_cut(study, bins, &cut);
+		if (has_few_escapes(study, &cut)) {
+			*best = cut;
+			return;
+		}
 		if (cut.bits < best->bits * (1 - min_gain(best, &cut)))
 			*best = cut;
 	}

@@ -19,6 +19,8 @@ enum {
 	ENTROPY_STRIDE = 4,                  /* one element in so many of a large tensor counts for its entropy */
 	ENTROPY_ALL_BYTES = 1 << 20,         /* with all elements of tensors up to this size, */
 	ENTROPY_ALL_AGAINST_BYTES = 1 << 16, /* and of those with a base */
+	SAMPLES_MIN = 8,                     /* of which half are enough for a difference, */
+	HALVED_BYTES = 4 << 20,              /* in tensors up to this size */
 	CHOICE_BITS_MAX = 2,                 /* of a run: to name one of WCX_FIELD_TABLES_MAX tables */
 };
 
@@ -111,61 +113,93 @@ static int read_base_samples(const struct wcx_tensor_plan *plan, const struct wc
  * Chooses a difference if that is better than any plan alone can be, judged by one with a single table for each field.  Of
  * four tables, a run names one with two bits, so that an element takes less than two bits more where there is one.
  */
-static enum wcx_result choose_clear_difference(struct wcx_tensor_plan *plan, const struct wcx_sample *samples,
-					       unsigned count, const uint8_t *base)
+static enum wcx_result choose_clear_difference(struct wcx_tensor_plan *plan, struct wcx_sample *samples, unsigned count,
+					       const uint8_t *base)
 {
-	const struct wcx_tensor_plan before = *plan;
-	enum wcx_result result = wcx_plan_choose_with(plan, samples, count, 1);
+	enum wcx_result result = wcx_tensor_plan_choose_view(plan, samples, count);
 	uint32_t coded = 0;
 
+	if (result == WCX_OK)
+		result = wcx_plan_choose_with(plan, samples, count, 1);
 	for (uint32_t f = 0; f < plan->segment.recipe.field_count; f++)
 		coded += plan->fields[f].table_count > 0;
 	plan->draft_bits -= CHOICE_BITS_MAX * coded * (double)wcx_plan_elems(plan);
-	if (result == WCX_OK)
-		result = wcx_tensor_plan_choose_base(plan, samples, count, base);
-	if (result == WCX_OK && wcx_tensor_plan_has_difference(plan))
-		return WCX_OK;
-	wcx_tensor_plan_free(plan);
-	*plan = before;
-	return result;
+	return result == WCX_OK ? wcx_tensor_plan_choose_base(plan, samples, count, base) : result;
 }
 
-/* Chooses between both; base has the bytes of the base for the samples. */
-static enum wcx_result choose_against(struct wcx_tensor_plan *plan, const struct wcx_sample *samples, unsigned count,
-				      const uint8_t *base)
+/* Keeps one sample in two where there are enough and they are much of the tensor; returns how many. */
+static unsigned halve_samples(const struct wcx_tensor_plan *plan, struct wcx_sample *samples, unsigned count)
 {
-	enum wcx_result result = choose_clear_difference(plan, samples, count, base);
+	if (count < SAMPLES_MIN || plan->segment.bytes > HALVED_BYTES)
+		return count;
+	for (unsigned i = 1; 2 * i < count; i++)
+		samples[i] = samples[2 * i];
+	return (count + 1) / 2;
+}
 
-	if (result != WCX_OK || wcx_tensor_plan_has_difference(plan))
-		return result;
-	result = wcx_tensor_plan_choose(plan, samples, count);
-	return result == WCX_OK ? wcx_tensor_plan_choose_base(plan, samples, count, base) : result;
+/* What a draft reads. */
+struct draft_reader {
+	const struct wcx_plan_reader *reader;
+	uint8_t *buffer, *base_buffer;
+	struct wcx_error *err;
+};
+
+static int read_samples(const struct wcx_tensor_plan *plan, const struct draft_reader *from, struct wcx_sample *samples,
+			unsigned count, bool has_base)
+{
+	uint8_t *buffer = from->buffer;
+	int r = 0;
+
+	for (unsigned i = 0; i < count && r == 0; i++) {
+		const size_t bytes = wcx_tile_dims_bytes(&samples[i].dims);
+
+		r = from->reader->read(from->reader->user, buffer, bytes, samples[i].offset, from->err);
+		samples[i].src = buffer;
+		buffer += bytes;
+	}
+	if (r == 0 && has_base)
+		r = read_base_samples(plan, from->reader, samples, count, from->base_buffer, from->err);
+	return r;
+}
+
+/* Drafts a difference from half of the samples.  The plan stays as it is if that is not clearly the better way. */
+static int draft_clear_difference(struct wcx_tensor_plan *plan, const struct draft_reader *from)
+{
+	const struct wcx_tensor_plan before = *plan;
+	struct wcx_sample samples[WCX_SAMPLES_MAX];
+	const unsigned count = halve_samples(plan, samples, wcx_tensor_plan_samples(plan, samples));
+	int r = read_samples(plan, from, samples, count, true);
+
+	if (r == 0)
+		r = wcx_result_errno(choose_clear_difference(plan, samples, count, from->base_buffer));
+	if (r == 0 && wcx_tensor_plan_has_difference(plan))
+		return 0;
+	wcx_tensor_plan_free(plan);
+	*plan = before;
+	return r;
 }
 
 int wcx_tensor_plan_draft(struct wcx_tensor_plan *plan, const struct wcx_plan_reader *reader, uint8_t *buffer,
 			  uint8_t *base_buffer, struct wcx_error *err)
 {
 	const bool has_base = plan->base.base && plan->segment.bytes >= WCX_BASED_SEGMENT_MIN_BYTES;
+	const struct draft_reader from = { reader, buffer, base_buffer, err };
 	struct wcx_sample samples[WCX_SAMPLES_MAX];
-	const unsigned count = wcx_tensor_plan_samples(plan, samples);
+	unsigned count;
 	enum wcx_result result;
-	int r = 0;
+	int r = has_base ? draft_clear_difference(plan, &from) : 0;
 
-	for (unsigned i = 0; i < count && r == 0; i++) {
-		const size_t bytes = wcx_tile_dims_bytes(&samples[i].dims);
-
-		r = reader->read(reader->user, buffer, bytes, samples[i].offset, err);
-		samples[i].src = buffer;
-		buffer += bytes;
-	}
-	if (r == 0 && has_base)
-		r = read_base_samples(plan, reader, samples, count, base_buffer, err);
+	if (r < 0 || wcx_tensor_plan_has_difference(plan))
+		return r;
+	count = wcx_tensor_plan_samples(plan, samples);
+	r = read_samples(plan, &from, samples, count, has_base);
 	if (r < 0)
 		return r;
 	result = wcx_tensor_plan_choose_view(plan, samples, count);
 	if (result == WCX_OK)
-		result = has_base ? choose_against(plan, samples, count, base_buffer)
-				  : wcx_tensor_plan_choose(plan, samples, count);
+		result = wcx_tensor_plan_choose(plan, samples, count);
+	if (result == WCX_OK && has_base)
+		result = wcx_tensor_plan_choose_base(plan, samples, count, base_buffer);
 	return wcx_result_errno(result);
 }
 
