@@ -65,7 +65,6 @@ static enum wcx_result open_queues(struct wcx_gpu_loader *loader, unsigned queue
 	for (; loader->queue_count < queue_count && result == WCX_OK; loader->queue_count++) {
 		struct wcx_gpu_queue *queue = &loader->queues[loader->queue_count].queue;
 
-		queue->polls = true;
 		result = wcx_gpu_queue_open(queue, &loader->kernels, 0, 0, error_ret);
 	}
 	if (result != WCX_OK)

@@ -30,6 +30,7 @@ struct wcx_gpu_queue {
 	bool is_used;                      /* something may be in flight */
 	uint32_t mark;                     /* of the latest batch's statuses */
 	size_t device_bytes, pinned_bytes; /* memory of the device, and of the host */
+	size_t submitted_bytes;            /* of packed tiles, in the latest batch */
 	size_t src_bytes;                  /* capacity of upload for packed tiles; slack and control follow them */
 	uint8_t *upload, *upload_dev;      /* of the host, and on the device */
 	uint8_t *src_dev; /* packed tiles on the device: upload_dev, unless the owner has put them elsewhere */
@@ -38,10 +39,9 @@ struct wcx_gpu_queue {
 	cudaStream_t stream;
 	cudaEvent_t done, base; /* base: of the clock, if is_timed */
 	struct wcx_gpu_clock clock;
-	int64_t submitted_ns,
-		done_ns;         /* by the clock, if is_timed: when the latest batch was submitted, and when it was done */
-	bool is_timed;           /* set before opening; then submit records done, and nothing else uses the queue */
-	bool polls;              /* wcx_gpu_queue_wait asks for the event instead of sleeping until an interrupt */
+	int64_t submitted_ns, done_ns; /* by the clock, if is_timed: of the latest batch */
+	bool is_timed; /* set before opening: submit records done, nothing else uses the queue, and waiting is mostly sleep
+			*/
 	bool upload_is_pageable; /* else it is pinned; set before opening, where upload is hardly ever used */
 	bool statuses_to_host;   /* unless tiles are returned, the kernels write statuses straight to download */
 };

@@ -6,13 +6,14 @@
 
 enum {
 	/*
-	 * A GPU that is shared with another program gets slices of some milliseconds, so that a batch waits for one to end.
-	 * Of many batches of our own at a time, the last waits for half a millisecond.
+	 * A GPU that is shared with another program gets slices of some milliseconds, so that a batch waits for one to end:
+	 * one in ten waited 1 to 8 ms beside matrix products, and the others found a gap.  Of many batches of our own at a
+	 * time, the last waits for half a millisecond, and all together a tenth.
 	 */
-	LATE_NS = 1000000,
-	LATE_MAX_NS = 8 * LATE_NS,
-	PROBE_NS = 100000000, /* between batches that go to such a GPU to see whether it still is shared */
-	WEIGHT = 7,           /* of the past in the average, and one of the new value */
+	LATE_NS = 400000,
+	LATE_MAX_NS = 3000000, /* so that a single batch does not count for more than LATE_NS */
+	PROBE_NS = 100000000,  /* between batches that go to such a GPU to see whether it still is shared */
+	WEIGHT = 7,            /* of the past in the average, and one of the new value */
 	MIB = 1 << 20,
 };
 

@@ -67,7 +67,7 @@ static void a_gpu_that_others_use_gets_hardly_any_batch_until_it_is_free_again(v
 	uint64_t now_ns = 5 * (uint64_t)MS;
 
 	for (int i = 0; i < 50; i++)
-		wcx_gpu_choice_note(&choice, MIB, 400 * US);
+		wcx_gpu_choice_note(&choice, MIB, 150 * US);
 	CHECK(taken_of(&choice, &now_ns) == 1000);
 	wcx_gpu_choice_note(&choice, MIB, 5 * MS); /* one that was late does not matter */
 	CHECK(taken_of(&choice, &now_ns) == 1000);
@@ -91,10 +91,10 @@ static void a_large_batch_may_take_longer(void)
 
 	choice.least_bytes = MIB; /* as if a core took long enough */
 	for (int i = 0; i < 50; i++)
-		wcx_gpu_choice_note(&choice, 4 * (size_t)MIB, 4 * MS + 900 * US);
+		wcx_gpu_choice_note(&choice, 4 * (size_t)MIB, 4 * MS + 300 * US);
 	CHECK(taken_of(&choice, &now_ns) == 1000);
 	for (int i = 0; i < 50; i++)
-		wcx_gpu_choice_note(&choice, MIB, 4 * MS + 900 * US);
+		wcx_gpu_choice_note(&choice, MIB, 4 * MS + 300 * US);
 	CHECK(taken_of(&choice, &now_ns) == 10);
 }
 
