@@ -174,7 +174,7 @@ class Wcxfs:
     def fresh(self):
         if self.pages == "in":
             bring_in(self.packed)
-        else:
+        elif self.pages == "out":
             drop_caches(self.packed, self.notes)
         with mounted(self.command, self.mountpoint, self.log) as process:
             yield self.paths, process
