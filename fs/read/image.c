@@ -12,13 +12,11 @@
 #include <sys/uio.h>
 
 #include "codec/arith.h"
-#include "fs/base/file_io.h"
 #include "fs/format/safetensors.h"
+#include "fs/read/packed_tiles.h"
 
 enum {
-	PAGE_BYTES = 4096,
-	ADVISED_TIMES = 4,       /* packed bytes at most per byte of the original: a tile of one byte, aligned */
-	FETCH_BYTES = 128 << 10, /* the kernel fetches no more in a call than its read-ahead, by default that much */
+	ADVISED_TIMES = 4,                /* packed bytes at most per byte of the original: a tile of one byte, aligned */
 	NAMES_MAX_HEADER_BYTES = 1 << 20, /* larger headers are not parsed just to name a tensor in a message */
 };
 
@@ -238,85 +236,10 @@ int wcx_image_fail_tile(struct wcx_image *image, const struct wcx_segment *seg, 
 					: strerror(-r));
 }
 
-/* Whether a byte of the packed file is in the page cache: POSIX_FADV_WILLNEED looks up every page even of cached ranges. */
-static bool is_cached(const struct wcx_image *image, uint64_t packed_offset)
-{
-	uint8_t byte;
-	const struct iovec iov = { &byte, 1 };
-
-	return preadv2(wcx_container_fd(image->container), &iov, 1, (off_t)packed_offset, RWF_NOWAIT) == 1;
-}
-
-/*
- * Has the kernel fetch packed bytes, without waiting, unless it has the first whole page of them and the last byte.  The
- * page before that is mostly there, because it ends what was read before.  A single pread of them would fetch a piece, or
- * two, at a time, and wait for each: on a network that is a round trip.
- */
-static void fetch(const struct wcx_image *image, uint64_t start, uint64_t end)
-{
-	if (is_cached(image, WCX_MIN(WCX_ALIGN_UP(start, PAGE_BYTES), end - 1)) && is_cached(image, end - 1))
-		return;
-	for (; start < end; start += FETCH_BYTES)
-		posix_fadvise(wcx_container_fd(image->container), (off_t)start, (off_t)WCX_MIN(end - start, FETCH_BYTES),
-			      POSIX_FADV_WILLNEED);
-}
-
-/* Packed bytes of neighbouring tiles. */
-struct packed_run {
-	uint64_t start, end;
-	size_t after; /* number of the first tile behind it */
-};
-
-/* The tiles from first on that are adjacent in the file, up to one that the caller has.  None if it has the first. */
-static struct packed_run run_at(const struct wcx_image_tile *tiles, size_t first, size_t count)
-{
-	const uint64_t start = tiles[first].info->packed_offset;
-	struct packed_run run = { .start = start, .end = start, .after = first };
-
-	while (run.after < count && !tiles[run.after].is_read &&
-	       tiles[run.after].info->packed_offset == wcx_tile_align_up(run.end)) {
-		run.end = tiles[run.after].info->packed_offset + tiles[run.after].info->packed_bytes;
-		run.after++;
-	}
-	return run;
-}
-
-/* Has the kernel fetch the packed bytes of all tiles, before the first of them are read. */
-static void fetch_tiles(const struct wcx_image *image, const struct wcx_image_tile *tiles, size_t count)
-{
-	for (size_t first = 0; first < count;) {
-		const struct packed_run run = run_at(tiles, first, count);
-
-		if (run.end - run.start > FETCH_BYTES)
-			fetch(image, run.start, run.end);
-		first = WCX_MAX(run.after, first + 1);
-	}
-}
-
-/* Reads packed bytes that the caller lacks into the buffer, with one pread for tiles that are adjacent in the file. */
-static void read_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count, uint8_t *buffer)
-{
-	for (size_t first = 0; first < count;) {
-		const struct packed_run run = run_at(tiles, first, count);
-		int r;
-
-		if (run.after == first) {
-			tiles[first++].r = 0;
-			continue;
-		}
-		r = wcx_read_exact(wcx_container_fd(image->container), buffer, (size_t)(run.end - run.start), run.start);
-		for (; first < run.after; first++) {
-			tiles[first].r = r == -ENODATA ? -EBADMSG : r; /* the file has been truncated */
-			tiles[first].packed = buffer + (tiles[first].info->packed_offset - run.start);
-		}
-		buffer += wcx_tile_align_up(run.end - run.start);
-	}
-}
-
 void wcx_image_read_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count, uint8_t *buffer)
 {
-	fetch_tiles(image, tiles, count);
-	read_tiles(image, tiles, count, buffer);
+	wcx_packed_fetch_tiles(image->container, tiles, count);
+	wcx_packed_read_tiles(image->container, tiles, count, buffer);
 }
 
 /* Reads what a tile needs of its base to the buffer. */
@@ -408,7 +331,7 @@ static uint64_t decode_piece(const struct wcx_image *image, struct wcx_decode_ba
 	size_t job_of[WCX_BATCH_TILES], job_count;
 	uint64_t bytes = 0;
 
-	read_tiles(image, tiles, count, batch->packed);
+	wcx_packed_read_tiles(image->container, tiles, count, batch->packed);
 	job_count = make_jobs(batch, tiles, count, job_of, checksums);
 	wcx_decoder_run(image->decoder, batch, job_count, checksums);
 	for (size_t j = 0; j < job_count; j++) {
@@ -439,7 +362,7 @@ static void decode_tiles(const struct wcx_image *image, struct wcx_image_tile *t
 		tiles[i].r = -ENOMEM;
 	if (!batch)
 		return;
-	fetch_tiles(image, tiles, count);
+	wcx_packed_fetch_tiles(image->container, tiles, count);
 	for (size_t i = 0, n; i < count; i += n) {
 		n = piece_count(tiles + i, count - i, piece_bytes);
 		bytes += decode_piece(image, batch, tiles + i, n);
@@ -613,7 +536,7 @@ void wcx_image_advise(struct wcx_image *image, uint64_t offset, uint64_t bytes, 
 	if (!packed_bytes || packed_bytes > ADVISED_TIMES * bytes + 2 * WCX_TILE_MAX_BYTES)
 		return;
 	if (advice == POSIX_FADV_WILLNEED)
-		fetch(image, first.packed_offset, first.packed_offset + packed_bytes);
+		wcx_packed_fetch(image->container, first.packed_offset, first.packed_offset + packed_bytes);
 	else
 		posix_fadvise(wcx_container_fd(image->container), (off_t)first.packed_offset, (off_t)packed_bytes, advice);
 }
