@@ -15,7 +15,7 @@ enum {
 	BYTES_PER_BUCKET = 32 << 10, /* most tiles have 32 or 64 KiB */
 	DATA_ALIGN = 64,
 	/* For slabs that are partly used.  When these take more, tiles are evicted a little earlier. */
-	ARENA_SPARE_BYTES = 8 << 20,
+	ARENA_SPARE_BYTES = 2 << 20,
 	BLOCK_TILES = 128,
 	MAKE_SPACE_TRIES = 2,
 };
@@ -376,9 +376,11 @@ void wcx_tile_cache_publish(struct wcx_tile_cache *cache, struct wcx_cache_item 
 		tile->r = items[i].r;
 		if (items[i].r)
 			table_remove(cache, tile); /* so that the next reader tries again */
-		pthread_cond_broadcast(&tile->filled);
 	}
 	pthread_mutex_unlock(&cache->lock);
+	for (size_t i = 0; i < count; i++)
+		if (items[i].outcome == WCX_CACHE_FILL)
+			pthread_cond_broadcast(&items[i].tile->filled);
 }
 
 void wcx_tile_cache_wait(struct wcx_tile_cache *cache, struct wcx_cache_item *items, size_t count)

@@ -44,7 +44,7 @@ struct wcx_tile_cache_stats {
  * wcx_tile_cache_create - create an empty cache
  *
  * Unpinned tiles are evicted while all tiles together exceed budget_bytes; pinned tiles may exceed it.  A budget of 0 keeps
- * nothing.  Memory of evicted tiles is kept for others, up to the budget plus 8 MiB.  Returns NULL when there is no memory.
+ * nothing.  Memory of evicted tiles is kept for others, up to the budget plus 2 MiB.  Returns NULL when there is no memory.
  */
 struct wcx_tile_cache *wcx_tile_cache_create(uint64_t budget_bytes);
 void wcx_tile_cache_free(struct wcx_tile_cache *cache); /* NULL is fine; no tile may be pinned */

@@ -668,7 +668,7 @@ static void slab_lists_its_owners(void)
 
 static void tiles_beyond_the_arena_are_in_the_heap_until_they_leave(void)
 {
-	enum { COUNT = 24, BYTES = 512 << 10 }; /* the arena has the budget and 8 MiB */
+	enum { COUNT = 24, BYTES = 512 << 10 }; /* the arena has the budget and 2 MiB */
 	const long before = atomic_load(&alive_bytes);
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(BYTES);
 	struct wcx_cache_item tiles[COUNT], large;
@@ -685,7 +685,7 @@ static void tiles_beyond_the_arena_are_in_the_heap_until_they_leave(void)
 		memset(tiles[i].data, i, BYTES);
 		publish(cache, &tiles[i], 0);
 	}
-	CHECK(atomic_load(&alive_bytes) - empty >= (COUNT - 17) * (long)BYTES);
+	CHECK(atomic_load(&alive_bytes) - empty >= (COUNT - 5) * (long)BYTES);
 	for (int i = 0; i < COUNT; i++) {
 		CHECK(tiles[i].data[0] == i && tiles[i].data[BYTES - 1] == i);
 		release(cache, &tiles[i], i % 2);
@@ -735,7 +735,7 @@ static void without_memory_for_one_tile_the_others_stay_pinned(void)
 static void tiles_are_evicted_early_when_slots_run_out(void)
 {
 	/* Tiles of one byte take all slots of the arena, and little of the budget. */
-	enum { BUDGET = 16 << 20, SLABS = (BUDGET + (8 << 20)) / SLAB_BYTES, SLOTS = SLAB_BYTES / SLOT_BYTES };
+	enum { BUDGET = 16 << 20, SLABS = (BUDGET + (2 << 20)) / SLAB_BYTES, SLOTS = SLAB_BYTES / SLOT_BYTES };
 	struct wcx_tile_cache *cache = wcx_tile_cache_create(BUDGET);
 	struct wcx_tile_cache_stats stats;
 	struct wcx_cache_item tile;
