@@ -186,12 +186,27 @@ static void reply_from_buffer(struct wcx_call *call, struct wcx_store_file *file
 	}
 }
 
+static bool is_direct(const struct wcx_call *call)
+{
+	return (call->fi.flags & O_DIRECT) != 0;
+}
+
+/* Tells read-ahead that what a request wants was not all cached, or may not have been. */
+static void note_missed(const struct wcx_call *call)
+{
+	const struct wcx_fuse *fuse = call->user;
+
+	if (is_direct(call))
+		wcx_prefetch_missed(fuse->prefetcher, call->watched);
+}
+
 /* Replies from a buffer, which works for all tiles. */
 static void read_copied(struct wcx_call *call, struct wcx_store_file *file, size_t bytes)
 {
 	struct wcx_fuse *fuse = call->user;
 	void *buffer = wcx_reply_buffer_take(&fuse->buffers);
 
+	note_missed(call);
 	reply_from_buffer(call, file, buffer, bytes);
 	wcx_reply_buffer_give_back(&fuse->buffers, buffer);
 }
@@ -228,15 +243,12 @@ static void serve_packed(struct wcx_call *call)
 		read_copied(call, file, bytes);
 		return;
 	}
+	if (!view.was_cached)
+		note_missed(call);
 	wcx_image_get(image); /* the file may be closed as soon as the reply is sent */
 	wcx_call_reply_iov(call, view.slices, view.count);
 	wcx_image_view_close(image, &view, false);
 	wcx_image_put(image);
-}
-
-static bool is_direct(const struct wcx_call *call)
-{
-	return (call->fi.flags & O_DIRECT) != 0;
 }
 
 /* The file may be closed by now; what watches it stays until this. */

@@ -36,8 +36,9 @@ struct wcx_prefetch_file {
 	struct wcx_readahead_range asked[ASKED_MAX]; /* pages of requests in flight */
 	size_t asked_count;
 	unsigned pusher_count;
-	unsigned worker_count;                  /* threads that decode for its page cache, or push to it */
-	struct push_turn *turns;                /* first in, first out */
+	unsigned worker_count;   /* threads that decode for its page cache, or push to it */
+	atomic_bool is_cached;   /* as far as seen: nothing is decoded for O_DIRECT readers.  Written under the lock */
+	struct push_turn *turns; /* first in, first out */
 	struct wcx_prefetch_file *next, **link; /* in the list of all files */
 	struct wcx_prefetch_file *next_waiting; /* in the queue of files that may have work */
 	bool is_waiting;
@@ -239,10 +240,23 @@ void wcx_prefetch_note(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_fi
 		prefetcher->stats.requests++;
 		prefetcher->stats.requested_bytes += request.end - request.start;
 		if (wcx_readahead_note(&file->readahead, request, is_direct) && wants_work(file) &&
-		    !prefetcher->is_stopping) {
+		    !(is_direct && file->is_cached) && !prefetcher->is_stopping) {
 			add_waiting(prefetcher, file);
 			pthread_cond_signal(&prefetcher->work);
 		}
+	}
+	pthread_mutex_unlock(&prefetcher->lock);
+}
+
+void wcx_prefetch_missed(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
+{
+	if (!file || !atomic_load_explicit(&file->is_cached, memory_order_relaxed))
+		return;
+	pthread_mutex_lock(&prefetcher->lock);
+	file->is_cached = false;
+	if (wants_work(file) && !prefetcher->is_stopping) {
+		add_waiting(prefetcher, file);
+		pthread_cond_signal(&prefetcher->work);
 	}
 	pthread_mutex_unlock(&prefetcher->lock);
 }
@@ -278,6 +292,7 @@ void wcx_prefetch_answered(struct wcx_prefetcher *prefetcher, struct wcx_prefetc
 struct task {
 	struct wcx_prefetch_file *file;
 	struct wcx_readahead_piece piece;
+	bool was_cached; /* all of it, before anything was decoded */
 };
 
 /* Moves start past what the reader has passed. */
@@ -427,7 +442,7 @@ static bool has_one_reader(struct wcx_prefetcher *prefetcher, const struct wcx_p
 }
 
 /* Decodes and pushes the first part of [*start, end), as much as one view shows, and moves *start behind it. */
-static int do_part(struct wcx_prefetcher *prefetcher, const struct task *task, uint64_t *start, uint64_t end)
+static int do_part(struct wcx_prefetcher *prefetcher, struct task *task, uint64_t *start, uint64_t end)
 {
 	struct wcx_image *image = task->file->image;
 	const bool is_direct = task->piece.is_direct;
@@ -440,12 +455,14 @@ static int do_part(struct wcx_prefetcher *prefetcher, const struct task *task, u
 	if (r == 0 && *start + view.bytes < end)
 		stop = WCX_ALIGN_DOWN(*start + view.bytes, PAGE_BYTES);
 	if (r == 0 && stop > *start) {
+		task->was_cached &= view.was_cached;
 		if (!is_direct)
 			r = push_view(prefetcher, task, &view, *start, stop);
 		wcx_image_view_close(image, &view, !is_direct && has_one_reader(prefetcher, task->file));
 	} else { /* no view, or tiles so small that one shows less than a page */
 		if (r == 0)
 			wcx_image_view_close(image, &view, false);
+		task->was_cached = false;
 		stop = end;
 		r = push_copy(prefetcher, task, *start, stop);
 	}
@@ -454,7 +471,7 @@ static int do_part(struct wcx_prefetcher *prefetcher, const struct task *task, u
 }
 
 /* Decodes and pushes a piece.  After -errno the file is not worth more work, unless memory ran out. */
-static int do_task(struct wcx_prefetcher *prefetcher, const struct task *task)
+static int do_task(struct wcx_prefetcher *prefetcher, struct task *task)
 {
 	const struct wcx_readahead_range pages = task->piece.pages, fetch = task->piece.fetch;
 	uint64_t start;
@@ -463,6 +480,7 @@ static int do_task(struct wcx_prefetcher *prefetcher, const struct task *task)
 	if (fetch.start < fetch.end)
 		wcx_image_advise(task->file->image, fetch.start, fetch.end - fetch.start, POSIX_FADV_WILLNEED);
 	start = drop_behind(prefetcher, task, pages.start, pages.end);
+	task->was_cached = start < pages.end;
 	while (start < pages.end && r == 0 && !prefetcher->is_stopping)
 		r = do_part(prefetcher, task, &start, pages.end);
 	if (r == 0 && !task->piece.is_direct && prefetcher->options.drop_packed)
@@ -477,9 +495,13 @@ static bool take_task_locked(struct wcx_prefetcher *prefetcher, struct task *tas
 {
 	while (prefetcher->waiting) {
 		struct wcx_prefetch_file *file = take_waiting(prefetcher);
-		const bool is_direct_only = file->worker_count >= prefetcher->options.file_threads;
+		enum wcx_reader_kinds kinds = 0;
 
-		if (!wants_work(file) || !wcx_readahead_next(&file->readahead, is_direct_only, &task_ret->piece))
+		if (file->worker_count < prefetcher->options.file_threads)
+			kinds |= WCX_READERS_PUSHED;
+		if (!file->is_cached)
+			kinds |= WCX_READERS_DIRECT;
+		if (!wants_work(file) || !wcx_readahead_next(&file->readahead, kinds, &task_ret->piece))
 			continue;
 		task_ret->file = file;
 		file->worker_count += !task_ret->piece.is_direct;
@@ -501,6 +523,7 @@ static void finish_task(struct wcx_prefetcher *prefetcher, const struct task *ta
 	*(task->piece.is_direct ? &stats->decoded_bytes : &stats->pushed_bytes) += bytes;
 	if (!task->piece.is_direct)
 		wcx_count(&wcx_image_counts(task->file->image)->pushed_bytes, bytes);
+	task->file->is_cached |= task->piece.is_direct && task->was_cached;
 	if (!task->piece.is_direct && task->file->worker_count-- >= prefetcher->options.file_threads &&
 	    task->file->open_count)
 		add_waiting(prefetcher, task->file); /* it may have more for this thread */

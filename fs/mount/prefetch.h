@@ -43,6 +43,14 @@ struct wcx_prefetch_stats {
 	uint64_t followed, given_up;          /* readers followed, and those that then went elsewhere */
 };
 
+/*
+ * wcx_prefetch_missed - tell that tiles of an O_DIRECT request were not cached
+ *
+ * Once all of a piece for O_DIRECT readers was cached before it was decoded, no more of the file are until this is called:
+ * readers of a cached file need none.  file may be NULL.
+ */
+void wcx_prefetch_missed(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file);
+
 /* wcx_prefetcher_create - start the threads, or as many as the system allows; NULL when there is no memory */
 struct wcx_prefetcher *wcx_prefetcher_create(const struct wcx_prefetch_options *options);
 

@@ -315,12 +315,12 @@ bool wcx_readahead_note(struct wcx_readahead *ahead, struct wcx_readahead_range 
 	return has_work(ahead, reader);
 }
 
-bool wcx_readahead_next(struct wcx_readahead *ahead, bool is_direct_only, struct wcx_readahead_piece *piece_ret)
+bool wcx_readahead_next(struct wcx_readahead *ahead, enum wcx_reader_kinds kinds, struct wcx_readahead_piece *piece_ret)
 {
 	for (size_t i = 0; i < READERS_MAX; i++) {
 		struct wcx_reader *reader = &ahead->readers[(ahead->notes + i) % READERS_MAX];
 
-		if (!has_work(ahead, reader) || (is_direct_only && !reader->is_direct))
+		if (!(kinds & (reader->is_direct ? WCX_READERS_DIRECT : WCX_READERS_PUSHED)) || !has_work(ahead, reader))
 			continue;
 		*piece_ret = take_piece(ahead, reader);
 		return true;

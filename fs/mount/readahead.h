@@ -103,8 +103,11 @@ struct wcx_readahead_piece {
  */
 bool wcx_readahead_note(struct wcx_readahead *ahead, struct wcx_readahead_range request, bool is_direct);
 
-/* wcx_readahead_next - take the next piece of any reader, or of any that is_direct; false if there is none */
-bool wcx_readahead_next(struct wcx_readahead *ahead, bool is_direct_only, struct wcx_readahead_piece *piece_ret);
+/* Readers whose pieces are wanted. */
+enum wcx_reader_kinds { WCX_READERS_PUSHED = 1, WCX_READERS_DIRECT = 2, WCX_READERS_ALL = 3 };
+
+/* wcx_readahead_next - take the next piece of any reader of the kinds; false if there is none */
+bool wcx_readahead_next(struct wcx_readahead *ahead, enum wcx_reader_kinds kinds, struct wcx_readahead_piece *piece_ret);
 
 /* wcx_readahead_drop_behind - where the part of a piece's [start, end) begins that its reader has not passed; end if none */
 uint64_t wcx_readahead_drop_behind(const struct wcx_readahead *ahead, const struct wcx_readahead_piece *piece,

@@ -467,6 +467,9 @@ int wcx_image_view_open(struct wcx_image *image, uint64_t offset, size_t bytes, 
 
 	if (r < 0 && err)
 		wcx_fail(err, ENOMEM, "%s: no memory for tiles", wcx_container_path(image->container));
+	view->was_cached = true;
+	for (size_t i = 0; i < set.count; i++)
+		view->was_cached &= set.item[i].outcome == WCX_CACHE_READY;
 	fill_tiles(image, &set);
 	wcx_tile_cache_wait(image->cache, set.item, set.count);
 	for (size_t i = 0; i < set.count && r == 0; i++)

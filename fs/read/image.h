@@ -120,6 +120,7 @@ struct wcx_image_view {
 	struct iovec slices[WCX_VIEW_SLICES_MAX]; /* consecutive bytes, a tile each */
 	size_t count;                             /* of slices */
 	size_t bytes;                             /* of all slices */
+	bool was_cached;                          /* all of it, before the view was opened */
 	struct wcx_cache_item tiles[WCX_VIEW_SLICES_MAX];
 };
 

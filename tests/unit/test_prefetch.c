@@ -1009,6 +1009,39 @@ static void direct_reader_finds_tiles_decoded(void)
 	CHECK(atomic_load(&advised_calls) == 0); /* their tiles may be evicted and decoded again */
 }
 
+/* A direct reader whose tiles are cached is left alone until one is not. */
+static void direct_reader_of_cached_tiles_is_left_alone(void)
+{
+	enum { CACHED = 6 * MIB, STEP = 128 * KIB };
+	uint8_t *buffer = malloc(CACHED);
+	struct wcx_prefetch_stats cached, missed;
+	struct node *node;
+	struct rig rig;
+	uint64_t at = 0;
+
+	open_rig(&rig, 2, WINDOW);
+	node = add_file(&rig, plain);
+	add_spot(node, 0, 0);
+	CHECK(plain->bytes >= CACHED + 4 * MIB && wcx_image_read(rig.images[0], buffer, CACHED, 0, NULL) == CACHED);
+	for (; at < CACHED; at += STEP) {
+		ask(&rig, node, 0, at, STEP, O_DIRECT);
+		settle(&rig);
+	}
+	wcx_prefetcher_get_stats(rig.prefetcher, &cached);
+	CHECK(cached.followed == 1 && cached.decoded_bytes > 0 && cached.decoded_bytes <= 3 * MIB);
+	for (; at < CACHED + 2 * MIB; at += STEP) {
+		CHECK(wcx_image_read(rig.images[0], buffer, STEP, at, NULL) == STEP);
+		ask(&rig, node, 0, at, STEP, O_DIRECT);
+		wcx_prefetch_missed(rig.prefetcher, rig.opened[node - kernel.nodes]);
+		settle(&rig);
+	}
+	wcx_prefetcher_get_stats(rig.prefetcher, &missed);
+	CHECK(missed.decoded_bytes >= cached.decoded_bytes + 2 * MIB && missed.followed == 1);
+	wcx_prefetch_missed(rig.prefetcher, NULL);
+	free(buffer);
+	close_rig(&rig);
+}
+
 /* --- caches --- */
 
 static void tiles_that_were_pushed_leave_the_cache(void)
@@ -1390,6 +1423,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(tensor_read_from_its_start_is_decoded_ahead_at_once_to_its_end),
 		CHECK_TEST(nothing_is_pushed_without_threads_or_windows),
 		CHECK_TEST(direct_reader_finds_tiles_decoded),
+		CHECK_TEST(direct_reader_of_cached_tiles_is_left_alone),
 		CHECK_TEST(tiles_that_were_pushed_leave_the_cache),
 		CHECK_TEST(packed_bytes_are_fetched_ahead_and_evicted_after_the_push),
 		CHECK_TEST(damage_ends_the_work_for_its_file_only),

@@ -160,7 +160,7 @@ static void ask(struct model *model, uint64_t offset, uint64_t bytes, bool is_di
 	model->asked += request.end - request.start;
 	has_work = wcx_readahead_note(&model->ahead, request, is_direct);
 	model->requests[last_reader(model) - model->ahead.readers] = request;
-	for (; wcx_readahead_next(&model->ahead, false, &piece); has_work = false)
+	for (; wcx_readahead_next(&model->ahead, WCX_READERS_ALL, &piece); has_work = false)
 		do_piece(model, &piece);
 	CHECK(!has_work); /* what was announced came */
 }
@@ -598,9 +598,9 @@ static void what_a_reader_has_passed_is_dropped(void)
 	struct wcx_readahead_piece first, second;
 
 	note(model, 0, 2 * MIB);
-	CHECK(!wcx_readahead_next(&model->ahead, false, &first));
+	CHECK(!wcx_readahead_next(&model->ahead, WCX_READERS_ALL, &first));
 	CHECK(note(model, 2 * MIB, 4 * MIB));
-	CHECK(wcx_readahead_next(&model->ahead, false, &first) && first.pages.start == 4 * MIB &&
+	CHECK(wcx_readahead_next(&model->ahead, WCX_READERS_ALL, &first) && first.pages.start == 4 * MIB &&
 	      first.pages.end == 5 * MIB);
 	CHECK(is_dropped_to(model, &first, 4 * MIB, 5 * MIB, 4 * MIB));
 	/* Whole pages: it will not ask again for the one that the request ends in. */
@@ -608,7 +608,7 @@ static void what_a_reader_has_passed_is_dropped(void)
 	CHECK(is_dropped_to(model, &first, 4 * MIB, 5 * MIB, 4 * MIB + 704 * KIB));
 	CHECK(is_dropped_to(model, &first, 4 * MIB + 704 * KIB, 5 * MIB, 4 * MIB + 704 * KIB));
 	CHECK(is_dropped_to(model, &first, 4 * MIB, 4 * MIB + 64 * KIB, 4 * MIB + 64 * KIB));
-	CHECK(wcx_readahead_next(&model->ahead, false, &second) && second.pages.start == 5 * MIB);
+	CHECK(wcx_readahead_next(&model->ahead, WCX_READERS_ALL, &second) && second.pages.start == 5 * MIB);
 	CHECK(is_dropped_to(model, &second, 5 * MIB, 6 * MIB, 5 * MIB));
 	note(model, 6 * MIB, 7 * MIB);
 	CHECK(is_dropped_to(model, &first, 4 * MIB, 5 * MIB, 5 * MIB));
@@ -623,7 +623,8 @@ static void what_a_backward_reader_has_passed_is_not_dropped(void)
 
 	note(model, 40 * MIB, 41 * MIB);
 	note(model, 38 * MIB, 40 * MIB);
-	CHECK(wcx_readahead_next(&model->ahead, false, &piece) && piece.is_backward && piece.pages.start == 37 * MIB);
+	CHECK(wcx_readahead_next(&model->ahead, WCX_READERS_ALL, &piece) && piece.is_backward &&
+	      piece.pages.start == 37 * MIB);
 	note(model, 36 * MIB, 38 * MIB);
 	CHECK(is_dropped_to(model, &piece, 37 * MIB, 38 * MIB, 37 * MIB));
 	close_model(model);
@@ -643,7 +644,7 @@ static void nothing_is_dropped_because_of_the_next_reader_in_a_slot(void)
 	struct wcx_readahead_piece piece;
 
 	note_2_mib(model, 8 * MIB);
-	CHECK(wcx_readahead_next(&model->ahead, false, &piece) && piece.pages.start == 10 * MIB);
+	CHECK(wcx_readahead_next(&model->ahead, WCX_READERS_ALL, &piece) && piece.pages.start == 10 * MIB);
 	replace_reader(model, 6 * MIB, 7 * MIB);
 	note(model, 7 * MIB, 10 * MIB + 512 * KIB);
 	CHECK(last_reader(model) == &model->ahead.readers[0]);
@@ -653,7 +654,8 @@ static void nothing_is_dropped_because_of_the_next_reader_in_a_slot(void)
 	note(model, 600 * MIB, 602 * MIB);
 	CHECK(last_reader(model) == &model->ahead.readers[0] && last_reader(model)->is_backward);
 	CHECK(is_dropped_to(model, &piece, 10 * MIB, 11 * MIB, 10 * MIB));
-	CHECK(wcx_readahead_next(&model->ahead, false, &piece) && piece.is_backward && piece.pages.start == 599 * MIB);
+	CHECK(wcx_readahead_next(&model->ahead, WCX_READERS_ALL, &piece) && piece.is_backward &&
+	      piece.pages.start == 599 * MIB);
 	replace_reader(model, 700 * MIB, 701 * MIB);
 	note(model, 701 * MIB, 702 * MIB);
 	CHECK(last_reader(model) == &model->ahead.readers[0] && !last_reader(model)->is_backward);
@@ -682,9 +684,9 @@ static void readers_take_turns(void)
 	note_2_mib(model, 0);
 	for (int i = 0; i < 13; i++)
 		note(model, 0, PAGE);
-	CHECK(model->ahead.notes == 17 && wcx_readahead_next(&model->ahead, false, &piece) && piece.reader == 1);
-	CHECK(wcx_readahead_next(&model->ahead, false, &piece) && piece.reader == 0);
-	CHECK(!wcx_readahead_next(&model->ahead, false, &piece));
+	CHECK(model->ahead.notes == 17 && wcx_readahead_next(&model->ahead, WCX_READERS_ALL, &piece) && piece.reader == 1);
+	CHECK(wcx_readahead_next(&model->ahead, WCX_READERS_ALL, &piece) && piece.reader == 0);
+	CHECK(!wcx_readahead_next(&model->ahead, WCX_READERS_ALL, &piece));
 	close_model(model);
 }
 
@@ -725,7 +727,7 @@ static void a_large_window_is_cut_into_large_pieces(void)
 			const uint64_t window = WCX_MIN((i - is_backward) * MIB / 2, 64 * MIB);
 
 			note(model, at, at + MIB);
-			while (wcx_readahead_next(&model->ahead, false, &piece)) {
+			while (wcx_readahead_next(&model->ahead, WCX_READERS_ALL, &piece)) {
 				const uint64_t bytes = window >= 64 * MIB ? 4 * MIB : window >= 32 * MIB ? 2 * MIB : MIB;
 				const uint64_t edge = is_backward ? piece.pages.start : piece.pages.end;
 
