@@ -24,15 +24,20 @@ static uint32_t count_bits(uint64_t x)
 	return (uint32_t)(x * 0x0101010101010101 >> 56);
 }
 
-/* Most lines have few: a branch for each of them would mostly be mispredicted. */
+/* A branch for each element, or for each line unless nearly all have none, would mostly be mispredicted. */
 bool wcx_escapes_list(const uint64_t *bits, uint32_t lines, uint32_t count, uint16_t *positions)
 {
+	const bool are_rare = count < lines / 8;
 	uint32_t listed = 0;
 
 	for (uint32_t line = 0; line < lines && listed <= count; line++) {
-		const uint32_t first = line * 2 * WCX_LANES, end = listed + count_bits(bits[line]);
+		const uint32_t first = line * 2 * WCX_LANES;
 		uint64_t left = bits[line];
+		uint32_t end;
 
+		if (are_rare && !left)
+			continue;
+		end = listed + count_bits(left);
 		do {
 			for (uint32_t i = 0; i < WCX_ESCAPES_AT_ONCE; i++, left &= left - 1)
 				positions[listed + i] =

@@ -5,8 +5,10 @@
 #include <string.h>
 
 /* Makes the table, which the entries have room for. */
-static void build(const struct wcx_field *field, const struct wcx_freq_table *freqs, uint32_t *entry)
+static void build(struct wcx_table_cache *cache, const struct wcx_field *field, const struct wcx_freq_table *freqs,
+		  uint32_t *entry)
 {
+	wcx_table_cache_forget(cache);
 	if (field->has_escapes)
 		wcx_rans_coarse_table_build(freqs, entry);
 	else
@@ -33,7 +35,7 @@ static const uint32_t *cached_table(struct wcx_table_cache *cache, const struct 
 		cache->single[i].freqs = *freqs;
 		cache->single[i].is_pair = field->is_pair;
 		cache->single[i].is_coarse = field->has_escapes;
-		build(field, wcx_field_table(field, number, &pairs), cache->single[i].table.entry);
+		build(cache, field, wcx_field_table(field, number, &pairs), cache->single[i].table.entry);
 	}
 	*in_use |= UINT64_C(1) << i;
 	return cache->single[i].table.entry;
@@ -66,7 +68,7 @@ static const uint32_t *cached_many(struct wcx_table_cache *cache, const struct w
 		if (memcmp(&freqs[t], &field->tables[t], sizeof *freqs) == 0)
 			continue;
 		freqs[t] = field->tables[t];
-		build(field, &freqs[t], table_at(field, tables, t));
+		build(cache, field, &freqs[t], table_at(field, tables, t));
 	}
 	in_use->many += field->table_count;
 	return tables->entry;
@@ -97,10 +99,31 @@ static const uint32_t *cached_set(struct wcx_table_cache *cache, const struct wc
 		set->is_coarse = field->has_escapes;
 		memcpy(set->freqs, field->tables, key_bytes);
 		for (uint32_t t = 0; t < set->count; t++)
-			build(field, &set->freqs[t], table_at(field, set->tables, t));
+			build(cache, field, &set->freqs[t], table_at(field, set->tables, t));
 	}
 	in_use->sets |= UINT64_C(1) << i;
 	return cache->sets[i].tables->entry;
+}
+
+/* Looks at the last field first: comparing all tables of a field takes a while. */
+static const uint32_t *find_set(struct wcx_table_cache *cache, const struct wcx_field *field,
+				struct wcx_tables_in_use *in_use)
+{
+	const bool is_first = !in_use->sets && !in_use->many;
+	const uint32_t *tables;
+
+	if (is_first && cache->last == field) {
+		in_use->sets = cache->last_in_use.sets;
+		in_use->many = cache->last_in_use.many;
+		return cache->last_tables;
+	}
+	tables = cached_set(cache, field, in_use);
+	if (is_first) {
+		cache->last = field;
+		cache->last_tables = tables;
+		cache->last_in_use = *in_use;
+	}
+	return tables;
 }
 
 void wcx_table_cache_get(struct wcx_table_cache *cache, const struct wcx_field *field, struct wcx_tables_in_use *in_use,
@@ -113,7 +136,7 @@ void wcx_table_cache_get(struct wcx_table_cache *cache, const struct wcx_field *
 			tables_ret[t] = cached_table(cache, field, t, &in_use->single);
 		return;
 	}
-	tables = cached_set(cache, field, in_use);
+	tables = find_set(cache, field, in_use);
 	for (uint32_t s = 0; s < 1u << field->set_bits; s++)
 		tables_ret[s] = tables + s * wcx_set_tables(field) * table_slots(field);
 }

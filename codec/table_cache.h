@@ -12,8 +12,19 @@ enum {
 		5, /* of tables for contexts, up to WCX_CONTEXTS_MAX of a field; further ones of a tile go to `many` */
 };
 
+/* What a tile uses of a cache: bit sets, and a number.  All zeros for a new tile. */
+struct wcx_tables_in_use {
+	uint64_t single, sets;
+	uint32_t many;
+};
+
 /* All zeros when it is new.  For one thread at a time. */
 struct wcx_table_cache {
+	/* The field that began the last tile with tables by context, and what it got; NULL once a table has been made since.
+	 */
+	const struct wcx_field *last;
+	const uint32_t *last_tables;
+	struct wcx_tables_in_use last_in_use;
 	struct wcx_cached_table {
 		struct wcx_freq_table freqs; /* key: the field's table and whether it is one of pairs, or coarse */
 		bool is_pair, is_coarse;
@@ -34,11 +45,11 @@ struct wcx_table_cache {
 	} many; /* of the tile's fields that find no place among the sets, one after another */
 };
 
-/* What a tile uses of a cache: bit sets, and a number.  All zeros for a new tile. */
-struct wcx_tables_in_use {
-	uint64_t single, sets;
-	uint32_t many;
-};
+/* wcx_table_cache_forget - to be called when fields may have changed: one that asks again is recognised by its address */
+static inline void wcx_table_cache_forget(struct wcx_table_cache *cache)
+{
+	cache->last = NULL;
+}
 
 /*
  * wcx_table_cache_get - find or make the decoding tables of a field, coarse ones if it has escapes

@@ -613,6 +613,8 @@ static unsigned count_alike(const struct wcx_tile_job *jobs, size_t count, const
 
 void wcx_tiles_decode(struct wcx_tile_job *jobs, size_t count, struct wcx_decode_scratch *scratch)
 {
+	if (scratch)
+		wcx_table_cache_forget(&scratch->tables);
 	while (count) {
 		unsigned done = count_alike(jobs, count, scratch->variant);
 
@@ -649,6 +651,8 @@ enum wcx_result wcx_tile_decode(struct wcx_tile_job *job, struct wcx_decode_scra
 {
 	size_t tile_bytes = wcx_tile_dims_bytes(&job->dims);
 
+	if (scratch)
+		wcx_table_cache_forget(&scratch->tables);
 	job->result = WCX_BAD_DATA;
 	if (!tile_bytes || job->dst_bytes != tile_bytes) {
 		job->result = WCX_WRONG_SIZE;
