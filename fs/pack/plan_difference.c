@@ -33,7 +33,10 @@ static const double FIELD_MIN_GAIN = 0.005;
  * fields.
  */
 static const double ESCAPES_MAX_LOSS = 0.03;
-/* Where escapes take less than this share of the bits, no other cut saves that: it has more tables and states. */
+/*
+ * Where escapes take less than this share of the bits, no other cut saves that, since it has more tables and states; unless
+ * the tensor is so small that fewer symbols in a table save as much.
+ */
 static const double ESCAPES_FEW_SHARE = 0.06;
 /* Tables by context have to save this share over a single one: they cost decoding time, and of few samples always save some.
  */
@@ -196,7 +199,8 @@ static bool has_few_escapes(const struct residual_study *study, const struct cut
 	const double elems = (double)WCX_MIN(study->elems, TRIAL_ELEMS);
 	const double escapes = (double)study->misfits[0] / elems * (double)wcx_plan_elems(study->plan);
 
-	return cut->fields[0].has_escapes && WCX_ESCAPE_BITS * escapes < ESCAPES_FEW_SHARE * cut->bits;
+	return study->elems >= TRIAL_ELEMS && cut->fields[0].has_escapes &&
+	       WCX_ESCAPE_BITS * escapes < ESCAPES_FEW_SHARE * cut->bits;
 }
 
 /*
