@@ -11,9 +11,10 @@ enum {
 	 * time, the last waits for half a millisecond, and all together a tenth.
 	 */
 	LATE_NS = 400000,
-	LATE_MAX_NS = 3000000, /* so that a single batch does not count for more than LATE_NS */
-	PROBE_NS = 100000000,  /* between batches that go to such a GPU to see whether it still is shared */
-	WEIGHT = 7,            /* of the past in the average, and one of the new value */
+	/* A single batch does not count for more than LATE_NS; a GPU that was shared is free after 16 batches in time. */
+	LATE_MAX_NS = 3000000,
+	PROBE_NS = 100000000, /* between batches that go to such a GPU to see whether it still is shared */
+	WEIGHT = 7,           /* of the past in the average, and one of the new value */
 	MIB = 1 << 20,
 };
 
@@ -65,5 +66,9 @@ void wcx_gpu_choice_note(struct wcx_gpu_choice *choice, size_t bytes, uint64_t n
 	const uint64_t alone_ns = choice->gpu_ns + bytes * choice->gpu_ns_per_mib / MIB;
 	const uint64_t late_ns = WCX_MIN(ns - WCX_MIN(ns, alone_ns), (uint64_t)LATE_MAX_NS);
 
-	atomic_store_explicit(&choice->late_ns, (before * WEIGHT + late_ns) / (WEIGHT + 1), memory_order_relaxed);
+	const uint64_t average_ns = (before * WEIGHT + late_ns) / (WEIGHT + 1);
+
+	/* Most batches find a gap of the other program, so a few in time do not show that it has ended. */
+	atomic_store_explicit(&choice->late_ns, before < LATE_NS && average_ns >= LATE_NS ? LATE_MAX_NS : average_ns,
+			      memory_order_relaxed);
 }
