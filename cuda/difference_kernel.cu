@@ -18,9 +18,10 @@ template <bool multi> static const void *wcx_difference_kernel_of(uint32_t numbe
 		wcx_decode_tiles<wcx_half_differences<2>, multi>,
 		wcx_decode_tiles<wcx_half_differences<4>, multi>,
 		wcx_decode_tiles<wcx_two_differences, true>,
+		NULL, /* wcx_escape_shape has it */
 	};
 
-	static_assert(WCX_ARRAY_COUNT(kernels) == WCX_KERNEL_COUNT - WCX_KERNEL_DIFFERENCE_FIRST, "one for each");
+	static_assert(WCX_ARRAY_COUNT(kernels) == WCX_KERNEL_FUSED_FIRST - WCX_KERNEL_DIFFERENCE_FIRST, "one for each");
 	return number < WCX_ARRAY_COUNT(kernels) ? (const void *)kernels[number] : NULL;
 }
 

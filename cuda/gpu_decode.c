@@ -285,13 +285,16 @@ static void give_queue(struct wcx_gpu *gpu, struct decode_queue *queue, bool aft
 static bool is_written_once(const struct wcx_recipe *recipe)
 {
 	unsigned coded = 0;
+	bool has_sets = false;
 
-	for (unsigned f = 0; f < recipe->field_count; f++)
+	for (unsigned f = 0; f < recipe->field_count; f++) {
 		coded += recipe->fields[f].table_count != 0;
+		has_sets |= recipe->fields[f].set_bits && !recipe->fields[f].has_escapes;
+	}
 	if (recipe->difference == WCX_DIFFERENCE_NONE)
 		return coded <= 1 && recipe->predictor == WCX_PREDICT_NONE;
-	return recipe->elem_bytes == 1 ||
-	       (recipe->elem_bytes == 2 && recipe->difference == WCX_DIFFERENCE_FLOAT && recipe->field_count <= 2);
+	return !has_sets && (recipe->elem_bytes == 1 || (recipe->elem_bytes == 2 && recipe->field_count <= 2 &&
+							 recipe->difference == WCX_DIFFERENCE_FLOAT));
 }
 
 static bool is_among_bases(const struct wcx_gpu_batch *batch, const uint8_t *at)
@@ -352,7 +355,11 @@ static bool add_job(struct decode_queue *queue, const struct wcx_gpu_batch *batc
 	const size_t src = batch->packed ? (size_t)(job->src - batch->packed) : WCX_ALIGN_UP(queue->src_bytes, SRC_ALIGN);
 	const size_t base = WCX_ALIGN_UP(src + job->src_bytes, SRC_ALIGN);
 	const uint8_t *base_dev = follows ? queue->bases_dev + (job->base - batch->bases) : queue->queue.upload_dev + base;
-	struct wcx_tile_places places = { .src = (uint32_t)src, .base = (uint64_t)(uintptr_t)base_dev };
+	struct wcx_tile_places places = {
+		.src = (uint32_t)src,
+		.base = (uint64_t)(uintptr_t)base_dev,
+		.takes_base = follows, /* what is decoded as a base is for the next job alone */
+	};
 	struct place place;
 	enum wcx_result result;
 	bool added;

@@ -210,7 +210,7 @@ enum wcx_result wcx_gpu_load_add(struct wcx_gpu_loader *loader, unsigned queue, 
 				 const struct wcx_load_places *places, bool *added_ret)
 {
 	struct load_queue *its = &loader->queues[queue];
-	const struct wcx_tile_places of_batch = { .src = (uint32_t)places->at, .dst = places->dst, .base = places->base };
+	const struct wcx_tile_places of_batch = { (uint32_t)places->at, places->dst, places->base, places->takes_base };
 	const enum wcx_result result = wcx_tile_batch_add(its->queue.batch, job, &of_batch, added_ret);
 
 	its->items += result == WCX_OK && *added_ret;

@@ -69,6 +69,7 @@ struct wcx_load_places {
 	size_t at;     /* in the queue's memory, of the packed bytes; a multiple of 4 */
 	uint64_t dst;  /* device address */
 	uint64_t base; /* the same of the base's elements, for a difference: another tile of the batch decodes them there */
+	bool takes_base; /* that was added last, and decodes them for this tile alone: they need not be there afterwards */
 };
 
 /*

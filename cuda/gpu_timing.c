@@ -96,6 +96,7 @@ static enum wcx_result add_jobs(struct wcx_gpu_timing *timing, uint32_t repeat, 
 			.src = (uint32_t)*src,
 			.dst = of_base ? base + (size_t)(job->dst - set->base) : dst,
 			.base = job->base ? base + (size_t)(job->base - set->base) : 0,
+			.takes_base = set->fuses && i > 0 && job->base == set->jobs[i - 1].dst,
 		};
 		bool added;
 		enum wcx_result result = wcx_tile_batch_add(timing->batch, job, &places, &added);

@@ -3,6 +3,7 @@
 #ifndef WCX_GPU_TIMING_H
 #define WCX_GPU_TIMING_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,6 +23,7 @@ struct wcx_gpu_timing_set {
 	uint32_t repeats;
 	const uint8_t *base;
 	size_t base_bytes;
+	bool fuses; /* a job that decodes the base of the next one does so for that alone: both may be decoded at once */
 };
 
 /*

@@ -94,6 +94,12 @@ static __device__ __forceinline__ uint32_t wcx_shared_u32(uint32_t address)
 	return value;
 }
 
+/* The address is a multiple of 8. */
+static __device__ __forceinline__ void wcx_shared_store_u64(uint32_t address, uint32_t low, uint32_t high)
+{
+	asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(address), "r"(low), "r"(high) : "memory");
+}
+
 /* Starts to copy 16 bytes of device memory to shared memory; wcx_copies_wait waits for all copies of the warp. */
 static __device__ __forceinline__ void wcx_copy_start(uint32_t shared, const uint8_t *global)
 {

@@ -9,6 +9,7 @@
 #include "codec/arith.h"
 #include "codec/le.h"
 #include "codec/tile_layout.h"
+#include "cuda/block_warps.h"
 
 /* The tables of a field, and where the batch has them. */
 struct table_set {
@@ -17,13 +18,16 @@ struct table_set {
 	bool is_pair;
 };
 
+#define NO_KIND UINT32_MAX
+
 /* What the host knows about a kind. */
 struct kind_items {
-	const struct wcx_recipe *recipe; /* with codings, the key of the kind */
+	const struct wcx_recipe *recipe; /* with codings and base_kind, the key of the kind */
 	uint32_t codings;                /* of all fields, as in the header of a tile */
+	uint32_t base_kind;              /* of a fused kind, by the order of adding; else NO_KIND */
 	uint8_t kernel, table_count;
-	uint32_t item_count;
-	uint32_t next_item; /* while the control is written: where the next item goes */
+	uint32_t item_count;       /* without those that are fused with a difference */
+	uint32_t place, next_item; /* while the control is written: of the kind, and where its next item goes */
 };
 
 /*
@@ -194,12 +198,26 @@ static enum wcx_tile_kernel any_kernel(uint32_t elem_bytes, enum wcx_tile_kernel
 	return (enum wcx_tile_kernel)((int)first + __builtin_ctz(elem_bytes));
 }
 
+/* Whether runs choose among sets of tables in some field. */
+static bool has_sets(const struct wcx_recipe *recipe)
+{
+	bool ret = false;
+
+	for (uint32_t f = 0; f < recipe->field_count; f++)
+		ret |= recipe->fields[f].set_bits != 0;
+	return ret;
+}
+
 static enum wcx_tile_kernel difference_kernel_for(const struct wcx_batch_limits *limits, const struct wcx_recipe *recipe,
 						  const struct wcx_tile_layout *layout)
 {
 	const int raw = raw_bits_below(recipe, layout);
 	const struct wcx_field *carrier = &recipe->fields[recipe->field_count - 1];
 
+	if (carrier->has_escapes && layout->coded_count == 1)
+		return WCX_KERNEL_DIFFERENCE_ESCAPES;
+	if (has_sets(recipe))
+		return any_kernel(recipe->elem_bytes, WCX_KERNEL_DIFFERENCE_ANY_1);
 	if (raw >= 0 && carrier->base == 0 && (carrier->by_context || recipe->context_count == 0)) {
 		if (recipe->elem_bytes == 1 && raw == 0)
 			return WCX_KERNEL_DIFFERENCE_BYTES;
@@ -213,6 +231,19 @@ static enum wcx_tile_kernel difference_kernel_for(const struct wcx_batch_limits 
 	    recipe->field_count == 2 && recipe->fields[0].base == 0 && carrier->base == 0)
 		return WCX_KERNEL_DIFFERENCE_TWO;
 	return any_kernel(recipe->elem_bytes, WCX_KERNEL_DIFFERENCE_ANY_1);
+}
+
+/* The kernel for a difference with its base, given the kernels for each alone; WCX_KERNEL_COUNT if there is none. */
+static enum wcx_tile_kernel fused_kernel(const struct wcx_batch_limits *limits, enum wcx_tile_kernel of_base,
+					 enum wcx_tile_kernel kernel)
+{
+	if (limits->carrier_tables < WCX_CARRIER_TABLES_MAX)
+		return WCX_KERNEL_COUNT;
+	if (kernel == WCX_KERNEL_DIFFERENCE_BYTES && of_base == WCX_KERNEL_PAIRS_FOLD)
+		return WCX_KERNEL_FUSED_BYTES;
+	if (kernel == WCX_KERNEL_DIFFERENCE_ESCAPES && of_base == WCX_KERNEL_HALVES_PAIRS_8)
+		return WCX_KERNEL_FUSED_HALVES_PAIRS_8;
+	return WCX_KERNEL_COUNT;
 }
 
 /* The kernel for a tile that was parsed; WCX_KERNEL_COUNT if there is none. */
@@ -248,7 +279,7 @@ static enum wcx_tile_kernel kernel_for(const struct wcx_batch_limits *limits, co
 
 /* Adds a kind, for which there must be space. */
 static void add_kind(struct wcx_tile_batch *batch, const struct wcx_recipe *recipe, uint32_t codings,
-		     const struct wcx_tile_layout *layout, enum wcx_tile_kernel kernel)
+		     const struct wcx_tile_layout *layout, enum wcx_tile_kernel kernel, uint32_t base_kind)
 {
 	struct wcx_batch_kind *kind = &batch->kinds[batch->kind_count];
 	const uint32_t run = recipe->run_elems ? recipe->run_elems : (uint32_t)WCX_TILE_MAX_ELEMS;
@@ -267,24 +298,34 @@ static void add_kind(struct wcx_tile_batch *batch, const struct wcx_recipe *reci
 	for (uint32_t c = 0; c < layout->coded_count; c++) {
 		kind->coded[c] = describe_field(batch, recipe, &layout->coded[c]);
 		table_count = recipe->fields[layout->coded[c].field].table_count;
+		kind->has_sets = recipe->fields[layout->coded[c].field].set_bits != 0;
 	}
+	if (kind->has_sets && kernel == WCX_KERNEL_DIFFERENCE_ESCAPES)
+		table_count = WCX_MAX(table_count, WCX_CONTEXTS_MAX + 1); /* the shape of a launch that has sets */
+	else if (kind->has_sets)
+		table_count = 1; /* that are built */
 	for (uint32_t p = 0; p < layout->plane_count; p++)
 		kind->planes[p] = describe_plane(recipe, &layout->planes[p]);
 	describe_constants(recipe, codings, layout, kind);
 	batch->kind_items[batch->kind_count++] = (struct kind_items){
 		.recipe = recipe,
 		.codings = codings,
+		.base_kind = base_kind,
 		.kernel = (uint8_t)kernel,
 		.table_count = table_count,
 	};
 }
 
 /* The number of the kind with this key; kind_count if there is none.  The latest kind is searched first. */
-static uint32_t find_kind(const struct wcx_tile_batch *batch, const struct wcx_recipe *recipe, uint32_t codings)
+static uint32_t find_kind(const struct wcx_tile_batch *batch, const struct wcx_recipe *recipe, uint32_t codings,
+			  uint32_t base_kind)
 {
-	for (uint32_t i = batch->kind_count; i > 0; i--)
-		if (batch->kind_items[i - 1].recipe == recipe && batch->kind_items[i - 1].codings == codings)
+	for (uint32_t i = batch->kind_count; i > 0; i--) {
+		const struct kind_items *of = &batch->kind_items[i - 1];
+
+		if (of->recipe == recipe && of->codings == codings && of->base_kind == base_kind)
 			return i - 1;
+	}
 	return batch->kind_count;
 }
 
@@ -312,11 +353,40 @@ static struct wcx_payload_place place_payload(const struct wcx_recipe *recipe, c
 
 bool wcx_tile_batch_takes(const struct wcx_batch_limits *limits, const struct wcx_recipe *recipe)
 {
-	for (uint32_t f = 0; f < recipe->field_count; f++)
-		if (recipe->fields[f].table_count > limits->carrier_tables || recipe->fields[f].set_bits ||
-		    recipe->fields[f].has_escapes)
+	for (uint32_t f = 0; f < recipe->field_count; f++) {
+		const struct wcx_field *field = &recipe->fields[f];
+
+		if (field->has_escapes
+			    ? limits->carrier_tables < WCX_CARRIER_TABLES_MAX || recipe->difference != WCX_DIFFERENCE_FLOAT
+			    : field->table_count > limits->carrier_tables && !field->set_bits)
 			return false;
+	}
 	return true;
+}
+
+/*
+ * The kernel for a difference that takes the item added last as its base, of whose kind the number is returned as well; the
+ * kernel of the difference alone if they cannot be fused.
+ */
+static enum wcx_tile_kernel fuse(const struct wcx_tile_batch *batch, const struct wcx_recipe *recipe,
+				 const struct wcx_tile_places *places, uint32_t elems, enum wcx_tile_kernel alone,
+				 uint32_t *base_kind_ret)
+{
+	const struct wcx_tile_item *base = batch->item_count ? &batch->items[batch->item_count - 1] : NULL;
+	const struct kind_items *of = base ? &batch->kind_items[base->kind] : NULL;
+	const uint32_t field = recipe->field_count - 1u;
+	enum wcx_tile_kernel kernel;
+
+	if (!base || base->dst != places->base || base->elems != elems || of->recipe->elem_bytes != recipe->elem_bytes ||
+	    base->exceptions_carried)
+		return alone;
+	kernel = fused_kernel(&batch->limits, (enum wcx_tile_kernel)of->kernel, alone);
+	/* Of bytes, the key may depend on bits of the base that are known last. */
+	if (kernel == WCX_KERNEL_COUNT || (kernel == WCX_KERNEL_FUSED_BYTES && recipe->fields[field].table_count > 1) ||
+	    recipe->fields[field].set_bits)
+		return alone;
+	*base_kind_ret = base->kind;
+	return kernel;
 }
 
 enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wcx_tile_job *job,
@@ -328,7 +398,7 @@ enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wc
 	struct wcx_tile_item *item = &batch->items[batch->item_count];
 	enum wcx_result result = wcx_tile_parse(&job->dims, recipe, job->src, job->src_bytes, &layout);
 	enum wcx_tile_kernel kernel;
-	uint32_t codings, kind;
+	uint32_t codings, kind, base_kind = NO_KIND;
 
 	*added_ret = false;
 	if (result != WCX_OK)
@@ -337,11 +407,13 @@ enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wc
 	if (kernel == WCX_KERNEL_COUNT || !wcx_tile_batch_takes(&batch->limits, recipe))
 		return WCX_BAD_DATA;
 	codings = wcx_le32_read(job->src) & ((1u << 2 * WCX_FIELDS_MAX) - 1);
-	kind = find_kind(batch, recipe, codings);
+	if (places->takes_base)
+		kernel = fuse(batch, recipe, places, elems, kernel, &base_kind);
+	kind = find_kind(batch, recipe, codings, base_kind);
 	if (!has_space(batch, kind == batch->kind_count))
 		return WCX_OK;
 	if (kind == batch->kind_count)
-		add_kind(batch, recipe, codings, &layout, kernel);
+		add_kind(batch, recipe, codings, &layout, kernel, base_kind);
 	*item = (struct wcx_tile_item){
 		.dst = places->dst,
 		.base = places->base,
@@ -366,6 +438,10 @@ enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wc
 			batch->places[batch->place_count++] = place;
 	}
 	batch->kind_items[kind].item_count++;
+	if (base_kind != NO_KIND) {
+		item->base_item = batch->item_count - 1;
+		batch->kind_items[base_kind].item_count--;
+	}
 	batch->item_count++;
 	*added_ret = true;
 	return WCX_OK;
@@ -380,12 +456,15 @@ static void place_kinds(struct wcx_tile_batch *batch, struct wcx_batch_launch *l
 	for (uint32_t i = 0; i < batch->kind_count; i++) {
 		const struct kind_items *of = &batch->kind_items[i];
 
-		if (of->kernel != launch->kernel)
+		if (of->kernel != launch->kernel || !of->item_count)
 			continue;
 		batch->order[batch->out.kind++] = i;
 		batch->kinds[i].first_item = batch->out.item;
 		batch->out.item += of->item_count;
 		launch->table_count = WCX_MAX(launch->table_count, of->table_count);
+		if (of->base_kind != NO_KIND)
+			launch->base_table_count =
+				WCX_MAX(launch->base_table_count, batch->kind_items[of->base_kind].table_count);
 	}
 	launch->kind_count = batch->out.kind - launch->first_kind;
 }
@@ -397,7 +476,8 @@ static void place_kinds(struct wcx_tile_batch *batch, struct wcx_batch_launch *l
 static void place_blocks(struct wcx_tile_batch *batch, struct wcx_batch_launch *launch, uint32_t item_count)
 {
 	const uint32_t warps = wcx_block_warps_max(launch->kernel, launch->table_count);
-	const uint32_t concurrent = batch->limits.blocks / (warps / WCX_BLOCK_WARPS);
+	const bool fills = wcx_block_fills_multiprocessor(launch->kernel, launch->table_count);
+	const uint32_t concurrent = batch->limits.blocks / (fills ? 2 : 1);
 	const uint32_t share = WCX_DIV_UP(batch->item_count, concurrent);
 	uint32_t kind = launch->first_kind, kind_begin = 0; /* the kind's first item in the launch */
 
@@ -424,13 +504,24 @@ static uint8_t smallest_kernel(const uint32_t items[WCX_KERNEL_COUNT], uint8_t f
 	return smallest;
 }
 
-/* Differences come after all others, which may decode their bases. */
+/* Differences come after all others, which may decode their bases; those that bring their bases along come first. */
 static uint8_t next_kernel(const uint32_t items[WCX_KERNEL_COUNT])
 {
-	const uint8_t first = smallest_kernel(items, 0, WCX_KERNEL_DIFFERENCE_FIRST);
+	uint8_t ret = smallest_kernel(items, WCX_KERNEL_FUSED_FIRST, WCX_KERNEL_COUNT);
 
-	return first < WCX_KERNEL_DIFFERENCE_FIRST ? first
-						   : smallest_kernel(items, WCX_KERNEL_DIFFERENCE_FIRST, WCX_KERNEL_COUNT);
+	if (ret == WCX_KERNEL_COUNT)
+		ret = smallest_kernel(items, 0, WCX_KERNEL_DIFFERENCE_FIRST);
+	if (ret == WCX_KERNEL_DIFFERENCE_FIRST)
+		ret = smallest_kernel(items, WCX_KERNEL_DIFFERENCE_FIRST, WCX_KERNEL_FUSED_FIRST);
+	return ret < WCX_KERNEL_FUSED_FIRST || items[ret] ? ret : (uint8_t)WCX_KERNEL_COUNT;
+}
+
+/* Gives the kinds that are in no launch a place in the control, and all items that are fused with a difference one. */
+static void place_rest(struct wcx_tile_batch *batch)
+{
+	for (uint32_t i = 0; i < batch->kind_count; i++)
+		if (!batch->kind_items[i].item_count)
+			batch->order[batch->out.kind++] = i;
 }
 
 /* Each launch overlaps the end of the previous one.  The largest comes last, to overlap the ends of all others. */
@@ -447,12 +538,13 @@ const struct wcx_batch_layout *wcx_tile_batch_finish(struct wcx_tile_batch *batc
 		struct wcx_batch_launch *launch = &batch->layout.launches[batch->layout.launch_count++];
 
 		*launch = (struct wcx_batch_launch){ .kernel = k };
-		launch->waits = k >= WCX_KERNEL_DIFFERENCE_FIRST && !differs;
-		differs |= k >= WCX_KERNEL_DIFFERENCE_FIRST;
+		launch->waits = k >= WCX_KERNEL_DIFFERENCE_FIRST && k < WCX_KERNEL_FUSED_FIRST && !differs;
+		differs |= launch->waits;
 		place_kinds(batch, launch);
 		place_blocks(batch, launch, items[k]);
 		items[k] = 0;
 	}
+	place_rest(batch);
 	set_offsets(batch->item_count, batch->place_count, batch->kind_count, batch->table_count, batch->out.block,
 		    &batch->layout);
 	return &batch->layout;
@@ -482,9 +574,16 @@ static void write_set(const struct table_set *set, struct wcx_batch_table *table
 	}
 }
 
+/* Whether an item is decoded together with the one before it, its base. */
+static bool is_fused(const struct wcx_tile_batch *batch, uint32_t item)
+{
+	return batch->kind_items[batch->items[item].kind].base_kind != NO_KIND;
+}
+
 void wcx_tile_batch_write(struct wcx_tile_batch *batch, uint8_t *control)
 {
 	const struct wcx_batch_layout *layout = &batch->layout;
+	uint32_t fused_item = batch->out.item; /* where the next base of a fused item goes, behind all others */
 	struct wcx_tile_item *items = (struct wcx_tile_item *)(void *)control;
 	struct wcx_batch_kind *kinds = (struct wcx_batch_kind *)(void *)(control + layout->kinds_offset);
 	uint32_t *left = (uint32_t *)(void *)(control + layout->left_offset);
@@ -493,12 +592,23 @@ void wcx_tile_batch_write(struct wcx_tile_batch *batch, uint8_t *control)
 	for (uint32_t i = 0; i < batch->kind_count; i++) {
 		const uint32_t kind = batch->order[i];
 
+		batch->kind_items[kind].place = i;
 		kinds[i] = batch->kinds[kind];
 		left[i] = batch->kind_items[kind].item_count;
 		batch->kind_items[kind].next_item = kinds[i].first_item;
 	}
-	for (uint32_t i = 0; i < batch->item_count; i++)
-		items[batch->kind_items[batch->items[i].kind].next_item++] = batch->items[i];
+	for (uint32_t i = 0; i < batch->kind_count; i++)
+		if (batch->kind_items[batch->order[i]].base_kind != NO_KIND)
+			kinds[i].base_kind = batch->kind_items[batch->kind_items[batch->order[i]].base_kind].place;
+	for (uint32_t i = 0; i < batch->item_count; i++) {
+		const bool is_taken = i + 1 < batch->item_count && is_fused(batch, i + 1);
+		struct wcx_tile_item *item =
+			&items[is_taken ? fused_item++ : batch->kind_items[batch->items[i].kind].next_item++];
+
+		*item = batch->items[i];
+		if (is_fused(batch, i))
+			item->base_item = fused_item - 1;
+	}
 	memcpy(control + layout->places_offset, batch->places, batch->place_count * sizeof *batch->places);
 	for (uint32_t i = 0; i < batch->set_count; i++)
 		write_set(&batch->sets[i], tables);

@@ -52,7 +52,7 @@ struct wcx_batch_field {
 	uint16_t base;
 	uint8_t width, shift; /* bits, in the transformed element */
 	uint8_t table_count;
-	uint8_t choice_bits; /* 0, 1 or 2, for 1, 2 or 4 tables that runs choose from */
+	uint8_t choice_bits; /* 0, 1 or 2, for 1, 2 or 4 tables, or sets of tables, that runs choose from */
 	uint8_t steps;       /* symbols of a lane in a line */
 	bool is_pair, has_zero, by_context;
 };
@@ -66,10 +66,12 @@ struct wcx_batch_plane {
 struct wcx_batch_kind {
 	uint32_t fold_mask;  /* the bits of a word that FOLD inverts */
 	uint32_t first_item; /* the kind's items are contiguous; the control's `left` has their number */
+	uint32_t base_kind;  /* of a fused kind: that of the bases, which is in no launch or also in another one */
 	uint32_t run_factor; /* group g of WCX_RUN_ELEMS elements is in run g * run_factor >> WCX_RUN_FACTOR_BITS */
 	uint8_t transform, predictor, difference;
 	uint8_t thresholds[WCX_CONTEXTS_MAX - 1]; /* of the contexts; 0 behind the last */
 	uint8_t plane_count, coded_count, constant_count;
+	bool has_sets; /* runs of the carrier choose a set of tables, of which there are too many for decoding tables */
 	struct wcx_batch_field coded[WCX_FIELDS_MAX]; /* the carrier is the last */
 	struct wcx_batch_plane planes[WCX_RAW_PLANES_MAX];
 	/* Number of a constant field in the tile's header, and position of its bits in the transformed element. */
@@ -95,6 +97,7 @@ struct wcx_tile_item {
 	bool plane_carried, exceptions_carried; /* the final states contain a part of them */
 	uint32_t number;                        /* in the order of adding */
 	uint32_t kind;                          /* number in the order of adding; only used by the host */
+	uint32_t base_item;                     /* of a fused item: that of the base, in the control's order */
 	uint32_t others;                        /* number of the first place of coded fields other than the carrier */
 	struct wcx_payload_place carrier;
 };
@@ -135,29 +138,26 @@ enum wcx_tile_kernel {
 	WCX_KERNEL_DIFFERENCE_HALVES_0, /* two bytes, in the order of floats: one symbol above this many raw bits */
 	WCX_KERNEL_DIFFERENCE_HALVES_2,
 	WCX_KERNEL_DIFFERENCE_HALVES_4,
-	WCX_KERNEL_DIFFERENCE_TWO, /* two bytes, in the order of floats: two coded fields */
+	WCX_KERNEL_DIFFERENCE_TWO,       /* two bytes, in the order of floats: two coded fields */
+	WCX_KERNEL_DIFFERENCE_ESCAPES,   /* the same: one field with escapes */
+	WCX_KERNEL_FUSED_BYTES,          /* differences with their bases, from here on: DIFFERENCE_BYTES from PAIRS_FOLD */
+	WCX_KERNEL_FUSED_HALVES_PAIRS_8, /* DIFFERENCE_ESCAPES from HALVES_PAIRS_8 */
 	WCX_KERNEL_COUNT,
 	WCX_KERNEL_DIFFERENCE_FIRST = WCX_KERNEL_DIFFERENCE_ANY_1,
+	WCX_KERNEL_FUSED_FIRST = WCX_KERNEL_FUSED_BYTES,
 };
 
 /* The kinds of one kernel.  When all items of a block's kind are taken, the block continues with another one. */
 struct wcx_batch_launch {
 	uint32_t first_kind, kind_count, first_block, block_count;
-	uint32_t block_warps; /* that take items: fewer in small batches, which are spread over blocks */
-	uint8_t kernel;       /* enum wcx_tile_kernel */
-	uint8_t table_count;  /* the most tables of a carrier; at least 1 */
-	bool waits;           /* for all earlier launches, which may decode bases; others overlap the one before */
+	uint32_t block_warps;     /* that take items: fewer in small batches, which are spread over blocks */
+	uint8_t kernel;           /* enum wcx_tile_kernel */
+	uint8_t table_count;      /* the most tables of a carrier; at least 1 */
+	uint8_t base_table_count; /* the same of the bases, in a fused launch; else 0 */
+	bool waits;               /* for all earlier launches, which may decode bases; others overlap the one before */
 };
 
 enum { WCX_BATCH_LAUNCHES_MAX = WCX_KERNEL_COUNT };
-
-/* wcx_block_warps_max - warps of the blocks of a launch, if the device has space for so many */
-static inline uint32_t wcx_block_warps_max(uint32_t kernel, uint32_t table_count)
-{
-	if (table_count == 1 && (kernel == WCX_KERNEL_PAIRS_FOLD || kernel == WCX_KERNEL_DIFFERENCE_BYTES))
-		return WCX_SLIM_BLOCK_WARPS;
-	return table_count > 2 || kernel == WCX_KERNEL_DIFFERENCE_TWO ? WCX_LARGE_BLOCK_WARPS : WCX_BLOCK_WARPS;
-}
 
 /* Capacity of a batch.  Any one tile must fit: WCX_TILE_TABLES_MAX tables, WCX_FIELDS_MAX places. */
 struct wcx_batch_limits {
@@ -192,7 +192,8 @@ bool wcx_tile_batch_takes(const struct wcx_batch_limits *limits, const struct wc
 struct wcx_tile_places {
 	uint32_t src;
 	uint64_t dst;
-	uint64_t base; /* of a difference: the base's elements, which must not overlap the tile; aligned as dst */
+	uint64_t base;   /* of a difference: the base's elements, which must not overlap the tile; aligned as dst */
+	bool takes_base; /* the item added last decodes base, for this tile alone: it need not be there afterwards */
 };
 
 /*

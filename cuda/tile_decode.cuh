@@ -9,6 +9,7 @@
 #ifndef WCX_TILE_DECODE_CUH
 #define WCX_TILE_DECODE_CUH
 
+#include "cuda/block_shape.h"
 #include "cuda/difference_format.cuh"
 #include "cuda/difference_pair.cuh"
 #include "cuda/elem_format.cuh"
@@ -17,7 +18,6 @@
 #include "cuda/tile_tail.cuh"
 
 enum : uint32_t { WCX_NO_KIND = 0xFFFFFFFF };
-enum { WCX_LEAST_WARPS = 4 }; /* of a block; the rings of so many can stage the tables */
 
 /* --- Tiles --- */
 
@@ -27,7 +27,7 @@ static __device__ __forceinline__ bool wcx_decode_carrier(const struct wcx_warp 
 {
 	constexpr uint32_t elem_bytes = format_type::elem_bytes;
 	const struct wcx_batch_field &field = warp.kind.coded[warp.kind.coded_count - 1];
-	const wcx_fast_tables tables;
+	const wcx_fast_tables tables = { 0 };
 	struct wcx_tail tail;
 	struct wcx_payload payload;
 	uint32_t line = 0;
@@ -40,8 +40,14 @@ static __device__ __forceinline__ bool wcx_decode_carrier(const struct wcx_warp 
 	else
 		line = wcx_store_blocks<format_type, multi>(warp, tile, field, &payload);
 	tail = wcx_tail_load(warp.kind, tile);
-	wcx_store_coded_lines<elem_bytes, format_type::store, format_type::by_sign>(warp, tile, field, tables, &payload,
-										    line);
+	if (format_type::store == wcx_store::RESIDUALS && warp.kind.has_sets) {
+		const wcx_slow_sets sets = { { warp.batch.tables + field.table } };
+
+		wcx_store_coded_lines<elem_bytes, format_type::store, false>(warp, tile, field, sets, &payload, line);
+	} else {
+		wcx_store_coded_lines<elem_bytes, format_type::store, format_type::by_sign>(warp, tile, field, tables,
+											    &payload, line);
+	}
 	if (!wcx_word_reader_close(payload.reader, tile.item.plane_carried || tile.item.exceptions_carried))
 		return false;
 	if (tile.item.plane_carried)
@@ -222,11 +228,11 @@ static __global__ void __launch_bounds__(wcx_most_warps<format_type, multi> *WCX
 		if constexpr (is_two)
 			wcx_compact_build(kind, batch.tables, (struct wcx_batch_table *)(entries + rings_at / 4),
 					  (uint8_t *)entries);
-		else if (kind.coded_count)
+		else if (kind.coded_count && !kind.has_sets)
 			wcx_entries_build(batch.tables + kind.coded[kind.coded_count - 1].table,
 					  kind.coded[kind.coded_count - 1].table_count, format_type::by_sign,
 					  (struct wcx_batch_table *)(entries + rings_at / 4), entries);
-		else if constexpr (differs)
+		else
 			__syncthreads();
 		if (number >= batch.launch.block_warps)
 			continue;
@@ -239,19 +245,5 @@ static __global__ void __launch_bounds__(wcx_most_warps<format_type, multi> *WCX
 	if (blockIdx.x == 0)
 		wcx_wait_for_last_launch();
 }
-
-/* A kernel, and the shared memory of its blocks: for tables and contexts, and for each warp. */
-struct wcx_block_shape {
-	const void *function; /* NULL for an unknown kernel */
-	uint32_t tables_bytes, warp_bytes;
-};
-
-/*
- * wcx_difference_shape, wcx_byte_difference_shape - the shape for a launch of differences with at most so many tables
- *
- * Each is in the source of its kernels; the second is for WCX_KERNEL_DIFFERENCE_BYTES.
- */
-struct wcx_block_shape wcx_difference_shape(uint32_t kernel, uint32_t table_count);
-struct wcx_block_shape wcx_byte_difference_shape(uint32_t table_count);
 
 #endif

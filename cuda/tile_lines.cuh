@@ -306,9 +306,11 @@ static __device__ __forceinline__ void wcx_payload_start(const struct wcx_warp &
 
 /* The tables of a field: decoding tables in shared memory, or cumulative frequencies in device memory. */
 struct wcx_fast_tables {
+	uint32_t first; /* number in shared memory */
+
 	__device__ __forceinline__ wcx_fast_table choose(uint32_t choice) const
 	{
-		return { choice * WCX_PROB_SCALE };
+		return { (first + choice) * WCX_PROB_SCALE };
 	}
 };
 struct wcx_slow_tables {
@@ -320,8 +322,12 @@ struct wcx_slow_tables {
 	}
 };
 
+/* The tables of a carrier of which runs choose a set. */
+struct wcx_slow_sets : wcx_slow_tables {
+};
+
 /*
- * Decodes a field from a line on.  For the carrier, which has fast tables, this stores complete words with all that is not
+ * Decodes a field from a line on.  For the carrier, this stores complete words with all that is not
  * coded; other fields are then added to them.
  */
 template <uint32_t elem_bytes, wcx_store store, bool by_sign, typename tables_type>
@@ -331,7 +337,7 @@ static __device__ __forceinline__ void wcx_store_coded_lines(const struct wcx_wa
 {
 	constexpr bool adds = std::is_same_v<tables_type, wcx_slow_tables>, differs = store != wcx_store::ELEMENTS;
 	const wcx_word<elem_bytes> constant = adds ? 0 : wcx_constant_word<elem_bytes>(warp.kind, tile.src);
-	const uint32_t step_elems = 1 + field.is_pair;
+	const uint32_t step_elems = 1 + field.is_pair, set_tables = differs ? field.table_count >> field.choice_bits : 1;
 
 	static_assert((int)WCX_RANS_STEPS_MAX <= (int)WCX_BLOCK_STEPS, "the ring holds the words of a line");
 	for (; line < tile.lines; line += WCX_LINES_AT_A_TIME) {
@@ -343,7 +349,7 @@ static __device__ __forceinline__ void wcx_store_coded_lines(const struct wcx_wa
 		for (uint32_t i = 0; i < WCX_LINES_AT_A_TIME; i++) {
 			const uint32_t elems = wcx_word_elems_at<elem_bytes>(tile.elems, line + i);
 			const uint32_t group = (line + i) * wcx_elems_of_line<elem_bytes> / WCX_RUN_ELEMS;
-			const uint32_t choice = differs ? 0 : payload->choices.from(group) & 3;
+			const uint32_t choice = payload->choices.from(group) & 3;
 			const wcx_word<elem_bytes> base = differs ? wcx_base_word<elem_bytes>(tile, line + i, elems) : 0;
 			const wcx_word<elem_bytes> keys = wcx_key_word<elem_bytes>(warp.kind.difference, base);
 			uint32_t entry[WCX_RANS_STEPS_MAX] = {};
@@ -353,11 +359,12 @@ static __device__ __forceinline__ void wcx_store_coded_lines(const struct wcx_wa
 			for (uint32_t k = 0; k < wcx_elems_of_word<elem_bytes>; k++) {
 				if (k >= field.steps)
 					continue;
-				const uint32_t own =
+				const uint32_t context =
 					differs && field.by_context
 						? (warp.contexts[wcx_key<elem_bytes>(keys, k)] - warp.contexts[0]) /
 							  WCX_TABLE_BYTES
-						: choice;
+						: 0;
+				const uint32_t own = choice * set_tables + context;
 
 				entry[k] = wcx_rans_step<true>(&payload->reader, tables.choose(own), k * step_elems < elems,
 							       warp.batch.factors);

@@ -155,8 +155,10 @@ static int add_base(struct filling *filling, const struct wcx_load_tile *tile, u
 	const struct load *load = filling->load;
 	const struct wcx_load_piece *piece = filling->piece;
 	const struct wcx_tile_info *info = &tile->base.info;
-	const struct wcx_load_places places = { tile->base_at, tile->is_base ? tile->whole : stage + tile->base_staged_at,
-						0 };
+	const struct wcx_load_places places = {
+		.at = tile->base_at,
+		.dst = tile->is_base ? tile->whole : stage + tile->base_staged_at,
+	};
 	uint8_t *packed = filling->literals + (tile->base_at - piece->literals_at);
 	const struct wcx_tile_job job = make_job(tile->base.segment, info, packed);
 
@@ -186,6 +188,7 @@ static int add_coded(struct filling *filling, const struct wcx_load_tile *tile, 
 		.at = sent_at(filling, &tile->info),
 		.dst = tile->way == WCX_LOAD_STAGED ? stage + tile->at : tile->whole,
 		.base = tile->has_base ? stage + tile->base_staged_at + tile->base.offset : 0,
+		.takes_base = tile->has_base,
 	};
 	enum wcx_result result;
 	int r = 0;

@@ -261,8 +261,9 @@ static void print_rate(const char *what, double *seconds, double bytes, double r
 
 static struct wcx_gpu_timing *timing_open(struct wcx_gpu *gpu, struct tile_set *set, size_t count, uint32_t repeats)
 {
-	const struct wcx_gpu_timing_set what = { set->jobs, count, repeats, set->base ? set->base->bytes : NULL,
-						 set->base ? set->base->byte_count : 0 };
+	const struct wcx_gpu_timing_set what = {
+		set->jobs, count, repeats, set->base ? set->base->bytes : NULL, set->base ? set->base->byte_count : 0, false
+	};
 	struct wcx_gpu_timing *timing = NULL;
 
 	if (wcx_gpu_timing_create(gpu, &what, &timing) != WCX_OK)
@@ -270,25 +271,61 @@ static struct wcx_gpu_timing *timing_open(struct wcx_gpu *gpu, struct tile_set *
 	return timing;
 }
 
-/* Times the set and its base as one batch, alternating with each of them alone. */
+/* Places each job of the base that is as large as the tile of a difference before that one; others come first. */
+static void pair_jobs(const struct tile_set *set, struct wcx_tile_job *ret)
+{
+	bool *used = must_alloc(set->base->job_count * sizeof *used);
+	size_t *base_of = must_alloc(set->count * sizeof *base_of), at = 0;
+
+	memset(used, 0, set->base->job_count * sizeof *used);
+	for (size_t i = 0; i < set->count; i++) {
+		const struct wcx_tile_job *job = &set->jobs[i];
+		size_t b = i < set->base->job_count ? i : 0;
+
+		base_of[i] = SIZE_MAX;
+		for (size_t k = 0; k < set->base->job_count; k++, b = (b + 1) % set->base->job_count)
+			if (!used[b] && set->base->jobs[b].dst == job->base &&
+			    set->base->jobs[b].dst_bytes == job->dst_bytes) {
+				used[b] = true;
+				base_of[i] = b;
+				break;
+			}
+	}
+	for (size_t b = 0; b < set->base->job_count; b++)
+		if (!used[b])
+			ret[at++] = set->base->jobs[b];
+	for (size_t i = 0; i < set->count; i++) {
+		if (base_of[i] != SIZE_MAX)
+			ret[at++] = set->base->jobs[base_of[i]];
+		ret[at++] = set->jobs[i];
+	}
+	free(used);
+	free(base_of);
+}
+
+/* Times the set and its base as one batch, decoded one after the other and together, alternating with each of them alone. */
 static void time_difference(struct wcx_gpu *gpu, struct tile_set *set, uint64_t bytes)
 {
-	enum { BOTH, ALONE, BASE, COUNT };
-	static const char *const names[] = { "base, then differences", "differences alone", "base alone" };
+	enum { TOGETHER, BOTH, ALONE, BASE, COUNT };
+	static const char *const names[] = { "base with differences", "base, then differences", "differences alone",
+					     "base alone" };
 	const uint32_t repeats = (uint32_t)WCX_DIV_UP(bytes, set->decoded_bytes);
 	const size_t all = set->count + set->base->job_count;
 	struct wcx_tile_job *jobs = must_alloc(all * sizeof *jobs), *only = must_alloc(all * sizeof *jobs);
+	struct wcx_tile_job *pairs = must_alloc(all * sizeof *pairs);
 	uint8_t *base_copy = must_alloc(set->base->byte_count);
 	const struct wcx_gpu_timing_set sets[COUNT] = {
-		{ jobs, all, repeats, set->base->bytes, set->base->byte_count },
-		{ set->jobs, set->count, repeats, set->base->bytes, set->base->byte_count },
-		{ only, set->base->job_count, repeats, NULL, 0 },
+		{ pairs, all, repeats, set->base->bytes, set->base->byte_count, true },
+		{ jobs, all, repeats, set->base->bytes, set->base->byte_count, false },
+		{ set->jobs, set->count, repeats, set->base->bytes, set->base->byte_count, false },
+		{ only, set->base->job_count, repeats, NULL, 0, false },
 	};
 	struct wcx_gpu_timing *timings[COUNT] = { NULL };
 	double seconds[COUNT][ROUNDS];
 
 	memcpy(jobs, set->base->jobs, set->base->job_count * sizeof *jobs);
 	memcpy(jobs + set->base->job_count, set->jobs, set->count * sizeof *jobs);
+	pair_jobs(set, pairs);
 	memcpy(only, set->base->jobs, set->base->job_count * sizeof *jobs);
 	for (size_t i = 0; i < set->base->job_count; i++)
 		only[i].dst = base_copy + (only[i].dst - set->base->bytes);
@@ -298,8 +335,7 @@ static void time_difference(struct wcx_gpu *gpu, struct tile_set *set, uint64_t 
 		if (i == BASE && wcx_gpu_timing_check(timings[i]) != WCX_OK)
 			die(set->path, "the GPU fails at the base");
 		if (i != BASE)
-			check_bytes(set, set->decoded_bytes, wcx_gpu_timing_check(timings[i]),
-				    "the GPU decodes other bytes");
+			check_bytes(set, set->decoded_bytes, wcx_gpu_timing_check(timings[i]), names[i]);
 	}
 	for (size_t round = 0; round < ROUNDS; round++)
 		for (int i = 0; i < COUNT; i++) {
@@ -314,6 +350,7 @@ static void time_difference(struct wcx_gpu *gpu, struct tile_set *set, uint64_t 
 	}
 	free(jobs);
 	free(only);
+	free(pairs);
 	free(base_copy);
 }
 

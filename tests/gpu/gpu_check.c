@@ -278,6 +278,7 @@ static struct cut random_cut(struct rng *rng)
 struct coder {
 	struct wcx_field fields[WCX_FIELDS_MAX];
 	struct wcx_freq_table tables[WCX_FIELDS_MAX][WCX_CONTEXTS_MAX];
+	struct wcx_freq_table sets[WCX_SET_TABLES_MAX]; /* of a field of which runs choose one */
 	struct wcx_recipe recipe;
 };
 
@@ -469,8 +470,11 @@ static struct wcx_tile_dims sample_dims(struct rng *rng, size_t number, uint32_t
 
 /* --- differences from a base --- */
 
-/* Cuts of residuals; a coding of CONTEXTS is a table for each context. */
-enum { CONTEXTS = 7 };
+/*
+ * Cuts of residuals; a coding of CONTEXTS is a table for each context, with SETS two or four sets of them.  With ESCAPES the
+ * field has these.
+ */
+enum { CONTEXTS = 7, SETS = 32, ESCAPES = 64 };
 static const struct cut DIFFERENCE_CUTS[] = {
 	/* formats that have a kernel of their own */
 	{ 1, NONE, 1, { { 8, 1 } } },
@@ -481,6 +485,9 @@ static const struct cut DIFFERENCE_CUTS[] = {
 	{ 2, NONE, 2, { { 2, 0 }, { 14, 1 } } },
 	{ 2, NONE, 2, { { 4, 0 }, { 12, CONTEXTS } } },
 	{ 2, NONE, 2, { { 4, 0 }, { 12, 1 } } },
+	{ 2, NONE, 1, { { 16, 1 | ESCAPES } } },
+	{ 2, NONE, 1, { { 16, CONTEXTS | ESCAPES } } },
+	{ 2, NONE, 1, { { 16, CONTEXTS | ESCAPES | SETS } } },
 	/* several coded fields, with and without contexts; other raw bits; wide elements */
 	{ 2, NONE, 2, { { 8, CONTEXTS }, { 8, CONTEXTS } } },
 	{ 2, NONE, 2, { { 2, CONTEXTS }, { 14, CONTEXTS } } },
@@ -497,6 +504,12 @@ static const struct cut DIFFERENCE_CUTS[] = {
 	{ 4, NONE, 4, { { 8, 1 }, { 8, 1 }, { 8, CONTEXTS }, { 8, 1 } } },
 	{ 8, NONE, 3, { { 32, 0 }, { 16, 0 }, { 16, CONTEXTS } } },
 	{ 8, NONE, 4, { { 32, 0 }, { 10, CONTEXTS }, { 6, 1 }, { 16, CONTEXTS } } },
+	/* sets of tables */
+	{ 1, NONE, 1, { { 8, CONTEXTS | SETS } } },
+	{ 2, NONE, 1, { { 16, CONTEXTS | SETS } } },
+	{ 2, NONE, 2, { { 8, CONTEXTS }, { 8, CONTEXTS | SETS } } },
+	{ 2, NONE, 2, { { 8, CONTEXTS | SETS }, { 8, CONTEXTS } } },
+	{ 4, NONE, 2, { { 20, 0 }, { 12, CONTEXTS | SETS } } },
 };
 enum { DIFFERENCE_CUT_COUNT = WCX_ARRAY_COUNT(DIFFERENCE_CUTS) };
 
@@ -516,15 +529,21 @@ static void thresholds_make(struct rng *rng, struct wcx_recipe *recipe, uint32_t
 	}
 }
 
-/* Residuals as those of small steps up or down, larger in higher contexts; a few of any size, or all. */
-static void residuals_write(struct rng *rng, uint32_t elem_bytes, const uint8_t *contexts, size_t count, uint8_t *dst)
+/*
+ * Residuals as those of small steps up or down, larger in higher contexts and in some runs; a few of any size, or all.
+ */
+static void residuals_write(struct rng *rng, const struct wcx_recipe *recipe, const uint8_t *contexts, size_t count,
+			    uint8_t *dst)
 {
-	static const double widths[] = { 0.2, 1, 20, 3000, 0 };
-	const double width = widths[rng_below(rng, WCX_ARRAY_COUNT(widths))];
+	const uint32_t elem_bytes = recipe->elem_bytes;
+	static const double narrow[] = { 0.2, 1, 4 }, widths[] = { 0.2, 1, 20, 3000, 0 };
+	const bool has_few_escapes = recipe->fields[0].has_escapes && rng_below(rng, 8);
+	const double width = has_few_escapes ? narrow[rng_below(rng, 3)] : widths[rng_below(rng, WCX_ARRAY_COUNT(widths))];
 	const uint32_t any = rng_below(rng, 2) ? 1u << 24 : 0;
 
 	for (size_t i = 0; i < count; i++) {
-		int64_t d = llrint(width * (1 + contexts[i]) * rng_gauss(rng));
+		const uint32_t set = recipe->run_elems ? (uint32_t)(i / recipe->run_elems) % WCX_SETS_MAX : 0;
+		int64_t d = llrint(width * (1 + contexts[i]) * (1 + 3 * set) * rng_gauss(rng));
 		uint64_t residual = (uint64_t)d << 1 ^ (uint64_t)(d >> 63);
 
 		if (width == 0 || rng_bits(rng) < any)
@@ -533,7 +552,7 @@ static void residuals_write(struct rng *rng, uint32_t elem_bytes, const uint8_t 
 	}
 }
 
-/* Fits the tables to the residuals; symbols rarer than `rare` get no frequency. */
+/* Fits the tables to the residuals; symbols rarer than `rare` get no frequency.  Sets are those of runs in turn. */
 static void difference_tables_make(struct coder *coder, double rare, const uint8_t *residuals, const uint8_t *contexts,
 				   size_t count)
 {
@@ -541,12 +560,15 @@ static void difference_tables_make(struct coder *coder, double rare, const uint8
 
 	for (uint32_t f = 0, shift = 0; f < coder->recipe.field_count; shift += coder->fields[f++].width) {
 		const struct wcx_field *field = &coder->fields[f];
-		static uint64_t seen[WCX_CONTEXTS_MAX][WCX_SYMBOL_COUNT];
-		uint64_t sums[WCX_CONTEXTS_MAX] = { 0 };
+		const uint32_t set_tables = wcx_set_tables(field);
+		static uint64_t seen[WCX_SET_TABLES_MAX][WCX_SYMBOL_COUNT];
+		uint64_t sums[WCX_SET_TABLES_MAX] = { 0 };
 
 		memset(seen, 0, sizeof seen);
 		for (size_t i = 0; i < count && field->tables; i++) {
-			const uint32_t t = field->by_context ? contexts[i] : 0;
+			const uint32_t run = field->set_bits ? (uint32_t)i / coder->recipe.run_elems : 0;
+			const uint32_t set = run % (1u << field->set_bits);
+			const uint32_t t = set * set_tables + (field->by_context ? contexts[i] : 0);
 			uint64_t residual = 0, value;
 
 			memcpy(&residual, residuals + i * elem_bytes, elem_bytes);
@@ -557,21 +579,50 @@ static void difference_tables_make(struct coder *coder, double rare, const uint8
 			}
 		}
 		for (uint32_t t = 0; t < field->table_count; t++) {
+			struct wcx_freq_table *table = field->set_bits ? &coder->sets[t] : &coder->tables[f][t];
+
 			for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
 				if ((double)seen[t][s] < rare * (double)sums[t])
 					seen[t][s] = 0;
 			seen[t][0] += sums[t] == 0;
-			wcx_freq_table_build(seen[t], &coder->tables[f][t]);
+			if (field->has_escapes)
+				wcx_freq_table_build_escapes(seen[t], table);
+			else
+				wcx_freq_table_build(seen[t], table);
 		}
 	}
 }
 
-/* A tile of differences.  Fields of more than eight bits have a base of their own now and then. */
+/* How a field of residuals is coded. */
+static struct wcx_field difference_field(struct rng *rng, struct coder *coder, uint32_t f, const struct cut *cut,
+					 uint32_t contexts, bool has_base)
+{
+	const uint32_t coding = cut->fields[f].coding;
+	const bool by_context = (coding & TABLES) == CONTEXTS && contexts > 1;
+	const uint32_t set_bits = by_context && coding & SETS ? 1 + rng_below(rng, 2) : 0;
+	struct wcx_field field = { .width = cut->fields[f].width };
+
+	if (!coding)
+		return field;
+	field.by_context = by_context;
+	field.set_bits = (uint8_t)set_bits;
+	field.table_count = (uint8_t)((by_context ? contexts : 1) << set_bits);
+	field.has_escapes = (coding & ESCAPES) != 0;
+	field.base = field.width > 8 && has_base && !field.has_escapes ? 3 : 0;
+	field.tables = set_bits ? coder->sets : coder->tables[f];
+	return field;
+}
+
+/*
+ * A tile of differences from `base`, or from a base of its own if that is NULL.  Fields of more than eight bits have a base
+ * of their own now and then.
+ */
 static void difference_make(struct sample *sample, struct rng *rng, struct wcx_tile_dims dims, const struct cut *cut,
-			    uint32_t contexts, struct wcx_encode_scratch *scratch)
+			    uint32_t contexts, const uint8_t *base, struct wcx_encode_scratch *scratch)
 {
 	const size_t bytes = wcx_tile_dims_bytes(&dims), count = bytes / dims.elem_bytes;
-	const enum wcx_difference difference = rng_below(rng, 2) ? WCX_DIFFERENCE_FLOAT : WCX_DIFFERENCE_INTEGER;
+	const bool is_float = rng_below(rng, 2) || cut->fields[0].coding & ESCAPES; /* no kernel has integers with escapes */
+	const enum wcx_difference difference = is_float ? WCX_DIFFERENCE_FLOAT : WCX_DIFFERENCE_INTEGER;
 	const enum content content = rng_below(rng, 8) ? GAUSS_FLOAT : UNIFORM;
 	const bool has_base = rng_below(rng, 4) == 0;
 	uint8_t *keys = must_alloc(count), *of = must_alloc(count), *residuals = must_alloc(bytes);
@@ -582,8 +633,10 @@ static void difference_make(struct sample *sample, struct rng *rng, struct wcx_t
 	sample->original = must_alloc(bytes);
 	sample->packed = must_alloc(bytes);
 	sample->base = must_alloc(bytes);
-	for (size_t i = 0; i < bytes; i += dims.elem_bytes)
+	for (size_t i = 0; i < bytes && !base; i += dims.elem_bytes)
 		element_write(rng, content, dims.elem_bytes, i / dims.elem_bytes, sample->base + i);
+	if (base)
+		memcpy(sample->base, base, bytes);
 	coder->recipe = (struct wcx_recipe){ .elem_bytes = cut->elem_bytes,
 					     .difference = (uint8_t)difference,
 					     .field_count = cut->field_count,
@@ -592,20 +645,14 @@ static void difference_make(struct sample *sample, struct rng *rng, struct wcx_t
 	if (contexts > 1)
 		thresholds_make(rng, &coder->recipe, contexts, keys, count);
 	wcx_difference_contexts(&coder->recipe, sample->base, count, of);
-	residuals_write(rng, dims.elem_bytes, of, count, residuals);
+	for (uint32_t f = 0; f < cut->field_count; f++) {
+		coder->fields[f] = difference_field(rng, coder, f, cut, contexts, has_base);
+		if (coder->fields[f].set_bits)
+			coder->recipe.run_elems = 128u << rng_below(rng, 5);
+	}
+	residuals_write(rng, &coder->recipe, of, count, residuals);
 	memcpy(sample->original, residuals, bytes);
 	wcx_difference_undo(difference, dims.elem_bytes, sample->base, count, sample->original);
-	for (uint32_t f = 0; f < cut->field_count; f++) {
-		const bool by_context = cut->fields[f].coding == CONTEXTS && contexts > 1;
-
-		coder->fields[f] = (struct wcx_field){
-			.width = cut->fields[f].width,
-			.table_count = (uint8_t)(by_context ? contexts : cut->fields[f].coding != 0),
-			.by_context = by_context,
-			.base = cut->fields[f].coding && cut->fields[f].width > 8 && has_base ? 3 : 0,
-			.tables = cut->fields[f].coding ? coder->tables[f] : NULL,
-		};
-	}
 	difference_tables_make(coder, rng_below(rng, 2) ? 0.003 : 0, residuals, of, count);
 	CHECK(wcx_recipe_check(&coder->recipe) == NULL);
 	CHECK(wcx_tile_encode_against(&dims, sample->original, sample->base, &coder->recipe, scratch, sample->packed,
@@ -632,7 +679,7 @@ static struct samples samples_make(void)
 		LARGE = 8 * CUT_COUNT,
 		SMALL = 1200,
 		DIFFERENCES = DIFFERENCE_CUT_COUNT * WCX_CONTEXTS_MAX,
-		SMALL_DIFFERENCES = 400,
+		SMALL_DIFFERENCES = 700,
 		ALL = LARGE + SMALL + DIFFERENCES + SMALL_DIFFERENCES,
 	};
 	struct rng rng = { 0x5EED };
@@ -664,7 +711,7 @@ static struct samples samples_make(void)
 		const size_t dims_number = is_large ? (i + i / WCX_CONTEXTS_MAX) % 8 : i - DIFFERENCES + 8;
 
 		difference_make(&samples.all[LARGE + SMALL + i], &rng, sample_dims(&rng, dims_number, cut->elem_bytes), cut,
-				contexts, scratch);
+				contexts, NULL, scratch);
 	}
 	wcx_encode_scratch_free(scratch);
 	return samples;
@@ -678,7 +725,7 @@ struct census {
 	size_t transform[WCX_TRANSFORM_COUNT], pairs, wide_pairs, zeros;
 	size_t constant_bits, plane_carried, exceptions, exceptions_carried, none_carried;
 	size_t difference[WCX_DIFFERENCE_COUNT], context_count[WCX_CONTEXTS_MAX + 1]; /* of the carrier's tables */
-	size_t differing_exceptions, differing_planes, differing_carried, differing_others,
+	size_t differing_exceptions, differing_planes, differing_carried, differing_others, escapes, carried_escapes, sets,
 		differing_bytes[WCX_ELEM_MAX_BYTES + 1];
 };
 
@@ -692,7 +739,10 @@ static void census_add_difference(struct census *census, const struct wcx_tile_j
 		return;
 	carrier = &job->recipe->fields[layout->coded[layout->coded_count - 1].field];
 	census->differing_bytes[job->dims.elem_bytes]++;
-	census->context_count[carrier->by_context ? carrier->table_count : 1]++;
+	census->context_count[carrier->by_context ? wcx_set_tables(carrier) : 1]++;
+	census->escapes += carrier->has_escapes && layout->exception_count;
+	census->carried_escapes += carrier->has_escapes && layout->exception_carried;
+	census->sets += carrier->set_bits != 0;
 	census->differing_exceptions += layout->exception_count != 0;
 	census->differing_planes += layout->plane_carried != 0;
 	census->differing_carried += layout->exception_carried != 0;
@@ -760,6 +810,7 @@ static void check_samples_cover_the_format(const struct samples *samples)
 		CHECK(census.differing_bytes[bytes] >= 8);
 	CHECK(census.differing_exceptions >= 20 && census.differing_planes >= 20 && census.differing_carried >= 5);
 	CHECK(census.differing_others >= 20);
+	CHECK(census.escapes >= 10 && census.carried_escapes >= 5 && census.sets >= 5);
 }
 
 static void samples_free(struct samples *samples)
@@ -1014,6 +1065,168 @@ static void check_damaged_tiles(struct wcx_gpu *gpu, const struct samples *sampl
 	free(jobs);
 }
 
+/* --- differences with their bases --- */
+
+/* A tile and a difference from it. */
+struct pair {
+	struct sample base, tile;
+};
+
+/* Cuts of bases: those that are decoded together with a difference, with one table and several, and one that is not. */
+static const struct cut BASE_CUTS[] = {
+	{ 2, ROTATE, 2, { { 6, 0 }, { 10, 1 } } },        { 2, ROTATE, 2, { { 6, 0 }, { 10, 4 } } },
+	{ 2, ROTATE, 2, { { 8, 0 }, { 8, 1 | PAIRS } } }, { 2, ROTATE, 2, { { 8, 0 }, { 8, 4 | PAIRS } } },
+	{ 2, ROTATE, 2, { { 7, 0 }, { 9, 2 } } },         { 1, FOLD, 2, { { 4, 0 }, { 4, 1 | PAIRS } } },
+	{ 1, FOLD, 2, { { 4, 0 }, { 4, 2 | PAIRS } } },   { 1, NONE, 2, { { 3, 0 }, { 5, 4 } } },
+};
+static const struct cut CUTS_FROM_BASES[] = {
+	{ 2, NONE, 1, { { 16, CONTEXTS | ESCAPES } } },
+	{ 2, NONE, 1, { { 16, 1 | ESCAPES } } },
+	{ 2, NONE, 1, { { 16, CONTEXTS | ESCAPES | SETS } } },
+	{ 2, NONE, 2, { { 8, CONTEXTS }, { 8, CONTEXTS } } },
+	{ 1, NONE, 1, { { 8, 1 } } },
+	{ 1, NONE, 1, { { 8, CONTEXTS } } },
+};
+enum {
+	BASE_CUT_COUNT = WCX_ARRAY_COUNT(BASE_CUTS),
+	CUT_FROM_BASE_COUNT = WCX_ARRAY_COUNT(CUTS_FROM_BASES),
+	PAIR_COUNT = 8 * BASE_CUT_COUNT * CUT_FROM_BASE_COUNT,
+	PAIRS_A_CALL = 8,
+	PAIR_BYTES = WCX_GPU_BASE_BYTES / PAIRS_A_CALL,
+};
+
+/* Each cut of a base with each cut of a difference in large dims, then with one of its size in small ones. */
+static bool pair_make(struct pair *pair, struct rng *rng, size_t number, struct wcx_encode_scratch *scratch)
+{
+	const struct cut *of_base = &BASE_CUTS[number / CUT_FROM_BASE_COUNT % BASE_CUT_COUNT];
+	const struct cut *cut = &CUTS_FROM_BASES[number % CUT_FROM_BASE_COUNT];
+	const bool is_large = number < PAIR_COUNT / 2;
+	const enum content content = of_base->elem_bytes == 1 ? GAUSS_INT : rng_below(rng, 2) ? GAUSS_FLOAT : VARIED_FLOAT;
+	const struct wcx_tile_dims dims = sample_dims(rng, is_large ? number % 8 : 308, of_base->elem_bytes);
+
+	if (of_base->elem_bytes != cut->elem_bytes ||
+	    !sample_make(&pair->base, rng, dims, content, of_base, WCX_PREDICT_NONE, scratch))
+		return false;
+	difference_make(&pair->tile, rng, dims, cut, 1 + rng_below(rng, WCX_CONTEXTS_MAX), pair->base.original, scratch);
+	return true;
+}
+
+/* Decodes pairs as a mount does: packed tiles in pinned memory, and no decoded byte of a base on the host. */
+static void decode_pairs(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t pair_count, uint8_t *packed)
+{
+	bool is_pinned[2 * PAIRS_A_CALL] = { false };
+	uint8_t *bases = must_alloc(WCX_GPU_BASE_BYTES);
+	size_t bytes = 0;
+
+	for (size_t i = 0; i < 2 * pair_count; i++) {
+		memcpy(packed + bytes, jobs[i].src, jobs[i].src_bytes);
+		jobs[i].src = packed + bytes;
+		bytes += WCX_ALIGN_UP(jobs[i].src_bytes, 4);
+		if (i % 2 == 0)
+			jobs[i].dst = bases + i / 2 * PAIR_BYTES;
+		else
+			jobs[i].base = jobs[i - 1].dst;
+	}
+	CHECK(bytes <= WCX_GPU_PACKED_BYTES);
+	CHECK(wcx_gpu_decode(gpu, &(struct wcx_gpu_batch){ .jobs = jobs,
+							   .job_count = 2 * pair_count,
+							   .dst_is_pinned = is_pinned,
+							   .packed = packed,
+							   .bases = bases }) == WCX_OK);
+	free(bases);
+}
+
+/* Compares results and bytes of some pairs with the CPU's; returns how many decode. */
+static size_t compare_pairs(struct wcx_gpu *gpu, const struct wcx_tile_job *of, size_t pair_count, uint8_t *packed)
+{
+	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(wcx_decode_variant_choose());
+	struct wcx_tile_job jobs[2 * PAIRS_A_CALL];
+	uint8_t *base = must_alloc(WCX_TILE_MAX_BYTES), *expected = must_alloc(WCX_TILE_MAX_BYTES), *area;
+	size_t area_bytes, valid = 0;
+
+	memcpy(jobs, of, 2 * pair_count * sizeof *jobs);
+	area = place_jobs(jobs, 2 * pair_count, &area_bytes);
+	decode_pairs(gpu, jobs, pair_count, packed);
+	for (size_t i = 0; i < pair_count && CHECK(scratch != NULL); i++) {
+		struct wcx_tile_job base_job = of[2 * i], job = of[2 * i + 1];
+		const struct wcx_tile_job *done = &jobs[2 * i + 1];
+
+		base_job.dst = base;
+		wcx_tile_decode(&base_job, scratch);
+		job.base = base;
+		job.dst = expected;
+		job.result = WCX_BAD_DATA;
+		if (base_job.result == WCX_OK)
+			wcx_tile_decode(&job, scratch);
+		CHECK(jobs[2 * i].result == base_job.result && done->result == job.result);
+		if (job.result == WCX_OK) {
+			CHECK(memcmp(done->dst, expected, job.dst_bytes) == 0);
+			valid++;
+		}
+		CHECK(guard_is_whole(done->dst - GUARD_BYTES) && guard_is_whole(done->dst + done->dst_bytes));
+	}
+	free(base);
+	free(expected);
+	free(area);
+	wcx_decode_scratch_free(scratch);
+	return valid;
+}
+
+/* Copies a job's packed tile and damages it, or not. */
+static uint8_t *copy_packed(struct rng *rng, struct wcx_tile_job *job, bool is_damaged)
+{
+	uint8_t *packed = must_alloc(job->src_bytes + 8);
+
+	memcpy(packed, job->src, job->src_bytes);
+	if (is_damaged)
+		damage(rng, job, packed, &job->src_bytes);
+	job->src = packed;
+	return packed;
+}
+
+/* Whole pairs, then such of which the base, the difference or both are damaged. */
+static void check_pairs(struct wcx_gpu *gpu)
+{
+	enum { COPIES = 6 };
+	struct wcx_encode_scratch *scratch = wcx_encode_scratch_create();
+	uint8_t *packed = wcx_gpu_alloc(gpu, WCX_GPU_PACKED_ROOM);
+	struct rng rng = { 0xBA5E };
+	size_t coded = 0, damaged = 0, valid = 0;
+
+	if (!CHECK(scratch && packed))
+		exit(1);
+	for (size_t i = 0; i < PAIR_COUNT; i++) {
+		struct pair pair;
+		struct wcx_tile_job jobs[2 * COPIES];
+
+		if (!pair_make(&pair, &rng, i, scratch))
+			continue;
+		jobs[0] = pair.base.job;
+		jobs[1] = pair.tile.job;
+		if (jobs[0].mode == WCX_TILE_CODED && jobs[1].mode == WCX_TILE_CODED) {
+			CHECK(compare_pairs(gpu, jobs, 1, packed) == 1);
+			coded++;
+			for (size_t c = 0; c < COPIES; c++) {
+				jobs[2 * c] = pair.base.job;
+				jobs[2 * c + 1] = pair.tile.job;
+				copy_packed(&rng, &jobs[2 * c], c % 3 != 0);
+				copy_packed(&rng, &jobs[2 * c + 1], c % 3 != 1);
+			}
+			valid += compare_pairs(gpu, jobs, COPIES, packed);
+			damaged += COPIES;
+			for (size_t c = 0; c < 2 * COPIES; c++)
+				free((void *)(uintptr_t)jobs[c].src);
+		}
+		sample_free(&pair.base);
+		sample_free(&pair.tile);
+	}
+	printf("%zu pairs of a base and a difference, and %zu damaged ones, of which %zu still decode\n", coded, damaged,
+	       valid);
+	CHECK(coded >= 30 && valid < damaged / 2);
+	wcx_gpu_dealloc(gpu, packed, WCX_GPU_PACKED_ROOM);
+	wcx_encode_scratch_free(scratch);
+}
+
 struct decoding_thread {
 	pthread_t thread;
 	struct wcx_gpu *gpu;
@@ -1162,6 +1375,7 @@ static void check_generated(struct wcx_gpu *gpu, bool one_thread)
 	check_valid_tiles(gpu, &samples);
 	check_wrong_jobs_are_refused(gpu, &samples);
 	check_damaged_tiles(gpu, &samples);
+	check_pairs(gpu);
 	if (!one_thread)
 		check_many_threads(gpu, &samples);
 	check_lost_device_is_reported(&samples);

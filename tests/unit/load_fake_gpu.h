@@ -591,6 +591,14 @@ static inline bool is_decoded_by_an_item(const struct queue *queue, uint64_t at,
 	return false;
 }
 
+static inline bool is_decoded_by_the_last_item(const struct queue *queue, uint64_t at, uint64_t bytes)
+{
+	const struct item *last = queue->item_count ? &queue->items[queue->item_count - 1] : NULL;
+
+	return last && last->job.recipe->difference == WCX_DIFFERENCE_NONE &&
+	       is_within(at, bytes, last->places.dst, last->job.dst_bytes);
+}
+
 /* The rules for a tile that is added. */
 static inline bool is_sound_item(const struct queue *queue, const struct wcx_tile_job *job,
 				 const struct wcx_load_places *places)
@@ -601,7 +609,8 @@ static inline bool is_sound_item(const struct queue *queue, const struct wcx_til
 	       RULE(job->dst_bytes == wcx_tile_dims_bytes(&job->dims)) && RULE(places->dst % align == 0) &&
 	       RULE(is_in_memory(places->dst, job->dst_bytes) || is_in_stage(queue, places->dst, job->dst_bytes)) &&
 	       RULE(job->recipe->difference == WCX_DIFFERENCE_NONE ||
-		    (places->base % align == 0 && is_decoded_by_an_item(queue, places->base, job->dst_bytes)));
+		    (places->base % align == 0 && is_decoded_by_an_item(queue, places->base, job->dst_bytes))) &&
+	       RULE(!places->takes_base || is_decoded_by_the_last_item(queue, places->base, job->dst_bytes));
 }
 
 static inline enum wcx_result add_item(struct queue *queue, const struct wcx_tile_job *job,

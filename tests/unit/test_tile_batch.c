@@ -3,6 +3,7 @@
 #include "cuda/tile_batch.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "codec/difference.h"
 #include "tests/unit/check.h"
@@ -133,29 +134,158 @@ static void more_tables_than_fit_are_refused(void)
 	small.carrier_tables = 7;
 	batch = batch_make(&small);
 	CHECK(wcx_tile_batch_takes(&limits, &tile->recipe) && !wcx_tile_batch_takes(&small, &tile->recipe));
-	CHECK(wcx_tile_batch_add(batch, &tile->job, &(struct wcx_tile_places){ 0, 0, ELEMS }, &added) == WCX_BAD_DATA);
+	CHECK(wcx_tile_batch_add(batch, &tile->job, &(struct wcx_tile_places){ .base = ELEMS }, &added) == WCX_BAD_DATA);
 	CHECK(!added && wcx_tile_batch_finish(batch)->items == 0);
 	wcx_tile_batch_free(batch);
 	free(tile);
 }
 
-/* Kernels know one table for each context, whatever room there is, and exceptions with positions. */
-static void sets_of_tables_and_escapes_are_refused(void)
+/* Packs zeros and other elements, against zeros if it is a difference, by a recipe that was changed. */
+static void pack_again(struct tile *tile)
 {
-	struct tile *tile = tile_make(2, WCX_DIFFERENCE_FLOAT, 16, 4);
-	struct wcx_field field = tile->recipe.fields[0];
+	struct wcx_encode_scratch *scratch = wcx_encode_scratch_create();
+	uint8_t *elements = calloc(2, ELEMS), *base = elements + ELEMS;
+	struct wcx_encoded_tile encoded;
 
-	CHECK(wcx_tile_batch_takes(&limits, &tile->recipe));
-	field.set_bits = 1;
-	field.table_count = 8;
-	tile->recipe.fields = &field;
-	CHECK(!wcx_tile_batch_takes(&limits, &tile->recipe));
-	field = tile->recipe.fields[0];
-	field.set_bits = 0;
-	field.table_count = 2;
-	field.has_escapes = true;
+	if (!CHECK(scratch && elements && wcx_recipe_check(&tile->recipe) == NULL))
+		exit(1);
+	for (uint32_t i = 0; i < ELEMS; i += 128) /* 2 in both fields, or a residual of 2 */
+		elements[i] = tile->recipe.difference == WCX_DIFFERENCE_NONE ? 0x81 : 1;
+	CHECK(wcx_tile_encode_against(&tile->job.dims, elements, base, &tile->recipe, scratch, tile->packed, &encoded) ==
+	      WCX_OK);
+	CHECK(encoded.mode == WCX_TILE_CODED);
+	tile->job.src_bytes = encoded.bytes;
+	free(elements);
+	wcx_encode_scratch_free(scratch);
+}
+
+/* A tile of two-byte elements with one field, in 2^set_bits sets of tables for each context. */
+static struct tile *sets_make(enum wcx_difference difference, uint32_t contexts, uint32_t set_bits, bool has_escapes)
+{
+	static struct wcx_freq_table tables[WCX_SET_TABLES_MAX];
+	const uint64_t count[WCX_SYMBOL_COUNT] = { 1000, 1, 1, 1 };
+	struct tile *tile = tile_make(2, difference, 16, contexts);
+
+	for (uint32_t t = 0; t < WCX_SET_TABLES_MAX; t++)
+		wcx_freq_table_build_escapes(count, &tables[t]);
+	tile->fields[0].has_escapes = has_escapes;
+	tile->fields[0].set_bits = (uint8_t)set_bits;
+	tile->fields[0].table_count = (uint8_t)(contexts << set_bits);
+	tile->fields[0].tables = tables;
+	tile->recipe.run_elems = set_bits ? 128 : 0;
+	pack_again(tile);
+	return tile;
+}
+
+static void escapes_have_a_kernel_for_floats(void)
+{
+	struct wcx_batch_limits small = limits;
+	struct tile *tile = sets_make(WCX_DIFFERENCE_FLOAT, 8, 2, true);
+	uint32_t tables;
+
+	small.carrier_tables = 7;
+	CHECK(wcx_tile_batch_takes(&limits, &tile->recipe) && !wcx_tile_batch_takes(&small, &tile->recipe));
+	CHECK(kernel_of(tile, &limits, &tables) == WCX_KERNEL_DIFFERENCE_ESCAPES && tables == 32);
+	CHECK(kernel_of(sets_make(WCX_DIFFERENCE_FLOAT, 1, 0, true), &limits, &tables) == WCX_KERNEL_DIFFERENCE_ESCAPES);
+	CHECK(tables == 1);
+	tile = sets_make(WCX_DIFFERENCE_INTEGER, 8, 0, true);
 	CHECK(!wcx_tile_batch_takes(&limits, &tile->recipe));
 	free(tile);
+}
+
+/* It searches tables in device memory, whatever their number. */
+static void sets_of_tables_have_the_general_kernel(void)
+{
+	struct tile *tile = sets_make(WCX_DIFFERENCE_FLOAT, 8, 2, false);
+	struct wcx_batch_limits small = limits;
+	uint32_t count;
+
+	small.carrier_tables = WCX_FIELD_TABLES_MAX;
+	CHECK(wcx_tile_batch_takes(&small, &tile->recipe));
+	CHECK(kernel_of(tile, &small, &count) == WCX_KERNEL_DIFFERENCE_ANY_2 && count == 1);
+}
+
+/* A tile of BF16 that stands alone, as packed for speed: pairs above eight raw bits. */
+static struct tile *halves_make(void)
+{
+	struct tile *tile = tile_make(2, WCX_DIFFERENCE_NONE, 8, 1);
+
+	tile->recipe.transform = WCX_TRANSFORM_ROTATE;
+	tile->fields[0].table_count = 0;
+	tile->fields[0].tables = NULL;
+	tile->fields[1].is_pair = true;
+	pack_again(tile);
+	return tile;
+}
+
+/* Adds a difference that takes the tile before as its base. */
+static void add_taking(struct wcx_tile_batch *batch, const struct tile *tile, uint64_t dst, uint64_t base)
+{
+	const struct wcx_tile_places places = { .dst = dst, .base = base, .takes_base = true };
+	bool added = false;
+
+	CHECK(wcx_tile_batch_add(batch, &tile->job, &places, &added) == WCX_OK && added);
+}
+
+static void a_difference_is_decoded_with_the_base_that_it_takes(void)
+{
+	struct tile *base = halves_make(), *tile = sets_make(WCX_DIFFERENCE_FLOAT, 8, 0, true);
+	struct wcx_tile_batch *batch = batch_make(&limits);
+	const struct wcx_batch_layout *layout;
+	const struct wcx_tile_item *items;
+	const struct wcx_batch_kind *kinds;
+	uint8_t *control;
+
+	add(batch, base, 9 * ELEMS, 0); /* stands alone */
+	for (uint64_t i = 0; i < 3; i++) {
+		add(batch, base, (4 + i) * ELEMS, 0);
+		add_taking(batch, tile, i * ELEMS, (4 + i) * ELEMS);
+	}
+	layout = wcx_tile_batch_finish(batch);
+	control = calloc(1, layout->control_bytes);
+	if (!CHECK(control && layout->launch_count == 2 && layout->items == 7))
+		exit(1);
+	CHECK(layout->launches[0].kernel == WCX_KERNEL_FUSED_HALVES_PAIRS_8 && !layout->launches[0].waits);
+	CHECK(layout->launches[0].table_count == 8 && layout->launches[0].base_table_count == 1);
+	CHECK(layout->launches[1].kernel == WCX_KERNEL_HALVES_PAIRS_8 && layout->launches[1].kind_count == 1);
+	wcx_tile_batch_write(batch, control);
+	items = (const struct wcx_tile_item *)(const void *)control;
+	kinds = (const struct wcx_batch_kind *)(const void *)(control + layout->kinds_offset);
+	CHECK(((const uint32_t *)(const void *)(control + layout->left_offset))[0] == 3);
+	CHECK(kinds[0].difference == WCX_DIFFERENCE_FLOAT && kinds[kinds[0].base_kind].plane_count == 1);
+	for (uint32_t i = 0; i < 3; i++) {
+		const struct wcx_tile_item *item = &items[kinds[0].first_item + i];
+
+		CHECK(item->number == 2 * i + 2 && item->dst == i * ELEMS);
+		CHECK(items[item->base_item].number == 2 * i + 1 && items[item->base_item].dst == (4 + i) * ELEMS);
+	}
+	CHECK(items[kinds[layout->launches[1].first_kind].first_item].number == 0);
+	free(control);
+	wcx_tile_batch_free(batch);
+	free(base);
+	free(tile);
+}
+
+static void other_differences_are_decoded_after_their_bases(void)
+{
+	struct tile *base = halves_make(), *sets = sets_make(WCX_DIFFERENCE_FLOAT, 2, 1, true);
+	struct tile *bytes = tile_make(1, WCX_DIFFERENCE_NONE, 8, 1), *of_bytes = tile_make(1, WCX_DIFFERENCE_INTEGER, 8, 1);
+	struct wcx_tile_batch *batch = batch_make(&limits);
+	const struct wcx_batch_layout *layout;
+
+	add(batch, base, 4 * ELEMS, 0);
+	add_taking(batch, sets, 0, 4 * ELEMS); /* has too many tables */
+	add(batch, bytes, 5 * ELEMS, 0);
+	add_taking(batch, of_bytes, ELEMS, 5 * ELEMS); /* from a format of bases that no kernel has */
+	layout = wcx_tile_batch_finish(batch);
+	CHECK(layout->launch_count == 4 && layout->launches[2].waits);
+	CHECK(layout->launches[3].kernel == WCX_KERNEL_DIFFERENCE_ESCAPES ||
+	      layout->launches[2].kernel == WCX_KERNEL_DIFFERENCE_ESCAPES);
+	wcx_tile_batch_free(batch);
+	free(base);
+	free(sets);
+	free(bytes);
+	free(of_bytes);
 }
 
 /* Whatever the order of adding: bases may be decoded in the same batch. */
@@ -196,7 +326,10 @@ int main(int argc, char **argv)
 	static const struct check_test tests[] = {
 		CHECK_TEST(differences_have_kernels_of_their_own),
 		CHECK_TEST(more_tables_than_fit_are_refused),
-		CHECK_TEST(sets_of_tables_and_escapes_are_refused),
+		CHECK_TEST(escapes_have_a_kernel_for_floats),
+		CHECK_TEST(sets_of_tables_have_the_general_kernel),
+		CHECK_TEST(a_difference_is_decoded_with_the_base_that_it_takes),
+		CHECK_TEST(other_differences_are_decoded_after_their_bases),
 		CHECK_TEST(differences_are_launched_last_and_the_first_waits),
 	};
 

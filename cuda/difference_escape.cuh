@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT */
+/* Differences that a step or two of a fused kernel decodes: bytes, and two-byte floats with escapes (docs/gpu.md). */
+#ifndef WCX_DIFFERENCE_ESCAPE_CUH
+#define WCX_DIFFERENCE_ESCAPE_CUH
+
+#include "cuda/difference_format.cuh"
+
+enum {
+	WCX_ESCAPE_LINES = 64, /* whose escapes are noted before their values are looked up */
+	WCX_ESCAPE_BITS_BYTES = WCX_ESCAPE_LINES * 2 * 4,
+	WCX_ESCAPES_BYTES = WCX_ESCAPE_BITS_BYTES + WCX_LANES * 4, /* shared memory of a warp */
+	WCX_COARSE_TABLE_BYTES = WCX_PROB_SCALE,                   /* an entry of four bytes for four slots */
+};
+
+/* --- Differences --- */
+
+/* Bytes. */
+struct wcx_fused_bytes : wcx_byte_differences {
+	static constexpr bool has_escapes = false;
+
+	__device__ __forceinline__ wcx_fused_bytes(const struct wcx_batch_kind &kind) : wcx_byte_differences(kind)
+	{
+	}
+};
+
+/* Two-byte floats with escapes, whose tables are coarse and aligned to their size. */
+struct wcx_fused_escapes : wcx_half_differences<0> {
+	static constexpr bool has_escapes = true;
+
+	__device__ __forceinline__ wcx_fused_escapes(const struct wcx_batch_kind &kind) : wcx_half_differences<0>(kind)
+	{
+	}
+};
+
+/*
+ * A step with a coarse table.  With frequencies, starts and the correction for the first of four slots, all of which are
+ * multiples of four, the product is too large by less than four, and the new state's last two bits are the old one's.
+ */
+template <typename difference_type, bool partial>
+static __device__ __forceinline__ uint32_t wcx_fused_step(struct wcx_word_reader *reader, uint32_t table, bool active,
+							  const struct wcx_factors &factors)
+{
+	if constexpr (!difference_type::has_escapes) {
+		return wcx_rans_step<partial>(reader, wcx_table_at{ table, factors.k4 }, active, factors);
+	} else {
+		const uint32_t entry = wcx_shared_u32(wcx_mask_or<WCX_COARSE_TABLE_BYTES - 4>(reader->state, table));
+		const uint32_t high = wcx_multiply_high(reader->state, entry * factors.k20);
+		const uint32_t state = wcx_select_bits(3, reader->state, high + (uint32_t)((int32_t)entry >> 20));
+
+		wcx_take_word<partial>(reader, state, active, factors);
+		return entry;
+	}
+}
+
+/* Builds coarse tables of signed distances, as wcx_entries_build does others. */
+static __device__ void wcx_coarse_entries_build(const struct wcx_batch_table *tables, uint32_t table_count,
+						struct wcx_batch_table *staging, uint32_t *entries)
+{
+	const uint32_t warp = threadIdx.x / WCX_LANES, warps = blockDim.x / WCX_LANES;
+
+	for (uint32_t first = 0; first < table_count; first += WCX_CARRIER_TABLES_MAX) {
+		const uint32_t count = min(table_count - first, (uint32_t)WCX_CARRIER_TABLES_MAX);
+
+		for (uint32_t i = threadIdx.x; i < count * sizeof *tables / sizeof(uint32_t); i += blockDim.x)
+			((uint32_t *)staging)[i] = __ldg((const uint32_t *)(tables + first) + i);
+		__syncthreads();
+		for (uint32_t i = warp; i < count * WCX_SYMBOL_COUNT; i += warps) {
+			const uint32_t table = i / WCX_SYMBOL_COUNT, symbol = i % WCX_SYMBOL_COUNT;
+			const uint32_t start = staging[table].start[symbol], end = staging[table].start[symbol + 1];
+			const uint32_t number = symbol >> 1 ^ (symbol % 2 ? 0xFF : 0);
+
+			for (uint32_t slot = start + 4 * wcx_lane(); slot < end; slot += 4 * WCX_LANES)
+				entries[(first + table) * WCX_COARSE_TABLE_BYTES / 4 + slot / 4] =
+					wcx_entry(slot, number, start, end - start);
+		}
+		__syncthreads();
+	}
+}
+
+/* --- Escapes --- */
+
+/*
+ * The escapes of a tile.  Each is stored as an element that is 128 below the base's, and noted in shared memory: a bit for
+ * each lane, in a word for each of the two elements of a line.  Then a list: the positions of those whose values are in the
+ * final states.
+ */
+struct wcx_escapes {
+	uint32_t count; /* met before the noted ones */
+	uint32_t bits;  /* shared address */
+};
+
+/* Notes which lanes' elements of a line are escapes, by their entries.  All lanes store the same words. */
+static __device__ __forceinline__ void wcx_note_escapes(uint32_t bits, uint32_t line, const uint32_t entry[2],
+							const struct wcx_factors &factors)
+{
+	constexpr int32_t after = (int32_t)0x81000000; /* the signed number of symbol 255 is the least */
+	const uint32_t first = __ballot_sync(WCX_ALL_LANES, (int32_t)(entry[0] * factors.k12) < after);
+	const uint32_t second = __ballot_sync(WCX_ALL_LANES, (int32_t)(entry[1] * factors.k12) < after);
+
+	wcx_shared_store_u64(bits + line % WCX_ESCAPE_LINES * 8, first, second);
+}
+
+/* Replaces the element of an escape by that with a residual. */
+static __device__ __forceinline__ void wcx_replace_escape(uint8_t *dst, uint32_t at, uint32_t residual)
+{
+	uint16_t *elem = (uint16_t *)dst + at;
+	const uint32_t base = wcx_undo_difference<2>(*elem, 256, 0x7FFF7FFF); /* the residual of 128 */
+
+	*elem = (uint16_t)wcx_undo_difference<2>(base & 0xFFFF, residual, 0x7FFF7FFF);
+}
+
+/*
+ * Stores the elements of the noted escapes in lines [line, end), or lists them.  line is a multiple of WCX_ESCAPE_LINES.
+ * Returns the number of escapes met so far, of which there were `count` before.  Not inlined: registers are scarce where it
+ * is called.
+ */
+static __device__ __noinline__ uint32_t wcx_flush_escapes(uint32_t count, uint32_t bits, const struct wcx_tile_item *item,
+							  const uint8_t *src, uint8_t *dst, uint32_t line, uint32_t end_line)
+{
+	const uint32_t stored = item->exception_count - (item->exceptions_carried ? WCX_LANES : 0);
+	const uint16_t *values = (const uint16_t *)(src + item->exceptions);
+	const uint4 *words = (const uint4 *)((uint8_t *)wcx_shared + (bits - wcx_shared_address(wcx_shared)));
+	uint32_t *list = (uint32_t *)words + WCX_ESCAPE_BITS_BYTES / 4;
+	const uint32_t lines =
+		end_line - line > 2 * wcx_lane() ? end_line - line - 2 * wcx_lane() : 0; /* at most two matter */
+
+	static_assert(WCX_ESCAPE_LINES == 2 * WCX_LANES, "each lane looks at two lines");
+	__syncwarp(); /* other lanes have noted escapes and stored elements */
+	uint4 own = words[wcx_lane()];
+	if (lines < 2)
+		own.z = own.w = 0;
+	if (lines < 1)
+		own.x = own.y = 0;
+	const uint32_t own_count = __popc(own.x) + __popc(own.y) + __popc(own.z) + __popc(own.w);
+
+	__syncwarp(); /* the words may be overwritten */
+	if (!__any_sync(WCX_ALL_LANES, own_count))
+		return count;
+	const uint32_t end = wcx_warp_prefix_sum(own_count);
+	uint32_t number = count + end - own_count;
+
+	for (uint32_t i = 0; i < 2; i++) {
+		const uint32_t first = i ? own.z : own.x, second = i ? own.w : own.y;
+
+		for (uint32_t left = first | second; left; left &= left - 1) {
+			const uint32_t lane = __ffs(left) - 1, at = ((line + 2 * wcx_lane() + i) * WCX_LANES + lane) * 2;
+
+			for (uint32_t k = 0; k < 2; k++) {
+				if (!((k ? second : first) >> lane & 1))
+					continue;
+				if (number < stored)
+					wcx_replace_escape(dst, at + k, __ldg(values + number));
+				else if (number - stored < WCX_LANES)
+					list[number - stored] = at + k;
+				number++;
+			}
+		}
+	}
+	return count + __shfl_sync(WCX_ALL_LANES, end, WCX_LANES - 1);
+}
+
+/* The same for a tile. */
+static __device__ __forceinline__ void wcx_flush_lines(struct wcx_escapes *escapes, const wcx_device_tile &tile,
+						       uint32_t line, uint32_t end_line)
+{
+	escapes->count = wcx_flush_escapes(escapes->count, escapes->bits, &tile.item, tile.src, tile.dst, line, end_line);
+}
+
+/* Stores the elements of escapes that the final states have the values of; false if there were more or fewer in all. */
+static __device__ __forceinline__ bool wcx_close_escapes(const struct wcx_escapes &escapes, const wcx_device_tile &tile,
+							 uint32_t state)
+{
+	const uint32_t *list = (const uint32_t *)((uint8_t *)wcx_shared + (escapes.bits - wcx_shared_address(wcx_shared))) +
+			       WCX_ESCAPE_BITS_BYTES / 4;
+
+	if (escapes.count != tile.item.exception_count)
+		return false;
+	__syncwarp(); /* other lanes have written to the list and stored elements */
+	if (tile.item.exceptions_carried)
+		wcx_replace_escape(tile.dst, list[wcx_lane()], state & 0xFFFF);
+	return true;
+}
+
+#endif
