@@ -640,7 +640,7 @@ static void count_by_context(const struct wcx_encoding *e, const struct wcx_fiel
 		e->scratch->variant->count_keyed(e->scratch->keyed + first, WCX_MIN(e->elems - first, PIECE_ELEMS),
 						 field->table_count, wide);
 		for (uint32_t key = 0; key < field->table_count * WCX_SYMBOL_COUNT; key++)
-			ret->symbols[0][key] += wide[key];
+			ret->symbols[key / WCX_SYMBOL_COUNT][key % WCX_SYMBOL_COUNT] += wide[key];
 		for (uint32_t c = 0; c < WCX_CONTEXTS_MAX; c++)
 			ret->misfits += wide[WCX_KEY_MISFIT + c];
 		for (uint32_t c = 0; c < field->table_count && field->has_escapes; c++) {
