@@ -16,9 +16,8 @@
 
 enum {
 	QUEUE_COUNT = WCX_GPU_CALLS_MAX,
-	/* Of tiles that kernels read again after storing, and of those whose dst is not pinned, there are few. */
-	QUEUE_DST_BYTES = WCX_TILE_MAX_BYTES,
-	LANDING_BYTES = 2 * WCX_TILE_MAX_BYTES,
+	QUEUE_DST_BYTES = 1 << 20,              /* tiles that kernels read again after storing are few */
+	LANDING_BYTES = WCX_GPU_PACKED_BYTES,   /* as many other tiles as a batch has */
 	QUEUE_SRC_BYTES = WCX_GPU_PACKED_BYTES, /* a coded tile is smaller than the decoded one; each may be aligned; bases
 						   come on top */
 	SRC_ALIGN = 16,

@@ -282,8 +282,7 @@ static bool pin(void *user, void *memory, size_t bytes)
 	const bool is_pinned = wcx_gpu_map(decoder->gpu, memory, bytes);
 
 	if (!is_pinned && !atomic_exchange(&decoder->has_refused, true))
-		send_notice(decoder,
-			    "no more memory can be pinned for the GPU; what is not is copied, or decoded on the CPU");
+		send_notice(decoder, "no more memory can be pinned for the GPU; what is not is copied");
 	return is_pinned;
 }
 
@@ -336,12 +335,11 @@ size_t wcx_decoder_batch_bytes(const struct wcx_decoder *decoder)
 	return decoder->gpu ? WCX_BATCH_BYTES : WCX_CPU_BATCH_BYTES;
 }
 
-size_t wcx_decoder_piece_bytes(const struct wcx_decoder *decoder, const struct wcx_decode_batch *batch, const void *dst)
+size_t wcx_decoder_piece_bytes(const struct wcx_decoder *decoder, const struct wcx_decode_batch *batch)
 {
 	const struct owned_batch *owned = (const struct owned_batch *)batch;
-	const bool is_for_cpu = !decoder->gpu || atomic_load(&decoder->gpu_lost) ||
-				(decoder->chooses && !(owned && owned->is_pinned && decoder->range &&
-						       wcx_pinned_range_pin(decoder->range, dst, 1, wcx_now_ns())));
+	const bool is_for_cpu =
+		!decoder->gpu || atomic_load(&decoder->gpu_lost) || (decoder->chooses && !(owned && owned->is_pinned));
 
 	return is_for_cpu ? CPU_PIECE_BYTES : WCX_BATCH_BYTES;
 }

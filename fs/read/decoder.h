@@ -70,11 +70,9 @@ struct wcx_decode_batch {
 /*
  * wcx_decoder_piece_bytes - how many decoded bytes of a batch should be read and run at a time
  *
- * dst: where its first tile is decoded to.  A core decodes packed bytes that it has just read, and reads the next to the
- * same memory, so that they stay in its cache.  With a choice, tiles for memory that is not pinned are a core's: to copy
- * them costs as much as decoding them.
+ * A core decodes packed bytes that it has just read, and reads the next to the same memory, so that they stay in its cache.
  */
-size_t wcx_decoder_piece_bytes(const struct wcx_decoder *decoder, const struct wcx_decode_batch *batch, const void *dst);
+size_t wcx_decoder_piece_bytes(const struct wcx_decoder *decoder, const struct wcx_decode_batch *batch);
 
 /* What was decoded by one kind of processor.  ns: of all threads together, waiting for the GPU included. */
 struct wcx_decoder_work {

@@ -355,7 +355,7 @@ static size_t piece_count(const struct wcx_image_tile *tiles, size_t count, size
 static void decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count)
 {
 	struct wcx_decode_batch *batch = wcx_decoder_borrow(image->decoder);
-	const size_t piece_bytes = wcx_decoder_piece_bytes(image->decoder, batch, tiles[0].dst);
+	const size_t piece_bytes = wcx_decoder_piece_bytes(image->decoder, batch);
 	uint64_t bytes = 0;
 
 	for (size_t i = 0; i < count && !batch; i++)
