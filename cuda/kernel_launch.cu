@@ -22,29 +22,60 @@ static struct wcx_block_shape wcx_block_shape(uint32_t kernel, uint32_t base_tab
 static uint32_t wcx_block_warps(const struct wcx_kernels *kernels, const struct wcx_block_shape *shape, uint32_t kernel,
 				uint32_t table_count)
 {
-	const uint32_t fit = (kernels->shared_bytes - shape->tables_bytes) / shape->warp_bytes;
-
-	return WCX_MIN(fit, wcx_block_warps_max(kernel, table_count));
+	if (shape->tables_bytes > kernels->shared_bytes)
+		return 0;
+	return WCX_MIN((kernels->shared_bytes - shape->tables_bytes) / shape->warp_bytes,
+		       wcx_block_warps_max(kernel, table_count));
 }
 
-/* Lets a kernel have the shared memory that its launches with one table, and with the most, take. */
+/* The most tables of the differences that a kernel decodes, or of its tiles; 0 if batches for the device never use it. */
+static uint32_t wcx_tables_max(const struct wcx_kernels *kernels, uint32_t kernel)
+{
+	if (kernel < WCX_KERNEL_DIFFERENCE_FIRST)
+		return WCX_FIELD_TABLES_MAX;
+	if (kernel < WCX_KERNEL_DIFFERENCE_TWO)
+		return kernels->carrier_tables;
+	if (kernels->carrier_tables < WCX_CARRIER_TABLES_MAX)
+		return 0;
+	switch (kernel) {
+	case WCX_KERNEL_DIFFERENCE_ESCAPES:
+		return WCX_SET_TABLES_MAX;
+	case WCX_KERNEL_FUSED_BYTES:
+		return 1;
+	}
+	return WCX_CONTEXTS_MAX;
+}
+
+/* The smallest launch of a kernel, or the largest, which may be another version of it; without a function if there is none.
+ */
+static struct wcx_block_shape wcx_extreme_shape(const struct wcx_kernels *kernels, uint32_t kernel, bool is_largest,
+						uint32_t *warps_ret)
+{
+	const uint32_t most = wcx_tables_max(kernels, kernel);
+	const uint32_t least = kernel >= WCX_KERNEL_DIFFERENCE_ESCAPES ? WCX_MIN((uint32_t)WCX_CONTEXTS_MAX, most) : 1u;
+	const uint32_t tables = is_largest ? most : least;
+	struct wcx_block_shape shape = { NULL, 0, 0 };
+
+	*warps_ret = 0;
+	if (most) {
+		shape = wcx_block_shape(kernel, is_largest ? (uint32_t)WCX_FIELD_TABLES_MAX : 1u, tables);
+		*warps_ret = wcx_block_warps(kernels, &shape, kernel, tables);
+	}
+	return shape;
+}
+
+/* Lets a kernel have the shared memory that its smallest and its largest launches take. */
 static cudaError_t wcx_kernel_prepare(const struct wcx_kernels *kernels, uint32_t kernel)
 {
-	const bool differs = kernel >= WCX_KERNEL_DIFFERENCE_FIRST;
-	const uint32_t base_counts[] = { 1, (uint32_t)WCX_FIELD_TABLES_MAX };
-	const bool has_escapes = kernel == WCX_KERNEL_DIFFERENCE_ESCAPES;
-	const uint32_t counts[] = { kernel >= WCX_KERNEL_DIFFERENCE_ESCAPES ? (uint32_t)WCX_CONTEXTS_MAX : 1u,
-				    has_escapes ? (uint32_t)WCX_SET_TABLES_MAX
-				    : differs   ? kernels->carrier_tables
-						: (uint32_t)WCX_FIELD_TABLES_MAX };
 	cudaError_t error = cudaSuccess;
 
-	for (uint32_t i = 0; i < WCX_ARRAY_COUNT(counts) && !error; i++) {
-		const struct wcx_block_shape shape = wcx_block_shape(kernel, base_counts[i], counts[i]);
-		const uint32_t warps = wcx_block_warps(kernels, &shape, kernel, counts[i]);
+	for (int i = 0; i < 2 && !error; i++) {
+		uint32_t warps;
+		const struct wcx_block_shape shape = wcx_extreme_shape(kernels, kernel, i == 1, &warps);
 
-		error = cudaFuncSetAttribute(shape.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-					     (int)(shape.tables_bytes + warps * shape.warp_bytes));
+		if (shape.function)
+			error = cudaFuncSetAttribute(shape.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
+						     (int)(shape.tables_bytes + warps * shape.warp_bytes));
 	}
 	return error;
 }
@@ -59,9 +90,30 @@ static uint32_t wcx_least_shared_bytes(uint32_t table_count)
 		       differs.tables_bytes + WCX_LEAST_WARPS * differs.warp_bytes);
 }
 
-extern "C" cudaError_t wcx_kernels_open(struct wcx_kernels *ret)
+extern "C" bool wcx_kernels_fit(uint32_t shared_bytes, struct wcx_kernels *ret)
 {
 	const uint32_t static_bytes = 2 * sizeof(struct wcx_batch_kind) + 2 * sizeof(uint32_t); /* of fused kernels */
+
+	*ret = { 0, shared_bytes - static_bytes, WCX_CARRIER_TABLES_MAX, false };
+	while (wcx_least_shared_bytes(ret->carrier_tables) > ret->shared_bytes)
+		if (ret->carrier_tables-- == WCX_FIELD_TABLES_MAX)
+			return false;
+	return true;
+}
+
+extern "C" uint32_t wcx_kernels_least_warps(const struct wcx_kernels *kernels)
+{
+	uint32_t least = UINT32_MAX, warps;
+
+	for (uint32_t kernel = 0; kernel < WCX_KERNEL_COUNT; kernel++)
+		for (int i = 0; i < 2; i++)
+			if (wcx_extreme_shape(kernels, kernel, i == 1, &warps).function)
+				least = WCX_MIN(least, warps);
+	return least;
+}
+
+extern "C" cudaError_t wcx_kernels_open(struct wcx_kernels *ret)
+{
 	struct cudaFuncAttributes attributes;
 	int device, multiprocessors, shared_bytes;
 	cudaError_t error = cudaGetDevice(&device);
@@ -72,10 +124,9 @@ extern "C" cudaError_t wcx_kernels_open(struct wcx_kernels *ret)
 		error = cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
 	if (error)
 		return error;
-	*ret = { 2 * (uint32_t)multiprocessors, (uint32_t)shared_bytes - static_bytes, WCX_CARRIER_TABLES_MAX, false };
-	while (wcx_least_shared_bytes(ret->carrier_tables) > (uint32_t)shared_bytes - static_bytes)
-		if (ret->carrier_tables-- == WCX_FIELD_TABLES_MAX)
-			return cudaErrorNoKernelImageForDevice;
+	if (!wcx_kernels_fit((uint32_t)shared_bytes, ret))
+		return cudaErrorNoKernelImageForDevice;
+	ret->blocks = 2 * (uint32_t)multiprocessors;
 	error = cudaFuncGetAttributes(&attributes, wcx_block_shape(0, 0, 1).function);
 	if (error)
 		return error;

@@ -29,6 +29,15 @@ struct wcx_kernels {
  */
 cudaError_t wcx_kernels_open(struct wcx_kernels *ret);
 
+/*
+ * wcx_kernels_fit - tell what kernels can use on a device that gives a block so many bytes of shared memory
+ * wcx_kernels_least_warps - of all launches on such a device, the warps of that with the fewest
+ *
+ * Both need no device.  The first sets blocks to 0, and returns false where not even the smallest launches fit.
+ */
+bool wcx_kernels_fit(uint32_t shared_bytes, struct wcx_kernels *ret);
+uint32_t wcx_kernels_least_warps(const struct wcx_kernels *kernels);
+
 /* A batch to decode.  All pointers but layout are to device memory. */
 struct wcx_kernel_job {
 	const struct wcx_batch_layout *layout; /* needed only during the call */

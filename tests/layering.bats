@@ -105,7 +105,7 @@ sources() {
 	# Headers for others are free of CUDA, and so is what builds without it.
 	includes cuda/gpu_checksum.h cuda/gpu_decode.h cuda/gpu_load.h cuda/gpu_timing.h cuda/gpu_clock.h cuda/tile_batch.h cuda/tile_batch.c cuda/gpu_stub.c |
 		none_match '<(cuda|nv|cub|thrust)|gpu_queue\.h|tile_kernel\.h'
-	includes fs tools tests | grep '"cuda/' | grep -Ev '^tests/unit/test_(tile_batch|gpu_clock)\.c:' |
+	includes fs tools tests | grep '"cuda/' | grep -Ev '^tests/unit/test_(tile_batch|gpu_clock|kernel_shapes)\.c:' |
 		all_match 'include "cuda/gpu_(checksum|decode|hold|load|timing)\.h"'
 }
 
