@@ -69,8 +69,8 @@ static const struct wcx_field_coder *field_coder(const struct wcx_field *field, 
 
 	coder->symbol_count = wcx_field_symbols_max(field);
 	if (coder->table_count == field->table_count && coder->set_bits == field->set_bits &&
-	    coder->is_pair == field->is_pair && coder->has_escapes == field->has_escapes &&
-	    memcmp(coder->freqs, field->tables, bytes) == 0)
+	    coder->by_context == field->by_context && coder->is_pair == field->is_pair &&
+	    coder->has_escapes == field->has_escapes && memcmp(coder->freqs, field->tables, bytes) == 0)
 		return coder;
 	coder->table_count = field->table_count;
 	coder->set_bits = field->set_bits;
@@ -600,13 +600,17 @@ static void count_run(const struct wcx_encoding *e, uint32_t number, const struc
 {
 	const uint8_t *symbols = e->scratch->fields[number].symbols + run->first;
 
-	add_symbols(e->scratch->variant, symbols, run->length, wcx_field_symbols_max(&e->recipe->fields[number]),
-		    ret->symbols[run->table]);
-	ret->symbols[run->table][0] -= run->misfits; /* which have that symbol */
-	ret->misfits += run->misfits;
-	if (e->recipe->fields[number].has_escapes) {
-		ret->symbols[run->table][WCX_ESCAPE] += run->misfits;
-		ret->misfits = ret->symbols[run->table][WCX_ESCAPE];
+	const struct wcx_field *field = &e->recipe->fields[number];
+	uint64_t *counts = ret->symbols[run->table];
+	const uint64_t escapes = counts[WCX_ESCAPE];
+
+	add_symbols(e->scratch->variant, symbols, run->length, wcx_field_symbols_max(field), counts);
+	counts[0] -= run->misfits; /* which have that symbol */
+	if (field->has_escapes) {
+		counts[WCX_ESCAPE] += run->misfits;
+		ret->misfits += counts[WCX_ESCAPE] - escapes;
+	} else {
+		ret->misfits += run->misfits;
 	}
 }
 

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "codec/difference.h"
 #include "codec/le.h"
 #include "codec/tile.h"
 
