@@ -516,7 +516,7 @@ static uint8_t next_kernel(const uint32_t items[WCX_KERNEL_COUNT])
 	return ret < WCX_KERNEL_FUSED_FIRST || items[ret] ? ret : (uint8_t)WCX_KERNEL_COUNT;
 }
 
-/* Gives the kinds that are in no launch a place in the control, and all items that are fused with a difference one. */
+/* Gives the kinds that are in no launch a place in the control. */
 static void place_rest(struct wcx_tile_batch *batch)
 {
 	for (uint32_t i = 0; i < batch->kind_count; i++)

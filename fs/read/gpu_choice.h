@@ -29,8 +29,8 @@ struct wcx_gpu_costs {
 struct wcx_gpu_choice {
 	size_t least_bytes;              /* decoded, of a batch for the GPU; SIZE_MAX: none */
 	uint64_t gpu_ns, gpu_ns_per_mib; /* what a batch takes on an idle GPU, by the clock */
-	_Atomic uint64_t late_ns;        /* how much longer recent batches took, on average */
-	_Atomic uint64_t probe_ns;       /* when a GPU that others use gets a batch again */
+	_Atomic uint64_t late_ns;  /* how much longer recent batches took, on average; the most when that became too much */
+	_Atomic uint64_t probe_ns; /* when a GPU that others use gets a batch again */
 };
 
 /* wcx_gpu_choice_init - decide from which size on batches are the GPU's */

@@ -15,7 +15,7 @@ largest resident memory, the CPU time until it has mounted, and that of a cold r
 the server.
 With --targets, it measures instead what a mount with decoder=auto should reach on a host with a GPU, of an INT8 and a BF16 file,
 and prints each figure beside its target: one reader, eight with O_DIRECT, four files at once and random reads, CPU time,
-memory, and with --disk reads from a disk.  On 16 cores, five rounds of 2 GiB files take five minutes:
+memory, and with --disk reads from a disk.  On 16 cores, four rounds of two files of 2 GiB take under five minutes:
 
   mount.py --targets --packed --limit 290 --workdir /dev/shm/bench /dev/shm/int8 /dev/shm/bf16
 
