@@ -82,6 +82,16 @@ static inline uint32_t wcx_field_symbols_max(const struct wcx_field *field)
 	return width < 8 ? 1u << width : (uint32_t)WCX_SYMBOL_COUNT;
 }
 
+/* wcx_field_build_table - build a table for a field from counts, as wcx_freq_table_build or wcx_freq_table_build_escapes */
+static inline void wcx_field_build_table(const struct wcx_field *field, const uint64_t count[WCX_SYMBOL_COUNT],
+					 struct wcx_freq_table *ret)
+{
+	if (field->has_escapes)
+		wcx_freq_table_build_escapes(count, ret);
+	else
+		wcx_freq_table_build(count, ret);
+}
+
 /*
  * wcx_recipe_check - check a recipe and its tables against the rules of the format
  *

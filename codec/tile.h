@@ -23,6 +23,12 @@ enum {
 	WCX_ESCAPE_BITS = 16,    /* of an escape, beside the symbol */
 };
 
+/* wcx_field_misfit_bits - approximate cost of a value of a field that no symbol stands for */
+static inline int wcx_field_misfit_bits(const struct wcx_field *field)
+{
+	return field->has_escapes ? WCX_ESCAPE_BITS : WCX_EXCEPTION_BITS;
+}
+
 /* The values are those of the format.  The codec treats WCX_TILE_ZSTD as unknown: fs decodes such tiles. */
 enum wcx_tile_mode { WCX_TILE_STORED, WCX_TILE_CODED, WCX_TILE_CONSTANT, WCX_TILE_ZSTD, WCX_TILE_MODE_COUNT };
 

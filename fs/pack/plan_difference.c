@@ -158,8 +158,7 @@ static double finish_field(const struct residual_study *study, struct wcx_field 
 	/* A tile where the field has one value has no states for it. */
 	const double states =
 		(WCX_RANS_STATES_BYTES - WCX_CARRIED_BYTES) * CHAR_BIT * fmin(tiles, weight->symbols + misfits);
-	const double price = field->has_escapes ? WCX_ESCAPE_BITS : WCX_EXCEPTION_BITS;
-	const double bits = weight->symbols + weight->tables + price * misfits + states;
+	const double bits = weight->symbols + weight->tables + wcx_field_misfit_bits(field) * misfits + states;
 
 	if (bits < raw * (is_top ? 1 : RANDOM_MIN_SHARE))
 		return bits;
@@ -422,7 +421,7 @@ static void draft_tables(const struct wcx_set_counts *draft, const struct wcx_fi
 
 		for (uint32_t s = 0; s < symbols; s++)
 			counts[s] = 64 * (uint64_t)draft->counts[t][s] + 1;
-		(field->has_escapes ? wcx_freq_table_build_escapes : wcx_freq_table_build)(counts, &tables[t]);
+		wcx_field_build_table(field, counts, &tables[t]);
 	}
 }
 

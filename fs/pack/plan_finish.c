@@ -112,7 +112,7 @@ static double build_tables(const struct wcx_field *field, uint64_t (*counts)[WCX
 		memcpy(kept, sum ? counts[t] : all, sizeof kept);
 		if (price > 0 && !field->is_pair && !field->has_escapes)
 			*exceptions_ret += drop_rare(kept, price);
-		(field->has_escapes ? wcx_freq_table_build_escapes : wcx_freq_table_build)(kept, &tables[t]);
+		wcx_field_build_table(field, kept, &tables[t]);
 		bits += symbols_bits(field, &tables[t], counts[t]);
 		bits += CHAR_BIT * (double)wcx_freq_table_write(&tables[t], written);
 	}
@@ -274,7 +274,7 @@ static void weigh_field(const struct wcx_tensor_plan *plan, uint32_t number, con
 			ret->shared_set = set;
 		}
 	}
-	ret->misfits = (field->has_escapes ? WCX_ESCAPE_BITS : WCX_EXCEPTION_BITS) * (double)plan->counts->misfits[number];
+	ret->misfits = wcx_field_misfit_bits(field) * (double)plan->counts->misfits[number];
 	ret->states = (WCX_RANS_STATES_BYTES - WCX_CARRIED_BYTES) * (double)plan->segment.tile_count * CHAR_BIT;
 	if (wcx_choice_bits(field))
 		ret->states += wcx_choice_bits(field) * (elems / plan->segment.recipe.run_elems);

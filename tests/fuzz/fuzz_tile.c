@@ -234,8 +234,7 @@ static void check_round_trips(const struct wcx_tile_job *decoded, const struct s
 				       counts) == WCX_OK);
 		for (uint32_t t = 0; t < fields[f].table_count; t++) {
 			count[t][0]++; /* a table that no run chooses has no counts */
-			(fields[f].has_escapes ? wcx_freq_table_build_escapes : wcx_freq_table_build)(count[t],
-												      &tables[f][t]);
+			wcx_field_build_table(&fields[f], count[t], &tables[f][t]);
 		}
 		fields[f].tables = tables[f];
 	}

@@ -585,10 +585,7 @@ static void difference_tables_make(struct coder *coder, double rare, const uint8
 				if ((double)seen[t][s] < rare * (double)sums[t])
 					seen[t][s] = 0;
 			seen[t][0] += sums[t] == 0;
-			if (field->has_escapes)
-				wcx_freq_table_build_escapes(seen[t], table);
-			else
-				wcx_freq_table_build(seen[t], table);
+			wcx_field_build_table(field, seen[t], table);
 		}
 	}
 }

@@ -76,7 +76,7 @@ static void make_tables(const struct wcx_field *field, struct wcx_freq_table *ta
 
 		for (uint32_t s = 0; s < (field->width < 8 ? 1u << field->width : 256); s++)
 			counts[s] = (uint64_t)(1e6 * pow(0.6 + 0.37 * t / field->table_count, s)) + (t % 2);
-		(field->has_escapes ? wcx_freq_table_build_escapes : wcx_freq_table_build)(counts, &tables[t]);
+		wcx_field_build_table(field, counts, &tables[t]);
 	}
 }
 
