@@ -186,37 +186,28 @@ cudaError_t wcx_gpu_queue_submit(struct wcx_gpu_queue *queue, const struct wcx_p
 	return error;
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
-cudaError_t wcx_gpu_event_poll(cudaEvent_t event)
-{
-	const struct timespec pause = { .tv_nsec = PAUSE_NS };
-	cudaError_t error = cudaEventQuery(event);
-	const uint64_t begin = error == cudaErrorNotReady ? now_ns() : 0;
-
-	while (error == cudaErrorNotReady) {
-		if (now_ns() - begin < POLL_NS)
-			sched_yield(); /* another thread may have more to do than this one */
-		else
-			nanosleep(&pause, NULL);
-		error = cudaEventQuery(event);
-	}
-	if (begin)
-		cudaGetLastError(); /* "not ready" is remembered like an error */
-	return error;
-}
-
 static void sleep_ns(long ns)
 {
 	const struct timespec pause = { .tv_nsec = ns };
 
 	nanosleep(&pause, NULL);
+}
+
+cudaError_t wcx_gpu_event_poll(cudaEvent_t event)
+{
+	cudaError_t error = cudaEventQuery(event);
+	const int64_t begin = error == cudaErrorNotReady ? wcx_gpu_clock_now() : 0;
+
+	while (error == cudaErrorNotReady) {
+		if (wcx_gpu_clock_now() - begin < POLL_NS)
+			sched_yield(); /* another thread may have more to do than this one */
+		else
+			sleep_ns(PAUSE_NS);
+		error = cudaEventQuery(event);
+	}
+	if (begin)
+		cudaGetLastError(); /* "not ready" is remembered like an error */
+	return error;
 }
 
 /*

@@ -438,10 +438,8 @@ enum wcx_result wcx_tile_batch_add(struct wcx_tile_batch *batch, const struct wc
 			batch->places[batch->place_count++] = place;
 	}
 	batch->kind_items[kind].item_count++;
-	if (base_kind != NO_KIND) {
-		item->base_item = batch->item_count - 1;
+	if (base_kind != NO_KIND)
 		batch->kind_items[base_kind].item_count--;
-	}
 	batch->item_count++;
 	*added_ret = true;
 	return WCX_OK;
