@@ -1034,6 +1034,18 @@ static void damage(struct rng *rng, const struct wcx_tile_job *job, uint8_t *pac
 	}
 }
 
+/* Copies a job's packed tile and damages it, or not. */
+static uint8_t *copy_packed(struct rng *rng, struct wcx_tile_job *job, bool is_damaged)
+{
+	uint8_t *packed = must_alloc(job->src_bytes + 8);
+
+	memcpy(packed, job->src, job->src_bytes);
+	if (is_damaged)
+		damage(rng, job, packed, &job->src_bytes);
+	job->src = packed;
+	return packed;
+}
+
 static void check_damaged_tiles(struct wcx_gpu *gpu, const struct samples *samples)
 {
 	enum { COPIES = 12, LARGEST = 20000 };
@@ -1043,15 +1055,11 @@ static void check_damaged_tiles(struct wcx_gpu *gpu, const struct samples *sampl
 
 	for (size_t i = 0; i < samples->count * COPIES; i++) {
 		const struct sample *sample = &samples->all[i / COPIES];
-		uint8_t *packed;
 
 		if (sample->job.mode != WCX_TILE_CODED || sample->job.src_bytes > LARGEST)
 			continue;
-		packed = must_alloc(sample->job.src_bytes + 8);
-		memcpy(packed, sample->packed, sample->job.src_bytes);
 		jobs[count] = sample->job;
-		damage(&rng, &sample->job, packed, &jobs[count].src_bytes);
-		jobs[count++].src = packed;
+		copy_packed(&rng, &jobs[count++], true);
 	}
 	CHECK(count >= 100);
 	valid = compare_decoders(gpu, jobs, count);
@@ -1167,18 +1175,6 @@ static size_t compare_pairs(struct wcx_gpu *gpu, const struct wcx_tile_job *of, 
 	free(area);
 	wcx_decode_scratch_free(scratch);
 	return valid;
-}
-
-/* Copies a job's packed tile and damages it, or not. */
-static uint8_t *copy_packed(struct rng *rng, struct wcx_tile_job *job, bool is_damaged)
-{
-	uint8_t *packed = must_alloc(job->src_bytes + 8);
-
-	memcpy(packed, job->src, job->src_bytes);
-	if (is_damaged)
-		damage(rng, job, packed, &job->src_bytes);
-	job->src = packed;
-	return packed;
 }
 
 /* Whole pairs, then such of which the base, the difference or both are damaged. */

@@ -23,18 +23,31 @@ struct tile {
 	struct wcx_tile_job job;
 };
 
+/* Packs elements with the tile's recipe, against a base if it is a difference. */
+static void pack(struct tile *tile, const uint8_t *elements, const uint8_t *base)
+{
+	struct wcx_encode_scratch *scratch = wcx_encode_scratch_create();
+	struct wcx_encoded_tile encoded;
+
+	if (!CHECK(scratch && wcx_recipe_check(&tile->recipe) == NULL))
+		exit(1);
+	CHECK(wcx_tile_encode_against(&tile->job.dims, elements, base, &tile->recipe, scratch, tile->packed, &encoded) ==
+	      WCX_OK);
+	CHECK(encoded.mode == WCX_TILE_CODED);
+	tile->job.src_bytes = encoded.bytes;
+	wcx_encode_scratch_free(scratch);
+}
+
 /* With top < 8 * elem_bytes there is a field below; all are coded by `contexts` tables. */
 static struct tile *tile_make(uint32_t elem_bytes, enum wcx_difference difference, uint32_t top, uint32_t contexts)
 {
 	struct tile *tile = calloc(1, sizeof *tile);
-	struct wcx_encode_scratch *scratch = wcx_encode_scratch_create();
 	uint8_t *elements = calloc(2, ELEMS), *base = calloc(2, ELEMS);
 	const struct wcx_tile_dims dims = { 1, ELEMS / elem_bytes, elem_bytes };
 	const uint32_t low = 8 * elem_bytes - top;
 	uint64_t count[WCX_SYMBOL_COUNT] = { 1000, 1, 1, 1 };
-	struct wcx_encoded_tile encoded;
 
-	if (!CHECK(tile && scratch && elements && base))
+	if (!CHECK(tile && elements && base))
 		exit(1);
 	for (uint32_t t = 0; t < contexts; t++)
 		wcx_freq_table_build(count, &tile->tables[t]);
@@ -56,18 +69,12 @@ static struct tile *tile_make(uint32_t elem_bytes, enum wcx_difference differenc
 	}
 	if (difference != WCX_DIFFERENCE_NONE)
 		wcx_difference_undo(difference, elem_bytes, base, ELEMS / elem_bytes, elements);
-	CHECK(wcx_recipe_check(&tile->recipe) == NULL);
-	CHECK(wcx_tile_encode_against(&dims, elements, base, &tile->recipe, scratch, tile->packed, &encoded) == WCX_OK);
-	CHECK(encoded.mode == WCX_TILE_CODED);
-	tile->job = (struct wcx_tile_job){ .dims = dims,
-					   .mode = WCX_TILE_CODED,
-					   .recipe = &tile->recipe,
-					   .src = tile->packed,
-					   .src_bytes = encoded.bytes,
-					   .dst_bytes = ELEMS };
+	tile->job = (struct wcx_tile_job){
+		.dims = dims, .mode = WCX_TILE_CODED, .recipe = &tile->recipe, .src = tile->packed, .dst_bytes = ELEMS
+	};
+	pack(tile, elements, base);
 	free(elements);
 	free(base);
-	wcx_encode_scratch_free(scratch);
 	return tile;
 }
 
@@ -81,12 +88,16 @@ static struct wcx_tile_batch *batch_make(const struct wcx_batch_limits *of)
 	return batch;
 }
 
-static void add(struct wcx_tile_batch *batch, const struct tile *tile, uint64_t dst, uint64_t base)
+static void add_at(struct wcx_tile_batch *batch, const struct tile *tile, struct wcx_tile_places places)
 {
-	const struct wcx_tile_places places = { .src = 0, .dst = dst, .base = base };
 	bool added = false;
 
 	CHECK(wcx_tile_batch_add(batch, &tile->job, &places, &added) == WCX_OK && added);
+}
+
+static void add(struct wcx_tile_batch *batch, const struct tile *tile, uint64_t dst, uint64_t base)
+{
+	add_at(batch, tile, (struct wcx_tile_places){ .dst = dst, .base = base });
 }
 
 /* The kernel of the only launch of a tile. */
@@ -143,20 +154,14 @@ static void more_tables_than_fit_are_refused(void)
 /* Packs zeros and other elements, against zeros if it is a difference, by a recipe that was changed. */
 static void pack_again(struct tile *tile)
 {
-	struct wcx_encode_scratch *scratch = wcx_encode_scratch_create();
 	uint8_t *elements = calloc(2, ELEMS), *base = elements + ELEMS;
-	struct wcx_encoded_tile encoded;
 
-	if (!CHECK(scratch && elements && wcx_recipe_check(&tile->recipe) == NULL))
+	if (!CHECK(elements != NULL))
 		exit(1);
 	for (uint32_t i = 0; i < ELEMS; i += 128) /* 2 in both fields, or a residual of 2 */
 		elements[i] = tile->recipe.difference == WCX_DIFFERENCE_NONE ? 0x81 : 1;
-	CHECK(wcx_tile_encode_against(&tile->job.dims, elements, base, &tile->recipe, scratch, tile->packed, &encoded) ==
-	      WCX_OK);
-	CHECK(encoded.mode == WCX_TILE_CODED);
-	tile->job.src_bytes = encoded.bytes;
+	pack(tile, elements, base);
 	free(elements);
-	wcx_encode_scratch_free(scratch);
 }
 
 /* A tile of two-byte elements with one field, in 2^set_bits sets of tables for each context. */
@@ -221,10 +226,7 @@ static struct tile *halves_make(void)
 /* Adds a difference that takes the tile before as its base. */
 static void add_taking(struct wcx_tile_batch *batch, const struct tile *tile, uint64_t dst, uint64_t base)
 {
-	const struct wcx_tile_places places = { .dst = dst, .base = base, .takes_base = true };
-	bool added = false;
-
-	CHECK(wcx_tile_batch_add(batch, &tile->job, &places, &added) == WCX_OK && added);
+	add_at(batch, tile, (struct wcx_tile_places){ .dst = dst, .base = base, .takes_base = true });
 }
 
 static void a_difference_is_decoded_with_the_base_that_it_takes(void)
