@@ -115,10 +115,8 @@ static __device__ __forceinline__ void wcx_fused_add_carried(const struct wcx_wa
 	constexpr uint32_t elem_bytes = format_type::elem_bytes;
 	const struct wcx_batch_plane &plane = warp.kind.planes[warp.kind.plane_count - 1];
 	const struct wcx_tail tail = wcx_tail_load(warp.kind, tile);
-	const uint32_t state = base.payload.reader.state;
-	const uint32_t low = __shfl_sync(WCX_ALL_LANES, state, wcx_lane() * 2);
-	const uint32_t high = __shfl_sync(WCX_ALL_LANES, state, wcx_lane() * 2 + 1);
-	const uint32_t wrong = wcx_lane() < WCX_LANES / 2 ? 0 : tail.unit ^ __byte_perm(low, high, 0x5410);
+	const uint32_t carried = wcx_carried_difference(tail.unit, base.payload.reader.state);
+	const uint32_t wrong = wcx_lane() < WCX_LANES / 2 ? 0 : carried;
 	const uint32_t first = (wcx_units(plane, tile.lines) - 1) << plane.unit_bits;
 
 #pragma unroll

@@ -425,13 +425,6 @@ static __device__ __forceinline__ void wcx_fused_refuse_items(const struct wcx_w
 	}
 }
 
-static __device__ __forceinline__ void wcx_fused_load_kind(const struct wcx_batch_dev &batch, uint32_t number,
-							   struct wcx_batch_kind *ret)
-{
-	for (uint32_t i = threadIdx.x; i < sizeof *ret / sizeof(uint32_t); i += blockDim.x)
-		((uint32_t *)ret)[i] = __ldg((const uint32_t *)(batch.kinds + number) + i);
-}
-
 /* Writes the tables of the difference and its contexts, those of each set. */
 template <typename fused>
 static __device__ __forceinline__ void wcx_fused_build(const struct wcx_warp &own, uint32_t tables, uint32_t *contexts,
@@ -482,10 +475,10 @@ static __global__ void __launch_bounds__(fused::warps *WCX_LANES, 1) wcx_decode_
 		at = found;
 		if (at == WCX_NO_KIND)
 			break;
-		wcx_fused_load_kind(batch, at, &kind);
+		wcx_load_kind(batch, at, &kind);
 		__syncthreads();
 		if (fused::has_base)
-			wcx_fused_load_kind(batch, kind.base_kind, &base_kind);
+			wcx_load_kind(batch, kind.base_kind, &base_kind);
 		__syncthreads();
 		if (fused::has_base)
 			wcx_entries_build(batch.tables + base_kind.coded[0].table, base_kind.coded[0].table_count, false,

@@ -185,6 +185,14 @@ static constexpr uint32_t wcx_most_warps =
 template <typename format_type, bool multi>
 static constexpr uint32_t wcx_least_blocks = wcx_has_slim_blocks<format_type, multi> ? 2 : 1;
 
+/* Has all threads of the block load a kind. */
+static __device__ __forceinline__ void wcx_load_kind(const struct wcx_batch_dev &batch, uint32_t number,
+						     struct wcx_batch_kind *ret)
+{
+	for (uint32_t i = threadIdx.x; i < sizeof *ret / sizeof(uint32_t); i += blockDim.x)
+		((uint32_t *)ret)[i] = __ldg((const uint32_t *)(batch.kinds + number) + i);
+}
+
 /*
  * One launch.  Dynamic shared memory: the decoding tables of the block's current kind, contexts if there are any, then a
  * ring for each warp.
@@ -219,8 +227,7 @@ static __global__ void __launch_bounds__(wcx_most_warps<format_type, multi> *WCX
 		at = found;
 		if (at == WCX_NO_KIND)
 			break;
-		for (uint32_t i = threadIdx.x; i < sizeof kind / sizeof(uint32_t); i += blockDim.x)
-			((uint32_t *)&kind)[i] = __ldg((const uint32_t *)(batch.kinds + at) + i);
+		wcx_load_kind(batch, at, &kind);
 		__syncthreads();
 		if constexpr (differs)
 			wcx_contexts_build(kind, is_two ? 0 : wcx_shared_address(wcx_shared),

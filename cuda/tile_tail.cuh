@@ -54,18 +54,26 @@ static __device__ __forceinline__ void wcx_change_residual(const struct wcx_batc
 		base, (residual & (wcx_word<elem_bytes>)~(wcx_word<elem_bytes>)clear) ^ invert, order);
 }
 
+/* How a word of the last plane's last unit differs, in lanes 16 to 31, from what was read in its place: two of the final
+ * states make a word. */
+static __device__ __forceinline__ uint32_t wcx_carried_difference(uint32_t unit, uint32_t state)
+{
+	const uint32_t low = __shfl_sync(WCX_ALL_LANES, state, wcx_lane() * 2);
+	const uint32_t high = __shfl_sync(WCX_ALL_LANES, state, wcx_lane() * 2 + 1);
+
+	return unit ^ __byte_perm(low, high, 0x5410);
+}
+
 /*
  * Corrects the elements of the last plane's last unit.  The tile lacks its upper half, so that other bytes were read in its
- * place; it is in the final states, two of which make a word of lanes 16 to 31.
+ * place; it is in the final states.
  */
 template <uint32_t elem_bytes, wcx_store store>
 static __device__ void wcx_add_carried(const struct wcx_batch_kind &kind, const wcx_device_tile &tile, uint32_t unit,
 				       uint32_t state)
 {
 	const struct wcx_batch_plane &plane = kind.planes[kind.plane_count - 1];
-	const uint32_t low = __shfl_sync(WCX_ALL_LANES, state, wcx_lane() * 2);
-	const uint32_t high = __shfl_sync(WCX_ALL_LANES, state, wcx_lane() * 2 + 1);
-	const uint32_t wrong = unit ^ __byte_perm(low, high, 0x5410);
+	const uint32_t wrong = wcx_carried_difference(unit, state);
 
 	if (wcx_lane() < WCX_LANES / 2)
 		return;
