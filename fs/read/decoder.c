@@ -623,9 +623,8 @@ static bool is_for_gpu(struct wcx_decoder *decoder, const struct owned_batch *ow
 {
 	if (!decoder->gpu || !coded_bytes || atomic_load(&decoder->gpu_lost))
 		return false;
-	return !decoder->chooses ||
-	       ((!owned || owned->is_pinned) && wcx_gpu_choice_takes(&decoder->choice, coded_bytes, wcx_now_ns()) &&
-		atomic_load(&decoder->gpu_calls) < WCX_GPU_CALLS_MAX);
+	return !decoder->chooses || ((!owned || owned->is_pinned) && atomic_load(&decoder->gpu_calls) < WCX_GPU_CALLS_MAX &&
+				     wcx_gpu_choice_takes(&decoder->choice, coded_bytes, wcx_now_ns()));
 }
 
 void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count,
@@ -656,13 +655,9 @@ bool wcx_decoder_has_kernel(const struct wcx_decoder *decoder, const struct wcx_
 	return decoder->gpu && wcx_gpu_takes(decoder->gpu, recipe);
 }
 
-bool wcx_decoder_takes_pairs(struct wcx_decoder *decoder, const struct iovec *tiles, size_t count)
+bool wcx_decoder_takes_pairs(struct wcx_decoder *decoder, size_t bytes)
 {
-	size_t coded_bytes = 0;
-
-	for (size_t i = 0; i < count; i++)
-		coded_bytes += 2 * tiles[i].iov_len;
-	return is_for_gpu(decoder, NULL, coded_bytes);
+	return is_for_gpu(decoder, NULL, bytes);
 }
 
 void wcx_decoder_run_pairs(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count,
@@ -670,6 +665,7 @@ void wcx_decoder_run_pairs(struct wcx_decoder *decoder, struct wcx_decode_batch 
 {
 	struct owned_batch *owned = (struct owned_batch *)batch;
 	const uint64_t start_ns = wcx_now_ns();
+	uint64_t device_ns = 0, coded_bytes = 0;
 	bool is_pinned[WCX_BATCH_TILES];
 	const struct wcx_gpu_batch pairs = {
 		.jobs = batch->jobs,
@@ -677,9 +673,14 @@ void wcx_decoder_run_pairs(struct wcx_decoder *decoder, struct wcx_decode_batch 
 		.dst_is_pinned = is_pinned,
 		.packed = owned->is_pinned ? batch->packed : NULL,
 		.bases = bases,
+		.device_ns_ret = &device_ns,
 	};
 
+	for (size_t i = 0; i < job_count; i++)
+		coded_bytes += batch->jobs[i].dst_bytes;
 	pin_jobs(decoder, &pairs, is_pinned);
-	call_gpu(decoder, &pairs); /* what they should take was not measured, so it is not noted either */
+	call_gpu(decoder, &pairs);
+	if (device_ns)
+		wcx_gpu_choice_note_pairs(&decoder->choice, coded_bytes, device_ns);
 	add_work(&decoder->gpu_work, done_bytes(batch->jobs, job_count), start_ns);
 }

@@ -126,12 +126,8 @@ void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch
 /* wcx_decoder_has_kernel - whether there is a GPU that can decode differences of a recipe */
 bool wcx_decoder_has_kernel(const struct wcx_decoder *decoder, const struct wcx_recipe *recipe);
 
-/*
- * wcx_decoder_takes_pairs - whether the GPU gets tiles that are differences, with the base tiles of all
- *
- * tiles are where they would be decoded to.
- */
-bool wcx_decoder_takes_pairs(struct wcx_decoder *decoder, const struct iovec *tiles, size_t count);
+/* wcx_decoder_takes_pairs - whether the GPU gets tiles that are differences and their base tiles, of so many bytes in all */
+bool wcx_decoder_takes_pairs(struct wcx_decoder *decoder, size_t bytes);
 
 /*
  * wcx_decoder_run_pairs - decode on the GPU coded tiles of a base, and after each the tile that is a difference from it

@@ -31,15 +31,28 @@ struct wcx_gpu_choice {
 	uint64_t gpu_ns, gpu_ns_per_mib; /* what a batch takes on an idle GPU, by the clock */
 	_Atomic uint64_t late_ns;  /* how much longer recent batches took, on average; the most when that became too much */
 	_Atomic uint64_t probe_ns; /* when a GPU that others use gets a batch again */
+	_Atomic uint64_t pair_ratio; /* what pairs take, in PAIR_UNITths of as many bytes of other tiles; 0: not seen yet */
 };
 
 /* wcx_gpu_choice_init - decide from which size on batches are the GPU's */
 void wcx_gpu_choice_init(struct wcx_gpu_choice *choice, const struct wcx_gpu_costs *costs);
 
-/* wcx_gpu_choice_takes - whether the GPU gets a batch with so many bytes of coded tiles now.  Thread-safe, like the next. */
+/*
+ * wcx_gpu_choice_takes - whether the GPU gets a batch with so many bytes of coded tiles now.  Thread-safe, like the next.
+ *
+ * Ask for what will be decoded whatever else happens: a GPU that others use gets one batch in a while, and this may be it.
+ */
 bool wcx_gpu_choice_takes(struct wcx_gpu_choice *choice, size_t bytes, uint64_t now_ns);
 
 /* wcx_gpu_choice_note - tell how long the GPU took for a batch, not counting how late its threads learned of that */
 void wcx_gpu_choice_note(struct wcx_gpu_choice *choice, size_t bytes, uint64_t ns);
+
+/*
+ * wcx_gpu_choice_note_pairs - the same for differences and their bases, whose bytes both count
+ *
+ * What these take on an idle GPU is not measured beforehand, and differs from kernel to kernel.  The least of late is taken
+ * for it, which follows slowly to what later ones take.
+ */
+void wcx_gpu_choice_note_pairs(struct wcx_gpu_choice *choice, size_t bytes, uint64_t ns);
 
 #endif

@@ -151,23 +151,22 @@ static void run_group(const struct wcx_image *image, struct group *group, const 
 /* Has the GPU decode what it can of the differences, if it is to: these get an r of 0, other tiles of 1. */
 static void decode_pairs(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count)
 {
-	struct iovec places[WCX_BATCH_TILES];
 	struct pair pairs[WCX_BATCH_TILES];
-	size_t place_count = 0, pair_count = 0;
+	size_t pair_count = 0, coded_bytes = 0;
 	struct group group;
-	uint8_t *bases;
+	uint8_t *bases = NULL;
 
 	for (size_t i = 0; i < count; i++) {
 		tiles[i].r = 1;
-		if (may_pair(image, &tiles[i]))
-			places[place_count++] = (struct iovec){ tiles[i].dst, wcx_tile_dims_bytes(&tiles[i].info->dims) };
+		if (!find_pair(image, &tiles[i], &pairs[pair_count]))
+			continue;
+		coded_bytes += wcx_tile_dims_bytes(&pairs[pair_count].base.info.dims);
+		coded_bytes += pairs[pair_count].is_same ? 0 : wcx_tile_dims_bytes(&tiles[i].info->dims);
+		pair_count++;
 	}
-	if (!place_count || !wcx_decoder_takes_pairs(wcx_image_decoder(image), places, place_count))
-		return;
-	bases = wcx_decoder_borrow_bytes(wcx_image_decoder(image));
-	for (size_t i = 0; i < count && bases; i++)
-		pair_count += find_pair(image, &tiles[i], &pairs[pair_count]);
-	for (size_t first = 0, after; first < pair_count; first = after) {
+	if (pair_count && wcx_decoder_takes_pairs(wcx_image_decoder(image), coded_bytes))
+		bases = wcx_decoder_borrow_bytes(wcx_image_decoder(image));
+	for (size_t first = 0, after; first < pair_count && bases; first = after) {
 		after = fill_group(&group, pairs, first, pair_count);
 		run_group(image, &group, pairs + first, bases);
 	}

@@ -112,6 +112,44 @@ static void a_large_batch_may_take_longer(void)
 	CHECK(taken_of(&choice, &now_ns) == 10);
 }
 
+/* Pairs that take three times as long as other tiles on an idle GPU. */
+static void pairs_show_that_others_use_the_gpu(void)
+{
+	struct wcx_gpu_choice choice = choice_of(80, 30, 200, 60);
+	uint64_t now_ns = 5 * (uint64_t)MS;
+	unsigned taken = 0;
+
+	for (int i = 0; i < 200; i++)
+		wcx_gpu_choice_note_pairs(&choice, MIB, 450 * US + (unsigned)i % 4 * 50 * US);
+	CHECK(taken_of(&choice, &now_ns) == 1000);
+	for (unsigned i = 0; i < 5000; i++) {
+		if (wcx_gpu_choice_takes(&choice, MIB, now_ns += MS))
+			wcx_gpu_choice_note_pairs(&choice, MIB, taken++ % 2 ? 450 * US : 5 * MS);
+	}
+	CHECK(taken < 100);
+	for (int i = 0; i < 20; i++) /* only pairs are read when the other program ends */
+		wcx_gpu_choice_note_pairs(&choice, MIB, 450 * US);
+	CHECK(taken_of(&choice, &now_ns) == 1000);
+}
+
+/* Of an F32, for example, whose differences no kernel of their own decodes. */
+static void slower_pairs_are_late_for_a_while_only(void)
+{
+	struct wcx_gpu_choice choice = choice_of(80, 30, 200, 60);
+	unsigned late = 0;
+
+	for (int i = 0; i < 50; i++)
+		wcx_gpu_choice_note_pairs(&choice, MIB, 300 * US);
+	for (uint64_t i = 0; i < 200; i++) {
+		late += !wcx_gpu_choice_takes(&choice, MIB, 0);
+		wcx_gpu_choice_note_pairs(&choice, MIB, 1200 * US);
+	}
+	CHECK(late > 0 && late < 100 && wcx_gpu_choice_takes(&choice, MIB, 0));
+	wcx_gpu_choice_note_pairs(&choice, 0, UINT64_MAX);
+	wcx_gpu_choice_note_pairs(&choice, SIZE_MAX >> 24, 1);
+	CHECK(choice.pair_ratio > 0);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
@@ -119,6 +157,8 @@ int main(int argc, char **argv)
 		CHECK_TEST(a_gpu_that_others_use_gets_hardly_any_batch_until_it_is_free_again),
 		CHECK_TEST(batches_in_gaps_do_not_make_a_shared_gpu_free),
 		CHECK_TEST(a_large_batch_may_take_longer),
+		CHECK_TEST(pairs_show_that_others_use_the_gpu),
+		CHECK_TEST(slower_pairs_are_late_for_a_while_only),
 	};
 
 	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
