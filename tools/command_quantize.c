@@ -11,46 +11,49 @@
 #include "fs/pack/pack.h"
 #include "fs/quantize/quantize.h"
 #include "tools/command.h"
+#include "tools/dependents.h"
 #include "tools/quantize_report.h"
 
-static const char help[] = "usage: wcx quantize [OPTIONS] MODEL_DIR OUT_DIR\n"
-			   "       wcx quantize --dry-run [OPTIONS] MODEL_DIR\n"
-			   "\n"
-			   "Makes an INT8 model that transformers (with compressed-tensors) and vLLM load.  The\n"
-			   "weights of linear layers, in F16, BF16 or F32, are rounded to the nearest of 256\n"
-			   "values, symmetrically, with a scale for each output channel.  Embeddings, norms and\n"
-			   "the output layer stay.  Values and scales are bit for bit those of compressed-tensors.\n"
-			   "config.json gets a quantization_config; tokenizer and all else is copied.  OUT_DIR\n"
-			   "appears when it is complete.\n"
-			   "\n"
-			   "      --pack           store the weights packed (NAME.safetensors.wcx), for wcxfs\n"
-			   "      --for=GOAL       with --pack: size (default) or speed, as of wcx pack\n"
-			   "      --format=FORMAT  int-quantized (default): W8A8, activations are quantised for each\n"
-			   "                       token at run time; or pack-quantized: W8A16, weights only\n"
-			   "      --strategy=WHAT  channel (default): a scale for each output channel; or tensor: one\n"
-			   "                       for each tensor\n"
-			   "      --dtype=DTYPE    F16, BF16 or F32: dtype of scales (default: that of the weights)\n"
-			   "      --ignore=NAME    leave this layer as it is; NAME may be re: and an expression that\n"
-			   "                       matches from the start of names; may be given several times\n"
-			   "      --unknown-type   accept a model_type that is not known: decide by names and shapes\n"
-			   "      --dry-run        only show which tensors would become INT8, and why\n"
-			   "      --json           print JSON lines: an object for each tensor, and a total\n"
-			   "  -f, --force          replace OUT_DIR, if it is a model's directory (has a config.json)\n"
-			   "  -j, --threads=N      use N threads (default: one per core)\n"
-			   "  -q, --quiet          print neither progress nor a summary\n"
-			   "  -v, --verbose        accepted and ignored\n"
-			   "  -h, --help           print this text\n"
-			   "\n"
-			   "The summary has the precision as the ratio of signal to quantisation noise (SQNR), and\n"
-			   "the tensors where it is lowest; below 30 dB, try --ignore.\n"
-			   "\n"
-			   "Examples:\n"
-			   "  wcx quantize --dry-run models/llama\n"
-			   "  wcx quantize --pack models/llama store/llama-int8 && wcxfs store /mnt/models\n"
-			   "  wcx quantize --format=pack-quantized --ignore='re:.*down_proj' models/llama llama-w8a16\n"
-			   "\n"
-			   "Exit codes: 0 success, 1 failure (the message says why; nothing is left), 2 invalid\n"
-			   "command line, 3 a file of the model is no safetensors file.\n";
+static const char help[] =
+	"usage: wcx quantize [OPTIONS] MODEL_DIR OUT_DIR\n"
+	"       wcx quantize --dry-run [OPTIONS] MODEL_DIR\n"
+	"\n"
+	"Makes an INT8 model that transformers (with compressed-tensors) and vLLM load.  The\n"
+	"weights of linear layers, in F16, BF16 or F32, are rounded to the nearest of 256\n"
+	"values, symmetrically, with a scale for each output channel.  Embeddings, norms and\n"
+	"the output layer stay.  Values and scales are bit for bit those of compressed-tensors.\n"
+	"config.json gets a quantization_config; tokenizer and all else is copied.  OUT_DIR\n"
+	"appears when it is complete.\n"
+	"\n"
+	"      --pack           store the weights packed (NAME.safetensors.wcx), for wcxfs\n"
+	"      --for=GOAL       with --pack: size (default) or speed, as of wcx pack\n"
+	"      --format=FORMAT  int-quantized (default): W8A8, activations are quantised for each\n"
+	"                       token at run time; or pack-quantized: W8A16, weights only\n"
+	"      --strategy=WHAT  channel (default): a scale for each output channel; or tensor: one\n"
+	"                       for each tensor\n"
+	"      --dtype=DTYPE    F16, BF16 or F32: dtype of scales (default: that of the weights)\n"
+	"      --ignore=NAME    leave this layer as it is; NAME may be re: and an expression that\n"
+	"                       matches from the start of names; may be given several times\n"
+	"      --unknown-type   accept a model_type that is not known: decide by names and shapes\n"
+	"      --dry-run        only show which tensors would become INT8, and why\n"
+	"      --json           print JSON lines: an object for each tensor, and a total\n"
+	"  -f, --force          replace OUT_DIR, if it is a model's directory (has a config.json), and no\n"
+	"                       other file is packed against one in it\n"
+	"  -j, --threads=N      use N threads (default: one per core)\n"
+	"  -q, --quiet          print neither progress nor a summary\n"
+	"  -v, --verbose        accepted and ignored\n"
+	"  -h, --help           print this text\n"
+	"\n"
+	"The summary has the precision as the ratio of signal to quantisation noise (SQNR), and\n"
+	"the tensors where it is lowest; below 30 dB, try --ignore.\n"
+	"\n"
+	"Examples:\n"
+	"  wcx quantize --dry-run models/llama\n"
+	"  wcx quantize --pack models/llama store/llama-int8 && wcxfs store /mnt/models\n"
+	"  wcx quantize --format=pack-quantized --ignore='re:.*down_proj' models/llama llama-w8a16\n"
+	"\n"
+	"Exit codes: 0 success, 1 failure (the message says why; nothing is left), 2 invalid\n"
+	"command line, 3 a file of the model is no safetensors file.\n";
 
 /* What the callbacks need. */
 struct quantising {
@@ -192,9 +195,10 @@ static int quantise(struct quantising *quantising, struct wcx_quantize_options *
 		    const char *target)
 {
 	struct command *command = quantising->command;
+	struct wcx_tree_guard guard = { 0 };
 	struct wcx_quantize_result result;
 	struct wcx_error err;
-	int r;
+	int r = 0;
 
 	options->ignore = quantising->ignore;
 	options->ignore_count = quantising->ignore_count;
@@ -204,7 +208,11 @@ static int quantise(struct quantising *quantising, struct wcx_quantize_options *
 		options->kept_bytes = packed_bytes;
 	}
 	wcx_command_catch_signals();
-	r = wcx_quantize(source, target, options, &result, &err);
+	if (target && options->job.replace && !options->is_dry_run)
+		r = wcx_tree_guard_begin(&guard, command, target, &err);
+	if (r == 0)
+		r = wcx_quantize(source, target, options, &result, &err);
+	wcx_tree_guard_end(&guard);
 	if (r < 0) {
 		wcx_command_failed(command, &err);
 		return r == -EMEDIUMTYPE ? WCX_EXIT_OTHER_FILES : WCX_EXIT_FAILED;

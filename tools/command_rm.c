@@ -16,6 +16,7 @@
 #include "fs/read/base_lock.h"
 #include "fs/read/packed_index.h"
 #include "tools/command.h"
+#include "tools/dependents.h"
 #include "tools/family.h"
 #include "tools/rebase_file.h"
 
@@ -26,8 +27,10 @@ static const char help[] =
 	"another file of the store is packed against is not removed, unless that file goes too: its\n"
 	"dependents are named, and the exit code is 1.\n"
 	"\n"
-	"      --store=DIR     look for dependents in DIR (default: the working directory, for a path that\n"
-	"                      leads down from it; otherwise TREE, or the directory of FILE.wcx)\n"
+	"      --store=DIR     look for dependents in DIR.  Default: the working directory, for a path that\n"
+	"                      leads down from it, otherwise TREE or the directory of FILE.wcx; and up to\n"
+	"                      four directories above that as far as these hold packed files, on the same\n"
+	"                      file system, without / and the home directory\n"
 	"      --rebase        first pack the dependents again, without the files that are to go\n"
 	"      --for=GOAL      size (default) or speed, as of wcx pack: how these are packed\n"
 	"  -j, --threads=N     use N threads for that (default: one per core)\n"
@@ -50,7 +53,8 @@ struct victim {
 	const char *name; /* in its directory */
 	int directory_fd, fd;
 	struct stat st;
-	const char *store;
+	const struct wcx_store_scope *scope;
+	struct wcx_superblock sb;
 	struct wcx_family_file self; /* what is known of it, without a path */
 	bool is_kept;                /* it was told why */
 };
@@ -59,7 +63,7 @@ struct removal {
 	struct command *command;
 	struct victim *victims;
 	size_t count, capacity;
-	char **stores; /* of arguments; NULL in front of them: the victims' own */
+	struct wcx_store_scope *scopes; /* of arguments */
 	bool rebases;
 	int status;
 };
@@ -129,6 +133,7 @@ static int open_victim(struct victim *victim, int tree_fd, const char *path, str
 		r = wcx_superblock_read(victim->fd, victim->path, &sb, err);
 	if (r < 0)
 		return r;
+	victim->sb = sb;
 	memcpy(victim->self.sha256, sb.sha256, sizeof sb.sha256);
 	victim->self.original_bytes = sb.original_bytes;
 	victim->self.base_count = sb.base_count;
@@ -139,7 +144,8 @@ static int open_victim(struct victim *victim, int tree_fd, const char *path, str
 }
 
 /* below: the path relative to the directory tree_fd; NULL: path itself, which becomes the victim's. */
-static int add_victim(struct removal *removal, char *path, int tree_fd, const char *below, const char *store)
+static int add_victim(struct removal *removal, char *path, int tree_fd, const char *below,
+		      const struct wcx_store_scope *scope)
 {
 	struct victim *grown =
 		path ? wcx_array_reserve(removal->victims, &removal->capacity, removal->count + 1, sizeof *grown) : NULL;
@@ -151,7 +157,7 @@ static int add_victim(struct removal *removal, char *path, int tree_fd, const ch
 	}
 	removal->victims = grown;
 	grown += removal->count++;
-	*grown = (struct victim){ .path = path, .directory_fd = -1, .fd = -1, .store = store };
+	*grown = (struct victim){ .path = path, .directory_fd = -1, .fd = -1, .scope = scope };
 	if (open_victim(grown, tree_fd, below ? below : path, &err) < 0)
 		keep(removal, grown, &err);
 	return 0;
@@ -161,7 +167,8 @@ static int add_victim(struct removal *removal, char *path, int tree_fd, const ch
 struct tree {
 	struct removal *removal;
 	int fd;
-	const char *path, *store;
+	const char *path;
+	const struct wcx_store_scope *scope;
 };
 
 static int add_from_tree(void *user, const char *path)
@@ -170,7 +177,7 @@ static int add_from_tree(void *user, const char *path)
 	char *whole;
 
 	return add_victim(tree->removal, asprintf(&whole, "%s/%s", tree->path, path) < 0 ? NULL : whole, tree->fd, path,
-			  tree->store);
+			  tree->scope);
 }
 
 /* Whether a path leads down from the working directory. */
@@ -184,29 +191,28 @@ static bool leads_down(const char *path)
 	return true;
 }
 
-/* Where the dependents of an argument are; to be freed. */
-static char *store_of(const struct removal *removal, const char *path, bool is_tree)
+/* Finds where the dependents of an argument are. */
+static int find_scope(const struct removal *removal, const char *path, bool is_tree, struct wcx_store_scope *ret)
 {
 	const size_t bytes = directory_bytes(path);
+	char *start = leads_down(path) ? strdup(".") : is_tree ? strdup(path) : bytes ? strndup(path, bytes) : strdup(".");
+	const int r = start ? wcx_store_scope_find(ret, removal->command->store, start, &wcx_command_stop) : -ENOMEM;
 
-	if (removal->command->store)
-		return strdup(removal->command->store);
-	if (leads_down(path))
-		return strdup(".");
-	return is_tree ? strdup(path) : bytes ? strndup(path, bytes) : strdup(".");
+	free(start);
+	return r;
 }
 
-static int add_argument(struct removal *removal, const char *path, char **store_ret)
+static int add_argument(struct removal *removal, const char *path, struct wcx_store_scope *scope)
 {
 	struct stat st;
 	const bool is_tree = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-	struct tree tree = { removal, -1, path, *store_ret = store_of(removal, path, is_tree) };
-	int r;
+	struct tree tree = { removal, -1, path, scope };
+	int r = find_scope(removal, path, is_tree, scope);
 
-	if (!tree.store)
-		return -ENOMEM;
+	if (r < 0)
+		return r;
 	if (!is_tree)
-		return add_victim(removal, strdup(path), -1, NULL, tree.store);
+		return add_victim(removal, strdup(path), -1, NULL, scope);
 	tree.fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	r = tree.fd < 0 ? -errno
 			: wcx_packed_paths(&(struct wcx_tree_access){ .open = wcx_open_below, .user = &tree.fd },
@@ -280,11 +286,13 @@ static void check_dependents(struct removal *removal, struct victim *victim, con
 			wcx_fail(&err, EACCES, "%s: not removed, since what is packed against it is not known: %s",
 				 victim->path, file->why->text);
 			keep(removal, victim, &err);
-		} else if (wcx_family_depends(file, &victim->self) && rebases) {
+		} else if (!wcx_family_needs(family, file, &victim->self, &victim->st)) {
+			continue;
+		} else if (rebases) {
 			r = rebase(removal, family, file, &err);
 			if (r < 0)
 				keep(removal, victim, &err);
-		} else if (wcx_family_depends(file, &victim->self) && needed++ < shown_max) {
+		} else if (needed++ < shown_max) {
 			wcx_fail(&err, EBUSY, "%s: needed by %s/%s", victim->path, family->store, file->path);
 			tell(removal, &err);
 		}
@@ -296,22 +304,46 @@ static void check_dependents(struct removal *removal, struct victim *victim, con
 	}
 }
 
+static bool is_same_scope(const struct wcx_store_scope *a, const struct wcx_store_scope *b)
+{
+	return strcmp(a->path, b->path) == 0 && !a->named == !b->named && (!a->named || strcmp(a->named, b->named) == 0);
+}
+
+/* Keeps a victim that has dependents according to its marks, although the scan of its store has found none. */
+static void check_marks(struct removal *removal, struct victim *victim, const struct wcx_family *family)
+{
+	const struct wcx_packed_name file = { victim->directory_fd, victim->fd, &victim->sb, victim->st, false };
+	struct wcx_error err;
+	char *why;
+	const int r = victim->is_kept ? 0 : wcx_dependents_unknown(victim->scope, family, &file, &why);
+
+	if (victim->is_kept)
+		return;
+	if (r < 0 || why) {
+		wcx_fail(&err, EBUSY, "%s: not removed, since %s", victim->path, why ? why : "there is no memory");
+		keep(removal, victim, &err);
+	}
+	free(why);
+}
+
 /* Looks for what needs the victims of a store that are not kept yet. */
-static void check_store(struct removal *removal, const char *store, bool rebases)
+static void check_store(struct removal *removal, const struct wcx_store_scope *scope, bool rebases)
 {
 	struct wcx_family family;
 	struct wcx_error err;
-	const int r = wcx_family_scan(&family, store, &wcx_command_stop, &err);
+	const int r = wcx_family_scan_scope(&family, scope, &wcx_command_stop, &err);
 
 	for (size_t i = 0; i < removal->count; i++) {
 		struct victim *victim = &removal->victims[i];
 
-		if (victim->is_kept || strcmp(victim->store, store) != 0)
+		if (victim->is_kept || !is_same_scope(victim->scope, scope))
 			continue;
-		if (r < 0)
+		if (r < 0) {
 			keep(removal, victim, &err);
-		else if (!victim->self.base_count)
+		} else if (!victim->self.base_count) {
 			check_dependents(removal, victim, &family, rebases);
+			check_marks(removal, victim, &family);
+		}
 	}
 	wcx_family_free(&family);
 }
@@ -322,12 +354,12 @@ static void check_stores(struct removal *removal, bool rebases)
 		bool is_first = true;
 
 		for (size_t before = 0; before < i && is_first; before++)
-			is_first = strcmp(removal->victims[before].store, removal->victims[i].store) != 0;
+			is_first = !is_same_scope(removal->victims[before].scope, removal->victims[i].scope);
 		if (!is_first || wcx_command_stop)
 			continue;
 		if (removal->command->verbose)
-			fprintf(stderr, "wcx rm: store: %s\n", removal->victims[i].store);
-		check_store(removal, removal->victims[i].store, rebases);
+			fprintf(stderr, "wcx rm: store: %s\n", removal->victims[i].scope->path);
+		check_store(removal, removal->victims[i].scope, rebases);
 	}
 }
 
@@ -369,7 +401,7 @@ static void remove_all(struct removal *removal)
 			remove_file(removal, &removal->victims[i]);
 }
 
-static void free_removal(struct removal *removal, size_t store_count)
+static void free_removal(struct removal *removal, size_t scope_count)
 {
 	for (size_t i = 0; i < removal->count; i++) {
 		struct victim *victim = &removal->victims[i];
@@ -380,9 +412,9 @@ static void free_removal(struct removal *removal, size_t store_count)
 			close(victim->directory_fd);
 		free(victim->path);
 	}
-	for (size_t i = 0; i < store_count; i++)
-		free(removal->stores[i]);
-	free(removal->stores);
+	for (size_t i = 0; i < scope_count; i++)
+		wcx_store_scope_free(&removal->scopes[i]);
+	free(removal->scopes);
 	free(removal->victims);
 }
 
@@ -391,10 +423,10 @@ static int run(struct removal *removal, char **paths, size_t count)
 	struct wcx_error err;
 	int r = 0;
 
-	removal->stores = calloc(count, sizeof *removal->stores);
+	removal->scopes = calloc(count, sizeof *removal->scopes);
 	wcx_command_catch_signals();
 	for (size_t i = 0; i < count && r == 0; i++)
-		r = removal->stores ? add_argument(removal, paths[i], &removal->stores[i]) : -ENOMEM;
+		r = removal->scopes ? add_argument(removal, paths[i], &removal->scopes[i]) : -ENOMEM;
 	if (r < 0) {
 		wcx_fail(&err, -r, "%s", r == -EINTR ? "interrupted" : strerror(-r));
 		tell(removal, &err);
@@ -404,7 +436,7 @@ static int run(struct removal *removal, char **paths, size_t count)
 			check_stores(removal, false);
 		remove_all(removal);
 	}
-	free_removal(removal, removal->stores ? count : 0);
+	free_removal(removal, removal->scopes ? count : 0);
 	return wcx_command_stop ? WCX_EXIT_FAILED : removal->status;
 }
 

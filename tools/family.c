@@ -19,11 +19,23 @@ struct scan {
 	bool has_no_memory;
 };
 
+/* Whether a path of the store belongs to what the command line named. */
+static bool is_named(const struct wcx_family *family, const char *path)
+{
+	const size_t bytes = family->named ? strlen(family->named) : 0;
+
+	return !bytes || (strncmp(path, family->named, bytes) == 0 && (!path[bytes] || path[bytes] == '/'));
+}
+
 static int open_in_store(void *user, const char *path, int flags, struct stat *st_ret)
 {
-	const struct scan *scan = user;
+	const struct wcx_family *family = ((const struct scan *)user)->family;
+	const int fd = wcx_open_below((void *)(uintptr_t)&family->store_fd, path, flags, st_ret);
 
-	return wcx_open_below(&scan->family->store_fd, path, flags, st_ret);
+	if (fd < 0 || !(flags & O_DIRECTORY) || st_ret->st_dev == family->store_st.st_dev || is_named(family, path))
+		return fd;
+	close(fd);
+	return -EXDEV;
 }
 
 static int read_bases(struct wcx_family_file *file, int fd, struct wcx_error *err)
@@ -46,6 +58,9 @@ static int read_bases(struct wcx_family_file *file, int fd, struct wcx_error *er
 
 		memcpy(file->bases[i].sha256, base->sha256, sizeof base->sha256);
 		file->bases[i].original_bytes = base->original_bytes;
+		file->bases[i].hint = strdup(base->name);
+		if (!file->bases[i].hint)
+			r = wcx_fail(err, ENOMEM, "%s: no memory", file->path);
 		file->base_count++;
 	}
 	wcx_container_free(c);
@@ -83,6 +98,8 @@ static int read_file(const struct scan *scan, struct wcx_family_file *file, stru
 
 static void free_file(struct wcx_family_file *file)
 {
+	for (uint32_t i = 0; i < file->base_count; i++)
+		free(file->bases[i].hint);
 	free(file->path);
 	free(file->bases);
 	free(file->why);
@@ -100,6 +117,11 @@ static int add(const struct scan *scan, const char *path, int errnum)
 	if (grown && file.path)
 		file.r = errnum ? wcx_fail(&why, EIO, "%s: cannot be listed: %s", path, strerror(errnum))
 				: read_file(scan, &file, &why);
+	if (grown && file.path && wcx_family_hides(&file) && !is_named(family, path)) {
+		family->is_partial = true;
+		free_file(&file);
+		return 0;
+	}
 	if (file.r < 0 && (file.why = malloc(sizeof *file.why)))
 		*file.why = why;
 	if (!grown || !file.path || (file.r < 0 && !file.why)) {
@@ -120,7 +142,7 @@ static void add_unlisted(void *user, const char *path, int errnum)
 {
 	struct scan *scan = user;
 
-	if (errnum != ENOENT && strcmp(path, "lost+found") != 0)
+	if (errnum != ENOENT && errnum != EXDEV && strcmp(path, "lost+found") != 0)
 		scan->has_no_memory |= add(scan, path, errnum) < 0;
 }
 
@@ -133,14 +155,23 @@ static int compare_paths(const void *a, const void *b)
 
 int wcx_family_scan(struct wcx_family *family, const char *store, const atomic_bool *stop, struct wcx_error *err)
 {
+	return wcx_family_scan_scope(family, &(struct wcx_store_scope){ .path = (char *)(uintptr_t)store }, stop, err);
+}
+
+int wcx_family_scan_scope(struct wcx_family *family, const struct wcx_store_scope *scope, const atomic_bool *stop,
+			  struct wcx_error *err)
+{
 	struct scan scan = { .family = family };
-	const struct wcx_tree_access access = { open_in_store, &scan, add_unlisted };
+	const struct wcx_tree_access access = { .open = open_in_store, .user = &scan, .skipped = add_unlisted };
+	const char *store = scope->path;
 	int r;
 
-	*family = (struct wcx_family){ .store = strdup(store), .store_fd = open(store, O_RDONLY | O_DIRECTORY | O_CLOEXEC) };
-	if (family->store_fd < 0)
+	*family = (struct wcx_family){ .store = strdup(store),
+				       .store_fd = open(store, O_RDONLY | O_DIRECTORY | O_CLOEXEC),
+				       .named = scope->named ? strdup(scope->named) : NULL };
+	if (family->store_fd < 0 || fstat(family->store_fd, &family->store_st) < 0)
 		return wcx_fail(err, errno, "%s: %s", store, strerror(errno));
-	r = family->store ? wcx_packed_paths(&access, stop, add_file, &scan) : -ENOMEM;
+	r = family->store && (family->named || !scope->named) ? wcx_packed_paths(&access, stop, add_file, &scan) : -ENOMEM;
 	if (r == 0 && scan.has_no_memory)
 		r = -ENOMEM;
 	if (family->count)
@@ -154,6 +185,7 @@ void wcx_family_free(struct wcx_family *family)
 		free_file(&family->files[i]);
 	free(family->files);
 	free(family->store);
+	free(family->named);
 	if (family->store_fd >= 0)
 		close(family->store_fd);
 	*family = (struct wcx_family){ .store_fd = -1 };
@@ -181,29 +213,51 @@ bool wcx_family_depends(const struct wcx_family_file *file, const struct wcx_fam
 	return false;
 }
 
+bool wcx_family_is_named(const struct wcx_family *family, const struct wcx_family_file *file)
+{
+	return is_named(family, file->path);
+}
+
 bool wcx_family_hides(const struct wcx_family_file *file)
 {
 	return file->is_newer || file->r == -EACCES || file->r == -EPERM || file->r == -ENOMEM || file->r == -EIO;
 }
 
-int wcx_family_dependent(const char *store, const struct wcx_superblock *sb, const struct stat *st, const atomic_bool *stop,
-			 char **path_ret, struct wcx_error *err)
+/* Whether a hint of a file leads to a packed file with its base's original that is not the one which st is of. */
+static bool hint_leads_elsewhere(const struct wcx_family *family, const struct wcx_family_file *file,
+				 const struct wcx_family_base *base, const struct stat *st)
 {
-	struct wcx_family_file base = { .original_bytes = sb->original_bytes };
-	struct wcx_family family;
-	int r = wcx_family_scan(&family, store, stop, err);
+	const char *slash = strrchr(file->path, '/');
+	const int directory_bytes = slash ? (int)(slash - file->path) : 0;
+	struct wcx_superblock sb;
+	struct stat other;
+	bool ret = false;
+	char *path;
+	int fd;
 
-	memcpy(base.sha256, sb->sha256, sizeof base.sha256);
-	*path_ret = NULL;
-	for (size_t i = 0; r == 0 && i < family.count && !*path_ret; i++) {
-		const struct wcx_family_file *file = &family.files[i];
+	if (asprintf(&path, "%.*s%s%s", directory_bytes, file->path, slash ? "/" : "", base->hint) < 0)
+		return false;
+	fd = *base->hint && *base->hint != '/' ? openat(family->store_fd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
+					       : -1;
+	if (fd >= 0 && fstat(fd, &other) == 0 && S_ISREG(other.st_mode) &&
+	    (other.st_dev != st->st_dev || other.st_ino != st->st_ino) && wcx_superblock_read(fd, path, &sb, NULL) == 0)
+		ret = !sb.base_count && sb.original_bytes == base->original_bytes &&
+		      memcmp(sb.sha256, base->sha256, sizeof sb.sha256) == 0;
+	if (fd >= 0)
+		close(fd);
+	free(path);
+	return ret;
+}
 
-		if (wcx_family_hides(file))
-			r = wcx_fail(err, EACCES, "%s", file->why->text);
-		else if ((file->st.st_dev != st->st_dev || file->st.st_ino != st->st_ino) &&
-			 wcx_family_depends(file, &base) && asprintf(path_ret, "%s/%s", store, file->path) < 0)
-			r = wcx_fail(err, ENOMEM, "%s: no memory", store);
-	}
-	wcx_family_free(&family);
-	return r;
+bool wcx_family_needs(const struct wcx_family *family, const struct wcx_family_file *file,
+		      const struct wcx_family_file *base, const struct stat *st)
+{
+	const bool in_named = is_named(family, file->path);
+
+	if (file->st.st_dev == st->st_dev && file->st.st_ino == st->st_ino)
+		return false;
+	for (uint32_t i = 0; i < file->base_count; i++)
+		if (is_base(base, &file->bases[i]) && (in_named || !hint_leads_elsewhere(family, file, &file->bases[i], st)))
+			return true;
+	return false;
 }

@@ -12,6 +12,7 @@
 #include "codec/arith.h"
 #include "fs/base/file_copy.h"
 #include "fs/base/file_io.h"
+#include "tools/dependents.h"
 
 enum { PART_BYTES = 1 << 20 };
 
@@ -159,7 +160,7 @@ static bool is_copied(const struct wcx_file_task *task)
 	return same;
 }
 
-int wcx_task_copy(struct wcx_file_task *task, struct wcx_error *err)
+static int copy(struct wcx_file_task *task, struct wcx_error *err)
 {
 	char path[WCX_FD_PATH_BYTES];
 	const struct wcx_output_options output = {
@@ -171,15 +172,27 @@ int wcx_task_copy(struct wcx_file_task *task, struct wcx_error *err)
 		.user = &task->slot,
 	};
 
+	if (task->run->options.link &&
+	    wcx_file_link(task->directory_fd, task->name, task->output_directory_fd, task->output) == 0)
+		return 0; /* otherwise a copy: as across file systems */
+	return wcx_file_copy(&output, task->run->options.reflink ? WCX_COPY_REFLINK : WCX_COPY_DATA, &wcx_command_stop, err);
+}
+
+int wcx_task_copy(struct wcx_file_task *task, struct wcx_error *err)
+{
+	struct wcx_task_guard guard;
+	int r;
+
 	task->result.output = strdup(task->output_path);
 	task->result.outcome = WCX_OUTCOME_DONE;
 	if (is_copied(task))
 		return 0;
 	task->result.outcome = WCX_OUTCOME_COPIED;
-	if (task->run->options.link &&
-	    wcx_file_link(task->directory_fd, task->name, task->output_directory_fd, task->output) == 0)
-		return 0; /* otherwise a copy: as across file systems */
-	return wcx_file_copy(&output, task->run->options.reflink ? WCX_COPY_REFLINK : WCX_COPY_DATA, &wcx_command_stop, err);
+	r = wcx_task_guard_begin(&guard, task, task->output, task->output_path, err);
+	if (r == 0)
+		r = copy(task, err);
+	wcx_task_guard_end(&guard, task, task->output, r);
+	return r;
 }
 
 int wcx_task_remove_source(struct wcx_file_task *task, struct wcx_error *err)

@@ -3,7 +3,7 @@
 #include "tools/pack_bases.h"
 
 #include <errno.h>
-#include <libgen.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,8 +12,8 @@
 
 #include "fs/base/file_io.h"
 #include "fs/format/safetensors_file.h"
-#include "fs/read/base_lock.h"
-#include "tools/family.h"
+#include "fs/read/base_mark.h"
+#include "tools/dependents.h"
 #include "tools/file_task.h"
 #include "tools/model_card.h"
 #include "tools/pack_order.h"
@@ -27,19 +27,12 @@ struct pack_bases {
 
 /* --- the run --- */
 
-/* The directory that a path is in, or "."; the caller frees it. */
-static char *directory_of(const char *path)
-{
-	char *copy = strdup(path), *ret = copy ? strdup(dirname(copy)) : NULL;
-
-	free(copy);
-	return ret;
-}
-
-/* Prepares to look for bases in the tree or directory that outputs go to. */
+/* Prepares to look for bases in --store, or the tree or directory that outputs go to. */
 static int begin_search(struct wcx_tree_run *run, struct pack_bases *bases)
 {
-	char *store = run->paths ? directory_of(run->outputs[0]) : strdup(run->output_root_path);
+	char *store = run->command->store ? strdup(run->command->store)
+		      : run->paths        ? wcx_directory_of(run->outputs[0])
+					  : strdup(run->output_root_path);
 	int r = 0;
 
 	bases->relatives = store ? wcx_relatives_create(run->command, store) : NULL;
@@ -82,38 +75,13 @@ void wcx_pack_bases_end(struct wcx_tree_run *run)
 
 /* --- a file --- */
 
-int wcx_task_check_needed(struct wcx_file_task *task, int fd, const char *path, const struct wcx_superblock *sb,
-			  struct wcx_error *err)
+int wcx_task_check_given(const struct wcx_file_task *task, const struct stat *replaced, struct wcx_error *err)
 {
-	const struct wcx_tree_run *run = task->run;
-	const struct pack_bases *bases = run->own;
-	struct wcx_family_file old = { .original_bytes = sb->original_bytes };
-	char *store = run->paths ? directory_of(task->output_path) : strdup(run->output_root_path);
-	struct wcx_family family;
-	struct stat st;
-	int r;
+	const struct pack_bases *bases = task->run->own;
 
-	if (!store)
-		return wcx_task_fail(task, ENOMEM, err);
-	if (fstat(fd, &st) == 0 && wcx_base_set_holds(&bases->given, &st)) {
-		free(store);
+	if (wcx_base_set_holds(&bases->given, replaced))
 		return wcx_fail(err, EINVAL, "%s: cannot be packed against what it would replace", task->path);
-	}
-	memcpy(old.sha256, sb->sha256, sizeof old.sha256);
-	if (wcx_base_lock_for_removal(fd) < 0) {
-		free(store);
-		return wcx_fail(err, EBUSY, "%s: not replaced, since a file is being packed against it", path);
-	}
-	r = wcx_family_scan(&family, store, &wcx_command_stop, err);
-	for (size_t i = 0; r == 0 && i < family.count; i++)
-		if (wcx_family_depends(&family.files[i], &old))
-			r = wcx_fail(
-				err, EBUSY,
-				"%s: not replaced, since %s/%s is packed against it; wcx rm --rebase can remove it first",
-				path, store, family.files[i].path);
-	wcx_family_free(&family);
-	free(store);
-	return r;
+	return 0;
 }
 
 /* The absolute path of the directory that the output is in; the caller frees it.  NULL: unknown. */
@@ -125,7 +93,7 @@ static char *output_directory(const struct wcx_file_task *task)
 	path = realpath(link, NULL);
 	if (path)
 		return path;
-	directory = directory_of(task->output_path);
+	directory = wcx_directory_of(task->output_path);
 	path = directory ? realpath(directory, NULL) : NULL;
 	free(directory);
 	return path;
@@ -198,6 +166,35 @@ int wcx_task_bases_find(struct wcx_task_bases *ret, struct wcx_file_task *task, 
 	ret->count = ret->list ? set->count : 0;
 	free(directory);
 	return ret->list ? 0 : wcx_task_fail(task, ENOMEM, err);
+}
+
+/* Whether the output refers to a base; if it is not known to what, to all. */
+static bool refers_to(const struct wcx_file_result *result, const struct wcx_base_file *base)
+{
+	const struct wcx_superblock *sb = wcx_container_superblock(wcx_image_container(base->image));
+
+	for (uint32_t i = 0; i < result->base_count; i++)
+		if (memcmp(result->base_sha256[i], sb->sha256, sizeof sb->sha256) == 0)
+			return true;
+	return !result->packed_bytes;
+}
+
+void wcx_task_bases_mark(const struct wcx_file_task *task, const struct wcx_task_bases *bases)
+{
+	const struct pack_bases *own = task->run->own;
+	const struct wcx_base_set *set = bases->found.count ? &bases->found : &own->given;
+
+	for (size_t i = 0; i < bases->count; i++) {
+		const struct wcx_base_file *base = &set->files[i];
+		char *directory = wcx_directory_of(base->path);
+		const int fd = directory ? open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+
+		if (fd >= 0 && refers_to(&task->result, base))
+			wcx_base_mark(wcx_container_fd(wcx_image_container(base->image)), fd, task->output_directory_fd);
+		if (fd >= 0)
+			close(fd);
+		free(directory);
+	}
 }
 
 void wcx_task_bases_free(struct wcx_task_bases *bases)

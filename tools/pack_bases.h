@@ -27,14 +27,11 @@ int wcx_task_bases_find(struct wcx_task_bases *ret, struct wcx_file_task *task, 
 			struct wcx_error *err);
 void wcx_task_bases_free(struct wcx_task_bases *bases);
 
-/*
- * wcx_task_check_needed - before a packed file that refers to no base is replaced: whether others are packed against it
- *
- * Looks at the tree that outputs go to, or the directory of a named one.  Locks fd, so that nothing is packed against it any
- * more until it is closed.  Returns 0; -EBUSY if it is needed; or another -errno.
- */
-int wcx_task_check_needed(struct wcx_file_task *task, int fd, const char *path, const struct wcx_superblock *sb,
-			  struct wcx_error *err);
+/* wcx_task_bases_mark - once the output is there, and its result known: note on its bases that it needs them */
+void wcx_task_bases_mark(const struct wcx_file_task *task, const struct wcx_task_bases *bases);
+
+/* wcx_task_check_given - -EINVAL if what a file would replace was named as its base */
+int wcx_task_check_given(const struct wcx_file_task *task, const struct stat *replaced, struct wcx_error *err);
 
 /* wcx_task_bases_note - note a file that has been packed, for the files of the run that follow it */
 void wcx_task_bases_note(struct wcx_file_task *task, const char *output_path);

@@ -16,6 +16,7 @@
 #include "fs/pack/pack.h"
 #include "fs/pack/pack_done.h"
 #include "fs/read/export.h"
+#include "tools/dependents.h"
 #include "tools/file_task.h"
 #include "tools/pack_bases.h"
 
@@ -222,14 +223,17 @@ static int pack(struct wcx_file_task *task, const struct target *target, struct 
 
 	if (r == 0)
 		r = pack_against(task, target, &bases, err);
-	wcx_task_bases_free(&bases);
-	if (r < 0)
+	if (r < 0) {
+		wcx_task_bases_free(&bases);
 		return r;
+	}
 	fd = wcx_task_open_output(task, target->name, &st);
-	if (fd < 0)
-		return wcx_fail(err, -fd, "%s: %s", target->path, strerror(-fd));
-	r = look_into(task, fd, target->path, false, err);
-	close(fd);
+	r = fd < 0 ? wcx_fail(err, -fd, "%s: %s", target->path, strerror(-fd))
+		   : look_into(task, fd, target->path, false, err);
+	if (fd >= 0)
+		close(fd);
+	wcx_task_bases_mark(task, &bases);
+	wcx_task_bases_free(&bases);
 	if (r == 0) {
 		check_name(task);
 		wcx_task_bases_note(task, target->path);
@@ -241,10 +245,13 @@ static int pack(struct wcx_file_task *task, const struct target *target, struct 
 static void remove_old_copy(const struct wcx_file_task *task)
 {
 	struct stat st;
+	const int fd = task->run->is_in_place || task->is_named ? -1 : wcx_task_open_output(task, task->name, &st);
 
-	if (!task->run->is_in_place && !task->is_named &&
-	    fstatat(task->output_directory_fd, task->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
+	if (fd < 0)
+		return;
+	if (!wcx_is_packed_file(fd))
 		unlinkat(task->output_directory_fd, task->name, 0);
+	close(fd);
 }
 
 /* The source tree has NAME and NAME.wcx, both of which would be NAME.wcx in the destination. */
@@ -261,16 +268,21 @@ static int check_collision(const struct wcx_file_task *task, const struct target
 /* Packs a safetensors file. */
 static int pack_safetensors(struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
 {
+	struct wcx_task_guard guard;
 	int r = check_collision(task, target, err);
 
 	if (r == 0)
 		r = check_replaceable(task, target, err);
 	if (r == 0)
 		r = check_space(task, target, err);
-	if (r == 0 && target->is_packed && !target->sb.base_count)
-		r = wcx_task_check_needed(task, target->fd, target->path, &target->sb, err);
+	if (r == 0 && target->is_packed)
+		r = wcx_task_check_given(task, &target->st, err);
+	if (r < 0)
+		return r;
+	r = wcx_task_guard_begin(&guard, task, target->name, target->path, err);
 	if (r == 0)
 		r = pack(task, target, err);
+	wcx_task_guard_end(&guard, task, target->name, r);
 	if (r == 0)
 		remove_old_copy(task);
 	task->result.outcome = WCX_OUTCOME_PACKED;

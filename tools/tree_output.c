@@ -14,6 +14,7 @@
 
 #include "codec/arith.h"
 #include "fs/base/file_copy.h"
+#include "tools/dependents.h"
 #include "tools/file_task.h"
 
 /* Tells of a failure at an entry; in the destination or in the source. */
@@ -322,6 +323,18 @@ static bool is_as_listed(int directory_fd, const struct wcx_tree_entry *entry)
 	return fstatat(directory_fd, entry->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && wcx_same_version(&st, &entry->st);
 }
 
+static int replace_by_link(int leader_fd, const char *from, struct wcx_file_task *task, const char *to,
+			   struct wcx_error *err)
+{
+	struct wcx_task_guard guard;
+	int r = wcx_task_guard_begin(&guard, task, to, task->output_path, err);
+
+	if (r == 0)
+		r = wcx_file_link(leader_fd, from, task->output_directory_fd, to);
+	wcx_task_guard_end(&guard, task, to, r);
+	return r;
+}
+
 /* Links the leader's output to a further name; in place, removes the source under that name. */
 static int link_name(struct wcx_tree_run *run, size_t entry, struct wcx_file_task *task, struct wcx_error *err)
 {
@@ -335,7 +348,7 @@ static int link_name(struct wcx_tree_run *run, size_t entry, struct wcx_file_tas
 	if (r == 0 && run->marks[leader].change == WCX_NAME_REPLACED && !is_as_listed(task->directory_fd, e))
 		r = -EBUSY;
 	if (r == 0 && !is_linked(leader_fd, from, task->output_directory_fd, to))
-		r = wcx_file_link(leader_fd, from, task->output_directory_fd, to);
+		r = replace_by_link(leader_fd, from, task, to, err);
 	if (r == 0 && run->is_in_place && run->marks[leader].change != WCX_NAME_KEPT &&
 	    run->marks[leader].change != WCX_NAME_REPLACED) {
 		task->name = e->name;
@@ -354,7 +367,7 @@ void wcx_tree_output_link_names(struct wcx_tree_run *run)
 	for (size_t i = 1; i < run->tree.count && !wcx_command_stop; i++) {
 		struct tree_mark *mark = &run->marks[i];
 		const size_t directory = run->tree.entries[i].directory;
-		struct wcx_file_task task = { .run = run };
+		struct wcx_file_task task = { .run = run, .slot = { &run->report, 0 } };
 		char *path;
 
 		if (!S_ISREG(run->tree.entries[i].st.st_mode) || mark->leader == i)
@@ -364,6 +377,7 @@ void wcx_tree_output_link_names(struct wcx_tree_run *run)
 			continue;
 		path = wcx_tree_path(&run->tree, i, run->tree.root_path, "");
 		task.path = task.result.path = path ? path : "";
+		task.output_path = task.path;
 		task.result.outcome = WCX_OUTCOME_LINKED;
 		task.directory_fd = wcx_tree_open_directory(&run->tree, directory, run->tree.root_fd);
 		task.output_directory_fd = wcx_tree_open_directory(&run->tree, directory, run->output_root_fd);

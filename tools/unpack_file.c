@@ -13,7 +13,7 @@
 #include "fs/pack/pack_done.h"
 #include "fs/read/base_lock.h"
 #include "fs/read/unpack.h"
-#include "tools/family.h"
+#include "tools/dependents.h"
 #include "tools/file_task.h"
 
 static const char suffix[] = ".wcx";
@@ -77,26 +77,27 @@ static int check_collision(const struct wcx_file_task *task, const struct target
 /* Removes the packed file, which is unpacked, unless another file of the store is packed against it. */
 static int remove_packed(struct wcx_file_task *task, const struct wcx_superblock *sb, struct wcx_error *err)
 {
-	const char *slash = strrchr(task->path, '/'), *store = task->run->store;
-	char *directory = NULL, *dependent = NULL;
-	int r = 0;
+	const struct wcx_packed_name file = { task->directory_fd, task->fd, sb, task->st, false };
+	char *start = NULL, *why = NULL;
+	struct wcx_error fault;
+	int r;
 
 	if (sb->base_count)
 		return wcx_task_remove_source(task, err);
 	if (wcx_base_lock_for_removal(task->fd) == -EWOULDBLOCK)
 		return wcx_fail(err, EWOULDBLOCK, "%s: unpacked, but kept, since another process packs against it",
 				task->path);
-	if (!store)
-		store = directory =
-			slash ? strndup(task->path, (size_t)(slash - task->path) + (slash == task->path)) : strdup(".");
-	r = store ? wcx_family_dependent(store, sb, &task->st, &wcx_command_stop, &dependent, err)
-		  : wcx_task_fail(task, ENOMEM, err);
-	if (r == 0 && dependent)
-		r = wcx_fail(err, EBUSY, "%s: unpacked, but kept, since %s is packed against it", task->path, dependent);
-	if (r == 0)
+	start = task->is_named ? wcx_directory_of(task->path) : strdup(task->run->tree.root_path);
+	r = start ? wcx_dependents_find(task->run->command, start, &file, &why, &fault)
+		  : wcx_fail(&fault, ENOMEM, "no memory");
+	if (r < 0)
+		wcx_fail(err, -r, "%s: unpacked, but kept, since %s", task->path, fault.text);
+	else if (why)
+		r = wcx_fail(err, EBUSY, "%s: unpacked, but kept, since %s", task->path, why);
+	else
 		r = wcx_task_remove_source(task, err);
-	free(dependent);
-	free(directory);
+	free(why);
+	free(start);
 	return r;
 }
 
@@ -111,8 +112,15 @@ static int unpack(struct wcx_file_task *task, struct wcx_image *image, const str
 	task->result.outcome = r ? WCX_OUTCOME_DONE : WCX_OUTCOME_UNPACKED;
 	if (r == 0)
 		r = check_collision(task, target, err);
-	if (r == 0)
-		r = wcx_unpack(image, wcx_fd_path(task->output_directory_fd, target->name, target->path, path), &job, err);
+	if (r == 0) {
+		struct wcx_task_guard guard;
+
+		r = wcx_task_guard_begin(&guard, task, target->name, target->path, err);
+		if (r == 0)
+			r = wcx_unpack(image, wcx_fd_path(task->output_directory_fd, target->name, target->path, path), &job,
+				       err);
+		wcx_task_guard_end(&guard, task, target->name, r);
+	}
 	if (r < 0)
 		return r;
 	task->change = WCX_NAME_UNPACKED;

@@ -116,8 +116,12 @@ static int list(struct walk *walk, const char *path)
 			close(fd);
 		return 0;
 	}
-	while (r == 0 && (errno = 0, entry = readdir(directory)))
-		r = see(walk, path, entry);
+	while (r == 0 && (errno = 0, entry = readdir(directory))) {
+		if (walk->access->names_left && !(*walk->access->names_left)--)
+			r = -E2BIG;
+		else
+			r = see(walk, path, entry);
+	}
 	if (r == 0 && errno)
 		skip(walk, path, errno);
 	closedir(directory);

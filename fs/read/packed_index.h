@@ -11,6 +11,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
@@ -27,6 +28,9 @@ struct wcx_tree_access {
 	void *user;
 	/* Is told of what cannot be listed or is too deep, so that a walk passes it over.  NULL: nobody is. */
 	void (*skipped)(void *user, const char *path, int errnum);
+	/* The names that a walk may still look at: those it has seen are subtracted, and one too many ends it.  NULL: any.
+	 */
+	size_t *names_left;
 };
 
 /* wcx_open_below - the open function for a tree by its descriptor, which user points to; no link is followed */
@@ -58,7 +62,8 @@ int wcx_packed_index_find(struct wcx_packed_index *index, const uint8_t sha256[3
  * wcx_packed_paths - call a function for each path in a tree that is named *.wcx and no directory, as far as it can be
  * listed
  *
- * Returns 0, -EINTR, -ENOMEM, or what visit returns but 0, which ends the walk.
+ * Returns 0, -EINTR, -ENOMEM, -E2BIG (there are more names than it may look at), or what visit returns but 0, which ends
+ * the walk.
  */
 int wcx_packed_paths(const struct wcx_tree_access *access, const atomic_bool *stop,
 		     int (*visit)(void *user, const char *path), void *user);

@@ -207,7 +207,7 @@ size_of() {
 	"$WCX" pack -q tree store
 	touch tree/base/model.safetensors
 	run -1 "$WCX" pack tree store
-	[[ $output == *"store/base/model.safetensors.wcx: not replaced, since store/tuned-"*" is packed against it; "* ]]
+	[[ $output == *"store/base/model.safetensors.wcx: not replaced, since store/tuned-"*" is packed against it; --force keeps it under another name"* ]]
 	"$WCX" verify -q store
 	# One that nobody needs is.
 	touch tree/tuned-1/model.safetensors

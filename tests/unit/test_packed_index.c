@@ -155,11 +155,40 @@ static void the_tree_is_scanned_when_something_is_missing_and_seldom(void)
 	close_fixture(&fixture);
 }
 
+static int count_visit(void *user, const char *path)
+{
+	(void)path;
+	++*(unsigned *)user;
+	return 0;
+}
+
+static void a_walk_ends_after_as_many_names_as_it_may_look_at(void)
+{
+	size_t names_left = 1000;
+	struct fixture fixture;
+	struct wcx_tree_access access = { .user = &fixture.fd, .open = wcx_open_below, .names_left = &names_left };
+	unsigned seen = 0;
+
+	open_fixture(&fixture);
+	sample_require(mkdirat(fixture.fd, "x", 0700) == 0, "mkdirat");
+	add(&fixture, "x/a.wcx", fixture.family.base);
+	add(&fixture, "b", fixture.family.base);
+	CHECK(wcx_packed_paths(&access, NULL, count_visit, &seen) == 0 && seen == 1);
+	/* Both directories have . and .. too. */
+	CHECK(names_left == 1000 - 7);
+	names_left = 7;
+	CHECK(wcx_packed_paths(&access, NULL, count_visit, &seen) == 0 && names_left == 0);
+	names_left = 6;
+	CHECK(wcx_packed_paths(&access, NULL, count_visit, &seen) == -E2BIG);
+	close_fixture(&fixture);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
 		CHECK_TEST(files_are_found_by_what_they_hold),
 		CHECK_TEST(the_tree_is_scanned_when_something_is_missing_and_seldom),
+		CHECK_TEST(a_walk_ends_after_as_many_names_as_it_may_look_at),
 	};
 
 	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));

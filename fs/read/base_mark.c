@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT */
+/* Marks packed files that others are packed against, by extended attributes. */
+#include "fs/read/base_mark.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+enum { DEPTH_MAX = 512 };
+
+static const char prefix[] = "user.wcx.base.";
+
+/* A directory and those above it, the nearest first. */
+struct ancestors {
+	struct stat items[DEPTH_MAX];
+	size_t count;
+};
+
+static bool is_same(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+/* Lists them up to the root, or to top, which may be NULL.  Returns whether the list ends with top. */
+static bool list_ancestors(struct ancestors *list, int fd, const struct stat *top)
+{
+	int at = openat(fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	bool is_top = false, is_root = false;
+
+	list->count = 0;
+	while (at >= 0 && !is_top && !is_root && list->count < DEPTH_MAX && fstat(at, &list->items[list->count]) == 0) {
+		const struct stat *own = &list->items[list->count++];
+		const int up = openat(at, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+		is_top = top && is_same(own, top);
+		is_root = list->count > 1 && is_same(own, own - 1);
+		close(at);
+		at = up;
+	}
+	if (at >= 0)
+		close(at);
+	return is_top;
+}
+
+static bool has(const struct ancestors *list, const struct stat *st)
+{
+	for (size_t i = 0; i < list->count; i++)
+		if (is_same(&list->items[i], st))
+			return true;
+	return false;
+}
+
+void wcx_base_mark(int fd, int directory_fd, int dependent_directory_fd)
+{
+	struct ancestors *lists = calloc(2, sizeof *lists), *dependent = lists + 1;
+	char name[sizeof prefix + 20];
+	size_t common = 0;
+	ino_t inode = 0;
+
+	if (lists) {
+		list_ancestors(lists, directory_fd, NULL);
+		list_ancestors(dependent, dependent_directory_fd, NULL);
+		while (common < lists->count && !has(dependent, &lists->items[common]))
+			common++;
+		if (common < lists->count && dependent->count && lists->items[common].st_dev == lists->items[0].st_dev &&
+		    lists->items[common].st_dev == dependent->items[0].st_dev)
+			inode = lists->items[common].st_ino;
+	}
+	free(lists);
+	snprintf(name, sizeof name, "%s%llu", prefix, (unsigned long long)inode);
+	fsetxattr(fd, name, "", 0, 0);
+}
+
+/* The names of a file's extended attributes, each with its end; NULL: there are none, or no memory. */
+static char *list_names(int fd, size_t *bytes_ret)
+{
+	const ssize_t room = flistxattr(fd, NULL, 0);
+	char *names = room > 0 ? malloc((size_t)room) : NULL;
+	const ssize_t bytes = names ? flistxattr(fd, names, (size_t)room) : 0;
+
+	*bytes_ret = bytes > 0 ? (size_t)bytes : 0;
+	return names;
+}
+
+void wcx_base_copy_marks(int src_fd, int dst_fd)
+{
+	size_t bytes;
+	char *names = list_names(src_fd, &bytes);
+
+	for (const char *name = names; name && name < names + bytes; name += strlen(name) + 1)
+		if (strncmp(name, prefix, strlen(prefix)) == 0)
+			fsetxattr(dst_fd, name, "", 0, 0);
+	free(names);
+}
+
+enum wcx_base_marks wcx_base_marks(int fd, int directory_fd, const struct stat *top)
+{
+	struct ancestors *list = calloc(1, sizeof *list);
+	const bool is_below = list && list_ancestors(list, directory_fd, top);
+	enum wcx_base_marks ret = WCX_MARKS_NONE;
+	size_t bytes;
+	char *names = list_names(fd, &bytes);
+
+	for (const char *name = names; name && name < names + bytes; name += strlen(name) + 1) {
+		unsigned long long inode;
+		bool is_inside = false;
+
+		if (strncmp(name, prefix, strlen(prefix)) != 0)
+			continue;
+		inode = strtoull(name + strlen(prefix), NULL, 10);
+		for (size_t i = 0; is_below && inode && i < list->count; i++)
+			is_inside |= list->items[i].st_dev == list->items[0].st_dev && list->items[i].st_ino == inode;
+		if (!is_inside)
+			ret = WCX_MARKS_BEYOND;
+		else if (ret == WCX_MARKS_NONE)
+			ret = WCX_MARKS_INSIDE;
+	}
+	free(names);
+	free(list);
+	return ret;
+}

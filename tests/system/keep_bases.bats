@@ -1,0 +1,193 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+#
+# Whatever replaces or removes packed files: a base that another file of the store is packed against stays.
+#
+# The store is that of README: store/llama, and store/tuned, which is packed against it.  The base is Gaussian weights (sigma
+# 0.02), BF16; the fine-tune is those after Gaussian drift of 0.001 sigma (weight_family.py).
+
+# run sets it.
+# shellcheck disable=SC2154
+bats_require_minimum_version 1.5.0
+load ../fixtures/suite
+
+setup_file() {
+	suite_find numpy || return 0
+	export MADE="$BATS_FILE_TMPDIR/made"
+
+	"$PYTHON" "$FIXTURES/weight_family.py" "$BATS_FILE_TMPDIR/family" 1e-3
+	mkdir -p "$MADE/models" "$MADE/store"
+	mv "$BATS_FILE_TMPDIR/family/base" "$MADE/models/llama"
+	mv "$BATS_FILE_TMPDIR/family/tuned-1" "$MADE/models/tuned"
+	cp -r "$MADE/models/llama" "$MADE/models/changed"
+	printf x | dd of="$MADE/models/changed/model.safetensors" bs=1 seek=200000 conv=notrunc status=none
+	"$WCX" pack -q "$MADE/models/llama" "$MADE/store/llama"
+}
+
+setup() {
+	suite_start
+	mkdir "$BATS_TEST_TMPDIR/work"
+	cd "$BATS_TEST_TMPDIR/work" || return
+	cp -r "$MADE/models" "$MADE/store" .
+	"$WCX" pack -q --base store/llama models/tuned store/tuned
+	BASE=store/llama/model.safetensors.wcx
+	BEFORE="$(stat -c %i "$BASE")"
+}
+
+teardown() {
+	cd "$BATS_TEST_DIRNAME" || return
+}
+
+is_safe() {
+	[ "$(stat -c %i "$BASE")" = "$BEFORE" ]
+	"$WCX" verify -q store
+}
+
+needs_attributes() {
+	"$PYTHON" -c 'import os, sys; sys.exit(not os.listxattr(sys.argv[1]))' "$BASE" ||
+		skip "the file system has no extended attributes"
+}
+
+@test "a base is not replaced while a file beside its directory needs it" {
+	local needed="$BASE: not replaced, since store/tuned/model.safetensors.wcx is packed against it"
+
+	run -1 "$WCX" pack models/changed store/llama
+	[[ $output == *"$needed"* ]]
+	is_safe
+	cp models/changed/model.safetensors store/llama
+	run -1 "$WCX" pack --rm store/llama
+	is_safe
+	# A packed file that is copied, a further name of another file, and an original that is unpacked.
+	mkdir -p copied linked
+	"$WCX" pack -q models/changed/model.safetensors copied/model.safetensors.wcx
+	run -1 "$WCX" pack copied store/llama
+	[[ $output == *"$needed"* ]]
+	is_safe
+	cp models/changed/model.safetensors linked/a.safetensors
+	ln linked/a.safetensors linked/model.safetensors
+	rm store/llama/model.safetensors
+	run -1 "$WCX" pack --base=none linked store/llama
+	[[ $output == *"$needed"* ]]
+	is_safe
+	run -1 "$WCX" unpack -f "$BASE" store/llama/model.safetensors.wcx
+	is_safe
+	# One that nothing needs is replaced.
+	"$WCX" pack -q models/changed store/changed
+	touch models/changed/model.safetensors
+	run -0 "$WCX" pack models/changed store/changed
+	[[ $output == *"1 packed in "* ]]
+	[ "$(ls store/changed)" = model.safetensors.wcx ]
+}
+
+@test "a base is not removed while a file beside its directory needs it" {
+	run -1 "$WCX" unpack --rm store/llama
+	[[ $output == *"$BASE: unpacked, but kept, since store/tuned/model.safetensors.wcx is packed against it"* ]]
+	is_safe
+	run -1 "$WCX" unpack --rm -f "$BASE"
+	is_safe
+	cd store/llama
+	run -1 "$WCX" rm model.safetensors.wcx
+	[[ $output == *"model.safetensors.wcx: needed by "*"/store/tuned/model.safetensors.wcx"* ]]
+	cd ../..
+	is_safe
+	run -1 "$WCX" rm "$PWD/$BASE"
+	is_safe
+	# What a base is hidden in is replaced as a whole.
+	echo '{}' >store/llama/config.json
+	run -1 "$WCX" quantize -f models/llama store/llama
+	[[ $output == *"store/llama/model.safetensors.wcx: not replaced, since store/tuned/model.safetensors.wcx is packed against it"* ]]
+	is_safe
+	# With the fine-tune gone, none of this is in the way.
+	"$WCX" rm store/tuned
+	cd store/llama
+	"$WCX" rm model.safetensors.wcx
+	[ ! -e model.safetensors.wcx ]
+}
+
+@test "with --force a base that is needed is kept under another name, by which it is found" {
+	local kept
+
+	kept="store/llama/model.safetensors.base-$(sha256sum models/llama/model.safetensors | cut -c 1-12).wcx"
+	run -0 "$WCX" pack -f models/changed/model.safetensors "$BASE"
+	[[ $output == *"warning: $BASE: what it was is kept as ${kept##*/}, since store/tuned/model.safetensors.wcx is packed against it"* ]]
+	[ "$(stat -c %i "$kept")" = "$BEFORE" ]
+	"$WCX" verify -q store
+	"$WCX" unpack -q --store=store "$BASE" out
+	cmp out models/changed/model.safetensors
+	"$WCX" unpack -q -f --store=store store/tuned/model.safetensors.wcx out
+	cmp out models/tuned/model.safetensors
+	run -1 "$WCX" rm "$kept"
+	"$WCX" verify -q store
+}
+
+@test "with --force a base that holds the same original again needs no other name" {
+	"$WCX" pack -q -f --for=speed models/llama/model.safetensors "$BASE"
+	[ "$(stat -c %i "$BASE")" != "$BEFORE" ]
+	[ "$(ls store/llama)" = model.safetensors.wcx ]
+	"$WCX" verify -q store
+	# Nor is one left where packing fails.
+	head -c 100000 models/changed/model.safetensors >cut.safetensors
+	run "$WCX" pack -f cut.safetensors "$BASE"
+	[ "$status" -ne 0 ]
+	[ "$(ls store/llama)" = model.safetensors.wcx ]
+	"$WCX" verify -q store
+}
+
+@test "a base knows that files were packed against it, even where these are not found" {
+	needs_attributes
+	mkdir -p apart/1/2/3/4/5
+	mv store/llama apart/1/2/3/4/5
+	cd apart/1/2/3/4/5/llama
+	run -1 "$WCX" rm model.safetensors.wcx
+	[[ $output == *"not removed, since files were packed against it, none of which is found in .; --store=DIR says where else to look"* ]]
+	run -1 "$WCX" unpack --rm model.safetensors.wcx
+	rm model.safetensors
+	run -1 "$WCX" pack "$OLDPWD/models/changed" .
+	[[ $output == *"not replaced, since files were packed against it"* ]]
+	run -1 "$WCX" rm --store="$OLDPWD" model.safetensors.wcx
+	[[ $output == *"needed by $OLDPWD/store/tuned/model.safetensors.wcx"* ]]
+	"$WCX" rm -q --store="$OLDPWD" "$OLDPWD/store/tuned"
+	"$WCX" rm --store="$OLDPWD" model.safetensors.wcx
+	[ ! -e model.safetensors.wcx ]
+}
+
+@test "a mark of a base stays with the file: neither originals nor new packed files have it" {
+	needs_attributes
+	cp -r store/llama alone
+	"$WCX" unpack -q "$BASE" out.safetensors
+	"$WCX" pack -q out.safetensors again.wcx
+	"$PYTHON" - "$BASE" out.safetensors again.wcx <<-'END'
+		import os, sys
+
+		assert [len(os.listxattr(path)) for path in sys.argv[1:]] == [1, 0, 0]
+		# The directory with both below it.
+		assert os.listxattr(sys.argv[1]) == [f"user.wcx.base.{os.stat('store').st_ino}"]
+	END
+	# A second one that is packed against it elsewhere: now only a look from there on is enough.
+	mkdir elsewhere
+	"$WCX" pack -q --base "$BASE" models/tuned/model.safetensors elsewhere/tuned.wcx
+	"$WCX" rm store/tuned
+	run -1 "$WCX" rm --store=elsewhere "$BASE"
+	[[ $output == *"needed by elsewhere/tuned.wcx"* ]]
+	rm elsewhere/tuned.wcx
+	"$WCX" rm "$BASE"
+}
+
+@test "neither a copy of the store nor what is above its end is in the way" {
+	cp -r store copy
+	# The copy's fine-tune has a base of its own.
+	"$WCX" rm store/tuned
+	(cd store/llama && "$WCX" rm model.safetensors.wcx)
+	[ ! -e "$BASE" ]
+	"$WCX" verify -q copy
+	# Without it, its fine-tune needs the other one, as far as a store reaches.
+	rm -r copy/llama
+	cp -r "$MADE/store/llama" store
+	(cd store/llama && run -1 "$WCX" rm model.safetensors.wcx)
+	(cd store/llama && HOME="$PWD/.." "$WCX" rm model.safetensors.wcx)
+	[ ! -e "$BASE" ]
+	cp "$MADE/$BASE" store/llama
+	chmod 1777 store
+	(cd store/llama && "$WCX" rm model.safetensors.wcx)
+	[ ! -e "$BASE" ]
+}
