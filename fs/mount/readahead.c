@@ -19,11 +19,16 @@ enum {
 	/* A new reader this far ahead of a sequential one is most likely the same, which skipped a part. */
 	SKIP_BYTES = 256 << 20,
 	/*
+	 * From here on the window is all that was read, not half of it: one that doubles reaches its limit in half as many
+	 * steps, and in each of them the reader waits for the first piece.
+	 */
+	STEADY_BYTES = 4 << 20,
+	/*
 	 * A reader that begins where a tensor of at least GUESS_TENSOR_BYTES does most likely wants all of it: its first
-	 * window is half of GUESS_SEQUENTIAL_BYTES.  After too many wrong guesses in a row there are no more.
+	 * window is GUESS_SEQUENTIAL_BYTES.  After too many wrong guesses in a row there are no more.
 	 */
 	GUESS_TENSOR_BYTES = 4 << 20,
-	GUESS_SEQUENTIAL_BYTES = 8 << 20,
+	GUESS_SEQUENTIAL_BYTES = STEADY_BYTES,
 	WRONG_GUESSES_MAX = 4,
 	/* The least to ask a disk for at a time: with this much it reaches its full speed. */
 	FETCH_BYTES = 4 << 20,
@@ -47,7 +52,9 @@ static struct wcx_readahead_range mirrored(const struct wcx_readahead *ahead, co
 
 static uint64_t window_bytes(const struct wcx_readahead *ahead, const struct wcx_reader *reader)
 {
-	return WCX_MIN(reader->sequential_bytes / 2, ahead->window_bytes);
+	const uint64_t bytes = reader->sequential_bytes;
+
+	return WCX_MIN(bytes < STEADY_BYTES ? bytes / 2 : bytes, ahead->window_bytes);
 }
 
 static uint64_t window_end(const struct wcx_readahead *ahead, const struct wcx_reader *reader, uint64_t start)

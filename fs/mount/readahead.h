@@ -15,8 +15,9 @@
  *	           -> WATCHED     request before its start
  *	CONFIRMED  -> SEQUENTIAL  tensor read to its end
  *
- * Readers from GUESSED on are followed: ahead of each is a window of half of what it has read in order, handed out in pieces
- * of at most 1 MiB.  A new reader takes the slot of the one least recently heard of.
+ * Readers from GUESSED on are followed: ahead of each is a window of half of what it has read in order, from 4 MiB on of
+ * all of it, handed out in pieces of 1 MiB or, of large windows, up to piece_bytes.  A new reader takes the slot of the one
+ * least recently heard of.
  */
 #ifndef WCX_READAHEAD_H
 #define WCX_READAHEAD_H
@@ -61,7 +62,7 @@ struct wcx_reader {
 	uint64_t pos;              /* where its next request is expected */
 	uint64_t front;            /* end of what was handed out */
 	uint64_t stop;             /* the window ends here: end of the tensor or of the file */
-	uint64_t sequential_bytes; /* read in order; the window is half of this */
+	uint64_t sequential_bytes; /* read in order, which the window follows from */
 	uint64_t marked;           /* its last marker */
 	uint64_t fetched;          /* end of what was asked of the disk; forward readers only */
 };
