@@ -9,12 +9,13 @@
 #include <stdbool.h>
 
 #include "codec/difference.h"
+#include "codec/inline.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "elements are read in the byte order of the file, which is little-endian"
 #endif
 
-#define LOOP static inline __attribute__((always_inline))
+#define LOOP WCX_INLINE
 
 #define ELEM_BITS 8
 #include "codec/difference_template.h"

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* The portable variant of the encoder's loops, the reference for all others. */
 #include "codec/encode_variant.h"
+#include "codec/inline.h"
 
 #include "codec/encode_template.h"
 
 /* Unrolled, 32 independent divisions overlap. */
-static inline __attribute__((always_inline)) size_t encode_steps(const struct wcx_rans_lines *lines, uint32_t steps,
-								 bool is_keyed)
+WCX_INLINE size_t encode_steps(const struct wcx_rans_lines *lines, uint32_t steps, bool is_keyed)
 {
 	const uint64_t *entry = lines->table->symbol;
 	uint32_t state[WCX_LANES];

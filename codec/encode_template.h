@@ -8,14 +8,14 @@
 
 #include "codec/element_loops.h"
 #include "codec/encode_variant.h"
+#include "codec/inline.h"
 #include "codec/line.h"
 
 /* Encodes lines of `steps` symbols a lane, keyed or not; returns what the variant's encode_lines does. */
-static inline __attribute__((always_inline)) size_t encode_steps(const struct wcx_rans_lines *lines, uint32_t steps,
-								 bool is_keyed);
+WCX_INLINE size_t encode_steps(const struct wcx_rans_lines *lines, uint32_t steps, bool is_keyed);
 
 /* A copy of the loop per number of steps, which is then a constant. */
-static inline __attribute__((always_inline)) size_t encode_any_steps(const struct wcx_rans_lines *lines, bool is_keyed)
+WCX_INLINE size_t encode_any_steps(const struct wcx_rans_lines *lines, bool is_keyed)
 {
 	if (lines->steps == 4)
 		return encode_steps(lines, 4, is_keyed);
@@ -87,8 +87,7 @@ static void count_any(const uint8_t *symbols, uint32_t count, uint32_t symbol_co
 	}
 }
 
-static inline __attribute__((always_inline)) void add_parts(const uint16_t *partial, uint32_t parts, uint32_t stride,
-							    uint32_t count, uint32_t *ret)
+WCX_INLINE void add_parts(const uint16_t *partial, uint32_t parts, uint32_t stride, uint32_t count, uint32_t *ret)
 {
 	for (uint32_t s = 0; s < count; s++) {
 		uint32_t sum = 0;
@@ -132,8 +131,8 @@ static void count_keyed(const uint16_t *keyed, uint32_t count, uint32_t context_
 }
 
 /* Adds a line to a unit, its words rotated left. */
-static inline __attribute__((always_inline)) void add_words(const struct wcx_plane_lines *plane, const uint8_t *src,
-							    uint32_t rotation, bool folds, uint32_t *unit)
+WCX_INLINE void add_words(const struct wcx_plane_lines *plane, const uint8_t *src, uint32_t rotation, bool folds,
+			  uint32_t *unit)
 {
 	const uint32_any *from = (const uint32_any *)src;
 	const uint32_t mask = (uint32_t)plane->mask, folded = (uint32_t)plane->folded;

@@ -6,9 +6,10 @@
 #include <assert.h>
 
 #include "codec/difference_loops.h"
+#include "codec/inline.h"
 #include "codec/line.h"
 
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE WCX_INLINE
 
 /* Unaligned, and may alias memory of any type. */
 typedef uint32_t __attribute__((aligned(1), may_alias)) word32;

@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "codec/inline.h"
+
 enum {
 	COST_SCALE = 32, /* costs are in units of 1/32 bit */
 	COST_EXCEPTION = WCX_EXCEPTION_BITS * COST_SCALE,
@@ -206,9 +208,8 @@ static uint32_t choice_cost(uint64_t block, uint32_t choice)
  * Adds up what symbols, or keys if these are not NULL, cost by each choice; returns all bits of their costs.  The words of a
  * block are added up: their parts do not overflow.
  */
-static inline __attribute__((always_inline)) uint64_t sum_costs(const struct wcx_field_coder *coder, const uint8_t *symbols,
-								const uint16_t *keyed, uint32_t length,
-								uint64_t sums[WCX_CHOICES_MAX])
+WCX_INLINE uint64_t sum_costs(const struct wcx_field_coder *coder, const uint8_t *symbols, const uint16_t *keyed,
+			      uint32_t length, uint64_t sums[WCX_CHOICES_MAX])
 {
 	uint64_t seen = 0;
 

@@ -3,10 +3,11 @@
 #include <immintrin.h>
 
 #include "codec/encode_variant.h"
+#include "codec/inline.h"
 
 #include "codec/encode_template.h"
 
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE WCX_INLINE
 
 enum { REGISTER_LANES = 8, REGISTERS = WCX_LANES / REGISTER_LANES };
 

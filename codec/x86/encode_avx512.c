@@ -6,10 +6,11 @@
 #include <immintrin.h>
 
 #include "codec/encode_variant.h"
+#include "codec/inline.h"
 
 #include "codec/encode_template.h"
 
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE WCX_INLINE
 
 enum { REGISTER_LANES = 16, REGISTERS = WCX_LANES / REGISTER_LANES };
 
