@@ -2,6 +2,7 @@
 /* Paths on the command line: files and trees, and where their outputs go. */
 #include "tools/arguments.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,11 +56,32 @@ static int run_files(struct command *command, const struct wcx_tree_ops *ops, co
 	return status;
 }
 
+/*
+ * Looks at all arguments before the first file is touched.  So a command line that is meant in another way, such as
+ * --rm SOURCE NEW, does not do half of something.
+ */
+static int check_all(const struct command *command, char **paths, size_t count)
+{
+	int status = WCX_EXIT_OK;
+	struct wcx_error err;
+	struct stat st;
+
+	for (size_t i = 0; i < count; i++) {
+		if (stat(paths[i], &st) == 0)
+			continue;
+		wcx_fail(&err, errno, "%s: %s%s", paths[i], strerror(errno), count > 1 ? "; nothing was done" : "");
+		status = wcx_command_failed(command, &err);
+	}
+	return status;
+}
+
 static int run_in_place(struct command *command, const struct wcx_tree_ops *ops, const struct wcx_tree_options *options,
 			char **paths, size_t count, char *(*output_name)(const char *name))
 {
-	int status = WCX_EXIT_OK;
+	int status = check_all(command, paths, count);
 
+	if (status != WCX_EXIT_OK)
+		return status;
 	for (size_t i = 0; i < count && !wcx_command_stop; i++) {
 		const int its = is_directory(paths[i])
 					? wcx_run_tree(command, ops, options, paths[i], NULL)
@@ -100,6 +122,10 @@ int wcx_run_inputs(struct command *command, const struct wcx_tree_ops *ops, char
 
 	if (!count)
 		return wcx_command_usage(command, missing);
+	if (ops->replaces)
+		status = check_all(command, paths, count);
+	if (status != WCX_EXIT_OK)
+		return status;
 	for (size_t i = 0, files; i < count && !wcx_command_stop; i += files) {
 		int its;
 

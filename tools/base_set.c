@@ -89,46 +89,88 @@ void wcx_base_set_drop_last(struct wcx_base_set *set)
 	close_file(&set->files[--set->count]);
 }
 
+/* What a tree of bases has that is none. */
+struct no_bases {
+	struct wcx_error why; /* of the first that cannot be read; empty: there is none */
+	bool has_relatives, has_originals;
+};
+
+/* What cannot be listed or read is told of if there is no base, and else warned of. */
+static void note_problem(void *user, const struct wcx_error *why)
+{
+	struct no_bases *others = user;
+
+	if (!*others->why.text)
+		others->why = *why;
+}
+
 /* Whether a file of a tree is a packed one that refers to no base. */
-static bool may_be_base(const char *path)
+static bool may_be_base(const char *path, struct no_bases *others)
 {
 	const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	struct wcx_superblock sb;
-	struct wcx_error ignored;
-	const bool ret = fd >= 0 && wcx_superblock_read(fd, path, &sb, &ignored) == 0 && !sb.base_count;
+	struct wcx_error why;
+	int r = fd < 0 ? fail_on(&why, path, errno) : wcx_superblock_read(fd, path, &sb, &why);
 
 	if (fd >= 0)
 		close(fd);
-	return ret;
+	if (r < 0)
+		note_problem(others, &why);
+	else if (sb.base_count)
+		others->has_relatives = true;
+	return r == 0 && !sb.base_count;
 }
 
-/* What cannot be listed has no base to offer. */
-static void ignore_problem(void *user, const struct wcx_error *why)
+/* The error of a tree without a base, which names what is wrong with it; with one, what could not be read is a warning. */
+static int judge_tree(const struct command *command, const char *path, bool has_base, const struct no_bases *others,
+		      struct wcx_error *err)
 {
-	(void)user;
-	(void)why;
+	struct wcx_error text;
+
+	if (has_base && *others->why.text) {
+		wcx_fail(&text, 0, "--base: left out: %s", others->why.text);
+		wcx_warn((void *)(uintptr_t)command, text.text);
+	}
+	if (has_base)
+		return 0;
+	if (*others->why.text)
+		return wcx_fail(err, EIO, "%s: has no packed file that can be read as a base: %s", path, others->why.text);
+	if (others->has_relatives)
+		return wcx_fail(err, ENOENT, "%s: all its packed files are packed against bases themselves; name these",
+				path);
+	return wcx_fail(err, ENOENT, "%s: has no packed file%s", path,
+			others->has_originals ? "; a base is packed first, without a base" : "");
+}
+
+static bool is_original_name(const char *name)
+{
+	const char *dot = strrchr(name, '.');
+
+	return dot && strcmp(dot, ".safetensors") == 0;
 }
 
 static int add_tree(struct wcx_base_set *set, const struct command *command, const char *path, struct wcx_error *err)
 {
 	const size_t before = set->count;
 	struct wcx_tree tree = { .root_fd = -1 };
-	int r = wcx_tree_list(&tree, path, ignore_problem, NULL, &wcx_command_stop, err);
+	struct no_bases others = { .why.text = "" };
+	int r = wcx_tree_list(&tree, path, note_problem, &others, &wcx_command_stop, err);
 
 	for (size_t i = 0; i < tree.count && r == 0; i++) {
 		char *file;
 
+		others.has_originals |= is_original_name(tree.entries[i].name);
 		if (!S_ISREG(tree.entries[i].st.st_mode) || !wcx_is_packed_name(tree.entries[i].name))
 			continue;
 		file = wcx_tree_path(&tree, i, path, "");
 		if (!file)
 			r = fail_on(err, path, ENOMEM);
-		else if (may_be_base(file))
+		else if (may_be_base(file, &others))
 			r = wcx_base_set_add(set, command, file, err);
 		free(file);
 	}
-	if (r == 0 && set->count == before)
-		r = wcx_fail(err, ENOENT, "%s: has no packed file that refers to no base itself", path);
+	if (r == 0)
+		r = judge_tree(command, path, set->count > before, &others, err);
 	wcx_tree_free(&tree);
 	return r;
 }

@@ -135,9 +135,13 @@ static void show_relatives(const struct wcx_file_task *task, struct wcx_image *i
 	memcpy(self.sha256, sb->sha256, sizeof self.sha256);
 	for (uint32_t number = 1; number <= wcx_container_base_count(c); number++) {
 		struct wcx_image *base = NULL;
+		char *path = NULL;
 
 		if (wcx_image_bases_get(wcx_image_bases(image), number, &base, &shown) == 0)
-			wcx_fail(&shown, 0, "%s", wcx_container_path(wcx_image_container(base)));
+			path = wcx_plain_path(wcx_container_path(wcx_image_container(base)));
+		if (path)
+			wcx_fail(&shown, 0, "%s", path);
+		free(path);
 		wcx_image_put(base);
 		wcx_report_print(task->slot.report, "%40sbase: %s", "", shown.text);
 	}

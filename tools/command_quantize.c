@@ -8,6 +8,7 @@
 
 #include "fs/base/array.h"
 #include "fs/base/clock.h"
+#include "fs/base/parents.h"
 #include "fs/pack/pack.h"
 #include "fs/quantize/quantize.h"
 #include "tools/command.h"
@@ -198,6 +199,7 @@ static int quantise(struct quantising *quantising, struct wcx_quantize_options *
 	struct wcx_tree_guard guard = { 0 };
 	struct wcx_quantize_result result;
 	struct wcx_error err;
+	size_t made_above = 0;
 	int r = 0;
 
 	options->ignore = quantising->ignore;
@@ -210,8 +212,15 @@ static int quantise(struct quantising *quantising, struct wcx_quantize_options *
 	wcx_command_catch_signals();
 	if (target && options->job.replace && !options->is_dry_run)
 		r = wcx_tree_guard_begin(&guard, command, target, &err);
+	if (r == 0 && target && !options->is_dry_run) {
+		r = wcx_parents_make(target, &made_above);
+		if (r < 0)
+			wcx_fail(&err, -r, "%s: %s", target, strerror(-r));
+	}
 	if (r == 0)
 		r = wcx_quantize(source, target, options, &result, &err);
+	if (r < 0 && made_above)
+		wcx_parents_remove(target, made_above);
 	wcx_tree_guard_end(&guard);
 	if (r < 0) {
 		wcx_command_failed(command, &err);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "codec/le.h"
@@ -231,8 +232,11 @@ static void print_table_row(const struct row *row)
 	const int mode_width = 20;
 
 	print_name(tensor->dtype, 8);
-	printf(" %14llu %14llu %7.4f ", (unsigned long long)tensor->bytes, (unsigned long long)row->packed_bytes,
-	       row->packed_bytes ? (double)tensor->bytes / (double)row->packed_bytes : 0.0);
+	printf(" %14llu %14llu ", (unsigned long long)tensor->bytes, (unsigned long long)row->packed_bytes);
+	if (row->packed_bytes)
+		printf("%7.4f ", (double)tensor->bytes / (double)row->packed_bytes);
+	else
+		printf("%7s ", "-");
 	if (sum)
 		printf("%8.4f %7.3f %6llu ", bits_per_element(row), limit_bits_per_element(row),
 		       (unsigned long long)own_tiles(row));
@@ -296,12 +300,48 @@ static void format_sha256(const uint8_t sha256[WCX_SHA256_BYTES], char text[2 * 
 		snprintf(text + 2 * i, 3, "%02x", sha256[i]);
 }
 
+/* Whether a path ends in a name that ".." takes back: not "..", and not a link. */
+static bool can_go_back(const char *path)
+{
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	struct stat st;
+
+	return *name && strcmp(name, "..") != 0 && strcmp(name, ".") != 0 && lstat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+char *wcx_plain_path(const char *path)
+{
+	char *ret = malloc(strlen(path) + 1), *last;
+	size_t bytes = 0, name_bytes;
+
+	if (!ret)
+		return NULL;
+	for (; *path; path += name_bytes + (path[name_bytes] == '/')) {
+		name_bytes = strcspn(path, "/");
+		ret[bytes] = '\0';
+		if (name_bytes == 2 && memcmp(path, "..", 2) == 0 && can_go_back(ret)) {
+			last = strrchr(ret, '/');
+			bytes = last ? (size_t)(last - ret) + (last == ret) : 0;
+			continue;
+		}
+		if (bytes && ret[bytes - 1] != '/')
+			ret[bytes++] = '/';
+		memcpy(ret + bytes, path, name_bytes);
+		bytes += name_bytes;
+		if (!bytes)
+			ret[bytes++] = '/';
+	}
+	ret[bytes] = '\0';
+	return ret;
+}
+
 static void print_json_base(const struct wcx_info *info, uint32_t number)
 {
 	const struct wcx_base *base = wcx_container_base(info->container, number);
 	char sha256[2 * WCX_SHA256_BYTES + 1];
 	struct wcx_image *image = NULL;
 	struct wcx_error why = { "" };
+	char *path = NULL;
 	json_t *object = json_object();
 	const int r = wcx_image_bases_get(wcx_image_bases(info->image), number, &image, &why);
 
@@ -310,9 +350,12 @@ static void print_json_base(const struct wcx_info *info, uint32_t number)
 	wcx_json_set_count(object, "bytes", base->original_bytes);
 	wcx_json_set_path(object, "name", base->name);
 	if (r == 0)
-		wcx_json_set_path(object, "path", wcx_container_path(wcx_image_container(image)));
-	else
+		path = wcx_plain_path(wcx_container_path(wcx_image_container(image)));
+	if (path)
+		wcx_json_set_path(object, "path", path);
+	else if (r < 0)
 		json_object_set_new(object, "error", json_string(why.text));
+	free(path);
 	wcx_image_put(image);
 	printf("%s\n    ", number > 1 ? "," : "");
 	print_json(object);
@@ -336,13 +379,14 @@ static void print_bases(const struct wcx_info *info)
 		char sha256[2 * WCX_SHA256_BYTES + 1];
 		struct wcx_image *image = NULL;
 		struct wcx_error why = { "" }, shown;
+		char *path = NULL;
 
 		format_sha256(base->sha256, sha256);
 		printf("base %u: sha256 %s, %llu bytes\n", number, sha256, (unsigned long long)base->original_bytes);
 		if (wcx_image_bases_get(wcx_image_bases(info->image), number, &image, &why) == 0)
-			wcx_fail(&shown, 0, "%s", wcx_container_path(wcx_image_container(image)));
-		else
-			shown = why;
+			path = wcx_plain_path(wcx_container_path(wcx_image_container(image)));
+		wcx_fail(&shown, 0, "%s", path ? path : why.text);
+		free(path);
 		printf("  %s\n", shown.text);
 		wcx_image_put(image);
 	}

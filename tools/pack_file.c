@@ -152,9 +152,12 @@ static void check_name(struct wcx_file_task *task)
 	wcx_report_warn(&task->slot, text.text);
 }
 
-/* A packed file takes between half and all of what its source has on disk; trained weights take two thirds or more. */
-static void needs(int directory_fd, int output_directory_fd, const char *name, const struct stat *st, uint64_t *least_ret,
-		  uint64_t *most_ret)
+/*
+ * A packed file takes between half and all of what its source has on disk; trained weights take two thirds or more.  Against
+ * a base it may take next to nothing.
+ */
+static void needs(const struct wcx_tree_run *run, int directory_fd, int output_directory_fd, const char *name,
+		  const struct stat *st, uint64_t *least_ret, uint64_t *most_ret)
 {
 	const uint64_t on_disk = WCX_MIN((uint64_t)st->st_blocks * BLOCK_BYTES, (uint64_t)st->st_size);
 	char packed[NAME_MAX + sizeof suffix];
@@ -165,7 +168,7 @@ static void needs(int directory_fd, int output_directory_fd, const char *name, c
 					 faccessat(output_directory_fd, packed, F_OK, AT_SYMLINK_NOFOLLOW) == 0))
 		return;
 	*most_ret = on_disk;
-	*least_ret = st->st_size > SMALL_BYTES ? on_disk / 2 : on_disk;
+	*least_ret = st->st_size <= SMALL_BYTES ? on_disk : wcx_pack_bases_may_save(run) ? 0 : on_disk / 2;
 }
 
 /* A named file's; for a tree, its run has added up all. */
@@ -176,7 +179,7 @@ static int check_space(const struct wcx_file_task *task, const struct target *ta
 
 	if (!task->is_named || fstatvfs(task->output_directory_fd, &fs) < 0 || fs.f_blocks == 0)
 		return 0;
-	needs(task->directory_fd, -1, task->name, &task->st, &least, &most);
+	needs(task->run, task->directory_fd, -1, task->name, &task->st, &least, &most);
 	free_bytes = (uint64_t)(geteuid() == 0 ? fs.f_bfree : fs.f_bavail) * fs.f_frsize;
 	if (least <= free_bytes)
 		return 0;

@@ -43,7 +43,23 @@ static double seconds_of(const struct wcx_report *report)
 
 static double ratio_of(uint64_t from, uint64_t to)
 {
-	return to ? (double)from / (double)to : 1;
+	return (double)from / (double)to;
+}
+
+/* Whether the bytes of a file were worked on, and so count for the rate: not if it failed or was passed over. */
+static bool is_work(enum wcx_outcome outcome)
+{
+	switch (outcome) {
+	case WCX_OUTCOME_PACKED:
+	case WCX_OUTCOME_UNPACKED:
+	case WCX_OUTCOME_CONVERTED:
+	case WCX_OUTCOME_COPIED:
+	case WCX_OUTCOME_SOUND:
+	case WCX_OUTCOME_WARMED:
+		return true;
+	default:
+		return false;
+	}
 }
 
 /* --- progress --- */
@@ -69,15 +85,15 @@ static void draw(struct wcx_report *report, const char *what)
 {
 	const uint64_t now = wcx_now_ms();
 	const double seconds = seconds_of(report);
-	uint64_t done = report->done_bytes;
+	uint64_t done = report->done_bytes, worked = report->worked_bytes;
 	char left[WCX_TIME_LEFT_BYTES], ratio[24] = "", files[64] = "";
 
 	if (report->command->quiet || now - report->drawn_ms < DRAW_INTERVAL_MS || !isatty(STDERR_FILENO))
 		return;
 	for (int i = 0; i < WCX_REPORT_SLOTS; i++)
-		done += report->slot_bytes[i];
+		done += report->slot_bytes[i], worked += report->slot_bytes[i];
 	done = WCX_MIN(done, report->total_bytes);
-	wcx_format_time_left(done ? seconds * (double)(report->total_bytes - done) / (double)done : 0, left);
+	wcx_format_time_left(worked ? seconds * (double)(report->total_bytes - done) / (double)worked : 0, left);
 	if (report->packed_to)
 		snprintf(ratio, sizeof ratio, "  ratio %.3f", ratio_of(report->packed_from, report->packed_to));
 	if (report->is_tree)
@@ -85,7 +101,7 @@ static void draw(struct wcx_report *report, const char *what)
 			 (unsigned long long)report->total_files);
 	fprintf(stderr, "\r\033[K%s %3.0f %%%s  %.2f of %.2f GB  %.0f MB/s%s  %s", what,
 		report->total_bytes ? 100.0 * (double)done / (double)report->total_bytes : 100.0, files, (double)done * 1e-9,
-		(double)report->total_bytes * 1e-9, seconds > 0 ? (double)done * 1e-6 / seconds : 0, ratio, left);
+		(double)report->total_bytes * 1e-9, seconds > 0 ? (double)worked * 1e-6 / seconds : 0, ratio, left);
 	report->drawn_ms = now;
 }
 
@@ -240,6 +256,8 @@ void wcx_report_file(struct wcx_report *report, unsigned slot, const struct wcx_
 	report->slot_bytes[slot] = 0;
 	report->done_files++;
 	report->done_bytes += result->bytes;
+	if (is_work(outcome))
+		report->worked_bytes += result->bytes;
 	report->counts[outcome]++;
 	report->removed_files += result->is_removed;
 	report->based_files += result->base_count > 0;
@@ -297,7 +315,8 @@ static void print_json_total(const struct wcx_report *report)
 	json_object_set_new(object, "files", files);
 	wcx_json_set_count(object, "bytes", report->packed_from);
 	wcx_json_set_count(object, "packed_bytes", report->packed_to);
-	json_object_set_new(object, "ratio", json_real(ratio_of(report->packed_from, report->packed_to)));
+	if (report->packed_to)
+		json_object_set_new(object, "ratio", json_real(ratio_of(report->packed_from, report->packed_to)));
 	if (report->based_files) {
 		wcx_json_set_count(object, "based_files", report->based_files);
 		wcx_json_set_count(object, "based_bytes", report->based_bytes);
@@ -318,10 +337,17 @@ static int compare_totals(const void *a, const void *b)
 
 static void print_row(FILE *out, const char *dtype, uint64_t tensors, uint64_t bytes, uint64_t packed)
 {
-	const double saved = bytes ? 100.0 * (1 - (double)packed / (double)bytes) : 0;
-
-	fprintf(out, "%-10s %9llu %16llu %16llu %8.3f %8.1f %%\n", dtype, (unsigned long long)tensors,
-		(unsigned long long)bytes, (unsigned long long)packed, ratio_of(bytes, packed), saved);
+	fprintf(out, "%-10s %9llu %16llu %16llu", dtype, (unsigned long long)tensors, (unsigned long long)bytes,
+		(unsigned long long)packed);
+	/* Nothing has no ratio to something, nor something to nothing. */
+	if (bytes && packed)
+		fprintf(out, " %8.3f", ratio_of(bytes, packed));
+	else
+		fprintf(out, " %8s", "-");
+	if (bytes)
+		fprintf(out, " %8.1f %%\n", 100.0 * (1 - (double)packed / (double)bytes));
+	else
+		fprintf(out, " %8s\n", "-");
 }
 
 static void print_table(const struct wcx_report *report)
@@ -362,8 +388,9 @@ static void print_summary(const struct wcx_report *report)
 	}
 	if (report->removed_files)
 		fprintf(stderr, "%s%llu sources removed", separator, (unsigned long long)report->removed_files);
-	fprintf(stderr, "%s in %.1f s (%.0f MB/s)", *separator ? "" : "no files", seconds,
-		seconds > 0 ? (double)report->done_bytes * 1e-6 / seconds : 0);
+	fprintf(stderr, "%s in %.1f s", *separator ? "" : "no files", seconds);
+	if (report->worked_bytes && seconds > 0)
+		fprintf(stderr, " (%.0f MB/s)", (double)report->worked_bytes * 1e-6 / seconds);
 	if (report->based_files)
 		fprintf(stderr, "; %llu packed against bases", (unsigned long long)report->based_files);
 	fputc('\n', stderr);

@@ -56,6 +56,7 @@ struct wcx_report {
 	uint64_t drawn_ms;
 	uint64_t slot_bytes[WCX_REPORT_SLOTS]; /* done of the files that are worked on */
 	uint64_t done_files, done_bytes;
+	uint64_t worked_bytes; /* of these, of files that were worked on; without those that failed or were passed over */
 	uint64_t counts[WCX_OUTCOMES];
 	uint64_t packed_from, packed_to; /* of packed files: bytes of originals, and packed */
 	uint64_t copied_bytes, removed_files;

@@ -14,6 +14,7 @@
 
 #include "codec/arith.h"
 #include "fs/base/file_copy.h"
+#include "fs/base/parents.h"
 #include "tools/dependents.h"
 #include "tools/file_task.h"
 
@@ -72,30 +73,33 @@ static int refuse_relation(const struct wcx_tree_run *run, int relation, struct 
 	return wcx_fail(err, EINVAL, "%s: is inside the source %s", run->output_root_path, run->tree.root_path);
 }
 
-/* Makes the root, unless that would be inside the source or something is there. */
+/* Makes the root and what is missing above it, unless that would be inside the source or something is there. */
 static int make_root(struct wcx_tree_run *run, struct wcx_error *err)
 {
 	const char *path = run->output_root_path;
-	char *copy = strdup(path), *above = copy ? dirname(copy) : NULL;
-	const int fd = above ? open(above, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+	const int fd = wcx_parents_nearest(path);
 	int r = 0;
 
-	if (!copy)
-		r = wcx_fail(err, ENOMEM, "%s: %s", path, strerror(ENOMEM));
-	else if (fd < 0 && errno == ENOENT)
-		r = wcx_fail(err, ENOENT, "%s: output directory %s does not exist", path, above);
-	else if (fd < 0)
-		r = wcx_fail(err, errno, "%s: %s", path, strerror(errno));
-	else if (relation_to_source(run, fd) && access(path, F_OK) < 0)
+	if (fd < 0)
+		return wcx_fail(err, -fd, "%s: %s", path, strerror(-fd));
+	if (relation_to_source(run, fd) && access(path, F_OK) < 0)
 		r = refuse_relation(run, 2, err);
-	else if (mkdir(path, S_IRWXU) == 0)
-		run->sets_root = true;
-	else if (errno != EEXIST)
-		r = wcx_fail(err, errno, "%s: %s", path, strerror(errno));
-	if (fd >= 0)
-		close(fd);
-	free(copy);
-	return r;
+	close(fd);
+	if (r < 0)
+		return r;
+	r = wcx_parents_make(path, &run->made_above);
+	if (r == 0 && mkdir(path, S_IRWXU) == 0)
+		run->sets_root = run->made_root = true;
+	else if (r == 0 && errno != EEXIST)
+		r = -errno;
+	return r < 0 ? wcx_fail(err, -r, "%s: %s", path, strerror(-r)) : 0;
+}
+
+void wcx_tree_output_remove_empty(const struct wcx_tree_run *run)
+{
+	if (run->made_root && rmdir(run->output_root_path) < 0)
+		return;
+	wcx_parents_remove(run->output_root_path, run->made_above);
 }
 
 int wcx_tree_output_open(struct wcx_tree_run *run, struct wcx_error *err)
@@ -128,8 +132,10 @@ int wcx_tree_output_check_space(struct wcx_tree_run *run, struct wcx_error *err)
 		const int fd = wcx_tree_open_directory(&run->tree, entry->directory, run->output_root_fd);
 		uint64_t entry_least = 0, entry_most = 0;
 
-		run->ops->needs(src_fd, fd, entry->name, &entry->st, &entry_least, &entry_most);
-		least += entry_least;
+		run->ops->needs(run, src_fd, fd, entry->name, &entry->st, &entry_least, &entry_most);
+		/* What waits for others will be packed against them, and may take next to nothing. */
+		if (!run->first_count || i < run->first_count)
+			least += entry_least;
 		most += entry_most;
 		if (fd >= 0)
 			close(fd);

@@ -32,6 +32,9 @@ void wcx_tree_output_link_names(struct wcx_tree_run *run);
 /* wcx_tree_output_finish - give directories the source's metadata; in place, their times back */
 void wcx_tree_output_finish(struct wcx_tree_run *run);
 
+/* wcx_tree_output_remove_empty - after a run that failed: remove what was made of the root and above it, if it is empty */
+void wcx_tree_output_remove_empty(const struct wcx_tree_run *run);
+
 /* wcx_tree_output_check_space - tell before the work when there is too little space for it: 0 or -ENOSPC */
 int wcx_tree_output_check_space(struct wcx_tree_run *run, struct wcx_error *err);
 

@@ -64,7 +64,6 @@ static int do_file(struct wcx_file_task *task, int r, struct wcx_error *err)
 		free(task->result.output);
 		free(task->result.base);
 		free(task->result.base_sha256);
-		free(task->result.base_sha256);
 		return r;
 	}
 	if (r < 0) {
@@ -72,10 +71,13 @@ static int do_file(struct wcx_file_task *task, int r, struct wcx_error *err)
 		task->result.error = *err;
 		task->result.packed_bytes = 0;
 		task->result.base_count = 0;
+		task->result.based_bytes = 0;
+		task->result.dtypes.count = 0;
 	}
 	wcx_report_file(&run->report, task->slot.number, &task->result);
 	free(task->result.output);
 	free(task->result.base);
+	free(task->result.base_sha256);
 	task->result.output = NULL;
 	task->result.base = NULL;
 	task->result.base_sha256 = NULL;
@@ -211,17 +213,35 @@ static int do_range(struct wcx_tree_run *run, size_t first, size_t end, struct w
 	return wcx_parallel_for(run->side_by_side, end - first, do_item, run, &wcx_command_stop, err);
 }
 
-static int do_items(struct wcx_tree_run *run, struct wcx_error *err)
+static int begin(struct wcx_tree_run *run, struct wcx_error *err)
 {
-	int r = run->ops->begin ? run->ops->begin(run, err) : 0;
+	return run->ops->begin ? run->ops->begin(run, err) : 0;
+}
 
-	if (r == 0 && run->first_count)
-		r = do_range(run, 0, run->first_count, err);
-	if (r == 0 && run->first_count < run->item_count)
-		r = do_range(run, run->first_count, run->item_count, err);
+static void end(struct wcx_tree_run *run)
+{
 	if (run->ops->end)
 		run->ops->end(run);
 	run->first_count = 0;
+}
+
+/* Between begin and end. */
+static int do_begun_items(struct wcx_tree_run *run, struct wcx_error *err)
+{
+	int r = run->first_count ? do_range(run, 0, run->first_count, err) : 0;
+
+	if (r == 0 && run->first_count < run->item_count)
+		r = do_range(run, run->first_count, run->item_count, err);
+	return r;
+}
+
+static int do_items(struct wcx_tree_run *run, struct wcx_error *err)
+{
+	int r = begin(run, err);
+
+	if (r == 0)
+		r = do_begun_items(run, err);
+	end(run);
 	return r;
 }
 
@@ -328,7 +348,7 @@ static int do_items_in_turn(struct wcx_tree_run *run, struct wcx_error *err)
 	int r;
 
 	if (!late)
-		return run->ops->waits && count ? wcx_fail(err, ENOMEM, "no memory") : do_items(run, err);
+		return run->ops->waits && count ? wcx_fail(err, ENOMEM, "no memory") : do_begun_items(run, err);
 	run->item_count = 0;
 	for (size_t i = 0; i < count; i++) {
 		const size_t entry = run->items[i];
@@ -349,6 +369,23 @@ static int do_items_in_turn(struct wcx_tree_run *run, struct wcx_error *err)
 	return r == 0 && late_count ? do_items(run, err) : r;
 }
 
+/* Makes the files of the output, once it is known that there is space for them, and what they are packed against. */
+static int make_files(struct wcx_tree_run *run, struct wcx_error *err)
+{
+	int r = begin(run, err);
+
+	if (r == 0)
+		r = wcx_tree_output_check_space(run, err);
+	if (r == 0) {
+		run->is_begun = true;
+		if (!run->is_in_place)
+			wcx_tree_output_make_directories(run);
+		r = do_items_in_turn(run, err);
+	}
+	end(run);
+	return r;
+}
+
 static int make_output(struct wcx_tree_run *run, struct wcx_error *err)
 {
 	bool *was_leader = calloc(run->tree.count, sizeof *was_leader);
@@ -357,21 +394,15 @@ static int make_output(struct wcx_tree_run *run, struct wcx_error *err)
 	for (size_t i = 0; r == 0 && i < run->tree.count; i++)
 		was_leader[i] = run->marks[i].leader == i;
 	if (r == 0)
-		r = wcx_tree_output_check_space(run, err);
-	if (r < 0) {
-		free(was_leader);
-		return r;
-	}
-	if (!run->is_in_place)
-		wcx_tree_output_make_directories(run);
-	r = do_items_in_turn(run, err);
+		r = make_files(run, err);
 	if (r == 0)
 		wcx_tree_output_link_names(run);
 	if (r == 0)
 		r = do_unlinked(run, was_leader, err);
 	if (r == 0)
 		wcx_tree_output_copy_links(run);
-	wcx_tree_output_finish(run);
+	if (run->is_begun)
+		wcx_tree_output_finish(run);
 	free(was_leader);
 	return r;
 }
@@ -425,6 +456,8 @@ int wcx_run_tree(struct command *command, const struct wcx_tree_ops *ops, const 
 		wcx_fail(&err, EINTR, "interrupted; the same command goes on from here");
 	if (run.output_root_fd >= 0)
 		close(run.output_root_fd);
+	if ((r < 0 || run.report.counts[WCX_OUTCOME_FAILED]) && output)
+		wcx_tree_output_remove_empty(&run);
 	wcx_tree_free(&run.tree);
 	free(run.items);
 	free(run.marks);

@@ -51,9 +51,11 @@ struct wcx_tree_ops {
 	 * where there is an output already.  Descriptors of directories that are missing are negative.  NULL: the command
 	 * has no output.
 	 */
-	void (*needs)(int directory_fd, int output_directory_fd, const char *name, const struct stat *st,
-		      uint64_t *least_ret, uint64_t *most_ret);
-	/* Prepares a run whose items are known, and may put them into another order; then end is called.  Both may be NULL.
+	void (*needs)(const struct wcx_tree_run *run, int directory_fd, int output_directory_fd, const char *name,
+		      const struct stat *st, uint64_t *least_ret, uint64_t *most_ret);
+	/*
+	 * Prepares a run whose items are known, and may put them into another order, before there are any outputs; then end
+	 * is called.  Both may be NULL; with waits they are.
 	 */
 	int (*begin)(struct wcx_tree_run *run, struct wcx_error *err);
 	void (*end)(struct wcx_tree_run *run);
@@ -92,6 +94,9 @@ struct wcx_tree_run {
 	struct wcx_tree tree;
 	const char *output_root_path; /* NULL: the command has no output */
 	int output_root_fd;
+	bool is_begun;           /* directories and files may have been made */
+	bool made_root;          /* the root of the output was made by this run */
+	size_t made_above;       /* what of the path above that was made: see wcx_parents_make */
 	bool sets_root;          /* the root of the output was made by this run, or by one that was interrupted */
 	struct tree_mark *marks; /* one for each entry */
 	size_t *items;           /* entries of regular files, largest first */

@@ -146,13 +146,16 @@ static int do_file(struct wcx_file_task *task, struct wcx_error *err)
 		r = unpack(task, image, &target, err);
 	wcx_image_put(image);
 	free(target.name);
-	task->result.output = target.path;
+	if (task->change == WCX_NAME_UNPACKED)
+		task->result.output = target.path;
+	else
+		free(target.path);
 	return r;
 }
 
 /* What is packed takes what the superblock says. */
-static void needs(int directory_fd, int output_directory_fd, const char *name, const struct stat *st, uint64_t *least_ret,
-		  uint64_t *most_ret)
+static void needs(const struct wcx_tree_run *run, int directory_fd, int output_directory_fd, const char *name,
+		  const struct stat *st, uint64_t *least_ret, uint64_t *most_ret)
 {
 	const int fd = openat(directory_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	const size_t stem = stem_bytes(name);
@@ -161,6 +164,7 @@ static void needs(int directory_fd, int output_directory_fd, const char *name, c
 	char output[NAME_MAX + 1];
 	uint64_t bytes = (uint64_t)st->st_size;
 
+	(void)run;
 	snprintf(output, sizeof output, "%s", name);
 	if (fd >= 0 && stem && wcx_superblock_read(fd, name, &sb, &ignored) == 0) {
 		output[stem] = '\0';

@@ -149,7 +149,13 @@ forge() {
 @test "info of a tree shows who depends on whom" {
 	run -0 "$WCX" info "$OWN"
 	grep -qE "^ +base of: $OWN/tuned/model.safetensors.wcx$" <<<"$output"
-	grep -qE "^ +base: $OWN/tuned/../base/model.safetensors.wcx$" <<<"$output"
+	grep -qE "^ +base: $OWN/base/model.safetensors.wcx$" <<<"$output"
+	run -0 "$WCX" info --json "$TUNED"
+	[[ "$output" == *"\"path\": \"$OWN/base/model.safetensors.wcx\""* ]]
+	# Behind a link, .. is elsewhere.
+	ln -s "$OWN/tuned" link
+	run -0 "$WCX" info link/model.safetensors.wcx
+	[[ "$output" == *$'\n'"  link/../base/model.safetensors.wcx"* ]]
 	rm "$BASE"
 	run -0 "$WCX" info "$OWN"
 	[[ "$output" != *"base of: "* && "$output" == *"base: base $BASE_SHA (../base/model.safetensors.wcx): not found in $OWN"* ]]

@@ -26,6 +26,7 @@ setup() {
 
 teardown() {
 	cd "$BATS_TEST_DIRNAME" || return
+	! mountpoint -q "$BATS_TEST_TMPDIR/work/small" || umount "$BATS_TEST_TMPDIR/work/small"
 }
 
 # packed_bytes FILE.wcx
@@ -85,12 +86,25 @@ packed_bytes() {
 	[[ $output == *"missing.wcx: No such file"* ]]
 	mkdir empty
 	run -1 "$WCX" pack --base=empty "$FAMILY/tuned-2/model.safetensors" out.wcx
-	[[ $output == *"empty: has no packed file that refers to no base itself"* ]]
+	[[ $output == *"empty: has no packed file" ]]
+	run -1 "$WCX" pack --base="$FAMILY" "$FAMILY/tuned-2/model.safetensors" out.wcx
+	[[ $output == *"family: has no packed file; a base is packed first, without a base" ]]
+	mkdir relatives damaged
+	mv store/tuned.wcx relatives
+	run -1 "$WCX" pack --base=relatives "$FAMILY/tuned-2/model.safetensors" out.wcx
+	[[ $output == *"relatives: all its packed files are packed against bases themselves; name these" ]]
+	head -c 100 relatives/tuned.wcx >damaged/base.wcx
+	run -1 "$WCX" pack --base=damaged "$FAMILY/tuned-2/model.safetensors" out.wcx
+	[[ $output == *"damaged: has no packed file that can be read as a base: damaged/base.wcx: "* ]]
 	run -1 "$WCX" pack -f --base=store "$FAMILY/tuned-1/model.safetensors" store/base/model.safetensors.wcx
 	[[ $output == *"cannot be packed against what it would replace"* ]]
 	run -2 "$WCX" pack --base=none --base=store "$FAMILY/tuned-1/model.safetensors" out.wcx
 	[ ! -e out.wcx ]
-	[ "$(find . -type f | wc -l)" -eq 2 ]
+	[ "$(find . -type f | wc -l)" -eq 3 ]
+	# Beside one that can be read, it is a warning.
+	cp damaged/base.wcx store/cut.wcx
+	run -0 "$WCX" pack --base=store "$FAMILY/tuned-2/model.safetensors" out.wcx
+	[[ $output == *"warning: --base: left out: store/cut.wcx: "* ]]
 }
 
 @test "a base that is being removed is refused" {
@@ -100,6 +114,18 @@ packed_bytes() {
 	run -1 "$WCX" pack --base=store "$FAMILY/tuned-1/model.safetensors" out.wcx
 	kill $!
 	[[ $output == *"model.safetensors.wcx: is being removed or replaced"* ]]
+}
+
+@test "the examples of README and the quick start that read a model are for BF16 too" {
+	local document code
+
+	"$PYTHON" -c 'import safetensors' 2>/dev/null || skip "$PYTHON has no package safetensors"
+	for document in README.md docs/quick_start.md; do
+		code="$(sed -n "s/^ *python3 -c '\(from safetensors.*\)'$/\1/p" "$BATS_TEST_DIRNAME/../../$document")"
+		code="$(sed -E "s|\"/[a-z]+/models/llama/|\"$FAMILY/base/|" <<<"$code")"
+		run -0 "$PYTHON" -c "$code"
+		[[ $output == *embed.weight* ]]
+	done
 }
 
 # --- bases that are found ---
@@ -214,6 +240,35 @@ size_of() {
 	rm -r tree/base
 	run -0 "$WCX" pack tree store
 	[[ $output == *"wcx pack: 1 packed, 1 done already"*"; 2 packed against bases" ]]
+}
+
+@test "a base that may not be read is told of as that" {
+	[ "$(id -u)" -eq 0 ] || skip "acts as another user"
+	cp -r "$STORE" store
+	chmod 600 store/base/model.safetensors.wcx
+	chmod 777 .
+	chmod a+rx "$BATS_RUN_TMPDIR" "$BATS_FILE_TMPDIR" "$BATS_TEST_TMPDIR"
+	run -1 setpriv --reuid=65534 --clear-groups "$WCX" pack --base=store "$FAMILY/tuned-1" new/tuned
+	[[ $output == *"store: has no packed file that can be read as a base: store/base/model.safetensors.wcx: Permission denied"* ]]
+	[ ! -e new ]
+}
+
+@test "little space is enough for what is packed against a base" {
+	[ "$(id -u)" -eq 0 ] || skip "only root can mount a small file system"
+	mkdir small
+	mount -t tmpfs -o size=1m wcx-test small || skip "a tmpfs cannot be mounted here"
+	# A fine-tune of 3.9 MB takes 0.3 MB; alone it takes 2.5 MB.
+	run -0 "$WCX" pack --base="$STORE" "$FAMILY/tuned-1/model.safetensors" small/tuned.wcx
+	run -0 "$WCX" pack --base="$STORE" "$FAMILY/tuned-1" small/tuned
+	[[ $output == *"warning: small/tuned: may need up to "* ]]
+	rm -r small/tuned small/tuned.wcx
+	# A tree with its base, of which nothing is there yet: 4.1 MB where half of all would be 5.8 MB.
+	run -1 "$WCX" pack "$FAMILY" small/store
+	[[ $output == *"small/store: needs at least 194"????" bytes, 1048576 are free; nothing was written" ]]
+	[ ! -e small/store ]
+	mount -o remount,size=5m small
+	run -0 "$WCX" pack "$FAMILY" small/store
+	[[ $output == *"; 2 packed against bases" ]]
 }
 
 @test "bases that fewer may read than the file are left alone, or warned of" {

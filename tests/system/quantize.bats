@@ -291,8 +291,12 @@ make_single() {
 	[[ "$output" == *"model/int8: is in the model's directory" ]]
 	run -1 "$WCX" quantize -f model model
 	[[ "$output" == *"model: is the model's directory" ]]
-	run -1 "$WCX" quantize "$LLAMA" missing/out
-	[[ "$output" == *"missing/out: output directory missing does not exist" ]]
+	run -1 "$WCX" quantize "$LLAMA" model/config.json/out
+	[[ "$output" == *"model/config.json/out: Not a directory" ]]
+	run -1 "$WCX" quantize --ignore='re:(' "$LLAMA" made/above/out
+	[ ! -e made ]
+	"$WCX" quantize -q "$LLAMA" made/above/out
+	[ -e made/above/out/config.json ]
 	diff -r "$LLAMA" model
 	[ -z "$(find . -name ".wcx-*")" ]
 }

@@ -225,7 +225,7 @@ count_packed() {
 	[ "$(count_packed dst)" -eq 4 ]
 }
 
-@test "a destination that is the source, lies in it, or has no directory is refused" {
+@test "a destination that is the source, or lies in it, is refused" {
 	cp -a "$DIR" src
 	describe src >before
 	run -1 "$WCX" pack src src
@@ -234,8 +234,8 @@ count_packed() {
 	[ "$output" = "wcx pack: src/new: is inside the source src" ]
 	run -1 "$WCX" pack src src/1_Pooling
 	[ "$output" = "wcx pack: src/1_Pooling: is inside the source src" ]
-	run -1 "$WCX" pack src no/where
-	[ "$output" = "wcx pack: no/where: output directory no does not exist" ]
+	run -1 "$WCX" pack src src/new/er
+	[ "$output" = "wcx pack: src/new/er: is inside the source src" ]
 	touch file
 	run -1 "$WCX" pack src file
 	[ "$output" = "wcx pack: file: Not a directory" ]
@@ -432,6 +432,39 @@ check_whole() {
 	grep -q "interrupted; the same command goes on from here" messages
 }
 
+@test "directories above a destination are made, and go again if nothing comes of it" {
+	"$WCX" pack -q "$DIR" new/er//dst
+	[ "$(count_packed new/er/dst)" -eq 4 ]
+	run -1 "$WCX" pack --base=missing "$DIR" other/er/dst
+	[ ! -e other ]
+	mkdir damaged
+	head -c 1000 "$(find new -name "*-00001-*.wcx")" >damaged/x.wcx
+	run -1 "$WCX" unpack damaged other/dst
+	[ ! -e other ]
+	# Nothing else is removed.
+	mkdir -p mine/er
+	run -1 "$WCX" pack --base=missing "$DIR" mine/er/dst
+	[ -d mine/er ] && [ ! -e mine/er/dst ]
+	run -1 "$WCX" pack --base=missing "$DIR" mine/er
+	[ -d mine/er ]
+	"$WCX" quantize --help >/dev/null
+	run -1 "$WCX" quantize "$DIR/1_Pooling" other/int8
+	[ ! -e other ]
+}
+
+@test "all arguments are looked at before the first file is touched" {
+	local what
+
+	cp -a "$DIR" src
+	describe src >before
+	for what in "pack --rm src" "unpack --rm src" "convert src"; do
+		# shellcheck disable=SC2086 # a command and its arguments
+		run -1 "$WCX" $what missing
+		[ "$output" = "wcx ${what%% *}: missing: No such file or directory; nothing was done" ]
+		describe src | cmp before -
+	done
+}
+
 # --- space ---
 
 @test "too little space is told of before the work" {
@@ -457,6 +490,22 @@ check_whole() {
 }
 
 # --- what is said ---
+
+@test "a rate counts what was worked on, and rows those files that did not fail" {
+	mkdir damaged
+	"$WCX" pack -q "$DIR/model-00001-of-00004.safetensors" damaged/x.wcx
+	"$PYTHON" -c 'import sys; f = open(sys.argv[1], "r+b"); f.seek(20000); f.write(bytes(1000))' damaged/x.wcx
+	run -1 "$WCX" unpack damaged back
+	[[ "$output" =~ $'\n'"wcx unpack: 1 failed in "[0-9.]+" s"$ ]]
+	[[ "$output" != *dtype* ]]
+	run -1 --separate-stderr "$WCX" unpack --json damaged back
+	[[ "$output" != *'"output"'* && "$output" != *'"ratio"'* && "$output" == *'"dtypes":{}'* ]]
+	run -0 "$WCX" pack "$DIR" dst
+	[[ "${lines[-1]}" == *" MB/s)" ]]
+	run -0 "$WCX" unpack -q dst back
+	run -0 "$WCX" unpack dst back
+	[[ "${lines[-1]}" =~ " done already in "[0-9.]+" s"$ ]]
+}
 
 @test "several files go to a directory, beside themselves or to a name" {
 	mkdir out
