@@ -15,9 +15,8 @@
 #include "cuda/gpu_queue.h"
 
 enum {
-	QUEUE_COUNT = WCX_GPU_CALLS_MAX,
-	QUEUE_DST_BYTES = 1 << 20,              /* tiles that kernels read again after storing are few */
-	LANDING_BYTES = WCX_GPU_PACKED_BYTES,   /* as many other tiles as a batch has */
+	AGAIN_BYTES = 1 << 20,                  /* tiles that kernels read again after storing are few */
+	LANDING_BYTES = WCX_GPU_PACKED_BYTES,   /* as many tiles as a batch has */
 	QUEUE_SRC_BYTES = WCX_GPU_PACKED_BYTES, /* a coded tile is smaller than the decoded one; each may be aligned; bases
 						   come on top */
 	SRC_ALIGN = 16,
@@ -35,14 +34,22 @@ struct taken_job {
 };
 
 struct decode_queue {
+	struct wcx_gpu *gpu; /* its owner */
 	struct wcx_gpu_queue queue;
 	struct decode_queue *next_free;
 	uint8_t *bases_dev;     /* stands for the bases of a batch */
+	uint8_t *again_dev;     /* where kernels store tiles that they read again, from its end downwards */
 	bool taken, is_checked; /* is_checked: each tile of the batch has a check */
 	/* Of the batch: src_first and src_bytes are the extent of the packed tiles, in upload or in the caller's memory. */
 	uint32_t job_count, src_first, src_bytes;
-	uint32_t dst_bytes, landed_bytes; /* of the download, and of the landing */
-	uint8_t *landing;                 /* pinned memory where kernels write tiles whose dst is not */
+	uint32_t again_bytes, landed_bytes; /* of again_dev; of the landing, besides */
+	/*
+	 * Pinned memory for tiles that cannot be stored to their dst, or NULL: from its start on what kernels write there
+	 * themselves, and at its end what is copied from again_dev.
+	 */
+	uint8_t *landing;
+	int64_t landed_ns; /* when a batch last used it, by the clock */
+	cudaError_t error; /* of the device, while the batch was made */
 	struct taken_job jobs[WCX_QUEUE_ITEMS];
 };
 
@@ -56,7 +63,8 @@ struct wcx_gpu {
 	struct decode_queue *free_queues;
 	bool failed;     /* permanently: the device is not used any more */
 	long calls_left; /* until a simulated failure; negative: never */
-	struct decode_queue queues[QUEUE_COUNT];
+	unsigned queue_count;
+	struct decode_queue queues[WCX_GPU_CALLS_MAX];
 };
 
 /* Returns the runtime's error if there is no driver, no device, or no code for it. */
@@ -82,7 +90,30 @@ static long calls_until_failure(const char *variable)
 	return text ? strtol(text, NULL, 10) : -1;
 }
 
-enum wcx_result wcx_gpu_open(int device, struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES])
+/* Opens a queue, which must be closed even after failure. */
+static enum wcx_result open_queue(struct wcx_gpu *gpu, struct decode_queue *queue, cudaError_t *error_ret)
+{
+	enum wcx_result result;
+
+	queue->gpu = gpu;
+	queue->queue.statuses_to_host = queue->queue.upload_is_pageable = queue->queue.is_timed = true;
+	result = wcx_gpu_queue_open(&queue->queue, &gpu->kernels, QUEUE_SRC_BYTES, error_ret);
+	if (result != WCX_OK)
+		return result;
+	*error_ret = cudaMalloc((void **)&queue->bases_dev, WCX_GPU_BASE_BYTES);
+	if (!*error_ret)
+		*error_ret = cudaMalloc((void **)&queue->again_dev, AGAIN_BYTES);
+	/* What is copied from there includes gaps between tiles, which may not show what others left. */
+	if (!*error_ret)
+		*error_ret = cudaMemsetAsync(queue->again_dev, 0, AGAIN_BYTES, queue->queue.stream);
+	if (*error_ret)
+		return *error_ret == cudaErrorMemoryAllocation ? WCX_NO_MEMORY : WCX_DEVICE_FAILED;
+	gpu->device_bytes += queue->queue.device_bytes + WCX_GPU_BASE_BYTES + AGAIN_BYTES;
+	gpu->pinned_bytes += queue->queue.pinned_bytes;
+	return WCX_OK;
+}
+
+enum wcx_result wcx_gpu_open(int device, unsigned calls, struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES])
 {
 	struct wcx_kernels kernels;
 	struct wcx_gpu *gpu = NULL;
@@ -90,7 +121,8 @@ enum wcx_result wcx_gpu_open(int device, struct wcx_gpu **ret, char name[WCX_GPU
 	cudaError_t error = find_device(device, &kernels, name);
 
 	static_assert((int)QUEUE_SRC_BYTES >= 2 * (int)WCX_TILE_MAX_BYTES + (int)SRC_ALIGN &&
-			      (int)QUEUE_DST_BYTES >= (int)WCX_TILE_MAX_BYTES,
+			      (int)AGAIN_BYTES >= (int)WCX_TILE_MAX_BYTES &&
+			      (int)WCX_GPU_CALL_BYTES >= (int)LANDING_BYTES + (int)WCX_QUEUE_STATUS_BYTES,
 		      "any tile fits, so every batch makes progress");
 	if (error)
 		goto out;
@@ -105,22 +137,12 @@ enum wcx_result wcx_gpu_open(int device, struct wcx_gpu **ret, char name[WCX_GPU
 	pthread_cond_init(&gpu->queue_freed, NULL);
 	gpu->calls_left = calls_until_failure("WCX_GPU_FAIL_AFTER");
 	gpu->pins_left = calls_until_failure("WCX_GPU_PIN_FAIL_AFTER");
-	for (size_t i = 0; i < QUEUE_COUNT; i++) {
-		struct decode_queue *queue = &gpu->queues[i];
+	while (gpu->queue_count < WCX_CLAMP(calls, 1U, (unsigned)WCX_GPU_CALLS_MAX)) {
+		struct decode_queue *queue = &gpu->queues[gpu->queue_count++];
 
-		queue->queue.statuses_to_host = queue->queue.upload_is_pageable = queue->queue.is_timed = true;
-		result = wcx_gpu_queue_open(&queue->queue, &gpu->kernels, QUEUE_SRC_BYTES, QUEUE_DST_BYTES, &error);
+		result = open_queue(gpu, queue, &error);
 		if (result != WCX_OK)
 			goto out;
-		error = cudaMalloc((void **)&queue->bases_dev, WCX_GPU_BASE_BYTES);
-		queue->landing = error ? NULL : wcx_gpu_alloc(gpu, LANDING_BYTES);
-		result = queue->landing ? WCX_OK : WCX_NO_MEMORY;
-		if (result != WCX_OK) {
-			error = cudaErrorMemoryAllocation;
-			goto out;
-		}
-		gpu->device_bytes += queue->queue.device_bytes + WCX_GPU_BASE_BYTES;
-		gpu->pinned_bytes += queue->queue.pinned_bytes;
 		queue->next_free = gpu->free_queues;
 		gpu->free_queues = queue;
 	}
@@ -138,9 +160,10 @@ void wcx_gpu_free(struct wcx_gpu *gpu)
 
 	if (!gpu)
 		return;
-	for (size_t i = 0; i < QUEUE_COUNT; i++) {
+	for (unsigned i = 0; i < gpu->queue_count; i++) {
 		taken += gpu->queues[i].taken;
 		cudaFree(gpu->queues[i].bases_dev);
+		cudaFree(gpu->queues[i].again_dev);
 		wcx_gpu_dealloc(gpu, gpu->queues[i].landing, LANDING_BYTES);
 		wcx_gpu_queue_close(&gpu->queues[i].queue);
 	}
@@ -212,6 +235,24 @@ void wcx_gpu_dealloc(struct wcx_gpu *gpu, void *memory, size_t bytes)
 struct wcx_gpu_memory wcx_gpu_get_memory(struct wcx_gpu *gpu)
 {
 	return (struct wcx_gpu_memory){ gpu->device_bytes, gpu->pinned_bytes };
+}
+
+void wcx_gpu_release_idle(struct wcx_gpu *gpu, uint64_t idle_ms)
+{
+	const int64_t until_ns = wcx_gpu_clock_now() - (int64_t)idle_ms * 1000000;
+	uint8_t *idle[WCX_GPU_CALLS_MAX];
+	unsigned count = 0;
+
+	pthread_mutex_lock(&gpu->lock);
+	for (struct decode_queue *queue = gpu->free_queues; queue; queue = queue->next_free) {
+		if (!queue->landing || queue->landed_ns > until_ns)
+			continue;
+		idle[count++] = queue->landing;
+		queue->landing = NULL;
+	}
+	pthread_mutex_unlock(&gpu->lock);
+	while (count)
+		wcx_gpu_dealloc(gpu, idle[--count], LANDING_BYTES);
 }
 
 bool wcx_gpu_takes(const struct wcx_gpu *gpu, const struct wcx_recipe *recipe)
@@ -317,32 +358,63 @@ struct call {
 	int64_t submitted_ns, done_ns; /* the first and the last of its batches; 0: none */
 };
 
-/* Where a tile is decoded to. */
-struct place {
-	const uint8_t *dst_dev, *landed;  /* for the kernels, and as in struct taken_job */
-	uint32_t dst_bytes, landed_bytes; /* of the queue, with this tile */
+enum place_kind {
+	ON_DEVICE, /* among the bases */
+	DIRECT,    /* at its dst */
+	LANDING,
+	AGAIN_DEV, /* and at the end of the landing */
 };
 
-/* False if the queue is full. */
-static bool find_place(const struct decode_queue *queue, const struct wcx_gpu_batch *batch, size_t number, struct place *ret)
+static enum place_kind kind_of_place(const struct wcx_gpu_batch *batch, size_t number)
 {
-	const uint32_t landed = WCX_ALIGN_UP(queue->landed_bytes, DST_ALIGN),
-		       dst = WCX_ALIGN_UP(queue->dst_bytes, DST_ALIGN);
 	const struct wcx_tile_job *job = &batch->jobs[number];
 	const bool is_pinned = batch->dst_is_pinned && batch->dst_is_pinned[number];
 
-	*ret = (struct place){ job->dst, NULL, queue->dst_bytes, queue->landed_bytes };
-	if (is_among_bases(batch, job->dst)) {
+	if (is_among_bases(batch, job->dst))
+		return ON_DEVICE;
+	if (!is_written_once(job->recipe))
+		return AGAIN_DEV;
+	return is_pinned && (uintptr_t)job->dst % DIRECT_ALIGN == 0 ? DIRECT : LANDING;
+}
+
+/*
+ * Whether the queue has a landing.  It is allocated when first needed, which takes as long as a batch.  If that fails
+ * because of the device, the queue gets an error.
+ */
+static bool has_landing(struct decode_queue *queue)
+{
+	if (queue->landing)
+		return true;
+	queue->landing = wcx_gpu_alloc(queue->gpu, LANDING_BYTES);
+	if (!queue->landing)
+		queue->error = cudaStreamQuery(queue->queue.stream);
+	return queue->landing;
+}
+
+/* Where a tile is decoded to. */
+struct place {
+	const uint8_t *dst_dev, *landed;    /* for the kernels, and as in struct taken_job */
+	uint32_t again_bytes, landed_bytes; /* of the queue, with this tile */
+};
+
+/* False if the queue is full. */
+static bool find_place(const struct decode_queue *queue, const struct wcx_gpu_batch *batch, const struct wcx_tile_job *job,
+		       enum place_kind kind, struct place *ret)
+{
+	const uint32_t aligned_bytes = (uint32_t)WCX_ALIGN_UP(job->dst_bytes, (size_t)DST_ALIGN);
+
+	*ret = (struct place){ job->dst, NULL, queue->again_bytes, queue->landed_bytes };
+	if (kind == ON_DEVICE) {
 		ret->dst_dev = queue->bases_dev + (job->dst - batch->bases);
-	} else if (!is_written_once(job->recipe)) {
-		ret->dst_dev = queue->queue.download_dev + WCX_QUEUE_STATUS_BYTES + dst;
-		ret->landed = queue->queue.download + WCX_QUEUE_STATUS_BYTES + dst;
-		ret->dst_bytes = dst + (uint32_t)job->dst_bytes;
-	} else if (!is_pinned || (uintptr_t)job->dst % DIRECT_ALIGN) {
-		ret->dst_dev = ret->landed = queue->landing + landed;
-		ret->landed_bytes = landed + (uint32_t)job->dst_bytes;
+	} else if (kind == AGAIN_DEV) {
+		ret->again_bytes += aligned_bytes;
+		ret->dst_dev = queue->again_dev + AGAIN_BYTES - ret->again_bytes;
+		ret->landed = queue->landing + LANDING_BYTES - ret->again_bytes;
+	} else if (kind == LANDING) {
+		ret->dst_dev = ret->landed = queue->landing + queue->landed_bytes;
+		ret->landed_bytes += aligned_bytes;
 	}
-	return ret->dst_bytes <= QUEUE_DST_BYTES && ret->landed_bytes <= LANDING_BYTES;
+	return ret->again_bytes <= AGAIN_BYTES && ret->again_bytes + ret->landed_bytes <= LANDING_BYTES;
 }
 
 /* Adds a coded job to the batch; false if it is full.  A job that cannot be decoded gets its result at once. */
@@ -359,6 +431,7 @@ static bool add_job(struct decode_queue *queue, const struct wcx_gpu_batch *batc
 		.base = (uint64_t)(uintptr_t)base_dev,
 		.takes_base = follows, /* what is decoded as a base is for the next job alone */
 	};
+	const enum place_kind kind = kind_of_place(batch, number);
 	struct place place;
 	enum wcx_result result;
 	bool added;
@@ -369,9 +442,13 @@ static bool add_job(struct decode_queue *queue, const struct wcx_gpu_batch *batc
 		job->result = WCX_BAD_DATA;
 		return true;
 	}
+	if ((kind == LANDING || kind == AGAIN_DEV) && !has_landing(queue)) {
+		job->result = WCX_NO_MEMORY;
+		return true;
+	}
 	if (base + (brings_base ? job->dst_bytes : 0) > QUEUE_SRC_BYTES)
 		return false;
-	if (!find_place(queue, batch, number, &place))
+	if (!find_place(queue, batch, job, kind, &place))
 		return false;
 	places.dst = (uint64_t)(uintptr_t)place.dst_dev;
 	result = wcx_tile_batch_add(queue->queue.batch, job, &places, &added);
@@ -389,7 +466,7 @@ static bool add_job(struct decode_queue *queue, const struct wcx_gpu_batch *batc
 		queue->src_first = (uint32_t)src;
 	queue->jobs[queue->job_count++] = (struct taken_job){ job, follows, place.landed };
 	queue->src_bytes = WCX_MAX(queue->src_bytes, (uint32_t)(src + job->src_bytes));
-	queue->dst_bytes = place.dst_bytes;
+	queue->again_bytes = place.again_bytes;
 	queue->landed_bytes = place.landed_bytes;
 	if (brings_base) {
 		memcpy(queue->queue.upload + base, job->base, job->dst_bytes);
@@ -406,10 +483,12 @@ static cudaError_t submit_jobs(struct decode_queue *queue, struct call *call, si
 {
 	const struct wcx_gpu_batch *batch = &call->batch;
 	struct wcx_packed_tiles packed = { .pinned = batch->packed };
+	struct wcx_returned_tiles returned = { .bytes = 0 };
 	size_t src_bytes, i;
 	cudaError_t error;
 
-	queue->job_count = queue->src_first = queue->src_bytes = queue->dst_bytes = queue->landed_bytes = 0;
+	queue->job_count = queue->src_first = queue->src_bytes = queue->again_bytes = queue->landed_bytes = 0;
+	queue->error = cudaSuccess;
 	queue->is_checked = batch->checksums != NULL;
 	for (i = first; i < batch->job_count; i++) {
 		struct wcx_tile_job *job = &batch->jobs[i];
@@ -425,15 +504,19 @@ static cudaError_t submit_jobs(struct decode_queue *queue, struct call *call, si
 		i--;
 	}
 	*next_ret = i;
-	if (!queue->job_count)
-		return cudaSuccess;
+	if (queue->error || !queue->job_count)
+		return queue->error;
 	src_bytes = queue->src_bytes;
 	packed.first = queue->src_first;
 	if (batch->packed && first == 0 && i == batch->job_count) { /* only one control fits behind the tiles */
 		src_bytes = call->packed_bytes;
 		packed.bytes = WCX_GPU_PACKED_ROOM;
 	}
-	error = wcx_gpu_queue_submit(&queue->queue, batch->packed ? &packed : NULL, src_bytes, NULL, queue->dst_bytes);
+	if (queue->again_bytes)
+		returned = (struct wcx_returned_tiles){ queue->landing + LANDING_BYTES - queue->again_bytes,
+							queue->again_dev + AGAIN_BYTES - queue->again_bytes,
+							queue->again_bytes };
+	error = wcx_gpu_queue_submit(&queue->queue, batch->packed ? &packed : NULL, src_bytes, &returned);
 	if (!call->submitted_ns)
 		call->submitted_ns = queue->queue.submitted_ns;
 	return error;
@@ -445,6 +528,8 @@ static cudaError_t collect_jobs(struct decode_queue *queue, struct call *call)
 	cudaError_t error = wcx_gpu_queue_wait(&queue->queue);
 
 	call->done_ns = WCX_MAX(call->done_ns, queue->queue.done_ns);
+	if (queue->again_bytes || queue->landed_bytes)
+		queue->landed_ns = queue->queue.done_ns;
 	for (uint32_t i = 0; i < queue->job_count && !error; i++) {
 		const struct taken_job *taken = &queue->jobs[i];
 

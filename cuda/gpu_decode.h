@@ -15,10 +15,11 @@
 
 enum {
 	WCX_GPU_NAME_BYTES = 256,
-	WCX_GPU_CALLS_MAX = 8, /* of wcx_gpu_decode that do not wait for each other */
+	WCX_GPU_CALLS_MAX = 8, /* of wcx_gpu_decode at a time */
 	/* Packed tiles that the GPU reads from the caller's memory, and the size of that memory, which it also writes to. */
 	WCX_GPU_PACKED_BYTES = (4 << 20) + (516 << 10),
 	WCX_GPU_PACKED_ROOM = (4 << 20) + (640 << 10),
+	WCX_GPU_CALL_BYTES = WCX_GPU_PACKED_BYTES + (16 << 10), /* pinned here for a call, when it needs all */
 	WCX_GPU_BASE_BYTES = 2 << 20, /* of the tiles that the GPU decodes as bases of others in a batch */
 };
 
@@ -27,10 +28,11 @@ struct wcx_gpu;
 /*
  * wcx_gpu_open - open a GPU by its number
  *
- * Starts the CUDA runtime, which does not survive a fork.  On success the caller frees *ret, and name gets the device's
+ * calls: of wcx_gpu_decode that need not wait for each other, at most WCX_GPU_CALLS_MAX and at least one.  Starts the CUDA
+ * runtime, which does not survive a fork.  On success the caller frees *ret, and name gets the device's
  * name; otherwise name gets the reason in one line.  Returns WCX_OK, WCX_NO_DEVICE, WCX_NO_MEMORY or WCX_DEVICE_FAILED.
  */
-enum wcx_result wcx_gpu_open(int device, struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES]);
+enum wcx_result wcx_gpu_open(int device, unsigned calls, struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES]);
 void wcx_gpu_free(struct wcx_gpu *gpu); /* NULL is fine; no call may be in progress */
 
 /*
@@ -51,6 +53,9 @@ struct wcx_gpu_memory {
 };
 
 struct wcx_gpu_memory wcx_gpu_get_memory(struct wcx_gpu *gpu);
+
+/* wcx_gpu_release_idle - free pinned memory that no call has used for idle_ms; one that needs it again allocates it anew */
+void wcx_gpu_release_idle(struct wcx_gpu *gpu, uint64_t idle_ms);
 
 /* wcx_gpu_takes - whether the GPU decodes coded tiles of a recipe that is a difference; all others it does */
 bool wcx_gpu_takes(const struct wcx_gpu *gpu, const struct wcx_recipe *recipe);
@@ -84,11 +89,12 @@ struct wcx_gpu_batch {
  * wcx_gpu_decode - decode tiles
  *
  * May be called from any number of threads, whose copies and kernels overlap.  Splits the jobs into batches that fit the
- * buffers, which are allocated at open.  Tiles whose dst is pinned are written there by the GPU itself; others are copied by
- * the host.  Waits for the GPU, and for buffers in use by other calls.
+ * buffers.  Tiles whose dst is pinned are written there by the GPU itself; others are written to pinned memory, allocated
+ * when first needed, and copied by the host.  Waits for the GPU, and for buffers in use by other calls.
  *
- * Returns WCX_OK when every job has a result: WCX_OK, WCX_BAD_DATA or WCX_WRONG_SIZE, as from wcx_tile_decode; a tile with
- * another checksum has WCX_BAD_DATA, although the CPU may be able to decode it.  Returns
+ * Returns WCX_OK when every job has a result: WCX_OK, WCX_BAD_DATA or WCX_WRONG_SIZE, as from wcx_tile_decode, or
+ * WCX_NO_MEMORY where none could be pinned; a tile with another checksum has WCX_BAD_DATA, although the CPU may be able to
+ * decode it.  Returns
  * WCX_DEVICE_FAILED (out of memory, lost device, failed launch) if jobs may be undone: these have the result
  * WCX_DEVICE_FAILED and an undefined dst.  In any case the GPU does not use the jobs' memory any more.
  */

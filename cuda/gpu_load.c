@@ -65,7 +65,7 @@ static enum wcx_result open_queues(struct wcx_gpu_loader *loader, unsigned queue
 	for (; loader->queue_count < queue_count && result == WCX_OK; loader->queue_count++) {
 		struct wcx_gpu_queue *queue = &loader->queues[loader->queue_count].queue;
 
-		result = wcx_gpu_queue_open(queue, &loader->kernels, 0, 0, error_ret);
+		result = wcx_gpu_queue_open(queue, &loader->kernels, 0, error_ret);
 	}
 	if (result != WCX_OK)
 		return result;
@@ -254,7 +254,7 @@ enum wcx_result wcx_gpu_load_submit(struct wcx_gpu_loader *loader, unsigned queu
 	const int before = enter(loader);
 
 	its->is_submitted = true;
-	return leave(loader, before, wcx_gpu_queue_submit(&its->queue, NULL, 0, NULL, 0));
+	return leave(loader, before, wcx_gpu_queue_submit(&its->queue, NULL, 0, NULL));
 }
 
 enum wcx_result wcx_gpu_load_copy(struct wcx_gpu_loader *loader, unsigned queue, const struct wcx_load_copy *copy)

@@ -45,7 +45,7 @@ static cudaError_t start_clock(struct wcx_gpu_queue *queue)
 }
 
 enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx_kernels *kernels, size_t src_bytes,
-				   size_t dst_bytes, cudaError_t *error_ret)
+				   cudaError_t *error_ret)
 {
 	const struct wcx_batch_limits limits = {
 		.items = WCX_QUEUE_ITEMS,
@@ -57,12 +57,12 @@ enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx
 	};
 	const size_t upload_bytes = checks_offset(control_offset(src_bytes) + wcx_tile_batch_capacity(&limits)) +
 				    WCX_QUEUE_ITEMS * sizeof *queue->checks;
-	const size_t download_bytes = WCX_QUEUE_STATUS_BYTES + dst_bytes;
+	const size_t statuses_dev_bytes = queue->statuses_to_host ? 0 : WCX_QUEUE_STATUS_BYTES;
 
 	queue->kernels = kernels;
 	queue->src_bytes = src_bytes;
-	queue->device_bytes = upload_bytes + download_bytes;
-	queue->pinned_bytes = (queue->upload_is_pageable ? 0 : upload_bytes) + download_bytes;
+	queue->device_bytes = upload_bytes + statuses_dev_bytes;
+	queue->pinned_bytes = (queue->upload_is_pageable ? 0 : upload_bytes) + WCX_QUEUE_STATUS_BYTES;
 	queue->batch = wcx_tile_batch_create(&limits);
 	queue->checks = calloc(WCX_QUEUE_ITEMS, sizeof *queue->checks);
 	if (queue->upload_is_pageable)
@@ -73,24 +73,21 @@ enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx
 	if (!*error_ret && !queue->upload)
 		*error_ret = cudaMallocHost((void **)&queue->upload, upload_bytes);
 	if (!*error_ret)
-		*error_ret = cudaMallocHost((void **)&queue->download, download_bytes);
+		*error_ret = cudaMallocHost((void **)&queue->statuses, WCX_QUEUE_STATUS_BYTES);
 	if (*error_ret)
 		return *error_ret == cudaErrorMemoryAllocation ? WCX_NO_MEMORY : WCX_DEVICE_FAILED;
 	wcx_tile_batch_clear(queue->batch);
 	*error_ret = cudaMalloc((void **)&queue->upload_dev, upload_bytes);
 	queue->src_dev = queue->upload_dev;
-	if (!*error_ret)
-		*error_ret = cudaMalloc((void **)&queue->download_dev, download_bytes);
+	if (!*error_ret && statuses_dev_bytes)
+		*error_ret = cudaMalloc((void **)&queue->statuses_dev, statuses_dev_bytes);
 	if (!*error_ret)
 		*error_ret = cudaStreamCreateWithFlags(&queue->stream, cudaStreamNonBlocking); /* of the lowest priority */
-	/*
-	 * Kernels read behind the last packed tile, and downloads include the gaps between decoded tiles: neither may show
-	 * what others left in device memory.  The queue's stream orders this before the first batch.
-	 */
+	/* Kernels read behind the last packed tile.  The queue's stream orders this before the first batch. */
 	if (!*error_ret)
 		*error_ret = cudaMemsetAsync(queue->upload_dev, 0, upload_bytes, queue->stream);
-	if (!*error_ret)
-		*error_ret = cudaMemsetAsync(queue->download_dev, 0, download_bytes, queue->stream);
+	if (!*error_ret && statuses_dev_bytes)
+		*error_ret = cudaMemsetAsync(queue->statuses_dev, 0, statuses_dev_bytes, queue->stream);
 	if (!*error_ret)
 		*error_ret =
 			cudaEventCreateWithFlags(&queue->done, queue->is_timed ? cudaEventDefault : cudaEventDisableTiming);
@@ -108,12 +105,12 @@ void wcx_gpu_queue_close(struct wcx_gpu_queue *queue)
 	if (queue->stream)
 		cudaStreamDestroy(queue->stream);
 	cudaFree(queue->upload_dev);
-	cudaFree(queue->download_dev);
+	cudaFree(queue->statuses_dev);
 	if (queue->upload_is_pageable)
 		free(queue->upload);
 	else
 		cudaFreeHost(queue->upload);
-	cudaFreeHost(queue->download);
+	cudaFreeHost(queue->statuses);
 	wcx_tile_batch_free(queue->batch);
 	free(queue->checks);
 	*queue = (struct wcx_gpu_queue){ .kernels = NULL };
@@ -141,16 +138,14 @@ static cudaError_t check(const struct wcx_gpu_queue *queue, const struct wcx_ker
 }
 
 cudaError_t wcx_gpu_queue_submit(struct wcx_gpu_queue *queue, const struct wcx_packed_tiles *packed, size_t src_bytes,
-				 uint8_t *dst, size_t dst_bytes)
+				 const struct wcx_returned_tiles *returned)
 {
 	const size_t control = control_offset(src_bytes);
-	const bool is_download = dst_bytes || !queue->statuses_to_host;
 	const struct wcx_kernel_job job = {
 		.layout = wcx_tile_batch_finish(queue->batch),
 		.control = queue->upload_dev + control,
 		.src = queue->src_dev,
-		.dst = dst,
-		.status = (uint32_t *)(void *)(is_download ? queue->download_dev : queue->download),
+		.status = (uint32_t *)(void *)(queue->statuses_to_host ? queue->statuses : queue->statuses_dev),
 		.mark = queue->mark + WCX_STATUS_MARK,
 	};
 	const size_t checks = checks_offset(control + job.layout->control_bytes);
@@ -174,11 +169,13 @@ cudaError_t wcx_gpu_queue_submit(struct wcx_gpu_queue *queue, const struct wcx_p
 		error = wcx_kernels_decode(queue->kernels, &job, queue->stream);
 	if (!error)
 		error = check(queue, &job, queue->upload_dev + checks);
-	if (!error && is_download)
-		error = cudaMemcpyAsync(queue->download, queue->download_dev,
-					dst_bytes ? WCX_QUEUE_STATUS_BYTES + dst_bytes
-						  : (job.layout->items + queue->check_count) * sizeof(uint32_t),
-					cudaMemcpyDeviceToHost, queue->stream);
+	if (!error && !queue->statuses_to_host)
+		error = cudaMemcpyAsync(queue->statuses, queue->statuses_dev,
+					(job.layout->items + queue->check_count) * sizeof(uint32_t), cudaMemcpyDeviceToHost,
+					queue->stream);
+	if (!error && returned && returned->bytes)
+		error = cudaMemcpyAsync(returned->host, returned->dev, returned->bytes, cudaMemcpyDeviceToHost,
+					queue->stream);
 	if (!error && queue->is_timed) {
 		error = cudaEventRecord(queue->done, queue->stream);
 		queue->submitted_ns = wcx_gpu_clock_now();

@@ -33,9 +33,9 @@ struct wcx_gpu_queue {
 	size_t submitted_bytes;            /* of packed tiles, in the latest batch */
 	size_t src_bytes;                  /* capacity of upload for packed tiles; slack and control follow them */
 	uint8_t *upload, *upload_dev;      /* of the host, and on the device */
-	uint8_t *src_dev; /* packed tiles on the device: upload_dev, unless the owner has put them elsewhere */
-	/* Results: statuses of items, then of checks; from WCX_QUEUE_STATUS_BYTES on, decoded tiles if it returns them. */
-	uint8_t *download, *download_dev;
+	uint8_t *src_dev;      /* packed tiles on the device: upload_dev, unless the owner has put them elsewhere */
+	uint8_t *statuses;     /* results, on the host: of items, then of checks */
+	uint8_t *statuses_dev; /* the same on the device, unless statuses_to_host */
 	cudaStream_t stream;
 	cudaEvent_t done, base; /* base: of the clock, if is_timed */
 	struct wcx_gpu_clock clock;
@@ -43,18 +43,18 @@ struct wcx_gpu_queue {
 	bool is_timed; /* set before opening: submit records done, nothing else uses the queue, and waiting is mostly sleep
 			*/
 	bool upload_is_pageable; /* else it is pinned; set before opening, where upload is hardly ever used */
-	bool statuses_to_host;   /* unless tiles are returned, the kernels write statuses straight to download */
+	bool statuses_to_host;   /* the kernels write them straight to the host; set before opening */
 };
 
 /*
- * wcx_gpu_queue_open - allocate buffers for src_bytes of packed tiles and dst_bytes of decoded tiles to return
+ * wcx_gpu_queue_open - allocate buffers for src_bytes of packed tiles
  *
  * src_bytes is 0 if the owner copies packed tiles to the device, in the queue's stream, from memory of its own; it then sets
  * src_dev and is_used.  *queue must be zero but for the members that are set before, and must be closed even after failure.
  * Returns WCX_OK, or WCX_NO_MEMORY or WCX_DEVICE_FAILED with *error_ret set.
  */
 enum wcx_result wcx_gpu_queue_open(struct wcx_gpu_queue *queue, const struct wcx_kernels *kernels, size_t src_bytes,
-				   size_t dst_bytes, cudaError_t *error_ret);
+				   cudaError_t *error_ret);
 void wcx_gpu_queue_close(struct wcx_gpu_queue *queue); /* must be idle; a zero queue is fine */
 
 /*
@@ -64,6 +64,13 @@ void wcx_gpu_queue_close(struct wcx_gpu_queue *queue); /* must be idle; a zero q
 struct wcx_packed_tiles {
 	uint8_t *pinned;
 	size_t first, bytes;
+};
+
+/* Decoded tiles that are copied to pinned memory of the host when the kernels are done. */
+struct wcx_returned_tiles {
+	uint8_t *host;
+	const uint8_t *dev;
+	size_t bytes; /* 0: none */
 };
 
 /*
@@ -77,13 +84,13 @@ static inline void wcx_gpu_queue_check(struct wcx_gpu_queue *queue, uint32_t src
 }
 
 /*
- * wcx_gpu_queue_submit - start upload, decoding, and the download of statuses and dst_bytes of decoded tiles
+ * wcx_gpu_queue_submit - start upload, decoding, and the download of statuses and of what is returned, which may be NULL
  *
  * upload, or packed->pinned if packed is not NULL, must hold src_bytes of packed tiles, as the items of queue->batch
- * describe them; dst is the base of the items' dst.  The device uses all buffers until wcx_gpu_queue_wait.
+ * describe them, with addresses for dst.  The device uses all buffers until wcx_gpu_queue_wait.
  */
 cudaError_t wcx_gpu_queue_submit(struct wcx_gpu_queue *queue, const struct wcx_packed_tiles *packed, size_t src_bytes,
-				 uint8_t *dst, size_t dst_bytes);
+				 const struct wcx_returned_tiles *returned);
 
 /* wcx_gpu_queue_wait - wait until the stream is empty, and start a new batch */
 cudaError_t wcx_gpu_queue_wait(struct wcx_gpu_queue *queue);
@@ -103,7 +110,7 @@ cudaError_t wcx_gpu_event_poll(cudaEvent_t event);
  */
 static inline enum wcx_result wcx_gpu_queue_status(const struct wcx_gpu_queue *queue, uint32_t item)
 {
-	const uint32_t status = ((const uint32_t *)(const void *)queue->download)[item];
+	const uint32_t status = ((const uint32_t *)(const void *)queue->statuses)[item];
 
 	return status / WCX_STATUS_MARK == queue->mark / WCX_STATUS_MARK ? (enum wcx_result)(status % WCX_STATUS_MARK)
 									 : WCX_DEVICE_FAILED;

@@ -10,7 +10,7 @@
 
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 
-enum wcx_result wcx_gpu_open(int device, struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES])
+enum wcx_result wcx_gpu_open(int device, unsigned calls, struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES])
 {
 	snprintf(name, WCX_GPU_NAME_BYTES, "built without CUDA");
 	return WCX_NO_DEVICE;
@@ -41,6 +41,10 @@ void wcx_gpu_dealloc(struct wcx_gpu *gpu, void *memory, size_t bytes)
 struct wcx_gpu_memory wcx_gpu_get_memory(struct wcx_gpu *gpu)
 {
 	return (struct wcx_gpu_memory){ 0, 0 };
+}
+
+void wcx_gpu_release_idle(struct wcx_gpu *gpu, uint64_t idle_ms)
+{
 }
 
 bool wcx_gpu_takes(const struct wcx_gpu *gpu, const struct wcx_recipe *recipe)

@@ -151,9 +151,10 @@ static void print_work(const json_t *mount)
 	print_decoded(mount, "cpu", "CPU", "  decoded   ");
 	print_decoded(mount, "gpu", "GPU", ", ");
 	if (number(mount, "gpu_memory", "device_bytes", NULL) > 0)
-		printf(", with %s of its memory and %s pinned",
+		printf(", with %s of its memory; %s pinned, at most %s of them buffers beside the cache's tiles",
 		       bytes_text(number(mount, "gpu_memory", "device_bytes", NULL), a),
-		       bytes_text(number(mount, "gpu_memory", "pinned_bytes", NULL), b));
+		       bytes_text(number(mount, "gpu_memory", "pinned_bytes", NULL), b),
+		       bytes_text(number(mount, "gpu_memory", "buffer_bytes", NULL), c));
 	printf("%s\n", json_is_true(json_object_get(mount, "gpu_lost")) ? ", which has failed" : "");
 	printf("  read      %.0f requests for %s of packed files; %.0f for %s of others\n",
 	       number(mount, "packed_reads", "requests", NULL), bytes_text(number(mount, "packed_reads", "bytes", NULL), a),

@@ -53,6 +53,8 @@ enum {
 	PIECE_BYTES_GPU = 4 << 20,
 	LOCK_MS = 10,
 	LOCK_TRIES = 300,
+	BUFFER_SHARE = 4, /* of cache_size, that buffers of the GPU may take */
+	IDLE_MS = 10000,  /* until memory that nobody uses is given back */
 	STOP_MS = 10,
 	STOP_TRIES = 200,
 	POLL_ENDED = POLLERR | POLLHUP | POLLNVAL,
@@ -79,6 +81,7 @@ struct session {
 	struct wcx_child guard, warming; /* the signal thread's while there is one */
 	struct wcx_tile_cache *cache;
 	struct wcx_decoder *decoder;
+	uint64_t tile_bytes, buffer_bytes; /* of cache_size: for tiles, and for buffers of the GPU */
 	struct wcx_store *store;
 	struct wcx_fuse *fuse;
 	struct fuse_session *fuse_session;
@@ -199,7 +202,8 @@ static char *describe(void *user)
 	const struct session *session = user;
 	struct wcx_status status = {
 		.uptime_s = (double)(wcx_now_ms() - session->started_ms) * 1e-3,
-		.cache_budget_bytes = session->opts->cache_bytes,
+		.cache_budget_bytes = session->tile_bytes,
+		.gpu_buffer_bytes = session->buffer_bytes,
 		.decoder = wcx_decoder_name(session->decoder),
 		.errors = wcx_fuse_error_count(session->fuse),
 	};
@@ -242,6 +246,12 @@ static void reap_children(struct session *session)
 	}
 }
 
+static void release_unused(struct session *session)
+{
+	wcx_store_release_unused(session->store);
+	wcx_decoder_release_idle(session->decoder, IDLE_MS);
+}
+
 static void *signal_loop(void *arg)
 {
 	const sigset_t reporting = signal_set(reporting_signals, reporting_count());
@@ -260,7 +270,7 @@ static void *signal_loop(void *arg)
 		else if (number == SIGHUP)
 			wcx_log_reopen();
 		else if (number < 0 && errno == EAGAIN)
-			wcx_store_release_unused(session->store);
+			release_unused(session);
 	}
 	return NULL;
 }
@@ -305,6 +315,17 @@ static unsigned thread_count(const struct wcx_mount_options *opts)
 	return WCX_CLAMP(THREADS_PER_CPU * opts->host.cores, least, (unsigned)THREADS_MAX);
 }
 
+/* Creates the cache of tiles with what the buffers of a GPU leave of cache_size. */
+static int create_cache(struct session *session, struct wcx_error *err)
+{
+	const uint64_t cache_bytes = session->opts->cache_bytes;
+
+	session->buffer_bytes = WCX_MIN(wcx_decoder_buffer_bytes(session->decoder), cache_bytes / BUFFER_SHARE);
+	session->tile_bytes = cache_bytes - session->buffer_bytes;
+	session->cache = wcx_tile_cache_create(session->tile_bytes);
+	return session->cache ? 0 : wcx_fail(err, ENOMEM, "no memory for the tile cache");
+}
+
 static int open_store(struct session *session)
 {
 	const struct wcx_mount_options *opts = session->opts;
@@ -312,15 +333,15 @@ static int open_store(struct session *session)
 	int r;
 
 	session->state = STATE_STORE;
-	session->cache = wcx_tile_cache_create(opts->cache_bytes);
-	r = session->cache ? 0 : wcx_fail(&err, ENOMEM, "no memory for the tile cache");
+	r = wcx_decoder_create_within(opts->decoder, opts->cache_bytes / BUFFER_SHARE, log_notice, NULL, &session->decoder,
+				      &err);
 	if (!r)
-		r = wcx_decoder_create(opts->decoder, log_notice, NULL, &session->decoder, &err);
+		r = create_cache(session, &err);
 	if (!r) {
 		void *memory;
 		const size_t bytes = wcx_tile_cache_memory(session->cache, &memory);
 
-		wcx_decoder_use_memory(session->decoder, memory, bytes, opts->cache_bytes);
+		wcx_decoder_use_memory(session->decoder, memory, bytes, session->tile_bytes);
 		wcx_decoder_limit(session->decoder, thread_count(opts) + prefetch_threads(opts)); /* nobody waits for one */
 		r = wcx_store_create(opts->store, session->cache, session->decoder, &session->store, &err);
 	}
@@ -410,15 +431,15 @@ static int mount_store(struct session *session)
 }
 
 /* What is decoded ahead for O_DIRECT readers must stay in the cache until they ask for it. */
-static uint64_t window_bytes(const struct wcx_mount_options *opts)
+static uint64_t window_bytes(const struct session *session)
 {
-	return WCX_MIN(opts->prefetch_bytes, opts->cache_bytes / 4);
+	return WCX_MIN(session->opts->prefetch_bytes, session->tile_bytes / 4);
 }
 
 static int start_serving(struct session *session)
 {
 	const struct wcx_mount_options *opts = session->opts;
-	const uint64_t window = window_bytes(opts);
+	const uint64_t window = window_bytes(session);
 	const bool is_gpu = wcx_decoder_batch_bytes(session->decoder) > WCX_CPU_BATCH_BYTES;
 	const struct wcx_fuse_options options = {
 		.session = session->fuse_session,
@@ -517,9 +538,10 @@ static void log_gpu_memory(const struct session *session)
 	wcx_decoder_get_stats(session->decoder, &stats);
 	if (stats.gpu_device_bytes)
 		fuse_log(FUSE_LOG_INFO,
-			 "for the GPU: %" PRIu64 " MiB of its memory, besides what CUDA takes; %" PRIu64
-			 " MiB pinned, and the cache as it is used\n",
-			 stats.gpu_device_bytes >> 20, stats.gpu_pinned_bytes >> 20);
+			 "for the GPU: %" PRIu64 " MiB of its memory, besides what CUDA takes; of the cache's %" PRIu64
+			 " MiB at most %" PRIu64 " for its buffers, and %" PRIu64 " pinned so far\n",
+			 stats.gpu_device_bytes >> 20, session->opts->cache_bytes >> 20, session->buffer_bytes >> 20,
+			 stats.gpu_pinned_bytes >> 20);
 }
 
 static int serve(struct session *session, wcx_mounted_fn *on_mounted, void *user)
@@ -532,7 +554,7 @@ static int serve(struct session *session, wcx_mounted_fn *on_mounted, void *user
 			 wcx_decoder_name(session->decoder));
 		fuse_log(FUSE_LOG_INFO,
 			 "cache of %" PRIu64 " MiB, read-ahead of %" PRIu64 " MiB; memory %" PRIu64 " MiB%s, %u cores%s\n",
-			 opts->cache_bytes >> 20, window_bytes(opts) >> 20, opts->host.memory_bytes >> 20,
+			 opts->cache_bytes >> 20, window_bytes(session) >> 20, opts->host.memory_bytes >> 20,
 			 opts->host.is_memory_limited ? " by control group" : "", opts->host.cores,
 			 opts->host.is_cpu_limited ? " by affinity or quota" : "");
 		log_gpu_memory(session);

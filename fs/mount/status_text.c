@@ -34,18 +34,18 @@ static json_t *work_object(const struct wcx_decoder_work *work)
 char *wcx_status_print(const struct wcx_status *status)
 {
 	const struct wcx_prefetch_stats *requests = &status->requests;
-	json_t *object =
-		json_pack("{s:s, s:i, s:f, s:s, s:b, s:{s:o, s:o}, s:o, s:{s:o, s:o}, s:{s:o, s:o}, s:{s:o, s:o}, s:{s:o, "
-			  "s:o, s:o, s:o}, s:o}",
-			  "version", WCX_VERSION_TEXT, "pid", (int)getpid(), "uptime_seconds", status->uptime_s, "decoder",
-			  status->decoder, "gpu_lost", (int)status->decoded.gpu_lost, "gpu_memory", "device_bytes",
-			  count(status->decoded.gpu_device_bytes), "pinned_bytes", count(status->decoded.gpu_pinned_bytes),
-			  "cache", cache_object(status), "decoded", "cpu", work_object(&status->decoded.cpu), "gpu",
-			  work_object(&status->decoded.gpu), "packed_reads", "requests", count(requests->requests), "bytes",
-			  count(requests->requested_bytes), "plain_reads", "requests", count(status->plain.requests),
-			  "bytes", count(status->plain.bytes), "ahead", "pushed_bytes", count(requests->pushed_bytes),
-			  "decoded_bytes", count(requests->decoded_bytes), "readers_followed", count(requests->followed),
-			  "readers_lost", count(requests->given_up), "errors", count(status->errors));
+	json_t *object = json_pack(
+		"{s:s, s:i, s:f, s:s, s:b, s:{s:o, s:o, s:o}, s:o, s:{s:o, s:o}, s:{s:o, s:o}, s:{s:o, s:o}, s:{s:o, "
+		"s:o, s:o, s:o}, s:o}",
+		"version", WCX_VERSION_TEXT, "pid", (int)getpid(), "uptime_seconds", status->uptime_s, "decoder",
+		status->decoder, "gpu_lost", (int)status->decoded.gpu_lost, "gpu_memory", "device_bytes",
+		count(status->decoded.gpu_device_bytes), "pinned_bytes", count(status->decoded.gpu_pinned_bytes),
+		"buffer_bytes", count(status->gpu_buffer_bytes), "cache", cache_object(status), "decoded", "cpu",
+		work_object(&status->decoded.cpu), "gpu", work_object(&status->decoded.gpu), "packed_reads", "requests",
+		count(requests->requests), "bytes", count(requests->requested_bytes), "plain_reads", "requests",
+		count(status->plain.requests), "bytes", count(status->plain.bytes), "ahead", "pushed_bytes",
+		count(requests->pushed_bytes), "decoded_bytes", count(requests->decoded_bytes), "readers_followed",
+		count(requests->followed), "readers_lost", count(requests->given_up), "errors", count(status->errors));
 	char *text =
 		object ? json_dumps(object, JSON_PRESERVE_ORDER | JSON_COMPACT | JSON_REAL_PRECISION(REAL_DIGITS)) : NULL;
 

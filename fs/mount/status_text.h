@@ -12,8 +12,8 @@
 
 struct wcx_status {
 	double uptime_s;
-	uint64_t cache_budget_bytes;
-	const char *decoder; /* its name */
+	uint64_t cache_budget_bytes, gpu_buffer_bytes; /* for tiles, and for buffers of a GPU: cache_size together */
+	const char *decoder;                           /* its name */
 	struct wcx_tile_cache_stats cache;
 	struct wcx_decoder_stats decoded;
 	struct wcx_prefetch_stats requests; /* for packed files, and what was done ahead of them */

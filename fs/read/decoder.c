@@ -10,24 +10,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <zstd.h>
 
 #include "codec/arith.h"
-#include "codec/trial_tile.h"
 #include "codec/le.h"
 #include "cuda/gpu_decode.h"
 #include "fs/base/clock.h"
 #include "fs/format/container.h"
 #include "fs/read/gpu_choice.h"
+#include "fs/read/gpu_trial.h"
 #include "fs/read/pinned_range.h"
 
 enum {
-	TRIAL_ROUNDS = 5,
-	TRIAL_TILES = 128, /* 4 MiB */
 	PAGE_BYTES = 4096,
 	CPU_PIECE_BYTES = 256 << 10, /* in the second-level cache, with what it was packed to and decoding tables */
 	PINNED_AT_START = 64 << 20,  /* of the memory for tiles: what following a reader takes */
+	CALL_BUFFER_BYTES = WCX_GPU_CALL_BYTES + WCX_GPU_PACKED_ROOM,
 };
 _Static_assert((int)WCX_BATCH_PACKED_BYTES <= (int)WCX_GPU_PACKED_BYTES, "a batch fits what the GPU reads itself");
 _Static_assert((int)WCX_BATCH_BYTES >= (int)WCX_GPU_BASE_BYTES, "lent bytes can stand for the bases of a batch");
@@ -38,12 +36,16 @@ struct owned_batch {
 	struct wcx_decode_scratch *scratch;
 	ZSTD_DCtx *zstd;
 	bool is_pinned; /* batch.packed, so that the GPU reads it itself */
+	uint64_t idle_since_ms;
 	struct owned_batch *next;
 };
 
 /* WCX_BATCH_BYTES that nobody has borrowed. */
 union idle_bytes {
-	union idle_bytes *next;
+	struct {
+		union idle_bytes *next;
+		uint64_t since_ms;
+	} idle;
 	uint8_t bytes[WCX_BATCH_BYTES];
 };
 
@@ -57,6 +59,7 @@ struct wcx_decoder {
 	struct wcx_gpu *gpu; /* NULL: CPU only */
 	bool chooses;        /* between both, for each batch; else all are the GPU's */
 	struct wcx_gpu_choice choice;
+	unsigned gpu_calls_max;
 	atomic_uint gpu_calls; /* under way */
 	atomic_bool gpu_lost;  /* set at the first failure, for good */
 	struct work cpu_work, gpu_work;
@@ -67,7 +70,7 @@ struct wcx_decoder {
 	wcx_notice_fn *notice;
 	void *notice_user;
 	pthread_mutex_t lock;     /* protects everything below, and the lists at idle and idle_bytes */
-	struct owned_batch *idle; /* those that are not pinned come last */
+	struct owned_batch *idle; /* those that are not pinned come last; of each kind, the one that was used last first */
 	unsigned lent, lent_max;
 	pthread_cond_t returned; /* signals that lent is below lent_max */
 	union idle_bytes *idle_bytes;
@@ -117,8 +120,8 @@ static int choose_cpu(struct wcx_decoder *decoder, struct wcx_error *err)
 static int open_gpu(struct wcx_decoder *decoder, enum wcx_decoder_kind kind, struct wcx_error *err)
 {
 	char name[WCX_GPU_NAME_BYTES], text[WCX_GPU_NAME_BYTES + 32];
-	enum wcx_result result =
-		wcx_gpu_open(kind == WCX_DECODER_AUTO ? 0 : (int)kind - WCX_DECODER_CUDA, &decoder->gpu, name);
+	const int device = kind == WCX_DECODER_AUTO ? 0 : (int)kind - WCX_DECODER_CUDA;
+	enum wcx_result result = wcx_gpu_open(device, decoder->gpu_calls_max, &decoder->gpu, name);
 
 	if (result == WCX_OK) {
 		snprintf(decoder->name, sizeof decoder->name, "cuda (%s)", name);
@@ -129,72 +132,6 @@ static int open_gpu(struct wcx_decoder *decoder, enum wcx_decoder_kind kind, str
 	snprintf(text, sizeof text, "decoding on the CPU: %s", name);
 	send_notice(decoder, text);
 	return 0;
-}
-
-/* --- measuring what a batch costs --- */
-
-static int64_t core_ns(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-	return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
-
-/* What it costs to decode the first tiles on the GPU, or on this thread's core: the least of several times.  False: failed.
- */
-static bool time_tiles(const struct wcx_decoder *decoder, struct wcx_decode_scratch *scratch,
-		       const struct wcx_gpu_batch *batch, size_t count, struct wcx_decode_cost *ret)
-{
-	struct wcx_gpu_batch part = *batch;
-	bool ok = true;
-
-	*ret = (struct wcx_decode_cost){ INT64_MAX, INT64_MAX };
-	part.job_count = count;
-	for (int round = 0; round < TRIAL_ROUNDS && ok; round++) {
-		const int64_t core_start = core_ns(), start = (int64_t)wcx_now_ns();
-
-		ok = scratch || wcx_gpu_decode(decoder->gpu, &part) == WCX_OK;
-		if (scratch)
-			wcx_tiles_decode(batch->jobs, count, scratch);
-		ret->wall = WCX_MIN((int64_t)wcx_now_ns() - start, ret->wall);
-		ret->core = WCX_MIN(core_ns() - core_start, ret->core);
-		for (size_t i = 0; i < count; i++)
-			ok &= batch->jobs[i].result == WCX_OK;
-	}
-	return ok;
-}
-
-/* Memory for measuring, all of it pinned as where a mount decodes to. */
-struct trial {
-	struct wcx_trial_tile *tile;
-	struct wcx_decode_scratch *scratch;
-	uint8_t *packed, *dst;
-	struct wcx_tile_job jobs[TRIAL_TILES];
-	bool is_pinned[TRIAL_TILES];
-};
-
-static bool trial_prepare(const struct wcx_decoder *decoder, struct trial *trial)
-{
-	size_t bytes = 0;
-
-	trial->tile = wcx_trial_tile_create();
-	trial->scratch = wcx_decode_scratch_create(decoder->cpu);
-	trial->packed = wcx_gpu_alloc(decoder->gpu, WCX_GPU_PACKED_ROOM);
-	trial->dst = wcx_gpu_alloc(decoder->gpu, WCX_BATCH_BYTES);
-	if (!trial->tile || !trial->scratch || !trial->packed || !trial->dst)
-		return false;
-	for (size_t i = 0; i < TRIAL_TILES; i++) {
-		struct wcx_tile_job *job = &trial->jobs[i];
-
-		*job = wcx_trial_tile_job(trial->tile);
-		memcpy(trial->packed + bytes, job->src, job->src_bytes);
-		job->src = trial->packed + bytes;
-		bytes += WCX_ALIGN_UP(job->src_bytes, 16);
-		job->dst = trial->dst + i * job->dst_bytes % WCX_BATCH_BYTES;
-		trial->is_pinned[i] = true;
-	}
-	return true;
 }
 
 static void add_costs(struct wcx_decoder *decoder, const struct wcx_gpu_costs *costs)
@@ -208,26 +145,17 @@ static void add_costs(struct wcx_decoder *decoder, const struct wcx_gpu_costs *c
 		 (long long)costs->gpu_one.wall / 1000);
 }
 
-/* Measures which batches are the GPU's, and says so in the decoder's name.  Without memory to measure, none are. */
+/* Measures which batches are the GPU's, and says so in the decoder's name.  If that fails, none are. */
 static void measure_gpu(struct wcx_decoder *decoder)
 {
-	struct trial trial = { .tile = NULL };
-	struct wcx_gpu_batch batch = { .jobs = trial.jobs, .job_count = TRIAL_TILES, .dst_is_pinned = trial.is_pinned };
-	struct wcx_gpu_costs costs = { .tile_count = TRIAL_TILES };
+	struct wcx_gpu_costs costs;
 	char gpu[sizeof decoder->name];
-	bool is_measured = false;
+	const bool is_measured = wcx_gpu_trial_run(decoder->gpu, decoder->cpu, &costs);
 
 	decoder->choice.least_bytes = SIZE_MAX;
 	memcpy(gpu, decoder->name, sizeof gpu);
-	if (trial_prepare(decoder, &trial)) {
-		batch.packed = trial.packed;
-		costs.tile_bytes = trial.jobs[0].dst_bytes;
-		is_measured = time_tiles(decoder, trial.scratch, &batch, costs.tile_count, &costs.cpu_all) &&
-			      time_tiles(decoder, NULL, &batch, costs.tile_count, &costs.gpu_all) &&
-			      time_tiles(decoder, NULL, &batch, 1, &costs.gpu_one); /* overwrites the other tiles */
-		if (is_measured)
-			wcx_gpu_choice_init(&decoder->choice, &costs);
-	}
+	if (is_measured)
+		wcx_gpu_choice_init(&decoder->choice, &costs);
 	if (!is_measured)
 		snprintf(decoder->name, sizeof decoder->name, "cpu (%s); not measured: %.200s", decoder->cpu->name, gpu);
 	else if (decoder->choice.least_bytes > WCX_BATCH_BYTES)
@@ -237,18 +165,14 @@ static void measure_gpu(struct wcx_decoder *decoder)
 			 decoder->choice.least_bytes >> 10, gpu);
 	if (is_measured)
 		add_costs(decoder, &costs);
-	wcx_gpu_dealloc(decoder->gpu, trial.dst, WCX_BATCH_BYTES);
-	wcx_gpu_dealloc(decoder->gpu, trial.packed, WCX_GPU_PACKED_ROOM);
-	wcx_decode_scratch_free(trial.scratch);
-	wcx_trial_tile_free(trial.tile);
 	if (decoder->choice.least_bytes > WCX_BATCH_BYTES) {
 		wcx_gpu_free(decoder->gpu);
 		decoder->gpu = NULL;
 	}
 }
 
-int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *user, struct wcx_decoder **ret,
-		       struct wcx_error *err)
+int wcx_decoder_create_within(enum wcx_decoder_kind kind, uint64_t buffers_max, wcx_notice_fn *notice, void *user,
+			      struct wcx_decoder **ret, struct wcx_error *err)
 {
 	struct wcx_decoder *decoder = calloc(1, sizeof *decoder);
 	int r;
@@ -258,6 +182,7 @@ int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *
 	decoder->notice = notice;
 	decoder->notice_user = user;
 	decoder->lent_max = UINT_MAX;
+	decoder->gpu_calls_max = (unsigned)WCX_CLAMP(buffers_max / CALL_BUFFER_BYTES, 1U, (unsigned)WCX_GPU_CALLS_MAX);
 	pthread_mutex_init(&decoder->lock, NULL);
 	pthread_cond_init(&decoder->returned, NULL);
 	pthread_cond_init(&decoder->bytes_returned, NULL);
@@ -272,6 +197,12 @@ int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *
 	else
 		wcx_decoder_free(decoder);
 	return r;
+}
+
+int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *user, struct wcx_decoder **ret,
+		       struct wcx_error *err)
+{
+	return wcx_decoder_create_within(kind, UINT64_MAX, notice, user, ret, err);
 }
 
 /* --- pinned memory --- */
@@ -295,39 +226,103 @@ static void unpin(void *user, void *memory)
 
 /* --- batches --- */
 
-static void free_batch(const struct wcx_decoder *decoder, struct owned_batch *owned)
+static void free_batch(struct wcx_decoder *decoder, struct owned_batch *owned)
 {
 	wcx_decode_scratch_free(owned->scratch);
 	ZSTD_freeDCtx(owned->zstd);
-	if (owned->is_pinned)
+	if (owned->is_pinned) {
 		wcx_gpu_dealloc(decoder->gpu, owned->batch.packed, WCX_GPU_PACKED_ROOM);
-	else
+		atomic_fetch_sub(&decoder->pinned_batch_count, 1);
+	} else {
 		free(owned->batch.packed);
+	}
 	free(owned);
+}
+
+static void free_batches(struct wcx_decoder *decoder, struct owned_batch *list)
+{
+	while (list) {
+		struct owned_batch *next = list->next;
+
+		free_batch(decoder, list);
+		list = next;
+	}
+}
+
+static void free_bytes(union idle_bytes *list)
+{
+	while (list) {
+		union idle_bytes *next = list->idle.next;
+
+		free(list);
+		list = next;
+	}
+}
+
+/* Takes what has been idle since until_ms or longer out of the list. */
+static struct owned_batch *take_old_batches(struct owned_batch **list, uint64_t until_ms)
+{
+	struct owned_batch *old = NULL;
+
+	while (*list) {
+		struct owned_batch *owned = *list;
+
+		if (owned->idle_since_ms > until_ms) {
+			list = &owned->next;
+			continue;
+		}
+		*list = owned->next;
+		owned->next = old;
+		old = owned;
+	}
+	return old;
+}
+
+/* The same of memory for bases, of which the first was used last. */
+static union idle_bytes *take_old_bytes(union idle_bytes **list, uint64_t until_ms)
+{
+	union idle_bytes *old;
+
+	while (*list && (*list)->idle.since_ms > until_ms)
+		list = &(*list)->idle.next;
+	old = *list;
+	*list = NULL;
+	return old;
+}
+
+void wcx_decoder_release_idle(struct wcx_decoder *decoder, uint64_t idle_ms)
+{
+	const uint64_t now_ms = wcx_now_ms(), until_ms = now_ms - WCX_MIN(idle_ms, now_ms);
+	struct owned_batch *batches;
+	union idle_bytes *bytes;
+
+	pthread_mutex_lock(&decoder->lock);
+	batches = take_old_batches(&decoder->idle, until_ms);
+	bytes = take_old_bytes(&decoder->idle_bytes, until_ms);
+	pthread_mutex_unlock(&decoder->lock);
+	free_batches(decoder, batches);
+	free_bytes(bytes);
+	if (decoder->gpu)
+		wcx_gpu_release_idle(decoder->gpu, idle_ms);
 }
 
 void wcx_decoder_free(struct wcx_decoder *decoder)
 {
 	if (!decoder)
 		return;
-	while (decoder->idle) {
-		struct owned_batch *owned = decoder->idle;
-
-		decoder->idle = owned->next;
-		free_batch(decoder, owned);
-	}
-	while (decoder->idle_bytes) {
-		union idle_bytes *idle = decoder->idle_bytes;
-
-		decoder->idle_bytes = idle->next;
-		free(idle);
-	}
+	free_batches(decoder, decoder->idle);
+	free_bytes(decoder->idle_bytes);
 	wcx_pinned_range_free(decoder->range);
 	wcx_gpu_free(decoder->gpu);
 	pthread_cond_destroy(&decoder->bytes_returned);
 	pthread_cond_destroy(&decoder->returned);
 	pthread_mutex_destroy(&decoder->lock);
 	free(decoder);
+}
+
+uint64_t wcx_decoder_buffer_bytes(const struct wcx_decoder *decoder)
+{
+	return decoder->gpu ? (uint64_t)decoder->gpu_calls_max * CALL_BUFFER_BYTES : 0;
 }
 
 size_t wcx_decoder_batch_bytes(const struct wcx_decoder *decoder)
@@ -382,9 +377,11 @@ static struct owned_batch *create_batch(struct wcx_decoder *decoder)
 		return NULL;
 	owned->scratch = wcx_decode_scratch_create(decoder->cpu);
 	owned->zstd = ZSTD_createDCtx();
-	if (decoder->gpu && atomic_fetch_add(&decoder->pinned_batch_count, 1) < WCX_GPU_CALLS_MAX)
+	if (decoder->gpu && atomic_fetch_add(&decoder->pinned_batch_count, 1) < decoder->gpu_calls_max)
 		owned->batch.packed = wcx_gpu_alloc(decoder->gpu, WCX_GPU_PACKED_ROOM);
 	owned->is_pinned = owned->batch.packed;
+	if (decoder->gpu && !owned->is_pinned)
+		atomic_fetch_sub(&decoder->pinned_batch_count, 1);
 	if (!owned->is_pinned)
 		owned->batch.packed = malloc(WCX_BATCH_PACKED_BYTES);
 	if (owned->scratch && owned->zstd && owned->batch.packed)
@@ -397,8 +394,9 @@ static void add_idle_locked(struct wcx_decoder *decoder, struct owned_batch *own
 {
 	struct owned_batch **at = &decoder->idle;
 
-	while (!owned->is_pinned && *at)
+	while (!owned->is_pinned && *at && (*at)->is_pinned)
 		at = &(*at)->next;
+	owned->idle_since_ms = wcx_now_ms();
 	owned->next = *at;
 	*at = owned;
 }
@@ -414,7 +412,7 @@ void wcx_decoder_use_memory(struct wcx_decoder *decoder, void *memory, size_t by
 		decoder->range = wcx_pinned_range_create(memory, bytes, pinned_max, &calls, decoder);
 	if (decoder->range)
 		wcx_pinned_range_start(decoder->range, PINNED_AT_START);
-	for (unsigned i = 0; i < WCX_GPU_CALLS_MAX; i++) {
+	for (unsigned i = 0; i < decoder->gpu_calls_max; i++) {
 		struct owned_batch *owned = create_batch(decoder);
 
 		if (!owned)
@@ -470,7 +468,7 @@ uint8_t *wcx_decoder_borrow_bytes(struct wcx_decoder *decoder)
 	decoder->bytes_lent++;
 	idle = decoder->idle_bytes;
 	if (idle)
-		decoder->idle_bytes = idle->next;
+		decoder->idle_bytes = idle->idle.next;
 	pthread_mutex_unlock(&decoder->lock);
 	if (!idle)
 		idle = malloc(sizeof *idle);
@@ -487,7 +485,8 @@ void wcx_decoder_return_bytes(struct wcx_decoder *decoder, uint8_t *bytes)
 	pthread_mutex_lock(&decoder->lock);
 	decoder->bytes_lent--;
 	if (idle) {
-		idle->next = decoder->idle_bytes;
+		idle->idle.next = decoder->idle_bytes;
+		idle->idle.since_ms = wcx_now_ms();
 		decoder->idle_bytes = idle;
 	}
 	pthread_cond_signal(&decoder->bytes_returned);
@@ -623,8 +622,9 @@ static bool is_for_gpu(struct wcx_decoder *decoder, const struct owned_batch *ow
 {
 	if (!decoder->gpu || !coded_bytes || atomic_load(&decoder->gpu_lost))
 		return false;
-	return !decoder->chooses || ((!owned || owned->is_pinned) && atomic_load(&decoder->gpu_calls) < WCX_GPU_CALLS_MAX &&
-				     wcx_gpu_choice_takes(&decoder->choice, coded_bytes, wcx_now_ns()));
+	return !decoder->chooses ||
+	       ((!owned || owned->is_pinned) && atomic_load(&decoder->gpu_calls) < decoder->gpu_calls_max &&
+		wcx_gpu_choice_takes(&decoder->choice, coded_bytes, wcx_now_ns()));
 }
 
 void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count,

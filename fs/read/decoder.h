@@ -45,6 +45,14 @@ int wcx_decoder_kind_parse(const char *name, enum wcx_decoder_kind *ret);
  */
 int wcx_decoder_create(enum wcx_decoder_kind kind, wcx_notice_fn *notice, void *user, struct wcx_decoder **ret,
 		       struct wcx_error *err);
+
+/*
+ * wcx_decoder_create_within - the same, with a budget for the pinned buffers of a GPU
+ *
+ * With a small budget, fewer threads have it decode at the same time; those of one are taken in any case.
+ */
+int wcx_decoder_create_within(enum wcx_decoder_kind kind, uint64_t buffers_max, wcx_notice_fn *notice, void *user,
+			      struct wcx_decoder **ret, struct wcx_error *err);
 void wcx_decoder_free(struct wcx_decoder *decoder); /* NULL is fine; all batches must have been returned */
 
 /*
@@ -54,6 +62,16 @@ void wcx_decoder_free(struct wcx_decoder *decoder); /* NULL is fine; all batches
  * notice, once, and copies.  To be called at most once, before any batch is lent; memory must outlive the decoder.
  */
 void wcx_decoder_use_memory(struct wcx_decoder *decoder, void *memory, size_t bytes, uint64_t pinned_max);
+
+/* wcx_decoder_buffer_bytes - what the pinned buffers of a GPU take at most; 0 without one */
+uint64_t wcx_decoder_buffer_bytes(const struct wcx_decoder *decoder);
+
+/*
+ * wcx_decoder_release_idle - free memory of batches, and buffers of a GPU, that nobody has used for idle_ms
+ *
+ * It is allocated again when it is needed.
+ */
+void wcx_decoder_release_idle(struct wcx_decoder *decoder, uint64_t idle_ms);
 
 /* wcx_decoder_batch_bytes - how many decoded bytes a batch should have at most: one of the two sizes above */
 size_t wcx_decoder_batch_bytes(const struct wcx_decoder *decoder);

@@ -483,7 +483,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	measure_print_origin(argc, argv);
-	if (wcx_gpu_open(0, &gpu, name) != WCX_OK) {
+	if (wcx_gpu_open(0, WCX_GPU_CALLS_MAX, &gpu, name) != WCX_OK) {
 		printf("skipped: %s\n", name);
 		return EXIT_SKIPPED;
 	}

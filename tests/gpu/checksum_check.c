@@ -130,7 +130,7 @@ int main(void)
 {
 	char name[WCX_GPU_NAME_BYTES];
 	struct wcx_gpu *gpu = NULL;
-	const enum wcx_result result = wcx_gpu_open(0, &gpu, name);
+	const enum wcx_result result = wcx_gpu_open(0, 1, &gpu, name);
 
 	printf("%s: %s\n", result == WCX_NO_DEVICE ? "skipped" : "GPU", name);
 	if (result == WCX_NO_DEVICE)

@@ -1266,6 +1266,32 @@ static void check_many_threads(struct wcx_gpu *gpu, const struct samples *sample
 		pthread_join(threads[i].thread, NULL);
 }
 
+/* Pinned memory for decoded tiles is allocated when a call needs it, not before, and given back when it was idle. */
+static void check_pinned_memory_comes_and_goes(const struct samples *samples)
+{
+	char name[WCX_GPU_NAME_BYTES];
+	struct wcx_tile_job job = { .mode = WCX_TILE_STORED };
+	struct wcx_gpu *gpu = NULL;
+	uint64_t before;
+
+	for (size_t i = 0; job.mode != WCX_TILE_CODED || job.recipe->difference != WCX_DIFFERENCE_NONE; i++)
+		job = samples->all[i].job;
+	CHECK(wcx_gpu_open(0, 1, &gpu, name) == WCX_OK);
+	job.dst = must_alloc(job.dst_bytes);
+	before = gpu ? wcx_gpu_get_memory(gpu).pinned_bytes : 0;
+	for (int call = 0; gpu && call < 3; call++) {
+		CHECK(decode(gpu, &job, 1) == WCX_OK && job.result == WCX_OK);
+		CHECK(wcx_gpu_get_memory(gpu).pinned_bytes > before);
+		CHECK(wcx_gpu_get_memory(gpu).pinned_bytes <= WCX_GPU_CALL_BYTES);
+		wcx_gpu_release_idle(gpu, 3600000);
+		CHECK(wcx_gpu_get_memory(gpu).pinned_bytes > before);
+		wcx_gpu_release_idle(gpu, 0);
+		CHECK(wcx_gpu_get_memory(gpu).pinned_bytes == before);
+	}
+	free(job.dst);
+	wcx_gpu_free(gpu);
+}
+
 static void check_lost_device_is_reported(const struct samples *samples)
 {
 	char name[WCX_GPU_NAME_BYTES];
@@ -1273,7 +1299,7 @@ static void check_lost_device_is_reported(const struct samples *samples)
 	struct wcx_gpu *gpu = NULL;
 
 	setenv("WCX_GPU_FAIL_AFTER", "2", 1);
-	CHECK(wcx_gpu_open(0, &gpu, name) == WCX_OK);
+	CHECK(wcx_gpu_open(0, WCX_GPU_CALLS_MAX, &gpu, name) == WCX_OK);
 	unsetenv("WCX_GPU_FAIL_AFTER");
 	job.dst = must_alloc(job.dst_bytes);
 	for (int call = 0; gpu && call < 5; call++) {
@@ -1372,6 +1398,7 @@ static void check_generated(struct wcx_gpu *gpu, bool one_thread)
 	if (!one_thread)
 		check_many_threads(gpu, &samples);
 	check_lost_device_is_reported(&samples);
+	check_pinned_memory_comes_and_goes(&samples);
 	samples_free(&samples);
 }
 
@@ -1381,7 +1408,7 @@ int main(int argc, char **argv)
 	struct wcx_gpu *gpu = NULL;
 	bool one_thread = argc > 1 && strcmp(argv[1], "--one-thread") == 0;
 	int first_file = one_thread ? 2 : 1;
-	enum wcx_result result = wcx_gpu_open(0, &gpu, name);
+	enum wcx_result result = wcx_gpu_open(0, WCX_GPU_CALLS_MAX, &gpu, name);
 
 	printf("%s: %s\n", result == WCX_NO_DEVICE ? "skipped" : "GPU", name);
 	if (result == WCX_NO_DEVICE)

@@ -110,6 +110,17 @@ if wanted load; then
 	"$PYTHON" "$tests/gpu/parallel_load.py" "$work/mixed.wcx" "$work/mixed" --rounds 1
 fi
 
+# within_budget - the same, and what is pinned, of tiles and of buffers, is part of a cache of 64 MiB
+within_budget() {
+	same_bytes
+	"$build/wcx" status --json "$work/mnt" | "$PYTHON" -c 'import json, sys
+status = json.load(sys.stdin)
+gpu, cache = status["gpu_memory"], status["cache"]
+print(gpu, cache["budget_bytes"])
+assert 0 < gpu["buffer_bytes"] <= 16 << 20 and gpu["buffer_bytes"] + cache["budget_bytes"] == 64 << 20
+assert gpu["buffer_bytes"] / 2 < gpu["pinned_bytes"] <= 64 << 20'
+}
+
 if wanted stream && "$PYTHON" -c "import transformers" 2>/dev/null; then
 	part "Models whose weights stay packed"
 	"$PYTHON" "$tests/gpu/gpu_stream_check.py" "$build/wcx"
@@ -119,6 +130,7 @@ if wanted mount; then
 	part "The mount"
 	with_mount decoder=cuda same_bytes
 	with_mount decoder=cuda same_family
+	with_mount decoder=cuda,cache_size=64M within_budget
 	export WCX_GPU_FAIL_AFTER=20
 	echo "the GPU lost after 20 batches:"
 	"$build/wcx" verify -v --decoder=cuda "$work"/store/*.wcx 2>&1 | tee "$work/lost"

@@ -59,7 +59,7 @@ attribute() {
 	[ "$decoded" -gt $((original * 9 / 10)) ]
 	[ "$(status 's["plain_reads"]["requests"]')" -eq 1 ]
 	status 's["decoded"]["cpu"]["bytes_per_second"] > 1e6 and 0 <= s["cache"]["hit_rate"] < 1' | grep -x True
-	status 's["gpu_memory"] == {"device_bytes": 0, "pinned_bytes": 0}' | grep -x True
+	status 's["gpu_memory"] == {"device_bytes": 0, "pinned_bytes": 0, "buffer_bytes": 0}' | grep -x True
 	status 's["cache"]["budget_bytes"], s["cache"]["misses"] > 50, s["up"], s["decoder"][:3]' |
 		grep -xF "(67108864, True, True, 'cpu')"
 	# And so by file, of which one was not opened.

@@ -65,11 +65,13 @@ static void no_more_batches_are_lent_than_the_limit(void)
 
 static bool gpu_exists, gpu_fails, gpu_is_fast, gpu_refuses; /* to pin memory */
 static int gpu_device;
+static unsigned gpu_calls, release_count;
 static atomic_uint pin_count, pinned_dst_count, pinned_packed_count, allocated_count, checked_count;
 
-WRAPPED(enum wcx_result, wcx_gpu_open, int device, struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES])
+WRAPPED(enum wcx_result, wcx_gpu_open, int device, unsigned calls, struct wcx_gpu **ret, char name[WCX_GPU_NAME_BYTES])
 {
 	gpu_device = device;
+	gpu_calls = calls;
 	*ret = (struct wcx_gpu *)(void *)&gpu_exists;
 	snprintf(name, WCX_GPU_NAME_BYTES, "fake");
 	return gpu_exists ? WCX_OK : WCX_NO_DEVICE;
@@ -108,6 +110,12 @@ WRAPPED(void, wcx_gpu_dealloc, struct wcx_gpu *gpu, void *memory, size_t bytes)
 	(void)bytes;
 	allocated_count -= memory != NULL;
 	free(memory);
+}
+
+WRAPPED(void, wcx_gpu_release_idle, struct wcx_gpu *gpu, uint64_t idle_ms)
+{
+	(void)gpu, (void)idle_ms;
+	release_count++;
 }
 
 WRAPPED(struct wcx_gpu_memory, wcx_gpu_get_memory, struct wcx_gpu *gpu)
@@ -309,6 +317,66 @@ static void a_gpu_that_cannot_pin_memory_decodes_all_the_same(void)
 	gpu_exists = gpu_refuses = false;
 }
 
+/* How many calls the GPU is opened for within a budget, and as many batches are pinned. */
+static unsigned calls_within(uint64_t buffers_max)
+{
+	struct wcx_decoder *decoder;
+	unsigned calls;
+
+	sample_require(wcx_decoder_create_within(WCX_DECODER_CUDA, buffers_max, NULL, NULL, &decoder, NULL) == 0,
+		       "wcx_decoder_create_within");
+	wcx_decoder_use_memory(decoder, NULL, 0, 0);
+	calls = gpu_calls;
+	CHECK(allocated_count == calls);
+	CHECK(calls == 1 || wcx_decoder_buffer_bytes(decoder) <= buffers_max);
+	CHECK(wcx_decoder_buffer_bytes(decoder) >= calls * (uint64_t)(WCX_GPU_CALL_BYTES + WCX_GPU_PACKED_ROOM));
+	wcx_decoder_free(decoder);
+	return calls;
+}
+
+static void pinned_buffers_keep_to_a_budget(void)
+{
+	struct wcx_decoder *decoder;
+
+	gpu_exists = true;
+	CHECK(calls_within(0) == 1 && calls_within(8 << 20) == 1 && calls_within(16 << 20) == 1);
+	CHECK(calls_within(32 << 20) == 3);
+	CHECK(calls_within(128 << 20) == WCX_GPU_CALLS_MAX && calls_within(UINT64_MAX) == WCX_GPU_CALLS_MAX);
+	gpu_exists = false;
+	sample_require(wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &decoder, NULL) == 0, "wcx_decoder_create");
+	CHECK(wcx_decoder_buffer_bytes(decoder) == 0);
+	wcx_decoder_free(decoder);
+}
+
+static void idle_memory_is_given_back_and_allocated_again(void)
+{
+	enum { LONG_MS = 3600000 };
+	struct wcx_decoder *decoder;
+	struct wcx_decode_batch *batch, *other;
+	uint8_t *bytes;
+
+	gpu_exists = true;
+	release_count = 0;
+	sample_require(wcx_decoder_create(WCX_DECODER_CUDA, NULL, NULL, &decoder, NULL) == 0, "wcx_decoder_create");
+	wcx_decoder_use_memory(decoder, NULL, 0, 0);
+	batch = wcx_decoder_borrow(decoder);
+	bytes = wcx_decoder_borrow_bytes(decoder);
+	wcx_decoder_return_bytes(decoder, bytes);
+	wcx_decoder_release_idle(decoder, LONG_MS);
+	CHECK(allocated_count == WCX_GPU_CALLS_MAX && release_count == 1);
+	wcx_decoder_release_idle(decoder, 0);
+	CHECK(allocated_count == 1 && release_count == 2); /* what is lent stays */
+	other = wcx_decoder_borrow(decoder);
+	CHECK(allocated_count == 2);
+	batch->packed[0] = other->packed[0] = 1;
+	wcx_decoder_return(decoder, batch);
+	wcx_decoder_return(decoder, other);
+	wcx_decoder_release_idle(decoder, 0);
+	CHECK(allocated_count == 0);
+	wcx_decoder_free(decoder);
+	gpu_exists = false;
+}
+
 static void a_fast_gpu_is_chosen(void)
 {
 	struct wcx_decoder *decoder;
@@ -459,6 +527,8 @@ int main(int argc, char **argv)
 		CHECK_TEST(a_tile_with_another_checksum_is_damaged),
 		CHECK_TEST(the_gpu_gets_pinned_memory),
 		CHECK_TEST(a_gpu_that_cannot_pin_memory_decodes_all_the_same),
+		CHECK_TEST(pinned_buffers_keep_to_a_budget),
+		CHECK_TEST(idle_memory_is_given_back_and_allocated_again),
 		CHECK_TEST(a_fast_gpu_is_chosen),
 		CHECK_TEST(decoders_are_parsed),
 		CHECK_TEST(zstd_tile_is_one_frame_of_its_size),
