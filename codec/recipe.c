@@ -27,11 +27,12 @@ static const char *check_field(const struct wcx_field *field)
 static const char *check_place(const struct wcx_recipe *recipe, uint32_t number)
 {
 	const struct wcx_field *field = &recipe->fields[number];
-	const bool fits = recipe->elem_bytes == 1   ? field->width == WCX_PAIR_WIDTH
-			  : recipe->elem_bytes == 2 ? field->width >= WCX_PAIR_WIDTH
+	const bool differs = recipe->difference != WCX_DIFFERENCE_NONE;
+	const bool fits = recipe->elem_bytes == 1   ? field->width == (differs ? 8 : WCX_PAIR_WIDTH)
+			  : recipe->elem_bytes == 2 ? field->width >= WCX_PAIR_WIDTH && !differs
 						    : false;
 
-	if (field->is_pair && (!fits || number + 1u != recipe->field_count))
+	if (field->is_pair && (!fits || number + 1u != recipe->field_count || (differs && field->base)))
 		return "pairs in a field that cannot have them";
 	if (field->has_escapes && (recipe->difference == WCX_DIFFERENCE_NONE || recipe->field_count != 1 ||
 				   recipe->elem_bytes != 2 || field->base))
@@ -46,12 +47,12 @@ static const char *check_tables(const struct wcx_recipe *recipe, const struct wc
 		return field->set_bits > 2 ? "too many sets of frequency tables"
 		       : recipe->context_count == 0 || field->table_count != recipe->context_count << field->set_bits
 			       ? "not a frequency table for each context"
-		       : field->is_pair || field->has_zero ? "pairs or ZERO in a difference"
+		       : field->is_pair || field->has_zero ? "pairs or ZERO in a difference with contexts"
 							   : NULL;
 	if (field->set_bits)
 		return "sets of frequency tables without contexts";
-	if (recipe->difference != WCX_DIFFERENCE_NONE && (field->table_count > 1 || field->is_pair || field->has_zero))
-		return "choices of tables, pairs or ZERO in a difference";
+	if (recipe->difference != WCX_DIFFERENCE_NONE && (field->table_count > 1 || field->has_zero))
+		return "choices of tables or ZERO in a difference";
 	return NULL;
 }
 

@@ -19,10 +19,10 @@ struct wcx_block_shape wcx_alone_shape(uint32_t kernel, uint32_t table_count);
 /*
  * wcx_difference_shape, wcx_byte_difference_shape - the shape for a launch of differences with at most so many tables
  *
- * The second is for WCX_KERNEL_DIFFERENCE_BYTES.
+ * The second is for WCX_KERNEL_DIFFERENCE_BYTES and WCX_KERNEL_DIFFERENCE_BYTE_PAIRS, which have one table.
  */
 struct wcx_block_shape wcx_difference_shape(uint32_t kernel, uint32_t table_count);
-struct wcx_block_shape wcx_byte_difference_shape(uint32_t table_count);
+struct wcx_block_shape wcx_byte_difference_shape(uint32_t kernel, uint32_t table_count);
 
 /* wcx_escape_shape - the same for differences with escapes from bases in memory */
 struct wcx_block_shape wcx_escape_shape(uint32_t table_count);

@@ -10,9 +10,10 @@ enum { WCX_FUSED_BLOCK_WARPS = 28 }; /* of the fused kernels for elements of two
 /* wcx_block_warps_max - warps of the blocks of a launch, if the device has space for so many */
 static inline uint32_t wcx_block_warps_max(uint32_t kernel, uint32_t table_count)
 {
-	if (table_count == 1 && (kernel == WCX_KERNEL_PAIRS_FOLD || kernel == WCX_KERNEL_DIFFERENCE_BYTES))
+	if (table_count == 1 && (kernel == WCX_KERNEL_PAIRS_FOLD || kernel == WCX_KERNEL_DIFFERENCE_BYTES ||
+				 kernel == WCX_KERNEL_DIFFERENCE_BYTE_PAIRS))
 		return WCX_SLIM_BLOCK_WARPS;
-	if (kernel > WCX_KERNEL_FUSED_BYTES)
+	if (kernel > WCX_KERNEL_FUSED_BYTE_PAIRS)
 		return WCX_FUSED_BLOCK_WARPS;
 	return table_count > 2 || kernel >= WCX_KERNEL_DIFFERENCE_TWO ? WCX_LARGE_BLOCK_WARPS : WCX_BLOCK_WARPS;
 }

@@ -14,11 +14,20 @@ enum {
 
 /* --- Differences --- */
 
-/* Bytes. */
+/* Bytes in the order of integers: one symbol, or pairs. */
 struct wcx_fused_bytes : wcx_byte_differences {
 	static constexpr bool has_escapes = false;
 
 	__device__ __forceinline__ wcx_fused_bytes(const struct wcx_batch_kind &kind) : wcx_byte_differences(kind)
+	{
+		order = 0;
+	}
+};
+
+struct wcx_fused_byte_pairs : wcx_byte_pair_differences {
+	static constexpr bool has_escapes = false;
+
+	__device__ __forceinline__ wcx_fused_byte_pairs(const struct wcx_batch_kind &kind) : wcx_byte_pair_differences(kind)
 	{
 	}
 };

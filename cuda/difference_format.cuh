@@ -12,7 +12,8 @@
 template <uint32_t bytes> struct wcx_any_difference {
 	static constexpr uint32_t elem_bytes = bytes;
 	static constexpr wcx_store store = wcx_store::RESIDUALS;
-	static constexpr bool is_any = true, by_sign = false;
+	static constexpr bool is_any = true;
+	static constexpr wcx_numbers numbers = wcx_numbers::SYMBOLS;
 };
 
 struct wcx_known_difference {
@@ -33,7 +34,7 @@ struct wcx_table_at {
 /* Bytes: one symbol.  In either order. */
 struct wcx_byte_differences : wcx_known_difference {
 	static constexpr uint32_t elem_bytes = 1, steps = 4, raw_bits = 0;
-	static constexpr bool by_sign = true;
+	static constexpr wcx_numbers numbers = wcx_numbers::DISTANCES;
 	uint32_t order;
 
 	__device__ __forceinline__ wcx_byte_differences(const struct wcx_batch_kind &kind)
@@ -62,10 +63,46 @@ struct wcx_byte_differences : wcx_known_difference {
 	}
 };
 
+/* Bytes in the order of integers: pairs. */
+struct wcx_byte_pair_differences : wcx_known_difference {
+	static constexpr uint32_t elem_bytes = 1, steps = 2, raw_bits = 0;
+	static constexpr wcx_numbers numbers = wcx_numbers::DISTANCE_PAIRS;
+
+	__device__ __forceinline__ wcx_byte_pair_differences(const struct wcx_batch_kind &)
+	{
+	}
+
+	/* There is one table. */
+	__device__ __forceinline__ uint32_t keys(uint32_t) const
+	{
+		return 0;
+	}
+
+	__device__ __forceinline__ uint32_t key(uint32_t, uint32_t) const
+	{
+		return 0;
+	}
+
+	/*
+	 * Adds to the even elements and to the odd ones apart.  The bytes between them are not 0, so that nothing is carried
+	 * or borrowed beyond them.
+	 */
+	__device__ __forceinline__ uint32_t word(const uint32_t entry[steps], uint32_t, uint32_t, uint32_t base,
+						 const struct wcx_factors &) const
+	{
+		constexpr uint32_t even = 0x00FF00FF, halves = 0x000F000F, guards = 0x00800080;
+		const uint32_t plus_8 = wcx_join_entries(entry[0], entry[1]);
+		const uint32_t low = (base & even) + (plus_8 >> 4 & halves) + ((guards << 8) - 0x00080008);
+		const uint32_t high = (base & ~even) + (plus_8 & halves << 8) + (guards - 0x08000800);
+
+		return wcx_select_bits(even, low, high);
+	}
+};
+
 /* Two bytes, in the order of floats: one symbol above `raw` raw bits. */
 template <uint32_t raw> struct wcx_half_differences : wcx_known_difference {
 	static constexpr uint32_t elem_bytes = 2, steps = 2, raw_bits = raw;
-	static constexpr bool by_sign = raw == 0;
+	static constexpr wcx_numbers numbers = raw == 0 ? wcx_numbers::DISTANCES : wcx_numbers::SYMBOLS;
 
 	__device__ __forceinline__ wcx_half_differences(const struct wcx_batch_kind &)
 	{

@@ -13,7 +13,8 @@ template <bool multi> static const void *wcx_difference_kernel_of(uint32_t numbe
 		wcx_decode_tiles<wcx_any_difference<2>, true>,
 		wcx_decode_tiles<wcx_any_difference<4>, true>,
 		wcx_decode_tiles<wcx_any_difference<8>, true>,
-		NULL, /* wcx_byte_difference_shape has it */
+		NULL, /* wcx_byte_difference_shape has these two */
+		NULL,
 		wcx_decode_tiles<wcx_half_differences<0>, multi>,
 		wcx_decode_tiles<wcx_half_differences<2>, multi>,
 		wcx_decode_tiles<wcx_half_differences<4>, multi>,

@@ -18,7 +18,7 @@ enum {
 
 struct wcx_two_differences : wcx_known_difference {
 	static constexpr uint32_t elem_bytes = 2;
-	static constexpr bool by_sign = false;
+	static constexpr wcx_numbers numbers = wcx_numbers::SYMBOLS;
 };
 
 static __device__ __forceinline__ uint2 wcx_shared_u64(uint32_t address)

@@ -101,13 +101,15 @@ static __device__ __forceinline__ uint32_t wcx_join_entries(uint32_t first, uint
 template <uint32_t bytes> struct wcx_any_format {
 	static constexpr uint32_t elem_bytes = bytes;
 	static constexpr wcx_store store = wcx_store::ELEMENTS;
-	static constexpr bool is_any = true, by_sign = false;
+	static constexpr bool is_any = true;
+	static constexpr wcx_numbers numbers = wcx_numbers::SYMBOLS;
 };
 
 /* Any format with a kernel of its own. */
 struct wcx_known_format {
 	static constexpr wcx_store store = wcx_store::ELEMENTS;
-	static constexpr bool is_any = false, by_sign = false;
+	static constexpr bool is_any = false;
+	static constexpr wcx_numbers numbers = wcx_numbers::SYMBOLS;
 };
 
 /* Bytes, folded: pairs of four bits above four raw bits. */
@@ -119,11 +121,12 @@ struct wcx_pairs_format : wcx_known_format {
 	{
 	}
 
+	/* All bits beside the symbols are raw. */
 	__device__ __forceinline__ uint32_t word(const uint32_t entry[steps], uint32_t raw) const
 	{
 		const uint32_t symbols = wcx_join_entries(entry[0], entry[1]), signs = wcx_spread_signs(raw);
 
-		return (symbols << 3 & 0x78007800) ^ (symbols >> 1 & 0x00780078) ^ signs;
+		return wcx_select_bits(0x00FF00FF, symbols >> 1, symbols << 3) ^ signs;
 	}
 };
 

@@ -20,8 +20,8 @@ template <typename format_type> struct wcx_fused_base {
 	wcx_low_planes<format_type::raw_bits, wcx_elems_of_word<elem_bytes>, WCX_FUSED_LINES> planes;
 	struct wcx_payload payload;
 	uint32_t raw_mask;
-	uint32_t chosen;        /* tables of the groups of the block */
 	uint32_t next, next_at; /* the exception that comes next, and its element; 0xFFFFFFFF without one */
+	uint32_t wakes_at;      /* the element from which on blocks are not only decoded: next_at, or 0 if all are stored */
 	bool valid;
 
 	__device__ __forceinline__ wcx_fused_base(const struct wcx_batch_kind &kind) : format(kind)
@@ -29,28 +29,39 @@ template <typename format_type> struct wcx_fused_base {
 	}
 };
 
-/* Exceptions of the base: the lane's own of 32. */
-struct wcx_base_exceptions {
+/* An exception of the base. */
+struct wcx_base_exception {
 	uint32_t position, value;
 };
 
-/* Loads 32 exceptions from number `first` on; clears *valid if they are damaged. */
-static __device__ __forceinline__ wcx_base_exceptions wcx_load_base_exceptions(const struct wcx_warp &warp,
-									       const wcx_device_tile &tile, uint32_t first,
-									       bool *valid)
+static __device__ __forceinline__ uint32_t wcx_base_exception_at(const wcx_device_tile &tile, uint32_t number)
 {
-	const uint32_t count = tile.item.exception_count, width = warp.kind.coded[0].width, i = first + wcx_lane();
-	const uint16_t *halves = (const uint16_t *)(tile.src + tile.item.exceptions);
-	wcx_base_exceptions ret = { 0, 0 };
+	return __ldg((const uint16_t *)(tile.src + tile.item.exceptions) + number);
+}
+
+/* Loads an exception, all of which are stored. */
+static __device__ __forceinline__ wcx_base_exception wcx_load_base_exception(const struct wcx_warp &warp,
+									     const wcx_device_tile &tile, uint32_t number)
+{
+	const uint32_t count = tile.item.exception_count, width = warp.kind.coded[0].width;
+	const uint32_t half = wcx_base_exception_at(tile, count + (width > 8 ? number : number / 2));
+
+	return { wcx_base_exception_at(tile, number), width > 8 ? half : half >> 8 * (number % 2) & 0xFF };
+}
+
+/* Loads the lane's own of 32 exceptions from number `first` on; clears *valid if they are damaged. */
+static __device__ __forceinline__ wcx_base_exception wcx_load_base_exceptions(const struct wcx_warp &warp,
+									      const wcx_device_tile &tile, uint32_t first,
+									      bool *valid)
+{
+	const uint32_t i = first + wcx_lane();
+	wcx_base_exception ret = { 0, 0 };
 	bool good = true;
 
-	if (i < count) {
-		const uint32_t half = __ldg(halves + count + (width > 8 ? i : i / 2));
-
-		ret.position = __ldg(halves + i);
-		ret.value = width > 8 ? half : half >> 8 * (i % 2) & 0xFF;
-		good = (i == 0 || ret.position > __ldg(halves + i - 1)) && ret.position < tile.elems &&
-		       ret.value >> width == 0;
+	if (i < tile.item.exception_count) {
+		ret = wcx_load_base_exception(warp, tile, i);
+		good = (i == 0 || ret.position > wcx_base_exception_at(tile, i - 1)) && ret.position < tile.elems &&
+		       ret.value >> warp.kind.coded[0].width == 0;
 	}
 	if (!__all_sync(WCX_ALL_LANES, good))
 		*valid = false;
@@ -60,14 +71,14 @@ static __device__ __forceinline__ wcx_base_exceptions wcx_load_base_exceptions(c
 /* Checks the exceptions, and finds the first. */
 template <typename format_type>
 static __device__ __forceinline__ void wcx_fused_open_exceptions(const struct wcx_warp &warp, const wcx_device_tile &tile,
-								 struct wcx_fused_base<format_type> *base)
+								 bool keeps_base, struct wcx_fused_base<format_type> *base)
 {
 	base->valid = true;
 	base->next = 0;
 	for (uint32_t first = 0; first < tile.item.exception_count; first += WCX_LANES)
 		wcx_load_base_exceptions(warp, tile, first, &base->valid);
-	base->next_at = base->valid && tile.item.exception_count ? __ldg((const uint16_t *)(tile.src + tile.item.exceptions))
-								 : 0xFFFFFFFF;
+	base->next_at = base->valid && tile.item.exception_count ? wcx_base_exception_at(tile, 0) : 0xFFFFFFFF;
+	base->wakes_at = keeps_base ? 0 : base->next_at;
 }
 
 /* Corrects the words of a block that has exceptions, all of which are valid. */
@@ -79,16 +90,14 @@ static __device__ __forceinline__ void wcx_fused_correct_words(const struct wcx_
 	constexpr uint32_t elem_bytes = format_type::elem_bytes, word_elems = wcx_elems_of_word<elem_bytes>;
 	const struct wcx_batch_kind &kind = warp.kind;
 	const struct wcx_batch_field &field = kind.coded[0];
-	const uint16_t *halves = (const uint16_t *)(tile.src + tile.item.exceptions);
-	const uint32_t count = tile.item.exception_count, end = (line + WCX_FUSED_LINES) * wcx_elems_of_line<elem_bytes>;
+	const uint32_t end = (line + WCX_FUSED_LINES) * wcx_elems_of_line<elem_bytes>;
 	const uint32_t mask = wcx_place_word<elem_bytes>(kind.transform, ((1u << field.width) - 1) << field.shift);
 
 	while (base->next_at < end) {
-		const uint32_t at = base->next_at, at_line = at / wcx_elems_of_line<elem_bytes> - line, i = base->next;
+		const wcx_base_exception exception = wcx_load_base_exception(warp, tile, base->next);
+		const uint32_t at = base->next_at, at_line = at / wcx_elems_of_line<elem_bytes> - line;
 		const uint32_t shift = at % word_elems * 8 * elem_bytes;
-		const uint32_t half = __ldg(halves + count + (field.width > 8 ? i : i / 2));
-		const uint32_t value = field.width > 8 ? half : half >> 8 * (i % 2) & 0xFF;
-		const uint32_t bits = wcx_place_word<elem_bytes>(kind.transform, value << field.shift);
+		const uint32_t bits = wcx_place_word<elem_bytes>(kind.transform, exception.value << field.shift);
 
 		if (at / word_elems % WCX_LANES == wcx_lane()) {
 #pragma unroll
@@ -101,7 +110,8 @@ static __device__ __forceinline__ void wcx_fused_correct_words(const struct wcx_
 			}
 		}
 		base->next++;
-		base->next_at = base->next < count ? __ldg(halves + base->next) : 0xFFFFFFFF;
+		base->next_at =
+			base->next < tile.item.exception_count ? wcx_base_exception_at(tile, base->next) : 0xFFFFFFFF;
 	}
 }
 

@@ -90,7 +90,8 @@ template <typename fused>
 using wcx_fused_base_of = std::conditional_t<fused::has_base, wcx_fused_base<typename fused::base_type>, wcx_no_base<fused>>;
 
 /*
- * Decodes a block: of the base if `has_base`, to ahead, and of the difference if `differs`, whose base is `own`.
+ * Decodes a block: of the base if `has_base`, to ahead, and of the difference if `differs`, whose base is `own`.  Both may
+ * be the same words.
  */
 template <typename fused, bool has_base, bool differs>
 static __device__ __forceinline__ void wcx_fused_block(const struct wcx_fused_pair &pair, wcx_fused_base_of<fused> *base,
@@ -120,6 +121,7 @@ static __device__ __forceinline__ void wcx_fused_block(const struct wcx_fused_pa
 #pragma unroll
 	for (uint32_t i = 0; i < WCX_FUSED_LINES; i++) {
 		const uint32_t group = i * line_elems / WCX_RUN_ELEMS, next_group = (i + 1) * line_elems / WCX_RUN_ELEMS;
+		uint32_t next = 0;
 
 		if constexpr (differs) {
 			if (i % (WCX_BLOCK_STEPS / steps) == 0)
@@ -148,7 +150,7 @@ static __device__ __forceinline__ void wcx_fused_block(const struct wcx_fused_pa
 			}
 			const uint32_t raw = base->planes.word(i);
 
-			ahead[i] = wcx_select_bits(base->raw_mask, raw, base->format.word(base_entry, raw));
+			next = wcx_select_bits(base->raw_mask, raw, base->format.word(base_entry, raw));
 		} else {
 #pragma unroll
 			for (uint32_t k = 0; k < steps; k++)
@@ -160,6 +162,8 @@ static __device__ __forceinline__ void wcx_fused_block(const struct wcx_fused_pa
 			if constexpr (fused::has_escapes)
 				wcx_note_escapes(bits, i, entry, factors);
 		}
+		if constexpr (has_base)
+			ahead[i] = next;
 	}
 	if constexpr (differs && fused::has_escapes)
 		if ((line + WCX_FUSED_LINES) % WCX_ESCAPE_LINES == 0)
@@ -167,7 +171,7 @@ static __device__ __forceinline__ void wcx_fused_block(const struct wcx_fused_pa
 					line + WCX_FUSED_LINES);
 }
 
-/* Corrects and stores a block of the base. */
+/* Corrects and stores a block of the base, which few blocks need. */
 template <typename format_type>
 static __device__ __forceinline__ void wcx_fused_finish_base(const struct wcx_fused_pair &pair,
 							     struct wcx_fused_base<format_type> *base, uint32_t line,
@@ -175,8 +179,10 @@ static __device__ __forceinline__ void wcx_fused_finish_base(const struct wcx_fu
 {
 	constexpr uint32_t line_elems = wcx_elems_of_line<format_type::elem_bytes>;
 
-	if (base->next_at < (line + WCX_FUSED_LINES) * line_elems)
-		wcx_fused_correct_words(pair.of_base, pair.base, base, line, word);
+	if (base->wakes_at >= (line + WCX_FUSED_LINES) * line_elems)
+		return;
+	wcx_fused_correct_words(pair.of_base, pair.base, base, line, word);
+	base->wakes_at = pair.keeps_base ? 0 : base->next_at;
 	if (pair.keeps_base)
 #pragma unroll
 		for (uint32_t i = 0; i < WCX_FUSED_LINES; i++)
@@ -210,14 +216,15 @@ static __device__ __forceinline__ bool wcx_fused_end_base(const struct wcx_warp 
 	const wcx_fast_tables tables = { 0 };
 	const elem mask = (elem)wcx_place_word<elem_bytes>(kind.transform, ((1u << field.width) - 1) << field.shift);
 
-	wcx_store_coded_lines<elem_bytes, wcx_store::ELEMENTS, false>(warp, tile, field, tables, &base->payload, line);
+	wcx_store_coded_lines<elem_bytes, wcx_store::ELEMENTS, wcx_numbers::SYMBOLS>(warp, tile, field, tables,
+										     &base->payload, line);
 	if (!wcx_word_reader_close(base->payload.reader, tile.item.plane_carried))
 		return false;
 	if (tile.item.plane_carried)
 		wcx_add_carried<elem_bytes, wcx_store::ELEMENTS>(kind, tile, tail.unit, base->payload.reader.state);
 	__syncwarp(); /* other lanes have stored the elements */
 	for (uint32_t first = base->next; first < tile.item.exception_count && base->valid; first += WCX_LANES) {
-		const wcx_base_exceptions own = wcx_load_base_exceptions(warp, tile, first, &base->valid);
+		const struct wcx_base_exception own = wcx_load_base_exceptions(warp, tile, first, &base->valid);
 
 		if (first + wcx_lane() < tile.item.exception_count) {
 			elem *at = (elem *)tile.dst + own.position;
@@ -245,13 +252,14 @@ wcx_fused_end_difference(const struct wcx_fused_pair &pair, struct wcx_fused_dif
 		const uint32_t group = line * wcx_elems_of_line<elem_bytes> / WCX_RUN_ELEMS;
 		const uint32_t set = fused::has_sets ? difference->payload.choices.from(group) & 3 : 0;
 		uint32_t tables[steps], entry[steps];
+		constexpr uint32_t step_elems = wcx_elems_of_word<elem_bytes> / steps;
 
 		wcx_fused_find_tables<fused>(pair, difference->format, set, own, tables);
 		wcx_word_reader_refill(&difference->payload.reader);
 #pragma unroll
 		for (uint32_t k = 0; k < steps; k++)
-			entry[k] = wcx_fused_step<typename fused::difference_type, true>(&difference->payload.reader,
-											 tables[k], k < elems, factors);
+			entry[k] = wcx_fused_step<typename fused::difference_type, true>(
+				&difference->payload.reader, tables[k], k * step_elems < elems, factors);
 		wcx_store_word<elem_bytes, false>(wcx_word_at<elem_bytes>(pair.tile.dst, line), elems,
 						  difference->format.word(entry, 0, 0, own, factors));
 		if constexpr (fused::has_escapes) {
@@ -333,29 +341,26 @@ static __device__ __forceinline__ bool wcx_fused_decode(const struct wcx_fused_p
 	const bool is_whole = end * wcx_elems_of_line<elem_bytes> == pair.base.elems;
 	struct wcx_fused_difference<fused> difference(pair.own.kind);
 	wcx_fused_base_of<fused> base(pair.of_base.kind);
-	uint32_t own[WCX_FUSED_LINES], ahead[WCX_FUSED_LINES] = {}, line = 0;
+	uint32_t word[WCX_FUSED_LINES] = {}, line = 0;
 
 	base.planes.open(pair.of_base.kind, pair.base, pair.base.src + base_item.planes, 0);
 	base.raw_mask = base.planes.masks();
 	base.planes.load(0);
 	wcx_payload_open(pair.of_base, pair.base, base_field, base_item.carrier, &base.payload);
 	wcx_fused_open(pair, &difference);
-	wcx_fused_open_exceptions(pair.of_base, pair.base, &base);
+	wcx_fused_open_exceptions(pair.of_base, pair.base, pair.keeps_base, &base);
 	wcx_payload_start(pair.of_base, pair.base, base_field, base_item.carrier, &base.payload);
 	wcx_payload_start(pair.own, pair.tile, pair.own.kind.coded[0], pair.tile.item.carrier, &difference.payload);
 	if (end) {
-		wcx_fused_block<fused, true, false>(pair, &base, &difference, 0, ahead, ahead);
+		wcx_fused_block<fused, true, false>(pair, &base, &difference, 0, word, word);
 		for (; line + WCX_FUSED_LINES < end; line += WCX_FUSED_LINES) {
-			wcx_fused_finish_base(pair, &base, line, ahead);
-#pragma unroll
-			for (uint32_t i = 0; i < WCX_FUSED_LINES; i++)
-				own[i] = ahead[i];
-			wcx_fused_block<fused, true, true>(pair, &base, &difference, line, own, ahead);
+			wcx_fused_finish_base(pair, &base, line, word);
+			wcx_fused_block<fused, true, true>(pair, &base, &difference, line, word, word);
 		}
 		if (is_whole)
-			wcx_fused_add_carried(pair.of_base, pair.base, base, line, ahead);
-		wcx_fused_finish_base(pair, &base, line, ahead);
-		wcx_fused_block<fused, false, true>(pair, &base, &difference, line, ahead, own);
+			wcx_fused_add_carried(pair.of_base, pair.base, base, line, word);
+		wcx_fused_finish_base(pair, &base, line, word);
+		wcx_fused_block<fused, false, true>(pair, &base, &difference, line, word, word);
 		line += WCX_FUSED_LINES;
 	}
 	if (is_whole)
@@ -440,7 +445,8 @@ static __device__ __forceinline__ void wcx_fused_build(const struct wcx_warp &ow
 	if constexpr (fused::has_escapes)
 		wcx_coarse_entries_build(own.batch.tables + field.table, field.table_count, staging, entries);
 	else
-		wcx_entries_build(own.batch.tables + field.table, field.table_count, true, staging, entries);
+		wcx_entries_build(own.batch.tables + field.table, field.table_count, fused::difference_type::numbers,
+				  staging, entries);
 }
 
 /*
@@ -465,24 +471,13 @@ static __global__ void __launch_bounds__(fused::warps *WCX_LANES, 1) wcx_decode_
 	wcx_let_next_launch_start();
 	of_base.ring += rings_at + number * fused::warp_bytes;
 	own.ring = of_base.ring + (fused::rings - 1) * WCX_WARP_SHARED_BYTES;
-	for (;;) {
-		if (number == 0) {
-			at = wcx_find_kind(batch, at);
-			if (wcx_lane() == 0)
-				found = at;
-		}
-		__syncthreads(); /* also: all warps are done with the last kind */
-		at = found;
-		if (at == WCX_NO_KIND)
-			break;
-		wcx_load_kind(batch, at, &kind);
-		__syncthreads();
+	while (wcx_load_next_kind(batch, &at, &found, &kind)) {
 		if (fused::has_base)
 			wcx_load_kind(batch, kind.base_kind, &base_kind);
 		__syncthreads();
 		if (fused::has_base)
-			wcx_entries_build(batch.tables + base_kind.coded[0].table, base_kind.coded[0].table_count, false,
-					  staging, entries);
+			wcx_entries_build(batch.tables + base_kind.coded[0].table, base_kind.coded[0].table_count,
+					  wcx_numbers::SYMBOLS, staging, entries);
 		wcx_fused_build<fused>(own, tables, contexts, staging);
 		if (number >= batch.launch.block_warps)
 			continue;

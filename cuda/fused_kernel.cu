@@ -19,6 +19,8 @@ struct wcx_block_shape wcx_fused_shape(uint32_t kernel, uint32_t base_table_coun
 	switch (kernel) {
 	case WCX_KERNEL_FUSED_BYTES:
 		return wcx_shape_of<wcx_pairs_format, wcx_fused_bytes, false>(base_table_count, table_count);
+	case WCX_KERNEL_FUSED_BYTE_PAIRS:
+		return wcx_shape_of<wcx_pairs_format, wcx_fused_byte_pairs, false>(base_table_count, table_count);
 	case WCX_KERNEL_FUSED_HALVES_PAIRS_8:
 		return wcx_shape_of<wcx_half_pairs_format<8>, wcx_fused_escapes, true>(base_table_count, table_count);
 	}

@@ -12,8 +12,8 @@ static struct wcx_block_shape wcx_block_shape(uint32_t kernel, uint32_t base_tab
 		return wcx_fused_shape(kernel, base_table_count, table_count);
 	if (kernel == WCX_KERNEL_DIFFERENCE_ESCAPES)
 		return wcx_escape_shape(table_count);
-	if (kernel == WCX_KERNEL_DIFFERENCE_BYTES)
-		return wcx_byte_difference_shape(table_count);
+	if (kernel == WCX_KERNEL_DIFFERENCE_BYTES || kernel == WCX_KERNEL_DIFFERENCE_BYTE_PAIRS)
+		return wcx_byte_difference_shape(kernel, table_count);
 	if (kernel >= WCX_KERNEL_DIFFERENCE_FIRST)
 		return wcx_difference_shape(kernel, table_count);
 	return wcx_alone_shape(kernel, table_count);
@@ -33,6 +33,8 @@ static uint32_t wcx_tables_max(const struct wcx_kernels *kernels, uint32_t kerne
 {
 	if (kernel < WCX_KERNEL_DIFFERENCE_FIRST)
 		return WCX_FIELD_TABLES_MAX;
+	if (kernel == WCX_KERNEL_DIFFERENCE_BYTE_PAIRS)
+		return 1;
 	if (kernel < WCX_KERNEL_DIFFERENCE_TWO)
 		return kernels->carrier_tables;
 	if (kernels->carrier_tables < WCX_CARRIER_TABLES_MAX)
@@ -41,6 +43,7 @@ static uint32_t wcx_tables_max(const struct wcx_kernels *kernels, uint32_t kerne
 	case WCX_KERNEL_DIFFERENCE_ESCAPES:
 		return WCX_SET_TABLES_MAX;
 	case WCX_KERNEL_FUSED_BYTES:
+	case WCX_KERNEL_FUSED_BYTE_PAIRS:
 		return 1;
 	}
 	return WCX_CONTEXTS_MAX;

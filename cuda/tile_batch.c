@@ -219,8 +219,10 @@ static enum wcx_tile_kernel difference_kernel_for(const struct wcx_batch_limits 
 	if (has_sets(recipe))
 		return any_kernel(recipe->elem_bytes, WCX_KERNEL_DIFFERENCE_ANY_1);
 	if (raw >= 0 && carrier->base == 0 && (carrier->by_context || recipe->context_count == 0)) {
-		if (recipe->elem_bytes == 1 && raw == 0)
+		if (recipe->elem_bytes == 1 && raw == 0 && !carrier->is_pair)
 			return WCX_KERNEL_DIFFERENCE_BYTES;
+		if (recipe->elem_bytes == 1 && raw == 0 && recipe->difference == WCX_DIFFERENCE_INTEGER)
+			return WCX_KERNEL_DIFFERENCE_BYTE_PAIRS;
 		if (recipe->elem_bytes == 2 && (raw == 0 || raw == 2 || raw == 4) &&
 		    recipe->difference == WCX_DIFFERENCE_FLOAT)
 			return (enum wcx_tile_kernel)(WCX_KERNEL_DIFFERENCE_HALVES_0 + raw / 2);
@@ -235,12 +237,15 @@ static enum wcx_tile_kernel difference_kernel_for(const struct wcx_batch_limits 
 
 /* The kernel for a difference with its base, given the kernels for each alone; WCX_KERNEL_COUNT if there is none. */
 static enum wcx_tile_kernel fused_kernel(const struct wcx_batch_limits *limits, enum wcx_tile_kernel of_base,
-					 enum wcx_tile_kernel kernel)
+					 enum wcx_tile_kernel kernel, uint32_t difference)
 {
 	if (limits->carrier_tables < WCX_CARRIER_TABLES_MAX)
 		return WCX_KERNEL_COUNT;
-	if (kernel == WCX_KERNEL_DIFFERENCE_BYTES && of_base == WCX_KERNEL_PAIRS_FOLD)
+	if (kernel == WCX_KERNEL_DIFFERENCE_BYTES && of_base == WCX_KERNEL_PAIRS_FOLD &&
+	    difference == WCX_DIFFERENCE_INTEGER)
 		return WCX_KERNEL_FUSED_BYTES;
+	if (kernel == WCX_KERNEL_DIFFERENCE_BYTE_PAIRS && of_base == WCX_KERNEL_PAIRS_FOLD)
+		return WCX_KERNEL_FUSED_BYTE_PAIRS;
 	if (kernel == WCX_KERNEL_DIFFERENCE_ESCAPES && of_base == WCX_KERNEL_HALVES_PAIRS_8)
 		return WCX_KERNEL_FUSED_HALVES_PAIRS_8;
 	return WCX_KERNEL_COUNT;
@@ -380,7 +385,7 @@ static enum wcx_tile_kernel fuse(const struct wcx_tile_batch *batch, const struc
 	if (!base || base->dst != places->base || base->elems != elems || of->recipe->elem_bytes != recipe->elem_bytes ||
 	    base->exceptions_carried)
 		return alone;
-	kernel = fused_kernel(&batch->limits, (enum wcx_tile_kernel)of->kernel, alone);
+	kernel = fused_kernel(&batch->limits, (enum wcx_tile_kernel)of->kernel, alone, recipe->difference);
 	/* Of bytes, the key may depend on bits of the base that are known last. */
 	if (kernel == WCX_KERNEL_COUNT || (kernel == WCX_KERNEL_FUSED_BYTES && recipe->fields[field].table_count > 1) ||
 	    recipe->fields[field].set_bits)

@@ -134,13 +134,15 @@ enum wcx_tile_kernel {
 	WCX_KERNEL_DIFFERENCE_ANY_2,
 	WCX_KERNEL_DIFFERENCE_ANY_4,
 	WCX_KERNEL_DIFFERENCE_ANY_8,
-	WCX_KERNEL_DIFFERENCE_BYTES,    /* bytes: one symbol */
-	WCX_KERNEL_DIFFERENCE_HALVES_0, /* two bytes, in the order of floats: one symbol above this many raw bits */
+	WCX_KERNEL_DIFFERENCE_BYTES,      /* bytes: one symbol */
+	WCX_KERNEL_DIFFERENCE_BYTE_PAIRS, /* bytes, in the order of integers: pairs */
+	WCX_KERNEL_DIFFERENCE_HALVES_0,   /* two bytes, in the order of floats: one symbol above this many raw bits */
 	WCX_KERNEL_DIFFERENCE_HALVES_2,
 	WCX_KERNEL_DIFFERENCE_HALVES_4,
 	WCX_KERNEL_DIFFERENCE_TWO,       /* two bytes, in the order of floats: two coded fields */
 	WCX_KERNEL_DIFFERENCE_ESCAPES,   /* the same: one field with escapes */
 	WCX_KERNEL_FUSED_BYTES,          /* differences with their bases, from here on: DIFFERENCE_BYTES from PAIRS_FOLD */
+	WCX_KERNEL_FUSED_BYTE_PAIRS,     /* DIFFERENCE_BYTE_PAIRS from PAIRS_FOLD */
 	WCX_KERNEL_FUSED_HALVES_PAIRS_8, /* DIFFERENCE_ESCAPES from HALVES_PAIRS_8 */
 	WCX_KERNEL_COUNT,
 	WCX_KERNEL_DIFFERENCE_FIRST = WCX_KERNEL_DIFFERENCE_ANY_1,

@@ -43,9 +43,10 @@ static __device__ __forceinline__ bool wcx_decode_carrier(const struct wcx_warp 
 	if (format_type::store == wcx_store::RESIDUALS && warp.kind.has_sets) {
 		const wcx_slow_sets sets = { { warp.batch.tables + field.table } };
 
-		wcx_store_coded_lines<elem_bytes, format_type::store, false>(warp, tile, field, sets, &payload, line);
+		wcx_store_coded_lines<elem_bytes, format_type::store, wcx_numbers::SYMBOLS>(warp, tile, field, sets,
+											    &payload, line);
 	} else {
-		wcx_store_coded_lines<elem_bytes, format_type::store, format_type::by_sign>(warp, tile, field, tables,
+		wcx_store_coded_lines<elem_bytes, format_type::store, format_type::numbers>(warp, tile, field, tables,
 											    &payload, line);
 	}
 	if (!wcx_word_reader_close(payload.reader, tile.item.plane_carried || tile.item.exceptions_carried))
@@ -68,7 +69,7 @@ static __device__ __forceinline__ bool wcx_decode_others(const struct wcx_warp &
 		__syncwarp(); /* other lanes have stored exceptions */
 		wcx_payload_open(warp, tile, field, place, &payload);
 		wcx_payload_start(warp, tile, field, place, &payload);
-		wcx_store_coded_lines<elem_bytes, store, false>(warp, tile, field, tables, &payload, 0);
+		wcx_store_coded_lines<elem_bytes, store, wcx_numbers::SYMBOLS>(warp, tile, field, tables, &payload, 0);
 		if (!wcx_word_reader_close(payload.reader, false))
 			return false;
 	}
@@ -178,7 +179,8 @@ static __device__ uint32_t wcx_find_kind(const struct wcx_batch_dev &batch, uint
 /* Bounds of a launch, from which the compiler derives how many registers a thread may have: 48 or 64. */
 template <typename format_type, bool multi>
 static constexpr bool wcx_has_slim_blocks =
-	!multi && (std::is_same_v<format_type, wcx_pairs_format> || std::is_same_v<format_type, wcx_byte_differences>);
+	!multi && (std::is_same_v<format_type, wcx_pairs_format> || std::is_same_v<format_type, wcx_byte_differences> ||
+		   std::is_same_v<format_type, wcx_byte_pair_differences>);
 template <typename format_type, bool multi>
 static constexpr uint32_t wcx_most_warps =
 	wcx_has_slim_blocks<format_type, multi> ? WCX_SLIM_BLOCK_WARPS : WCX_LARGE_BLOCK_WARPS;
@@ -191,6 +193,27 @@ static __device__ __forceinline__ void wcx_load_kind(const struct wcx_batch_dev 
 {
 	for (uint32_t i = threadIdx.x; i < sizeof *ret / sizeof(uint32_t); i += blockDim.x)
 		((uint32_t *)ret)[i] = __ldg((const uint32_t *)(batch.kinds + number) + i);
+}
+
+/*
+ * Has all threads of the block, whose warps are done with the last kind, load the next with items left, from *at on; false
+ * if there is none.  *found is shared.
+ */
+static __device__ __forceinline__ bool wcx_load_next_kind(const struct wcx_batch_dev &batch, uint32_t *at, uint32_t *found,
+							  struct wcx_batch_kind *ret)
+{
+	if (threadIdx.x < WCX_LANES) {
+		*at = wcx_find_kind(batch, *at);
+		if (threadIdx.x == 0)
+			*found = *at;
+	}
+	__syncthreads(); /* also: all warps are done with the last kind */
+	*at = *found;
+	if (*at == WCX_NO_KIND)
+		return false;
+	wcx_load_kind(batch, *at, ret);
+	__syncthreads();
+	return true;
 }
 
 /*
@@ -217,18 +240,7 @@ static __global__ void __launch_bounds__(wcx_most_warps<format_type, multi> *WCX
 	wcx_let_next_launch_start();
 	warp.ring += rings_at + number * (is_two ? 2 : 1) * WCX_WARP_SHARED_BYTES;
 	wcx_keep(&warp.ring);
-	for (;;) {
-		if (number == 0) {
-			at = wcx_find_kind(batch, at);
-			if (wcx_lane() == 0)
-				found = at;
-		}
-		__syncthreads(); /* also: all warps are done with the last kind */
-		at = found;
-		if (at == WCX_NO_KIND)
-			break;
-		wcx_load_kind(batch, at, &kind);
-		__syncthreads();
+	while (wcx_load_next_kind(batch, &at, &found, &kind)) {
 		if constexpr (differs)
 			wcx_contexts_build(kind, is_two ? 0 : wcx_shared_address(wcx_shared),
 					   is_two ? WCX_COMPACT_BYTES : WCX_TABLE_BYTES, contexts);
@@ -237,7 +249,7 @@ static __global__ void __launch_bounds__(wcx_most_warps<format_type, multi> *WCX
 					  (uint8_t *)entries);
 		else if (kind.coded_count && !kind.has_sets)
 			wcx_entries_build(batch.tables + kind.coded[kind.coded_count - 1].table,
-					  kind.coded[kind.coded_count - 1].table_count, format_type::by_sign,
+					  kind.coded[kind.coded_count - 1].table_count, format_type::numbers,
 					  (struct wcx_batch_table *)(entries + rings_at / 4), entries);
 		else
 			__syncthreads();

@@ -175,16 +175,20 @@ wcx_symbol_word(const struct wcx_batch_field &field, uint32_t transform, const u
 	return wcx_place_word<elem_bytes>(transform, word << field.shift);
 }
 
-/* The residuals of a line whose entries have distances in place of symbols. */
-template <uint32_t elem_bytes>
+/* The residuals of a line whose entries have distances in place of symbols, or pairs of them. */
+template <uint32_t elem_bytes, wcx_numbers numbers>
 static __device__ __forceinline__ wcx_word<elem_bytes> wcx_distance_word(const uint32_t entry[WCX_RANS_STEPS_MAX])
 {
 	wcx_word<elem_bytes> word = 0;
 
 #pragma unroll
-	for (uint32_t k = 0; k < wcx_elems_of_word<elem_bytes>; k++)
-		word |= (wcx_word<elem_bytes>)(wcx_elem<elem_bytes>)(int8_t)wcx_entry_symbol(entry[k])
-			<< k * 8 * elem_bytes % 32;
+	for (uint32_t k = 0; k < wcx_elems_of_word<elem_bytes>; k++) {
+		const bool are_pairs = numbers == wcx_numbers::DISTANCE_PAIRS;
+		const uint32_t number = wcx_entry_symbol(entry[are_pairs ? k / 2 : k]);
+		const uint32_t distance = are_pairs ? (number >> 4 * (k % 2) & 15) - 8 : (uint32_t)(int8_t)number;
+
+		word |= (wcx_word<elem_bytes>)(wcx_elem<elem_bytes>)distance << k * 8 * elem_bytes % 32;
+	}
 	return wcx_fold_distance<elem_bytes>(word);
 }
 
@@ -330,7 +334,7 @@ struct wcx_slow_sets : wcx_slow_tables {
  * Decodes a field from a line on.  For the carrier, this stores complete words with all that is not
  * coded; other fields are then added to them.
  */
-template <uint32_t elem_bytes, wcx_store store, bool by_sign, typename tables_type>
+template <uint32_t elem_bytes, wcx_store store, wcx_numbers numbers, typename tables_type>
 static __device__ __forceinline__ void wcx_store_coded_lines(const struct wcx_warp &warp, const wcx_device_tile &tile,
 							     const struct wcx_batch_field &field, const tables_type &tables,
 							     struct wcx_payload *payload, uint32_t line)
@@ -369,8 +373,9 @@ static __device__ __forceinline__ void wcx_store_coded_lines(const struct wcx_wa
 				entry[k] = wcx_rans_step<true>(&payload->reader, tables.choose(own), k * step_elems < elems,
 							       warp.batch.factors);
 			}
-			word[i] ^= by_sign ? wcx_distance_word<elem_bytes>(entry)
-					   : wcx_symbol_word<elem_bytes>(field, warp.kind.transform, entry);
+			word[i] ^= numbers == wcx_numbers::SYMBOLS
+					   ? wcx_symbol_word<elem_bytes>(field, warp.kind.transform, entry)
+					   : wcx_distance_word<elem_bytes, numbers>(entry);
 			if (store == wcx_store::DIFFERENCES)
 				word[i] = wcx_undo_difference<elem_bytes>(base, word[i],
 									  wcx_order_mask<elem_bytes>(warp.kind.difference));

@@ -80,12 +80,27 @@ static __device__ __forceinline__ uint32_t wcx_entry_symbol(uint32_t entry)
 	return entry >> WCX_PROB_BITS & 0xFF;
 }
 
+/* What the entries of a table have in place of the symbols 0, 1, 2, 3, 4, … */
+enum class wcx_numbers {
+	SYMBOLS,
+	DISTANCES,     /* 0, -1, 1, -2, 2, …, modulo 256 */
+	DISTANCE_PAIRS /* of each half, the same plus 8: 8, 7, 9, 6, 10, … */
+};
+
+static __device__ __forceinline__ uint32_t wcx_number(wcx_numbers numbers, uint32_t symbol)
+{
+	if (numbers == wcx_numbers::DISTANCES)
+		return symbol >> 1 ^ (symbol % 2 ? 0xFF : 0);
+	if (numbers == wcx_numbers::DISTANCE_PAIRS)
+		return (symbol >> 1 & 0x77) ^ (symbol & 0x01 ? 0x07 : 0x08) ^ (symbol & 0x10 ? 0x70 : 0x80);
+	return symbol;
+}
+
 /*
  * Builds decoding tables with all threads of the block: warps take turns at symbols, lanes at the slots of a symbol.
- * by_sign: entries have the numbers 0, -1, 1, -2, 2, … in place of the symbols 0, 1, 2, 3, 4, …, modulo 256.  staging is
- * shared memory for table_count tables.
+ * staging is shared memory for table_count tables.
  */
-static __device__ void wcx_entries_build(const struct wcx_batch_table *tables, uint32_t table_count, bool by_sign,
+static __device__ void wcx_entries_build(const struct wcx_batch_table *tables, uint32_t table_count, wcx_numbers numbers,
 					 struct wcx_batch_table *staging, uint32_t *entries)
 {
 	const uint32_t warp = threadIdx.x / WCX_LANES, warps = blockDim.x / WCX_LANES;
@@ -98,7 +113,7 @@ static __device__ void wcx_entries_build(const struct wcx_batch_table *tables, u
 	for (uint32_t i = warp; i < table_count * WCX_SYMBOL_COUNT; i += warps) {
 		const uint32_t table = i / WCX_SYMBOL_COUNT, symbol = i % WCX_SYMBOL_COUNT;
 		const uint32_t start = staging[table].start[symbol], end = staging[table].start[symbol + 1];
-		const uint32_t number = by_sign ? symbol >> 1 ^ (symbol % 2 ? 0xFF : 0) : symbol;
+		const uint32_t number = wcx_number(numbers, symbol);
 
 		for (uint32_t slot = start + wcx_lane(); slot < end; slot += WCX_LANES)
 			entries[table * WCX_PROB_SCALE + slot] = wcx_entry(slot, number, start, end - start);
@@ -190,23 +205,21 @@ struct wcx_word_reader {
 	uint32_t lower_lanes;  /* the lane's own: a bit for each lower lane */
 	uint32_t ring;         /* shared address */
 	uint32_t next;         /* shared address of the next word; may lie in the repeated chunk */
-	uint32_t filled;       /* end of the words that are present or in flight, counted on from next */
+	uint32_t limit;        /* shared address of the end of the chunk that next is in, or was in a block ago */
 	const uint8_t *source; /* the lane's part of the next chunk */
 	int32_t unread;        /* bytes from source to the end of the payload; negative if source is behind that */
 };
 
-/* Starts to copy the next chunk, as far as the payload has one. */
-static __device__ __forceinline__ void wcx_word_reader_load_chunk(struct wcx_word_reader *reader)
+/* Starts to copy the next chunk to a place in the ring, as far as the payload has one. */
+static __device__ __forceinline__ void wcx_word_reader_load_chunk(struct wcx_word_reader *reader, uint32_t place)
 {
-	const uint32_t end = reader->ring + WCX_RING_BYTES;
-	const uint32_t fill = reader->filled < end ? reader->filled : reader->filled - WCX_RING_BYTES;
-	const uint32_t to = fill + wcx_lane() * WCX_COPY_BYTES;
+	const uint32_t to = place + wcx_lane() * WCX_COPY_BYTES;
 
 #pragma unroll
 	for (uint32_t at = 0; at < WCX_CHUNK_BYTES; at += WCX_LANES * WCX_COPY_BYTES)
 		if (reader->unread > (int32_t)at)
 			wcx_copy_start(to + at, reader->source + at);
-	if (fill == reader->ring) {
+	if (place == reader->ring) {
 #pragma unroll
 		for (uint32_t at = 0; at < WCX_CHUNK_BYTES; at += WCX_LANES * WCX_COPY_BYTES)
 			if (reader->unread > (int32_t)at)
@@ -214,7 +227,6 @@ static __device__ __forceinline__ void wcx_word_reader_load_chunk(struct wcx_wor
 	}
 	reader->source += WCX_CHUNK_BYTES;
 	reader->unread -= WCX_CHUNK_BYTES;
-	reader->filled += WCX_CHUNK_BYTES;
 }
 
 /* The lane's start state, of which `length` bits are stored.  The states of all lanes are packed in lane order. */
@@ -244,11 +256,11 @@ static __device__ __forceinline__ void wcx_word_reader_open(const uint8_t *state
 	ret->state = __ldg(states + wcx_lane() / 2); /* for now, the length of the state */
 	ret->ring = ring;
 	ret->next = ring + skew;
-	ret->filled = ring;
+	ret->limit = ring + WCX_CHUNK_BYTES;
 	ret->source = words - skew + wcx_lane() * WCX_COPY_BYTES;
 	ret->unread = (int32_t)(words_bytes + skew - wcx_lane() * WCX_COPY_BYTES);
 	for (uint32_t i = 0; i < WCX_RING_BYTES / WCX_CHUNK_BYTES; i++)
-		wcx_word_reader_load_chunk(ret);
+		wcx_word_reader_load_chunk(ret, ring + i * WCX_CHUNK_BYTES);
 	ret->lower_lanes = (1u << wcx_lane()) - 1;
 	wcx_keep(&ret->lower_lanes);
 }
@@ -262,17 +274,21 @@ static __device__ __forceinline__ void wcx_word_reader_start(const uint8_t *stat
 	wcx_copies_wait();
 }
 
-/* Makes sure that the ring holds the words of the next WCX_BLOCK_STEPS steps. */
+/*
+ * Makes sure that the ring holds the words of the next WCX_BLOCK_STEPS steps, which take a chunk at most: the next one is
+ * loaded in place of each that has been used.
+ */
 static __device__ __forceinline__ void wcx_word_reader_refill(struct wcx_word_reader *reader)
 {
-	if (reader->next >= reader->ring + WCX_RING_BYTES) {
+	if (reader->next < reader->limit)
+		return;
+	wcx_copies_wait(); /* also ensures that all lanes have read the words to be overwritten */
+	wcx_word_reader_load_chunk(reader, reader->limit - WCX_CHUNK_BYTES);
+	if (reader->limit == reader->ring + WCX_RING_BYTES) {
+		reader->limit -= WCX_RING_BYTES;
 		reader->next -= WCX_RING_BYTES;
-		reader->filled -= WCX_RING_BYTES;
 	}
-	if ((int32_t)(reader->filled - reader->next) <= WCX_RING_BYTES - WCX_CHUNK_BYTES) {
-		wcx_copies_wait(); /* also ensures that all lanes have read the words to be overwritten */
-		wcx_word_reader_load_chunk(reader);
-	}
+	reader->limit += WCX_CHUNK_BYTES;
 }
 
 /*
@@ -310,9 +326,10 @@ static __device__ __forceinline__ bool wcx_word_reader_close(const struct wcx_wo
 {
 	const bool fits = carries ? reader.state >> 16 == 1 : reader.state == WCX_RANS_LOW;
 	const uint32_t unread = (uint32_t)reader.unread + wcx_lane() * WCX_COPY_BYTES;
+	const uint32_t filled = reader.limit + WCX_RING_BYTES - WCX_CHUNK_BYTES;
 
 	wcx_copies_wait(); /* the ring may now be reused */
-	return __all_sync(WCX_ALL_LANES, fits) && unread + (reader.filled - reader.next) == 0;
+	return __all_sync(WCX_ALL_LANES, fits) && unread + (filled - reader.next) == 0;
 }
 
 #endif

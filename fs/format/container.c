@@ -267,7 +267,7 @@ static const char *check_grid(struct wcx_segment *seg)
 struct segments_sum {
 	uint64_t bytes, tile_count;
 	uint32_t field_count;
-	bool has_sets, has_escapes;
+	bool has_sets, has_escapes, has_difference_pairs;
 };
 
 static const char *parse_segment(struct wcx_container *c, uint32_t number, struct segments_sum *sum)
@@ -301,6 +301,7 @@ static const char *parse_segment(struct wcx_container *c, uint32_t number, struc
 	for (uint32_t f = 0; f < seg->recipe.field_count; f++) {
 		sum->has_sets |= seg->recipe.fields[f].set_bits != 0;
 		sum->has_escapes |= seg->recipe.fields[f].has_escapes;
+		sum->has_difference_pairs |= seg->recipe.fields[f].is_pair && seg->recipe.difference != WCX_DIFFERENCE_NONE;
 	}
 	c->tiled[c->tiled_count++] = number;
 	return NULL;
@@ -325,6 +326,8 @@ static int parse_segments(struct wcx_container *c, struct wcx_error *err)
 		return bad_index(c, err, c->index, "flag SETS without sets of frequency tables");
 	if (sb->features & WCX_FEATURE_ESCAPES && !sum.has_escapes)
 		return bad_index(c, err, c->index, "flag ESCAPES without a field that has them");
+	if (!(sb->features & WCX_FEATURE_DIFFERENCE_PAIRS) != !sum.has_difference_pairs)
+		return bad_index(c, err, c->index, "flag DIFFERENCE_PAIRS and pairs in differences, one without the other");
 	return 0;
 }
 

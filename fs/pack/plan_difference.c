@@ -45,6 +45,10 @@ static const double CONTEXTS_MIN_GAIN = 0.005;
 static const double SETS_MIN_GAIN = 0.03;
 /* Where runs in a single set deviate by less than this share of all bits, sets save less than that. */
 static const double SETS_MIN_DEVIATION = 0.2;
+/* Pairs of bytes may take this share more bits than single symbols: they decode in half as many steps. */
+static const double PAIRS_MAX_LOSS = 0.005;
+/* Tables by context have to save this share over pairs. */
+static const double CONTEXTS_MIN_GAIN_OVER_PAIRS = 0.01;
 /* Low bits whose entropy is more than this share of their number count as random. */
 static const double RANDOM_MIN_SHARE = 0.99;
 
@@ -244,20 +248,55 @@ static void join_bins(struct wcx_bin_counts *counts, const struct wcx_context_ch
 	}
 }
 
+/*
+ * Codes integers of a byte in pairs if that costs little more than `singles`, the bits of one table for all symbols; returns
+ * the bits that it then takes.
+ */
+static double try_pairs(const struct residual_study *study, const uint32_t counts[WCX_SYMBOL_COUNT], double singles,
+			struct wcx_field *field)
+{
+	struct wcx_field pairs = *field;
+	struct wcx_freq_table table;
+	uint64_t halves[WCX_SYMBOL_COUNT] = { 0 }, misfits = 0;
+	double bits;
+
+	pairs.is_pair = true;
+	for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++)
+		if (s < wcx_field_symbols_max(&pairs))
+			halves[s] = counts[s];
+		else
+			misfits += counts[s];
+	halves[0]++; /* a table needs a symbol */
+	wcx_field_build_table(&pairs, halves, &table);
+	bits = (wcx_plan_pairs_bits(&table, halves) + wcx_field_misfit_bits(&pairs) * (double)misfits) * study->scale;
+	if (bits > singles * (1 + PAIRS_MAX_LOSS))
+		return singles;
+	*field = pairs;
+	return bits;
+}
+
 /* Weighs the coded field f with a table for each context, or with one for all. */
 static double weigh_contexts(struct residual_study *study, struct cut *cut, uint32_t f, struct wcx_bin_counts *counts,
 			     uint32_t bin_count)
 {
 	static const struct wcx_context_choice one = { .count = 1 };
+	const bool may_be_pairs = cut->field_count == 1 && study->plan->segment.recipe.elem_bytes == 1 &&
+				  study->difference == WCX_DIFFERENCE_INTEGER;
 	struct wcx_field *field = &cut->fields[f];
 	struct field_weight many, all;
+	double min_gain = CONTEXTS_MIN_GAIN;
 
 	join_bins(counts, &cut->contexts, bin_count);
 	many = weigh_classes(counts, cut->contexts.count, study->scale);
 	join_bins(counts, &one, cut->contexts.count);
 	all = weigh_classes(counts, 1, study->scale);
-	field->by_context = many.symbols + many.tables < (all.symbols + all.tables) * (1 - CONTEXTS_MIN_GAIN);
+	if (may_be_pairs)
+		all.symbols = try_pairs(study, counts->counts[0], all.symbols, field);
+	if (field->is_pair)
+		min_gain = CONTEXTS_MIN_GAIN_OVER_PAIRS;
+	field->by_context = many.symbols + many.tables < (all.symbols + all.tables) * (1 - min_gain);
 	field->table_count = field->by_context ? (uint8_t)cut->contexts.count : 1;
+	field->is_pair = field->is_pair && !field->by_context;
 	return finish_field(study, field, field->by_context ? &many : &all, study->scale * (double)study->misfits[f],
 			    f + 1 == cut->field_count);
 }

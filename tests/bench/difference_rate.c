@@ -148,6 +148,21 @@ static void plan_difference(struct row *row, uint32_t contexts)
 	}
 }
 
+/* The same with pairs: residuals from 16 on are exceptions. */
+static void plan_pairs(struct row *row)
+{
+	static struct counts counts;
+	uint64_t sum[WCX_SYMBOL_COUNT] = { 1 };
+
+	plan_difference(row, 0);
+	count(row->weights, &counts);
+	for (uint32_t key = 0; key < WCX_CONTEXT_KEYS; key++)
+		for (uint32_t e = 0; e < 16; e++)
+			sum[e] += counts.of[key][e];
+	row->fields[0].is_pair = true;
+	wcx_freq_table_build(sum, &row->tables[0][0]);
+}
+
 /* The packer's fields without a base: raw low bits below what is coded. */
 static void plan_alone(struct row *row, uint32_t raw, struct wcx_encode_scratch *scratch)
 {
@@ -291,6 +306,7 @@ int main(int argc, char **argv)
 	plan_difference(add_row(rows, &count, "BF16, differences, 8 contexts", &bf16), 8);
 	plan_alone(add_row(rows, &count, "INT8, alone", &int8), 4, tools.encode);
 	plan_difference(add_row(rows, &count, "INT8, differences", &int8), 0);
+	plan_pairs(add_row(rows, &count, "INT8, differences in pairs", &int8));
 	plan_difference(add_row(rows, &count, "INT8, differences, 8 contexts", &int8), 8);
 	for (size_t r = 0; r < count; r++)
 		rows[r].is_left_out = argc > 2 && !strstr(rows[r].name, argv[2]);

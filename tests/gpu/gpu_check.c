@@ -479,6 +479,7 @@ static const struct cut DIFFERENCE_CUTS[] = {
 	/* formats that have a kernel of their own */
 	{ 1, NONE, 1, { { 8, 1 } } },
 	{ 1, NONE, 1, { { 8, CONTEXTS } } },
+	{ 1, NONE, 1, { { 8, 1 | PAIRS } } },
 	{ 2, NONE, 1, { { 16, 1 } } },
 	{ 2, NONE, 1, { { 16, CONTEXTS } } },
 	{ 2, NONE, 2, { { 2, 0 }, { 14, CONTEXTS } } },
@@ -573,7 +574,7 @@ static void difference_tables_make(struct coder *coder, double rare, const uint8
 
 			memcpy(&residual, residuals + i * elem_bytes, elem_bytes);
 			value = (residual >> shift & ((UINT64_C(1) << field->width) - 1)) - field->base;
-			if (value < WCX_SYMBOL_COUNT) {
+			if (value < wcx_field_symbols_max(field)) {
 				seen[t][value]++;
 				sums[t]++;
 			}
@@ -605,6 +606,7 @@ static struct wcx_field difference_field(struct rng *rng, struct coder *coder, u
 	field.set_bits = (uint8_t)set_bits;
 	field.table_count = (uint8_t)((by_context ? contexts : 1) << set_bits);
 	field.has_escapes = (coding & ESCAPES) != 0;
+	field.is_pair = (coding & PAIRS) != 0;
 	field.base = field.width > 8 && has_base && !field.has_escapes ? 3 : 0;
 	field.tables = set_bits ? coder->sets : coder->tables[f];
 	return field;
@@ -1091,6 +1093,8 @@ static const struct cut CUTS_FROM_BASES[] = {
 	{ 2, NONE, 2, { { 8, CONTEXTS }, { 8, CONTEXTS } } },
 	{ 1, NONE, 1, { { 8, 1 } } },
 	{ 1, NONE, 1, { { 8, CONTEXTS } } },
+	{ 1, NONE, 1, { { 8, 1 | PAIRS } } },
+	{ 1, NONE, 1, { { 8, 1 | PAIRS } } },
 };
 enum {
 	BASE_CUT_COUNT = WCX_ARRAY_COUNT(BASE_CUTS),

@@ -11,7 +11,7 @@ from collections import Counter
 try:
     import numpy as np
 
-    from wcx_decode import CODED, CODING_NAMES, CONSTANT, Field, Segment, Wcx
+    from wcx_decode import CODED, CODING_NAMES, CONSTANT, Field, Segment, Wcx, pair_frequencies
 except ImportError as error:
     print(f"skipped: {error}")
     sys.exit(77)
@@ -40,6 +40,7 @@ class OneTile(Wcx):
         self.segments, self.first_tiles, self.seen = [seg], [0], seen
         self.modes, self.checksums = [int(mode)], [int(constant)]
         self.frequencies = np.frombuffer(tables, "<u2").reshape(-1, 256).astype(np.uint32)
+        self.pair_frequencies = lambda table: pair_frequencies(self.frequencies[table])
         self.base_files = {1: b"\0\0\0" + base}
 
     def packed_tile(self, tile):
@@ -54,7 +55,7 @@ def main():
             sys.exit(f"difference_agree: decodes to something else: {line[:200]}")
     print(f"{sum(seen['mode', mode] for mode in range(4))} tiles: {dict(seen)}")
     wanted = [("mode", CODED), ("mode", CONSTANT), ("context", 2), ("context", 8), ("set", 2), ("set", 4), ("table", 1), ("difference", 1),
-              ("difference", 2), *(("coding", coding) for coding in range(len(CODING_NAMES))), "exceptions", "escapes", "carrier of escapes",
+              ("difference", 2), *(("coding", coding) for coding in range(len(CODING_NAMES))), "exceptions", "escapes", "carrier of escapes", "pairs of differences",
               "carrier of planes", "carrier of exceptions"]
     missing = [feature for feature in wanted if not seen[feature]]
     if missing:

@@ -14,21 +14,28 @@
 #include "codec/tile.h"
 #include "tests/fixtures/sample_data.h"
 
-enum { ELEMS_MAX = 3000, TABLES_BY_CONTEXT = 7, SETS_UNIT = 1 << 5, ESCAPES = 1 << 7 };
+enum { ELEMS_MAX = 3000, TABLES_BY_CONTEXT = 7, PAIRS = 1 << 3, SETS_UNIT = 1 << 5, ESCAPES = 1 << 7 };
 
 static const struct kind {
 	uint32_t elem_bytes;
 	enum wcx_difference difference;
 	uint32_t raw, coded[4]; /* widths, the lowest field first */
 	uint32_t base;          /* of the last field */
-	bool escapes;
+	bool escapes, pairs;
 } kinds[] = {
-	{ 4, WCX_DIFFERENCE_FLOAT, 8, { 8, 8, 8 }, 0, false },     { 2, WCX_DIFFERENCE_FLOAT, 0, { 16 }, 0, false },
-	{ 2, WCX_DIFFERENCE_FLOAT, 0, { 8, 8 }, 0, false },        { 4, WCX_DIFFERENCE_FLOAT, 8, { 8, 16 }, 0, false },
-	{ 8, WCX_DIFFERENCE_FLOAT, 32, { 16, 16 }, 0, false },     { 1, WCX_DIFFERENCE_INTEGER, 0, { 8 }, 0, false },
-	{ 1, WCX_DIFFERENCE_FLOAT, 2, { 6 }, 0, false },           { 4, WCX_DIFFERENCE_INTEGER, 3, { 5, 8, 16 }, 2, false },
-	{ 8, WCX_DIFFERENCE_INTEGER, 32, { 8, 8, 16 }, 0, false }, { 2, WCX_DIFFERENCE_FLOAT, 0, { 16 }, 0, true },
-	{ 2, WCX_DIFFERENCE_INTEGER, 0, { 16 }, 0, true },
+	{ 4, WCX_DIFFERENCE_FLOAT, 8, { 8, 8, 8 }, 0, false, false },
+	{ 2, WCX_DIFFERENCE_FLOAT, 0, { 16 }, 0, false, false },
+	{ 2, WCX_DIFFERENCE_FLOAT, 0, { 8, 8 }, 0, false, false },
+	{ 4, WCX_DIFFERENCE_FLOAT, 8, { 8, 16 }, 0, false, false },
+	{ 8, WCX_DIFFERENCE_FLOAT, 32, { 16, 16 }, 0, false, false },
+	{ 1, WCX_DIFFERENCE_INTEGER, 0, { 8 }, 0, false, false },
+	{ 1, WCX_DIFFERENCE_FLOAT, 2, { 6 }, 0, false, false },
+	{ 4, WCX_DIFFERENCE_INTEGER, 3, { 5, 8, 16 }, 2, false, false },
+	{ 8, WCX_DIFFERENCE_INTEGER, 32, { 8, 8, 16 }, 0, false, false },
+	{ 2, WCX_DIFFERENCE_FLOAT, 0, { 16 }, 0, true, false },
+	{ 2, WCX_DIFFERENCE_INTEGER, 0, { 16 }, 0, true, false },
+	{ 1, WCX_DIFFERENCE_INTEGER, 0, { 8 }, 0, false, true },
+	{ 1, WCX_DIFFERENCE_FLOAT, 0, { 8 }, 0, false, true },
 };
 
 static void print_hex(const void *bytes, size_t count)
@@ -74,7 +81,7 @@ static void make_tables(const struct wcx_field *field, struct wcx_freq_table *ta
 	for (uint32_t t = 0; t < field->table_count; t++) {
 		uint64_t counts[WCX_SYMBOL_COUNT] = { 0 };
 
-		for (uint32_t s = 0; s < (field->width < 8 ? 1u << field->width : 256); s++)
+		for (uint32_t s = 0; s < wcx_field_symbols_max(field); s++)
 			counts[s] = (uint64_t)(1e6 * pow(0.6 + 0.37 * t / field->table_count, s)) + (t % 2);
 		wcx_field_build_table(field, counts, &tables[t]);
 	}
@@ -100,7 +107,7 @@ static void print_tile(const struct kind *kind, uint32_t context_count, uint32_t
 		fields[recipe.field_count++] = (struct wcx_field){ .width = (uint8_t)kind->raw };
 	for (uint32_t f = 0; f < 4 && kind->coded[f]; f++) {
 		struct wcx_field *field = &fields[recipe.field_count++];
-		const bool by_context = context_count && (f == 0 || kind->coded[f] == 16);
+		const bool by_context = context_count && !kind->pairs && (f == 0 || kind->coded[f] == 16);
 		const uint32_t most = kind->coded[2] ? 24 : 32; /* with those of the others 40 */
 		const uint32_t bits = by_context && table + (context_count << set_bits) <= most ? set_bits : 0;
 
@@ -109,6 +116,7 @@ static void print_tile(const struct kind *kind, uint32_t context_count, uint32_t
 					     .set_bits = (uint8_t)bits,
 					     .by_context = by_context,
 					     .has_escapes = kind->escapes,
+					     .is_pair = kind->pairs,
 					     .base = (uint16_t)(kind->coded[f] > 8 ? kind->base : 0),
 					     .tables = tables + table };
 		make_tables(field, tables + table);
@@ -125,7 +133,8 @@ static void print_tile(const struct kind *kind, uint32_t context_count, uint32_t
 	for (uint32_t f = 0; f < recipe.field_count; f++)
 		printf("%u,%u,%u;", fields[f].width,
 		       (fields[f].by_context ? (uint32_t)TABLES_BY_CONTEXT : fields[f].table_count) +
-			       SETS_UNIT * fields[f].set_bits + (fields[f].has_escapes ? ESCAPES : 0u),
+			       SETS_UNIT * fields[f].set_bits + (fields[f].has_escapes ? ESCAPES : 0u) +
+			       (fields[f].is_pair ? PAIRS : 0u),
 		       fields[f].base);
 	printf(" %u %u", encoded.mode, encoded.constant);
 	print_hex(tables, table * sizeof *tables);

@@ -64,8 +64,9 @@ check_unpacked() {
 		kind=original
 		how=(--mode="${name%%_*}")
 		case "$name" in
-		encoded_* | family_*) continue ;;
-		tuned_*)
+		# Pairs in differences came later.
+		encoded_* | family_* | tuned_i8) continue ;;
+		tuned_* | paired_*)
 			kind=tuned
 			how=(--base="$GOLDEN/best_${name#*_}.wcx")
 			;;

@@ -173,9 +173,12 @@ TUNED = {
     "f16": (wcx_encode.FLOAT, 12), "f32": (wcx_encode.FLOAT, 3000), "i64": (wcx_encode.INTEGER, 5),
 }
 
+# Those whose differences are coded in pairs since the format has these; tuned_NAME is from before.
+PAIRED = ["i8"]
+
 # The files of a family, and the bases, of wcx_encode.py.
 FAMILY = ["base", "other_base", "every_element_size", "every_mode", "exceptions_and_carried_bytes",
-          "sets_of_tables", "escapes"]
+          "sets_of_tables", "escapes", "pairs"]
 
 # The smallest of wcx_encode.py's good files.
 ENCODED = [
@@ -276,14 +279,14 @@ def add(program):
                 packed = os.path.join(GOLDEN, f"speed_{name}.wcx")
                 subprocess.run([program, "pack", "-q", "--for=speed", source.name, packed], check=True)
             append(f"speed_{name}", original(name))
-    for name in TUNED:
-        if f"tuned_{name}" not in have:
+    for result, name in [*(("tuned", name) for name in TUNED), *(("paired", name) for name in PAIRED)]:
+        if f"{result}_{name}" not in have:
             with tempfile.NamedTemporaryFile() as source:
                 source.write(tuned(name))
                 source.flush()
-                base, packed = (os.path.join(GOLDEN, f"{kind}_{name}.wcx") for kind in ("best", "tuned"))
+                base, packed = (os.path.join(GOLDEN, f"{kind}_{name}.wcx") for kind in ("best", result))
                 subprocess.run([program, "pack", "-q", f"--base={base}", source.name, packed], check=True)
-            append(f"tuned_{name}", tuned(name))
+            append(f"{result}_{name}", tuned(name))
     family = dict(wcx_encode.files_of("family_"))
     for name in FAMILY:
         if f"family_{name}" not in have:
@@ -318,7 +321,7 @@ def decode():
     needed += [("table", n) for n in (1, 2, 4)] + ["pairs", "pairs of two bytes", "exceptions", "same_as"]
     needed += ["carrier of planes", "carrier of exceptions"]
     needed += [("difference", d) for d in wcx_decode.DIFFERENCES] + [("context", n) for n in (2, 3, 4, 8)]
-    needed += [("set", n) for n in (1, 2, 4)] + ["escapes", "carrier of escapes"]
+    needed += [("set", n) for n in (1, 2, 4)] + ["escapes", "carrier of escapes", "pairs of differences"]
     for n in (1, 2, 4, 8):
         needed += [("element of", n, "predictor", p) for p in wcx_decode.PREDICTORS]
         needed += [("element of", n, "transform", t) for t in wcx_decode.TRANSFORMS if t != wcx_decode.FOLD or n == 1]

@@ -276,7 +276,7 @@ check_all_refused() {
 		folded_codings_mixed_by_tile lanes_without_symbols pairs same_content start_states_of_any_size wide_symbols; do
 		python wcx_encode.py flips "$FILES/good/$name.wcx" "$BATS_TEST_TMPDIR/flips" 14 1
 	done
-	for name in every_element_size every_mode exceptions_and_carried_bytes sets_of_tables escapes; do
+	for name in every_element_size every_mode exceptions_and_carried_bytes sets_of_tables escapes pairs; do
 		python wcx_encode.py flips "$FILES/family/family_$name.wcx" "$BATS_TEST_TMPDIR/flips" 14 1
 	done
 	cp "$FILES"/family/family_*base.wcx "$BATS_TEST_TMPDIR/flips"

@@ -43,7 +43,7 @@ DIFFERENCES = NONE, INTEGER, FLOAT = range(3)
 DIFFERENCE_NAMES = "NONE", "INTEGER", "FLOAT"
 TABLES_BY_CONTEXT = 7  # in place of the number of tables
 FLAG_PAIRS, FLAG_ZERO, FLAG_ESCAPES = 1 << 3, 1 << 4, 1 << 7
-FEATURE_BASES, FEATURE_SETS, FEATURE_ESCAPES = 1 << 0, 1 << 1, 1 << 2
+FEATURE_BASES, FEATURE_SETS, FEATURE_ESCAPES, FEATURE_DIFFERENCE_PAIRS = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 ESCAPE = 255  # a symbol
 
 ORIGINAL_BYTES_MAX = 1 << 60
@@ -332,7 +332,8 @@ def parse_field(raw, where, seg, table_count):
         must(this.table_count in (0, 1, 2, 4), f"{where}a field with {this.table_count} tables")
     if seg.base:
         must(this.is_by_context or this.table_count <= 1, f"{where}differences with a choice of {this.table_count} tables")
-        must(not this.is_of_pairs and not this.has_zero, f"{where}differences with PAIRS or ZERO")
+        must(not this.has_zero, f"{where}differences with ZERO")
+        must(not this.is_of_pairs or not this.is_by_context, f"{where}differences with PAIRS and contexts")
     if this.table_count:
         must(this.width <= 16, f"{where}a field of {this.width} bits with tables")
         must(this.tables[-1] < table_count, f"{where}the tables of a field do not exist")
@@ -357,7 +358,9 @@ def check_fields(seg, where):
     must(plane_count <= RAW_PLANES_MAX, f"{where}{plane_count} raw planes")
     *below, last = seg.fields
     must(not any(this.is_of_pairs for this in below), f"{where}pairs in a field that is not the last")
-    if last.is_of_pairs:
+    if last.is_of_pairs and seg.base:
+        must(seg.elem_bytes == 1 and last.width == 8 and not last.base, f"{where}pairs in differences that cannot have them")
+    elif last.is_of_pairs:
         good = last.width >= 4 if seg.elem_bytes == 2 else last.width == 4 and seg.elem_bytes == 1
         must(good, f"{where}pairs of {last.width} bits in {seg.elem_bytes} bytes")
     if seg.transform == FOLD:
@@ -449,9 +452,10 @@ class Wcx:
         must(magic == MAGIC, "not a .wcx file")
         must(version == 1, f"version {version} is unknown")
         must(checksum == xxh3(raw[:184]), "the checksum of the superblock differs")
-        unknown = features & ~(FEATURE_BASES | FEATURE_SETS | FEATURE_ESCAPES)
+        unknown = features & ~(FEATURE_BASES | FEATURE_SETS | FEATURE_ESCAPES | FEATURE_DIFFERENCE_PAIRS)
         must(unknown == 0, f"unknown features {unknown:#x}")
         self.has_sets, self.has_escapes = bool(features & FEATURE_SETS), bool(features & FEATURE_ESCAPES)
+        self.has_difference_pairs = bool(features & FEATURE_DIFFERENCE_PAIRS)
         must(bool(features & FEATURE_BASES) == (self.base_count > 0), "the feature BASES contradicts the number of bases")
         must(self.base_count <= BASES_MAX, f"{self.base_count} bases")
         must(self.extra_bytes == 0 or self.optional_features, "extra bytes without an optional feature")
@@ -494,6 +498,8 @@ class Wcx:
         must(has_sets == self.has_sets, "the feature SETS contradicts the fields")
         has_escapes = any(this.has_escapes for seg in self.segments for this in seg.fields)
         must(has_escapes == self.has_escapes, "the feature ESCAPES contradicts the fields")
+        has_pairs = any(this.is_of_pairs for seg in self.segments if seg.base for this in seg.fields)
+        must(has_pairs == self.has_difference_pairs, "the feature DIFFERENCE_PAIRS contradicts the fields")
 
     def _parse_tile_entries(self, raw):
         entries = np.frombuffer(raw, TILE_ENTRY)
@@ -628,6 +634,7 @@ class Wcx:
             self.seen[kind, count] += 1
             self.seen["set", 1 << this.field.set_bits] += this.field.is_by_context
             self.seen["pairs"] += this.field.is_of_pairs
+            self.seen["pairs of differences"] += this.field.is_of_pairs and seg.base > 0
             self.seen["pairs of two bytes"] += this.field.is_of_pairs and seg.elem_bytes == 2
             self.seen["carrier of planes"] += this.cut_plane is not None
             self.seen["carrier of exceptions"] += this.carries_exceptions

@@ -37,7 +37,7 @@ NOTHING, PLANE, EXCEPTIONS = range(3)  # the part whose bytes a carrier carries
 NONE, ROTATE, FOLD = range(3)  # transforms
 NONE, LEFT, UP, LEFT2 = PREDICTORS = range(4)
 NONE, INTEGER, FLOAT = range(3)  # differences
-BASES, SETS, ESCAPES = 1, 2, 4  # features
+BASES, SETS, ESCAPES, DIFFERENCE_PAIRS = 1, 2, 4, 8  # features
 ESCAPE = 255  # a symbol
 SUPERBLOCK_BYTES = 192
 
@@ -603,6 +603,10 @@ class File:
         self.frequencies.append(frequencies)
         return len(self.tables) - 1
 
+    def has_difference_pairs(self):
+        fields = iter(self.fields)
+        return any([this.pairs for seg in self.segments for this in itertools.islice(fields, seg.field_count) if seg.base])
+
     def add_base(self, original, name=b""):
         """Adds a base; returns its number."""
         self.bases.append(Base(hashlib.sha256(original).digest(), len(original), name))
@@ -715,7 +719,8 @@ class File:
         fields = {
             "magic": b"\x89WCX\r\n\x1a\n", "version": 1, "field_count": len(self.fields),
             "features": (BASES if self.bases else 0) | (SETS if any(this.set_bits for this in self.fields) else 0)
-                        | (ESCAPES if any(this.escapes for this in self.fields) else 0),
+                        | (ESCAPES if any(this.escapes for this in self.fields) else 0)
+                        | (DIFFERENCE_PAIRS if self.has_difference_pairs() else 0),
             "packed_bytes": SUPERBLOCK_BYTES + len(area) + len(index) + len(self.tail),
             "original_bytes": sum(s.bytes for s in self.segments) % 2**64,
             "index_offset": SUPERBLOCK_BYTES + len(area), "index_bytes": len(index),
@@ -1573,6 +1578,26 @@ def family_escapes(rng):
     return file
 
 
+def family_pairs(rng):
+    """Differences of bytes in pairs: beyond the 16 symbols in few elements, in as many as are carried, or in most; odd tiles."""
+    cases = [("integers", INTEGER, 1, 640), ("odd", INTEGER, 3, 417), ("floats", FLOAT, 1, 700)]
+    count = FAMILY_ELEMENTS[1]
+    file, (original, _) = family_start([(name, "I8", [count]) for name, *_ in cases])
+    at = base_tensor(original, 1)
+    elements = np.frombuffer(original[at : at + count], "u1")
+    for name, difference, deviation, tile in cases:
+        steps = np.rint(rng.standard_normal(count) * deviation).astype(np.int64)
+        few, many = slice(tile, 2 * tile, 50), slice(2 * tile, 3 * tile, 9)
+        for some in few, many:
+            steps[some] = rng.integers(-128, 128, len(steps[some]))
+        steps[:4] = [7, -8, 8, -9]  # residuals 14 to 17
+        data = in_order(in_order(elements, difference) + steps.astype("u1"), difference).tobytes()
+        file.add_segment(data, elem_bytes=1, tile=(1, tile), fields=[Field(8, 1, pairs=True)], recipe=CODED, base=1,
+                         base_offset=at, difference=difference, 
+                         listed=lambda i, values: range(0, 200, 7) if i == 3 else [])
+    return file
+
+
 # ---- bad files ----
 
 # Tiles and segments of base(), and the number of elements of its tiles.
@@ -1732,7 +1757,8 @@ def bad_superblocks():
     yield "magic", with_superblock(magic=b"\x89WCX\n\x1a\n\0")
     for version in 0, 2, 3, 4, 1 << 16:
         yield f"version_{version}", with_superblock(version=version)
-    yield "feature", with_superblock(features=8)
+    yield "feature", with_superblock(features=16)
+    yield "feature_of_difference_pairs", with_superblock(features=8)
     yield "feature_of_escapes", with_superblock(features=4)
     yield "feature_of_sets", with_superblock(features=2)
     yield "feature_of_bases", with_superblock(features=1)
@@ -1972,6 +1998,33 @@ def bad_escapes():
     yield "escapes_in_the_header", file.build()
 
 
+def bad_pairs():
+    def pairing():
+        """dependent(), with pairs in a segment of bytes that has a base."""
+        file = dependent()
+        file.fields[1:3] = [Field(8, 1, 0, 1, pairs=True)]
+        file.tables[1] = encode_table([256] * 16 + [0] * 240)
+        refer(file, DEPENDENT_SEG, field_count=1, elem_bytes=1, cols=2400, tile_cols=500, threshold_count=0, thresholds=b"")
+        return file
+
+    file = pairing()
+    yield "difference_pairs_without_feature", file.build(features=BASES)
+    yield "feature_of_difference_pairs_without_pairs", dependent().build(features=BASES | DIFFERENCE_PAIRS)
+    file.fields[1].base = 1
+    yield "difference_pairs_with_a_base", file.build()
+    file = pairing()
+    file.fields[1:2] = [Field(4), Field(4, 1, 0, 1, pairs=True)]
+    file.segments[DEPENDENT_SEG].field_count = 2
+    yield "difference_pairs_of_four_bits", file.build()
+    file = pairing()
+    file.fields[1].by_context = True
+    refer(file, DEPENDENT_SEG, threshold_count=1, thresholds=b"\5")
+    yield "difference_pairs_by_context", file.build()
+    file = pairing()
+    file.fields[1].first_table = 0
+    yield "difference_pairs_with_a_symbol_above_15", file.build()
+
+
 def bad_differences():
     for name, values in {
         "base": [0, 3, 2**32 - 1], "difference": [NONE, 3, 255], "threshold_count": [0, 1, 3, 8, 255], "kind": [1, 255],
@@ -2032,6 +2085,7 @@ def bad_differences():
     file.fields[2].by_context, file.fields[2].set_bits = True, 2
     yield "difference_with_sets_of_56_tables", file.build()
     yield from bad_escapes()
+    yield from bad_pairs()
     file = dependent()
     file.fields[2].first_table = 38
     yield "difference_with_missing_table", file.build()

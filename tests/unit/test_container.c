@@ -394,9 +394,9 @@ static void each_field_of_the_superblock_is_checked(void)
 	static const struct change about_the_file[] = {
 		{ 8, 4, 0, ENOTSUP, "format version 0, this program reads version 1" },
 		{ 8, 4, 2, ENOTSUP, "format version 2, this program reads version 1" },
-		{ 16, 8, 8, ENOTSUP, "features that this program does not have: flag 3 of the superblock" },
-		{ 16, 8, UINT64_C(1) << 20 | 8, ENOTSUP, "have: flags 3, 20 of the superblock" },
-		{ 16, 8, UINT64_C(1) << 63 | 9, ENOTSUP, "have: flags 3, 63 of the superblock" },
+		{ 16, 8, 16, ENOTSUP, "features that this program does not have: flag 4 of the superblock" },
+		{ 16, 8, UINT64_C(1) << 20 | 16, ENOTSUP, "have: flags 4, 20 of the superblock" },
+		{ 16, 8, UINT64_C(1) << 63 | 17, ENOTSUP, "have: flags 4, 63 of the superblock" },
 		{ 24, 8, 1 << 20, EBADMSG, "truncated" },
 		{ 24, 8, 200, EBADMSG, "damaged" },
 	};

@@ -11,9 +11,11 @@ enum kind {
 	F32,
 	F64,
 	INT8,
+	INT8_PAIRS,
 	INT16,
 	INT16_ESCAPES,
 	RANDOM_8,
+	RANDOM_8_PAIRS,
 	RANDOM_16,
 	RANDOM_32,
 	RANDOM_64,
@@ -24,20 +26,22 @@ static const struct {
 	uint32_t elem_bytes;
 	enum wcx_difference difference;
 	uint32_t raw, widths[4], base;
-	bool escapes;
+	bool escapes, pairs;
 } kinds[KIND_COUNT] = {
-	[BF16] = { 2, WCX_DIFFERENCE_FLOAT, 0, { 16 }, 0, false },
-	[BF16_ESCAPES] = { 2, WCX_DIFFERENCE_FLOAT, 0, { 16 }, 0, true },
-	[F16] = { 2, WCX_DIFFERENCE_FLOAT, 0, { 8, 8 }, 0, false },
-	[F32] = { 4, WCX_DIFFERENCE_FLOAT, 8, { 8, 8, 8 }, 0, false },
-	[F64] = { 8, WCX_DIFFERENCE_FLOAT, 32, { 8, 8, 8, 8 }, 0, false },
-	[INT8] = { 1, WCX_DIFFERENCE_INTEGER, 0, { 8 }, 0, false },
-	[INT16] = { 2, WCX_DIFFERENCE_INTEGER, 3, { 13 }, 0, false },
-	[INT16_ESCAPES] = { 2, WCX_DIFFERENCE_INTEGER, 0, { 16 }, 0, true },
-	[RANDOM_8] = { 1, WCX_DIFFERENCE_FLOAT, 0, { 8 }, 0, false },
-	[RANDOM_16] = { 2, WCX_DIFFERENCE_INTEGER, 5, { 11 }, 700, false },
-	[RANDOM_32] = { 4, WCX_DIFFERENCE_INTEGER, 16, { 16 }, 0, false },
-	[RANDOM_64] = { 8, WCX_DIFFERENCE_INTEGER, 32, { 16, 16 }, 3, false },
+	[BF16] = { 2, WCX_DIFFERENCE_FLOAT, 0, { 16 }, 0, false, false },
+	[BF16_ESCAPES] = { 2, WCX_DIFFERENCE_FLOAT, 0, { 16 }, 0, true, false },
+	[F16] = { 2, WCX_DIFFERENCE_FLOAT, 0, { 8, 8 }, 0, false, false },
+	[F32] = { 4, WCX_DIFFERENCE_FLOAT, 8, { 8, 8, 8 }, 0, false, false },
+	[F64] = { 8, WCX_DIFFERENCE_FLOAT, 32, { 8, 8, 8, 8 }, 0, false, false },
+	[INT8] = { 1, WCX_DIFFERENCE_INTEGER, 0, { 8 }, 0, false, false },
+	[INT8_PAIRS] = { 1, WCX_DIFFERENCE_INTEGER, 0, { 8 }, 0, false, true },
+	[INT16] = { 2, WCX_DIFFERENCE_INTEGER, 3, { 13 }, 0, false, false },
+	[INT16_ESCAPES] = { 2, WCX_DIFFERENCE_INTEGER, 0, { 16 }, 0, true, false },
+	[RANDOM_8] = { 1, WCX_DIFFERENCE_FLOAT, 0, { 8 }, 0, false, false },
+	[RANDOM_8_PAIRS] = { 1, WCX_DIFFERENCE_FLOAT, 0, { 8 }, 0, false, true },
+	[RANDOM_16] = { 2, WCX_DIFFERENCE_INTEGER, 5, { 11 }, 700, false, false },
+	[RANDOM_32] = { 4, WCX_DIFFERENCE_INTEGER, 16, { 16 }, 0, false, false },
+	[RANDOM_64] = { 8, WCX_DIFFERENCE_INTEGER, 32, { 16, 16 }, 3, false, false },
 };
 
 static uint64_t float_bits(float value)
@@ -68,6 +72,7 @@ static uint64_t element_of(enum kind kind, double weight, struct sample_random *
 		memcpy(&bits, &weight, sizeof bits);
 		return bits;
 	case INT8:
+	case INT8_PAIRS:
 		return sample_clip(1500 * weight);
 	case INT16:
 	case INT16_ESCAPES:
@@ -125,11 +130,13 @@ static void make_difference_model(struct model *model, enum kind kind, uint32_t 
 		model_add(model, kinds[kind].raw, 0, 0, NOISE, 0);
 	for (uint32_t f = 0; f < 4 && kinds[kind].widths[f]; f++) {
 		const uint32_t width = kinds[kind].widths[f];
-		struct wcx_field *field = model_add(model, width, context_count ? context_count : 1,
-						    width > 8 ? kinds[kind].base : 0, BELL, 8);
+		const bool by_context = context_count > 0 && !kinds[kind].pairs;
+		struct wcx_field *field =
+			model_add(model, width, by_context ? context_count : 1, width > 8 ? kinds[kind].base : 0, BELL, 8);
 
-		field->by_context = context_count > 0;
+		field->by_context = by_context;
 		field->has_escapes = kinds[kind].escapes;
+		field->is_pair = kinds[kind].pairs;
 	}
 }
 
@@ -494,7 +501,7 @@ static void check_counts(const struct tile *tile)
 			const uint32_t set = field->set_bits ? chosen_set(tile, coded, i / recipe->run_elems) : 0;
 			const uint32_t context = field->by_context ? plain_context(recipe, b) : 0;
 
-			const uint32_t symbols = field->has_escapes ? 255 : 256;
+			const uint32_t symbols = field->is_pair ? 16 : field->has_escapes ? 255 : 256;
 
 			if (s < symbols || field->has_escapes)
 				plain[set * wcx_set_tables(field) + context][s < symbols ? s : 255] += COUNTED_TILES;

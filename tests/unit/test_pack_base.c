@@ -430,6 +430,39 @@ static void runs_that_moved_unequally_choose_sets_of_tables(void)
 	CHECK(bytes[1] < bytes[0] * 9 / 10);
 }
 
+/* INT8 that has moved by a step or two: two elements a symbol, for less than half a percent. */
+static void small_steps_of_int8_are_coded_in_pairs(void)
+{
+	struct sample_bytes base = make_matrix("w", "I8", 1), file = make_matrix("w", "I8", 1);
+	struct sample_random random = { 29 };
+	struct wcx_pack_result result;
+	struct wcx_pack_base packed;
+	struct wcx_container *c;
+	double entropy = 0;
+	uint32_t counts[256] = { 0 };
+
+	for (size_t i = 0; i < ELEMS; i++) {
+		const int8_t from = (int8_t)sample_clip(30 * sample_normal(&random));
+		const int step = (int)lrint(0.6 * sample_normal(&random));
+
+		data_of(base)[i] = (uint8_t)from;
+		data_of(file)[i] = (uint8_t)(from + step);
+		counts[(uint8_t)step]++;
+	}
+	for (uint32_t s = 0; s < 256; s++)
+		entropy -= counts[s] ? counts[s] * log2((double)counts[s] / ELEMS) : 0;
+	pack_alone(src_path, base_path, base);
+	open_base(&packed, base_path, "base.wcx");
+	c = pack_against(file, &packed, 1, &base, &result);
+	CHECK(wcx_container_superblock(c)->features == (WCX_FEATURE_BASES | WCX_FEATURE_DIFFERENCE_PAIRS));
+	CHECK(wcx_container_segment(c, 1)->recipe.fields[0].is_pair);
+	CHECK((double)result.packed_bytes < 1.03 * entropy / 8 + 2048);
+	wcx_container_free(c);
+	close_base(&packed);
+	free(base.data);
+	free(file.data);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
@@ -441,6 +474,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(small_tensors_need_their_order_in_the_base),
 		CHECK_TEST(tensors_may_have_different_bases),
 		CHECK_TEST(runs_that_moved_unequally_choose_sets_of_tables),
+		CHECK_TEST(small_steps_of_int8_are_coded_in_pairs),
 		CHECK_TEST(the_output_does_not_depend_on_the_number_of_threads),
 	};
 	struct wcx_error err = { "" };

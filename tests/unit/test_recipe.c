@@ -61,6 +61,16 @@ static void make_recipe_with_escapes(struct model *model)
 		model->tables[0][t] = (struct wcx_freq_table){ .freq = { [0] = 4092, [255] = 4 } };
 }
 
+/* A difference of bytes in pairs. */
+static void make_recipe_with_difference_pairs(struct model *model)
+{
+	model_start(model, 1, WCX_TRANSFORM_NONE, WCX_PREDICT_NONE, 0);
+	model->recipe.difference = WCX_DIFFERENCE_INTEGER;
+	model_add(model, 8, 1, 0, BELL, 1);
+	model->fields[0].is_pair = true;
+	model->tables[0][0] = (struct wcx_freq_table){ .freq = { [0] = 4000, [15] = 96 } };
+}
+
 /* What a case changes of a sound recipe: integers of one, two or four bytes of the model. */
 struct poke {
 	size_t at, bytes;
@@ -69,7 +79,7 @@ struct poke {
 
 struct recipe_case {
 	const char *why;
-	struct poke pokes[3];
+	struct poke pokes[4];
 };
 
 #define POKE(member, value)                                                                                                 \
@@ -85,7 +95,7 @@ static void check_recipe_cases(void (*make)(struct model *model), const struct r
 
 		make(&model);
 		CHECK(wcx_recipe_check(&model.recipe) == NULL && wcx_recipe_check_fields(&model.recipe) == NULL);
-		for (size_t i = 0; i < 3 && cases[c].pokes[i].bytes; i++)
+		for (size_t i = 0; i < WCX_ARRAY_COUNT(cases[c].pokes) && cases[c].pokes[i].bytes; i++)
 			memcpy((uint8_t *)&model + cases[c].pokes[i].at, &cases[c].pokes[i].value, cases[c].pokes[i].bytes);
 		if (!CHECK(wcx_recipe_check(&model.recipe) != NULL))
 			fprintf(stderr, "\t%s was accepted\n", cases[c].why);
@@ -198,6 +208,20 @@ static void recipes_that_break_a_rule_are_refused(void)
 		{ "one frequency that is fine", { POKE(tables[0][0].freq[0], 4091), POKE(tables[0][0].freq[1], 1) } },
 	};
 
+	static const struct recipe_case pairs[] = {
+		{ "pairs of eight bits without a difference", { POKE(recipe.difference, 0) } },
+		{ "pairs of two bytes in a difference", { POKE(recipe.elem_bytes, 2), WIDTH(0, 16) } },
+		{ "pairs of four bits in a difference", { POKE(recipe.field_count, 2), WIDTH(0, 4), WIDTH(1, 4) } },
+		{ "pairs with a base in a difference", { POKE(fields[0].base, 1) } },
+		{ "pairs with ZERO in a difference", { POKE(fields[0].has_zero, 1) } },
+		{ "two tables of pairs in a difference", { POKE(fields[0].table_count, 2), POKE(recipe.run_elems, 128) } },
+		{ "pairs by context in a difference",
+		  { POKE(recipe.context_count, 2), POKE(recipe.thresholds[0], 7), POKE(fields[0].by_context, 1),
+		    POKE(fields[0].table_count, 2) } },
+		{ "a half of 16 in a difference", { POKE(tables[0][0].freq[15], 95), POKE(tables[0][0].freq[16], 1) } },
+	};
+
+	check_recipe_cases(make_recipe_with_difference_pairs, pairs, WCX_ARRAY_COUNT(pairs));
 	check_recipe_cases(make_recipe_with_escapes, escapes, WCX_ARRAY_COUNT(escapes));
 	check_recipe_cases(make_difference_recipe, differences, WCX_ARRAY_COUNT(differences));
 	check_recipe_cases(make_recipe_with_sets, sets, WCX_ARRAY_COUNT(sets));

@@ -223,6 +223,29 @@ static struct tile *halves_make(void)
 	return tile;
 }
 
+/* A difference of bytes in pairs. */
+static struct tile *byte_pairs_make(enum wcx_difference difference)
+{
+	struct tile *tile = tile_make(1, difference, 8, 1);
+
+	tile->fields[0].is_pair = true;
+	pack_again(tile);
+	return tile;
+}
+
+/* A tile of INT8 that stands alone: pairs above four raw bits, folded. */
+static struct tile *folded_make(void)
+{
+	struct tile *tile = tile_make(1, WCX_DIFFERENCE_NONE, 4, 1);
+
+	tile->recipe.transform = WCX_TRANSFORM_FOLD;
+	tile->fields[0].table_count = 0;
+	tile->fields[0].tables = NULL;
+	tile->fields[1].is_pair = true;
+	pack_again(tile);
+	return tile;
+}
+
 /* Adds a difference that takes the tile before as its base. */
 static void add_taking(struct wcx_tile_batch *batch, const struct tile *tile, uint64_t dst, uint64_t base)
 {
@@ -290,6 +313,36 @@ static void other_differences_are_decoded_after_their_bases(void)
 	free(of_bytes);
 }
 
+/* With pairs in the order of integers and without; others go the ways that any bytes do. */
+static void differences_of_bytes_have_kernels_for_one_order(void)
+{
+	struct tile *base = folded_make(), *of_base[] = {
+		byte_pairs_make(WCX_DIFFERENCE_INTEGER),
+		tile_make(1, WCX_DIFFERENCE_INTEGER, 8, 1),
+		byte_pairs_make(WCX_DIFFERENCE_FLOAT),
+		tile_make(1, WCX_DIFFERENCE_FLOAT, 8, 1),
+	};
+	static const uint8_t kernels[] = { WCX_KERNEL_FUSED_BYTE_PAIRS, WCX_KERNEL_FUSED_BYTES, WCX_KERNEL_DIFFERENCE_ANY_1,
+					   WCX_KERNEL_DIFFERENCE_BYTES };
+	uint32_t tables;
+
+	for (uint32_t i = 0; i < WCX_ARRAY_COUNT(of_base); i++) {
+		struct wcx_tile_batch *batch = batch_make(&limits);
+		const struct wcx_batch_layout *layout;
+
+		add(batch, base, ELEMS, 0);
+		add_taking(batch, of_base[i], 0, ELEMS);
+		layout = wcx_tile_batch_finish(batch);
+		CHECK(layout->launch_count == (i < 2 ? 1 : 2));
+		CHECK(layout->launches[layout->launch_count - 1].kernel == kernels[i]);
+		wcx_tile_batch_free(batch);
+		free(of_base[i]);
+	}
+	free(base);
+	CHECK(kernel_of(byte_pairs_make(WCX_DIFFERENCE_INTEGER), &limits, &tables) == WCX_KERNEL_DIFFERENCE_BYTE_PAIRS);
+	CHECK(tables == 1);
+}
+
 /* Whatever the order of adding: bases may be decoded in the same batch. */
 static void differences_are_launched_last_and_the_first_waits(void)
 {
@@ -332,6 +385,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(sets_of_tables_have_the_general_kernel),
 		CHECK_TEST(a_difference_is_decoded_with_the_base_that_it_takes),
 		CHECK_TEST(other_differences_are_decoded_after_their_bases),
+		CHECK_TEST(differences_of_bytes_have_kernels_for_one_order),
 		CHECK_TEST(differences_are_launched_last_and_the_first_waits),
 	};
 
