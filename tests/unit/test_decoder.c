@@ -416,17 +416,24 @@ static void decoders_are_parsed(void)
 
 enum { ZSTD_TILE_BYTES = 3000 };
 
-/* Decodes a frame as a tile of dst_bytes elements of one byte. */
-static enum wcx_result decode_frame(const uint8_t *frame, size_t frame_bytes, uint8_t *dst, uint32_t dst_bytes)
+static struct wcx_decoder *create_decoder(void)
 {
 	struct wcx_decoder *decoder = NULL;
+
+	sample_require(wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &decoder, NULL) == 0, "wcx_decoder_create");
+	return decoder;
+}
+
+/* Decodes a frame as a tile of dst_bytes elements of one byte. */
+static enum wcx_result decode_frame_with(struct wcx_decoder *decoder, const uint8_t *frame, size_t frame_bytes, uint8_t *dst,
+					 uint32_t dst_bytes)
+{
 	struct wcx_decode_batch *batch;
 	uint8_t *copy = malloc(frame_bytes ? frame_bytes : 1),
 		*tile = malloc(dst_bytes); /* allocated separately, so that sanitizers see the ends */
 	enum wcx_result result;
 
 	memcpy(copy, frame, frame_bytes);
-	sample_require(wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &decoder, NULL) == 0, "wcx_decoder_create");
 	batch = wcx_decoder_borrow(decoder);
 	batch->jobs[0] = (struct wcx_tile_job){
 		.dims = { 1, dst_bytes, 1 },
@@ -440,10 +447,18 @@ static enum wcx_result decode_frame(const uint8_t *frame, size_t frame_bytes, ui
 	wcx_decoder_run(decoder, batch, 1, NULL);
 	result = batch->jobs[0].result;
 	wcx_decoder_return(decoder, batch);
-	wcx_decoder_free(decoder);
 	memcpy(dst, tile, dst_bytes);
 	free(tile);
 	free(copy);
+	return result;
+}
+
+static enum wcx_result decode_frame(const uint8_t *frame, size_t frame_bytes, uint8_t *dst, uint32_t dst_bytes)
+{
+	struct wcx_decoder *decoder = create_decoder();
+	enum wcx_result result = decode_frame_with(decoder, frame, frame_bytes, dst, dst_bytes);
+
+	wcx_decoder_free(decoder);
 	return result;
 }
 
@@ -460,6 +475,7 @@ static void zstd_tile_is_one_frame_of_its_size(void)
 {
 	uint8_t tile[ZSTD_TILE_BYTES], frame[2 * ZSTD_TILE_BYTES], decoded[ZSTD_TILE_BYTES + 1];
 	static const uint8_t skipped[] = { 0x50, 0x2A, 0x4D, 0x18, 1, 0, 0, 0, 9 };
+	struct wcx_decoder *decoder = create_decoder();
 	size_t bytes = make_frame(tile, frame);
 
 	CHECK(decode_frame(frame, bytes, decoded, ZSTD_TILE_BYTES) == WCX_OK);
@@ -467,7 +483,8 @@ static void zstd_tile_is_one_frame_of_its_size(void)
 	CHECK(decode_frame(frame, bytes, decoded, ZSTD_TILE_BYTES - 1) == WCX_BAD_DATA);
 	CHECK(decode_frame(frame, bytes, decoded, ZSTD_TILE_BYTES + 1) == WCX_BAD_DATA);
 	for (size_t cut = 0; cut < bytes; cut++)
-		CHECK(decode_frame(frame, cut, decoded, ZSTD_TILE_BYTES) == WCX_BAD_DATA);
+		CHECK(decode_frame_with(decoder, frame, cut, decoded, ZSTD_TILE_BYTES) == WCX_BAD_DATA);
+	wcx_decoder_free(decoder);
 	frame[bytes] = 0;
 	CHECK(decode_frame(frame, bytes + 1, decoded, ZSTD_TILE_BYTES) == WCX_BAD_DATA);
 	memcpy(frame + bytes, skipped, sizeof skipped);
@@ -507,16 +524,18 @@ static void zstd_frames_made_by_hand_are_understood(void)
 static void damaged_zstd_frames_do_no_harm(void)
 {
 	uint8_t tile[ZSTD_TILE_BYTES], frame[2 * ZSTD_TILE_BYTES], decoded[ZSTD_TILE_BYTES];
+	struct wcx_decoder *decoder = create_decoder();
 	size_t bytes = make_frame(tile, frame);
 	unsigned refused = 0;
 
 	for (size_t bit = 0; bit < 8 * bytes; bit++) {
 		frame[bit / 8] ^= (uint8_t)(1 << bit % 8);
-		refused += decode_frame(frame, bytes, decoded, ZSTD_TILE_BYTES) == WCX_BAD_DATA;
+		refused += decode_frame_with(decoder, frame, bytes, decoded, ZSTD_TILE_BYTES) == WCX_BAD_DATA;
 		frame[bit / 8] ^= (uint8_t)(1 << bit % 8);
 	}
 	CHECK(refused > 0);
-	CHECK(decode_frame(frame, bytes, decoded, ZSTD_TILE_BYTES) == WCX_OK);
+	CHECK(decode_frame_with(decoder, frame, bytes, decoded, ZSTD_TILE_BYTES) == WCX_OK);
+	wcx_decoder_free(decoder);
 }
 
 int main(int argc, char **argv)
