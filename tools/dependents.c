@@ -14,11 +14,10 @@
 #include "fs/base/tree.h"
 #include "fs/read/base_lock.h"
 #include "fs/read/base_mark.h"
+#include "fs/read/base_rules.h"
 #include "fs/read/packed_index.h"
 #include "tools/family.h"
 #include "tools/file_task.h"
-
-enum { SHOWN_DIGITS = 12 }; /* of a SHA-256, in the name of a base that is kept */
 
 char *wcx_directory_of(const char *path)
 {
@@ -187,18 +186,13 @@ static char *start_of(const struct wcx_file_task *task)
 static int keep(struct wcx_task_guard *guard, const struct wcx_file_task *task, const char *name, const struct stat *st,
 		struct wcx_error *err)
 {
-	char digits[2 * sizeof guard->sha256 + 1];
+	char kept[PATH_MAX];
 	int errnum = EEXIST;
 	struct stat now;
 
-	for (size_t i = 0; i < sizeof guard->sha256; i++)
-		snprintf(digits + 2 * i, 3, "%02x", guard->sha256[i]);
-	if (asprintf(&guard->kept, "%.*s.base-%.*s.wcx",
-		     (int)(strlen(name) - (wcx_is_packed_name(name) ? strlen(".wcx") : 0)), name, SHOWN_DIGITS,
-		     digits) < 0) {
-		guard->kept = NULL;
+	guard->kept = wcx_base_kept_path(name, guard->sha256, kept) == 0 ? strdup(kept) : NULL;
+	if (!guard->kept)
 		return wcx_fail(err, ENOMEM, "%s: no memory", guard->path);
-	}
 	if (linkat(task->output_directory_fd, name, task->output_directory_fd, guard->kept, 0) < 0 && errno != EEXIST)
 		errnum = errno;
 	else if (fstatat(task->output_directory_fd, guard->kept, &now, AT_SYMLINK_NOFOLLOW) == 0 &&

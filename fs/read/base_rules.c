@@ -14,13 +14,32 @@ enum {
 	READ_BITS = S_IRUSR | S_IRGRP | S_IROTH,
 };
 
+static void format_digits(const uint8_t sha256[WCX_SHA256_BYTES], char digits[SHOWN_DIGITS + 1])
+{
+	for (int i = 0; i < SHOWN_DIGITS / 2; i++)
+		snprintf(digits + 2 * i, 3, "%02x", sha256[i]);
+}
+
+int wcx_base_kept_path(const char *path, const uint8_t sha256[WCX_SHA256_BYTES], char dst[PATH_MAX])
+{
+	static const char suffix[] = ".wcx";
+	const size_t bytes = strlen(path), suffix_bytes = strlen(suffix);
+	const bool has_suffix = bytes > suffix_bytes && strcmp(path + bytes - suffix_bytes, suffix) == 0;
+	char digits[SHOWN_DIGITS + 1];
+
+	format_digits(sha256, digits);
+	if (bytes >= PATH_MAX || snprintf(dst, PATH_MAX, "%.*s.base-%s%s", (int)(bytes - (has_suffix ? suffix_bytes : 0)),
+					  path, digits, suffix) >= PATH_MAX)
+		return -ENAMETOOLONG;
+	return 0;
+}
+
 void wcx_base_describe(const struct wcx_base *base, char text[WCX_BASE_TEXT_BYTES])
 {
 	const size_t bytes = strlen(base->name);
 	char digits[SHOWN_DIGITS + 1];
 
-	for (int i = 0; i < SHOWN_DIGITS / 2; i++)
-		snprintf(digits + 2 * i, 3, "%02x", base->sha256[i]);
+	format_digits(base->sha256, digits);
 	snprintf(text, WCX_BASE_TEXT_BYTES, "base %s (%s%s)", digits, bytes > SHOWN_HINT_BYTES ? "..." : "",
 		 base->name + (bytes > SHOWN_HINT_BYTES ? bytes - SHOWN_HINT_BYTES : 0));
 }

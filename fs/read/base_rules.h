@@ -35,6 +35,14 @@ bool wcx_base_is_trusted(uid_t reader, const struct stat *dependent, const struc
 bool wcx_base_is_open(const struct stat *dependent, const struct stat *base, bool is_public);
 
 /*
+ * wcx_base_kept_path - the name that a base gets when another file takes its own, and the old one is needed
+ *
+ * NAME.wcx becomes NAME.base-0123456789ab.wcx, with the first digits of the SHA-256 of its original.  path may be a name or
+ * a path.  Returns 0 or -ENAMETOOLONG.
+ */
+int wcx_base_kept_path(const char *path, const uint8_t sha256[WCX_SHA256_BYTES], char dst[PATH_MAX]);
+
+/*
  * wcx_base_hint_path - the path beneath a store that a hint leads to
  *
  * The path of the dependent is relative to the store, as is the result, which has no "." or "..".  Returns 0, -EXDEV (the

@@ -255,17 +255,20 @@ static bool find_open(struct quest *quest)
 	}
 }
 
-/* Follows the hint from the directory of the dependent. */
+/* Follows the hint from the directory of the dependent, also to where the base is kept if another file has taken its name.
+ */
 static bool follow_hint(struct quest *quest, const char *dependent_path)
 {
 	const char *slash = strrchr(dependent_path, '/'), *hint = quest->check.base->name;
-	char path[PATH_MAX];
+	char path[PATH_MAX], kept[PATH_MAX];
 
 	if (!*hint || *hint == '/')
 		return false;
-	return snprintf(path, sizeof path, "%.*s%s", slash ? (int)(slash - dependent_path) + 1 : 0, dependent_path, hint) <
-		       (int)sizeof path &&
-	       try_path(quest, path);
+	if (snprintf(path, sizeof path, "%.*s%s", slash ? (int)(slash - dependent_path) + 1 : 0, dependent_path, hint) >=
+	    (int)sizeof path)
+		return false;
+	return try_path(quest, path) ||
+	       (wcx_base_kept_path(path, quest->check.base->sha256, kept) == 0 && try_path(quest, kept));
 }
 
 static void directory_of(const char *path, char directory[PATH_MAX])

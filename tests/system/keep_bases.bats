@@ -57,7 +57,7 @@ needs_attributes() {
 	cp models/changed/model.safetensors store/llama
 	run -1 "$WCX" pack --rm store/llama
 	is_safe
-	# A packed file that is copied, a further name of another file, and an original that is unpacked.
+	# A packed file that is copied, and a further name of another file.
 	mkdir -p copied linked
 	"$WCX" pack -q models/changed/model.safetensors copied/model.safetensors.wcx
 	run -1 "$WCX" pack copied store/llama
@@ -68,8 +68,6 @@ needs_attributes() {
 	rm store/llama/model.safetensors
 	run -1 "$WCX" pack --base=none linked store/llama
 	[[ $output == *"$needed"* ]]
-	is_safe
-	run -1 "$WCX" unpack -f "$BASE" store/llama/model.safetensors.wcx
 	is_safe
 	# One that nothing needs is replaced.
 	"$WCX" pack -q models/changed store/changed
@@ -114,9 +112,19 @@ needs_attributes() {
 	"$WCX" verify -q store
 	"$WCX" unpack -q --store=store "$BASE" out
 	cmp out models/changed/model.safetensors
+	# Its name follows from the hint.
+	"$WCX" unpack -q -f store/tuned/model.safetensors.wcx out
+	cmp out models/tuned/model.safetensors
+	mv "$kept" store/renamed.wcx
+	kept=store/renamed.wcx
 	"$WCX" unpack -q -f --store=store store/tuned/model.safetensors.wcx out
 	cmp out models/tuned/model.safetensors
 	run -1 "$WCX" rm "$kept"
+	# The same with an original that is unpacked in its place.
+	mv "$kept" "$BASE"
+	"$WCX" unpack -q -f store/tuned/model.safetensors.wcx "$BASE"
+	cmp "$BASE" models/tuned/model.safetensors
+	rm "$BASE"
 	"$WCX" verify -q store
 }
 

@@ -130,6 +130,30 @@ static void a_base_that_cannot_be_opened_is_what_a_failure_tells_of(void)
 	CHECK(wcx_base_check_fail(&check, "here", &err) == -ENOMEM && strstr(err.text, "cannot be opened: Cannot allocate"));
 }
 
+static void a_base_that_is_kept_has_a_name_of_its_own(void)
+{
+	const struct {
+		const char *path, *expected;
+	} cases[] = {
+		{ "a.wcx", "a.base-010203040506.wcx" },
+		{ "../x.wcx/model.safetensors.wcx", "../x.wcx/model.safetensors.base-010203040506.wcx" },
+		{ "other", "other.base-010203040506.wcx" },
+		{ ".wcx", ".wcx.base-010203040506.wcx" },
+	};
+	const uint8_t sha256[WCX_SHA256_BYTES] = { 1, 2, 3, 4, 5, 6, 7 };
+	char kept[PATH_MAX], path[PATH_MAX];
+
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(cases); i++) {
+		CHECK(wcx_base_kept_path(cases[i].path, sha256, kept) == 0);
+		CHECK_TEXT(kept, cases[i].expected);
+	}
+	memset(path, 'a', PATH_MAX - 1);
+	path[PATH_MAX - 1] = '\0';
+	CHECK(wcx_base_kept_path(path, sha256, kept) == -ENAMETOOLONG);
+	path[PATH_MAX - 1 - strlen(".base-010203040506.wcx")] = '\0';
+	CHECK(wcx_base_kept_path(path, sha256, kept) == 0);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
@@ -138,6 +162,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(hints_lead_from_the_directory_of_the_dependent),
 		CHECK_TEST(descriptions_are_short),
 		CHECK_TEST(a_base_that_cannot_be_opened_is_what_a_failure_tells_of),
+		CHECK_TEST(a_base_that_is_kept_has_a_name_of_its_own),
 	};
 
 	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
