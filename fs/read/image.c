@@ -484,12 +484,13 @@ int wcx_image_view_open(struct wcx_image *image, uint64_t offset, size_t bytes, 
 
 void wcx_image_view_close(struct wcx_image *image, struct wcx_image_view *view, bool drop_behind)
 {
-	const size_t inner = view->count > 2 ? view->count - 2 : 0;
+	const size_t inner = drop_behind && view->count > 2 ? view->count - 2 : 0;
 
-	wcx_tile_cache_release(image->cache, view->tiles, view->count - inner - 1, false);
-	if (inner)
-		wcx_tile_cache_release(image->cache, view->tiles + view->count - inner - 1, inner, drop_behind);
-	wcx_tile_cache_release(image->cache, view->tiles + view->count - 1, 1, false);
+	wcx_tile_cache_release(image->cache, view->tiles, inner ? 1 : view->count, false);
+	if (inner) {
+		wcx_tile_cache_release(image->cache, view->tiles + 1, inner, true);
+		wcx_tile_cache_release(image->cache, view->tiles + 1 + inner, 1, false);
+	}
 	view->count = view->bytes = 0;
 }
 

@@ -215,9 +215,9 @@ size_t wcx_tile_arena_ahead(struct wcx_tile_arena *arena, void **start_ret)
 
 	if (start >= end)
 		return 0;
-	arena->ahead_bytes = end;
+	arena->ahead_bytes = start + HUGE_BYTES;
 	*start_ret = arena->memory + start;
-	return end - start;
+	return HUGE_BYTES;
 }
 
 size_t wcx_tile_arena_slab(const struct wcx_tile_arena *arena, const void *memory, void *owners[WCX_ARENA_SLOTS_MAX])

@@ -46,11 +46,12 @@ void *wcx_tile_arena_take(struct wcx_tile_arena *arena, size_t bytes, void *owne
 void wcx_tile_arena_give(struct wcx_tile_arena *arena, void *memory, size_t bytes);
 
 /*
- * wcx_tile_arena_ahead - memory that will be taken soon for the first time; returns how many bytes, 0 for none
+ * wcx_tile_arena_ahead - memory that will be taken soon for the first time; returns how many bytes: a huge page, or 0
  *
- * The caller should make it resident, and needs no lock for that: whole huge pages, each of which is returned once.  Two
- * threads that touch different slots of a huge page at the same time would both clear one, and the kernel would throw one
- * away.
+ * The caller should make it resident, and needs no lock for that; each huge page is returned once.  Two threads that touch
+ * different slots of a huge page at the same time would both clear one, and the kernel would throw one away.  A single page
+ * at a time, since whoever wants to change the process's addresses waits for the end of the call that clears, and then all
+ * other such calls wait for that.
  */
 size_t wcx_tile_arena_ahead(struct wcx_tile_arena *arena, void **start_ret);
 

@@ -16,7 +16,12 @@ enum {
 	DATA_ALIGN = 64,
 	/* For slabs that are partly used.  When these take more, tiles are evicted a little earlier. */
 	ARENA_SPARE_BYTES = 2 << 20,
-	BLOCK_TILES = 128,
+	/*
+	 * Some 250 KiB.  A block makes the process's addresses grow, for which the kernel lets all other threads finish what they
+	 * do there, such as clearing pages, and holds up those that come later.
+	 */
+	BLOCK_TILES = 2048,
+	LINE_BYTES = 64,
 	MAKE_SPACE_TRIES = 2,
 };
 
@@ -196,6 +201,20 @@ static void evict(struct wcx_tile_cache *cache, void **heap)
 		evict_tile(cache, cache->oldest, heap);
 }
 
+/* Has a tile's description fetched into the core's cache; NULL is fine. */
+static void fetch_tile(const struct wcx_cached_tile *tile)
+{
+	__builtin_prefetch(tile, 1);
+	__builtin_prefetch((const char *)tile + LINE_BYTES, 1);
+}
+
+/* The same for the buckets of tiles that will be looked up. */
+static void fetch_buckets(struct wcx_tile_cache *cache, uint64_t owner, const struct wcx_cache_item *items, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		__builtin_prefetch(bucket_of(cache, owner, items[i].tile_index));
+}
+
 static struct wcx_cached_tile *find_tile(struct wcx_tile_cache *cache, uint64_t owner, uint64_t tile_index)
 {
 	struct wcx_cached_tile *tile = *bucket_of(cache, owner, tile_index);
@@ -332,21 +351,21 @@ static int use_heap(struct wcx_tile_cache *cache, struct wcx_cache_item *items, 
 
 int wcx_tile_cache_acquire(struct wcx_tile_cache *cache, uint64_t owner, struct wcx_cache_item *items, size_t count)
 {
-	void *heap = NULL, *ahead = NULL;
-	size_t ahead_bytes;
+	void *heap = NULL;
 
+	/* Else each look-up would wait for memory, with the lock held. */
+	fetch_buckets(cache, owner, items, count);
 	if (lock_with_free_tiles(cache, count) < 0) {
 		for (size_t i = 0; i < count; i++)
 			items[i].outcome = WCX_CACHE_NO_MEMORY;
 		return -ENOMEM;
 	}
 	for (size_t i = 0; i < count; i++)
+		fetch_tile(*bucket_of(cache, owner, items[i].tile_index));
+	for (size_t i = 0; i < count; i++)
 		acquire_one(cache, owner, &items[i], &heap);
-	ahead_bytes = wcx_tile_arena_ahead(cache->arena, &ahead);
 	pthread_mutex_unlock(&cache->lock);
 	free_heap(heap);
-	if (ahead_bytes)
-		madvise(ahead, ahead_bytes, MADV_POPULATE_WRITE); /* else its pages come when they are touched */
 	return use_heap(cache, items, count);
 }
 
@@ -385,24 +404,34 @@ void wcx_tile_cache_publish(struct wcx_tile_cache *cache, struct wcx_cache_item 
 
 void wcx_tile_cache_wait(struct wcx_tile_cache *cache, struct wcx_cache_item *items, size_t count)
 {
-	for (size_t i = 0; i < count; i++) {
+	size_t i = 0;
+
+	while (i < count && items[i].outcome != WCX_CACHE_PENDING)
+		i++;
+	if (i == count)
+		return;
+	pthread_mutex_lock(&cache->lock);
+	for (; i < count; i++) {
 		struct wcx_cached_tile *tile = items[i].tile;
 
 		if (items[i].outcome != WCX_CACHE_PENDING)
 			continue;
-		pthread_mutex_lock(&cache->lock);
 		while (tile->state == FILLING)
 			pthread_cond_wait(&tile->filled, &cache->lock);
 		items[i].r = tile->r;
 		items[i].data = tile->data;
-		pthread_mutex_unlock(&cache->lock);
 	}
+	pthread_mutex_unlock(&cache->lock);
 }
 
 void wcx_tile_cache_release(struct wcx_tile_cache *cache, struct wcx_cache_item *items, size_t count, bool drop_behind)
 {
-	void *heap = NULL;
+	void *heap = NULL, *ahead = NULL;
+	size_t ahead_bytes;
 
+	for (size_t i = 0; i < count; i++)
+		if (items[i].outcome != WCX_CACHE_NO_MEMORY)
+			fetch_tile(items[i].tile);
 	pthread_mutex_lock(&cache->lock);
 	for (size_t i = 0; i < count; i++) {
 		struct wcx_cached_tile *tile = items[i].tile;
@@ -419,8 +448,12 @@ void wcx_tile_cache_release(struct wcx_tile_cache *cache, struct wcx_cache_item 
 		retire(cache, tile, &heap);
 	}
 	evict(cache, &heap);
+	ahead_bytes = wcx_tile_arena_ahead(cache->arena, &ahead);
 	pthread_mutex_unlock(&cache->lock);
 	free_heap(heap);
+	/* Here, where nobody waits for the tiles; else pages come when they are touched. */
+	if (ahead_bytes)
+		madvise(ahead, ahead_bytes, MADV_POPULATE_WRITE);
 }
 
 void wcx_tile_cache_get_stats(struct wcx_tile_cache *cache, struct wcx_tile_cache_stats *ret)
