@@ -226,6 +226,7 @@ void wcx_prefetch_note(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_fi
 		       bool is_direct)
 {
 	struct wcx_readahead_range request;
+	bool wakes = false;
 
 	if (!file)
 		return;
@@ -239,13 +240,14 @@ void wcx_prefetch_note(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_fi
 		wcx_count(&wcx_image_counts(file->image)->requested_bytes, request.end - request.start);
 		prefetcher->stats.requests++;
 		prefetcher->stats.requested_bytes += request.end - request.start;
-		if (wcx_readahead_note(&file->readahead, request, is_direct) && wants_work(file) &&
-		    !(is_direct && file->is_cached) && !prefetcher->is_stopping) {
+		wakes = wcx_readahead_note(&file->readahead, request, is_direct) && wants_work(file) &&
+			!(is_direct && file->is_cached) && !prefetcher->is_stopping;
+		if (wakes)
 			add_waiting(prefetcher, file);
-			pthread_cond_signal(&prefetcher->work);
-		}
 	}
 	pthread_mutex_unlock(&prefetcher->lock);
+	if (wakes) /* without the lock, for which the other thread would only wait again */
+		pthread_cond_signal(&prefetcher->work);
 }
 
 void wcx_prefetch_missed(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
@@ -523,7 +525,9 @@ static void finish_task(struct wcx_prefetcher *prefetcher, const struct task *ta
 	*(task->piece.is_direct ? &stats->decoded_bytes : &stats->pushed_bytes) += bytes;
 	if (!task->piece.is_direct)
 		wcx_count(&wcx_image_counts(task->file->image)->pushed_bytes, bytes);
-	task->file->is_cached |= task->piece.is_direct && task->was_cached;
+	/* Where the reader was faster, its own requests may have brought the tiles. */
+	task->file->is_cached |= task->piece.is_direct && task->was_cached &&
+				 wcx_readahead_is_ahead(&task->file->readahead, &task->piece);
 	if (!task->piece.is_direct && task->file->worker_count-- >= prefetcher->options.file_threads &&
 	    task->file->open_count)
 		add_waiting(prefetcher, task->file); /* it may have more for this thread */
@@ -545,6 +549,7 @@ static void *work_loop(void *user)
 {
 	struct wcx_prefetcher *prefetcher = user;
 	struct task task;
+	bool wakes;
 
 	pthread_mutex_lock(&prefetcher->lock);
 	while (!prefetcher->is_stopping) {
@@ -554,9 +559,10 @@ static void *work_loop(void *user)
 			pthread_cond_wait(&prefetcher->work, &prefetcher->lock);
 			continue;
 		}
-		if (prefetcher->waiting)
-			pthread_cond_signal(&prefetcher->work);
+		wakes = prefetcher->waiting;
 		pthread_mutex_unlock(&prefetcher->lock);
+		if (wakes)
+			pthread_cond_signal(&prefetcher->work);
 		finish_task(prefetcher, &task, do_task(prefetcher, &task));
 		pthread_mutex_lock(&prefetcher->lock);
 		prefetcher->working_count--;

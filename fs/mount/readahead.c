@@ -16,6 +16,8 @@ enum {
 	/* The kernel sends the requests of one reader in parallel, so they arrive out of order. */
 	NEAR_BYTES = 1 << 20,
 	NEAR_FOLLOWED_BYTES = 2 << 20,
+	/* Threads that take the blocks of a file in turn, with O_DIRECT: as far ahead of the others may one be. */
+	NEAR_DIRECT_BYTES = 8 << 20,
 	/* A new reader this far ahead of a sequential one is most likely the same, which skipped a part. */
 	SKIP_BYTES = 256 << 20,
 	/*
@@ -161,6 +163,20 @@ static uint64_t distance(const struct wcx_readahead *ahead, const struct wcx_rea
 	return own.start > end ? own.start - end : 0;
 }
 
+/*
+ * How far a request of the reader may be from it.  A direct reader is often several threads that take blocks in turn, and one
+ * that got no core for a millisecond is a dozen MiB late.  Followed, it would be a reader of tiles that are cached already.
+ */
+static uint64_t near_bytes(const struct wcx_readahead *ahead, const struct wcx_reader *reader,
+			   struct wcx_readahead_range request)
+{
+	if (!is_followed(reader))
+		return NEAR_BYTES;
+	if (!reader->is_direct || reader->is_backward || request.start < reader->low)
+		return NEAR_FOLLOWED_BYTES;
+	return request.end < reader->pos ? WCX_MAX(ahead->window_bytes, (uint64_t)NEAR_DIRECT_BYTES) : NEAR_DIRECT_BYTES;
+}
+
 /* The known reader that sent a request, or NULL: the nearest; of two equally near, a followed one. */
 static struct wcx_reader *find_reader(struct wcx_readahead *ahead, struct wcx_readahead_range request, bool is_direct)
 {
@@ -172,7 +188,7 @@ static struct wcx_reader *find_reader(struct wcx_readahead *ahead, struct wcx_re
 		const uint64_t away = distance(ahead, reader, request);
 
 		if (reader->state == WCX_READER_UNUSED || reader->is_direct != is_direct || away > least ||
-		    away > (uint64_t)(is_followed(reader) ? NEAR_FOLLOWED_BYTES : NEAR_BYTES) ||
+		    away > near_bytes(ahead, reader, request) ||
 		    (away == least && is_followed(reader) <= is_followed(best)))
 			continue;
 		best = reader;
@@ -333,6 +349,15 @@ bool wcx_readahead_next(struct wcx_readahead *ahead, enum wcx_reader_kinds kinds
 		return true;
 	}
 	return false;
+}
+
+bool wcx_readahead_is_ahead(const struct wcx_readahead *ahead, const struct wcx_readahead_piece *piece)
+{
+	const struct wcx_reader *reader = &ahead->readers[piece->reader];
+	const struct wcx_readahead_range own = mirrored(ahead, reader, piece->pages);
+
+	return is_followed(reader) && reader->is_backward == piece->is_backward && reader->pos <= own.start &&
+	       own.end <= reader->front;
 }
 
 uint64_t wcx_readahead_drop_behind(const struct wcx_readahead *ahead, const struct wcx_readahead_piece *piece,

@@ -110,6 +110,9 @@ enum wcx_reader_kinds { WCX_READERS_PUSHED = 1, WCX_READERS_DIRECT = 2, WCX_READ
 /* wcx_readahead_next - take the next piece of any reader of the kinds; false if there is none */
 bool wcx_readahead_next(struct wcx_readahead *ahead, enum wcx_reader_kinds kinds, struct wcx_readahead_piece *piece_ret);
 
+/* wcx_readahead_is_ahead - whether the reader of a piece has not reached any of it */
+bool wcx_readahead_is_ahead(const struct wcx_readahead *ahead, const struct wcx_readahead_piece *piece);
+
 /* wcx_readahead_drop_behind - where the part of a piece's [start, end) begins that its reader has not passed; end if none */
 uint64_t wcx_readahead_drop_behind(const struct wcx_readahead *ahead, const struct wcx_readahead_piece *piece,
 				   uint64_t start, uint64_t end);

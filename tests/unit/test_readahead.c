@@ -847,6 +847,59 @@ static void requests_out_of_order_are_those_of_one_reader(void)
 	}
 }
 
+/*
+ * Eight threads take blocks of 1 MiB in turn, with O_DIRECT, and ask in any order.  Each fortieth block comes 24 late.  All are
+ * one reader: each piece is handed out once, in order, and the window grows as if nobody had been late.
+ */
+static void threads_that_take_blocks_in_turn_are_one_reader(void)
+{
+	enum { BLOCKS = 600, AT_ONCE = 8, EVERY = 40, LATE = 24 };
+	struct wcx_readahead_counts counts = { 0, 0 };
+	struct model *model = open_model(BLOCKS * (uint64_t)MIB, 64 * MIB, 0);
+	uint64_t next = 0, state = 1;
+	struct wcx_readahead_piece piece;
+
+	model->ahead.counts = &counts;
+	for (uint64_t i = 0; i < BLOCKS + LATE; i++) {
+		const uint64_t base = i / AT_ONCE * AT_ONCE, block = base + (i + state) % AT_ONCE;
+
+		if (i % AT_ONCE == AT_ONCE - 1)
+			state = state * 5 + 3; /* another order of the next eight */
+		for (int late = 0; late <= 1; late++) {
+			const uint64_t number = late ? block - LATE : block;
+			const struct wcx_readahead_range request = { number * MIB, (number + 1) * MIB };
+
+			if ((late && block < LATE) || number >= BLOCKS || (number % EVERY == EVERY / 2) != late)
+				continue;
+			wcx_readahead_note(&model->ahead, request, true);
+			CHECK(counts.followed <= 1);
+			while (wcx_readahead_next(&model->ahead, WCX_READERS_ALL, &piece)) {
+				CHECK(piece.pages.start >= next && piece.is_direct);
+				CHECK(wcx_readahead_is_ahead(&model->ahead, &piece));
+				next = piece.pages.end;
+			}
+			if (number > 256)
+				CHECK(next >= WCX_MIN((number + 16) * MIB, model->ahead.file_bytes));
+		}
+	}
+	CHECK(counts.followed == 1 && counts.given_up == 0 && next == model->ahead.file_bytes);
+	close_model(model);
+}
+
+static void a_piece_is_ahead_until_its_reader_gets_there(void)
+{
+	struct model *model = open_model(16 * MIB, WINDOW, 0);
+	struct wcx_readahead_piece piece;
+
+	CHECK(!wcx_readahead_note(&model->ahead, (struct wcx_readahead_range){ 0, MIB }, true));
+	CHECK(wcx_readahead_note(&model->ahead, (struct wcx_readahead_range){ MIB, 2 * MIB }, true));
+	CHECK(wcx_readahead_next(&model->ahead, WCX_READERS_ALL, &piece) && piece.pages.start == 2 * MIB);
+	CHECK(wcx_readahead_is_ahead(&model->ahead, &piece));
+	wcx_readahead_note(&model->ahead, (struct wcx_readahead_range){ 2 * MIB, 2 * MIB + 4 * KIB }, true);
+	CHECK(!wcx_readahead_is_ahead(&model->ahead, &piece));
+	close_model(model);
+}
+
 /* --- several readers --- */
 
 enum { CHUNK_READERS = 8, CHUNK_BYTES = 16 * MIB };
@@ -1042,6 +1095,8 @@ int main(int argc, char **argv)
 		CHECK_TEST(window_of_a_backward_reader_ends_at_the_start),
 		CHECK_TEST(requests_of_parts_of_pages_lead_to_whole_pages),
 		CHECK_TEST(requests_out_of_order_are_those_of_one_reader),
+		CHECK_TEST(threads_that_take_blocks_in_turn_are_one_reader),
+		CHECK_TEST(a_piece_is_ahead_until_its_reader_gets_there),
 		CHECK_TEST(readers_of_chunks_are_told_apart),
 		CHECK_TEST(direct_and_other_readers_are_two),
 		CHECK_TEST(reader_that_skips_a_part_is_still_followed),
