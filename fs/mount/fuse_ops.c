@@ -444,6 +444,7 @@ int wcx_fuse_start(struct wcx_fuse *fuse, const struct wcx_fuse_options *opts)
 	const struct wcx_prefetch_options options = {
 		.threads = opts->prefetch_threads,
 		.file_threads = opts->file_threads,
+		.direct_threads = opts->direct_threads,
 		.file_pushers = opts->file_pushers,
 		.window_bytes = opts->window_bytes,
 		.piece_bytes = opts->piece_bytes,

@@ -30,6 +30,7 @@ struct wcx_fuse_options {
 	unsigned timeout_ms;                 /* after which requests that wait for the store get EIO; 0: never */
 	unsigned prefetch_threads;           /* 0: no prefetching */
 	unsigned file_threads, file_pushers; /* of these, for the page cache of one file, at most */
+	unsigned direct_threads;             /* and for its O_DIRECT readers */
 	uint64_t window_bytes;               /* how far to prefetch ahead of each reader */
 	uint64_t piece_bytes;                /* how much of that a thread decodes at a time, at most */
 	bool drop_packed;

@@ -37,6 +37,7 @@ struct wcx_prefetch_file {
 	size_t asked_count;
 	unsigned pusher_count;
 	unsigned worker_count;   /* threads that decode for its page cache, or push to it */
+	unsigned direct_count;   /* threads that decode for its O_DIRECT readers */
 	atomic_bool is_cached;   /* as far as seen: nothing is decoded for O_DIRECT readers.  Written under the lock */
 	struct push_turn *turns; /* first in, first out */
 	struct wcx_prefetch_file *next, **link; /* in the list of all files */
@@ -492,24 +493,38 @@ static int do_task(struct wcx_prefetcher *prefetcher, struct task *task)
 
 /* --- threads --- */
 
-/* Takes a piece of the first file that has one, and queues that file behind the others. */
+/* The readers of a file for whom another thread may work. */
+static enum wcx_reader_kinds wanted_kinds(const struct wcx_prefetcher *prefetcher, const struct wcx_prefetch_file *file)
+{
+	enum wcx_reader_kinds kinds = 0;
+
+	if (wants_work(file) && file->worker_count < prefetcher->options.file_threads)
+		kinds |= WCX_READERS_PUSHED;
+	if (wants_work(file) && file->direct_count < prefetcher->options.direct_threads && !file->is_cached)
+		kinds |= WCX_READERS_DIRECT;
+	return kinds;
+}
+
+/* Queues a file behind the others if there is more to do for it: threads woken for nothing contend for the lock. */
+static void add_waiting_for_more(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
+{
+	if (wcx_readahead_has_next(&file->readahead, wanted_kinds(prefetcher, file)))
+		add_waiting(prefetcher, file);
+}
+
+/* Takes a piece of the first file that has one. */
 static bool take_task_locked(struct wcx_prefetcher *prefetcher, struct task *task_ret)
 {
 	while (prefetcher->waiting) {
 		struct wcx_prefetch_file *file = take_waiting(prefetcher);
-		enum wcx_reader_kinds kinds = 0;
 
-		if (file->worker_count < prefetcher->options.file_threads)
-			kinds |= WCX_READERS_PUSHED;
-		if (!file->is_cached)
-			kinds |= WCX_READERS_DIRECT;
-		if (!wants_work(file) || !wcx_readahead_next(&file->readahead, kinds, &task_ret->piece))
+		if (!wcx_readahead_next(&file->readahead, wanted_kinds(prefetcher, file), &task_ret->piece))
 			continue;
 		task_ret->file = file;
-		file->worker_count += !task_ret->piece.is_direct;
+		*(task_ret->piece.is_direct ? &file->direct_count : &file->worker_count) += 1;
 		file->busy_count++;
 		prefetcher->working_count++;
-		add_waiting(prefetcher, file);
+		add_waiting_for_more(prefetcher, file);
 		return true;
 	}
 	return false;
@@ -526,11 +541,10 @@ static void finish_task(struct wcx_prefetcher *prefetcher, const struct task *ta
 	if (!task->piece.is_direct)
 		wcx_count(&wcx_image_counts(task->file->image)->pushed_bytes, bytes);
 	/* Where the reader was faster, its own requests may have brought the tiles. */
-	task->file->is_cached |= task->piece.is_direct && task->was_cached &&
-				 wcx_readahead_is_ahead(&task->file->readahead, &task->piece);
-	if (!task->piece.is_direct && task->file->worker_count-- >= prefetcher->options.file_threads &&
-	    task->file->open_count)
-		add_waiting(prefetcher, task->file); /* it may have more for this thread */
+	task->file->is_cached |=
+		task->piece.is_direct && task->was_cached && wcx_readahead_is_ahead(&task->file->readahead, &task->piece);
+	*(task->piece.is_direct ? &task->file->direct_count : &task->file->worker_count) -= 1;
+	add_waiting_for_more(prefetcher, task->file); /* if there were enough threads until now */
 	task->file->busy_count--;
 	unlock_and_free_unused(prefetcher, task->file);
 }

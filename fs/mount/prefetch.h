@@ -27,12 +27,13 @@ struct wcx_prefetch_file;
 typedef int wcx_push_fn(void *user, uint64_t target, uint64_t offset, const struct iovec *segments, size_t count);
 
 struct wcx_prefetch_options {
-	unsigned threads;      /* 0: nothing is ever done */
-	unsigned file_threads; /* that decode for the page cache of one file at a time, at most */
-	unsigned file_pushers; /* of these, that push at a time: more only wait for the lock of the file's page cache */
-	uint64_t window_bytes; /* largest window of one reader */
-	uint64_t piece_bytes;  /* the most that a thread decodes at a time, as of struct wcx_readahead */
-	bool drop_packed;      /* evict packed bytes from the page cache once their pages were pushed */
+	unsigned threads;        /* 0: nothing is ever done */
+	unsigned file_threads;   /* that decode for the page cache of one file at a time, at most */
+	unsigned file_pushers;   /* of these, that push at a time: more only wait for the lock of the file's page cache */
+	unsigned direct_threads; /* that decode for O_DIRECT readers of one file at a time, at most */
+	uint64_t window_bytes;   /* largest window of one reader */
+	uint64_t piece_bytes;    /* the most that a thread decodes at a time, as of struct wcx_readahead */
+	bool drop_packed;        /* evict packed bytes from the page cache once their pages were pushed */
 	wcx_push_fn *push;
 	void *user;
 };

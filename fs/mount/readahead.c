@@ -164,8 +164,9 @@ static uint64_t distance(const struct wcx_readahead *ahead, const struct wcx_rea
 }
 
 /*
- * How far a request of the reader may be from it.  A direct reader is often several threads that take blocks in turn, and one
- * that got no core for a millisecond is a dozen MiB late.  Followed, it would be a reader of tiles that are cached already.
+ * How far a request of the reader may be from it.  A direct reader is often several threads that take blocks in turn, and
+ * one that got no core for a millisecond is a dozen MiB late.  Followed, it would be a reader of tiles that are cached
+ * already.
  */
 static uint64_t near_bytes(const struct wcx_readahead *ahead, const struct wcx_reader *reader,
 			   struct wcx_readahead_range request)
@@ -188,8 +189,7 @@ static struct wcx_reader *find_reader(struct wcx_readahead *ahead, struct wcx_re
 		const uint64_t away = distance(ahead, reader, request);
 
 		if (reader->state == WCX_READER_UNUSED || reader->is_direct != is_direct || away > least ||
-		    away > near_bytes(ahead, reader, request) ||
-		    (away == least && is_followed(reader) <= is_followed(best)))
+		    away > near_bytes(ahead, reader, request) || (away == least && is_followed(reader) <= is_followed(best)))
 			continue;
 		best = reader;
 		least = away;
@@ -338,17 +338,31 @@ bool wcx_readahead_note(struct wcx_readahead *ahead, struct wcx_readahead_range 
 	return has_work(ahead, reader);
 }
 
-bool wcx_readahead_next(struct wcx_readahead *ahead, enum wcx_reader_kinds kinds, struct wcx_readahead_piece *piece_ret)
+/* Which reader's piece is next; READERS_MAX: none's. */
+static size_t next_reader(const struct wcx_readahead *ahead, enum wcx_reader_kinds kinds)
 {
 	for (size_t i = 0; i < READERS_MAX; i++) {
-		struct wcx_reader *reader = &ahead->readers[(ahead->notes + i) % READERS_MAX];
+		const size_t number = (ahead->notes + i) % READERS_MAX;
+		const struct wcx_reader *reader = &ahead->readers[number];
 
-		if (!(kinds & (reader->is_direct ? WCX_READERS_DIRECT : WCX_READERS_PUSHED)) || !has_work(ahead, reader))
-			continue;
-		*piece_ret = take_piece(ahead, reader);
-		return true;
+		if (kinds & (reader->is_direct ? WCX_READERS_DIRECT : WCX_READERS_PUSHED) && has_work(ahead, reader))
+			return number;
 	}
-	return false;
+	return READERS_MAX;
+}
+
+bool wcx_readahead_next(struct wcx_readahead *ahead, enum wcx_reader_kinds kinds, struct wcx_readahead_piece *piece_ret)
+{
+	const size_t number = next_reader(ahead, kinds);
+
+	if (number < READERS_MAX)
+		*piece_ret = take_piece(ahead, &ahead->readers[number]);
+	return number < READERS_MAX;
+}
+
+bool wcx_readahead_has_next(const struct wcx_readahead *ahead, enum wcx_reader_kinds kinds)
+{
+	return next_reader(ahead, kinds) < READERS_MAX;
 }
 
 bool wcx_readahead_is_ahead(const struct wcx_readahead *ahead, const struct wcx_readahead_piece *piece)

@@ -110,6 +110,9 @@ enum wcx_reader_kinds { WCX_READERS_PUSHED = 1, WCX_READERS_DIRECT = 2, WCX_READ
 /* wcx_readahead_next - take the next piece of any reader of the kinds; false if there is none */
 bool wcx_readahead_next(struct wcx_readahead *ahead, enum wcx_reader_kinds kinds, struct wcx_readahead_piece *piece_ret);
 
+/* wcx_readahead_has_next - whether there is one */
+bool wcx_readahead_has_next(const struct wcx_readahead *ahead, enum wcx_reader_kinds kinds);
+
 /* wcx_readahead_is_ahead - whether the reader of a piece has not reached any of it */
 bool wcx_readahead_is_ahead(const struct wcx_readahead *ahead, const struct wcx_readahead_piece *piece);
 

@@ -449,6 +449,7 @@ static int start_serving(struct session *session)
 		.window_bytes = window,
 		.piece_bytes = is_gpu ? PIECE_BYTES_GPU : PIECE_BYTES,
 		.file_threads = is_gpu ? FILE_THREADS_GPU : PREFETCH_THREADS_MAX,
+		.direct_threads = PREFETCH_THREADS_MAX,
 		.file_pushers = is_gpu ? FILE_PUSHERS_GPU : FILE_PUSHERS,
 		.drop_packed = opts->drop_packed,
 	};

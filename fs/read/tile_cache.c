@@ -17,8 +17,8 @@ enum {
 	/* For slabs that are partly used.  When these take more, tiles are evicted a little earlier. */
 	ARENA_SPARE_BYTES = 2 << 20,
 	/*
-	 * Some 250 KiB.  A block makes the process's addresses grow, for which the kernel lets all other threads finish what they
-	 * do there, such as clearing pages, and holds up those that come later.
+	 * Some 250 KiB.  A block makes the process's addresses grow, for which the kernel lets all other threads finish what
+	 * they do there, such as clearing pages, and holds up those that come later.
 	 */
 	BLOCK_TILES = 2048,
 	LINE_BYTES = 64,

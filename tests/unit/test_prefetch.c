@@ -354,13 +354,14 @@ struct rig {
 	size_t count;
 };
 
-static unsigned file_threads; /* of the next rig; 0: all its threads */
+static unsigned file_threads, direct_threads; /* of the next rig; 0: all its threads */
 
 static void open_rig(struct rig *rig, unsigned threads, uint64_t window_bytes)
 {
 	const struct wcx_prefetch_options options = {
 		.threads = threads,
 		.file_threads = file_threads ? file_threads : threads,
+		.direct_threads = direct_threads ? direct_threads : threads,
 		.file_pushers = PUSHERS_MAX,
 		.window_bytes = window_bytes,
 		.drop_packed = 1,
@@ -1359,9 +1360,13 @@ static void file_is_not_watched_when_there_is_no_memory(void)
 
 static void prefetcher_makes_do_with_the_threads_that_start(void)
 {
-	struct wcx_prefetch_options options = {
-		.threads = 3, .file_threads = 3, .file_pushers = 3, .window_bytes = WINDOW, .push = push, .user = &kernel
-	};
+	struct wcx_prefetch_options options = { .threads = 3,
+						.file_threads = 3,
+						.file_pushers = 3,
+						.direct_threads = 3,
+						.window_bytes = WINDOW,
+						.push = push,
+						.user = &kernel };
 	struct wcx_prefetcher *prefetcher;
 	long before = atomic_load(&alive);
 

@@ -848,8 +848,8 @@ static void requests_out_of_order_are_those_of_one_reader(void)
 }
 
 /*
- * Eight threads take blocks of 1 MiB in turn, with O_DIRECT, and ask in any order.  Each fortieth block comes 24 late.  All are
- * one reader: each piece is handed out once, in order, and the window grows as if nobody had been late.
+ * Eight threads take blocks of 1 MiB in turn, with O_DIRECT, and ask in any order.  Each fortieth block comes 24 late.  All
+ * are one reader: each piece is handed out once, in order, and the window grows as if nobody had been late.
  */
 static void threads_that_take_blocks_in_turn_are_one_reader(void)
 {
