@@ -35,7 +35,7 @@ say "Installing a fresh Debian: $suite"
 if [ -n "${FRESH-}" ]; then
 	cp -a "$FRESH/." "$work/tree"
 else
-	make_tree "$suite" "$work/tree" "$build/acceptance.log" || { echo "skipped: debootstrap failed"; exit 77; }
+	make_tree "$suite" "$work/tree" "$build/acceptance.log" || { echo "skipped: mmdebstrap failed"; exit 77; }
 fi
 
 # SOURCE BUILD: for this system or another
