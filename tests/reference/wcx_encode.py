@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""wcx_encode.py good|family|bad OUTDIR, wcx_encode.py flips FILE.wcx OUTDIR COUNT SEED - makes .wcx files that test readers.
+"""wcx_encode.py good|family|bad OUTDIR, wcx_encode.py flips OUTDIR COUNT SEED FILE.wcx... - makes .wcx files that test readers.
 
   good   files NAME.wcx that use everything docs/format.md allows, each with its original NAME.safetensors
   family files family_NAME.wcx with bases, beside these: family_base.wcx and family_other_base.wcx
   bad    files bad_WHY.wcx that each break one rule but have valid checksums, so that readers must check the rule itself;
          bad_data_WHY.wcx break a rule of section 3, of ZSTD tiles or of checksums of data, which only decoding detects
-  flips  COUNT copies of FILE, each with one changed byte in a packed tile and valid checksums, and with the original as
+  flips  COUNT copies of each FILE, each with one changed byte in a packed tile and valid checksums, and with the original as
          .safetensors if wcx_decode.py still accepts the file
 
 Follows docs/format.md alone, independently of the C code and, except for flips, of wcx_decode.py.  Encodes symbol by symbol
@@ -2547,9 +2547,9 @@ def write_file(path, data):
 
 def main():
     command, *args = sys.argv[1:] or [None]
-    if (command, len(args)) not in (("good", 1), ("family", 1), ("bad", 1), ("flips", 4)):
+    if (command, len(args)) not in (("good", 1), ("family", 1), ("bad", 1)) and (command != "flips" or len(args) < 4):
         sys.exit(__doc__.splitlines()[0])
-    out_dir = args[1] if command == "flips" else args[0]
+    out_dir = args[0]
     os.makedirs(out_dir, exist_ok=True)
     if command in ("good", "family"):
         for name, file in files_of(command + "_"):
@@ -2560,7 +2560,8 @@ def main():
         for name, data in bad_files():
             write_file(os.path.join(out_dir, name + ".wcx"), data)
     else:
-        write_flips(args[0], out_dir, int(args[2]), int(args[3]))
+        for path in args[3:]:
+            write_flips(path, out_dir, int(args[1]), int(args[2]))
 
 
 if __name__ == "__main__":
