@@ -24,11 +24,11 @@ INLINE const uint8_t *decode_line(const uint32_t *entries, uint32_t shift, const
 			uint32_t x = state[lane], renormalises;
 			const uint32_t entry = entries[(context << WCX_PROB_BITS | (x & (WCX_PROB_SCALE - 1))) >> shift];
 
-			x = (entry >> 20) * (x >> WCX_PROB_BITS) + (entry & 0xFFF) + (x & ((1u << shift) - 1));
+			x = wcx_rans_next_state(x, entry, shift != 0);
 			renormalises = x < WCX_RANS_LOW;
 			state[lane] = x << (renormalises << 4) | (wcx_le16_read(word) & (0 - renormalises));
 			word += 2 * renormalises;
-			line[lane] |= (entry >> 12 & 0xFF) << 32 / steps * k % 32;
+			line[lane] |= wcx_rans_entry_symbol(entry, shift != 0) << 32 / steps * k % 32;
 		}
 	}
 	memcpy(words, line, sizeof line);
@@ -108,5 +108,6 @@ const struct wcx_decode_variant wcx_decode_variant_portable = {
 	.make_lines = make_lines,
 	.fold = fold,
 	.find_contexts = find_contexts,
+	.list_escapes = list_escapes,
 	.undo_difference = undo_difference,
 };

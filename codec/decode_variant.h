@@ -70,6 +70,11 @@ struct wcx_decode_variant {
 	void (*fold)(uint32_t lines, uint32_t mask, void *out);
 	/* The contexts of elements of the base, placed in words as symbols are. */
 	void (*find_contexts)(const struct wcx_recipe *recipe, const void *base, uint32_t lines, uint32_t *contexts);
+	/*
+	 * Lists the positions of all elements with a bit in so many lines, for which there is room for count and
+	 * WCX_ESCAPES_MARGIN more.  False if there are not as many as count.
+	 */
+	bool (*list_escapes)(const uint64_t *bits, uint32_t lines, uint32_t count, uint16_t *positions);
 	/* Turns residuals in out into elements. */
 	void (*undo_difference)(const struct wcx_recipe *recipe, const void *base, uint32_t lines, void *out);
 };

@@ -91,7 +91,6 @@ void wcx_context_map_make(const struct wcx_recipe *recipe, bool by_context, stru
 	const bool is_float = recipe->difference == WCX_DIFFERENCE_FLOAT;
 
 	*ret = (struct wcx_context_map){
-		.invert = is_float ? 0x8000 : 0xFFFF,
 		.order = is_float ? 0x7FFF : 0,
 		.first = (uint16_t)first,
 		.has_table = !thresholds || recipe->thresholds[thresholds - 1] - first < WCX_CONTEXT_TABLE_KEYS,

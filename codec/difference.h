@@ -17,15 +17,15 @@
 
 #include "codec/recipe.h"
 
-enum { WCX_CONTEXT_KEYS = 256, WCX_CONTEXT_TABLE_KEYS = 32 };
+enum { WCX_CONTEXT_KEYS = 256, WCX_CONTEXT_TABLE_KEYS = 16 };
 
 /*
- * How vectors of two-byte elements of a base get their contexts: a magnitude is an element with the bits of `invert`
- * inverted if its sign is set, an element in order one with those of `order`.  Keys from `first` on are looked up in a
- * table, unless the thresholds span more.  A context is the number of values below that a key exceeds.
+ * How vectors of two-byte elements of a base get their contexts: an element in order is one with the bits
+ * of `order` inverted if its sign is set, its magnitude has all bits of that inverted then.  Keys from `first` on are looked
+ * up in a table, unless the thresholds span more.  A context is the number of values below that a key exceeds.
  */
 struct wcx_context_map {
-	uint16_t invert, order, first;
+	uint16_t order, first;
 	bool has_table;
 	uint8_t table[WCX_CONTEXT_TABLE_KEYS]; /* the last one is also for all keys after it */
 	int16_t below[WCX_CONTEXTS_MAX - 1];

@@ -2,13 +2,12 @@
 /*
  * Elements without a value of their own: those of two bytes whose symbol is WCX_ESCAPE (docs/format.md, section 3.3).
  *
- * A decoder notes them with a bit for each element of a line, and lists them when all lines are decoded.  No function
- * allocates; all are safe from any number of threads.
+ * A decoder notes them with a bit for each element of a line, and lists them when all lines are decoded
+ * (codec/decode_variant.h).
  */
 #ifndef WCX_ESCAPES_H
 #define WCX_ESCAPES_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "codec/line.h"
@@ -21,12 +20,5 @@ enum {
 
 /* wcx_escapes_note - set the bits of lines from their words, 32 each, which hold symbols in their halves */
 void wcx_escapes_note(const uint32_t *words, uint32_t lines, uint64_t *bits);
-
-/*
- * wcx_escapes_list - list the positions of all elements with a bit in so many lines
- *
- * positions has room for count and WCX_ESCAPES_MARGIN more.  False if there are not as many as count.
- */
-bool wcx_escapes_list(const uint64_t *bits, uint32_t lines, uint32_t count, uint16_t *positions);
 
 #endif

@@ -6,6 +6,7 @@
 #include <assert.h>
 
 #include "codec/difference_loops.h"
+#include "codec/escapes.h"
 #include "codec/inline.h"
 #include "codec/line.h"
 
@@ -311,4 +312,42 @@ static void undo_difference(const struct wcx_recipe *recipe, const void *base, u
 	default:
 		assert(!"element size");
 	}
+}
+
+/* CPUs have an instruction for it, but some sources are compiled for those without. */
+INLINE uint32_t count_bits(uint64_t x)
+{
+#ifdef __POPCNT__
+	return (uint32_t)__builtin_popcountll(x);
+#else
+	x -= x >> 1 & 0x5555555555555555;
+	x = (x & 0x3333333333333333) + (x >> 2 & 0x3333333333333333);
+	x = (x + (x >> 4)) & 0x0F0F0F0F0F0F0F0F;
+	return (uint32_t)(x * 0x0101010101010101 >> 56);
+#endif
+}
+
+/* A branch for each element, or for each line unless nearly all have none, would mostly be mispredicted. */
+static bool list_escapes(const uint64_t *bits, uint32_t lines, uint32_t count, uint16_t *positions)
+{
+	const bool are_rare = count < lines / 8;
+	uint32_t listed = 0;
+
+	for (uint32_t line = 0; line < lines && listed <= count; line++) {
+		const uint32_t first = line * 2 * WCX_LANES;
+		uint64_t left = bits[line];
+		uint32_t end;
+
+		if (are_rare && !left)
+			continue;
+		end = listed + count_bits(left);
+		do {
+			for (uint32_t i = 0; i < WCX_ESCAPES_AT_ONCE; i++, left &= left - 1)
+				positions[listed + i] =
+					(uint16_t)(first + (uint32_t)__builtin_ctzll(left | UINT64_C(1) << 63));
+			listed += WCX_ESCAPES_AT_ONCE;
+		} while (left);
+		listed = end;
+	}
+	return listed == count;
 }

@@ -24,13 +24,14 @@ void wcx_rans_decode_table_build(const struct wcx_freq_table *freqs, struct wcx_
 
 void wcx_rans_coarse_table_build(const struct wcx_freq_table *freqs, uint32_t entry[WCX_COARSE_SLOTS])
 {
-	uint32_t slot = 0;
+	uint32_t slot = 0, start = 0;
 
 	for (uint32_t s = 0; s < WCX_SYMBOL_COUNT; s++) {
-		const uint32_t freq = freqs->freq[s];
+		const uint32_t freq = freqs->freq[s], difference = (s >> 1 ^ (0 - (s & 1))) & 0xFF;
 
 		for (uint32_t bias = 0; bias < freq; bias += 1 << WCX_COARSE_BITS)
-			entry[slot++] = freq << 20 | s << 12 | bias;
+			entry[slot++] = (WCX_PROB_SCALE - freq) << 20 | difference << 12 | start;
+		start += freq;
 	}
 }
 
@@ -178,7 +179,7 @@ static bool decode_last(const struct wcx_rans_stream *stream, struct wcx_rans_re
 			const uint32_t *table = stream->tables[choice] + ((size_t)context << (WCX_PROB_BITS - shift));
 			uint32_t x = reader->state[lane], entry = table[(x & (WCX_PROB_SCALE - 1)) >> shift];
 
-			x = (entry >> 20) * (x >> WCX_PROB_BITS) + (entry & 0xFFF) + (x & ((1u << shift) - 1));
+			x = wcx_rans_next_state(x, entry, shift != 0);
 			if (x < WCX_RANS_LOW) {
 				if (reader->word >= reader->end)
 					return false;
@@ -186,7 +187,7 @@ static bool decode_last(const struct wcx_rans_stream *stream, struct wcx_rans_re
 				reader->word += 2;
 			}
 			reader->state[lane] = x;
-			words[lane] |= (entry >> 12 & 0xFF) << 32 / stream->steps * k % 32;
+			words[lane] |= wcx_rans_entry_symbol(entry, shift != 0) << 32 / stream->steps * k % 32;
 		}
 	}
 	return true;

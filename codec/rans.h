@@ -22,7 +22,8 @@
 enum {
 	WCX_RANS_STEPS_MAX = 4,
 	WCX_RANS_LINE_WORDS_BYTES = WCX_RANS_STEPS_MAX * WCX_LANES * 2, /* of a line, at most */
-	WCX_RANS_LOW = 1 << 16, /* states are in [LOW, 2^32); a lane below LOW renormalises with a word of 16 bits */
+	WCX_RANS_LOW = 1 << 16,       /* states are in [LOW, 2^32); a lane below LOW renormalises with a word of 16 bits */
+	WCX_ESCAPE_DIFFERENCE = -128, /* what WCX_ESCAPE stands for in a coarse table */
 	WCX_RANS_CARRIED_BYTES = WCX_LANES * 2, /* in the low halves of the final states */
 	WCX_RANS_WIDTHS_BYTES = WCX_LANES / 2,  /* ahead of the start states: a nibble for the length of each */
 	WCX_RANS_STATES_MIN_BYTES = WCX_RANS_WIDTHS_BYTES + WCX_LANES * 2,
@@ -56,12 +57,32 @@ struct wcx_rans_encode_table {
 void wcx_rans_decode_table_build(const struct wcx_freq_table *freqs, struct wcx_rans_decode_table *ret);
 
 /*
- * wcx_rans_coarse_table_build - the same for a coarse table, with one entry for 2^WCX_COARSE_BITS slots
+ * wcx_rans_coarse_table_build - the same for a coarse table of residuals, with one entry for 2^WCX_COARSE_BITS slots
  *
- * slot-start is that of the first of them.
+ *	 31            20 19        12 11         0
+ *	| 4096-frequency |  difference |   start   |
+ *
+ * start is the sum of the frequencies of lower symbols.  The difference, a signed byte, is what the symbol stands for as a
+ * residual, so that loops need not work it out; it tells the symbol.
  */
 void wcx_rans_coarse_table_build(const struct wcx_freq_table *freqs, uint32_t entry[WCX_COARSE_SLOTS]);
 void wcx_rans_encode_table_build(const struct wcx_freq_table *freqs, struct wcx_rans_encode_table *ret);
+
+/* wcx_rans_next_state - the state after a symbol, by the entry of its slot, before it is renormalised */
+static inline uint32_t wcx_rans_next_state(uint32_t state, uint32_t entry, bool is_coarse)
+{
+	const uint32_t sum = (entry >> 20) * (state >> WCX_PROB_BITS) + (entry & (WCX_PROB_SCALE - 1));
+
+	return is_coarse ? state - sum : sum;
+}
+
+/* wcx_rans_entry_symbol - the symbol of an entry */
+static inline uint32_t wcx_rans_entry_symbol(uint32_t entry, bool is_coarse)
+{
+	const uint32_t bits = entry >> 12 & 0xFF;
+
+	return is_coarse ? (bits << 1 ^ (0 - (bits >> 7))) & 0xFF : bits;
+}
 
 /*
  * The table that each run of lines is coded with: the number in bits [r * bits, (r + 1) * bits) of packed for run r.  If
@@ -131,7 +152,7 @@ struct wcx_difference_sink {
 	const struct wcx_context_map *map;
 	const uint8_t *base; /* the base's tile */
 	uint8_t *dst;        /* the tile */
-	uint64_t *escapes;   /* with coarse tables: for each line, a bit for each element with symbol WCX_ESCAPE */
+	uint64_t *escapes;   /* for each line, a bit for each element with symbol WCX_ESCAPE */
 };
 
 /* A stream that is being decoded, and where its next line goes. */

@@ -375,12 +375,10 @@ static enum wcx_result decode_pairs(const struct decoding *tiles, unsigned count
 	return wcx_rans_decode_parts(tiles->variant, parts, count, 0, end);
 }
 
-/* Whether elements of two bytes are a single coded field of residuals, for which some variants have a loop. */
+/* Whether elements of two bytes are a single coded field of residuals with escapes, for which some variants have a loop. */
 static bool fits_differences(const struct decoding *d)
 {
-	return d->variant->decode_differences && d->recipe->difference != WCX_DIFFERENCE_NONE &&
-	       d->recipe->elem_bytes == 2 && d->recipe->field_count == 1 && !d->recipe->fields[0].base &&
-	       d->layout.coded_count == 1;
+	return d->variant->decode_differences && has_escapes(d);
 }
 
 /* Decodes lines [0, end) of such residuals into the tiles, all with the same contexts. */
@@ -456,7 +454,7 @@ static void put_exception(const struct decoding *d, uint32_t position, uint64_t 
 /* Gives elements without a value theirs. */
 static enum wcx_result put_escapes(const struct decoding *d, const uint8_t *values)
 {
-	if (!wcx_escapes_list(d->own->escapes, d->lines, d->layout.exception_count, d->own->escape_positions))
+	if (!d->variant->list_escapes(d->own->escapes, d->lines, d->layout.exception_count, d->own->escape_positions))
 		return WCX_BAD_DATA;
 	wcx_difference_scatter16((enum wcx_difference)d->recipe->difference, values, d->own->escape_positions,
 				 d->layout.exception_count, d->job->base, d->job->dst);

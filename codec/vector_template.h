@@ -17,11 +17,11 @@
  *	finish_half_pairs	the same of two-byte elements, which have one step, and the base of a word
  *	rotate_right		by 0, 4 or 8 bits
  *	struct map_vectors	a context map, which load_map loads
- *	two_contexts		in bits 12 to 14 of both halves of words, the contexts of two elements of a base
- *	take_context		one of them, where slots have it
- *	join_symbols		two symbols in the halves of words, from the entries of both steps
- *	find_escapes		a bit for each element of ESCAPE_REGISTERS registers whose symbol is WCX_ESCAPE
- *	finish_differences	two elements from those of the base and their residuals
+ *	struct two_bases	two elements of a base in each word: in order, and their contexts in bits 12 to 14 of both
+ *halves read_two_bases		makes them take_context		one of two contexts, where slots have it join_differences
+ *two differences in the halves of words, from the entries of both steps find_escapes		a bit for each element of
+ *ESCAPE_REGISTERS registers whose difference is WCX_ESCAPE_DIFFERENCE
+ *	add_differences		two elements from those of the base in order
  *
  * Functions that take parts and their number are inlined for each number.
  */
@@ -85,25 +85,24 @@ INLINE void step(const uint32_t *const entry[PARTS_MAX], const vector *at, unsig
 			lanes->state[p][r] = next_state(lanes->state[p][r], e[p][r], &lanes->word[p], false);
 }
 
-/* The same where contexts, of which each part has its own, choose among tables that may be coarse. */
-INLINE void step_in_contexts(const uint32_t *const entry[PARTS_MAX], const vector contexts[PARTS_MAX][REGISTERS],
+/* The same where contexts, of which each part has its own, choose among coarse tables. */
+INLINE void step_in_contexts(const uint32_t *const entry[PARTS_MAX], const struct two_bases bases[PARTS_MAX][REGISTERS],
 			     uint32_t shift, unsigned count, struct lanes *lanes, vector e[PARTS_MAX][REGISTERS],
-			     bool is_coarse, bool gather)
+			     bool gather)
 {
 #pragma GCC unroll 4
 	for (int r = 0; r < REGISTERS; r++)
 #pragma GCC unroll 4
-		for (unsigned p = 0; p < count; p++) {
-			const vector at = take_context(contexts[p][r], shift), state = lanes->state[p][r];
-
-			e[p][r] = is_coarse ? fetch_coarse(entry[p], either(find_coarse_slots(state), at), gather)
-					    : fetch(entry[p], either(find_slots(state), at), gather);
-		}
+		for (unsigned p = 0; p < count; p++)
+			e[p][r] = fetch_coarse(
+				entry[p],
+				either(find_coarse_slots(lanes->state[p][r]), take_context(bases[p][r].contexts, shift)),
+				gather);
 #pragma GCC unroll 4
 	for (int r = 0; r < REGISTERS; r++)
 #pragma GCC unroll 4
 		for (unsigned p = 0; p < count; p++)
-			lanes->state[p][r] = next_state(lanes->state[p][r], e[p][r], &lanes->word[p], is_coarse);
+			lanes->state[p][r] = next_state(lanes->state[p][r], e[p][r], &lanes->word[p], true);
 }
 
 /* The tables of the runs at a line, and the end of the runs, which is the same for all. */
@@ -292,11 +291,11 @@ INLINE uint32_t decode_any_pairs(const struct wcx_rans_part *parts, unsigned cou
 }
 
 INLINE void decode_difference_line(const struct wcx_rans_part *parts, const uint32_t *const entry[PARTS_MAX], unsigned count,
-				   struct lanes *lanes, const struct map_vectors *map, uint32_t line, bool is_coarse,
-				   bool gather)
+				   struct lanes *lanes, const struct map_vectors *map, uint32_t line, bool gather)
 {
 	const size_t at = (size_t)line * WCX_LANES * 4;
-	vector contexts[PARTS_MAX][REGISTERS], first[PARTS_MAX][REGISTERS], second[PARTS_MAX][REGISTERS];
+	vector first[PARTS_MAX][REGISTERS], second[PARTS_MAX][REGISTERS];
+	struct two_bases bases[PARTS_MAX][REGISTERS];
 
 #pragma GCC unroll 4
 	for (unsigned p = 0; p < count; p++) {
@@ -307,32 +306,32 @@ INLINE void decode_difference_line(const struct wcx_rans_part *parts, const uint
 		__builtin_prefetch(base + PREFETCH_BYTES + 64);
 #pragma GCC unroll 4
 		for (int r = 0; r < REGISTERS; r++)
-			contexts[p][r] = two_contexts(map, load(base + r * (int)sizeof(vector)));
+			bases[p][r] = read_two_bases(map, load(base + r * (int)sizeof(vector)));
 	}
-	step_in_contexts(entry, contexts, 0, count, lanes, first, is_coarse, gather);
-	step_in_contexts(entry, contexts, 16, count, lanes, second, is_coarse, gather);
+	step_in_contexts(entry, bases, 0, count, lanes, first, gather);
+	step_in_contexts(entry, bases, 16, count, lanes, second, gather);
 #pragma GCC unroll 4
 	for (unsigned p = 0; p < count; p++) {
 		const struct wcx_difference_sink *sink = parts[p].differences;
+		uint8_t *dst = sink->dst + at;
 		uint64_t escapes = 0;
 
-		__builtin_prefetch(sink->dst + at + PREFETCH_BYTES, 1);
-		__builtin_prefetch(sink->dst + at + PREFETCH_BYTES + 64, 1);
-		for (int r = 0; r < REGISTERS; r++)
-			store(sink->dst + at + r * (int)sizeof(vector),
-			      finish_differences(map, load(sink->base + at + r * (int)sizeof(vector)),
-						 join_symbols(first[p][r], second[p][r])));
-		if (is_coarse) {
+		__builtin_prefetch(dst + PREFETCH_BYTES, 1);
+		__builtin_prefetch(dst + PREFETCH_BYTES + 64, 1);
 #pragma GCC unroll 4
-			for (int r = 0; r < REGISTERS; r += ESCAPE_REGISTERS)
-				escapes |= find_escapes(first[p] + r, second[p] + r) << r * VECTOR_LANES * 2;
-			sink->escapes[line] = escapes;
+		for (int r = 0; r < REGISTERS; r++) {
+			first[p][r] = join_differences(first[p][r], second[p][r]);
+			store(dst + r * (int)sizeof(vector), add_differences(map, bases[p][r].ordered, first[p][r]));
 		}
+#pragma GCC unroll 4
+		for (int r = 0; r < REGISTERS; r += ESCAPE_REGISTERS)
+			escapes |= find_escapes(first[p] + r) << r * VECTOR_LANES * 2;
+		sink->escapes[line] = escapes;
 	}
 }
 
 INLINE uint32_t decode_difference_lines(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end,
-					bool is_coarse, bool gather)
+					bool gather)
 {
 	const struct map_vectors map = load_map(parts[0].differences->map);
 	const uint32_t *entry[PARTS_MAX];
@@ -343,7 +342,7 @@ INLINE uint32_t decode_difference_lines(const struct wcx_rans_part *parts, unsig
 		const uint32_t run_end = find_runs(parts, count, line, end, entry);
 
 		for (; line < run_end && have_reserves(parts, count, &lanes); line++)
-			decode_difference_line(parts, entry, count, &lanes, &map, line, is_coarse, gather);
+			decode_difference_line(parts, entry, count, &lanes, &map, line, gather);
 	}
 	store_lanes(parts, count, &lanes);
 	return line;
@@ -352,12 +351,9 @@ INLINE uint32_t decode_difference_lines(const struct wcx_rans_part *parts, unsig
 INLINE uint32_t decode_any_differences(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end,
 				       bool gather)
 {
-	const bool is_coarse = parts[0].stream->slot_shift != 0;
-
-	assert(parts[0].stream->steps == 2 && (count == 1 || count == PARTS_MAX));
+	assert(parts[0].stream->steps == 2 && parts[0].stream->slot_shift == WCX_COARSE_BITS);
 	if (count == 1)
-		return is_coarse ? decode_difference_lines(parts, 1, line, end, true, gather)
-				 : decode_difference_lines(parts, 1, line, end, false, gather);
-	return is_coarse ? decode_difference_lines(parts, PARTS_MAX, line, end, true, gather)
-			 : decode_difference_lines(parts, PARTS_MAX, line, end, false, gather);
+		return decode_difference_lines(parts, 1, line, end, gather);
+	assert(count == PARTS_MAX);
+	return decode_difference_lines(parts, PARTS_MAX, line, end, gather);
 }

@@ -15,6 +15,10 @@
 typedef __m256i vector;
 enum { VECTOR_LANES = 8 };
 
+struct two_bases {
+	__m256i ordered, contexts;
+};
+
 /* The source of each byte of eight lanes: the next 16-bit word for each lane of the set; 0x80 yields a zero. */
 #define WORD(set, lane)                                                                                                     \
 	((set) >> (lane)&1 ? 2 * __builtin_popcount((set) & ((1 << (lane)) - 1)) : 0x80),                                   \
@@ -41,28 +45,25 @@ INLINE __m128i fetch_four(const uint32_t *entry, uint64_t low, uint64_t high)
 	return _mm_insert_epi32(e, (int)entry[high >> 32], 3);
 }
 
-/* The same of offsets in bytes. */
-INLINE __m128i fetch_four_coarse(const uint8_t *entry, uint64_t low, uint64_t high)
+INLINE __m128i fetch_four_coarse(const uint8_t *entries, const uint32_t offsets[4])
 {
-	__m128i e = _mm_cvtsi32_si128(*(const int *)(const void *)(entry + (uint32_t)low));
+	__m128i e = _mm_cvtsi32_si128(*(const int *)(const void *)(entries + offsets[0]));
 
-	e = _mm_insert_epi32(e, *(const int *)(const void *)(entry + (low >> 32)), 1);
-	e = _mm_insert_epi32(e, *(const int *)(const void *)(entry + (uint32_t)high), 2);
-	return _mm_insert_epi32(e, *(const int *)(const void *)(entry + (high >> 32)), 3);
+	e = _mm_insert_epi32(e, *(const int *)(const void *)(entries + offsets[1]), 1);
+	e = _mm_insert_epi32(e, *(const int *)(const void *)(entries + offsets[2]), 2);
+	return _mm_insert_epi32(e, *(const int *)(const void *)(entries + offsets[3]), 3);
 }
 
+/* Offsets go through memory: here so many registers are in use that the time until they are there is filled. */
 INLINE __m256i fetch_coarse(const uint32_t *entry, __m256i offsets, bool gather)
 {
-	const uint8_t *bytes = (const uint8_t *)entry;
-	__m128i low, high;
+	const uint8_t *entries = (const uint8_t *)entry;
+	uint32_t at[8] __attribute__((aligned(32)));
 
 	if (gather)
 		return _mm256_i32gather_epi32((const int *)entry, offsets, 1);
-	low = fetch_four_coarse(bytes, (uint64_t)_mm256_extract_epi64(offsets, 0),
-				(uint64_t)_mm256_extract_epi64(offsets, 1));
-	high = fetch_four_coarse(bytes, (uint64_t)_mm256_extract_epi64(offsets, 2),
-				 (uint64_t)_mm256_extract_epi64(offsets, 3));
-	return _mm256_set_m128i(high, low);
+	_mm256_store_si256((__m256i *)(void *)at, offsets);
+	return _mm256_set_m128i(fetch_four_coarse(entries, at + 4), fetch_four_coarse(entries, at));
 }
 
 INLINE __m256i fetch(const uint32_t *entry, __m256i slots, bool gather)
@@ -83,7 +84,7 @@ INLINE __m256i next_state(__m256i state, __m256i e, const uint8_t **word, bool i
 				     _mm256_and_si256(e, _mm256_set1_epi32(WCX_PROB_SCALE - 1)));
 
 	if (is_coarse)
-		x = _mm256_add_epi32(x, _mm256_and_si256(state, _mm256_set1_epi32((1 << WCX_COARSE_BITS) - 1)));
+		x = _mm256_sub_epi32(state, x);
 
 	__m256i renormalises = _mm256_cmpeq_epi32(_mm256_srli_epi32(x, 16), _mm256_setzero_si256());
 	unsigned set = (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(renormalises));
@@ -167,7 +168,7 @@ INLINE __m256i finish_half_pairs(__m256i entries, __m256i raw, uint32_t base)
 }
 
 struct map_vectors {
-	__m256i invert, order, first, low, high;
+	__m256i order, first, table;
 	const struct wcx_context_map *map;
 	bool has_table;
 };
@@ -175,29 +176,22 @@ struct map_vectors {
 INLINE struct map_vectors load_map(const struct wcx_context_map *map)
 {
 	return (struct map_vectors){
-		.invert = _mm256_set1_epi16((short)map->invert),
 		.order = _mm256_set1_epi16((short)map->order),
 		.first = _mm256_set1_epi16((short)map->first),
-		.low = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)map->table)),
-		.high = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(map->table + 16))),
+		.table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)map->table)),
 		.map = map,
 		.has_table = map->has_table,
 	};
 }
 
-/* The keys fill the low bytes of elements; the first entry of the table, which the high bytes get, is 0. */
-INLINE __m256i two_contexts(const struct map_vectors *map, __m256i base)
+/* The upper bytes of what the shuffle yields, and all but the lowest bits of the lower bytes, are shifted out. */
+INLINE __m256i find_two_contexts(const struct map_vectors *map, __m256i keys)
 {
-	const __m256i signs = _mm256_srai_epi16(base, 15);
-	const __m256i keys = _mm256_srli_epi16(_mm256_xor_si256(base, _mm256_and_si256(signs, map->invert)), 7);
 	__m256i contexts = _mm256_setzero_si256();
 
 	if (map->has_table) {
-		const __m256i at =
-			_mm256_min_epu16(_mm256_subs_epu16(keys, map->first), _mm256_set1_epi16(WCX_CONTEXT_TABLE_KEYS - 1));
-
-		contexts = _mm256_blendv_epi8(_mm256_shuffle_epi8(map->low, at), _mm256_shuffle_epi8(map->high, at),
-					      _mm256_slli_epi16(at, 3));
+		contexts = _mm256_shuffle_epi8(map->table, _mm256_min_epu16(_mm256_subs_epu16(keys, map->first),
+									    _mm256_set1_epi16(WCX_CONTEXT_TABLE_KEYS - 1)));
 	} else {
 		for (int t = 0; t < WCX_CONTEXTS_MAX - 1; t++)
 			contexts =
@@ -206,39 +200,42 @@ INLINE __m256i two_contexts(const struct map_vectors *map, __m256i base)
 	return _mm256_slli_epi16(contexts, WCX_PROB_BITS);
 }
 
+INLINE struct two_bases read_two_bases(const struct map_vectors *map, __m256i base)
+{
+	const __m256i signs = _mm256_srai_epi16(base, 15);
+	const __m256i ordered = _mm256_xor_si256(base, _mm256_and_si256(signs, map->order));
+
+	return (struct two_bases){ ordered, find_two_contexts(map, _mm256_srli_epi16(_mm256_xor_si256(ordered, signs), 7)) };
+}
+
 INLINE __m256i take_context(__m256i contexts, uint32_t shift)
 {
 	return shift ? _mm256_srli_epi32(contexts, 16)
 		     : _mm256_and_si256(contexts, _mm256_set1_epi32((WCX_CONTEXTS_MAX - 1) << WCX_PROB_BITS));
 }
 
-INLINE __m256i join_symbols(__m256i first, __m256i second)
+/* Differences are moved to the upper bytes, from where a shift extends their signs. */
+INLINE __m256i join_differences(__m256i first, __m256i second)
 {
-	return _mm256_or_si256(place_symbols(first, 0), place_symbols(second, 16));
+	return _mm256_srai_epi16(_mm256_blend_epi16(_mm256_srli_epi32(first, 4), _mm256_slli_epi32(second, 12), 0xAA), 8);
+}
+
+INLINE __m256i add_differences(const struct map_vectors *map, __m256i ordered, __m256i differences)
+{
+	const __m256i sum = _mm256_add_epi16(ordered, differences);
+
+	return _mm256_xor_si256(sum, _mm256_and_si256(_mm256_srai_epi16(sum, 15), map->order));
 }
 
 enum { ESCAPE_REGISTERS = 2 };
 
-INLINE uint64_t find_escapes(const __m256i *first, const __m256i *second)
+INLINE uint64_t find_escapes(const __m256i *differences)
 {
-	const __m256i escape = _mm256_set1_epi16(WCX_ESCAPE);
-	const __m256i found = _mm256_packs_epi16(_mm256_cmpeq_epi16(join_symbols(first[0], second[0]), escape),
-						 _mm256_cmpeq_epi16(join_symbols(first[1], second[1]), escape));
+	const __m256i escape = _mm256_set1_epi16(WCX_ESCAPE_DIFFERENCE);
+	const __m256i found =
+		_mm256_packs_epi16(_mm256_cmpeq_epi16(differences[0], escape), _mm256_cmpeq_epi16(differences[1], escape));
 
 	return (uint32_t)_mm256_movemask_epi8(_mm256_permute4x64_epi64(found, 0xD8));
-}
-
-INLINE __m256i put_in_order(const struct map_vectors *map, __m256i elements)
-{
-	return _mm256_xor_si256(elements, _mm256_and_si256(_mm256_srai_epi16(elements, 15), map->order));
-}
-
-INLINE __m256i finish_differences(const struct map_vectors *map, __m256i base, __m256i residuals)
-{
-	const __m256i odd = _mm256_sub_epi16(_mm256_setzero_si256(), _mm256_and_si256(residuals, _mm256_set1_epi16(1)));
-	const __m256i differences = _mm256_xor_si256(_mm256_srli_epi16(residuals, 1), odd);
-
-	return put_in_order(map, _mm256_add_epi16(put_in_order(map, base), differences));
 }
 
 #include "codec/vector_template.h"
@@ -299,6 +296,7 @@ const struct wcx_decode_variant wcx_decode_variant_avx2 = {
 	.make_lines = make_lines,
 	.fold = fold,
 	.find_contexts = find_contexts,
+	.list_escapes = list_escapes,
 	.undo_difference = undo_difference,
 };
 
@@ -316,5 +314,6 @@ const struct wcx_decode_variant wcx_decode_variant_avx2_gather = {
 	.make_lines = make_lines,
 	.fold = fold,
 	.find_contexts = find_contexts,
+	.list_escapes = list_escapes,
 	.undo_difference = undo_difference,
 };

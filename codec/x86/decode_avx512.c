@@ -13,6 +13,10 @@
 typedef __m512i vector;
 enum { VECTOR_LANES = 16 };
 
+struct two_bases {
+	__m512i ordered, contexts;
+};
+
 /* The next states of sixteen lanes, whose words start at *word; reads 32 bytes there. */
 INLINE __m512i next_state(__m512i state, __m512i e, const uint8_t **word, bool is_coarse)
 {
@@ -20,7 +24,7 @@ INLINE __m512i next_state(__m512i state, __m512i e, const uint8_t **word, bool i
 				     _mm512_and_si512(e, _mm512_set1_epi32(WCX_PROB_SCALE - 1)));
 
 	if (is_coarse)
-		x = _mm512_add_epi32(x, _mm512_and_si512(state, _mm512_set1_epi32((1 << WCX_COARSE_BITS) - 1)));
+		x = _mm512_sub_epi32(state, x);
 
 	__mmask16 renormalises = _mm512_cmplt_epu32_mask(x, _mm512_set1_epi32(WCX_RANS_LOW));
 	__m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)*word));
@@ -41,15 +45,15 @@ INLINE __m512i fetch(const uint32_t *entry, __m512i slots, bool gather)
 	return _mm512_i32gather_epi32(slots, entry, 4);
 }
 
-INLINE __m512i find_coarse_slots(__m512i state)
-{
-	return _mm512_and_si512(state, _mm512_set1_epi32((WCX_COARSE_SLOTS - 1) << WCX_COARSE_BITS));
-}
-
 INLINE __m512i fetch_coarse(const uint32_t *entry, __m512i offsets, bool gather)
 {
 	(void)gather;
 	return _mm512_i32gather_epi32(offsets, entry, 1);
+}
+
+INLINE __m512i find_coarse_slots(__m512i state)
+{
+	return _mm512_and_si512(state, _mm512_set1_epi32((WCX_COARSE_SLOTS - 1) << WCX_COARSE_BITS));
 }
 
 INLINE __m512i load(const void *src)
@@ -110,7 +114,7 @@ INLINE __m512i finish_half_pairs(__m512i entries, __m512i raw, uint32_t base)
 }
 
 struct map_vectors {
-	__m512i invert, order, first, table;
+	__m512i order, first, table;
 	const struct wcx_context_map *map;
 	bool has_table;
 };
@@ -118,26 +122,22 @@ struct map_vectors {
 INLINE struct map_vectors load_map(const struct wcx_context_map *map)
 {
 	return (struct map_vectors){
-		.invert = _mm512_set1_epi16((short)map->invert),
 		.order = _mm512_set1_epi16((short)map->order),
 		.first = _mm512_set1_epi16((short)map->first),
-		.table = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)map->table)),
+		.table = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)map->table)),
 		.map = map,
 		.has_table = map->has_table,
 	};
 }
 
-INLINE __m512i two_contexts(const struct map_vectors *map, __m512i base)
+/* See the AVX2 variant. */
+INLINE __m512i find_two_contexts(const struct map_vectors *map, __m512i keys)
 {
-	const __m512i signs = _mm512_srai_epi16(base, 15);
-	const __m512i keys = _mm512_srli_epi16(_mm512_xor_si512(base, _mm512_and_si512(signs, map->invert)), 7);
 	__m512i contexts = _mm512_setzero_si512();
 
 	if (map->has_table) {
-		const __m512i at =
-			_mm512_min_epu16(_mm512_subs_epu16(keys, map->first), _mm512_set1_epi16(WCX_CONTEXT_TABLE_KEYS - 1));
-
-		contexts = _mm512_permutexvar_epi16(at, map->table);
+		contexts = _mm512_shuffle_epi8(map->table, _mm512_min_epu16(_mm512_subs_epu16(keys, map->first),
+									    _mm512_set1_epi16(WCX_CONTEXT_TABLE_KEYS - 1)));
 	} else {
 		for (int t = 0; t < WCX_CONTEXTS_MAX - 1; t++) {
 			const __mmask32 above = _mm512_cmpgt_epi16_mask(keys, _mm512_set1_epi16(map->map->below[t]));
@@ -148,35 +148,39 @@ INLINE __m512i two_contexts(const struct map_vectors *map, __m512i base)
 	return _mm512_slli_epi16(contexts, WCX_PROB_BITS);
 }
 
+INLINE struct two_bases read_two_bases(const struct map_vectors *map, __m512i base)
+{
+	const __m512i signs = _mm512_srai_epi16(base, 15);
+	const __m512i ordered = _mm512_xor_si512(base, _mm512_and_si512(signs, map->order));
+
+	return (struct two_bases){ ordered, find_two_contexts(map, _mm512_srli_epi16(_mm512_xor_si512(ordered, signs), 7)) };
+}
+
 INLINE __m512i take_context(__m512i contexts, uint32_t shift)
 {
 	return shift ? _mm512_srli_epi32(contexts, 16)
 		     : _mm512_and_si512(contexts, _mm512_set1_epi32((WCX_CONTEXTS_MAX - 1) << WCX_PROB_BITS));
 }
 
-INLINE __m512i join_symbols(__m512i first, __m512i second)
+/* See the AVX2 variant. */
+INLINE __m512i join_differences(__m512i first, __m512i second)
 {
-	return _mm512_or_si512(place_symbols(first, 0), place_symbols(second, 16));
+	return _mm512_srai_epi16(
+		_mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(first, 4), _mm512_slli_epi32(second, 12)), 8);
+}
+
+INLINE __m512i add_differences(const struct map_vectors *map, __m512i ordered, __m512i differences)
+{
+	const __m512i sum = _mm512_add_epi16(ordered, differences);
+
+	return _mm512_xor_si512(sum, _mm512_and_si512(_mm512_srai_epi16(sum, 15), map->order));
 }
 
 enum { ESCAPE_REGISTERS = 1 };
 
-INLINE uint64_t find_escapes(const __m512i *first, const __m512i *second)
+INLINE uint64_t find_escapes(const __m512i *differences)
 {
-	return _mm512_cmpeq_epi16_mask(join_symbols(*first, *second), _mm512_set1_epi16(WCX_ESCAPE));
-}
-
-INLINE __m512i put_in_order(const struct map_vectors *map, __m512i elements)
-{
-	return _mm512_xor_si512(elements, _mm512_and_si512(_mm512_srai_epi16(elements, 15), map->order));
-}
-
-INLINE __m512i finish_differences(const struct map_vectors *map, __m512i base, __m512i residuals)
-{
-	const __m512i odd = _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_and_si512(residuals, _mm512_set1_epi16(1)));
-	const __m512i differences = _mm512_xor_si512(_mm512_srli_epi16(residuals, 1), odd);
-
-	return put_in_order(map, _mm512_add_epi16(put_in_order(map, base), differences));
+	return _mm512_cmpeq_epi16_mask(*differences, _mm512_set1_epi16(WCX_ESCAPE_DIFFERENCE));
 }
 
 #include "codec/vector_template.h"
@@ -216,5 +220,6 @@ const struct wcx_decode_variant wcx_decode_variant_avx512 = {
 	.make_lines = make_lines,
 	.fold = fold,
 	.find_contexts = find_contexts,
+	.list_escapes = list_escapes,
 	.undo_difference = undo_difference,
 };
