@@ -108,6 +108,8 @@ static enum wcx_result open_queue(struct wcx_gpu *gpu, struct decode_queue *queu
 		*error_ret = cudaMemsetAsync(queue->again_dev, 0, AGAIN_BYTES, queue->queue.stream);
 	if (*error_ret)
 		return *error_ret == cudaErrorMemoryAllocation ? WCX_NO_MEMORY : WCX_DEVICE_FAILED;
+	queue->landing = wcx_gpu_alloc(gpu, LANDING_BYTES); /* on failure, a batch that needs it tries again */
+	queue->landed_ns = wcx_gpu_clock_now();
 	gpu->device_bytes += queue->queue.device_bytes + WCX_GPU_BASE_BYTES + AGAIN_BYTES;
 	gpu->pinned_bytes += queue->queue.pinned_bytes;
 	return WCX_OK;
@@ -378,8 +380,8 @@ static enum place_kind kind_of_place(const struct wcx_gpu_batch *batch, size_t n
 }
 
 /*
- * Whether the queue has a landing.  It is allocated when first needed, which takes as long as a batch.  If that fails
- * because of the device, the queue gets an error.
+ * Whether the queue has a landing.  If it was freed, it is allocated again, which takes as long as several batches.  If
+ * that fails because of the device, the queue gets an error.
  */
 static bool has_landing(struct decode_queue *queue)
 {

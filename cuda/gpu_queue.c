@@ -13,9 +13,9 @@
 enum {
 	POLL_NS = 2000000, /* longer than the copies of all threads take together */
 	PAUSE_NS = 50000,
-	NAP_NS = 30000, /* and 50 for a KiB of packed tiles: what a batch takes at least */
-	NAP_NS_PER_KIB = 50,
-	NAP_AGAIN_NS = 40000, /* an eighth longer each time */
+	NAP_NS = 20000, /* and 35 for a KiB of packed tiles: less than a batch takes */
+	NAP_NS_PER_KIB = 35,
+	NAP_AGAIN_NS = 25000, /* a sixteenth longer each time */
 	NAP_MAX_NS = 1000000,
 	BASE_MAX_MS = 100000, /* as old may the base of the clock be: CUDA tells such times as floats */
 };
@@ -221,7 +221,7 @@ static cudaError_t nap(struct wcx_gpu_queue *queue)
 	is_punctual = true;
 	sleep_ns(NAP_NS + (long)(queue->submitted_bytes >> 10) * NAP_NS_PER_KIB);
 	error = cudaEventQuery(queue->done);
-	for (long ns = NAP_AGAIN_NS; error == cudaErrorNotReady; ns = WCX_MIN(ns + ns / 8, NAP_MAX_NS)) {
+	for (long ns = NAP_AGAIN_NS; error == cudaErrorNotReady; ns = WCX_MIN(ns + ns / 16, NAP_MAX_NS)) {
 		cudaGetLastError(); /* "not ready" is remembered like an error */
 		sleep_ns(ns);
 		error = cudaEventQuery(queue->done);

@@ -1270,7 +1270,7 @@ static void check_many_threads(struct wcx_gpu *gpu, const struct samples *sample
 		pthread_join(threads[i].thread, NULL);
 }
 
-/* Pinned memory for decoded tiles is allocated when a call needs it, not before, and given back when it was idle. */
+/* Pinned memory for decoded tiles is given back when it was idle, and allocated again when a call needs it. */
 static void check_pinned_memory_comes_and_goes(const struct samples *samples)
 {
 	char name[WCX_GPU_NAME_BYTES];
@@ -1282,6 +1282,8 @@ static void check_pinned_memory_comes_and_goes(const struct samples *samples)
 		job = samples->all[i].job;
 	CHECK(wcx_gpu_open(0, 1, &gpu, name) == WCX_OK);
 	job.dst = must_alloc(job.dst_bytes);
+	if (gpu)
+		wcx_gpu_release_idle(gpu, 0);
 	before = gpu ? wcx_gpu_get_memory(gpu).pinned_bytes : 0;
 	for (int call = 0; gpu && call < 3; call++) {
 		CHECK(decode(gpu, &job, 1) == WCX_OK && job.result == WCX_OK);
