@@ -27,7 +27,8 @@ struct wcx_block_shape wcx_byte_difference_shape(uint32_t kernel, uint32_t table
 /* wcx_escape_shape - the same for differences with escapes from bases in memory */
 struct wcx_block_shape wcx_escape_shape(uint32_t table_count);
 
-/* wcx_fused_shape - the same for a launch of bases with their differences */
+/* wcx_fused_shape, wcx_fused_byte_shape - the same for a launch of bases with their differences; the second of bytes */
 struct wcx_block_shape wcx_fused_shape(uint32_t kernel, uint32_t base_table_count, uint32_t table_count);
+struct wcx_block_shape wcx_fused_byte_shape(uint32_t kernel, uint32_t base_table_count, uint32_t table_count);
 
 #endif

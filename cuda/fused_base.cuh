@@ -9,7 +9,12 @@
 #include "cuda/elem_format.cuh"
 #include "cuda/tile_tail.cuh"
 
-enum { WCX_FUSED_LINES = 8 }; /* of a block */
+/* A source may define fewer before it includes this. */
+#ifndef WCX_LINES_OF_BLOCK
+#define WCX_LINES_OF_BLOCK 8
+#endif
+
+enum { WCX_FUSED_LINES = WCX_LINES_OF_BLOCK }; /* of a block */
 
 /* The base of a tile while its lines are decoded. */
 template <typename format_type> struct wcx_fused_base {

@@ -45,7 +45,7 @@ template <typename base_type_, bool base_multi_, typename difference_type_, bool
 		rings * WCX_WARP_SHARED_BYTES + (has_escapes ? (uint32_t)WCX_ESCAPES_BYTES : 0);
 	static constexpr uint32_t table_bytes = has_escapes ? (uint32_t)WCX_COARSE_TABLE_BYTES : (uint32_t)WCX_TABLE_BYTES;
 	static constexpr uint32_t align_bytes = has_escapes ? table_bytes : 16;
-	static constexpr uint32_t contexts_bytes = (has_sets ? 4 : 1) * WCX_CONTEXTS_BYTES;
+	static constexpr uint32_t contexts_bytes = multi ? (has_sets ? 4 : 1) * WCX_CONTEXTS_BYTES : 0;
 };
 
 /* Both tiles of a fused item. */
@@ -438,7 +438,7 @@ static __device__ __forceinline__ void wcx_fused_build(const struct wcx_warp &ow
 	const struct wcx_batch_field &field = own.kind.coded[0];
 	uint32_t *entries = (uint32_t *)((uint8_t *)wcx_shared + tables - wcx_shared_address(wcx_shared));
 
-	for (uint32_t set = 0; set < (fused::has_sets ? 1u << field.choice_bits : 1u); set++)
+	for (uint32_t set = 0; fused::multi && set < (fused::has_sets ? 1u << field.choice_bits : 1u); set++)
 		wcx_contexts_build(own.kind, tables + set * (field.table_count >> field.choice_bits) * fused::table_bytes,
 				   field.by_context ? fused::table_bytes : 0, contexts + set * WCX_CONTEXT_KEYS);
 	__syncthreads();
@@ -498,6 +498,18 @@ template <typename fused> static struct wcx_block_shape wcx_fused_shape_of(uint3
 		 base_table_count * WCX_TABLE_BYTES + table_count * fused::table_bytes + fused::contexts_bytes +
 			 (fused::has_escapes ? fused::align_bytes : 0),
 		 fused::warp_bytes };
+}
+
+/* The same for a kernel from its formats; there are two versions, for bases with one table and with several. */
+template <typename format_type, typename difference_type, bool multi>
+static struct wcx_block_shape wcx_fused_shape_from(uint32_t base_table_count, uint32_t table_count)
+{
+	using base_type = wcx_decoded_base<format_type>;
+
+	if (base_table_count > 1)
+		return wcx_fused_shape_of<wcx_fused<base_type, true, difference_type, multi, false>>(base_table_count,
+												     table_count);
+	return wcx_fused_shape_of<wcx_fused<base_type, false, difference_type, multi, false>>(base_table_count, table_count);
 }
 
 #endif

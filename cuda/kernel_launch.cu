@@ -8,6 +8,8 @@
 
 static struct wcx_block_shape wcx_block_shape(uint32_t kernel, uint32_t base_table_count, uint32_t table_count)
 {
+	if (kernel == WCX_KERNEL_FUSED_BYTES || kernel == WCX_KERNEL_FUSED_BYTE_PAIRS)
+		return wcx_fused_byte_shape(kernel, base_table_count, table_count);
 	if (kernel >= WCX_KERNEL_FUSED_FIRST)
 		return wcx_fused_shape(kernel, base_table_count, table_count);
 	if (kernel == WCX_KERNEL_DIFFERENCE_ESCAPES)
