@@ -52,6 +52,8 @@ struct wcx_decode_variant {
 				      uint32_t end, const uint32_t *contexts, uint32_t *words);
 	/* decode_lines for pairs, into sinks.  NULL in a variant that gains nothing by it. */
 	uint32_t (*decode_pairs)(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end);
+	/* The same for elements of two bytes, without pairs.  NULL likewise. */
+	uint32_t (*decode_halves)(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end);
 	/* The same for residuals of two-byte elements, each with its context.  Alone in reading coarse tables, if not NULL.
 	 */
 	uint32_t (*decode_differences)(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end);

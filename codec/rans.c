@@ -224,6 +224,8 @@ static uint32_t decode_some(const struct wcx_decode_variant *variant, const stru
 	skip_lines(parts, count, line - first, rest);
 	if (rest[0].differences)
 		return variant->decode_differences(rest, count, line, end);
+	if (rest[0].halves)
+		return variant->decode_halves(rest, count, line, end);
 	if (stream->contexts)
 		return variant->decode_by_context(stream, rest[0].reader, line, end,
 						  stream->contexts + (size_t)(line - first) * WCX_LANES, rest[0].words);

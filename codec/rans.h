@@ -144,6 +144,17 @@ struct wcx_pair_sink {
 	uint32_t base;      /* what to add to a word of two-byte elements; else unused */
 };
 
+struct wcx_line_recipe;
+
+/*
+ * Where a variant may write symbols, each in a half of a word, as finished elements of two bytes.  The recipe has no pairs;
+ * those of parts that are decoded at once differ in the places of the planes alone.
+ */
+struct wcx_half_sink {
+	const struct wcx_line_recipe *recipe;
+	uint8_t *dst; /* the tile */
+};
+
 /*
  * Where a variant may write residuals, the symbols of two-byte elements, as finished elements: it finds their contexts and
  * undoes the difference, in one loop.
@@ -161,6 +172,7 @@ struct wcx_rans_part {
 	struct wcx_rans_reader *reader;
 	uint32_t *words;                               /* as wcx_rans_decode_lines says; unused with a sink */
 	const struct wcx_pair_sink *sink;              /* NULL for words */
+	const struct wcx_half_sink *halves;            /* NULL for words; not beside another sink */
 	const struct wcx_difference_sink *differences; /* NULL for words; not beside a sink */
 };
 

@@ -145,7 +145,30 @@ static bool find_line_recipe(const struct decoding *d, struct wcx_line_recipe *r
 	return true;
 }
 
-/* Decodes lines [line, end), none of whose raw bits are carried, as their recipes say. */
+/* Whether some variants have a loop for such lines. */
+static bool fits_half_sink(const struct decoding *d, const struct wcx_line_recipe *recipe)
+{
+	return d->variant->decode_halves && d->recipe->elem_bytes == 2 && !recipe->place.is_pair;
+}
+
+/* Decodes lines [line, end), none of whose raw bits are carried, with that loop; *line becomes the first one not decoded. */
+static enum wcx_result make_halves(const struct decoding *tiles, unsigned count, uint32_t *line, uint32_t end,
+				   const struct wcx_line_recipe *recipes)
+{
+	struct wcx_rans_part parts[WCX_RANS_PARTS_MAX];
+	struct wcx_half_sink sinks[WCX_RANS_PARTS_MAX];
+	const uint32_t first = *line;
+
+	*line = WCX_MAX(first, WCX_MIN(end, tiles->whole_lines));
+	list_parts(tiles, count, 0, parts);
+	for (unsigned t = 0; t < count; t++) {
+		sinks[t] = (struct wcx_half_sink){ &recipes[t], tiles[t].job->dst };
+		parts[t].halves = &sinks[t];
+	}
+	return wcx_rans_decode_parts(tiles->variant, parts, count, first, *line);
+}
+
+/* The same as make_lines does it. */
 static enum wcx_result make_blocks(const struct decoding *tiles, unsigned count, uint32_t line, uint32_t end,
 				   const struct wcx_line_recipe *recipes)
 {
@@ -418,6 +441,8 @@ static enum wcx_result decode_lines(struct decoding *tiles, unsigned count)
 	}
 	for (unsigned t = 0; t < count && result == WCX_OK; t++)
 		have_recipes = find_line_recipe(&tiles[t], &recipes[t]) && have_recipes;
+	if (result == WCX_OK && have_recipes && fits_half_sink(tiles, recipes))
+		result = make_halves(tiles, count, &line, stored, recipes);
 	if (result == WCX_OK && have_recipes)
 		result = make_blocks(tiles, count, line, stored, recipes);
 	else if (result == WCX_OK)

@@ -185,6 +185,126 @@ INLINE uint64_t find_escapes(const __m512i *differences)
 
 #include "codec/vector_template.h"
 
+/* What lines of two-byte elements consist of (struct wcx_line_recipe). */
+struct half_vectors {
+	__m512i base, constant, mask[WCX_LINE_PLANES_MAX];
+	__m128i shift;
+	__mmask32 always; /* have the base: all, unless symbol 0 is a zero */
+};
+
+INLINE struct half_vectors load_half_recipe(const struct wcx_line_recipe *recipe)
+{
+	struct half_vectors ret = {
+		.base = _mm512_set1_epi16((short)recipe->place.base),
+		.constant = _mm512_set1_epi32((int)recipe->constant),
+		.shift = _mm_cvtsi32_si128((int)recipe->place.shift),
+		.always = recipe->place.has_zero ? 0 : (__mmask32)-1,
+	};
+
+	for (uint32_t i = 0; i < recipe->plane_count; i++)
+		ret.mask[i] = _mm512_set1_epi32((int)recipe->planes[i].mask);
+	return ret;
+}
+
+INLINE __m512i finish_halves(const struct half_vectors *recipe, __m512i first, __m512i second)
+{
+	const __m512i symbols = _mm512_and_si512(
+		_mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(first, 12), _mm512_slli_epi32(second, 4)),
+		_mm512_set1_epi16(0xFF));
+	const __mmask32 counted = _mm512_test_epi16_mask(symbols, symbols) | recipe->always;
+
+	return _mm512_or_si512(
+		recipe->constant,
+		_mm512_sll_epi16(_mm512_mask_add_epi16(symbols, counted, symbols, recipe->base), recipe->shift));
+}
+
+INLINE __m512i add_plane(__m512i words, __m512i raw, __m512i mask)
+{
+	enum { FIRST_OR_BOTH_OTHERS = 0xF8 };
+
+	return _mm512_ternarylogic_epi32(words, raw, mask, FIRST_OR_BOTH_OTHERS);
+}
+
+/* Where the raw bits of a line begin: in which unit of a plane, and at which of its bits. */
+struct plane_place {
+	size_t unit_at;
+	uint32_t turn, unit_lines;
+};
+
+INLINE void find_places(const struct wcx_line_recipe *recipe, uint32_t line, struct plane_place places[WCX_LINE_PLANES_MAX])
+{
+	for (uint32_t i = 0; i < recipe->plane_count; i++) {
+		const uint32_t unit_lines = wcx_unit_lines(recipe->planes[i].width, 2);
+
+		places[i] = (struct plane_place){ (size_t)(line / unit_lines) * WCX_PLANE_UNIT_BYTES, line % unit_lines,
+						  unit_lines };
+	}
+}
+
+INLINE void next_places(uint32_t plane_count, struct plane_place places[WCX_LINE_PLANES_MAX])
+{
+	for (uint32_t i = 0; i < plane_count; i++)
+		if (++places[i].turn == places[i].unit_lines) {
+			places[i].turn = 0;
+			places[i].unit_at += WCX_PLANE_UNIT_BYTES;
+		}
+}
+
+INLINE void finish_half_line(const struct wcx_half_sink *sink, const struct half_vectors *vectors,
+			     const struct plane_place places[WCX_LINE_PLANES_MAX], uint32_t line,
+			     const vector first[REGISTERS], const vector second[REGISTERS])
+{
+	const struct wcx_line_recipe *recipe = sink->recipe;
+	uint8_t *dst = sink->dst + (size_t)line * WCX_LANES * 4;
+	vector words[REGISTERS];
+
+	__builtin_prefetch(dst + PREFETCH_BYTES, 1);
+	__builtin_prefetch(dst + PREFETCH_BYTES + 64, 1);
+	for (int r = 0; r < REGISTERS; r++)
+		words[r] = finish_halves(vectors, first[r], second[r]);
+	for (uint32_t i = 0; i < recipe->plane_count; i++) {
+		const uint8_t *unit = recipe->planes[i].units + places[i].unit_at;
+		const int right = (int)(places[i].turn * recipe->planes[i].width);
+
+		__builtin_prefetch(unit + PREFETCH_BYTES);
+		__builtin_prefetch(unit + PREFETCH_BYTES + 64);
+		for (int r = 0; r < REGISTERS; r++)
+			words[r] = add_plane(words[r], rotate_right(load(unit + r * (int)sizeof(vector)), right),
+					     vectors->mask[i]);
+	}
+	for (int r = 0; r < REGISTERS; r++)
+		store(dst + r * (int)sizeof(vector), words[r]);
+}
+
+INLINE uint32_t decode_half_lines(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end)
+{
+	const struct wcx_line_recipe *recipe = parts[0].halves->recipe;
+	const struct half_vectors vectors = load_half_recipe(recipe);
+	vector first[PARTS_MAX][REGISTERS], second[PARTS_MAX][REGISTERS];
+	struct plane_place places[WCX_LINE_PLANES_MAX];
+	const uint32_t *entry[PARTS_MAX];
+	struct lanes lanes;
+
+	find_places(recipe, line, places);
+	load_lanes(parts, count, &lanes);
+	while (line < end && have_reserves(parts, count, &lanes)) {
+		const uint32_t run_end = find_runs(parts, count, line, end, entry);
+
+		for (; line < run_end && have_reserves(parts, count, &lanes); line++) {
+			for (unsigned p = 0; p < count; p++)
+				__builtin_prefetch(lanes.word[p] + PREFETCH_BYTES);
+			step(entry, NULL, count, &lanes, first, true);
+			step(entry, NULL, count, &lanes, second, true);
+#pragma GCC unroll 4
+			for (unsigned p = 0; p < count; p++)
+				finish_half_line(parts[p].halves, &vectors, places, line, first[p], second[p]);
+			next_places(recipe->plane_count, places);
+		}
+	}
+	store_lanes(parts, count, &lanes);
+	return line;
+}
+
 static uint32_t decode_lines(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end)
 {
 	return decode_any_steps(parts, count, line, end, true);
@@ -201,6 +321,14 @@ static uint32_t decode_pairs(const struct wcx_rans_part *parts, unsigned count, 
 	return decode_any_pairs(parts, count, line, end, true);
 }
 
+static uint32_t decode_halves(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end)
+{
+	if (count == 1)
+		return decode_half_lines(parts, 1, line, end);
+	assert(count == PARTS_MAX);
+	return decode_half_lines(parts, PARTS_MAX, line, end);
+}
+
 static uint32_t decode_differences(const struct wcx_rans_part *parts, unsigned count, uint32_t line, uint32_t end)
 {
 	return decode_any_differences(parts, count, line, end, true);
@@ -213,6 +341,7 @@ const struct wcx_decode_variant wcx_decode_variant_avx512 = {
 	.decode_lines = decode_lines,
 	.decode_by_context = decode_by_context,
 	.decode_pairs = decode_pairs,
+	.decode_halves = decode_halves,
 	.decode_differences = decode_differences,
 	.fill = fill,
 	.put_symbols = put_symbols,
