@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 
 #include "codec/arith.h"
+#include "codec/stream_copy.h"
 #include "cuda/gpu_queue.h"
 
 enum {
@@ -541,7 +542,7 @@ static cudaError_t collect_jobs(struct decode_queue *queue, struct call *call)
 		if (taken->job->result == WCX_OK && taken->follows_base)
 			taken->job->result = queue->jobs[i - 1].job->result;
 		if (taken->job->result == WCX_OK && taken->landed)
-			memcpy(taken->job->dst, taken->landed, taken->job->dst_bytes);
+			wcx_stream_copy(taken->job->dst, taken->landed, taken->job->dst_bytes);
 	}
 	return error;
 }

@@ -210,6 +210,18 @@ static bool wants_work(const struct wcx_prefetch_file *file)
 	return file->open_count && !file->is_dead;
 }
 
+/* The readers of a file for whom another thread may work. */
+static enum wcx_reader_kinds wanted_kinds(const struct wcx_prefetcher *prefetcher, const struct wcx_prefetch_file *file)
+{
+	enum wcx_reader_kinds kinds = 0;
+
+	if (wants_work(file) && file->worker_count < prefetcher->options.file_threads)
+		kinds |= WCX_READERS_PUSHED;
+	if (wants_work(file) && file->direct_count < prefetcher->options.direct_threads && !file->is_cached)
+		kinds |= WCX_READERS_DIRECT;
+	return kinds;
+}
+
 /* The part of a request that lies in the file; empty if there is none. */
 static struct wcx_readahead_range clip(const struct wcx_prefetch_file *file, uint64_t offset, size_t bytes)
 {
@@ -241,8 +253,8 @@ void wcx_prefetch_note(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_fi
 		wcx_count(&wcx_image_counts(file->image)->requested_bytes, request.end - request.start);
 		prefetcher->stats.requests++;
 		prefetcher->stats.requested_bytes += request.end - request.start;
-		wakes = wcx_readahead_note(&file->readahead, request, is_direct) && wants_work(file) &&
-			!(is_direct && file->is_cached) && !prefetcher->is_stopping;
+		wakes = wcx_readahead_note(&file->readahead, request, is_direct) && !prefetcher->is_stopping &&
+			wanted_kinds(prefetcher, file) & (is_direct ? WCX_READERS_DIRECT : WCX_READERS_PUSHED);
 		if (wakes)
 			add_waiting(prefetcher, file);
 	}
@@ -492,18 +504,6 @@ static int do_task(struct wcx_prefetcher *prefetcher, struct task *task)
 }
 
 /* --- threads --- */
-
-/* The readers of a file for whom another thread may work. */
-static enum wcx_reader_kinds wanted_kinds(const struct wcx_prefetcher *prefetcher, const struct wcx_prefetch_file *file)
-{
-	enum wcx_reader_kinds kinds = 0;
-
-	if (wants_work(file) && file->worker_count < prefetcher->options.file_threads)
-		kinds |= WCX_READERS_PUSHED;
-	if (wants_work(file) && file->direct_count < prefetcher->options.direct_threads && !file->is_cached)
-		kinds |= WCX_READERS_DIRECT;
-	return kinds;
-}
 
 /* Queues a file behind the others if there is more to do for it: threads woken for nothing contend for the lock. */
 static void add_waiting_for_more(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)

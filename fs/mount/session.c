@@ -246,10 +246,11 @@ static void reap_children(struct session *session)
 	}
 }
 
-static void release_unused(struct session *session)
+static void tidy(struct session *session)
 {
 	wcx_store_release_unused(session->store);
 	wcx_decoder_release_idle(session->decoder, IDLE_MS);
+	wcx_decoder_pin_used(session->decoder);
 }
 
 static void *signal_loop(void *arg)
@@ -270,7 +271,7 @@ static void *signal_loop(void *arg)
 		else if (number == SIGHUP)
 			wcx_log_reopen();
 		else if (number < 0 && errno == EAGAIN)
-			release_unused(session);
+			tidy(session);
 	}
 	return NULL;
 }
@@ -436,6 +437,17 @@ static uint64_t window_bytes(const struct session *session)
 	return WCX_MIN(session->opts->prefetch_bytes, session->tile_bytes / 4);
 }
 
+/*
+ * Those who wait for tiles, and those who answer them, need cores too: with a thread for each core, they wait for one.  With
+ * a GPU there are as many as it has queues.
+ */
+static unsigned direct_threads(const struct wcx_mount_options *opts, bool is_gpu)
+{
+	const unsigned threads = prefetch_threads(opts);
+
+	return WCX_MAX(is_gpu ? threads / 2 : threads * 3 / 4, (unsigned)PREFETCH_THREADS_MIN);
+}
+
 static int start_serving(struct session *session)
 {
 	const struct wcx_mount_options *opts = session->opts;
@@ -449,7 +461,7 @@ static int start_serving(struct session *session)
 		.window_bytes = window,
 		.piece_bytes = is_gpu ? PIECE_BYTES_GPU : PIECE_BYTES,
 		.file_threads = is_gpu ? FILE_THREADS_GPU : PREFETCH_THREADS_MAX,
-		.direct_threads = PREFETCH_THREADS_MAX,
+		.direct_threads = direct_threads(opts, is_gpu),
 		.file_pushers = is_gpu ? FILE_PUSHERS_GPU : FILE_PUSHERS,
 		.drop_packed = opts->drop_packed,
 	};

@@ -25,6 +25,7 @@ enum {
 	PAGE_BYTES = 4096,
 	CPU_PIECE_BYTES = 256 << 10, /* in the second-level cache, with what it was packed to and decoding tables */
 	PINNED_AT_START = 64 << 20,  /* of the memory for tiles: what following a reader takes */
+	PIN_USED_CHUNKS = 512,       /* 1 GiB in some 70 ms */
 	CALL_BUFFER_BYTES = WCX_GPU_CALL_BYTES + WCX_GPU_PACKED_ROOM,
 };
 _Static_assert((int)WCX_BATCH_PACKED_BYTES <= (int)WCX_GPU_PACKED_BYTES, "a batch fits what the GPU reads itself");
@@ -288,6 +289,13 @@ static union idle_bytes *take_old_bytes(union idle_bytes **list, uint64_t until_
 	old = *list;
 	*list = NULL;
 	return old;
+}
+
+void wcx_decoder_pin_used(struct wcx_decoder *decoder)
+{
+	for (unsigned i = 0; i < PIN_USED_CHUNKS && decoder->range && !atomic_load(&decoder->gpu_calls); i++)
+		if (!wcx_pinned_range_pin_used(decoder->range))
+			break;
 }
 
 void wcx_decoder_release_idle(struct wcx_decoder *decoder, uint64_t idle_ms)

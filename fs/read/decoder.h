@@ -67,6 +67,13 @@ void wcx_decoder_use_memory(struct wcx_decoder *decoder, void *memory, size_t by
 uint64_t wcx_decoder_buffer_bytes(const struct wcx_decoder *decoder);
 
 /*
+ * wcx_decoder_pin_used - pin memory that tiles were decoded to while it was not pinned, unless the GPU has something to do
+ *
+ * For a thread that does this now and then: pinning takes long, so while tiles are decoded next to none is pinned.
+ */
+void wcx_decoder_pin_used(struct wcx_decoder *decoder);
+
+/*
  * wcx_decoder_release_idle - free memory of batches, and buffers of a GPU, that nobody has used for idle_ms
  *
  * It is allocated again when it is needed.

@@ -16,7 +16,9 @@ struct wcx_pinned_range {
 	const struct wcx_pin_calls *calls;
 	void *user;
 	_Atomic uint64_t pinned_bytes, next_ns; /* next_ns: when a chunk may be pinned again */
+	_Atomic size_t used_bytes;              /* all that was wanted lies in the first so many bytes */
 	atomic_bool has_failed, is_pinning;
+	size_t next_chunk;              /* those before are pinned; for the thread that is_pinning admits */
 	_Atomic unsigned char states[]; /* enum chunk_state */
 };
 
@@ -73,6 +75,28 @@ void wcx_pinned_range_start(struct wcx_pinned_range *range, size_t bytes)
 	range->is_pinning = false;
 }
 
+/* Two threads at once may lose one of their values, which later calls make good. */
+static void note_used(struct wcx_pinned_range *range, size_t end)
+{
+	if (end > atomic_load_explicit(&range->used_bytes, memory_order_relaxed))
+		atomic_store_explicit(&range->used_bytes, end, memory_order_relaxed);
+}
+
+bool wcx_pinned_range_pin_used(struct wcx_pinned_range *range)
+{
+	const size_t chunk_count = atomic_load(&range->used_bytes) / WCX_PINNED_CHUNK_BYTES;
+	bool is_pinned = false;
+
+	if (atomic_load(&range->has_failed) || atomic_exchange(&range->is_pinning, true))
+		return false;
+	while (range->next_chunk < chunk_count && atomic_load(&range->states[range->next_chunk]) == PINNED)
+		range->next_chunk++;
+	if (range->next_chunk < chunk_count)
+		is_pinned = pin_chunk(range, range->next_chunk);
+	atomic_store(&range->is_pinning, false);
+	return is_pinned;
+}
+
 bool wcx_pinned_range_pin(struct wcx_pinned_range *range, const void *memory, size_t bytes, uint64_t now_ns)
 {
 	const uintptr_t start = (uintptr_t)range->memory, at = (uintptr_t)memory;
@@ -87,6 +111,7 @@ bool wcx_pinned_range_pin(struct wcx_pinned_range *range, const void *memory, si
 		return false;
 	if (atomic_load_explicit(&range->states[chunk], memory_order_acquire) == PINNED)
 		return true;
+	note_used(range, offset + bytes);
 	if (atomic_load(&range->has_failed) || atomic_load(&range->pinned_bytes) >= range->budget_bytes ||
 	    now_ns < atomic_load_explicit(&range->next_ns, memory_order_relaxed) ||
 	    atomic_exchange(&range->is_pinning, true))

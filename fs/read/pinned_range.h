@@ -48,6 +48,13 @@ void wcx_pinned_range_start(struct wcx_pinned_range *range, size_t bytes);
  */
 bool wcx_pinned_range_pin(struct wcx_pinned_range *range, const void *memory, size_t bytes, uint64_t now_ns);
 
+/*
+ * wcx_pinned_range_pin_used - pin one more chunk of what has been wanted, for times when nobody wants any
+ * Chunks up to the last bytes that were found unpinned count as wanted: a cache uses its memory from the start on.  Returns
+ * whether a chunk was pinned; false too while another thread pins one.
+ */
+bool wcx_pinned_range_pin_used(struct wcx_pinned_range *range);
+
 uint64_t wcx_pinned_range_bytes(const struct wcx_pinned_range *range); /* pinned now; 0 for NULL */
 
 #endif

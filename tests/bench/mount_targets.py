@@ -55,6 +55,7 @@ TARGETS = [  # read, state, the best of which others is the measure, the least s
     (MMAP, "cold", [PUSH], 0.95),
     (READ, "cold", [PUSH], 0.95),
     (DIRECT, "cold", [NULL], 0.65),
+    (DIRECT, "used", [NULL], 0.65),
     (DIRECT, "warm", [NULL], 0.8),
     (RANDOM, "cold", [CPU], 1.0),
     (MMAP_FOUR, "cold", [NULL, PUSH], 0.9),
@@ -103,6 +104,13 @@ class Measurement:
                     for read in plan:
                         self.read(subject, read, paths, process)
 
+    def used_round(self, subject):
+        """Direct readers of a file that is not cached, in a mount whose cache another file has filled."""
+        with subject.fresh() as (paths, _):
+            for path in paths[DIRECT.first:DIRECT.first + 2]:
+                rate, _ = self.readers[1].read(subject, DIRECT.kind, [path])
+        self.rates.setdefault((subject.name, DIRECT, "used"), []).append(rate)
+
 
 def cuda_mib():
     """The resident memory that CUDA itself takes: that by which another process grows when it opens the GPU; 0 without one."""
@@ -110,21 +118,25 @@ def cuda_mib():
     return int(done.stdout) if done.returncode == 0 else 0
 
 
-def memory_beyond_mib(daemon, sample, args, measurement):
-    """The most resident memory of a mount beyond its cache_size and what CUDA takes, after reads that fill the cache."""
-    cache_mib = min(MEMORY_CACHE_MIB, sample.raw_bytes >> 21)
-    args = dataclasses.replace(args, options=",".join(filter(None, [args.options, f"cache_size={cache_mib}M"])))
-    subject = mount.Wcxfs(daemon, sample, "auto", args, AUTO)
-    with subject.fresh() as (paths, process):
-        for read in DIRECT, MMAP_FOUR:
-            measurement.readers[read.files].read(subject, read.kind, paths[read.first:read.first + read.files])
-        return mount.peak_mib(process) - cache_mib - cuda_mib()
-
-
 @dataclasses.dataclass(frozen=True)
 class WcxfsArguments:
     wcx_pages: str  # "out": dropped from the page cache before each mount; "kept": as they are, since they were just written
     options: str
+
+
+def with_cache(args, cache_bytes):
+    """The same arguments with a cache of that size."""
+    return dataclasses.replace(args, options=",".join(filter(None, [args.options, f"cache_size={cache_bytes}"])))
+
+
+def memory_beyond_mib(daemon, sample, args, measurement):
+    """The most resident memory of a mount beyond its cache_size and what CUDA takes, after reads that fill the cache."""
+    cache_mib = min(MEMORY_CACHE_MIB, sample.raw_bytes >> 21)
+    subject = mount.Wcxfs(daemon, sample, "auto", with_cache(args, cache_mib << 20), AUTO)
+    with subject.fresh() as (paths, process):
+        for read in DIRECT, MMAP_FOUR:
+            measurement.readers[read.files].read(subject, read.kind, paths[read.first:read.first + read.files])
+        return mount.peak_mib(process) - cache_mib - cuda_mib()
 
 
 def measure_disk(daemon, sample, args, measurement, deadline):
@@ -165,10 +177,11 @@ def verdict(reached, wanted, is_least, digits=2):
 
 def rate_rows(measurement):
     for read, state, others, least in TARGETS:
-        values = {name: measurement.rates.get((name, read, state)) for name in PLANS}
+        values = {name: measurement.rates.get((name, read, "cold" if state == "used" and name in others else state)) for name in PLANS}
         best = max((values[name] for name in others), key=statistics.median)
         reached = statistics.median(values[AUTO]) / statistics.median(best)
-        yield [f"{read.heading()}, {state}: GB/s"] + [mount.cell(values[name]) for name in PLANS] + verdict(reached, least, True)
+        heading = f"{read.heading()}, {'cold, used memory' if state == 'used' else state}: GB/s"
+        yield [heading] + [mount.cell(values[name]) for name in PLANS] + verdict(reached, least, True)
 
 
 def cpu_rows(measurement):
@@ -205,6 +218,7 @@ def measure_file(number, original, packed, args, workdir, notes, deadline):
     measurement = Measurement(setting.program(args.ceilings and os.path.join(args.ceilings, "rd"), args.build, "tests/bench/reader"))
     options = WcxfsArguments("kept", args.options)
     cpu, auto = mount.Wcxfs(daemon, sample, "cpu", options, CPU), mount.Wcxfs(daemon, sample, "auto", options, AUTO)
+    used = mount.Wcxfs(daemon, sample, "auto", with_cache(options, sample.raw_bytes), AUTO)
     subjects = [mount.Null(null, sample, 0), mount.Null(null, sample, args.push_threads), cpu, auto]
     mount.verify(sample.raw[:1], auto, 1)
     for files, reader in measurement.readers.items():
@@ -212,6 +226,7 @@ def measure_file(number, original, packed, args, workdir, notes, deadline):
     rounds_end = deadline - (deadline - time.monotonic()) / 3 if args.disk else deadline
     for round_number in in_time(args.rounds, rounds_end):
         measurement.round(subjects if round_number % 2 == 0 else subjects[::-1])
+        measurement.used_round(used)
     beyond_mib = memory_beyond_mib(daemon, sample, options, measurement)
     if args.disk:
         measure_disk(daemon, sample, args, measurement, deadline)

@@ -133,6 +133,28 @@ static void chunks_are_pinned_at_intervals(void)
 	wcx_pinned_range_free(range);
 }
 
+/* The driver wants a byte of the last chunk while the first is pinned, so all before the last are whole. */
+static void what_was_wanted_too_soon_is_pinned_afterwards(void)
+{
+	struct driver driver;
+	struct wcx_pinned_range *range = make_range(&driver, (size_t)CHUNKS * CHUNK, UINT64_MAX, CHUNKS);
+	const uint64_t now_ns = later();
+
+	CHECK(!wcx_pinned_range_pin_used(range) && driver.pins == 0);
+	CHECK(wcx_pinned_range_pin(range, memory + CHUNK, TILE, now_ns) &&
+	      !wcx_pinned_range_pin(range, memory, TILE, now_ns));
+	CHECK(wcx_pinned_range_pin_used(range) && driver.pins == 2);
+	CHECK(wcx_pinned_range_pin(range, memory, TILE, now_ns));
+	CHECK(wcx_pinned_range_pin_used(range) && driver.pins == 3);
+	CHECK(!wcx_pinned_range_pin_used(range) && driver.pins == 3 && !driver.was_waiting);
+	wcx_pinned_range_free(range);
+	range = make_range(&driver, (size_t)CHUNKS * CHUNK, UINT64_MAX, 1);
+	CHECK(wcx_pinned_range_pin(range, memory, TILE, later()));
+	for (int i = 0; i < 2; i++)
+		CHECK(!wcx_pinned_range_pin_used(range) && driver.refusals == 1);
+	wcx_pinned_range_free(range);
+}
+
 static void the_start_is_pinned_at_once_within_the_budget(void)
 {
 	struct driver driver;
@@ -205,6 +227,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(no_more_is_pinned_than_the_budget),
 		CHECK_TEST(after_a_refusal_nothing_more_is_tried),
 		CHECK_TEST(chunks_are_pinned_at_intervals),
+		CHECK_TEST(what_was_wanted_too_soon_is_pinned_afterwards),
 		CHECK_TEST(the_start_is_pinned_at_once_within_the_budget),
 		CHECK_TEST(many_threads_pin_each_chunk_once),
 		CHECK_TEST(tiles_in_the_cache_are_in_its_memory),
