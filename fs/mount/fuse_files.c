@@ -19,6 +19,7 @@ struct open_file {
 	struct wcx_handle handle;
 	struct wcx_store_file *file;
 	struct wcx_prefetch_file *prefetch;
+	bool is_own; /* opened by the page asker: who reads it is not watched, and reads it once */
 };
 
 static struct open_file *file_of(const struct fuse_file_info *fi)
@@ -44,10 +45,19 @@ int wcx_fuse_push(void *user, uint64_t target, uint64_t offset, const struct iov
 	return writev(fuse->push_fd, message, (int)(2 + count)) < 0 ? -errno : 0;
 }
 
+/* Has the kernel ask for pages, of which all tiles are cached. */
+int wcx_fuse_ask(void *user, uint64_t target, uint64_t offset, uint64_t bytes)
+{
+	struct wcx_fuse *fuse = user;
+
+	return wcx_page_asker_ask(fuse->asker, target, wcx_ino_path(target), offset, bytes);
+}
+
 static void unpin_node(void *user, uint64_t target)
 {
 	struct wcx_fuse *fuse = user;
 
+	wcx_page_asker_close(fuse->asker, target);
 	wcx_node_unpin(fuse->nodes, wcx_ino_node(target));
 }
 
@@ -124,7 +134,7 @@ static void close_file(void *user, fuse_ino_t ino, struct wcx_handle *handle)
 	free(open);
 }
 
-static int open_file(struct wcx_fuse *fuse, fuse_ino_t ino, struct open_file **ret, bool *keep_cache_ret)
+static int open_file(struct wcx_fuse *fuse, fuse_ino_t ino, pid_t task, struct open_file **ret, bool *keep_cache_ret)
 {
 	struct open_file *open = calloc(1, sizeof *open);
 	int r = open ? open_node(fuse, ino, &open->file, keep_cache_ret) : -ENOMEM;
@@ -135,7 +145,9 @@ static int open_file(struct wcx_fuse *fuse, fuse_ino_t ino, struct open_file **r
 	}
 	open->handle.refs = 1;
 	open->handle.close = close_file;
-	open->prefetch = watch(fuse, ino, open->file);
+	open->is_own = wcx_page_asker_is_own(fuse->asker, ino, task);
+	if (!open->is_own)
+		open->prefetch = watch(fuse, ino, open->file);
 	*ret = open;
 	return 0;
 }
@@ -144,7 +156,7 @@ static void serve_open(struct wcx_call *call)
 {
 	struct open_file *open = NULL;
 	bool keep_cache = false;
-	const int r = open_file(call->user, call->ino, &open, &keep_cache);
+	const int r = open_file(call->user, call->ino, call->request.task, &open, &keep_cache);
 
 	if (r) {
 		wcx_call_reply_err(call, -r);
@@ -152,6 +164,7 @@ static void serve_open(struct wcx_call *call)
 	}
 	call->fi.fh = (uintptr_t)open;
 	call->fi.keep_cache = keep_cache;
+	call->fi.noflush = open->is_own; /* whoever closes it must not wait */
 	if (wcx_call_reply_open(call))
 		wcx_handle_put(call->user, call->ino, &open->handle); /* no release follows */
 }
@@ -231,6 +244,7 @@ static void serve_packed(struct wcx_call *call)
 	struct wcx_store_file *file = open->file;
 	struct wcx_image *image = wcx_store_file_image(file);
 	const uint64_t start = (uint64_t)call->offset, file_bytes = wcx_image_bytes(image);
+	const bool is_own = open->is_own;
 	const size_t bytes = (size_t)WCX_MIN(call->bytes, start < file_bytes ? file_bytes - start : 0);
 	struct wcx_image_view view;
 
@@ -239,7 +253,7 @@ static void serve_packed(struct wcx_call *call)
 		return;
 	}
 	if (view.bytes < bytes) {
-		wcx_image_view_close(image, &view, false);
+		wcx_image_view_close(image, &view, WCX_VIEW_KEEP);
 		read_copied(call, file, bytes);
 		return;
 	}
@@ -247,7 +261,7 @@ static void serve_packed(struct wcx_call *call)
 		note_missed(call);
 	wcx_image_get(image); /* the file may be closed as soon as the reply is sent */
 	wcx_call_reply_iov(call, view.slices, view.count);
-	wcx_image_view_close(image, &view, false);
+	wcx_image_view_close(image, &view, is_own ? WCX_VIEW_DROP_READ : WCX_VIEW_KEEP);
 	wcx_image_put(image);
 }
 

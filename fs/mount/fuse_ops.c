@@ -450,6 +450,7 @@ int wcx_fuse_start(struct wcx_fuse *fuse, const struct wcx_fuse_options *opts)
 		.piece_bytes = opts->piece_bytes,
 		.drop_packed = opts->drop_packed,
 		.push = wcx_fuse_push,
+		.ask = opts->asker ? wcx_fuse_ask : NULL,
 		.user = fuse,
 	};
 	const int r = wcx_calls_start(&fuse->calls, opts->session, opts->threads, opts->timeout_ms);
@@ -457,6 +458,7 @@ int wcx_fuse_start(struct wcx_fuse *fuse, const struct wcx_fuse_options *opts)
 	if (r)
 		return r;
 	fuse->push_fd = fuse_session_fd(opts->session);
+	fuse->asker = opts->asker;
 	fuse->prefetcher = wcx_prefetcher_create(&options);
 	if (!fuse->prefetcher)
 		wcx_calls_stop(&fuse->calls);

@@ -13,6 +13,7 @@ enum { WCX_FUSE_READ_BYTES = 1 << 20 }; /* the largest read: libfuse before 3.17
 struct fuse_lowlevel_ops;
 struct fuse_session;
 struct wcx_fuse;
+struct wcx_page_asker;
 
 /* For fuse_session_new, with a struct wcx_fuse as user data. */
 extern const struct fuse_lowlevel_ops wcx_fuse_ops;
@@ -34,6 +35,7 @@ struct wcx_fuse_options {
 	uint64_t window_bytes;               /* how far to prefetch ahead of each reader */
 	uint64_t piece_bytes;                /* how much of that a thread decodes at a time, at most */
 	bool drop_packed;
+	struct wcx_page_asker *asker; /* the caller's; NULL: pages are pushed */
 };
 
 /* wcx_fuse_start - get ready to serve, before the session's loop; returns 0 or -ENOMEM */

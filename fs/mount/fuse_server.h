@@ -9,6 +9,7 @@
 #include "fs/mount/fuse_ops.h"
 #include "fs/mount/listings.h"
 #include "fs/mount/node_table.h"
+#include "fs/mount/page_asker.h"
 #include "fs/mount/prefetch.h"
 #include "fs/mount/reply_buffers.h"
 #include "fs/mount/store.h"
@@ -17,6 +18,7 @@ struct wcx_fuse {
 	struct wcx_store *store;
 	struct wcx_prefetcher *prefetcher; /* NULL until wcx_fuse_start */
 	int push_fd;                       /* the session's */
+	struct wcx_page_asker *asker;      /* NULL: pages are pushed */
 	struct wcx_node_table *nodes;
 	struct wcx_calls calls;
 	struct wcx_store_entry root; /* the store itself, when it was opened */
@@ -33,6 +35,9 @@ static inline struct wcx_fuse *wcx_fuse_of(fuse_req_t req)
 
 /* wcx_fuse_push - a wcx_push_fn */
 int wcx_fuse_push(void *user, uint64_t target, uint64_t offset, const struct iovec *segments, size_t count);
+
+/* wcx_fuse_ask - a wcx_ask_fn, with an asker */
+int wcx_fuse_ask(void *user, uint64_t target, uint64_t offset, uint64_t bytes);
 
 void wcx_fuse_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void wcx_fuse_op_read(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, struct fuse_file_info *fi);

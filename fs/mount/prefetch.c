@@ -308,6 +308,11 @@ struct task {
 	struct wcx_prefetch_file *file;
 	struct wcx_readahead_piece piece;
 	bool was_cached; /* all of it, before anything was decoded */
+	/*
+	 * The target for pages, instead of pushing them; for the view in hand.  A single thread of the kernel inserts them
+	 * without waiting for a lock, and faster than they are read.
+	 */
+	bool may_ask, has_asked;
 };
 
 /* Moves start past what the reader has passed. */
@@ -355,34 +360,49 @@ static size_t cut_segments(const struct wcx_image_view *view, uint64_t offset, u
 	return count;
 }
 
+/* Has the target ask for [start, end) of a view that begins at offset or, if it cannot, pushes it. */
+static int put_pages(struct wcx_prefetcher *prefetcher, struct task *task, const struct wcx_image_view *view,
+		     uint64_t offset, uint64_t start, uint64_t end)
+{
+	const struct wcx_prefetch_options *options = &prefetcher->options;
+	const uint64_t target = task->file->target;
+	struct iovec segments[WCX_VIEW_SLICES_MAX];
+
+	if (task->may_ask && options->ask(options->user, target, start, end - start) == 0) {
+		task->has_asked = true;
+		return 0;
+	}
+	return options->push(options->user, target, start, segments, cut_segments(view, offset, start, end, segments));
+}
+
 /* Pushes [start, end) of a view that begins at offset, but for what the reader has passed or asked for meanwhile. */
-static int push_range(struct wcx_prefetcher *prefetcher, const struct task *task, const struct wcx_image_view *view,
+static int push_range(struct wcx_prefetcher *prefetcher, struct task *task, const struct wcx_image_view *view,
 		      uint64_t offset, uint64_t start, uint64_t end)
 {
 	int r = 0;
 
 	while (start < end && r == 0) {
-		struct iovec segments[WCX_VIEW_SLICES_MAX];
 		uint64_t stop;
 
 		start = drop_behind(prefetcher, task, start, end);
 		stop = next_unasked(prefetcher, task->file, &start, end);
 		if (start >= end)
 			break;
-		r = prefetcher->options.push(prefetcher->options.user, task->file->target, start, segments,
-					     cut_segments(view, offset, start, stop, segments));
+		r = put_pages(prefetcher, task, view, offset, start, stop);
 		start = stop;
 	}
 	return r;
 }
 
-/* Waits until fewer than file_pushers threads push to the file. */
-static void begin_push(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
+/* Waits until fewer than the most threads push to the file; who asks for pages, until none does. */
+static void begin_push(struct wcx_prefetcher *prefetcher, const struct task *task)
 {
+	const unsigned most = task->may_ask ? 1 : prefetcher->options.file_pushers;
+	struct wcx_prefetch_file *file = task->file;
 	struct push_turn turn = { .come = PTHREAD_COND_INITIALIZER }, **at = &file->turns;
 
 	pthread_mutex_lock(&prefetcher->lock);
-	if (file->pusher_count < prefetcher->options.file_pushers) {
+	if (file->pusher_count < most) {
 		file->pusher_count++;
 	} else {
 		while (*at)
@@ -412,13 +432,13 @@ static void end_push(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file
 }
 
 /* Pushes [offset, end), which is whole pages and begins the view, but for the marker. */
-static int push_view(struct wcx_prefetcher *prefetcher, const struct task *task, const struct wcx_image_view *view,
+static int push_view(struct wcx_prefetcher *prefetcher, struct task *task, const struct wcx_image_view *view,
 		     uint64_t offset, uint64_t end)
 {
 	const uint64_t marker = task->piece.marker;
 	int r = 0;
 
-	begin_push(prefetcher, task->file);
+	begin_push(prefetcher, task);
 	if (marker < offset || marker >= end) {
 		r = push_range(prefetcher, task, view, offset, offset, end);
 	} else {
@@ -431,7 +451,7 @@ static int push_view(struct wcx_prefetcher *prefetcher, const struct task *task,
 }
 
 /* Decodes into a copy: for tiles that a view cannot show. */
-static int push_copy(struct wcx_prefetcher *prefetcher, const struct task *task, uint64_t start, uint64_t end)
+static int push_copy(struct wcx_prefetcher *prefetcher, struct task *task, uint64_t start, uint64_t end)
 {
 	struct wcx_image_view view = { .count = 1, .bytes = (size_t)(end - start) };
 	uint8_t *copy = malloc(view.bytes);
@@ -439,6 +459,7 @@ static int push_copy(struct wcx_prefetcher *prefetcher, const struct task *task,
 	int r = n < 0 ? (int)n : 0;
 
 	view.slices[0] = (struct iovec){ copy, view.bytes };
+	task->may_ask = false;
 	if (r == 0 && !task->piece.is_direct)
 		r = push_view(prefetcher, task, &view, start, end);
 	free(copy);
@@ -470,13 +491,17 @@ static int do_part(struct wcx_prefetcher *prefetcher, struct task *task, uint64_
 	if (r == 0 && *start + view.bytes < end)
 		stop = WCX_ALIGN_DOWN(*start + view.bytes, PAGE_BYTES);
 	if (r == 0 && stop > *start) {
+		const bool is_last_use = !is_direct && has_one_reader(prefetcher, task->file);
+
 		task->was_cached &= view.was_cached;
+		task->may_ask = is_last_use && prefetcher->options.ask;
+		task->has_asked = false;
 		if (!is_direct)
 			r = push_view(prefetcher, task, &view, *start, stop);
-		wcx_image_view_close(image, &view, !is_direct && has_one_reader(prefetcher, task->file));
+		wcx_image_view_close(image, &view, is_last_use && !task->has_asked ? WCX_VIEW_DROP_INNER : WCX_VIEW_KEEP);
 	} else { /* no view, or tiles so small that one shows less than a page */
 		if (r == 0)
-			wcx_image_view_close(image, &view, false);
+			wcx_image_view_close(image, &view, WCX_VIEW_KEEP);
 		task->was_cached = false;
 		stop = end;
 		r = push_copy(prefetcher, task, *start, stop);

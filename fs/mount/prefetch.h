@@ -26,6 +26,12 @@ struct wcx_prefetch_file;
  */
 typedef int wcx_push_fn(void *user, uint64_t target, uint64_t offset, const struct iovec *segments, size_t count);
 
+/*
+ * Has a target ask for whole pages that are cached, without waiting, as a reader would who asks for them once.  Returns 0;
+ * or -errno when it cannot, so that they have to be pushed.
+ */
+typedef int wcx_ask_fn(void *user, uint64_t target, uint64_t offset, uint64_t bytes);
+
 struct wcx_prefetch_options {
 	unsigned threads;        /* 0: nothing is ever done */
 	unsigned file_threads;   /* that decode for the page cache of one file at a time, at most */
@@ -35,6 +41,7 @@ struct wcx_prefetch_options {
 	uint64_t piece_bytes;    /* the most that a thread decodes at a time, as of struct wcx_readahead */
 	bool drop_packed;        /* evict packed bytes from the page cache once their pages were pushed */
 	wcx_push_fn *push;
+	wcx_ask_fn *ask; /* tried first, if it is not NULL */
 	void *user;
 };
 

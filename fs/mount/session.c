@@ -28,6 +28,7 @@
 #include "fs/mount/guard.h"
 #include "fs/mount/log_output.h"
 #include "fs/mount/notify.h"
+#include "fs/mount/page_asker.h"
 #include "fs/mount/privileges.h"
 #include "fs/mount/status_text.h"
 #include "fs/mount/store.h"
@@ -85,6 +86,7 @@ struct session {
 	struct wcx_store *store;
 	struct wcx_fuse *fuse;
 	struct fuse_session *fuse_session;
+	struct wcx_page_asker *asker;
 	struct wcx_connection connection; /* as found when it was mounted */
 	pthread_t signal_thread;          /* logs counters, opens the log again, reaps children */
 	atomic_bool stop_signal_thread;
@@ -448,11 +450,42 @@ static unsigned direct_threads(const struct wcx_mount_options *opts, bool is_gpu
 	return WCX_MAX(is_gpu ? threads / 2 : threads * 3 / 4, (unsigned)PREFETCH_THREADS_MIN);
 }
 
+/* The kernel's read-ahead for the mount; 0 if that is unknown. */
+static uint64_t kernel_readahead(const struct session *session)
+{
+	unsigned long kib = 0;
+	char path[64];
+	FILE *file;
+
+	if (session->opts->set_readahead)
+		return session->opts->readahead_bytes;
+	snprintf(path, sizeof path, "/sys/class/bdi/0:%d/read_ahead_kb", session->connection.number);
+	file = fopen(path, "re");
+	if (file && fscanf(file, "%lu", &kib) != 1)
+		kib = 0;
+	if (file)
+		fclose(file);
+	return (uint64_t)kib << 10;
+}
+
+/* Where a GPU decodes; tests have it without one.  NULL: pages are pushed. */
+static struct wcx_page_asker *create_asker(const struct session *session, bool is_gpu)
+{
+	const char *way = getenv("WCX_PAGES");
+	const bool is_wanted = way ? !strcmp(way, "ask") : is_gpu;
+
+	if (!is_wanted || session->opts->fuse_fd >= 0 || session->connection.number < 0)
+		return NULL;
+	return wcx_page_asker_create(session->opts->mountpoint, makedev(0, (unsigned)session->connection.number),
+				     kernel_readahead(session));
+}
+
 static int start_serving(struct session *session)
 {
 	const struct wcx_mount_options *opts = session->opts;
 	const uint64_t window = window_bytes(session);
 	const bool is_gpu = wcx_decoder_batch_bytes(session->decoder) > WCX_CPU_BATCH_BYTES;
+	struct wcx_page_asker *const asker = session->asker = create_asker(session, is_gpu);
 	const struct wcx_fuse_options options = {
 		.session = session->fuse_session,
 		.threads = thread_count(opts),
@@ -464,6 +497,7 @@ static int start_serving(struct session *session)
 		.direct_threads = direct_threads(opts, is_gpu),
 		.file_pushers = is_gpu ? FILE_PUSHERS_GPU : FILE_PUSHERS,
 		.drop_packed = opts->drop_packed,
+		.asker = asker,
 	};
 	const int r = wcx_fuse_start(session->fuse, &options);
 
@@ -608,6 +642,7 @@ static int leave_state(struct session *session)
 		break;
 	case STATE_STORE:
 		wcx_fuse_free(session->fuse);
+		wcx_page_asker_free(session->asker);
 		wcx_store_free(session->store);
 		wcx_decoder_free(session->decoder);
 		wcx_tile_cache_free(session->cache);

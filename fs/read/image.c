@@ -482,14 +482,16 @@ int wcx_image_view_open(struct wcx_image *image, uint64_t offset, size_t bytes, 
 	return r;
 }
 
-void wcx_image_view_close(struct wcx_image *image, struct wcx_image_view *view, bool drop_behind)
+void wcx_image_view_close(struct wcx_image *image, struct wcx_image_view *view, enum wcx_view_drop drop)
 {
-	const size_t inner = drop_behind && view->count > 2 ? view->count - 2 : 0;
+	/* The tiles before begin stay, and the last one. */
+	const size_t begin = drop == WCX_VIEW_DROP_READ ? 0 : 1;
+	const size_t dropped = drop != WCX_VIEW_KEEP && view->count > begin + 1 ? view->count - begin - 1 : 0;
 
-	wcx_tile_cache_release(image->cache, view->tiles, inner ? 1 : view->count, false);
-	if (inner) {
-		wcx_tile_cache_release(image->cache, view->tiles + 1, inner, true);
-		wcx_tile_cache_release(image->cache, view->tiles + 1 + inner, 1, false);
+	wcx_tile_cache_release(image->cache, view->tiles, dropped ? begin : view->count, false);
+	if (dropped) {
+		wcx_tile_cache_release(image->cache, view->tiles + begin, dropped, true);
+		wcx_tile_cache_release(image->cache, view->tiles + begin + dropped, 1, false);
 	}
 	view->count = view->bytes = 0;
 }

@@ -135,12 +135,15 @@ struct wcx_image_view {
 int wcx_image_view_open(struct wcx_image *image, uint64_t offset, size_t bytes, struct wcx_image_view *view,
 			struct wcx_error *err);
 
-/*
- * wcx_image_view_close - unpin the tiles of a view
- *
- * With drop_behind, tiles other than the first and the last leave the cache at once, since they will not be wanted soon.
- */
-void wcx_image_view_close(struct wcx_image *image, struct wcx_image_view *view, bool drop_behind);
+/* What becomes of a view's tiles that will not be wanted soon: they leave the cache at once. */
+enum wcx_view_drop {
+	WCX_VIEW_KEEP,       /* all may be wanted */
+	WCX_VIEW_DROP_INNER, /* neighbours may want the first and the last */
+	WCX_VIEW_DROP_READ,  /* only what follows is yet to be read: the last */
+};
+
+/* wcx_image_view_close - unpin the tiles of a view */
+void wcx_image_view_close(struct wcx_image *image, struct wcx_image_view *view, enum wcx_view_drop drop);
 
 /*
  * wcx_image_advise - call posix_fadvise for the packed bytes of a range of the original

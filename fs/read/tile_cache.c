@@ -36,6 +36,7 @@ struct wcx_cached_tile {
 	unsigned pins;
 	bool in_table;
 	bool in_heap; /* data is not in the arena */
+	bool is_done; /* released with drop_behind while others had it pinned: the last of them drops it */
 	enum tile_state state;
 	int r;                 /* of the fill */
 	pthread_cond_t filled; /* signals that state is no longer FILLING */
@@ -292,6 +293,7 @@ static struct wcx_cached_tile *add_tile(struct wcx_tile_cache *cache, uint64_t o
 	tile->bytes = item->bytes;
 	tile->next = *bucket;
 	tile->pins = 1;
+	tile->is_done = false;
 	tile->in_table = true;
 	tile->in_heap = false;
 	tile->state = FILLING;
@@ -436,10 +438,13 @@ void wcx_tile_cache_release(struct wcx_tile_cache *cache, struct wcx_cache_item 
 	for (size_t i = 0; i < count; i++) {
 		struct wcx_cached_tile *tile = items[i].tile;
 
-		if (items[i].outcome == WCX_CACHE_NO_MEMORY || --tile->pins > 0)
+		if (items[i].outcome == WCX_CACHE_NO_MEMORY)
+			continue;
+		tile->is_done |= drop_behind;
+		if (--tile->pins > 0)
 			continue;
 		/* The arena keeps its memory in any case; tiles in the heap would come on top, so they are not kept. */
-		if (tile->in_table && !drop_behind && !(tile->in_heap && !wcx_tile_arena_is_empty(cache->arena))) {
+		if (tile->in_table && !tile->is_done && !(tile->in_heap && !wcx_tile_arena_is_empty(cache->arena))) {
 			lru_add(cache, tile);
 			continue;
 		}

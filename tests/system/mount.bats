@@ -558,6 +558,20 @@ has_gpu() {
 	done
 }
 
+@test "with WCX_PAGES=ask the kernel asks for pages ahead of readers, and the mount is not busy" {
+	local fd
+
+	[ "$(id -u)" -eq 0 ] || skip "a copy of a mount needs root"
+	WCX_PAGES=ask start_logged_mount "$STORE"
+	exec {fd}<"$MNT/model.safetensors"
+	head -c 16M <&"$fd" | cmp -n 16777216 - "$ORIG/model.safetensors"
+	[ "$(find "/proc/$DAEMON/fd" -lname "*model.safetensors" | wc -l)" -eq 1 ] # the daemon's own
+	exec {fd}<&-
+	reader streams "$ORIG/model.safetensors" "$MNT/model.safetensors"
+	fusermount3 -u "$MNT" # although the daemon may learn of the last close later
+	wait "$DAEMON"
+}
+
 @test "readahead=BYTES sets the kernel's read-ahead" {
 	local number
 

@@ -355,6 +355,19 @@ struct rig {
 };
 
 static unsigned file_threads, direct_threads; /* of the next rig; 0: all its threads */
+static wcx_ask_fn *asks;                      /* of the next rig; NULL: pages are pushed */
+static atomic_ulong asked_bytes;
+
+/* Takes every second range. */
+static int ask_for_some(void *user, uint64_t target, uint64_t offset, uint64_t bytes)
+{
+	(void)user, (void)target;
+	if (offset / MIB % 2)
+		return -EAGAIN;
+	CHECK(offset % PAGE == 0 && bytes % PAGE == 0);
+	atomic_fetch_add(&asked_bytes, bytes);
+	return 0;
+}
 
 static void open_rig(struct rig *rig, unsigned threads, uint64_t window_bytes)
 {
@@ -366,6 +379,7 @@ static void open_rig(struct rig *rig, unsigned threads, uint64_t window_bytes)
 		.window_bytes = window_bytes,
 		.drop_packed = 1,
 		.push = push,
+		.ask = asks,
 		.user = &kernel,
 	};
 
@@ -1078,6 +1092,34 @@ static void tiles_that_were_pushed_leave_the_cache(void)
 	kernel.cache_bytes = 64 * MIB;
 }
 
+static void tiles_that_are_asked_for_stay_and_others_are_pushed(void)
+{
+	struct wcx_tile_cache_stats stats;
+	struct node *node;
+	struct rig rig;
+
+	asks = ask_for_some;
+	for (unsigned is_shared = 0; is_shared < 2; is_shared++) {
+		atomic_store(&asked_bytes, 0);
+		open_rig(&rig, 1, WINDOW);
+		node = add_file(&rig, plain);
+		add_spot(node, 0, 0);
+		if (is_shared)
+			CHECK(open_again(&rig, node) == rig.opened[0]);
+		for (uint64_t at = 0; at < 3 * MIB; at += 128 * KIB) {
+			ask(&rig, node, 0, at, 128 * KIB, 0);
+			settle(&rig);
+		}
+		wcx_tile_cache_get_stats(rig.cache, &stats);
+		CHECK(is_shared ? atomic_load(&asked_bytes) == 0 : atomic_load(&asked_bytes) >= MIB / 2);
+		CHECK(node->pushed > 0 && stats.bytes >= atomic_load(&asked_bytes));
+		if (is_shared)
+			wcx_prefetch_close(rig.prefetcher, rig.opened[0]);
+		close_rig(&rig);
+	}
+	asks = NULL;
+}
+
 static void packed_bytes_are_fetched_ahead_and_evicted_after_the_push(void)
 {
 	const struct way way = { 0, plain->bytes, 128 * KIB, 1 };
@@ -1430,6 +1472,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(direct_reader_finds_tiles_decoded),
 		CHECK_TEST(direct_reader_of_cached_tiles_is_left_alone),
 		CHECK_TEST(tiles_that_were_pushed_leave_the_cache),
+		CHECK_TEST(tiles_that_are_asked_for_stay_and_others_are_pushed),
 		CHECK_TEST(packed_bytes_are_fetched_ahead_and_evicted_after_the_push),
 		CHECK_TEST(damage_ends_the_work_for_its_file_only),
 		CHECK_TEST(target_that_takes_no_more_gets_no_more),
