@@ -206,7 +206,7 @@ static void evict(struct wcx_tile_cache *cache, void **heap)
 static void fetch_tile(const struct wcx_cached_tile *tile)
 {
 	__builtin_prefetch(tile, 1);
-	__builtin_prefetch((const char *)tile + LINE_BYTES, 1);
+	__builtin_prefetch((const void *)((uintptr_t)tile + LINE_BYTES), 1);
 }
 
 /* The same for the buckets of tiles that will be looked up. */
