@@ -8,15 +8,16 @@
 enum {
 	WCX_ESCAPE_LINES = 64, /* whose escapes are noted before their values are looked up */
 	WCX_ESCAPE_BITS_BYTES = WCX_ESCAPE_LINES * 2 * 4,
-	WCX_ESCAPES_BYTES = WCX_ESCAPE_BITS_BYTES + WCX_LANES * 4, /* shared memory of a warp */
-	WCX_COARSE_TABLE_BYTES = WCX_PROB_SCALE,                   /* an entry of four bytes for four slots */
+	WCX_ESCAPE_NOTES_AT = WCX_ESCAPE_BITS_BYTES + WCX_LANES * 4,
+	WCX_ESCAPES_BYTES = WCX_ESCAPE_NOTES_AT + 32, /* shared memory of a warp */
+	WCX_COARSE_TABLE_BYTES = WCX_PROB_SCALE,      /* an entry of four bytes for four slots */
 };
 
 /* --- Differences --- */
 
 /* Bytes in the order of integers: one symbol, or pairs. */
 struct wcx_fused_bytes : wcx_byte_differences {
-	static constexpr bool has_escapes = false;
+	static constexpr bool has_escapes = false, computes_tables = false;
 
 	__device__ __forceinline__ wcx_fused_bytes(const struct wcx_batch_kind &kind) : wcx_byte_differences(kind)
 	{
@@ -25,7 +26,7 @@ struct wcx_fused_bytes : wcx_byte_differences {
 };
 
 struct wcx_fused_byte_pairs : wcx_byte_pair_differences {
-	static constexpr bool has_escapes = false;
+	static constexpr bool has_escapes = false, computes_tables = false;
 
 	__device__ __forceinline__ wcx_fused_byte_pairs(const struct wcx_batch_kind &kind) : wcx_byte_pair_differences(kind)
 	{
@@ -34,10 +35,40 @@ struct wcx_fused_byte_pairs : wcx_byte_pair_differences {
 
 /* Two-byte floats with escapes, whose tables are coarse and aligned to their size. */
 struct wcx_fused_escapes : wcx_half_differences<0> {
-	static constexpr bool has_escapes = true;
+	static constexpr bool has_escapes = true, computes_tables = false;
 
 	__device__ __forceinline__ wcx_fused_escapes(const struct wcx_batch_kind &kind) : wcx_half_differences<0>(kind)
 	{
+	}
+};
+
+/*
+ * The same where the thresholds are consecutive keys, so that the context is the key less the one before them, within
+ * bounds.  That takes no load, for both elements of a word at once.
+ */
+struct wcx_fused_ladder : wcx_fused_escapes {
+	static constexpr bool computes_tables = true;
+	static constexpr uint32_t key_shift = 7;
+	uint32_t before,
+		last; /* less the key before the first threshold; the last context: in both halves, at the key's bits */
+
+	__device__ __forceinline__ wcx_fused_ladder(const struct wcx_batch_kind &kind) : wcx_fused_escapes(kind)
+	{
+		const struct wcx_batch_field &field = kind.coded[0];
+
+		before = (0x10000u - ((kind.thresholds[0] - 1u) << key_shift)) % 0x10000 * 0x00010001;
+		last = (field.by_context ? field.table_count - 1u : 0) * (0x00010001u << key_shift);
+	}
+
+	__device__ __forceinline__ void find_tables(uint32_t tables, uint32_t base, const struct wcx_factors &factors,
+						    uint32_t ret[2]) const
+	{
+		constexpr uint32_t shift = 16 + key_shift - 12; /* a table has 2^12 bytes */
+		const uint32_t contexts = __viaddmin_s16x2_relu(base & 0x7F807F80, before, last);
+
+		static_assert(WCX_COARSE_TABLE_BYTES == 1 << 12, "see shift");
+		ret[0] = tables + (contexts * factors.k16 >> shift);
+		ret[1] = tables + (contexts >> shift);
 	}
 };
 
@@ -53,10 +84,9 @@ static __device__ __forceinline__ uint32_t wcx_fused_step(struct wcx_word_reader
 		return wcx_rans_step<partial>(reader, wcx_table_at{ table, factors.k4 }, active, factors);
 	} else {
 		const uint32_t entry = wcx_shared_u32(wcx_mask_or<WCX_COARSE_TABLE_BYTES - 4>(reader->state, table));
-		const uint32_t high = wcx_multiply_high(reader->state, entry * factors.k20);
-		const uint32_t state = wcx_select_bits(3, reader->state, high + (uint32_t)((int32_t)entry >> 20));
+		const uint32_t sum = wcx_next_state(reader->state, entry, factors);
 
-		wcx_take_word<partial>(reader, state, active, factors);
+		wcx_take_word<partial>(reader, wcx_select_bits(3, reader->state, sum), sum < WCX_RANS_LOW, active, factors);
 		return entry;
 	}
 }
@@ -94,9 +124,20 @@ static __device__ void wcx_coarse_entries_build(const struct wcx_batch_table *ta
  * final states.
  */
 struct wcx_escapes {
-	uint32_t count; /* met before the noted ones */
-	uint32_t bits;  /* shared address */
+	uint32_t bits; /* shared address */
 };
+
+/* What is needed seldom, in shared memory behind the list. */
+struct wcx_escape_notes {
+	const uint16_t *values; /* of the escapes that the tile stores */
+	uint8_t *dst;           /* the tile's elements */
+	uint32_t stored, count; /* escapes whose values the tile stores; those met before the noted ones */
+};
+
+static __device__ __forceinline__ uint8_t *wcx_shared_pointer(uint32_t address)
+{
+	return (uint8_t *)wcx_shared + (address - wcx_shared_address(wcx_shared));
+}
 
 /* Notes which lanes' elements of a line are escapes, by their entries.  All lanes store the same words. */
 static __device__ __forceinline__ void wcx_note_escapes(uint32_t bits, uint32_t line, const uint32_t entry[2],
@@ -120,16 +161,13 @@ static __device__ __forceinline__ void wcx_replace_escape(uint8_t *dst, uint32_t
 
 /*
  * Stores the elements of the noted escapes in lines [line, end), or lists them.  line is a multiple of WCX_ESCAPE_LINES.
- * Returns the number of escapes met so far, of which there were `count` before.  Not inlined: registers are scarce where it
- * is called.
+ * Not inlined: registers are scarce where it is called.
  */
-static __device__ __noinline__ uint32_t wcx_flush_escapes(uint32_t count, uint32_t bits, const struct wcx_tile_item *item,
-							  const uint8_t *src, uint8_t *dst, uint32_t line, uint32_t end_line)
+static __device__ __noinline__ void wcx_flush_escapes(uint32_t bits, uint32_t line, uint32_t end_line)
 {
-	const uint32_t stored = item->exception_count - (item->exceptions_carried ? WCX_LANES : 0);
-	const uint16_t *values = (const uint16_t *)(src + item->exceptions);
-	const uint4 *words = (const uint4 *)((uint8_t *)wcx_shared + (bits - wcx_shared_address(wcx_shared)));
+	const uint4 *words = (const uint4 *)wcx_shared_pointer(bits);
 	uint32_t *list = (uint32_t *)words + WCX_ESCAPE_BITS_BYTES / 4;
+	struct wcx_escape_notes *notes = (struct wcx_escape_notes *)((uint8_t *)words + WCX_ESCAPE_NOTES_AT);
 	const uint32_t lines =
 		end_line - line > 2 * wcx_lane() ? end_line - line - 2 * wcx_lane() : 0; /* at most two matter */
 
@@ -141,13 +179,16 @@ static __device__ __noinline__ uint32_t wcx_flush_escapes(uint32_t count, uint32
 	if (lines < 1)
 		own.x = own.y = 0;
 	const uint32_t own_count = __popc(own.x) + __popc(own.y) + __popc(own.z) + __popc(own.w);
+	const uint32_t count = notes->count, stored = notes->stored;
 
 	__syncwarp(); /* the words may be overwritten */
 	if (!__any_sync(WCX_ALL_LANES, own_count))
-		return count;
+		return;
 	const uint32_t end = wcx_warp_prefix_sum(own_count);
 	uint32_t number = count + end - own_count;
 
+	if (wcx_lane() == WCX_LANES - 1)
+		notes->count = count + end;
 	for (uint32_t i = 0; i < 2; i++) {
 		const uint32_t first = i ? own.z : own.x, second = i ? own.w : own.y;
 
@@ -158,31 +199,38 @@ static __device__ __noinline__ uint32_t wcx_flush_escapes(uint32_t count, uint32
 				if (!((k ? second : first) >> lane & 1))
 					continue;
 				if (number < stored)
-					wcx_replace_escape(dst, at + k, __ldg(values + number));
+					wcx_replace_escape(notes->dst, at + k, __ldg(notes->values + number));
 				else if (number - stored < WCX_LANES)
 					list[number - stored] = at + k;
 				number++;
 			}
 		}
 	}
-	return count + __shfl_sync(WCX_ALL_LANES, end, WCX_LANES - 1);
+	__syncwarp(); /* lanes have changed notes */
 }
 
-/* The same for a tile. */
-static __device__ __forceinline__ void wcx_flush_lines(struct wcx_escapes *escapes, const wcx_device_tile &tile,
-						       uint32_t line, uint32_t end_line)
+/* Starts to note the escapes of a tile. */
+static __device__ __forceinline__ void wcx_open_escapes(const struct wcx_escapes &escapes, const wcx_device_tile &tile)
 {
-	escapes->count = wcx_flush_escapes(escapes->count, escapes->bits, &tile.item, tile.src, tile.dst, line, end_line);
+	const struct wcx_tile_item &item = tile.item;
+	struct wcx_escape_notes *notes = (struct wcx_escape_notes *)wcx_shared_pointer(escapes.bits + WCX_ESCAPE_NOTES_AT);
+
+	__syncwarp();
+	if (wcx_lane() == 0)
+		*notes = { (const uint16_t *)(tile.src + item.exceptions), tile.dst,
+			   item.exception_count - (item.exceptions_carried ? (uint32_t)WCX_LANES : 0), 0 };
+	__syncwarp();
 }
 
 /* Stores the elements of escapes that the final states have the values of; false if there were more or fewer in all. */
 static __device__ __forceinline__ bool wcx_close_escapes(const struct wcx_escapes &escapes, const wcx_device_tile &tile,
 							 uint32_t state)
 {
-	const uint32_t *list = (const uint32_t *)((uint8_t *)wcx_shared + (escapes.bits - wcx_shared_address(wcx_shared))) +
-			       WCX_ESCAPE_BITS_BYTES / 4;
+	const uint32_t *list = (const uint32_t *)wcx_shared_pointer(escapes.bits + WCX_ESCAPE_BITS_BYTES);
+	const struct wcx_escape_notes *notes =
+		(const struct wcx_escape_notes *)wcx_shared_pointer(escapes.bits + WCX_ESCAPE_NOTES_AT);
 
-	if (escapes.count != tile.item.exception_count)
+	if (notes->count != tile.item.exception_count)
 		return false;
 	__syncwarp(); /* other lanes have written to the list and stored elements */
 	if (tile.item.exceptions_carried)

@@ -21,14 +21,6 @@ struct wcx_two_differences : wcx_known_difference {
 	static constexpr wcx_numbers numbers = wcx_numbers::SYMBOLS;
 };
 
-static __device__ __forceinline__ uint2 wcx_shared_u64(uint32_t address)
-{
-	uint2 value;
-
-	asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(address) : "memory");
-	return value;
-}
-
 static __device__ __forceinline__ uint32_t wcx_shared_u8(uint32_t address)
 {
 	uint32_t value;
@@ -75,7 +67,7 @@ static __device__ __forceinline__ uint32_t wcx_compact_step(struct wcx_word_read
 	const uint2 of = wcx_shared_u64(symbol * 8 + table + WCX_PROB_SCALE);
 	const uint32_t state = of.x * wcx_multiply_high(reader->state, factors.k20) + (slot + of.y);
 
-	wcx_take_word<partial>(reader, state, active, factors);
+	wcx_take_word<partial>(reader, state, state < WCX_RANS_LOW, active, factors);
 	return symbol;
 }
 

@@ -32,25 +32,45 @@ template <uint32_t bits, uint32_t word_elems, uint32_t block_lines> struct wcx_l
 	/* Starts to load the units of the next block, whose first line is given. */
 	__device__ __forceinline__ void load(uint32_t line)
 	{
-#pragma unroll
-		for (uint32_t i = 0; i < unit_count; i++)
-			ahead[i] = __ldg(units + i * WCX_LANES);
-		if (unit_lines <= block_lines) {
-			units += unit_count * WCX_LANES;
-		} else {
-			ahead[0] = wcx_rotate_right32(ahead[0], line % unit_lines * width);
-			units += (line + block_lines) % unit_lines ? 0 : WCX_LANES;
-		}
+		load_own(line);
 		upper.load(line);
 	}
 
 	/* Makes the loaded block the current one. */
 	__device__ __forceinline__ void take(void)
 	{
-#pragma unroll
-		for (uint32_t i = 0; i < unit_count; i++)
-			unit[i] = ahead[i];
+		take_own();
 		upper.take();
+	}
+
+	/*
+	 * Instead of both, where registers are scarce: begin() starts to load the first half of the first block.  half(0),
+	 * at the beginning of a block, loads its other half, and half(1), in the middle, the first half of the next block.
+	 */
+	__device__ __forceinline__ void begin(void)
+	{
+		if (unit_lines < block_lines) {
+#pragma unroll
+			for (uint32_t i = 0; i < unit_count / 2; i++)
+				unit[i] = __ldg(units + i * WCX_LANES);
+		} else {
+			load_own(0);
+		}
+		upper.begin();
+	}
+
+	__device__ __forceinline__ void half(uint32_t number, uint32_t line)
+	{
+		if (unit_lines < block_lines) {
+			units += number ? unit_count * WCX_LANES : 0;
+#pragma unroll
+			for (uint32_t i = number ? 0 : unit_count / 2; i < (number ? unit_count / 2 : unit_count); i++)
+				unit[i] = __ldg(units + i * WCX_LANES);
+		} else if (number == 0) {
+			take_own();
+			load_own(line + block_lines);
+		}
+		upper.half(number, line);
 	}
 
 	/* The raw bits of line i of the current block.  Bits outside masks() are undefined. */
@@ -65,6 +85,27 @@ template <uint32_t bits, uint32_t word_elems, uint32_t block_lines> struct wcx_l
 	{
 		return mask | upper.masks();
 	}
+
+      private:
+	__device__ __forceinline__ void load_own(uint32_t line)
+	{
+#pragma unroll
+		for (uint32_t i = 0; i < unit_count; i++)
+			ahead[i] = __ldg(units + i * WCX_LANES);
+		if (unit_lines <= block_lines) {
+			units += unit_count * WCX_LANES;
+		} else {
+			ahead[0] = wcx_rotate_right32(ahead[0], line % unit_lines * width);
+			units += (line + block_lines) % unit_lines ? 0 : WCX_LANES;
+		}
+	}
+
+	__device__ __forceinline__ void take_own(void)
+	{
+#pragma unroll
+		for (uint32_t i = 0; i < unit_count; i++)
+			unit[i] = ahead[i];
+	}
 };
 
 template <uint32_t word_elems, uint32_t block_lines> struct wcx_low_planes<0, word_elems, block_lines> {
@@ -76,6 +117,12 @@ template <uint32_t word_elems, uint32_t block_lines> struct wcx_low_planes<0, wo
 	{
 	}
 	__device__ __forceinline__ void take(void)
+	{
+	}
+	__device__ __forceinline__ void begin(void)
+	{
+	}
+	__device__ __forceinline__ void half(uint32_t, uint32_t)
 	{
 	}
 	__device__ __forceinline__ uint32_t word(uint32_t) const

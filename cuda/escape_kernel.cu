@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The kernels of differences with escapes whose bases are in memory. */
 #define WCX_STEPS_OF_BLOCK 8
+#define WCX_SAVES_REGISTERS 1
 #include "cuda/fused_decode.cuh"
 
 struct wcx_block_shape wcx_escape_shape(uint32_t table_count)

@@ -62,12 +62,20 @@ static __device__ __forceinline__ void wcx_fused_find_tables(const struct wcx_fu
 							     const typename fused::difference_type &difference, uint32_t set,
 							     uint32_t base, uint32_t tables[fused::difference_type::steps])
 {
-	const uint32_t keys = fused::multi ? difference.keys(base) : 0, k4 = pair.own.batch.factors.k4;
-	const uint32_t contexts = wcx_shared_address(pair.own.contexts) + (fused::has_sets ? set * WCX_CONTEXTS_BYTES : 0);
+	const struct wcx_factors factors = pair.own.batch.factors;
+
+	if constexpr (fused::difference_type::computes_tables) {
+		difference.find_tables(pair.tables, base, factors, tables);
+	} else {
+		const uint32_t keys = fused::multi ? difference.keys(base) : 0;
+		const uint32_t contexts =
+			wcx_shared_address(pair.own.contexts) + (fused::has_sets ? set * WCX_CONTEXTS_BYTES : 0);
 
 #pragma unroll
-	for (uint32_t k = 0; k < fused::difference_type::steps; k++)
-		tables[k] = fused::multi ? wcx_shared_u32(difference.key(keys, k) * k4 + contexts) : pair.tables;
+		for (uint32_t k = 0; k < fused::difference_type::steps; k++)
+			tables[k] =
+				fused::multi ? wcx_shared_u32(difference.key(keys, k) * factors.k4 + contexts) : pair.tables;
+	}
 }
 
 /* The difference of a tile while its lines are decoded. */
@@ -115,8 +123,10 @@ static __device__ __forceinline__ void wcx_fused_block(const struct wcx_fused_pa
 	if constexpr (has_base) {
 		if (fused::base_multi)
 			base_chosen = base->payload.choices.from(base_line * line_elems / WCX_RUN_ELEMS);
-		base->planes.take();
-		base->planes.load(base_line);
+		if (!WCX_SAVES_REGISTERS) {
+			base->planes.take();
+			base->planes.load(base_line);
+		}
 	}
 #pragma unroll
 	for (uint32_t i = 0; i < WCX_FUSED_LINES; i++) {
@@ -139,6 +149,8 @@ static __device__ __forceinline__ void wcx_fused_block(const struct wcx_fused_pa
 
 			if (i % (WCX_BLOCK_STEPS / base_steps) == 0)
 				wcx_word_reader_refill(&base->payload.reader);
+			if (WCX_SAVES_REGISTERS && i % (WCX_FUSED_LINES / 2) == 0)
+				base->planes.half(i / (WCX_FUSED_LINES / 2), base_line);
 #pragma unroll
 			for (uint32_t k = 0; k < WCX_MAX(base_steps, steps); k++) {
 				if (k < base_steps)
@@ -167,8 +179,8 @@ static __device__ __forceinline__ void wcx_fused_block(const struct wcx_fused_pa
 	}
 	if constexpr (differs && fused::has_escapes)
 		if ((line + WCX_FUSED_LINES) % WCX_ESCAPE_LINES == 0)
-			wcx_flush_lines(&difference->escapes, pair.tile, line + WCX_FUSED_LINES - WCX_ESCAPE_LINES,
-					line + WCX_FUSED_LINES);
+			wcx_flush_escapes(difference->escapes.bits, line + WCX_FUSED_LINES - WCX_ESCAPE_LINES,
+					  line + WCX_FUSED_LINES);
 }
 
 /* Corrects and stores a block of the base, which few blocks need. */
@@ -267,11 +279,11 @@ wcx_fused_end_difference(const struct wcx_fused_pair &pair, struct wcx_fused_dif
 				entry[k] = 0;
 			wcx_note_escapes(difference->escapes.bits, line, entry, factors);
 			if ((line + 1) % WCX_ESCAPE_LINES == 0)
-				wcx_flush_lines(&difference->escapes, pair.tile, line + 1 - WCX_ESCAPE_LINES, line + 1);
+				wcx_flush_escapes(difference->escapes.bits, line + 1 - WCX_ESCAPE_LINES, line + 1);
 		}
 	}
 	if constexpr (fused::has_escapes)
-		wcx_flush_lines(&difference->escapes, pair.tile, line / WCX_ESCAPE_LINES * WCX_ESCAPE_LINES, line);
+		wcx_flush_escapes(difference->escapes.bits, line / WCX_ESCAPE_LINES * WCX_ESCAPE_LINES, line);
 }
 
 /* Starts to load the payload of the difference. */
@@ -282,7 +294,9 @@ static __device__ __forceinline__ void wcx_fused_open(const struct wcx_fused_pai
 	const struct wcx_tile_item &item = pair.tile.item;
 
 	wcx_payload_open(pair.own, pair.tile, pair.own.kind.coded[0], item.carrier, &ret->payload);
-	ret->escapes = { 0, pair.own.ring + WCX_WARP_SHARED_BYTES };
+	ret->escapes = { pair.own.ring + WCX_WARP_SHARED_BYTES };
+	if (fused::has_escapes)
+		wcx_open_escapes(ret->escapes, pair.tile);
 }
 
 /* Ends the difference, whose lines are all decoded. */
@@ -345,7 +359,10 @@ static __device__ __forceinline__ bool wcx_fused_decode(const struct wcx_fused_p
 
 	base.planes.open(pair.of_base.kind, pair.base, pair.base.src + base_item.planes, 0);
 	base.raw_mask = base.planes.masks();
-	base.planes.load(0);
+	if (WCX_SAVES_REGISTERS)
+		base.planes.begin();
+	else
+		base.planes.load(0);
 	wcx_payload_open(pair.of_base, pair.base, base_field, base_item.carrier, &base.payload);
 	wcx_fused_open(pair, &difference);
 	wcx_fused_open_exceptions(pair.of_base, pair.base, pair.keeps_base, &base);

@@ -69,7 +69,10 @@ static struct wcx_block_shape wcx_extreme_shape(const struct wcx_kernels *kernel
 	return shape;
 }
 
-/* Lets a kernel have the shared memory that its smallest and its largest launches take. */
+/*
+ * Lets a kernel have all shared memory, in the versions of its smallest and its largest launch.  Not only what these take:
+ * warps are rounded down, so that a launch with a table fewer may take more.
+ */
 static cudaError_t wcx_kernel_prepare(const struct wcx_kernels *kernels, uint32_t kernel)
 {
 	cudaError_t error = cudaSuccess;
@@ -80,7 +83,7 @@ static cudaError_t wcx_kernel_prepare(const struct wcx_kernels *kernels, uint32_
 
 		if (shape.function)
 			error = cudaFuncSetAttribute(shape.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-						     (int)(shape.tables_bytes + warps * shape.warp_bytes));
+						     (int)kernels->shared_bytes);
 	}
 	return error;
 }
@@ -97,7 +100,8 @@ static uint32_t wcx_least_shared_bytes(uint32_t table_count)
 
 extern "C" bool wcx_kernels_fit(uint32_t shared_bytes, struct wcx_kernels *ret)
 {
-	const uint32_t static_bytes = 2 * sizeof(struct wcx_batch_kind) + 2 * sizeof(uint32_t); /* of fused kernels */
+	/* Of fused kernels, as the compiler lays it out. */
+	const uint32_t static_bytes = WCX_ALIGN_UP(2 * sizeof(struct wcx_batch_kind) + 2 * sizeof(uint32_t), 64);
 
 	*ret = { 0, shared_bytes - static_bytes, WCX_CARRIER_TABLES_MAX, false };
 	while (wcx_least_shared_bytes(ret->carrier_tables) > ret->shared_bytes)

@@ -94,6 +94,14 @@ static __device__ __forceinline__ uint32_t wcx_shared_u32(uint32_t address)
 	return value;
 }
 
+static __device__ __forceinline__ uint2 wcx_shared_u64(uint32_t address)
+{
+	uint2 value;
+
+	asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(address) : "memory");
+	return value;
+}
+
 /* The address is a multiple of 8. */
 static __device__ __forceinline__ void wcx_shared_store_u64(uint32_t address, uint32_t low, uint32_t high)
 {

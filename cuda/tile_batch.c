@@ -235,6 +235,15 @@ static enum wcx_tile_kernel difference_kernel_for(const struct wcx_batch_limits 
 	return any_kernel(recipe->elem_bytes, WCX_KERNEL_DIFFERENCE_ANY_1);
 }
 
+/* Whether the keys of the thresholds follow each other. */
+static bool has_ladder(const struct wcx_recipe *recipe)
+{
+	for (uint32_t t = 1; t + 1 < recipe->context_count; t++)
+		if (recipe->thresholds[t] != recipe->thresholds[0] + t)
+			return false;
+	return true;
+}
+
 /* The kernel for a difference with its base, given the kernels for each alone; WCX_KERNEL_COUNT if there is none. */
 static enum wcx_tile_kernel fused_kernel(const struct wcx_batch_limits *limits, enum wcx_tile_kernel of_base,
 					 enum wcx_tile_kernel kernel, uint32_t difference)
@@ -388,7 +397,7 @@ static enum wcx_tile_kernel fuse(const struct wcx_tile_batch *batch, const struc
 	kernel = fused_kernel(&batch->limits, (enum wcx_tile_kernel)of->kernel, alone, recipe->difference);
 	/* Of bytes, the key may depend on bits of the base that are known last. */
 	if (kernel == WCX_KERNEL_COUNT || (kernel == WCX_KERNEL_FUSED_BYTES && recipe->fields[field].table_count > 1) ||
-	    recipe->fields[field].set_bits)
+	    (kernel == WCX_KERNEL_FUSED_HALVES_PAIRS_8 && !has_ladder(recipe)) || recipe->fields[field].set_bits)
 		return alone;
 	*base_kind_ret = base->kind;
 	return kernel;

@@ -25,6 +25,10 @@ extern "C" {
 #ifndef WCX_STEPS_OF_BLOCK
 #define WCX_STEPS_OF_BLOCK 16
 #endif
+/* A source whose kernels lack registers may define 1: then a reader keeps the end of its payload in shared memory. */
+#ifndef WCX_SAVES_REGISTERS
+#define WCX_SAVES_REGISTERS 0
+#endif
 
 enum {
 	WCX_BLOCK_STEPS = WCX_STEPS_OF_BLOCK, /* steps between two checks of the ring */
@@ -36,7 +40,7 @@ enum {
 	 */
 	WCX_CHUNK_BYTES = WCX_BLOCK_STEPS * WCX_LANES * 2,
 	WCX_RING_BYTES = 3 * WCX_CHUNK_BYTES,
-	WCX_WARP_SHARED_BYTES = WCX_RING_BYTES + WCX_CHUNK_BYTES,
+	WCX_WARP_SHARED_BYTES = WCX_RING_BYTES + WCX_CHUNK_BYTES + (WCX_SAVES_REGISTERS ? 16 : 0),
 	WCX_COPY_BYTES = 16, /* bytes that a lane copies at a time */
 	WCX_TABLE_BYTES = WCX_PROB_SCALE * 4,
 };
@@ -201,31 +205,48 @@ struct wcx_factors {
 
 /* The position of a warp in a payload. */
 struct wcx_word_reader {
-	uint32_t state;        /* the lane's own */
-	uint32_t lower_lanes;  /* the lane's own: a bit for each lower lane */
-	uint32_t ring;         /* shared address */
-	uint32_t next;         /* shared address of the next word; may lie in the repeated chunk */
-	uint32_t limit;        /* shared address of the end of the chunk that next is in, or was in a block ago */
+	uint32_t state;       /* the lane's own */
+	uint32_t lower_lanes; /* the lane's own: a bit for each lower lane */
+	uint32_t ring;        /* shared address */
+	uint32_t next;        /* shared address of the next word; may lie in the repeated chunk */
+	uint32_t limit;       /* shared address of the end of the chunk that next is in, or was in a block ago */
+#if !WCX_SAVES_REGISTERS
 	const uint8_t *source; /* the lane's part of the next chunk */
-	int32_t unread;        /* bytes from source to the end of the payload; negative if source is behind that */
+#endif
+	int32_t unread; /* bytes from source to the end of the payload; negative if source is behind that */
 };
+
+/* Where the lane's part of the next chunk is. */
+static __device__ __forceinline__ const uint8_t *wcx_word_reader_source(const struct wcx_word_reader *reader)
+{
+#if WCX_SAVES_REGISTERS
+	const uint2 end = wcx_shared_u64(reader->ring + WCX_RING_BYTES + WCX_CHUNK_BYTES);
+
+	return (const uint8_t *)(((uint64_t)end.y << 32 | end.x) - (int64_t)reader->unread);
+#else
+	return reader->source;
+#endif
+}
 
 /* Starts to copy the next chunk to a place in the ring, as far as the payload has one. */
 static __device__ __forceinline__ void wcx_word_reader_load_chunk(struct wcx_word_reader *reader, uint32_t place)
 {
 	const uint32_t to = place + wcx_lane() * WCX_COPY_BYTES;
+	const uint8_t *source = wcx_word_reader_source(reader);
 
 #pragma unroll
 	for (uint32_t at = 0; at < WCX_CHUNK_BYTES; at += WCX_LANES * WCX_COPY_BYTES)
 		if (reader->unread > (int32_t)at)
-			wcx_copy_start(to + at, reader->source + at);
+			wcx_copy_start(to + at, source + at);
 	if (place == reader->ring) {
 #pragma unroll
 		for (uint32_t at = 0; at < WCX_CHUNK_BYTES; at += WCX_LANES * WCX_COPY_BYTES)
 			if (reader->unread > (int32_t)at)
-				wcx_copy_start(to + at + WCX_RING_BYTES, reader->source + at);
+				wcx_copy_start(to + at + WCX_RING_BYTES, source + at);
 	}
+#if !WCX_SAVES_REGISTERS
 	reader->source += WCX_CHUNK_BYTES;
+#endif
 	reader->unread -= WCX_CHUNK_BYTES;
 }
 
@@ -257,7 +278,15 @@ static __device__ __forceinline__ void wcx_word_reader_open(const uint8_t *state
 	ret->ring = ring;
 	ret->next = ring + skew;
 	ret->limit = ring + WCX_CHUNK_BYTES;
+#if WCX_SAVES_REGISTERS
+	const uint64_t end = (uint64_t)(words + words_bytes);
+
+	__syncwarp(); /* the last payload's end is no longer read */
+	wcx_shared_store_u64(ring + WCX_RING_BYTES + WCX_CHUNK_BYTES, (uint32_t)end, (uint32_t)(end >> 32));
+	__syncwarp();
+#else
 	ret->source = words - skew + wcx_lane() * WCX_COPY_BYTES;
+#endif
 	ret->unread = (int32_t)(words_bytes + skew - wcx_lane() * WCX_COPY_BYTES);
 	for (uint32_t i = 0; i < WCX_RING_BYTES / WCX_CHUNK_BYTES; i++)
 		wcx_word_reader_load_chunk(ret, ring + i * WCX_CHUNK_BYTES);
@@ -292,14 +321,15 @@ static __device__ __forceinline__ void wcx_word_reader_refill(struct wcx_word_re
 }
 
 /*
- * Ends a step of all lanes or, with `partial`, of the active ones: makes `state` the lane's.  A lane whose state needs a
- * word finds it by counting the votes of the lower lanes.  All lanes load a word: that is cheaper than a branch.
+ * Ends a step of all lanes or, with `partial`, of the active ones: makes `state` the lane's, which takes a word if is_low. A
+ * lane that needs one finds it by counting the votes of the lower lanes.  All lanes load a word: that is cheaper than a
+ * branch.
  */
 template <bool partial>
-static __device__ __forceinline__ void wcx_take_word(struct wcx_word_reader *reader, uint32_t state, bool active,
-						     const struct wcx_factors &factors)
+static __device__ __forceinline__ void wcx_take_word(struct wcx_word_reader *reader, uint32_t state, bool is_low,
+						     bool active, const struct wcx_factors &factors)
 {
-	const bool needs_word = state < WCX_RANS_LOW && (!partial || active);
+	const bool needs_word = is_low && (!partial || active);
 	const uint32_t votes = __ballot_sync(WCX_ALL_LANES, needs_word);
 	const uint32_t word = wcx_shared_u16(reader->next + 2 * __popc(votes & reader->lower_lanes));
 
@@ -308,16 +338,21 @@ static __device__ __forceinline__ void wcx_take_word(struct wcx_word_reader *rea
 		reader->state = needs_word ? state * factors.k16 + word : state;
 }
 
+/* The state after a symbol with this entry, before words. */
+static __device__ __forceinline__ uint32_t wcx_next_state(uint32_t state, uint32_t entry, const struct wcx_factors &factors)
+{
+	return wcx_multiply_high(state, entry * factors.k20) + (uint32_t)((int32_t)entry >> 20);
+}
+
 /* One step of all lanes or, with `partial`, of the active ones; returns the entry, which has the symbol. */
 template <bool partial, typename table_type>
 static __device__ __forceinline__ uint32_t wcx_rans_step(struct wcx_word_reader *reader, const table_type &table,
 							 bool active, const struct wcx_factors &factors)
 {
 	const uint32_t entry = table.entry(reader->state);
-	const uint32_t high = wcx_multiply_high(reader->state, entry * factors.k20);
-	const uint32_t state = high + (uint32_t)((int32_t)entry >> 20);
+	const uint32_t state = wcx_next_state(reader->state, entry, factors);
 
-	wcx_take_word<partial>(reader, state, active, factors);
+	wcx_take_word<partial>(reader, state, state < WCX_RANS_LOW, active, factors);
 	return entry;
 }
 

@@ -123,13 +123,39 @@ static void weigh_classes(const struct wcx_bin_counts *fields, uint32_t field_co
 	}
 }
 
-void wcx_contexts_choose(const struct wcx_bin_counts *fields, uint32_t field_count, uint32_t bin_count, double symbol_bits,
-			 uint32_t max_count, struct wcx_context_choice *ret)
+/* Takes thresholds that are consecutive keys, as many as there are, where that costs at most max_loss of the bits. */
+static void prefer_consecutive(const struct wcx_key_bins *bins, double costs[WCX_BINS_MAX][WCX_BINS_MAX], double max_loss,
+			       struct wcx_context_choice *choice)
 {
+	const uint32_t thresholds = choice->count - 1, last = bins->count - 1;
+	double least = choice->bits * (1 + max_loss);
+	uint32_t best = 0;
+
+	for (uint32_t i = 1; i + thresholds <= bins->count && thresholds; i++) {
+		double bits = costs[0][i - 1] + costs[i + thresholds - 1][last];
+
+		if (bins->first[i + thresholds - 1] != bins->first[i] + thresholds - 1)
+			continue;
+		for (uint32_t t = 0; t + 1 < thresholds; t++)
+			bits += costs[i + t][i + t];
+		if (bits <= least) {
+			least = bits;
+			best = i;
+		}
+	}
+	for (uint32_t c = 1; c < WCX_CONTEXTS_MAX && c <= thresholds && best; c++)
+		choice->first[c] = (uint8_t)(best + c - 1);
+	if (best)
+		choice->bits = least;
+}
+
+void wcx_contexts_choose(const struct wcx_bin_counts *fields, uint32_t field_count, const struct wcx_key_bins *bins,
+			 double symbol_bits, uint32_t max_count, double max_loss, struct wcx_context_choice *ret)
+{
+	const uint32_t bin_count = bins->count, last = bin_count - 1;
 	double costs[WCX_BINS_MAX][WCX_BINS_MAX];
 	double least[WCX_CONTEXTS_MAX][WCX_BINS_MAX];  /* of the bins up to that one, in so many classes and one more */
 	uint8_t first[WCX_CONTEXTS_MAX][WCX_BINS_MAX]; /* of the last of these classes */
-	uint32_t last = bin_count - 1;
 
 	weigh_classes(fields, field_count, bin_count, symbol_bits, costs);
 	*ret = (struct wcx_context_choice){ .bits = INFINITY };
@@ -153,4 +179,6 @@ void wcx_contexts_choose(const struct wcx_bin_counts *fields, uint32_t field_cou
 	}
 	for (uint32_t k = ret->count, j = last; k--; j = first[k][j] - 1u)
 		ret->first[k] = first[k][j];
+	if (max_loss > 0)
+		prefer_consecutive(bins, costs, max_loss, ret);
 }

@@ -42,9 +42,10 @@ double wcx_symbols_bits(const uint32_t counts[WCX_SYMBOL_COUNT], uint32_t *used_
  * wcx_contexts_choose - the contexts for which symbols and tables of all fields take the fewest bits
  *
  * Every field has a table for each context, and each symbol that occurs in a context takes symbol_bits in the table there.
- * max_count is 1 to WCX_CONTEXTS_MAX.  Of equally good choices, takes the one with fewer contexts.
+ * max_count is 1 to WCX_CONTEXTS_MAX.  Of equally good choices, takes the one with fewer contexts.  Where it costs at most
+ * max_loss of the bits, as many contexts are taken whose thresholds are consecutive keys.
  */
-void wcx_contexts_choose(const struct wcx_bin_counts *fields, uint32_t field_count, uint32_t bin_count, double symbol_bits,
-			 uint32_t max_count, struct wcx_context_choice *ret);
+void wcx_contexts_choose(const struct wcx_bin_counts *fields, uint32_t field_count, const struct wcx_key_bins *bins,
+			 double symbol_bits, uint32_t max_count, double max_loss, struct wcx_context_choice *ret);
 
 #endif

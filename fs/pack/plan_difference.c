@@ -47,6 +47,8 @@ static const double SETS_MIN_GAIN = 0.03;
 static const double SETS_MIN_DEVIATION = 0.2;
 /* Pairs of bytes may take this share more bits than single symbols: they decode in half as many steps. */
 static const double PAIRS_MAX_LOSS = 0.005;
+/* Loss for which thresholds of two-byte elements are consecutive keys: then a GPU decodes them with their base at once. */
+static const double CONSECUTIVE_MAX_LOSS = 0.002;
 /* Tables by context have to save this share over pairs. */
 static const double CONTEXTS_MIN_GAIN_OVER_PAIRS = 0.01;
 /* Low bits whose entropy is more than this share of their number count as random. */
@@ -313,8 +315,9 @@ static void choose_contexts(struct residual_study *study, const struct wcx_key_b
 			counts[coded - 1] = counts[f];
 	cut->contexts = (struct wcx_context_choice){ .count = 1 };
 	if (coded)
-		wcx_contexts_choose(counts, coded, bins->count, TABLE_SYMBOL_BITS / study->scale,
-				    WCX_MIN(WCX_CONTEXTS_MAX, WCX_RECIPE_TABLES_MAX / coded), &cut->contexts);
+		wcx_contexts_choose(counts, coded, bins, TABLE_SYMBOL_BITS / study->scale,
+				    WCX_MIN(WCX_CONTEXTS_MAX, WCX_RECIPE_TABLES_MAX / coded),
+				    study->plan->segment.recipe.elem_bytes == 2 ? CONSECUTIVE_MAX_LOSS : 0, &cut->contexts);
 	cut->bits = 0;
 	for (uint32_t f = 0; f < cut->field_count; f++)
 		if (cut->fields[f].table_count)

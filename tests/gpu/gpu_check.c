@@ -514,16 +514,17 @@ static const struct cut DIFFERENCE_CUTS[] = {
 };
 enum { DIFFERENCE_CUT_COUNT = WCX_ARRAY_COUNT(DIFFERENCE_CUTS) };
 
-/* Thresholds at keys of the base's elements, which ascend. */
+/* Thresholds at keys of the base's elements, which ascend: in half of all cases one by one. */
 static void thresholds_make(struct rng *rng, struct wcx_recipe *recipe, uint32_t contexts, const uint8_t *keys, size_t count)
 {
+	const bool one_by_one = rng_below(rng, 2);
 	uint32_t least = 1;
 
 	recipe->context_count = (uint8_t)contexts;
 	for (uint32_t t = 0; t + 1 < contexts; t++) {
 		uint32_t key = 0, most = WCX_CONTEXT_KEYS + 1 - contexts + t;
 
-		for (int tries = 0; tries < 20 && key < least; tries++)
+		for (int tries = 0; tries < 20 && key < least && !(one_by_one && t); tries++)
 			key = keys[rng_below(rng, (uint32_t)count)];
 		recipe->thresholds[t] = (uint8_t)WCX_CLAMP(key, least, most);
 		least = recipe->thresholds[t] + 1u;

@@ -84,13 +84,14 @@ static void no_other_division_takes_fewer_bits(void)
 	for (uint64_t seed = 0; seed < 60; seed++) {
 		const uint32_t field_count = 1 + seed % 2, most = 1 + (uint32_t)seed % 5;
 		const double symbol_bits = (double)(seed % 7) * 3;
+		const struct wcx_key_bins bins = { .count = BINS };
 		struct wcx_context_choice choice;
 		double least = INFINITY;
 		uint32_t mask = 0;
 
 		draw_counts(&fields[0], seed);
 		draw_counts(&fields[1], seed + 1000);
-		wcx_contexts_choose(fields, field_count, BINS, symbol_bits, most, &choice);
+		wcx_contexts_choose(fields, field_count, &bins, symbol_bits, most, 0, &choice);
 		for (uint32_t other = 1; other < 1u << BINS; other += 2)
 			if ((uint32_t)__builtin_popcount(other) <= most)
 				least = fmin(least, division_bits(fields, field_count, other, symbol_bits));
@@ -104,6 +105,34 @@ static void no_other_division_takes_fewer_bits(void)
 		counts_seen |= 1u << choice.count;
 	}
 	CHECK(counts_seen == 0x3E); /* 1 to 5 */
+}
+
+/* With keys 0, 10, 11, 12, …: any but the first two may follow each other. */
+static void consecutive_thresholds_are_taken_where_they_cost_little(void)
+{
+	static struct wcx_bin_counts fields[1];
+	struct wcx_key_bins bins = { .count = BINS };
+	uint32_t moved = 0, kept = 0;
+
+	for (uint8_t b = 1; b < BINS; b++)
+		bins.first[b] = 9 + b;
+	for (uint64_t seed = 0; seed < 60; seed++) {
+		const uint32_t most = 2 + (uint32_t)seed % 4;
+		struct wcx_context_choice best, choice;
+		bool is_consecutive = true;
+
+		draw_counts(&fields[0], seed);
+		wcx_contexts_choose(fields, 1, &bins, 3, most, 0, &best);
+		wcx_contexts_choose(fields, 1, &bins, 3, most, seed % 2 ? 0.02 : 10, &choice);
+		CHECK(choice.count == best.count && choice.bits <= best.bits * (seed % 2 ? 1.021 : 11));
+		for (uint32_t c = 2; c < choice.count; c++)
+			is_consecutive &= choice.first[c] == choice.first[c - 1] + 1;
+		CHECK(is_consecutive || seed % 2);
+		CHECK(is_consecutive || memcmp(choice.first, best.first, choice.count) == 0);
+		moved += memcmp(choice.first, best.first, choice.count) != 0;
+		kept += !is_consecutive;
+	}
+	CHECK(moved && kept);
 }
 
 static void bins_are_ranges_of_about_as_many_elements(void)
@@ -141,6 +170,7 @@ int main(int argc, char **argv)
 	static const struct check_test tests[] = {
 		CHECK_TEST(entropies_are_those_of_logarithms),
 		CHECK_TEST(no_other_division_takes_fewer_bits),
+		CHECK_TEST(consecutive_thresholds_are_taken_where_they_cost_little),
 		CHECK_TEST(bins_are_ranges_of_about_as_many_elements),
 		CHECK_TEST(a_file_without_elements_has_one_bin),
 	};
