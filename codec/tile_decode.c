@@ -591,11 +591,27 @@ static bool are_alike(const struct wcx_tile_job *a, const struct wcx_tile_job *b
 	       a->dst_bytes && b->dst_bytes == a->dst_bytes;
 }
 
-/* Whether the lines of two tiles have the same fields coded, and their parts in the same phases. */
+/* Whether two tiles have the same fields constant, with the same values, and the same planes. */
+static bool have_like_planes(const struct wcx_tile_layout *a, const struct wcx_tile_layout *b)
+{
+	if (a->constant_bits != b->constant_bits || a->plane_count != b->plane_count)
+		return false;
+	for (uint32_t i = 0; i < a->plane_count; i++)
+		if (a->planes[i].width != b->planes[i].width || a->planes[i].shift != b->planes[i].shift)
+			return false;
+	return true;
+}
+
+/*
+ * Whether the lines of two tiles have the same fields coded, and their parts in the same phases.  The coding of fields
+ * without tables is each tile's own too, and loops that finish elements take what is constant, and where planes are, of the
+ * first tile.
+ */
 static bool have_like_lines(const struct decoding *a, const struct decoding *b)
 {
 	if (a->layout.coded_count != b->layout.coded_count || stored_lines(a) != stored_lines(b) ||
-	    fits_pair_sink(a) != fits_pair_sink(b) || (a->recipe->difference != WCX_DIFFERENCE_NONE && !fits_differences(a)))
+	    !have_like_planes(&a->layout, &b->layout) || fits_pair_sink(a) != fits_pair_sink(b) ||
+	    (a->recipe->difference != WCX_DIFFERENCE_NONE && !fits_differences(a)))
 		return false;
 	for (uint32_t i = 0; i < a->layout.coded_count; i++)
 		if (a->layout.coded[i].field != b->layout.coded[i].field)

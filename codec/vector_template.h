@@ -18,10 +18,12 @@
  *	rotate_right		by 0, 4 or 8 bits
  *	struct map_vectors	a context map, which load_map loads
  *	struct two_bases	two elements of a base in each word: in order, and their contexts in bits 12 to 14 of both
- *halves read_two_bases		makes them take_context		one of two contexts, where slots have it join_differences
- *two differences in the halves of words, from the entries of both steps find_escapes		a bit for each element of
- *ESCAPE_REGISTERS registers whose difference is WCX_ESCAPE_DIFFERENCE
- *	add_differences		two elements from those of the base in order
+ *				halves
+ *	read_two_bases		makes them
+ *	take_context		one of two contexts, where slots have it
+ *	join_differences	two differences in the halves of words, from the entries of both steps
+ *	find_escapes		a bit for each element of ESCAPE_REGISTERS registers whose difference is
+ *WCX_ESCAPE_DIFFERENCE add_differences		two elements from those of the base in order
  *
  * Functions that take parts and their number are inlined for each number.
  */

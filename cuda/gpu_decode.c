@@ -389,8 +389,11 @@ static bool has_landing(struct decode_queue *queue)
 	if (queue->landing)
 		return true;
 	queue->landing = wcx_gpu_alloc(queue->gpu, LANDING_BYTES);
-	if (!queue->landing)
-		queue->error = cudaStreamQuery(queue->queue.stream);
+	if (!queue->landing) {
+		const cudaError_t error = cudaStreamQuery(queue->queue.stream);
+
+		queue->error = error == cudaErrorNotReady ? cudaSuccess : error;
+	}
 	return queue->landing;
 }
 

@@ -180,15 +180,22 @@ static int add_from_tree(void *user, const char *path)
 			  tree->scope);
 }
 
-/* Whether a path leads down from the working directory. */
+/* Whether a path leads down from the working directory: without links, which scans do not follow. */
 static bool leads_down(const char *path)
 {
-	for (size_t bytes; *path; path += bytes + (path[bytes] == '/')) {
-		bytes = strcspn(path, "/");
-		if (!bytes || (bytes == 2 && memcmp(path, "..", 2) == 0))
-			return false;
+	bool leads = true;
+	char *at = strdup(path);
+	struct stat st;
+
+	for (size_t end = 0, bytes; at && leads && path[end]; end += bytes + (path[end + bytes] == '/')) {
+		bytes = strcspn(path + end, "/");
+		leads = bytes && !(bytes == 2 && memcmp(path + end, "..", 2) == 0);
+		at[end + bytes] = '\0';
+		leads &= lstat(at, &st) < 0 || !S_ISLNK(st.st_mode) || !path[end + bytes];
+		at[end + bytes] = path[end + bytes];
 	}
-	return true;
+	free(at);
+	return at && leads;
 }
 
 /* Finds where the dependents of an argument are. */

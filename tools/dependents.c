@@ -205,21 +205,26 @@ static int keep(struct wcx_task_guard *guard, const struct wcx_file_task *task, 
 	return -EBUSY;
 }
 
-/* Opens what is there, if it is a packed file that others may be packed against. */
-static bool open_base(struct wcx_task_guard *guard, const struct wcx_file_task *task, const char *name, struct stat *st,
-		      struct wcx_superblock *sb)
+/* Opens what is there; returns 1 if it is a packed file that others may be packed against, 0 if not, or -errno if unknown.
+ */
+static int open_base(struct wcx_task_guard *guard, const struct wcx_file_task *task, const char *name, struct stat *st,
+		     struct wcx_superblock *sb)
 {
 	const int fd = wcx_task_open_output(task, name, st);
+	int r = fd < 0 ? fd : wcx_superblock_read(fd, name, sb, NULL);
 
-	if (fd >= 0 && wcx_superblock_read(fd, name, sb, NULL) == 0 && !sb->base_count) {
+	if (r == 0 && !sb->base_count) {
 		guard->fd = fd;
 		guard->original_bytes = sb->original_bytes;
 		memcpy(guard->sha256, sb->sha256, sizeof guard->sha256);
-		return true;
+		return 1;
 	}
+	if (r == -ENOENT || r == -ELOOP || r == -EEXIST || r == -EBADMSG ||
+	    (fd >= 0 && r == -ENOTSUP && wcx_is_version3(fd, st)))
+		r = 0; /* nothing, no file of ours, or none that anybody can be packed against */
 	if (fd >= 0)
 		close(fd);
-	return false;
+	return r;
 }
 
 int wcx_task_guard_begin(struct wcx_task_guard *guard, struct wcx_file_task *task, const char *name, const char *path,
@@ -234,7 +239,11 @@ int wcx_task_guard_begin(struct wcx_task_guard *guard, struct wcx_file_task *tas
 	*guard = (struct wcx_task_guard){ .fd = -1, .path = strdup(path) };
 	if (!guard->path)
 		return wcx_fail(err, ENOMEM, "%s: no memory", path);
-	if (!open_base(guard, task, name, &file.st, &sb))
+	r = open_base(guard, task, name, &file.st, &sb);
+	if (r < 0)
+		return wcx_fail(err, -r, "%s: not replaced, since nobody can tell whether others need it: %s", path,
+				strerror(-r));
+	if (!r)
 		return 0;
 	file.fd = guard->fd;
 	if (wcx_base_lock_for_removal(guard->fd) < 0)

@@ -67,8 +67,7 @@ static int read_bases(struct wcx_family_file *file, int fd, struct wcx_error *er
 	return r;
 }
 
-/* Whether a file is of version 3, which has no bases. */
-static bool is_version3(int fd, const struct stat *st)
+bool wcx_is_version3(int fd, const struct stat *st)
 {
 	uint8_t block[WCX_VERSION3_SUPERBLOCK_BYTES];
 
@@ -91,7 +90,7 @@ static int read_file(const struct scan *scan, struct wcx_family_file *file, stru
 	}
 	if (r == 0 && sb.base_count)
 		r = read_bases(file, fd, err);
-	file->is_newer = r == -ENOTSUP && !is_version3(fd, &file->st);
+	file->is_newer = r == -ENOTSUP && !wcx_is_version3(fd, &file->st);
 	close(fd);
 	return r;
 }

@@ -80,4 +80,7 @@ bool wcx_family_is_named(const struct wcx_family *family, const struct wcx_famil
  * directory that could not be listed */
 bool wcx_family_hides(const struct wcx_family_file *file);
 
+/* wcx_is_version3 - whether an open file with that status is of version 3, which has no bases */
+bool wcx_is_version3(int fd, const struct stat *st);
+
 #endif

@@ -53,8 +53,7 @@ static void see_unlisted(void *user, const char *path, int errnum)
 {
 	struct look *look = user;
 
-	(void)path;
-	look->is_partial |= errnum != EXDEV && errnum != ENOENT;
+	look->is_partial |= errnum != EXDEV && errnum != ENOENT && strcmp(path, "lost+found") != 0;
 }
 
 /* Whether the way up ends below a directory. */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mount.h>
+#include <linux/openat2.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,9 +84,16 @@ static struct asked_file **find_locked(struct wcx_page_asker *asker, uint64_t ta
 	return at;
 }
 
-/* Opens a path of the mount in a copy of it; returns the descriptor or -errno. */
+/*
+ * Opens a path of the mount in a copy of it; returns the descriptor or -errno.  A path of a node has no links.  What is
+ * there now may be a link to anywhere, or a pipe that nobody writes.
+ */
 static int open_in_copy(const struct wcx_page_asker *asker, const char *path)
 {
+	const struct open_how how = {
+		.flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV,
+	};
 	const int tree = copy_mount(asker->mountpoint);
 	struct stat st;
 	int fd, r = 0;
@@ -94,7 +102,7 @@ static int open_in_copy(const struct wcx_page_asker *asker, const char *path)
 		return tree;
 	if (fstat(tree, &st) < 0 || st.st_dev != asker->device) /* something else is mounted over it */
 		r = -EXDEV;
-	fd = r ? r : openat(tree, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	fd = r ? r : (int)syscall(SYS_openat2, tree, path, &how, sizeof how);
 	if (!r && fd < 0)
 		fd = -errno;
 	close(tree);
@@ -120,14 +128,18 @@ static struct asked_file *add_locked(struct wcx_page_asker *asker, uint64_t targ
 static void open_file(struct wcx_page_asker *asker, struct asked_file *file, const char *path)
 {
 	const int fd = open_in_copy(asker, path);
+	bool is_open;
 
 	if (fd >= 0)
 		posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
 	pthread_mutex_lock(&asker->lock);
-	file->state = fd >= 0 && file->is_recognized ? OPEN : FAILED;
-	file->fd = fd;
+	is_open = fd >= 0 && file->is_recognized;
+	file->state = is_open ? OPEN : FAILED;
+	file->fd = is_open ? fd : -1;
 	file->errnum = fd < 0 ? -fd : ESTALE;
 	pthread_mutex_unlock(&asker->lock);
+	if (fd >= 0 && !is_open) /* another file, which must not count as open; nobody waits for this thread */
+		close(fd);
 }
 
 /* Begins to use the file of a target, which is opened if that was never tried. */

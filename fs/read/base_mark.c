@@ -2,6 +2,7 @@
 /* Marks packed files that others are packed against, by extended attributes. */
 #include "fs/read/base_mark.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,7 +56,7 @@ static bool has(const struct ancestors *list, const struct stat *st)
 
 void wcx_base_mark(int fd, int directory_fd, int dependent_directory_fd)
 {
-	struct ancestors *lists = calloc(2, sizeof *lists), *dependent = lists + 1;
+	struct ancestors *lists = calloc(2, sizeof *lists), *dependent = lists ? lists + 1 : NULL;
 	char name[sizeof prefix + 20];
 	size_t common = 0;
 	ino_t inode = 0;
@@ -74,22 +75,30 @@ void wcx_base_mark(int fd, int directory_fd, int dependent_directory_fd)
 	fsetxattr(fd, name, "", 0, 0);
 }
 
-/* The names of a file's extended attributes, each with its end; NULL: there are none, or no memory. */
-static char *list_names(int fd, size_t *bytes_ret)
+/* Lists the names of a file's extended attributes, each with its end; NULL: there are none.  Returns 0 or -errno. */
+static int list_names(int fd, char **names_ret, size_t *bytes_ret)
 {
-	const ssize_t room = flistxattr(fd, NULL, 0);
-	char *names = room > 0 ? malloc((size_t)room) : NULL;
-	const ssize_t bytes = names ? flistxattr(fd, names, (size_t)room) : 0;
+	ssize_t bytes = flistxattr(fd, NULL, 0);
+	const size_t room = bytes > 0 ? (size_t)bytes : 0;
 
-	*bytes_ret = bytes > 0 ? (size_t)bytes : 0;
-	return names;
+	*names_ret = NULL;
+	*bytes_ret = 0;
+	if (bytes <= 0)
+		return bytes == 0 || errno == ENOTSUP ? 0 : -errno;
+	*names_ret = malloc(room);
+	bytes = *names_ret ? flistxattr(fd, *names_ret, room) : -1;
+	if (bytes < 0)
+		return *names_ret ? -errno : -ENOMEM;
+	*bytes_ret = (size_t)bytes;
+	return 0;
 }
 
 void wcx_base_copy_marks(int src_fd, int dst_fd)
 {
 	size_t bytes;
-	char *names = list_names(src_fd, &bytes);
+	char *names;
 
+	list_names(src_fd, &names, &bytes);
 	for (const char *name = names; name && name < names + bytes; name += strlen(name) + 1)
 		if (strncmp(name, prefix, strlen(prefix)) == 0)
 			fsetxattr(dst_fd, name, "", 0, 0);
@@ -100,9 +109,10 @@ enum wcx_base_marks wcx_base_marks(int fd, int directory_fd, const struct stat *
 {
 	struct ancestors *list = calloc(1, sizeof *list);
 	const bool is_below = list && list_ancestors(list, directory_fd, top);
-	enum wcx_base_marks ret = WCX_MARKS_NONE;
 	size_t bytes;
-	char *names = list_names(fd, &bytes);
+	char *names;
+	/* Marks that cannot be read may be there. */
+	enum wcx_base_marks ret = list_names(fd, &names, &bytes) < 0 ? WCX_MARKS_BEYOND : WCX_MARKS_NONE;
 
 	for (const char *name = names; name && name < names + bytes; name += strlen(name) + 1) {
 		unsigned long long inode;

@@ -91,5 +91,6 @@ void wcx_gpu_choice_note_pairs(struct wcx_gpu_choice *choice, size_t bytes, uint
 	const uint64_t least = before && before < ratio ? before : ratio;
 
 	note(choice, ns, least * alone_ns / PAIR_UNIT);
-	atomic_store_explicit(&choice->pair_ratio, least + (ratio - least) / (PAIR_WEIGHT + 1), memory_order_relaxed);
+	atomic_store_explicit(&choice->pair_ratio, least + (ratio - least + PAIR_WEIGHT) / (PAIR_WEIGHT + 1),
+			      memory_order_relaxed);
 }

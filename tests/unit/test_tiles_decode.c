@@ -13,8 +13,24 @@ struct group {
 	enum wcx_result results[TILES_MAX];
 };
 
-/* Draws tiles: some are smaller, some constant; they share tables, which leave exceptions to most of them. */
-static void draw_group(struct group *group, uint64_t seed, uint32_t rows, uint32_t cols, struct sample_random *random)
+/* Gives a field without tables one value in all elements of a tile, every second time. */
+static void make_even(struct tile *tile, uint32_t f, struct sample_random *random)
+{
+	const uint32_t width = tile->model->fields[f].width;
+	const uint32_t value = (uint32_t)sample_below(random, (uint64_t)1 << width);
+
+	if (tile->model->fields[f].table_count || sample_below(random, 2))
+		return;
+	for (size_t i = 0; i < tile->n; i++)
+		change_value(tile, i, f, value);
+}
+
+/*
+ * Draws tiles: some are smaller, some constant; they share tables, which leave exceptions to most of them.  With evens,
+ * fields without tables are constant in some tiles.
+ */
+static void draw_group(struct group *group, uint64_t seed, uint32_t rows, uint32_t cols, bool evens,
+		       struct sample_random *random)
 {
 	group->count = 1 + (size_t)sample_below(random, TILES_MAX);
 	for (size_t t = 0; t < group->count; t++) {
@@ -27,6 +43,8 @@ static void draw_group(struct group *group, uint64_t seed, uint32_t rows, uint32
 			model_learn(&group->model, tile, sample_below(random, 2));
 		if (sample_below(random, 8) == 0)
 			memset(tile->data, 0, tile->bytes);
+		for (uint32_t f = 0; evens && f < group->model.recipe.field_count; f++)
+			make_even(tile, f, random);
 		encode_tile(tile);
 		group->copies[t] = copy_exactly(tile->packed, tile->packed_bytes, &group->copy_memory[t]);
 		group->alone[t] = guarded_alloc(tile->bytes);
@@ -113,7 +131,7 @@ static void tiles_of_any_recipe_decode_together_as_alone(void)
 
 		draw_model(&group.model, &random);
 		draw_group(&group, 1000 * round, 1 + (uint32_t)sample_below(&random, 12),
-			   1 + (uint32_t)sample_below(&random, 500), &random);
+			   1 + (uint32_t)sample_below(&random, 500), false, &random);
 		check_whole_and_damaged(&group, &random);
 		free_group(&group);
 	}
@@ -127,8 +145,27 @@ static void tiles_of_weights_decode_together_as_alone(void)
 		static struct group group;
 
 		make_weight_model(&group.model, (enum weights)(round % WEIGHTS_COUNT), WCX_PREDICT_NONE);
-		draw_group(&group, 1000 * round, 8 + 8 * (uint32_t)sample_below(&random, 4), 256 + (round % 3 == 0),
+		draw_group(&group, 1000 * round, 8 + 8 * (uint32_t)sample_below(&random, 4), 256 + (round % 3 == 0), false,
 			   &random);
+		check_whole_and_damaged(&group, &random);
+		free_group(&group);
+	}
+}
+
+/* Such as powers of two, or weights of one sign: each tile has the constants and planes of its own. */
+static void tiles_with_other_constants_decode_together_as_alone(void)
+{
+	struct sample_random random = { 33 };
+
+	for (uint64_t round = 0; round < 60; round++) {
+		static struct group group;
+
+		model_start(&group.model, 2, round % 2 ? WCX_TRANSFORM_ROTATE : WCX_TRANSFORM_NONE, WCX_PREDICT_NONE,
+			    round % 3 ? 256 : 0);
+		model_add(&group.model, 1 + round % 4, 0, 0, NOISE, 0);
+		model_add(&group.model, 7 - round % 4, 0, 0, NOISE, 0);
+		model_add(&group.model, 8, round % 3 ? 2 : 1, 0, BELL, 3);
+		draw_group(&group, 1000 * round, 8 + 8 * (uint32_t)sample_below(&random, 4), 256, true, &random);
 		check_whole_and_damaged(&group, &random);
 		free_group(&group);
 	}
@@ -139,6 +176,7 @@ int main(int argc, char **argv)
 	static const struct check_test tests[] = {
 		CHECK_TEST(tiles_of_any_recipe_decode_together_as_alone),
 		CHECK_TEST(tiles_of_weights_decode_together_as_alone),
+		CHECK_TEST(tiles_with_other_constants_decode_together_as_alone),
 	};
 
 	return codec_samples_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
