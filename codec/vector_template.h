@@ -22,8 +22,8 @@
  *	read_two_bases		makes them
  *	take_context		one of two contexts, where slots have it
  *	join_differences	two differences in the halves of words, from the entries of both steps
- *	find_escapes		a bit for each element of ESCAPE_REGISTERS registers whose difference is
- *WCX_ESCAPE_DIFFERENCE add_differences		two elements from those of the base in order
+ *	find_escapes		a bit for each element of ESCAPE_REGISTERS registers that is an escape
+ *	add_differences		two elements from those of the base in order
  *
  * Functions that take parts and their number are inlined for each number.
  */
