@@ -199,3 +199,17 @@ needs_attributes() {
 	(cd store/llama && "$WCX" rm model.safetensors.wcx)
 	[ ! -e "$BASE" ]
 }
+
+@test "a base that a link leads to is looked for where it is" {
+	local elsewhere="$BATS_TEST_TMPDIR/elsewhere"
+
+	mkdir "$elsewhere"
+	cp -r store "$elsewhere" # without marks
+	ln -s "$elsewhere/store" linked
+	run -1 "$WCX" rm linked/llama/model.safetensors.wcx
+	[[ $output == *"needed by "*"elsewhere/store/tuned/model.safetensors.wcx"* ]]
+	[ -e "$elsewhere/$BASE" ]
+	"$WCX" rm linked/tuned
+	"$WCX" rm linked/llama/model.safetensors.wcx
+	[ ! -e "$elsewhere/$BASE" ]
+}
