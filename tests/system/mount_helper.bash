@@ -24,7 +24,13 @@ mount_setup() {
 
 # The processes that serve $MNT, one per line.
 daemons() {
-	pgrep -f -- "wcxfs.* $MNT( |\$)" || true
+	local found pid
+
+	found="$(pgrep -f -- "wcxfs.* $MNT( |\$)")" || true
+	for pid in $found; do
+		# A guard has its daemon's command line until it has its own.
+		grep -qxF -- "$(ps -o ppid= -p "$pid" | tr -d ' ')" <<< "$found" || echo "$pid"
+	done
 }
 
 is_mounted() {
