@@ -340,17 +340,12 @@ static bool is_written_once(const struct wcx_recipe *recipe)
 							 recipe->difference == WCX_DIFFERENCE_FLOAT));
 }
 
-static bool is_among_bases(const struct wcx_gpu_batch *batch, const uint8_t *at)
-{
-	return batch->bases && (uintptr_t)at - (uintptr_t)batch->bases < WCX_GPU_BASE_BYTES;
-}
-
 /* Whether the tile that was added last is the base of a job. */
 static bool follows_base(const struct decode_queue *queue, const struct wcx_gpu_batch *batch, const struct wcx_tile_job *job)
 {
 	const struct wcx_tile_job *last = queue->job_count ? queue->jobs[queue->job_count - 1].job : NULL;
 
-	return last && is_among_bases(batch, last->dst) && job->base >= last->dst &&
+	return last && wcx_gpu_is_among_bases(batch, last->dst) && job->base >= last->dst &&
 	       job->base + job->dst_bytes <= last->dst + last->dst_bytes;
 }
 
@@ -373,7 +368,7 @@ static enum place_kind kind_of_place(const struct wcx_gpu_batch *batch, size_t n
 	const struct wcx_tile_job *job = &batch->jobs[number];
 	const bool is_pinned = batch->dst_is_pinned && batch->dst_is_pinned[number];
 
-	if (is_among_bases(batch, job->dst))
+	if (wcx_gpu_is_among_bases(batch, job->dst))
 		return ON_DEVICE;
 	if (!is_written_once(job->recipe))
 		return AGAIN_DEV;
@@ -444,7 +439,7 @@ static bool add_job(struct decode_queue *queue, const struct wcx_gpu_batch *batc
 
 	/* The result of wcx_tile_parse, but such a tile may not fit the buffer; nor is there space for bases in packed. */
 	if (job->src_bytes >= job->dst_bytes ||
-	    (brings_base && (!job->base || batch->packed || is_among_bases(batch, job->base)))) {
+	    (brings_base && (!job->base || batch->packed || wcx_gpu_is_among_bases(batch, job->base)))) {
 		job->result = WCX_BAD_DATA;
 		return true;
 	}

@@ -85,6 +85,12 @@ struct wcx_gpu_batch {
 	uint64_t *device_ns_ret;
 };
 
+/* wcx_gpu_is_among_bases - whether an address is in the batch's memory for bases */
+static inline bool wcx_gpu_is_among_bases(const struct wcx_gpu_batch *batch, const uint8_t *at)
+{
+	return batch->bases && (uintptr_t)at - (uintptr_t)batch->bases < WCX_GPU_BASE_BYTES;
+}
+
 /*
  * wcx_gpu_decode - decode tiles
  *

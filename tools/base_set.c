@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "fs/base/array.h"
+#include "fs/base/same_file.h"
 #include "fs/base/tree.h"
 #include "fs/read/base_lock.h"
 #include "fs/read/base_rules.h"
@@ -201,7 +202,7 @@ bool wcx_base_file_suits(const struct wcx_base_file *file, const struct stat *de
 bool wcx_base_set_holds(const struct wcx_base_set *set, const struct stat *st)
 {
 	for (size_t i = 0; i < set->count; i++)
-		if (set->files[i].stat.st_dev == st->st_dev && set->files[i].stat.st_ino == st->st_ino)
+		if (wcx_is_same_file(&set->files[i].stat, st))
 			return true;
 	return false;
 }

@@ -12,6 +12,7 @@
 
 #include "codec/arith.h"
 #include "fs/base/array.h"
+#include "fs/base/same_file.h"
 #include "fs/base/tree.h"
 #include "fs/read/base_lock.h"
 #include "fs/read/packed_index.h"
@@ -231,11 +232,6 @@ static int add_argument(struct removal *removal, const char *path, struct wcx_st
 
 /* --- dependents --- */
 
-static bool is_same_file(const struct stat *a, const struct stat *b)
-{
-	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
-}
-
 /* Whether a file of a family is the victim's name, and not another name of the same file, which stays. */
 static bool is_name_of(const struct victim *victim, const struct wcx_family *family, const struct wcx_family_file *file)
 {
@@ -244,11 +240,11 @@ static bool is_name_of(const struct victim *victim, const struct wcx_family *fam
 	char *directory;
 	bool is_same;
 
-	if (!is_same_file(&victim->st, &file->st) || strcmp(victim->name, file->path + bytes + (bytes > 0)) != 0)
+	if (!wcx_is_same_file(&victim->st, &file->st) || strcmp(victim->name, file->path + bytes + (bytes > 0)) != 0)
 		return false;
 	directory = bytes ? strndup(file->path, bytes) : strdup(".");
 	is_same = directory && fstat(victim->directory_fd, &own) == 0 &&
-		  fstatat(family->store_fd, directory, &other, 0) == 0 && is_same_file(&own, &other);
+		  fstatat(family->store_fd, directory, &other, 0) == 0 && wcx_is_same_file(&own, &other);
 	free(directory);
 	return is_same;
 }
@@ -378,10 +374,10 @@ static void remove_file(struct removal *removal, struct victim *victim)
 	struct stat now;
 
 	if (fstatat(victim->directory_fd, victim->name, &now, AT_SYMLINK_NOFOLLOW) < 0 ||
-	    (is_same_file(&now, &victim->st) && unlinkat(victim->directory_fd, victim->name, 0) < 0)) {
+	    (wcx_is_same_file(&now, &victim->st) && unlinkat(victim->directory_fd, victim->name, 0) < 0)) {
 		wcx_fail(&err, errno, "%s: %s", victim->path, strerror(errno));
 		keep(removal, victim, &err);
-	} else if (!is_same_file(&now, &victim->st)) {
+	} else if (!wcx_is_same_file(&now, &victim->st)) {
 		wcx_fail(&err, EBUSY, "%s: not removed, since it was replaced meanwhile", victim->path);
 		keep(removal, victim, &err);
 	} else if (removal->command->verbose) {

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "fs/base/array.h"
+#include "fs/base/same_file.h"
 #include "fs/base/tree.h"
 #include "fs/read/base_lock.h"
 #include "fs/read/base_mark.h"
@@ -196,7 +197,7 @@ static int keep(struct wcx_task_guard *guard, const struct wcx_file_task *task, 
 	if (linkat(task->output_directory_fd, name, task->output_directory_fd, guard->kept, 0) < 0 && errno != EEXIST)
 		errnum = errno;
 	else if (fstatat(task->output_directory_fd, guard->kept, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
-		 now.st_dev == st->st_dev && now.st_ino == st->st_ino)
+		 wcx_is_same_file(&now, st))
 		return 0; /* also if an earlier run was killed after it had made the name */
 	wcx_fail(err, errnum, "%s: not replaced, since %s, and it cannot be kept as %s: %s", guard->path, guard->why,
 		 guard->kept, strerror(errnum));

@@ -11,6 +11,7 @@
 
 #include "fs/base/array.h"
 #include "fs/base/file_io.h"
+#include "fs/base/same_file.h"
 #include "fs/format/version3.h"
 #include "fs/read/packed_index.h"
 
@@ -253,7 +254,7 @@ bool wcx_family_needs(const struct wcx_family *family, const struct wcx_family_f
 {
 	const bool in_named = is_named(family, file->path);
 
-	if (file->st.st_dev == st->st_dev && file->st.st_ino == st->st_ino)
+	if (wcx_is_same_file(&file->st, st))
 		return false;
 	for (uint32_t i = 0; i < file->base_count; i++)
 		if (is_base(base, &file->bases[i]) && (in_named || !hint_leads_elsewhere(family, file, &file->bases[i], st)))

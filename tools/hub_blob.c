@@ -14,6 +14,7 @@
 #include "codec/le.h"
 #include "fs/base/file_io.h"
 #include "fs/base/output_file.h"
+#include "fs/base/same_file.h"
 #include "fs/format/container.h"
 
 enum {
@@ -214,8 +215,8 @@ int wcx_hub_link_text(const struct wcx_hub_blob *blob, const char *cache, const 
 
 static bool is_same(const struct stat *a, const struct stat *b)
 {
-	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
-	       a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+	return wcx_is_same_file(a, b) && a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+	       a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
 /* Whether the blob's name now leads to a file in the mount that begins as the source, which is open as source_fd, does. */
@@ -262,7 +263,7 @@ static void release_shared(const char *path, const char *cache)
 		while (!used && fgets(line, sizeof line, list)) {
 			line[strcspn(line, "\n")] = '\0';
 			snprintf(candidate, sizeof candidate, "%s/%s", cache, line);
-			used = stat(candidate, &st) == 0 && st.st_dev == shared.st_dev && st.st_ino == shared.st_ino;
+			used = stat(candidate, &st) == 0 && wcx_is_same_file(&st, &shared);
 		}
 		if (!used && !ferror(list) && unlink(path) == 0)
 			unlink(list_path);

@@ -11,6 +11,7 @@
 
 #include "codec/arith.h"
 #include "fs/base/array.h"
+#include "fs/base/same_file.h"
 #include "fs/base/tree.h"
 #include "tools/file_task.h"
 #include "tools/model_card.h"
@@ -296,7 +297,7 @@ static bool open_base(const struct search *search, const struct candidate *candi
 	struct wcx_error ignored;
 	struct stat st;
 
-	if (replaced && stat(candidate->path, &st) == 0 && st.st_dev == replaced->st_dev && st.st_ino == replaced->st_ino)
+	if (replaced && stat(candidate->path, &st) == 0 && wcx_is_same_file(&st, replaced))
 		return false;
 	if (wcx_base_set_add(set, search->relatives->command, candidate->path, &ignored) < 0)
 		return false;

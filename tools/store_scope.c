@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fs/base/same_file.h"
 #include "fs/read/packed_index.h"
 
 enum {
@@ -24,17 +25,13 @@ struct look {
 	bool has_packed, is_partial;
 };
 
-static bool is_same(const struct stat *a, const struct stat *b)
-{
-	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
-}
-
 static int open_for_look(void *user, const char *path, int flags, struct stat *st_ret)
 {
 	struct look *look = user;
 	const int fd = wcx_open_below(&look->fd, path, flags, st_ret);
 
-	if (fd < 0 || !(flags & O_DIRECTORY) || (st_ret->st_dev == look->st.st_dev && !is_same(st_ret, &look->left_out)))
+	if (fd < 0 || !(flags & O_DIRECTORY) ||
+	    (st_ret->st_dev == look->st.st_dev && !wcx_is_same_file(st_ret, &look->left_out)))
 		return fd;
 	close(fd);
 	return -EXDEV;
@@ -63,8 +60,8 @@ static bool is_barred(const struct stat *st, const struct stat *below)
 	struct stat other;
 
 	return st->st_dev != below->st_dev || ((st->st_mode & S_ISVTX) && (st->st_mode & S_IWOTH)) ||
-	       (stat("/", &other) == 0 && is_same(st, &other)) ||
-	       (home && stat(home, &other) == 0 && (is_same(st, &other) || is_same(below, &other)));
+	       (stat("/", &other) == 0 && wcx_is_same_file(st, &other)) ||
+	       (home && stat(home, &other) == 0 && (wcx_is_same_file(st, &other) || wcx_is_same_file(below, &other)));
 }
 
 /* How many levels above a directory the working directory is; 0: it is not above it. */
@@ -76,10 +73,10 @@ static unsigned levels_to_work(int fd)
 
 	if (stat(".", &work) < 0)
 		work = last;
-	for (; at >= 0 && fstat(at, &st) == 0 && !is_same(&st, &last); level++, last = st) {
+	for (; at >= 0 && fstat(at, &st) == 0 && !wcx_is_same_file(&st, &last); level++, last = st) {
 		const int up = openat(at, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-		if (is_same(&st, &work))
+		if (wcx_is_same_file(&st, &work))
 			ret = level;
 		close(at);
 		at = up;

@@ -15,6 +15,7 @@
 #include "codec/arith.h"
 #include "fs/base/file_copy.h"
 #include "fs/base/parents.h"
+#include "fs/base/same_file.h"
 #include "tools/dependents.h"
 #include "tools/file_task.h"
 
@@ -46,11 +47,11 @@ static int relation_to_source(const struct wcx_tree_run *run, int fd)
 	for (bool first = true; at >= 0 && fstat(at, &st) == 0; first = false) {
 		const int up = openat(at, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-		if (st.st_dev == root->st_dev && st.st_ino == root->st_ino)
+		if (wcx_is_same_file(&st, root))
 			relation = first ? 1 : 2;
 		close(at);
 		at = up;
-		if (relation || up < 0 || fstat(up, &above) < 0 || (above.st_dev == st.st_dev && above.st_ino == st.st_ino))
+		if (relation || up < 0 || fstat(up, &above) < 0 || wcx_is_same_file(&above, &st))
 			break;
 	}
 	if (at >= 0)
@@ -318,7 +319,7 @@ static bool is_linked(int fd, const char *name, int other_fd, const char *other_
 	struct stat a, b;
 
 	return fstatat(fd, name, &a, AT_SYMLINK_NOFOLLOW) == 0 &&
-	       fstatat(other_fd, other_name, &b, AT_SYMLINK_NOFOLLOW) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+	       fstatat(other_fd, other_name, &b, AT_SYMLINK_NOFOLLOW) == 0 && wcx_is_same_file(&a, &b);
 }
 
 /* Whether a name still has the file that was listed, which a link is to replace. */

@@ -14,13 +14,14 @@
 
 #include "codec/arith.h"
 #include "fs/base/file_io.h"
+#include "fs/base/same_file.h"
 
 enum { PART_BYTES = 4 << 20, NAME_TRIES = 100 };
 
 bool wcx_same_version(const struct stat *a, const struct stat *b)
 {
-	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
-	       a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+	return wcx_is_same_file(a, b) && a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+	       a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
 static int stopped(const atomic_bool *stop)

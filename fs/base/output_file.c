@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "fs/base/file_io.h"
+#include "fs/base/same_file.h"
 
 enum { NAME_TRIES = 100 };
 
@@ -70,7 +71,7 @@ static int check_path(const struct wcx_output_file *file, struct wcx_error *err)
 	if (!*path || path[strlen(path) - 1] == '/')
 		return wcx_fail(err, EISDIR, "%s: is a directory", shown(file));
 	if (stat(path, &st) == 0) {
-		if (!file->options.replaces_source && st.st_dev == source.st_dev && st.st_ino == source.st_ino)
+		if (!file->options.replaces_source && wcx_is_same_file(&st, &source))
 			return wcx_fail(err, EINVAL, "%s: is the source", shown(file));
 		if (S_ISDIR(st.st_mode))
 			return wcx_fail(err, EISDIR, "%s: is a directory", shown(file));

@@ -263,11 +263,17 @@ static const char *check_grid(struct wcx_segment *seg)
 	return NULL;
 }
 
+uint64_t wcx_field_features(const struct wcx_recipe *recipe, const struct wcx_field *field)
+{
+	return (field->set_bits ? WCX_FEATURE_SETS : 0u) | (field->has_escapes ? WCX_FEATURE_ESCAPES : 0u) |
+	       (field->is_pair && recipe->difference != WCX_DIFFERENCE_NONE ? WCX_FEATURE_DIFFERENCE_PAIRS : 0u);
+}
+
 /* Totals of the segments read so far. */
 struct segments_sum {
 	uint64_t bytes, tile_count;
 	uint32_t field_count;
-	bool has_sets, has_escapes, has_difference_pairs;
+	uint64_t features; /* that their fields need */
 };
 
 static const char *parse_segment(struct wcx_container *c, uint32_t number, struct segments_sum *sum)
@@ -298,11 +304,8 @@ static const char *parse_segment(struct wcx_container *c, uint32_t number, struc
 	seg->first_tile = sum->tile_count;
 	sum->tile_count += seg->tile_count;
 	sum->field_count += seg->recipe.field_count;
-	for (uint32_t f = 0; f < seg->recipe.field_count; f++) {
-		sum->has_sets |= seg->recipe.fields[f].set_bits != 0;
-		sum->has_escapes |= seg->recipe.fields[f].has_escapes;
-		sum->has_difference_pairs |= seg->recipe.fields[f].is_pair && seg->recipe.difference != WCX_DIFFERENCE_NONE;
-	}
+	for (uint32_t f = 0; f < seg->recipe.field_count; f++)
+		sum->features |= wcx_field_features(&seg->recipe, &seg->recipe.fields[f]);
 	c->tiled[c->tiled_count++] = number;
 	return NULL;
 }
@@ -322,11 +325,11 @@ static int parse_segments(struct wcx_container *c, struct wcx_error *err)
 		return bad_index(c, err, c->index, "first segment is too small for a header");
 	if (sum.bytes != sb->original_bytes || sum.tile_count != sb->tile_count || sum.field_count != sb->field_count)
 		return bad_index(c, err, c->entries, "segments do not make up the file");
-	if (sb->features & WCX_FEATURE_SETS && !sum.has_sets)
+	if (sb->features & ~sum.features & WCX_FEATURE_SETS)
 		return bad_index(c, err, c->index, "flag SETS without sets of frequency tables");
-	if (sb->features & WCX_FEATURE_ESCAPES && !sum.has_escapes)
+	if (sb->features & ~sum.features & WCX_FEATURE_ESCAPES)
 		return bad_index(c, err, c->index, "flag ESCAPES without a field that has them");
-	if (!(sb->features & WCX_FEATURE_DIFFERENCE_PAIRS) != !sum.has_difference_pairs)
+	if ((sb->features ^ sum.features) & WCX_FEATURE_DIFFERENCE_PAIRS)
 		return bad_index(c, err, c->index, "flag DIFFERENCE_PAIRS and pairs in differences, one without the other");
 	return 0;
 }

@@ -50,6 +50,9 @@ enum {
 	WCX_FIELD_SETS = 3 * WCX_FIELD_SETS_UNIT,
 	WCX_FIELD_ESCAPES = 1 << 7,
 };
+
+/* wcx_field_features - the features, by their flags, that a field of a recipe needs */
+uint64_t wcx_field_features(const struct wcx_recipe *recipe, const struct wcx_field *field);
 #define WCX_MAGIC "\x89WCX\r\n\x1A\n"
 enum { WCX_MAGIC_BYTES = sizeof WCX_MAGIC - 1 };
 #define WCX_MAX_ORIGINAL_BYTES (UINT64_C(1) << 60)

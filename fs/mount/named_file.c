@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fs/base/same_file.h"
+
 enum { PID_FILE_MODE = 0644 };
 
 static int open_name(const struct wcx_named_file *file, int flags, mode_t mode)
@@ -90,7 +92,7 @@ static bool is_own(const struct wcx_named_file *file)
 	char text[16] = "";
 	struct stat st, open_st;
 	bool own = fd >= 0 && !fstat(fd, &st) && !fstat(file->fd, &open_st) && S_ISREG(st.st_mode) &&
-		   st.st_dev == open_st.st_dev && st.st_ino == open_st.st_ino;
+		   wcx_is_same_file(&st, &open_st);
 
 	if (own && !file->is_new)
 		own = read(fd, text, sizeof text - 1) > 0 && strtol(text, NULL, 10) == getpid();

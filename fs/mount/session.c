@@ -450,16 +450,24 @@ static unsigned direct_threads(const struct wcx_mount_options *opts, bool is_gpu
 	return WCX_MAX(is_gpu ? threads / 2 : threads * 3 / 4, (unsigned)PREFETCH_THREADS_MIN);
 }
 
+/* Where the kernel has the read-ahead of the mount, in KiB. */
+enum { READAHEAD_PATH_BYTES = 64 };
+
+static void readahead_path(const struct session *session, char path[READAHEAD_PATH_BYTES])
+{
+	snprintf(path, READAHEAD_PATH_BYTES, "/sys/class/bdi/0:%d/read_ahead_kb", session->connection.number);
+}
+
 /* The kernel's read-ahead for the mount; 0 if that is unknown. */
 static uint64_t kernel_readahead(const struct session *session)
 {
 	unsigned long kib = 0;
-	char path[64];
+	char path[READAHEAD_PATH_BYTES];
 	FILE *file;
 
 	if (session->opts->set_readahead)
 		return session->opts->readahead_bytes;
-	snprintf(path, sizeof path, "/sys/class/bdi/0:%d/read_ahead_kb", session->connection.number);
+	readahead_path(session, path);
 	file = fopen(path, "re");
 	if (file && fscanf(file, "%lu", &kib) != 1)
 		kib = 0;
@@ -514,7 +522,7 @@ static int start_serving(struct session *session)
 /* Sets the kernel's read-ahead through /sys: in its reply to FUSE_INIT a server can only lower it. */
 static int set_readahead(struct session *session)
 {
-	char path[64];
+	char path[READAHEAD_PATH_BYTES];
 	int r = answer_one(session->fuse_session), fd; /* FUSE_INIT, whose reply would otherwise override the new value */
 
 	if (r <= 0) {
@@ -522,7 +530,7 @@ static int set_readahead(struct session *session)
 		fuse_log(FUSE_LOG_ERR, "%s: %s\n", session->opts->mountpoint, strerror(-r));
 		return r;
 	}
-	snprintf(path, sizeof path, "/sys/class/bdi/0:%d/read_ahead_kb", session->connection.number);
+	readahead_path(session, path);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0 || dprintf(fd, "%" PRIu64, session->opts->readahead_bytes >> 10) < 0)
 		fuse_log(FUSE_LOG_NOTICE, "cannot set the kernel's read-ahead: %s\n", strerror(errno));

@@ -86,10 +86,7 @@ static int add_fields(struct wcx_pack_index *index, const struct wcx_tensor_plan
 		if (!dst)
 			return -ENOMEM;
 		wcx_field_write(&plan->fields[f], first_table[f], dst);
-		index->has_sets |= plan->fields[f].set_bits != 0;
-		index->has_escapes |= plan->fields[f].has_escapes;
-		index->has_difference_pairs |=
-			plan->fields[f].is_pair && plan->segment.recipe.difference != WCX_DIFFERENCE_NONE;
+		index->features |= wcx_field_features(&plan->segment.recipe, &plan->fields[f]);
 		if (plan->fields[f].table_count && first_table[f] == index->library.table_count &&
 		    add_tables(index, &plan->fields[f]) < 0)
 			return -ENOMEM;
@@ -158,9 +155,7 @@ int wcx_pack_index_join(const struct wcx_pack_index *index, struct wcx_superbloc
 	sb->table_bytes = index->parts[WCX_INDEX_TABLES].bytes;
 	sb->base_count = base_count(index);
 	sb->base_name_bytes = (uint32_t)index->parts[WCX_INDEX_BASE_NAMES].bytes;
-	sb->features |= (sb->base_count ? WCX_FEATURE_BASES : 0) | (index->has_sets ? WCX_FEATURE_SETS : 0) |
-			(index->has_escapes ? WCX_FEATURE_ESCAPES : 0) |
-			(index->has_difference_pairs ? WCX_FEATURE_DIFFERENCE_PAIRS : 0);
+	sb->features |= (sb->base_count ? WCX_FEATURE_BASES : 0) | index->features;
 	sb->index_bytes = 0;
 	for (size_t i = 0; i < WCX_INDEX_PARTS; i++)
 		sb->index_bytes += index->parts[i].bytes;

@@ -30,7 +30,7 @@ struct wcx_pack_index {
 	struct wcx_table_library library;
 	void *contents; /* tree of the segments that may recur */
 	uint64_t tile_count;
-	bool has_sets, has_escapes, has_difference_pairs; /* in some field */
+	uint64_t features; /* that fields need */
 };
 
 /*

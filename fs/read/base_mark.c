@@ -10,6 +10,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "fs/base/same_file.h"
+
 enum { DEPTH_MAX = 512 };
 
 static const char prefix[] = "user.wcx.base.";
@@ -19,11 +21,6 @@ struct ancestors {
 	struct stat items[DEPTH_MAX];
 	size_t count;
 };
-
-static bool is_same(const struct stat *a, const struct stat *b)
-{
-	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
-}
 
 /* Lists them up to the root, or to top, which may be NULL.  Returns whether the list ends with top. */
 static bool list_ancestors(struct ancestors *list, int fd, const struct stat *top)
@@ -36,8 +33,8 @@ static bool list_ancestors(struct ancestors *list, int fd, const struct stat *to
 		const struct stat *own = &list->items[list->count++];
 		const int up = openat(at, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-		is_top = top && is_same(own, top);
-		is_root = list->count > 1 && is_same(own, own - 1);
+		is_top = top && wcx_is_same_file(own, top);
+		is_root = list->count > 1 && wcx_is_same_file(own, own - 1);
 		close(at);
 		at = up;
 	}
@@ -49,7 +46,7 @@ static bool list_ancestors(struct ancestors *list, int fd, const struct stat *to
 static bool has(const struct ancestors *list, const struct stat *st)
 {
 	for (size_t i = 0; i < list->count; i++)
-		if (is_same(&list->items[i], st))
+		if (wcx_is_same_file(&list->items[i], st))
 			return true;
 	return false;
 }

@@ -518,7 +518,7 @@ static void pin_jobs(struct wcx_decoder *decoder, const struct wcx_gpu_batch *ba
 		const struct wcx_tile_job *job = &batch->jobs[i];
 
 		is_pinned[i] = decoder->range && wcx_pinned_range_pin(decoder->range, job->dst, job->dst_bytes, now_ns);
-		if (is_pinned[i] || (batch->bases && (uintptr_t)job->dst - (uintptr_t)batch->bases < WCX_GPU_BASE_BYTES))
+		if (is_pinned[i] || wcx_gpu_is_among_bases(batch, job->dst))
 			continue;
 		touch(job->dst, job->dst_bytes);
 	}

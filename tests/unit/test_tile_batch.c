@@ -210,12 +210,12 @@ static void sets_of_tables_have_the_general_kernel(void)
 	CHECK(kernel_of(tile, &small, &count) == WCX_KERNEL_DIFFERENCE_ANY_2 && count == 1);
 }
 
-/* A tile of BF16 that stands alone, as packed for speed: pairs above eight raw bits. */
-static struct tile *halves_make(void)
+/* A tile that stands alone: pairs above four raw bits a byte, as of INT8 (folded) and of BF16 packed for speed (rotated). */
+static struct tile *alone_make(uint32_t elem_bytes, enum wcx_transform transform)
 {
-	struct tile *tile = tile_make(2, WCX_DIFFERENCE_NONE, 8, 1);
+	struct tile *tile = tile_make(elem_bytes, WCX_DIFFERENCE_NONE, 4 * elem_bytes, 1);
 
-	tile->recipe.transform = WCX_TRANSFORM_ROTATE;
+	tile->recipe.transform = (uint8_t)transform;
 	tile->fields[0].table_count = 0;
 	tile->fields[0].tables = NULL;
 	tile->fields[1].is_pair = true;
@@ -233,19 +233,6 @@ static struct tile *byte_pairs_make(enum wcx_difference difference)
 	return tile;
 }
 
-/* A tile of INT8 that stands alone: pairs above four raw bits, folded. */
-static struct tile *folded_make(void)
-{
-	struct tile *tile = tile_make(1, WCX_DIFFERENCE_NONE, 4, 1);
-
-	tile->recipe.transform = WCX_TRANSFORM_FOLD;
-	tile->fields[0].table_count = 0;
-	tile->fields[0].tables = NULL;
-	tile->fields[1].is_pair = true;
-	pack_again(tile);
-	return tile;
-}
-
 /* Adds a difference that takes the tile before as its base. */
 static void add_taking(struct wcx_tile_batch *batch, const struct tile *tile, uint64_t dst, uint64_t base)
 {
@@ -254,7 +241,7 @@ static void add_taking(struct wcx_tile_batch *batch, const struct tile *tile, ui
 
 static void a_difference_is_decoded_with_the_base_that_it_takes(void)
 {
-	struct tile *base = halves_make(), *tile = sets_make(WCX_DIFFERENCE_FLOAT, 8, 0, true);
+	struct tile *base = alone_make(2, WCX_TRANSFORM_ROTATE), *tile = sets_make(WCX_DIFFERENCE_FLOAT, 8, 0, true);
 	struct wcx_tile_batch *batch = batch_make(&limits);
 	const struct wcx_batch_layout *layout;
 	const struct wcx_tile_item *items;
@@ -293,7 +280,7 @@ static void a_difference_is_decoded_with_the_base_that_it_takes(void)
 
 static void other_differences_are_decoded_after_their_bases(void)
 {
-	struct tile *base = halves_make(), *sets = sets_make(WCX_DIFFERENCE_FLOAT, 2, 1, true);
+	struct tile *base = alone_make(2, WCX_TRANSFORM_ROTATE), *sets = sets_make(WCX_DIFFERENCE_FLOAT, 2, 1, true);
 	struct tile *bytes = tile_make(1, WCX_DIFFERENCE_NONE, 8, 1), *of_bytes = tile_make(1, WCX_DIFFERENCE_INTEGER, 8, 1);
 	struct wcx_tile_batch *batch = batch_make(&limits);
 	const struct wcx_batch_layout *layout;
@@ -316,7 +303,7 @@ static void other_differences_are_decoded_after_their_bases(void)
 /* With pairs in the order of integers and without; others go the ways that any bytes do. */
 static void differences_of_bytes_have_kernels_for_one_order(void)
 {
-	struct tile *base = folded_make(), *of_base[] = {
+	struct tile *base = alone_make(1, WCX_TRANSFORM_FOLD), *of_base[] = {
 		byte_pairs_make(WCX_DIFFERENCE_INTEGER),
 		tile_make(1, WCX_DIFFERENCE_INTEGER, 8, 1),
 		byte_pairs_make(WCX_DIFFERENCE_FLOAT),
