@@ -176,11 +176,12 @@ void wcx_gpu_free(struct wcx_gpu *gpu)
 	free(gpu);
 }
 
-void wcx_gpu_unmap(struct wcx_gpu *gpu, void *memory)
+void wcx_gpu_unmap(struct wcx_gpu *gpu, void *memory, size_t bytes)
 {
 	cudaSetDevice(gpu->device);
 	cudaHostUnregister(memory);
 	cudaGetLastError();
+	gpu->pinned_bytes -= bytes;
 }
 
 /* Whether pinning fails for a test. */
@@ -204,12 +205,12 @@ bool wcx_gpu_map(struct wcx_gpu *gpu, void *memory, size_t bytes)
 		cudaGetLastError();
 		return false;
 	}
+	gpu->pinned_bytes += bytes;
 	/* The kernels use the host's addresses. */
 	if (cudaHostGetDevicePointer(&seen_dev, memory, 0) || seen_dev != memory) {
-		wcx_gpu_unmap(gpu, memory);
+		wcx_gpu_unmap(gpu, memory, bytes);
 		return false;
 	}
-	gpu->pinned_bytes += bytes;
 	return true;
 }
 

@@ -41,7 +41,7 @@ void wcx_gpu_free(struct wcx_gpu *gpu); /* NULL is fine; no call may be in progr
  * Returns whether it is pinned.  It must be unpinned before it and the GPU are freed.
  */
 bool wcx_gpu_map(struct wcx_gpu *gpu, void *memory, size_t bytes);
-void wcx_gpu_unmap(struct wcx_gpu *gpu, void *memory);
+void wcx_gpu_unmap(struct wcx_gpu *gpu, void *memory, size_t bytes);
 
 /* wcx_gpu_alloc - allocate pinned memory of the host; NULL if there is none */
 void *wcx_gpu_alloc(struct wcx_gpu *gpu, size_t bytes);

@@ -25,7 +25,7 @@ bool wcx_gpu_map(struct wcx_gpu *gpu, void *memory, size_t bytes)
 	return false;
 }
 
-void wcx_gpu_unmap(struct wcx_gpu *gpu, void *memory)
+void wcx_gpu_unmap(struct wcx_gpu *gpu, void *memory, size_t bytes)
 {
 }
 

@@ -218,11 +218,11 @@ static bool pin(void *user, void *memory, size_t bytes)
 	return is_pinned;
 }
 
-static void unpin(void *user, void *memory)
+static void unpin(void *user, void *memory, size_t bytes)
 {
 	struct wcx_decoder *decoder = user;
 
-	wcx_gpu_unmap(decoder->gpu, memory);
+	wcx_gpu_unmap(decoder->gpu, memory, bytes);
 }
 
 /* --- batches --- */
@@ -293,8 +293,9 @@ static union idle_bytes *take_old_bytes(union idle_bytes **list, uint64_t until_
 
 void wcx_decoder_pin_used(struct wcx_decoder *decoder)
 {
-	for (unsigned i = 0; i < PIN_USED_CHUNKS && decoder->range && !atomic_load(&decoder->gpu_calls); i++)
-		if (!wcx_pinned_range_pin_used(decoder->range))
+	for (unsigned i = 0; i < PIN_USED_CHUNKS && decoder->range; i++)
+		if (atomic_load(&decoder->gpu_calls) || atomic_load(&decoder->gpu_lost) ||
+		    !wcx_pinned_range_pin_used(decoder->range))
 			break;
 }
 

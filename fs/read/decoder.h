@@ -67,7 +67,7 @@ void wcx_decoder_use_memory(struct wcx_decoder *decoder, void *memory, size_t by
 uint64_t wcx_decoder_buffer_bytes(const struct wcx_decoder *decoder);
 
 /*
- * wcx_decoder_pin_used - pin memory that tiles were decoded to while it was not pinned, unless the GPU has something to do
+ * wcx_decoder_pin_used - pin memory that tiles were decoded to while it was not pinned, unless the GPU is busy or has failed
  *
  * For a thread that does this now and then: pinning takes long, so while tiles are decoded next to none is pinned.
  */

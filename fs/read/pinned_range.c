@@ -39,25 +39,29 @@ struct wcx_pinned_range *wcx_pinned_range_create(void *memory, size_t bytes, uin
 	return range;
 }
 
+static size_t chunk_bytes(const struct wcx_pinned_range *range, size_t chunk)
+{
+	return WCX_MIN(range->bytes - chunk * WCX_PINNED_CHUNK_BYTES, (size_t)WCX_PINNED_CHUNK_BYTES);
+}
+
 void wcx_pinned_range_free(struct wcx_pinned_range *range)
 {
 	if (!range)
 		return;
 	for (size_t i = 0; i < range->chunk_count; i++)
 		if (atomic_load(&range->states[i]) == PINNED)
-			range->calls->unpin(range->user, range->memory + i * WCX_PINNED_CHUNK_BYTES);
+			range->calls->unpin(range->user, range->memory + i * WCX_PINNED_CHUNK_BYTES, chunk_bytes(range, i));
 	free(range);
 }
 
 /* Pins a chunk, on the one thread that is_pinning admits. */
 static bool pin_chunk(struct wcx_pinned_range *range, size_t chunk)
 {
-	const size_t offset = chunk * WCX_PINNED_CHUNK_BYTES;
-	const size_t bytes = WCX_MIN(range->bytes - offset, (size_t)WCX_PINNED_CHUNK_BYTES);
+	const size_t bytes = chunk_bytes(range, chunk);
 
 	if (atomic_load(&range->pinned_bytes) + bytes > range->budget_bytes)
 		return false;
-	if (!range->calls->pin(range->user, range->memory + offset, bytes)) {
+	if (!range->calls->pin(range->user, range->memory + chunk * WCX_PINNED_CHUNK_BYTES, bytes)) {
 		atomic_store(&range->has_failed, true);
 		return false;
 	}

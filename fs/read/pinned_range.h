@@ -25,7 +25,7 @@ struct wcx_pinned_range;
 
 struct wcx_pin_calls {
 	bool (*pin)(void *user, void *memory, size_t bytes); /* whether the memory is pinned now */
-	void (*unpin)(void *user, void *memory);
+	void (*unpin)(void *user, void *memory, size_t bytes);
 };
 
 /*

@@ -905,7 +905,7 @@ static size_t compare_in(struct wcx_gpu *gpu, struct wcx_tile_job *jobs, size_t 
 	if (pinned) {
 		CHECK(packed && wcx_gpu_map(gpu, area, area_bytes));
 		CHECK(decode_pinned(gpu, jobs, job_count, packed) == WCX_OK);
-		wcx_gpu_unmap(gpu, area);
+		wcx_gpu_unmap(gpu, area, area_bytes);
 		wcx_gpu_dealloc(gpu, packed, WCX_GPU_PACKED_ROOM);
 	} else {
 		CHECK(decode(gpu, jobs, job_count) == WCX_OK);
@@ -1286,6 +1286,11 @@ static void check_pinned_memory_comes_and_goes(const struct samples *samples)
 	if (gpu)
 		wcx_gpu_release_idle(gpu, 0);
 	before = gpu ? wcx_gpu_get_memory(gpu).pinned_bytes : 0;
+	if (gpu && CHECK(wcx_gpu_map(gpu, job.dst, job.dst_bytes))) {
+		CHECK(wcx_gpu_get_memory(gpu).pinned_bytes == before + job.dst_bytes);
+		wcx_gpu_unmap(gpu, job.dst, job.dst_bytes);
+		CHECK(wcx_gpu_get_memory(gpu).pinned_bytes == before);
+	}
 	for (int call = 0; gpu && call < 3; call++) {
 		CHECK(decode(gpu, &job, 1) == WCX_OK && job.result == WCX_OK);
 		CHECK(wcx_gpu_get_memory(gpu).pinned_bytes > before);

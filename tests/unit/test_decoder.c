@@ -89,9 +89,9 @@ WRAPPED(bool, wcx_gpu_map, struct wcx_gpu *gpu, void *memory, size_t bytes)
 	return !gpu_refuses;
 }
 
-WRAPPED(void, wcx_gpu_unmap, struct wcx_gpu *gpu, void *memory)
+WRAPPED(void, wcx_gpu_unmap, struct wcx_gpu *gpu, void *memory, size_t bytes)
 {
-	(void)gpu, (void)memory;
+	(void)gpu, (void)memory, (void)bytes;
 	pin_count--;
 }
 

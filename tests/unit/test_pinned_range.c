@@ -46,12 +46,13 @@ static bool pin(void *user, void *start, size_t bytes)
 	return true;
 }
 
-static void unpin(void *user, void *start)
+static void unpin(void *user, void *start, size_t bytes)
 {
 	struct driver *driver = user;
 
 	CHECK(((uint8_t *)start - memory) % CHUNK == 0);
 	driver->unpins++;
+	driver->bytes -= bytes;
 }
 
 static const struct wcx_pin_calls calls = { pin, unpin };
@@ -93,6 +94,7 @@ static void what_is_outside_or_in_two_chunks_is_not_pinned(void)
 	CHECK(!wcx_pinned_range_pin(range, memory + CHUNK, SIZE_MAX, later()) && driver.pins == 0);
 	CHECK(wcx_pinned_range_pin(range, memory + 2 * (size_t)CHUNK, TILE, later()) && driver.bytes == TILE);
 	wcx_pinned_range_free(range);
+	CHECK(driver.unpins == 1 && driver.bytes == 0);
 }
 
 static void no_more_is_pinned_than_the_budget(void)
