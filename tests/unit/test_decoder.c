@@ -13,6 +13,7 @@
 #include "codec/trial_tile.h"
 #include "cuda/gpu_decode.h"
 #include "fs/format/container.h"
+#include "fs/read/pinned_range.h"
 #include "tests/fixtures/sample_image.h"
 #include "tests/fixtures/wrapped.h"
 #include "tests/unit/check.h"
@@ -317,6 +318,40 @@ static void a_gpu_that_cannot_pin_memory_decodes_all_the_same(void)
 	gpu_exists = gpu_refuses = false;
 }
 
+/* Each of two loops decodes to the end of a memory whose start is pinned: the GPU fails in the second. */
+static void what_was_used_is_pinned_later_unless_the_gpu_is_lost(void)
+{
+	enum { BYTES = 80 << 20, CHUNKS = BYTES / WCX_PINNED_CHUNK_BYTES };
+	struct wcx_trial_tile *trial = wcx_trial_tile_create();
+	uint8_t *memory = aligned_alloc(4096, BYTES);
+
+	sample_require(memory != NULL, "memory");
+	gpu_exists = true;
+	for (int is_lost = 0; is_lost < 2; is_lost++) {
+		struct wcx_decode_batch *batch;
+		struct wcx_decoder *decoder;
+		unsigned at_start;
+
+		pin_count = 0;
+		sample_require(wcx_decoder_create(WCX_DECODER_CUDA, NULL, NULL, &decoder, NULL) == 0, "wcx_decoder_create");
+		wcx_decoder_use_memory(decoder, memory, BYTES, UINT64_MAX);
+		at_start = pin_count;
+		batch = wcx_decoder_borrow(decoder);
+		batch->jobs[0] = wcx_trial_tile_job(trial);
+		batch->jobs[0].dst = memory + BYTES - batch->jobs[0].dst_bytes;
+		gpu_fails = is_lost;
+		wcx_decoder_run(decoder, batch, 1, NULL);
+		CHECK(pin_count == at_start + 1 && pin_count < CHUNKS);
+		wcx_decoder_pin_used(decoder);
+		CHECK(pin_count == (is_lost ? at_start + 1 : CHUNKS));
+		wcx_decoder_return(decoder, batch);
+		wcx_decoder_free(decoder);
+	}
+	gpu_exists = gpu_fails = false;
+	free(memory);
+	wcx_trial_tile_free(trial);
+}
+
 /* How many calls the GPU is opened for within a budget, and as many batches are pinned. */
 static unsigned calls_within(uint64_t buffers_max)
 {
@@ -546,6 +581,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(a_tile_with_another_checksum_is_damaged),
 		CHECK_TEST(the_gpu_gets_pinned_memory),
 		CHECK_TEST(a_gpu_that_cannot_pin_memory_decodes_all_the_same),
+		CHECK_TEST(what_was_used_is_pinned_later_unless_the_gpu_is_lost),
 		CHECK_TEST(pinned_buffers_keep_to_a_budget),
 		CHECK_TEST(idle_memory_is_given_back_and_allocated_again),
 		CHECK_TEST(a_fast_gpu_is_chosen),
