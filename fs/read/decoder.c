@@ -414,11 +414,13 @@ static void add_idle_locked(struct wcx_decoder *decoder, struct owned_batch *own
 void wcx_decoder_use_memory(struct wcx_decoder *decoder, void *memory, size_t bytes, uint64_t pinned_max)
 {
 	static const struct wcx_pin_calls calls = { pin, unpin };
+	const uint64_t buffer_bytes = wcx_decoder_buffer_bytes(decoder);
 
 	if (!decoder->gpu)
 		return;
 	if (bytes)
-		decoder->range = wcx_pinned_range_create(memory, bytes, pinned_max, &calls, decoder);
+		decoder->range = wcx_pinned_range_create(memory, bytes, pinned_max - WCX_MIN(buffer_bytes, pinned_max),
+							 &calls, decoder);
 	if (decoder->range)
 		wcx_pinned_range_start(decoder->range, PINNED_AT_START);
 	for (unsigned i = 0; i < decoder->gpu_calls_max; i++) {

@@ -58,8 +58,9 @@ void wcx_decoder_free(struct wcx_decoder *decoder); /* NULL is fine; all batches
 /*
  * wcx_decoder_use_memory - tell where tiles are decoded to, so that a GPU writes them there itself
  *
- * The memory is pinned bit by bit, as tiles in it are decoded, up to pinned_max bytes.  When that fails, the decoder sends a
- * notice, once, and copies.  To be called at most once, before any batch is lent; memory must outlive the decoder.
+ * The memory is pinned bit by bit, as tiles in it are decoded, up to pinned_max bytes together with the GPU's buffers.  When
+ * that fails, the decoder sends a notice, once, and copies.  To be called at most once, before any batch is lent; memory
+ * must outlive the decoder.
  */
 void wcx_decoder_use_memory(struct wcx_decoder *decoder, void *memory, size_t bytes, uint64_t pinned_max);
 

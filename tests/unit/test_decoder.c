@@ -274,7 +274,7 @@ static void decode_in_cache(void)
 
 	sample_require(memory != NULL, "memory");
 	sample_require(wcx_decoder_create(WCX_DECODER_CUDA, count_notice, NULL, &decoder, NULL) == 0, "wcx_decoder_create");
-	wcx_decoder_use_memory(decoder, memory, BYTES, BYTES);
+	wcx_decoder_use_memory(decoder, memory, BYTES, UINT64_MAX);
 	batch = wcx_decoder_borrow(decoder);
 	for (int call = 0; call < 2; call++) {
 		for (size_t i = 0; i < JOBS; i++)
@@ -367,6 +367,35 @@ static unsigned calls_within(uint64_t buffers_max)
 	CHECK(wcx_decoder_buffer_bytes(decoder) >= calls * (uint64_t)(WCX_GPU_CALL_BYTES + WCX_GPU_PACKED_ROOM));
 	wcx_decoder_free(decoder);
 	return calls;
+}
+
+/* How much is pinned for tiles at the start with a cache for which the buffers of one call may be too large. */
+static uint64_t pinned_within(uint64_t cache_bytes)
+{
+	const size_t bytes = 64 << 20;
+	uint8_t *memory = aligned_alloc(4096, bytes);
+	struct wcx_decoder *decoder;
+	uint64_t pinned;
+
+	sample_require(memory != NULL, "memory");
+	sample_require(wcx_decoder_create_within(WCX_DECODER_CUDA, cache_bytes / 4, NULL, NULL, &decoder, NULL) == 0,
+		       "wcx_decoder_create_within");
+	pin_count = 0;
+	wcx_decoder_use_memory(decoder, memory, bytes, cache_bytes);
+	pinned = (uint64_t)pin_count * WCX_PINNED_CHUNK_BYTES;
+	CHECK(pinned == 0 || pinned + wcx_decoder_buffer_bytes(decoder) <= cache_bytes);
+	wcx_decoder_free(decoder);
+	free(memory);
+	return pinned;
+}
+
+static void pinned_memory_keeps_to_the_size_of_a_cache(void)
+{
+	gpu_exists = true;
+	CHECK(pinned_within(0) == 0 && pinned_within(8 << 20) == 0);
+	CHECK(pinned_within(16 << 20) == 6 << 20 && pinned_within(36 << 20) == 26 << 20);
+	CHECK(pinned_within(64 << 20) == 54 << 20);
+	gpu_exists = false;
 }
 
 static void pinned_buffers_keep_to_a_budget(void)
@@ -582,6 +611,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(the_gpu_gets_pinned_memory),
 		CHECK_TEST(a_gpu_that_cannot_pin_memory_decodes_all_the_same),
 		CHECK_TEST(what_was_used_is_pinned_later_unless_the_gpu_is_lost),
+		CHECK_TEST(pinned_memory_keeps_to_the_size_of_a_cache),
 		CHECK_TEST(pinned_buffers_keep_to_a_budget),
 		CHECK_TEST(idle_memory_is_given_back_and_allocated_again),
 		CHECK_TEST(a_fast_gpu_is_chosen),
