@@ -160,7 +160,7 @@ static int use(struct wcx_page_asker *asker, uint64_t target, const char *path, 
 		r = file->state == OPENING ? -EAGAIN : -file->errnum;
 	pthread_mutex_unlock(&asker->lock);
 	if (!file)
-		return -ENOMEM;
+		return -EAGAIN;
 	if (is_new)
 		open_file(asker, file, path);
 	*file_ret = file;

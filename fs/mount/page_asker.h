@@ -34,7 +34,8 @@ void wcx_page_asker_free(struct wcx_page_asker *asker); /* closes all files; NUL
  * wcx_page_asker_ask - have the kernel ask for [offset, offset + bytes) of a target, the file at path in the mount
  *
  * Pages that it has, or for which it has no memory, are left out.  Opens the file at first.  Returns 0; -EAGAIN while
- * another thread opens the file; or -errno if it cannot be opened, now and until wcx_page_asker_close.
+ * another thread opens the file, or there is no memory to open it; or another -errno if it cannot be opened, now and until
+ * wcx_page_asker_close.
  */
 int wcx_page_asker_ask(struct wcx_page_asker *asker, uint64_t target, const char *path, uint64_t offset, uint64_t bytes);
 

@@ -39,6 +39,7 @@ struct wcx_prefetch_file {
 	unsigned worker_count;   /* threads that decode for its page cache, or push to it */
 	unsigned direct_count;   /* threads that decode for its O_DIRECT readers */
 	atomic_bool is_cached;   /* as far as seen: nothing is decoded for O_DIRECT readers.  Written under the lock */
+	atomic_bool is_refused;  /* its pages can never be asked for */
 	struct push_turn *turns; /* first in, first out */
 	struct wcx_prefetch_file *next, **link; /* in the list of all files */
 	struct wcx_prefetch_file *next_waiting; /* in the queue of files that may have work */
@@ -368,9 +369,14 @@ static int put_pages(struct wcx_prefetcher *prefetcher, struct task *task, const
 	const uint64_t target = task->file->target;
 	struct iovec segments[WCX_VIEW_SLICES_MAX];
 
-	if (task->may_ask && options->ask(options->user, target, start, end - start) == 0) {
-		task->has_asked = true;
-		return 0;
+	if (task->may_ask) {
+		const int r = options->ask(options->user, target, start, end - start);
+
+		task->has_asked |= r == 0;
+		if (r == 0)
+			return 0;
+		if (r != -EAGAIN)
+			task->file->is_refused = true;
 	}
 	return options->push(options->user, target, start, segments, cut_segments(view, offset, start, end, segments));
 }
@@ -494,7 +500,7 @@ static int do_part(struct wcx_prefetcher *prefetcher, struct task *task, uint64_
 		const bool is_last_use = !is_direct && has_one_reader(prefetcher, task->file);
 
 		task->was_cached &= view.was_cached;
-		task->may_ask = is_last_use && prefetcher->options.ask;
+		task->may_ask = is_last_use && prefetcher->options.ask && !task->file->is_refused;
 		task->has_asked = false;
 		if (!is_direct)
 			r = push_view(prefetcher, task, &view, *start, stop);

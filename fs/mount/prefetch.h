@@ -28,7 +28,7 @@ typedef int wcx_push_fn(void *user, uint64_t target, uint64_t offset, const stru
 
 /*
  * Has a target ask for whole pages that are cached, without waiting, as a reader would who asks for them once.  Returns 0;
- * or -errno when it cannot, so that they have to be pushed.
+ * -EAGAIN when it cannot now, or another -errno when it never can: then they have to be pushed.
  */
 typedef int wcx_ask_fn(void *user, uint64_t target, uint64_t offset, uint64_t bytes);
 

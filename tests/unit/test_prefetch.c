@@ -1120,6 +1120,33 @@ static void tiles_that_are_asked_for_stay_and_others_are_pushed(void)
 	asks = NULL;
 }
 
+static int refuse_to_ask(void *user, uint64_t target, uint64_t offset, uint64_t bytes)
+{
+	(void)user, (void)target, (void)offset, (void)bytes;
+	return -ESTALE;
+}
+
+/* One thread asks at a time, but what is never asked for is pushed by as many as without asking. */
+static void what_cannot_be_asked_for_is_pushed_by_several_threads(void)
+{
+	struct node *node;
+	struct rig rig;
+
+	asks = refuse_to_ask;
+	open_rig(&rig, PUSHERS_MAX, 32 * MIB);
+	asks = NULL;
+	node = add_file(&rig, chunks);
+	add_spot(node, 0, 0);
+	prove(&rig, node, 0, 0, 2 * MIB);
+	settle(&rig);
+	CHECK(node->pushed > 0);
+	hold_pushes(1);
+	ask(&rig, node, 0, 3 * MIB, 60 * MIB, 0);
+	await_held(PUSHERS_MAX);
+	hold_pushes(0);
+	close_rig(&rig);
+}
+
 static void packed_bytes_are_fetched_ahead_and_evicted_after_the_push(void)
 {
 	const struct way way = { 0, plain->bytes, 128 * KIB, 1 };
@@ -1473,6 +1500,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(direct_reader_of_cached_tiles_is_left_alone),
 		CHECK_TEST(tiles_that_were_pushed_leave_the_cache),
 		CHECK_TEST(tiles_that_are_asked_for_stay_and_others_are_pushed),
+		CHECK_TEST(what_cannot_be_asked_for_is_pushed_by_several_threads),
 		CHECK_TEST(packed_bytes_are_fetched_ahead_and_evicted_after_the_push),
 		CHECK_TEST(damage_ends_the_work_for_its_file_only),
 		CHECK_TEST(target_that_takes_no_more_gets_no_more),
