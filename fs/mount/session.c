@@ -465,8 +465,6 @@ static uint64_t kernel_readahead(const struct session *session)
 	char path[READAHEAD_PATH_BYTES];
 	FILE *file;
 
-	if (session->opts->set_readahead)
-		return session->opts->readahead_bytes;
 	readahead_path(session, path);
 	file = fopen(path, "re");
 	if (file && fscanf(file, "%lu", &kib) != 1)
@@ -553,10 +551,10 @@ static int start_threads(struct session *session)
 {
 	int r = drop_privileges();
 
+	if (!r && session->opts->set_readahead)
+		r = set_readahead(session); /* first: who asks for pages asks for as many as the kernel takes */
 	if (!r)
 		r = start_serving(session);
-	if (!r && session->opts->set_readahead)
-		r = set_readahead(session);
 	if (r)
 		return r;
 	wcx_warm_child_start(&session->warming);

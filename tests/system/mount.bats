@@ -572,6 +572,19 @@ has_gpu() {
 	wait "$DAEMON"
 }
 
+# A request for more pages than the kernel's read-ahead is cut off.
+@test "with WCX_PAGES=ask a read-ahead that cannot be set is not asked for" {
+	[ "$(id -u)" -eq 0 ] || skip "a copy of a mount needs root"
+	unshare --mount mount -o remount,bind,ro /sys || skip "/sys cannot be made read-only here"
+	# shellcheck disable=SC2016 # the inner shell's
+	WCX_PAGES=ask unshare --mount --propagation private bash -euc '
+		mount -o remount,bind,ro /sys
+		"$WCXFS" "$STORE" "$1" -o readahead=1M
+		trap "fusermount3 -u \"\$1\"" EXIT
+		"${@:2}"' bash "$MNT" "$PYTHON" "$BATS_TEST_DIRNAME/mount_reader.py" ahead \
+		"$MNT/model.safetensors" $((6 << 20)) $((10 << 20))
+}
+
 @test "readahead=BYTES sets the kernel's read-ahead" {
 	local number
 
