@@ -15,7 +15,8 @@ import time
 import mount
 import setting
 
-NULL, PUSH, CPU, AUTO, RAW = "null server", "null server, push", "wcxfs, cpu", "wcxfs, auto", "raw file"
+NULL, COPY, PUSH, CPU, AUTO = "null server", "null server, copy", "null server, push", "wcxfs, cpu", "wcxfs, auto"
+RAW = "raw file"
 READERS = 4  # of as many files at the same time
 COPIES = 2 * READERS
 MEMORY_CACHE_MIB = 512  # at most; small, so that the reads fill it
@@ -47,10 +48,12 @@ MMAP, READ, DIRECT, RANDOM = Read("mmap", 0), Read("read", 1), Read("direct8", 2
 MMAP_FOUR, READ_FOUR = Read("mmap", 0, READERS), Read("read", READERS, READERS)
 PLANS = {  # subject: mounts, and what is read in each
     NULL: [[DIRECT], [MMAP_FOUR, READ_FOUR]],
+    COPY: [[DIRECT]],  # for information: a reply costs more where it does not come from a core's cache
     PUSH: [[MMAP, READ], [MMAP_FOUR, READ_FOUR]],
     CPU: [[RANDOM]],
     AUTO: [[RANDOM], [MMAP, READ], [DIRECT], [MMAP_FOUR, READ_FOUR]],
 }
+OTHERS = ["–"] * (len(PLANS) - 1)
 TARGETS = [  # read, state, the best of which others is the measure, the least share of that
     (MMAP, "cold", [PUSH], 0.95),
     (READ, "cold", [PUSH], 0.95),
@@ -177,7 +180,7 @@ def verdict(reached, wanted, is_least, digits=2):
 
 def rate_rows(measurement):
     for read, state, others, least in TARGETS:
-        values = {name: measurement.rates.get((name, read, "cold" if state == "used" and name in others else state)) for name in PLANS}
+        values = {name: measurement.rates.get((name, read, "cold" if state == "used" and name != AUTO else state)) for name in PLANS}
         best = max((values[name] for name in others), key=statistics.median)
         reached = statistics.median(values[AUTO]) / statistics.median(best)
         heading = f"{read.heading()}, {'cold, used memory' if state == 'used' else state}: GB/s"
@@ -196,13 +199,13 @@ def disk_rows(measurement, ratio):
         raw, wcxfs = (measurement.rates.get((name, kind, "disk")) for name in (RAW, AUTO))
         if raw and wcxfs:
             reached = statistics.median(wcxfs) / statistics.median(raw)
-            yield [f"{mount.READS[kind][0]}, from disk: GB/s; raw file {mount.cell(raw)}", "–", "–", "–", mount.cell(wcxfs)] + \
+            yield [f"{mount.READS[kind][0]}, from disk: GB/s; raw file {mount.cell(raw)}"] + OTHERS + [mount.cell(wcxfs)] + \
                 verdict(reached, DISK_SHARE * ratio, True)
 
 
 def report(sample, measurement, beyond_mib):
     rows = list(rate_rows(measurement)) + list(cpu_rows(measurement))
-    rows.append(["resident beyond cache_size and CUDA: MiB", "–", "–", "–", str(beyond_mib)] +
+    rows.append(["resident beyond cache_size and CUDA: MiB"] + OTHERS + [str(beyond_mib)] +
                 verdict(beyond_mib, MEMORY_MAX_MIB, False, digits=0))
     rows += disk_rows(measurement, sample.ratio)
     rounds = len(measurement.rates[AUTO, MMAP, "cold"])
@@ -219,7 +222,8 @@ def measure_file(number, original, packed, args, workdir, notes, deadline):
     options = WcxfsArguments("kept", args.options)
     cpu, auto = mount.Wcxfs(daemon, sample, "cpu", options, CPU), mount.Wcxfs(daemon, sample, "auto", options, AUTO)
     used = mount.Wcxfs(daemon, sample, "auto", with_cache(options, sample.raw_bytes), AUTO)
-    subjects = [mount.Null(null, sample, 0), mount.Null(null, sample, args.push_threads), cpu, auto]
+    copy = mount.NullCopy(setting.program(None, args.build, "tests/bench/null_server"), sample)
+    subjects = [mount.Null(null, sample, 0), copy, mount.Null(null, sample, args.push_threads), cpu, auto]
     mount.verify(sample.raw[:1], auto, 1)
     for files, reader in measurement.readers.items():
         reader.read(mount.Raw(sample.raw, notes), "mmap", sample.raw[:files])  # the sum that all others must have
