@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -404,27 +405,52 @@ static int make_files(struct job *job, const char *directory, struct wcx_error *
 	return r;
 }
 
-/* Whether a directory that does not exist yet would be the source or in it. */
+/* Whether a path is a directory or lies in it; both are canonical. */
+static bool is_in(const char *path, const char *directory)
+{
+	const size_t bytes = strlen(directory);
+
+	return strncmp(path, directory, bytes) == 0 && (path[bytes] == '/' || !path[bytes]);
+}
+
+/* What is replaced is removed, with all that is in it: none of it may be what is read. */
+static int check_replaced(const struct job *job, const char *target, const char *source, struct wcx_error *err)
+{
+	char replaced[PATH_MAX], shard[PATH_MAX];
+
+	if (!realpath(target, replaced))
+		return errno == ENOENT ? 0 : wcx_fail(err, errno, "%s: %s", target, strerror(errno));
+	if (strcmp(replaced, source) == 0)
+		return wcx_fail(err, EINVAL, "%s: is the model's directory", target);
+	if (is_in(source, replaced))
+		return wcx_fail(err, EINVAL, "%s: is not replaced, as the model's directory %s is in it", target,
+				job->source);
+	for (size_t i = 0; i < job->files.count; i++) {
+		if (!realpath(job->shards[i].path, shard))
+			return wcx_fail(err, errno, "%s: %s", job->shards[i].path, strerror(errno));
+		if (is_in(shard, replaced))
+			return wcx_fail(err, EINVAL, "%s: is not replaced, as %s is a link into it", target,
+					job->shards[i].path);
+	}
+	return 0;
+}
+
+/* The output may be neither the model's directory, nor in it, nor around it. */
 static int check_apart(const struct job *job, const char *target, struct wcx_error *err)
 {
-	char source[PATH_MAX], parent[PATH_MAX], *copy = strdup(target), *slash;
-	size_t bytes;
+	char source[PATH_MAX], parent[PATH_MAX], *copy = strdup(target);
 	int r = 0;
 
 	if (!copy)
 		return no_memory(job, err);
-	for (bytes = strlen(copy); bytes > 1 && copy[bytes - 1] == '/';)
-		copy[--bytes] = '\0';
-	slash = strrchr(copy, '/');
-	if (slash)
-		slash[slash == copy] = '\0';
-	if (realpath(job->source, source) && realpath(slash ? copy : ".", parent)) {
-		bytes = strlen(source);
-		if (strncmp(parent, source, bytes) == 0 && (parent[bytes] == '/' || !parent[bytes]))
-			r = wcx_fail(err, EINVAL, "%s: is in the model's directory", target);
-		else if (realpath(target, parent) && strcmp(parent, source) == 0)
-			r = wcx_fail(err, EINVAL, "%s: is the model's directory", target);
-	}
+	if (!realpath(job->source, source))
+		r = wcx_fail(err, errno, "%s: %s", job->source, strerror(errno));
+	else if (!realpath(dirname(copy), parent)) /* it does not exist yet */
+		r = wcx_fail(err, errno, "%s: %s", target, strerror(errno));
+	else if (is_in(parent, source))
+		r = wcx_fail(err, EINVAL, "%s: is in the model's directory", target);
+	else
+		r = check_replaced(job, target, source, err);
 	free(copy);
 	return r;
 }

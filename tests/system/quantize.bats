@@ -47,6 +47,11 @@ refused() {
 	[ -z "$(find . -maxdepth 1 -name out -o -maxdepth 1 -name ".wcx-*")" ]
 }
 
+# The files of a tree and their contents.
+describe_all() {
+	find "$1" -type f -print0 | sort -z | xargs -0 sha256sum
+}
+
 # A copy of the model whose config.json Python code has changed: its variable is config.
 change_config() {
 	cp -r "$LLAMA" "$1"
@@ -291,6 +296,16 @@ make_single() {
 	[[ "$output" == *"model/int8: is in the model's directory" ]]
 	run -1 "$WCX" quantize -f model model
 	[[ "$output" == *"model: is the model's directory" ]]
+	mkdir around links
+	cp -r "$LLAMA" around/original
+	cp "$LLAMA/config.json" around
+	describe_all around >before
+	run -1 "$WCX" quantize -f around/original around
+	[ "$output" = "wcx quantize: around: is not replaced, as the model's directory around/original is in it" ]
+	ln -s "$PWD"/around/original/* links
+	run -1 "$WCX" quantize -f links around/
+	[[ "$output" =~ ^"wcx quantize: around/: is not replaced, as links/model-0000"[1-3]"-of-00003.safetensors is a link into it"$ ]]
+	describe_all around | cmp before -
 	run -1 "$WCX" quantize "$LLAMA" model/config.json/out
 	[[ "$output" == *"model/config.json/out: Not a directory" ]]
 	run -1 "$WCX" quantize --ignore='re:(' "$LLAMA" made/above/out
