@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "fs/base/parallel.h"
+#include "fs/base/path.h"
 #include "fs/pack/compare.h"
 #include "tools/command.h"
 #include "tools/family.h"
@@ -148,7 +149,7 @@ static void show_relatives(const struct wcx_file_task *task, struct wcx_image *i
 	for (size_t i = 0; family && i < family->count; i++) {
 		if (!wcx_family_depends(&family->files[i], &self))
 			continue;
-		wcx_fail(&shown, 0, "%s/%s", family->store, family->files[i].path);
+		wcx_fail(&shown, 0, "%s/%s", family->walk.start, family->files[i].path);
 		wcx_report_print(task->slot.report, "%40sbase of: %s", "", shown.text);
 	}
 }
@@ -187,7 +188,7 @@ static int show_tree(struct command *command, const char *path)
 	int status;
 
 	wcx_command_catch_signals();
-	if (wcx_family_scan(&family, command->store ? command->store : path, &wcx_command_stop, &err) < 0) {
+	if (wcx_family_scan(&family, command->store ? command->store : path, false, &wcx_command_stop, &err) < 0) {
 		status = wcx_command_failed(command, &err);
 	} else {
 		if (!command->json)

@@ -41,6 +41,7 @@ static const char help[] =
 	"  -f, --force          replace OUT_DIR with all that is in it, if it is a model's directory (has\n"
 	"                       a config.json), MODEL_DIR is not in it, and no other file is packed\n"
 	"                       against one in it\n"
+	"      --store=DIR      look for such files in DIR (by default as wcx rm does, from OUT_DIR upwards)\n"
 	"  -j, --threads=N      use N threads (default: one per core)\n"
 	"  -q, --quiet          print neither progress nor a summary\n"
 	"  -v, --verbose        accepted and ignored\n"
@@ -64,7 +65,20 @@ struct quantising {
 	const char **ignore;
 	size_t ignore_count, ignore_capacity;
 	bool packs;
+	/* Of the directory that is replaced. */
+	const char *target;
+	struct wcx_dependents *dependents;
+	struct wcx_tree_guard guard;
 };
+
+/* Looks again, just before the directory goes: something may have come into it, and have been packed against. */
+static int guard_target(void *user, struct wcx_error *err)
+{
+	struct quantising *quantising = user;
+
+	wcx_tree_guard_end(&quantising->guard);
+	return wcx_tree_guard_begin(&quantising->guard, quantising->dependents, quantising->target, err);
+}
 
 static void tell_tensor(void *user, const struct wcx_shard *shard, const struct wcx_shard_tensor *tensor)
 {
@@ -197,7 +211,6 @@ static int quantise(struct quantising *quantising, struct wcx_quantize_options *
 		    const char *target)
 {
 	struct command *command = quantising->command;
-	struct wcx_tree_guard guard = { 0 };
 	struct wcx_quantize_result result;
 	struct wcx_error err;
 	size_t made_above = 0;
@@ -211,8 +224,12 @@ static int quantise(struct quantising *quantising, struct wcx_quantize_options *
 		options->kept_bytes = packed_bytes;
 	}
 	wcx_command_catch_signals();
-	if (target && options->job.replace && !options->is_dry_run)
-		r = wcx_tree_guard_begin(&guard, command, target, &err);
+	if (target && options->job.replace && !options->is_dry_run) {
+		quantising->target = target;
+		quantising->dependents = wcx_dependents_create(command->store);
+		options->replaces = guard_target;
+		r = quantising->dependents ? guard_target(quantising, &err) : wcx_fail(&err, ENOMEM, "no memory");
+	}
 	if (r == 0 && target && !options->is_dry_run) {
 		r = wcx_parents_make(target, &made_above);
 		if (r < 0)
@@ -222,7 +239,8 @@ static int quantise(struct quantising *quantising, struct wcx_quantize_options *
 		r = wcx_quantize(source, target, options, &result, &err);
 	if (r < 0 && made_above)
 		wcx_parents_remove(target, made_above);
-	wcx_tree_guard_end(&guard);
+	wcx_tree_guard_end(&quantising->guard);
+	wcx_dependents_free(quantising->dependents);
 	if (r < 0) {
 		wcx_command_failed(command, &err);
 		return r == -EMEDIUMTYPE ? WCX_EXIT_OTHER_FILES : WCX_EXIT_FAILED;
@@ -236,6 +254,7 @@ int wcx_command_quantize(struct command *command, int argc, char **argv)
 {
 	static const struct option long_options[] = { WCX_COMMAND_LONG_OPTIONS,
 						      { "force", no_argument, NULL, 'f' },
+						      WCX_COMMAND_STORE_OPTION,
 						      WCX_COMMAND_GOAL_OPTION,
 						      { "pack", no_argument, NULL, 'P' },
 						      { "format", required_argument, NULL, 'F' },

@@ -12,13 +12,13 @@
 
 #include "codec/arith.h"
 #include "fs/base/array.h"
+#include "fs/base/path.h"
 #include "fs/base/same_file.h"
 #include "fs/base/tree.h"
 #include "fs/read/base_lock.h"
 #include "fs/read/packed_index.h"
 #include "tools/command.h"
 #include "tools/dependents.h"
-#include "tools/family.h"
 #include "tools/rebase_file.h"
 
 static const char help[] =
@@ -54,17 +54,17 @@ struct victim {
 	const char *name; /* in its directory */
 	int directory_fd, fd;
 	struct stat st;
-	const struct wcx_store_scope *scope;
+	const char *start; /* where its dependents are looked for */
 	struct wcx_superblock sb;
-	struct wcx_family_file self; /* what is known of it, without a path */
-	bool is_kept;                /* it was told why */
+	bool is_kept; /* it was told why */
 };
 
 struct removal {
 	struct command *command;
 	struct victim *victims;
 	size_t count, capacity;
-	struct wcx_store_scope *scopes; /* of arguments */
+	char **starts; /* of arguments */
+	struct wcx_dependents *dependents;
 	bool rebases;
 	int status;
 };
@@ -82,22 +82,13 @@ static void keep(struct removal *removal, struct victim *victim, const struct wc
 
 /* --- what is to be removed --- */
 
-/* The bytes of a path in front of its last name; 0: none. */
-static size_t directory_bytes(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	return slash ? (size_t)(slash - path) + (slash == path) : 0;
-}
-
 /*
  * Opens the directory of a path.  That of an argument is the user's choice, links and all.  But what was listed below a tree
  * is opened from its descriptor on (tree_fd, -1: no tree), so that a directory exchanged for a link leads nowhere.
  */
 static int open_directory(int tree_fd, const char *path)
 {
-	const size_t bytes = directory_bytes(path);
-	char *directory = bytes ? strndup(path, bytes) : strdup(".");
+	char *directory = wcx_directory_of(path);
 	int r = -ENOMEM;
 
 	if (directory && tree_fd >= 0) {
@@ -114,39 +105,25 @@ static int open_directory(int tree_fd, const char *path)
 /* path: relative to the tree, or else victim->path. */
 static int open_victim(struct victim *victim, int tree_fd, const char *path, struct wcx_error *err)
 {
-	const char *slash = strrchr(victim->path, '/');
-	struct wcx_superblock sb;
-	int r = 0;
+	int r;
 
-	victim->name = slash ? slash + 1 : victim->path;
-	victim->directory_fd = open_directory(tree_fd, path);
-	if (victim->directory_fd >= 0)
-		victim->fd = openat(victim->directory_fd, victim->name,
-				    O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	else
-		errno = -victim->directory_fd;
-	if (victim->fd < 0 || fstat(victim->fd, &victim->st) < 0)
-		r = wcx_fail(err, errno, "%s: %s", victim->path,
-			     errno == ELOOP ? "a link, which is not removed" : strerror(errno));
-	else if (!S_ISREG(victim->st.st_mode))
-		r = wcx_fail(err, EINVAL, "%s: not a packed file", victim->path);
-	if (r == 0)
-		r = wcx_superblock_read(victim->fd, victim->path, &sb, err);
-	if (r < 0)
-		return r;
-	victim->sb = sb;
-	memcpy(victim->self.sha256, sb.sha256, sizeof sb.sha256);
-	victim->self.original_bytes = sb.original_bytes;
-	victim->self.base_count = sb.base_count;
-	if (wcx_base_lock_for_removal(victim->fd) == -EWOULDBLOCK)
+	victim->name = wcx_last_name(victim->path);
+	r = victim->directory_fd = open_directory(tree_fd, path);
+	if (r >= 0)
+		r = victim->fd = wcx_base_open_for_removal(victim->directory_fd, victim->name, &victim->st);
+	if (r == -EWOULDBLOCK)
 		return wcx_fail(err, EWOULDBLOCK, "%s: not removed: another process packs against it, or removes it",
 				victim->path);
-	return 0;
+	if (r < 0)
+		return wcx_fail(err, -r, "%s: %s", victim->path,
+				r == -ELOOP    ? "a link, which is not removed"
+				: r == -EINVAL ? "not a packed file"
+					       : strerror(-r));
+	return wcx_superblock_read(victim->fd, victim->path, &victim->sb, err);
 }
 
 /* below: the path relative to the directory tree_fd; NULL: path itself, which becomes the victim's. */
-static int add_victim(struct removal *removal, char *path, int tree_fd, const char *below,
-		      const struct wcx_store_scope *scope)
+static int add_victim(struct removal *removal, char *path, int tree_fd, const char *below, const char *start)
 {
 	struct victim *grown =
 		path ? wcx_array_reserve(removal->victims, &removal->capacity, removal->count + 1, sizeof *grown) : NULL;
@@ -158,7 +135,7 @@ static int add_victim(struct removal *removal, char *path, int tree_fd, const ch
 	}
 	removal->victims = grown;
 	grown += removal->count++;
-	*grown = (struct victim){ .path = path, .directory_fd = -1, .fd = -1, .scope = scope };
+	*grown = (struct victim){ .path = path, .directory_fd = -1, .fd = -1, .start = start };
 	if (open_victim(grown, tree_fd, below ? below : path, &err) < 0)
 		keep(removal, grown, &err);
 	return 0;
@@ -168,8 +145,7 @@ static int add_victim(struct removal *removal, char *path, int tree_fd, const ch
 struct tree {
 	struct removal *removal;
 	int fd;
-	const char *path;
-	const struct wcx_store_scope *scope;
+	const char *path, *start;
 };
 
 static int add_from_tree(void *user, const char *path)
@@ -178,7 +154,7 @@ static int add_from_tree(void *user, const char *path)
 	char *whole;
 
 	return add_victim(tree->removal, asprintf(&whole, "%s/%s", tree->path, path) < 0 ? NULL : whole, tree->fd, path,
-			  tree->scope);
+			  tree->start);
 }
 
 /* Whether a path leads down from the working directory: without links, which scans do not follow. */
@@ -199,28 +175,18 @@ static bool leads_down(const char *path)
 	return at && leads;
 }
 
-/* Finds where the dependents of an argument are. */
-static int find_scope(const struct removal *removal, const char *path, bool is_tree, struct wcx_store_scope *ret)
-{
-	const size_t bytes = directory_bytes(path);
-	char *start = leads_down(path) ? strdup(".") : is_tree ? strdup(path) : bytes ? strndup(path, bytes) : strdup(".");
-	const int r = start ? wcx_store_scope_find(ret, removal->command->store, start, &wcx_command_stop) : -ENOMEM;
-
-	free(start);
-	return r;
-}
-
-static int add_argument(struct removal *removal, const char *path, struct wcx_store_scope *scope)
+static int add_argument(struct removal *removal, const char *path, char **start_ret)
 {
 	struct stat st;
 	const bool is_tree = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-	struct tree tree = { removal, -1, path, scope };
-	int r = find_scope(removal, path, is_tree, scope);
+	struct tree tree = { removal, -1, path, NULL };
+	int r;
 
-	if (r < 0)
-		return r;
+	tree.start = *start_ret = leads_down(path) ? strdup(".") : is_tree ? strdup(path) : wcx_directory_of(path);
+	if (!tree.start)
+		return -ENOMEM;
 	if (!is_tree)
-		return add_victim(removal, strdup(path), -1, NULL, scope);
+		return add_victim(removal, strdup(path), -1, NULL, tree.start);
 	tree.fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	r = tree.fd < 0 ? -errno
 			: wcx_packed_paths(&(struct wcx_tree_access){ .open = wcx_open_below, .user = &tree.fd },
@@ -235,16 +201,15 @@ static int add_argument(struct removal *removal, const char *path, struct wcx_st
 /* Whether a file of a family is the victim's name, and not another name of the same file, which stays. */
 static bool is_name_of(const struct victim *victim, const struct wcx_family *family, const struct wcx_family_file *file)
 {
-	const size_t bytes = directory_bytes(file->path);
 	struct stat own, other;
 	char *directory;
 	bool is_same;
 
-	if (!wcx_is_same_file(&victim->st, &file->st) || strcmp(victim->name, file->path + bytes + (bytes > 0)) != 0)
+	if (!wcx_is_same_file(&victim->st, &file->st) || strcmp(victim->name, wcx_last_name(file->path)) != 0)
 		return false;
-	directory = bytes ? strndup(file->path, bytes) : strdup(".");
+	directory = wcx_directory_of(file->path);
 	is_same = directory && fstat(victim->directory_fd, &own) == 0 &&
-		  fstatat(family->store_fd, directory, &other, 0) == 0 && wcx_is_same_file(&own, &other);
+		  fstatat(family->walk.fd, directory, &other, 0) == 0 && wcx_is_same_file(&own, &other);
 	free(directory);
 	return is_same;
 }
@@ -260,28 +225,28 @@ static bool is_victim(const struct removal *removal, const struct wcx_family *fa
 static int rebase(struct removal *removal, const struct wcx_family *family, const struct wcx_family_file *file,
 		  struct wcx_error *err)
 {
-	char *path;
-	int r = asprintf(&path, "%s/%s", family->store, file->path) < 0 ? wcx_fail(err, ENOMEM, "no memory") : 0;
+	char *path = wcx_store_walk_shown(&family->walk, file->path), *store = wcx_store_walk_shown(&family->walk, NULL);
+	int r = path && store ? wcx_rebase_file(removal->command, path, &file->st, store, err)
+			      : wcx_fail(err, ENOMEM, "no memory");
 
-	if (r < 0)
-		return r;
-	r = wcx_rebase_file(removal->command, path, &file->st, family->store, err);
 	if (r == 0 && removal->command->verbose)
 		fprintf(stderr, "wcx rm: %s: packed again, without a base\n", path);
 	free(path);
+	free(store);
 	return r;
 }
 
 /* Packs again what needs a victim, or tells of it, and keeps the victim. */
 static void check_dependents(struct removal *removal, struct victim *victim, const struct wcx_family *family, bool rebases)
 {
+	const struct wcx_packed_name name = { victim->directory_fd, victim->fd, victim->name, &victim->sb, NULL };
 	const unsigned shown_max = 20;
 	unsigned needed = 0;
 	struct wcx_error err = { "" };
 
 	for (size_t i = 0; i < family->count && !victim->is_kept && !wcx_command_stop; i++) {
 		const struct wcx_family_file *file = &family->files[i];
-		int r = 0;
+		char *path;
 
 		if (is_victim(removal, family, file))
 			continue;
@@ -289,15 +254,16 @@ static void check_dependents(struct removal *removal, struct victim *victim, con
 			wcx_fail(&err, EACCES, "%s: not removed, since what is packed against it is not known: %s",
 				 victim->path, file->why->text);
 			keep(removal, victim, &err);
-		} else if (!wcx_family_needs(family, file, &victim->self, &victim->st)) {
+		} else if (!wcx_family_needs(family, file, &name)) {
 			continue;
 		} else if (rebases) {
-			r = rebase(removal, family, file, &err);
-			if (r < 0)
+			if (rebase(removal, family, file, &err) < 0)
 				keep(removal, victim, &err);
 		} else if (needed++ < shown_max) {
-			wcx_fail(&err, EBUSY, "%s: needed by %s/%s", victim->path, family->store, file->path);
+			path = wcx_store_walk_shown(&family->walk, file->path);
+			wcx_fail(&err, EBUSY, "%s: needed by %s", victim->path, path ? path : file->path);
 			tell(removal, &err);
+			free(path);
 		}
 	}
 	if (needed) {
@@ -307,21 +273,14 @@ static void check_dependents(struct removal *removal, struct victim *victim, con
 	}
 }
 
-static bool is_same_scope(const struct wcx_store_scope *a, const struct wcx_store_scope *b)
-{
-	return strcmp(a->path, b->path) == 0 && !a->named == !b->named && (!a->named || strcmp(a->named, b->named) == 0);
-}
-
-/* Keeps a victim that has dependents according to its marks, although the scan of its store has found none. */
+/* Keeps a victim that may have dependents according to its marks, although none has been found. */
 static void check_marks(struct removal *removal, struct victim *victim, const struct wcx_family *family)
 {
-	const struct wcx_packed_name file = { victim->directory_fd, victim->fd, &victim->sb, victim->st, false };
+	const struct wcx_packed_name name = { victim->directory_fd, victim->fd, victim->name, &victim->sb, NULL };
 	struct wcx_error err;
-	char *why;
-	const int r = victim->is_kept ? 0 : wcx_dependents_unknown(victim->scope, family, &file, &why);
+	char *why = NULL;
+	const int r = victim->is_kept ? 0 : wcx_dependents_unknown(family, &name, &why);
 
-	if (victim->is_kept)
-		return;
 	if (r < 0 || why) {
 		wcx_fail(&err, EBUSY, "%s: not removed, since %s", victim->path, why ? why : "there is no memory");
 		keep(removal, victim, &err);
@@ -329,40 +288,40 @@ static void check_marks(struct removal *removal, struct victim *victim, const st
 	free(why);
 }
 
-/* Looks for what needs the victims of a store that are not kept yet. */
-static void check_store(struct removal *removal, const struct wcx_store_scope *scope, bool rebases)
+/* Looks for what needs the victims of one place that are not kept yet. */
+static void check_place(struct removal *removal, const char *start, bool rebases)
 {
-	struct wcx_family family;
+	const struct wcx_family *family;
 	struct wcx_error err;
-	const int r = wcx_family_scan_scope(&family, scope, &wcx_command_stop, &err);
+	const int r = wcx_dependents_read(removal->dependents, start, &family, &err);
+	char *top = r == 0 && removal->command->verbose ? wcx_store_walk_shown(&family->walk, NULL) : NULL;
 
+	if (top)
+		fprintf(stderr, "wcx rm: store: %s\n", top);
+	free(top);
 	for (size_t i = 0; i < removal->count; i++) {
 		struct victim *victim = &removal->victims[i];
 
-		if (victim->is_kept || !is_same_scope(victim->scope, scope))
+		if (victim->is_kept || strcmp(victim->start, start) != 0)
 			continue;
 		if (r < 0) {
 			keep(removal, victim, &err);
-		} else if (!victim->self.base_count) {
-			check_dependents(removal, victim, &family, rebases);
-			check_marks(removal, victim, &family);
+		} else if (!victim->sb.base_count) {
+			check_dependents(removal, victim, family, rebases);
+			check_marks(removal, victim, family);
 		}
 	}
-	wcx_family_free(&family);
 }
 
-static void check_stores(struct removal *removal, bool rebases)
+static void check_places(struct removal *removal, bool rebases)
 {
 	for (size_t i = 0; i < removal->count; i++) {
 		bool is_first = true;
 
 		for (size_t before = 0; before < i && is_first; before++)
-			is_first = !is_same_scope(removal->victims[before].scope, removal->victims[i].scope);
-		if (!is_first || wcx_command_stop)
-			continue;
-		if (removal->command->verbose)
-			fprintf(stderr, "wcx rm: store: %s\n", removal->victims[i].scope->path);
-		check_store(removal, removal->victims[i].scope, rebases);
+			is_first = strcmp(removal->victims[before].start, removal->victims[i].start) != 0;
+		if (is_first && !wcx_command_stop)
+			check_place(removal, removal->victims[i].start, rebases);
 	}
 }
 
@@ -393,18 +352,18 @@ static void remove_all(struct removal *removal)
 	for (size_t i = 0; i < removal->count && !wcx_command_stop; i++) {
 		struct victim *victim = &removal->victims[i];
 
-		if (!victim->is_kept && victim->self.base_count)
+		if (!victim->is_kept && victim->sb.base_count)
 			remove_file(removal, victim);
 		has_kept |= victim->is_kept;
 	}
 	if (has_kept)
-		check_stores(removal, false);
+		check_places(removal, false);
 	for (size_t i = 0; i < removal->count && !wcx_command_stop; i++)
-		if (!removal->victims[i].is_kept && !removal->victims[i].self.base_count)
+		if (!removal->victims[i].is_kept && !removal->victims[i].sb.base_count)
 			remove_file(removal, &removal->victims[i]);
 }
 
-static void free_removal(struct removal *removal, size_t scope_count)
+static void free_removal(struct removal *removal, size_t start_count)
 {
 	for (size_t i = 0; i < removal->count; i++) {
 		struct victim *victim = &removal->victims[i];
@@ -415,10 +374,11 @@ static void free_removal(struct removal *removal, size_t scope_count)
 			close(victim->directory_fd);
 		free(victim->path);
 	}
-	for (size_t i = 0; i < scope_count; i++)
-		wcx_store_scope_free(&removal->scopes[i]);
-	free(removal->scopes);
+	for (size_t i = 0; i < start_count; i++)
+		free(removal->starts[i]);
+	free(removal->starts);
 	free(removal->victims);
+	wcx_dependents_free(removal->dependents);
 }
 
 static int run(struct removal *removal, char **paths, size_t count)
@@ -426,20 +386,23 @@ static int run(struct removal *removal, char **paths, size_t count)
 	struct wcx_error err;
 	int r = 0;
 
-	removal->scopes = calloc(count, sizeof *removal->scopes);
+	removal->starts = calloc(count, sizeof *removal->starts);
+	removal->dependents = wcx_dependents_create(removal->command->store);
+	if (!removal->starts || !removal->dependents)
+		r = -ENOMEM;
 	wcx_command_catch_signals();
 	for (size_t i = 0; i < count && r == 0; i++)
-		r = removal->scopes ? add_argument(removal, paths[i], &removal->scopes[i]) : -ENOMEM;
+		r = add_argument(removal, paths[i], &removal->starts[i]);
 	if (r < 0) {
 		wcx_fail(&err, -r, "%s", r == -EINTR ? "interrupted" : strerror(-r));
 		tell(removal, &err);
 	} else {
-		check_stores(removal, removal->rebases);
+		check_places(removal, removal->rebases);
 		if (removal->rebases)
-			check_stores(removal, false);
+			check_places(removal, false);
 		remove_all(removal);
 	}
-	free_removal(removal, removal->scopes ? count : 0);
+	free_removal(removal, removal->starts ? count : 0);
 	return wcx_command_stop ? WCX_EXIT_FAILED : removal->status;
 }
 

@@ -4,157 +4,317 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
+#include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/base/ancestors.h"
 #include "fs/base/array.h"
+#include "fs/base/file_copy.h"
+#include "fs/base/path.h"
 #include "fs/base/same_file.h"
 #include "fs/base/tree.h"
+#include "fs/pack/pack_done.h"
 #include "fs/read/base_lock.h"
 #include "fs/read/base_mark.h"
 #include "fs/read/base_rules.h"
 #include "fs/read/packed_index.h"
-#include "tools/family.h"
 #include "tools/file_task.h"
 
-char *wcx_directory_of(const char *path)
+static int no_memory(struct wcx_error *err)
 {
-	char *copy = strdup(path), *ret = copy ? strdup(dirname(copy)) : NULL;
-
-	free(copy);
-	return ret;
+	return wcx_fail(err, ENOMEM, "no memory");
 }
 
 /* --- the search --- */
 
-int wcx_dependents_unknown(const struct wcx_store_scope *scope, const struct wcx_family *family,
-			   const struct wcx_packed_name *file, char **why)
-{
-	enum wcx_base_marks marks;
+struct wcx_dependents {
+	const char *store; /* NULL: not given */
+	pthread_mutex_t lock;
+	struct wcx_family *families; /* of directories where searches began */
+	size_t count, capacity;
+};
 
-	*why = NULL;
-	if (scope->is_given)
-		return 0;
-	marks = wcx_base_marks(file->fd, file->directory_fd, &scope->top);
-	if (marks == WCX_MARKS_NONE || (marks == WCX_MARKS_INSIDE && !family->is_partial))
-		return 0;
-	if (asprintf(why, "files were packed against it, none of which is found in %s%s", scope->path,
-		     file->with_tree ? "" : "; --store=DIR says where else to look") < 0)
-		return -ENOMEM;
-	return 0;
+struct wcx_dependents *wcx_dependents_create(const char *store)
+{
+	struct wcx_dependents *dependents = calloc(1, sizeof *dependents);
+
+	if (!dependents)
+		return NULL;
+	dependents->store = store;
+	pthread_mutex_init(&dependents->lock, NULL);
+	return dependents;
 }
 
-/* Looks through a scope. */
-static int find_in(const struct wcx_store_scope *scope, const struct wcx_packed_name *file, char **why,
-		   struct wcx_error *err)
+void wcx_dependents_free(struct wcx_dependents *dependents)
 {
-	struct wcx_family_file base = { .original_bytes = file->sb->original_bytes };
-	const bool is_here = strcmp(scope->path, ".") == 0;
-	struct wcx_family family;
-	int r = wcx_family_scan_scope(&family, scope, &wcx_command_stop, err);
+	if (!dependents)
+		return;
+	for (size_t i = 0; i < dependents->count; i++)
+		wcx_family_free(&dependents->families[i]);
+	free(dependents->families);
+	pthread_mutex_destroy(&dependents->lock);
+	free(dependents);
+}
 
-	memcpy(base.sha256, file->sb->sha256, sizeof base.sha256);
-	for (size_t i = 0; r == 0 && i < family.count && !*why; i++) {
-		const struct wcx_family_file *other = &family.files[i];
+int wcx_dependents_read(struct wcx_dependents *dependents, const char *start, const struct wcx_family **ret,
+			struct wcx_error *err)
+{
+	struct wcx_family *family;
+	int r;
 
-		if (file->with_tree && wcx_family_is_named(&family, other))
-			continue;
-		if (wcx_family_hides(other))
-			r = wcx_fail(err, EACCES, "what is packed against it is not known: %s", other->why->text);
-		else if (wcx_family_needs(&family, other, &base, &file->st) &&
-			 asprintf(why, "%s%s%s is packed against it", is_here ? "" : scope->path, is_here ? "" : "/",
-				  other->path) < 0)
-			r = wcx_fail(err, ENOMEM, "no memory");
+	if (dependents->store)
+		start = dependents->store;
+	for (size_t i = 0; i < dependents->count; i++) {
+		*ret = family = &dependents->families[i];
+		if (strcmp(family->walk.start, start) == 0)
+			return wcx_family_refresh(family, &wcx_command_stop, err);
 	}
-	if (r == 0 && !*why && wcx_dependents_unknown(scope, &family, file, why) < 0)
-		r = wcx_fail(err, ENOMEM, "no memory");
-	wcx_family_free(&family);
+	family = wcx_array_reserve(dependents->families, &dependents->capacity, dependents->count + 1, sizeof *family);
+	if (!family)
+		return no_memory(err);
+	dependents->families = family;
+	*ret = family += dependents->count;
+	r = wcx_family_scan(family, start, !dependents->store, &wcx_command_stop, err);
+	if (r < 0)
+		wcx_family_free(family);
+	else
+		dependents->count++;
 	return r;
 }
 
-int wcx_dependents_find(const struct command *command, const char *start, const struct wcx_packed_name *file, char **why,
-			struct wcx_error *err)
+/* Whether a directory is above a file of a family, or is that: 1, 0, or -errno if nobody can tell. */
+static int is_above(const struct wcx_family *family, const struct wcx_family_file *file, const struct stat *above)
 {
-	struct wcx_store_scope scope;
-	int r = wcx_store_scope_find(&scope, command->store, start, &wcx_command_stop);
+	char *directory = wcx_directory_of(file->path);
+	const int fd = directory ? openat(family->walk.fd, directory, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+	struct stat st;
+	int r = fd < 0 ? -EIO : 0;
+
+	if (r == 0)
+		r = wcx_levels_above(fd, above) >= 0 ||
+		    (fstatat(family->walk.fd, file->path, &st, AT_SYMLINK_NOFOLLOW) == 0 && wcx_is_same_file(&st, above));
+	if (fd >= 0)
+		close(fd);
+	free(directory);
+	return r;
+}
+
+/* Finds the directory of a mark among those above the file that were looked through. */
+static bool find_marked(const struct wcx_family *family, int directory_fd, ino_t inode, struct stat *ret)
+{
+	struct wcx_ancestor at;
+	struct stat own;
+	bool is_found = false, is_top = false;
+
+	if (!inode || fstat(directory_fd, &own) < 0)
+		return false;
+	for (bool is_there = wcx_ancestor_first(&at, directory_fd); is_there && !is_found && !is_top;) {
+		is_found = at.st.st_ino == inode && at.st.st_dev == own.st_dev;
+		is_top = wcx_is_same_file(&at.st, &family->walk.top);
+		*ret = at.st;
+		if (!is_found && !is_top)
+			is_there = wcx_ancestor_next(&at);
+	}
+	wcx_ancestor_end(&at);
+	return is_found;
+}
+
+/* Says what is not known of what was packed below the directory of a mark; *why stays NULL if all is. */
+static int explain(const struct wcx_family *family, const struct wcx_packed_name *file, ino_t mark, char **why)
+{
+	static const char advice[] = "--store=DIR says where else to look";
+	struct stat marked;
+	char *top;
+	int r = 0;
+
+	if (!find_marked(family, file->directory_fd, mark, &marked)) {
+		top = wcx_store_walk_shown(&family->walk, NULL);
+		if (!top || asprintf(why, "files were packed against it, none of which is found in %s; %s", top, advice) < 0)
+			r = -ENOMEM;
+		free(top);
+	}
+	for (size_t i = 0; i < family->count && r == 0 && !*why; i++)
+		if (wcx_family_is_unknown(&family->files[i]) && is_above(family, &family->files[i], &marked) &&
+		    asprintf(why, "what is packed against it is not known: %s; %s", family->files[i].why->text, advice) < 0)
+			r = -ENOMEM;
+	if (r < 0)
+		*why = NULL;
+	return r;
+}
+
+int wcx_dependents_unknown(const struct wcx_family *family, const struct wcx_packed_name *file, char **why)
+{
+	ino_t *marks = NULL;
+	size_t count = 0;
+	int r = 0;
 
 	*why = NULL;
-	if (r < 0)
-		wcx_fail(err, -r, "%s: %s", start, r == -EINTR ? "interrupted" : strerror(-r));
-	else
-		r = find_in(&scope, file, why, err);
-	wcx_store_scope_free(&scope);
+	if (!family->walk.climbs)
+		return 0;
+	if (wcx_base_marks(file->fd, &marks, &count) < 0)
+		r = explain(family, file, 0, why); /* marks that cannot be read may be there */
+	for (size_t i = 0; i < count && r == 0 && !*why; i++)
+		r = explain(family, file, marks[i], why);
+	free(marks);
+	return r;
+}
+
+/* Looks through the files of a family. */
+static int find_in(const struct wcx_family *family, const struct wcx_packed_name *file, char **why, struct wcx_error *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < family->count && !*why; i++) {
+		const struct wcx_family_file *other = &family->files[i];
+		const bool hides = wcx_family_hides(other);
+		char *shown;
+
+		if ((!hides && !wcx_family_needs(family, other, file)) ||
+		    (file->tree && is_above(family, other, file->tree) == 1))
+			continue;
+		shown = wcx_store_walk_shown(&family->walk, other->path);
+		if (hides)
+			r = wcx_fail(err, EACCES, "what is packed against it is not known: %s", other->why->text);
+		else if (!shown || asprintf(why, "%s is packed against it", shown) < 0)
+			r = no_memory(err);
+		free(shown);
+	}
+	if (r == 0 && !*why && wcx_dependents_unknown(family, file, why) < 0)
+		r = no_memory(err);
+	return r;
+}
+
+int wcx_dependents_find(struct wcx_dependents *dependents, const char *start, const struct wcx_packed_name *file, char **why,
+			struct wcx_error *err)
+{
+	const struct wcx_family *family;
+	int r;
+
+	*why = NULL;
+	pthread_mutex_lock(&dependents->lock);
+	r = wcx_dependents_read(dependents, start, &family, err);
+	if (r == 0)
+		r = find_in(family, file, why, err);
+	pthread_mutex_unlock(&dependents->lock);
+	return r;
+}
+
+int wcx_dependents_lock(struct wcx_dependents *dependents, const char *start, int directory_fd, const char *name,
+			const char *path, const char *what, struct stat *st_ret, struct wcx_error *err)
+{
+	struct wcx_superblock sb;
+	struct wcx_packed_name file = { .directory_fd = directory_fd, .name = name, .sb = &sb };
+	struct wcx_error fault = { "" };
+	char *why = NULL;
+	int r;
+
+	file.fd = wcx_base_open_for_removal(directory_fd, name, st_ret);
+	if (file.fd == -EWOULDBLOCK)
+		return wcx_fail(err, EBUSY, "%s: %s, since another process packs against it", path, what);
+	if (file.fd < 0)
+		return file.fd == -ENOENT ? -ENOENT : wcx_fail(err, -file.fd, "%s: %s", path, strerror(-file.fd));
+	r = wcx_superblock_read(file.fd, path, &sb, &fault);
+	if (r == -EBADMSG || (r == -ENOTSUP && wcx_is_version3(file.fd, st_ret)))
+		return file.fd; /* nobody can be packed against it */
+	if (r == 0 && !sb.base_count)
+		r = wcx_dependents_find(dependents, start, &file, &why, &fault);
+	if (r < 0 || why)
+		r = wcx_fail(err, r < 0 ? -r : EBUSY, "%s: %s, since %s", path, what, why ? why : fault.text);
+	free(why);
+	if (r == 0)
+		return file.fd;
+	close(file.fd);
 	return r;
 }
 
 /* --- a whole directory --- */
 
+struct wcx_guarded_file {
+	char *path; /* relative to the directory */
+	int fd;
+	struct wcx_superblock sb;
+};
+
 struct tree_check {
 	struct wcx_tree_guard *guard;
-	const struct command *command;
 	const char *path;
 	int fd;
 	struct wcx_error *err;
 };
 
-/* Looks for dependents of an open file of a directory. */
-static int check_open(const struct tree_check *check, const char *path, const struct wcx_packed_name *file)
+/* Locks a packed file of the directory. */
+static int guard_file(void *user, const char *path)
 {
-	char *why = NULL;
-	struct wcx_error text;
-	int r;
+	const struct tree_check *check = user;
+	struct wcx_tree_guard *guard = check->guard;
+	char *copy = strdup(path), *directory = wcx_directory_of(path);
+	struct wcx_guarded_file *file =
+		copy && directory ? wcx_array_reserve(guard->files, &guard->capacity, guard->count + 1, sizeof *file) : NULL;
+	int directory_fd = -1, r = file ? 0 : -ENOMEM;
+	struct stat st;
 
-	if (wcx_base_lock_for_removal(file->fd) < 0)
+	if (file) {
+		guard->files = file;
+		file += guard->count;
+		directory_fd = wcx_open_without_links(check->fd, directory, O_RDONLY | O_DIRECTORY);
+		r = directory_fd < 0 ? directory_fd
+				     : (file->fd = wcx_base_open_for_removal(directory_fd, wcx_last_name(path), &st));
+	}
+	if (r >= 0) {
+		file->path = copy;
+		copy = NULL;
+		if (wcx_superblock_read(file->fd, path, &file->sb, NULL) < 0)
+			file->sb.base_count = 1; /* nobody is packed against it */
+		guard->count++;
+	}
+	if (directory_fd >= 0)
+		close(directory_fd);
+	free(directory);
+	free(copy);
+	if (r == -EWOULDBLOCK)
 		return wcx_fail(check->err, EBUSY, "%s/%s: not replaced, since a file is being packed against it",
 				check->path, path);
-	r = wcx_dependents_find(check->command, check->path, file, &why, &text);
-	if (r < 0)
-		wcx_fail(check->err, -r, "%s/%s: not replaced, since %s", check->path, path, text.text);
-	else if (why)
-		r = wcx_fail(check->err, EBUSY, "%s/%s: not replaced, since %s", check->path, path, why);
+	if (r < 0 && r != -ENOENT && r != -EINVAL && r != -ELOOP)
+		return wcx_fail(check->err, -r, "%s/%s: not replaced, since nobody can tell whether others need it: %s",
+				check->path, path, strerror(-r));
+	return 0;
+}
+
+/* Looks for dependents of a locked file. */
+static int check_file(const struct tree_check *check, const struct wcx_family *family, const struct wcx_guarded_file *file)
+{
+	char *directory = wcx_directory_of(file->path), *why = NULL;
+	struct stat tree;
+	const struct wcx_packed_name name = {
+		.directory_fd = directory ? wcx_open_without_links(check->fd, directory, O_RDONLY | O_DIRECTORY) : -ENOMEM,
+		.fd = file->fd,
+		.name = wcx_last_name(file->path),
+		.sb = &file->sb,
+		.tree = fstat(check->fd, &tree) == 0 ? &tree : NULL,
+	};
+	struct wcx_error text;
+	int r = name.directory_fd < 0 ? wcx_fail(&text, -name.directory_fd, "%s", strerror(-name.directory_fd))
+				      : find_in(family, &name, &why, &text);
+
+	if (r < 0 || why)
+		r = wcx_fail(check->err, r < 0 ? -r : EBUSY, "%s/%s: not replaced, since %s", check->path, file->path,
+			     why ? why : text.text);
+	if (name.directory_fd >= 0)
+		close(name.directory_fd);
+	free(directory);
 	free(why);
 	return r;
 }
 
-static int check_in_tree(void *user, const char *path)
-{
-	const struct tree_check *check = user;
-	struct wcx_tree_guard *guard = check->guard;
-	struct wcx_superblock sb;
-	struct wcx_packed_name file = { .sb = &sb, .with_tree = true };
-	char *directory;
-	int *grown, r = 0;
-
-	file.fd = wcx_open_below((void *)(uintptr_t)&check->fd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, &file.st);
-	if (file.fd < 0)
-		return 0;
-	grown = wcx_array_reserve(guard->fds, &guard->capacity, guard->count + 1, sizeof *grown);
-	if (!grown) {
-		close(file.fd);
-		return wcx_fail(check->err, ENOMEM, "%s: no memory", check->path);
-	}
-	guard->fds = grown;
-	grown[guard->count++] = file.fd;
-	if (!S_ISREG(file.st.st_mode) || wcx_superblock_read(file.fd, path, &sb, NULL) < 0 || sb.base_count)
-		return 0;
-	directory = wcx_directory_of(path);
-	file.directory_fd = directory ? wcx_open_without_links(check->fd, directory, O_RDONLY | O_DIRECTORY) : -ENOMEM;
-	free(directory);
-	r = file.directory_fd < 0
-		    ? wcx_fail(check->err, -file.directory_fd, "%s/%s: %s", check->path, path, strerror(-file.directory_fd))
-		    : check_open(check, path, &file);
-	if (file.directory_fd >= 0)
-		close(file.directory_fd);
-	return r;
-}
-
-int wcx_tree_guard_begin(struct wcx_tree_guard *guard, const struct command *command, const char *path,
+int wcx_tree_guard_begin(struct wcx_tree_guard *guard, struct wcx_dependents *dependents, const char *path,
 			 struct wcx_error *err)
 {
-	struct tree_check check = { guard, command, path, open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), err };
+	struct tree_check check = { guard, path, open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), err };
+	const struct wcx_family *family = NULL;
 	int r;
 
 	*guard = (struct wcx_tree_guard){ 0 };
@@ -162,108 +322,39 @@ int wcx_tree_guard_begin(struct wcx_tree_guard *guard, const struct command *com
 	if (check.fd < 0)
 		return 0; /* whoever replaces it will say why not */
 	r = wcx_packed_paths(&(struct wcx_tree_access){ .open = wcx_open_below, .user = &check.fd }, &wcx_command_stop,
-			     check_in_tree, &check);
+			     guard_file, &check);
+	for (size_t i = 0; i < guard->count && r == 0; i++) {
+		if (guard->files[i].sb.base_count)
+			continue;
+		if (!family)
+			r = wcx_dependents_read(dependents, path, &family, err);
+		if (r == 0)
+			r = check_file(&check, family, &guard->files[i]);
+	}
 	close(check.fd);
 	return r < 0 && !*err->text ? wcx_fail(err, -r, "%s: %s", path, r == -EINTR ? "interrupted" : strerror(-r)) : r;
 }
 
 void wcx_tree_guard_end(struct wcx_tree_guard *guard)
 {
-	for (size_t i = 0; i < guard->count; i++)
-		close(guard->fds[i]);
-	free(guard->fds);
+	for (size_t i = 0; i < guard->count; i++) {
+		close(guard->files[i].fd);
+		free(guard->files[i].path);
+	}
+	free(guard->files);
 	*guard = (struct wcx_tree_guard){ 0 };
 }
 
-/* --- the outputs of a run --- */
+/* --- the outputs and sources of a run --- */
 
-/* Where the way up begins for an output: the tree that outputs go to, or the directory of a named one. */
+/* Where the search begins for an output: the tree that outputs go to, or the directory of a named one. */
 static char *start_of(const struct wcx_file_task *task)
 {
 	return task->run->output_root_path ? strdup(task->run->output_root_path) : wcx_directory_of(task->output_path);
 }
 
-/* Gives what is there a second name, which a scan of the store finds. */
-static int keep(struct wcx_task_guard *guard, const struct wcx_file_task *task, const char *name, const struct stat *st,
-		struct wcx_error *err)
-{
-	char kept[PATH_MAX];
-	int errnum = EEXIST;
-	struct stat now;
-
-	guard->kept = wcx_base_kept_path(name, guard->sha256, kept) == 0 ? strdup(kept) : NULL;
-	if (!guard->kept)
-		return wcx_fail(err, ENOMEM, "%s: no memory", guard->path);
-	if (linkat(task->output_directory_fd, name, task->output_directory_fd, guard->kept, 0) < 0 && errno != EEXIST)
-		errnum = errno;
-	else if (fstatat(task->output_directory_fd, guard->kept, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
-		 wcx_is_same_file(&now, st))
-		return 0; /* also if an earlier run was killed after it had made the name */
-	wcx_fail(err, errnum, "%s: not replaced, since %s, and it cannot be kept as %s: %s", guard->path, guard->why,
-		 guard->kept, strerror(errnum));
-	free(guard->kept);
-	guard->kept = NULL;
-	return -EBUSY;
-}
-
-/* Opens what is there; returns 1 if it is a packed file that others may be packed against, 0 if not, or -errno if unknown.
- */
-static int open_base(struct wcx_task_guard *guard, const struct wcx_file_task *task, const char *name, struct stat *st,
-		     struct wcx_superblock *sb)
-{
-	const int fd = wcx_task_open_output(task, name, st);
-	int r = fd < 0 ? fd : wcx_superblock_read(fd, name, sb, NULL);
-
-	if (r == 0 && !sb->base_count) {
-		guard->fd = fd;
-		guard->original_bytes = sb->original_bytes;
-		memcpy(guard->sha256, sb->sha256, sizeof guard->sha256);
-		return 1;
-	}
-	if (r == -ENOENT || r == -ELOOP || r == -EEXIST || r == -EBADMSG ||
-	    (fd >= 0 && r == -ENOTSUP && wcx_is_version3(fd, st)))
-		r = 0; /* nothing, no file of ours, or none that anybody can be packed against */
-	if (fd >= 0)
-		close(fd);
-	return r;
-}
-
-int wcx_task_guard_begin(struct wcx_task_guard *guard, struct wcx_file_task *task, const char *name, const char *path,
-			 struct wcx_error *err)
-{
-	struct wcx_superblock sb;
-	struct wcx_packed_name file = { .directory_fd = task->output_directory_fd, .sb = &sb };
-	struct wcx_error why;
-	char *start;
-	int r;
-
-	*guard = (struct wcx_task_guard){ .fd = -1, .path = strdup(path) };
-	if (!guard->path)
-		return wcx_fail(err, ENOMEM, "%s: no memory", path);
-	r = open_base(guard, task, name, &file.st, &sb);
-	if (r < 0)
-		return wcx_fail(err, -r, "%s: not replaced, since nobody can tell whether others need it: %s", path,
-				strerror(-r));
-	if (!r)
-		return 0;
-	file.fd = guard->fd;
-	if (wcx_base_lock_for_removal(guard->fd) < 0)
-		return wcx_fail(err, EBUSY, "%s: not replaced, since a file is being packed against it", path);
-	start = start_of(task);
-	r = start ? wcx_dependents_find(task->run->command, start, &file, &guard->why, &why)
-		  : wcx_fail(&why, ENOMEM, "no memory");
-	free(start);
-	if (r < 0)
-		return wcx_fail(err, -r, "%s: not replaced, since %s", path, why.text);
-	if (!guard->why)
-		return 0;
-	if (task->run->options.replace)
-		return keep(guard, task, name, &file.st, err);
-	return wcx_fail(err, EBUSY, "%s: not replaced, since %s; --force keeps it under another name", path, guard->why);
-}
-
-/* Whether the output is of the original that was there. */
-static bool has_same_original(const struct wcx_task_guard *guard, int fd)
+/* Whether an open file is a packed one that others may be packed against, with the original of what was there. */
+static bool holds_original(const struct wcx_task_guard *guard, int fd)
 {
 	struct wcx_superblock sb;
 
@@ -271,27 +362,161 @@ static bool has_same_original(const struct wcx_task_guard *guard, int fd)
 	       sb.original_bytes == guard->original_bytes && memcmp(sb.sha256, guard->sha256, sizeof sb.sha256) == 0;
 }
 
+/* Whether an output will hold the original of what is there. */
+static bool will_hold_original(const struct wcx_task_guard *guard, const struct wcx_output_source *source)
+{
+	uint8_t sha256[WCX_SHA256_BYTES];
+	struct wcx_error ignored;
+	struct stat st;
+
+	if (!source->packs)
+		return holds_original(guard, source->fd);
+	return fstat(source->fd, &st) == 0 && (uint64_t)st.st_size == guard->original_bytes &&
+	       wcx_file_sha256(source->fd, guard->path, &wcx_command_stop, sha256, &ignored) == 0 &&
+	       memcmp(sha256, guard->sha256, sizeof sha256) == 0;
+}
+
+/* Takes what has the second name already, if it holds the same; that file stays.  Returns 0 or -errno. */
+static int use_kept(struct wcx_task_guard *guard, int directory_fd, const struct stat *st)
+{
+	struct stat now;
+	const int fd = openat(directory_fd, guard->kept, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	int r = fd < 0 ? -errno : fstat(fd, &now) < 0 ? -errno : 0;
+
+	guard->kept_fd = fd;
+	if (r == 0 && wcx_is_same_file(&now, st)) {
+		guard->made_kept = true; /* by an earlier run, which was killed */
+	} else if (r == 0) {
+		r = holds_original(guard, fd) ? wcx_base_lock(fd) : -EEXIST;
+		if (r == 0)
+			wcx_base_copy_marks(guard->fd, fd);
+	}
+	return r;
+}
+
+/* Gives what is there a second name, which its dependents follow from the first. */
+static int keep(struct wcx_task_guard *guard, const struct wcx_file_task *task, const char *name, const struct stat *st,
+		struct wcx_error *err)
+{
+	const int directory_fd = task->output_directory_fd;
+	char kept[PATH_MAX];
+	int r = 0;
+
+	guard->kept = wcx_base_kept_path(name, guard->sha256, kept) == 0 ? strdup(kept) : NULL;
+	if (!guard->kept)
+		return wcx_fail(err, ENOMEM, "%s: no memory", guard->path);
+	if (linkat(directory_fd, name, directory_fd, guard->kept, 0) == 0)
+		guard->made_kept = true;
+	else
+		r = errno == EEXIST ? use_kept(guard, directory_fd, st) : -errno;
+	guard->keeps = r == 0;
+	return r == 0 ? 0
+		      : wcx_fail(err, EBUSY, "%s: not replaced, since %s, and it cannot be kept as %s: %s", guard->path,
+				 guard->why, guard->kept, strerror(-r));
+}
+
+/* Opens what is there, and locks it; returns 1 if it is a packed file that others may be packed against, 0 if not, or -errno
+ * if that is unknown. */
+static int open_base(struct wcx_task_guard *guard, const struct wcx_file_task *task, const char *name, struct stat *st,
+		     struct wcx_superblock *sb)
+{
+	int fd = wcx_base_open_for_removal(task->output_directory_fd, name, st), r;
+
+	if (fd == -EWOULDBLOCK) {
+		/* Others may lock what is no packed file for purposes of their own. */
+		fd = wcx_task_open_output(task, name, st);
+		if (fd >= 0 && wcx_is_packed_file(fd)) {
+			close(fd);
+			return -EWOULDBLOCK;
+		}
+	}
+	r = fd < 0 ? fd : wcx_superblock_read(fd, name, sb, NULL);
+	guard->is_there = fd != -ENOENT;
+	guard->fd = fd >= 0 ? fd : -1;
+	if (r == 0 && !sb->base_count) {
+		guard->original_bytes = sb->original_bytes;
+		memcpy(guard->sha256, sb->sha256, sizeof guard->sha256);
+		return 1;
+	}
+	if (r == 0 || r == -ENOENT || r == -ELOOP || r == -EINVAL || r == -EEXIST || r == -EBADMSG ||
+	    (fd >= 0 && r == -ENOTSUP && wcx_is_version3(fd, st)))
+		return 0; /* nothing, no file of ours, or none that anybody can be packed against */
+	return r;
+}
+
+int wcx_task_guard_begin(struct wcx_task_guard *guard, struct wcx_file_task *task, const char *name, const char *path,
+			 const struct wcx_output_source *source, struct wcx_error *err)
+{
+	struct wcx_superblock sb;
+	struct wcx_packed_name file = { .directory_fd = task->output_directory_fd, .name = name, .sb = &sb };
+	struct wcx_error why;
+	struct stat st;
+	char *start;
+	int r;
+
+	*guard = (struct wcx_task_guard){ .fd = -1, .kept_fd = -1, .path = strdup(path) };
+	if (!guard->path)
+		return wcx_fail(err, ENOMEM, "%s: no memory", path);
+	r = open_base(guard, task, name, &st, &sb);
+	if (r == -EWOULDBLOCK)
+		return wcx_fail(err, EBUSY, "%s: not replaced, since a file is being packed against it; try again then",
+				path);
+	if (r < 0)
+		return wcx_fail(err, -r, "%s: not replaced, since nobody can tell whether others need it: %s", path,
+				strerror(-r));
+	if (!r)
+		return 0;
+	file.fd = guard->fd;
+	start = start_of(task);
+	r = start ? wcx_dependents_find(task->run->dependents, start, &file, &guard->why, &why) : no_memory(&why);
+	free(start);
+	if (r < 0)
+		return wcx_fail(err, -r, "%s: not replaced, since %s", path, why.text);
+	if (!guard->why)
+		return 0;
+	if (task->run->options.replace || will_hold_original(guard, source))
+		return keep(guard, task, name, &st, err);
+	return wcx_fail(err, EBUSY, "%s: not replaced, since %s; --force keeps it under another name", path, guard->why);
+}
+
 void wcx_task_guard_end(struct wcx_task_guard *guard, struct wcx_file_task *task, const char *name, int r)
 {
 	struct wcx_error text;
 	struct stat st;
-	const int fd = guard->kept && r == 0 ? wcx_task_open_output(task, name, &st) : -1;
+	const int fd = guard->keeps && r == 0 ? wcx_task_open_output(task, name, &st) : -1;
+	const bool is_same = holds_original(guard, fd);
 
-	if (guard->kept && has_same_original(guard, fd)) {
+	if (is_same)
 		wcx_base_copy_marks(guard->fd, fd);
-		unlinkat(task->output_directory_fd, guard->kept, 0);
-	} else if (guard->kept && r == 0) {
+	if (guard->keeps && r == 0 && !is_same) {
 		wcx_fail(&text, 0, "%s: what it was is kept as %s, since %s", guard->path, guard->kept, guard->why);
 		wcx_report_warn(&task->slot, text.text);
-	} else if (guard->kept) {
+	} else if (guard->made_kept) {
 		unlinkat(task->output_directory_fd, guard->kept, 0);
 	}
 	if (fd >= 0)
 		close(fd);
 	if (guard->fd >= 0)
 		close(guard->fd);
+	if (guard->kept_fd >= 0)
+		close(guard->kept_fd);
 	free(guard->kept);
 	free(guard->why);
 	free(guard->path);
-	*guard = (struct wcx_task_guard){ .fd = -1 };
+	*guard = (struct wcx_task_guard){ .fd = -1, .kept_fd = -1 };
+}
+
+int wcx_task_lock_source(const struct wcx_file_task *task, struct wcx_error *err)
+{
+	char *start = task->is_named ? wcx_directory_of(task->path) : strdup(task->run->tree.root_path);
+	struct stat st;
+	int r = start ? wcx_dependents_lock(task->run->dependents, start, task->directory_fd, task->name, task->path,
+					    "unpacked, but kept", &st, err)
+		      : wcx_task_fail(task, ENOMEM, err);
+
+	free(start);
+	if (r < 0 || wcx_same_version(&st, &task->st))
+		return r == -ENOENT ? wcx_task_fail(task, ENOENT, err) : r;
+	close(r);
+	return wcx_fail(err, EBUSY, "%s: kept, since it changed while it was worked on", task->path);
 }

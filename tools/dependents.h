@@ -6,37 +6,50 @@
 #include <sys/stat.h>
 
 #include "fs/base/error.h"
-#include "tools/store_scope.h"
+#include "tools/family.h"
 #include "tools/tree_run.h"
 
-struct wcx_family;
-struct wcx_superblock;
+/* --- the search --- */
 
-/* A packed file, by its name in an open directory. */
-struct wcx_packed_name {
-	int directory_fd, fd;
-	const struct wcx_superblock *sb;
-	struct stat st;
-	bool with_tree; /* all that the command line names goes with it: dependents in that do not matter */
-};
+/* What a command knows of the stores where it looks for dependents, so that it walks through each once.  Thread-safe. */
+struct wcx_dependents;
+
+/* wcx_dependents_create - store is where to look, or NULL: where files are, and around that.  NULL: no memory */
+struct wcx_dependents *wcx_dependents_create(const char *store);
+void wcx_dependents_free(struct wcx_dependents *dependents); /* NULL is fine */
 
 /*
  * wcx_dependents_find - whether others need a packed file
  *
- * start is where a scope begins to be looked for.  The caller has locked the file for removal.  Returns 0 with *why NULL:
- * none does; 0 with *why: a clause that names one, or says that there are some which were not found, to be freed; or -errno,
- * also if something cannot be read that the command line named.
+ * start is the directory that the command line names, where the search begins.  The caller has locked the file for removal,
+ * so that what is packed against it has its name already, and is seen.  Returns 0 with *why NULL: none does; 0 with *why: a
+ * clause that names one, or says that there may be some which were not found, to be freed; or -errno, also if something in
+ * the store cannot be read.
  */
-int wcx_dependents_find(const struct command *command, const char *start, const struct wcx_packed_name *file, char **why,
+int wcx_dependents_find(struct wcx_dependents *dependents, const char *start, const struct wcx_packed_name *file, char **why,
+			struct wcx_error *err);
+
+/* wcx_dependents_read - the files of such a place, as they are now; *ret is valid until the next call.  For one thread */
+int wcx_dependents_read(struct wcx_dependents *dependents, const char *start, const struct wcx_family **ret,
 			struct wcx_error *err);
 
 /*
- * wcx_dependents_unknown - what the marks of a file say of those that a scan of a scope has not found
+ * wcx_dependents_unknown - whether the marks of a file tell of dependents that may be where nobody has looked
  *
  * Returns 0 with *why NULL or a clause that the caller frees; or -ENOMEM.
  */
-int wcx_dependents_unknown(const struct wcx_store_scope *scope, const struct wcx_family *family,
-			   const struct wcx_packed_name *file, char **why);
+int wcx_dependents_unknown(const struct wcx_family *family, const struct wcx_packed_name *file, char **why);
+
+/*
+ * wcx_dependents_lock - open a packed file that is to go, and keep others from packing against it until it is closed
+ *
+ * path and what are for the message "PATH: WHAT, since ...".  Returns a descriptor; -ENOENT without a message if there is no
+ * such file; or -errno with one: others need it, or may.
+ */
+int wcx_dependents_lock(struct wcx_dependents *dependents, const char *start, int directory_fd, const char *name,
+			const char *path, const char *what, struct stat *st_ret, struct wcx_error *err);
+
+/* --- a whole directory --- */
 
 /*
  * wcx_tree_guard_begin - before a whole directory is replaced: -EBUSY if a file outside of it needs one in it
@@ -44,29 +57,42 @@ int wcx_dependents_unknown(const struct wcx_store_scope *scope, const struct wcx
  * Locks its packed files until wcx_tree_guard_end, which is due in either case.
  */
 struct wcx_tree_guard {
-	int *fds;
+	struct wcx_guarded_file *files;
 	size_t count, capacity;
 };
-int wcx_tree_guard_begin(struct wcx_tree_guard *guard, const struct command *command, const char *path,
+int wcx_tree_guard_begin(struct wcx_tree_guard *guard, struct wcx_dependents *dependents, const char *path,
 			 struct wcx_error *err);
 void wcx_tree_guard_end(struct wcx_tree_guard *guard);
+
+/* --- the outputs and sources of a run --- */
+
+/* What an output is made of, as far as it may be the original of what is there. */
+struct wcx_output_source {
+	int fd;     /* -1: the output is no packed file */
+	bool packs; /* it is an original, and is packed; otherwise it is a packed file, and copied */
+};
 
 /*
  * wcx_task_guard_begin - before an output of a task is replaced: see to it that nobody loses a base
  *
- * What is there under that name in the output's directory may be anything.  If others need it, that is an error, or, with
- * --force, it gets a second name.  Locks it until wcx_task_guard_end is called, which is due in either case.
+ * What is there under that name in the output's directory may be anything.  If others need it, that is an error; but if the
+ * output will hold the same original, or with --force, it has a second name meanwhile.  Locks it until wcx_task_guard_end
+ * is called, which is due in either case.
  */
 struct wcx_task_guard {
-	int fd;     /* of what was there; -1: nothing that others can need */
-	char *kept; /* its second name; NULL: it has none */
-	char *why;  /* who needs it */
-	char *path; /* of the output, for messages */
+	int fd;         /* of what was there; -1: nothing that others can need */
+	bool is_there;  /* something was */
+	bool keeps;     /* it is needed, and has a second name */
+	bool made_kept; /* which it did not have before */
+	int kept_fd;    /* with a lock: a file that has the second name, and holds the same; -1: it is what was there */
+	char *kept;     /* the second name */
+	char *why;      /* who needs it */
+	char *path;     /* of the output, for messages */
 	uint8_t sha256[32];
 	uint64_t original_bytes;
 };
 int wcx_task_guard_begin(struct wcx_task_guard *guard, struct wcx_file_task *task, const char *name, const char *path,
-			 struct wcx_error *err);
+			 const struct wcx_output_source *source, struct wcx_error *err);
 
 /*
  * wcx_task_guard_end - once an output has been written (r 0) or not (r negative): unlock what was there
@@ -75,7 +101,12 @@ int wcx_task_guard_begin(struct wcx_task_guard *guard, struct wcx_file_task *tas
  */
 void wcx_task_guard_end(struct wcx_task_guard *guard, struct wcx_file_task *task, const char *name, int r);
 
-/* wcx_directory_of - the directory that a path is in, or "."; the caller frees it.  NULL: no memory */
-char *wcx_directory_of(const char *path);
+/*
+ * wcx_task_lock_source - before the packed file that is the source of a task is removed, since it is unpacked
+ *
+ * Returns a descriptor, with a lock that nobody can pack against it until it is closed; or -errno with a message: others
+ * need it.
+ */
+int wcx_task_lock_source(const struct wcx_file_task *task, struct wcx_error *err);
 
 #endif

@@ -4,40 +4,20 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "fs/base/array.h"
+#include "fs/base/file_copy.h"
 #include "fs/base/file_io.h"
+#include "fs/base/path.h"
 #include "fs/base/same_file.h"
 #include "fs/format/version3.h"
+#include "fs/read/base_rules.h"
+#include "fs/read/base_search.h"
 #include "fs/read/packed_index.h"
-
-struct scan {
-	struct wcx_family *family;
-	bool has_no_memory;
-};
-
-/* Whether a path of the store belongs to what the command line named. */
-static bool is_named(const struct wcx_family *family, const char *path)
-{
-	const size_t bytes = family->named ? strlen(family->named) : 0;
-
-	return !bytes || (strncmp(path, family->named, bytes) == 0 && (!path[bytes] || path[bytes] == '/'));
-}
-
-static int open_in_store(void *user, const char *path, int flags, struct stat *st_ret)
-{
-	const struct wcx_family *family = ((const struct scan *)user)->family;
-	const int fd = wcx_open_below((void *)(uintptr_t)&family->store_fd, path, flags, st_ret);
-
-	if (fd < 0 || !(flags & O_DIRECTORY) || st_ret->st_dev == family->store_st.st_dev || is_named(family, path))
-		return fd;
-	close(fd);
-	return -EXDEV;
-}
 
 static int read_bases(struct wcx_family_file *file, int fd, struct wcx_error *err)
 {
@@ -75,9 +55,10 @@ bool wcx_is_version3(int fd, const struct stat *st)
 	return wcx_read_exact(fd, block, sizeof block, 0) == 0 && wcx_version3_is(block, (uint64_t)st->st_size);
 }
 
-static int read_file(const struct scan *scan, struct wcx_family_file *file, struct wcx_error *err)
+static int read_file(const struct wcx_family *family, struct wcx_family_file *file, struct wcx_error *err)
 {
-	const int fd = wcx_open_below(&scan->family->store_fd, file->path, O_RDONLY | O_NONBLOCK | O_NOCTTY, &file->st);
+	const int fd =
+		wcx_open_below((void *)(uintptr_t)&family->walk.fd, file->path, O_RDONLY | O_NONBLOCK | O_NOCTTY, &file->st);
 	struct wcx_superblock sb;
 	int r;
 
@@ -105,47 +86,6 @@ static void free_file(struct wcx_family_file *file)
 	free(file->why);
 }
 
-/* Adds a file, even if it cannot be read; or, with errnum, a directory that cannot be listed. */
-static int add(const struct scan *scan, const char *path, int errnum)
-{
-	struct wcx_family *family = scan->family;
-	struct wcx_family_file file = { .path = strdup(path) }, *grown;
-	struct wcx_error why = { "" };
-
-	grown = wcx_array_reserve(family->files, &family->capacity, family->count + 1, sizeof *grown);
-	family->files = grown ? grown : family->files;
-	if (grown && file.path)
-		file.r = errnum ? wcx_fail(&why, EIO, "%s: cannot be listed: %s", path, strerror(errnum))
-				: read_file(scan, &file, &why);
-	if (grown && file.path && wcx_family_hides(&file) && !is_named(family, path)) {
-		family->is_partial = true;
-		free_file(&file);
-		return 0;
-	}
-	if (file.r < 0 && (file.why = malloc(sizeof *file.why)))
-		*file.why = why;
-	if (!grown || !file.path || (file.r < 0 && !file.why)) {
-		free_file(&file);
-		return -ENOMEM;
-	}
-	grown[family->count++] = file;
-	return 0;
-}
-
-static int add_file(void *user, const char *path)
-{
-	return add(user, path, 0);
-}
-
-/* What is lost and found has no names of a store, and is root's at the top of many file systems. */
-static void add_unlisted(void *user, const char *path, int errnum)
-{
-	struct scan *scan = user;
-
-	if (errnum != ENOENT && errnum != EXDEV && strcmp(path, "lost+found") != 0)
-		scan->has_no_memory |= add(scan, path, errnum) < 0;
-}
-
 static int compare_paths(const void *a, const void *b)
 {
 	const struct wcx_family_file *x = a, *y = b;
@@ -153,42 +93,84 @@ static int compare_paths(const void *a, const void *b)
 	return strcmp(x->path, y->path);
 }
 
-int wcx_family_scan(struct wcx_family *family, const char *store, const atomic_bool *stop, struct wcx_error *err)
+static void free_files(struct wcx_family_file *files, size_t count)
 {
-	return wcx_family_scan_scope(family, &(struct wcx_store_scope){ .path = (char *)(uintptr_t)store }, stop, err);
+	for (size_t i = 0; i < count; i++)
+		free_file(&files[i]);
+	free(files);
 }
 
-int wcx_family_scan_scope(struct wcx_family *family, const struct wcx_store_scope *scope, const atomic_bool *stop,
-			  struct wcx_error *err)
+/* Whether a file that was read is still the same: its status has changed in no way. */
+static bool is_current(const struct wcx_family_file *known, const struct wcx_store_name *name)
 {
-	struct scan scan = { .family = family };
-	const struct wcx_tree_access access = { .open = open_in_store, .user = &scan, .skipped = add_unlisted };
-	const char *store = scope->path;
+	return known->r == 0 && !name->errnum && wcx_same_version(&known->st, &name->st) &&
+	       known->st.st_ctim.tv_sec == name->st.st_ctim.tv_sec && known->st.st_ctim.tv_nsec == name->st.st_ctim.tv_nsec;
+}
+
+/* Reads a file, or takes what is known of it; or notes a directory that cannot be listed. */
+static int set_file(const struct wcx_family *family, struct wcx_family_file *file, const struct wcx_store_name *name)
+{
+	const struct wcx_family_file sought = { .path = name->path };
+	struct wcx_family_file *known =
+		family->count ? bsearch(&sought, family->files, family->count, sizeof *known, compare_paths) : NULL;
+	struct wcx_error why = { "" };
+
+	file->path = strdup(name->path);
+	if (!file->path)
+		return -ENOMEM;
+	if (known && is_current(known, name)) {
+		char *path = file->path;
+
+		*file = *known;
+		*known = (struct wcx_family_file){ .path = known->path, .r = -ENOENT };
+		file->path = path;
+		return 0;
+	}
+	file->r = name->errnum ? wcx_fail(&why, EIO, "%s: cannot be listed: %s", name->path, strerror(name->errnum))
+			       : read_file(family, file, &why);
+	if (file->r < 0) {
+		file->why = malloc(sizeof *file->why);
+		if (!file->why)
+			return -ENOMEM;
+		*file->why = why;
+	}
+	return 0;
+}
+
+int wcx_family_refresh(struct wcx_family *family, const atomic_bool *stop, struct wcx_error *err)
+{
+	int r = wcx_store_walk_refresh(&family->walk, stop);
+	const size_t count = family->walk.count;
+	struct wcx_family_file *files = r == 0 ? calloc(count + 1, sizeof *files) : NULL;
+
+	if (r == 0 && !files)
+		r = -ENOMEM;
+	for (size_t i = 0; i < count && r == 0; i++)
+		r = stop && *stop ? -EINTR : set_file(family, &files[i], &family->walk.names[i]);
+	free_files(family->files, family->count);
+	family->files = files;
+	family->count = files ? count : 0;
+	if (r < 0)
+		return wcx_fail(err, -r, "%s: %s", family->walk.start, r == -EINTR ? "interrupted" : strerror(-r));
+	qsort(files, count, sizeof *files, compare_paths);
+	return 0;
+}
+
+int wcx_family_scan(struct wcx_family *family, const char *store, bool climbs, const atomic_bool *stop,
+		    struct wcx_error *err)
+{
 	int r;
 
-	*family = (struct wcx_family){ .store = strdup(store),
-				       .store_fd = open(store, O_RDONLY | O_DIRECTORY | O_CLOEXEC),
-				       .named = scope->named ? strdup(scope->named) : NULL };
-	if (family->store_fd < 0 || fstat(family->store_fd, &family->store_st) < 0)
-		return wcx_fail(err, errno, "%s: %s", store, strerror(errno));
-	r = family->store && (family->named || !scope->named) ? wcx_packed_paths(&access, stop, add_file, &scan) : -ENOMEM;
-	if (r == 0 && scan.has_no_memory)
-		r = -ENOMEM;
-	if (family->count)
-		qsort(family->files, family->count, sizeof *family->files, compare_paths);
-	return r < 0 ? wcx_fail(err, -r, "%s: %s", store, r == -EINTR ? "interrupted" : strerror(-r)) : 0;
+	*family = (struct wcx_family){ 0 };
+	r = wcx_store_walk_open(&family->walk, store, climbs);
+	return r < 0 ? wcx_fail(err, -r, "%s: %s", store, strerror(-r)) : wcx_family_refresh(family, stop, err);
 }
 
 void wcx_family_free(struct wcx_family *family)
 {
-	for (size_t i = 0; i < family->count; i++)
-		free_file(&family->files[i]);
-	free(family->files);
-	free(family->store);
-	free(family->named);
-	if (family->store_fd >= 0)
-		close(family->store_fd);
-	*family = (struct wcx_family){ .store_fd = -1 };
+	free_files(family->files, family->count);
+	wcx_store_walk_free(&family->walk);
+	*family = (struct wcx_family){ .walk.fd = -1 };
 }
 
 static bool is_base(const struct wcx_family_file *file, const struct wcx_family_base *base)
@@ -213,51 +195,67 @@ bool wcx_family_depends(const struct wcx_family_file *file, const struct wcx_fam
 	return false;
 }
 
-bool wcx_family_is_named(const struct wcx_family *family, const struct wcx_family_file *file)
-{
-	return is_named(family, file->path);
-}
-
-bool wcx_family_hides(const struct wcx_family_file *file)
+bool wcx_family_is_unknown(const struct wcx_family_file *file)
 {
 	return file->is_newer || file->r == -EACCES || file->r == -EPERM || file->r == -ENOMEM || file->r == -EIO;
 }
 
-/* Whether a hint of a file leads to a packed file with its base's original that is not the one which st is of. */
-static bool hint_leads_elsewhere(const struct wcx_family *family, const struct wcx_family_file *file,
-				 const struct wcx_family_base *base, const struct stat *st)
+bool wcx_family_hides(const struct wcx_family_file *file)
 {
-	const char *slash = strrchr(file->path, '/');
-	const int directory_bytes = slash ? (int)(slash - file->path) : 0;
-	struct wcx_superblock sb;
-	struct stat other;
-	bool ret = false;
-	char *path;
-	int fd;
+	return file->is_newer || (wcx_family_is_unknown(file) && !wcx_is_around(file->path));
+}
 
-	if (asprintf(&path, "%.*s%s%s", directory_bytes, file->path, slash ? "/" : "", base->hint) < 0)
+/* Whether a path leads to a packed file with a base's original that the file may use. */
+static bool leads_to_base(const struct wcx_family *family, const struct wcx_family_file *file,
+			  const struct wcx_family_base *base, const char *path)
+{
+	struct wcx_superblock sb;
+	struct stat st;
+	const int fd = wcx_base_open_hint(family->walk.fd, path, &st);
+	bool ret;
+
+	if (fd < 0)
 		return false;
-	fd = *base->hint && *base->hint != '/' ? openat(family->store_fd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
-					       : -1;
-	if (fd >= 0 && fstat(fd, &other) == 0 && S_ISREG(other.st_mode) &&
-	    (other.st_dev != st->st_dev || other.st_ino != st->st_ino) && wcx_superblock_read(fd, path, &sb, NULL) == 0)
-		ret = !sb.base_count && sb.original_bytes == base->original_bytes &&
-		      memcmp(sb.sha256, base->sha256, sizeof sb.sha256) == 0;
-	if (fd >= 0)
-		close(fd);
-	free(path);
+	ret = wcx_superblock_read(fd, path, &sb, NULL) == 0 && !sb.base_count && sb.original_bytes == base->original_bytes &&
+	      memcmp(sb.sha256, base->sha256, sizeof sb.sha256) == 0 && wcx_base_is_trusted(file->st.st_uid, &file->st, &st);
+	close(fd);
 	return ret;
 }
 
-bool wcx_family_needs(const struct wcx_family *family, const struct wcx_family_file *file,
-		      const struct wcx_family_file *base, const struct stat *st)
+static bool is_name(const struct wcx_family *family, const char *path, const struct wcx_packed_name *name)
 {
-	const bool in_named = is_named(family, file->path);
+	char *directory = wcx_directory_of(path);
+	struct stat own, other;
+	const bool ret = directory && fstat(name->directory_fd, &own) == 0 &&
+			 fstatat(family->walk.fd, directory, &other, 0) == 0 && wcx_is_same_file(&own, &other) &&
+			 strcmp(wcx_last_name(path), name->name) == 0;
 
-	if (wcx_is_same_file(&file->st, st))
+	free(directory);
+	return ret;
+}
+
+/* Whether the first place where a file looks for its base has it, under another name than that one. */
+static bool has_other(const struct wcx_family *family, const struct wcx_family_file *file,
+		      const struct wcx_family_base *base, const struct wcx_packed_name *name)
+{
+	char path[PATH_MAX], kept[PATH_MAX];
+
+	if (wcx_is_around(file->path) ? wcx_base_hint_join(file->path, base->hint, path) < 0
+				      : wcx_base_hint_path(file->path, base->hint, path) < 0)
 		return false;
+	if (leads_to_base(family, file, base, path))
+		return !is_name(family, path, name);
+	return wcx_base_kept_path(path, base->sha256, kept) == 0 && leads_to_base(family, file, base, kept) &&
+	       !is_name(family, kept, name);
+}
+
+bool wcx_family_needs(const struct wcx_family *family, const struct wcx_family_file *file,
+		      const struct wcx_packed_name *base)
+{
 	for (uint32_t i = 0; i < file->base_count; i++)
-		if (is_base(base, &file->bases[i]) && (in_named || !hint_leads_elsewhere(family, file, &file->bases[i], st)))
+		if (file->bases[i].original_bytes == base->sb->original_bytes &&
+		    memcmp(file->bases[i].sha256, base->sb->sha256, WCX_SHA256_BYTES) == 0 &&
+		    !has_other(family, file, &file->bases[i], base))
 			return true;
 	return false;
 }

@@ -10,7 +10,7 @@
 
 #include "fs/base/error.h"
 #include "fs/format/container.h"
-#include "tools/store_scope.h"
+#include "tools/store_walk.h"
 
 /* A base, as a file names it. */
 struct wcx_family_base {
@@ -33,29 +33,22 @@ struct wcx_family_file {
 };
 
 struct wcx_family {
-	char *store;
-	int store_fd;
-	struct stat store_st;
+	struct wcx_store_walk walk;
 	struct wcx_family_file *files; /* sorted by path */
-	size_t count, capacity;
-	char *named;     /* the part of the store, relative to it, that the command line named; NULL: all of it */
-	bool is_partial; /* something outside of that part could not be read */
+	size_t count;
 };
 
 /*
  * wcx_family_scan - read the superblocks of all packed files below a directory, and of those that have bases the index
  *
- * Once *stop is true, ends with -EINTR.  Returns 0 or -errno; *family is to be freed in either case.
+ * With climbs also around it, as far as struct wcx_store_walk says.  Once *stop is true, ends with -EINTR.  Returns 0 or
+ * -errno; *family is to be freed in either case.
  */
-int wcx_family_scan(struct wcx_family *family, const char *store, const atomic_bool *stop, struct wcx_error *err);
+int wcx_family_scan(struct wcx_family *family, const char *store, bool climbs, const atomic_bool *stop,
+		    struct wcx_error *err);
 
-/*
- * wcx_family_scan_scope - the same for the place where dependents are looked for
- *
- * Outside of what the command line named, other file systems are not entered, and what cannot be read is left out.
- */
-int wcx_family_scan_scope(struct wcx_family *family, const struct wcx_store_scope *scope, const atomic_bool *stop,
-			  struct wcx_error *err);
+/* wcx_family_refresh - the same again, with the time that it takes to find what has changed */
+int wcx_family_refresh(struct wcx_family *family, const atomic_bool *stop, struct wcx_error *err);
 void wcx_family_free(struct wcx_family *family);
 
 /* wcx_family_find - the first file with an original that may be a base; NULL: there is none */
@@ -64,20 +57,28 @@ const struct wcx_family_file *wcx_family_find(const struct wcx_family *family, c
 /* wcx_family_depends - whether a file has the original of another as a base */
 bool wcx_family_depends(const struct wcx_family_file *file, const struct wcx_family_file *base);
 
+/* A packed file that is to go, by its name in an open directory. */
+struct wcx_packed_name {
+	int directory_fd, fd;
+	const char *name;
+	const struct wcx_superblock *sb;
+	const struct stat *tree; /* a directory that goes with it: dependents in that do not matter; NULL: none does */
+};
+
 /*
- * wcx_family_needs - whether a file would lose its base if a file of that original, which st is of, went
+ * wcx_family_needs - whether a file would lose its base if that name went
  *
- * Not if it is that file itself; nor, outside of what the command line named, if its hint leads to another file with the
- * original: that is its base, such as in a copy of a store beside it.
+ * Not if its hint leads to another file with the original: that is its base then, such as in a copy of the store beside it.
+ * What is in the store must find that in the store.
  */
 bool wcx_family_needs(const struct wcx_family *family, const struct wcx_family_file *file,
-		      const struct wcx_family_file *base, const struct stat *st);
+		      const struct wcx_packed_name *base);
 
-/* wcx_family_is_named - whether a file is in what the command line named */
-bool wcx_family_is_named(const struct wcx_family *family, const struct wcx_family_file *file);
+/* wcx_family_is_unknown - whether nobody can tell what a file depends on, although it may be sound; or it is a directory
+ * that could not be listed */
+bool wcx_family_is_unknown(const struct wcx_family_file *file);
 
-/* wcx_family_hides - whether it is unknown what a file depends on, although it may be sound: it could not be read, or is a
- * directory that could not be listed */
+/* wcx_family_hides - whether that is a reason to keep what it may depend on: around the store, only what is too new is */
 bool wcx_family_hides(const struct wcx_family_file *file);
 
 /* wcx_is_version3 - whether an open file with that status is of version 3, which has no bases */

@@ -160,14 +160,14 @@ static bool is_copied(const struct wcx_file_task *task)
 	return same;
 }
 
-static int copy(struct wcx_file_task *task, struct wcx_error *err)
+static int copy(struct wcx_file_task *task, bool replace, struct wcx_error *err)
 {
 	char path[WCX_FD_PATH_BYTES];
 	const struct wcx_output_options output = {
 		.path = wcx_fd_path(task->output_directory_fd, task->output, task->output_path, path),
 		.shown_path = task->output_path,
 		.source_fd = task->fd,
-		.replace = true,
+		.replace = replace,
 		.warn = wcx_report_warn,
 		.user = &task->slot,
 	};
@@ -180,6 +180,7 @@ static int copy(struct wcx_file_task *task, struct wcx_error *err)
 
 int wcx_task_copy(struct wcx_file_task *task, struct wcx_error *err)
 {
+	const struct wcx_output_source source = { .fd = task->fd };
 	struct wcx_task_guard guard;
 	int r;
 
@@ -188,9 +189,9 @@ int wcx_task_copy(struct wcx_file_task *task, struct wcx_error *err)
 	if (is_copied(task))
 		return 0;
 	task->result.outcome = WCX_OUTCOME_COPIED;
-	r = wcx_task_guard_begin(&guard, task, task->output, task->output_path, err);
+	r = wcx_task_guard_begin(&guard, task, task->output, task->output_path, &source, err);
 	if (r == 0)
-		r = copy(task, err);
+		r = copy(task, guard.is_there, err);
 	wcx_task_guard_end(&guard, task, task->output, r);
 	return r;
 }
@@ -198,6 +199,7 @@ int wcx_task_copy(struct wcx_file_task *task, struct wcx_error *err)
 int wcx_task_remove_source(struct wcx_file_task *task, struct wcx_error *err)
 {
 	struct stat now;
+	int fd = -1, r = 0;
 
 	/* Some network file systems cannot sync a directory (EINVAL); all else leaves the source. */
 	if (fsync(task->output_directory_fd) < 0 && errno != EINVAL)
@@ -209,8 +211,12 @@ int wcx_task_remove_source(struct wcx_file_task *task, struct wcx_error *err)
 		return wcx_fail(err, EINVAL, "%s: kept, since it is a link to the file", task->path);
 	if (!wcx_same_version(&now, &task->st))
 		return wcx_fail(err, EBUSY, "%s: kept, since it changed while it was worked on", task->path);
-	if (unlinkat(task->directory_fd, task->name, 0) < 0)
-		return wcx_task_fail(task, errno, err);
-	task->result.is_removed = true;
-	return 0;
+	if (task->change == WCX_NAME_UNPACKED)
+		r = fd = wcx_task_lock_source(task, err);
+	if (r >= 0)
+		r = unlinkat(task->directory_fd, task->name, 0) < 0 ? wcx_task_fail(task, errno, err) : 0;
+	if (fd >= 0)
+		close(fd);
+	task->result.is_removed = r == 0;
+	return r;
 }

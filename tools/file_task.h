@@ -32,7 +32,8 @@ int wcx_task_copy(struct wcx_file_task *task, struct wcx_error *err);
 /*
  * wcx_task_remove_source - when the output is complete: sync its directory, and remove the source
  *
- * A source that was changed or replaced since it was opened stays; that is an error.
+ * A source that was changed or replaced since it was opened stays, and so does a packed file that others are packed
+ * against; that is an error.
  */
 int wcx_task_remove_source(struct wcx_file_task *task, struct wcx_error *err);
 

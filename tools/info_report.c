@@ -12,6 +12,7 @@
 
 #include "codec/le.h"
 #include "codec/tile_layout.h"
+#include "fs/base/path.h"
 #include "fs/base/utf8.h"
 #include "fs/format/dtype.h"
 #include "fs/read/image.h"
@@ -298,41 +299,6 @@ static void format_sha256(const uint8_t sha256[WCX_SHA256_BYTES], char text[2 * 
 {
 	for (int i = 0; i < WCX_SHA256_BYTES; i++)
 		snprintf(text + 2 * i, 3, "%02x", sha256[i]);
-}
-
-/* Whether a path ends in a name that ".." takes back: not "..", and not a link. */
-static bool can_go_back(const char *path)
-{
-	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-	struct stat st;
-
-	return *name && strcmp(name, "..") != 0 && strcmp(name, ".") != 0 && lstat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
-char *wcx_plain_path(const char *path)
-{
-	char *ret = malloc(strlen(path) + 1), *last;
-	size_t bytes = 0, name_bytes;
-
-	if (!ret)
-		return NULL;
-	for (; *path; path += name_bytes + (path[name_bytes] == '/')) {
-		name_bytes = strcspn(path, "/");
-		ret[bytes] = '\0';
-		if (name_bytes == 2 && memcmp(path, "..", 2) == 0 && can_go_back(ret)) {
-			last = strrchr(ret, '/');
-			bytes = last ? (size_t)(last - ret) + (last == ret) : 0;
-			continue;
-		}
-		if (bytes && ret[bytes - 1] != '/')
-			ret[bytes++] = '/';
-		memcpy(ret + bytes, path, name_bytes);
-		bytes += name_bytes;
-		if (!bytes)
-			ret[bytes++] = '/';
-	}
-	ret[bytes] = '\0';
-	return ret;
 }
 
 static void print_json_base(const struct wcx_info *info, uint32_t number)

@@ -19,12 +19,4 @@ struct wcx_info {
 void wcx_info_print_table(const struct wcx_info *info);
 void wcx_info_print_json(const struct wcx_info *info);
 
-/*
- * wcx_plain_path - a path without "NAME/..", for what is printed; the caller frees it.  NULL: no memory
- *
- * The base of a file is opened by its hint, from the file's directory.  A NAME that is a link stays: ".." leads elsewhere
- * there.
- */
-char *wcx_plain_path(const char *path);
-
 #endif

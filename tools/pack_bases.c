@@ -11,10 +11,10 @@
 #include <unistd.h>
 
 #include "fs/base/file_io.h"
+#include "fs/base/path.h"
 #include "fs/format/safetensors_file.h"
 #include "fs/read/base_mark.h"
 #include "fs/read/packed_index.h"
-#include "tools/dependents.h"
 #include "tools/file_task.h"
 #include "tools/model_card.h"
 #include "tools/pack_order.h"
@@ -182,7 +182,7 @@ int wcx_task_bases_find(struct wcx_task_bases *ret, struct wcx_file_task *task, 
 	char *directory;
 	int r = 0;
 
-	*ret = (struct wcx_task_bases){ 0 };
+	*ret = (struct wcx_task_bases){ .task = task };
 	if (bases->relatives) {
 		set = &ret->found;
 		r = find_relatives(ret, task, replaced, bases->relatives, err);
@@ -194,37 +194,22 @@ int wcx_task_bases_find(struct wcx_task_bases *ret, struct wcx_file_task *task, 
 	directory = output_directory(task);
 	ret->list = wcx_base_set_list(set, directory);
 	ret->count = ret->list ? set->count : 0;
+	ret->set = set;
 	free(directory);
 	return ret->list ? 0 : wcx_task_fail(task, ENOMEM, err);
 }
 
-/* Whether the output refers to a base; if it is not known to what, to all. */
-static bool refers_to(const struct wcx_file_result *result, const struct wcx_base_file *base)
+void wcx_task_bases_mark(void *user, size_t base)
 {
-	const struct wcx_superblock *sb = wcx_container_superblock(wcx_image_container(base->image));
+	const struct wcx_task_bases *bases = user;
+	const struct wcx_base_file *file = &bases->set->files[base];
+	char *directory = wcx_directory_of(file->path);
+	const int fd = directory ? open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
 
-	for (uint32_t i = 0; i < result->base_count; i++)
-		if (memcmp(result->base_sha256[i], sb->sha256, sizeof sb->sha256) == 0)
-			return true;
-	return !result->packed_bytes;
-}
-
-void wcx_task_bases_mark(const struct wcx_file_task *task, const struct wcx_task_bases *bases)
-{
-	const struct pack_bases *own = task->run->own;
-	const struct wcx_base_set *set = bases->found.count ? &bases->found : &own->given;
-
-	for (size_t i = 0; i < bases->count; i++) {
-		const struct wcx_base_file *base = &set->files[i];
-		char *directory = wcx_directory_of(base->path);
-		const int fd = directory ? open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
-
-		if (fd >= 0 && refers_to(&task->result, base))
-			wcx_base_mark(wcx_container_fd(wcx_image_container(base->image)), fd, task->output_directory_fd);
-		if (fd >= 0)
-			close(fd);
-		free(directory);
-	}
+	wcx_base_mark(wcx_container_fd(wcx_image_container(file->image)), fd, bases->task->output_directory_fd);
+	if (fd >= 0)
+		close(fd);
+	free(directory);
 }
 
 void wcx_task_bases_free(struct wcx_task_bases *bases)

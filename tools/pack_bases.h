@@ -15,9 +15,11 @@ bool wcx_pack_bases_may_save(const struct wcx_tree_run *run);
 
 /* The bases of a file, for wcx_pack; locked against removal until they are freed. */
 struct wcx_task_bases {
+	const struct wcx_file_task *task;
 	struct wcx_pack_base *list;
 	size_t count;
-	struct wcx_base_set found; /* those that are this file's alone */
+	const struct wcx_base_set *set; /* of which these are */
+	struct wcx_base_set found;      /* those that are this file's alone */
 };
 
 /*
@@ -30,8 +32,8 @@ int wcx_task_bases_find(struct wcx_task_bases *ret, struct wcx_file_task *task, 
 			struct wcx_error *err);
 void wcx_task_bases_free(struct wcx_task_bases *bases);
 
-/* wcx_task_bases_mark - once the output is there, and its result known: note on its bases that it needs them */
-void wcx_task_bases_mark(const struct wcx_file_task *task, const struct wcx_task_bases *bases);
+/* wcx_task_bases_mark - note on a base, by its place in the list, that the output needs it; the bases are user */
+void wcx_task_bases_mark(void *user, size_t base);
 
 /* wcx_task_check_given - -EINVAL if what a file would replace was named as its base */
 int wcx_task_check_given(const struct wcx_file_task *task, const struct stat *replaced, struct wcx_error *err);

@@ -188,19 +188,21 @@ static int check_space(const struct wcx_file_task *task, const struct target *ta
 }
 
 /* Packs against bases.  One that was found, and cannot be read after all, is done without. */
-static int pack_against(struct wcx_file_task *task, const struct target *target, struct wcx_task_bases *bases,
+static int pack_against(struct wcx_file_task *task, const struct target *target, bool replace, struct wcx_task_bases *bases,
 			struct wcx_error *err)
 {
 	char src[WCX_FD_PATH_BYTES], dst[WCX_FD_PATH_BYTES];
 	const char *from = wcx_fd_path(task->fd, NULL, task->path, src);
 	const char *to = wcx_fd_path(task->output_directory_fd, target->name, target->path, dst);
 	struct wcx_pack_options options = {
-		.job = wcx_task_job(task, target->is_there, target->path),
+		.job = wcx_task_job(task, replace, target->path),
 		.shown_src = task->path,
 		.is_reference = task->run->options.is_reference,
 		.for_speed = task->run->command->for_speed,
 		.bases = bases->list,
 		.base_count = bases->count,
+		.needs = wcx_task_bases_mark,
+		.needs_user = bases,
 	};
 	struct wcx_pack_result result;
 	struct wcx_error text;
@@ -218,14 +220,18 @@ static int pack_against(struct wcx_file_task *task, const struct target *target,
 	return r;
 }
 
-static int pack(struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
+/* What takes the place of a base that others need is packed alone, or it would not be one. */
+static int pack(struct wcx_file_task *task, const struct target *target, const struct wcx_task_guard *guard,
+		struct wcx_error *err)
 {
-	struct wcx_task_bases bases;
+	struct wcx_task_bases bases = { 0 };
 	struct stat st;
-	int fd, r = wcx_task_bases_find(&bases, task, target->fd >= 0 ? &target->st : NULL, err);
+	int fd, r = 0;
 
+	if (!guard->keeps || task->run->options.replace)
+		r = wcx_task_bases_find(&bases, task, target->fd >= 0 ? &target->st : NULL, err);
 	if (r == 0)
-		r = pack_against(task, target, &bases, err);
+		r = pack_against(task, target, guard->is_there, &bases, err);
 	if (r < 0) {
 		wcx_task_bases_free(&bases);
 		return r;
@@ -235,7 +241,6 @@ static int pack(struct wcx_file_task *task, const struct target *target, struct 
 		   : look_into(task, fd, target->path, false, err);
 	if (fd >= 0)
 		close(fd);
-	wcx_task_bases_mark(task, &bases);
 	wcx_task_bases_free(&bases);
 	if (r == 0) {
 		check_name(task);
@@ -271,6 +276,7 @@ static int check_collision(const struct wcx_file_task *task, const struct target
 /* Packs a safetensors file. */
 static int pack_safetensors(struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
 {
+	const struct wcx_output_source source = { task->fd, task->run->options.base_choice != WCX_BASE_GIVEN };
 	struct wcx_task_guard guard;
 	int r = check_collision(task, target, err);
 
@@ -282,9 +288,9 @@ static int pack_safetensors(struct wcx_file_task *task, const struct target *tar
 		r = wcx_task_check_given(task, &target->st, err);
 	if (r < 0)
 		return r;
-	r = wcx_task_guard_begin(&guard, task, target->name, target->path, err);
+	r = wcx_task_guard_begin(&guard, task, target->name, target->path, &source, err);
 	if (r == 0)
-		r = pack(task, target, err);
+		r = pack(task, target, &guard, err);
 	wcx_task_guard_end(&guard, task, target->name, r);
 	if (r == 0)
 		remove_old_copy(task);

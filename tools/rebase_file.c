@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "fs/pack/pack.h"
+#include "fs/read/base_lock.h"
 #include "fs/read/unpack.h"
 
 /* Unpacks to the given path; the image must be of the file that was looked at. */
@@ -69,11 +70,19 @@ int wcx_rebase_file(struct command *command, const char *path, const struct stat
 	};
 	const char *slash = strrchr(path, '/');
 	char *directory = NULL, *original = NULL;
+	struct stat now;
+	/* Locked, so that nobody replaces it meanwhile by a file that others are packed against. */
+	const int lock = wcx_base_open_for_removal(AT_FDCWD, path, &now);
 	int r = 0;
+
+	if (lock < 0)
+		return wcx_fail(err, -lock, "%s: %s", path,
+				lock == -EWOULDBLOCK ? "is being replaced or removed" : strerror(-lock));
 
 	if (asprintf(&directory, "%.*s.rebase-XXXXXX", slash ? (int)(slash - path) + 1 : 0, path) < 0 ||
 	    asprintf(&original, "%s/original", directory) < 0) {
 		free(directory);
+		close(lock);
 		return wcx_fail(err, ENOMEM, "%s: no memory", path);
 	}
 	if (!mkdtemp(directory)) {
@@ -88,6 +97,7 @@ int wcx_rebase_file(struct command *command, const char *path, const struct stat
 	rmdir(directory);
 	wcx_progress_clear(command);
 out:
+	close(lock);
 	free(original);
 	free(directory);
 	return r;

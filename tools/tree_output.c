@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "codec/arith.h"
+#include "fs/base/ancestors.h"
 #include "fs/base/file_copy.h"
 #include "fs/base/parents.h"
 #include "fs/base/same_file.h"
@@ -37,26 +38,10 @@ static bool is_directory(const struct wcx_tree_run *run, size_t entry)
 
 /* --- the root --- */
 
-/* Whether a directory is the source's root (1), lies below it (2), or neither (0). */
-static int relation_to_source(const struct wcx_tree_run *run, int fd)
+/* How many levels below the source's root a directory is; 0: it is that; -1: it is elsewhere. */
+static int levels_below_source(const struct wcx_tree_run *run, int fd)
 {
-	const struct stat *root = &run->tree.entries[0].st;
-	int relation = 0, at = openat(fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	struct stat st, above;
-
-	for (bool first = true; at >= 0 && fstat(at, &st) == 0; first = false) {
-		const int up = openat(at, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
-
-		if (wcx_is_same_file(&st, root))
-			relation = first ? 1 : 2;
-		close(at);
-		at = up;
-		if (relation || up < 0 || fstat(up, &above) < 0 || wcx_is_same_file(&above, &st))
-			break;
-	}
-	if (at >= 0)
-		close(at);
-	return relation;
+	return wcx_levels_above(fd, &run->tree.entries[0].st);
 }
 
 /* Whether a run that was interrupted left the directory: those are made for the user alone. */
@@ -67,9 +52,9 @@ static bool is_unfinished(int fd)
 	return fstat(fd, &st) == 0 && st.st_uid == geteuid() && (st.st_mode & 07777) == S_IRWXU;
 }
 
-static int refuse_relation(const struct wcx_tree_run *run, int relation, struct wcx_error *err)
+static int refuse_levels(const struct wcx_tree_run *run, int levels, struct wcx_error *err)
 {
-	if (relation == 1)
+	if (levels == 0)
 		return wcx_fail(err, EINVAL, "%s: is the source; --rm works in place", run->output_root_path);
 	return wcx_fail(err, EINVAL, "%s: is inside the source %s", run->output_root_path, run->tree.root_path);
 }
@@ -83,8 +68,8 @@ static int make_root(struct wcx_tree_run *run, struct wcx_error *err)
 
 	if (fd < 0)
 		return wcx_fail(err, -fd, "%s: %s", path, strerror(-fd));
-	if (relation_to_source(run, fd) && access(path, F_OK) < 0)
-		r = refuse_relation(run, 2, err);
+	if (levels_below_source(run, fd) >= 0 && access(path, F_OK) < 0)
+		r = refuse_levels(run, 1, err);
 	close(fd);
 	if (r < 0)
 		return r;
@@ -106,16 +91,16 @@ void wcx_tree_output_remove_empty(const struct wcx_tree_run *run)
 int wcx_tree_output_open(struct wcx_tree_run *run, struct wcx_error *err)
 {
 	const char *path = run->output_root_path;
-	int relation, r = make_root(run, err);
+	int levels, r = make_root(run, err);
 
 	if (r < 0)
 		return r;
 	run->output_root_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (run->output_root_fd < 0)
 		return wcx_fail(err, errno, "%s: %s", path, strerror(errno));
-	relation = relation_to_source(run, run->output_root_fd);
-	if (relation)
-		return refuse_relation(run, relation, err);
+	levels = levels_below_source(run, run->output_root_fd);
+	if (levels >= 0)
+		return refuse_levels(run, levels, err);
 	run->sets_root = run->sets_root || is_unfinished(run->output_root_fd);
 	return 0;
 }
@@ -333,12 +318,16 @@ static bool is_as_listed(int directory_fd, const struct wcx_tree_entry *entry)
 static int replace_by_link(int leader_fd, const char *from, struct wcx_file_task *task, const char *to,
 			   struct wcx_error *err)
 {
+	const struct wcx_output_source source = { .fd = openat(leader_fd, from,
+							       O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC) };
 	struct wcx_task_guard guard;
-	int r = wcx_task_guard_begin(&guard, task, to, task->output_path, err);
+	int r = wcx_task_guard_begin(&guard, task, to, task->output_path, &source, err);
 
 	if (r == 0)
 		r = wcx_file_link(leader_fd, from, task->output_directory_fd, to);
 	wcx_task_guard_end(&guard, task, to, r);
+	if (source.fd >= 0)
+		close(source.fd);
 	return r;
 }
 
@@ -360,6 +349,7 @@ static int link_name(struct wcx_tree_run *run, size_t entry, struct wcx_file_tas
 	    run->marks[leader].change != WCX_NAME_REPLACED) {
 		task->name = e->name;
 		task->st = e->st;
+		task->change = run->marks[leader].change;
 		r = wcx_task_remove_source(task, err);
 	}
 	if (leader_fd >= 0)

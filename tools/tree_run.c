@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +12,8 @@
 #include "codec/arith.h"
 #include "fs/base/host_limits.h"
 #include "fs/base/parallel.h"
+#include "fs/base/path.h"
+#include "tools/dependents.h"
 #include "tools/tree_output.h"
 
 /* What a file that is packed takes besides its threads' buffers: plans, and the cache that verifies it. */
@@ -127,19 +128,12 @@ static int do_entry(struct wcx_tree_run *run, unsigned slot, size_t entry, struc
 /* Opens the directory that a path is in; -errno. */
 static int open_directory_of(const char *path)
 {
-	char *copy = strdup(path);
-	const int fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	char *directory = wcx_directory_of(path);
+	const int fd = directory ? open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	const int r = fd < 0 ? -errno : fd;
 
-	free(copy);
+	free(directory);
 	return r;
-}
-
-static const char *last_name(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	return slash ? slash + 1 : path;
 }
 
 static int do_named(struct wcx_tree_run *run, unsigned slot, size_t item, struct wcx_error *err)
@@ -149,12 +143,12 @@ static int do_named(struct wcx_tree_run *run, unsigned slot, size_t item, struct
 		.run = run,
 		.slot = { &run->report, slot },
 		.is_named = true,
-		.name = last_name(path),
+		.name = wcx_last_name(path),
 		.path = path,
 		.directory_fd = open_directory_of(path),
 		.fd = -1,
 		.output_directory_fd = -1,
-		.output = output ? last_name(output) : NULL,
+		.output = output ? wcx_last_name(output) : NULL,
 		.output_path = output,
 		.result = { .path = path },
 	};
@@ -417,7 +411,8 @@ static int prepare(struct wcx_tree_run *run, const char *tree, struct wcx_error 
 		return r;
 	run->store = command->store ? command->store : tree;
 	run->bases = wcx_base_search_create(run->store, command->cache, command->decoder, &wcx_command_stop);
-	return run->bases ? 0 : wcx_fail(err, ENOMEM, "no memory");
+	run->dependents = wcx_dependents_create(command->store);
+	return run->bases && run->dependents ? 0 : wcx_fail(err, ENOMEM, "no memory");
 }
 
 int wcx_run_tree(struct command *command, const struct wcx_tree_ops *ops, const struct wcx_tree_options *options,
@@ -462,6 +457,7 @@ int wcx_run_tree(struct command *command, const struct wcx_tree_ops *ops, const 
 	free(run.items);
 	free(run.marks);
 	wcx_base_search_free(run.bases);
+	wcx_dependents_free(run.dependents);
 	return wcx_report_end(&run.report, r, &err);
 }
 
@@ -490,5 +486,6 @@ int wcx_run_files(struct command *command, const struct wcx_tree_ops *ops, const
 	if (r == 0)
 		r = do_items(&run, &err);
 	wcx_base_search_free(run.bases);
+	wcx_dependents_free(run.dependents);
 	return wcx_report_end(&run.report, r, &err);
 }

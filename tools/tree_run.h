@@ -20,6 +20,7 @@
 
 struct wcx_tree_run;
 struct wcx_family;
+struct wcx_dependents;
 
 /* What became of a name. */
 enum wcx_name_change { WCX_NAME_KEPT, WCX_NAME_PACKED, WCX_NAME_UNPACKED, WCX_NAME_REPLACED };
@@ -86,8 +87,9 @@ struct wcx_tree_run {
 	const struct wcx_tree_ops *ops;
 	struct wcx_tree_options options;
 	bool is_in_place;
-	const char *store;             /* where bases and dependents are; NULL: in the directory of each file */
-	struct wcx_base_search *bases; /* for files that have bases; NULL: the command decodes nothing */
+	const char *store;                 /* where bases and dependents are; NULL: in the directory of each file */
+	struct wcx_base_search *bases;     /* for files that have bases; NULL: the command decodes nothing */
+	struct wcx_dependents *dependents; /* of what is replaced and removed */
 	struct wcx_report report;
 	struct wcx_core_share share;
 	unsigned side_by_side; /* files at a time */

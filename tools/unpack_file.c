@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "fs/pack/pack_done.h"
-#include "fs/read/base_lock.h"
 #include "fs/read/unpack.h"
 #include "tools/dependents.h"
 #include "tools/file_task.h"
@@ -74,37 +73,10 @@ static int check_collision(const struct wcx_file_task *task, const struct target
 	return wcx_fail(err, EEXIST, "%s: not unpacked, since %s is beside it", task->path, target->name);
 }
 
-/* Removes the packed file, which is unpacked, unless another file of the store is packed against it. */
-static int remove_packed(struct wcx_file_task *task, const struct wcx_superblock *sb, struct wcx_error *err)
-{
-	const struct wcx_packed_name file = { task->directory_fd, task->fd, sb, task->st, false };
-	char *start = NULL, *why = NULL;
-	struct wcx_error fault;
-	int r;
-
-	if (sb->base_count)
-		return wcx_task_remove_source(task, err);
-	if (wcx_base_lock_for_removal(task->fd) == -EWOULDBLOCK)
-		return wcx_fail(err, EWOULDBLOCK, "%s: unpacked, but kept, since another process packs against it",
-				task->path);
-	start = task->is_named ? wcx_directory_of(task->path) : strdup(task->run->tree.root_path);
-	r = start ? wcx_dependents_find(task->run->command, start, &file, &why, &fault)
-		  : wcx_fail(&fault, ENOMEM, "no memory");
-	if (r < 0)
-		wcx_fail(err, -r, "%s: unpacked, but kept, since %s", task->path, fault.text);
-	else if (why)
-		r = wcx_fail(err, EBUSY, "%s: unpacked, but kept, since %s", task->path, why);
-	else
-		r = wcx_task_remove_source(task, err);
-	free(why);
-	free(start);
-	return r;
-}
-
 static int unpack(struct wcx_file_task *task, struct wcx_image *image, const struct target *target, struct wcx_error *err)
 {
 	const bool replace = task->run->options.replace || (!task->is_named && !task->run->is_in_place);
-	const struct wcx_job_options job = wcx_task_job(task, replace, target->path);
+	struct wcx_job_options job = wcx_task_job(task, replace, target->path);
 	const struct wcx_superblock *sb = wcx_container_superblock(wcx_image_container(image));
 	char path[WCX_FD_PATH_BYTES];
 	int r = is_done(task, target, sb, err);
@@ -113,9 +85,11 @@ static int unpack(struct wcx_file_task *task, struct wcx_image *image, const str
 	if (r == 0)
 		r = check_collision(task, target, err);
 	if (r == 0) {
+		const struct wcx_output_source original = { .fd = -1 };
 		struct wcx_task_guard guard;
 
-		r = wcx_task_guard_begin(&guard, task, target->name, target->path, err);
+		r = wcx_task_guard_begin(&guard, task, target->name, target->path, &original, err);
+		job.replace &= guard.is_there;
 		if (r == 0)
 			r = wcx_unpack(image, wcx_fd_path(task->output_directory_fd, target->name, target->path, path), &job,
 				       err);
@@ -124,7 +98,7 @@ static int unpack(struct wcx_file_task *task, struct wcx_image *image, const str
 	if (r < 0)
 		return r;
 	task->change = WCX_NAME_UNPACKED;
-	return task->run->options.remove ? remove_packed(task, sb, err) : 0;
+	return task->run->options.remove ? wcx_task_remove_source(task, err) : 0;
 }
 
 static int do_file(struct wcx_file_task *task, struct wcx_error *err)

@@ -560,6 +560,14 @@ static const char *shown_output(const struct packer *packer)
 	return shown ? shown : packer->output.options.path;
 }
 
+/* Has the bases noted that the output needs: if the system crashes, none of them looks as if nothing did. */
+static void tell_needs(const struct packer *packer)
+{
+	for (size_t i = 0; i < WCX_BASES_MAX && packer->options->needs; i++)
+		if (packer->base_numbers[i])
+			packer->options->needs(packer->options->needs_user, i);
+}
+
 static int make_output(struct packer *packer, struct wcx_error *err)
 {
 	int r = pack_segments(packer, err);
@@ -570,7 +578,10 @@ static int make_output(struct packer *packer, struct wcx_error *err)
 		r = wcx_pack_check(packer->output.fd, shown_output(packer), &packer->reader, packer->options, err);
 	if (r == 0)
 		r = check_source_unchanged(packer, err);
-	return r == 0 ? wcx_output_commit(&packer->output, err) : r;
+	if (r < 0)
+		return r;
+	tell_needs(packer);
+	return wcx_output_commit(&packer->output, err);
 }
 
 static void free_packer(struct packer *packer)

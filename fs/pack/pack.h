@@ -22,6 +22,9 @@ struct wcx_pack_options {
 	 */
 	const struct wcx_pack_base *bases;
 	size_t base_count;
+	/* Told of each base that the output names, by its place in bases, before the output gets its name; may be NULL. */
+	void (*needs)(void *needs_user, size_t base);
+	void *needs_user;
 };
 
 struct wcx_pack_result {

@@ -467,6 +467,8 @@ static int make_target(struct job *job, const char *target, struct wcx_error *er
 	r = check_space(job, &tree, err);
 	if (r == 0)
 		r = make_files(job, tree.temporary, err);
+	if (r == 0 && job->options->replaces)
+		r = job->options->replaces(job->options->job.user, err);
 	if (r == 0)
 		r = wcx_output_tree_commit(&tree, job->source, err);
 	if (r < 0)

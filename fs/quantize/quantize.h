@@ -29,6 +29,8 @@ struct wcx_quantize_options {
 	 * a directory that nobody else sees yet.  NULL: it gets that name.
 	 */
 	int (*keep)(void *user, int fd, const char *path, struct wcx_error *err);
+	/* Asked before the target takes the place of a directory, which stays unless this returns 0; NULL: it may go. */
+	int (*replaces)(void *user, struct wcx_error *err);
 	/* Of `needed` bytes of output, how many are expected to reach the disk; for keep.  NULL: all. */
 	uint64_t (*kept_bytes)(void *user, uint64_t needed);
 };

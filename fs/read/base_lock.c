@@ -3,8 +3,11 @@
 #include "fs/read/base_lock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/file.h>
-#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fs/base/same_file.h"
 
 static int lock(int fd, int operation)
 {
@@ -26,7 +29,27 @@ int wcx_base_lock(int fd)
 	return fstat(fd, &st) == 0 && st.st_nlink == 0 ? -ENOENT : 0;
 }
 
-int wcx_base_lock_for_removal(int fd)
+int wcx_base_open_for_removal(int directory_fd, const char *name, struct stat *st_ret)
 {
-	return lock(fd, LOCK_EX);
+	int r = 0;
+
+	while (r == 0) {
+		struct stat now;
+		int fd;
+
+		if (fstatat(directory_fd, name, st_ret, AT_SYMLINK_NOFOLLOW) < 0)
+			return -errno;
+		if (!S_ISREG(st_ret->st_mode))
+			return S_ISLNK(st_ret->st_mode) ? -ELOOP : -EINVAL;
+		fd = openat(directory_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+		if (fd < 0 || fstat(fd, st_ret) < 0)
+			r = -errno;
+		else
+			r = lock(fd, LOCK_EX);
+		if (r == 0 && fstatat(directory_fd, name, &now, AT_SYMLINK_NOFOLLOW) == 0 && wcx_is_same_file(&now, st_ret))
+			return fd;
+		if (fd >= 0)
+			close(fd); /* replaced in between: what is there now */
+	}
+	return r;
 }

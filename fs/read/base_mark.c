@@ -3,73 +3,44 @@
 #include "fs/read/base_mark.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include "fs/base/same_file.h"
-
-enum { DEPTH_MAX = 512 };
+#include "fs/base/ancestors.h"
 
 static const char prefix[] = "user.wcx.base.";
 
-/* A directory and those above it, the nearest first. */
-struct ancestors {
-	struct stat items[DEPTH_MAX];
-	size_t count;
-};
-
-/* Lists them up to the root, or to top, which may be NULL.  Returns whether the list ends with top. */
-static bool list_ancestors(struct ancestors *list, int fd, const struct stat *top)
+/* The inode of the nearest directory above both (or one of them); 0: it is on another device than either. */
+static ino_t nearest_above(int directory_fd, int other_fd)
 {
-	int at = openat(fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	bool is_top = false, is_root = false;
+	struct wcx_ancestor at;
+	struct stat own, other;
+	ino_t ret = 0;
 
-	list->count = 0;
-	while (at >= 0 && !is_top && !is_root && list->count < DEPTH_MAX && fstat(at, &list->items[list->count]) == 0) {
-		const struct stat *own = &list->items[list->count++];
-		const int up = openat(at, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
-
-		is_top = top && wcx_is_same_file(own, top);
-		is_root = list->count > 1 && wcx_is_same_file(own, own - 1);
-		close(at);
-		at = up;
+	if (fstat(directory_fd, &own) < 0 || fstat(other_fd, &other) < 0 || own.st_dev != other.st_dev)
+		return 0;
+	for (bool is_there = wcx_ancestor_first(&at, directory_fd); is_there; is_there = wcx_ancestor_next(&at)) {
+		if (wcx_levels_above(other_fd, &at.st) < 0)
+			continue;
+		ret = at.st.st_dev == own.st_dev ? at.st.st_ino : 0;
+		wcx_ancestor_end(&at);
+		break;
 	}
-	if (at >= 0)
-		close(at);
-	return is_top;
-}
-
-static bool has(const struct ancestors *list, const struct stat *st)
-{
-	for (size_t i = 0; i < list->count; i++)
-		if (wcx_is_same_file(&list->items[i], st))
-			return true;
-	return false;
+	return ret;
 }
 
 void wcx_base_mark(int fd, int directory_fd, int dependent_directory_fd)
 {
-	struct ancestors *lists = calloc(2, sizeof *lists), *dependent = lists ? lists + 1 : NULL;
 	char name[sizeof prefix + 20];
-	size_t common = 0;
-	ino_t inode = 0;
 
-	if (lists) {
-		list_ancestors(lists, directory_fd, NULL);
-		list_ancestors(dependent, dependent_directory_fd, NULL);
-		while (common < lists->count && !has(dependent, &lists->items[common]))
-			common++;
-		if (common < lists->count && dependent->count && lists->items[common].st_dev == lists->items[0].st_dev &&
-		    lists->items[common].st_dev == dependent->items[0].st_dev)
-			inode = lists->items[common].st_ino;
-	}
-	free(lists);
-	snprintf(name, sizeof name, "%s%llu", prefix, (unsigned long long)inode);
-	fsetxattr(fd, name, "", 0, 0);
+	snprintf(name, sizeof name, "%s%llu", prefix,
+		 (unsigned long long)nearest_above(directory_fd, dependent_directory_fd));
+	if (fsetxattr(fd, name, "", 0, 0) == 0)
+		fsync(fd);
 }
 
 /* Lists the names of a file's extended attributes, each with its end; NULL: there are none.  Returns 0 or -errno. */
@@ -90,6 +61,11 @@ static int list_names(int fd, char **names_ret, size_t *bytes_ret)
 	return 0;
 }
 
+static bool is_mark(const char *name)
+{
+	return strncmp(name, prefix, strlen(prefix)) == 0;
+}
+
 void wcx_base_copy_marks(int src_fd, int dst_fd)
 {
 	size_t bytes;
@@ -97,35 +73,25 @@ void wcx_base_copy_marks(int src_fd, int dst_fd)
 
 	list_names(src_fd, &names, &bytes);
 	for (const char *name = names; name && name < names + bytes; name += strlen(name) + 1)
-		if (strncmp(name, prefix, strlen(prefix)) == 0)
+		if (is_mark(name))
 			fsetxattr(dst_fd, name, "", 0, 0);
+	fsync(dst_fd);
 	free(names);
 }
 
-enum wcx_base_marks wcx_base_marks(int fd, int directory_fd, const struct stat *top)
+int wcx_base_marks(int fd, ino_t **ret, size_t *count_ret)
 {
-	struct ancestors *list = calloc(1, sizeof *list);
-	const bool is_below = list && list_ancestors(list, directory_fd, top);
 	size_t bytes;
 	char *names;
-	/* Marks that cannot be read may be there. */
-	enum wcx_base_marks ret = list_names(fd, &names, &bytes) < 0 ? WCX_MARKS_BEYOND : WCX_MARKS_NONE;
+	int r = list_names(fd, &names, &bytes);
 
-	for (const char *name = names; name && name < names + bytes; name += strlen(name) + 1) {
-		unsigned long long inode;
-		bool is_inside = false;
-
-		if (strncmp(name, prefix, strlen(prefix)) != 0)
-			continue;
-		inode = strtoull(name + strlen(prefix), NULL, 10);
-		for (size_t i = 0; is_below && inode && i < list->count; i++)
-			is_inside |= list->items[i].st_dev == list->items[0].st_dev && list->items[i].st_ino == inode;
-		if (!is_inside)
-			ret = WCX_MARKS_BEYOND;
-		else if (ret == WCX_MARKS_NONE)
-			ret = WCX_MARKS_INSIDE;
-	}
+	*count_ret = 0;
+	*ret = bytes ? calloc(bytes, sizeof **ret) : NULL; /* a name takes a byte at least */
+	if (r == 0 && bytes && !*ret)
+		r = -ENOMEM;
+	for (const char *name = names; r == 0 && name && name < names + bytes; name += strlen(name) + 1)
+		if (is_mark(name))
+			(*ret)[(*count_ret)++] = (ino_t)strtoull(name + strlen(prefix), NULL, 10);
 	free(names);
-	free(list);
-	return ret;
+	return r;
 }

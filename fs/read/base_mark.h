@@ -11,22 +11,25 @@
 #ifndef WCX_BASE_MARK_H
 #define WCX_BASE_MARK_H
 
-#include <stdbool.h>
-#include <sys/stat.h>
+#include <stddef.h>
+#include <sys/types.h>
 
-/* wcx_base_mark - mark an open base, whose directory this is, for a dependent in another directory */
+/*
+ * wcx_base_mark - mark an open base, whose directory this is, for a dependent in another directory, and sync the mark
+ *
+ * Comes before the dependent gets its name, so that no crash leaves a dependent without the mark.  A descriptor of a
+ * directory may be -1: it is not known where it is.
+ */
 void wcx_base_mark(int fd, int directory_fd, int dependent_directory_fd);
 
-/* wcx_base_copy_marks - give the marks of a file to one that takes its place */
+/* wcx_base_copy_marks - give the marks of a file to one that takes its place, and sync them */
 void wcx_base_copy_marks(int src_fd, int dst_fd);
 
-enum wcx_base_marks {
-	WCX_MARKS_NONE,
-	WCX_MARKS_INSIDE, /* all dependents that left a mark were packed below a certain directory */
-	WCX_MARKS_BEYOND, /* one was packed elsewhere, or that is not known any more */
-};
-
-/* wcx_base_marks - what the marks of a file, whose directory this is, say of the directory top, in which it is */
-enum wcx_base_marks wcx_base_marks(int fd, int directory_fd, const struct stat *top);
+/*
+ * wcx_base_marks - read the marks of a file: the inode number of each
+ *
+ * Returns 0, with an array that the caller frees (NULL: no marks), or -errno if there may be marks that cannot be read.
+ */
+int wcx_base_marks(int fd, ino_t **ret, size_t *count_ret);
 
 #endif

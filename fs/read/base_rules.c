@@ -58,6 +58,18 @@ bool wcx_base_is_open(const struct stat *dependent, const struct stat *base, boo
 	return is_alike && (dependent->st_mode & READ_BITS & ~base->st_mode) == 0;
 }
 
+int wcx_base_hint_join(const char *dependent_path, const char *hint, char dst[PATH_MAX])
+{
+	const char *slash = strrchr(dependent_path, '/');
+
+	if (!*hint || *hint == '/')
+		return -ENOENT;
+	if (snprintf(dst, PATH_MAX, "%.*s%s", slash ? (int)(slash - dependent_path) + 1 : 0, dependent_path, hint) >=
+	    PATH_MAX)
+		return -ENAMETOOLONG;
+	return 0;
+}
+
 /* Adds the names of a path to dst; a ".." takes away the name before it. */
 static int append_names(const char *path, size_t path_bytes, char dst[PATH_MAX])
 {

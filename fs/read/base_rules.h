@@ -43,6 +43,13 @@ bool wcx_base_is_open(const struct stat *dependent, const struct stat *base, boo
 int wcx_base_kept_path(const char *path, const uint8_t sha256[WCX_SHA256_BYTES], char dst[PATH_MAX]);
 
 /*
+ * wcx_base_hint_join - the path that a hint leads to from the directory of a dependent, whatever that path is relative to
+ *
+ * Returns 0, -ENOENT (there is no hint, or it is absolute), or -ENAMETOOLONG.
+ */
+int wcx_base_hint_join(const char *dependent_path, const char *hint, char dst[PATH_MAX]);
+
+/*
  * wcx_base_hint_path - the path beneath a store that a hint leads to
  *
  * The path of the dependent is relative to the store, as is the result, which has no "." or "..".  Returns 0, -EXDEV (the

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "fs/base/array.h"
+#include "fs/base/path.h"
 #include "fs/read/base_rules.h"
 #include "fs/read/packed_index.h"
 
@@ -194,15 +195,26 @@ static bool try_file(struct quest *quest, int fd, const char *path)
 	return true;
 }
 
-/* A path that somebody else has written may be a device, which is not even opened. */
+int wcx_base_open_hint(int directory_fd, const char *path, struct stat *st_ret)
+{
+	int fd;
+
+	if (fstatat(directory_fd, path, st_ret, 0) < 0)
+		return -errno;
+	if (!S_ISREG(st_ret->st_mode))
+		return -EINVAL;
+	fd = openat(directory_fd, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0 || (fstat(fd, st_ret) == 0 && S_ISREG(st_ret->st_mode)))
+		return fd < 0 ? -errno : fd;
+	close(fd);
+	return -EINVAL;
+}
+
 static bool try_path(struct quest *quest, const char *path)
 {
 	struct stat st;
-	int fd;
+	const int fd = wcx_base_open_hint(AT_FDCWD, path, &st);
 
-	if (stat(path, &st) < 0 || !S_ISREG(st.st_mode))
-		return false;
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	return fd >= 0 && try_file(quest, fd, path);
 }
 
@@ -259,23 +271,12 @@ static bool find_open(struct quest *quest)
  */
 static bool follow_hint(struct quest *quest, const char *dependent_path)
 {
-	const char *slash = strrchr(dependent_path, '/'), *hint = quest->check.base->name;
 	char path[PATH_MAX], kept[PATH_MAX];
 
-	if (!*hint || *hint == '/')
-		return false;
-	if (snprintf(path, sizeof path, "%.*s%s", slash ? (int)(slash - dependent_path) + 1 : 0, dependent_path, hint) >=
-	    (int)sizeof path)
+	if (wcx_base_hint_join(dependent_path, quest->check.base->name, path) < 0)
 		return false;
 	return try_path(quest, path) ||
 	       (wcx_base_kept_path(path, quest->check.base->sha256, kept) == 0 && try_path(quest, kept));
-}
-
-static void directory_of(const char *path, char directory[PATH_MAX])
-{
-	const char *slash = strrchr(path, '/');
-
-	snprintf(directory, PATH_MAX, "%.*s", !slash ? 1 : slash == path ? 1 : (int)(slash - path), slash ? path : ".");
 }
 
 static bool find_in(struct quest *quest, const char *root_path)
@@ -293,25 +294,23 @@ static int find(void *user, const struct wcx_container *dependent, const struct 
 	struct wcx_base_search *search = user;
 	const char *path = wcx_container_path(dependent);
 	struct quest quest = { .search = search, .check = { .base = base, .reader = geteuid() } };
-	char directory[PATH_MAX], target[PATH_MAX] = "";
+	char target[PATH_MAX] = "", *directory;
+	int r = 0;
 
 	if (fstat(wcx_container_fd(dependent), &quest.check.dependent) < 0)
 		return wcx_fail(err, errno, "%s: %s", path, strerror(errno));
+	directory = search->store ? strdup(search->store) : wcx_directory_of(path);
+	if (!directory)
+		return wcx_fail(err, ENOMEM, "%s: no memory", path);
 	/* What root unpacks for others is theirs to read. */
 	quest.check.for_others = quest.check.reader == 0 && quest.check.dependent.st_uid != 0;
-	directory_of(path, directory);
-	if (find_open(&quest) || follow_hint(&quest, path))
-		goto found;
-	if (!realpath(path, target))
-		*target = '\0';
-	if (*target && follow_hint(&quest, target))
-		goto found;
-	if (find_in(&quest, search->store ? search->store : directory))
-		goto found;
-	return wcx_base_check_fail(&quest.check, search->store ? search->store : directory, err);
-found:
-	*ret = quest.image;
-	return 0;
+	if (!find_open(&quest) && !follow_hint(&quest, path) && !(realpath(path, target) && follow_hint(&quest, target)) &&
+	    !find_in(&quest, directory))
+		r = wcx_base_check_fail(&quest.check, directory, err);
+	free(directory);
+	if (r == 0)
+		*ret = quest.image;
+	return r;
 }
 
 struct wcx_base_search *wcx_base_search_create(const char *store, struct wcx_tile_cache *cache, struct wcx_decoder *decoder,

@@ -56,6 +56,13 @@ void wcx_base_check_refuse(struct wcx_base_check *check, int r, const struct wcx
 /* wcx_base_check_fail - the error of a search that found nothing; where says where it looked */
 int wcx_base_check_fail(const struct wcx_base_check *check, const char *where, struct wcx_error *err);
 
+/*
+ * wcx_base_open_hint - open a regular file by a path that somebody else has written
+ *
+ * A device is not even opened, and a FIFO not waited for.  Returns a descriptor or -errno.
+ */
+int wcx_base_open_hint(int directory_fd, const char *path, struct stat *st_ret);
+
 /* wcx_has_acl - whether a file or directory has a POSIX ACL, which may keep out some whom its permission bits let in */
 bool wcx_has_acl(int fd);
 

@@ -37,17 +37,76 @@ int wcx_open_below(void *directory_fd, const char *path, int flags, struct stat 
 
 /* --- the walk --- */
 
+static int skip(const struct wcx_packed_visitor *visitor, const char *path, int errnum)
+{
+	return visitor->skipped ? visitor->skipped(visitor->user, path, errnum) : 0;
+}
+
+static mode_t type_of(int fd, const struct dirent *entry)
+{
+	struct stat st;
+
+	if (entry->d_type != DT_UNKNOWN)
+		return DTTOIF(entry->d_type);
+	return fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? st.st_mode & S_IFMT : 0;
+}
+
+static int see(const struct wcx_packed_visitor *visitor, const char *directory, int fd, const struct dirent *entry)
+{
+	const size_t bytes = strlen(entry->d_name), suffix_bytes = strlen(suffix);
+	const bool is_named = bytes > suffix_bytes && strcmp(entry->d_name + bytes - suffix_bytes, suffix) == 0;
+	const bool is_top = strcmp(directory, ".") == 0;
+	char path[PATH_MAX];
+
+	if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 || wcx_is_temporary_name(entry->d_name))
+		return 0;
+	if (snprintf(path, sizeof path, "%s%s%s", is_top ? "" : directory, is_top ? "" : "/", entry->d_name) >=
+	    (int)sizeof path)
+		return skip(visitor, directory, ENAMETOOLONG);
+	switch (type_of(fd, entry)) {
+	case S_IFDIR:
+		return visitor->directory(visitor->user, path);
+	case S_IFREG:
+		return is_named ? visitor->file(visitor->user, path) : 0;
+	default:
+		return 0;
+	}
+}
+
+int wcx_packed_list(int fd, const char *path, const struct wcx_packed_visitor *visitor)
+{
+	DIR *directory = fdopendir(fd);
+	const struct dirent *entry;
+	int r = 0;
+
+	if (!directory) {
+		r = skip(visitor, path, errno);
+		close(fd);
+		return r;
+	}
+	while (r == 0 && (errno = 0, entry = readdir(directory))) {
+		if (visitor->names_left && !(*visitor->names_left)--)
+			r = -E2BIG;
+		else
+			r = see(visitor, path, fd, entry);
+	}
+	if (r == 0 && errno)
+		r = skip(visitor, path, errno);
+	closedir(directory);
+	return r;
+}
+
 /* Directories that are still to be listed. */
 struct walk {
-	const struct wcx_tree_access *access;
 	int (*visit)(void *user, const char *path);
 	void *user;
 	char **paths;
 	size_t count, capacity;
 };
 
-static int push(struct walk *walk, const char *path)
+static int push(void *user, const char *path)
 {
+	struct walk *walk = user;
 	char **grown = wcx_array_reserve(walk->paths, &walk->capacity, walk->count + 1, sizeof *grown);
 	char *copy = grown ? strdup(path) : NULL;
 
@@ -58,86 +117,31 @@ static int push(struct walk *walk, const char *path)
 	return 0;
 }
 
-static void skip(const struct walk *walk, const char *path, int errnum)
+static int visit_file(void *user, const char *path)
 {
-	if (walk->access->skipped)
-		walk->access->skipped(walk->access->user, path, errnum);
-}
+	const struct walk *walk = user;
 
-static mode_t type_of(const struct walk *walk, const struct dirent *entry, const char *path)
-{
-	struct stat st;
-	int fd;
-
-	if (entry->d_type != DT_UNKNOWN)
-		return DTTOIF(entry->d_type);
-	fd = walk->access->open(walk->access->user, path, O_PATH, &st);
-	if (fd < 0)
-		return 0;
-	close(fd);
-	return st.st_mode & S_IFMT;
-}
-
-static int see(struct walk *walk, const char *directory, const struct dirent *entry)
-{
-	const size_t bytes = strlen(entry->d_name), suffix_bytes = strlen(suffix);
-	const bool is_named = bytes > suffix_bytes && strcmp(entry->d_name + bytes - suffix_bytes, suffix) == 0;
-	const bool is_top = strcmp(directory, ".") == 0;
-	char path[PATH_MAX];
-
-	if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 || wcx_is_temporary_name(entry->d_name))
-		return 0;
-	if (snprintf(path, sizeof path, "%s%s%s", is_top ? "" : directory, is_top ? "" : "/", entry->d_name) >=
-	    (int)sizeof path) {
-		skip(walk, directory, ENAMETOOLONG);
-		return 0;
-	}
-	switch (type_of(walk, entry, path)) {
-	case S_IFDIR:
-		return push(walk, path);
-	case S_IFREG:
-		return is_named ? walk->visit(walk->user, path) : 0;
-	default:
-		return 0;
-	}
-}
-
-static int list(struct walk *walk, const char *path)
-{
-	struct stat st;
-	const int fd = walk->access->open(walk->access->user, path, O_RDONLY | O_DIRECTORY, &st);
-	DIR *directory = fd < 0 ? NULL : fdopendir(fd);
-	const struct dirent *entry;
-	int r = 0;
-
-	if (!directory) {
-		skip(walk, path, fd < 0 ? -fd : errno);
-		if (fd >= 0)
-			close(fd);
-		return 0;
-	}
-	while (r == 0 && (errno = 0, entry = readdir(directory))) {
-		if (walk->access->names_left && !(*walk->access->names_left)--)
-			r = -E2BIG;
-		else
-			r = see(walk, path, entry);
-	}
-	if (r == 0 && errno)
-		skip(walk, path, errno);
-	closedir(directory);
-	return r;
+	return walk->visit(walk->user, path);
 }
 
 int wcx_packed_paths(const struct wcx_tree_access *access, const atomic_bool *stop,
 		     int (*visit)(void *user, const char *path), void *user)
 {
-	struct walk walk = { .access = access, .visit = visit, .user = user };
+	struct walk walk = { .visit = visit, .user = user };
+	const struct wcx_packed_visitor visitor = { .file = visit_file, .directory = push, .user = &walk };
 	int r = push(&walk, ".");
 
 	while (walk.count && r == 0) {
 		char *path = walk.paths[--walk.count];
+		struct stat st;
+		int fd = -EINTR;
 
-		r = stop && *stop ? -EINTR : list(&walk, path);
+		if (stop && *stop)
+			r = -EINTR;
+		else
+			fd = access->open(access->user, path, O_RDONLY | O_DIRECTORY, &st);
+		if (fd >= 0)
+			r = wcx_packed_list(fd, path, &visitor);
 		free(path);
 	}
 	while (walk.count)

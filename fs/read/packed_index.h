@@ -26,11 +26,6 @@ struct wcx_tree_access {
 	 */
 	int (*open)(void *user, const char *path, int flags, struct stat *st_ret);
 	void *user;
-	/* Is told of what cannot be listed or is too deep, so that a walk passes it over.  NULL: nobody is. */
-	void (*skipped)(void *user, const char *path, int errnum);
-	/* The names that a walk may still look at: those it has seen are subtracted, and one too many ends it.  NULL: any.
-	 */
-	size_t *names_left;
 };
 
 /* wcx_open_below - the open function for a tree by its descriptor, which user points to; no link is followed */
@@ -62,10 +57,27 @@ int wcx_packed_index_find(struct wcx_packed_index *index, const uint8_t sha256[3
  * wcx_packed_paths - call a function for each path in a tree that is named *.wcx and no directory, as far as it can be
  * listed
  *
- * Returns 0, -EINTR, -ENOMEM, -E2BIG (there are more names than it may look at), or what visit returns but 0, which ends
- * the walk.
+ * Returns 0, -EINTR, -ENOMEM, or what visit returns but 0, which ends the walk.
  */
 int wcx_packed_paths(const struct wcx_tree_access *access, const atomic_bool *stop,
 		     int (*visit)(void *user, const char *path), void *user);
+
+/* What a listing of a directory finds: paths relative to the tree.  Not 0 ends it. */
+struct wcx_packed_visitor {
+	int (*file)(void *user, const char *path); /* a regular file that is named *.wcx */
+	int (*directory)(void *user, const char *path);
+	/* What cannot be listed or has too long a path, and is passed over.  NULL: nobody is told. */
+	int (*skipped)(void *user, const char *path, int errnum);
+	void *user;
+	/* The names that may still be looked at: those that were are subtracted, and one too many is -E2BIG.  NULL: any. */
+	size_t *names_left;
+};
+
+/*
+ * wcx_packed_list - list one directory, which is open and has that path in its tree; closes fd
+ *
+ * Returns 0, -E2BIG, or what the visitor returns but 0.
+ */
+int wcx_packed_list(int fd, const char *path, const struct wcx_packed_visitor *visitor);
 
 #endif

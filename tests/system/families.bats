@@ -152,6 +152,7 @@ forge() {
 	grep -qE "^ +base: $OWN/base/model.safetensors.wcx$" <<<"$output"
 	run -0 "$WCX" info --json "$TUNED"
 	[[ "$output" == *"\"path\": \"$OWN/base/model.safetensors.wcx\""* ]]
+	(cd "$OWN" && run -0 "$WCX" info tuned/..//tuned/model.safetensors.wcx && [[ "$output" == *$'\n'"  base/model.safetensors.wcx"* ]])
 	# Behind a link, .. is elsewhere.
 	ln -s "$OWN/tuned" link
 	run -0 "$WCX" info link/model.safetensors.wcx

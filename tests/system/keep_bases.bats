@@ -85,7 +85,7 @@ needs_attributes() {
 	is_safe
 	cd store/llama
 	run -1 "$WCX" rm model.safetensors.wcx
-	[[ $output == *"model.safetensors.wcx: needed by "*"/store/tuned/model.safetensors.wcx"* ]]
+	[[ $output == *"model.safetensors.wcx: needed by ../tuned/model.safetensors.wcx"* ]]
 	cd ../..
 	is_safe
 	run -1 "$WCX" rm "$PWD/$BASE"
@@ -93,6 +93,9 @@ needs_attributes() {
 	# What a base is hidden in is replaced as a whole.
 	echo '{}' >store/llama/config.json
 	run -1 "$WCX" quantize -f models/llama store/llama
+	[[ $output == *"store/llama/model.safetensors.wcx: not replaced, since store/tuned/model.safetensors.wcx is packed against it"* ]]
+	is_safe
+	run -1 "$WCX" quantize -f --store=store models/llama store/llama
 	[[ $output == *"store/llama/model.safetensors.wcx: not replaced, since store/tuned/model.safetensors.wcx is packed against it"* ]]
 	is_safe
 	# With the fine-tune gone, none of this is in the way.
@@ -141,13 +144,77 @@ needs_attributes() {
 	"$WCX" verify -q store
 }
 
+@test "a base that is touched, or packed again of the same original, is replaced without --force, with its marks" {
+	touch models/llama/model.safetensors
+	run -0 "$WCX" pack models/llama store/llama
+	[[ $output == *"1 packed in "* ]]
+	[ "$(stat -c %i "$BASE")" != "$BEFORE" ]
+	[ "$(ls store/llama)" = model.safetensors.wcx ]
+	"$WCX" verify -q store
+	needs_attributes # it has the marks of the one that it replaced
+	# A copy of a tree of packed files, of which one holds the same.
+	"$WCX" pack -q --for=speed models/llama copied
+	"$WCX" pack -q copied store/llama
+	[ "$(ls store/llama)" = model.safetensors.wcx ]
+	cmp copied/model.safetensors.wcx "$BASE"
+	"$WCX" verify -q store
+	needs_attributes
+}
+
+@test "a base and another file may take each other's place again and again" {
+	for _ in 1 2; do
+		"$WCX" pack -q -f models/changed/model.safetensors "$BASE"
+		"$WCX" verify -q store
+		[ "$(find store/llama -name "*.base-*" | wc -l)" -eq 1 ]
+		"$WCX" pack -q -f models/llama/model.safetensors "$BASE"
+		"$WCX" verify -q store
+	done
+	# What has the name of the old base's, but holds another file, is not taken for it.
+	cp store/tuned/model.safetensors.wcx store/llama/*.base-*
+	BEFORE="$(stat -c %i "$BASE")"
+	run -1 "$WCX" pack -f models/changed/model.safetensors "$BASE"
+	[[ $output == *"not replaced, since store/tuned/model.safetensors.wcx is packed against it, and it cannot be kept as model.safetensors.base-"*": File exists"* ]]
+	is_safe
+}
+
+@test "of several names of a base, that by which it is found stays" {
+	ln "$BASE" store/llama/a.safetensors.wcx
+	ln "$BASE" store/llama/z.safetensors.wcx
+	run -1 "$WCX" unpack --rm store/llama
+	[[ $output == *"$BASE: unpacked, but kept, since store/tuned/model.safetensors.wcx is packed against it"* ]]
+	[ "$(find store/llama -name "*.wcx")" = "$BASE" ]
+	is_safe
+	ln "$BASE" store/llama/a.safetensors.wcx
+	"$WCX" rm store/llama/a.safetensors.wcx
+	is_safe
+	# Both at once.
+	ln "$BASE" store/llama/a.safetensors.wcx
+	run -1 "$WCX" rm store/llama
+	is_safe
+}
+
+@test "what a hint leads to is not opened if it is a FIFO" {
+	local writer status=0
+
+	cp "$BASE" store/moved.wcx
+	rm "$BASE"
+	mkfifo "$BASE"
+	echo >"$BASE" 3>&- &
+	writer=$!
+	run -1 "$WCX" rm store/moved.wcx
+	[[ $output == *"store/moved.wcx: needed by "*"store/tuned/model.safetensors.wcx"* ]]
+	kill "$writer" # waits for a reader
+	wait "$writer" || status=$?
+	[ "$status" -eq 143 ]
+}
+
 @test "a base knows that files were packed against it, even where these are not found" {
 	needs_attributes
 	mkdir -p apart/1/2/3/4/5
 	mv store/llama apart/1/2/3/4/5
 	cd apart/1/2/3/4/5/llama
 	run -1 "$WCX" rm model.safetensors.wcx
-	[[ $output == *"not removed, since files were packed against it, none of which is found in .; --store=DIR says where else to look"* ]]
+	[[ $output == *"not removed, since files were packed against it, none of which is found in ../../../..; --store=DIR says where else to look"* ]]
 	run -1 "$WCX" unpack --rm model.safetensors.wcx
 	rm model.safetensors
 	run -1 "$WCX" pack "$OLDPWD/models/changed" .
@@ -157,6 +224,47 @@ needs_attributes() {
 	"$WCX" rm -q --store="$OLDPWD" "$OLDPWD/store/tuned"
 	"$WCX" rm --store="$OLDPWD" model.safetensors.wcx
 	[ ! -e model.safetensors.wcx ]
+}
+
+@test "a directory that cannot be listed keeps only those bases that it may have dependents of" {
+	needs_attributes
+	command -v setpriv >/dev/null || skip "setpriv is not installed"
+	[ "$(id -u)" -eq 0 ] || skip "only root can act as another user"
+	rm -r store/tuned
+	mkdir lone private
+	cp "$MADE/$BASE" lone/other.wcx
+	chmod 0700 private
+	chmod a+rx "$BATS_RUN_TMPDIR" "${BATS_FILE_TMPDIR%/*}" "${BATS_TEST_TMPDIR%/*}" "$BATS_TEST_TMPDIR" .
+	chown -R 65534 store
+	mkdir store/private
+	chmod 0700 store/private
+	cd store/llama
+	run -1 setpriv --reuid=65534 --clear-groups "$WCX" rm model.safetensors.wcx
+	[[ $output == *"not removed, since what is packed against it is not known: ../private: cannot be listed: Permission denied; --store=DIR"* ]]
+	rmdir ../private
+	# What is private outside of the directory that all dependents were packed in is nobody's business.
+	setpriv --reuid=65534 --clear-groups "$WCX" rm model.safetensors.wcx
+	[ ! -e model.safetensors.wcx ]
+}
+
+@test "a file around the named directory that needs features which are not known keeps a base" {
+	rm -r store
+	cp -r "$MADE/store" . # without a mark
+	"$WCX" pack -q --base=none models/tuned store/tuned
+	"$PYTHON" - store/tuned/model.safetensors.wcx <<-'END'
+		import sys, xxhash
+
+		file = open(sys.argv[1], "r+b")
+		block = bytearray(file.read(192))
+		block[16] |= 0x80
+		block[184:192] = xxhash.xxh3_64(bytes(block[:184])).digest()[::-1]
+		file.seek(0)
+		file.write(block)
+	END
+	cd store/llama
+	run -1 "$WCX" rm model.safetensors.wcx
+	[[ $output == *"not removed, since what is packed against it is not known: "*"needs features"* ]]
+	[ -e model.safetensors.wcx ]
 }
 
 @test "a mark of a base stays with the file: neither originals nor new packed files have it" {
@@ -207,7 +315,7 @@ needs_attributes() {
 	cp -r store "$elsewhere" # without marks
 	ln -s "$elsewhere/store" linked
 	run -1 "$WCX" rm linked/llama/model.safetensors.wcx
-	[[ $output == *"needed by "*"elsewhere/store/tuned/model.safetensors.wcx"* ]]
+	[[ $output == *"needed by linked/tuned/model.safetensors.wcx"* ]]
 	[ -e "$elsewhere/$BASE" ]
 	"$WCX" rm linked/tuned
 	"$WCX" rm linked/llama/model.safetensors.wcx

@@ -231,7 +231,7 @@ size_of() {
 @test "a base that others need is not replaced" {
 	cp -a "$FAMILY" tree
 	"$WCX" pack -q tree store
-	touch tree/base/model.safetensors
+	printf x | dd of=tree/base/model.safetensors bs=1 seek=200000 conv=notrunc status=none
 	run -1 "$WCX" pack tree store
 	[[ $output == *"store/base/model.safetensors.wcx: not replaced, since store/tuned-"*" is packed against it; --force keeps it under another name"* ]]
 	"$WCX" verify -q store

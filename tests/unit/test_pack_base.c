@@ -117,18 +117,31 @@ static bool decodes_to(const struct wcx_container *c, struct sample_bytes file, 
 	return equal;
 }
 
+static uint32_t told; /* the bases that were told of as needed: a bit each */
+
+/* Comes before the output has its name. */
+static void tell(void *user, size_t base)
+{
+	CHECK(access(dst_path, F_OK) < 0);
+	CHECK(user == &told && !(told & UINT32_C(1) << base));
+	told |= UINT32_C(1) << base;
+}
+
 /* Packs a file against bases, and checks that it comes back; the caller frees the container. */
 static struct wcx_container *pack_against(struct sample_bytes file, const struct wcx_pack_base *bases, size_t count,
 					  const struct sample_bytes *originals, struct wcx_pack_result *result)
 {
 	const struct wcx_pack_options options = {
-		.job.thread_count = 2, .job.replace = true, .bases = bases, .base_count = count
+		.job.thread_count = 2, .bases = bases, .base_count = count, .needs = tell, .needs_user = &told
 	};
 	struct wcx_container *c = NULL;
 	struct wcx_error err = { "" };
 
 	sample_write(src_path, file);
+	unlink(dst_path);
+	told = 0;
 	sample_require(wcx_pack(src_path, dst_path, &options, result, &err) == 0, err.text);
+	CHECK((uint32_t)__builtin_popcount(told) == result->base_count);
 	sample_require(wcx_container_open(open(dst_path, O_RDONLY | O_CLOEXEC), dst_path, &c, &err) == 0, err.text);
 	CHECK(wcx_container_base_count(c) == result->base_count);
 	CHECK(decodes_to(c, file, originals));
