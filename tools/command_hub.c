@@ -16,8 +16,10 @@
 
 #include "codec/arith.h"
 #include "fs/pack/pack.h"
+#include "fs/pack/pack_done.h"
 #include "fs/read/unpack.h"
 #include "tools/command.h"
+#include "tools/dependents.h"
 #include "tools/hub_blob.h"
 #include "tools/hub_names.h"
 
@@ -36,6 +38,8 @@ static const char help[] = "usage: wcx hub [OPTIONS] CACHE MOUNT\n"
 			   "      --undo        restore the originals and remove the packed files\n"
 			   "      --relative    make links relative, for a CACHE and MOUNT that move together\n"
 			   "      --for=GOAL    size (default) or speed, as of wcx pack\n"
+			   "      --store=DIR   look in DIR for files that are packed against blobs, which are kept then\n"
+			   "                    (by default as wcx rm does, from CACHE upwards)\n"
 			   "  -n, --dry-run     print what would be done\n"
 			   "  -j, --threads=N   use N threads (default: one per core)\n"
 			   "  -q, --quiet       print only errors\n"
@@ -51,6 +55,7 @@ static const char help[] = "usage: wcx hub [OPTIONS] CACHE MOUNT\n"
 
 struct hub {
 	struct command *command;
+	struct wcx_dependents *dependents;
 	char cache[PATH_MAX], mount[PATH_MAX]; /* absolute, without links */
 	dev_t mount_device;
 	bool undo, relative, dry_run;
@@ -71,7 +76,43 @@ static void tell(const struct hub *hub, const struct wcx_hub_blob *blob, const c
 		printf("%s: %s\n", blob->path, what);
 }
 
+/*
+ * Opens BLOB.wcx before it is removed or replaced, so that nobody packs against it until it is closed.  -ENOENT: it is not
+ * there; another -errno has a message: others need it.
+ */
+static int lock_packed(struct hub *hub, const struct wcx_hub_blob *blob, const char *what, struct wcx_error *err)
+{
+	char name[NAME_MAX + 8], path[PATH_MAX + 8];
+	struct stat st;
+
+	snprintf(name, sizeof name, "%s.wcx", blob->name);
+	snprintf(path, sizeof path, "%s.wcx", blob->path);
+	return wcx_dependents_lock(hub->dependents, hub->cache, blob->dir_fd, name, path, what, &st, err);
+}
+
 /* --- packing --- */
+
+/* Whether BLOB.wcx is what the blob is packed into, by the bytes of the blob: some are not named by their SHA-256. */
+static bool has_contents(const struct wcx_hub_blob *blob)
+{
+	char name[NAME_MAX + 8];
+	const int fd = openat(blob->dir_fd, blob->name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	uint8_t sha256[WCX_SHA256_BYTES];
+	struct wcx_superblock sb;
+	bool ret = false;
+	int packed_fd;
+
+	snprintf(name, sizeof name, "%s.wcx", blob->name);
+	packed_fd = openat(blob->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd >= 0 && packed_fd >= 0 && wcx_superblock_read(packed_fd, name, &sb, NULL) == 0)
+		ret = wcx_file_sha256(fd, name, &wcx_command_stop, sha256, NULL) == 0 &&
+		      memcmp(sha256, sb.sha256, sizeof sha256) == 0;
+	if (packed_fd >= 0)
+		close(packed_fd);
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
 
 /* Makes BLOB.wcx, unless an interrupted run has.  Returns 0, 1 if the blob is no safetensors file, or -errno. */
 static int make_packed(struct hub *hub, const struct wcx_hub_blob *blob, struct wcx_error *err)
@@ -87,12 +128,17 @@ static int make_packed(struct hub *hub, const struct wcx_hub_blob *blob, struct 
 	};
 	char packed_path[PATH_MAX + 8];
 	struct wcx_pack_result result;
-	int r;
+	int lock, r;
 
 	if (wcx_hub_blob_is_packed(blob))
 		return 0;
+	lock = lock_packed(hub, blob, "not replaced", err);
+	if (lock < 0 && lock != -ENOENT)
+		return has_contents(blob) ? 0 : lock;
 	snprintf(packed_path, sizeof packed_path, "%s.wcx", blob->path);
 	r = wcx_pack(blob->path, packed_path, &options, &result, err);
+	if (lock >= 0)
+		close(lock);
 	if (r == -EINVAL) /* malformed: as it came */
 		wcx_warn(hub->command, err->text);
 	if (r == -EMEDIUMTYPE || r == -EINVAL)
@@ -151,7 +197,7 @@ static void restore_blob(struct hub *hub, const struct wcx_hub_blob *blob)
 	char packed_path[PATH_MAX + 8], new_path[PATH_MAX + 16];
 	struct wcx_image *image = NULL;
 	struct wcx_error err;
-	int r;
+	int lock = -1, r;
 
 	if (hub->dry_run) {
 		tell(hub, blob, "would be restored");
@@ -163,8 +209,16 @@ static void restore_blob(struct hub *hub, const struct wcx_hub_blob *blob)
 	if (r == 0)
 		r = wcx_unpack(image, new_path, &job, &err);
 	wcx_image_put(image);
-	if (r == 0 && (rename(new_path, blob->path) < 0 || fsync(blob->dir_fd) < 0 || unlink(packed_path) < 0))
+	if (r == 0 && (rename(new_path, blob->path) < 0 || fsync(blob->dir_fd) < 0))
 		r = wcx_fail(&err, errno, "%s: %s", blob->path, strerror(errno));
+	if (r == 0) {
+		lock = lock_packed(hub, blob, "restored, but kept", &err);
+		r = lock == -ENOENT ? 0 : WCX_MIN(lock, 0);
+	}
+	if (lock >= 0 && unlink(packed_path) < 0)
+		r = wcx_fail(&err, errno, "%s: %s", packed_path, strerror(errno));
+	if (lock >= 0)
+		close(lock);
 	if (r < 0) {
 		fail(hub, &err);
 		return;
@@ -179,9 +233,15 @@ static void remove_packed(struct hub *hub, const struct wcx_hub_blob *blob, bool
 {
 	char packed_path[PATH_MAX + 8];
 	struct wcx_error err;
+	int lock;
 
 	if (hub->dry_run) {
 		tell(hub, blob, "is not in use, and would be removed");
+		return;
+	}
+	lock = lock_packed(hub, blob, "no longer in use, but kept", &err);
+	if (lock < 0 && lock != -ENOENT) {
+		wcx_warn(hub->command, err.text); /* as it should be */
 		return;
 	}
 	snprintf(packed_path, sizeof packed_path, "%s.wcx", blob->path);
@@ -189,10 +249,12 @@ static void remove_packed(struct hub *hub, const struct wcx_hub_blob *blob, bool
 	if ((with_link && unlink(blob->path) < 0 && errno != ENOENT) || (unlink(packed_path) < 0 && errno != ENOENT)) {
 		wcx_fail(&err, errno, "%s: %s", blob->path, strerror(errno));
 		fail(hub, &err);
-		return;
+	} else {
+		hub->removed++;
+		tell(hub, blob, "not in use, removed");
 	}
-	hub->removed++;
-	tell(hub, blob, "not in use, removed");
+	if (lock >= 0)
+		close(lock);
 }
 
 /*
@@ -387,13 +449,14 @@ int wcx_command_hub(struct command *command, int argc, char **argv)
 {
 	static const struct option options[] = { WCX_COMMAND_LONG_OPTIONS,
 						 WCX_COMMAND_GOAL_OPTION,
+						 WCX_COMMAND_STORE_OPTION,
 						 { "undo", no_argument, NULL, 'u' },
 						 { "relative", no_argument, NULL, 'r' },
 						 { "dry-run", no_argument, NULL, 'n' },
 						 { 0 } };
 	struct hub hub = { .command = command };
 	struct wcx_error err;
-	int option, status;
+	int option, status, r = 0;
 
 	while ((option = getopt_long(argc, argv, WCX_COMMAND_SHORT_OPTIONS "n", options, NULL)) != -1) {
 		if (option == 'u')
@@ -408,7 +471,15 @@ int wcx_command_hub(struct command *command, int argc, char **argv)
 	if (argc - optind != (hub.undo ? 1 : 2))
 		return wcx_command_usage(command, hub.undo ? "expected a cache" : "expected a cache and its mount");
 	wcx_command_catch_signals();
-	if (find_directories(&hub, argv + optind, &err) < 0 || handle_cache(&hub, &err) < 0)
+	hub.dependents = wcx_dependents_create(command->store);
+	if (!hub.dependents)
+		r = wcx_fail(&err, ENOMEM, "no memory");
+	if (r == 0)
+		r = find_directories(&hub, argv + optind, &err);
+	if (r == 0)
+		r = handle_cache(&hub, &err);
+	wcx_dependents_free(hub.dependents);
+	if (r < 0)
 		return wcx_command_failed(command, &err);
 	print_summary(&hub);
 	return hub.failed || wcx_command_stop ? WCX_EXIT_FAILED : WCX_EXIT_OK;

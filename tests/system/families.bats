@@ -296,6 +296,43 @@ forge() {
 	cmp "$OWN/base/model.safetensors" "$ORIG/base/model.safetensors"
 }
 
+@test "wcx hub keeps packed blobs that others are packed against" {
+	local cache="$BATS_TEST_TMPDIR/cache" blobs sha other
+
+	blobs="$cache/models--org--m/blobs"
+	sha="$(sha256sum <"$ORIG/base/model.safetensors" | cut -d " " -f 1)"
+	other="$(sha256sum <"$ORIG/tuned-1/model.safetensors" | cut -d " " -f 1)"
+	mkdir -p "$blobs" "$cache/models--org--m/snapshots/1" store
+	cp "$ORIG/base/model.safetensors" "$blobs/$sha"
+	ln -s "../../blobs/$sha" "$cache/models--org--m/snapshots/1/model.safetensors"
+	start_mount "$cache"
+	"$WCX" hub -q "$cache" "$MNT"
+	"$WCX" pack -q --base="$blobs/$sha.wcx" "$ORIG/tuned-1/model.safetensors" store/tuned.wcx
+	TUNED=store/tuned.wcx
+	run -1 "$WCX" hub --undo "$cache"
+	[[ $output == *"$blobs/$sha.wcx: restored, but kept, since "*"/store/tuned.wcx is packed against it"* ]]
+	cmp "$blobs/$sha" "$ORIG/base/model.safetensors"
+	unpacks
+	# Another blob does not take its place.
+	mv "$blobs/$sha.wcx" "$blobs/$other.wcx"
+	cp "$ORIG/tuned-1/model.safetensors" "$blobs/$other"
+	rm "$blobs/$sha"
+	run -1 "$WCX" hub "$cache" "$MNT"
+	[[ $output == *"$blobs/$other.wcx: not replaced, since "*"/store/tuned.wcx is packed against it"* ]]
+	unpacks --store="$BATS_TEST_TMPDIR"
+	mv "$blobs/$other.wcx" "$blobs/$sha.wcx"
+	rm "$blobs/$other"
+	# One that no snapshot names any more stays as long as it is needed.
+	"$WCX" hub -q "$cache" "$MNT"
+	rm -r "$cache/models--org--m/snapshots/1"
+	run -0 "$WCX" hub "$cache" "$MNT"
+	[[ $output == *"warning: $blobs/$sha.wcx: no longer in use, but kept, since "*"/store/tuned.wcx is packed against it"* ]]
+	unpacks
+	run -0 "$WCX" hub --store="$cache" "$cache" "$MNT"
+	[[ $output == *"1 no longer in use removed"* ]]
+	[ ! -e "$blobs/$sha.wcx" ]
+}
+
 @test "a base that is needed is not removed, and its dependents are named" {
 	run -1 "$WCX" rm --store="$OWN" "$BASE"
 	[[ "$output" == *"base/model.safetensors.wcx: needed by $OWN/tuned/model.safetensors.wcx"* ]]
