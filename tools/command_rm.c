@@ -102,8 +102,18 @@ static int open_directory(int tree_fd, const char *path)
 	return r;
 }
 
+/* The lock of a file that is to be removed under another name too. */
+static int find_locked(const struct removal *removal, const struct victim *victim)
+{
+	for (size_t i = 0; i < removal->count; i++)
+		if (removal->victims[i].fd >= 0 && wcx_is_same_file(&removal->victims[i].st, &victim->st))
+			return fcntl(removal->victims[i].fd, F_DUPFD_CLOEXEC, 0);
+	return -EWOULDBLOCK;
+}
+
 /* path: relative to the tree, or else victim->path. */
-static int open_victim(struct victim *victim, int tree_fd, const char *path, struct wcx_error *err)
+static int open_victim(const struct removal *removal, struct victim *victim, int tree_fd, const char *path,
+		       struct wcx_error *err)
 {
 	int r;
 
@@ -111,6 +121,8 @@ static int open_victim(struct victim *victim, int tree_fd, const char *path, str
 	r = victim->directory_fd = open_directory(tree_fd, path);
 	if (r >= 0)
 		r = victim->fd = wcx_base_open_for_removal(victim->directory_fd, victim->name, &victim->st);
+	if (r == -EWOULDBLOCK)
+		r = victim->fd = find_locked(removal, victim);
 	if (r == -EWOULDBLOCK)
 		return wcx_fail(err, EWOULDBLOCK, "%s: not removed: another process packs against it, or removes it",
 				victim->path);
@@ -136,7 +148,7 @@ static int add_victim(struct removal *removal, char *path, int tree_fd, const ch
 	removal->victims = grown;
 	grown += removal->count++;
 	*grown = (struct victim){ .path = path, .directory_fd = -1, .fd = -1, .start = start };
-	if (open_victim(grown, tree_fd, below ? below : path, &err) < 0)
+	if (open_victim(removal, grown, tree_fd, below ? below : path, &err) < 0)
 		keep(removal, grown, &err);
 	return 0;
 }

@@ -237,6 +237,7 @@ struct wcx_guarded_file {
 	char *path; /* relative to the directory */
 	int fd;
 	struct wcx_superblock sb;
+	bool is_base;
 };
 
 struct tree_check {
@@ -245,6 +246,17 @@ struct tree_check {
 	int fd;
 	struct wcx_error *err;
 };
+
+/* The lock of a file that was locked under another name. */
+static int find_locked(const struct wcx_tree_guard *guard, const struct stat *st)
+{
+	struct stat other;
+
+	for (size_t i = 0; i < guard->count; i++)
+		if (fstat(guard->files[i].fd, &other) == 0 && wcx_is_same_file(&other, st))
+			return fcntl(guard->files[i].fd, F_DUPFD_CLOEXEC, 0);
+	return -EWOULDBLOCK;
+}
 
 /* Locks a packed file of the directory. */
 static int guard_file(void *user, const char *path)
@@ -261,15 +273,18 @@ static int guard_file(void *user, const char *path)
 		guard->files = file;
 		file += guard->count;
 		directory_fd = wcx_open_without_links(check->fd, directory, O_RDONLY | O_DIRECTORY);
-		r = directory_fd < 0 ? directory_fd
-				     : (file->fd = wcx_base_open_for_removal(directory_fd, wcx_last_name(path), &st));
+		r = directory_fd < 0 ? directory_fd : wcx_base_open_for_removal(directory_fd, wcx_last_name(path), &st);
+		if (r == -EWOULDBLOCK && directory_fd >= 0)
+			r = find_locked(guard, &st);
 	}
 	if (r >= 0) {
-		file->path = copy;
-		copy = NULL;
-		if (wcx_superblock_read(file->fd, path, &file->sb, NULL) < 0)
-			file->sb.base_count = 1; /* nobody is packed against it */
+		*file = (struct wcx_guarded_file){ .path = copy, .fd = r };
 		guard->count++;
+		copy = NULL;
+		r = wcx_superblock_read(file->fd, path, &file->sb, NULL);
+		file->is_base = r == 0 && !file->sb.base_count;
+		if (r == -EBADMSG || (r == -ENOTSUP && wcx_is_version3(file->fd, &st)))
+			r = 0; /* nobody is packed against it */
 	}
 	if (directory_fd >= 0)
 		close(directory_fd);
@@ -324,7 +339,7 @@ int wcx_tree_guard_begin(struct wcx_tree_guard *guard, struct wcx_dependents *de
 	r = wcx_packed_paths(&(struct wcx_tree_access){ .open = wcx_open_below, .user = &check.fd }, &wcx_command_stop,
 			     guard_file, &check);
 	for (size_t i = 0; i < guard->count && r == 0; i++) {
-		if (guard->files[i].sb.base_count)
+		if (!guard->files[i].is_base)
 			continue;
 		if (!family)
 			r = wcx_dependents_read(dependents, path, &family, err);

@@ -23,8 +23,8 @@ int wcx_base_lock(int fd);
  * wcx_base_open_for_removal - open a regular file by its name, and keep others from packing against it until it is closed
  *
  * The name leads to the file once it is locked, so that what is removed or replaced under that name is what was locked.
- * Returns a descriptor; -EWOULDBLOCK if somebody packs against it or removes it; -ELOOP for a link, -EINVAL for what is no
- * regular file either, which is not even opened; or another -errno.
+ * Returns a descriptor; -EWOULDBLOCK, with *st_ret, if somebody packs against it or removes it; -ELOOP for a link, -EINVAL
+ * for what is no regular file either, which is not even opened; or another -errno.
  */
 int wcx_base_open_for_removal(int directory_fd, const char *name, struct stat *st_ret);
 

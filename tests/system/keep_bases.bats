@@ -190,7 +190,15 @@ needs_attributes() {
 	# Both at once.
 	ln "$BASE" store/llama/a.safetensors.wcx
 	run -1 "$WCX" rm store/llama
+	[ "$(find store/llama -name "*.wcx")" = "$BASE" ]
 	is_safe
+	# Without the fine-tune they go, too.
+	ln "$BASE" store/llama/a.safetensors.wcx
+	echo '{}' >store/llama/config.json
+	run -1 "$WCX" quantize -f models/llama store/llama
+	[[ $output == *"$BASE: not replaced, since store/tuned/model.safetensors.wcx is packed against it"* ]]
+	"$WCX" rm store
+	[ -z "$(find store -name "*.wcx")" ]
 }
 
 @test "what a hint leads to is not opened if it is a FIFO" {
