@@ -61,9 +61,9 @@ struct wcx_loader;
  * Checks the index of the file, decodes the safetensors header and keeps both in memory.  The tiles with the tensors' data
  * are checked when they are read.  The caller closes *ret.
  *
- * Returns 0; -EBADMSG (damaged), -ENOTSUP (a version or feature that this library does not know), -EINVAL (a header that
- * safetensors does not allow; or the environment variable WCX_CPU names no variant of the decoder that this CPU has),
- * -ENOMEM, or the errno of a failed open or read.
+ * Returns 0; -EBADMSG (damaged), -ENOTSUP (a version or feature that this library does not know, or a tensor with U+0000 in
+ * its name), -EINVAL (a header that safetensors does not allow; or the environment variable WCX_CPU names no variant of the
+ * decoder that this CPU has), -ENOMEM, or the errno of a failed open or read.
  */
 WCX_API int wcx_file_open(const char *path, struct wcx_file **ret, char *error, size_t error_bytes);
 

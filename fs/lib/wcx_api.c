@@ -44,6 +44,16 @@ static int report(int r, const struct wcx_error *err, char *error, size_t error_
 	return r;
 }
 
+/* Names are C strings here: those that go on behind a zero byte would be cut, and then be alike. */
+static int check_names(const char *path, const struct wcx_safetensors *st, struct wcx_error *err)
+{
+	for (size_t i = 0; i < st->tensor_count; i++) {
+		if (strlen(st->tensors[i].name) != st->tensors[i].name_bytes)
+			return wcx_fail(err, ENOTSUP, "%s: tensor %s: U+0000 in its name", path, st->tensors[i].name);
+	}
+	return 0;
+}
+
 static int open_file(const char *path, struct wcx_file *file, struct wcx_error *err)
 {
 	int fd, r;
@@ -67,7 +77,8 @@ static int open_file(const char *path, struct wcx_file *file, struct wcx_error *
 		return r;
 	}
 	wcx_base_search_use(file->bases, file->image);
-	return wcx_image_header(file->image, &file->st, err);
+	r = wcx_image_header(file->image, &file->st, err);
+	return r < 0 ? r : check_names(path, file->st, err);
 }
 
 int wcx_file_open(const char *path, struct wcx_file **ret, char *error, size_t error_bytes)

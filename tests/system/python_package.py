@@ -4,21 +4,28 @@
 Environment: WCX (the packer), WCX_LIBRARY (libwcx.so), FIXTURES, WCX_TEST_DIR (a folder to work in) and, for tests against a
 mount, WCX_TEST_STORE and WCX_TEST_MOUNT.
 """
+import copy
+import ctypes
 import errno
+import gc
 import glob
 import json
 import os
 import pathlib
+import pickle
 import random
 import subprocess
 import sys
 import threading
 import unittest
+import unittest.mock
 import warnings
 
 import numpy as np
 
 import wcx
+from wcx._gpu import Held
+from wcx._library import library
 
 try:
     import torch
@@ -173,6 +180,66 @@ for path, error, text in (("nothing", FileNotFoundError, "nothing"), (sys.argv[2
                 except OSError:
                     failed.append(name)
         self.assertTrue(1 <= len(failed) <= 2, failed)
+
+    def test_what_is_closed_raises_and_is_freed_once(self):
+        file, closed = wcx.File(PACKED), wcx.File(PACKED)
+        for use in (copy.copy, copy.deepcopy, pickle.dumps):
+            self.assertRaises(TypeError, use, file)
+        self.assertEqual(file.bytes, ORIGINAL.stat().st_size)
+        closed.close()
+        closed.close()
+        for use in (lambda: closed.bytes, lambda: closed.sha256, closed.metadata, lambda: closed.read(0, 1), closed.__enter__,
+                    lambda: closed.load_host([(0, 1, 0)]), lambda: closed.load_host([])):
+            self.assertRaisesRegex(ValueError, "mixed.* has been closed", use)
+
+    def test_loaders_and_held_parts_that_are_closed_raise(self):
+        loader, held = wcx.Loader.__new__(wcx.Loader), Held.__new__(Held)  # as after close(): they need a GPU
+        loader._lock, loader._framework = threading.Lock(), unittest.mock.MagicMock()
+        file, stream = wcx.File(PACKED), unittest.mock.MagicMock()
+        for use in (lambda: loader.load(file, []), lambda: loader.load_ranges(file, []), lambda: loader.pin(file),
+                    lambda: Held(loader, file, [], True), lambda: held.fetch(0, stream), lambda: held.decode(0, stream),
+                    lambda: held.check(stream)):
+            with unittest.mock.patch.object(loader, "device", None, create=True):
+                self.assertRaisesRegex(ValueError, "has been closed", use)
+        for one in (loader, held):
+            one.close()
+            self.assertRaises(TypeError, copy.copy, one)
+
+    def test_a_loader_that_nobody_refers_to_is_freed(self):
+        for kind, function in ((wcx.Loader, "wcx_loader_close"), (Held, "wcx_held_close"), (wcx.File, "wcx_file_close")):
+            with unittest.mock.patch.object(library, function) as close:
+                one = kind.__new__(kind)
+                one._handle, one._process = ctypes.c_void_p(8), os.getpid()
+                del one
+                gc.collect()
+                self.assertEqual(close.call_count, 1, kind)
+
+    def test_a_forked_child_leaves_loaders_and_held_parts_alone(self):
+        for kind, function in ((wcx.Loader, "wcx_loader_close"), (Held, "wcx_held_close")):
+            with unittest.mock.patch.object(library, function) as close:
+                one = kind.__new__(kind)
+                one._handle, one._process = ctypes.c_void_p(8), os.getpid() + 1  # as in a child
+                one.close()
+                close.assert_not_called()
+
+    def test_numbers_that_do_not_fit_are_refused(self):
+        file, buffer = wcx.File(PACKED), ctypes.create_string_buffer(8)
+        address = ctypes.addressof(buffer)
+        for use in (lambda: file.read(-8, 8), lambda: file.read(-(1 << 64), 8), lambda: file.load_host([(1 << 64, 8, address)]),
+                    lambda: file.load_host([(0, -1, address)]), lambda: file.load_host([(0, 8, -1)]),
+                    lambda: file.load_host([(0, 8, address)], threads=1 << 32)):
+            self.assertRaisesRegex(ValueError, "out of range", use)
+        file.load_host([(0, 8, address)])
+        self.assertEqual(buffer.raw, file.read(0, 8))
+
+    def test_null_bytes_in_paths_and_names_are_refused(self):
+        self.assertRaisesRegex(ValueError, "null byte", wcx.File, f"{PACKED}\0junk")
+        original = WORK / "nul.safetensors"
+        safetensors.numpy.save_file({"a\0b": np.arange(4), "a\0c": np.arange(5)}, original)
+        pack(original, WORK / "nul.wcx")
+        with self.assertRaisesRegex(OSError, r"nul\.wcx: tensor a: U\+0000 in its name") as caught:
+            wcx.File(WORK / "nul.wcx")
+        self.assertEqual(caught.exception.errno, errno.ENOTSUP)
 
     def test_a_file_that_is_replaced_is_seen(self):
         path = WORK / "replaced.wcx"

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Dict, Optional, Tuple, Union
 
-from ._library import TensorInfo, call, library, targets
+from ._library import Handle, TensorInfo, call, library, targets
 
 MAGIC = b"\x89WCX\r\n\x1a\n"
 PATH = Union[str, bytes, "os.PathLike[str]"]
@@ -31,20 +31,24 @@ class Tensor:
     bytes: int
 
 
-class File:
+class File(Handle):
     """An open packed file.
 
     path names the .wcx file itself.  tensors maps names to Tensor, in the order of their data.  A File may be used by any
     number of threads.  It is closed when nothing refers to it any more, or at the end of a with statement.
 
-    Raises OSError: EBADMSG for a damaged file, ENOTSUP for one that is too new, or the error of opening or reading.
+    Raises OSError: EBADMSG for a damaged file, ENOTSUP for one that is too new, or the error of opening or reading; and
+    ValueError for a path with a null byte, and for every use of a file that has been closed.
     """
 
+    _close_function = "wcx_file_close"
+
     def __init__(self, path: PATH):
-        self._handle = ctypes.c_void_p()
         self.path: str = os.fsdecode(path)
         self.tensors: Dict[str, Tensor] = {}
-        call("wcx_file_open", os.fsencode(path), ctypes.byref(self._handle))
+        if "\0" in self.path:
+            raise ValueError(f"{self!r}: a path has no null bytes")
+        self._create("wcx_file_open", os.fsencode(path))
         for i in range(library.wcx_file_tensor_count(self._handle)):
             info = TensorInfo()
             library.wcx_file_tensor(self._handle, i, ctypes.byref(info))
@@ -70,7 +74,7 @@ class File:
         return json.loads(header).get("__metadata__")
 
     def read(self, offset: int, size: int) -> builtins.bytes:
-        """Returns bytes of the original file; fewer than asked for only at its end."""
+        """Returns bytes of the original file; fewer than asked for only at its end.  Raises ValueError if offset is negative."""
         size = max(0, min(size, self.bytes - offset))
         buffer = ctypes.create_string_buffer(size)
         count = call("wcx_file_read", self._open(), buffer, size, offset)
@@ -81,8 +85,9 @@ class File:
 
         ranges is a list of (offset, bytes, address) whose ranges do not overlap.  The caller keeps the memory.
         """
+        handle = self._open()
         if ranges:
-            call("wcx_load_host", self._open(), targets(ranges), len(ranges), threads)
+            call("wcx_load_host", handle, targets(ranges), len(ranges), threads)
 
     def pin(self, device="cuda") -> None:
         """Keeps a copy of the packed file in pinned memory, from which GPUs load it at their link's full speed.
@@ -96,25 +101,8 @@ class File:
 
         loader_for(device).pin(self)
 
-    def close(self) -> None:
-        """Closes the file; no other thread may be using it.  Closing again does nothing."""
-        handle, self._handle = self._handle, ctypes.c_void_p()
-        library.wcx_file_close(handle)
-
-    def _open(self):
-        if not self._handle:
-            raise ValueError(f"{self.path}: the file has been closed")
-        return self._handle
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.close()
-
-    def __del__(self):
-        if getattr(self, "_handle", None):
-            self.close()
+    def __repr__(self):
+        return f"wcx.File({self.path!r})"
 
 
 # --- from the path that a program asks for to the packed file ---

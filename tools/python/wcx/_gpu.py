@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Loads packed files into the memory of GPUs, as torch tensors."""
-import ctypes
 import os
 import threading
 from typing import Dict, Iterable, Optional
 
 from ._file import File
 from ._frameworks import Torch
-from ._library import call, library, targets
+from ._library import Handle, call, library, targets
 
 
 def cuda_device(device):
@@ -20,25 +19,23 @@ def cuda_device(device):
     return device if device.index is not None else torch.device("cuda", torch.cuda.current_device())
 
 
-class Loader:
+class Loader(Handle):
     """Loads files into the memory of one GPU.
 
     threads is the number of threads that read; 0 means one per core, at most 16.  A loader holds pinned memory and memory
-    of the GPU (wcx.h says how much) and takes up to seconds to create, so keep it.  It may be shared by threads, whose loads then run one after the other.  It does not
-    survive a fork.  Raises OSError if there is no such GPU.
+    of the GPU (wcx.h says how much) and takes up to seconds to create, so keep it.  close() frees these, as does dropping the
+    last reference.  A loader may be shared by threads, whose loads then run one after the other.  It does not survive a fork.
+    Raises OSError if there is no such GPU, and ValueError for every use after close().
     """
+
+    _close_function = "wcx_loader_close"
+    _is_of_process = True
 
     def __init__(self, device="cuda", threads: int = 0):
         self.device = cuda_device(device)
         self._framework = Torch()
         self._lock = threading.Lock()  # wcx_load allows one thread at a time per loader
-        self._handle = ctypes.c_void_p()
-        call("wcx_loader_open", self.device.index, threads, ctypes.byref(self._handle))
-
-    def close(self) -> None:
-        """Frees the loader's memory; no other thread may be using it."""
-        handle, self._handle = self._handle, ctypes.c_void_p()
-        library.wcx_loader_close(handle)
+        self._create("wcx_loader_open", self.device.index, threads)
 
     def load_ranges(self, file: File, ranges) -> None:
         """Loads ranges of the original, a list of (offset, bytes, device address), and waits until they are in place.
@@ -48,16 +45,12 @@ class Loader:
         """
         stream = self._framework.torch.cuda.current_stream(self.device).cuda_stream
         with self._lock:
-            if not self._handle:
-                raise ValueError("the loader has been closed")
-            call("wcx_load", self._handle, file._open(), targets(ranges), len(ranges), stream)
+            call("wcx_load", self._open(), file._open(), targets(ranges), len(ranges), stream)
 
     def pin(self, file: File) -> None:
         """Keeps a copy of a file in pinned memory, read and checked by this loader's threads; see File.pin."""
         with self._lock:
-            if not self._handle:
-                raise ValueError("the loader has been closed")
-            call("wcx_file_pin", file._open(), self._handle)
+            call("wcx_file_pin", file._open(), self._open())
 
     def load(self, file: File, names: Optional[Iterable[str]] = None) -> Dict[str, "object"]:
         """Returns a dict of the named tensors of a file, or of all.  Raises KeyError for an unknown name."""
@@ -70,55 +63,43 @@ class Loader:
         return tensors
 
 
-class Held:
+class Held(Handle):
     """A part of a file that stays packed in memory, and is decoded on the GPU whenever it is needed.
 
     ranges is a list of (offset, bytes, dst): ranges of the original, and their offsets from the base that decode gets.  The
     packed bytes stay on the loader's GPU (on_device) or in pinned memory of the host.  nbytes is what they take there.
 
     For one thread at a time.  Raises OSError as Loader.load_ranges does; damage is found here, but for tiles whose coding is
-    invalid in spite of a right checksum, which check finds after the first decode.
+    invalid in spite of a right checksum, which check finds after the first decode.  Decodes must have ended on the GPU before
+    it is closed.
     """
+
+    _close_function = "wcx_held_close"
+    _is_of_process = True
 
     def __init__(self, loader: Loader, file: File, ranges, on_device: bool):
         self._file = file  # must stay open
-        self._handle = ctypes.c_void_p()
         with loader._lock:
-            call(
-                "wcx_held_open",
-                loader._handle,
-                file._open(),
-                targets(ranges),
-                len(ranges),
-                int(on_device),
-                ctypes.byref(self._handle),
+            self._create(
+                "wcx_held_open", loader._open(), file._open(), targets(ranges), len(ranges), int(on_device)
             )
         self.on_device = on_device
-        self.nbytes: int = library.wcx_held_bytes(self._handle)
+        self.nbytes: int = library.wcx_held_bytes(self._open())
 
     def fetch(self, place: int, stream) -> None:
         """Copies the packed bytes to nbytes at a device address, a multiple of 256, in the order of a torch stream."""
-        call("wcx_held_fetch", self._handle, place, stream.cuda_stream)
+        call("wcx_held_fetch", self._open(), place, stream.cuda_stream)
 
     def decode(self, base: int, stream, place: int = 0) -> None:
         """Decodes to base, a device address that is a multiple of 256, in the order of a torch stream, without waiting.
 
         place is where the part was fetched to, and is used up; it is not needed for a part on the device.
         """
-        call("wcx_held_decode", self._handle, place, base, stream.cuda_stream)
+        call("wcx_held_decode", self._open(), place, base, stream.cuda_stream)
 
     def check(self, stream) -> None:
         """Waits for a stream, and raises OSError if the last decode in it failed."""
-        call("wcx_held_check", self._handle, stream.cuda_stream)
-
-    def close(self) -> None:
-        """Frees the memory; decodes must have ended on the GPU."""
-        handle, self._handle = self._handle, ctypes.c_void_p()
-        library.wcx_held_close(handle)
-
-    def __del__(self):
-        if getattr(self, "_handle", None):
-            self.close()
+        call("wcx_held_check", self._open(), stream.cuda_stream)
 
 
 _loaders: Dict[tuple, Loader] = {}

@@ -3,7 +3,7 @@
 import ctypes
 import os
 from ctypes import POINTER, c_char_p, c_int, c_size_t, c_ssize_t, c_uint, c_uint64, c_void_p
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 ERROR_BYTES = 1024
 SONAME = "libwcx.so.0"
@@ -76,8 +76,19 @@ for _name, (_result, _arguments, _has_error) in _PROTOTYPES.items():
     _function.argtypes = _arguments + ([c_char_p, c_size_t] if _has_error else [])
 
 
+def _check_integers(kinds, values):
+    """Raises ValueError for integers that do not fit: ctypes would drop their upper bits."""
+    for kind, value in zip(kinds, values):
+        if isinstance(value, int) and (kind(value).value or 0) != value:
+            raise ValueError(f"{value} is out of range")
+
+
 def call(name, *arguments):
-    """Calls a function that takes an error buffer.  Returns its result; raises OSError with its errno and text if negative."""
+    """Calls a function that takes an error buffer, and returns its result.
+
+    Raises OSError with its errno and text if that is negative, and ValueError for an integer that the function cannot take.
+    """
+    _check_integers(_PROTOTYPES[name][1], arguments)
     error = ctypes.create_string_buffer(ERROR_BYTES)
     result = getattr(library, name)(*arguments, error, ERROR_BYTES)
     if result < 0:
@@ -86,5 +97,49 @@ def call(name, *arguments):
 
 
 def targets(ranges):
-    """Returns an array of Target for (offset, bytes, address) tuples."""
+    """Returns an array of Target for (offset, bytes, address) tuples.  Raises ValueError for a negative one, or above 64 bits."""
+    kinds = [kind for _, kind in Target._fields_]
+    for values in ranges:
+        _check_integers(kinds, values)
     return (Target * len(ranges))(*(Target(*values) for values in ranges))
+
+
+class Handle:
+    """An object of libwcx, which is freed once: by close(), by the end of a with statement, or when nothing refers to it.
+
+    It can be neither copied nor pickled, and every use after close() raises ValueError.
+    """
+
+    _close_function: str  # of libwcx; takes the handle
+    _is_of_process = False  # has threads or a GPU, which a forked child has not: there it is not freed
+    _handle: Optional[ctypes.c_void_p] = None
+
+    def _create(self, function: str, *arguments) -> None:
+        """Calls a function that stores the new object's address to its last argument."""
+        handle = ctypes.c_void_p()
+        call(function, *arguments, ctypes.byref(handle))
+        self._handle, self._process = handle, os.getpid()
+
+    def _open(self) -> ctypes.c_void_p:
+        if not self._handle:
+            raise ValueError(f"{self!r} has been closed")
+        return self._handle
+
+    def close(self) -> None:
+        """Frees the object; no other thread may be using it.  Closing again does nothing."""
+        handle, self._handle = self._handle, None
+        if handle and not (self._is_of_process and self._process != os.getpid()):
+            getattr(library, self._close_function)(handle)
+
+    def __enter__(self):
+        self._open()
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def __reduce__(self):
+        raise TypeError(f"{self!r} cannot be copied or pickled")
+
+    def __del__(self):
+        self.close()
