@@ -8,7 +8,7 @@ set -euo pipefail
 . "$(dirname "$0")/prepare.sh"
 
 install_build_packages
-install_packages acl bats bsdextrautils exfat-fuse exfatprogs man-db mandoc procps rsync zsh zstd
+install_packages acl bats bsdextrautils exfat-fuse exfatprogs man-db mandoc procps rsync strace zsh zstd
 say "Building"
 configure_build -DWCX_WERROR=ON
 # shellcheck disable=SC2119 # all of them

@@ -125,22 +125,29 @@ int wcx_task_add_dtypes(struct wcx_file_task *task, struct wcx_image *image, str
 	return r == 0 ? add_bases(task, wcx_image_container(image), err) : r;
 }
 
-/* Whether two open files have the same bytes; false also if one cannot be read. */
-static bool same_bytes(int a, int b)
+bool wcx_is_beginning(int fd, int whole_fd)
 {
 	char *parts = malloc((size_t)2 * PART_BYTES);
 	uint64_t offset = 0;
-	ssize_t n = parts ? 1 : -ENOMEM, m = n;
+	ssize_t n = parts ? 1 : -ENOMEM;
 
-	while (n > 0 && n == m && !wcx_command_stop) {
-		n = wcx_read_at(a, parts, PART_BYTES, offset);
-		m = wcx_read_at(b, parts + PART_BYTES, PART_BYTES, offset);
-		if (n == m && n > 0 && memcmp(parts, parts + PART_BYTES, (size_t)n) != 0)
-			m = -1;
+	while (n > 0) {
+		n = wcx_command_stop ? -EINTR : wcx_read_at(fd, parts, PART_BYTES, offset);
+		if (n > 0 && (wcx_read_at(whole_fd, parts + PART_BYTES, (size_t)n, offset) != n ||
+			      memcmp(parts, parts + PART_BYTES, (size_t)n) != 0))
+			n = -EBADMSG;
 		offset += n > 0 ? (uint64_t)n : 0;
 	}
 	free(parts);
-	return n == 0 && m == 0;
+	return n == 0;
+}
+
+int wcx_task_check_replaceable(const struct wcx_file_task *task, const char *path, const struct stat *there, bool same_size,
+			       struct wcx_error *err)
+{
+	if (task->run->options.replace || wcx_is_older(there, &task->st) || (same_size && !wcx_is_older(&task->st, there)))
+		return 0;
+	return wcx_fail(err, EEXIST, "%s: exists already, and is not older than %s; --force replaces it", path, task->path);
 }
 
 /* Whether the copy is there: of the same size and time, or the same file, and with options.check of the same contents. */
@@ -155,7 +162,7 @@ static bool is_copied(const struct wcx_file_task *task)
 	same = st.st_size == task->st.st_size && st.st_mtim.tv_sec == task->st.st_mtim.tv_sec &&
 	       st.st_mtim.tv_nsec == task->st.st_mtim.tv_nsec;
 	if (same && task->run->options.check && !wcx_same_version(&st, &task->st))
-		same = same_bytes(fd, task->fd);
+		same = wcx_is_beginning(fd, task->fd);
 	close(fd);
 	return same;
 }
@@ -182,29 +189,49 @@ int wcx_task_copy(struct wcx_file_task *task, struct wcx_error *err)
 {
 	const struct wcx_output_source source = { .fd = task->fd };
 	struct wcx_task_guard guard;
-	int r;
+	struct stat there;
+	bool is_there;
+	int r = 0;
 
 	task->result.output = strdup(task->output_path);
 	task->result.outcome = WCX_OUTCOME_DONE;
 	if (is_copied(task))
 		return 0;
 	task->result.outcome = WCX_OUTCOME_COPIED;
+	is_there = fstatat(task->output_directory_fd, task->output, &there, AT_SYMLINK_NOFOLLOW) == 0;
+	if (is_there)
+		r = wcx_task_check_replaceable(task, task->output_path, &there, there.st_size == task->st.st_size, err);
+	if (r < 0)
+		return r;
 	r = wcx_task_guard_begin(&guard, task, task->output, task->output_path, &source, err);
 	if (r == 0)
-		r = copy(task, guard.is_there, err);
+		r = copy(task, is_there && guard.is_there, err);
 	wcx_task_guard_end(&guard, task, task->output, r);
 	return r;
 }
 
-int wcx_task_remove_source(struct wcx_file_task *task, struct wcx_error *err)
+/* Whoever has written the output, it and its name are on the disk then. */
+static int sync_output(const struct wcx_file_task *task, const char *output, struct wcx_error *err)
+{
+	struct stat st;
+	const int fd = wcx_task_open_output(task, output, &st);
+	int r = fd < 0 ? fd : fsync(fd) < 0 ? -errno : 0;
+
+	if (fd >= 0)
+		close(fd);
+	/* Some network file systems cannot sync a directory (EINVAL); all else leaves the source. */
+	if (r == 0 && fsync(task->output_directory_fd) < 0 && errno != EINVAL)
+		r = -errno;
+	return r < 0 ? wcx_fail(err, -r, "%s: kept, since its output cannot be synced: %s", task->path, strerror(-r)) : 0;
+}
+
+int wcx_task_remove_source(struct wcx_file_task *task, const char *output, struct wcx_error *err)
 {
 	struct stat now;
-	int fd = -1, r = 0;
+	int fd = -1, r = sync_output(task, output, err);
 
-	/* Some network file systems cannot sync a directory (EINVAL); all else leaves the source. */
-	if (fsync(task->output_directory_fd) < 0 && errno != EINVAL)
-		return wcx_fail(err, errno, "%s: kept, since its output's directory cannot be synced: %s", task->path,
-				strerror(errno));
+	if (r < 0)
+		return r;
 	if (fstatat(task->directory_fd, task->name, &now, AT_SYMLINK_NOFOLLOW) < 0)
 		return wcx_task_fail(task, errno, err);
 	if (S_ISLNK(now.st_mode))

@@ -26,16 +26,28 @@ struct wcx_job_options wcx_task_job(struct wcx_file_task *task, bool replace, co
 /* wcx_task_fail - fail with "PATH: strerror" */
 int wcx_task_fail(const struct wcx_file_task *task, int errnum, struct wcx_error *err);
 
+/*
+ * wcx_task_check_replaceable - whether what is there, in another tree, may be replaced; path is its own, for messages
+ *
+ * What an earlier run made of the source has the time that the source had then: it is older now, or, if it was damaged
+ * since, of the same time and size.  Returns 0, also with --force, or -EEXIST.
+ */
+int wcx_task_check_replaceable(const struct wcx_file_task *task, const char *path, const struct stat *there, bool same_size,
+			       struct wcx_error *err);
+
+/* wcx_is_beginning - whether an open file has only what another begins with; false also if one cannot be read */
+bool wcx_is_beginning(int fd, int whole_fd);
+
 /* wcx_task_copy - copy the file as it is, reflink or link it as the options say, unless it is there already */
 int wcx_task_copy(struct wcx_file_task *task, struct wcx_error *err);
 
 /*
- * wcx_task_remove_source - when the output is complete: sync its directory, and remove the source
+ * wcx_task_remove_source - when the output is complete: sync it and its directory, and remove the source
  *
- * A source that was changed or replaced since it was opened stays, and so does a packed file that others are packed
- * against; that is an error.
+ * An output that was there already may be as another program left it, in memory alone.  A source that was changed or
+ * replaced since it was opened stays, and so does a packed file that others are packed against; that is an error.
  */
-int wcx_task_remove_source(struct wcx_file_task *task, struct wcx_error *err);
+int wcx_task_remove_source(struct wcx_file_task *task, const char *output, struct wcx_error *err);
 
 /* wcx_task_open_output - open a regular file in the output's directory for reading: a descriptor or -errno */
 int wcx_task_open_output(const struct wcx_file_task *task, const char *name, struct stat *st_ret);

@@ -124,7 +124,7 @@ static int is_done(struct wcx_file_task *task, const struct target *target, stru
 	return options->check ? has_contents(task, target, err) : look_into(task, target->fd, target->path, false, err) == 0;
 }
 
-/* Whether pack may replace what is there: outdated packed files in another tree, and everything with --force. */
+/* Whether pack may replace what is there: older packed files in another tree, and everything with --force. */
 static int check_replaceable(const struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
 {
 	if (!target->is_there || task->run->options.replace)
@@ -135,7 +135,8 @@ static int check_replaceable(const struct wcx_file_task *task, const struct targ
 		return wcx_fail(err, EEXIST, "%s: exists already, and does not hold %s; --force replaces it", target->path,
 				task->path);
 	if (target->is_packed)
-		return 0;
+		return wcx_task_check_replaceable(task, target->path, &target->st,
+						  target->sb.original_bytes == (uint64_t)task->st.st_size, err);
 	return wcx_fail(err, EEXIST, "%s: exists already, and is no packed file; --force replaces it", target->path);
 }
 
@@ -249,17 +250,24 @@ static int pack(struct wcx_file_task *task, const struct target *target, const s
 	return r;
 }
 
-/* In another tree, NAME.wcx takes the place of a copy of NAME that an earlier run made when it was no safetensors file. */
-static void remove_old_copy(const struct wcx_file_task *task)
+/*
+ * In another tree, NAME.wcx takes the place of a copy of NAME that an earlier run made when it was no safetensors file yet:
+ * when its download had not ended.  Returns 1 if there is one, 0, or -EEXIST for something else, which --force removes.
+ */
+static int find_old_copy(const struct wcx_file_task *task, struct wcx_error *err)
 {
 	struct stat st;
 	const int fd = task->run->is_in_place || task->is_named ? -1 : wcx_task_open_output(task, task->name, &st);
+	int r = 0;
 
 	if (fd < 0)
-		return;
+		return 0;
 	if (!wcx_is_packed_file(fd))
-		unlinkat(task->output_directory_fd, task->name, 0);
+		r = task->run->options.replace || wcx_is_beginning(fd, task->fd) ? 1 : -EEXIST;
 	close(fd);
+	return r < 0 ? wcx_fail(err, EEXIST, "%s: exists already, and is no copy of %s; --force removes it",
+				task->output_path, task->path)
+		     : r;
 }
 
 /* The source tree has NAME and NAME.wcx, both of which would be NAME.wcx in the destination. */
@@ -286,14 +294,16 @@ static int pack_safetensors(struct wcx_file_task *task, const struct target *tar
 		r = check_space(task, target, err);
 	if (r == 0 && target->is_packed)
 		r = wcx_task_check_given(task, &target->st, err);
+	if (r == 0)
+		r = find_old_copy(task, err);
 	if (r < 0)
 		return r;
 	r = wcx_task_guard_begin(&guard, task, target->name, target->path, &source, err);
 	if (r == 0)
 		r = pack(task, target, &guard, err);
 	wcx_task_guard_end(&guard, task, target->name, r);
-	if (r == 0)
-		remove_old_copy(task);
+	if (r == 0 && find_old_copy(task, err) > 0)
+		unlinkat(task->output_directory_fd, task->name, 0);
 	task->result.outcome = WCX_OUTCOME_PACKED;
 	return r;
 }
@@ -353,7 +363,7 @@ static int do_file(struct wcx_file_task *task, struct wcx_error *err)
 	    task->result.packed_bytes)
 		task->change = WCX_NAME_PACKED;
 	if (r == 0 && task->change == WCX_NAME_PACKED && task->run->options.remove)
-		r = wcx_task_remove_source(task, err);
+		r = wcx_task_remove_source(task, target.name, err);
 	if (task->change == WCX_NAME_PACKED) {
 		task->result.output = target.path;
 		target.path = NULL;

@@ -244,7 +244,7 @@ static int copy_link(struct wcx_tree_run *run, size_t entry)
 		text[bytes] = '\0';
 		if (run->ops->link)
 			run->ops->link(src_fd, name, text);
-		r = wcx_symlink_copy(text, &e->st, dst_fd, name);
+		r = wcx_symlink_copy(text, &e->st, run->options.replace, dst_fd, name);
 	}
 	if (dst_fd >= 0)
 		close(dst_fd);
@@ -315,6 +315,19 @@ static bool is_as_listed(int directory_fd, const struct wcx_tree_entry *entry)
 	return fstatat(directory_fd, entry->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && wcx_same_version(&st, &entry->st);
 }
 
+/* Whether a further name may become a link; one that may not is for the command to judge, as a file of its own. */
+static bool may_link(const struct wcx_tree_run *run, const struct wcx_file_task *task, size_t entry, const char *to)
+{
+	const struct wcx_tree_entry *e = &run->tree.entries[entry];
+	struct stat st;
+
+	if (run->marks[run->marks[entry].leader].change == WCX_NAME_REPLACED)
+		return is_as_listed(task->directory_fd, e);
+	if (run->options.replace || fstatat(task->output_directory_fd, to, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return true;
+	return !run->is_in_place && wcx_is_older(&st, &e->st);
+}
+
 static int replace_by_link(int leader_fd, const char *from, struct wcx_file_task *task, const char *to,
 			   struct wcx_error *err)
 {
@@ -341,16 +354,14 @@ static int link_name(struct wcx_tree_run *run, size_t entry, struct wcx_file_tas
 	char *to = changed_name(run, entry, run->marks[leader].change);
 	int r = from && to && leader_fd >= 0 && task->output_directory_fd >= 0 ? 0 : -EXDEV;
 
-	if (r == 0 && run->marks[leader].change == WCX_NAME_REPLACED && !is_as_listed(task->directory_fd, e))
-		r = -EBUSY;
 	if (r == 0 && !is_linked(leader_fd, from, task->output_directory_fd, to))
-		r = replace_by_link(leader_fd, from, task, to, err);
+		r = !may_link(run, task, entry, to) ? -EEXIST : replace_by_link(leader_fd, from, task, to, err);
 	if (r == 0 && run->is_in_place && run->marks[leader].change != WCX_NAME_KEPT &&
 	    run->marks[leader].change != WCX_NAME_REPLACED) {
 		task->name = e->name;
 		task->st = e->st;
 		task->change = run->marks[leader].change;
-		r = wcx_task_remove_source(task, err);
+		r = wcx_task_remove_source(task, to, err);
 	}
 	if (leader_fd >= 0)
 		close(leader_fd);

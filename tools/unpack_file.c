@@ -73,6 +73,18 @@ static int check_collision(const struct wcx_file_task *task, const struct target
 	return wcx_fail(err, EEXIST, "%s: not unpacked, since %s is beside it", task->path, target->name);
 }
 
+/* In another tree, what is older is replaced. */
+static int check_replaceable(const struct wcx_file_task *task, const struct target *target, const struct wcx_superblock *sb,
+			     struct wcx_error *err)
+{
+	struct stat st;
+
+	if (task->is_named || task->run->is_in_place ||
+	    fstatat(task->output_directory_fd, target->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	return wcx_task_check_replaceable(task, target->path, &st, (uint64_t)st.st_size == sb->original_bytes, err);
+}
+
 static int unpack(struct wcx_file_task *task, struct wcx_image *image, const struct target *target, struct wcx_error *err)
 {
 	const bool replace = task->run->options.replace || (!task->is_named && !task->run->is_in_place);
@@ -84,6 +96,8 @@ static int unpack(struct wcx_file_task *task, struct wcx_image *image, const str
 	task->result.outcome = r ? WCX_OUTCOME_DONE : WCX_OUTCOME_UNPACKED;
 	if (r == 0)
 		r = check_collision(task, target, err);
+	if (r == 0)
+		r = check_replaceable(task, target, sb, err);
 	if (r == 0) {
 		const struct wcx_output_source original = { .fd = -1 };
 		struct wcx_task_guard guard;
@@ -98,7 +112,7 @@ static int unpack(struct wcx_file_task *task, struct wcx_image *image, const str
 	if (r < 0)
 		return r;
 	task->change = WCX_NAME_UNPACKED;
-	return task->run->options.remove ? wcx_task_remove_source(task, err) : 0;
+	return task->run->options.remove ? wcx_task_remove_source(task, target->name, err) : 0;
 }
 
 static int do_file(struct wcx_file_task *task, struct wcx_error *err)

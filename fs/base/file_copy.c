@@ -24,6 +24,12 @@ bool wcx_same_version(const struct stat *a, const struct stat *b)
 	       a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
+bool wcx_is_older(const struct stat *a, const struct stat *b)
+{
+	return a->st_mtim.tv_sec < b->st_mtim.tv_sec ||
+	       (a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec < b->st_mtim.tv_nsec);
+}
+
 static int stopped(const atomic_bool *stop)
 {
 	return stop && *stop ? -EINTR : 0;
@@ -162,7 +168,7 @@ static int make_symlink(const void *user, int directory_fd, const char *name)
 	return symlinkat(user, directory_fd, name) < 0 ? -errno : 0;
 }
 
-int wcx_symlink_copy(const char *text, const struct stat *st, int directory_fd, const char *name)
+int wcx_symlink_copy(const char *text, const struct stat *st, bool replace, int directory_fd, const char *name)
 {
 	const struct timespec times[2] = { st->st_atim, st->st_mtim };
 	char there[PATH_MAX];
@@ -175,7 +181,8 @@ int wcx_symlink_copy(const char *text, const struct stat *st, int directory_fd, 
 			return -EEXIST;
 		bytes = readlinkat(directory_fd, name, there, sizeof there);
 		if (bytes < 0 || (size_t)bytes != strlen(text) || memcmp(there, text, (size_t)bytes) != 0)
-			r = make_and_move(make_symlink, text, directory_fd, name);
+			r = !replace && !wcx_is_older(&now, st) ? -EEXIST
+								: make_and_move(make_symlink, text, directory_fd, name);
 	} else {
 		r = symlinkat(text, directory_fd, name) < 0 ? -errno : 0;
 	}

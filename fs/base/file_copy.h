@@ -36,12 +36,16 @@ int wcx_file_link(int src_directory_fd, const char *src_name, int dst_directory_
 /*
  * wcx_symlink_copy - make a symbolic link with this text, and the owner and times of st
  *
- * A link with this text stays as it is but for owner and times; another link is replaced, and anything else is -EEXIST.
- * Returns 0 or -errno without a message.  An owner that cannot be set stays the caller's.
+ * A link with this text stays as it is but for owner and times.  Another link is replaced if it is older than st, or if
+ * replace says so; anything else is -EEXIST.  Returns 0 or -errno without a message.  An owner that cannot be set stays the
+ * caller's.
  */
-int wcx_symlink_copy(const char *text, const struct stat *st, int directory_fd, const char *name);
+int wcx_symlink_copy(const char *text, const struct stat *st, bool replace, int directory_fd, const char *name);
 
 /* wcx_same_version - whether two looks at a file saw the same contents: the same file, size and time of modification */
 bool wcx_same_version(const struct stat *a, const struct stat *b);
+
+/* wcx_is_older - whether a was modified before b */
+bool wcx_is_older(const struct stat *a, const struct stat *b);
 
 #endif

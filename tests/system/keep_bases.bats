@@ -28,7 +28,7 @@ setup() {
 	suite_start
 	mkdir "$BATS_TEST_TMPDIR/work"
 	cd "$BATS_TEST_TMPDIR/work" || return
-	cp -r "$MADE/models" "$MADE/store" .
+	cp -a "$MADE/models" "$MADE/store" .
 	"$WCX" pack -q --base store/llama models/tuned store/tuned
 	BASE=store/llama/model.safetensors.wcx
 	BEFORE="$(stat -c %i "$BASE")"
@@ -154,6 +154,7 @@ needs_attributes() {
 	needs_attributes # it has the marks of the one that it replaced
 	# A copy of a tree of packed files, of which one holds the same.
 	"$WCX" pack -q --for=speed models/llama copied
+	touch copied/model.safetensors.wcx
 	"$WCX" pack -q copied store/llama
 	[ "$(ls store/llama)" = model.safetensors.wcx ]
 	cmp copied/model.safetensors.wcx "$BASE"

@@ -220,6 +220,9 @@ count_packed() {
 	run -1 "$WCX" pack src dst
 	[[ "$output" == *"dst/1_Pooling: Not a directory"* ]]
 	[ -z "$(ls -A outside)" ]
+	[[ "$output" == *"dst/config.json: exists already, and is not older than src/config.json; --force replaces it"* ]]
+	run -1 "$WCX" pack -f src dst
+	[ -z "$(ls -A outside)" ]
 	[ -L dst/1_Pooling ]
 	cmp dst/config.json src/config.json
 	[ "$(count_packed dst)" -eq 4 ]
@@ -252,6 +255,50 @@ count_packed() {
 	[ -e dst/model-00002-of-00004.safetensors.wcx ]
 	"$WCX" pack -q --force src dst
 	"$WCX" unpack -q dst back
+	same_trees src back
+}
+
+@test "in another tree, what may be anybody's is replaced and removed with --force alone" {
+	local shard=model-00001-of-00004.safetensors other=model-00002-of-00004.safetensors
+
+	cp -a "$DIR" src
+	ln -s config.json src/link
+	ln src/$other src/second.safetensors
+	mkdir dst
+	cp -p src/$other dst/$shard # as old as can be, and yet another model
+	"$WCX" pack -q src/$other dst/$other.wcx
+	"$WCX" pack -q src/$shard dst/second.safetensors.wcx
+	ln -s tokenizer.json dst/link
+	echo mine | tee dst/config.json >dst/tokenizer.json
+	touch dst/*.wcx
+	touch -d 2001-01-01 dst/tokenizer.json
+	cp -a dst before
+	run -1 "$WCX" pack src dst
+	[[ "$output" == *"dst/$shard: exists already, and is no copy of src/$shard; --force removes it"* ]]
+	[[ "$output" == *"dst/$other.wcx: exists already, and is not older than src/"* ]]
+	[[ "$output" == *"dst/second.safetensors.wcx: exists already, and is not older than src/"* ]]
+	[[ "$output" == *"dst/config.json: exists already, and is not older than src/config.json; --force replaces it"* ]]
+	[[ "$output" == *"dst/link: File exists"* ]]
+	for file in $shard $other.wcx second.safetensors.wcx config.json; do
+		cmp "before/$file" "dst/$file"
+	done
+	[ "$(readlink dst/link)" = tokenizer.json ]
+	[ ! -e dst/$shard.wcx ]
+	cmp src/tokenizer.json dst/tokenizer.json # it was older
+	"$WCX" pack -qf --base=none src dst
+	[ ! -e dst/$shard ]
+	mkdir back
+	echo mine >back/$shard
+	run -1 "$WCX" unpack dst back
+	[[ "$output" == *"back/$shard: exists already, and is not older than dst/$shard.wcx; --force replaces it"* ]]
+	[ "$(cat back/$shard)" = mine ]
+	"$WCX" unpack -qf dst back
+	touch -r src back
+	same_trees src back
+	echo other >>back/$shard
+	touch -d 2001-01-01 back/$shard
+	"$WCX" unpack -q dst back # it was older
+	touch -r src back
 	same_trees src back
 }
 
@@ -357,6 +404,25 @@ count_packed() {
 	[ "$(ls)" = a.wcx ]
 	"$WCX" unpack -q a.wcx b
 	cmp b "$DIR/model-00001-of-00004.safetensors"
+}
+
+@test "--rm removes a source only once the output is on the disk, whoever wrote it" {
+	local way command from to order name
+
+	strace -qo trace true 2>/dev/null || skip "strace is not installed, or may not trace"
+	cp -a "$DIR" tree
+	"$WCX" pack -q tree there
+	for way in "pack .safetensors .safetensors.wcx" "unpack .safetensors.wcx .safetensors"; do
+		read -r command from to <<<"$way"
+		cp -a there/*.safetensors.wcx "$DIR"/*.safetensors tree # in memory alone
+		ASAN_OPTIONS=detect_leaks=0 strace -fyo trace -e trace=fsync,unlinkat "$WCX" "$command" -q --rm tree
+		[ "$(find tree -name "*$from" | wc -l)" -eq 0 ]
+		order="$(sed -nE 's|.*fsync\([0-9]+<[^>]*/([^>]*)>.*|sync \1|p; s|.*unlinkat\([^"]*"([^"]*)".*|remove \1|p' trace)"
+		for file in "$DIR"/*.safetensors; do
+			name="$(basename "$file" .safetensors)"
+			[[ "$order" == *"sync $name$to"$'\n'*"remove $name$from"* ]]
+		done
+	done
 }
 
 @test "--rm keeps its word to links: a link to a source stays, and nothing is removed through one" {

@@ -198,11 +198,14 @@ static void links_are_made_and_replaced_but_nothing_else_is(void)
 	if (!CHECK(fd >= 0 && fstat(fd, &st) == 0))
 		return;
 	st.st_mtim = (struct timespec){ 1000000000, 5000 };
-	CHECK(wcx_symlink_copy("new", &st, fd, "link") == 0 && readlink("link", text, sizeof text) == 3);
+	CHECK(wcx_symlink_copy("new", &st, false, fd, "link") == -EEXIST); /* it is newer */
+	CHECK(wcx_symlink_copy("new", &st, true, fd, "link") == 0 && readlink("link", text, sizeof text) == 3);
 	CHECK(memcmp(text, "new", 3) == 0);
 	CHECK(lstat("link", &now) == 0 && now.st_mtim.tv_sec == 1000000000 && now.st_mtim.tv_nsec == 5000);
-	CHECK(wcx_symlink_copy("new", &st, fd, "link") == 0);
-	CHECK(wcx_symlink_copy("new", &st, fd, "file") == -EEXIST);
+	CHECK(wcx_symlink_copy("new", &st, false, fd, "link") == 0);
+	st.st_mtim.tv_nsec++;
+	CHECK(wcx_symlink_copy("newer", &st, false, fd, "link") == 0 && readlink("link", text, sizeof text) == 5);
+	CHECK(wcx_symlink_copy("new", &st, true, fd, "file") == -EEXIST);
 	CHECK(wcx_file_link(fd, "file", fd, "other") == 0 && wcx_file_link(fd, "file", fd, "other") == 0);
 	CHECK(stat("file", &st) == 0 && stat("other", &now) == 0 && st.st_ino == now.st_ino && now.st_nlink == 2);
 	CHECK(system("[ -z \"$(ls -A | grep wcx)\" ]") == 0); /* no temporary name is left */
