@@ -154,6 +154,27 @@ killed_daemon() {
 	done
 }
 
+@test "what the unit runs first removes the mount of a killed daemon however it is named, and no other" {
+	local before name guard
+
+	before=$(sed -n "s/^ExecStartPre=-.bin.sh -c '\\(.*\\)'$/\\1/p" "$WCX_BUILD/wcxfs@.service" | sed 's/\$\$/$/g')
+	[[ "$before" == *umount* ]]
+	MNT="$BATS_TEST_TMPDIR/a store"
+	mkdir "$MNT"
+	ln -s "$MNT" "$BATS_TEST_TMPDIR/link"
+	for name in "$MNT" "$MNT/" "$BATS_TEST_TMPDIR/link"; do
+		start_logged_mount "$STORE"
+		MOUNTPOINT="$name" sh -c "$before" || true
+		cmp "$STORE/config.json" "$MNT/config.json"
+		guard=$(pgrep -P "$DAEMON")
+		kill -KILL "$DAEMON"
+		reader wait_exit "$guard"
+		gives_enotconn ls "$MNT"
+		MOUNTPOINT="$name" sh -c "$before"
+		ls "$MNT"
+	done
+}
+
 # Slow requests make it likely that a thread of the daemon waits for a page that a reader has locked.
 @test "readers of a daemon killed while it pushes pages get ENOTCONN, and the mount stays" {
 	[ -r /proc/self/stack ] || skip "it cannot be read where a thread is blocked"
