@@ -56,6 +56,9 @@ int wcx_model_config_read(const char *directory, struct wcx_model_config *ret, s
 	if (!json_is_object(root)) {
 		r = wcx_fail(err, EINVAL, "%s/config.json: %s, line %d", directory, root ? "no JSON object" : fault.text,
 			     root ? 1 : fault.line);
+	} else if (json_is_null(json_object_get(root, "quantization_config"))) {
+		/* A second key of that name would be added, which some readers refuse. */
+		r = wcx_fail(err, EINVAL, "%s/config.json: quantization_config is null; remove it", directory);
 	} else {
 		take_facts(root, &config);
 		*ret = config;

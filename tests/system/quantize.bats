@@ -243,6 +243,8 @@ make_single() {
 @test "what would become garbage is refused, with the reason" {
 	change_config quantised 'config["quantization_config"] = {"quant_method": "gptq"}'
 	refused quantised "is quantised already: config.json has a quantization_config"
+	change_config null 'config["quantization_config"] = None'
+	refused null "null/config.json: quantization_config is null; remove it"
 	change_config conv 'config["model_type"] = "gpt2"'
 	refused conv "other layers than torch.nn.Linear"
 	change_config untold 'del config["model_type"]'
