@@ -20,7 +20,7 @@
 
 enum { NAME_TRIES = 100 };
 
-static const char prefix[] = ".wcx-";
+static const char prefix[] = ".wcx-tmp-";
 static const char letters[] = "abcdefghijklmnopqrstuvwxyz234567";
 
 static const char *shown(const struct wcx_output_file *file)
@@ -46,7 +46,10 @@ static int fail_directory(const struct wcx_output_file *file, int errnum, struct
 
 bool wcx_is_temporary_name(const char *name)
 {
-	return strncmp(name, prefix, sizeof prefix - 1) == 0 && strlen(name) == WCX_TEMPORARY_NAME_BYTES - 1;
+	const size_t bytes = sizeof prefix - 1;
+
+	return strncmp(name, prefix, bytes) == 0 && strlen(name) == WCX_TEMPORARY_NAME_BYTES - 1 &&
+	       strspn(name + bytes, letters) == WCX_TEMPORARY_NAME_BYTES - 1 - bytes;
 }
 
 void wcx_make_temporary_name(char name[WCX_TEMPORARY_NAME_BYTES])

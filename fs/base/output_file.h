@@ -3,8 +3,8 @@
  * A file that appears under its name only when it is complete.
  *
  * Until then it has no name at all (O_TMPFILE), so that a process that is killed leaves nothing behind.  On file systems
- * without unnamed files it is called .wcx- and six characters; such files that no process is writing to are removed when the
- * next output in the directory is created.
+ * without unnamed files it is called .wcx-tmp- and 16 letters and digits; such files that no process is writing to are
+ * removed when the next output in the directory is created.
  */
 #ifndef WCX_OUTPUT_FILE_H
 #define WCX_OUTPUT_FILE_H
@@ -16,7 +16,7 @@
 #include "fs/base/error.h"
 #include "fs/base/file_metadata.h"
 
-enum { WCX_TEMPORARY_NAME_BYTES = 12 }; /* with the zero byte */
+enum { WCX_TEMPORARY_NAME_BYTES = 26 }; /* with the zero byte */
 
 /* What an output is to be.  The strings and the descriptor are the caller's, and stay until it is committed or discarded. */
 struct wcx_output_options {
@@ -74,7 +74,11 @@ void wcx_output_discard(struct wcx_output_file *file);
 /* wcx_make_temporary_name - a name, at random, for something that will be renamed */
 void wcx_make_temporary_name(char name[WCX_TEMPORARY_NAME_BYTES]);
 
-/* wcx_is_temporary_name - whether a name in a directory is that of an output which is not complete */
+/*
+ * wcx_is_temporary_name - whether a name in a directory is that of an output which is not complete
+ *
+ * What has such a name may be removed with all that is in it, so it is one that nobody else gives.
+ */
 bool wcx_is_temporary_name(const char *name);
 
 #endif

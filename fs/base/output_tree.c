@@ -21,8 +21,6 @@ enum {
 	NAME_TRIES = 100,
 };
 
-static const char template[] = ".wcx-XXXXXX";
-
 static int fail_on(struct wcx_error *err, const char *path, int errnum)
 {
 	return wcx_fail(err, errnum, "%s: %s", path, strerror(errnum));
@@ -112,16 +110,20 @@ static bool lock(const char *path, int fd)
 /* The temporary name of a tree in a directory, which exists then, with a lock. */
 static int make_beside(struct wcx_output_tree *tree, const char *parent, struct wcx_error *err)
 {
+	char name[WCX_TEMPORARY_NAME_BYTES];
 	int errnum = EEXIST;
 
-	if (asprintf(&tree->temporary, "%s/%s", parent, template) < 0) {
-		tree->temporary = NULL;
-		return fail_on(err, tree->path, ENOMEM);
-	}
 	for (int i = 0; i < NAME_TRIES; i++) {
-		memcpy(tree->temporary + strlen(tree->temporary) - (sizeof template - 1), template, sizeof template - 1);
-		if (!mkdtemp(tree->temporary)) {
+		wcx_make_temporary_name(name);
+		free(tree->temporary);
+		if (asprintf(&tree->temporary, "%s/%s", parent, name) < 0) {
+			tree->temporary = NULL;
+			return fail_on(err, tree->path, ENOMEM);
+		}
+		if (mkdir(tree->temporary, S_IRWXU) < 0) {
 			errnum = errno;
+			if (errnum == EEXIST)
+				continue;
 			break;
 		}
 		tree->fd = open(tree->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -2,8 +2,8 @@
 /*
  * A directory that appears under its name only when all that is in it is complete.
  *
- * Until then it stands beside its name, called .wcx- and six characters, locked by its process.  One that nobody has locked
- * was left by a process that was killed: the next tree made in the same directory removes it.
+ * Until then it stands beside its name, called .wcx-tmp- and 16 letters and digits, locked by its process.  One that nobody
+ * has locked was left by a process that was killed: the next tree made in the same directory removes it.
  */
 #ifndef WCX_OUTPUT_TREE_H
 #define WCX_OUTPUT_TREE_H

@@ -3,7 +3,7 @@
  * A store: a directory tree with packed files in it, shown as the originals (shown_names.h has the rules for names and
  * links).
  *
- * If a directory has both NAME and NAME.wcx, it shows NAME.  Files that wcx is still writing (.wcx-XXXXXX) are not shown.
+ * If a directory has both NAME and NAME.wcx, it shows NAME.  Unfinished outputs (wcx_is_temporary_name) are not shown.
  *
  * Paths are paths as shown, relative to the store, without a leading slash; "" is the store itself.  No function leaves
  * the store, follows a symlink on the way or enters the mount that shows it.  All functions are safe from any number of

@@ -625,7 +625,7 @@ for e in os.scandir(sys.argv[1]): print(e.inode(), e.name)' "$MNT" | sort)" = "$
 	local big="$BATS_TEST_TMPDIR/big" before after
 
 	"$PYTHON" "$FIXTURES/make_int8.py" "$big" --mib 64
-	touch "$S/.wcx-AbC123"
+	touch "$S/.wcx-tmp-abcdefghijklmnop"
 	before=$(find "$S" | sort)
 	"$WCX" pack -q "$big" "$S/big.safetensors.wcx" &
 	sleep 0.3
@@ -633,9 +633,9 @@ for e in os.scandir(sys.argv[1]): print(e.inode(), e.name)' "$MNT" | sort)" = "$
 	run ! wait $!
 	after=$(find "$S" | sort)
 	echo "$after"
-	[ "$after" = "$before" ] || [ "$after" = "$(grep -v '/\.wcx-AbC123$' <<<"$before")" ]
-	touch "$S/.wcx-AbC123"
+	[ "$after" = "$before" ] || [ "$after" = "$(grep -v '/\.wcx-tmp-abcdefghijklmnop$' <<<"$before")" ]
+	touch "$S/.wcx-tmp-abcdefghijklmnop"
 	start_mount "$S"
 	[ "$(ls -A "$MNT")" = $'a.safetensors\nconfig.json' ]
-	is_gone "$MNT/.wcx-AbC123"
+	is_gone "$MNT/.wcx-tmp-abcdefghijklmnop"
 }

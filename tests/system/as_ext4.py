@@ -176,7 +176,7 @@ def change_files(store, versions, until):
     """Replace, delete, chmod and touch files of a store; every content that is ever there is one of the versions."""
     choice = random.Random(1)
     while time.monotonic() < until:
-        name, fresh = choice.choice(sorted(versions)), f"{store}/.wcx-chang{choice.randrange(10)}"
+        name, fresh = choice.choice(sorted(versions)), f"{store}/.wcx-tmp-beingchangednow{choice.randrange(2, 8)}"
         match choice.randrange(6):
             case 0 if choice.randrange(3) == 0:
                 Path(store, name).unlink(missing_ok=True)

@@ -318,12 +318,15 @@ make_single() {
 	[ -z "$(find . -name ".wcx-*")" ]
 }
 
-@test "what a killed run left is removed by the next one" {
-	mkdir .wcx-abcdef .wcx-locked
-	touch .wcx-abcdef/model.safetensors
-	flock .wcx-locked "$WCX" quantize -q "$LLAMA" out
-	[ ! -e .wcx-abcdef ]
-	[ -e .wcx-locked ]
+@test "what a killed run left is removed by the next one, and nothing else" {
+	local left=.wcx-tmp-abcdefghijklmnop locked=.wcx-tmp-lockedbyanother2
+
+	mkdir -p $left $locked .wcx-models/deep .wcx-tmp-
+	touch $left/model.safetensors .wcx-models/deep/file .wcx-config
+	flock $locked "$WCX" quantize -q "$LLAMA" out
+	[ ! -e $left ]
+	[ -e $locked ] && [ -e .wcx-tmp- ]
+	[ -e .wcx-models/deep/file ] && [ -e .wcx-config ] # a user's
 }
 
 @test "a signal leaves nothing" {

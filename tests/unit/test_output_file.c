@@ -264,21 +264,25 @@ static void unfit_paths_are_refused_before_the_work(void)
 
 static void abandoned_outputs_are_removed_and_others_stay(void)
 {
+	static const char *const of_users[] = { ".wcx-config", ".wcx-tmp-abcdefghijklmno", ".wcx-tmp-abcdefghijklmnopq",
+						".wcx-tmp-abcdefghijklmno-" };
 	struct wcx_output_file first, second;
 	struct wcx_error err = { "" };
 	char path[128];
 
 	set_up(1);
-	snprintf(path, sizeof path, "%s/.wcx-abcdef", directory);
+	snprintf(path, sizeof path, "%s/.wcx-tmp-abcdefghijklmn27", directory);
 	write_output_file(path, "left by a process that was killed");
-	snprintf(path, sizeof path, "%s/.wcx-abcdefg", directory);
-	write_output_file(path, "a user's");
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(of_users); i++) {
+		snprintf(path, sizeof path, "%s/%s", directory, of_users[i]);
+		write_output_file(path, "a user's");
+	}
 	CHECK(begin(&first, true) == 0);
-	CHECK(count_names(true) == 1 && count_names(false) == 3);
+	CHECK(count_names(true) == 1 && count_names(false) == 2 + WCX_ARRAY_COUNT(of_users));
 	CHECK(begin(&second, true) == 0); /* which finds the first at work */
 	CHECK(count_names(true) == 2);
 	CHECK(wcx_output_commit(&first, &err) == 0 && wcx_output_commit(&second, &err) == 0);
-	CHECK(count_names(true) == 0 && count_names(false) == 3);
+	CHECK(count_names(true) == 0 && count_names(false) == 2 + WCX_ARRAY_COUNT(of_users));
 	tear_down();
 }
 

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/fixtures/wrapped.h"
 #include "tests/unit/check.h"
 
 enum meddling { NONE, REMOVED, LOCKED, LOCKED_AND_REMOVED };
@@ -20,22 +21,19 @@ static char parent[] = "/tmp/wcx-output-XXXXXX", path[64];
 static enum meddling meddling;
 static int other_fd = -1; /* the lock of the other process */
 
-char *__real_mkdtemp(char *name);
-char *__wrap_mkdtemp(char *name);
-
 /* What another process may do between the calls that make a directory and lock it. */
-char *__wrap_mkdtemp(char *name)
+WRAPPED(int, mkdir, const char *name, mode_t mode)
 {
-	char *made = __real_mkdtemp(name);
+	const int r = __real_mkdir(name, mode);
 
-	if (made && (meddling == LOCKED || meddling == LOCKED_AND_REMOVED)) {
-		other_fd = open(made, O_RDONLY | O_DIRECTORY);
+	if (r == 0 && (meddling == LOCKED || meddling == LOCKED_AND_REMOVED)) {
+		other_fd = open(name, O_RDONLY | O_DIRECTORY);
 		CHECK(flock(other_fd, LOCK_EX | LOCK_NB) == 0);
 	}
-	if (made && (meddling == REMOVED || meddling == LOCKED_AND_REMOVED))
-		CHECK(rmdir(made) == 0);
+	if (r == 0 && (meddling == REMOVED || meddling == LOCKED_AND_REMOVED))
+		CHECK(rmdir(name) == 0);
 	meddling = NONE;
-	return made;
+	return r;
 }
 
 static size_t entries_of_parent(void)

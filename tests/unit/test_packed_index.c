@@ -114,7 +114,7 @@ static void files_are_found_by_what_they_hold(void)
 	add(&fixture, "z.wcx/renamed.wcx", fixture.family.base);
 	add(&fixture, "x/a.wcx", fixture.family.base);
 	add(&fixture, "x/no_suffix", fixture.family.base);
-	add(&fixture, ".wcx-abcdef", fixture.family.base);
+	add(&fixture, ".wcx-tmp-abcdefghijklmnop", fixture.family.base);
 	add(&fixture, "short.wcx", (struct sample_bytes){ fixture.family.base.data, 100 });
 	/* Neither a file with another original nor one that has bases itself. */
 	sample_set_sha256(fixture.family.base, other);
