@@ -179,6 +179,24 @@ static void copy_owner(const struct wcx_output_tree *tree, const char *source_pa
 		fchmod(tree->fd, 0755);
 }
 
+/* Some network file systems cannot sync a directory (EINVAL). */
+static int sync_directory(int fd)
+{
+	return fsync(fd) < 0 && errno != EINVAL ? -errno : 0;
+}
+
+static int sync_parent(const struct wcx_output_tree *tree)
+{
+	char *copy = strdup(tree->path);
+	const int fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	const int r = fd < 0 ? -errno : sync_directory(fd);
+
+	if (fd >= 0)
+		close(fd);
+	free(copy);
+	return r;
+}
+
 /* Renames in up to two steps; afterwards the old directory, if there was one, has the temporary name. */
 static int exchange(const struct wcx_output_tree *tree)
 {
@@ -208,12 +226,13 @@ int wcx_output_tree_commit(struct wcx_output_tree *tree, const char *source_path
 	int r;
 
 	copy_owner(tree, source_path);
-	r = exchange(tree);
+	r = sync_directory(tree->fd);
+	if (r == 0)
+		r = exchange(tree);
 	if (r < 0)
 		return fail_on(err, tree->path, -r);
-	if (tree->replace)
+	if (sync_parent(tree) == 0 && tree->replace)
 		remove_tree(tree->temporary); /* what was replaced */
-	fsync(tree->fd);
 	release(tree);
 	return 0;
 }

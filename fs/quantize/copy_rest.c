@@ -116,6 +116,22 @@ static int copy_file(const struct walk *walk, const char *path, const char *targ
 	return r;
 }
 
+/* The names in a directory that was made; some network file systems cannot sync one (EINVAL). */
+static int sync_directory(const char *path, struct wcx_error *err)
+{
+	const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const int r = fd < 0 || (fsync(fd) < 0 && errno != EINVAL) ? fail_on(err, path, errno) : 0;
+
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+static bool is_left_out(const FTSENT *directory)
+{
+	return strcmp(directory->fts_name, ".git") == 0 || strcmp(directory->fts_name, ".cache") == 0;
+}
+
 /* Visits one entry; *skip_ret: do not go into this directory. */
 static int visit(struct walk *walk, const FTSENT *entry, bool *skip_ret, struct wcx_error *err)
 {
@@ -132,7 +148,7 @@ static int visit(struct walk *walk, const FTSENT *entry, bool *skip_ret, struct 
 		return fail_on(err, entry->fts_path, ENOMEM);
 	switch (entry->fts_info) {
 	case FTS_D:
-		*skip_ret = strcmp(entry->fts_name, ".git") == 0 || strcmp(entry->fts_name, ".cache") == 0;
+		*skip_ret = is_left_out(entry);
 		if (!*skip_ret && target && mkdir(target, (entry->fts_statp->st_mode & 0777) | S_IRWXU) < 0)
 			r = fail_on(err, target, errno);
 		break;
@@ -144,6 +160,8 @@ static int visit(struct walk *walk, const FTSENT *entry, bool *skip_ret, struct 
 			r = copy_file(walk, entry->fts_path, target, err);
 		break;
 	case FTS_DP:
+		if (target && !is_left_out(entry))
+			r = sync_directory(target, err);
 		break;
 	case FTS_DC:
 		r = wcx_fail(err, ELOOP, "%s: a link to a directory that it is in", entry->fts_path);

@@ -36,6 +36,50 @@ WRAPPED(int, mkdir, const char *name, mode_t mode)
 	return r;
 }
 
+/* What was done, a letter each: P and T for a sync of the parent and of another directory, M for moving, R for removing. */
+static char events[16];
+
+static void note(char event)
+{
+	const size_t count = strlen(events);
+
+	if (count + 1 < sizeof events && (!count || events[count - 1] != event))
+		events[count] = event;
+}
+
+WRAPPED(int, fsync, int fd)
+{
+	struct stat synced, st;
+
+	CHECK(fstat(fd, &synced) == 0 && stat(parent, &st) == 0);
+	note(synced.st_ino == st.st_ino ? 'P' : 'T');
+	return __real_fsync(fd);
+}
+
+WRAPPED(int, rename, const char *from, const char *to)
+{
+	const int r = __real_rename(from, to);
+
+	if (r == 0)
+		note('M');
+	return r;
+}
+
+WRAPPED(int, renameat2, int from_fd, const char *from, int to_fd, const char *to, unsigned flags)
+{
+	const int r = __real_renameat2(from_fd, from, to_fd, to, flags);
+
+	if (r == 0)
+		note('M');
+	return r;
+}
+
+WRAPPED(int, remove, const char *name)
+{
+	note('R');
+	return __real_remove(name);
+}
+
 static size_t entries_of_parent(void)
 {
 	DIR *directory = opendir(parent);
@@ -68,6 +112,30 @@ static void a_tree_that_is_taken_for_abandoned_is_begun_again(void)
 	CHECK(entries_of_parent() == 0); /* what the other process locked and left, the next tree has removed */
 }
 
+static void what_is_replaced_goes_when_the_new_one_is_on_the_disk(void)
+{
+	static const char *const expected[] = { "TMP", "TMPR" };
+	char mark[96];
+
+	for (int i = 0; i < 2; i++) {
+		struct wcx_output_tree tree;
+		struct wcx_error err = { "" };
+		int fd;
+
+		if (!CHECK(wcx_output_tree_create(&tree, path, i == 1, "mark", &err) == 0))
+			return;
+		snprintf(mark, sizeof mark, "%s/mark", tree.temporary);
+		fd = open(mark, O_WRONLY | O_CREAT, 0600);
+		CHECK(fd >= 0 && close(fd) == 0);
+		memset(events, 0, sizeof events);
+		CHECK(wcx_output_tree_commit(&tree, parent, &err) == 0);
+		CHECK_TEXT(events, expected[i]);
+	}
+	CHECK(entries_of_parent() == 1);
+	snprintf(mark, sizeof mark, "%s/mark", path);
+	CHECK(unlink(mark) == 0 && rmdir(path) == 0);
+}
+
 static void a_parent_that_is_not_there_is_named(void)
 {
 	struct wcx_output_tree tree;
@@ -83,6 +151,7 @@ int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
 		CHECK_TEST(a_tree_that_is_taken_for_abandoned_is_begun_again),
+		CHECK_TEST(what_is_replaced_goes_when_the_new_one_is_on_the_disk),
 		CHECK_TEST(a_parent_that_is_not_there_is_named),
 	};
 	int status;
