@@ -582,7 +582,7 @@ has_gpu() {
 		"$WCXFS" "$STORE" "$1" -o readahead=1M
 		trap "fusermount3 -u \"\$1\"" EXIT
 		"${@:2}"' bash "$MNT" "$PYTHON" "$BATS_TEST_DIRNAME/mount_reader.py" ahead \
-		"$MNT/model.safetensors" $((6 << 20)) $((10 << 20))
+		"$MNT/model.safetensors" $((8 << 20)) $((900 << 10))
 }
 
 @test "readahead=BYTES sets the kernel's read-ahead" {

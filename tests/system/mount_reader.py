@@ -19,7 +19,7 @@
                                  locked page, and check that all readers finish
   passed_mount DIR N FILE WCXFS STORE /dev/fd/N ...
                                  mount at DIR, have the command serve descriptor N, compare one file, and end it
-  ahead FILE READ LEAST          read the first READ bytes, and wait until LEAST bytes of the file are in the page cache
+  ahead FILE READ LEAST          read the first READ bytes, and wait until LEAST bytes of the next MiB are in the page cache
   wait_exit PID                  wait until a process has exited, a minute at most
   wait_link LINK TARGET          wait until a link has this target, a minute at most
 
@@ -361,13 +361,13 @@ def cmd_kill_pusher(pid, path, name):
     cmd_wait_exit(pid)
 
 
-def page_cache_bytes(file):
-    """How much of a file the page cache holds: root may ask."""
+def page_cache_bytes(file, offset, length):
+    """How much of a part of a file the page cache holds: root may ask."""
     libc = ctypes.CDLL(None, use_errno=True)
-    with mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE) as mapped:
-        pages = (ctypes.c_ubyte * -(-len(mapped) // PAGE))()
+    with mmap.mmap(file.fileno(), length, mmap.MAP_PRIVATE, offset=offset) as mapped:
+        pages = (ctypes.c_ubyte * (length // PAGE))()
         address = ctypes.addressof(ctypes.c_ubyte.from_buffer(mapped))
-        if libc.mincore(ctypes.c_void_p(address), ctypes.c_size_t(len(mapped)), pages):
+        if libc.mincore(ctypes.c_void_p(address), ctypes.c_size_t(length), pages):
             raise OSError(ctypes.get_errno(), "mincore")
         return sum(page & 1 for page in pages) * PAGE
 
@@ -376,7 +376,8 @@ def cmd_ahead(path, read_bytes, least_bytes):
     with open(path, "rb", buffering=0) as file:
         for _ in range(0, int(read_bytes), PAGE):
             file.read(PAGE)
-        wait_until(lambda: page_cache_bytes(file) >= int(least_bytes), f"{page_cache_bytes(file)} bytes in the page cache")
+        wait_until(lambda: page_cache_bytes(file, int(read_bytes), 1 << 20) >= int(least_bytes),
+                   f"the page cache does not hold {least_bytes} bytes after the first {read_bytes}")
 
 
 def cmd_wait_exit(pid):
