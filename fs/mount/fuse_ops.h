@@ -8,7 +8,11 @@
 #include "fs/mount/prefetch.h"
 #include "fs/mount/store.h"
 
-enum { WCX_FUSE_READ_BYTES = 1 << 20 }; /* the largest read: libfuse before 3.17 takes no more; also set as -o max_read */
+/*
+ * The largest request; also set as -o max_read.  The kernel sends the parts of a larger O_DIRECT read at once, and each is
+ * answered by a thread of its own: copying is most of an answer.  Smaller parts cost more than they gain.
+ */
+enum { WCX_FUSE_READ_BYTES = 512 << 10 };
 
 struct fuse_lowlevel_ops;
 struct fuse_session;

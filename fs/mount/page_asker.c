@@ -14,9 +14,9 @@
 #include <unistd.h>
 
 #include "codec/arith.h"
+#include "fs/mount/fuse_ops.h"
 
-/* The kernel asks for as much in one request.  The page cache of a file in order is read ahead twice as far. */
-enum { ASK_BYTES_MAX = 1 << 20, SEQUENTIAL_FACTOR = 2 };
+enum { SEQUENTIAL_FACTOR = 2 }; /* the page cache of a file in order is read ahead so much further */
 
 enum file_state { OPENING, OPEN, FAILED };
 
@@ -58,7 +58,7 @@ struct wcx_page_asker *wcx_page_asker_create(const char *mountpoint, dev_t devic
 	if (!asker)
 		return NULL;
 	asker->device = device;
-	asker->ask_bytes = WCX_MIN(readahead_bytes * SEQUENTIAL_FACTOR, (uint64_t)ASK_BYTES_MAX);
+	asker->ask_bytes = WCX_MIN(readahead_bytes * SEQUENTIAL_FACTOR, (uint64_t)WCX_FUSE_READ_BYTES);
 	asker->files = NULL;
 	memcpy(asker->mountpoint, mountpoint, bytes);
 	pthread_mutex_init(&asker->lock, NULL);

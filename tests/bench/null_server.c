@@ -7,7 +7,7 @@
  * Shows files "0" to "15" of FILE_MIB MiB, all of the same 64 MiB, or copies of the files in DIR, which may be symbolic
  * links.  Both come from memory, until unmounted or SIGTERM.  With PUSH_THREADS above 0, the first read of a file starts
  * that many threads, which push the rest of the file into the page cache (notify_store), ahead of the reader.  The session
- * has the same settings as that of wcxfs.
+ * has the same settings as that of wcxfs, except for requests of up to 1 MiB.
  */
 #define FUSE_USE_VERSION 314
 

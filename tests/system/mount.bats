@@ -217,6 +217,18 @@ has_gpu() {
 	reader pread "$ORIG/deep/tokenizer.model" "$MNT/deep/tokenizer.model" 2
 }
 
+# So that several threads copy at the same time.
+@test "a large O_DIRECT read arrives in parts of 512 KiB" {
+	local before
+
+	start_logged_mount "$STORE"
+	dd if="$MNT/model.safetensors" iflag=direct bs=8M count=1 of=/dev/null status=none
+	before=$(request_count)
+	dd if="$MNT/model.safetensors" iflag=direct bs=1M count=1 of=/dev/null status=none
+	[ "$(request_count)" -eq $((before + 2)) ]
+	[ "$before" -eq 16 ]
+}
+
 @test "O_DIRECT reads give the original's bytes" {
 	start_mount "$STORE"
 	reader direct "$ORIG/model.safetensors" "$MNT/model.safetensors" 3
