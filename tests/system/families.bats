@@ -39,7 +39,10 @@ setup() {
 }
 
 teardown() {
-	[ -n "$SUITE_LACKS" ] || mount_teardown
+	[ -z "$SUITE_LACKS" ] || return 0
+	rm -f "$BATS_TEST_TMPDIR/gate"
+	! mountpoint -q "$BATS_TEST_TMPDIR/slow" || fusermount3 -u "$BATS_TEST_TMPDIR/slow"
+	mount_teardown
 }
 
 needs_two_users() {
@@ -331,6 +334,31 @@ forge() {
 	run -0 "$WCX" hub --store="$cache" "$cache" "$MNT"
 	[[ $output == *"1 no longer in use removed"* ]]
 	[ ! -e "$blobs/$sha.wcx" ]
+}
+
+@test "a base that comes into a directory while its successor is quantised keeps the directory" {
+	local pid status=0
+
+	"$PYTHON" "$FIXTURES/small_llama.py" model --dtype BF16
+	echo held >model/notes.txt
+	mkdir slow int8
+	echo '{}' >int8/config.json
+	echo "read /notes.txt" >gate
+	"$WCX_BUILD/tests/slow_store" model slow 0 "$PWD/gate" 3>&-
+	"$WCX" quantize -f slow int8 >messages 2>&1 3>&- &
+	pid=$!
+	until compgen -G ".wcx-*/*.safetensors" >/dev/null; do
+		kill -0 "$pid"
+	done
+	"$WCX" pack -q "$ORIG/base/model.safetensors" int8/base.wcx
+	"$WCX" pack -q --base=int8/base.wcx "$ORIG/tuned-1/model.safetensors" tuned.wcx
+	rm gate
+	wait "$pid" || status=$?
+	[ "$status" -eq 1 ]
+	grep -q "int8/base.wcx: not replaced, since tuned.wcx is packed against it" messages
+	TUNED=tuned.wcx
+	unpacks
+	[ -z "$(find . -maxdepth 1 -name ".wcx-*")" ]
 }
 
 @test "a base that is needed is not removed, and its dependents are named" {
