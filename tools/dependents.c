@@ -291,8 +291,9 @@ static int guard_file(void *user, const char *path)
 	free(directory);
 	free(copy);
 	if (r == -EWOULDBLOCK)
-		return wcx_fail(check->err, EBUSY, "%s/%s: not replaced, since a file is being packed against it",
-				check->path, path);
+		return wcx_fail(check->err, EBUSY,
+				"%s/%s: not replaced, since another process packs against it, or replaces it", check->path,
+				path);
 	if (r < 0 && r != -ENOENT && r != -EINVAL && r != -ELOOP)
 		return wcx_fail(check->err, -r, "%s/%s: not replaced, since nobody can tell whether others need it: %s",
 				check->path, path, strerror(-r));
@@ -474,7 +475,7 @@ int wcx_task_guard_begin(struct wcx_task_guard *guard, struct wcx_file_task *tas
 		return wcx_fail(err, ENOMEM, "%s: no memory", path);
 	r = open_base(guard, task, name, &st, &sb);
 	if (r == -EWOULDBLOCK)
-		return wcx_fail(err, EBUSY, "%s: not replaced, since a file is being packed against it; try again then",
+		return wcx_fail(err, EBUSY, "%s: not replaced, since another process packs against it, or replaces it",
 				path);
 	if (r < 0)
 		return wcx_fail(err, -r, "%s: not replaced, since nobody can tell whether others need it: %s", path,
