@@ -71,9 +71,9 @@ static void retain(void *user, struct wcx_request *request)
 	if (call->handle) {
 		call->handle->is_broken = true;
 		atomic_fetch_add(&call->handle->refs, 1);
-	} else if (call->ino != FUSE_ROOT_ID) {
-		wcx_node_pin(calls->nodes, wcx_ino_node(call->ino));
 	}
+	if (call->ino != FUSE_ROOT_ID) /* which an open handle needs too */
+		wcx_node_pin(calls->nodes, wcx_ino_node(call->ino));
 }
 
 static bool is_interrupted(void *user, struct wcx_request *request)
@@ -91,7 +91,7 @@ static void free_call(void *user, struct wcx_request *request)
 		call->finish(call);
 	if (call->is_retained && call->handle)
 		wcx_handle_put(call->user, call->ino, call->handle);
-	else if (call->is_retained && call->ino != FUSE_ROOT_ID)
+	if (call->is_retained && call->ino != FUSE_ROOT_ID)
 		wcx_node_unpin(calls->nodes, wcx_ino_node(call->ino));
 	free(call);
 }

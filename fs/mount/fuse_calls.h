@@ -51,7 +51,7 @@ struct wcx_call {
 	struct fuse_file_info fi;
 	struct wcx_handle *handle;         /* NULL: none is open */
 	struct wcx_prefetch_file *watched; /* what finish has to tell of the answer */
-	bool is_retained;                  /* ino or handle is kept beyond the reply */
+	bool is_retained;                  /* ino and handle are kept beyond the reply */
 };
 
 /* A node's inode number is its address; the root, which has no node, is FUSE_ROOT_ID. */

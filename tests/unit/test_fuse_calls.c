@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/* What calls keep, and what becomes of it, without a kernel: the functions of libfuse that reply are replaced. */
+#define FUSE_USE_VERSION 314
+
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <sys/stat.h>
+
+#include "fs/mount/fuse_calls.h"
+#include "tests/fixtures/wrapped.h"
+#include "tests/unit/check.h"
+
+enum { THREADS = 8, TIMEOUT_MS = 200 };
+
+static struct wcx_calls calls;
+static struct wcx_node_table *nodes;
+static struct wcx_node *node;
+static sem_t replied, may_go_on, freed;
+static int replied_errnum;
+static bool had_node; /* when the handle was closed */
+
+FAKED(int, fuse_reply_err, fuse_req_t req, int errnum)
+{
+	(void)req;
+	replied_errnum = errnum;
+	sem_post(&replied);
+	return 0;
+}
+
+FAKED(const struct fuse_ctx *, fuse_req_ctx, fuse_req_t req)
+{
+	static const struct fuse_ctx nobody;
+
+	(void)req;
+	return &nobody;
+}
+
+FAKED(void *, fuse_req_userdata, fuse_req_t req)
+{
+	(void)req;
+	return NULL;
+}
+
+FAKED(int, fuse_req_interrupted, fuse_req_t req)
+{
+	(void)req;
+	return 0;
+}
+
+FAKED(int, fuse_session_exited, struct fuse_session *session)
+{
+	(void)session;
+	return 0;
+}
+
+static void set_up(void)
+{
+	struct wcx_store_entry entry = { .attr.st_mode = S_IFREG | 0444 };
+
+	nodes = wcx_node_table_create();
+	node = wcx_node_take(nodes, "model", &entry);
+	wcx_calls_init(&calls, nodes);
+	CHECK(wcx_calls_start(&calls, NULL, THREADS, TIMEOUT_MS) == 0);
+	sem_init(&replied, 0, 0);
+	sem_init(&may_go_on, 0, 0);
+	sem_init(&freed, 0, 0);
+}
+
+static void tear_down(void)
+{
+	wcx_calls_stop(&calls);
+	wcx_calls_destroy(&calls);
+	wcx_node_table_free(nodes);
+}
+
+static void wait_for_the_store(struct wcx_call *call)
+{
+	sem_wait(&may_go_on);
+	CHECK(wcx_call_reply_err(call, 0) == -EALREADY);
+}
+
+/* Only a node that is pinned or open can be told that its file is gone. */
+static void close_handle(void *user, fuse_ino_t ino, struct wcx_handle *handle)
+{
+	struct wcx_store_entry entry;
+
+	(void)user, (void)handle;
+	had_node = wcx_node_update(nodes, wcx_ino_node(ino), NULL, &entry) == 0;
+	sem_post(&freed);
+}
+
+static void *start(void *call)
+{
+	wcx_call_start(&calls, NULL, true, call);
+	return NULL;
+}
+
+static void a_stuck_call_keeps_its_node_until_it_has_closed_its_handle(void)
+{
+	struct wcx_handle handle = { .refs = 1, .close = close_handle };
+	struct wcx_call call = { .serve = wait_for_the_store, .handle = &handle };
+	pthread_t thread;
+
+	set_up();
+	call.ino = (fuse_ino_t)(uintptr_t)node;
+	pthread_create(&thread, NULL, start, &call);
+	sem_wait(&replied);
+	CHECK(replied_errnum == EIO);
+	wcx_handle_put(NULL, call.ino, &handle); /* the reader closes the file */
+	wcx_node_drop(nodes, node, 1);           /* and the kernel forgets it */
+	sem_post(&may_go_on);
+	pthread_join(thread, NULL);
+	sem_wait(&freed);
+	CHECK(had_node);
+	tear_down();
+}
+
+int main(int argc, char **argv)
+{
+	static const struct check_test tests[] = {
+		CHECK_TEST(a_stuck_call_keeps_its_node_until_it_has_closed_its_handle),
+	};
+
+	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
+}
