@@ -40,12 +40,6 @@ static struct wcx_request *request_of(struct wcx_ticket *ticket)
 	return (struct wcx_request *)ticket; /* its first member */
 }
 
-static void hold_locked(struct checked_list *list, struct wcx_request *request)
-{
-	request->refs++;
-	STAILQ_INSERT_TAIL(list, request, checked);
-}
-
 /* Drops a reference, and unlocks. */
 static void put_and_unlock(struct wcx_requests *requests, struct wcx_request *request)
 {
@@ -155,18 +149,17 @@ static void abandon_locked(struct wcx_requests *requests, struct wcx_request *re
 	claim_early_locked(requests, request, r, failed);
 }
 
-/* Finds requests that must not wait longer, and those whose readers are to be looked at. */
-static void find_overdue_locked(struct wcx_requests *requests, struct checked_list *failed, struct checked_list *checked)
+/* Finds requests that must not wait longer. */
+static void find_overdue_locked(struct wcx_requests *requests, struct checked_list *failed)
 {
 	const unsigned timeout_ms = requests->options.timeout_ms;
 	const uint64_t now_ms = wcx_now_ms();
-	struct wcx_request *request, *after;
-	unsigned checks = 0;
+	struct wcx_request *request;
 
-	for (request = TAILQ_FIRST(&requests->all); request; request = after) {
+	TAILQ_FOREACH(request, &requests->all, all)
+	{
 		const uint64_t age_ms = now_ms - request->since_ms;
 
-		after = TAILQ_NEXT(request, all);
 		if (timeout_ms && age_ms >= timeout_ms && !request->is_queued)
 			request->ticket.is_stuck = true;
 		if (request->is_answered || age_ms < TICK_MS)
@@ -175,8 +168,6 @@ static void find_overdue_locked(struct wcx_requests *requests, struct checked_li
 			abandon_locked(requests, request, -EINTR, failed);
 		else if (!request->is_queued && request->ticket.is_stuck)
 			abandon_locked(requests, request, -EIO, failed);
-		else if (request->task && checks++ < CHECKS_MAX)
-			hold_locked(checked, request);
 	}
 }
 
@@ -189,6 +180,22 @@ static void take_refused_locked(struct wcx_requests *requests, struct checked_li
 	if (requests->ended_ms)
 		while ((ticket = wcx_shares_take_any(&requests->shares)))
 			claim_early_locked(requests, request_of(ticket), -ENOTCONN, failed);
+}
+
+/* Holds requests whose readers are to be looked at.  Comes after all that claims any: a request is on one list at a time. */
+static void hold_slow_locked(struct wcx_requests *requests, struct checked_list *checked)
+{
+	const uint64_t now_ms = wcx_now_ms();
+	struct wcx_request *request;
+	unsigned checks = 0;
+
+	TAILQ_FOREACH(request, &requests->all, all)
+	{
+		if (request->is_answered || now_ms - request->since_ms < TICK_MS || !request->task || checks++ >= CHECKS_MAX)
+			continue;
+		request->refs++;
+		STAILQ_INSERT_TAIL(checked, request, checked);
+	}
 }
 
 /* Looks at readers without the lock, answers those of the dead, and lets go of all. */
@@ -229,8 +236,9 @@ static void tick(struct wcx_requests *requests)
 
 	pthread_mutex_lock(&requests->lock);
 	hangs_at_end = hangs_at_end_locked(requests);
-	find_overdue_locked(requests, &failed, &checked);
+	find_overdue_locked(requests, &failed);
 	take_refused_locked(requests, &failed);
+	hold_slow_locked(requests, &checked);
 	pthread_mutex_unlock(&requests->lock);
 	fail_all(requests, &failed);
 	check_readers(requests, &checked);

@@ -209,11 +209,16 @@ static void the_store_that_does_not_answer_costs_eio_and_recovers(void)
 	tear_down();
 }
 
+/* Some of them while their readers are looked at, and some before: they arrive one after another. */
 static void what_waits_for_stuck_threads_alone_fails(void)
 {
+	const struct timespec pause = { .tv_nsec = 20 * 1000000L };
+
 	set_up(300);
-	for (int i = 0; i < 20; i++)
-		start(1, 0, false, 0);
+	for (int i = 0; i < 20; i++) {
+		start(1, 0, false, getpid());
+		nanosleep(&pause, NULL);
+	}
 	for (int i = 0; i < 20; i++)
 		WAIT_FOR(fakes[i].answer == -EIO);
 	WAIT_FOR(served_count == USER_MAX);
