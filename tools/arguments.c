@@ -33,6 +33,28 @@ static char *output_path(const char *path, const char *directory, char *(*output
 	return bytes < 0 ? NULL : output;
 }
 
+static int compare_paths(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Fails if two files would have one output, of which the second would replace the first with --force. */
+static int check_outputs(char **outputs, size_t count, struct wcx_error *err)
+{
+	char **sorted = calloc(count, sizeof *sorted);
+	int r = sorted ? 0 : wcx_fail(err, ENOMEM, "no memory");
+
+	if (sorted)
+		memcpy(sorted, outputs, count * sizeof *sorted);
+	if (sorted)
+		qsort(sorted, count, sizeof *sorted, compare_paths);
+	for (size_t i = 1; i < count && r == 0; i++)
+		if (strcmp(sorted[i - 1], sorted[i]) == 0)
+			r = wcx_fail(err, EEXIST, "%s: would be the output of several files; nothing was done", sorted[i]);
+	free(sorted);
+	return r;
+}
+
 /* Works on named files, with outputs in a directory, beside them, or, of one, with a name. */
 static int run_files(struct command *command, const struct wcx_tree_ops *ops, const struct wcx_tree_options *options,
 		     char **paths, size_t count, const char *directory, const char *name,
@@ -40,16 +62,17 @@ static int run_files(struct command *command, const struct wcx_tree_ops *ops, co
 {
 	char **outputs = calloc(count, sizeof *outputs);
 	bool complete = outputs != NULL;
-	int status = WCX_EXIT_FAILED;
+	struct wcx_error err;
+	int status;
 
 	for (size_t i = 0; complete && i < count; i++) {
 		outputs[i] = name ? strdup(name) : output_path(paths[i], directory, output_name);
 		complete = outputs[i] != NULL;
 	}
-	if (complete)
-		status = wcx_run_files(command, ops, options, paths, outputs, count);
+	if ((complete ? check_outputs(outputs, count, &err) : wcx_fail(&err, ENOMEM, "no memory")) < 0)
+		status = wcx_command_failed(command, &err);
 	else
-		fprintf(stderr, "wcx %s: no memory\n", command->name);
+		status = wcx_run_files(command, ops, options, paths, outputs, count);
 	for (size_t i = 0; outputs && i < count; i++)
 		free(outputs[i]);
 	free(outputs);

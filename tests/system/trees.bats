@@ -591,6 +591,21 @@ check_whole() {
 	cmp "back/model-00002-of-00004.safetensors" "$DIR/model-00002-of-00004.safetensors"
 }
 
+@test "of several files with one output none is worked on" {
+	mkdir a b out
+	cp "$DIR/model-00001-of-00004.safetensors" a/x
+	cp "$DIR/model-00002-of-00004.safetensors" b/x
+	cp a/x first
+	run -1 "$WCX" pack -f b/x first a/x out
+	[ "$output" = "wcx pack: out/x.wcx: would be the output of several files; nothing was done" ]
+	[ -z "$(ls out)" ]
+	"$WCX" pack -q a/x
+	"$WCX" pack -q b/x
+	run -1 "$WCX" unpack -f a/x.wcx b/x.wcx out
+	[ "$output" = "wcx unpack: out/x: would be the output of several files; nothing was done" ]
+	[ -z "$(ls out)" ]
+}
+
 @test "verify of a tree names a damaged file, checks the rest, and exits with 1" {
 	local file
 
