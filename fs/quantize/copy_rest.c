@@ -46,7 +46,7 @@ static bool is_other_weights(const char *name, bool is_at_top)
 						"*.ot",
 						"consolidated*.pth",
 						"openvino_model*" };
-	static const char *const at_top[] = { "*.safetensors", "*.safetensors.index.json" };
+	static const char *const at_top[] = { "*.safetensors", "*.safetensors*.wcx", "*.safetensors.index.json" };
 
 	return matches_one_of(name, anywhere, WCX_ARRAY_COUNT(anywhere)) ||
 	       (is_at_top && matches_one_of(name, at_top, WCX_ARRAY_COUNT(at_top)));

@@ -121,6 +121,8 @@ make_single() {
 	cp -r "$LLAMA"/*.json "$LLAMA/original" linked
 	for file in blobs/*; do ln -s "../$file" linked; done
 	mkdir -p linked/.cache/huggingface linked/.git
+	"$WCX" pack -q linked/model-0000*.safetensors linked # as a model packed in place without --rm is
+	cp linked/model-00001-of-00003.safetensors.wcx linked/model-00001-of-00003.safetensors.base-0123.wcx
 	touch linked/pytorch_model.bin linked/consolidated.safetensors linked/.cache/huggingface/lock linked/.gitattributes
 	"$WCX" quantize linked out 2>log
 	check linked out
@@ -129,6 +131,10 @@ make_single() {
 	[ -z "$(find out -type l)" ]
 	[ ! -e out/pytorch_model.bin ] && [ ! -e out/consolidated.safetensors ] && [ ! -e out/.cache ] && [ ! -e out/.git ]
 	[ -e out/.gitattributes ]
+	[ -z "$(find out -name "*.wcx")" ]
+	grep -q "model-00001-of-00003.safetensors.wcx: left out: weights that are not quantised" log
+	"$WCX" quantize -q --pack linked packed
+	[ "$(find packed -name "*.wcx" | wc -l)" -eq 3 ]
 	grep -q "pytorch_model.bin: left out: weights that are not quantised" log
 	[ "$(stat -c %a out)" = "$(stat -c %a linked)" ]
 }
