@@ -13,10 +13,7 @@
 #include <unistd.h>
 
 #include "codec/arith.h"
-#include "fs/base/file_io.h"
-#include "fs/base/output_file.h"
-
-enum { BLOCK_BYTES = 1 << 20 };
+#include "fs/base/file_copy.h"
 
 struct walk {
 	const char *source, *target;
@@ -76,21 +73,6 @@ static int fail_on(struct wcx_error *err, const char *path, int errnum)
 	return wcx_fail(err, errnum, "%s: %s", path, strerror(errnum));
 }
 
-static int copy_bytes(int fd, const struct wcx_output_file *output, const char *path, struct wcx_error *err)
-{
-	char *block = malloc(BLOCK_BYTES);
-	uint64_t offset = 0;
-	ssize_t n = 1;
-	int r = block ? 0 : fail_on(err, path, ENOMEM);
-
-	while (r == 0 && (n = wcx_read_at(fd, block, BLOCK_BYTES, offset)) > 0) {
-		r = wcx_output_write(output, block, (size_t)n, offset, err);
-		offset += (uint64_t)n;
-	}
-	free(block);
-	return r == 0 && n < 0 ? fail_on(err, path, (int)-n) : r;
-}
-
 static int copy_file(const struct walk *walk, const char *path, const char *target, struct wcx_error *err)
 {
 	const struct wcx_output_options options = {
@@ -99,19 +81,11 @@ static int copy_file(const struct walk *walk, const char *path, const char *targ
 		.warn = walk->job->warn,
 		.user = walk->job->user,
 	};
-	struct wcx_output_file output;
 	int r;
 
 	if (options.source_fd < 0)
 		return fail_on(err, path, errno);
-	r = wcx_output_create(&output, &options, err);
-	if (r == 0) {
-		r = copy_bytes(options.source_fd, &output, path, err);
-		if (r == 0)
-			r = wcx_output_commit(&output, err);
-		if (r < 0)
-			wcx_output_discard(&output);
-	}
+	r = wcx_file_copy(&options, WCX_COPY_DATA, walk->job->stop, err);
 	close(options.source_fd);
 	return r;
 }

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "fs/base/array.h"
+#include "fs/base/file_copy.h"
 #include "fs/base/output_file.h"
 #include "fs/base/output_tree.h"
 #include "fs/quantize/copy_rest.h"
@@ -176,7 +177,7 @@ static int plan_shard(struct job *job, struct wcx_shard *shard, const char *name
 	for (size_t i = 0; i < shard->output_count && r == 0; i++)
 		if (shard->outputs[i].part != WCX_PART_COPY)
 			job->result.linear_quantised_bytes += shard->outputs[i].bytes;
-	job->result.source_bytes += shard->source_bytes;
+	job->result.source_bytes += (uint64_t)shard->file.st_size;
 	job->result.quantised_bytes += shard->output_bytes;
 	return r;
 }
@@ -279,6 +280,16 @@ static int keep_output(const struct job *job, struct wcx_output_file *output, st
 	return r;
 }
 
+/* A file is looked at before it is read by its plan, and all are at the end, by their names. */
+static int check_unchanged(const struct wcx_shard *shard, int r, const struct stat *now, struct wcx_error *err)
+{
+	if (r < 0)
+		return wcx_fail(err, errno, "%s: %s", shard->path, strerror(errno));
+	if (!wcx_same_version(&shard->file, now))
+		return wcx_fail(err, EBUSY, "%s: changed while the model was quantised", shard->path);
+	return 0;
+}
+
 static int write_shard(struct job *job, struct wcx_shard *shard, int src_fd, const char *path, struct wcx_error *err)
 {
 	const struct wcx_job_options *options = &job->options->job;
@@ -286,14 +297,8 @@ static int write_shard(struct job *job, struct wcx_shard *shard, int src_fd, con
 		.path = path, .source_fd = src_fd, .warn = options->warn, .user = options->user
 	};
 	struct wcx_output_file output;
-	struct stat st;
-	int r;
+	int r = wcx_output_create(&output, &output_options, err);
 
-	if (fstat(src_fd, &st) < 0)
-		return wcx_fail(err, errno, "%s: %s", shard->path, strerror(errno));
-	if ((uint64_t)st.st_size != shard->source_bytes)
-		return wcx_fail(err, EBUSY, "%s: changed while the model was quantised", shard->path);
-	r = wcx_output_create(&output, &output_options, err);
 	if (r < 0)
 		return r;
 	r = wcx_shard_run(shard, src_fd, output.fd, options, &job->done_bytes, job->result.source_bytes, err);
@@ -308,13 +313,15 @@ static int make_shard(struct job *job, struct wcx_shard *shard, const char *dire
 {
 	const int src_fd = open(shard->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	char *path = NULL;
+	struct stat st;
 	int r;
 
 	if (src_fd < 0)
 		return wcx_fail(err, errno, "%s: %s", shard->path, strerror(errno));
-	if (asprintf(&path, "%s/%s", directory, shard->name) < 0)
+	r = check_unchanged(shard, fstat(src_fd, &st), &st, err);
+	if (r == 0 && asprintf(&path, "%s/%s", directory, shard->name) < 0)
 		r = no_memory(job, err);
-	else
+	if (r == 0)
 		r = write_shard(job, shard, src_fd, path, err);
 	close(src_fd);
 	free(path);
@@ -392,6 +399,7 @@ static char *config_text(const struct job *job)
 static int make_files(struct job *job, const char *directory, struct wcx_error *err)
 {
 	uint64_t bytes;
+	struct stat st;
 	int r = 0;
 
 	for (size_t i = 0; i < job->files.count && r == 0; i++)
@@ -402,6 +410,8 @@ static int make_files(struct job *job, const char *directory, struct wcx_error *
 		r = write_text(job, directory, WCX_MODEL_INDEX_NAME, index_text(job), err);
 	if (r == 0)
 		r = write_text(job, directory, "config.json", config_text(job), err);
+	for (size_t i = 0; i < job->files.count && r == 0; i++)
+		r = check_unchanged(&job->shards[i], stat(job->shards[i].path, &st), &st, err);
 	return r;
 }
 

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include "fs/base/error.h"
 #include "fs/base/job.h"
@@ -47,7 +48,7 @@ struct wcx_shard {
 	char *path;       /* of the source */
 	const char *name; /* in its directory; points into path */
 	struct wcx_safetensors *st;
-	uint64_t source_bytes;
+	struct stat file; /* of the source, when it was planned */
 	bool is_packed, is_per_tensor;
 	struct wcx_shard_tensor *tensors; /* one for each of st's, in their order */
 	struct wcx_shard_output *outputs; /* in the order of their data: of wide elements first */

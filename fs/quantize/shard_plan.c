@@ -75,15 +75,13 @@ static int take_metadata(struct wcx_shard *shard, int fd, struct wcx_error *err)
 
 static int read_header(struct wcx_shard *shard, int fd, struct wcx_error *err)
 {
-	struct stat st;
 	int r;
 
-	if (fstat(fd, &st) < 0)
+	if (fstat(fd, &shard->file) < 0)
 		return wcx_fail(err, errno, "%s: %s", shard->path, strerror(errno));
-	if (!S_ISREG(st.st_mode))
+	if (!S_ISREG(shard->file.st_mode))
 		return wcx_fail(err, EINVAL, "%s: not a regular file", shard->path);
-	shard->source_bytes = (uint64_t)st.st_size;
-	r = wcx_safetensors_read(fd, shard->path, shard->source_bytes, &shard->st, err);
+	r = wcx_safetensors_read(fd, shard->path, (uint64_t)shard->file.st_size, &shard->st, err);
 	if (r == 0)
 		r = take_metadata(shard, fd, err);
 	if (r < 0)

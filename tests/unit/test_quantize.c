@@ -1,14 +1,23 @@
 /* SPDX-License-Identifier: MIT */
-/* Quantising to INT8: the arithmetic against a plain implementation in doubles, and which tensors are linear layers. */
+/*
+ * Quantising to INT8: the arithmetic against a plain implementation in doubles, which tensors are linear layers, and a
+ * source that changes.
+ */
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "codec/cpu_features.h"
 #include "fs/quantize/float_bits.h"
 #include "fs/quantize/ignore_list.h"
 #include "fs/quantize/int8_rows.h"
+#include "fs/quantize/quantize.h"
+#include "fs/quantize/shard.h"
 #include "fs/quantize/tensor_role.h"
 #include "tests/unit/check.h"
 
@@ -334,6 +343,51 @@ static void a_wrong_expression_is_shown_with_its_place(void)
 	CHECK(strstr(err.text, "re:layers.(0: ") == err.text && strstr(err.text, "character 9"));
 }
 
+static void write_file(const char *directory, const char *name, const char *text, size_t bytes)
+{
+	char path[96];
+	int fd;
+
+	snprintf(path, sizeof path, "%s/%s", directory, name);
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	CHECK(fd >= 0 && write(fd, text, bytes) == (ssize_t)bytes && close(fd) == 0);
+}
+
+/* As a training that goes on would, with the same size. */
+static void rewrite(void *user, const struct wcx_shard *shard, const struct wcx_shard_tensor *tensor)
+{
+	const struct timespec times[2] = { { 0, UTIME_OMIT }, { 1000000000, 0 } };
+
+	(void)user;
+	(void)tensor;
+	CHECK(utimensat(AT_FDCWD, shard->path, times, 0) == 0);
+}
+
+static void a_source_that_changes_is_told_of(void)
+{
+	static const char config[] = "{\"model_type\": \"llama\"}";
+	static const char weights[] = "X\0\0\0\0\0\0\0{\"layers.0.mlp.up_proj.weight\":"
+				      "{\"dtype\":\"BF16\",\"shape\":[1,2],\"data_offsets\":[0,4]}}     \x80\x3f\0\x40";
+	char parent[] = "/tmp/wcx-quantize-XXXXXX", target[64], command[128];
+	struct wcx_quantize_options options = { .job.thread_count = 1 };
+	struct wcx_quantize_result result;
+	struct wcx_error err = { "" };
+
+	if (!CHECK(mkdtemp(parent)))
+		return;
+	snprintf(target, sizeof target, "%s.int8", parent);
+	snprintf(command, sizeof command, "rm -r %s %s", parent, target);
+	write_file(parent, "config.json", config, sizeof config - 1);
+	write_file(parent, "model.safetensors", weights, sizeof weights - 1);
+	options.tensor = rewrite;
+	CHECK(wcx_quantize(parent, target, &options, &result, &err) == -EBUSY);
+	CHECK(strstr(err.text, "/model.safetensors: changed while the model was quantised"));
+	CHECK(access(target, F_OK) < 0);
+	options.tensor = NULL;
+	CHECK(wcx_quantize(parent, target, &options, &result, &err) == 0 && result.linear_count == 1);
+	CHECK(system(command) == 0);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
@@ -349,6 +403,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(layouts_follow_the_model_type),
 		CHECK_TEST(ignore_entries_match_as_in_python),
 		CHECK_TEST(a_wrong_expression_is_shown_with_its_place),
+		CHECK_TEST(a_source_that_changes_is_told_of),
 	};
 
 	int status;
