@@ -11,8 +11,8 @@
  * wcx_rebase_file - replace a packed file by one with the same original that has no base
  *
  * st is the file as it was looked at; if it is another one by now, that is an error.  Its bases are looked for in the store.
- * The original is unpacked beside it, to a directory .rebase-XXXXXX that only the user can enter, and removed.  Returns 0 or
- * -errno; then the file is as it was.
+ * The original is unpacked beside it meanwhile, to a file without a name, which needs /proc.  Returns 0 or -errno; then the
+ * file is as it was.
  */
 int wcx_rebase_file(struct command *command, const char *path, const struct stat *st, const char *store,
 		    struct wcx_error *err);

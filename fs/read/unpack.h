@@ -5,6 +5,7 @@
 
 #include "fs/base/error.h"
 #include "fs/base/job.h"
+#include "fs/base/output_file.h"
 #include "fs/read/image.h"
 
 /*
@@ -14,5 +15,9 @@
  * image, -EEXIST, -ENOSPC and the like.
  */
 int wcx_unpack(struct wcx_image *image, const char *dst_path, const struct wcx_job_options *options, struct wcx_error *err);
+
+/* wcx_unpack_into - the same into an output that was created, which the caller commits or discards */
+int wcx_unpack_into(const struct wcx_output_file *output, struct wcx_image *image, const struct wcx_job_options *options,
+		    struct wcx_error *err);
 
 #endif

@@ -448,6 +448,17 @@ forge() {
 	cmp speed.wcx "$TUNED"
 }
 
+@test "rm --rebase that is killed leaves nothing" {
+	strace -qo trace true 2>/dev/null || skip "strace is not installed, or may not trace"
+	find "$OWN" | sort >before
+	run strace -qfo trace -e trace=pwrite64 -e inject=pwrite64:signal=KILL "$WCX" rm --rebase --store="$OWN" "$OWN/base"
+	grep -q "killed by SIGKILL" trace
+	"$WCX" pack -q "$ORIG/tuned-1/model.safetensors" "$OWN/tuned/other.wcx" # where files cannot be without a name
+	rm "$OWN/tuned/other.wcx"
+	find "$OWN" | sort | cmp before -
+	unpacks
+}
+
 @test "rm --rebase keeps a base if a dependent cannot be packed again" {
 	"$PYTHON" - "$TUNED" <<-'END'
 		import sys
