@@ -12,7 +12,7 @@
 #include "codec/arith.h"
 #include "fs/base/file_copy.h"
 #include "fs/base/file_io.h"
-#include "tools/dependents.h"
+#include "tools/task_guard.h"
 
 enum { PART_BYTES = 1 << 20 };
 

@@ -16,9 +16,9 @@
 #include "fs/pack/pack.h"
 #include "fs/pack/pack_done.h"
 #include "fs/read/export.h"
-#include "tools/dependents.h"
 #include "tools/file_task.h"
 #include "tools/pack_bases.h"
+#include "tools/task_guard.h"
 
 enum {
 	SMALL_BYTES = 64 << 10, /* files up to this size are taken for such as are copied, in the estimate of space */

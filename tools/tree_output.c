@@ -17,8 +17,8 @@
 #include "fs/base/file_copy.h"
 #include "fs/base/parents.h"
 #include "fs/base/same_file.h"
-#include "tools/dependents.h"
 #include "tools/file_task.h"
+#include "tools/task_guard.h"
 
 /* Tells of a failure at an entry; in the destination or in the source. */
 static void tell(struct wcx_tree_run *run, size_t entry, bool in_output, const char *what)

@@ -12,8 +12,8 @@
 
 #include "fs/pack/pack_done.h"
 #include "fs/read/unpack.h"
-#include "tools/dependents.h"
 #include "tools/file_task.h"
+#include "tools/task_guard.h"
 
 static const char suffix[] = ".wcx";
 
