@@ -12,6 +12,7 @@
 
 #include "fs/base/ancestors.h"
 #include "fs/base/array.h"
+#include "fs/base/host_limits.h"
 #include "fs/base/path.h"
 #include "fs/base/same_file.h"
 #include "fs/base/tree.h"
@@ -40,6 +41,7 @@ struct wcx_dependents *wcx_dependents_create(const char *store)
 
 	if (!dependents)
 		return NULL;
+	wcx_host_raise_fd_limit(); /* wcx rm and wcx quantize lock all files of a tree at a time */
 	dependents->store = store;
 	pthread_mutex_init(&dependents->lock, NULL);
 	return dependents;

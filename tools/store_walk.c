@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -138,19 +139,23 @@ static int compare_directories(const void *a, const void *b)
 	return strcmp(x->path, y->path);
 }
 
-static bool is_same_time(const struct timespec *a, const struct timespec *b)
+static bool is_same_time(const struct timespec *a, const struct statx_timestamp *b)
 {
-	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+	return a->tv_sec == b->tv_sec && a->tv_nsec == (long)b->tv_nsec;
 }
 
-/* Whether a directory is as it was when it was listed.  It is not opened: that takes three times as long. */
+/*
+ * Whether a directory is as it was when it was listed.  It is not opened: that takes three times as long.  But a network
+ * file system, which may remember times for a minute, is asked for them.
+ */
 static bool is_unchanged(const struct pass *pass, const struct wcx_store_directory *was, const char *path)
 {
-	struct stat st;
+	struct statx now;
 
-	return was->is_settled && fstatat(pass->walk->fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-	       wcx_is_same_file(&was->st, &st) && is_same_time(&was->st.st_mtim, &st.st_mtim) &&
-	       is_same_time(&was->st.st_ctim, &st.st_ctim);
+	return was->is_settled &&
+	       statx(pass->walk->fd, path, AT_SYMLINK_NOFOLLOW | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &now) == 0 &&
+	       makedev(now.stx_dev_major, now.stx_dev_minor) == was->st.st_dev && now.stx_ino == was->st.st_ino &&
+	       is_same_time(&was->st.st_mtim, &now.stx_mtime) && is_same_time(&was->st.st_ctim, &now.stx_ctime);
 }
 
 /* Takes over what an unchanged directory had. */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "codec/arith.h"
@@ -197,4 +198,14 @@ void wcx_host_limits_get(struct wcx_host_limits *ret)
 	if (sched_getaffinity(0, sizeof set, &set) == 0)
 		limit_cpu(ret, (uint64_t)CPU_COUNT(&set), 1);
 	wcx_host_limits_apply_cgroups("", ret);
+}
+
+void wcx_host_raise_fd_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
 }

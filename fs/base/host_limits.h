@@ -30,4 +30,8 @@ void wcx_host_limits_get(struct wcx_host_limits *ret);
  */
 void wcx_host_limits_apply_cgroups(const char *root, struct wcx_host_limits *limits);
 
+/* wcx_host_raise_fd_limit - raise the limit of open files to the maximum: for a process that has one open for each of many
+ */
+void wcx_host_raise_fd_limit(void);
+
 #endif

@@ -15,9 +15,6 @@
  */
 int wcx_daemon_fill_standard_fds(void);
 
-/* wcx_daemon_raise_fd_limit - raise the limit of open files to the maximum: each open file of a mount takes a descriptor */
-void wcx_daemon_raise_fd_limit(void);
-
 /*
  * wcx_daemon_fork - fork, before anything that does not survive it, such as threads and GPUs
  *

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/base/host_limits.h"
 #include "fs/base/version.h"
 #include "fs/mount/connection.h"
 #include "fs/mount/daemonize.h"
@@ -77,7 +78,7 @@ static int serve(const struct wcx_mount_options *opts)
 #ifdef M_ARENA_MAX
 	mallopt(M_ARENA_MAX, MALLOC_ARENAS); /* with an arena per thread, half of the heap would be free memory */
 #endif
-	wcx_daemon_raise_fd_limit();
+	wcx_host_raise_fd_limit();
 	r = wcx_log_open(opts->log_kind, opts->log_path, opts->foreground, &err);
 	if (!r && opts->pid_file)
 		r = wcx_pid_file_open(&service.pid_file, opts->pid_file, &err);

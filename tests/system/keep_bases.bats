@@ -202,6 +202,14 @@ needs_attributes() {
 	[ -z "$(find store -name "*.wcx")" ]
 }
 
+@test "more files can be removed at once than the soft limit of descriptors has" {
+	for i in {1..40}; do
+		cp "$MADE/$BASE" "store/$i.wcx"
+	done
+	(ulimit -Sn 60 && "$WCX" rm store)
+	[ -z "$(find store -name "*.wcx")" ]
+}
+
 @test "what a hint leads to is not opened if it is a FIFO" {
 	local writer status=0
 
