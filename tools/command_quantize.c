@@ -133,13 +133,6 @@ static int pack(void *user, int fd, const char *path, struct wcx_error *err)
 	return r;
 }
 
-/* Packing INT8 saves a tenth; with one scale a tensor it is more. */
-static uint64_t packed_bytes(void *user, uint64_t bytes)
-{
-	(void)user;
-	return bytes / 10 * 9;
-}
-
 static int add_ignored(struct quantising *quantising, const char *name)
 {
 	const char **grown = wcx_array_reserve(quantising->ignore, &quantising->ignore_capacity,
@@ -219,10 +212,8 @@ static int quantise(struct quantising *quantising, struct wcx_quantize_options *
 	options->ignore = quantising->ignore;
 	options->ignore_count = quantising->ignore_count;
 	options->job.thread_count = command->thread_count;
-	if (quantising->packs) {
+	if (quantising->packs)
 		options->keep = pack;
-		options->kept_bytes = packed_bytes;
-	}
 	wcx_command_catch_signals();
 	if (target && options->job.replace && !options->is_dry_run) {
 		quantising->target = target;

@@ -14,7 +14,10 @@
 #include "fs/base/file_io.h"
 #include "tools/task_guard.h"
 
-enum { PART_BYTES = 1 << 20 };
+enum {
+	PART_BYTES = 1 << 20,
+	BLOCK_BYTES = 512, /* of st_blocks */
+};
 
 const char *wcx_fd_path(int fd, const char *name, const char *shown, char path[WCX_FD_PATH_BYTES])
 {
@@ -37,6 +40,11 @@ struct wcx_job_options wcx_task_job(struct wcx_file_task *task, bool replace, co
 		.warn = wcx_report_warn,
 		.user = &task->slot,
 	};
+}
+
+uint64_t wcx_bytes_on_disk(const struct stat *st)
+{
+	return WCX_MIN((uint64_t)st->st_blocks * BLOCK_BYTES, (uint64_t)st->st_size);
 }
 
 int wcx_task_fail(const struct wcx_file_task *task, int errnum, struct wcx_error *err)

@@ -23,6 +23,9 @@ const char *wcx_fd_path(int fd, const char *name, const char *shown, char path[W
 /* wcx_task_job - the options for wcx_pack or wcx_unpack */
 struct wcx_job_options wcx_task_job(struct wcx_file_task *task, bool replace, const char *shown_output);
 
+/* wcx_bytes_on_disk - what a file takes there, without holes */
+uint64_t wcx_bytes_on_disk(const struct stat *st);
+
 /* wcx_task_fail - fail with "PATH: strerror" */
 int wcx_task_fail(const struct wcx_file_task *task, int errnum, struct wcx_error *err);
 

@@ -14,7 +14,6 @@
 #include "fs/base/path.h"
 #include "fs/format/safetensors_file.h"
 #include "fs/read/base_mark.h"
-#include "fs/read/packed_index.h"
 #include "tools/file_task.h"
 #include "tools/model_card.h"
 #include "tools/pack_order.h"
@@ -24,30 +23,9 @@
 struct pack_bases {
 	struct wcx_base_set given;
 	struct wcx_relatives *relatives; /* NULL: no bases are looked for */
-	bool has_store;                  /* where they are looked for there are packed files already */
 };
 
 /* --- the run --- */
-
-/* Ends a walk. */
-static int see_packed(void *user, const char *path)
-{
-	(void)user;
-	(void)path;
-	return 1;
-}
-
-static bool has_packed(const char *store)
-{
-	int fd = open(store, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
-
-	if (fd >= 0) {
-		r = wcx_packed_paths(&(struct wcx_tree_access){ .open = wcx_open_below, .user = &fd }, &wcx_command_stop,
-				     see_packed, NULL);
-		close(fd);
-	}
-	return r == 1;
-}
 
 /* Prepares to look for bases in --store, or the tree or directory that outputs go to. */
 static int begin_search(struct wcx_tree_run *run, struct pack_bases *bases)
@@ -58,7 +36,6 @@ static int begin_search(struct wcx_tree_run *run, struct pack_bases *bases)
 	int r = 0;
 
 	bases->relatives = store ? wcx_relatives_create(run->command, store) : NULL;
-	bases->has_store = store && has_packed(store);
 	free(store);
 	if (!bases->relatives)
 		return -ENOMEM;
@@ -94,13 +71,6 @@ void wcx_pack_bases_end(struct wcx_tree_run *run)
 	}
 	free(bases);
 	run->own = NULL;
-}
-
-bool wcx_pack_bases_may_save(const struct wcx_tree_run *run)
-{
-	const struct pack_bases *bases = run->own;
-
-	return bases->given.count || bases->has_store;
 }
 
 /* --- a file --- */

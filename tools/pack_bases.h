@@ -10,9 +10,6 @@
 int wcx_pack_bases_begin(struct wcx_tree_run *run, struct wcx_error *err);
 void wcx_pack_bases_end(struct wcx_tree_run *run);
 
-/* wcx_pack_bases_may_save - whether there may be a base for any file: of those that were given, or in the store */
-bool wcx_pack_bases_may_save(const struct wcx_tree_run *run);
-
 /* The bases of a file, for wcx_pack; locked against removal until they are freed. */
 struct wcx_task_bases {
 	const struct wcx_file_task *task;

@@ -8,10 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "codec/arith.h"
+#include "fs/base/output_file.h"
 #include "fs/format/safetensors_file.h"
 #include "fs/pack/pack.h"
 #include "fs/pack/pack_done.h"
@@ -19,11 +19,6 @@
 #include "tools/file_task.h"
 #include "tools/pack_bases.h"
 #include "tools/task_guard.h"
-
-enum {
-	SMALL_BYTES = 64 << 10, /* files up to this size are taken for such as are copied, in the estimate of space */
-	BLOCK_BYTES = 512,      /* of st_blocks */
-};
 
 static const char suffix[] = ".wcx";
 
@@ -153,39 +148,32 @@ static void check_name(struct wcx_file_task *task)
 	wcx_report_warn(&task->slot, text.text);
 }
 
-/*
- * A packed file takes between half and all of what its source has on disk; trained weights take two thirds or more.  Against
- * a base it may take next to nothing.
- */
+/* Hardly more than the source takes.  How much less, nobody knows before: F32 may hold BF16 values, or zeros. */
 static void needs(const struct wcx_tree_run *run, int directory_fd, int output_directory_fd, const char *name,
 		  const struct stat *st, uint64_t *least_ret, uint64_t *most_ret)
 {
-	const uint64_t on_disk = WCX_MIN((uint64_t)st->st_blocks * BLOCK_BYTES, (uint64_t)st->st_size);
 	char packed[NAME_MAX + sizeof suffix];
 
+	(void)run;
 	(void)directory_fd;
+	(void)least_ret;
 	snprintf(packed, sizeof packed, "%s%s", name, suffix);
-	if (output_directory_fd >= 0 && (faccessat(output_directory_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
-					 faccessat(output_directory_fd, packed, F_OK, AT_SYMLINK_NOFOLLOW) == 0))
-		return;
-	*most_ret = on_disk;
-	*least_ret = st->st_size <= SMALL_BYTES ? on_disk : wcx_pack_bases_may_save(run) ? 0 : on_disk / 2;
+	if (output_directory_fd < 0 || (faccessat(output_directory_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
+					faccessat(output_directory_fd, packed, F_OK, AT_SYMLINK_NOFOLLOW) < 0))
+		*most_ret = wcx_bytes_on_disk(st);
 }
 
-/* A named file's; for a tree, its run has added up all. */
-static int check_space(const struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
+/* Of a named file; of a tree, its run tells. */
+static void warn_of_space(struct wcx_file_task *task, const struct target *target)
 {
-	uint64_t least = 0, most = 0, free_bytes;
-	struct statvfs fs;
+	const uint64_t most = wcx_bytes_on_disk(&task->st), free_bytes = wcx_free_bytes(task->output_directory_fd);
+	struct wcx_error text;
 
-	if (!task->is_named || fstatvfs(task->output_directory_fd, &fs) < 0 || fs.f_blocks == 0)
-		return 0;
-	needs(task->run, task->directory_fd, -1, task->name, &task->st, &least, &most);
-	free_bytes = (uint64_t)(geteuid() == 0 ? fs.f_bfree : fs.f_bavail) * fs.f_frsize;
-	if (least <= free_bytes)
-		return 0;
-	return wcx_fail(err, ENOSPC, "%s: needs at least %llu bytes, %llu are free", target->path, (unsigned long long)least,
-			(unsigned long long)free_bytes);
+	if (!task->is_named || most <= free_bytes)
+		return;
+	wcx_fail(&text, 0, "%s: may need up to %llu bytes, %llu are free", target->path, (unsigned long long)most,
+		 (unsigned long long)free_bytes);
+	wcx_report_warn(&task->slot, text.text);
 }
 
 /* Packs against bases.  One that was found, and cannot be read after all, is done without. */
@@ -290,14 +278,13 @@ static int pack_safetensors(struct wcx_file_task *task, const struct target *tar
 
 	if (r == 0)
 		r = check_replaceable(task, target, err);
-	if (r == 0)
-		r = check_space(task, target, err);
 	if (r == 0 && target->is_packed)
 		r = wcx_task_check_given(task, &target->st, err);
 	if (r == 0)
 		r = find_old_copy(task, err);
 	if (r < 0)
 		return r;
+	warn_of_space(task, target);
 	r = wcx_task_guard_begin(&guard, task, target->name, target->path, &source, err);
 	if (r == 0)
 		r = pack(task, target, &guard, err);

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "codec/arith.h"
@@ -108,9 +107,8 @@ int wcx_tree_output_open(struct wcx_tree_run *run, struct wcx_error *err)
 int wcx_tree_output_check_space(struct wcx_tree_run *run, struct wcx_error *err)
 {
 	uint64_t least = 0, most = 0, free_bytes;
-	struct statvfs fs;
 
-	if (!run->ops->needs || run->is_in_place || fstatvfs(run->output_root_fd, &fs) < 0 || fs.f_blocks == 0)
+	if (!run->ops->needs || run->is_in_place)
 		return 0;
 	for (size_t i = 0; i < run->item_count; i++) {
 		const struct wcx_tree_entry *entry = &run->tree.entries[run->items[i]];
@@ -119,16 +117,14 @@ int wcx_tree_output_check_space(struct wcx_tree_run *run, struct wcx_error *err)
 		uint64_t entry_least = 0, entry_most = 0;
 
 		run->ops->needs(run, src_fd, fd, entry->name, &entry->st, &entry_least, &entry_most);
-		/* What waits for others will be packed against them, and may take next to nothing. */
-		if (!run->first_count || i < run->first_count)
-			least += entry_least;
+		least += entry_least;
 		most += entry_most;
 		if (fd >= 0)
 			close(fd);
 		if (src_fd >= 0)
 			close(src_fd);
 	}
-	free_bytes = (uint64_t)(geteuid() == 0 ? fs.f_bfree : fs.f_bavail) * fs.f_frsize;
+	free_bytes = wcx_free_bytes(run->output_root_fd);
 	if (least > free_bytes)
 		return wcx_fail(err, ENOSPC, "%s: needs %s%llu bytes, %llu are free; nothing was written",
 				run->output_root_path, least < most ? "at least " : "", (unsigned long long)least,

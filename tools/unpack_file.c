@@ -141,7 +141,7 @@ static int do_file(struct wcx_file_task *task, struct wcx_error *err)
 	return r;
 }
 
-/* What is packed takes what the superblock says. */
+/* What is packed takes what the superblock says; a copy takes what the file does, or nothing if it shares its blocks. */
 static void needs(const struct wcx_tree_run *run, int directory_fd, int output_directory_fd, const char *name,
 		  const struct stat *st, uint64_t *least_ret, uint64_t *most_ret)
 {
@@ -150,18 +150,19 @@ static void needs(const struct wcx_tree_run *run, int directory_fd, int output_d
 	struct wcx_superblock sb;
 	struct wcx_error ignored;
 	char output[NAME_MAX + 1];
-	uint64_t bytes = (uint64_t)st->st_size;
+	uint64_t most = wcx_bytes_on_disk(st), least = run->options.link || run->options.reflink ? 0 : most;
 
-	(void)run;
 	snprintf(output, sizeof output, "%s", name);
 	if (fd >= 0 && stem && wcx_superblock_read(fd, name, &sb, &ignored) == 0) {
 		output[stem] = '\0';
-		bytes = sb.original_bytes;
+		least = most = sb.original_bytes;
 	}
 	if (fd >= 0)
 		close(fd);
-	if (output_directory_fd < 0 || faccessat(output_directory_fd, output, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
-		*least_ret = *most_ret = bytes;
+	if (output_directory_fd >= 0 && faccessat(output_directory_fd, output, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return;
+	*least_ret = least;
+	*most_ret = most;
 }
 
 /* In place, what others may be packed against is unpacked after them, so that it can go. */

@@ -212,14 +212,19 @@ int wcx_output_create(struct wcx_output_file *file, const struct wcx_output_opti
 	return r;
 }
 
-int wcx_output_check_space(const struct wcx_output_file *file, uint64_t bytes, struct wcx_error *err)
+uint64_t wcx_free_bytes(int fd)
 {
 	struct statvfs fs;
-	uint64_t free_bytes;
 
-	if (fstatvfs(file->fd, &fs) < 0 || fs.f_blocks == 0)
-		return 0;
-	free_bytes = (uint64_t)(geteuid() == 0 ? fs.f_bfree : fs.f_bavail) * fs.f_frsize;
+	if (fstatvfs(fd, &fs) < 0 || fs.f_blocks == 0)
+		return UINT64_MAX;
+	return (uint64_t)(geteuid() == 0 ? fs.f_bfree : fs.f_bavail) * fs.f_frsize;
+}
+
+int wcx_output_check_space(const struct wcx_output_file *file, uint64_t bytes, struct wcx_error *err)
+{
+	const uint64_t free_bytes = wcx_free_bytes(file->fd);
+
 	if (bytes <= free_bytes)
 		return 0;
 	return wcx_fail(err, ENOSPC, "%s: needs %llu bytes, %llu are free", shown(file), (unsigned long long)bytes,

@@ -47,6 +47,9 @@ struct wcx_output_file {
  */
 int wcx_output_create(struct wcx_output_file *file, const struct wcx_output_options *options, struct wcx_error *err);
 
+/* wcx_free_bytes - what the file system of an open file has free for the caller; UINT64_MAX where it does not tell */
+uint64_t wcx_free_bytes(int fd);
+
 /*
  * wcx_output_check_space - whether the file system has space for so many bytes
  *

@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "codec/arith.h"
 #include "fs/base/array.h"
 #include "fs/base/file_copy.h"
 #include "fs/base/output_file.h"
@@ -232,28 +232,34 @@ static int plan(struct job *job, struct wcx_error *err)
 
 /* --- the output --- */
 
+/*
+ * Refuses what cannot fit, and warns of what may not: how small a file is that is kept in another form, nobody knows before.
+ * It exists in both for a while.
+ */
 static int check_space(const struct job *job, const struct wcx_output_tree *tree, struct wcx_error *err)
 {
 	const struct wcx_quantize_options *options = job->options;
-	uint64_t needed = job->result.quantised_bytes, largest = 0, free_bytes;
-	struct statvfs fs;
+	const uint64_t free_bytes = wcx_free_bytes(tree->fd);
+	uint64_t least = job->result.quantised_bytes, most = least;
+	struct wcx_error text;
 
-	if (options->keep) { /* a file that is kept in another form exists in both for a while */
+	if (options->keep) {
+		least = 0;
 		for (size_t i = 0; i < job->files.count; i++)
-			if (job->shards[i].output_bytes > largest)
-				largest = job->shards[i].output_bytes;
-		if (options->kept_bytes)
-			needed = options->kept_bytes(options->job.user, needed);
-		needed += largest;
+			least = WCX_MAX(least, job->shards[i].output_bytes);
+		most += least;
 	}
-	needed += job->result.rest_bytes;
-	if (fstatvfs(tree->fd, &fs) < 0 || fs.f_blocks == 0)
-		return 0;
-	free_bytes = (uint64_t)(geteuid() == 0 ? fs.f_bfree : fs.f_bavail) * fs.f_frsize;
-	if (needed <= free_bytes)
-		return 0;
-	return wcx_fail(err, ENOSPC, "%s: needs %llu bytes, %llu are free", tree->path, (unsigned long long)needed,
-			(unsigned long long)free_bytes);
+	least += job->result.rest_bytes;
+	most += job->result.rest_bytes;
+	if (least > free_bytes)
+		return wcx_fail(err, ENOSPC, "%s: needs %s%llu bytes, %llu are free", tree->path,
+				least < most ? "at least " : "", (unsigned long long)least, (unsigned long long)free_bytes);
+	if (most > free_bytes && options->job.warn) {
+		wcx_fail(&text, 0, "%s: may need up to %llu bytes, %llu are free", tree->path, (unsigned long long)most,
+			 (unsigned long long)free_bytes);
+		options->job.warn(options->job.user, text.text);
+	}
+	return 0;
 }
 
 static void tell_tensors(const struct job *job, const struct wcx_shard *shard)

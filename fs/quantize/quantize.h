@@ -31,8 +31,6 @@ struct wcx_quantize_options {
 	int (*keep)(void *user, int fd, const char *path, struct wcx_error *err);
 	/* Asked before the target takes the place of a directory, which stays unless this returns 0; NULL: it may go. */
 	int (*replaces)(void *user, struct wcx_error *err);
-	/* Of `needed` bytes of output, how many are expected to reach the disk; for keep.  NULL: all. */
-	uint64_t (*kept_bytes)(void *user, uint64_t needed);
 };
 
 struct wcx_quantize_result {
