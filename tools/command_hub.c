@@ -15,8 +15,11 @@
 #include <unistd.h>
 
 #include "codec/arith.h"
+#include "fs/base/file_copy.h"
 #include "fs/pack/pack.h"
 #include "fs/pack/pack_done.h"
+#include "fs/read/base_lock.h"
+#include "fs/read/export.h"
 #include "fs/read/unpack.h"
 #include "tools/command.h"
 #include "tools/dependents.h"
@@ -59,6 +62,7 @@ struct hub {
 	char cache[PATH_MAX], mount[PATH_MAX]; /* absolute, without links */
 	dev_t mount_device;
 	bool undo, relative, dry_run;
+	int pass; /* --undo makes two */
 	unsigned packed, restored, removed, failed;
 	uint64_t original_bytes, packed_bytes; /* of what this run packed */
 };
@@ -80,42 +84,123 @@ static void tell(const struct hub *hub, const struct wcx_hub_blob *blob, const c
  * Opens BLOB.wcx before it is removed or replaced, so that nobody packs against it until it is closed.  -ENOENT: it is not
  * there; another -errno has a message: others need it.
  */
-static int lock_packed(struct hub *hub, const struct wcx_hub_blob *blob, const char *what, struct wcx_error *err)
+static int lock_packed(struct hub *hub, const struct wcx_hub_blob *blob, const char *what, struct stat *st,
+		       struct wcx_error *err)
 {
 	char name[NAME_MAX + 8], path[PATH_MAX + 8];
-	struct stat st;
 
 	snprintf(name, sizeof name, "%s.wcx", blob->name);
 	snprintf(path, sizeof path, "%s.wcx", blob->path);
-	return wcx_dependents_lock(hub->dependents, hub->cache, blob->dir_fd, name, path, what, &st, err);
+	return wcx_dependents_lock(hub->dependents, hub->cache, blob->dir_fd, name, path, what, st, err);
+}
+
+/* Opens BLOB.wcx and reads its superblock; a descriptor or -errno. */
+static int open_packed(const struct wcx_hub_blob *blob, struct wcx_superblock *sb, struct wcx_error *err)
+{
+	char name[NAME_MAX + 8], path[PATH_MAX + 8];
+	int fd, r;
+
+	snprintf(name, sizeof name, "%s.wcx", blob->name);
+	snprintf(path, sizeof path, "%s.wcx", blob->path);
+	fd = openat(blob->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return wcx_fail(err, errno, "%s: %s", path, strerror(errno));
+	r = wcx_superblock_read(fd, path, sb, err);
+	if (r == 0)
+		return fd;
+	close(fd);
+	return r;
+}
+
+static bool has_bases(const struct wcx_hub_blob *blob)
+{
+	struct wcx_superblock sb;
+	struct wcx_error ignored;
+	const int fd = open_packed(blob, &sb, &ignored);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0 && sb.base_count;
+}
+
+/* Whether the blob has the contents that a packed file says it holds: 1, 0, or -errno if that cannot be told. */
+static int has_contents(const struct wcx_hub_blob *blob, const struct wcx_superblock *sb, struct wcx_error *err)
+{
+	uint8_t sha256[WCX_SHA256_BYTES];
+	int fd, r;
+
+	if (sb->original_bytes != (uint64_t)blob->source.st_size)
+		return 0;
+	fd = openat(blob->dir_fd, blob->name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return wcx_fail(err, errno, "%s: %s", blob->path, strerror(errno));
+	r = wcx_file_sha256(fd, blob->path, &wcx_command_stop, sha256, err);
+	close(fd);
+	return r < 0 ? r : memcmp(sha256, sb->sha256, sizeof sha256) == 0;
 }
 
 /* --- packing --- */
 
-/* Whether BLOB.wcx is what the blob is packed into, by the bytes of the blob: some are not named by their SHA-256. */
-static bool has_contents(const struct wcx_hub_blob *blob)
+static void report_verifying(void *user, uint64_t done, uint64_t total)
 {
-	char name[NAME_MAX + 8];
-	const int fd = openat(blob->dir_fd, blob->name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	uint8_t sha256[WCX_SHA256_BYTES];
-	struct wcx_superblock sb;
-	bool ret = false;
-	int packed_fd;
-
-	snprintf(name, sizeof name, "%s.wcx", blob->name);
-	packed_fd = openat(blob->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	if (fd >= 0 && packed_fd >= 0 && wcx_superblock_read(packed_fd, name, &sb, NULL) == 0)
-		ret = wcx_file_sha256(fd, name, &wcx_command_stop, sha256, NULL) == 0 &&
-		      memcmp(sha256, sb.sha256, sizeof sha256) == 0;
-	if (packed_fd >= 0)
-		close(packed_fd);
-	if (fd >= 0)
-		close(fd);
-	return ret;
+	wcx_progress(user, "verifying", done, total);
 }
 
-/* Makes BLOB.wcx, unless an interrupted run has.  Returns 0, 1 if the blob is no safetensors file, or -errno. */
-static int make_packed(struct hub *hub, const struct wcx_hub_blob *blob, struct wcx_error *err)
+/* Whether an open packed file is sound: 1, 0, or -errno if the command is to stop. */
+static int is_sound(struct hub *hub, const struct wcx_hub_blob *blob, int packed_fd, struct wcx_error *err)
+{
+	const struct wcx_export_ops ops = { .progress = report_verifying };
+	struct command *command = hub->command;
+	struct wcx_image *image = NULL;
+	struct wcx_error damage;
+	const int copy = fcntl(packed_fd, F_DUPFD_CLOEXEC, 0);
+	int r = copy < 0 ? wcx_fail(err, errno, "%s: %s", blob->path, strerror(errno)) : wcx_command_prepare(command, err);
+
+	if (r < 0) {
+		if (copy >= 0)
+			close(copy);
+		return r;
+	}
+	r = wcx_image_open(copy, blob->path, command->cache, command->decoder, &image, &damage);
+	if (r < 0)
+		close(copy);
+	else
+		r = wcx_verify(image, command->thread_count, &ops, command, &wcx_command_stop, &damage);
+	wcx_image_put(image);
+	return r == -EINTR ? wcx_fail(err, EINTR, "interrupted") : r == 0;
+}
+
+/*
+ * Opens BLOB.wcx if it gives back all of the blob, by itself, from the disk.  Until it is closed, no command of wcx removes
+ * it.  Returns a descriptor, -ENOENT if there is no such file or it is to be made anew, or another -errno with a message.
+ */
+static int open_sound(struct hub *hub, const struct wcx_hub_blob *blob, struct wcx_error *err)
+{
+	struct wcx_superblock sb;
+	struct wcx_error ignored;
+	const int fd = open_packed(blob, &sb, &ignored);
+	int r;
+
+	if (fd < 0)
+		return -ENOENT;
+	r = sb.base_count ? 0 : has_contents(blob, &sb, err);
+	if (r > 0 && wcx_base_lock(fd) < 0)
+		r = wcx_fail(err, EBUSY, "%s.wcx: another process removes or replaces it", blob->path);
+	if (r > 0)
+		r = is_sound(hub, blob, fd, err);
+	if (r > 0 && fsync(fd) < 0)
+		r = wcx_fail(err, errno, "%s.wcx: %s", blob->path, strerror(errno));
+	if (r > 0)
+		return fd;
+	close(fd);
+	return r < 0 ? r : -ENOENT;
+}
+
+/*
+ * Makes BLOB.wcx, unless an interrupted run or another command has.  Returns 0, 1 if the blob is no safetensors file, or
+ * -errno; with 0 *held_ret is BLOB.wcx, to be closed when the source is gone.
+ */
+static int make_packed(struct hub *hub, const struct wcx_hub_blob *blob, int *held_ret, struct wcx_error *err)
 {
 	const struct wcx_pack_options options = {
 		.job = { .thread_count = hub->command->thread_count,
@@ -128,13 +213,16 @@ static int make_packed(struct hub *hub, const struct wcx_hub_blob *blob, struct 
 	};
 	char packed_path[PATH_MAX + 8];
 	struct wcx_pack_result result;
+	struct wcx_superblock sb;
+	struct stat st;
 	int lock, r;
 
-	if (wcx_hub_blob_is_packed(blob))
-		return 0;
-	lock = lock_packed(hub, blob, "not replaced", err);
+	*held_ret = open_sound(hub, blob, err);
+	if (*held_ret != -ENOENT)
+		return WCX_MIN(*held_ret, 0);
+	lock = lock_packed(hub, blob, "not replaced", &st, err);
 	if (lock < 0 && lock != -ENOENT)
-		return has_contents(blob) ? 0 : lock;
+		return lock;
 	snprintf(packed_path, sizeof packed_path, "%s.wcx", blob->path);
 	r = wcx_pack(blob->path, packed_path, &options, &result, err);
 	if (lock >= 0)
@@ -143,18 +231,24 @@ static int make_packed(struct hub *hub, const struct wcx_hub_blob *blob, struct 
 		wcx_warn(hub->command, err->text);
 	if (r == -EMEDIUMTYPE || r == -EINVAL)
 		return 1;
-	if (r == 0) {
-		hub->original_bytes += result.original_bytes;
-		hub->packed_bytes += result.packed_bytes;
-	}
-	return r;
+	if (r < 0)
+		return r;
+	hub->original_bytes += result.original_bytes;
+	hub->packed_bytes += result.packed_bytes;
+	r = *held_ret = open_packed(blob, &sb, err);
+	if (r < 0)
+		return r;
+	if (wcx_base_lock(r) == 0 && memcmp(sb.sha256, result.sha256, sizeof sb.sha256) == 0)
+		return 0;
+	close(r);
+	return wcx_fail(err, EBUSY, "%s: another process removes or replaces it", packed_path);
 }
 
 static void pack_blob(struct hub *hub, const struct wcx_hub_blob *blob)
 {
 	struct wcx_error err;
 	char text[PATH_MAX];
-	int r;
+	int held, r;
 
 	if (hub->dry_run) {
 		if (wcx_hub_blob_is_safetensors(blob))
@@ -165,16 +259,18 @@ static void pack_blob(struct hub *hub, const struct wcx_hub_blob *blob)
 		tell(hub, blob, "not a safetensors file, left as it is");
 		return;
 	}
-	r = make_packed(hub, blob, &err);
+	r = make_packed(hub, blob, &held, &err);
 	if (r == 1) {
 		tell(hub, blob, "not a valid safetensors file, left as it is");
 		return;
 	}
-	if (r == 0)
+	if (r == 0) {
 		r = wcx_hub_link_text(blob, hub->cache, hub->mount, hub->relative, text, &err);
-	if (r == 0)
-		r = wcx_hub_blob_replace(blob, text, hub->mount_device, &err);
-	if (r == -EAGAIN) /* removed or replaced meanwhile: the next run will see */
+		if (r == 0)
+			r = wcx_hub_blob_replace(blob, text, hub->mount_device, &err);
+		close(held);
+	}
+	if (r == -EAGAIN) /* removed or changed meanwhile: the next run will see */
 		return;
 	if (r < 0) {
 		fail(hub, &err);
@@ -185,6 +281,36 @@ static void pack_blob(struct hub *hub, const struct wcx_hub_blob *blob)
 }
 
 /* --- unpacking --- */
+
+/* Removes BLOB.wcx, if it is still what the blob has been restored from. */
+static int remove_restored(struct hub *hub, const struct wcx_hub_blob *blob, const struct stat *was, struct wcx_error *err)
+{
+	char name[NAME_MAX + 8];
+	struct stat st;
+	int r = 0, lock = lock_packed(hub, blob, "restored, but kept", &st, err);
+
+	if (lock < 0)
+		return lock == -ENOENT ? 0 : lock;
+	snprintf(name, sizeof name, "%s.wcx", blob->name);
+	if (!wcx_same_version(&st, was))
+		r = wcx_fail(err, EBUSY, "%s.wcx: restored, but kept, since it changed meanwhile", blob->path);
+	else if (unlinkat(blob->dir_fd, name, 0) < 0)
+		r = wcx_fail(err, errno, "%s.wcx: %s", blob->path, strerror(errno));
+	close(lock);
+	return r;
+}
+
+static void end_restoring(struct hub *hub, const struct wcx_hub_blob *blob, int r, const struct wcx_error *err)
+{
+	if (r == -EAGAIN) /* removed or downloaded meanwhile: the next run will see */
+		return;
+	if (r < 0) {
+		fail(hub, err);
+		return;
+	}
+	hub->restored++;
+	tell(hub, blob, "restored");
+}
 
 static void restore_blob(struct hub *hub, const struct wcx_hub_blob *blob)
 {
@@ -197,34 +323,60 @@ static void restore_blob(struct hub *hub, const struct wcx_hub_blob *blob)
 	char packed_path[PATH_MAX + 8], new_path[PATH_MAX + 16];
 	struct wcx_image *image = NULL;
 	struct wcx_error err;
-	int lock = -1, r;
+	struct stat was;
+	int r;
 
 	if (hub->dry_run) {
 		tell(hub, blob, "would be restored");
 		return;
 	}
 	snprintf(packed_path, sizeof packed_path, "%s.wcx", blob->path);
-	snprintf(new_path, sizeof new_path, "%s.restored", blob->path);
+	wcx_hub_blob_temporary_path(blob, new_path);
 	r = wcx_command_open(hub->command, packed_path, &image, &err);
+	if (r == 0 && fstat(wcx_container_fd(wcx_image_container(image)), &was) < 0)
+		r = wcx_fail(&err, errno, "%s: %s", packed_path, strerror(errno));
 	if (r == 0)
 		r = wcx_unpack(image, new_path, &job, &err);
 	wcx_image_put(image);
-	if (r == 0 && (rename(new_path, blob->path) < 0 || fsync(blob->dir_fd) < 0))
-		r = wcx_fail(&err, errno, "%s: %s", blob->path, strerror(errno));
-	if (r == 0) {
-		lock = lock_packed(hub, blob, "restored, but kept", &err);
-		r = lock == -ENOENT ? 0 : WCX_MIN(lock, 0);
-	}
-	if (lock >= 0 && unlink(packed_path) < 0)
-		r = wcx_fail(&err, errno, "%s: %s", packed_path, strerror(errno));
-	if (lock >= 0)
-		close(lock);
-	if (r < 0) {
-		fail(hub, &err);
+	if (r == 0)
+		r = wcx_hub_blob_restore(blob, &err);
+	if (r == 0)
+		r = remove_restored(hub, blob, &was, &err);
+	end_restoring(hub, blob, r, &err);
+}
+
+/* Removes a packed file beside its original: a run was killed in between, or the blob was downloaded again. */
+static void finish_restoring(struct hub *hub, const struct wcx_hub_blob *blob)
+{
+	struct wcx_superblock sb;
+	struct wcx_error err;
+	struct stat was;
+	int r, fd = open_packed(blob, &sb, &err), source_fd;
+
+	if (fd < 0)
 		return;
+	r = has_contents(blob, &sb, &err);
+	if (r > 0 && hub->dry_run) {
+		tell(hub, blob, "its packed file would be removed");
+	} else if (r > 0) {
+		source_fd = openat(blob->dir_fd, blob->name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+		if (source_fd < 0 || fsync(source_fd) < 0 || fsync(blob->dir_fd) < 0 || fstat(fd, &was) < 0)
+			r = wcx_fail(&err, errno, "%s: %s", blob->path, strerror(errno));
+		if (source_fd >= 0)
+			close(source_fd);
+		if (r > 0)
+			r = remove_restored(hub, blob, &was, &err);
+		end_restoring(hub, blob, r, &err);
+	} else if (r < 0) {
+		fail(hub, &err);
 	}
-	hub->restored++;
-	tell(hub, blob, "restored");
+	close(fd);
+}
+
+/* What is packed against others is restored before these. */
+static bool is_due(const struct hub *hub, const struct wcx_hub_blob *blob)
+{
+	return !hub->undo || has_bases(blob) == (hub->pass == 0);
 }
 
 /* --- what nothing names any more --- */
@@ -233,13 +385,14 @@ static void remove_packed(struct hub *hub, const struct wcx_hub_blob *blob, bool
 {
 	char packed_path[PATH_MAX + 8];
 	struct wcx_error err;
+	struct stat st;
 	int lock;
 
 	if (hub->dry_run) {
 		tell(hub, blob, "is not in use, and would be removed");
 		return;
 	}
-	lock = lock_packed(hub, blob, "no longer in use, but kept", &err);
+	lock = lock_packed(hub, blob, "no longer in use, but kept", &st, &err);
 	if (lock < 0 && lock != -ENOENT) {
 		wcx_warn(hub->command, err.text); /* as it should be */
 		return;
@@ -258,73 +411,82 @@ static void remove_packed(struct hub *hub, const struct wcx_hub_blob *blob, bool
 }
 
 /*
- * Removes a link that no snapshot names.  Before release 1.32, huggingface_hub removes what blobs lead to instead of the
- * blobs, so it leaves the links.  Its lock keeps downloads of the blob away meanwhile.  One that saw the blob just before it
- * waited for the lock makes a link to nothing, and its next call downloads the blob.
+ * Removes a packed file that no snapshot names, and its link.  Before release 1.32, huggingface_hub removes what blobs lead
+ * to instead of the blobs, so it leaves the links.  Its lock keeps downloads of the blob away meanwhile.  One that saw the
+ * blob just before it waited for the lock makes a link to nothing, and its next call downloads the blob.
  */
-static void remove_unnamed(struct hub *hub, const struct wcx_hub_blob *blob, const char *repository)
+static void remove_unnamed(struct hub *hub, struct wcx_hub_blob *blob, const char *repository, enum wcx_hub_kind kind)
 {
-	struct wcx_hub_names names;
+	struct wcx_hub_names names = { 0 };
 	bool unnamed;
 	int lock = wcx_hub_lock(hub->cache, repository, blob->name);
 
 	if (lock == -EWOULDBLOCK)
 		return;
-	unnamed = wcx_hub_names_read(&names, hub->cache, repository) == 0 && !wcx_hub_names_has(&names, blob->name);
+	unnamed = wcx_hub_blob_look(blob, hub->cache) == kind && wcx_hub_names_read(&names, hub->cache, repository) == 0 &&
+		  !wcx_hub_names_has(&names, blob->name);
 	wcx_hub_names_free(&names);
 	if (unnamed)
-		remove_packed(hub, blob, true);
+		remove_packed(hub, blob, kind == WCX_HUB_LINKED);
 	if (lock >= 0)
 		close(lock);
 }
 
 /* --- directories --- */
 
-/* A packed file without a blob: of a blob that was removed, or packed in place by another command. */
-static void handle_left_over(struct hub *hub, const struct wcx_hub_blob *blob, const struct wcx_hub_names *names)
+/* A packed file without a blob: packed in place by another command. */
+static void link_left_over(struct hub *hub, const struct wcx_hub_blob *blob)
 {
 	struct wcx_error err;
 	char text[PATH_MAX];
 	int r;
 
-	if (!names) /* nothing is known, so nothing is removed */
-		return;
-	if (!wcx_hub_names_has(names, blob->name)) {
-		if (!hub->undo)
-			remove_packed(hub, blob, false);
-	} else if (hub->undo) {
-		restore_blob(hub, blob);
-	} else if (hub->dry_run) {
+	if (hub->dry_run) {
 		tell(hub, blob, "would be linked");
-	} else {
-		r = wcx_hub_link_text(blob, hub->cache, hub->mount, hub->relative, text, &err);
-		if (r == 0)
-			r = wcx_hub_blob_link(blob, text, &err);
-		if (r < 0)
-			fail(hub, &err);
-		else
-			tell(hub, blob, "linked");
+		return;
+	}
+	r = wcx_hub_link_text(blob, hub->cache, hub->mount, hub->relative, text, &err);
+	if (r == 0)
+		r = wcx_hub_blob_link(blob, text, &err);
+	if (r < 0) {
+		fail(hub, &err);
+		return;
+	}
+	tell(hub, blob, "linked");
+	if (has_bases(blob)) {
+		wcx_fail(&err, 0, "%s.wcx: packed against another file, which `hf cache rm` may remove", blob->path);
+		wcx_warn(hub->command, err.text);
 	}
 }
 
-/* names is NULL if the snapshots cannot be read. */
+/* names is NULL if the snapshots cannot be read: nothing is known, so nothing is removed. */
 static void handle_entry(struct hub *hub, struct wcx_hub_blob *blob, const char *repository,
 			 const struct wcx_hub_names *names)
 {
-	switch (wcx_hub_blob_look(blob, hub->cache)) {
+	const enum wcx_hub_kind kind = wcx_hub_blob_look(blob, hub->cache);
+	const bool is_named = names && wcx_hub_names_has(names, blob->name);
+
+	switch (kind) {
 	case WCX_HUB_PLAIN:
 	case WCX_HUB_SHARED:
-		if (!hub->undo)
+		if (hub->undo)
+			finish_restoring(hub, blob);
+		else
 			pack_blob(hub, blob);
 		break;
 	case WCX_HUB_LINKED:
 		if (hub->undo)
 			restore_blob(hub, blob);
-		else if (names && !wcx_hub_names_has(names, blob->name))
-			remove_unnamed(hub, blob, repository);
+		else if (names && !is_named)
+			remove_unnamed(hub, blob, repository, kind);
 		break;
-	case WCX_HUB_LEFT_OVER:
-		handle_left_over(hub, blob, names);
+	case WCX_HUB_LEFT_OVER: /* of a blob that was removed, or packed in place by another command */
+		if (hub->undo && (is_named || !names))
+			restore_blob(hub, blob);
+		else if (!hub->undo && is_named)
+			link_left_over(hub, blob);
+		else if (!hub->undo && names)
+			remove_unnamed(hub, blob, repository, kind);
 		break;
 	case WCX_HUB_DANGLING: /* its packed file is gone: for huggingface_hub there is no such blob */
 	case WCX_HUB_OTHER:
@@ -346,7 +508,8 @@ static void handle_repository(struct hub *hub, const char *repository)
 	if (blob.dir_fd >= 0)
 		count = scandir(blobs, &entries, NULL, alphasort);
 	for (int i = 0; i < count; i++) {
-		if (!wcx_command_stop && wcx_hub_blob_set(&blob, blobs, repository, entries[i]->d_name))
+		if (!wcx_command_stop && wcx_hub_blob_set(&blob, blobs, repository, entries[i]->d_name, !hub->dry_run) &&
+		    is_due(hub, &blob))
 			handle_entry(hub, &blob, repository, named ? &names : NULL);
 		free(entries[i]);
 	}
@@ -373,11 +536,11 @@ static int handle_cache(struct hub *hub, struct wcx_error *err)
 		return wcx_fail(err, EBUSY, "%s: another wcx hub is at work there", hub->cache);
 	}
 	count = scandir(hub->cache, &entries, is_repository, alphasort);
-	for (int i = 0; i < count; i++) {
-		if (!wcx_command_stop)
+	for (hub->pass = 0; hub->pass < (hub->undo ? 2 : 1); hub->pass++)
+		for (int i = 0; i < count && !wcx_command_stop; i++)
 			handle_repository(hub, entries[i]->d_name);
+	for (int i = 0; i < count; i++)
 		free(entries[i]);
-	}
 	if (count >= 0)
 		free(entries);
 	close(lock);
@@ -472,6 +635,7 @@ int wcx_command_hub(struct command *command, int argc, char **argv)
 		return wcx_command_usage(command, hub.undo ? "expected a cache" : "expected a cache and its mount");
 	wcx_command_catch_signals();
 	hub.dependents = wcx_dependents_create(command->store);
+	command->store = hub.cache; /* where blobs find their bases */
 	if (!hub.dependents)
 		r = wcx_fail(&err, ENOMEM, "no memory");
 	if (r == 0)

@@ -15,7 +15,6 @@
 #include "fs/base/file_io.h"
 #include "fs/base/output_file.h"
 #include "fs/base/same_file.h"
-#include "fs/format/container.h"
 
 enum {
 	SUFFIX_BYTES = sizeof ".wcx" - 1,
@@ -58,11 +57,11 @@ static bool has_packed(const struct wcx_hub_blob *blob)
 	       fstatat(blob->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
 }
 
-/* A link that `wcx hub` has made ends in the blob's own path. */
-static bool is_own_link(const struct wcx_hub_blob *blob)
+/* Whether a name of the directory is a link that `wcx hub` has made for the blob: it ends in the blob's own path. */
+static bool is_own_link(const struct wcx_hub_blob *blob, const char *name)
 {
 	char text[PATH_MAX];
-	const ssize_t bytes = readlinkat(blob->dir_fd, blob->name, text, sizeof text - 1);
+	const ssize_t bytes = readlinkat(blob->dir_fd, name, text, sizeof text - 1);
 	const size_t own = strlen(blob->relative);
 
 	if (bytes <= (ssize_t)own)
@@ -84,7 +83,7 @@ enum wcx_hub_kind wcx_hub_blob_look(struct wcx_hub_blob *blob, const char *cache
 		return WCX_HUB_PLAIN;
 	if (!S_ISLNK(blob->entry.st_mode))
 		return WCX_HUB_OTHER;
-	if (is_own_link(blob))
+	if (is_own_link(blob, blob->name))
 		return has_packed(blob) ? WCX_HUB_LINKED : WCX_HUB_DANGLING;
 	if (realpath(blob->path, target) && is_shared_path(target, cache) && lstat(target, &blob->source) == 0 &&
 	    S_ISREG(blob->source.st_mode))
@@ -111,59 +110,52 @@ bool wcx_hub_blob_is_safetensors(const struct wcx_hub_blob *blob)
 	       strchr("{ \t\r\n", begin[LENGTH_BYTES]) && begin[LENGTH_BYTES];
 }
 
-bool wcx_hub_blob_is_packed(const struct wcx_hub_blob *blob)
+/* Gives the blob its name back, unless that is somebody else's by now. */
+static int name_again(const struct wcx_hub_blob *blob, const char *temporary, bool replaces)
 {
-	char name[NAME_MAX + 1], sha256[2 * sizeof((struct wcx_superblock *)0)->sha256 + 1];
-	struct wcx_superblock sb;
-	struct wcx_error err;
-	int fd = -1, r = -ENOENT;
-
-	if (snprintf(name, sizeof name, "%s.wcx", blob->name) < (int)sizeof name)
-		fd = openat(blob->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	if (fd >= 0) {
-		r = wcx_superblock_read(fd, name, &sb, &err);
-		close(fd);
-	}
-	if (r < 0 || sb.original_bytes != (uint64_t)blob->source.st_size)
-		return false;
-	for (size_t i = 0; i < sizeof sb.sha256; i++)
-		snprintf(sha256 + 2 * i, 3, "%02x", sb.sha256[i]);
-	return strcmp(sha256, blob->name) == 0;
+	return renameat2(blob->dir_fd, temporary, blob->dir_fd, blob->name, replaces ? 0 : RENAME_NOREPLACE) < 0 ? -errno
+														 : 0;
 }
 
 /*
- * What wcx_hub_blob_replace calls temporary is its link before the swap, and the source after it.  After a swap that was
- * undone by nobody, the source takes its name back unless the packed file is right.
+ * What wcx_hub_blob_replace calls temporary is its link before the swap, and the source after it.  A source takes its name
+ * back: whether its packed file is right is found out before it is replaced again.
  */
-static void tidy_up(const struct wcx_hub_blob *at, const char *temporary)
+static void tidy_up(const struct wcx_hub_blob *blob, const char *temporary)
 {
-	struct wcx_hub_blob blob = *at;
+	struct stat st;
 
-	blob.name = temporary + strlen(temporary_prefix);
-	blob.relative = blob.name;
-	if (fstatat(blob.dir_fd, temporary, &blob.source, AT_SYMLINK_NOFOLLOW) < 0)
+	if (fstatat(blob->dir_fd, temporary, &st, AT_SYMLINK_NOFOLLOW) < 0 || (!S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode)))
 		return;
-	if (S_ISREG(blob.source.st_mode) && fstatat(blob.dir_fd, blob.name, &blob.entry, AT_SYMLINK_NOFOLLOW) == 0 &&
-	    S_ISLNK(blob.entry.st_mode) && !wcx_hub_blob_is_packed(&blob))
-		renameat(blob.dir_fd, temporary, blob.dir_fd, blob.name);
-	else
-		unlinkat(blob.dir_fd, temporary, 0);
+	if (is_own_link(blob, temporary))
+		unlinkat(blob->dir_fd, temporary, 0);
+	else if (fstatat(blob->dir_fd, blob->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		name_again(blob, temporary, false);
+	else if (is_own_link(blob, blob->name))
+		name_again(blob, temporary, true);
+	else /* it was downloaded again */
+		unlinkat(blob->dir_fd, temporary, 0);
 }
 
-bool wcx_hub_blob_set(struct wcx_hub_blob *blob, const char *dir, const char *repository, const char *name)
+static bool set(struct wcx_hub_blob *blob, const char *dir, const char *repository, const char *name, size_t bytes)
 {
-	const size_t bytes = strlen(name);
-
-	blob->only_packed = bytes > SUFFIX_BYTES && strcmp(name + bytes - SUFFIX_BYTES, ".wcx") == 0;
-	if (snprintf(blob->path, sizeof blob->path, "%s/%s", dir, name) >= (int)sizeof blob->path)
+	if (snprintf(blob->path, sizeof blob->path, "%s/%.*s", dir, (int)bytes, name) >= (int)sizeof blob->path)
 		return false;
-	if (blob->only_packed)
-		blob->path[strlen(blob->path) - SUFFIX_BYTES] = '\0';
 	blob->name = strrchr(blob->path, '/') + 1;
 	blob->relative = blob->name - strlen("/blobs/") - strlen(repository);
-	if (strncmp(name, temporary_prefix, strlen(temporary_prefix)) == 0)
-		tidy_up(blob, name);
 	return is_hash(blob->name);
+}
+
+bool wcx_hub_blob_set(struct wcx_hub_blob *blob, const char *dir, const char *repository, const char *name, bool tidies)
+{
+	const size_t bytes = strlen(name), prefix_bytes = strlen(temporary_prefix);
+
+	blob->only_packed = bytes > SUFFIX_BYTES && strcmp(name + bytes - SUFFIX_BYTES, ".wcx") == 0;
+	if (strncmp(name, temporary_prefix, prefix_bytes) != 0)
+		return set(blob, dir, repository, name, bytes - (blob->only_packed ? SUFFIX_BYTES : 0));
+	if (tidies && set(blob, dir, repository, name + prefix_bytes, bytes - prefix_bytes))
+		tidy_up(blob, name);
+	return false;
 }
 
 /* --- the mount --- */
@@ -246,8 +238,11 @@ static bool wait_until_shown(const struct wcx_hub_blob *blob, dev_t mount_device
 	return false;
 }
 
-/* Removes a shared file unless a blob in the list beside it, HASH.refs, leads to it; without a list it stays. */
-static void release_shared(const char *path, const char *cache)
+/*
+ * Removes a shared file, if it is the source still, unless a blob in the list beside it, HASH.refs, leads to it, or may;
+ * without a list it stays.
+ */
+static void release_shared(const char *path, const char *cache, const struct stat *source)
 {
 	char list_path[PATH_MAX + 8], lock_path[PATH_MAX + 8], candidate[2 * PATH_MAX], line[PATH_MAX];
 	struct stat shared, st;
@@ -259,11 +254,12 @@ static void release_shared(const char *path, const char *cache)
 	snprintf(lock_path, sizeof lock_path, "%s.lock", path);
 	lock = open(lock_path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
 	list = lock >= 0 && flock(lock, LOCK_EX) == 0 ? fopen(list_path, "re") : NULL;
-	if (list && lstat(path, &shared) == 0) {
+	if (list && lstat(path, &shared) == 0 && is_same(&shared, source)) {
 		while (!used && fgets(line, sizeof line, list)) {
 			line[strcspn(line, "\n")] = '\0';
 			snprintf(candidate, sizeof candidate, "%s/%s", cache, line);
-			used = stat(candidate, &st) == 0 && wcx_is_same_file(&st, &shared);
+			used = stat(candidate, &st) == 0 ? wcx_is_same_file(&st, &shared)
+							 : errno != ENOENT && errno != ENOTDIR;
 		}
 		if (!used && !ferror(list) && unlink(path) == 0)
 			unlink(list_path);
@@ -272,6 +268,14 @@ static void release_shared(const char *path, const char *cache)
 		fclose(list);
 	if (lock >= 0)
 		close(lock);
+}
+
+/* Whether the source is as it was when it was looked at. */
+static bool is_unchanged(const struct wcx_hub_blob *blob, int source_fd)
+{
+	struct stat st;
+
+	return fstat(source_fd, &st) == 0 && is_same(&st, &blob->source);
 }
 
 /* Swaps the blob and the link, which is called temporary.  Unlike a rename, this fails if the blob has been removed. */
@@ -297,6 +301,8 @@ static int exchange(const struct wcx_hub_blob *blob, const char *temporary, dev_
 		r = wcx_fail(err, EIO, "%s: the mount does not show the packed file; left as it was", blob->path);
 	else if (fsync(blob->dir_fd) < 0)
 		r = fail_on(blob, errno, err);
+	else if (!is_unchanged(blob, source_fd))
+		r = -EAGAIN;
 	if (r < 0 && swap(blob, temporary) < 0)
 		renameat(blob->dir_fd, temporary, blob->dir_fd, blob->name); /* the link has been removed */
 	return r;
@@ -312,6 +318,10 @@ int wcx_hub_blob_replace(const struct wcx_hub_blob *blob, const char *text, dev_
 
 	if (source_fd < 0)
 		return errno == ENOENT ? -EAGAIN : fail_on(blob, errno, err);
+	if (!is_unchanged(blob, source_fd)) {
+		close(source_fd);
+		return -EAGAIN;
+	}
 	snprintf(temporary, sizeof temporary, "%s%.64s", temporary_prefix, blob->name);
 	r = symlinkat(text, blob->dir_fd, temporary) < 0 ? fail_on(blob, errno, err) : 0;
 	if (r == 0 && geteuid() == 0 &&
@@ -325,9 +335,35 @@ int wcx_hub_blob_replace(const struct wcx_hub_blob *blob, const char *text, dev_
 	close(source_fd);
 	if (r == 0 && is_shared) {
 		snprintf(cache, sizeof cache, "%.*s", (int)(blob->relative - blob->path - 1), blob->path);
-		release_shared(shared, cache);
+		release_shared(shared, cache, &blob->source);
 	}
 	return r;
+}
+
+void wcx_hub_blob_temporary_path(const struct wcx_hub_blob *blob, char ret[PATH_MAX + 16])
+{
+	snprintf(ret, PATH_MAX + 16, "%.*s%s%s", (int)(blob->name - blob->path), blob->path, temporary_prefix, blob->name);
+}
+
+int wcx_hub_blob_restore(const struct wcx_hub_blob *blob, struct wcx_error *err)
+{
+	char temporary[NAME_MAX + 1];
+	struct stat now;
+	int r = 0;
+
+	snprintf(temporary, sizeof temporary, "%s%.64s", temporary_prefix, blob->name);
+	if (!blob->only_packed &&
+	    (fstatat(blob->dir_fd, blob->name, &now, AT_SYMLINK_NOFOLLOW) < 0 || !is_same(&now, &blob->entry)))
+		r = -EAGAIN;
+	if (r == 0)
+		r = name_again(blob, temporary, !blob->only_packed);
+	if (r == 0 && fsync(blob->dir_fd) < 0)
+		return fail_on(blob, errno, err);
+	if (r < 0)
+		unlinkat(blob->dir_fd, temporary, 0);
+	if (r == -EEXIST)
+		r = -EAGAIN;
+	return r == 0 || r == -EAGAIN ? r : fail_on(blob, -r, err);
 }
 
 int wcx_hub_blob_link(const struct wcx_hub_blob *blob, const char *text, struct wcx_error *err)

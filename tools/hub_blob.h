@@ -37,18 +37,16 @@ struct wcx_hub_blob {
 /*
  * wcx_hub_blob_set - begin with an entry of a directory
  *
- * Returns false if the name is not that of a blob or packed blob.  Tidies up after a wcx_hub_blob_replace that was killed.
+ * Returns false if the name is not that of a blob or packed blob.  If it tidies, what a wcx_hub_blob_replace or
+ * wcx_hub_blob_restore that was killed has left gets its name back.
  */
-bool wcx_hub_blob_set(struct wcx_hub_blob *blob, const char *dir, const char *repository, const char *name);
+bool wcx_hub_blob_set(struct wcx_hub_blob *blob, const char *dir, const char *repository, const char *name, bool tidies);
 
 /* wcx_hub_blob_look - find out what is there, and fill entry and source */
 enum wcx_hub_kind wcx_hub_blob_look(struct wcx_hub_blob *blob, const char *cache);
 
 /* wcx_hub_blob_is_safetensors - whether the source begins as a safetensors file does */
 bool wcx_hub_blob_is_safetensors(const struct wcx_hub_blob *blob);
-
-/* wcx_hub_blob_is_packed - whether BLOB.wcx is there, of the source's size and with the SHA-256 that names the blob */
-bool wcx_hub_blob_is_packed(const struct wcx_hub_blob *blob);
 
 /* wcx_hub_link_text - what a link from the blob's place to its path in the mount says; 0 or -ENAMETOOLONG */
 int wcx_hub_link_text(const struct wcx_hub_blob *blob, const char *cache, const char *mount, bool relative,
@@ -59,11 +57,19 @@ int wcx_hub_link_text(const struct wcx_hub_blob *blob, const char *cache, const 
  *
  * In one step, so that the name always leads to the contents.  If the link does not lead to a readable file of the source's
  * size in the mount, or the blob is not the one that was looked at, everything is as it was before.  Removes a shared file
- * that no blob leads to any more.  Returns 0, -EAGAIN if the blob was removed or replaced meanwhile, or another -errno.
+ * that no blob leads to any more.  Returns 0, -EAGAIN if the blob was removed or changed meanwhile, or another -errno.
  */
 int wcx_hub_blob_replace(const struct wcx_hub_blob *blob, const char *text, dev_t mount_device, struct wcx_error *err);
 
 /* wcx_hub_blob_link - make the link where BLOB.wcx is alone; 0 or -errno */
 int wcx_hub_blob_link(const struct wcx_hub_blob *blob, const char *text, struct wcx_error *err);
+
+/*
+ * wcx_hub_blob_restore - give the blob's name to its original, which is complete under a temporary name
+ *
+ * Returns 0, -EAGAIN if what has the name is not what was looked at, or another -errno.
+ */
+void wcx_hub_blob_temporary_path(const struct wcx_hub_blob *blob, char ret[PATH_MAX + 16]);
+int wcx_hub_blob_restore(const struct wcx_hub_blob *blob, struct wcx_error *err);
 
 #endif

@@ -224,40 +224,6 @@ blob() {
 	[ "$(links_and_packed)" = "0 0" ]
 }
 
-@test "a blob is as it was if the mount does not show what was packed" {
-	local name
-
-	name=$(blob main 1)
-	cp "$BLOBS/$name" "$BATS_TEST_TMPDIR/original"
-	"$WCX" pack -q "$BLOBS/$name" "$BLOBS/$name.wcx"
-	# A file that passes for the packed one until its index is checked.
-	printf '\xff' | dd of="$BLOBS/$name.wcx" bs=1 seek=$(($(stat -c %s "$BLOBS/$name.wcx") - 100)) conv=notrunc status=none
-	run ! pack
-	[[ $output == *"left as it was"* ]]
-	[ ! -L "$BLOBS/$name" ]
-	cmp "$BLOBS/$name" "$BATS_TEST_TMPDIR/original"
-	[ -z "$(find "$BLOBS" -name '.wcx*')" ]
-}
-
-@test "the next run tidies up after one that was killed" {
-	local name
-
-	name=$(blob main 1)
-	pack
-	# Killed after the swap, with the packed file in place: the source goes.  Without: it gets its name back.
-	cp "$HUB/org/tiny/main/model-00001-of-00002.safetensors" "$BLOBS/.wcx-link-$name"
-	pack
-	[ "$(links_and_packed)" = "2 2" ]
-	[ -z "$(find "$BLOBS" -name '.wcx*')" ]
-	cp "$HUB/org/tiny/main/model-00001-of-00002.safetensors" "$BLOBS/.wcx-link-$name"
-	rm "$BLOBS/$name.wcx"
-	pack
-	pack
-	[ "$(links_and_packed)" = "2 2" ]
-	[ -z "$(find "$BLOBS" -name '.wcx*')" ]
-	hub load "$MODEL/snapshots/$MAIN" "$HUB/org/tiny/main"
-}
-
 @test "blobs that repositories share are packed too, and their shared files go" {
 	hub share "$HF_HUB_CACHE" "$BLOBS/$(blob main 1)"
 	[ -L "$BLOBS/$(blob main 1)" ]

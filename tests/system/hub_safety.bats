@@ -1,0 +1,249 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+# shellcheck disable=SC2030,SC2031 # each test is a process, and sets variables for itself
+#
+# `wcx hub` loses no blob: with damaged packed files, packed relatives, lists that cannot be read, a mount that goes away, and
+# after it was killed anywhere.  tests/system/hub_cache.bats shows what it is for.
+
+bats_require_minimum_version 1.5.0
+load ../fixtures/suite
+load mount_helper
+
+setup_file() {
+	local name
+
+	mount_setup_file || return 0
+	export ORIG="$BATS_FILE_TMPDIR/orig" PLAIN="$BATS_FILE_TMPDIR/cache"
+	"$PYTHON" "$FIXTURES/weight_family.py" "$ORIG" 0.001
+	for name in base tuned-1; do
+		add_blob "$name" "$ORIG/$name/model.safetensors"
+	done
+}
+
+# Add a model with one file to the cache that each test begins with.
+add_blob() {
+	local repository="$PLAIN/models--org--$1" sha
+
+	sha="$(sha256sum <"$2" | cut -d " " -f 1)"
+	mkdir -p "$repository/blobs" "$repository/snapshots/1" "$PLAIN/.locks/models--org--$1"
+	cp "$2" "$repository/blobs/$sha"
+	ln -s "../../blobs/$sha" "$repository/snapshots/1/model.safetensors"
+}
+
+setup() {
+	suite_start
+	mount_setup
+	CACHE="$BATS_TEST_TMPDIR/cache"
+	cp -a "$PLAIN" "$CACHE"
+	BASE="$(echo "$CACHE"/models--org--base/blobs/*)"
+	TUNED="$(echo "$CACHE"/models--org--tuned-1/blobs/*)"
+	LINK="${BASE%/*}/.wcx-link-${BASE##*/}" # the temporary name
+	start_mount "$CACHE"
+	cd "$BATS_TEST_TMPDIR" || return
+}
+
+teardown() {
+	[ -n "$SUITE_LACKS" ] || mount_teardown
+}
+
+needs_strace() {
+	strace -o /dev/null true || skip "strace is not installed, or may not trace"
+}
+
+hub() {
+	"$WCX" hub -j 2 "$@" "$CACHE" "$MNT"
+}
+
+# Run a command in the background and stop it in its first call of a system call; go_on continues it, and waits.
+stop_in() {
+	local call="$1"
+
+	rm -f trace
+	strace -f -qq -o trace -e trace="$call" -e inject="$call":signal=SIGSTOP:when=1 "${@:2}" >stopped.out 2>&1 3>&- &
+	STOPPED=$!
+	until grep -q "stopped by SIGSTOP" trace 2>/dev/null; do
+		kill -0 "$STOPPED" || return
+	done
+}
+
+go_on() {
+	kill -CONT "$(pgrep -P "$STOPPED")"
+	wait "$STOPPED"
+}
+
+# Every file of the cache reads as its original, and packed files are sound.
+check_cache() {
+	cmp "$CACHE/models--org--base/snapshots/1/model.safetensors" "$ORIG/base/model.safetensors"
+	cmp "$CACHE/models--org--tuned-1/snapshots/1/model.safetensors" "$ORIG/tuned-1/model.safetensors"
+	"$WCX" verify -q "$CACHE"
+	[ -z "$(find "$CACHE" -name '.wcx-*')" ]
+}
+
+# A file's bytes, which no checksum but those of tiles covers.
+damage_tile() {
+	printf '\xff\xff\xff\xff' | dd of="$1" bs=1 seek=$(($(stat -c %s "$1") / 2)) conv=notrunc status=none
+	run ! "$WCX" verify -q "$1"
+}
+
+@test "a source that is beside a damaged packed file is packed again" {
+	"$WCX" pack -q "$BASE" "$BASE.wcx"
+	damage_tile "$BASE.wcx"
+	hub -q
+	[ -L "$BASE" ]
+	check_cache
+}
+
+@test "a source is packed again if its packed file holds something else, whatever its name says, or needs a base" {
+	local bytes
+
+	"$WCX" pack -q "$BASE" "$BASE.wcx"
+	bytes="$(stat -c %s "$BASE")"
+	printf 'changed' | dd of="$BASE" bs=1 seek=$((bytes - 7)) conv=notrunc status=none
+	cp "$BASE" changed
+	"$WCX" pack -q --base="$BASE.wcx" "$TUNED" "$TUNED.wcx"
+	rm "$BASE.wcx"
+	"$WCX" pack -q "$ORIG/base/model.safetensors" "$BASE.wcx"
+	run -1 hub -q # the base is needed as it is
+	cmp "$BASE" changed
+	[ -L "$TUNED" ]
+	run -0 "$WCX" info "$TUNED.wcx"
+	[[ $output != *"base"* ]]
+	hub -q
+	[ -L "$BASE" ]
+	cmp "$BASE" changed
+}
+
+@test "what was there of a packed file is synced before the source goes" {
+	needs_strace
+	"$WCX" pack -q "$BASE" "$BASE.wcx"
+	strace -f -y -o trace -e trace=fsync,unlinkat,renameat2 "$WCX" hub -q "$CACHE" "$MNT"
+	grep -nE "fsync\([0-9]+<$BASE.wcx>" trace | cut -d : -f 1 | head -n 1 >synced
+	grep -nE "unlinkat.*\"${LINK##*/}\"" trace | cut -d : -f 1 >unlinked
+	[ "$(wc -l <unlinked)" -eq 1 ]
+	[ "$(cat synced)" -lt "$(cat unlinked)" ]
+}
+
+@test "a source that a killed run has left takes its name back, also if its packed file is damaged, or all else is gone" {
+	hub -q
+	cp "$ORIG/base/model.safetensors" "$LINK"
+	hub -q
+	[ -L "$BASE" ]
+	check_cache
+	cp "$ORIG/base/model.safetensors" "$LINK"
+	damage_tile "$BASE.wcx"
+	hub -q --dry-run
+	[ -e "$LINK" ]
+	hub -q
+	check_cache
+	cp "$ORIG/base/model.safetensors" "$LINK"
+	rm "$BASE.wcx" "$BASE"
+	hub -q
+	hub -q
+	check_cache
+	# What is not of this command stays.
+	echo mine >"${BASE%/*}/.wcx-link-mine"
+	hub -q
+	[ "$(cat "${BASE%/*}/.wcx-link-mine")" = mine ]
+}
+
+@test "relatives that were packed in place are restored before their bases" {
+	"$WCX" pack -q --rm "$CACHE"
+	[ "$(stat -c %s "$TUNED.wcx")" -lt $(($(stat -c %s "$BASE.wcx") / 2)) ]
+	run -0 hub
+	[[ $output == *"warning: $TUNED.wcx: packed against another file, which \`hf cache rm\` may remove"* ]]
+	check_cache
+	"$WCX" hub -q --undo "$CACHE"
+	diff -r --no-dereference "$PLAIN" "$CACHE"
+}
+
+@test "--undo keeps a base that a relative needs which cannot be restored" {
+	"$WCX" pack -q --rm "$CACHE"
+	cp "$TUNED.wcx" good
+	damage_tile "$TUNED.wcx"
+	run -1 "$WCX" hub --undo "$CACHE"
+	[[ $output == *"$BASE.wcx: restored, but kept, since "* ]]
+	cp good "$TUNED.wcx"
+	"$WCX" hub -q --undo "$CACHE"
+	diff -r --no-dereference "$PLAIN" "$CACHE"
+}
+
+@test "a mount that goes away in the middle leaves the blob as it was" {
+	needs_strace
+	cp "$BASE" original
+	stop_in symlinkat "$WCX" hub -q "$CACHE" "$MNT"
+	stop_mount
+	! go_on || false
+	[ ! -L "$BASE" ]
+	[ ! -L "$TUNED" ]
+	grep -q "does not show the packed file; left as it was" stopped.out
+	cmp "$BASE" original
+	[ -z "$(find "$CACHE" -name '.wcx-*')" ]
+	start_mount "$CACHE"
+	hub -q
+	check_cache
+}
+
+@test "a blob that is downloaded again while it is packed or restored stays" {
+	needs_strace
+	echo "the new one" >new
+	stop_in symlinkat "$WCX" hub -q "$CACHE" "$MNT"
+	cp new "$BASE.new" && mv "$BASE.new" "$BASE"
+	go_on
+	cmp new "$BASE"
+	cp "$ORIG/base/model.safetensors" "$BASE.new" && mv "$BASE.new" "$BASE"
+	hub -q
+	stop_in fsync "$WCX" hub -q --undo "$CACHE"
+	cp new "$BASE.new" && mv "$BASE.new" "$BASE"
+	go_on
+	cmp new "$BASE"
+}
+
+@test "a blob that is written to while it is packed stays" {
+	needs_strace
+	stop_in symlinkat "$WCX" hub -q "$CACHE" "$MNT"
+	printf 'changed' | dd of="$BASE" bs=1 seek=$(($(stat -c %s "$BASE") - 7)) conv=notrunc status=none
+	cp "$BASE" changed
+	go_on
+	[ ! -L "$BASE" ]
+	cmp "$BASE" changed
+}
+
+@test "killed anywhere, it leaves every blob, and the next run goes on" {
+	local call count mode
+
+	needs_strace
+	stop_mount
+	cp -a "$CACHE" plain
+	start_mount "$CACHE"
+	hub -q
+	cp -a "$CACHE" packed
+	for mode in plain packed; do
+		for call in symlinkat renameat2 unlinkat linkat fsync renameat; do
+			for count in 1 2 3 4; do
+				rm -r "$CACHE"/models--*
+				cp -a "$mode"/models--* "$CACHE"
+				if [ "$mode" = plain ]; then
+					set -- "$MNT"
+				else
+					set -- --undo
+				fi
+				strace -f -qq -o /dev/null -e trace="$call" -e inject="$call":signal=KILL:when="$count" \
+					"$WCX" hub -q "$CACHE" "$@" || true
+				echo "$mode, $call number $count"
+				cmp "$CACHE/models--org--base/snapshots/1/model.safetensors" "$ORIG/base/model.safetensors"
+				cmp "$CACHE/models--org--tuned-1/snapshots/1/model.safetensors" "$ORIG/tuned-1/model.safetensors"
+				"$WCX" hub -q "$CACHE" "$@"
+				check_cache
+				[ "$mode" = plain ] || [ -z "$(find "$CACHE" -name '*.wcx')" ]
+			done
+		done
+	done
+}
+
+@test "--undo removes packed files whose originals are there" {
+	hub -q
+	cp "$ORIG/base/model.safetensors" "$BASE.new"
+	mv "$BASE.new" "$BASE"
+	"$WCX" hub -q --undo "$CACHE"
+	diff -r --no-dereference "$PLAIN" "$CACHE"
+}
