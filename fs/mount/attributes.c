@@ -84,7 +84,8 @@ static ssize_t print_dtypes(struct wcx_image *image, char *dst, size_t dst_bytes
 	return used < dst_bytes ? (ssize_t)used : -ERANGE;
 }
 
-static ssize_t get_dtypes(struct wcx_store *store, const char *path, char *dst, size_t dst_bytes)
+static ssize_t get_dtypes(struct wcx_store *store, const char *path, const struct wcx_file_id *id, char *dst,
+			  size_t dst_bytes)
 {
 	struct wcx_store_entry now;
 	struct wcx_store_file *file;
@@ -93,7 +94,7 @@ static ssize_t get_dtypes(struct wcx_store *store, const char *path, char *dst, 
 
 	if (n)
 		return n;
-	n = wcx_store_file_image(file) ? print_dtypes(wcx_store_file_image(file), dst, dst_bytes) : -ENODATA;
+	n = wcx_file_id_compare(&now.id, id) ? -ESTALE : print_dtypes(wcx_store_file_image(file), dst, dst_bytes);
 	wcx_store_close(store, file);
 	return n;
 }
@@ -132,8 +133,8 @@ ssize_t wcx_attribute_get(struct wcx_store *store, const char *path, const struc
 	if (!entry->packed || !S_ISREG(entry->attr.st_mode) || strncmp(name, "user.wcx.", strlen("user.wcx.")) != 0)
 		return -ENODATA;
 	if (strcmp(name, "user.wcx.dtypes") == 0)
-		return get_dtypes(store, path, dst, dst_bytes);
-	r = wcx_store_packed_get(store, path, &packed);
+		return get_dtypes(store, path, &entry->id, dst, dst_bytes);
+	r = wcx_store_packed_get(store, path, &entry->id, &packed);
 	if (r)
 		return r;
 	if (strcmp(name, "user.wcx.ratio") == 0)

@@ -28,7 +28,8 @@ enum { WCX_ATTRIBUTE_LIST_BYTES = 128 };
  * wcx_attribute_get - make an attribute of what is shown at a path
  *
  * entry is what the caller takes it for.  Returns the bytes written to dst, without a null byte; -ENODATA if there is no
- * such attribute, -ERANGE if it does not fit, or an error of wcx_store_open.
+ * such attribute, -ESTALE if another file is shown there, whose readers may be others, -ERANGE if it does not fit, or an
+ * error of wcx_store_open.
  */
 ssize_t wcx_attribute_get(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry, const char *name,
 			  char *dst, size_t dst_bytes);

@@ -176,6 +176,25 @@ static ssize_t get_status(struct wcx_fuse *fuse, char *dst, size_t dst_bytes)
 	return n;
 }
 
+/* The ACL of what a node stands for, which its path may not hold any more. */
+static ssize_t get_acl(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store_entry *entry, const char *name, void *dst,
+		       size_t dst_bytes)
+{
+	ssize_t n = wcx_store_get_acl(fuse->store, wcx_ino_path(ino), entry, name, dst, dst_bytes);
+	struct wcx_store_file *file = NULL;
+
+	if (n != -ESTALE || ino == FUSE_ROOT_ID)
+		return n;
+	file = wcx_node_reopen(fuse->nodes, wcx_ino_node(ino));
+	if (file) {
+		n = wcx_store_file_get_acl(file, name, dst, dst_bytes);
+		wcx_store_close(fuse->store, wcx_node_close(fuse->nodes, wcx_ino_node(ino)));
+		return n;
+	}
+	n = refresh(fuse, ino, entry);
+	return n ? n : wcx_store_get_acl(fuse->store, wcx_ino_path(ino), entry, name, dst, dst_bytes);
+}
+
 /* The kernel asks for ACLs, to decide on access by them.  Attributes of ours are made; what else is stored is not shown. */
 static void serve_getxattr(struct wcx_call *call)
 {
@@ -188,7 +207,7 @@ static void serve_getxattr(struct wcx_call *call)
 
 	entry_of(fuse, call->ino, &entry);
 	if (strcmp(name, "system.posix_acl_access") == 0 || strcmp(name, "system.posix_acl_default") == 0)
-		n = wcx_store_get_acl(fuse->store, wcx_ino_path(call->ino), &entry, name, value, bytes ? sizeof value : 0);
+		n = get_acl(fuse, call->ino, &entry, name, value, bytes ? sizeof value : 0);
 	else if (strcmp(name, WCX_ATTRIBUTE_STATUS) == 0 && S_ISDIR(entry.attr.st_mode))
 		n = get_status(fuse, value, sizeof value);
 	else
@@ -224,7 +243,7 @@ static void serve_listxattr(struct wcx_call *call)
 
 	entry_of(fuse, ino, &entry);
 	for (size_t i = 0; i < WCX_ARRAY_COUNT(names); i++)
-		if (wcx_store_get_acl(fuse->store, wcx_ino_path(ino), &entry, names[i], NULL, 0) >= 0)
+		if (get_acl(fuse, ino, &entry, names[i], NULL, 0) >= 0)
 			used += (size_t)snprintf(list + used, sizeof list - used, "%s", names[i]) + 1;
 	used += wcx_attribute_list(&entry, list + used);
 	if (!bytes)
@@ -276,12 +295,22 @@ static struct open_dir *dir_of(const struct fuse_file_info *fi)
 	return (struct open_dir *)(uintptr_t)fi->fh;
 }
 
+static bool is_listing_of(const struct wcx_listing *listing, const struct wcx_store_entry *entry)
+{
+	const struct stat *dir = &listing->list->dir;
+
+	return dir->st_dev == entry->id.dev && dir->st_ino == entry->id.ino;
+}
+
+/* Lists what is at the path of a node: when it is listed again, only the same directory, which others may not be allowed. */
 static int list_dir(struct wcx_fuse *fuse, fuse_ino_t ino, struct open_dir *dir)
 {
 	struct wcx_listing *listing;
 	struct wcx_store_entry entry;
 	int r = refresh(fuse, ino, &entry);
 
+	if (!r && dir->listing && !is_listing_of(dir->listing, &entry))
+		r = -ESTALE;
 	if (!r)
 		r = wcx_listing_get(&fuse->listings, fuse->store, wcx_ino_path(ino), &entry, &listing);
 	if (r)

@@ -303,6 +303,17 @@ int wcx_node_open(struct wcx_node_table *table, struct wcx_node *node, const str
 	return r;
 }
 
+struct wcx_store_file *wcx_node_reopen(struct wcx_node_table *table, struct wcx_node *node)
+{
+	struct wcx_store_file *file;
+
+	pthread_mutex_lock(&table->lock);
+	file = node->file;
+	node->open_count += file != NULL;
+	pthread_mutex_unlock(&table->lock);
+	return file;
+}
+
 struct wcx_store_file *wcx_node_close(struct wcx_node_table *table, struct wcx_node *node)
 {
 	struct wcx_store_file *file = NULL;

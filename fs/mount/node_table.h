@@ -67,6 +67,9 @@ int wcx_node_open(struct wcx_node_table *table, struct wcx_node *node, const str
 		  struct wcx_store_file **file, struct wcx_store_file **unused_ret, bool *keep_cache_ret,
 		  bool *keep_size_ret);
 
+/* wcx_node_reopen - count another open of a node that is open; returns its file, or NULL if it is not open */
+struct wcx_store_file *wcx_node_reopen(struct wcx_node_table *table, struct wcx_node *node);
+
 /* wcx_node_close - uncount an open; returns the file for the caller to close after the last one, else NULL */
 struct wcx_store_file *wcx_node_close(struct wcx_node_table *table, struct wcx_node *node);
 

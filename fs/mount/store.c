@@ -243,7 +243,8 @@ int wcx_store_lookup(struct wcx_store *store, const char *path, struct wcx_store
 	return r;
 }
 
-int wcx_store_packed_get(struct wcx_store *store, const char *path, struct wcx_store_packed *ret)
+int wcx_store_packed_get(struct wcx_store *store, const char *path, const struct wcx_file_id *id,
+			 struct wcx_store_packed *ret)
 {
 	struct wcx_store_entry entry;
 	struct stored_path stored;
@@ -259,6 +260,8 @@ int wcx_store_packed_get(struct wcx_store *store, const char *path, struct wcx_s
 	if (r)
 		return shown_errno(r);
 	fill_packed_entry(store, &st, &sb, &entry);
+	if (wcx_file_id_compare(&entry.id, id))
+		return -ESTALE;
 	ret->packed_bytes = sb.packed_bytes;
 	ret->original_bytes = sb.original_bytes;
 	memcpy(ret->sha256, sb.sha256, sizeof ret->sha256);
@@ -289,24 +292,33 @@ static void clear_write_permissions(uint8_t *acl, size_t bytes)
 		acl[at + PERMISSIONS_OFFSET] &= (uint8_t)~WRITE;
 }
 
+static ssize_t get_acl(int fd, const char *name, void *dst, size_t dst_bytes)
+{
+	char fd_path[32];
+	ssize_t r;
+
+	snprintf(fd_path, sizeof fd_path, "/proc/self/fd/%d", fd); /* an O_PATH descriptor alone will not do */
+	r = getxattr(fd_path, name, dst, dst_bytes);
+	r = r < 0 ? -errno : r;
+	if (r > 0 && dst_bytes)
+		clear_write_permissions(dst, (size_t)r);
+	return r == -EOPNOTSUPP ? -ENODATA : r;
+}
+
 ssize_t wcx_store_get_acl(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry, const char *name,
 			  void *dst, size_t dst_bytes)
 {
 	struct stored_path stored;
 	struct stat st;
-	char fd_path[32];
 	const int fd = open_stored(store, path, entry->packed, O_PATH, &stored, &st);
-	ssize_t r;
+	ssize_t r = -ESTALE;
 
 	if (fd < 0)
-		return shown_errno(fd);
-	snprintf(fd_path, sizeof fd_path, "/proc/self/fd/%d", fd); /* an O_PATH descriptor alone will not do */
-	r = getxattr(fd_path, name, dst, dst_bytes);
-	r = r < 0 ? -errno : r;
+		return fd == -ENOENT || fd == -ENOTDIR ? -ESTALE : shown_errno(fd);
+	if (st.st_dev == entry->id.dev && st.st_ino == entry->id.ino)
+		r = get_acl(fd, name, dst, dst_bytes);
 	close(fd);
-	if (r > 0 && dst_bytes)
-		clear_write_permissions(dst, (size_t)r);
-	return r == -EOPNOTSUPP ? -ENODATA : r;
+	return r;
 }
 
 /* --- listings --- */
@@ -594,6 +606,13 @@ int wcx_store_file_fd(const struct wcx_store_file *file)
 struct wcx_image *wcx_store_file_image(const struct wcx_store_file *file)
 {
 	return file->image ? file->image->image : NULL;
+}
+
+ssize_t wcx_store_file_get_acl(const struct wcx_store_file *file, const char *name, void *dst, size_t dst_bytes)
+{
+	const int fd = file->image ? wcx_container_fd(wcx_image_container(file->image->image)) : file->fd;
+
+	return get_acl(fd, name, dst, dst_bytes);
 }
 
 /* Reads to the end of the file, if that comes first: after an error in between there is no result. */

@@ -82,7 +82,7 @@ int wcx_store_readlink(struct wcx_store *store, const char *path, const struct w
  * wcx_store_get_acl - read a POSIX ACL of what is stored for a path, without permission to write
  *
  * name is system.posix_acl_access or system.posix_acl_default.  Returns the bytes of the value, which is copied to dst
- * unless dst_bytes is 0; -ENODATA if there is none, -ERANGE, or another -errno.
+ * unless dst_bytes is 0; -ENODATA if there is none, -ESTALE if what entry tells of is gone, -ERANGE, or another -errno.
  */
 ssize_t wcx_store_get_acl(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry, const char *name,
 			  void *dst, size_t dst_bytes);
@@ -94,8 +94,13 @@ struct wcx_store_packed {
 	const struct wcx_image_counts *counts;
 };
 
-/* wcx_store_packed_get - read the superblock of the packed file that is shown at a path; 0, or an error of a lookup */
-int wcx_store_packed_get(struct wcx_store *store, const char *path, struct wcx_store_packed *ret);
+/*
+ * wcx_store_packed_get - read the superblock of the packed file that is shown at a path
+ *
+ * Returns 0, -ESTALE if it is not the file with this id, or an error of a lookup.
+ */
+int wcx_store_packed_get(struct wcx_store *store, const char *path, const struct wcx_file_id *id,
+			 struct wcx_store_packed *ret);
 
 /*
  * wcx_store_list - list a directory, with "." and "..", sorted by stored name
@@ -127,6 +132,9 @@ int wcx_store_file_fd(const struct wcx_store_file *file);
 
 /* wcx_store_file_image - the image of a packed file, owned by the file; NULL for any other */
 struct wcx_image *wcx_store_file_image(const struct wcx_store_file *file);
+
+/* wcx_store_file_get_acl - read an ACL of an open file, as wcx_store_get_acl does */
+ssize_t wcx_store_file_get_acl(const struct wcx_store_file *file, const char *name, void *dst, size_t dst_bytes);
 
 /* wcx_store_file_read - read like wcx_image_read_until; -EIO for a damaged tile, and when the file system below died */
 ssize_t wcx_store_file_read(struct wcx_store_file *file, void *dst, size_t bytes, uint64_t offset,

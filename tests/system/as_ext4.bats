@@ -279,6 +279,47 @@ for e in os.scandir(sys.argv[1]): print(e.inode(), e.name)' "$MNT" | sort)" = "$
 	getfacl -cn "$BATS_TEST_TMPDIR/copy" | grep -x "user:1234:r--"
 }
 
+@test "an open descriptor tells nothing of the file or directory that took its path" {
+	needs_root
+	mkdir "$S/dir" "$S/private"
+	touch "$S/private/secret"
+	chmod 700 "$S/private"
+	install -m 600 "$PACKED/2.wcx" "$BATS_TEST_TMPDIR/new"
+	start_mount "$S" -o allow_other
+	exec 5<"$MNT/a.safetensors" 6<"$MNT/dir"
+	as_user "$PYTHON" -c 'import os; assert os.listdir(6) == [] and len(os.getxattr(5, "user.wcx.sha256")) == 64'
+	mv "$BATS_TEST_TMPDIR/new" "$S/a.safetensors.wcx"
+	rmdir "$S/dir"
+	mv "$S/private" "$S/dir"
+	for name in ratio packed_bytes sha256 dtypes status; do
+		run ! as_user "$PYTHON" -c 'import os, sys; os.getxattr(5, sys.argv[1])' "user.wcx.$name"
+		[[ "$output" == *"Stale file handle"* ]]
+	done
+	run as_user "$PYTHON" -c 'import os; os.listdir(6); print(os.listdir(6))'
+	[[ "$output" != *secret* ]]
+	exec 5<&- 6<&-
+}
+
+@test "the ACL of a replaced file goes on to decide on its descriptor" {
+	needs_root
+	needs setfacl
+	for file in a.safetensors.wcx config.json; do
+		chmod 600 "$S/$file"
+		setfacl -m u:65534:r "$S/$file" 2>/dev/null || skip "the store's file system has no ACLs"
+	done
+	start_mount "$S" -o allow_other
+	for file in a.safetensors.wcx config.json; do
+		exec 5<"$MNT/${file%.wcx}"
+		user_reads /proc/self/fd/5
+		install -m 640 "$PACKED/2.wcx" "$BATS_TEST_TMPDIR/new"
+		mv "$BATS_TEST_TMPDIR/new" "$S/$file"
+		within 2 user_fails "$MNT/${file%.wcx}"
+		sleep 1.1 # until when the kernel may know the ACL
+		user_reads /proc/self/fd/5
+		exec 5<&-
+	done
+}
+
 @test "wcx pack by root keeps owner, group, mode, ACL and times" {
 	local source="$BATS_TEST_TMPDIR/source" packed="$BATS_TEST_TMPDIR/packed.wcx"
 
