@@ -338,12 +338,12 @@ static void every_failing_allocation_is_an_error_that_leaves_nothing(void)
 	}
 }
 
-/* Packs count tensors of this size, each a segment; returns the peak of allocated bytes. */
-static long packing_peak(size_t count, size_t bytes)
+/* Packs count tensors of this size, each a segment, with so many threads; returns the peak of allocated bytes. */
+static long packing_peak(unsigned thread_count, size_t count, size_t bytes)
 {
 	struct sample_tensor *many = calloc(count, sizeof *many);
 	char(*texts)[2][32] = calloc(count, sizeof *texts);
-	struct wcx_pack_options options = { .job.thread_count = 2 };
+	struct wcx_pack_options options = { .job.thread_count = thread_count };
 	char *path = sample_path(dir, "many.safetensors");
 	struct wcx_pack_result result;
 	struct sample_bytes file;
@@ -371,14 +371,14 @@ static long packing_peak(size_t count, size_t bytes)
 }
 
 /*
- * Except for its share of index and header, and a batch of the decoder more or less, as the threads happen to meet: that has
+ * Except for its share of index and header, and, where threads happen to meet, a batch of the decoder more or less: that has
  * room for packed bytes, and 2 MiB of decoding tables.
  */
 static void packing_takes_no_more_memory_for_more_or_larger_tensors(void)
 {
 	enum { MIB = 1 << 20 };
-	long some = packing_peak(300, 64), many = packing_peak(3000, 64);
-	long small = packing_peak(1, 66 * MIB), large = packing_peak(1, 100 * MIB);
+	long some = packing_peak(1, 300, 64), many = packing_peak(1, 3000, 64);
+	long small = packing_peak(2, 1, 66 * MIB), large = packing_peak(2, 1, 100 * MIB);
 
 	CHECK(many < some + 2700 * 500);
 	CHECK(large < small + WCX_BATCH_PACKED_BYTES + 3 * MIB);
