@@ -172,23 +172,22 @@ has_gpu() {
 	[[ "$output" != *secret* ]]
 }
 
-@test "a directory of 100,000 files is listed and looked up with 1,024 descriptors" {
+@test "a directory of 20,000 files is listed and looked up with 1,024 descriptors" {
 	local many="$BATS_TEST_TMPDIR/many"
 
 	mkdir "$many"
-	"$WCX" pack "$ORIG/deep/er/other.safetensors" "$BATS_TEST_TMPDIR/second.wcx"
-	"$PYTHON" - "$many" "$STORE/deep/er/other.safetensors.wcx" "$BATS_TEST_TMPDIR/second.wcx" <<-'END'
+	"$PYTHON" - "$many" "$STORE/deep/er/other.safetensors.wcx" <<-'END'
 		import os, sys
 
-		for i in range(100_000):
-		    os.link(sys.argv[2 + i % 2], f"{sys.argv[1]}/{i:06}.safetensors.wcx")
+		for i in range(20_000):
+		    os.link(sys.argv[2], f"{sys.argv[1]}/{i:05}.safetensors.wcx")
 	END
 	(ulimit -n 1024 && start_mount "$many")
 	# shellcheck disable=SC2012 # ls is what is tested
-	[ "$(ls "$MNT" | wc -l)" -eq 100000 ]
+	[ "$(ls "$MNT" | wc -l)" -eq 20000 ]
 	bytes=$(stat -c %s "$ORIG/deep/er/other.safetensors")
-	[ "$(find "$MNT" -name "*.safetensors" -size "${bytes}c" | wc -l)" -eq 100000 ]
-	same_sha256 "$ORIG/deep/er/other.safetensors" "$MNT/077777.safetensors"
+	[ "$(find "$MNT" -name "*.safetensors" -size "${bytes}c" | wc -l)" -eq 20000 ]
+	same_sha256 "$ORIG/deep/er/other.safetensors" "$MNT/07777.safetensors"
 	rm -r "$many"
 }
 

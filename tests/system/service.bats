@@ -13,7 +13,7 @@ setup_file() {
 	export ORIG="$BATS_FILE_TMPDIR/orig" STORE="$BATS_FILE_TMPDIR/store"
 
 	mkdir -p "$ORIG" "$STORE/sub"
-	"$PYTHON" "$FIXTURES/make_int8.py" "$ORIG/model.safetensors" --mib 96
+	"$PYTHON" "$FIXTURES/make_int8.py" "$ORIG/model.safetensors" --mib 96 --only int8
 	"$WCX" pack "$ORIG/model.safetensors" "$STORE/model.safetensors.wcx"
 	head -c 3000000 /dev/urandom >"$STORE/plain"
 	echo '{"model_type": "test"}' >"$STORE/config.json"
