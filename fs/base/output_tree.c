@@ -213,10 +213,14 @@ static int exchange(const struct wcx_output_tree *tree)
 		return -errno;
 	if (asprintf(&aside, "%s.old", tree->temporary) < 0)
 		return -ENOMEM;
-	if (rename(tree->path, aside) < 0 || rename(tree->temporary, tree->path) < 0)
+	if (rename(tree->path, aside) < 0) {
 		r = -errno;
-	else
+	} else if (rename(tree->temporary, tree->path) < 0) {
+		r = -errno;
+		rename(aside, tree->path);
+	} else {
 		rename(aside, tree->temporary);
+	}
 	free(aside);
 	return r;
 }

@@ -56,10 +56,14 @@ WRAPPED(int, fsync, int fd)
 	return __real_fsync(fd);
 }
 
+static bool can_exchange = true;
+static int renames_until_error; /* 0: none fails */
+
 WRAPPED(int, rename, const char *from, const char *to)
 {
-	const int r = __real_rename(from, to);
+	const int r = renames_until_error == 1 ? (errno = EIO, -1) : __real_rename(from, to);
 
+	renames_until_error -= renames_until_error > 0;
 	if (r == 0)
 		note('M');
 	return r;
@@ -67,7 +71,7 @@ WRAPPED(int, rename, const char *from, const char *to)
 
 WRAPPED(int, renameat2, int from_fd, const char *from, int to_fd, const char *to, unsigned flags)
 {
-	const int r = __real_renameat2(from_fd, from, to_fd, to, flags);
+	const int r = can_exchange ? __real_renameat2(from_fd, from, to_fd, to, flags) : (errno = EINVAL, -1);
 
 	if (r == 0)
 		note('M');
@@ -136,6 +140,29 @@ static void what_is_replaced_goes_when_the_new_one_is_on_the_disk(void)
 	CHECK(unlink(mark) == 0 && rmdir(path) == 0);
 }
 
+/* Where two directories cannot be exchanged in one step: the first renaming tries without, the second moves the old one. */
+static void what_is_not_replaced_after_all_keeps_its_name(void)
+{
+	struct wcx_output_tree tree;
+	struct wcx_error err = { "" };
+	char mark[96];
+
+	snprintf(mark, sizeof mark, "%s/mark", path);
+	CHECK(mkdir(path, 0700) == 0 && mkdir(mark, 0700) == 0);
+	can_exchange = false;
+	renames_until_error = 3;
+	if (CHECK(wcx_output_tree_create(&tree, path, true, "mark", &err) == 0)) {
+		CHECK(wcx_output_tree_commit(&tree, parent, &err) == -EIO);
+		wcx_output_tree_discard(&tree);
+	}
+	CHECK(entries_of_parent() == 1 && access(mark, F_OK) == 0);
+	if (CHECK(wcx_output_tree_create(&tree, path, true, "mark", &err) == 0))
+		CHECK(wcx_output_tree_commit(&tree, parent, &err) == 0);
+	can_exchange = true;
+	CHECK(entries_of_parent() == 1 && access(mark, F_OK) < 0);
+	CHECK(rmdir(path) == 0);
+}
+
 static void a_parent_that_is_not_there_is_named(void)
 {
 	struct wcx_output_tree tree;
@@ -152,6 +179,7 @@ int main(int argc, char **argv)
 	static const struct check_test tests[] = {
 		CHECK_TEST(a_tree_that_is_taken_for_abandoned_is_begun_again),
 		CHECK_TEST(what_is_replaced_goes_when_the_new_one_is_on_the_disk),
+		CHECK_TEST(what_is_not_replaced_after_all_keeps_its_name),
 		CHECK_TEST(a_parent_that_is_not_there_is_named),
 	};
 	int status;
