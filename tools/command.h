@@ -123,6 +123,8 @@ int wcx_command_open(struct command *command, const char *path, struct wcx_image
 /*
  * wcx_command_catch_signals - set wcx_command_stop at SIGINT, SIGTERM or SIGHUP
  *
+ * Once the command has returned, main ends the process by that signal.
+ *
  * SIGHUP stays ignored under nohup.  SIGXFSZ becomes ignored, so that writing beyond the file size limit fails with EFBIG.
  */
 void wcx_command_catch_signals(void);

@@ -99,7 +99,11 @@ static void report_file(struct wcx_report *report, const char *path)
 {
 	struct wcx_file_result result = { .outcome = WCX_OUTCOME_WARMED, .path = path };
 
-	if (warm_file(report->command, path, &result.bytes, &result.error) < 0)
+	const int r = warm_file(report->command, path, &result.bytes, &result.error);
+
+	if (r == -EINTR)
+		return;
+	if (r < 0)
 		result.outcome = WCX_OUTCOME_FAILED;
 	wcx_report_file(report, 0, &result);
 }

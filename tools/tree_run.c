@@ -48,6 +48,22 @@ static int open_file(struct wcx_file_task *task, int flags, struct wcx_error *er
 	return 0;
 }
 
+static const char goes_on[] = "; the same command goes on from here";
+
+/* Whether there are outputs already, with which the same run begins another time. */
+static bool has_output(struct wcx_tree_run *run)
+{
+	static const enum wcx_outcome kept[] = { WCX_OUTCOME_PACKED, WCX_OUTCOME_UNPACKED, WCX_OUTCOME_CONVERTED,
+						 WCX_OUTCOME_COPIED, WCX_OUTCOME_DONE };
+	uint64_t count = 0;
+
+	pthread_mutex_lock(&run->report.lock);
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(kept); i++)
+		count += run->report.counts[kept[i]];
+	pthread_mutex_unlock(&run->report.lock);
+	return count > 0;
+}
+
 /* What ends the run: the other files would fail in the same way. */
 static bool ends_run(int r)
 {
@@ -84,7 +100,7 @@ static int do_file(struct wcx_file_task *task, int r, struct wcx_error *err)
 	task->result.base_sha256 = NULL;
 	if (!ends_run(r) || run->item_count == 1)
 		return 0;
-	return wcx_fail(err, -r, "stopped, since other files would fail too; the same command goes on from here");
+	return wcx_fail(err, -r, "stopped, since other files would fail too%s", has_output(run) ? goes_on : "");
 }
 
 static int do_entry(struct wcx_tree_run *run, unsigned slot, size_t entry, struct wcx_error *err)
@@ -448,7 +464,7 @@ int wcx_run_tree(struct command *command, const struct wcx_tree_ops *ops, const 
 	if (r == 0)
 		r = run.output_root_path ? make_output(&run, &err) : do_items(&run, &err);
 	if (r == -EINTR)
-		wcx_fail(&err, EINTR, "interrupted; the same command goes on from here");
+		wcx_fail(&err, EINTR, "interrupted%s", has_output(&run) ? goes_on : "");
 	if (run.output_root_fd >= 0)
 		close(run.output_root_fd);
 	if ((r < 0 || run.report.counts[WCX_OUTCOME_FAILED]) && output)

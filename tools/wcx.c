@@ -39,10 +39,11 @@ static const struct {
 };
 
 atomic_bool wcx_command_stop;
+static volatile sig_atomic_t caught_signal; /* 0: none */
 
 static void on_signal(int number)
 {
-	(void)number;
+	caught_signal = number;
 	wcx_command_stop = true;
 }
 
@@ -68,7 +69,8 @@ static void print_help(FILE *out)
 	fprintf(out, "\n  -h, --help     print this text; `wcx COMMAND --help` describes a command\n"
 		     "  -V, --version  print the version\n\n"
 		     "Exit codes: 0 success, 1 failure (the message says why), 2 invalid command line,\n"
-		     "3 some files that were named are of another kind, the rest is done.\n");
+		     "3 some files that were named are of another kind, the rest is done.  SIGINT, SIGTERM and\n"
+		     "SIGHUP end a command once it has cleaned up; shells tell that as 128 and the signal's number.\n");
 }
 
 int wcx_command_getopt(int argc, char **argv, const char *short_options, const struct option *options)
@@ -302,6 +304,14 @@ static int run_help(int argc, char **argv)
 	return WCX_EXIT_OK;
 }
 
+/* What was begun has been cleaned up.  A shell ends a loop only if it sees that the signal ended the command. */
+static int end_by_signal(int number)
+{
+	signal(number, SIG_DFL);
+	raise(number);
+	return 128 + number; /* PID 1 of a container survives */
+}
+
 int main(int argc, char **argv)
 {
 	int status;
@@ -325,5 +335,5 @@ int main(int argc, char **argv)
 		perror("wcx: standard output");
 		status = WCX_EXIT_FAILED;
 	}
-	return status;
+	return caught_signal ? end_by_signal(caught_signal) : status;
 }

@@ -515,23 +515,23 @@ wcx pack: small/out.wcx: No space left on device" ]
 	[ -p pipe ]
 }
 
-# Start packing, and return once it writes its output, which has no name yet.
+# Start packing SOURCE into OUTPUT, and return once it writes there what has no name yet.
 start_endless_pack() {
-	env --default-signal=HUP "$WCX" pack --force endless.safetensors out/out.wcx 2>messages 3>&- &
+	env --default-signal=HUP "$WCX" pack --force "${1:-endless.safetensors}" "${2:-out/out.wcx}" 2>messages 3>&- &
 	until readlink /proc/"$!"/fd/* 2>/dev/null | grep -q "/out/#.* (deleted)$"; do
 		kill -0 "$!"
 	done
 }
 
-# Interrupt packing as soon as it writes.
+# Interrupt packing with a signal as soon as it writes: that signal ends it, so that a shell ends its loop.
 interrupt_pack() {
 	local status=0
 
-	start_endless_pack
+	start_endless_pack "${@:2}"
 	kill "-$1" "$!"
 	wait "$!" || status=$?
-	[ "$status" -eq 1 ]
-	grep -q interrupted messages
+	[ "$status" -eq $((128 + $(kill -l "$1"))) ]
+	[ "$(cat messages)" = "wcx pack: interrupted" ]
 }
 
 @test "packing that is killed leaves nothing" {
@@ -556,6 +556,11 @@ interrupt_pack() {
 	holds_only out out.wcx
 	[ "$(cat out/out.wcx)" = precious ]
 	[ "$before" = "$(stat -c "%i %s %y %z" endless.safetensors)" ]
+	rm -r out
+	mkdir tree
+	mv endless.safetensors tree
+	interrupt_pack TERM tree out # nothing is done that another run could go on from
+	[ ! -e out ]
 }
 
 # --- odd sources ---

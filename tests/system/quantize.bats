@@ -351,7 +351,7 @@ make_single() {
 	kill -TERM $!
 	status=0
 	wait $! || status=$?
-	[ "$status" = 1 ]
+	[ "$status" = 143 ]
 	grep -q interrupted log
 	[ -z "$(find . -maxdepth 1 -name ".wcx-*" -o -maxdepth 1 -name out)" ]
 }
