@@ -193,10 +193,7 @@ int wcx_base_set_add_path(struct wcx_base_set *set, const struct command *comman
 
 bool wcx_base_file_suits(const struct wcx_base_file *file, const struct stat *dependent)
 {
-	const bool is_public = !wcx_has_acl(wcx_container_fd(wcx_image_container(file->image)));
-
-	return wcx_base_is_trusted(dependent->st_uid, dependent, &file->stat) &&
-	       wcx_base_is_open(dependent, &file->stat, is_public);
+	return wcx_base_suits(dependent, &file->stat, !wcx_has_acl(wcx_container_fd(wcx_image_container(file->image))));
 }
 
 bool wcx_base_set_holds(const struct wcx_base_set *set, const struct stat *st)

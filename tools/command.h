@@ -63,6 +63,7 @@ int wcx_command_quantize(struct command *command, int argc, char **argv);
 	{                                                                                                                   \
 		"json", no_argument, NULL, 'J'                                                                              \
 	}
+#define WCX_COMMAND_STORE_ADVICE "; --store=DIR says where else to look"
 /* For the commands that read files which may have bases. */
 #define WCX_COMMAND_STORE_OPTION                                                                                            \
 	{                                                                                                                   \

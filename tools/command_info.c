@@ -141,10 +141,10 @@ static void show_relatives(const struct wcx_file_task *task, struct wcx_image *i
 		if (wcx_image_bases_get(wcx_image_bases(image), number, &base, &shown) == 0)
 			path = wcx_plain_path(wcx_container_path(wcx_image_container(base)));
 		if (path)
-			wcx_fail(&shown, 0, "%s", path);
+			wcx_fail(&shown, 0, "base: %s", path);
 		free(path);
 		wcx_image_put(base);
-		wcx_report_print(task->slot.report, "%40sbase: %s", "", shown.text);
+		wcx_report_print(task->slot.report, "%40s%s", "", shown.text);
 	}
 	for (size_t i = 0; family && i < family->count; i++) {
 		if (!wcx_family_depends(&family->files[i], &self))
@@ -169,6 +169,8 @@ static int show_task(struct wcx_file_task *task, struct wcx_error *err)
 		r = wcx_task_add_dtypes(task, image, err);
 	if (r == 0 && !task->run->command->json) {
 		sb = wcx_container_superblock(wcx_image_container(image));
+		if (!task->run->report.counts[WCX_OUTCOME_SHOWN])
+			wcx_report_print(task->slot.report, "%14s %14s %7s  %s", "bytes", "packed", "ratio", "file");
 		wcx_report_print(task->slot.report, "%14llu %14llu %7.4f  %s", (unsigned long long)sb->original_bytes,
 				 (unsigned long long)sb->packed_bytes, (double)sb->original_bytes / (double)sb->packed_bytes,
 				 task->path);
@@ -181,7 +183,9 @@ static int show_task(struct wcx_file_task *task, struct wcx_error *err)
 
 static int show_tree(struct command *command, const char *path)
 {
-	static const struct wcx_tree_ops ops = { .what = "reading", .decodes = true, .shows = true, .file = show_task };
+	static const struct wcx_tree_ops ops = {
+		.what = "reading", .decodes = true, .wants_packed = true, .shows = true, .file = show_task
+	};
 	struct wcx_family family;
 	const struct wcx_tree_options options = { .family = &family };
 	struct wcx_error err;
@@ -191,8 +195,6 @@ static int show_tree(struct command *command, const char *path)
 	if (wcx_family_scan(&family, command->store ? command->store : path, false, &wcx_command_stop, &err) < 0) {
 		status = wcx_command_failed(command, &err);
 	} else {
-		if (!command->json)
-			printf("%14s %14s %7s  %s\n", "bytes", "packed", "ratio", "file");
 		status = wcx_run_tree(command, &ops, &options, path, NULL);
 	}
 	wcx_family_free(&family);

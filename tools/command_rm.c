@@ -19,6 +19,7 @@
 #include "fs/read/packed_index.h"
 #include "tools/command.h"
 #include "tools/dependents.h"
+#include "tools/file_task.h"
 #include "tools/rebase_file.h"
 
 static const char help[] =
@@ -192,6 +193,8 @@ static int add_argument(struct removal *removal, const char *path, char **start_
 	struct stat st;
 	const bool is_tree = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 	struct tree tree = { removal, -1, path, NULL };
+	const size_t count = removal->count;
+	struct wcx_error err;
 	int r;
 
 	tree.start = *start_ret = leads_down(path) ? strdup(".") : is_tree ? strdup(path) : wcx_directory_of(path);
@@ -205,6 +208,10 @@ static int add_argument(struct removal *removal, const char *path, char **start_
 					   &wcx_command_stop, add_from_tree, &tree);
 	if (tree.fd >= 0)
 		close(tree.fd);
+	if (r == 0 && removal->count == count) {
+		wcx_fail_without_packed(path, &err);
+		tell(removal, &err);
+	}
 	return r;
 }
 

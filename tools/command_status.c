@@ -277,6 +277,8 @@ int wcx_command_status(struct command *command, int argc, char **argv)
 	status = optind == argc ? add_all_mounts(command, &options, list) : WCX_EXIT_OK;
 	for (; optind < argc && !wcx_command_stop; optind++)
 		status = wcx_command_worse(status, add_mount(command, argv[optind], &options, list));
+	if (status == WCX_EXIT_OK && !json_array_size(list) && !options.json && !options.prometheus)
+		fprintf(stderr, "wcx status: nothing is mounted with wcxfs\n");
 	if (options.prometheus)
 		wcx_status_print_prometheus(list);
 	else if (options.json)

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "codec/arith.h"
@@ -76,6 +77,14 @@ bool wcx_is_packed_file(int fd)
 	char magic[WCX_MAGIC_BYTES];
 
 	return wcx_read_exact(fd, magic, sizeof magic, 0) == 0 && memcmp(magic, WCX_MAGIC, sizeof magic) == 0;
+}
+
+int wcx_fail_without_packed(const char *path, struct wcx_error *err)
+{
+	const bool is_mount = lgetxattr(path, "user.wcx.status", NULL, 0) > 0;
+
+	return wcx_fail(err, ENOENT, "%s: no packed file in it%s", path,
+			is_mount ? ", since it is in a mount of wcxfs; name the store of that (wcx status shows it)" : "");
 }
 
 int wcx_task_open_image(struct wcx_file_task *task, struct wcx_image **ret, struct wcx_error *err)

@@ -286,7 +286,8 @@ void wcx_report_file(struct wcx_report *report, unsigned slot, const struct wcx_
 	}
 	if (outcome == WCX_OUTCOME_SOUND && !report->command->quiet && !report->command->json) {
 		clear_line(report);
-		printf("%s: sound\n", result->path);
+		printf("%s: sound%s%s\n", result->path, result->base_found ? ", with the base " : "",
+		       result->base_found ? result->base_found : "");
 	}
 	if (report->command->json) {
 		clear_line(report);

@@ -38,6 +38,7 @@ struct wcx_file_result {
 	uint8_t sha256[WCX_SHA256_BYTES];
 	uint32_t base_count;  /* of a packed file */
 	uint64_t based_bytes; /* of the original, in tensors that are packed against bases */
+	char *base_found;     /* where the first is, for a file that is sound; NULL: not told; freed after it was */
 	char *base;           /* hint of the first; NULL: none; freed after it was told, as the next is */
 	uint8_t (*base_sha256)[WCX_SHA256_BYTES]; /* of each base */
 	struct wcx_dtype_totals dtypes;

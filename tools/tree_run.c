@@ -14,6 +14,7 @@
 #include "fs/base/parallel.h"
 #include "fs/base/path.h"
 #include "tools/dependents.h"
+#include "tools/file_task.h"
 #include "tools/tree_output.h"
 
 /* What a file that is packed takes besides its threads' buffers: plans, and the cache that verifies it. */
@@ -70,6 +71,16 @@ static bool ends_run(int r)
 	return r == -ENOSPC || r == -EDQUOT || r == -EROFS || r == -EINTR;
 }
 
+static void free_result(struct wcx_file_result *result)
+{
+	free(result->output);
+	free(result->base);
+	free(result->base_found);
+	free(result->base_sha256);
+	result->output = result->base = result->base_found = NULL;
+	result->base_sha256 = NULL;
+}
+
 /* Does the command's work on an open file, and reports it.  Returns 0, or an error that ends the run. */
 static int do_file(struct wcx_file_task *task, int r, struct wcx_error *err)
 {
@@ -78,9 +89,7 @@ static int do_file(struct wcx_file_task *task, int r, struct wcx_error *err)
 	if (r == 0)
 		r = run->ops->file(task, err);
 	if (r == -EINTR) {
-		free(task->result.output);
-		free(task->result.base);
-		free(task->result.base_sha256);
+		free_result(&task->result);
 		return r;
 	}
 	if (r < 0) {
@@ -92,12 +101,7 @@ static int do_file(struct wcx_file_task *task, int r, struct wcx_error *err)
 		task->result.dtypes.count = 0;
 	}
 	wcx_report_file(&run->report, task->slot.number, &task->result);
-	free(task->result.output);
-	free(task->result.base);
-	free(task->result.base_sha256);
-	task->result.output = NULL;
-	task->result.base = NULL;
-	task->result.base_sha256 = NULL;
+	free_result(&task->result);
 	if (!ends_run(r) || run->item_count == 1)
 		return 0;
 	return wcx_fail(err, -r, "stopped, since other files would fail too%s", has_output(run) ? goes_on : "");
@@ -417,6 +421,15 @@ static int make_output(struct wcx_tree_run *run, struct wcx_error *err)
 	return r;
 }
 
+static bool has_packed(const struct wcx_report *report)
+{
+	uint64_t count = 0;
+
+	for (int i = 0; i < WCX_OUTCOMES; i++)
+		count += i == WCX_OUTCOME_LEFT ? 0 : report->counts[i];
+	return count > 0;
+}
+
 /* Makes what files are decoded with; tree is where their bases are unless the command line says so, or NULL. */
 static int prepare(struct wcx_tree_run *run, const char *tree, struct wcx_error *err)
 {
@@ -427,6 +440,8 @@ static int prepare(struct wcx_tree_run *run, const char *tree, struct wcx_error 
 		return r;
 	run->store = command->store ? command->store : tree;
 	run->bases = wcx_base_search_create(run->store, command->cache, command->decoder, &wcx_command_stop);
+	if (run->bases && !command->store)
+		wcx_base_search_advise(run->bases, WCX_COMMAND_STORE_ADVICE);
 	run->dependents = wcx_dependents_create(command->store);
 	return run->bases && run->dependents ? 0 : wcx_fail(err, ENOMEM, "no memory");
 }
@@ -463,6 +478,8 @@ int wcx_run_tree(struct command *command, const struct wcx_tree_ops *ops, const 
 		r = wcx_tree_output_open(&run, &err);
 	if (r == 0)
 		r = run.output_root_path ? make_output(&run, &err) : do_items(&run, &err);
+	if (r == 0 && ops->wants_packed && !has_packed(&run.report))
+		r = wcx_fail_without_packed(path, &err);
 	if (r == -EINTR)
 		wcx_fail(&err, EINTR, "interrupted%s", has_output(&run) ? goes_on : "");
 	if (run.output_root_fd >= 0)

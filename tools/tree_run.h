@@ -41,10 +41,11 @@ struct wcx_file_task {
 
 /* What a command does. */
 struct wcx_tree_ops {
-	const char *what; /* "packing", for progress */
-	bool decodes;     /* the command's cache and decoder are needed */
-	bool replaces;    /* puts what it makes of a file in that file's place: trees are worked on in place */
-	bool shows;       /* is for what it prints: totals go to standard output, and files come in the tree's order */
+	const char *what;  /* "packing", for progress */
+	bool decodes;      /* the command's cache and decoder are needed */
+	bool replaces;     /* puts what it makes of a file in that file's place: trees are worked on in place */
+	bool wants_packed; /* has nothing to do in a tree without packed files, which is an error */
+	bool shows;        /* is for what it prints: totals go to standard output, and files come in the tree's order */
 	/* Works on a file.  Returns 0, or -errno with a message: that is counted, and the run goes on. */
 	int (*file)(struct wcx_file_task *task, struct wcx_error *err);
 	/*

@@ -196,6 +196,8 @@ int wcx_command_open(struct command *command, const char *path, struct wcx_image
 		command->bases = wcx_base_search_create(command->store, command->cache, command->decoder, &wcx_command_stop);
 	if (!command->bases)
 		return wcx_fail(err, ENOMEM, "%s: no memory", path);
+	if (!command->store)
+		wcx_base_search_advise(command->bases, WCX_COMMAND_STORE_ADVICE);
 	/* O_NONBLOCK: opening a FIFO would wait for a writer.  The container refuses all but regular files. */
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)

@@ -3,8 +3,10 @@
 #include "fs/base/ancestors.h"
 
 #include <fcntl.h>
+#include <stdlib.h>
 #include <unistd.h>
 
+#include "fs/base/path.h"
 #include "fs/base/same_file.h"
 
 /* Opens what is above an open directory, or at it. */
@@ -55,4 +57,17 @@ int wcx_levels_above(int fd, const struct stat *above)
 		return (int)at.level;
 	}
 	return -1;
+}
+
+bool wcx_is_below(const char *path, const char *directory)
+{
+	char *own = wcx_directory_of(path);
+	const int fd = own ? open(own, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+	struct stat st;
+	const bool is_below = fd >= 0 && stat(directory, &st) == 0 && wcx_levels_above(fd, &st) >= 0;
+
+	if (fd >= 0)
+		close(fd);
+	free(own);
+	return is_below;
 }

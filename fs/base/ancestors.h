@@ -26,4 +26,7 @@ void wcx_ancestor_end(struct wcx_ancestor *at);
 /* wcx_levels_above - how many levels above an open directory another one is; 0: it is that itself; -1: it is not above */
 int wcx_levels_above(int fd, const struct stat *above);
 
+/* wcx_is_below - whether a path leads to an entry of a directory, or of one below it */
+bool wcx_is_below(const char *path, const char *directory);
+
 #endif

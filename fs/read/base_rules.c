@@ -58,6 +58,11 @@ bool wcx_base_is_open(const struct stat *dependent, const struct stat *base, boo
 	return is_alike && (dependent->st_mode & READ_BITS & ~base->st_mode) == 0;
 }
 
+bool wcx_base_suits(const struct stat *dependent, const struct stat *base, bool is_public)
+{
+	return wcx_base_is_trusted(dependent->st_uid, dependent, base) && wcx_base_is_open(dependent, base, is_public);
+}
+
 int wcx_base_hint_join(const char *dependent_path, const char *hint, char dst[PATH_MAX])
 {
 	const char *slash = strrchr(dependent_path, '/');

@@ -34,6 +34,9 @@ bool wcx_base_is_trusted(uid_t reader, const struct stat *dependent, const struc
  */
 bool wcx_base_is_open(const struct stat *dependent, const struct stat *base, bool is_public);
 
+/* wcx_base_suits - both, for a mount that the owner of the dependent has: the directories above are not looked at */
+bool wcx_base_suits(const struct stat *dependent, const struct stat *base, bool is_public);
+
 /*
  * wcx_base_kept_path - the name that a base gets when another file takes its own, and the old one is needed
  *

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/base/ancestors.h"
 #include "fs/base/array.h"
 #include "fs/base/path.h"
 #include "fs/read/base_rules.h"
@@ -35,6 +36,7 @@ struct wcx_base_search {
 	struct wcx_tile_cache *cache;
 	struct wcx_decoder *decoder;
 	const atomic_bool *stop;
+	const char *advice;   /* after the name of the place where a base was not found */
 	pthread_mutex_t lock; /* protects the lists; roots themselves stay as they are */
 	struct root **roots;
 	size_t root_count, root_capacity;
@@ -46,6 +48,7 @@ struct wcx_base_search {
 struct quest {
 	struct wcx_base_search *search;
 	const struct root *root;
+	bool stays; /* in the store, where a hint may lead out of it */
 	struct wcx_base_check check;
 	struct wcx_image *image; /* the result */
 };
@@ -213,8 +216,11 @@ int wcx_base_open_hint(int directory_fd, const char *path, struct stat *st_ret)
 static bool try_path(struct quest *quest, const char *path)
 {
 	struct stat st;
-	const int fd = wcx_base_open_hint(AT_FDCWD, path, &st);
+	int fd;
 
+	if (quest->stays && !wcx_is_below(path, quest->search->store))
+		return false;
+	fd = wcx_base_open_hint(AT_FDCWD, path, &st);
 	return fd >= 0 && try_file(quest, fd, path);
 }
 
@@ -269,7 +275,7 @@ static bool find_open(struct quest *quest)
 
 /* Follows the hint from the directory of the dependent, also to where the base is kept if another file has taken its name.
  */
-static bool follow_hint(struct quest *quest, const char *dependent_path)
+static bool follow_hint_from(struct quest *quest, const char *dependent_path)
 {
 	char path[PATH_MAX], kept[PATH_MAX];
 
@@ -277,6 +283,14 @@ static bool follow_hint(struct quest *quest, const char *dependent_path)
 		return false;
 	return try_path(quest, path) ||
 	       (wcx_base_kept_path(path, quest->check.base->sha256, kept) == 0 && try_path(quest, kept));
+}
+
+static bool follow_hint(struct quest *quest, const char *dependent_path)
+{
+	char target[PATH_MAX];
+
+	return follow_hint_from(quest, dependent_path) ||
+	       (realpath(dependent_path, target) && follow_hint_from(quest, target));
 }
 
 static bool find_in(struct quest *quest, const char *root_path)
@@ -294,7 +308,8 @@ static int find(void *user, const struct wcx_container *dependent, const struct 
 	struct wcx_base_search *search = user;
 	const char *path = wcx_container_path(dependent);
 	struct quest quest = { .search = search, .check = { .base = base, .reader = geteuid() } };
-	char target[PATH_MAX] = "", *directory;
+	bool is_found;
+	char *directory, where[PATH_MAX + 64];
 	int r = 0;
 
 	if (fstat(wcx_container_fd(dependent), &quest.check.dependent) < 0)
@@ -304,9 +319,13 @@ static int find(void *user, const struct wcx_container *dependent, const struct 
 		return wcx_fail(err, ENOMEM, "%s: no memory", path);
 	/* What root unpacks for others is theirs to read. */
 	quest.check.for_others = quest.check.reader == 0 && quest.check.dependent.st_uid != 0;
-	if (!find_open(&quest) && !follow_hint(&quest, path) && !(realpath(path, target) && follow_hint(&quest, target)) &&
-	    !find_in(&quest, directory))
-		r = wcx_base_check_fail(&quest.check, directory, err);
+	quest.stays = search->store != NULL;
+	is_found = find_open(&quest) || follow_hint(&quest, path) || find_in(&quest, directory);
+	quest.stays = false;
+	if (!is_found && !(search->store && follow_hint(&quest, path))) {
+		snprintf(where, sizeof where, "%s%s", directory, search->advice);
+		r = wcx_base_check_fail(&quest.check, where, err);
+	}
 	free(directory);
 	if (r == 0)
 		*ret = quest.image;
@@ -329,8 +348,14 @@ struct wcx_base_search *wcx_base_search_create(const char *store, struct wcx_til
 	search->cache = cache;
 	search->decoder = decoder;
 	search->stop = stop;
+	search->advice = "";
 	pthread_mutex_init(&search->lock, NULL);
 	return search;
+}
+
+void wcx_base_search_advise(struct wcx_base_search *search, const char *advice)
+{
+	search->advice = advice;
 }
 
 void wcx_base_search_free(struct wcx_base_search *search)

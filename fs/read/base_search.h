@@ -3,8 +3,9 @@
  * The search for bases by a process that reads packed files for itself: the commands, and programs with libwcx.
  *
  * A base is looked for where the hint leads, from the directory of the file that needs it, and then, by SHA-256, in a
- * directory tree.  What was found stays open for other files that need it.  All functions but create and free are
- * thread-safe; no lock is held while files are opened or read.
+ * directory tree, the store; where the hint leads out of a store that was named, only after that.  What was found stays open
+ * for other files that need it.  All functions but create and free are thread-safe; no lock is held while files are opened
+ * or read.
  */
 #ifndef WCX_BASE_SEARCH_H
 #define WCX_BASE_SEARCH_H
@@ -26,6 +27,9 @@ struct wcx_base_search;
 struct wcx_base_search *wcx_base_search_create(const char *store, struct wcx_tile_cache *cache, struct wcx_decoder *decoder,
 					       const atomic_bool *stop);
 void wcx_base_search_free(struct wcx_base_search *search); /* NULL is fine */
+
+/* wcx_base_search_advise - set what ends the message that a base was not found in a directory; before the search is used */
+void wcx_base_search_advise(struct wcx_base_search *search, const char *advice);
 
 /* wcx_base_search_use - have an image find its bases with a search */
 void wcx_base_search_use(struct wcx_base_search *search, struct wcx_image *image);

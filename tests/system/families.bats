@@ -90,7 +90,7 @@ forge() {
 	mkdir -p "$OWN/deep/er"
 	mv "$BASE" "$OWN/deep/er/renamed.wcx"
 	run -1 "$WCX" unpack "$TUNED" out
-	[[ "$output" == *"tuned/model.safetensors.wcx: "*"base $BASE_SHA (../base/model.safetensors.wcx): not found in "*"/tuned" ]]
+	[[ "$output" == *"tuned/model.safetensors.wcx: "*"base $BASE_SHA (../base/model.safetensors.wcx): not found in "*"/tuned; --store=DIR says where else to look" ]]
 	[ ! -e out ]
 	unpacks --store="$OWN"
 	"$WCX" unpack -q "$OWN" all
@@ -114,6 +114,25 @@ forge() {
 	[[ "$output" == *"1 sound, 1 failed"* ]]
 	run -0 "$WCX" info "$TUNED"
 	[[ "$output" == *"base 1: sha256 $BASE_SHA"*"not found in "* ]]
+}
+
+@test "verify says so if a mount of the store will not find or use a base" {
+	mv "$OWN/base" .
+	"$WCX" rm -q "$TUNED"
+	"$WCX" pack -q --base=base "$ORIG/tuned-1/model.safetensors" "$TUNED"
+	run -1 "$WCX" verify "$OWN"
+	[[ "${lines[0]}" == "wcx verify: $TUNED: sound, but a mount of $OWN cannot read it: base $BASE_SHA (../../base/model.safetensors.wcx) is not in there; --store=DIR names the store" ]]
+	run -1 "$WCX" verify -q --store="$OWN" "$TUNED"
+	"$WCX" verify -q --store="$BATS_TEST_TMPDIR" "$TUNED"
+	run -0 "$WCX" verify "$TUNED"
+	[[ "$output" == "$TUNED: sound, with the base $PWD/base/model.safetensors.wcx" ]]
+	# A mount takes another one that is in the store, and so does verify.
+	cp -a base "$OWN/again"
+	"$WCX" verify -q "$OWN"
+	chmod o-r "$OWN"/again/*.wcx
+	rm -r base
+	run -1 "$WCX" verify "$OWN"
+	[[ "$output" == *"$TUNED: sound, but a mount will not use base $BASE_SHA "*", since that has another owner, or fewer may read it"* ]]
 }
 
 @test "a base that cannot be opened is told apart from one that is not there" {
@@ -162,7 +181,7 @@ forge() {
 	[[ "$output" == *$'\n'"  link/../base/model.safetensors.wcx"* ]]
 	rm "$BASE"
 	run -0 "$WCX" info "$OWN"
-	[[ "$output" != *"base of: "* && "$output" == *"base: base $BASE_SHA (../base/model.safetensors.wcx): not found in $OWN"* ]]
+	[[ "$output" != *"base of: "* && "$output" == *"  base $BASE_SHA (../base/model.safetensors.wcx): not found in $OWN"* ]]
 	run -0 "$WCX" info --json "$OWN"
 	[[ "$output" == *"\"bases\":[\"$BASE_SHA"* ]]
 }

@@ -122,6 +122,15 @@ check(json.load(sys.stdin))' "$BATS_TEST_DIRNAME/../../docs/operations.md"
 	run -2 "$WCX" status --files --no-walk
 }
 
+@test "commands for packed files say that they were given a mount" {
+	start_mount "$STORE"
+	for command in verify info rm; do
+		run -1 "$WCX" "$command" "$MNT"
+		[[ "$output" == "wcx $command: $MNT: no packed file in it, since it is in a mount of wcxfs; "* ]]
+	done
+	[ -e "$STORE/$MODEL.wcx" ]
+}
+
 @test "a dead mount is told as such, in JSON and for Prometheus" {
 	local pid
 

@@ -633,6 +633,13 @@ check_whole() {
 	[ -z "$(ls out)" ]
 }
 
+@test "verify, info and rm of a tree without a packed file fail" {
+	for command in verify info rm; do
+		run -1 "$WCX" "$command" "$DIR"
+		[ "$output" = "wcx $command: $DIR: no packed file in it" ]
+	done
+}
+
 @test "verify of a tree names a damaged file, checks the rest, and exits with 1" {
 	local file
 
