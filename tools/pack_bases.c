@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/base/ancestors.h"
 #include "fs/base/file_io.h"
 #include "fs/base/path.h"
 #include "fs/format/safetensors_file.h"
@@ -18,6 +19,7 @@
 #include "tools/model_card.h"
 #include "tools/pack_order.h"
 #include "tools/relatives.h"
+#include "tools/store_walk.h"
 
 /* Of a run. */
 struct pack_bases {
@@ -44,6 +46,28 @@ static int begin_search(struct wcx_tree_run *run, struct pack_bases *bases)
 	return r;
 }
 
+/* Warns of a base that is in no store together with the outputs, so that no mount will read both. */
+static void warn_of_distant(struct wcx_tree_run *run, const struct wcx_base_set *set)
+{
+	const char *store = run->command->store;
+	char *directory = run->paths ? wcx_directory_of(run->outputs[0]) : strdup(run->output_root_path);
+	const int fd = directory ? open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	struct wcx_error text;
+	bool reaches = true;
+
+	for (size_t i = 0; i < set->count && reaches && fd >= 0; i++) {
+		reaches = store ? wcx_is_below(set->files[i].path, store) : wcx_store_walk_reaches(fd, set->files[i].path);
+		if (reaches)
+			continue;
+		wcx_fail(&text, 0, "%s is in no store with %s: a mount, and wcx verify of a tree, must be given both",
+			 set->files[i].path, directory);
+		wcx_warn(run->command, text.text);
+	}
+	if (fd >= 0)
+		close(fd);
+	free(directory);
+}
+
 int wcx_pack_bases_begin(struct wcx_tree_run *run, struct wcx_error *err)
 {
 	const enum wcx_base_choice choice = run->options.base_choice;
@@ -58,6 +82,8 @@ int wcx_pack_bases_begin(struct wcx_tree_run *run, struct wcx_error *err)
 		return wcx_fail(err, -r, "%s", r == -EINTR ? "interrupted" : strerror(-r));
 	for (size_t i = 0; i < run->options.base_path_count && r == 0; i++)
 		r = wcx_base_set_add_path(&bases->given, run->command, run->options.base_paths[i], err);
+	if (r == 0 && !run->is_begun)
+		warn_of_distant(run, &bases->given);
 	return r;
 }
 
@@ -167,6 +193,19 @@ int wcx_task_bases_find(struct wcx_task_bases *ret, struct wcx_file_task *task, 
 	ret->set = set;
 	free(directory);
 	return ret->list ? 0 : wcx_task_fail(task, ENOMEM, err);
+}
+
+void wcx_task_check_gain(struct wcx_file_task *task)
+{
+	const struct wcx_file_result *result = &task->result;
+	struct wcx_error text;
+
+	if (task->run->options.base_choice != WCX_BASE_GIVEN || !result->base_count ||
+	    (double)result->based_bytes >= WCX_BASE_MIN_GAIN * (double)result->bytes)
+		return;
+	wcx_fail(&text, 0, "%s: saves next to nothing against its base, which it needs now; --base=none packs it alone",
+		 task->path);
+	wcx_report_warn(&task->slot, text.text);
 }
 
 void wcx_task_bases_mark(void *user, size_t base)

@@ -32,6 +32,9 @@ void wcx_task_bases_free(struct wcx_task_bases *bases);
 /* wcx_task_bases_mark - note on a base, by its place in the list, that the output needs it; the bases are user */
 void wcx_task_bases_mark(void *user, size_t base);
 
+/* wcx_task_check_gain - warn if a file, which has been packed against what was named, has next to nothing from that */
+void wcx_task_check_gain(struct wcx_file_task *task);
+
 /* wcx_task_check_given - -EINVAL if what a file would replace was named as its base */
 int wcx_task_check_given(const struct wcx_file_task *task, const struct stat *replaced, struct wcx_error *err);
 

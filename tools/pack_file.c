@@ -233,6 +233,7 @@ static int pack(struct wcx_file_task *task, const struct target *target, const s
 	wcx_task_bases_free(&bases);
 	if (r == 0) {
 		check_name(task);
+		wcx_task_check_gain(task);
 		wcx_task_bases_note(task, target->path);
 	}
 	return r;

@@ -347,6 +347,30 @@ static int climb(struct pass *pass)
 	return r == -E2BIG ? 0 : r;
 }
 
+bool wcx_store_walk_reaches(int fd, const char *path)
+{
+	char *directory = wcx_directory_of(path);
+	const int own = directory ? open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+	const unsigned levels = levels_max(fd);
+	struct wcx_ancestor at;
+	bool is_open = own >= 0 && wcx_ancestor_first(&at, fd), reaches = false;
+
+	for (unsigned level = 0; is_open && !reaches && level <= levels; level++) {
+		const struct stat below = at.st;
+
+		reaches = wcx_levels_above(own, &below) >= 0;
+		is_open = wcx_ancestor_next(&at);
+		if (is_open && is_barred(&at.st, &below))
+			break;
+	}
+	if (is_open)
+		wcx_ancestor_end(&at);
+	if (own >= 0)
+		close(own);
+	free(directory);
+	return reaches;
+}
+
 int wcx_store_walk_refresh(struct wcx_store_walk *walk, const atomic_bool *stop)
 {
 	struct pass pass = { .walk = walk, .old = *walk, .stop = stop, .names_left = SIZE_MAX };

@@ -54,6 +54,9 @@ void wcx_store_walk_free(struct wcx_store_walk *walk);
 /* wcx_store_walk_shown - what messages call a path of the walk, or with NULL the highest directory; the caller frees it */
 char *wcx_store_walk_shown(const struct wcx_store_walk *walk, const char *path);
 
+/* wcx_store_walk_reaches - whether a walk that begins at an open directory, and climbs, may come to a file */
+bool wcx_store_walk_reaches(int fd, const char *path);
+
 /* wcx_is_around - whether a path of a walk leads out of the directory where it began */
 bool wcx_is_around(const char *path);
 

@@ -66,8 +66,9 @@ packed_bytes() {
 @test "a base that saves nothing is not named, and the file is what it is alone" {
 	"$PYTHON" "$FIXTURES/weight_family.py" others 1e-3 --seed 2
 	"$WCX" pack -q others/tuned-1/model.safetensors alone.wcx
-	run -0 "$WCX" pack --json --base="$STORE" others/tuned-1/model.safetensors against.wcx
+	run -0 --separate-stderr "$WCX" pack --json --base="$STORE" others/tuned-1/model.safetensors against.wcx
 	# The norms are ones in both.
+	[[ $stderr == *"warning: others/tuned-1/model.safetensors: saves next to nothing against its base, which it needs now; "* ]]
 	"$WCX" pack -q "--base=none" others/tuned-1/model.safetensors none.wcx
 	cmp alone.wcx none.wcx
 	[ "$(packed_bytes against.wcx)" -le "$(($(packed_bytes alone.wcx) + 200))" ]
@@ -105,6 +106,20 @@ packed_bytes() {
 	cp damaged/base.wcx store/cut.wcx
 	run -0 "$WCX" pack --base=store "$FAMILY/tuned-2/model.safetensors" out.wcx
 	[[ $output == *"warning: --base: left out: store/cut.wcx: "* ]]
+}
+
+@test "a base that is in no store with the output is warned of, once" {
+	local text="warning: $STORE/base/model.safetensors.wcx is in no store with "
+
+	mkdir -p 1/2/3/4/5/6
+	cp -r "$STORE" near
+	run -0 "$WCX" pack --base=near/base "$FAMILY/tuned-1/model.safetensors" 1/out.wcx
+	[[ $output != *warning* ]]
+	cd 1/2/3/4/5/6
+	run -0 "$WCX" pack --base="$STORE" "$FAMILY" out
+	[ "$(grep -c "$text" <<<"$output")" -eq 1 ]
+	run -0 "$WCX" pack --store="$STORE" --base="$STORE" "$FAMILY/tuned-1/model.safetensors" other.wcx
+	[[ $output != *warning* ]]
 }
 
 @test "a base that is being removed is refused" {
