@@ -8,7 +8,7 @@ set -eu
 out=$1
 cd "$(dirname "$0")/../.."
 # Not for those who change the code.
-docs=$(find docs -maxdepth 1 -type f ! -name contributing.md ! -name design.md ! -name testing.md | sort)
+docs="$(find docs -maxdepth 1 -type f ! -name contributing.md ! -name design.md ! -name testing.md | sort) tools/python/wcx_python.md"
 
 rm -rf "$out"
 mkdir -p "$out"
