@@ -125,7 +125,7 @@ static int check_replaceable(const struct wcx_file_task *task, const struct targ
 	if (!target->is_there || task->run->options.replace)
 		return 0;
 	if (task->is_named && !task->run->options.remove)
-		return wcx_fail(err, EEXIST, "%s: exists already", target->path);
+		return wcx_fail(err, EEXIST, "%s: exists already; --force replaces it", target->path);
 	if (task->run->options.remove)
 		return wcx_fail(err, EEXIST, "%s: exists already, and does not hold %s; --force replaces it", target->path,
 				task->path);
@@ -267,7 +267,8 @@ static int check_collision(const struct wcx_file_task *task, const struct target
 	if (task->is_named || task->run->is_in_place ||
 	    fstatat(task->directory_fd, target->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0;
-	return wcx_fail(err, EEXIST, "%s: not packed, since %s%s is beside it", task->path, task->name, suffix);
+	return wcx_fail(err, EEXIST, "%s: not packed, since %s%s is beside it; wcx pack --rm %s removes it if that holds it",
+			task->path, task->name, suffix, task->path);
 }
 
 /* Packs a safetensors file. */

@@ -121,15 +121,45 @@ void wcx_report_progress(void *user, const char *what, uint64_t done, uint64_t t
 
 /* --- lines --- */
 
+/* Whether it was said of another file that the same of it cannot be kept, and so this is only counted. */
+static bool hide_warning_locked(struct wcx_report *report, const char *text)
+{
+	const char *what = strstr(text, " cannot be kept: ") ? strstr(text, ": ") : NULL;
+
+	for (int i = 0; i < WCX_REPORT_WARNINGS && what && !report->command->verbose; i++) {
+		if (!report->warnings[i].what) {
+			report->warnings[i].what = strdup(what + 2);
+			return false;
+		}
+		if (strcmp(report->warnings[i].what, what + 2) == 0) {
+			report->warnings[i].hidden++;
+			return true;
+		}
+	}
+	return false;
+}
+
 void wcx_report_warn(void *user, const char *text)
 {
 	const struct wcx_report_slot *slot = user;
 	struct wcx_report *report = slot->report;
 
 	pthread_mutex_lock(&report->lock);
-	clear_line(report);
-	fprintf(stderr, "wcx %s: warning: %s\n", report->command->name, text);
+	if (!hide_warning_locked(report, text)) {
+		clear_line(report);
+		fprintf(stderr, "wcx %s: warning: %s\n", report->command->name, text);
+	}
 	pthread_mutex_unlock(&report->lock);
+}
+
+static void print_hidden_warnings(struct wcx_report *report)
+{
+	for (int i = 0; i < WCX_REPORT_WARNINGS; i++) {
+		if (report->warnings[i].hidden)
+			fprintf(stderr, "wcx %s: warning: %llu more (-v names them): %s\n", report->command->name,
+				(unsigned long long)report->warnings[i].hidden, report->warnings[i].what);
+		free(report->warnings[i].what);
+	}
 }
 
 static void print_failure(struct wcx_report *report, const struct wcx_error *why)
@@ -278,7 +308,7 @@ void wcx_report_file(struct wcx_report *report, unsigned slot, const struct wcx_
 			(unsigned long long)result->bytes, outcome == WCX_OUTCOME_DONE ? "already " : "",
 			(unsigned long long)result->packed_bytes, ratio_of(result->bytes, result->packed_bytes));
 		print_bases(result);
-		fputc('\n', stderr);
+		fputs(result->is_removed ? "; source removed\n" : "\n", stderr);
 	}
 	if (outcome == WCX_OUTCOME_CONVERTED && !report->is_tree && !report->command->quiet && !report->command->json) {
 		clear_line(report);
@@ -336,16 +366,17 @@ static int compare_totals(const void *a, const void *b)
 	return x->bytes != y->bytes ? (x->bytes > y->bytes ? -1 : 1) : strcmp(x->dtype, y->dtype);
 }
 
-static void print_row(FILE *out, const char *dtype, uint64_t tensors, uint64_t bytes, uint64_t packed)
+static void print_row(FILE *out, const char *dtype, uint64_t tensors, uint64_t bytes, uint64_t packed, bool has_ratio)
 {
 	fprintf(out, "%-10s %9llu %16llu %16llu", dtype, (unsigned long long)tensors, (unsigned long long)bytes,
 		(unsigned long long)packed);
-	/* Nothing has no ratio to something, nor something to nothing. */
-	if (bytes && packed)
+	/* Nothing has no ratio to something, nor something to nothing; nor have headers to the index, which is about
+	 * tensors. */
+	if (bytes && packed && has_ratio)
 		fprintf(out, " %8.3f", ratio_of(bytes, packed));
 	else
 		fprintf(out, " %8s", "-");
-	if (bytes)
+	if (bytes && has_ratio)
 		fprintf(out, " %8.1f %%\n", 100.0 * (1 - (double)packed / (double)bytes));
 	else
 		fprintf(out, " %8s\n", "-");
@@ -362,13 +393,13 @@ static void print_table(const struct wcx_report *report)
 		struct wcx_error shown; /* a name from a header, made safe to print */
 
 		wcx_fail(&shown, 0, "%s", total->dtype);
-		print_row(out, shown.text, total->tensors, total->bytes, total->packed_bytes);
+		print_row(out, shown.text, total->tensors, total->bytes, total->packed_bytes, true);
 		tensors += total->tensors;
 		bytes -= WCX_MIN(total->bytes, bytes);
 		packed -= WCX_MIN(total->packed_bytes, packed);
 	}
-	print_row(out, "headers", 0, bytes, packed);
-	print_row(out, "total", tensors, report->packed_from, report->packed_to);
+	print_row(out, "headers", 0, bytes, packed, false);
+	print_row(out, "total", tensors, report->packed_from, report->packed_to, true);
 }
 
 static void print_summary(const struct wcx_report *report)
@@ -388,12 +419,13 @@ static void print_summary(const struct wcx_report *report)
 		separator = ", ";
 	}
 	if (report->removed_files)
-		fprintf(stderr, "%s%llu sources removed", separator, (unsigned long long)report->removed_files);
+		fprintf(stderr, "%s%llu source%s removed", separator, (unsigned long long)report->removed_files,
+			report->removed_files == 1 ? "" : "s");
 	fprintf(stderr, "%s in %.1f s", *separator ? "" : "no files", seconds);
 	if (report->worked_bytes && seconds > 0)
 		fprintf(stderr, " (%.0f MB/s)", (double)report->worked_bytes * 1e-6 / seconds);
 	if (report->based_files)
-		fprintf(stderr, "; %llu packed against bases", (unsigned long long)report->based_files);
+		fprintf(stderr, "; %llu packed against bases, which wcx rm keeps", (unsigned long long)report->based_files);
 	fputc('\n', stderr);
 }
 
@@ -402,6 +434,7 @@ int wcx_report_end(struct wcx_report *report, int r, const struct wcx_error *err
 	int status = WCX_EXIT_OK;
 
 	clear_line(report);
+	print_hidden_warnings(report);
 	if (r < 0)
 		print_failure(report, err);
 	qsort(report->dtypes.items, report->dtypes.count, sizeof report->dtypes.items[0], compare_totals);

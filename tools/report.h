@@ -45,6 +45,8 @@ struct wcx_file_result {
 	struct wcx_error error; /* of a failure, or why it was left */
 };
 
+enum { WCX_REPORT_WARNINGS = 8 }; /* kinds that are told apart */
+
 struct wcx_report {
 	struct command *command;
 	const char *what; /* "packing" */
@@ -63,6 +65,11 @@ struct wcx_report {
 	uint64_t copied_bytes, removed_files;
 	uint64_t based_files, based_bytes; /* that are packed against bases */
 	struct wcx_dtype_totals dtypes;
+	/* What cannot be kept, as warnings say after the path, and how often that was not printed. */
+	struct {
+		char *what;
+		uint64_t hidden;
+	} warnings[WCX_REPORT_WARNINGS];
 };
 
 /* What a file's worker passes to wcx_pack and the like, for progress and warnings. */
@@ -80,7 +87,10 @@ void wcx_report_file(struct wcx_report *report, unsigned slot, const struct wcx_
 /* wcx_format_time_left - "1:05 left" */
 void wcx_format_time_left(double seconds, char text[WCX_TIME_LEFT_BYTES]);
 
-/* As struct wcx_job_options has them; user is a struct wcx_report_slot. */
+/*
+ * As struct wcx_job_options has them; user is a struct wcx_report_slot.  Of warnings "PATH: WHAT cannot be kept: WHY" that
+ * differ in the path alone, the first is printed, and at the end how many more there were, unless --verbose asks for all.
+ */
 void wcx_report_progress(void *user, const char *what, uint64_t done, uint64_t total);
 void wcx_report_warn(void *user, const char *text);
 

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/base/same_file.h"
 #include "fs/pack/pack_done.h"
 #include "fs/read/unpack.h"
 #include "tools/file_task.h"
@@ -70,7 +71,9 @@ static int check_collision(const struct wcx_file_task *task, const struct target
 
 	if (task->is_named || fstatat(task->directory_fd, target->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0;
-	return wcx_fail(err, EEXIST, "%s: not unpacked, since %s is beside it", task->path, target->name);
+	return wcx_fail(
+		err, EEXIST, "%s: not unpacked, since %s is beside it; wcx pack --rm %.*s leaves one, if they are the same",
+		task->path, target->name, (int)(strlen(task->path) - strlen(task->name) + strlen(target->name)), task->path);
 }
 
 /* In another tree, what is older is replaced. */
@@ -79,9 +82,12 @@ static int check_replaceable(const struct wcx_file_task *task, const struct targ
 {
 	struct stat st;
 
-	if (task->is_named || task->run->is_in_place ||
-	    fstatat(task->output_directory_fd, target->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+	if (task->run->is_in_place || fstatat(task->output_directory_fd, target->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0;
+	if (task->is_named)
+		return task->run->options.replace || !S_ISREG(st.st_mode) || wcx_is_same_file(&st, &task->st)
+			       ? 0
+			       : wcx_fail(err, EEXIST, "%s: exists already; --force replaces it", target->path);
 	return wcx_task_check_replaceable(task, target->path, &st, (uint64_t)st.st_size == sb->original_bytes, err);
 }
 

@@ -85,8 +85,10 @@ static bool copy_owner(const struct copy *copy, const struct stat *src, const st
 	bool kept = true;
 
 	if (dst->st_gid != src->st_gid && fchown(copy->dst_fd, (uid_t)-1, src->st_gid) < 0) {
-		warn_lost(copy, "the group", "; the group has no access");
-		*mode &= ~(mode_t)S_IRWXG & (~(mode_t)S_IRWXO | (*mode & S_IRWXG) >> 3);
+		const mode_t shared = *mode >> 3 & *mode & S_IRWXO;
+
+		warn_lost(copy, "the group", "; the new one has no more access than all had");
+		*mode = (*mode & ~(mode_t)(S_IRWXG | S_IRWXO)) | shared << 3 | shared;
 		kept = false;
 	}
 	if (dst->st_uid != src->st_uid && fchown(copy->dst_fd, src->st_uid, (gid_t)-1) < 0) {

@@ -42,7 +42,7 @@ packed_bytes() {
 	run -0 --separate-stderr "$WCX" pack --base=store/base/model.safetensors.wcx "$FAMILY/tuned-1/model.safetensors" \
 		store/tuned/model.safetensors.wcx
 	[[ ${stderr%%$'\n'*} == *", 100.0 % of it against ../base/model.safetensors.wcx" ]]
-	[[ $stderr == *"wcx pack: 1 packed in "*"; 1 packed against bases" ]]
+	[[ $stderr == *"wcx pack: 1 packed in "*"; 1 packed against bases, which wcx rm keeps" ]]
 	# Of 16 bits about 1.5 are left of what has moved, and none of the embedding.
 	[ $(($(packed_bytes store/tuned/model.safetensors.wcx) * 6)) -lt "$(packed_bytes alone.wcx)" ]
 	run -0 --separate-stderr "$WCX" pack --json -f --base=store "$FAMILY/tuned-2/model.safetensors" store/tuned.wcx
@@ -158,7 +158,7 @@ size_of() {
 @test "a tree is packed against what is in it, and comes back" {
 	"$WCX" pack -q --base=none "$FAMILY" alone
 	run -0 "$WCX" pack "$FAMILY" store
-	[[ $output == *"wcx pack: 3 packed in "*"; 2 packed against bases" ]]
+	[[ $output == *"wcx pack: 3 packed in "*"; 2 packed against bases, which wcx rm keeps" ]]
 	cmp {alone,store}/base/model.safetensors.wcx
 	[ $(($(size_of store tuned-1) * 6)) -lt "$(size_of alone tuned-1)" ]
 	[ $(($(size_of store tuned-2) * 2)) -lt "$(size_of alone tuned-2)" ]
@@ -194,7 +194,7 @@ size_of() {
 		"$PYTHON" "$FIXTURES/weight_family.py" "many/$seed" 1e-3 --seed "$seed"
 	done
 	run -0 "$WCX" pack many store
-	[[ $output == *"; 3 packed against bases" ]]
+	[[ $output == *"; 3 packed against bases, which wcx rm keeps" ]]
 	for seed in 1 2 3; do
 		[ $(($(size_of store "$seed/tuned-1") * 6)) -lt "$(size_of store "$seed/base")" ]
 	done
@@ -220,7 +220,7 @@ size_of() {
 @test "a store of shards finds the shards that have a file's tensors" {
 	"$PYTHON" "$FIXTURES/weight_family.py" shards 1e-3 --shards 3
 	run -0 "$WCX" pack shards store
-	[[ $output == *"wcx pack: 6 packed in "*"; 3 packed against bases" ]]
+	[[ $output == *"wcx pack: 6 packed in "*"; 3 packed against bases, which wcx rm keeps" ]]
 	[ $(($(cat store/tuned-1/*.wcx | wc -c) * 6)) -lt "$(cat store/base/*.wcx | wc -c)" ]
 	"$WCX" unpack -q store back
 	diff -r shards back
@@ -254,7 +254,7 @@ size_of() {
 	touch tree/tuned-1/model.safetensors
 	rm -r tree/base
 	run -0 "$WCX" pack tree store
-	[[ $output == *"wcx pack: 1 packed, 1 done already"*"; 2 packed against bases" ]]
+	[[ $output == *"wcx pack: 1 packed, 1 done already"*"; 2 packed against bases, which wcx rm keeps" ]]
 }
 
 @test "a base that may not be read is told of as that" {
@@ -280,7 +280,7 @@ size_of() {
 	# A tree with its base, of which nothing is there yet: 4.1 MB where half of all would be 5.8 MB.
 	mount -o remount,size=5m small
 	run -0 "$WCX" pack "$FAMILY" small/store
-	[[ $output == *"; 2 packed against bases" ]]
+	[[ $output == *"; 2 packed against bases, which wcx rm keeps" ]]
 }
 
 @test "bases that fewer may read than the file are left alone, or warned of" {

@@ -633,6 +633,38 @@ check_whole() {
 	[ -z "$(ls out)" ]
 }
 
+@test "what cannot be kept of many files is said once" {
+	[ "$(id -u)" -eq 0 ] || skip "only root can act as other users"
+	command -v setpriv >/dev/null || skip "setpriv is not installed"
+	local user=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+
+	chmod a+rx "$BATS_RUN_TMPDIR" "$BATS_FILE_TMPDIR" "${BATS_TEST_TMPDIR%/*}" "$BATS_TEST_TMPDIR" .
+	cp -a "$DIR" src
+	chmod -R u=rwX,go=rX src
+	mkdir mine
+	chown 65534:65534 mine
+	run -0 "${user[@]}" "$WCX" pack src mine/dst
+	[ "$(grep -c "warning: .*the group cannot be kept: " <<<"$output")" -eq 2 ]
+	[ "$(grep -c "warning: .*the owner cannot be kept: " <<<"$output")" -eq 2 ]
+	[[ "$output" == *"warning: $(($(find src | wc -l) - 1)) more (-v names them): the owner cannot be kept: "* ]]
+	[ -z "$(find mine/dst -type d ! -perm 755 -o -type f ! -perm 644)" ]
+	run -0 "${user[@]}" "$WCX" pack -v src mine/again
+	[ "$(grep -c "warning: .*the owner cannot be kept: " <<<"$output")" -eq "$(find src | wc -l)" ]
+}
+
+@test "NAME beside its packed file says what can be done" {
+	mkdir src
+	cp "$DIR/model-00001-of-00004.safetensors" src/a
+	"$WCX" pack -q src/a
+	run -1 "$WCX" pack src dst
+	[[ "$output" == *"src/a: not packed, since a.wcx is beside it; wcx pack --rm src/a removes it if that holds it"* ]]
+	run -1 "$WCX" unpack src back
+	[[ "$output" == *"src/a.wcx: not unpacked, since a is beside it; wcx pack --rm src/a leaves one, if they are the same"* ]]
+	run -0 "$WCX" pack --rm src/a
+	[[ "$output" == *"packed already into "*"; source removed" ]]
+	"$WCX" pack -q src dst
+}
+
 @test "verify, info and rm of a tree without a packed file fail" {
 	for command in verify info rm; do
 		run -1 "$WCX" "$command" "$DIR"
