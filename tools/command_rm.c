@@ -66,7 +66,7 @@ struct removal {
 	size_t count, capacity;
 	char **starts; /* of arguments */
 	struct wcx_dependents *dependents;
-	bool rebases;
+	bool rebases, has_looked;
 	int status;
 };
 
@@ -313,7 +313,8 @@ static void check_place(struct removal *removal, const char *start, bool rebases
 	const struct wcx_family *family;
 	struct wcx_error err;
 	const int r = wcx_dependents_read(removal->dependents, start, &family, &err);
-	char *top = r == 0 && removal->command->verbose ? wcx_store_walk_shown(&family->walk, NULL) : NULL;
+	char *top = r == 0 && removal->command->verbose && !removal->has_looked ? wcx_store_walk_shown(&family->walk, NULL)
+										: NULL;
 
 	if (top)
 		fprintf(stderr, "wcx rm: store: %s\n", top);
@@ -342,6 +343,7 @@ static void check_places(struct removal *removal, bool rebases)
 		if (is_first && !wcx_command_stop)
 			check_place(removal, removal->victims[i].start, rebases);
 	}
+	removal->has_looked = true;
 }
 
 /* --- the removal --- */

@@ -175,6 +175,8 @@ static int do_named(struct wcx_tree_run *run, unsigned slot, size_t item, struct
 	/* A name such as /dev/stdin or an empty one is for open(2) to judge. */
 	int r = *task.name ? open_file(&task, 0, err) : wcx_fail(err, EINVAL, "%s: not a regular file", path);
 
+	if (r == 0 && output && !*task.output)
+		r = wcx_fail(err, ENOENT, "%s: there is no such directory", output);
 	if (r == 0 && output) {
 		task.output_directory_fd = open_directory_of(output);
 		if (task.output_directory_fd == -ENOENT)

@@ -62,6 +62,18 @@ static int add_shards(const char *directory, struct wcx_model_files *files, stru
 	return files->count ? 0 : wcx_fail(err, EINVAL, "%s/%s: names no file", directory, WCX_MODEL_INDEX_NAME);
 }
 
+static bool has_packed(const char *directory)
+{
+	char *path;
+	bool is_there;
+
+	if (asprintf(&path, "%s/%s.wcx", directory, single_name) < 0)
+		return false;
+	is_there = access(path, F_OK) == 0;
+	free(path);
+	return is_there;
+}
+
 static int read_index(const char *directory, struct wcx_model_files *files, struct wcx_error *err)
 {
 	json_error_t fault;
@@ -70,7 +82,8 @@ static int read_index(const char *directory, struct wcx_model_files *files, stru
 	int r = wcx_small_file_read(directory, WCX_MODEL_INDEX_NAME, INDEX_MAX_BYTES, &text, &bytes, err);
 
 	if (r == -ENOENT)
-		return wcx_fail(err, ENOENT, "%s: has neither %s nor %s", directory, single_name, WCX_MODEL_INDEX_NAME);
+		return wcx_fail(err, ENOENT, "%s: has neither %s nor %s%s", directory, single_name, WCX_MODEL_INDEX_NAME,
+				has_packed(directory) ? ", but a packed file: give the directory of a mount" : "");
 	if (r < 0)
 		return r;
 	files->index = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &fault);

@@ -399,9 +399,11 @@ check_refused() {
 	echo precious >out.wcx
 	echo precious >out
 	run -1 "$WCX" pack "$MODEL" out.wcx
-	[[ "$output" == *"out.wcx: exists already"* ]]
+	[[ "$output" == *"out.wcx: exists already; --force replaces it" ]]
 	run -1 "$WCX" unpack "$PACKED" out
-	[[ "$output" == *"out: exists already"* ]]
+	[[ "$output" == *"out: exists already; --force replaces it" ]]
+	run -1 "$WCX" pack "$MODEL" none/
+	[[ "$output" == *"none/: there is no such directory" ]]
 	[ "$(cat out out.wcx)" = "precious"$'\n'"precious" ]
 	"$WCX" pack -q --force "$MODEL" out.wcx
 	"$WCX" unpack -qf "$PACKED" out

@@ -244,6 +244,8 @@ make_single() {
 	refused bad "model.safetensors.index.json: "
 	rm bad/model.safetensors.index.json
 	refused bad "has neither model.safetensors nor model.safetensors.index.json"
+	touch bad/model.safetensors.wcx
+	refused bad "index.json, but a packed file: give the directory of a mount"
 }
 
 @test "what would become garbage is refused, with the reason" {
