@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <fts.h>
 #include <inttypes.h>
 #include <stdbool.h>
@@ -11,10 +12,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "fs/format/container.h"
 #include "fs/mount/shown_names.h"
+#include "fs/read/base_rules.h"
+#include "fs/read/packed_index.h"
 
-enum { ENTRIES_MAX = 10000, TEXT_BYTES = 640 };
+enum {
+	ENTRIES_MAX = 10000,
+	PACKED_MAX = 500, /* packed files that are looked into: with 1 ms for each, on a network, half a second */
+	TEXT_BYTES = 640,
+};
 
 enum content { HAS_PACKED, HAS_NONE, IS_UNKNOWN };
 
@@ -53,6 +62,89 @@ static bool is_empty(const char *path)
 	return empty;
 }
 
+/* --- bases that are not in the store --- */
+
+struct lost_bases {
+	int store_fd;
+	struct wcx_packed_index *index;
+	size_t packed_count, lost_count; /* files */
+	char *path;                      /* of the first that lacks a base */
+	char base[WCX_BASE_TEXT_BYTES];
+};
+
+static int count_packed(void *user, const char *path)
+{
+	struct lost_bases *lost = user;
+
+	(void)path;
+	return ++lost->packed_count > PACKED_MAX;
+}
+
+static bool is_any(void *user, const char *path)
+{
+	(void)user;
+	(void)path;
+	return true;
+}
+
+static void check_bases(struct lost_bases *lost, const char *path, const struct wcx_container *container)
+{
+	for (uint32_t number = 1; number <= wcx_container_base_count(container); number++) {
+		const struct wcx_base *base = wcx_container_base(container, number);
+
+		if (wcx_packed_index_find(lost->index, base->sha256, base->original_bytes, UINT64_MAX, is_any, NULL) !=
+		    -ENOENT)
+			continue;
+		if (!lost->lost_count++) {
+			lost->path = strdup(path);
+			wcx_base_describe(base, lost->base);
+		}
+		return;
+	}
+}
+
+static int check_packed(void *user, const char *path)
+{
+	struct lost_bases *lost = user;
+	struct wcx_container *container;
+	struct wcx_superblock sb;
+	struct wcx_error ignored;
+	struct stat st;
+	int fd = wcx_open_below(&lost->store_fd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, &st);
+
+	if (fd >= 0 && wcx_superblock_read(fd, path, &sb, &ignored) == 0 && sb.base_count &&
+	    wcx_container_open(fd, path, &container, &ignored) == 0) {
+		fd = -1; /* the container's */
+		check_bases(lost, path, container);
+		wcx_container_free(container);
+	}
+	if (fd >= 0)
+		close(fd);
+	return 0;
+}
+
+/* Reading these files will give EIO; whether a base that is there may be used is not looked at. */
+static void warn_of_lost_bases(const char *store, wcx_mount_warn_fn *warn, void *user)
+{
+	struct lost_bases lost = { .store_fd = open(store, O_RDONLY | O_DIRECTORY | O_CLOEXEC) };
+	const struct wcx_tree_access access = { .open = wcx_open_below, .user = &lost.store_fd };
+	struct wcx_error text;
+
+	if (lost.store_fd >= 0 && wcx_packed_paths(&access, NULL, count_packed, &lost) == 0)
+		lost.index = wcx_packed_index_create(&access, NULL);
+	if (lost.index)
+		wcx_packed_paths(&access, NULL, check_packed, &lost);
+	if (lost.lost_count) {
+		wcx_fail(&text, 0, "store %.200s: %zu of its files cannot be read for lack of a base: %.160s needs %s",
+			 store, lost.lost_count, lost.path ? lost.path : "one", lost.base);
+		warn(user, text.text);
+	}
+	wcx_packed_index_free(lost.index);
+	free(lost.path);
+	if (lost.store_fd >= 0)
+		close(lost.store_fd);
+}
+
 void wcx_mount_warn(const struct wcx_mount_options *opts, wcx_mount_warn_fn *warn, void *user)
 {
 	const bool is_above = opts->fuse_fd < 0 && strcmp(opts->store, opts->mountpoint) != 0;
@@ -69,6 +161,8 @@ void wcx_mount_warn(const struct wcx_mount_options *opts, wcx_mount_warn_fn *war
 		snprintf(text, sizeof text, "store %.500s: no packed file (NAME.wcx) is in it", opts->store);
 		warn(user, text);
 	}
+	if (!lacks_packed)
+		warn_of_lost_bases(opts->store, warn, user);
 	if (is_above && !is_empty(opts->mountpoint)) {
 		snprintf(text, sizeof text,
 			 "mount point %.500s: not empty; what is in it is hidden while the store is mounted",

@@ -209,6 +209,7 @@ forge() {
 	mv "$BASE" away
 	start_logged_mount "$OWN"
 	run ! cat "$MNT/tuned/model.safetensors"
+	grep -q "warning: store $OWN: 1 of its files cannot be read for lack of a base: tuned/model.safetensors.wcx needs base $BASE_SHA (../base/" "$LOG"
 	log_until "base $BASE_SHA (../base/model.safetensors.wcx): not found in the store"
 	grep -q "tuned/model.safetensors.wcx: tensor .embed.weight., tile 0 (offset " "$LOG"
 	mv away "$OWN/elsewhere.wcx"
