@@ -225,8 +225,7 @@ static int make_packed(struct hub *hub, const struct wcx_hub_blob *blob, int *he
 		return lock;
 	snprintf(packed_path, sizeof packed_path, "%s.wcx", blob->path);
 	r = wcx_pack(blob->path, packed_path, &options, &result, err);
-	if (lock >= 0)
-		close(lock);
+	wcx_dependents_close(hub->dependents, lock);
 	if (r == -EINVAL) /* malformed: as it came */
 		wcx_warn(hub->command, err->text);
 	if (r == -EMEDIUMTYPE || r == -EINVAL)
@@ -296,7 +295,7 @@ static int remove_restored(struct hub *hub, const struct wcx_hub_blob *blob, con
 		r = wcx_fail(err, EBUSY, "%s.wcx: restored, but kept, since it changed meanwhile", blob->path);
 	else if (unlinkat(blob->dir_fd, name, 0) < 0)
 		r = wcx_fail(err, errno, "%s.wcx: %s", blob->path, strerror(errno));
-	close(lock);
+	wcx_dependents_close(hub->dependents, lock);
 	return r;
 }
 
@@ -406,8 +405,7 @@ static void remove_packed(struct hub *hub, const struct wcx_hub_blob *blob, bool
 		hub->removed++;
 		tell(hub, blob, "not in use, removed");
 	}
-	if (lock >= 0)
-		close(lock);
+	wcx_dependents_close(hub->dependents, lock);
 }
 
 /*

@@ -15,7 +15,6 @@
 #include "fs/base/path.h"
 #include "fs/base/same_file.h"
 #include "fs/base/tree.h"
-#include "fs/read/base_lock.h"
 #include "fs/read/packed_index.h"
 #include "tools/command.h"
 #include "tools/dependents.h"
@@ -103,15 +102,6 @@ static int open_directory(int tree_fd, const char *path)
 	return r;
 }
 
-/* The lock of a file that is to be removed under another name too. */
-static int find_locked(const struct removal *removal, const struct victim *victim)
-{
-	for (size_t i = 0; i < removal->count; i++)
-		if (removal->victims[i].fd >= 0 && wcx_is_same_file(&removal->victims[i].st, &victim->st))
-			return fcntl(removal->victims[i].fd, F_DUPFD_CLOEXEC, 0);
-	return -EWOULDBLOCK;
-}
-
 /* path: relative to the tree, or else victim->path. */
 static int open_victim(const struct removal *removal, struct victim *victim, int tree_fd, const char *path,
 		       struct wcx_error *err)
@@ -121,9 +111,7 @@ static int open_victim(const struct removal *removal, struct victim *victim, int
 	victim->name = wcx_last_name(victim->path);
 	r = victim->directory_fd = open_directory(tree_fd, path);
 	if (r >= 0)
-		r = victim->fd = wcx_base_open_for_removal(victim->directory_fd, victim->name, &victim->st);
-	if (r == -EWOULDBLOCK)
-		r = victim->fd = find_locked(removal, victim);
+		r = victim->fd = wcx_dependents_open(removal->dependents, victim->directory_fd, victim->name, &victim->st);
 	if (r == -EWOULDBLOCK)
 		return wcx_fail(err, EWOULDBLOCK, "%s: not removed: another process packs against it, or removes it",
 				victim->path);
@@ -389,8 +377,7 @@ static void free_removal(struct removal *removal, size_t start_count)
 	for (size_t i = 0; i < removal->count; i++) {
 		struct victim *victim = &removal->victims[i];
 
-		if (victim->fd >= 0)
-			close(victim->fd);
+		wcx_dependents_close(removal->dependents, victim->fd);
 		if (victim->directory_fd >= 0)
 			close(victim->directory_fd);
 		free(victim->path);

@@ -33,6 +33,13 @@ struct wcx_dependents {
 	pthread_mutex_t lock;
 	struct wcx_family *families; /* of directories where searches began */
 	size_t count, capacity;
+	/* Files that are locked, under their own mutex. */
+	pthread_mutex_t held_lock;
+	struct held {
+		int fd;
+		struct stat st;
+	} * held;
+	size_t held_count, held_capacity;
 };
 
 struct wcx_dependents *wcx_dependents_create(const char *store)
@@ -44,6 +51,7 @@ struct wcx_dependents *wcx_dependents_create(const char *store)
 	wcx_host_raise_fd_limit(); /* wcx rm and wcx quantize lock all files of a tree at a time */
 	dependents->store = store;
 	pthread_mutex_init(&dependents->lock, NULL);
+	pthread_mutex_init(&dependents->held_lock, NULL);
 	return dependents;
 }
 
@@ -54,8 +62,66 @@ void wcx_dependents_free(struct wcx_dependents *dependents)
 	for (size_t i = 0; i < dependents->count; i++)
 		wcx_family_free(&dependents->families[i]);
 	free(dependents->families);
+	free(dependents->held);
 	pthread_mutex_destroy(&dependents->lock);
+	pthread_mutex_destroy(&dependents->held_lock);
 	free(dependents);
+}
+
+/* Another descriptor of a file that the command has locked; -EWOULDBLOCK: it has not. */
+static int share_held(const struct wcx_dependents *dependents, const struct stat *st)
+{
+	for (size_t i = 0; i < dependents->held_count; i++)
+		if (wcx_is_same_file(&dependents->held[i].st, st))
+			return fcntl(dependents->held[i].fd, F_DUPFD_CLOEXEC, 0);
+	return -EWOULDBLOCK;
+}
+
+static int open_held(struct wcx_dependents *dependents, int directory_fd, const char *name, struct stat *st_ret)
+{
+	struct held *grown =
+		wcx_array_reserve(dependents->held, &dependents->held_capacity, dependents->held_count + 1, sizeof *grown);
+	struct stat now;
+	int fd;
+
+	if (!grown)
+		return -ENOMEM;
+	dependents->held = grown;
+	while ((fd = wcx_base_open_for_removal(directory_fd, name, st_ret)) == -EWOULDBLOCK) {
+		fd = share_held(dependents, st_ret);
+		if (fd < 0)
+			return fd == -1 ? -EMFILE : fd;
+		if (fstatat(directory_fd, name, &now, AT_SYMLINK_NOFOLLOW) == 0 && wcx_is_same_file(&now, st_ret))
+			break;
+		close(fd);
+	}
+	if (fd >= 0)
+		grown[dependents->held_count++] = (struct held){ fd, *st_ret };
+	return fd;
+}
+
+int wcx_dependents_open(struct wcx_dependents *dependents, int directory_fd, const char *name, struct stat *st_ret)
+{
+	int r;
+
+	pthread_mutex_lock(&dependents->held_lock);
+	r = open_held(dependents, directory_fd, name, st_ret);
+	pthread_mutex_unlock(&dependents->held_lock);
+	return r;
+}
+
+void wcx_dependents_close(struct wcx_dependents *dependents, int fd)
+{
+	if (fd < 0)
+		return;
+	pthread_mutex_lock(&dependents->held_lock);
+	for (size_t i = 0; i < dependents->held_count; i++)
+		if (dependents->held[i].fd == fd) {
+			dependents->held[i] = dependents->held[--dependents->held_count];
+			break;
+		}
+	close(fd);
+	pthread_mutex_unlock(&dependents->held_lock);
 }
 
 int wcx_dependents_read(struct wcx_dependents *dependents, const char *start, const struct wcx_family **ret,
@@ -210,7 +276,7 @@ int wcx_dependents_lock(struct wcx_dependents *dependents, const char *start, in
 	char *why = NULL;
 	int r;
 
-	file.fd = wcx_base_open_for_removal(directory_fd, name, st_ret);
+	file.fd = wcx_dependents_open(dependents, directory_fd, name, st_ret);
 	if (file.fd == -EWOULDBLOCK)
 		return wcx_fail(err, EBUSY, "%s: %s, since another process packs against it", path, what);
 	if (file.fd < 0)
@@ -225,7 +291,7 @@ int wcx_dependents_lock(struct wcx_dependents *dependents, const char *start, in
 	free(why);
 	if (r == 0)
 		return file.fd;
-	close(file.fd);
+	wcx_dependents_close(dependents, file.fd);
 	return r;
 }
 
@@ -245,17 +311,6 @@ struct tree_check {
 	struct wcx_error *err;
 };
 
-/* The lock of a file that was locked under another name. */
-static int find_locked(const struct wcx_tree_guard *guard, const struct stat *st)
-{
-	struct stat other;
-
-	for (size_t i = 0; i < guard->count; i++)
-		if (fstat(guard->files[i].fd, &other) == 0 && wcx_is_same_file(&other, st))
-			return fcntl(guard->files[i].fd, F_DUPFD_CLOEXEC, 0);
-	return -EWOULDBLOCK;
-}
-
 /* Locks a packed file of the directory. */
 static int guard_file(void *user, const char *path)
 {
@@ -271,9 +326,8 @@ static int guard_file(void *user, const char *path)
 		guard->files = file;
 		file += guard->count;
 		directory_fd = wcx_open_without_links(check->fd, directory, O_RDONLY | O_DIRECTORY);
-		r = directory_fd < 0 ? directory_fd : wcx_base_open_for_removal(directory_fd, wcx_last_name(path), &st);
-		if (r == -EWOULDBLOCK && directory_fd >= 0)
-			r = find_locked(guard, &st);
+		r = directory_fd < 0 ? directory_fd
+				     : wcx_dependents_open(guard->dependents, directory_fd, wcx_last_name(path), &st);
 	}
 	if (r >= 0) {
 		*file = (struct wcx_guarded_file){ .path = copy, .fd = r };
@@ -331,7 +385,7 @@ int wcx_tree_guard_begin(struct wcx_tree_guard *guard, struct wcx_dependents *de
 	const struct wcx_family *family = NULL;
 	int r;
 
-	*guard = (struct wcx_tree_guard){ 0 };
+	*guard = (struct wcx_tree_guard){ .dependents = dependents };
 	*err = (struct wcx_error){ "" };
 	if (check.fd < 0)
 		return 0; /* whoever replaces it will say why not */
@@ -352,7 +406,7 @@ int wcx_tree_guard_begin(struct wcx_tree_guard *guard, struct wcx_dependents *de
 void wcx_tree_guard_end(struct wcx_tree_guard *guard)
 {
 	for (size_t i = 0; i < guard->count; i++) {
-		close(guard->files[i].fd);
+		wcx_dependents_close(guard->dependents, guard->files[i].fd);
 		free(guard->files[i].path);
 	}
 	free(guard->files);

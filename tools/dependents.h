@@ -16,6 +16,15 @@ struct wcx_dependents *wcx_dependents_create(const char *store);
 void wcx_dependents_free(struct wcx_dependents *dependents); /* NULL is fine */
 
 /*
+ * wcx_dependents_open - wcx_base_open_for_removal, for a file that may have other names which the command replaces or
+ * removes
+ *
+ * What it has locked itself is not in its way.  wcx_dependents_close closes it; with -1 it does nothing.
+ */
+int wcx_dependents_open(struct wcx_dependents *dependents, int directory_fd, const char *name, struct stat *st_ret);
+void wcx_dependents_close(struct wcx_dependents *dependents, int fd);
+
+/*
  * wcx_dependents_find - whether others need a packed file
  *
  * start is the directory that the command line names, where the search begins.  The caller has locked the file for removal,
@@ -40,8 +49,8 @@ int wcx_dependents_unknown(const struct wcx_family *family, const struct wcx_pac
 /*
  * wcx_dependents_lock - open a packed file that is to go, and keep others from packing against it until it is closed
  *
- * path and what are for the message "PATH: WHAT, since ...".  Returns a descriptor; -ENOENT without a message if there is no
- * such file; or -errno with one: others need it, or may.
+ * path and what are for the message "PATH: WHAT, since ...".  Returns a descriptor for wcx_dependents_close; -ENOENT without
+ * a message if there is no such file; or -errno with one: others need it, or may.
  */
 int wcx_dependents_lock(struct wcx_dependents *dependents, const char *start, int directory_fd, const char *name,
 			const char *path, const char *what, struct stat *st_ret, struct wcx_error *err);
@@ -54,6 +63,7 @@ int wcx_dependents_lock(struct wcx_dependents *dependents, const char *start, in
  * Locks its packed files until wcx_tree_guard_end, which is due in either case.
  */
 struct wcx_tree_guard {
+	struct wcx_dependents *dependents;
 	struct wcx_guarded_file *files;
 	size_t count, capacity;
 };

@@ -13,6 +13,7 @@
 #include "codec/arith.h"
 #include "fs/base/file_copy.h"
 #include "fs/base/file_io.h"
+#include "tools/dependents.h"
 #include "tools/task_guard.h"
 
 enum {
@@ -259,8 +260,7 @@ int wcx_task_remove_source(struct wcx_file_task *task, const char *output, struc
 		r = fd = wcx_task_lock_source(task, err);
 	if (r >= 0)
 		r = unlinkat(task->directory_fd, task->name, 0) < 0 ? wcx_task_fail(task, errno, err) : 0;
-	if (fd >= 0)
-		close(fd);
+	wcx_dependents_close(task->run->dependents, fd);
 	task->result.is_removed = r == 0;
 	return r;
 }

@@ -92,7 +92,7 @@ static int keep(struct wcx_task_guard *guard, const struct wcx_file_task *task, 
 static int open_base(struct wcx_task_guard *guard, const struct wcx_file_task *task, const char *name, struct stat *st,
 		     struct wcx_superblock *sb)
 {
-	int fd = wcx_base_open_for_removal(task->output_directory_fd, name, st), r;
+	int fd = wcx_dependents_open(task->run->dependents, task->output_directory_fd, name, st), r;
 
 	if (fd == -EWOULDBLOCK) {
 		/* Others may lock what is no packed file for purposes of their own. */
@@ -169,8 +169,7 @@ void wcx_task_guard_end(struct wcx_task_guard *guard, struct wcx_file_task *task
 	}
 	if (fd >= 0)
 		close(fd);
-	if (guard->fd >= 0)
-		close(guard->fd);
+	wcx_dependents_close(task->run->dependents, guard->fd);
 	if (guard->kept_fd >= 0)
 		close(guard->kept_fd);
 	free(guard->kept);
@@ -190,6 +189,6 @@ int wcx_task_lock_source(const struct wcx_file_task *task, struct wcx_error *err
 	free(start);
 	if (r < 0 || wcx_same_version(&st, &task->st))
 		return r == -ENOENT ? wcx_task_fail(task, ENOENT, err) : r;
-	close(r);
+	wcx_dependents_close(task->run->dependents, r);
 	return wcx_fail(err, EBUSY, "%s: kept, since it changed while it was worked on", task->path);
 }

@@ -47,8 +47,8 @@ void wcx_task_guard_end(struct wcx_task_guard *guard, struct wcx_file_task *task
 /*
  * wcx_task_lock_source - before the packed file that is the source of a task is removed, since it is unpacked
  *
- * Returns a descriptor, with a lock that nobody can pack against it until it is closed; or -errno with a message: others
- * need it.
+ * Returns a descriptor, with a lock that nobody can pack against it until wcx_dependents_close; or -errno with a message:
+ * others need it.
  */
 int wcx_task_lock_source(const struct wcx_file_task *task, struct wcx_error *err);
 

@@ -202,6 +202,22 @@ needs_attributes() {
 	[ -z "$(find store -name "*.wcx")" ]
 }
 
+@test "names of one packed file that are replaced at the same time are not in each other's way" {
+	local name
+
+	mkdir several
+	for name in a b c d; do
+		cp models/llama/model.safetensors "several/$name.safetensors"
+		printf %s "$name" | dd of="several/$name.safetensors" bs=1 seek=200000 conv=notrunc status=none
+		ln "$BASE" "store/$name.safetensors.wcx"
+	done
+	mv "$BASE" .
+	"$WCX" rm store/tuned
+	run -0 "$WCX" pack -j 4 --base=none several store
+	[[ $output == *"4 packed in "* ]]
+	"$WCX" verify -q store
+}
+
 @test "more files can be removed at once than the soft limit of descriptors has" {
 	for i in {1..40}; do
 		cp "$MADE/$BASE" "store/$i.wcx"
