@@ -259,14 +259,30 @@ static int find_old_copy(const struct wcx_file_task *task, struct wcx_error *err
 		     : r;
 }
 
-/* The source tree has NAME and NAME.wcx, both of which would be NAME.wcx in the destination. */
-static int check_collision(const struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
+/*
+ * The source tree may have NAME and NAME.wcx, both of which would be NAME.wcx in the destination.  Returns 1 if that is NAME
+ * packed, as wcx pack NAME leaves it: it is copied.
+ */
+static int check_collision(struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
 {
+	struct target beside = { .fd = -1, .path = target->path };
+	struct wcx_error ignored;
 	struct stat st;
+	int r;
 
 	if (task->is_named || task->run->is_in_place ||
 	    fstatat(task->directory_fd, target->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0;
+	beside.fd = openat(task->directory_fd, target->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	r = beside.fd >= 0 && fstat(beside.fd, &st) == 0 &&
+	    wcx_superblock_read(beside.fd, target->path, &beside.sb, &ignored) == 0 &&
+	    wcx_pack_is_current(task->name, &task->st, &st, &beside.sb);
+	if (r && task->run->options.check)
+		r = has_contents(task, &beside, err);
+	if (beside.fd >= 0)
+		close(beside.fd);
+	if (r)
+		return r;
 	return wcx_fail(err, EEXIST, "%s: not packed, since %s%s is beside it; wcx pack --rm %s removes it if that holds it",
 			task->path, task->name, suffix, task->path);
 }
@@ -278,6 +294,9 @@ static int pack_safetensors(struct wcx_file_task *task, const struct target *tar
 	struct wcx_task_guard guard;
 	int r = check_collision(task, target, err);
 
+	task->result.outcome = WCX_OUTCOME_DONE;
+	if (r > 0)
+		return 0;
 	if (r == 0)
 		r = check_replaceable(task, target, err);
 	if (r == 0 && target->is_packed)

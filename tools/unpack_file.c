@@ -42,21 +42,20 @@ static int find_target(const struct wcx_file_task *task, struct target *target, 
 	return target->name && target->path ? 0 : wcx_task_fail(task, ENOMEM, err);
 }
 
-/* Whether the output is there, and has the original's size and time, and with options.check its contents; or -errno. */
-static int is_done(const struct wcx_file_task *task, const struct target *target, const struct wcx_superblock *sb,
-		   struct wcx_error *err)
+/* Whether a file has the original's size and time, and with options.check its contents; or -errno.  Closes fd. */
+static int is_original(const struct wcx_file_task *task, int fd, const char *path, const struct wcx_superblock *sb,
+		       struct wcx_error *err)
 {
 	uint8_t sha256[WCX_SHA256_BYTES];
 	struct stat st;
-	const int fd = task->is_named ? -1 : wcx_task_open_output(task, target->name, &st);
 	int r;
 
 	if (fd < 0)
 		return 0;
-	r = (uint64_t)st.st_size == sb->original_bytes && st.st_mtim.tv_sec == task->st.st_mtim.tv_sec &&
-	    st.st_mtim.tv_nsec == task->st.st_mtim.tv_nsec;
+	r = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == sb->original_bytes &&
+	    st.st_mtim.tv_sec == task->st.st_mtim.tv_sec && st.st_mtim.tv_nsec == task->st.st_mtim.tv_nsec;
 	if (r && (task->run->options.check || task->run->options.remove)) {
-		r = wcx_file_sha256(fd, target->path, &wcx_command_stop, sha256, err);
+		r = wcx_file_sha256(fd, path, &wcx_command_stop, sha256, err);
 		if (r == 0)
 			r = memcmp(sha256, sb->sha256, sizeof sha256) == 0;
 	}
@@ -64,13 +63,28 @@ static int is_done(const struct wcx_file_task *task, const struct target *target
 	return r;
 }
 
-/* Whether the name is that of another file of the source, which would be copied to it. */
-static int check_collision(const struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
+/* Whether the output is there. */
+static int is_done(const struct wcx_file_task *task, const struct target *target, const struct wcx_superblock *sb,
+		   struct wcx_error *err)
 {
 	struct stat st;
 
+	return task->is_named ? 0 : is_original(task, wcx_task_open_output(task, target->name, &st), target->path, sb, err);
+}
+
+/* The name may be that of another file of the source, which is copied to it.  Returns 1 if that is the original. */
+static int check_collision(const struct wcx_file_task *task, const struct target *target, const struct wcx_superblock *sb,
+			   struct wcx_error *err)
+{
+	struct stat st;
+	int fd, r;
+
 	if (task->is_named || fstatat(task->directory_fd, target->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0;
+	fd = openat(task->directory_fd, target->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	r = is_original(task, fd, target->path, sb, err);
+	if (r)
+		return r;
 	return wcx_fail(
 		err, EEXIST, "%s: not unpacked, since %s is beside it; wcx pack --rm %.*s leaves one, if they are the same",
 		task->path, target->name, (int)(strlen(task->path) - strlen(task->name) + strlen(target->name)), task->path);
@@ -99,9 +113,13 @@ static int unpack(struct wcx_file_task *task, struct wcx_image *image, const str
 	char path[WCX_FD_PATH_BYTES];
 	int r = is_done(task, target, sb, err);
 
-	task->result.outcome = r ? WCX_OUTCOME_DONE : WCX_OUTCOME_UNPACKED;
-	if (r == 0)
-		r = check_collision(task, target, err);
+	task->result.outcome = WCX_OUTCOME_DONE;
+	if (r == 0) {
+		r = check_collision(task, target, sb, err);
+		if (r > 0)
+			return 0;
+		task->result.outcome = WCX_OUTCOME_UNPACKED;
+	}
 	if (r == 0)
 		r = check_replaceable(task, target, sb, err);
 	if (r == 0) {

@@ -652,17 +652,29 @@ check_whole() {
 	[ "$(grep -c "warning: .*the owner cannot be kept: " <<<"$output")" -eq "$(find src | wc -l)" ]
 }
 
-@test "NAME beside its packed file says what can be done" {
+@test "NAME beside its packed file is no failure, and beside another one says what can be done" {
 	mkdir src
 	cp "$DIR/model-00001-of-00004.safetensors" src/a
 	"$WCX" pack -q src/a
-	run -1 "$WCX" pack src dst
+	cp -a src same
+	for check in "" --check; do
+		rm -rf dst back
+		run -0 "$WCX" pack ${check:+"$check"} same dst
+		[[ "$output" == *" 1 copied, 1 done already "* ]]
+		cmp same/a.wcx dst/a.wcx
+		run -0 "$WCX" unpack ${check:+"$check"} same back
+		[[ "$output" == *" 1 copied, 1 done already "* ]]
+		[ "$(ls back)" = a ]
+		cmp same/a back/a
+	done
+	touch src/a
+	run -1 "$WCX" pack src other
 	[[ "$output" == *"src/a: not packed, since a.wcx is beside it; wcx pack --rm src/a removes it if that holds it"* ]]
-	run -1 "$WCX" unpack src back
+	run -1 "$WCX" unpack src other-back
 	[[ "$output" == *"src/a.wcx: not unpacked, since a is beside it; wcx pack --rm src/a leaves one, if they are the same"* ]]
 	run -0 "$WCX" pack --rm src/a
 	[[ "$output" == *"packed already into "*"; source removed" ]]
-	"$WCX" pack -q src dst
+	"$WCX" pack -q src other
 }
 
 @test "verify, info and rm of a tree without a packed file fail" {
