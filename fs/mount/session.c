@@ -252,7 +252,7 @@ static void tidy(struct session *session)
 {
 	wcx_store_release_unused(session->store);
 	wcx_decoder_release_idle(session->decoder, IDLE_MS);
-	wcx_decoder_pin_used(session->decoder);
+	wcx_decoder_pin_ahead(session->decoder);
 }
 
 static void *signal_loop(void *arg)
@@ -344,7 +344,7 @@ static int open_store(struct session *session)
 		void *memory;
 		const size_t bytes = wcx_tile_cache_memory(session->cache, &memory);
 
-		wcx_decoder_use_memory(session->decoder, memory, bytes, opts->cache_bytes);
+		wcx_decoder_use_memory(session->decoder, memory, bytes, opts->cache_bytes, prefetch_threads(opts));
 		wcx_decoder_limit(session->decoder, thread_count(opts) + prefetch_threads(opts)); /* nobody waits for one */
 		r = wcx_store_create(opts->store, session->cache, session->decoder, &session->store, &err);
 	}

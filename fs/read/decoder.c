@@ -10,12 +10,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <zstd.h>
 
 #include "codec/arith.h"
 #include "codec/le.h"
 #include "cuda/gpu_decode.h"
 #include "fs/base/clock.h"
+#include "fs/base/parallel.h"
 #include "fs/format/container.h"
 #include "fs/read/gpu_choice.h"
 #include "fs/read/gpu_trial.h"
@@ -24,8 +26,12 @@
 enum {
 	PAGE_BYTES = 4096,
 	CPU_PIECE_BYTES = 256 << 10, /* in the second-level cache, with what it was packed to and decoding tables */
-	PINNED_AT_START = 64 << 20,  /* of the memory for tiles: what following a reader takes */
-	PIN_USED_CHUNKS = 512,       /* 1 GiB in some 70 ms */
+	/* Of the memory for tiles, what is pinned before there are readers: what a reader in order takes, or the share that
+	 * many O_DIRECT readers fill in a tenth of a second, half of which they would spend on clearing fresh memory.
+	 */
+	PINNED_AT_START = 64 << 20,
+	PINNED_SHARE = 4,
+	PIN_AHEAD_CHUNKS = 512, /* 1 GiB in some 70 ms, or 250 if it is fresh */
 	CALL_BUFFER_BYTES = WCX_GPU_CALL_BYTES + WCX_GPU_PACKED_ROOM,
 };
 _Static_assert((int)WCX_BATCH_PACKED_BYTES <= (int)WCX_GPU_PACKED_BYTES, "a batch fits what the GPU reads itself");
@@ -291,11 +297,11 @@ static union idle_bytes *take_old_bytes(union idle_bytes **list, uint64_t until_
 	return old;
 }
 
-void wcx_decoder_pin_used(struct wcx_decoder *decoder)
+void wcx_decoder_pin_ahead(struct wcx_decoder *decoder)
 {
-	for (unsigned i = 0; i < PIN_USED_CHUNKS && decoder->range; i++)
+	for (unsigned i = 0; i < PIN_AHEAD_CHUNKS && decoder->range; i++)
 		if (atomic_load(&decoder->gpu_calls) || atomic_load(&decoder->gpu_lost) ||
-		    !wcx_pinned_range_pin_used(decoder->range))
+		    !wcx_pinned_range_pin_ahead(decoder->range))
 			break;
 }
 
@@ -410,19 +416,40 @@ static void add_idle_locked(struct wcx_decoder *decoder, struct owned_batch *own
 	*at = owned;
 }
 
+/* Clears a chunk of memory, which pinning would do on one thread.  On failure it does. */
+static int make_resident(void *user, struct wcx_parallel *loop, unsigned worker, uint64_t item, struct wcx_error *err)
+{
+	(void)loop;
+	(void)worker;
+	(void)err;
+	madvise((uint8_t *)user + item * WCX_PINNED_CHUNK_BYTES, WCX_PINNED_CHUNK_BYTES, MADV_POPULATE_WRITE);
+	return 0;
+}
+
+/* Pins the start of the memory for tiles.  One chunk comes first: where nothing can be pinned, nothing is made resident. */
+static void pin_start(struct wcx_pinned_range *range, uint8_t *memory, size_t bytes, unsigned threads)
+{
+	wcx_pinned_range_start(range, WCX_MIN(bytes, (size_t)WCX_PINNED_CHUNK_BYTES));
+	if (!wcx_pinned_range_bytes(range))
+		return;
+	wcx_parallel_for(threads, bytes / WCX_PINNED_CHUNK_BYTES, make_resident, memory, NULL, NULL);
+	wcx_pinned_range_start(range, bytes);
+}
+
 /* Pinned memory takes long to allocate, so what read-ahead needs is allocated before there are readers. */
-void wcx_decoder_use_memory(struct wcx_decoder *decoder, void *memory, size_t bytes, uint64_t pinned_max)
+void wcx_decoder_use_memory(struct wcx_decoder *decoder, void *memory, size_t bytes, uint64_t pinned_max, unsigned threads)
 {
 	static const struct wcx_pin_calls calls = { pin, unpin };
 	const uint64_t buffer_bytes = wcx_decoder_buffer_bytes(decoder);
+	const uint64_t tiles_max = pinned_max - WCX_MIN(buffer_bytes, pinned_max);
+	const size_t at_start = WCX_MIN(WCX_MAX(bytes / PINNED_SHARE, (size_t)PINNED_AT_START), bytes);
 
 	if (!decoder->gpu)
 		return;
 	if (bytes)
-		decoder->range = wcx_pinned_range_create(memory, bytes, pinned_max - WCX_MIN(buffer_bytes, pinned_max),
-							 &calls, decoder);
+		decoder->range = wcx_pinned_range_create(memory, bytes, tiles_max, &calls, decoder);
 	if (decoder->range)
-		wcx_pinned_range_start(decoder->range, PINNED_AT_START);
+		pin_start(decoder->range, memory, (size_t)WCX_MIN(at_start, tiles_max), threads);
 	for (unsigned i = 0; i < decoder->gpu_calls_max; i++) {
 		struct owned_batch *owned = create_batch(decoder);
 

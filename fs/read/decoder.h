@@ -58,21 +58,22 @@ void wcx_decoder_free(struct wcx_decoder *decoder); /* NULL is fine; all batches
 /*
  * wcx_decoder_use_memory - tell where tiles are decoded to, so that a GPU writes them there itself
  *
- * The memory is pinned bit by bit, as tiles in it are decoded, up to pinned_max bytes together with the GPU's buffers.  When
- * that fails, the decoder sends a notice, once, and copies.  To be called at most once, before any batch is lent; memory
- * must outlive the decoder.
+ * A quarter of the memory, at least 64 MiB, is made resident on so many threads and pinned at once; more is pinned bit by
+ * bit, as tiles in it are decoded, up to pinned_max bytes together with the GPU's buffers.  When that fails, the decoder
+ * sends a notice, once, and copies.  To be called at most once, before any batch is lent; memory must outlive the decoder.
  */
-void wcx_decoder_use_memory(struct wcx_decoder *decoder, void *memory, size_t bytes, uint64_t pinned_max);
+void wcx_decoder_use_memory(struct wcx_decoder *decoder, void *memory, size_t bytes, uint64_t pinned_max, unsigned threads);
 
 /* wcx_decoder_buffer_bytes - what the pinned buffers of a GPU take at most; 0 without one */
 uint64_t wcx_decoder_buffer_bytes(const struct wcx_decoder *decoder);
 
 /*
- * wcx_decoder_pin_used - pin memory that tiles were decoded to while it was not pinned, unless the GPU is busy or has failed
+ * wcx_decoder_pin_ahead - pin what has been used of the memory, and as much behind it as at the start
  *
+ * Does nothing while the GPU is busy, or after it has failed.
  * For a thread that does this now and then: pinning takes long, so while tiles are decoded next to none is pinned.
  */
-void wcx_decoder_pin_used(struct wcx_decoder *decoder);
+void wcx_decoder_pin_ahead(struct wcx_decoder *decoder);
 
 /*
  * wcx_decoder_release_idle - free memory of batches, and buffers of a GPU, that nobody has used for idle_ms

@@ -17,6 +17,7 @@ struct wcx_pinned_range {
 	void *user;
 	_Atomic uint64_t pinned_bytes, next_ns; /* next_ns: when a chunk may be pinned again */
 	_Atomic size_t used_bytes;              /* all that was wanted lies in the first so many bytes */
+	size_t ahead_bytes;                     /* pinned at the start; as much is pinned behind what was wanted */
 	atomic_bool has_failed, is_pinning;
 	size_t next_chunk;              /* those before are pinned; for the thread that is_pinning admits */
 	_Atomic unsigned char states[]; /* enum chunk_state */
@@ -73,8 +74,9 @@ static bool pin_chunk(struct wcx_pinned_range *range, size_t chunk)
 void wcx_pinned_range_start(struct wcx_pinned_range *range, size_t bytes)
 {
 	range->is_pinning = true;
-	for (size_t chunk = 0; chunk < range->chunk_count && chunk * WCX_PINNED_CHUNK_BYTES < bytes; chunk++)
-		if (!pin_chunk(range, chunk))
+	range->ahead_bytes = WCX_MIN(bytes, range->bytes);
+	for (size_t chunk = 0; chunk * WCX_PINNED_CHUNK_BYTES < range->ahead_bytes; chunk++)
+		if (atomic_load(&range->states[chunk]) != PINNED && !pin_chunk(range, chunk))
 			break;
 	range->is_pinning = false;
 }
@@ -86,9 +88,10 @@ static void note_used(struct wcx_pinned_range *range, size_t end)
 		atomic_store_explicit(&range->used_bytes, end, memory_order_relaxed);
 }
 
-bool wcx_pinned_range_pin_used(struct wcx_pinned_range *range)
+bool wcx_pinned_range_pin_ahead(struct wcx_pinned_range *range)
 {
-	const size_t chunk_count = atomic_load(&range->used_bytes) / WCX_PINNED_CHUNK_BYTES;
+	const size_t wanted = WCX_MIN(atomic_load(&range->used_bytes) + range->ahead_bytes, range->bytes);
+	const size_t chunk_count = wanted / WCX_PINNED_CHUNK_BYTES;
 	bool is_pinned = false;
 
 	if (atomic_load(&range->has_failed) || atomic_exchange(&range->is_pinning, true))
@@ -113,9 +116,9 @@ bool wcx_pinned_range_pin(struct wcx_pinned_range *range, const void *memory, si
 	chunk = offset / WCX_PINNED_CHUNK_BYTES;
 	if (chunk != (offset + bytes - 1) / WCX_PINNED_CHUNK_BYTES)
 		return false;
+	note_used(range, offset + bytes);
 	if (atomic_load_explicit(&range->states[chunk], memory_order_acquire) == PINNED)
 		return true;
-	note_used(range, offset + bytes);
 	if (atomic_load(&range->has_failed) || atomic_load(&range->pinned_bytes) >= range->budget_bytes ||
 	    now_ns < atomic_load_explicit(&range->next_ns, memory_order_relaxed) ||
 	    atomic_exchange(&range->is_pinning, true))

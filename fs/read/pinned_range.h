@@ -38,7 +38,11 @@ struct wcx_pinned_range *wcx_pinned_range_create(void *memory, size_t bytes, uin
 						 const struct wcx_pin_calls *calls, void *user);
 void wcx_pinned_range_free(struct wcx_pinned_range *range); /* unpins; NULL is fine */
 
-/* wcx_pinned_range_start - pin the first bytes of the range at once, within the budget; before others use the range */
+/*
+ * wcx_pinned_range_start - pin the first bytes of the range at once, within the budget; before others use the range
+ *
+ * May be called again with more.  As much is kept pinned behind what is wanted: see wcx_pinned_range_pin_ahead.
+ */
 void wcx_pinned_range_start(struct wcx_pinned_range *range, size_t bytes);
 
 /*
@@ -49,11 +53,13 @@ void wcx_pinned_range_start(struct wcx_pinned_range *range, size_t bytes);
 bool wcx_pinned_range_pin(struct wcx_pinned_range *range, const void *memory, size_t bytes, uint64_t now_ns);
 
 /*
- * wcx_pinned_range_pin_used - pin one more chunk of what has been wanted, for times when nobody wants any
- * Chunks up to the last bytes that were found unpinned count as wanted: a cache uses its memory from the start on.  Returns
- * whether a chunk was pinned; false too while another thread pins one.
+ * wcx_pinned_range_pin_ahead - pin one more chunk of what has been wanted or may be next, for times when nobody wants any
+ *
+ * These are all chunks up to the last bytes that were wanted, since a cache uses its memory from the start on, and
+ * behind them as many bytes as were pinned at the start.  Returns whether a chunk was pinned; false too while another thread
+ * pins one.
  */
-bool wcx_pinned_range_pin_used(struct wcx_pinned_range *range);
+bool wcx_pinned_range_pin_ahead(struct wcx_pinned_range *range);
 
 uint64_t wcx_pinned_range_bytes(const struct wcx_pinned_range *range); /* pinned now; 0 for NULL */
 

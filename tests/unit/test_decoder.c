@@ -274,7 +274,7 @@ static void decode_in_cache(void)
 
 	sample_require(memory != NULL, "memory");
 	sample_require(wcx_decoder_create(WCX_DECODER_CUDA, count_notice, NULL, &decoder, NULL) == 0, "wcx_decoder_create");
-	wcx_decoder_use_memory(decoder, memory, BYTES, UINT64_MAX);
+	wcx_decoder_use_memory(decoder, memory, BYTES, UINT64_MAX, 2);
 	batch = wcx_decoder_borrow(decoder);
 	for (int call = 0; call < 2; call++) {
 		for (size_t i = 0; i < JOBS; i++)
@@ -334,7 +334,7 @@ static void what_was_used_is_pinned_later_unless_the_gpu_is_lost(void)
 
 		pin_count = 0;
 		sample_require(wcx_decoder_create(WCX_DECODER_CUDA, NULL, NULL, &decoder, NULL) == 0, "wcx_decoder_create");
-		wcx_decoder_use_memory(decoder, memory, BYTES, UINT64_MAX);
+		wcx_decoder_use_memory(decoder, memory, BYTES, UINT64_MAX, 2);
 		at_start = pin_count;
 		batch = wcx_decoder_borrow(decoder);
 		batch->jobs[0] = wcx_trial_tile_job(trial);
@@ -342,7 +342,7 @@ static void what_was_used_is_pinned_later_unless_the_gpu_is_lost(void)
 		gpu_fails = is_lost;
 		wcx_decoder_run(decoder, batch, 1, NULL);
 		CHECK(pin_count == at_start + 1 && pin_count < CHUNKS);
-		wcx_decoder_pin_used(decoder);
+		wcx_decoder_pin_ahead(decoder);
 		CHECK(pin_count == (is_lost ? at_start + 1 : CHUNKS));
 		wcx_decoder_return(decoder, batch);
 		wcx_decoder_free(decoder);
@@ -360,7 +360,7 @@ static unsigned calls_within(uint64_t buffers_max)
 
 	sample_require(wcx_decoder_create_within(WCX_DECODER_CUDA, buffers_max, NULL, NULL, &decoder, NULL) == 0,
 		       "wcx_decoder_create_within");
-	wcx_decoder_use_memory(decoder, NULL, 0, 0);
+	wcx_decoder_use_memory(decoder, NULL, 0, 0, 2);
 	calls = gpu_calls;
 	CHECK(allocated_count == calls);
 	CHECK(calls == 1 || wcx_decoder_buffer_bytes(decoder) <= buffers_max);
@@ -381,7 +381,7 @@ static uint64_t pinned_within(uint64_t cache_bytes)
 	sample_require(wcx_decoder_create_within(WCX_DECODER_CUDA, cache_bytes / 4, NULL, NULL, &decoder, NULL) == 0,
 		       "wcx_decoder_create_within");
 	pin_count = 0;
-	wcx_decoder_use_memory(decoder, memory, bytes, cache_bytes);
+	wcx_decoder_use_memory(decoder, memory, bytes, cache_bytes, 2);
 	pinned = (uint64_t)pin_count * WCX_PINNED_CHUNK_BYTES;
 	CHECK(pinned == 0 || pinned + wcx_decoder_buffer_bytes(decoder) <= cache_bytes);
 	wcx_decoder_free(decoder);
@@ -422,7 +422,7 @@ static void idle_memory_is_given_back_and_allocated_again(void)
 	gpu_exists = true;
 	release_count = 0;
 	sample_require(wcx_decoder_create(WCX_DECODER_CUDA, NULL, NULL, &decoder, NULL) == 0, "wcx_decoder_create");
-	wcx_decoder_use_memory(decoder, NULL, 0, 0);
+	wcx_decoder_use_memory(decoder, NULL, 0, 0, 2);
 	batch = wcx_decoder_borrow(decoder);
 	bytes = wcx_decoder_borrow_bytes(decoder);
 	wcx_decoder_return_bytes(decoder, bytes);

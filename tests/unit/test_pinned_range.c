@@ -142,18 +142,18 @@ static void what_was_wanted_too_soon_is_pinned_afterwards(void)
 	struct wcx_pinned_range *range = make_range(&driver, (size_t)CHUNKS * CHUNK, UINT64_MAX, CHUNKS);
 	const uint64_t now_ns = later();
 
-	CHECK(!wcx_pinned_range_pin_used(range) && driver.pins == 0);
+	CHECK(!wcx_pinned_range_pin_ahead(range) && driver.pins == 0);
 	CHECK(wcx_pinned_range_pin(range, memory + CHUNK, TILE, now_ns) &&
 	      !wcx_pinned_range_pin(range, memory, TILE, now_ns));
-	CHECK(wcx_pinned_range_pin_used(range) && driver.pins == 2);
+	CHECK(wcx_pinned_range_pin_ahead(range) && driver.pins == 2);
 	CHECK(wcx_pinned_range_pin(range, memory, TILE, now_ns));
-	CHECK(wcx_pinned_range_pin_used(range) && driver.pins == 3);
-	CHECK(!wcx_pinned_range_pin_used(range) && driver.pins == 3 && !driver.was_waiting);
+	CHECK(wcx_pinned_range_pin_ahead(range) && driver.pins == 3);
+	CHECK(!wcx_pinned_range_pin_ahead(range) && driver.pins == 3 && !driver.was_waiting);
 	wcx_pinned_range_free(range);
 	range = make_range(&driver, (size_t)CHUNKS * CHUNK, UINT64_MAX, 1);
 	CHECK(wcx_pinned_range_pin(range, memory, TILE, later()));
 	for (int i = 0; i < 2; i++)
-		CHECK(!wcx_pinned_range_pin_used(range) && driver.refusals == 1);
+		CHECK(!wcx_pinned_range_pin_ahead(range) && driver.refusals == 1);
 	wcx_pinned_range_free(range);
 }
 
@@ -173,6 +173,22 @@ static void the_start_is_pinned_at_once_within_the_budget(void)
 	range = make_range(&driver, (size_t)CHUNKS * CHUNK, UINT64_MAX, 1);
 	wcx_pinned_range_start(range, SIZE_MAX);
 	CHECK(driver.pins == 1 && driver.refusals == 1);
+	wcx_pinned_range_free(range);
+}
+
+static void as_much_as_at_the_start_is_pinned_behind_what_is_used(void)
+{
+	struct driver driver;
+	struct wcx_pinned_range *range = make_range(&driver, 3 * (size_t)CHUNK, UINT64_MAX, CHUNKS);
+
+	wcx_pinned_range_start(range, CHUNK);
+	wcx_pinned_range_start(range, CHUNK);
+	CHECK(driver.pins == 1 && !wcx_pinned_range_pin_ahead(range));
+	CHECK(wcx_pinned_range_pin(range, memory + CHUNK, TILE, later()) && driver.pins == 2);
+	CHECK(!wcx_pinned_range_pin_ahead(range));                    /* no whole chunk behind the tile */
+	CHECK(wcx_pinned_range_pin(range, memory + CHUNK, CHUNK, 0)); /* pinned, and used */
+	CHECK(wcx_pinned_range_pin_ahead(range) && driver.pins == 3);
+	CHECK(!wcx_pinned_range_pin_ahead(range) && driver.pins == 3);
 	wcx_pinned_range_free(range);
 }
 
@@ -231,6 +247,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(chunks_are_pinned_at_intervals),
 		CHECK_TEST(what_was_wanted_too_soon_is_pinned_afterwards),
 		CHECK_TEST(the_start_is_pinned_at_once_within_the_budget),
+		CHECK_TEST(as_much_as_at_the_start_is_pinned_behind_what_is_used),
 		CHECK_TEST(many_threads_pin_each_chunk_once),
 		CHECK_TEST(tiles_in_the_cache_are_in_its_memory),
 	};
