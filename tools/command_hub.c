@@ -492,19 +492,32 @@ static void handle_entry(struct hub *hub, struct wcx_hub_blob *blob, const char 
 	}
 }
 
+static void fail_on(struct hub *hub, const char *repository, const char *directory, int errnum)
+{
+	struct wcx_error err;
+
+	wcx_fail(&err, errnum, "%s/%s/%s: %s", hub->cache, repository, directory, strerror(errnum));
+	fail(hub, &err);
+}
+
 static void handle_repository(struct hub *hub, const char *repository)
 {
 	struct wcx_hub_blob blob = { .dir_fd = -1 };
 	struct wcx_hub_names names;
 	char blobs[PATH_MAX];
 	struct dirent **entries = NULL;
-	const bool named = wcx_hub_names_read(&names, hub->cache, repository) == 0;
-	int count = -1;
+	const int r = wcx_hub_names_read(&names, hub->cache, repository);
+	const bool named = r == 0;
+	int count = 0;
 
+	if (r < 0 && r != -ENOENT)
+		fail_on(hub, repository, "snapshots", -r);
 	if (snprintf(blobs, sizeof blobs, "%s/%s/blobs", hub->cache, repository) < (int)sizeof blobs - NAME_MAX - 2)
 		blob.dir_fd = open(blobs, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (blob.dir_fd >= 0)
 		count = scandir(blobs, &entries, NULL, alphasort);
+	if (count < 0 || (blob.dir_fd < 0 && errno != ENOENT))
+		fail_on(hub, repository, "blobs", errno);
 	for (int i = 0; i < count; i++) {
 		if (!wcx_command_stop && wcx_hub_blob_set(&blob, blobs, repository, entries[i]->d_name, !hub->dry_run) &&
 		    is_due(hub, &blob))

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* wcx status: shows what mounts hold and do. */
 #include <errno.h>
-#include <fts.h>
 #include <getopt.h>
 #include <jansson.h>
 #include <mntent.h>
@@ -13,6 +12,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "fs/base/walk.h"
 #include "tools/command.h"
 #include "tools/json_output.h"
 #include "tools/status_report.h"
@@ -81,23 +81,23 @@ struct totals {
 	uint64_t unreadable_files; /* by whoever asks, so that it cannot be told which they are */
 };
 
-static void add_file(json_t *list, const FTSENT *entry, const char *path, uint64_t packed_bytes)
+static void add_file(json_t *list, const struct wcx_walk *entry, const char *path, uint64_t packed_bytes)
 {
-	json_t *file = read_object(entry->fts_path);
+	json_t *file = read_object(entry->path);
 
 	if (!file)
 		file = json_object();
 	wcx_json_set_path(file, "path", path);
-	wcx_json_set_count(file, "original_bytes", (uint64_t)entry->fts_statp->st_size);
+	wcx_json_set_count(file, "original_bytes", (uint64_t)entry->st.st_size);
 	wcx_json_set_count(file, "packed_bytes", packed_bytes);
 	json_array_append_new(list, file);
 }
 
-static void count_file(const FTSENT *entry, const char *root, struct totals *totals, json_t *list)
+static void count_file(const struct wcx_walk *entry, const char *root, struct totals *totals, json_t *list)
 {
-	char *text = read_attribute(entry->fts_path, packed_bytes_attribute);
-	const uint64_t bytes = (uint64_t)entry->fts_statp->st_size, packed_bytes = text ? strtoull(text, NULL, 10) : 0;
-	const char *path = entry->fts_path + strlen(root);
+	char *text = read_attribute(entry->path, packed_bytes_attribute);
+	const uint64_t bytes = (uint64_t)entry->st.st_size, packed_bytes = text ? strtoull(text, NULL, 10) : 0;
+	const char *path = entry->path + strlen(root);
 
 	if (text) {
 		totals->packed_files++;
@@ -114,36 +114,25 @@ static void count_file(const FTSENT *entry, const char *root, struct totals *tot
 	free(text);
 }
 
-static int compare_names(const FTSENT **a, const FTSENT **b)
-{
-	return strcmp((*a)->fts_name, (*b)->fts_name);
-}
-
 /* Counts the files below a path, of this mount alone, each once: links are not followed. */
 static int count_files(struct command *command, char *path, const struct options *options, json_t *object)
 {
-	char *paths[] = { path, NULL };
-	FTS *tree = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR | FTS_XDEV, compare_names);
 	json_t *list = options->lists_files ? json_array() : NULL, *counted = json_object();
 	struct totals totals = { 0 };
 	int status = WCX_EXIT_OK;
-	const FTSENT *entry;
 	struct wcx_error err;
+	struct wcx_walk walk;
 
-	while (tree && !wcx_command_stop && (errno = 0, entry = fts_read(tree))) {
-		if (entry->fts_info == FTS_F)
-			count_file(entry, path, &totals, list);
-		if (entry->fts_info != FTS_DNR && entry->fts_info != FTS_ERR && entry->fts_info != FTS_NS)
+	wcx_walk_begin(&walk, path, WCX_WALK_ONE_DEVICE);
+	while (!wcx_command_stop && wcx_walk_next(&walk)) {
+		if (walk.kind == WCX_WALK_FILE)
+			count_file(&walk, path, &totals, list);
+		if (walk.kind != WCX_WALK_PROBLEM)
 			continue;
-		wcx_fail(&err, entry->fts_errno, "%s: %s", entry->fts_path, strerror(entry->fts_errno));
+		wcx_fail(&err, walk.errnum, "%s: %s", walk.path, strerror(walk.errnum));
 		status = wcx_command_failed(command, &err);
 	}
-	if (errno && !wcx_command_stop) {
-		wcx_fail(&err, errno, "%s: %s", path, strerror(errno));
-		status = wcx_command_failed(command, &err);
-	}
-	if (tree)
-		fts_close(tree);
+	wcx_walk_end(&walk);
 	wcx_json_set_count(counted, "packed", totals.packed_files);
 	wcx_json_set_count(counted, "plain", totals.plain_files);
 	wcx_json_set_count(counted, "unreadable", totals.unreadable_files);

@@ -2,7 +2,6 @@
 /* wcx warm: reads files into the page cache. */
 #include <errno.h>
 #include <fcntl.h>
-#include <fts.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include "codec/arith.h"
 #include "fs/base/file_io.h"
 #include "fs/base/parallel.h"
+#include "fs/base/walk.h"
 #include "tools/command.h"
 #include "tools/report.h"
 
@@ -111,34 +111,27 @@ static void report_file(struct wcx_report *report, const char *path)
 /* Warms the files of a tree one after the other.  Follows links, because loaders do. */
 static int warm_tree(struct command *command, char *path)
 {
-	char *paths[] = { path, NULL };
-	FTS *tree = fts_open(paths, FTS_LOGICAL | FTS_NOCHDIR, NULL);
 	struct wcx_report report;
 	struct wcx_error err = { "" };
-	const FTSENT *entry;
+	struct wcx_walk walk;
 	struct stat st;
-	int r = 0;
+	int r;
 
-	if (!tree) {
-		wcx_fail(&err, errno, "%s: %s", path, strerror(errno));
-		return wcx_command_failed(command, &err);
-	}
 	wcx_report_begin(&report, command, "warming", stat(path, &st) == 0 && S_ISDIR(st.st_mode), 0, 0);
-	while (!wcx_command_stop && (errno = 0, entry = fts_read(tree))) {
+	wcx_walk_begin(&walk, path, WCX_WALK_FOLLOW);
+	while (!wcx_command_stop && wcx_walk_next(&walk)) {
 		r = 0;
-		if (entry->fts_info == FTS_F)
-			report_file(&report, entry->fts_path);
-		else if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR || entry->fts_info == FTS_NS)
-			r = wcx_fail(&err, entry->fts_errno, "%s: %s", entry->fts_path, strerror(entry->fts_errno));
-		else if (entry->fts_info == FTS_SLNONE && entry->fts_level == FTS_ROOTLEVEL)
-			r = wcx_fail(&err, ENOENT, "%s: broken symbolic link", entry->fts_path);
+		if (walk.kind == WCX_WALK_FILE)
+			report_file(&report, walk.path);
+		else if (walk.kind == WCX_WALK_PROBLEM)
+			r = wcx_fail(&err, walk.errnum, "%s: %s", walk.path, strerror(walk.errnum));
+		else if (walk.kind == WCX_WALK_LINK && !walk.depth)
+			r = wcx_fail(&err, ENOENT, "%s: broken symbolic link", walk.path);
 		if (r < 0)
 			wcx_report_problem(&report, &err);
 	}
-	r = wcx_command_stop ? wcx_fail(&err, EINTR, "interrupted")
-	    : errno          ? wcx_fail(&err, errno, "%s: %s", path, strerror(errno))
-			     : 0;
-	fts_close(tree);
+	wcx_walk_end(&walk);
+	r = wcx_command_stop ? wcx_fail(&err, EINTR, "interrupted") : 0;
 	return wcx_report_end(&report, r, &err);
 }
 

@@ -4,15 +4,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <fts.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fs/base/array.h"
+#include "fs/base/walk.h"
 
 static int compare(const void *a, const void *b)
 {
@@ -41,28 +42,31 @@ static int add(struct wcx_hub_names *names, const char *link_path)
 	return 0;
 }
 
+/* Nothing is known of what a link to a directory leads to. */
+static bool leads_to_directory(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 int wcx_hub_names_read(struct wcx_hub_names *names, const char *cache, const char *repository)
 {
 	char path[PATH_MAX];
-	char *paths[] = { path, NULL };
-	const FTSENT *entry;
-	FTS *tree;
+	struct wcx_walk walk;
 	int r = 0;
 
 	*names = (struct wcx_hub_names){ 0 };
 	if (snprintf(path, sizeof path, "%s/%s/snapshots", cache, repository) >= (int)sizeof path)
 		return -ENAMETOOLONG;
-	tree = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
-	if (!tree)
-		return -errno;
-	while (r == 0 && (errno = 0, entry = fts_read(tree))) {
-		if (entry->fts_info == FTS_SL || entry->fts_info == FTS_SLNONE)
-			r = add(names, entry->fts_path);
-		else if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR || entry->fts_info == FTS_NS)
-			r = -entry->fts_errno;
+	wcx_walk_begin(&walk, path, WCX_WALK_TYPES);
+	while (r == 0 && wcx_walk_next(&walk)) {
+		if (walk.kind == WCX_WALK_LINK)
+			r = leads_to_directory(walk.path) ? -ELOOP : add(names, walk.path);
+		else if (walk.kind == WCX_WALK_PROBLEM)
+			r = -walk.errnum;
 	}
-	r = r == 0 ? -errno : r;
-	fts_close(tree);
+	wcx_walk_end(&walk);
 	if (names->count)
 		qsort(names->names, names->count, sizeof *names->names, compare);
 	return r;

@@ -5,7 +5,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <fts.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -14,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/base/walk.h"
 #include "fs/format/container.h"
 #include "fs/mount/shown_names.h"
 #include "fs/read/base_rules.h"
@@ -30,22 +30,19 @@ enum content { HAS_PACKED, HAS_NONE, IS_UNKNOWN };
 /* Whether a directory tree holds a file or link NAME.wcx. */
 static enum content find_packed(const char *dir)
 {
-	char *path = strdup(dir), *paths[] = { path, NULL };
-	FTS *tree = path ? fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR | FTS_NOSTAT | FTS_XDEV, NULL) : NULL;
-	enum content content = tree ? HAS_NONE : IS_UNKNOWN;
-	const FTSENT *entry;
+	enum content content = HAS_NONE;
+	struct wcx_walk walk;
 
-	for (size_t count = 0; tree && content == HAS_NONE && (errno = 0, entry = fts_read(tree)); count++) {
-		if (entry->fts_info == FTS_F || entry->fts_info == FTS_NSOK || entry->fts_info == FTS_SL)
-			content = wcx_stem_bytes(entry->fts_name) ? HAS_PACKED : HAS_NONE;
-		else if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR || entry->fts_info == FTS_NS)
+	wcx_walk_begin(&walk, dir, WCX_WALK_ONE_DEVICE | WCX_WALK_TYPES);
+	for (size_t count = 0; content == HAS_NONE && wcx_walk_next(&walk); count++) {
+		if (walk.kind == WCX_WALK_FILE || walk.kind == WCX_WALK_LINK)
+			content = wcx_stem_bytes(walk.name) ? HAS_PACKED : HAS_NONE;
+		else if (walk.kind == WCX_WALK_PROBLEM)
 			content = IS_UNKNOWN;
 		if (content == HAS_NONE && count == ENTRIES_MAX)
 			content = IS_UNKNOWN;
 	}
-	if (tree)
-		fts_close(tree);
-	free(path);
+	wcx_walk_end(&walk);
 	return content;
 }
 

@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
-#include <fts.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +14,7 @@
 
 #include "codec/arith.h"
 #include "fs/base/file_copy.h"
+#include "fs/base/walk.h"
 
 struct walk {
 	const char *source, *target;
@@ -50,19 +51,18 @@ static bool is_other_weights(const char *name, bool is_at_top)
 }
 
 /* Whether a file is to be copied; tells of weights that are left out. */
-static bool is_rest(const struct walk *walk, const FTSENT *entry)
+static bool is_rest(const struct walk *walk, const struct wcx_walk *entry)
 {
-	const bool is_at_top = entry->fts_level == 1;
-	char text[512];
+	const bool is_at_top = entry->depth == 1;
+	char text[PATH_MAX + 64];
 
-	if (is_at_top &&
-	    (strcmp(entry->fts_name, "config.json") == 0 || strcmp(entry->fts_name, WCX_MODEL_INDEX_NAME) == 0 ||
-	     wcx_model_files_has(walk->files, entry->fts_name)))
+	if (is_at_top && (strcmp(entry->name, "config.json") == 0 || strcmp(entry->name, WCX_MODEL_INDEX_NAME) == 0 ||
+			  wcx_model_files_has(walk->files, entry->name)))
 		return false;
-	if (!is_other_weights(entry->fts_name, is_at_top))
+	if (!is_other_weights(entry->name, is_at_top))
 		return true;
 	if (!walk->target && walk->job->warn) {
-		snprintf(text, sizeof text, "%s: left out: weights that are not quantised", entry->fts_path);
+		snprintf(text, sizeof text, "%s: left out: weights that are not quantised", entry->path);
 		walk->job->warn(walk->job->user, text);
 	}
 	return false;
@@ -101,52 +101,50 @@ static int sync_directory(const char *path, struct wcx_error *err)
 	return r;
 }
 
-static bool is_left_out(const FTSENT *directory)
+static bool is_left_out(const struct wcx_walk *directory)
 {
-	return strcmp(directory->fts_name, ".git") == 0 || strcmp(directory->fts_name, ".cache") == 0;
+	return strcmp(directory->name, ".git") == 0 || strcmp(directory->name, ".cache") == 0;
 }
 
 /* Visits one entry; *skip_ret: do not go into this directory. */
-static int visit(struct walk *walk, const FTSENT *entry, bool *skip_ret, struct wcx_error *err)
+static int visit(struct walk *walk, const struct wcx_walk *entry, bool *skip_ret, struct wcx_error *err)
 {
-	const char *below = entry->fts_path + strlen(walk->source);
+	const char *below = entry->path + strlen(walk->source);
 	char *target = NULL;
 	int r = 0;
 
 	*skip_ret = false;
-	if (entry->fts_level == 0)
+	if (entry->depth == 0 && entry->kind != WCX_WALK_PROBLEM)
 		return 0;
 	if (walk->job->stop && *walk->job->stop)
 		return wcx_fail(err, EINTR, "interrupted");
 	if (walk->target && asprintf(&target, "%s/%s", walk->target, below) < 0)
-		return fail_on(err, entry->fts_path, ENOMEM);
-	switch (entry->fts_info) {
-	case FTS_D:
+		return fail_on(err, entry->path, ENOMEM);
+	switch (entry->kind) {
+	case WCX_WALK_DIRECTORY:
 		*skip_ret = is_left_out(entry);
-		if (!*skip_ret && target && mkdir(target, (entry->fts_statp->st_mode & 0777) | S_IRWXU) < 0)
+		if (!*skip_ret && target && mkdir(target, (entry->st.st_mode & 0777) | S_IRWXU) < 0)
 			r = fail_on(err, target, errno);
 		break;
-	case FTS_F:
+	case WCX_WALK_FILE:
 		if (!is_rest(walk, entry))
 			break;
-		walk->bytes += (uint64_t)entry->fts_statp->st_size;
+		walk->bytes += (uint64_t)entry->st.st_size;
 		if (target)
-			r = copy_file(walk, entry->fts_path, target, err);
+			r = copy_file(walk, entry->path, target, err);
 		break;
-	case FTS_DP:
-		if (target && !is_left_out(entry))
+	case WCX_WALK_END:
+		if (target)
 			r = sync_directory(target, err);
 		break;
-	case FTS_DC:
-		r = wcx_fail(err, ELOOP, "%s: a link to a directory that it is in", entry->fts_path);
+	case WCX_WALK_LOOP:
+		r = wcx_fail(err, ELOOP, "%s: a link to a directory that it is in", entry->path);
 		break;
-	case FTS_DNR:
-	case FTS_ERR:
-	case FTS_NS:
-		r = fail_on(err, entry->fts_path, entry->fts_errno);
+	case WCX_WALK_PROBLEM:
+		r = fail_on(err, entry->path, entry->errnum);
 		break;
 	default:
-		r = wcx_fail(err, EINVAL, "%s: neither a file nor a directory", entry->fts_path);
+		r = wcx_fail(err, EINVAL, "%s: neither a file nor a directory", entry->path);
 	}
 	free(target);
 	return r;
@@ -156,20 +154,17 @@ int wcx_copy_rest(const char *source, const char *target, const struct wcx_model
 		  const struct wcx_job_options *job, uint64_t *bytes_ret, struct wcx_error *err)
 {
 	struct walk walk = { .source = source, .target = target, .files = files, .job = job };
-	char *roots[] = { strdup(source), NULL };
-	FTS *fts = roots[0] ? fts_open(roots, FTS_LOGICAL | FTS_NOCHDIR, NULL) : NULL;
-	FTSENT *entry;
+	struct wcx_walk tree;
 	bool skip;
-	int r = fts ? 0 : fail_on(err, source, ENOMEM);
+	int r = 0;
 
-	while (r == 0 && (entry = fts_read(fts))) {
-		r = visit(&walk, entry, &skip, err);
+	wcx_walk_begin(&tree, source, WCX_WALK_FOLLOW);
+	while (r == 0 && wcx_walk_next(&tree)) {
+		r = visit(&walk, &tree, &skip, err);
 		if (skip)
-			fts_set(fts, entry, FTS_SKIP);
+			wcx_walk_skip(&tree);
 	}
-	if (fts)
-		fts_close(fts);
-	free(roots[0]);
+	wcx_walk_end(&tree);
 	*bytes_ret = walk.bytes;
 	return r;
 }

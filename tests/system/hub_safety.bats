@@ -54,6 +54,11 @@ hub() {
 	"$WCX" hub -j 2 "$@" "$CACHE" "$MNT"
 }
 
+# Run a command for which one directory cannot be read to its end.
+unreadable() {
+	run strace -f -qq -o /dev/null -P "$1" -e trace=getdents64 -e inject=getdents64:error=EIO "${@:2}"
+}
+
 # Run a command in the background and stop it in its first call of a system call; go_on continues it, and waits.
 stop_in() {
 	local call="$1"
@@ -246,4 +251,37 @@ damage_tile() {
 	mv "$BASE.new" "$BASE"
 	"$WCX" hub -q --undo "$CACHE"
 	diff -r --no-dereference "$PLAIN" "$CACHE"
+}
+
+@test "where a directory cannot be read to its end nothing is removed, and that is told of" {
+	needs_strace
+	hub -q
+	unreadable "$CACHE/models--org--base/snapshots/1" "$WCX" hub "$CACHE" "$MNT"
+	[ "$status" -eq 1 ]
+	[[ $output == *"$CACHE/models--org--base/snapshots: Input/output error"* ]]
+	check_cache
+	rm "$BASE" # as if packed in place
+	unreadable "$CACHE/models--org--base/snapshots/1" "$WCX" hub "$CACHE" "$MNT"
+	[ "$status" -eq 1 ]
+	[ -e "$BASE.wcx" ]
+	hub -q
+	check_cache
+	unreadable "${BASE%/*}" "$WCX" hub "$CACHE" "$MNT"
+	[ "$status" -eq 1 ]
+	[[ $output == *"$CACHE/models--org--base/blobs: Input/output error"* ]]
+	# Nor where a snapshot is elsewhere.
+	mv "$CACHE/models--org--base/snapshots/1" elsewhere
+	ln -s "$PWD/elsewhere" "$CACHE/models--org--base/snapshots/1"
+	run -1 hub
+	[ -e "$BASE.wcx" ]
+}
+
+@test "wcx warm and wcx status tell of directories that cannot be read to their end" {
+	needs_strace
+	unreadable "$CACHE/models--org--base/snapshots/1" "$WCX" warm "$CACHE"
+	[ "$status" -eq 1 ]
+	[[ $output == *"$CACHE/models--org--base/snapshots/1: Input/output error"* ]]
+	unreadable "$MNT/models--org--base/snapshots/1" "$WCX" status "$MNT"
+	[ "$status" -eq 1 ]
+	[[ $output == *"$MNT/models--org--base/snapshots/1: Input/output error"* ]]
 }

@@ -139,6 +139,18 @@ make_single() {
 	[ "$(stat -c %a out)" = "$(stat -c %a linked)" ]
 }
 
+@test "a directory that cannot be read to its end fails the run, and the old model stays" {
+	strace -o /dev/null true || skip "strace is not installed, or may not trace"
+	cp -r "$LLAMA" model
+	"$WCX" quantize -q model out
+	cp -r out before
+	run strace -f -qq -o /dev/null -P "$PWD/model/original" -e trace=getdents64 -e inject=getdents64:error=EIO \
+		"$WCX" quantize -f "$PWD/model" out
+	[ "$status" -eq 1 ]
+	[[ $output == *"model/original: Input/output error"* ]]
+	diff -r before out
+}
+
 @test "what --ignore names stays, and is named in config.json" {
 	"$WCX" quantize -q --ignore model.layers.0.mlp.up_proj --ignore 're:.*layers\.1\.' --ignore nothing "$LLAMA" out 2>log
 	[ "$(check "$LLAMA" out)" = "6 quantised, 15 the same" ]
