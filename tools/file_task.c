@@ -77,7 +77,9 @@ bool wcx_is_packed_file(int fd)
 {
 	char magic[WCX_MAGIC_BYTES];
 
-	return wcx_read_exact(fd, magic, sizeof magic, 0) == 0 && memcmp(magic, WCX_MAGIC, sizeof magic) == 0;
+	const int r = wcx_read_exact(fd, magic, sizeof magic, 0);
+
+	return r == 0 ? memcmp(magic, WCX_MAGIC, sizeof magic) == 0 : r != -ENODATA;
 }
 
 int wcx_fail_without_packed(const char *path, struct wcx_error *err)

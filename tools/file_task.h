@@ -58,7 +58,7 @@ int wcx_task_open_output(const struct wcx_file_task *task, const char *name, str
 /* wcx_is_packed_name - whether a name ends in .wcx, with a name before it */
 bool wcx_is_packed_name(const char *name);
 
-/* wcx_is_packed_file - whether an open file begins like a packed one */
+/* wcx_is_packed_file - whether an open file begins like a packed one, or cannot be read, of which whoever opens it tells */
 bool wcx_is_packed_file(int fd);
 
 /* wcx_fail_without_packed - -ENOENT, since no file below a directory is packed: it may be a mount */

@@ -154,3 +154,15 @@ old() {
 	run -1 "$WCX" convert bad_tile.wcx
 	[[ "$output" == *"bad_tile.wcx: "*"not converted (offsets are those in version 1)" ]]
 }
+
+@test "a packed file whose beginning cannot be read is no file of another kind" {
+	strace -o /dev/null true || skip "strace is not installed, or may not trace"
+	mkdir tree
+	old best_i8 tree/old.wcx
+	for command in convert "unpack --rm" verify info; do
+		# shellcheck disable=SC2086 # an option may follow
+		run -1 strace -f -qq -o /dev/null -P "$PWD/tree/old.wcx" -e trace=pread64 -e inject=pread64:error=EIO \
+			"$WCX" $command tree
+		[[ $output == *"tree/old.wcx: "*"Input/output error"* ]]
+	done
+}
