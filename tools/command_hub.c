@@ -510,13 +510,13 @@ static void handle_repository(struct hub *hub, const char *repository)
 	const bool named = r == 0;
 	int count = 0;
 
-	if (r < 0 && r != -ENOENT)
+	if (r < 0 && r != -ENOENT && hub->pass == 0)
 		fail_on(hub, repository, "snapshots", -r);
 	if (snprintf(blobs, sizeof blobs, "%s/%s/blobs", hub->cache, repository) < (int)sizeof blobs - NAME_MAX - 2)
 		blob.dir_fd = open(blobs, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (blob.dir_fd >= 0)
 		count = scandir(blobs, &entries, NULL, alphasort);
-	if (count < 0 || (blob.dir_fd < 0 && errno != ENOENT))
+	if ((count < 0 || (blob.dir_fd < 0 && errno != ENOENT)) && hub->pass == 0)
 		fail_on(hub, repository, "blobs", errno);
 	for (int i = 0; i < count; i++) {
 		if (!wcx_command_stop && wcx_hub_blob_set(&blob, blobs, repository, entries[i]->d_name, !hub->dry_run) &&

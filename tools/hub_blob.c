@@ -127,7 +127,10 @@ static void tidy_up(const struct wcx_hub_blob *blob, const char *temporary)
 
 	if (fstatat(blob->dir_fd, temporary, &st, AT_SYMLINK_NOFOLLOW) < 0 || (!S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode)))
 		return;
-	if (is_own_link(blob, temporary))
+	if (S_ISLNK(st.st_mode) && fstatat(blob->dir_fd, temporary, &st, 0) < 0 && errno != ENOENT)
+		return;
+	if (S_ISLNK(st.st_mode) ||
+	    is_own_link(blob, temporary)) /* which leads nowhere: its shared file is gone; or not swapped */
 		unlinkat(blob->dir_fd, temporary, 0);
 	else if (fstatat(blob->dir_fd, blob->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		name_again(blob, temporary, false);

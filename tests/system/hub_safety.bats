@@ -145,6 +145,10 @@ damage_tile() {
 	hub -q
 	hub -q
 	check_cache
+	# Of a shared blob, whose file has gone since.
+	ln -s "../../blobs/aa/${BASE##*/}" "$LINK"
+	hub -q
+	check_cache
 	# What is not of this command stays.
 	echo mine >"${BASE%/*}/.wcx-link-mine"
 	hub -q
@@ -238,8 +242,11 @@ damage_tile() {
 				cmp "$CACHE/models--org--base/snapshots/1/model.safetensors" "$ORIG/base/model.safetensors"
 				cmp "$CACHE/models--org--tuned-1/snapshots/1/model.safetensors" "$ORIG/tuned-1/model.safetensors"
 				"$WCX" hub -q "$CACHE" "$@"
-				check_cache
-				[ "$mode" = plain ] || [ -z "$(find "$CACHE" -name '*.wcx')" ]
+				if [ "$mode" = plain ]; then
+					check_cache
+				else
+					diff -r --no-dereference "$PLAIN" "$CACHE"
+				fi
 			done
 		done
 	done
@@ -284,4 +291,14 @@ damage_tile() {
 	unreadable "$MNT/models--org--base/snapshots/1" "$WCX" status "$MNT"
 	[ "$status" -eq 1 ]
 	[[ $output == *"$MNT/models--org--base/snapshots/1: Input/output error"* ]]
+}
+
+@test "a second run at once is refused" {
+	needs_strace
+	stop_in symlinkat "$WCX" hub -q "$CACHE" "$MNT"
+	run -1 hub
+	[[ $output == *"another wcx hub is at work there"* ]]
+	run -1 "$WCX" hub --undo "$CACHE"
+	go_on
+	check_cache
 }
