@@ -443,8 +443,8 @@ static int check_tensors(const char *path, struct wcx_safetensors *st, struct wc
 	}
 	if (data_at > st->file_bytes - st->header_bytes)
 		return wcx_fail(err, EINVAL,
-				"%s: incomplete metadata, file not fully covered (truncated: %" PRIu64 " of %" PRIu64
-				" bytes)",
+				"%s: truncated: %" PRIu64 " of %" PRIu64
+				" bytes (incomplete metadata, file not fully covered)",
 				path, st->file_bytes, st->header_bytes + data_at);
 	if (st->file_bytes < st->header_bytes || data_at != st->file_bytes - st->header_bytes)
 		return wcx_fail(err, EINVAL, "%s: incomplete metadata, file not fully covered", path);

@@ -37,9 +37,9 @@ static int explain_length(const char *path, const uint8_t *first, size_t first_b
 	}
 	if (json_bytes <= WCX_SAFETENSORS_MAX_JSON_BYTES && first_bytes > WCX_SAFETENSORS_LENGTH_BYTES &&
 	    first[WCX_SAFETENSORS_LENGTH_BYTES] == '{')
-		return wcx_fail(err, EINVAL, "%s: %s (truncated: %llu of at least %llu bytes)", path, fault,
+		return wcx_fail(err, EINVAL, "%s: truncated: %llu of at least %llu bytes (%s)", path,
 				(unsigned long long)file_bytes,
-				(unsigned long long)(json_bytes + WCX_SAFETENSORS_LENGTH_BYTES));
+				(unsigned long long)(json_bytes + WCX_SAFETENSORS_LENGTH_BYTES), fault);
 	return wcx_fail(err, EMEDIUMTYPE, "%s: not a safetensors file: %s", path, fault);
 }
 

@@ -11,6 +11,7 @@ The only exception is intended: an unknown dtype is no error for us.
 import json
 import os
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -73,9 +74,10 @@ def same(ours, theirs):
         return ours == theirs
     if theirs.startswith(INVALID_JSON):
         return ours.startswith(INVALID_JSON)  # the rest is the text of the JSON parser
-    # We add in parentheses the tensor, or how many bytes are missing, where the library omits it, and replace the bytes of control characters by "?".
+    # We add the tensor in parentheses where the library omits it, put its message in parentheses after how many bytes are missing, and replace the bytes
+    # of control characters by "?".
     shown = "".join("?" * len(c.encode()) if unicodedata.category(c) == "Cc" else c for c in theirs)
-    return ours.split(" (data_offsets ")[0].split(" (truncated: ")[0] == shown
+    return re.sub(r"^truncated: [0-9]+ of [a-z ]*[0-9]+ bytes \((.*)\)$", r"\1", ours.split(" (data_offsets ")[0]) == shown
 
 
 def agree(ours, blob):

@@ -280,13 +280,13 @@ static void sizes_that_contradict_each_other_are_refused(void)
 	check_refused("{\"a\":[\"U8\",[1],[0,1]],\"b\":[\"F99\",[],[1,0]]}", 0, "x: invalid offset for tensor `b`");
 	check_refused("{\"a\":[\"U8\",[1],[0,1]]}", 2, "x: incomplete metadata, file not fully covered");
 	check_refused("{\"a\":[\"U8\",[1],[0,1]]}", 0,
-		      "x: incomplete metadata, file not fully covered (truncated: 30 of 31 bytes)");
+		      "x: truncated: 30 of 31 bytes (incomplete metadata, file not fully covered)");
 }
 
 static void end_of_the_data_is_compared_with_the_file(void)
 {
 	check_refused("{\"a\":[\"F99\",[],[0,9223372036854775807]]}", 7,
-		      "x: incomplete metadata, file not fully covered (truncated: 55 of 9223372036854775855 bytes)");
+		      "x: truncated: 55 of 9223372036854775855 bytes (incomplete metadata, file not fully covered)");
 }
 
 static void text_that_is_no_header_is_refused_with_its_place(void)
