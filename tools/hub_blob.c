@@ -15,6 +15,9 @@
 #include "fs/base/file_io.h"
 #include "fs/base/output_file.h"
 #include "fs/base/same_file.h"
+#include "fs/format/container.h"
+#include "fs/pack/pack_done.h"
+#include "tools/command.h"
 
 enum {
 	SUFFIX_BYTES = sizeof ".wcx" - 1,
@@ -118,8 +121,35 @@ static int name_again(const struct wcx_hub_blob *blob, const char *temporary, bo
 }
 
 /*
+ * Whether a file is what BLOB.wcx says it holds, or the only one of the two that is there.  Else it may be a part of the
+ * source, in a copy of a cache that did not end.
+ */
+static bool is_whole(const struct wcx_hub_blob *blob, const char *name)
+{
+	const int fd = openat(blob->dir_fd, name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	char packed_name[NAME_MAX + 1];
+	uint8_t sha256[WCX_SHA256_BYTES];
+	struct wcx_superblock sb;
+	struct stat st;
+	int packed_fd;
+	bool ret = fd >= 0 && fstat(fd, &st) == 0;
+
+	snprintf(packed_name, sizeof packed_name, "%.64s.wcx", blob->name);
+	packed_fd = openat(blob->dir_fd, packed_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (ret && packed_fd >= 0 && wcx_superblock_read(packed_fd, packed_name, &sb, NULL) == 0)
+		ret = (uint64_t)st.st_size == sb.original_bytes &&
+		      wcx_file_sha256(fd, name, &wcx_command_stop, sha256, NULL) == 0 &&
+		      memcmp(sha256, sb.sha256, sizeof sha256) == 0;
+	if (packed_fd >= 0)
+		close(packed_fd);
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
+
+/*
  * What wcx_hub_blob_replace calls temporary is its link before the swap, and the source after it.  A source takes its name
- * back: whether its packed file is right is found out before it is replaced again.
+ * back: whether its packed file is right is found out before it is replaced again.  What may be a part of it stays.
  */
 static void tidy_up(const struct wcx_hub_blob *blob, const char *temporary)
 {
@@ -129,15 +159,13 @@ static void tidy_up(const struct wcx_hub_blob *blob, const char *temporary)
 		return;
 	if (S_ISLNK(st.st_mode) && fstatat(blob->dir_fd, temporary, &st, 0) < 0 && errno != ENOENT)
 		return;
-	if (S_ISLNK(st.st_mode) ||
-	    is_own_link(blob, temporary)) /* which leads nowhere: its shared file is gone; or not swapped */
+	/* It leads nowhere, as its shared file is gone; or it was not swapped. */
+	if (S_ISLNK(st.st_mode) || is_own_link(blob, temporary))
 		unlinkat(blob->dir_fd, temporary, 0);
-	else if (fstatat(blob->dir_fd, blob->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		name_again(blob, temporary, false);
-	else if (is_own_link(blob, blob->name))
-		name_again(blob, temporary, true);
-	else /* it was downloaded again */
-		unlinkat(blob->dir_fd, temporary, 0);
+	else if (fstatat(blob->dir_fd, blob->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !is_own_link(blob, blob->name))
+		unlinkat(blob->dir_fd, temporary, 0); /* it was downloaded again */
+	else if (is_whole(blob, temporary))
+		name_again(blob, temporary, S_ISLNK(st.st_mode));
 }
 
 static bool set(struct wcx_hub_blob *blob, const char *dir, const char *repository, const char *name, size_t bytes)
