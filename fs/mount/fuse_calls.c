@@ -103,14 +103,13 @@ static bool has_ended(void *user)
 	return fuse_session_exited(calls->session);
 }
 
-/* The loop waits for its threads, one of which waits for the store, perhaps for ever.  Readers must not: the guard sees to
- * them. */
+/* Whatever is under way waits for the store, perhaps for ever.  Readers must not: the guard sees to them. */
 static void give_up(void *user)
 {
 	struct wcx_calls *calls = user;
 
 	fuse_log(FUSE_LOG_ERR, "the store does not answer: ending without waiting for it\n");
-	fuse_session_unmount(calls->session);
+	calls->unmount(calls->unmount_user);
 	kill(getpid(), SIGKILL);
 }
 
@@ -150,6 +149,12 @@ int wcx_calls_start(struct wcx_calls *calls, struct fuse_session *session, unsig
 	calls->timeout_ms = timeout_ms;
 	calls->requests = wcx_requests_create(&options);
 	return calls->requests ? 0 : -ENOMEM;
+}
+
+void wcx_calls_end(struct wcx_calls *calls)
+{
+	if (calls->requests)
+		wcx_requests_end(calls->requests);
 }
 
 void wcx_calls_stop(struct wcx_calls *calls)

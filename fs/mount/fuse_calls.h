@@ -24,6 +24,8 @@ struct wcx_calls {
 	struct wcx_requests *requests; /* NULL until wcx_calls_start */
 	struct wcx_node_table *nodes;
 	struct fuse_session *session;
+	void (*unmount)(void *user);
+	void *unmount_user;
 	struct wcx_log_limiter logged;
 	_Atomic uint64_t error_count; /* messages, logged or not */
 	unsigned timeout_ms;
@@ -71,10 +73,13 @@ void wcx_calls_destroy(struct wcx_calls *calls);
 /*
  * wcx_calls_start - get ready to serve on so many threads, with -EIO after timeout_ms without an answer of the store
  *
- * Returns 0 or -ENOMEM.  wcx_calls_stop: when no call is left.
+ * The caller sets unmount and unmount_user before.  Returns 0 or -ENOMEM.  wcx_calls_stop: when no call is left.
  */
 int wcx_calls_start(struct wcx_calls *calls, struct fuse_session *session, unsigned threads, unsigned timeout_ms);
 void wcx_calls_stop(struct wcx_calls *calls);
+
+/* wcx_calls_end - tell that the session is being taken down: unmounts, and kills the process, if a store makes that hang */
+void wcx_calls_end(struct wcx_calls *calls);
 
 /* wcx_calls_report - log why a request for a path failed, if there is a message, and not too often */
 void wcx_calls_report(struct wcx_calls *calls, const char *path, const struct wcx_error *err);

@@ -482,8 +482,11 @@ int wcx_fuse_start(struct wcx_fuse *fuse, const struct wcx_fuse_options *opts)
 		.ask = opts->asker ? wcx_fuse_ask : NULL,
 		.user = fuse,
 	};
-	const int r = wcx_calls_start(&fuse->calls, opts->session, opts->threads, opts->timeout_ms);
+	int r;
 
+	fuse->calls.unmount = opts->unmount;
+	fuse->calls.unmount_user = opts->unmount_user;
+	r = wcx_calls_start(&fuse->calls, opts->session, opts->threads, opts->timeout_ms);
 	if (r)
 		return r;
 	fuse->push_fd = fuse_session_fd(opts->session);
@@ -508,6 +511,12 @@ uint64_t wcx_fuse_error_count(const struct wcx_fuse *fuse)
 void wcx_fuse_get_stats(struct wcx_fuse *fuse, struct wcx_prefetch_stats *ret)
 {
 	wcx_prefetcher_get_stats(fuse->prefetcher, ret);
+}
+
+void wcx_fuse_end(struct wcx_fuse *fuse)
+{
+	if (fuse)
+		wcx_calls_end(&fuse->calls);
 }
 
 int wcx_fuse_stop(struct wcx_fuse *fuse, unsigned timeout_ms)

@@ -30,7 +30,9 @@ int wcx_fuse_create(struct wcx_store *store, struct wcx_fuse **ret);
 void wcx_fuse_free(struct wcx_fuse *fuse); /* after the session's loop and wcx_fuse_stop; NULL is fine */
 
 struct wcx_fuse_options {
-	struct fuse_session *session;        /* mounted */
+	struct fuse_session *session; /* mounted */
+	void (*unmount)(void *user);  /* called from another thread, before the process is killed */
+	void *unmount_user;
 	unsigned threads;                    /* of its loop */
 	unsigned timeout_ms;                 /* after which requests that wait for the store get EIO; 0: never */
 	unsigned prefetch_threads;           /* 0: no prefetching */
@@ -44,6 +46,9 @@ struct wcx_fuse_options {
 
 /* wcx_fuse_start - get ready to serve, before the session's loop; returns 0 or -ENOMEM */
 int wcx_fuse_start(struct wcx_fuse *fuse, const struct wcx_fuse_options *options);
+
+/* wcx_fuse_end - tell that the session is being taken down (wcx_calls_end); begun or not */
+void wcx_fuse_end(struct wcx_fuse *fuse);
 
 /*
  * wcx_fuse_stop - end what wcx_fuse_start began, after the session's loop and before its descriptor is closed

@@ -87,8 +87,6 @@ static int serve(const struct wcx_mount_options *opts)
 	wcx_mount_warn(opts, log_warning, NULL);
 	r = wcx_session_run(opts, on_mounted, &service);
 	wcx_pid_file_remove(&service.pid_file);
-	if (r == -ETIMEDOUT)
-		_exit(EXIT_FAILURE); /* a thread may still be running */
 	return r ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 

@@ -31,8 +31,7 @@ struct wcx_requests {
 	struct wcx_shares shares;
 	struct request_list all; /* the one whose reader was looked at last comes last */
 	bool is_asleep, is_stopping;
-
-	uint64_t ended_ms; /* the watcher's: when it saw the end of the session; 0: not yet */
+	uint64_t ended_ms; /* when the end of the session was seen; 0: not yet */
 };
 
 static struct wcx_request *request_of(struct wcx_ticket *ticket)
@@ -218,7 +217,7 @@ static void check_readers(struct wcx_requests *requests, struct checked_list *ch
 	fail_all(requests, &failed);
 }
 
-/* Whether a thread still serves long after the end of the session. */
+/* Whether the session is still not taken down long after its end. */
 static bool hangs_at_end_locked(struct wcx_requests *requests)
 {
 	const unsigned timeout_ms = requests->options.timeout_ms,
@@ -226,7 +225,7 @@ static bool hangs_at_end_locked(struct wcx_requests *requests)
 
 	if (!requests->ended_ms && requests->options.calls->has_ended(requests->options.user))
 		requests->ended_ms = wcx_now_ms();
-	return requests->ended_ms && requests->shares.count && wcx_now_ms() - requests->ended_ms > wait_ms;
+	return requests->ended_ms && wcx_now_ms() - requests->ended_ms > wait_ms;
 }
 
 static void tick(struct wcx_requests *requests)
@@ -253,7 +252,7 @@ static bool sleep_locked(struct wcx_requests *requests, unsigned *idle_ticks)
 
 	*idle_ticks = TAILQ_EMPTY(&requests->all) ? *idle_ticks + 1 : 0;
 	requests->is_asleep = *idle_ticks > IDLE_TICKS;
-	while (requests->is_asleep && TAILQ_EMPTY(&requests->all) && !requests->is_stopping)
+	while (requests->is_asleep && TAILQ_EMPTY(&requests->all) && !requests->ended_ms && !requests->is_stopping)
 		pthread_cond_wait(&requests->wake, &requests->lock);
 	requests->is_asleep = false;
 	clock_gettime(CLOCK_MONOTONIC, &until);
@@ -301,6 +300,15 @@ struct wcx_requests *wcx_requests_create(const struct wcx_request_options *optio
 	pthread_mutex_destroy(&requests->lock);
 	free(requests);
 	return NULL;
+}
+
+void wcx_requests_end(struct wcx_requests *requests)
+{
+	pthread_mutex_lock(&requests->lock);
+	if (!requests->ended_ms)
+		requests->ended_ms = wcx_now_ms();
+	pthread_cond_signal(&requests->wake);
+	pthread_mutex_unlock(&requests->lock);
 }
 
 void wcx_requests_free(struct wcx_requests *requests)

@@ -48,7 +48,7 @@ struct wcx_request_calls {
 	bool (*is_interrupted)(void *user, struct wcx_request *request); /* the reader has got a signal */
 	void (*free)(void *user, struct wcx_request *request);           /* it was answered and is not served any more */
 	bool (*has_ended)(void *user);                                   /* the session receives no more */
-	void (*give_up)(void *user); /* it has ended, and a thread still waits for the store */
+	void (*give_up)(void *user); /* it has ended long ago, and something still waits for the store */
 };
 
 struct wcx_request_options {
@@ -61,6 +61,13 @@ struct wcx_request_options {
 /* wcx_requests_create - start to watch; NULL when memory or threads run out */
 struct wcx_requests *wcx_requests_create(const struct wcx_request_options *options);
 void wcx_requests_free(struct wcx_requests *requests); /* when no request is left; NULL is fine */
+
+/*
+ * wcx_requests_end - tell that the session has ended, whether has_ended says so or not
+ *
+ * What has not come to wcx_requests_free 10 seconds later, or after timeout_ms if that is less, is given up.
+ */
+void wcx_requests_end(struct wcx_requests *requests);
 
 /* wcx_request_submit - serve a request, and then others that wait; or have another thread serve it later */
 void wcx_request_submit(struct wcx_requests *requests, struct wcx_request *request);

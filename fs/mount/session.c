@@ -121,9 +121,9 @@ static int poll_session(struct fuse_session *fuse_session)
 /*
  * Ends the prefetching threads.  One may be blocked in the kernel on a page that a reader has locked until its request is
  * answered, so requests are answered until all threads have exited.  If that does not help, the connection is aborted, which
- * unlocks all pages.  Returns 0, or -ETIMEDOUT if threads remain that use the session.
+ * unlocks all pages.  A thread that waits for the store is waited for, until the session is given up.
  */
-static int stop_prefetching(struct session *session)
+static void stop_prefetching(struct session *session)
 {
 	struct fuse_session *fuse_session = session->fuse_session;
 	int r = -ETIMEDOUT;
@@ -134,14 +134,19 @@ static int stop_prefetching(struct session *session)
 		while (r && poll_session(fuse_session) == POLLIN && answer_one(fuse_session) > 0)
 			;
 	}
-	if (!r)
-		return 0;
-	if (!(poll_session(fuse_session) & POLL_ENDED))
+	if (r && !(poll_session(fuse_session) & POLL_ENDED))
 		wcx_connection_abort(&session->connection, session->opts->mountpoint);
-	r = wcx_fuse_stop(session->fuse, STOP_TRIES * STOP_MS);
-	if (r)
-		fuse_log(FUSE_LOG_ERR, "%s: a prefetching thread does not exit\n", session->opts->mountpoint);
-	return r;
+	while (r)
+		r = wcx_fuse_stop(session->fuse, STOP_TRIES * STOP_MS);
+}
+
+static void unmount(void *user)
+{
+	struct session *session = user;
+
+	fuse_session_unmount(session->fuse_session);
+	if (session->opts->fuse_fd >= 0)
+		wcx_connection_unmount(session->opts->fuse_fd);
 }
 
 /* --- signals --- */
@@ -494,6 +499,8 @@ static int start_serving(struct session *session)
 	struct wcx_page_asker *const asker = session->asker = create_asker(session, is_gpu);
 	const struct wcx_fuse_options options = {
 		.session = session->fuse_session,
+		.unmount = unmount,
+		.unmount_user = session,
 		.threads = thread_count(opts),
 		.timeout_ms = opts->store_timeout_s * 1000,
 		.prefetch_threads = window ? prefetch_threads(opts) : 0,
@@ -621,7 +628,7 @@ static int serve(struct session *session, wcx_mounted_fn *on_mounted, void *user
 
 /* --- teardown --- */
 
-static int leave_state(struct session *session)
+static void leave_state(struct session *session)
 {
 	switch (session->state) {
 	case STATE_SIGNAL_THREAD:
@@ -631,12 +638,11 @@ static int leave_state(struct session *session)
 		wcx_child_kill(&session->warming, SIGTERM);
 		break;
 	case STATE_SERVING:
-		return stop_prefetching(session);
+		stop_prefetching(session);
+		break;
 	case STATE_MOUNTED:
 		wcx_guard_end(&session->guard);
-		fuse_session_unmount(session->fuse_session);
-		if (session->opts->fuse_fd >= 0)
-			wcx_connection_unmount(session->opts->fuse_fd);
+		unmount(session);
 		if (session->connection.abort_fd >= 0)
 			close(session->connection.abort_fd);
 		break;
@@ -660,30 +666,28 @@ static int leave_state(struct session *session)
 	case STATE_NOTHING:
 		break;
 	}
-	return 0;
 }
 
 /*
- * Undoes the build-up from the state it reached.  Stops at -ETIMEDOUT: threads that remain use the rest.  A second ending
- * signal must neither kill the daemon before it has unmounted, nor make libfuse drop the requests still to be answered.
+ * Undoes the build-up from the state it reached.  Any of it may wait for a store that does not answer: until it has stopped
+ * prefetching, the watcher of the requests limits that.  A second ending signal must neither kill the daemon before it has
+ * unmounted, nor make libfuse drop the requests still to be answered.
  */
-static int tear_down(struct session *session)
+static void tear_down(struct session *session)
 {
-	int r = 0;
-
 	mask_signals(SIG_BLOCK, ending_signals, ending_count());
 	wcx_notify("STOPPING=1\nSTATUS=unmounting");
-	while (!r && session->state != STATE_NOTHING) {
-		r = leave_state(session);
+	wcx_fuse_end(session->fuse);
+	while (session->state != STATE_NOTHING) {
+		leave_state(session);
 		session->state--;
 	}
-	return r;
 }
 
 int wcx_session_run(const struct wcx_mount_options *opts, wcx_mounted_fn *on_mounted, void *user)
 {
 	struct session session = { .opts = opts };
-	int r = fork_children(&session), r_down;
+	int r = fork_children(&session);
 
 	if (!r) {
 		signal(SIGPIPE, SIG_IGN); /* writing to a child that has exited */
@@ -699,6 +703,6 @@ int wcx_session_run(const struct wcx_mount_options *opts, wcx_mounted_fn *on_mou
 		r = start_threads(&session);
 	if (!r)
 		r = serve(&session, on_mounted, user);
-	r_down = tear_down(&session);
-	return r_down ? r_down : r;
+	tear_down(&session);
+	return r;
 }

@@ -32,6 +32,7 @@ import mmap
 import multiprocessing
 import os
 import random
+import re
 import select
 import signal
 import subprocess
@@ -402,16 +403,17 @@ def cmd_held(fd, count):
 
 
 def cmd_wait_held(pid, count):
-    """Waits until so many threads of a process wait for a reply."""
+    """Waits until so many threads of a process wait for a reply or a page; those of a daemon may wait for requests besides."""
 
     def is_held(thread):
         try:
             with open(f"/proc/{pid}/task/{thread}/stack") as stack:
-                return " fuse_" in stack.read()
+                functions = stack.read()
+                return re.search(r" (fuse|folio_wait)_", functions) and " fuse_dev_" not in functions
         except (FileNotFoundError, ProcessLookupError):  # what it read was cached
             return False
 
-    wait_until(lambda: sum(map(is_held, os.listdir(f"/proc/{pid}/task"))) >= int(count), "too few threads wait")
+    wait_until(lambda: len(list(filter(is_held, os.listdir(f"/proc/{pid}/task")))) >= int(count), "too few threads wait")
 
 
 def cmd_wait_same(original, path):

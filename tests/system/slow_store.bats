@@ -107,6 +107,18 @@ gives_eio() {
 	check_gone
 }
 
+@test "SIGTERM ends the mount of a store that does not answer about files that nobody has open" {
+	start_mount "$LOWER" -o store_timeout=1
+	DAEMON="$(daemons | head -n 1)"
+	cat "$MNT/slow" >/dev/null
+	: >"$GATE"
+	reader wait_held "$DAEMON" 1 # which looks whether they are still there
+	kill -TERM "$DAEMON"
+	reader wait_unmounted "$MNT"
+	rm "$GATE"
+	check_gone
+}
+
 @test "a store_timeout that is no number of seconds is refused" {
 	for value in 1s -1 x 86401; do
 		run -2 "$WCXFS" "$STORE" "$MNT" -o "store_timeout=$value"

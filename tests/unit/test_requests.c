@@ -27,7 +27,7 @@ static struct fake fakes[REQUESTS_MAX];
 static pthread_t threads[REQUESTS_MAX];
 static size_t fake_count;
 static unsigned served_count, busy_count, busy_peak;
-static bool may_go_on, has_session_ended; /* slow requests end */
+static bool may_go_on, has_session_ended, may_give_up, has_given_up; /* slow requests end */
 static struct wcx_requests *requests;
 
 static struct fake *fake_of(struct wcx_request *request)
@@ -124,7 +124,11 @@ static bool has_ended(void *user)
 static void give_up(void *user)
 {
 	(void)user;
-	CHECK(false);
+	pthread_mutex_lock(&lock);
+	CHECK(may_give_up);
+	has_given_up = true;
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
 }
 
 static void set_up(unsigned timeout_ms)
@@ -135,7 +139,7 @@ static void set_up(unsigned timeout_ms)
 	memset(fakes, 0, sizeof fakes);
 	fake_count = 0;
 	served_count = busy_count = busy_peak = 0;
-	may_go_on = has_session_ended = false;
+	may_go_on = has_session_ended = may_give_up = has_given_up = false;
 	requests = wcx_requests_create(&options);
 }
 
@@ -271,6 +275,15 @@ static void the_end_of_the_session_empties_the_queue(void)
 	CHECK(served_count == USER_MAX);
 }
 
+static void a_session_that_is_not_taken_down_in_time_is_given_up(void)
+{
+	set_up(300);
+	set(&may_give_up);
+	wcx_requests_end(requests); /* without any request, and while has_ended denies it */
+	WAIT_FOR(has_given_up);
+	tear_down();
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
@@ -280,6 +293,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(a_killed_reader_is_answered_at_once_in_the_queue_and_under_way),
 		CHECK_TEST(readers_that_live_are_waited_for),
 		CHECK_TEST(the_end_of_the_session_empties_the_queue),
+		CHECK_TEST(a_session_that_is_not_taken_down_in_time_is_given_up),
 	};
 
 	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
