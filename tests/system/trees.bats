@@ -306,7 +306,7 @@ count_packed() {
 	cp -a "$DIR" src
 	truncate -s -7 src/model-00001-of-00004.safetensors
 	run -0 "$WCX" pack src dst
-	[[ "$output" == *"warning: src/model-00001-of-00004.safetensors: "*"(truncated: "*" bytes); not packed"* ]]
+	[[ "$output" == *"warning: src/model-00001-of-00004.safetensors: truncated: "*" bytes ("*"); not packed"* ]]
 	cmp src/model-00001-of-00004.safetensors dst/model-00001-of-00004.safetensors
 	cp "$DIR/model-00001-of-00004.safetensors" src
 	"$WCX" pack -q src dst
