@@ -30,7 +30,7 @@ WRAPPED(enum wcx_result, wcx_tile_encode_against, const struct wcx_tile_dims *di
 	const enum wcx_result result = __real_wcx_tile_encode_against(dims, src, base, recipe, scratch, dst, ret);
 
 	if (wrong_encoding && recipe->transform != WCX_TRANSFORM_NONE && ret->bytes && is_wrong_call())
-		dst[ret->bytes / 2] ^= 0x10;
+		dst[ret->bytes / 4] ^= 0x10;
 	return result;
 }
 
