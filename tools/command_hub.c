@@ -532,7 +532,7 @@ static void handle_repository(struct hub *hub, const char *repository)
 
 static int is_repository(const struct dirent *entry)
 {
-	return entry->d_name[0] != '.' && strstr(entry->d_name, "--") != NULL;
+	return entry->d_name[0] != '.' && strstr(entry->d_name, "--") != NULL && entry->d_type != DT_REG;
 }
 
 static int handle_cache(struct hub *hub, struct wcx_error *err)

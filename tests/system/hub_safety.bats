@@ -277,6 +277,7 @@ damage_tile() {
 	unreadable "$CACHE/models--org--base/snapshots/1" "$WCX" hub "$CACHE" "$MNT"
 	[ "$status" -eq 1 ]
 	[ -e "$BASE.wcx" ]
+	touch "$CACHE/models--org--base.tar" # is no repository that cannot be read
 	hub -q
 	check_cache
 	unreadable "${BASE%/*}" "$WCX" hub "$CACHE" "$MNT"
