@@ -158,6 +158,18 @@ static int add_from_tree(void *user, const char *path)
 			  tree->start);
 }
 
+static int tell_unlisted(void *user, const char *path, int errnum)
+{
+	const struct tree *tree = user;
+	struct wcx_error err;
+
+	if (errnum == ENOENT)
+		return 0;
+	wcx_fail(&err, errnum, "%s/%s: cannot be listed: %s", tree->path, path, strerror(errnum));
+	tell(tree->removal, &err);
+	return 0;
+}
+
 /* Whether a path leads down from the working directory: without links, which scans do not follow. */
 static bool leads_down(const char *path)
 {
@@ -193,7 +205,7 @@ static int add_argument(struct removal *removal, const char *path, char **start_
 	tree.fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	r = tree.fd < 0 ? -errno
 			: wcx_packed_paths(&(struct wcx_tree_access){ .open = wcx_open_below, .user = &tree.fd },
-					   &wcx_command_stop, add_from_tree, &tree);
+					   &wcx_command_stop, add_from_tree, tell_unlisted, &tree);
 	if (tree.fd >= 0)
 		close(tree.fd);
 	if (r == 0 && removal->count == count) {

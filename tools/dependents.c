@@ -352,6 +352,16 @@ static int guard_file(void *user, const char *path)
 	return 0;
 }
 
+/* There may be a packed file in it. */
+static int refuse_unlisted(void *user, const char *path, int errnum)
+{
+	const struct tree_check *check = user;
+
+	return errnum == ENOENT ? 0
+				: wcx_fail(check->err, errnum, "%s/%s: not replaced, since it cannot be listed: %s",
+					   check->path, path, strerror(errnum));
+}
+
 /* Looks for dependents of a locked file. */
 static int check_file(const struct tree_check *check, const struct wcx_family *family, const struct wcx_guarded_file *file)
 {
@@ -390,7 +400,7 @@ int wcx_tree_guard_begin(struct wcx_tree_guard *guard, struct wcx_dependents *de
 	if (check.fd < 0)
 		return 0; /* whoever replaces it will say why not */
 	r = wcx_packed_paths(&(struct wcx_tree_access){ .open = wcx_open_below, .user = &check.fd }, &wcx_command_stop,
-			     guard_file, &check);
+			     guard_file, refuse_unlisted, &check);
 	for (size_t i = 0; i < guard->count && r == 0; i++) {
 		if (!guard->files[i].is_base)
 			continue;

@@ -127,10 +127,10 @@ static void warn_of_lost_bases(const char *store, wcx_mount_warn_fn *warn, void 
 	const struct wcx_tree_access access = { .open = wcx_open_below, .user = &lost.store_fd };
 	struct wcx_error text;
 
-	if (lost.store_fd >= 0 && wcx_packed_paths(&access, NULL, count_packed, &lost) == 0)
+	if (lost.store_fd >= 0 && wcx_packed_paths(&access, NULL, count_packed, NULL, &lost) == 0)
 		lost.index = wcx_packed_index_create(&access, NULL);
 	if (lost.index)
-		wcx_packed_paths(&access, NULL, check_packed, &lost);
+		wcx_packed_paths(&access, NULL, check_packed, NULL, &lost);
 	if (lost.lost_count) {
 		wcx_fail(&text, 0, "store %.200s: %zu of its files cannot be read for lack of a base: %.160s needs %s",
 			 store, lost.lost_count, lost.path ? lost.path : "one", lost.base);

@@ -99,6 +99,7 @@ int wcx_packed_list(int fd, const char *path, const struct wcx_packed_visitor *v
 /* Directories that are still to be listed. */
 struct walk {
 	int (*visit)(void *user, const char *path);
+	int (*skipped)(void *user, const char *path, int errnum);
 	void *user;
 	char **paths;
 	size_t count, capacity;
@@ -124,24 +125,34 @@ static int visit_file(void *user, const char *path)
 	return walk->visit(walk->user, path);
 }
 
-int wcx_packed_paths(const struct wcx_tree_access *access, const atomic_bool *stop,
-		     int (*visit)(void *user, const char *path), void *user)
+static int pass_over(void *user, const char *path, int errnum)
 {
-	struct walk walk = { .visit = visit, .user = user };
-	const struct wcx_packed_visitor visitor = { .file = visit_file, .directory = push, .user = &walk };
+	const struct walk *walk = user;
+
+	return walk->skipped ? walk->skipped(walk->user, path, errnum) : 0;
+}
+
+int wcx_packed_paths(const struct wcx_tree_access *access, const atomic_bool *stop,
+		     int (*visit)(void *user, const char *path), int (*skipped)(void *user, const char *path, int errnum),
+		     void *user)
+{
+	struct walk walk = { .visit = visit, .skipped = skipped, .user = user };
+	const struct wcx_packed_visitor visitor = {
+		.file = visit_file, .directory = push, .skipped = pass_over, .user = &walk
+	};
 	int r = push(&walk, ".");
 
 	while (walk.count && r == 0) {
 		char *path = walk.paths[--walk.count];
 		struct stat st;
-		int fd = -EINTR;
+		int fd;
 
-		if (stop && *stop)
+		if (stop && *stop) {
 			r = -EINTR;
-		else
+		} else {
 			fd = access->open(access->user, path, O_RDONLY | O_DIRECTORY, &st);
-		if (fd >= 0)
-			r = wcx_packed_list(fd, path, &visitor);
+			r = fd < 0 ? pass_over(&walk, path, -fd) : wcx_packed_list(fd, path, &visitor);
+		}
 		free(path);
 	}
 	while (walk.count)
@@ -242,7 +253,7 @@ static void refresh(struct wcx_packed_index *index, uint64_t refresh_ms)
 	}
 	index->is_scanning = true;
 	pthread_mutex_unlock(&index->lock);
-	wcx_packed_paths(&index->access, index->stop, add_file, &files);
+	wcx_packed_paths(&index->access, index->stop, add_file, NULL, &files);
 	if (files.count)
 		qsort(files.items, files.count, sizeof *files.items, compare_files);
 	pthread_mutex_lock(&index->lock);

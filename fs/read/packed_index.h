@@ -54,13 +54,14 @@ int wcx_packed_index_find(struct wcx_packed_index *index, const uint8_t sha256[3
 			  uint64_t refresh_ms, wcx_packed_index_fn *look, void *user);
 
 /*
- * wcx_packed_paths - call a function for each path in a tree that is named *.wcx and no directory, as far as it can be
- * listed
+ * wcx_packed_paths - call a function for each path in a tree that is named *.wcx and no directory, and another for each
+ * directory that cannot be listed, which may be NULL
  *
- * Returns 0, -EINTR, -ENOMEM, or what visit returns but 0, which ends the walk.
+ * Returns 0, -EINTR, -ENOMEM, or what a function returns but 0, which ends the walk.
  */
 int wcx_packed_paths(const struct wcx_tree_access *access, const atomic_bool *stop,
-		     int (*visit)(void *user, const char *path), void *user);
+		     int (*visit)(void *user, const char *path), int (*skipped)(void *user, const char *path, int errnum),
+		     void *user);
 
 /* What a listing of a directory finds: paths relative to the tree.  Not 0 ends it. */
 struct wcx_packed_visitor {

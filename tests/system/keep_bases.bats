@@ -280,6 +280,20 @@ needs_attributes() {
 	[ ! -e model.safetensors.wcx ]
 }
 
+@test "wcx rm and wcx quantize -f tell of a directory in a tree that cannot be listed" {
+	strace -o /dev/null true || skip "strace is not installed, or may not trace"
+	local hidden="$PWD/store/tuned/sub" eio=(-e trace=getdents64 -e inject=getdents64:error=EIO)
+
+	mkdir "$hidden"
+	mv "$BASE" "$hidden"
+	run -1 strace -f -qq -o /dev/null -P "$hidden" "${eio[@]}" "$WCX" rm --store=models store/tuned
+	[[ $output == *"store/tuned/sub: cannot be listed: Input/output error"* ]]
+	echo {} >store/tuned/config.json
+	run -1 strace -f -qq -o /dev/null -P "$hidden" "${eio[@]}" "$WCX" quantize -f --unknown-type models/llama store/tuned
+	[[ $output == *"store/tuned/sub: not replaced, since it cannot be listed: Input/output error"* ]]
+	[ -e "$hidden/${BASE##*/}" ]
+}
+
 @test "a file around the named directory that needs features which are not known keeps a base" {
 	rm -r store
 	cp -r "$MADE/store" . # without a mark
