@@ -60,6 +60,7 @@ check_unpacked() {
 }
 
 @test "wcx packs the originals into the golden files of either mode and goal, and fine-tunes into those with bases" {
+	golden_files originals "$BATS_TEST_TMPDIR"
 	while read -r sha256 name; do
 		kind=original
 		how=(--mode="${name%%_*}")
@@ -72,9 +73,9 @@ check_unpacked() {
 			;;
 		speed_*) how=(--for=speed) ;;
 		esac
-		golden_files "$kind" "${name#*_}" "$BATS_TEST_TMPDIR/original"
-		echo "$sha256  $BATS_TEST_TMPDIR/original" | sha256sum --check --quiet
-		"$WCX" pack -q --force "${how[@]}" "$BATS_TEST_TMPDIR/original" "$BATS_TEST_TMPDIR/packed"
+		original="$BATS_TEST_TMPDIR/${kind}_${name#*_}"
+		echo "$sha256  $original" | sha256sum --check --quiet
+		"$WCX" pack -q --force "${how[@]}" "$original" "$BATS_TEST_TMPDIR/packed"
 		cmp -s "$GOLDEN/$name.wcx" "$BATS_TEST_TMPDIR/packed" ||
 			golden_files same "$GOLDEN/$name.wcx" "$BATS_TEST_TMPDIR/packed" || {
 			echo "$name is packed into something else"

@@ -3,8 +3,8 @@
 """golden_files.py COMMAND ... - checks the golden files and adds new ones; golden/golden_files.md describes them.
 
   decode            decode each with wcx_decode.py, compare its SHA-256, and check that together they use the whole format
-  original NAME OUT write the safetensors file from which golden/best_NAME.wcx and golden/reference_NAME.wcx and speed_NAME.wcx were packed
-  tuned NAME OUT    write the one from which golden/tuned_NAME.wcx was packed, against golden/best_NAME.wcx
+  originals OUT_DIR write the safetensors files from which golden/best_NAME.wcx, reference_NAME.wcx and speed_NAME.wcx were
+                    packed as original_NAME, and those of tuned_NAME.wcx and paired_NAME.wcx, against best_NAME.wcx, as tuned_NAME
   same A.wcx B.wcx  check that two files are equal, except for Zstandard frames with equal contents
   add WCX           make the files listed here that are missing in golden/manifest, with the program WCX or wcx_encode.py
 
@@ -350,12 +350,11 @@ def main():
     match sys.argv[1:]:
         case ["decode"]:
             decode()
-        case ["original", name, out_path]:
-            with open(out_path, "wb") as out:
-                out.write(original(name))
-        case ["tuned", name, out_path]:
-            with open(out_path, "wb") as out:
-                out.write(tuned(name))
+        case ["originals", out_dir]:
+            for kind, make, names in ("original", original, ORIGINALS), ("tuned", tuned, TUNED):
+                for name in names:
+                    with open(os.path.join(out_dir, f"{kind}_{name}"), "wb") as out:
+                        out.write(make(name))
         case ["same", path_a, path_b]:
             same(path_a, path_b)
         case ["add", program]:
