@@ -76,12 +76,6 @@ static void retain(void *user, struct wcx_request *request)
 		wcx_node_pin(calls->nodes, wcx_ino_node(call->ino));
 }
 
-static bool is_interrupted(void *user, struct wcx_request *request)
-{
-	(void)user;
-	return fuse_req_interrupted(call_of(request)->req);
-}
-
 static void free_call(void *user, struct wcx_request *request)
 {
 	struct wcx_calls *calls = user;
@@ -117,7 +111,6 @@ static const struct wcx_request_calls request_calls = {
 	.serve = serve,
 	.fail = fail,
 	.retain = retain,
-	.is_interrupted = is_interrupted,
 	.free = free_call,
 	.has_ended = has_ended,
 	.give_up = give_up,

@@ -133,20 +133,12 @@ bool wcx_request_should_stop(struct wcx_requests *requests, struct wcx_request *
 
 	pthread_mutex_lock(&requests->lock);
 	request->since_ms = wcx_now_ms();
-	should_stop = request->is_answered || requests->options.calls->is_interrupted(requests->options.user, request);
+	should_stop = request->is_answered;
 	pthread_mutex_unlock(&requests->lock);
 	return should_stop;
 }
 
 /* --- the watcher --- */
-
-/* Withdraws a request that is queued, and claims it. */
-static void abandon_locked(struct wcx_requests *requests, struct wcx_request *request, int r, struct checked_list *failed)
-{
-	if (request->is_queued)
-		wcx_shares_withdraw(&requests->shares, &request->ticket);
-	claim_early_locked(requests, request, r, failed);
-}
 
 /* Finds requests that must not wait longer. */
 static void find_overdue_locked(struct wcx_requests *requests, struct checked_list *failed)
@@ -157,16 +149,11 @@ static void find_overdue_locked(struct wcx_requests *requests, struct checked_li
 
 	TAILQ_FOREACH(request, &requests->all, all)
 	{
-		const uint64_t age_ms = now_ms - request->since_ms;
-
-		if (timeout_ms && age_ms >= timeout_ms && !request->is_queued)
-			request->ticket.is_stuck = true;
-		if (request->is_answered || age_ms < TICK_MS)
+		if (!timeout_ms || now_ms - request->since_ms < timeout_ms || request->is_queued)
 			continue;
-		if (requests->options.calls->is_interrupted(requests->options.user, request))
-			abandon_locked(requests, request, -EINTR, failed);
-		else if (!request->is_queued && request->ticket.is_stuck)
-			abandon_locked(requests, request, -EIO, failed);
+		request->ticket.is_stuck = true;
+		if (!request->is_answered)
+			claim_early_locked(requests, request, -EIO, failed);
 	}
 }
 
@@ -210,8 +197,11 @@ static void check_readers(struct wcx_requests *requests, struct checked_list *ch
 		pthread_mutex_lock(&requests->lock);
 		TAILQ_REMOVE(&requests->all, request, all);
 		TAILQ_INSERT_TAIL(&requests->all, request, all);
-		if (is_dying && !request->is_answered)
-			abandon_locked(requests, request, -EINTR, &failed);
+		if (is_dying && !request->is_answered) {
+			if (request->is_queued)
+				wcx_shares_withdraw(&requests->shares, &request->ticket);
+			claim_early_locked(requests, request, -EINTR, &failed);
+		}
 		put_and_unlock(requests, request);
 	}
 	fail_all(requests, &failed);

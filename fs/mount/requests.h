@@ -6,12 +6,13 @@
  * threads.  Requests that take more than a tenth of a second are looked at ten times a second by a thread of its own, the
  * watcher, which answers for the serving thread
  *
- *	-EINTR      when the reader has been killed or has got a signal;
+ *	-EINTR      when the reader has been killed;
  *	-EIO        when the store has not answered for timeout_ms, and for requests that would only wait for such ones;
  *	-ENOTCONN   to what is in the queue when the session has ended.
  *
- * Hence who replies has to claim the request first.  The kernel sends no interrupts for asynchronous direct I/O, whose
- * readers cannot be killed until they have a reply; so the watcher looks at the state of the readers itself.
+ * Hence who replies has to claim the request first.  The kernel's interrupts are no help: it sends them for signals that the
+ * reader handles, too, for which reads of a file are not cut short, and none for asynchronous direct I/O, whose readers
+ * cannot be killed until they have a reply.  So the watcher looks at the state of the readers itself.
  *
  * All functions are safe from any thread.
  */
@@ -45,9 +46,8 @@ struct wcx_request_calls {
 	void (*serve)(void *user, struct wcx_request *request);       /* replies, if it can claim the request */
 	void (*fail)(void *user, struct wcx_request *request, int r); /* replies -errno; has been claimed */
 	void (*retain)(void *user, struct wcx_request *request);      /* keep what serve uses beyond the reply, until free */
-	bool (*is_interrupted)(void *user, struct wcx_request *request); /* the reader has got a signal */
-	void (*free)(void *user, struct wcx_request *request);           /* it was answered and is not served any more */
-	bool (*has_ended)(void *user);                                   /* the session receives no more */
+	void (*free)(void *user, struct wcx_request *request);        /* it was answered and is not served any more */
+	bool (*has_ended)(void *user);                                /* the session receives no more */
 	void (*give_up)(void *user); /* it has ended long ago, and something still waits for the store */
 };
 

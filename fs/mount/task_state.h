@@ -10,7 +10,7 @@
  * wcx_task_is_dying - whether a thread is exiting, or has been killed and exits as soon as the kernel lets it
  *
  * task is its number as /proc shows it to this process.  False for a thread that is not there or is hidden (hidepid).  Takes
- * some 15 us.  May wait while a process is torn down, so it is not for threads that others wait for.
+ * some 40 us.  May wait while a process is torn down, so it is not for threads that others wait for.
  */
 bool wcx_task_is_dying(pid_t task);
 

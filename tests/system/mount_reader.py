@@ -416,6 +416,23 @@ def cmd_wait_held(pid, count):
     wait_until(lambda: len(list(filter(is_held, os.listdir(f"/proc/{pid}/task")))) >= int(count), "too few threads wait")
 
 
+def cmd_ticking(original, path):
+    """Reads directly while a timer that the process handles goes off all the time, as a profiler's does."""
+    bytes = 1 << 20
+    buffer = mmap.mmap(-1, bytes)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    libc = ctypes.CDLL(None, use_errno=True)  # Python's functions try again
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.siginterrupt(signal.SIGALRM, False)
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+    n = libc.pread(fd, ctypes.byref(ctypes.c_char.from_buffer(buffer)), ctypes.c_size_t(bytes), ctypes.c_long(0))
+    errnum = ctypes.get_errno()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    if n < 0:
+        raise Differs(os.strerror(errnum))
+    same(read_file(original)[:bytes], buffer[:n], path)
+
+
 def cmd_wait_same(original, path):
     def is_same():
         try:

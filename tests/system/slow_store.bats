@@ -84,6 +84,13 @@ gives_eio() {
 	timeout 60 cmp "$ORIG/slow" "$MNT/slow"
 }
 
+@test "signals that a reader handles do not cut its reads of a slow store short" {
+	umount "$LOWER"
+	"$WCX_BUILD/tests/slow_store" "$STORE" "$LOWER" 300 "$GATE" 3>&-
+	start_mount "$LOWER" -o prefetch=0
+	timeout 60 "$PYTHON" "$BATS_TEST_DIRNAME/mount_reader.py" ticking "$ORIG/slow" "$MNT/slow"
+}
+
 @test "a store that does not answer gives EIO after store_timeout, and works again when it answers" {
 	start_logged_mount "$LOWER" -o store_timeout=1
 	exec {SLOW_FD}<"$MNT/slow"

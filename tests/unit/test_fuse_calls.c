@@ -42,12 +42,6 @@ FAKED(void *, fuse_req_userdata, fuse_req_t req)
 	return NULL;
 }
 
-FAKED(int, fuse_req_interrupted, fuse_req_t req)
-{
-	(void)req;
-	return 0;
-}
-
 FAKED(int, fuse_session_exited, struct fuse_session *session)
 {
 	(void)session;

@@ -2,6 +2,7 @@
 /* Serving requests by many threads, and answering those that take too long in place of their threads. */
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -17,7 +18,7 @@ struct fake {
 	struct wcx_request request;
 	bool is_quick;
 	int answer;
-	bool is_interrupted, is_retained, is_freed;
+	bool is_retained, is_freed;
 	unsigned served_as; /* 1 for the first that was served; 0: not served */
 };
 
@@ -89,17 +90,6 @@ static void retain(void *user, struct wcx_request *request)
 	pthread_mutex_unlock(&lock);
 }
 
-static bool is_interrupted(void *user, struct wcx_request *request)
-{
-	bool is;
-
-	(void)user;
-	pthread_mutex_lock(&lock);
-	is = fake_of(request)->is_interrupted;
-	pthread_mutex_unlock(&lock);
-	return is;
-}
-
 static void free_fake(void *user, struct wcx_request *request)
 {
 	(void)user;
@@ -133,7 +123,7 @@ static void give_up(void *user)
 
 static void set_up(unsigned timeout_ms)
 {
-	static const struct wcx_request_calls calls = { serve, fail, retain, is_interrupted, free_fake, has_ended, give_up };
+	static const struct wcx_request_calls calls = { serve, fail, retain, free_fake, has_ended, give_up };
 	const struct wcx_request_options options = { THREADS, timeout_ms, &calls, NULL };
 
 	memset(fakes, 0, sizeof fakes);
@@ -248,18 +238,50 @@ static void a_killed_reader_is_answered_at_once_in_the_queue_and_under_way(void)
 	tear_down();
 }
 
-static void readers_that_live_are_waited_for(void)
+static void on_quit(int number)
 {
-	struct fake *slow, *quick;
+	(void)number;
+}
+
+/* A child that has got SIGQUIT and cannot take it, as a thread in the kernel: it is stopped. */
+static pid_t fork_quitting(void (*handler)(int))
+{
+	pid_t child;
+
+	signal(SIGQUIT, handler);
+	child = fork();
+	if (child == 0)
+		for (;;)
+			pause();
+	signal(SIGQUIT, SIG_DFL);
+	kill(child, SIGSTOP);
+	waitpid(child, NULL, WUNTRACED);
+	kill(child, SIGQUIT);
+	return child;
+}
+
+static void end_child(pid_t child)
+{
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+}
+
+static void readers_that_live_or_handle_a_signal_are_waited_for(void)
+{
+	const pid_t handles = fork_quitting(on_quit), dies = fork_quitting(SIG_DFL);
+	struct fake *slow, *interrupted, *dying;
 
 	set_up(0);
 	slow = start(1, 0, false, getpid());
-	quick = start(1, 0, false, 0);
-	set(&quick->is_interrupted);
-	WAIT_FOR(quick->answer == -EINTR); /* so the watcher has looked at both */
-	WAIT_FOR(slow->answer == NOT_ANSWERED);
+	interrupted = start(1, 0, false, handles);
+	WAIT_FOR(busy_count == 2);
+	dying = start(1, 0, false, dies);
+	WAIT_FOR(dying->answer == -EINTR); /* so the watcher has looked at all */
+	WAIT_FOR(slow->answer == NOT_ANSWERED && interrupted->answer == NOT_ANSWERED);
 	tear_down();
-	CHECK(slow->answer == 0);
+	end_child(handles);
+	end_child(dies);
+	CHECK(slow->answer == 0 && interrupted->answer == 0);
 }
 
 static void the_end_of_the_session_empties_the_queue(void)
@@ -291,7 +313,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(the_store_that_does_not_answer_costs_eio_and_recovers),
 		CHECK_TEST(what_waits_for_stuck_threads_alone_fails),
 		CHECK_TEST(a_killed_reader_is_answered_at_once_in_the_queue_and_under_way),
-		CHECK_TEST(readers_that_live_are_waited_for),
+		CHECK_TEST(readers_that_live_or_handle_a_signal_are_waited_for),
 		CHECK_TEST(the_end_of_the_session_empties_the_queue),
 		CHECK_TEST(a_session_that_is_not_taken_down_in_time_is_given_up),
 	};
