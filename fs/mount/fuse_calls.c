@@ -163,7 +163,12 @@ void wcx_call_start(struct wcx_calls *calls, fuse_req_t req, bool is_for_file, c
 	struct wcx_call *copy = malloc(sizeof *copy + name_bytes);
 
 	if (!copy) {
+		struct wcx_call failed = *call;
+
+		failed.user = fuse_req_userdata(req);
 		fuse_reply_err(req, ENOMEM);
+		if (failed.finish)
+			failed.finish(&failed);
 		return;
 	}
 	*copy = *call;

@@ -45,7 +45,7 @@ struct wcx_call {
 	fuse_req_t req; /* libfuse's; gone with the reply */
 	void *user;     /* that of req */
 	void (*serve)(struct wcx_call *call);
-	void (*finish)(struct wcx_call *call); /* after serve and the reply; NULL: nothing to do */
+	void (*finish)(struct wcx_call *call); /* after the reply, and serve if there was memory; NULL: nothing to do */
 	fuse_ino_t ino;
 	const char *name; /* copied; NULL: none */
 	size_t bytes;
@@ -87,7 +87,8 @@ void wcx_calls_report(struct wcx_calls *calls, const char *path, const struct wc
 /*
  * wcx_call_start - have a call served, now or later
  *
- * call has serve, ino and the arguments.  is_for_file: it counts for the share of ino.
+ * call has serve, ino and the arguments.  is_for_file: it counts for the share of ino.  If memory runs out, it is answered
+ * with ENOMEM, and finished.
  */
 void wcx_call_start(struct wcx_calls *calls, fuse_req_t req, bool is_for_file, const struct wcx_call *call);
 

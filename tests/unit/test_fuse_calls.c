@@ -18,7 +18,14 @@ static struct wcx_node_table *nodes;
 static struct wcx_node *node;
 static sem_t replied, may_go_on, freed;
 static int replied_errnum;
-static bool had_node; /* when the handle was closed */
+static bool had_node;        /* when the handle was closed */
+static size_t failing_bytes; /* an allocation of at least so many fails; 0: none */
+static unsigned finished_count;
+
+WRAPPED(void *, malloc, size_t bytes)
+{
+	return failing_bytes && bytes >= failing_bytes ? NULL : __real_malloc(bytes);
+}
 
 FAKED(int, fuse_reply_err, fuse_req_t req, int errnum)
 {
@@ -39,7 +46,7 @@ FAKED(const struct fuse_ctx *, fuse_req_ctx, fuse_req_t req)
 FAKED(void *, fuse_req_userdata, fuse_req_t req)
 {
 	(void)req;
-	return NULL;
+	return &calls;
 }
 
 FAKED(int, fuse_session_exited, struct fuse_session *session)
@@ -84,6 +91,12 @@ static void close_handle(void *user, fuse_ino_t ino, struct wcx_handle *handle)
 	sem_post(&freed);
 }
 
+static void finish(struct wcx_call *call)
+{
+	CHECK(call->user == &calls);
+	finished_count++;
+}
+
 static void *start(void *call)
 {
 	wcx_call_start(&calls, NULL, true, call);
@@ -110,10 +123,24 @@ static void a_stuck_call_keeps_its_node_until_it_has_closed_its_handle(void)
 	tear_down();
 }
 
+static void a_call_for_which_there_is_no_memory_is_finished(void)
+{
+	const struct wcx_call call = { .serve = wait_for_the_store, .finish = finish, .ino = FUSE_ROOT_ID };
+
+	set_up();
+	finished_count = 0;
+	failing_bytes = sizeof call;
+	wcx_call_start(&calls, NULL, true, &call);
+	failing_bytes = 0;
+	CHECK(sem_trywait(&replied) == 0 && replied_errnum == ENOMEM && finished_count == 1);
+	tear_down();
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
 		CHECK_TEST(a_stuck_call_keeps_its_node_until_it_has_closed_its_handle),
+		CHECK_TEST(a_call_for_which_there_is_no_memory_is_finished),
 	};
 
 	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
