@@ -20,6 +20,7 @@ static struct wcx_call *call_of(struct wcx_request *request)
 
 void wcx_calls_report(struct wcx_calls *calls, const char *path, const struct wcx_error *err)
 {
+	struct wcx_error more; /* without what a path may have for a terminal */
 	uint64_t suppressed = 0;
 
 	if (err->text[0])
@@ -27,8 +28,10 @@ void wcx_calls_report(struct wcx_calls *calls, const char *path, const struct wc
 	if (!err->text[0] || !wcx_log_limiter_admit(&calls->logged, path, err->text, wcx_now_ms(), &suppressed))
 		return;
 	fuse_log(FUSE_LOG_ERR, "%s\n", err->text);
-	if (suppressed)
-		fuse_log(FUSE_LOG_ERR, "%s: %" PRIu64 " further messages were not logged\n", path, suppressed);
+	if (!suppressed)
+		return;
+	wcx_fail(&more, 0, "%s: %" PRIu64 " further messages were not logged", path, suppressed);
+	fuse_log(FUSE_LOG_ERR, "%s\n", more.text);
 }
 
 /* --- handles --- */

@@ -86,7 +86,7 @@ static void forget_attributes(struct wcx_fuse *fuse, fuse_ino_t ino)
 
 	header.len = sizeof header + sizeof inval;
 	if (writev(fuse->push_fd, message, WCX_ARRAY_COUNT(message)) < 0)
-		fuse_log(FUSE_LOG_DEBUG, "%s: attributes are kept: %s\n", wcx_ino_path(ino), strerror(errno));
+		fuse_log(FUSE_LOG_DEBUG, "attributes are kept: %s\n", strerror(errno));
 }
 
 /*

@@ -55,6 +55,24 @@ FAKED(int, fuse_session_exited, struct fuse_session *session)
 	return 0;
 }
 
+FAKED(bool, wcx_log_limiter_admit, struct wcx_log_limiter *limiter, const char *file, const char *line, uint64_t now_ms,
+      uint64_t *suppressed_ret)
+{
+	(void)limiter, (void)file, (void)line, (void)now_ms;
+	*suppressed_ret = 3;
+	return true;
+}
+
+static char logged[1024];
+
+static void keep_log(enum fuse_log_level level, const char *format, va_list args)
+{
+	const size_t used = strlen(logged);
+
+	(void)level;
+	vsnprintf(logged + used, sizeof logged - used, format, args);
+}
+
 static void set_up(void)
 {
 	struct wcx_store_entry entry = { .attr.st_mode = S_IFREG | 0444 };
@@ -136,12 +154,26 @@ static void a_call_for_which_there_is_no_memory_is_finished(void)
 	tear_down();
 }
 
+static void what_was_not_logged_of_a_path_is_told_in_one_line(void)
+{
+	struct wcx_error err;
+
+	set_up();
+	logged[0] = '\0';
+	wcx_fail(&err, EIO, "damaged");
+	wcx_calls_report(&calls, "a\nforged \33[1m", &err);
+	CHECK(strcmp(logged, "damaged\na?forged ?[1m: 3 further messages were not logged\n") == 0);
+	tear_down();
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
 		CHECK_TEST(a_stuck_call_keeps_its_node_until_it_has_closed_its_handle),
 		CHECK_TEST(a_call_for_which_there_is_no_memory_is_finished),
+		CHECK_TEST(what_was_not_logged_of_a_path_is_told_in_one_line),
 	};
 
+	fuse_set_log_func(keep_log);
 	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
 }
