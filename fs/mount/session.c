@@ -366,7 +366,8 @@ static int open_store(struct session *session)
 /*
  * Of several daemons started at once, the first to get the lock mounts; the others then find its mount.  The lock is on the
  * directory below the mount: it lasts until the descriptor is closed or the daemon dies, and no child inherits it.  A
- * directory that cannot be read or locked is not locked: *fd_ret is -1.
+ * directory that cannot be read or locked is not locked; nor, in the end, one that stays locked, since whoever may read it
+ * can lock it for as long as they like.  *fd_ret is -1 if it cannot be read.
  */
 static int lock_mount_point(const char *mountpoint, int *fd_ret)
 {
@@ -374,15 +375,9 @@ static int lock_mount_point(const char *mountpoint, int *fd_ret)
 	const int fd = open(mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int r = 0;
 
-	for (int i = 0; i < LOCK_TRIES && fd >= 0; i++) {
-		r = flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK ? -EBUSY : 0;
-		if (!r)
-			break;
+	for (int i = 0; i < LOCK_TRIES && fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK; i++)
 		nanosleep(&pause, NULL);
-	}
-	if (r)
-		fuse_log(FUSE_LOG_ERR, "mount point %s: locked by another process\n", mountpoint);
-	if (!r && wcx_connection_exists(mountpoint)) {
+	if (wcx_connection_exists(mountpoint)) {
 		r = wcx_connection_is_dead(mountpoint) ? -ENOTCONN : -EBUSY;
 		fuse_log(FUSE_LOG_ERR, "mount point %s: %s\n", mountpoint,
 			 r == -EBUSY ? "a store is already mounted there" : strerror(-r));
