@@ -28,7 +28,7 @@ struct wcx_image {
 	struct wcx_decoder *decoder;
 	uint64_t cache_owner;
 	struct wcx_image_counts own_counts, *counts;
-	pthread_mutex_t names_lock;
+	pthread_mutex_t names_lock;    /* protects the two below; never held while the header is read */
 	struct wcx_safetensors *names; /* of the tensors, for messages: the header once a read has failed, or NULL */
 	bool has_no_names;             /* the header has been found to give none */
 };
@@ -161,23 +161,34 @@ static void copy_tile(const struct wcx_segment *seg, const struct wcx_tile_info 
 }
 
 /*
- * The header, or NULL if it is too large or gives no names.  It is parsed by one thread, once: a reader that goes on after
+ * The header, or NULL if it is too large or gives no names.  What was parsed first is kept: a reader that goes on after
  * failed reads must not cost more than one that reads.
  */
 static const struct wcx_safetensors *names_of(struct wcx_image *image)
 {
 	const struct wcx_safetensors *names;
+	struct wcx_safetensors *parsed = NULL;
+	bool is_known;
+	int r;
 
 	if (wcx_container_segment(image->container, 0)->bytes > NAMES_MAX_HEADER_BYTES)
 		return NULL;
 	pthread_mutex_lock(&image->names_lock);
-	if (!image->names && !image->has_no_names) {
-		const int r = wcx_image_header(image, &image->names, NULL);
-
-		image->has_no_names = r == -EBADMSG || r == -EINVAL; /* other errors may pass */
+	names = image->names;
+	is_known = names || image->has_no_names;
+	pthread_mutex_unlock(&image->names_lock);
+	if (is_known)
+		return names;
+	r = wcx_image_header(image, &parsed, NULL);
+	pthread_mutex_lock(&image->names_lock);
+	image->has_no_names |= r == -EBADMSG || r == -EINVAL; /* other errors may pass */
+	if (!image->names) {
+		image->names = parsed;
+		parsed = NULL;
 	}
 	names = image->names;
 	pthread_mutex_unlock(&image->names_lock);
+	wcx_safetensors_free(parsed);
 	return names;
 }
 
