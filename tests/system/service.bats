@@ -122,7 +122,7 @@ killed_daemon() {
 			while mountpoint -q "$control"; do umount -l "$control"; done
 		fi
 		"$WCXFS" "$STORE" "$MNT" 3>&- 2>/dev/null
-		daemon=$(pgrep -f -- "wcxfs $STORE $MNT\$")
+		daemon=$(pgrep -o -f -- "wcxfs $STORE $MNT\$") # the guard is called so at first, too
 		guard=$(pgrep -P "$daemon")
 		exec 8<"$MNT/model.safetensors"
 		head -c 100000 <&8 >/dev/null
