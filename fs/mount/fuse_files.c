@@ -53,11 +53,12 @@ int wcx_fuse_ask(void *user, uint64_t target, uint64_t offset, uint64_t bytes)
 	return wcx_page_asker_ask(fuse->asker, target, wcx_ino_path(target), offset, bytes);
 }
 
-static void unpin_node(void *user, uint64_t target)
+static void unpin_node(void *user, uint64_t target, bool is_watched)
 {
 	struct wcx_fuse *fuse = user;
 
-	wcx_page_asker_close(fuse->asker, target);
+	if (!is_watched) /* otherwise, others have pages asked for */
+		wcx_page_asker_close(fuse->asker, target);
 	wcx_node_unpin(fuse->nodes, wcx_ino_node(target));
 }
 

@@ -118,7 +118,7 @@ static bool unlink_if_unused_locked(struct wcx_prefetcher *prefetcher, struct wc
 
 static void free_file(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
 {
-	file->release(prefetcher->options.user, file->target);
+	file->release(prefetcher->options.user, file->target, false);
 	wcx_image_put(file->image);
 	free(file);
 }
@@ -191,7 +191,8 @@ struct wcx_prefetch_file *wcx_prefetch_open(struct wcx_prefetcher *prefetcher, s
 	}
 	pthread_mutex_unlock(&prefetcher->lock);
 	free(fresh);
-	release(prefetcher->options.user, target); /* a file that exists holds its own reference to the target */
+	release(prefetcher->options.user, target,
+		file != NULL); /* a file that exists holds its own reference to the target */
 	return file;
 }
 

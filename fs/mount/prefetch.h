@@ -84,10 +84,10 @@ void wcx_prefetcher_free(struct wcx_prefetcher *prefetcher);
  * wcx_prefetch_open - start to watch the readers of a file
  *
  * All opens of an image with the same target share one file.  The file keeps the image open.  Each open calls release with
- * user and target exactly once, from any thread: at once if the file was open already, else after the last push to it.
- * Returns NULL when there is no memory: the file is not watched then, and release has been called.
+ * user and target exactly once, from any thread: at once if the file was open already, which is_watched tells, else after
+ * the last push to it.  Returns NULL when there is no memory: the file is not watched then, and release has been called.
  */
-typedef void wcx_prefetch_release_fn(void *user, uint64_t target);
+typedef void wcx_prefetch_release_fn(void *user, uint64_t target, bool is_watched);
 struct wcx_prefetch_file *wcx_prefetch_open(struct wcx_prefetcher *prefetcher, struct wcx_image *image, uint64_t target,
 					    wcx_prefetch_release_fn *release);
 void wcx_prefetch_close(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file); /* NULL is fine */

@@ -230,7 +230,7 @@ struct spot {
 struct node {
 	const struct file *file;
 	uint8_t *pages; /* how often each was pushed or asked for */
-	unsigned opens, releases, pushing, most_pushing, pushes;
+	unsigned opens, releases, ends, pushing, most_pushing, pushes;
 	uint64_t pushed, again, asked, asks; /* again: pushed though cached already */
 	struct spot spots[READERS];
 	size_t spot_count;
@@ -313,13 +313,14 @@ static int push(void *user, uint64_t target, uint64_t offset, const struct iovec
 	return r;
 }
 
-static void release_node(void *user, uint64_t target)
+static void release_node(void *user, uint64_t target, bool is_watched)
 {
 	struct node *node = node_at(target);
 
 	CHECK(user == &kernel);
 	pthread_mutex_lock(&kernel.lock);
 	node->releases++;
+	node->ends += !is_watched;
 	CHECK(node->releases <= node->opens);
 	CHECK(node->releases < node->opens || node->pushing == 0);
 	pthread_cond_broadcast(&kernel.changed);
@@ -1264,14 +1265,14 @@ static void files_left_open_are_released_at_the_end(void)
 	open_rig(&rig, 2, WINDOW);
 	node = add_file(&rig, plain);
 	again = open_again(&rig, node);
-	CHECK(again == rig.opened[0] && node->releases == 1);
+	CHECK(again == rig.opened[0] && node->releases == 1 && node->ends == 0);
 	add_file(&rig, square);
 	add_spot(node, 0, 0);
 	prove(&rig, node, 0, 0, 16 * MIB);
 	CHECK(wcx_prefetcher_stop(rig.prefetcher, HANG_S * 1000) == 0);
 	CHECK(node->releases == 1);
 	wcx_prefetcher_free(rig.prefetcher);
-	CHECK(node->releases == 2 && kernel.nodes[1].releases == 1);
+	CHECK(node->releases == 2 && node->ends == 1 && kernel.nodes[1].releases == 1);
 	for (size_t i = 0; i < rig.count; i++) {
 		free(kernel.nodes[i].pages);
 		wcx_image_put(rig.images[i]);
