@@ -265,16 +265,15 @@ static void check_dependents(struct removal *removal, struct victim *victim, con
 
 	for (size_t i = 0; i < family->count && !victim->is_kept && !wcx_command_stop; i++) {
 		const struct wcx_family_file *file = &family->files[i];
+		const bool hides = wcx_family_hides(file);
 		char *path;
 
-		if (is_victim(removal, family, file))
+		if ((!hides && !wcx_family_needs(family, file, &name)) || is_victim(removal, family, file))
 			continue;
-		if (wcx_family_hides(file)) {
+		if (hides) {
 			wcx_fail(&err, EACCES, "%s: not removed, since what is packed against it is not known: %s",
 				 victim->path, file->why->text);
 			keep(removal, victim, &err);
-		} else if (!wcx_family_needs(family, file, &name)) {
-			continue;
 		} else if (rebases) {
 			if (rebase(removal, family, file, &err) < 0)
 				keep(removal, victim, &err);
