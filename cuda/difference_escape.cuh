@@ -91,29 +91,15 @@ static __device__ __forceinline__ uint32_t wcx_fused_step(struct wcx_word_reader
 	}
 }
 
-/* Builds coarse tables of signed distances, as wcx_entries_build does others. */
+/* Builds coarse tables of signed distances; staging is shared memory for WCX_CARRIER_TABLES_MAX tables. */
 static __device__ void wcx_coarse_entries_build(const struct wcx_batch_table *tables, uint32_t table_count,
 						struct wcx_batch_table *staging, uint32_t *entries)
 {
-	const uint32_t warp = threadIdx.x / WCX_LANES, warps = blockDim.x / WCX_LANES;
+	constexpr uint32_t slots = WCX_TABLE_BYTES / WCX_COARSE_TABLE_BYTES;
 
-	for (uint32_t first = 0; first < table_count; first += WCX_CARRIER_TABLES_MAX) {
-		const uint32_t count = min(table_count - first, (uint32_t)WCX_CARRIER_TABLES_MAX);
-
-		for (uint32_t i = threadIdx.x; i < count * sizeof *tables / sizeof(uint32_t); i += blockDim.x)
-			((uint32_t *)staging)[i] = __ldg((const uint32_t *)(tables + first) + i);
-		__syncthreads();
-		for (uint32_t i = warp; i < count * WCX_SYMBOL_COUNT; i += warps) {
-			const uint32_t table = i / WCX_SYMBOL_COUNT, symbol = i % WCX_SYMBOL_COUNT;
-			const uint32_t start = staging[table].start[symbol], end = staging[table].start[symbol + 1];
-			const uint32_t number = symbol >> 1 ^ (symbol % 2 ? 0xFF : 0);
-
-			for (uint32_t slot = start + 4 * wcx_lane(); slot < end; slot += 4 * WCX_LANES)
-				entries[(first + table) * WCX_COARSE_TABLE_BYTES / 4 + slot / 4] =
-					wcx_entry(slot, number, start, end - start);
-		}
-		__syncthreads();
-	}
+	for (uint32_t first = 0; first < table_count; first += WCX_CARRIER_TABLES_MAX)
+		wcx_entries_build<slots>(tables + first, min(table_count - first, (uint32_t)WCX_CARRIER_TABLES_MAX),
+					 wcx_numbers::DISTANCES, staging, entries + first * WCX_COARSE_TABLE_BYTES / 4);
 }
 
 /* --- Escapes --- */

@@ -462,8 +462,8 @@ static __device__ __forceinline__ void wcx_fused_build(const struct wcx_warp &ow
 	if constexpr (fused::has_escapes)
 		wcx_coarse_entries_build(own.batch.tables + field.table, field.table_count, staging, entries);
 	else
-		wcx_entries_build(own.batch.tables + field.table, field.table_count, fused::difference_type::numbers,
-				  staging, entries);
+		wcx_entries_build<1>(own.batch.tables + field.table, field.table_count, fused::difference_type::numbers,
+				     staging, entries);
 }
 
 /*
@@ -493,8 +493,8 @@ static __global__ void __launch_bounds__(fused::warps *WCX_LANES, 1) wcx_decode_
 			wcx_load_kind(batch, kind.base_kind, &base_kind);
 		__syncthreads();
 		if (fused::has_base)
-			wcx_entries_build(batch.tables + base_kind.coded[0].table, base_kind.coded[0].table_count,
-					  wcx_numbers::SYMBOLS, staging, entries);
+			wcx_entries_build<1>(batch.tables + base_kind.coded[0].table, base_kind.coded[0].table_count,
+					     wcx_numbers::SYMBOLS, staging, entries);
 		wcx_fused_build<fused>(own, tables, contexts, staging);
 		if (number >= batch.launch.block_warps)
 			continue;

@@ -248,9 +248,9 @@ static __global__ void __launch_bounds__(wcx_most_warps<format_type, multi> *WCX
 			wcx_compact_build(kind, batch.tables, (struct wcx_batch_table *)(entries + rings_at / 4),
 					  (uint8_t *)entries);
 		else if (kind.coded_count && !kind.has_sets)
-			wcx_entries_build(batch.tables + kind.coded[kind.coded_count - 1].table,
-					  kind.coded[kind.coded_count - 1].table_count, format_type::numbers,
-					  (struct wcx_batch_table *)(entries + rings_at / 4), entries);
+			wcx_entries_build<1>(batch.tables + kind.coded[kind.coded_count - 1].table,
+					     kind.coded[kind.coded_count - 1].table_count, format_type::numbers,
+					     (struct wcx_batch_table *)(entries + rings_at / 4), entries);
 		else
 			__syncthreads();
 		if (number >= batch.launch.block_warps)

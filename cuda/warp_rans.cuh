@@ -100,27 +100,36 @@ static __device__ __forceinline__ uint32_t wcx_number(wcx_numbers numbers, uint3
 	return symbol;
 }
 
+/* The symbol of a slot: the last that starts at it or before. */
+static __device__ __forceinline__ uint32_t wcx_symbol_at(const uint16_t *start, uint32_t slot)
+{
+	uint32_t symbol = 0;
+
+#pragma unroll
+	for (uint32_t step = WCX_SYMBOL_COUNT / 2; step > 0; step /= 2)
+		symbol += start[symbol + step] <= slot ? step : 0;
+	return symbol;
+}
+
 /*
- * Builds decoding tables with all threads of the block: warps take turns at symbols, lanes at the slots of a symbol.
- * staging is shared memory for table_count tables.
+ * Builds decoding tables, which have an entry for every `slots` slots, with all threads of the block; staging is shared
+ * memory for as many tables.
  */
+template <uint32_t slots>
 static __device__ void wcx_entries_build(const struct wcx_batch_table *tables, uint32_t table_count, wcx_numbers numbers,
 					 struct wcx_batch_table *staging, uint32_t *entries)
 {
-	const uint32_t warp = threadIdx.x / WCX_LANES, warps = blockDim.x / WCX_LANES;
+	constexpr uint32_t table_entries = WCX_PROB_SCALE / slots;
 	const uint32_t *from = (const uint32_t *)tables;
-	uint32_t *to = (uint32_t *)staging;
 
-	for (uint32_t i = threadIdx.x; i < table_count * sizeof *tables / sizeof *to; i += blockDim.x)
-		to[i] = __ldg(from + i);
+	for (uint32_t i = threadIdx.x; i < table_count * sizeof *tables / sizeof *from; i += blockDim.x)
+		((uint32_t *)staging)[i] = __ldg(from + i);
 	__syncthreads();
-	for (uint32_t i = warp; i < table_count * WCX_SYMBOL_COUNT; i += warps) {
-		const uint32_t table = i / WCX_SYMBOL_COUNT, symbol = i % WCX_SYMBOL_COUNT;
-		const uint32_t start = staging[table].start[symbol], end = staging[table].start[symbol + 1];
-		const uint32_t number = wcx_number(numbers, symbol);
+	for (uint32_t i = threadIdx.x; i < table_count * table_entries; i += blockDim.x) {
+		const uint16_t *start = staging[i / table_entries].start;
+		const uint32_t slot = i % table_entries * slots, symbol = wcx_symbol_at(start, slot);
 
-		for (uint32_t slot = start + wcx_lane(); slot < end; slot += WCX_LANES)
-			entries[table * WCX_PROB_SCALE + slot] = wcx_entry(slot, number, start, end - start);
+		entries[i] = wcx_entry(slot, wcx_number(numbers, symbol), start[symbol], start[symbol + 1] - start[symbol]);
 	}
 	__syncthreads();
 }
