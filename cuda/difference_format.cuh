@@ -119,18 +119,16 @@ template <uint32_t raw> struct wcx_half_differences : wcx_known_difference {
 		return __byte_perm(keys, 0, 0x4441 + 2 * number);
 	}
 
-	/* Shifts by constants are products, as those of a step. */
+	/* A shift by a constant is a product, as those of a step. */
 	__device__ __forceinline__ uint32_t word(const uint32_t entry[steps], uint32_t raw_word, uint32_t raw_mask,
 						 uint32_t base, const struct wcx_factors &factors) const
 	{
 		constexpr uint32_t order = 0x7FFF7FFF;
 
 		if constexpr (raw == 0) {
-			const uint32_t place = wcx_order<2>(base, order), upper = wcx_multiply_high(place, factors.k16);
-			const uint32_t low = place + (uint32_t)((int32_t)(entry[0] * factors.k12) >> 24);
-			const uint32_t high = upper + (uint32_t)((int32_t)(entry[1] * factors.k12) >> 24);
+			const uint32_t distances = wcx_signed_top_bytes(entry[0] * factors.k12, entry[1] * factors.k12);
 
-			return wcx_order<2>(__byte_perm(low, high, 0x5410), order);
+			return wcx_order<2>(__vadd2(wcx_order<2>(base, order), distances), order);
 		}
 		const uint32_t symbols = wcx_join_entries(entry[0], entry[1]) & 0x0FF00FF0;
 		const uint32_t residuals = raw < 4 ? symbols >> (4 - raw) : symbols << (raw - 4);

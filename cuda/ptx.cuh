@@ -43,6 +43,15 @@ static __device__ __forceinline__ uint32_t wcx_spread_half_signs(uint32_t word)
 	return spread;
 }
 
+/* The highest bytes of two words, with their signs, as the halves of a word. */
+static __device__ __forceinline__ uint32_t wcx_signed_top_bytes(uint32_t low, uint32_t high)
+{
+	uint32_t halves;
+
+	asm("prmt.b32 %0, %1, %2, 0xF7B3;" : "=r"(halves) : "r"(low), "r"(high));
+	return halves;
+}
+
 /* The upper half of a 64-bit product.  __umulhi takes one instruction more. */
 static __device__ __forceinline__ uint32_t wcx_multiply_high(uint32_t a, uint32_t b)
 {
