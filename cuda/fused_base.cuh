@@ -16,6 +16,16 @@
 
 enum { WCX_FUSED_LINES = WCX_LINES_OF_BLOCK }; /* of a block */
 
+/* An exception of the base. */
+struct wcx_base_exception {
+	uint32_t position, value;
+
+	__device__ __forceinline__ uint32_t packed(void) const
+	{
+		return position | value << 16;
+	}
+};
+
 /* The base of a tile while its lines are decoded. */
 template <typename format_type> struct wcx_fused_base {
 	static constexpr uint32_t elem_bytes = format_type::elem_bytes;
@@ -25,6 +35,8 @@ template <typename format_type> struct wcx_fused_base {
 	wcx_low_planes<format_type::raw_bits, wcx_elems_of_word<elem_bytes>, WCX_FUSED_LINES> planes;
 	struct wcx_payload payload;
 	uint32_t raw_mask;
+	uint32_t loaded;        /* the lane's own of 32 exceptions, packed; among them is the next */
+	uint32_t count;         /* of exceptions; 0 if they are damaged */
 	uint32_t next, next_at; /* the exception that comes next, and its element; 0xFFFFFFFF without one */
 	uint32_t wakes_at;      /* the element from which on blocks are not only decoded: next_at, or 0 if all are stored */
 	bool valid;
@@ -34,43 +46,40 @@ template <typename format_type> struct wcx_fused_base {
 	}
 };
 
-/* An exception of the base. */
-struct wcx_base_exception {
-	uint32_t position, value;
-};
-
 static __device__ __forceinline__ uint32_t wcx_base_exception_at(const wcx_device_tile &tile, uint32_t number)
 {
 	return __ldg((const uint16_t *)(tile.src + tile.item.exceptions) + number);
 }
 
-/* Loads an exception, all of which are stored. */
-static __device__ __forceinline__ wcx_base_exception wcx_load_base_exception(const struct wcx_warp &warp,
-									     const wcx_device_tile &tile, uint32_t number)
-{
-	const uint32_t count = tile.item.exception_count, width = warp.kind.coded[0].width;
-	const uint32_t half = wcx_base_exception_at(tile, count + (width > 8 ? number : number / 2));
-
-	return { wcx_base_exception_at(tile, number), width > 8 ? half : half >> 8 * (number % 2) & 0xFF };
-}
-
-/* Loads the lane's own of 32 exceptions from number `first` on; clears *valid if they are damaged. */
+/* Loads the lane's own of 32 exceptions from number `first` on, all of which are stored; clears *valid if they are damaged.
+ */
 static __device__ __forceinline__ wcx_base_exception wcx_load_base_exceptions(const struct wcx_warp &warp,
 									      const wcx_device_tile &tile, uint32_t first,
 									      bool *valid)
 {
-	const uint32_t i = first + wcx_lane();
+	const uint32_t i = first + wcx_lane(), count = tile.item.exception_count, width = warp.kind.coded[0].width;
 	wcx_base_exception ret = { 0, 0 };
 	bool good = true;
 
-	if (i < tile.item.exception_count) {
-		ret = wcx_load_base_exception(warp, tile, i);
+	if (i < count) {
+		const uint32_t half = wcx_base_exception_at(tile, count + (width > 8 ? i : i / 2));
+
+		ret = { wcx_base_exception_at(tile, i), width > 8 ? half : half >> 8 * (i % 2) & 0xFF };
 		good = (i == 0 || ret.position > wcx_base_exception_at(tile, i - 1)) && ret.position < tile.elems &&
-		       ret.value >> warp.kind.coded[0].width == 0;
+		       ret.value >> width == 0;
 	}
 	if (!__all_sync(WCX_ALL_LANES, good))
 		*valid = false;
 	return ret;
+}
+
+/* Takes one of the loaded exceptions as the next. */
+template <typename format_type>
+static __device__ __forceinline__ void wcx_fused_next_exception(struct wcx_fused_base<format_type> *base, uint32_t number)
+{
+	base->next = number;
+	base->next_at =
+		number < base->count ? __shfl_sync(WCX_ALL_LANES, base->loaded, number % WCX_LANES) & 0xFFFF : 0xFFFFFFFF;
 }
 
 /* Checks the exceptions, and finds the first. */
@@ -79,10 +88,11 @@ static __device__ __forceinline__ void wcx_fused_open_exceptions(const struct wc
 								 bool keeps_base, struct wcx_fused_base<format_type> *base)
 {
 	base->valid = true;
-	base->next = 0;
-	for (uint32_t first = 0; first < tile.item.exception_count; first += WCX_LANES)
+	base->loaded = wcx_load_base_exceptions(warp, tile, 0, &base->valid).packed();
+	for (uint32_t first = WCX_LANES; first < tile.item.exception_count; first += WCX_LANES)
 		wcx_load_base_exceptions(warp, tile, first, &base->valid);
-	base->next_at = base->valid && tile.item.exception_count ? wcx_base_exception_at(tile, 0) : 0xFFFFFFFF;
+	base->count = base->valid ? tile.item.exception_count : 0;
+	wcx_fused_next_exception(base, 0);
 	base->wakes_at = keeps_base ? 0 : base->next_at;
 }
 
@@ -99,10 +109,10 @@ static __device__ __forceinline__ void wcx_fused_correct_words(const struct wcx_
 	const uint32_t mask = wcx_place_word<elem_bytes>(kind.transform, ((1u << field.width) - 1) << field.shift);
 
 	while (base->next_at < end) {
-		const wcx_base_exception exception = wcx_load_base_exception(warp, tile, base->next);
+		const uint32_t value = __shfl_sync(WCX_ALL_LANES, base->loaded, base->next % WCX_LANES) >> 16;
 		const uint32_t at = base->next_at, at_line = at / wcx_elems_of_line<elem_bytes> - line;
 		const uint32_t shift = at % word_elems * 8 * elem_bytes;
-		const uint32_t bits = wcx_place_word<elem_bytes>(kind.transform, exception.value << field.shift);
+		const uint32_t bits = wcx_place_word<elem_bytes>(kind.transform, value << field.shift);
 
 		if (at / word_elems % WCX_LANES == wcx_lane()) {
 #pragma unroll
@@ -114,9 +124,9 @@ static __device__ __forceinline__ void wcx_fused_correct_words(const struct wcx_
 					word[w] = wcx_select_bits(mask << shift, (bits ^ folded) << shift, word[w]);
 			}
 		}
-		base->next++;
-		base->next_at =
-			base->next < tile.item.exception_count ? wcx_base_exception_at(tile, base->next) : 0xFFFFFFFF;
+		if ((base->next + 1) % WCX_LANES == 0)
+			base->loaded = wcx_load_base_exceptions(warp, tile, base->next + 1, &base->valid).packed();
+		wcx_fused_next_exception(base, base->next + 1);
 	}
 }
 
