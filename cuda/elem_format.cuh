@@ -45,32 +45,20 @@ template <uint32_t bits, uint32_t word_elems, uint32_t block_lines> struct wcx_l
 
 	/*
 	 * Instead of both, where registers are scarce: begin() starts to load the first half of the first block.  half(0),
-	 * at the beginning of a block, loads its other half, and half(1), in the middle, the first half of the next block.
+	 * when a line or more of a block have been decoded, loads its other half, and half(1), that long after the middle,
+	 * the first half of the next block.
 	 */
 	__device__ __forceinline__ void begin(void)
 	{
-		if (unit_lines < block_lines) {
-#pragma unroll
-			for (uint32_t i = 0; i < unit_count / 2; i++)
-				unit[i] = __ldg(units + i * WCX_LANES);
-		} else {
-			load_own(0);
-		}
+		half_of_units(0);
 		upper.begin();
 	}
 
-	__device__ __forceinline__ void half(uint32_t number, uint32_t line)
+	__device__ __forceinline__ void half(uint32_t number)
 	{
-		if (unit_lines < block_lines) {
-			units += number ? unit_count * WCX_LANES : 0;
-#pragma unroll
-			for (uint32_t i = number ? 0 : unit_count / 2; i < (number ? unit_count / 2 : unit_count); i++)
-				unit[i] = __ldg(units + i * WCX_LANES);
-		} else if (number == 0) {
-			take_own();
-			load_own(line + block_lines);
-		}
-		upper.half(number, line);
+		units += number ? unit_count * WCX_LANES : 0;
+		half_of_units(1 - number);
+		upper.half(number);
 	}
 
 	/* The raw bits of line i of the current block.  Bits outside masks() are undefined. */
@@ -100,6 +88,14 @@ template <uint32_t bits, uint32_t word_elems, uint32_t block_lines> struct wcx_l
 		}
 	}
 
+	__device__ __forceinline__ void half_of_units(uint32_t number)
+	{
+		static_assert(unit_count % 2 == 0, "no unit has bits of both halves");
+#pragma unroll
+		for (uint32_t i = number * unit_count / 2; i < (number + 1) * unit_count / 2; i++)
+			unit[i] = __ldg(units + i * WCX_LANES);
+	}
+
 	__device__ __forceinline__ void take_own(void)
 	{
 #pragma unroll
@@ -122,7 +118,7 @@ template <uint32_t word_elems, uint32_t block_lines> struct wcx_low_planes<0, wo
 	__device__ __forceinline__ void begin(void)
 	{
 	}
-	__device__ __forceinline__ void half(uint32_t, uint32_t)
+	__device__ __forceinline__ void half(uint32_t)
 	{
 	}
 	__device__ __forceinline__ uint32_t word(uint32_t) const

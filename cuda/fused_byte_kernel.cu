@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The kernels that decode differences of bytes together with their bases. */
 #define WCX_STEPS_OF_BLOCK 8
+#define WCX_SAVES_REGISTERS 1
 #define WCX_LINES_OF_BLOCK 4 /* with eight, some registers are spilled */
 #include "cuda/fused_decode.cuh"
 

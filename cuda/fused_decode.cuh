@@ -97,6 +97,9 @@ template <typename fused> struct wcx_no_base {
 template <typename fused>
 using wcx_fused_base_of = std::conditional_t<fused::has_base, wcx_fused_base<typename fused::base_type>, wcx_no_base<fused>>;
 
+/* Whether raw planes are loaded by half a block, into the registers that they are used from; two lines ahead is too late. */
+static constexpr bool wcx_loads_halves = WCX_SAVES_REGISTERS && WCX_FUSED_LINES > 4;
+
 /*
  * Decodes a block: of the base if `has_base`, to ahead, and of the difference if `differs`, whose base is `own`.  Both may
  * be the same words.
@@ -123,10 +126,6 @@ static __device__ __forceinline__ void wcx_fused_block(const struct wcx_fused_pa
 	if constexpr (has_base) {
 		if (fused::base_multi)
 			base_chosen = base->payload.choices.from(base_line * line_elems / WCX_RUN_ELEMS);
-		if (!WCX_SAVES_REGISTERS) {
-			base->planes.take();
-			base->planes.load(base_line);
-		}
 	}
 #pragma unroll
 	for (uint32_t i = 0; i < WCX_FUSED_LINES; i++) {
@@ -149,8 +148,13 @@ static __device__ __forceinline__ void wcx_fused_block(const struct wcx_fused_pa
 
 			if (i % (WCX_BLOCK_STEPS / base_steps) == 0)
 				wcx_word_reader_refill(&base->payload.reader);
-			if (WCX_SAVES_REGISTERS && i % (WCX_FUSED_LINES / 2) == 0)
-				base->planes.half(i / (WCX_FUSED_LINES / 2), base_line);
+			/* Not before: refills, and the words that are used first, would wait for these loads. */
+			if (wcx_loads_halves && i % (WCX_FUSED_LINES / 2) == 1)
+				base->planes.half(i / (WCX_FUSED_LINES / 2));
+			if (!wcx_loads_halves && i == 0) {
+				base->planes.take();
+				base->planes.load(base_line);
+			}
 #pragma unroll
 			for (uint32_t k = 0; k < WCX_MAX(base_steps, steps); k++) {
 				if (k < base_steps)
@@ -359,7 +363,7 @@ static __device__ __forceinline__ bool wcx_fused_decode(const struct wcx_fused_p
 
 	base.planes.open(pair.of_base.kind, pair.base, pair.base.src + base_item.planes, 0);
 	base.raw_mask = base.planes.masks();
-	if (WCX_SAVES_REGISTERS)
+	if (wcx_loads_halves)
 		base.planes.begin();
 	else
 		base.planes.load(0);
