@@ -101,19 +101,19 @@ using wcx_fused_base_of = std::conditional_t<fused::has_base, wcx_fused_base<typ
 static constexpr bool wcx_loads_halves = WCX_SAVES_REGISTERS && WCX_FUSED_LINES > 4;
 
 /*
- * Decodes a block: of the base if `has_base`, to ahead, and of the difference if `differs`, whose base is `own`.  Both may
- * be the same words.
+ * Decodes a block: of the base if `has_base`, to ahead, and of the difference if `differs`, to dst, whose base is `own`.
+ * Both may be the same words.
  */
 template <typename fused, bool has_base, bool differs>
 static __device__ __forceinline__ void wcx_fused_block(const struct wcx_fused_pair &pair, wcx_fused_base_of<fused> *base,
 						       struct wcx_fused_difference<fused> *difference, uint32_t line,
-						       const uint32_t own[WCX_FUSED_LINES], uint32_t ahead[WCX_FUSED_LINES])
+						       uint32_t *dst, const uint32_t own[WCX_FUSED_LINES],
+						       uint32_t ahead[WCX_FUSED_LINES])
 {
 	using base_type = typename fused::base_type;
 	constexpr uint32_t steps = fused::difference_type::steps, line_elems = wcx_elems_of_line<fused::elem_bytes>;
 	const struct wcx_factors factors = pair.own.batch.factors;
 	const uint32_t base_line = line + (differs ? WCX_FUSED_LINES : 0);
-	uint32_t *dst = (uint32_t *)pair.tile.dst + line * WCX_LANES + wcx_lane();
 	uint32_t tables[2][steps], entry[steps];
 	uint32_t base_chosen = 0, chosen = 0;
 	const uint32_t bits = difference->escapes.bits + line % WCX_ESCAPE_LINES * 8;
@@ -181,10 +181,15 @@ static __device__ __forceinline__ void wcx_fused_block(const struct wcx_fused_pa
 		if constexpr (has_base)
 			ahead[i] = next;
 	}
-	if constexpr (differs && fused::has_escapes)
-		if ((line + WCX_FUSED_LINES) % WCX_ESCAPE_LINES == 0)
-			wcx_flush_escapes(difference->escapes.bits, line + WCX_FUSED_LINES - WCX_ESCAPE_LINES,
-					  line + WCX_FUSED_LINES);
+}
+
+/* Looks up the escapes of the lines before this one, if they are as many as can be noted. */
+template <typename fused>
+static __device__ __forceinline__ void wcx_fused_flush(const struct wcx_fused_difference<fused> &difference, uint32_t line)
+{
+	if constexpr (fused::has_escapes)
+		if (line % WCX_ESCAPE_LINES == 0)
+			wcx_flush_escapes(difference.escapes.bits, line - WCX_ESCAPE_LINES, line);
 }
 
 /* Corrects and stores a block of the base, which few blocks need. */
@@ -203,6 +208,22 @@ static __device__ __forceinline__ void wcx_fused_finish_base(const struct wcx_fu
 #pragma unroll
 		for (uint32_t i = 0; i < WCX_FUSED_LINES; i++)
 			((uint32_t *)pair.base.dst + wcx_lane())[(line + i) * WCX_LANES] = word[i];
+}
+
+/*
+ * Where blocks from this line on have to stop: before the last one, before one of which the base has to be finished, and
+ * where escapes are looked up.  So the loop over blocks does not ask, and what is needed between them takes none of its
+ * registers.
+ */
+template <typename fused>
+static __device__ __forceinline__ uint32_t wcx_fused_stop(const wcx_fused_base_of<fused> &base, uint32_t line, uint32_t end)
+{
+	const uint32_t flush = fused::has_escapes ? WCX_ALIGN_UP(line + 1, WCX_ESCAPE_LINES) : end;
+	const uint32_t wake = base.wakes_at / (WCX_FUSED_LINES * wcx_elems_of_line<fused::elem_bytes>)*WCX_FUSED_LINES;
+	uint32_t ret = min(min(end - WCX_FUSED_LINES, wake), flush);
+
+	wcx_keep(&ret);
+	return ret;
 }
 
 /* The number of lines that whole blocks cover: all of them, or fewer by those that share the base's last unit with the rest.
@@ -282,8 +303,7 @@ wcx_fused_end_difference(const struct wcx_fused_pair &pair, struct wcx_fused_dif
 			for (uint32_t k = elems; k < 2; k++)
 				entry[k] = 0;
 			wcx_note_escapes(difference->escapes.bits, line, entry, factors);
-			if ((line + 1) % WCX_ESCAPE_LINES == 0)
-				wcx_flush_escapes(difference->escapes.bits, line + 1 - WCX_ESCAPE_LINES, line + 1);
+			wcx_fused_flush<fused>(*difference, line + 1);
 		}
 	}
 	if constexpr (fused::has_escapes)
@@ -323,6 +343,7 @@ template <typename fused> static __device__ __forceinline__ bool wcx_fused_decod
 {
 	const uint32_t end = pair.tile.elems / (WCX_FUSED_LINES * wcx_elems_of_line<fused::elem_bytes>)*WCX_FUSED_LINES;
 	const uint32_t *from = (const uint32_t *)pair.tile.base + wcx_lane();
+	uint32_t *dst = (uint32_t *)pair.tile.dst + wcx_lane();
 	struct wcx_fused_difference<fused> difference(pair.own.kind);
 	wcx_no_base<fused> none(pair.own.kind);
 	uint32_t own[WCX_FUSED_LINES], ahead[WCX_FUSED_LINES] = {}, line = 0;
@@ -342,7 +363,9 @@ template <typename fused> static __device__ __forceinline__ bool wcx_fused_decod
 #pragma unroll
 			for (uint32_t i = 0; i < WCX_FUSED_LINES; i++)
 				ahead[i] = from[i * WCX_LANES];
-		wcx_fused_block<fused, false, true>(pair, &none, &difference, line, own, ahead);
+		wcx_fused_block<fused, false, true>(pair, &none, &difference, line, dst, own, ahead);
+		dst += WCX_FUSED_LINES * WCX_LANES;
+		wcx_fused_flush<fused>(difference, line + WCX_FUSED_LINES);
 	}
 	wcx_fused_end_difference(pair, &difference, line);
 	return wcx_fused_close(pair, difference, {});
@@ -373,16 +396,26 @@ static __device__ __forceinline__ bool wcx_fused_decode(const struct wcx_fused_p
 	wcx_payload_start(pair.of_base, pair.base, base_field, base_item.carrier, &base.payload);
 	wcx_payload_start(pair.own, pair.tile, pair.own.kind.coded[0], pair.tile.item.carrier, &difference.payload);
 	if (end) {
-		wcx_fused_block<fused, true, false>(pair, &base, &difference, 0, word, word);
-		for (; line + WCX_FUSED_LINES < end; line += WCX_FUSED_LINES) {
+		uint32_t *dst = (uint32_t *)pair.tile.dst + wcx_lane();
+
+		wcx_fused_block<fused, true, false>(pair, &base, &difference, 0, dst, word, word);
+		while (line + WCX_FUSED_LINES < end) {
 			wcx_fused_finish_base(pair, &base, line, word);
-			wcx_fused_block<fused, true, true>(pair, &base, &difference, line, word, word);
+			const uint32_t stop = wcx_fused_stop<fused>(base, line, end);
+
+			do {
+				wcx_fused_block<fused, true, true>(pair, &base, &difference, line, dst, word, word);
+				line += WCX_FUSED_LINES;
+				dst += WCX_FUSED_LINES * WCX_LANES;
+			} while (line < stop);
+			wcx_fused_flush<fused>(difference, line);
 		}
 		if (is_whole)
 			wcx_fused_add_carried(pair.of_base, pair.base, base, line, word);
 		wcx_fused_finish_base(pair, &base, line, word);
-		wcx_fused_block<fused, false, true>(pair, &base, &difference, line, word, word);
+		wcx_fused_block<fused, false, true>(pair, &base, &difference, line, dst, word, word);
 		line += WCX_FUSED_LINES;
+		wcx_fused_flush<fused>(difference, line);
 	}
 	if (is_whole)
 		*base_valid_ret = wcx_word_reader_close(base.payload.reader, base_item.plane_carried) && base.valid;
