@@ -72,23 +72,66 @@ struct wcx_fused_ladder : wcx_fused_escapes {
 	}
 };
 
+/* --- Steps --- */
+
+/* The entry of a state in a table, which is coarse if there are escapes. */
+template <typename difference_type>
+static __device__ __forceinline__ uint32_t wcx_fused_entry(uint32_t state, uint32_t table, const struct wcx_factors &factors)
+{
+	if constexpr (difference_type::has_escapes)
+		return wcx_shared_u32(wcx_mask_or<WCX_COARSE_TABLE_BYTES - 4>(state, table));
+	else
+		return wcx_table_at{ table, factors.k4 }.entry(state);
+}
+
 /*
- * A step with a coarse table.  With frequencies, starts and the correction for the first of four slots, all of which are
- * multiples of four, the product is too large by less than four, and the new state's last two bits are the old one's.
+ * The state after a step, before words, from wcx_next_state.  With a coarse table, where frequencies, starts and the
+ * correction for the first of four slots are multiples of four, that is too large by less than four, and the new state's
+ * last two bits are the old one's.
  */
+template <typename difference_type> static __device__ __forceinline__ uint32_t wcx_fused_state(uint32_t old, uint32_t sum)
+{
+	return difference_type::has_escapes ? wcx_select_bits(3, old, sum) : sum;
+}
+
+/* A step as wcx_rans_step. */
 template <typename difference_type, bool partial>
 static __device__ __forceinline__ uint32_t wcx_fused_step(struct wcx_word_reader *reader, uint32_t table, bool active,
 							  const struct wcx_factors &factors)
 {
-	if constexpr (!difference_type::has_escapes) {
-		return wcx_rans_step<partial>(reader, wcx_table_at{ table, factors.k4 }, active, factors);
-	} else {
-		const uint32_t entry = wcx_shared_u32(wcx_mask_or<WCX_COARSE_TABLE_BYTES - 4>(reader->state, table));
-		const uint32_t sum = wcx_next_state(reader->state, entry, factors);
+	const uint32_t entry = wcx_fused_entry<difference_type>(reader->state, table, factors);
+	const uint32_t sum = wcx_next_state(reader->state, entry, factors);
 
-		wcx_take_word<partial>(reader, wcx_select_bits(3, reader->state, sum), sum < WCX_RANS_LOW, active, factors);
-		return entry;
-	}
+	wcx_take_word<partial>(reader, wcx_fused_state<difference_type>(reader->state, sum), sum < WCX_RANS_LOW, active,
+			       factors);
+	return entry;
+}
+
+/*
+ * A step of the base and one of the difference, in phase: both load, both vote, both count.  So a warp waits once for both,
+ * where the compiler lets it wait for each if one step follows the other.
+ */
+template <typename difference_type>
+static __device__ __forceinline__ void
+wcx_fused_two_steps(struct wcx_word_reader *base, const struct wcx_fast_table &base_table, uint32_t *base_entry_ret,
+		    struct wcx_word_reader *reader, uint32_t table, uint32_t *entry_ret, const struct wcx_factors &factors)
+{
+	const uint32_t base_entry = base_table.entry(base->state);
+	const uint32_t entry = wcx_fused_entry<difference_type>(reader->state, table, factors);
+	const uint32_t base_sum = wcx_next_state(base->state, base_entry, factors);
+	const uint32_t sum = wcx_next_state(reader->state, entry, factors);
+	const bool base_is_low = base_sum < WCX_RANS_LOW, is_low = sum < WCX_RANS_LOW;
+	const uint32_t base_votes = __ballot_sync(WCX_ALL_LANES, base_is_low);
+	const uint32_t votes = __ballot_sync(WCX_ALL_LANES, is_low);
+	const uint32_t base_word = wcx_voted_word(*base, base_votes), word = wcx_voted_word(*reader, votes);
+	const uint32_t state = wcx_fused_state<difference_type>(reader->state, sum);
+
+	base->next += 2 * __popc(base_votes);
+	reader->next += 2 * __popc(votes);
+	base->state = base_is_low ? base_sum * factors.k16 + base_word : base_sum;
+	reader->state = is_low ? state * factors.k16 + word : state;
+	*base_entry_ret = base_entry;
+	*entry_ret = entry;
 }
 
 /* Builds coarse tables of signed distances; staging is shared memory for WCX_CARRIER_TABLES_MAX tables. */

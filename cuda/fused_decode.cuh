@@ -157,6 +157,12 @@ static __device__ __forceinline__ void wcx_fused_block(const struct wcx_fused_pa
 			}
 #pragma unroll
 			for (uint32_t k = 0; k < WCX_MAX(base_steps, steps); k++) {
+				if (differs && k < WCX_MIN(base_steps, steps)) {
+					wcx_fused_two_steps<typename fused::difference_type>(
+						&base->payload.reader, base_table, &base_entry[k],
+						&difference->payload.reader, tables[i % 2][k], &entry[k], factors);
+					continue;
+				}
 				if (k < base_steps)
 					base_entry[k] =
 						wcx_rans_step<false>(&base->payload.reader, base_table, true, factors);

@@ -330,9 +330,15 @@ static __device__ __forceinline__ void wcx_word_reader_refill(struct wcx_word_re
 }
 
 /*
- * Ends a step of all lanes or, with `partial`, of the active ones: makes `state` the lane's, which takes a word if is_low. A
- * lane that needs one finds it by counting the votes of the lower lanes.  All lanes load a word: that is cheaper than a
- * branch.
+ * The lane's own word, if its bit is among the votes: the votes of the lower lanes are counted.  All lanes load a word: that
+ * is cheaper than a branch.
+ */
+static __device__ __forceinline__ uint32_t wcx_voted_word(const struct wcx_word_reader &reader, uint32_t votes)
+{
+	return wcx_shared_u16(reader.next + 2 * __popc(votes & reader.lower_lanes));
+}
+
+/* Ends a step of all lanes or, with `partial`, of the active ones: makes `state` the lane's, which takes a word if is_low.
  */
 template <bool partial>
 static __device__ __forceinline__ void wcx_take_word(struct wcx_word_reader *reader, uint32_t state, bool is_low,
@@ -340,7 +346,7 @@ static __device__ __forceinline__ void wcx_take_word(struct wcx_word_reader *rea
 {
 	const bool needs_word = is_low && (!partial || active);
 	const uint32_t votes = __ballot_sync(WCX_ALL_LANES, needs_word);
-	const uint32_t word = wcx_shared_u16(reader->next + 2 * __popc(votes & reader->lower_lanes));
+	const uint32_t word = wcx_voted_word(*reader, votes);
 
 	reader->next += 2 * __popc(votes);
 	if (!partial || active)
