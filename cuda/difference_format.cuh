@@ -137,6 +137,39 @@ template <uint32_t raw> struct wcx_half_differences : wcx_known_difference {
 	}
 };
 
+/* The lane's words of a base in device memory, which are loaded a block of lines ahead. */
+template <uint32_t lines> struct wcx_base_ahead {
+	const uint32_t *from;
+	uint32_t ahead[lines];
+
+	/* Starts to load the first block, if there is one. */
+	__device__ __forceinline__ wcx_base_ahead(const wcx_device_tile &tile, bool has_block)
+	    : from((const uint32_t *)tile.base + wcx_lane()), ahead{}
+	{
+		if (has_block)
+			load();
+	}
+
+	/* Takes the words of a block, and starts to load the next one if there is one. */
+	__device__ __forceinline__ void take(uint32_t word[lines], bool has_next)
+	{
+#pragma unroll
+		for (uint32_t i = 0; i < lines; i++)
+			word[i] = ahead[i];
+		from += lines * WCX_LANES;
+		if (has_next)
+			load();
+	}
+
+      private:
+	__device__ __forceinline__ void load(void)
+	{
+#pragma unroll
+		for (uint32_t i = 0; i < lines; i++)
+			ahead[i] = from[i * WCX_LANES];
+	}
+};
+
 /* Finds the tables of a word's symbols. */
 template <typename format_type, bool multi>
 static __device__ __forceinline__ void wcx_find_tables(const format_type &format, const struct wcx_warp &warp,
@@ -164,33 +197,22 @@ static __device__ __forceinline__ uint32_t wcx_store_difference_blocks(const str
 	const struct wcx_factors factors = warp.batch.factors;
 	const uint32_t contexts = wcx_shared_address(warp.contexts);
 	const format_type format(warp.kind);
-	const uint32_t *base = (const uint32_t *)tile.base + wcx_lane();
 	uint32_t *dst = (uint32_t *)tile.dst + wcx_lane();
 	wcx_low_planes<format_type::raw_bits, wcx_elems_of_word<elem_bytes>, lines> planes;
-	uint32_t ahead[lines] = {};
 
 	planes.open(warp.kind, tile, tile.src + tile.item.planes, 0);
 	const uint32_t raw_mask = planes.masks();
 
 	planes.load(0);
-	if (end)
-#pragma unroll
-		for (uint32_t i = 0; i < lines; i++)
-			ahead[i] = base[i * WCX_LANES];
+	wcx_base_ahead<lines> base(tile, end != 0);
+
 	wcx_payload_start(warp, tile, field, tile.item.carrier, payload);
 	for (uint32_t line = 0; line < end; line += lines) {
 		uint32_t own[lines];
 		wcx_table_at tables[2][steps];
 
-#pragma unroll
-		for (uint32_t i = 0; i < lines; i++)
-			own[i] = ahead[i];
+		base.take(own, line + lines < end);
 		wcx_find_tables<format_type, multi>(format, warp, contexts, own[0], tables[0]);
-		base += lines * WCX_LANES;
-		if (line + lines < end)
-#pragma unroll
-			for (uint32_t i = 0; i < lines; i++)
-				ahead[i] = base[i * WCX_LANES];
 		planes.take();
 		planes.load(line + lines);
 		wcx_word_reader_refill(&payload->reader);

@@ -108,29 +108,19 @@ static __device__ __forceinline__ bool wcx_decode_two(const struct wcx_warp &war
 	const uint32_t end = tile.elems / (lines * line_elems) * lines;
 	const struct wcx_payload_place &other = warp.batch.places[tile.item.others];
 	const struct wcx_warp second = { warp.batch, warp.kind, warp.ring + WCX_WARP_SHARED_BYTES, warp.contexts };
-	const uint32_t *base = (const uint32_t *)tile.base + wcx_lane();
 	struct wcx_payload payloads[2];
-	uint32_t ahead[lines] = {}, line = 0;
+	uint32_t line = 0;
 
 	wcx_payload_open(warp, tile, warp.kind.coded[0], other, &payloads[0]);
 	wcx_payload_open(second, tile, warp.kind.coded[1], tile.item.carrier, &payloads[1]);
-	if (end)
-#pragma unroll
-		for (uint32_t i = 0; i < lines; i++)
-			ahead[i] = base[i * WCX_LANES];
+	wcx_base_ahead<lines> base(tile, end != 0);
+
 	wcx_payload_start(warp, tile, warp.kind.coded[0], other, &payloads[0]);
 	wcx_payload_start(second, tile, warp.kind.coded[1], tile.item.carrier, &payloads[1]);
 	for (; line < end; line += lines) {
 		uint32_t own[lines];
 
-#pragma unroll
-		for (uint32_t i = 0; i < lines; i++)
-			own[i] = ahead[i];
-		base += lines * WCX_LANES;
-		if (line + lines < end)
-#pragma unroll
-			for (uint32_t i = 0; i < lines; i++)
-				ahead[i] = base[i * WCX_LANES];
+		base.take(own, line + lines < end);
 		wcx_word_reader_refill(&payloads[0].reader);
 		wcx_word_reader_refill(&payloads[1].reader);
 		wcx_two_lines<false, lines>(warp, tile, line, own, payloads);

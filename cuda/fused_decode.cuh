@@ -348,28 +348,18 @@ static __device__ __forceinline__ bool wcx_fused_close(const struct wcx_fused_pa
 template <typename fused> static __device__ __forceinline__ bool wcx_fused_decode_alone(const struct wcx_fused_pair &pair)
 {
 	const uint32_t end = pair.tile.elems / (WCX_FUSED_LINES * wcx_elems_of_line<fused::elem_bytes>)*WCX_FUSED_LINES;
-	const uint32_t *from = (const uint32_t *)pair.tile.base + wcx_lane();
 	uint32_t *dst = (uint32_t *)pair.tile.dst + wcx_lane();
 	struct wcx_fused_difference<fused> difference(pair.own.kind);
 	wcx_no_base<fused> none(pair.own.kind);
-	uint32_t own[WCX_FUSED_LINES], ahead[WCX_FUSED_LINES] = {}, line = 0;
+	uint32_t own[WCX_FUSED_LINES], line = 0;
 
 	wcx_fused_open(pair, &difference);
-	if (end)
-#pragma unroll
-		for (uint32_t i = 0; i < WCX_FUSED_LINES; i++)
-			ahead[i] = from[i * WCX_LANES];
+	wcx_base_ahead<WCX_FUSED_LINES> base(pair.tile, end != 0);
+
 	wcx_payload_start(pair.own, pair.tile, pair.own.kind.coded[0], pair.tile.item.carrier, &difference.payload);
 	for (; line < end; line += WCX_FUSED_LINES) {
-#pragma unroll
-		for (uint32_t i = 0; i < WCX_FUSED_LINES; i++)
-			own[i] = ahead[i];
-		from += WCX_FUSED_LINES * WCX_LANES;
-		if (line + WCX_FUSED_LINES < end)
-#pragma unroll
-			for (uint32_t i = 0; i < WCX_FUSED_LINES; i++)
-				ahead[i] = from[i * WCX_LANES];
-		wcx_fused_block<fused, false, true>(pair, &none, &difference, line, dst, own, ahead);
+		base.take(own, line + WCX_FUSED_LINES < end);
+		wcx_fused_block<fused, false, true>(pair, &none, &difference, line, dst, own, NULL);
 		dst += WCX_FUSED_LINES * WCX_LANES;
 		wcx_fused_flush<fused>(difference, line + WCX_FUSED_LINES);
 	}
