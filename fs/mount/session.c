@@ -57,8 +57,6 @@ enum {
 	BUFFER_SHARE = 4, /* of cache_size, that buffers of the GPU may take */
 	IDLE_MS = 10000,  /* until memory that nobody uses is given back */
 	STOP_MS = 10,
-	STOP_TRIES = 200,
-	POLL_ENDED = POLLERR | POLLHUP | POLLNVAL,
 };
 
 #define LITTLE_MEMORY (UINT64_C(2) << 30)
@@ -110,7 +108,7 @@ static int answer_one(struct fuse_session *fuse_session)
 	return bytes;
 }
 
-/* POLLIN if there is a request, bits of POLL_ENDED if the connection has ended. */
+/* POLLIN alone if there is a request, and the connection has not ended. */
 static int poll_session(struct fuse_session *fuse_session)
 {
 	struct pollfd pollfd = { .fd = fuse_session_fd(fuse_session), .events = POLLIN };
@@ -120,24 +118,17 @@ static int poll_session(struct fuse_session *fuse_session)
 
 /*
  * Ends the prefetching threads.  One may be blocked in the kernel on a page that a reader has locked until its request is
- * answered, so requests are answered until all threads have exited.  If that does not help, the connection is aborted, which
- * unlocks all pages.  A thread that waits for the store is waited for, until the session is given up.
+ * answered, so requests are answered until all threads have exited; or one may wait for the store, until the session is
+ * given up.  The connection is not aborted: libfuse would then take the mount to be gone, and leave it.
  */
 static void stop_prefetching(struct session *session)
 {
 	struct fuse_session *fuse_session = session->fuse_session;
-	int r = -ETIMEDOUT;
 
 	fuse_session_reset(fuse_session); /* lets requests be received after the end of the loop */
-	for (int i = 0; i < STOP_TRIES && r; i++) {
-		r = wcx_fuse_stop(session->fuse, STOP_MS);
-		while (r && poll_session(fuse_session) == POLLIN && answer_one(fuse_session) > 0)
+	while (wcx_fuse_stop(session->fuse, STOP_MS))
+		while (poll_session(fuse_session) == POLLIN && answer_one(fuse_session) > 0)
 			;
-	}
-	if (r && !(poll_session(fuse_session) & POLL_ENDED))
-		wcx_connection_abort(&session->connection, session->opts->mountpoint);
-	while (r)
-		r = wcx_fuse_stop(session->fuse, STOP_TRIES * STOP_MS);
 }
 
 static void unmount(void *user)
