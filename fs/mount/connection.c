@@ -30,8 +30,7 @@ static void unescape(char *text)
 	*to = '\0';
 }
 
-/* The minor device number of the topmost mount at a path, or -1 if there is none or it has a major number, unlike FUSE. */
-static int find_number(const char *mountpoint)
+int wcx_connection_number(const char *mountpoint)
 {
 	FILE *mounts = fopen("/proc/self/mountinfo", "re");
 	char *line = NULL, *path = NULL;
@@ -57,7 +56,7 @@ void wcx_connection_find(const char *mountpoint, struct wcx_connection *ret)
 {
 	char path[64];
 
-	ret->number = find_number(mountpoint);
+	ret->number = wcx_connection_number(mountpoint);
 	snprintf(path, sizeof path, "/sys/fs/fuse/connections/%d/abort", ret->number);
 	ret->abort_fd = ret->number >= 0 ? open(path, O_WRONLY | O_CLOEXEC) : -1;
 }
@@ -74,7 +73,7 @@ void wcx_connection_abort(const struct wcx_connection *connection, const char *m
 	fd = open(mountpoint, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return;
-	if (find_number(mountpoint) == connection->number)
+	if (wcx_connection_number(mountpoint) == connection->number)
 		umount2(mountpoint, MNT_FORCE);
 	close(fd);
 }

@@ -5,6 +5,13 @@
 
 #include <stdbool.h>
 
+/*
+ * wcx_connection_number - the minor number of the device of the topmost mount at an absolute path
+ *
+ * -1 if there is no mount, or its device has a major number, unlike those of FUSE.
+ */
+int wcx_connection_number(const char *mountpoint);
+
 struct wcx_connection {
 	int number;   /* minor number of the mount's device, reused by later mounts; -1: no connection */
 	int abort_fd; /* aborts this connection and no later one; -1: /sys/fs/fuse/connections is not available */

@@ -85,8 +85,8 @@ struct session {
 	struct wcx_fuse *fuse;
 	struct fuse_session *fuse_session;
 	struct wcx_page_asker *asker;
-	struct wcx_connection connection; /* as found when it was mounted */
-	pthread_t signal_thread;          /* logs counters, opens the log again, reaps children */
+	int device_minor;        /* of the mount, as found when it was made; -1: unknown */
+	pthread_t signal_thread; /* logs counters, opens the log again, reaps children */
 	atomic_bool stop_signal_thread;
 	uint64_t started_ms;
 };
@@ -379,7 +379,7 @@ static int lock_mount_point(const char *mountpoint, int *fd_ret)
 	return r;
 }
 
-/* Mounts, and finds the connection. */
+/* Mounts, and finds the mount's device. */
 static int mount_at(struct session *session, const char *mountpoint)
 {
 	const int fuse_fd = session->opts->fuse_fd;
@@ -393,7 +393,7 @@ static int mount_at(struct session *session, const char *mountpoint)
 		fuse_log(FUSE_LOG_ERR, "cannot mount at %s\n", mountpoint);
 		r = -EIO;
 	} else {
-		wcx_connection_find(mountpoint, &session->connection);
+		session->device_minor = wcx_connection_number(mountpoint);
 	}
 	if (lock_fd >= 0)
 		close(lock_fd);
@@ -417,8 +417,8 @@ static int mount_store(struct session *session)
 	r = mount_at(session, opts->mountpoint);
 	if (r)
 		return r;
-	if (session->connection.number >= 0)
-		wcx_store_set_own_device(session->store, makedev(0, (unsigned)session->connection.number));
+	if (session->device_minor >= 0)
+		wcx_store_set_own_device(session->store, makedev(0, (unsigned)session->device_minor));
 	wcx_guard_watch(&session->guard, opts->mountpoint);
 	session->state = STATE_MOUNTED;
 	return 0;
@@ -446,7 +446,7 @@ enum { READAHEAD_PATH_BYTES = 64 };
 
 static void readahead_path(const struct session *session, char path[READAHEAD_PATH_BYTES])
 {
-	snprintf(path, READAHEAD_PATH_BYTES, "/sys/class/bdi/0:%d/read_ahead_kb", session->connection.number);
+	snprintf(path, READAHEAD_PATH_BYTES, "/sys/class/bdi/0:%d/read_ahead_kb", session->device_minor);
 }
 
 /* The kernel's read-ahead for the mount; 0 if that is unknown. */
@@ -471,9 +471,9 @@ static struct wcx_page_asker *create_asker(const struct session *session, bool i
 	const char *way = getenv("WCX_PAGES");
 	const bool is_wanted = way ? !strcmp(way, "ask") : is_gpu;
 
-	if (!is_wanted || session->opts->fuse_fd >= 0 || session->connection.number < 0)
+	if (!is_wanted || session->opts->fuse_fd >= 0 || session->device_minor < 0)
 		return NULL;
-	return wcx_page_asker_create(session->opts->mountpoint, makedev(0, (unsigned)session->connection.number),
+	return wcx_page_asker_create(session->opts->mountpoint, makedev(0, (unsigned)session->device_minor),
 				     kernel_readahead(session));
 }
 
@@ -629,8 +629,6 @@ static void leave_state(struct session *session)
 	case STATE_MOUNTED:
 		wcx_guard_end(&session->guard);
 		unmount(session);
-		if (session->connection.abort_fd >= 0)
-			close(session->connection.abort_fd);
 		break;
 	case STATE_HANDLERS:
 		fuse_remove_signal_handlers(session->fuse_session);
