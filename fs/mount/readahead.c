@@ -129,6 +129,7 @@ static struct wcx_readahead_piece take_piece(const struct wcx_readahead *ahead, 
 		.pages = mirrored(ahead, reader, own),
 		.marker = wcx_no_marker,
 		.is_direct = reader->is_direct,
+		.is_guess = reader->state < WCX_READER_CONFIRMED,
 		.is_backward = reader->is_backward,
 		.reader = (size_t)(reader - ahead->readers),
 	};

@@ -94,6 +94,7 @@ struct wcx_readahead_piece {
 	uint64_t marker;                  /* offset of the one page of these that must not be pushed, or wcx_no_marker */
 	struct wcx_readahead_range fetch; /* the packed bytes of this range are to be read from disk; may be empty */
 	bool is_direct, is_backward;
+	bool is_guess; /* the reader is not known to read in order yet */
 	size_t reader;
 };
 

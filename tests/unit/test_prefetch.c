@@ -1121,6 +1121,30 @@ static void tiles_that_are_asked_for_stay_and_others_are_pushed(void)
 	asks = NULL;
 }
 
+/* A reader that begins where a tensor does, and one that has read 2 MiB of it. */
+static void what_is_guessed_is_pushed_until_the_reader_is_known(void)
+{
+	const uint64_t start = tensor_start(tensors, 2) / PAGE * PAGE;
+	struct node *node;
+	struct rig rig;
+
+	asks = ask_for_some;
+	atomic_store(&asked_bytes, 0);
+	open_rig(&rig, 1, WINDOW);
+	asks = NULL;
+	node = add_file(&rig, tensors);
+	add_spot(node, start, 0);
+	ask(&rig, node, 0, start, 128 * KIB, 0);
+	settle(&rig);
+	CHECK(node->pushed >= MIB && atomic_load(&asked_bytes) == 0);
+	for (uint64_t at = 128 * KIB; at < 8 * MIB; at += 128 * KIB) {
+		ask(&rig, node, 0, start + at, 128 * KIB, 0);
+		settle(&rig);
+	}
+	CHECK(atomic_load(&asked_bytes) >= MIB / 2);
+	close_rig(&rig);
+}
+
 static int refuse_to_ask(void *user, uint64_t target, uint64_t offset, uint64_t bytes)
 {
 	(void)user, (void)target, (void)offset, (void)bytes;
@@ -1501,6 +1525,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(direct_reader_of_cached_tiles_is_left_alone),
 		CHECK_TEST(tiles_that_were_pushed_leave_the_cache),
 		CHECK_TEST(tiles_that_are_asked_for_stay_and_others_are_pushed),
+		CHECK_TEST(what_is_guessed_is_pushed_until_the_reader_is_known),
 		CHECK_TEST(what_cannot_be_asked_for_is_pushed_by_several_threads),
 		CHECK_TEST(packed_bytes_are_fetched_ahead_and_evicted_after_the_push),
 		CHECK_TEST(damage_ends_the_work_for_its_file_only),
