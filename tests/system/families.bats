@@ -426,16 +426,7 @@ forge() {
 }
 
 @test "a base is not removed while a file needs features that are not known" {
-	"$PYTHON" - "$TUNED" <<-'END'
-		import sys, xxhash
-
-		file = open(sys.argv[1], "r+b")
-		block = bytearray(file.read(192))
-		block[16] |= 0x80
-		block[184:192] = xxhash.xxh3_64(bytes(block[:184])).digest()[::-1]
-		file.seek(0)
-		file.write(block)
-	END
+	demand_unknown_feature "$TUNED"
 	run -1 "$WCX" rm --store="$OWN" "$BASE"
 	[[ "$output" == *"not removed, since what is packed against it is not known: "*"needs features"* ]]
 	[ -e "$BASE" ]

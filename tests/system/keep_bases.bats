@@ -298,16 +298,7 @@ needs_attributes() {
 	rm -r store
 	cp -r "$MADE/store" . # without a mark
 	"$WCX" pack -q --base=none models/tuned store/tuned
-	"$PYTHON" - store/tuned/model.safetensors.wcx <<-'END'
-		import sys, xxhash
-
-		file = open(sys.argv[1], "r+b")
-		block = bytearray(file.read(192))
-		block[16] |= 0x80
-		block[184:192] = xxhash.xxh3_64(bytes(block[:184])).digest()[::-1]
-		file.seek(0)
-		file.write(block)
-	END
+	demand_unknown_feature store/tuned/model.safetensors.wcx
 	cd store/llama
 	run -1 "$WCX" rm model.safetensors.wcx
 	[[ $output == *"not removed, since what is packed against it is not known: "*"needs features"* ]]
