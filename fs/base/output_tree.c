@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "fs/base/output_file.h"
+#include "fs/base/walk.h"
 
 enum {
 	TREE_FDS = 16, /* that removing a tree may hold open */
@@ -35,9 +36,32 @@ static int remove_entry(const char *path, const struct stat *st, int type, struc
 	return 0;
 }
 
+static bool is_mount_point(const char *path)
+{
+	struct statx st;
+
+	return statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, 0, &st) == 0 &&
+	       st.stx_attributes & st.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT; /* since Linux 5.8 */
+}
+
+/* Goes through a tree to what is mounted in it or to what cannot be listed, if there is any. */
+static bool find_mount(struct wcx_walk *walk, const char *path)
+{
+	wcx_walk_begin(walk, path, WCX_WALK_TYPES);
+	while (wcx_walk_next(walk))
+		if (walk->kind == WCX_WALK_PROBLEM || (walk->kind != WCX_WALK_END && is_mount_point(walk->path)))
+			return true;
+	return false;
+}
+
+/* A tree in which something is mounted stays: a device number does not tell a bind mount of the same file system. */
 static void remove_tree(const char *path)
 {
-	nftw(path, remove_entry, TREE_FDS, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+	struct wcx_walk walk;
+
+	if (!find_mount(&walk, path))
+		nftw(path, remove_entry, TREE_FDS, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+	wcx_walk_end(&walk);
 }
 
 /* Removes trees in a directory that no process holds. */
@@ -75,6 +99,21 @@ static bool is_empty(const char *path)
 	return directory && count == 2; /* . and .. */
 }
 
+/* What is replaced is removed with all that is in it. */
+static int check_mounts(const char *path, struct wcx_error *err)
+{
+	struct wcx_walk walk;
+	int r = 0;
+
+	if (find_mount(&walk, path))
+		r = walk.kind == WCX_WALK_PROBLEM
+			    ? wcx_fail(err, walk.errnum, "%s: not replaced, since it cannot be listed: %s", walk.path,
+				       strerror(walk.errnum))
+			    : wcx_fail(err, EBUSY, "%s: is not replaced, as something is mounted at %s", path, walk.path);
+	wcx_walk_end(&walk);
+	return r;
+}
+
 static int check_path(const char *path, bool replace, const char *mark, struct wcx_error *err)
 {
 	struct stat st;
@@ -94,7 +133,7 @@ static int check_path(const char *path, bool replace, const char *mark, struct w
 	if (access(marked, F_OK) < 0)
 		r = wcx_fail(err, EEXIST, "%s: is not replaced, as it has no %s", path, mark);
 	free(marked);
-	return r;
+	return r ? r : check_mounts(path, err);
 }
 
 /* Locks a directory that was just made; false: another process took it for abandoned before. */

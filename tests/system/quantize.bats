@@ -300,6 +300,22 @@ make_single() {
 	refused tried "tried/model.safetensors: "
 }
 
+@test "a directory in which something is mounted is not replaced, and what is mounted stays" {
+	[ "$(id -u)" -eq 0 ] || skip "only root can make mounts"
+	mkdir precious
+	touch precious/file
+	"$WCX" quantize -q "$LLAMA" out
+	mkdir -p out/sub/data
+	run -1 unshare --mount sh -c "mount --bind precious out/sub/data && '$WCX' quantize -f '$LLAMA' out"
+	[[ "$output" == *"out: is not replaced, as something is mounted at out/sub/data" ]]
+	touch single out/single
+	run -1 unshare --mount sh -c "mount --bind single out/single && '$WCX' quantize -f '$LLAMA' out"
+	[[ "$output" == *"out: is not replaced, as something is mounted at out/single" ]]
+	[ -e precious/file ] && check "$LLAMA" out
+	"$WCX" quantize -q -f "$LLAMA" out
+	[ ! -e out/sub ] && [ -e precious/file ]
+}
+
 @test "an output is never replaced by mistake" {
 	mkdir out
 	"$WCX" quantize -q "$LLAMA" out # empty
