@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/base/clock.h"
 #include "fs/base/walk.h"
 #include "fs/format/container.h"
 #include "fs/mount/shown_names.h"
@@ -21,7 +22,8 @@
 
 enum {
 	ENTRIES_MAX = 10000,
-	PACKED_MAX = 500, /* packed files that are looked into: with 1 ms for each, on a network, half a second */
+	PACKED_MAX = 500, /* packed files that are looked into */
+	LOOK_MS = 1000,   /* for so long, since a mount waits for it: a store may be far away */
 	TEXT_BYTES = 640,
 };
 
@@ -63,11 +65,21 @@ static bool is_empty(const char *path)
 
 struct lost_bases {
 	int store_fd;
+	uint64_t until_ms;
+	bool is_late; /* not all could be looked at, so a base that was not found may be there */
 	struct wcx_packed_index *index;
 	size_t packed_count, lost_count; /* files */
 	char *path;                      /* of the first that lacks a base */
 	char base[WCX_BASE_TEXT_BYTES];
 };
+
+static int open_in_time(void *user, const char *path, int flags, struct stat *st_ret)
+{
+	struct lost_bases *lost = user;
+
+	lost->is_late |= wcx_now_ms() > lost->until_ms;
+	return lost->is_late ? -ETIMEDOUT : wcx_open_below(&lost->store_fd, path, flags, st_ret);
+}
 
 static int count_packed(void *user, const char *path)
 {
@@ -107,7 +119,7 @@ static int check_packed(void *user, const char *path)
 	struct wcx_superblock sb;
 	struct wcx_error ignored;
 	struct stat st;
-	int fd = wcx_open_below(&lost->store_fd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, &st);
+	int fd = open_in_time(lost, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, &st);
 
 	if (fd >= 0 && wcx_superblock_read(fd, path, &sb, &ignored) == 0 && sb.base_count &&
 	    wcx_container_open(fd, path, &container, &ignored) == 0) {
@@ -117,21 +129,24 @@ static int check_packed(void *user, const char *path)
 	}
 	if (fd >= 0)
 		close(fd);
-	return 0;
+	return lost->is_late ? -ETIMEDOUT : 0;
 }
 
 /* Reading these files will give EIO; whether a base that is there may be used is not looked at. */
 static void warn_of_lost_bases(const char *store, wcx_mount_warn_fn *warn, void *user)
 {
-	struct lost_bases lost = { .store_fd = open(store, O_RDONLY | O_DIRECTORY | O_CLOEXEC) };
-	const struct wcx_tree_access access = { .open = wcx_open_below, .user = &lost.store_fd };
+	struct lost_bases lost = {
+		.store_fd = open(store, O_RDONLY | O_DIRECTORY | O_CLOEXEC),
+		.until_ms = wcx_now_ms() + LOOK_MS,
+	};
+	const struct wcx_tree_access access = { .open = open_in_time, .user = &lost };
 	struct wcx_error text;
 
 	if (lost.store_fd >= 0 && wcx_packed_paths(&access, NULL, count_packed, NULL, &lost) == 0)
 		lost.index = wcx_packed_index_create(&access, NULL);
 	if (lost.index)
 		wcx_packed_paths(&access, NULL, check_packed, NULL, &lost);
-	if (lost.lost_count) {
+	if (lost.lost_count && !lost.is_late) {
 		wcx_fail(&text, 0, "store %.200s: %zu of its files cannot be read for lack of a base: %.160s needs %s",
 			 store, lost.lost_count, lost.path ? lost.path : "one", lost.base);
 		warn(user, text.text);

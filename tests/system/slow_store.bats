@@ -91,6 +91,25 @@ gives_eio() {
 	timeout 60 "$PYTHON" "$BATS_TEST_DIRNAME/mount_reader.py" ticking "$ORIG/slow" "$MNT/slow"
 }
 
+@test "a mount does not warn of bases that a slow store did not let it get to" {
+	local family="$BATS_TEST_TMPDIR/family" name delay_ms
+
+	"$PYTHON" "$FIXTURES/weight_family.py" "$family" 0.001
+	umount "$LOWER"
+	for name in base tuned-1; do
+		mkdir -p "$BATS_TEST_TMPDIR/relatives/$name"
+		"$WCX" pack -q ${base:+"--base=$base"} "$family/$name/model.safetensors" "$BATS_TEST_TMPDIR/relatives/$name/m.wcx"
+		base="$BATS_TEST_TMPDIR/relatives/base/m.wcx"
+	done
+	for delay_ms in 40 60 80 100 120; do # time runs out here and there
+		"$WCX_BUILD/tests/slow_store" "$BATS_TEST_TMPDIR/relatives" "$LOWER" "$delay_ms" "$GATE" 3>&-
+		start_logged_mount "$LOWER" -o prefetch=0
+		run ! grep "for lack of a base" "$LOG"
+		stop_mount
+		umount "$LOWER"
+	done
+}
+
 @test "a store that does not answer gives EIO after store_timeout, and works again when it answers" {
 	start_logged_mount "$LOWER" -o store_timeout=1
 	exec {SLOW_FD}<"$MNT/slow"
