@@ -12,6 +12,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "fs/base/path.h"
 #include "fs/base/walk.h"
 #include "tools/command.h"
 #include "tools/json_output.h"
@@ -157,10 +158,8 @@ static bool find_mount(const char *path, char **mountpoint_ret, char **store_ret
 	*mountpoint_ret = *store_ret = NULL;
 	while (mounts && (entry = getmntent(mounts))) {
 		const size_t bytes = strlen(entry->mnt_dir);
-		const bool holds =
-			strncmp(path, entry->mnt_dir, bytes) == 0 && (bytes == 1 || path[bytes] == '/' || !path[bytes]);
 
-		if (!holds || bytes < best)
+		if (!wcx_path_is_in(path, entry->mnt_dir) || bytes < best)
 			continue;
 		best = bytes;
 		free(*mountpoint_ret);

@@ -3,7 +3,6 @@
 #include "fs/base/path.h"
 
 #include <libgen.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,6 +13,14 @@ char *wcx_directory_of(const char *path)
 
 	free(copy);
 	return ret;
+}
+
+bool wcx_path_is_in(const char *path, const char *directory)
+{
+	const size_t bytes = strlen(directory);
+
+	/* The root directory alone ends in a slash. */
+	return strncmp(path, directory, bytes) == 0 && (bytes == 1 || path[bytes] == '/' || !path[bytes]);
 }
 
 const char *wcx_last_name(const char *path)

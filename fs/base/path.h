@@ -3,8 +3,13 @@
 #ifndef WCX_PATH_H
 #define WCX_PATH_H
 
+#include <stdbool.h>
+
 /* wcx_directory_of - the directory that a path is in, or "."; the caller frees it.  NULL: no memory */
 char *wcx_directory_of(const char *path);
+
+/* wcx_path_is_in - whether a path is a directory or leads into it; both are canonical */
+bool wcx_path_is_in(const char *path, const char *directory);
 
 /* wcx_last_name - the last name of a path, within it */
 const char *wcx_last_name(const char *path);

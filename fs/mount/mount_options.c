@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "codec/arith.h"
+#include "fs/base/path.h"
 #include "fs/base/suggest.h"
 #include "fs/mount/connection.h"
 #include "fs/mount/fuse_ops.h"
@@ -309,15 +310,6 @@ static int resolve_directory(const char *what, char **path, struct wcx_error *er
 	return 0;
 }
 
-static bool is_inside(const char *dir, const char *path)
-{
-	size_t bytes = strlen(dir);
-
-	if (bytes == 1) /* the root directory, which ends in a slash */
-		return path[1] != '\0';
-	return !strncmp(dir, path, bytes) && path[bytes] == '/';
-}
-
 static int check_directories(struct wcx_mount_options *opts, struct wcx_error *err)
 {
 	int r = resolve_directory("store", &opts->store, err);
@@ -330,7 +322,7 @@ static int check_directories(struct wcx_mount_options *opts, struct wcx_error *e
 		return wcx_fail(err, EINVAL, "mount point /: the root directory, which every program needs");
 	if (wcx_connection_exists(opts->mountpoint))
 		return wcx_fail(err, EBUSY, "mount point %s: a store is already mounted there", opts->mountpoint);
-	if (is_inside(opts->store, opts->mountpoint))
+	if (strcmp(opts->store, opts->mountpoint) != 0 && wcx_path_is_in(opts->mountpoint, opts->store))
 		return wcx_fail(err, EINVAL, "mount point %s: inside the store, which would contain itself",
 				opts->mountpoint);
 	return 0;

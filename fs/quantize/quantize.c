@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +16,7 @@
 #include "fs/base/file_copy.h"
 #include "fs/base/output_file.h"
 #include "fs/base/output_tree.h"
+#include "fs/base/path.h"
 #include "fs/quantize/copy_rest.h"
 #include "fs/quantize/ignore_list.h"
 #include "fs/quantize/model_config.h"
@@ -421,14 +421,6 @@ static int make_files(struct job *job, const char *directory, struct wcx_error *
 	return r;
 }
 
-/* Whether a path is a directory or lies in it; both are canonical. */
-static bool is_in(const char *path, const char *directory)
-{
-	const size_t bytes = strlen(directory);
-
-	return strncmp(path, directory, bytes) == 0 && (path[bytes] == '/' || !path[bytes]);
-}
-
 /* What is replaced is removed, with all that is in it: none of it may be what is read. */
 static int check_replaced(const struct job *job, const char *target, const char *source, struct wcx_error *err)
 {
@@ -438,13 +430,13 @@ static int check_replaced(const struct job *job, const char *target, const char 
 		return errno == ENOENT ? 0 : wcx_fail(err, errno, "%s: %s", target, strerror(errno));
 	if (strcmp(replaced, source) == 0)
 		return wcx_fail(err, EINVAL, "%s: is the model's directory", target);
-	if (is_in(source, replaced))
+	if (wcx_path_is_in(source, replaced))
 		return wcx_fail(err, EINVAL, "%s: is not replaced, as the model's directory %s is in it", target,
 				job->source);
 	for (size_t i = 0; i < job->files.count; i++) {
 		if (!realpath(job->shards[i].path, shard))
 			return wcx_fail(err, errno, "%s: %s", job->shards[i].path, strerror(errno));
-		if (is_in(shard, replaced))
+		if (wcx_path_is_in(shard, replaced))
 			return wcx_fail(err, EINVAL, "%s: is not replaced, as %s is a link into it", target,
 					job->shards[i].path);
 	}
@@ -454,20 +446,20 @@ static int check_replaced(const struct job *job, const char *target, const char 
 /* The output may be neither the model's directory, nor in it, nor around it. */
 static int check_apart(const struct job *job, const char *target, struct wcx_error *err)
 {
-	char source[PATH_MAX], parent[PATH_MAX], *copy = strdup(target);
+	char source[PATH_MAX], parent[PATH_MAX], *directory = wcx_directory_of(target);
 	int r = 0;
 
-	if (!copy)
+	if (!directory)
 		return no_memory(job, err);
 	if (!realpath(job->source, source))
 		r = wcx_fail(err, errno, "%s: %s", job->source, strerror(errno));
-	else if (!realpath(dirname(copy), parent)) /* it does not exist yet */
+	else if (!realpath(directory, parent)) /* it does not exist yet */
 		r = wcx_fail(err, errno, "%s: %s", target, strerror(errno));
-	else if (is_in(parent, source))
+	else if (wcx_path_is_in(parent, source))
 		r = wcx_fail(err, EINVAL, "%s: is in the model's directory", target);
 	else
 		r = check_replaced(job, target, source, err);
-	free(copy);
+	free(directory);
 	return r;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Listing trees, and opening their directories, without following links; tests/system/trees.bats has deep and odd trees. */
+#include "fs/base/path.h"
 #include "fs/base/tree.h"
 
 #include <errno.h>
@@ -213,11 +214,19 @@ static void links_are_made_and_replaced_but_nothing_else_is(void)
 	close(fd);
 }
 
+static void a_path_is_in_a_directory_by_whole_names(void)
+{
+	CHECK(wcx_path_is_in("/a/b", "/a") && wcx_path_is_in("/a", "/a") && wcx_path_is_in("/a", "/") &&
+	      wcx_path_is_in("/", "/"));
+	CHECK(!wcx_path_is_in("/ab", "/a") && !wcx_path_is_in("/a", "/a/b") && !wcx_path_is_in("/b/a", "/a"));
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
 		CHECK_TEST(entries_come_after_their_directory_and_in_order),
 		CHECK_TEST(paths_are_put_together),
+		CHECK_TEST(a_path_is_in_a_directory_by_whole_names),
 		CHECK_TEST(a_directory_that_became_a_link_is_not_opened),
 		CHECK_TEST(a_path_is_opened_only_if_no_name_in_it_is_a_link),
 		CHECK_TEST(what_cannot_be_listed_is_told_of),
