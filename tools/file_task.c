@@ -239,9 +239,8 @@ static int sync_output(const struct wcx_file_task *task, const char *output, str
 
 	if (fd >= 0)
 		close(fd);
-	/* Some network file systems cannot sync a directory (EINVAL); all else leaves the source. */
-	if (r == 0 && fsync(task->output_directory_fd) < 0 && errno != EINVAL)
-		r = -errno;
+	if (r == 0)
+		r = wcx_sync_directory(task->output_directory_fd);
 	return r < 0 ? wcx_fail(err, -r, "%s: kept, since its output cannot be synced: %s", task->path, strerror(-r)) : 0;
 }
 

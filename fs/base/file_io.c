@@ -45,3 +45,8 @@ int wcx_write_at(int fd, const void *src, size_t bytes, uint64_t offset)
 	}
 	return 0;
 }
+
+int wcx_sync_directory(int fd)
+{
+	return fsync(fd) < 0 && errno != EINVAL ? -errno : 0;
+}

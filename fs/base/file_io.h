@@ -16,4 +16,7 @@ int wcx_read_exact(int fd, void *dst, size_t bytes, uint64_t offset);
 /* wcx_write_at - like pwrite: returns 0 when all is written, or -errno */
 int wcx_write_at(int fd, const void *src, size_t bytes, uint64_t offset);
 
+/* wcx_sync_directory - sync an open directory, unless its file system has no such thing, as some on networks: 0 or -errno */
+int wcx_sync_directory(int fd);
+
 #endif

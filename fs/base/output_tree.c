@@ -5,8 +5,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,26 +12,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fs/base/file_io.h"
 #include "fs/base/output_file.h"
+#include "fs/base/path.h"
 #include "fs/base/walk.h"
 
-enum {
-	TREE_FDS = 16, /* that removing a tree may hold open */
-	NAME_TRIES = 100,
-};
+enum { NAME_TRIES = 100 };
 
 static int fail_on(struct wcx_error *err, const char *path, int errnum)
 {
 	return wcx_fail(err, errnum, "%s: %s", path, strerror(errnum));
-}
-
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *where)
-{
-	(void)st;
-	(void)type;
-	(void)where;
-	remove(path); /* what stays makes its directory stay, too */
-	return 0;
 }
 
 static bool is_mount_point(const char *path)
@@ -58,9 +46,15 @@ static bool find_mount(struct wcx_walk *walk, const char *path)
 static void remove_tree(const char *path)
 {
 	struct wcx_walk walk;
+	const bool stays = find_mount(&walk, path);
 
-	if (!find_mount(&walk, path))
-		nftw(path, remove_entry, TREE_FDS, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+	wcx_walk_end(&walk);
+	if (stays)
+		return;
+	wcx_walk_begin(&walk, path, WCX_WALK_ONE_DEVICE | WCX_WALK_TYPES);
+	while (wcx_walk_next(&walk))
+		if (walk.kind != WCX_WALK_DIRECTORY && walk.kind != WCX_WALK_PROBLEM)
+			remove(walk.path); /* what stays makes its directory stay, too */
 	wcx_walk_end(&walk);
 }
 
@@ -184,16 +178,16 @@ static int make_beside(struct wcx_output_tree *tree, const char *parent, struct 
 int wcx_output_tree_create(struct wcx_output_tree *tree, const char *path, bool replace, const char *mark,
 			   struct wcx_error *err)
 {
-	char *copy = strdup(path), *parent = copy ? dirname(copy) : NULL;
+	char *parent = wcx_directory_of(path);
 	int r;
 
 	*tree = (struct wcx_output_tree){ .path = path, .fd = -1, .replace = replace };
-	r = copy ? check_path(path, replace, mark, err) : fail_on(err, path, ENOMEM);
+	r = parent ? check_path(path, replace, mark, err) : fail_on(err, path, ENOMEM);
 	if (r == 0) {
 		remove_abandoned(parent);
 		r = make_beside(tree, parent, err);
 	}
-	free(copy);
+	free(parent);
 	if (r < 0 && tree->temporary)
 		wcx_output_tree_discard(tree);
 	return r;
@@ -218,21 +212,15 @@ static void copy_owner(const struct wcx_output_tree *tree, const char *source_pa
 		fchmod(tree->fd, 0755);
 }
 
-/* Some network file systems cannot sync a directory (EINVAL). */
-static int sync_directory(int fd)
-{
-	return fsync(fd) < 0 && errno != EINVAL ? -errno : 0;
-}
-
 static int sync_parent(const struct wcx_output_tree *tree)
 {
-	char *copy = strdup(tree->path);
-	const int fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	const int r = fd < 0 ? -errno : sync_directory(fd);
+	char *parent = wcx_directory_of(tree->path);
+	const int fd = parent ? open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	const int r = fd < 0 ? -errno : wcx_sync_directory(fd);
 
 	if (fd >= 0)
 		close(fd);
-	free(copy);
+	free(parent);
 	return r;
 }
 
@@ -269,7 +257,7 @@ int wcx_output_tree_commit(struct wcx_output_tree *tree, const char *source_path
 	int r;
 
 	copy_owner(tree, source_path);
-	r = sync_directory(tree->fd);
+	r = wcx_sync_directory(tree->fd);
 	if (r == 0)
 		r = exchange(tree);
 	if (r < 0)

@@ -14,6 +14,7 @@
 
 #include "codec/arith.h"
 #include "fs/base/file_copy.h"
+#include "fs/base/file_io.h"
 #include "fs/base/walk.h"
 
 struct walk {
@@ -90,15 +91,15 @@ static int copy_file(const struct walk *walk, const char *path, const char *targ
 	return r;
 }
 
-/* The names in a directory that was made; some network file systems cannot sync one (EINVAL). */
+/* The names in a directory that was made. */
 static int sync_directory(const char *path, struct wcx_error *err)
 {
 	const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	const int r = fd < 0 || (fsync(fd) < 0 && errno != EINVAL) ? fail_on(err, path, errno) : 0;
+	const int r = fd < 0 ? -errno : wcx_sync_directory(fd);
 
 	if (fd >= 0)
 		close(fd);
-	return r;
+	return r < 0 ? fail_on(err, path, -r) : 0;
 }
 
 static bool is_left_out(const struct wcx_walk *directory)
