@@ -190,20 +190,22 @@ static bool find_marked(const struct wcx_family *family, int directory_fd, ino_t
 /* Says what is not known of what was packed below the directory of a mark; *why stays NULL if all is. */
 static int explain(const struct wcx_family *family, const struct wcx_packed_name *file, ino_t mark, char **why)
 {
-	static const char advice[] = "--store=DIR says where else to look";
 	struct stat marked;
 	char *top;
 	int r = 0;
 
 	if (!find_marked(family, file->directory_fd, mark, &marked)) {
 		top = wcx_store_walk_shown(&family->walk, NULL);
-		if (!top || asprintf(why, "files were packed against it, none of which is found in %s; %s", top, advice) < 0)
+		if (!top ||
+		    asprintf(why, "files were packed against it, none of which is found in %s" WCX_COMMAND_STORE_ADVICE,
+			     top) < 0)
 			r = -ENOMEM;
 		free(top);
 	}
 	for (size_t i = 0; i < family->count && r == 0 && !*why; i++)
 		if (wcx_family_is_unknown(&family->files[i]) && is_above(family, &family->files[i], &marked) &&
-		    asprintf(why, "what is packed against it is not known: %s; %s", family->files[i].why->text, advice) < 0)
+		    asprintf(why, "what is packed against it is not known: %s" WCX_COMMAND_STORE_ADVICE,
+			     family->files[i].why->text) < 0)
 			r = -ENOMEM;
 	if (r < 0)
 		*why = NULL;
