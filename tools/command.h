@@ -32,7 +32,7 @@ struct command {
 	const char *name; /* for messages */
 	bool quiet, verbose, json;
 	bool for_speed;    /* pack for decoding speed rather than size */
-	const char *store; /* where bases are; NULL: in the tree that is worked on, or the directory of a file */
+	const char *store; /* where bases are; NULL: in the tree that is worked on, or around a file */
 	unsigned thread_count;
 	enum wcx_decoder_kind decoder_kind;
 	struct wcx_tile_cache *cache; /* both NULL until wcx_command_prepare */

@@ -27,7 +27,7 @@ static const char help[] =
 	"\n"
 	"      --compare       also show what zstd -19 and the reference mode make of each tensor;\n"
 	"                      this decodes the file and takes a second per 3 MB and core\n"
-	"      --store=DIR     look for bases in DIR (default: TREE, or the directory of FILE.wcx)\n"
+	"      --store=DIR     look for bases in DIR (default: TREE, or around FILE.wcx as wcx rm does)\n"
 	"      --json          print one JSON object; of a directory, a line for each file and one for all\n"
 	"  -j, --threads=N     use N threads for --compare (default: one per core)\n"
 	"      --decoder=NAME  auto, cpu (default) or cuda\n"

@@ -10,7 +10,7 @@
 
 #include "fs/base/error.h"
 #include "fs/format/container.h"
-#include "tools/store_walk.h"
+#include "fs/read/store_walk.h"
 
 /* A base, as a file names it. */
 struct wcx_family_base {

@@ -19,7 +19,7 @@
 #include "tools/model_card.h"
 #include "tools/pack_order.h"
 #include "tools/relatives.h"
-#include "tools/store_walk.h"
+#include "fs/read/store_walk.h"
 
 /* Of a run. */
 struct pack_bases {

@@ -88,7 +88,7 @@ struct wcx_tree_run {
 	const struct wcx_tree_ops *ops;
 	struct wcx_tree_options options;
 	bool is_in_place;
-	const char *store;                 /* where bases and dependents are; NULL: in the directory of each file */
+	const char *store;                 /* where bases and dependents are; NULL: around each file */
 	struct wcx_base_search *bases;     /* for files that have bases; NULL: the command decodes nothing */
 	struct wcx_dependents *dependents; /* of what is replaced and removed */
 	struct wcx_report report;

@@ -8,7 +8,8 @@
  * Zstandard tiles (the header, integers, truth values), some constant ones, and few of those that are packed against a base.
  *
  * A file that is packed against a base needs the base's packed file: it is looked for where it was, seen from the file's
- * directory, and then in that directory and all below.  Without it, the tensors that need it cannot be read (-EIO).
+ * directory, then in that directory and all below, and then around it, up to four directories above or to the working
+ * directory.  Without it, the tensors that need it cannot be read (-EIO).
  *
  *	struct wcx_file *file;
  *	struct wcx_loader *loader;

@@ -16,11 +16,12 @@
 #include "fs/base/path.h"
 #include "fs/read/base_rules.h"
 #include "fs/read/packed_index.h"
+#include "fs/read/store_walk.h"
 
-/* A tree that is searched. */
+/* A tree that is searched, or what is around it. */
 struct root {
-	char *path;
-	int fd;
+	bool is_around;
+	struct wcx_store_walk walk; /* its names are for scans of the index alone */
 	struct wcx_packed_index *index;
 };
 
@@ -47,7 +48,7 @@ struct wcx_base_search {
 /* A search for one base. */
 struct quest {
 	struct wcx_base_search *search;
-	const struct root *root;
+	struct root *root;
 	bool stays; /* in the store, where a hint may lead out of it */
 	struct wcx_base_check check;
 	struct wcx_image *image; /* the result */
@@ -60,33 +61,49 @@ static void free_root(struct root *root)
 	if (!root)
 		return;
 	wcx_packed_index_free(root->index);
-	if (root->fd >= 0)
-		close(root->fd);
-	free(root->path);
+	wcx_store_walk_free(&root->walk);
 	free(root);
 }
 
-static struct root *make_root(const struct wcx_base_search *search, const char *path)
+static int open_in_root(void *user, const char *path, int flags, struct stat *st_ret)
+{
+	struct root *root = user;
+
+	return wcx_open_below(&root->walk.fd, path, flags, st_ret);
+}
+
+/* Calls a function for each packed file around a tree; what is below is another root's. */
+static int visit_around(void *user, const atomic_bool *stop, int (*visit)(void *visitor, const char *path), void *visitor)
+{
+	struct root *root = user;
+	int r = wcx_store_walk_refresh(&root->walk, stop);
+
+	for (size_t i = 0; i < root->walk.count && r == 0; i++)
+		if (!root->walk.names[i].errnum && wcx_is_around(root->walk.names[i].path))
+			r = stop && *stop ? -EINTR : visit(visitor, root->walk.names[i].path);
+	return r;
+}
+
+static struct root *make_root(const struct wcx_base_search *search, const char *path, bool is_around)
 {
 	struct root *root = calloc(1, sizeof *root);
-	struct wcx_tree_access access = { .open = wcx_open_below };
+	const struct wcx_tree_access access = { open_in_root, is_around ? visit_around : NULL, root };
 
 	if (!root)
 		return NULL;
-	access.user = &root->fd;
-	root->path = strdup(path);
-	root->fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	root->index = root->path && root->fd >= 0 ? wcx_packed_index_create(&access, search->stop) : NULL;
+	root->is_around = is_around;
+	if (wcx_store_walk_open(&root->walk, path, is_around) == 0)
+		root->index = wcx_packed_index_create(&access, search->stop);
 	if (root->index)
 		return root;
 	free_root(root);
 	return NULL;
 }
 
-static struct root *known_root_locked(const struct wcx_base_search *search, const char *path)
+static struct root *known_root_locked(const struct wcx_base_search *search, const char *path, bool is_around)
 {
 	for (size_t i = 0; i < search->root_count; i++)
-		if (strcmp(search->roots[i]->path, path) == 0)
+		if (search->roots[i]->is_around == is_around && strcmp(search->roots[i]->walk.start, path) == 0)
 			return search->roots[i];
 	return NULL;
 }
@@ -102,19 +119,19 @@ static struct root *add_root_locked(struct wcx_base_search *search, struct root 
 	return grown[search->root_count++] = fresh;
 }
 
-/* The tree at a path, for good; NULL: it cannot be opened. */
-static const struct root *get_root(struct wcx_base_search *search, const char *path)
+/* The tree at a path, or what is around it, for good; NULL: it cannot be opened. */
+static struct root *get_root(struct wcx_base_search *search, const char *path, bool is_around)
 {
 	struct root *root, *fresh;
 
 	pthread_mutex_lock(&search->lock);
-	root = known_root_locked(search, path);
+	root = known_root_locked(search, path, is_around);
 	pthread_mutex_unlock(&search->lock);
-	fresh = root ? NULL : make_root(search, path);
+	fresh = root ? NULL : make_root(search, path, is_around);
 	if (!fresh)
 		return root;
 	pthread_mutex_lock(&search->lock);
-	root = known_root_locked(search, path); /* another thread may have made it meanwhile */
+	root = known_root_locked(search, path, is_around); /* another thread may have made it meanwhile */
 	if (!root)
 		root = add_root_locked(search, fresh);
 	pthread_mutex_unlock(&search->lock);
@@ -228,13 +245,16 @@ static bool try_in_root(void *user, const char *path)
 {
 	struct quest *quest = user;
 	struct stat st;
-	const int fd = wcx_open_below((void *)(uintptr_t)&quest->root->fd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, &st);
-	char shown[PATH_MAX];
+	const int fd = open_in_root(quest->root, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, &st);
+	char *shown = fd < 0 ? NULL : wcx_store_walk_shown(&quest->root->walk, path);
+	bool is_found = false;
 
-	if (fd < 0)
-		return false;
-	snprintf(shown, sizeof shown, "%s/%s", quest->root->path, path);
-	return try_file(quest, fd, shown);
+	if (shown)
+		is_found = try_file(quest, fd, shown);
+	else if (fd >= 0)
+		close(fd);
+	free(shown);
+	return is_found;
 }
 
 /* --- the search --- */
@@ -293,11 +313,11 @@ static bool follow_hint(struct quest *quest, const char *dependent_path)
 	       (realpath(dependent_path, target) && follow_hint_from(quest, target));
 }
 
-static bool find_in(struct quest *quest, const char *root_path)
+static bool find_in(struct quest *quest, const char *root_path, bool is_around)
 {
 	const struct wcx_base *base = quest->check.base;
 
-	quest->root = get_root(quest->search, root_path);
+	quest->root = get_root(quest->search, root_path, is_around);
 	return quest->root && wcx_packed_index_find(quest->root->index, base->sha256, base->original_bytes,
 						    WCX_INDEX_REFRESH_MS, try_in_root, quest) == 0;
 }
@@ -320,10 +340,10 @@ static int find(void *user, const struct wcx_container *dependent, const struct 
 	/* What root unpacks for others is theirs to read. */
 	quest.check.for_others = quest.check.reader == 0 && quest.check.dependent.st_uid != 0;
 	quest.stays = search->store != NULL;
-	is_found = find_open(&quest) || follow_hint(&quest, path) || find_in(&quest, directory);
+	is_found = find_open(&quest) || follow_hint(&quest, path) || find_in(&quest, directory, false);
 	quest.stays = false;
-	if (!is_found && !(search->store && follow_hint(&quest, path))) {
-		snprintf(where, sizeof where, "%s%s", directory, search->advice);
+	if (!is_found && !(search->store ? follow_hint(&quest, path) : find_in(&quest, directory, true))) {
+		snprintf(where, sizeof where, "%s%s%s", directory, search->store ? "" : " and around it", search->advice);
 		r = wcx_base_check_fail(&quest.check, where, err);
 	}
 	free(directory);

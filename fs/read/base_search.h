@@ -3,9 +3,10 @@
  * The search for bases by a process that reads packed files for itself: the commands, and programs with libwcx.
  *
  * A base is looked for where the hint leads, from the directory of the file that needs it, and then, by SHA-256, in a
- * directory tree, the store; where the hint leads out of a store that was named, only after that.  What was found stays open
- * for other files that need it.  All functions but create and free are thread-safe; no lock is held while files are opened
- * or read.
+ * directory tree, the store; where the hint leads out of a store that was named, only after that.  Without a store it is
+ * looked for in the directory of the file, and then around that, as far as struct wcx_store_walk climbs.  Wherever a file is
+ * found, it must be one that the rules accept (base_rules.h).  What was found stays open for other files that need it.  All
+ * functions but create and free are thread-safe; no lock is held while files are opened or read.
  */
 #ifndef WCX_BASE_SEARCH_H
 #define WCX_BASE_SEARCH_H
@@ -20,9 +21,9 @@ struct wcx_base_search;
 /*
  * wcx_base_search_create - make a search
  *
- * store is the tree to look in; NULL: the directory that the dependent is in, with all below.  cache and decoder, of the
- * images, must outlive the search, and the search the images that use it.  stop may be NULL.  Returns NULL when out of
- * memory.
+ * store is the tree to look in; NULL: the directory that the dependent is in, with all below, and around it.  cache and
+ * decoder, of the images, must outlive the search, and the search the images that use it.  stop may be NULL.  Returns NULL
+ * when out of memory.
  */
 struct wcx_base_search *wcx_base_search_create(const char *store, struct wcx_tile_cache *cache, struct wcx_decoder *decoder,
 					       const atomic_bool *stop);

@@ -253,7 +253,10 @@ static void refresh(struct wcx_packed_index *index, uint64_t refresh_ms)
 	}
 	index->is_scanning = true;
 	pthread_mutex_unlock(&index->lock);
-	wcx_packed_paths(&index->access, index->stop, add_file, NULL, &files);
+	if (index->access.paths)
+		index->access.paths(index->access.user, index->stop, add_file, &files);
+	else
+		wcx_packed_paths(&index->access, index->stop, add_file, NULL, &files);
 	if (files.count)
 		qsort(files.items, files.count, sizeof *files.items, compare_files);
 	pthread_mutex_lock(&index->lock);

@@ -25,6 +25,8 @@ struct wcx_tree_access {
 	 * Returns a descriptor, with its attributes, or -errno.
 	 */
 	int (*open)(void *user, const char *path, int flags, struct stat *st_ret);
+	/* Calls a function for each path that an index is to have, as wcx_packed_paths does.  NULL: all below the tree. */
+	int (*paths)(void *user, const atomic_bool *stop, int (*visit)(void *visitor, const char *path), void *visitor);
 	void *user;
 };
 

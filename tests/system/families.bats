@@ -89,9 +89,11 @@ forge() {
 	rm out
 	mkdir -p "$OWN/deep/er"
 	mv "$BASE" "$OWN/deep/er/renamed.wcx"
-	run -1 "$WCX" unpack "$TUNED" out
-	[[ "$output" == *"tuned/model.safetensors.wcx: "*"base $BASE_SHA (../base/model.safetensors.wcx): not found in "*"/tuned; --store=DIR says where else to look" ]]
-	[ ! -e out ]
+	unpacks # as it is around the directory of the file
+	run -0 "$WCX" verify "$TUNED"
+	[[ "$output" == "$TUNED: sound, with the base $OWN/deep/er/renamed.wcx" ]]
+	run -1 "$WCX" unpack --store="$OWN/tuned" "$TUNED" out2
+	[[ "$output" == *": not found in $OWN/tuned" ]]
 	unpacks --store="$OWN"
 	"$WCX" unpack -q "$OWN" all
 	is_tuned all/tuned/model.safetensors
@@ -99,6 +101,20 @@ forge() {
 	[[ "$output" == *"base 1: sha256 $BASE_SHA"*$'\n'"  $OWN/deep/er/renamed.wcx"* ]]
 	mv "$OWN/deep/er/renamed.wcx" "$OWN/tuned"
 	unpacks
+}
+
+@test "around a file, its base is looked for no further than rm looks for what needs one" {
+	mv "$BASE" .
+	unpacks
+	# The home directory is the end.
+	run -1 env HOME="$BATS_TEST_TMPDIR" "$WCX" unpack "$TUNED" out2
+	[[ "$output" == *"tuned/model.safetensors.wcx: "*"base $BASE_SHA (../base/model.safetensors.wcx): not found in $OWN/tuned and around it; --store=DIR says where else to look" ]]
+	[ ! -e out2 ]
+	mkdir "$OWN/tmp"
+	chmod 1777 "$OWN/tmp"
+	mv "$OWN/tuned" "$OWN/tmp"
+	run -1 "$WCX" verify "$OWN/tmp/tuned/model.safetensors.wcx"
+	[[ "$output" == *": not found in $OWN/tmp/tuned and around it; --store=DIR says where else to look" ]]
 }
 
 @test "what the store lacks is reported, and the rest is verified" {
@@ -294,6 +310,8 @@ forge() {
 	cp "$OWN/forged/model.safetensors.wcx" "$BASE"
 	unpacks && return 1 # the owner's own forgery is believed: its bytes are wrong, and unpack finds out
 	chown -R 1234:1234 "$OWN/base" "$OWN/forged"
+	run -1 env HOME="$BATS_TEST_TMPDIR" "$WCX" verify "$TUNED"
+	[[ "$output" == *"says that it holds it, but belongs to neither root, the reader nor the owner"* ]]
 	run -1 "$WCX" verify "$OWN"
 	[[ "$output" == *"says that it holds it, but belongs to neither root, the reader nor the owner"* ]]
 	start_mount "$OWN" -o allow_other
@@ -301,6 +319,7 @@ forge() {
 	stop_mount
 	# Where the genuine one is too, it is found behind the forged ones.
 	mv genuine "$OWN/zzz.wcx"
+	unpacks
 	unpacks --store="$OWN"
 	start_mount "$OWN" -o allow_other
 	is_tuned "$MNT/tuned/model.safetensors"

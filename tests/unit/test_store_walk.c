@@ -5,7 +5,7 @@
  * Must be linked with --wrap=wcx_packed_list, to count the directories that are listed, and --wrap=clock_gettime, so that
  * seconds pass when a test says so.
  */
-#include "tools/store_walk.h"
+#include "fs/read/store_walk.h"
 
 #include <errno.h>
 #include <fcntl.h>

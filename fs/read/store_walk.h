@@ -3,9 +3,10 @@
  * The names of packed files in a store, and in the directories around it.
  *
  * That is where the dependents of a packed file are looked for before it is replaced or removed: in the directory that
- * --store names, or else from the one that the command line names upwards.  The way up ends after a few levels (but goes at
- * least to the working directory, if that is above); before another file system, the root directory, the user's home
- * directory and a directory such as /tmp, where everybody may write; and where there would be too many names to look at.
+ * --store names, or else from the one that the command line names upwards.  The base of a single file is looked for there
+ * too.  The way up ends after a few levels (but goes at least to the working directory, if that is above); before another
+ * file system, the root directory, the user's home directory and a directory such as /tmp, where everybody may write; and
+ * where there would be too many names to look at.
  */
 #ifndef WCX_STORE_WALK_H
 #define WCX_STORE_WALK_H

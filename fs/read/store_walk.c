@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Lists the packed files of a store and around it, and later what has changed. */
-#include "tools/store_walk.h"
+#include "fs/read/store_walk.h"
 
 #include <errno.h>
 #include <fcntl.h>
