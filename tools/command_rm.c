@@ -65,6 +65,8 @@ struct removal {
 	size_t count, capacity;
 	char **starts; /* of arguments */
 	struct wcx_dependents *dependents;
+	struct stat *rebased; /* what was packed again since the store was read */
+	size_t rebased_count, rebased_capacity;
 	bool rebases, has_looked;
 	int status;
 };
@@ -241,13 +243,27 @@ static bool is_victim(const struct removal *removal, const struct wcx_family *fa
 	return false;
 }
 
+/* A file that was packed against several victims is packed again once. */
+static bool is_rebased(const struct removal *removal, const struct wcx_family_file *file)
+{
+	for (size_t i = 0; i < removal->rebased_count; i++)
+		if (wcx_is_same_file(&removal->rebased[i], &file->st))
+			return true;
+	return false;
+}
+
 static int rebase(struct removal *removal, const struct wcx_family *family, const struct wcx_family_file *file,
 		  struct wcx_error *err)
 {
+	struct stat *grown =
+		wcx_array_reserve(removal->rebased, &removal->rebased_capacity, removal->rebased_count + 1, sizeof *grown);
 	char *path = wcx_store_walk_shown(&family->walk, file->path), *store = wcx_store_walk_shown(&family->walk, NULL);
-	int r = path && store ? wcx_rebase_file(removal->command, path, &file->st, store, err)
-			      : wcx_fail(err, ENOMEM, "no memory");
+	int r = grown && path && store ? wcx_rebase_file(removal->command, path, &file->st, store, err)
+				       : wcx_fail(err, ENOMEM, "no memory");
 
+	removal->rebased = grown ? grown : removal->rebased;
+	if (r == 0)
+		removal->rebased[removal->rebased_count++] = file->st;
 	if (r == 0 && removal->command->verbose)
 		fprintf(stderr, "wcx rm: %s: packed again, without a base\n", path);
 	free(path);
@@ -268,7 +284,8 @@ static void check_dependents(struct removal *removal, struct victim *victim, con
 		const bool hides = wcx_family_hides(file);
 		char *path;
 
-		if ((!hides && !wcx_family_needs(family, file, &name)) || is_victim(removal, family, file))
+		if ((!hides && !wcx_family_needs(family, file, &name)) || is_victim(removal, family, file) ||
+		    is_rebased(removal, file))
 			continue;
 		if (hides) {
 			wcx_fail(&err, EACCES, "%s: not removed, since what is packed against it is not known: %s",
@@ -318,6 +335,7 @@ static void check_place(struct removal *removal, const char *start, bool rebases
 	if (top)
 		fprintf(stderr, "wcx rm: store: %s\n", top);
 	free(top);
+	removal->rebased_count = 0;
 	for (size_t i = 0; i < removal->count; i++) {
 		struct victim *victim = &removal->victims[i];
 
@@ -397,6 +415,7 @@ static void free_removal(struct removal *removal, size_t start_count)
 		free(removal->starts[i]);
 	free(removal->starts);
 	free(removal->victims);
+	free(removal->rebased);
 	wcx_dependents_free(removal->dependents);
 }
 

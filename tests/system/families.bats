@@ -471,6 +471,18 @@ forge() {
 	unpacks
 }
 
+@test "rm --rebase packs a file once that was packed against several of those that go" {
+	"$PYTHON" "$FIXTURES/weight_family.py" sharded 0.001 --shards 2
+	"$WCX" pack -q sharded/base s/base
+	"$WCX" pack -q --base=s/base sharded/tuned-1 s/tuned
+	run -0 "$WCX" info --json s
+	[[ "$output" == *'"base_count":2'* ]]
+	run -0 "$WCX" rm -v --rebase --store=s s/base
+	[ "$(grep -c "packed again" <<<"$output")" -eq 2 ]
+	[ -z "$(find s/base -name "*.wcx")" ]
+	"$WCX" verify -q s
+}
+
 @test "rm --rebase --for=speed packs the dependents as pack --for=speed does" {
 	"$WCX" rm --rebase --for=speed --store="$OWN" "$OWN/base"
 	"$WCX" pack -q --for=speed "$ORIG/tuned-1/model.safetensors" speed.wcx
