@@ -36,7 +36,7 @@ static const char help[] =
 	"      --ignore=NAME    leave this layer as it is; NAME may be re: and an expression that\n"
 	"                       matches from the start of names; may be given several times\n"
 	"      --unknown-type   accept a model_type that is not known: decide by names and shapes\n"
-	"      --dry-run        only show which tensors would become INT8, and why\n"
+	"  -n, --dry-run        only show which tensors would become INT8, and why\n"
 	"      --json           print JSON lines: an object for each tensor, and a total\n"
 	"  -f, --force          replace OUT_DIR with all that is in it, if it is a model's directory (has\n"
 	"                       a config.json), MODEL_DIR is not in it, and no other file is packed\n"
@@ -264,7 +264,7 @@ int wcx_command_quantize(struct command *command, int argc, char **argv)
 	int option, status = -1;
 
 	command->decoder_kind = WCX_DECODER_CPU; /* decodes only headers */
-	while (status < 0 && (option = wcx_command_getopt(argc, argv, WCX_COMMAND_SHORT_OPTIONS "f", long_options)) != -1)
+	while (status < 0 && (option = wcx_command_getopt(argc, argv, WCX_COMMAND_SHORT_OPTIONS "fn", long_options)) != -1)
 		status = take_option(&quantising, &options, option);
 	if (status < 0 && argc - optind != 2 && !(options.is_dry_run && argc - optind == 1))
 		status = wcx_command_usage(command, "expected a model's directory and an output directory");

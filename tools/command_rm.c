@@ -33,6 +33,7 @@ static const char help[] =
 	"                      four directories above that as far as these hold packed files, on the same\n"
 	"                      file system, without / and the home directory\n"
 	"      --rebase        first pack the dependents again, without the files that are to go\n"
+	"  -n, --dry-run       only print what would be removed and packed again, and what would be kept\n"
 	"      --for=GOAL      size (default) or speed, as of wcx pack: how these are packed\n"
 	"  -j, --threads=N     use N threads for that (default: one per core)\n"
 	"      --decoder=NAME  auto, cpu (default) or cuda\n"
@@ -44,9 +45,10 @@ static const char help[] =
 	"\n"
 	"Examples:\n"
 	"  wcx rm --store=/data/models /data/models/llama/*.wcx\n"
-	"  wcx rm --store=/data/models --rebase /data/models/llama\n"
+	"  wcx rm --store=/data/models --dry-run --rebase /data/models/llama\n"
 	"\n"
-	"Exit codes: 0 all files are removed, 1 a file was not (the message says why), 2 invalid command line.\n";
+	"Exit codes: 0 all files are removed, 1 a file was not (the message says why), 2 invalid command line;\n"
+	"the same with --dry-run, which knows all but failures while files are packed again or removed.\n";
 
 /* A file that is to be removed. */
 struct victim {
@@ -65,15 +67,24 @@ struct removal {
 	size_t count, capacity;
 	char **starts; /* of arguments */
 	struct wcx_dependents *dependents;
-	struct stat *rebased; /* what was packed again since the store was read */
+	struct stat *rebased; /* what was packed again since the store was read; with --dry-run, what would be */
 	size_t rebased_count, rebased_capacity;
-	bool rebases, has_looked;
+	bool rebases, is_dry_run, has_looked;
 	int status;
 };
 
 static void tell(struct removal *removal, const struct wcx_error *err)
 {
 	removal->status = wcx_command_failed(removal->command, err);
+}
+
+/* What was done, or with --dry-run would be. */
+static void tell_done(const struct removal *removal, const char *path, const char *what)
+{
+	if (removal->is_dry_run)
+		printf("%s: would be %s\n", path, what);
+	else if (removal->command->verbose)
+		fprintf(stderr, "wcx rm: %s: %s\n", path, what);
 }
 
 static void keep(struct removal *removal, struct victim *victim, const struct wcx_error *why)
@@ -258,14 +269,15 @@ static int rebase(struct removal *removal, const struct wcx_family *family, cons
 	struct stat *grown =
 		wcx_array_reserve(removal->rebased, &removal->rebased_capacity, removal->rebased_count + 1, sizeof *grown);
 	char *path = wcx_store_walk_shown(&family->walk, file->path), *store = wcx_store_walk_shown(&family->walk, NULL);
-	int r = grown && path && store ? wcx_rebase_file(removal->command, path, &file->st, store, err)
-				       : wcx_fail(err, ENOMEM, "no memory");
+	int r = grown && path && store ? 0 : wcx_fail(err, ENOMEM, "no memory");
 
 	removal->rebased = grown ? grown : removal->rebased;
-	if (r == 0)
+	if (r == 0 && !removal->is_dry_run)
+		r = wcx_rebase_file(removal->command, path, &file->st, store, err);
+	if (r == 0) {
 		removal->rebased[removal->rebased_count++] = file->st;
-	if (r == 0 && removal->command->verbose)
-		fprintf(stderr, "wcx rm: %s: packed again, without a base\n", path);
+		tell_done(removal, path, "packed again, without a base");
+	}
 	free(path);
 	free(store);
 	return r;
@@ -335,7 +347,8 @@ static void check_place(struct removal *removal, const char *start, bool rebases
 	if (top)
 		fprintf(stderr, "wcx rm: store: %s\n", top);
 	free(top);
-	removal->rebased_count = 0;
+	if (!removal->is_dry_run)
+		removal->rebased_count = 0;
 	for (size_t i = 0; i < removal->count; i++) {
 		struct victim *victim = &removal->victims[i];
 
@@ -365,20 +378,26 @@ static void check_places(struct removal *removal, bool rebases)
 
 /* --- the removal --- */
 
+static int unlink_victim(const struct removal *removal, const struct victim *victim)
+{
+	return removal->is_dry_run ? faccessat(victim->directory_fd, ".", W_OK | X_OK, AT_EACCESS)
+				   : unlinkat(victim->directory_fd, victim->name, 0);
+}
+
 static void remove_file(struct removal *removal, struct victim *victim)
 {
 	struct wcx_error err;
 	struct stat now;
 
 	if (fstatat(victim->directory_fd, victim->name, &now, AT_SYMLINK_NOFOLLOW) < 0 ||
-	    (wcx_is_same_file(&now, &victim->st) && unlinkat(victim->directory_fd, victim->name, 0) < 0)) {
+	    (wcx_is_same_file(&now, &victim->st) && unlink_victim(removal, victim) < 0)) {
 		wcx_fail(&err, errno, "%s: %s", victim->path, strerror(errno));
 		keep(removal, victim, &err);
 	} else if (!wcx_is_same_file(&now, &victim->st)) {
 		wcx_fail(&err, EBUSY, "%s: not removed, since it was replaced meanwhile", victim->path);
 		keep(removal, victim, &err);
-	} else if (removal->command->verbose) {
-		fprintf(stderr, "wcx rm: %s: removed\n", victim->path);
+	} else {
+		tell_done(removal, victim->path, "removed");
 	}
 }
 
@@ -452,15 +471,18 @@ int wcx_command_rm(struct command *command, int argc, char **argv)
 		WCX_COMMAND_DECODER_OPTION,
 		WCX_COMMAND_GOAL_OPTION,
 		{ "rebase", no_argument, NULL, 'B' },
+		{ "dry-run", no_argument, NULL, 'n' },
 		{ 0 },
 	};
 	struct removal removal = { .command = command };
 	int option, status;
 
 	command->decoder_kind = WCX_DECODER_CPU; /* often nothing is decoded, and measuring a GPU takes longer */
-	while ((option = wcx_command_getopt(argc, argv, WCX_COMMAND_SHORT_OPTIONS, options)) != -1) {
+	while ((option = wcx_command_getopt(argc, argv, WCX_COMMAND_SHORT_OPTIONS "n", options)) != -1) {
 		if (option == 'B')
 			removal.rebases = true;
+		else if (option == 'n')
+			removal.is_dry_run = true;
 		else if ((status = wcx_command_option(command, option, help)) >= 0)
 			return status;
 	}

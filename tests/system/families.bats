@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: MIT
-# shellcheck disable=SC2030,SC2031 # each test is a process, and changes variables for itself
+# shellcheck disable=SC2030,SC2031,SC2154 # each test is a process, and changes variables for itself; run sets stderr
 #
 # Files that are packed against a base, without it, with another in its place, with a damaged one, and with one that is not
 # theirs to read; and what removes files from a store.
@@ -477,6 +477,8 @@ forge() {
 	"$WCX" pack -q --base=s/base sharded/tuned-1 s/tuned
 	run -0 "$WCX" info --json s
 	[[ "$output" == *'"base_count":2'* ]]
+	run -0 "$WCX" rm -n --rebase --store=s s/base
+	[ "$(grep -c "packed again" <<<"$output")" -eq 2 ]
 	run -0 "$WCX" rm -v --rebase --store=s s/base
 	[ "$(grep -c "packed again" <<<"$output")" -eq 2 ]
 	[ -z "$(find s/base -name "*.wcx")" ]
@@ -488,6 +490,30 @@ forge() {
 	"$WCX" pack -q --for=speed "$ORIG/tuned-1/model.safetensors" speed.wcx
 	"$WCX" info --json speed.wcx | grep -q '"mode": *"pairs8'
 	cmp speed.wcx "$TUNED"
+}
+
+@test "rm --dry-run removes nothing, and says what rm would" {
+	find "$OWN" -printf "%p %i %C@\n" | sort >before
+	run -1 --separate-stderr "$WCX" rm -n --store="$OWN" "$BASE" "$OWN/none.wcx"
+	[ -z "$output" ]
+	[[ "$stderr" == *"base/model.safetensors.wcx: needed by $OWN/tuned/model.safetensors.wcx"* ]]
+	[[ "$stderr" == *"not removed: 1 file is packed against it"* && "$stderr" == *"none.wcx: No such file"* ]]
+	run -0 --separate-stderr "$WCX" rm --dry-run --store="$OWN" "$OWN"
+	[ "$output" = "$TUNED: would be removed
+$BASE: would be removed" ]
+	run -0 --separate-stderr "$WCX" rm --dry-run --rebase --store="$OWN" "$OWN/base"
+	[ "$output" = "$TUNED: would be packed again, without a base
+$BASE: would be removed" ]
+	find "$OWN" -printf "%p %i %C@\n" | sort | diff before -
+}
+
+@test "rm --dry-run knows of directories that may not be written to" {
+	needs_two_users
+	chmod a+rx "$OWN/tuned"
+	run -1 as_user "'$WCX' rm -n --store='$OWN' '$TUNED'"
+	[[ "$output" == *"$TUNED: Permission denied" ]]
+	run -1 as_user "'$WCX' rm --store='$OWN' '$TUNED'"
+	[[ "$output" == *"$TUNED: Permission denied" ]]
 }
 
 @test "rm --rebase that is killed leaves nothing" {
