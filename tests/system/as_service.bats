@@ -296,6 +296,12 @@ with_dev() {
 	[ -z "$output" ]
 }
 
+# RestrictSUIDSGID= makes openat2 fail, as its mode cannot be filtered; the others hide the mount in a namespace.
+@test "the unit has no option with which the store cannot be opened or the mount not be seen" {
+	run ! grep -E '^(RestrictSUIDSGID|(Protect|Private)[A-Za-z]+|ReadOnlyPaths|BindPaths|TemporaryFileSystem|RootDirectory)=' \
+		"$WCX_BUILD/wcxfs@.service"
+}
+
 # The unit's limits, as far as they can be had without systemd.
 @test "a mount can be made, read and unmounted with the capabilities that the unit leaves" {
 	command -v setpriv >/dev/null || skip "setpriv is not installed"
