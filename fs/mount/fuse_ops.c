@@ -295,13 +295,6 @@ static struct open_dir *dir_of(const struct fuse_file_info *fi)
 	return (struct open_dir *)(uintptr_t)fi->fh;
 }
 
-static bool is_listing_of(const struct wcx_listing *listing, const struct wcx_store_entry *entry)
-{
-	const struct stat *dir = &listing->list->dir;
-
-	return dir->st_dev == entry->id.dev && dir->st_ino == entry->id.ino;
-}
-
 /* Lists what is at the path of a node: when it is listed again, only the same directory, which others may not be allowed. */
 static int list_dir(struct wcx_fuse *fuse, fuse_ino_t ino, struct open_dir *dir)
 {
@@ -309,7 +302,7 @@ static int list_dir(struct wcx_fuse *fuse, fuse_ino_t ino, struct open_dir *dir)
 	struct wcx_store_entry entry;
 	int r = refresh(fuse, ino, &entry);
 
-	if (!r && dir->listing && !is_listing_of(dir->listing, &entry))
+	if (!r && dir->listing && !wcx_dir_list_is_of(dir->listing->list, &entry))
 		r = -ESTALE;
 	if (!r)
 		r = wcx_listing_get(&fuse->listings, fuse->store, wcx_ino_path(ino), &entry, &listing);

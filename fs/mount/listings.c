@@ -34,7 +34,7 @@ static struct wcx_listing *find_current(struct wcx_listings *listings, const str
 
 	pthread_mutex_lock(&listings->lock);
 	for (listing = listings->first; listing; listing = listing->next)
-		if (listing->list->dir.st_ino == dir->id.ino && wcx_dir_list_is_current(listing->list, &dir->attr))
+		if (wcx_dir_list_is_current(listing->list, dir))
 			break;
 	if (listing)
 		listing->reader_count++;
@@ -55,7 +55,7 @@ int wcx_listing_get(struct wcx_listings *listings, struct wcx_store *store, cons
 	if (!listing)
 		return -ENOMEM;
 	r = wcx_store_list(store, path, &listing->list);
-	if (!r && (listing->list->dir.st_dev != dir->id.dev || listing->list->dir.st_ino != dir->id.ino))
+	if (!r && !wcx_dir_list_is_of(listing->list, dir))
 		r = -ESTALE;
 	if (r) {
 		listing_free(listing);

@@ -506,12 +506,19 @@ void wcx_dir_list_free(struct wcx_dir_list *list)
 	free(list);
 }
 
-bool wcx_dir_list_is_current(const struct wcx_dir_list *list, const struct stat *dir)
+bool wcx_dir_list_is_of(const struct wcx_dir_list *list, const struct wcx_store_entry *dir)
 {
-	const int64_t quiet_ms = (list->at.tv_sec - dir->st_mtim.tv_sec) * INT64_C(1000) +
-				 (list->at.tv_nsec - dir->st_mtim.tv_nsec) / 1000000;
+	return list->dir.st_dev == dir->id.dev && list->dir.st_ino == dir->id.ino;
+}
 
-	return dir->st_dev == list->dir.st_dev && quiet_ms > TIME_GRAIN_MS && wcx_file_is_unchanged(dir, &list->dir);
+/* Quiet by the time of the inode's change, which nobody can set, to a time to come for instance. */
+bool wcx_dir_list_is_current(const struct wcx_dir_list *list, const struct wcx_store_entry *dir)
+{
+	const struct timespec *changed = &dir->attr.st_ctim;
+	const int64_t quiet_ms =
+		(list->at.tv_sec - changed->tv_sec) * INT64_C(1000) + (list->at.tv_nsec - changed->tv_nsec) / 1000000;
+
+	return wcx_dir_list_is_of(list, dir) && quiet_ms > TIME_GRAIN_MS && wcx_file_is_unchanged(&dir->attr, &list->dir);
 }
 
 /* --- files --- */

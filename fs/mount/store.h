@@ -110,8 +110,11 @@ int wcx_store_packed_get(struct wcx_store *store, const char *path, const struct
 int wcx_store_list(struct wcx_store *store, const char *path, struct wcx_dir_list **ret);
 void wcx_dir_list_free(struct wcx_dir_list *list); /* NULL is fine */
 
-/* wcx_dir_list_is_current - whether a directory with these attributes cannot have changed since it was listed */
-bool wcx_dir_list_is_current(const struct wcx_dir_list *list, const struct stat *dir);
+/* wcx_dir_list_is_of - whether a list is of this directory, as it was at some time */
+bool wcx_dir_list_is_of(const struct wcx_dir_list *list, const struct wcx_store_entry *dir);
+
+/* wcx_dir_list_is_current - whether it is, and the directory cannot have changed since it was listed */
+bool wcx_dir_list_is_current(const struct wcx_dir_list *list, const struct wcx_store_entry *dir);
 
 /*
  * wcx_store_open - open the regular file that is shown at a path
