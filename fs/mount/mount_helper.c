@@ -77,9 +77,9 @@ int wcx_mount_helper_enter(const char *namespace, struct wcx_error *err)
 bool wcx_mount_option_is_ignored(const char *option)
 {
 	static const char *const names[] = {
-		"_netdev",  "auto",   "defaults",   "group",       "lazytime", "loud",   "mand",    "nofail",
-		"nogroup",  "noauto", "nolazytime", "nomand",      "noowner",  "nouser", "nousers", "owner",
-		"relatime", "silent", "sloppy",     "strictatime", "user",     "users",
+		"_netdev", "auto",       "defaults", "group",   "iversion",   "lazytime",    "loud",    "mand",
+		"noauto",  "nodiratime", "nofail",   "nogroup", "nolazytime", "nomand",      "noowner", "nouser",
+		"nousers", "owner",      "relatime", "silent",  "sloppy",     "strictatime", "user",    "users",
 	};
 	static const char *const prefixes[] = { "x-", "X-", "comment=", "user=", "uhelper=", "helper=" };
 	bool ignored = !*option; /* of "-o ''", or of two commas */

@@ -96,10 +96,13 @@ static void options_for_others_are_ignored_and_no_others(void)
 		"x-systemd.requires=a.mount",
 		"uhelper=udisks2",
 		"auto",
+		"nodiratime",
+		"iversion",
 	};
-	static const char *const kept[] = { "ro",    "rw",      "allow_other", "cache_size=1G",
-					    "nofai", "nofail2", "userx",       "comment",
-					    "x",     "-x",      "warm=x-",     "default_permissions" };
+	static const char *const kept[] = { "ro",         "rw",      "allow_other", "cache_size=1G",
+					    "nofai",      "nofail2", "userx",       "comment",
+					    "x",          "-x",      "warm=x-",     "default_permissions",
+					    "nosymfollow" };
 
 	for (size_t i = 0; i < WCX_ARRAY_COUNT(ignored); i++)
 		CHECK(wcx_mount_option_is_ignored(ignored[i]));
