@@ -12,6 +12,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "fs/base/array.h"
 #include "fs/base/path.h"
 #include "fs/base/walk.h"
 #include "tools/command.h"
@@ -218,21 +219,44 @@ static int add_mount(struct command *command, char *path, const struct options *
 	return r ? wcx_command_failed(command, &err) : status;
 }
 
+/* Where stores are mounted.  A place with two mounts, as of a directory that is bound to itself, is listed once. */
+struct places {
+	char **paths;
+	size_t count, capacity;
+};
+
+static void add_place(struct places *places, const char *path)
+{
+	char **grown = wcx_array_reserve(places->paths, &places->capacity, places->count + 1, sizeof *grown);
+
+	if (!grown)
+		return;
+	places->paths = grown;
+	for (size_t i = 0; i < places->count; i++)
+		if (strcmp(grown[i], path) == 0)
+			return;
+	grown[places->count] = strdup(path);
+	places->count += grown[places->count] != NULL;
+}
+
 static int add_all_mounts(struct command *command, const struct options *options, json_t *list)
 {
 	FILE *mounts = setmntent("/proc/self/mounts", "re");
+	struct places places = { .count = 0 };
 	const struct mntent *entry;
 	int status = WCX_EXIT_OK;
 
-	while (mounts && !wcx_command_stop && (entry = getmntent(mounts))) {
-		char *path = strcmp(entry->mnt_type, "fuse.wcxfs") == 0 ? strdup(entry->mnt_dir) : NULL;
-
-		if (path)
-			status = wcx_command_worse(status, add_mount(command, path, options, list));
-		free(path);
-	}
+	while (mounts && (entry = getmntent(mounts)))
+		if (strcmp(entry->mnt_type, "fuse.wcxfs") == 0)
+			add_place(&places, entry->mnt_dir);
 	if (mounts)
 		endmntent(mounts);
+	for (size_t i = 0; i < places.count; i++) {
+		if (!wcx_command_stop)
+			status = wcx_command_worse(status, add_mount(command, places.paths[i], options, list));
+		free(places.paths[i]);
+	}
+	free(places.paths);
 	return status;
 }
 

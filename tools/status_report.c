@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "codec/arith.h"
+#include "fs/base/utf8.h"
 #include "tools/json_output.h"
 
 enum { KEYS_MAX = 3, LABEL_BYTES = 8192 };
@@ -66,7 +67,7 @@ json_t *wcx_status_object(json_t *told, const char *mountpoint, const char *stor
 	wcx_json_set_path(object, "store", store);
 	json_object_set_new(object, "up", json_boolean(told != NULL));
 	if (told) {
-		json_object_update(object, told);
+		json_object_update_missing(object, told); /* what was found out here is not the daemon's to tell */
 		add_rate(json_object_get(object, "decoded"), "cpu");
 		add_rate(json_object_get(object, "decoded"), "gpu");
 		add_hit_rate(json_object_get(object, "cache"));
@@ -105,11 +106,17 @@ static double ratio(double original_bytes, double packed_bytes)
 	return packed_bytes > 0 ? original_bytes / packed_bytes : 1;
 }
 
-/* Prints what may hold anything, without what a terminal would take for a command. */
+/* Prints a string of JSON, without what a terminal would take for a command. */
 static void print_safe(const char *value)
 {
-	for (; *value; value++)
-		putchar((unsigned char)*value < ' ' || *value == 0x7f ? '?' : *value);
+	for (int length; *value; value += length) {
+		length = wcx_utf8_sequence(value, strlen(value));
+		length = WCX_MAX(length, 1);
+		if (wcx_utf8_is_control(value))
+			putchar('?');
+		else
+			printf("%.*s", length, value);
+	}
 }
 
 static void print_files(const json_t *mount)
@@ -338,21 +345,32 @@ static void print_value(const json_t *value)
 		printf(" %d\n", json_is_true(value));
 }
 
+/* The label of a path, and another of its bytes if it is no UTF-8: two such paths may be shown alike. */
+static void print_path_label(const char *label, const json_t *object, const char *key)
+{
+	char value[LABEL_BYTES], hex_key[32];
+
+	wcx_label_escape(text(object, key), value, sizeof value);
+	printf("%s=\"%s\"", label, value);
+	snprintf(hex_key, sizeof hex_key, "%s_hex", key);
+	if (wcx_label_escape(text(object, hex_key), value, sizeof value))
+		printf(",%s_hex=\"%s\"", label, value);
+}
+
 static void print_sample(const struct metric *metric, const json_t *mount, const json_t *file, bool *is_described)
 {
 	const json_t *value = find(file ? file : mount, metric->keys);
-	char label[LABEL_BYTES];
 
 	if (!value)
 		return;
 	if (!*is_described && metric->type)
 		printf("# HELP %s %s\n# TYPE %s %s\n", metric->name, metric->help, metric->name, metric->type);
 	*is_described = true;
-	wcx_label_escape(text(mount, "mountpoint"), label, sizeof label);
-	printf("%s{mount=\"%s\"", metric->name, label);
+	printf("%s{", metric->name);
+	print_path_label("mount", mount, "mountpoint");
 	if (file) {
-		wcx_label_escape(text(file, "path"), label, sizeof label);
-		printf(",file=\"%s\"", label);
+		putchar(',');
+		print_path_label("file", file, "path");
 	}
 	printf("%s}", metric->label);
 	print_value(value);

@@ -194,6 +194,29 @@ check(json.load(sys.stdin))' "$BATS_TEST_DIRNAME/../../docs/operations.md"
 	done
 }
 
+@test "names that are no UTF-8 have labels of their own, and no name writes to the terminal" {
+	local store="$BATS_TEST_TMPDIR/names" csi=$'\xc2\x9b'
+
+	mkdir "$store"
+	for name in $'\xfe' $'\xff' "a$csi"; do
+		cp "$STORE/$MODEL.wcx" "$store/$name.wcx"
+	done
+	start_mount "$store"
+	"$WCX" status --prometheus --files "$MNT" | grep "^wcxfs_file_errors_total" >"$BATS_TEST_TMPDIR/lines"
+	grep -F 'file_hex="fe"' "$BATS_TEST_TMPDIR/lines"
+	[ "$(sort -u "$BATS_TEST_TMPDIR/lines" | wc -l)" -eq 3 ]
+	run -0 "$WCX" status --files "$MNT"
+	[[ "$output" == *"  a?"* && "$output" != *"$csi"* ]]
+}
+
+@test "a mount that is bound to itself is told of once" {
+	start_mount "$STORE"
+	mount --bind "$MNT" "$MNT"
+	run -0 "$WCX" status --prometheus
+	umount "$MNT"
+	[ "$(grep -cF "wcxfs_up{mount=\"$MNT\"} 1" <<<"$output")" -eq 1 ]
+}
+
 @test "packed files have attributes that tell ratio, packed bytes, SHA-256 and dtypes; other files have none" {
 	local file
 
