@@ -150,15 +150,6 @@ static void print_json(json_t *object)
 	json_decref(object);
 }
 
-static json_t *json_shape(const struct wcx_tensor *tensor)
-{
-	json_t *shape = json_array();
-
-	for (size_t i = 0; i < tensor->dim_count; i++)
-		json_array_append_new(shape, json_integer((json_int_t)tensor->shape[i]));
-	return shape;
-}
-
 static void add_mode(json_t *object, const struct row *row)
 {
 	const struct wcx_tensor *twin = row->twin;
@@ -187,7 +178,7 @@ static void print_json_row(const struct row *row)
 
 	json_object_set_new(object, "name", json_stringn(tensor->name, tensor->name_bytes));
 	json_object_set_new(object, "dtype", json_string(tensor->dtype));
-	json_object_set_new(object, "shape", json_shape(tensor));
+	json_object_set_new(object, "shape", wcx_json_shape(tensor->shape, tensor->dim_count));
 	wcx_json_set_count(object, "offset", tensor->offset);
 	wcx_json_set_count(object, "bytes", tensor->bytes);
 	wcx_json_set_count(object, "packed_bytes", row->packed_bytes);

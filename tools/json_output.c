@@ -15,6 +15,16 @@ void wcx_json_set_count(json_t *object, const char *key, uint64_t value)
 	json_object_set_new(object, key, json_integer((json_int_t)value));
 }
 
+json_t *wcx_json_shape(const uint64_t *shape, size_t dim_count)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < dim_count; i++)
+		json_array_append_new(array, shape[i] > INT64_MAX ? json_real((double)shape[i])
+								  : json_integer((json_int_t)shape[i]));
+	return array;
+}
+
 /* The path with bytes that are no UTF-8 replaced; the caller frees it.  NULL: no memory. */
 static char *replace_malformed(const char *path)
 {

@@ -4,10 +4,18 @@
 #define WCX_JSON_OUTPUT_H
 
 #include <jansson.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* wcx_json_set_count - add a number that is not negative, such as of bytes */
 void wcx_json_set_count(json_t *object, const char *key, uint64_t value);
+
+/*
+ * wcx_json_shape - the dimensions of a tensor
+ *
+ * jansson's integers are signed: a dimension above 2^63 - 1, as a tensor without bytes can have, becomes a real.
+ */
+json_t *wcx_json_shape(const uint64_t *shape, size_t dim_count);
 
 /*
  * wcx_json_set_path - add a path

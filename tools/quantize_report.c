@@ -49,14 +49,12 @@ static void print_json_tensor(const struct wcx_quantize_report *report, const st
 {
 	const struct wcx_tensor *source = tensor->source;
 	const bool is_quantised = tensor->role == WCX_ROLE_LINEAR;
-	json_t *object = json_line("tensor"), *shape = json_array();
+	json_t *object = json_line("tensor");
 
-	for (size_t i = 0; i < source->dim_count; i++)
-		json_array_append_new(shape, json_integer((json_int_t)source->shape[i]));
 	wcx_json_set_path(object, "file", shard->name);
 	json_object_set_new(object, "tensor", json_string(source->name));
 	json_object_set_new(object, "dtype", json_string(source->dtype));
-	json_object_set_new(object, "shape", shape);
+	json_object_set_new(object, "shape", wcx_json_shape(source->shape, source->dim_count));
 	json_object_set_new(object, "role", json_string(wcx_tensor_role_name(tensor->role)));
 	json_object_set_new(object, "quantised", json_boolean(is_quantised));
 	if (is_quantised && !report->is_dry_run && tensor->error.noise > 0)

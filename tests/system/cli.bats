@@ -609,6 +609,17 @@ interrupt_pack() {
 	END
 }
 
+@test "dimensions that no signed number holds are not shown as negative" {
+	local shape='[18446744073709551615,0,9223372036854775807]'
+
+	write_safetensors huge '{"e":{"dtype":"F32","shape":'"$shape"',"data_offsets":[0,0]}}' 0
+	"$WCX" pack -q huge
+	"$WCX" info huge.wcx >table
+	grep -qF " e $shape" table
+	"$WCX" info --json huge.wcx >json
+	"$PYTHON" -c 'import json; s = json.load(open("json"))["tensors"][0]["shape"]; assert s == [1.844674407e19, 0, 2**63 - 1], s'
+}
+
 @test "files that the safetensors library refuses are refused with its messages" {
 	local t='"a":{"dtype":"I8","shape":[3],"data_offsets":[0,3]}'
 
