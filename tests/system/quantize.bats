@@ -181,6 +181,18 @@ make_single() {
 	[ ! -e ignored ]
 }
 
+@test "control characters in names and dtypes do not reach the terminal" {
+	make_single
+	# A row of 127.5 and values between two steps: the lowest precision of all.
+	add_tensor one $'x\e[2J\xc2\x9b31m.weight' F16 "[30,30]" "f857$(printf '003e%.0s' {1..29})"
+	add_tensor one $'y\a' F16 "[1]" 003c
+	"$WCX" quantize --dry-run one >table
+	"$WCX" quantize one out 2>summary
+	grep -q "x?\[2J??31m.weight" table
+	grep -q "x?\[2J??31m.weight" summary
+	LC_ALL=C run -1 grep -aP '[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]' table summary
+}
+
 @test "the precision of each tensor is told, and where it is lowest" {
 	"$WCX" quantize --json "$LLAMA" out >lines
 	QUANTIZE_MD="$BATS_TEST_DIRNAME/../../docs/quantize.md" "$PYTHON" - <<-'END'
