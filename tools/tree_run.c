@@ -280,6 +280,7 @@ static int compare_sizes(const void *a, const void *b)
 struct by_inode {
 	dev_t device;
 	ino_t inode;
+	bool is_plain; /* not named NAME.wcx: unpack passes over it, so it does not stand for the others */
 	size_t entry;
 };
 
@@ -291,6 +292,8 @@ static int compare_inodes(const void *a, const void *b)
 		return x->device < y->device ? -1 : 1;
 	if (x->inode != y->inode)
 		return x->inode < y->inode ? -1 : 1;
+	if (x->is_plain != y->is_plain)
+		return x->is_plain ? 1 : -1;
 	return x->entry < y->entry ? -1 : x->entry > y->entry;
 }
 
@@ -303,11 +306,12 @@ static int find_leaders(struct wcx_tree_run *run)
 	if (!files)
 		return -ENOMEM;
 	for (size_t i = 0; i < run->tree.count; i++) {
-		const struct stat *st = &run->tree.entries[i].st;
+		const struct wcx_tree_entry *entry = &run->tree.entries[i];
+		const struct stat *st = &entry->st;
 
 		run->marks[i].leader = i;
 		if (S_ISREG(st->st_mode) && st->st_nlink > 1)
-			files[count++] = (struct by_inode){ st->st_dev, st->st_ino, i };
+			files[count++] = (struct by_inode){ st->st_dev, st->st_ino, !wcx_is_packed_name(entry->name), i };
 	}
 	qsort(files, count, sizeof *files, compare_inodes);
 	for (size_t i = 1; i < count; i++)

@@ -379,6 +379,24 @@ count_packed() {
 	describe tree | cmp before -
 }
 
+@test "a packed file is unpacked whatever its other names are" {
+	local file="$DIR/model-00001-of-00004.safetensors"
+
+	mkdir src
+	"$WCX" pack -q "$file" src/model.wcx
+	ln src/model.wcx src/another
+	ln src/model.wcx src/more.wcx
+	"$WCX" unpack -q src dst
+	cmp "$file" dst/model
+	[ dst/model -ef dst/more ]
+	cmp src/another dst/another
+	"$WCX" unpack -q --rm src
+	cmp "$file" src/model
+	[ src/model -ef src/more ]
+	cmp dst/another src/another
+	[ "$(cd src && echo *)" = "another model more" ]
+}
+
 @test "--rm of a file packs it beside itself" {
 	cp "$DIR/model-00001-of-00004.safetensors" a
 	cp "$DIR/config.json" b
