@@ -87,6 +87,30 @@ void wcx_tree_output_remove_empty(const struct wcx_tree_run *run)
 	wcx_parents_remove(run->output_root_path, run->made_above);
 }
 
+/* Around the source, the outputs of a directory in it may be due in the source itself: of models/models, in models. */
+static int check_apart(const struct wcx_tree_run *run, struct wcx_error *err)
+{
+	struct stat st;
+	int r = 0;
+
+	if (fstat(run->output_root_fd, &st) < 0 || wcx_levels_above(run->tree.root_fd, &st) < 0)
+		return 0;
+	for (size_t i = 1; i < run->tree.count && r == 0; i++) {
+		const int fd = is_directory(run, i) ? wcx_tree_open_directory(&run->tree, i, run->output_root_fd) : -1;
+		char *path;
+
+		if (fd >= 0 && fstat(fd, &st) == 0 && wcx_is_same_file(&st, &run->tree.entries[0].st)) {
+			path = wcx_tree_path(&run->tree, i, run->tree.root_path, "");
+			r = wcx_fail(err, EINVAL, "%s: would get the outputs of %s into the source", run->output_root_path,
+				     path ? path : "");
+			free(path);
+		}
+		if (fd >= 0)
+			close(fd);
+	}
+	return r;
+}
+
 int wcx_tree_output_open(struct wcx_tree_run *run, struct wcx_error *err)
 {
 	const char *path = run->output_root_path;
@@ -101,7 +125,7 @@ int wcx_tree_output_open(struct wcx_tree_run *run, struct wcx_error *err)
 	if (levels >= 0)
 		return refuse_levels(run, levels, err);
 	run->sets_root = run->sets_root || is_unfinished(run->output_root_fd);
-	return 0;
+	return check_apart(run, err);
 }
 
 int wcx_tree_output_check_space(struct wcx_tree_run *run, struct wcx_error *err)

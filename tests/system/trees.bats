@@ -239,6 +239,17 @@ count_packed() {
 	[ "$output" = "wcx pack: src/1_Pooling: is inside the source src" ]
 	run -1 "$WCX" pack src src/new/er
 	[ "$output" = "wcx pack: src/new/er: is inside the source src" ]
+	mkdir -p around/src/src
+	echo older >around/src/text
+	touch -d 2001-01-01 around/src/text
+	echo newer >around/src/src/text
+	for file in around/src around/src/src; do
+		cp "$DIR/model-00004-of-00004.safetensors" $file/same.safetensors
+	done
+	describe around >around.before
+	run -1 "$WCX" pack around/src around
+	[ "$output" = "wcx pack: around: would get the outputs of around/src/src into the source" ]
+	describe around | cmp around.before -
 	touch file
 	run -1 "$WCX" pack src file
 	[ "$output" = "wcx pack: file: Not a directory" ]
