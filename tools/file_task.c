@@ -37,6 +37,7 @@ struct wcx_job_options wcx_task_job(struct wcx_file_task *task, bool replace, co
 		.share = &task->run->share,
 		.shown_dst = shown_output,
 		.replace = replace,
+		.is_tidy = !task->is_named,
 		.stop = &wcx_command_stop,
 		.progress = wcx_report_progress,
 		.warn = wcx_report_warn,
@@ -195,6 +196,7 @@ static int copy(struct wcx_file_task *task, bool replace, struct wcx_error *err)
 		.shown_path = task->output_path,
 		.source_fd = task->fd,
 		.replace = replace,
+		.is_tidy = !task->is_named,
 		.warn = wcx_report_warn,
 		.user = &task->slot,
 	};

@@ -14,6 +14,7 @@
 #include "codec/arith.h"
 #include "fs/base/ancestors.h"
 #include "fs/base/file_copy.h"
+#include "fs/base/output_file.h"
 #include "fs/base/parents.h"
 #include "fs/base/same_file.h"
 #include "tools/file_task.h"
@@ -189,6 +190,18 @@ void wcx_tree_output_make_directories(struct wcx_tree_run *run)
 
 		if (r < 0)
 			tell(run, i, true, strerror(-r));
+	}
+}
+
+void wcx_tree_output_tidy(const struct wcx_tree_run *run)
+{
+	for (size_t i = 0; i < run->tree.count && !wcx_command_stop; i++) {
+		const int fd = is_directory(run, i) ? wcx_tree_open_directory(&run->tree, i, run->output_root_fd) : -1;
+
+		if (fd < 0)
+			continue;
+		wcx_output_tidy(fd);
+		close(fd);
 	}
 }
 

@@ -7,7 +7,7 @@
 
 /* What a run remembers of an entry of its tree. */
 struct tree_mark {
-	size_t leader;    /* of a file with several names: the first of them; otherwise the entry itself */
+	size_t leader;    /* of a file with several names: the one that is worked on; otherwise the entry itself */
 	bool is_finished; /* of a leader: worked on without an error */
 	bool is_touched;  /* of a directory: something in it was replaced, in place */
 	enum wcx_name_change change;
@@ -15,6 +15,9 @@ struct tree_mark {
 
 /* wcx_tree_output_open - open the destination's root, and make it if it is missing; refuses one inside the source */
 int wcx_tree_output_open(struct wcx_tree_run *run, struct wcx_error *err);
+
+/* wcx_tree_output_tidy - remove what earlier runs left that were killed, once, and not before each of many files */
+void wcx_tree_output_tidy(const struct wcx_tree_run *run);
 
 /* wcx_tree_output_make_directories - make all directories; failures are told */
 void wcx_tree_output_make_directories(struct wcx_tree_run *run);

@@ -15,6 +15,7 @@ struct wcx_job_options {
 	const struct wcx_core_share *share; /* which other jobs have a part of; NULL: none */
 	const char *shown_dst;              /* what messages call the output; NULL: its path */
 	bool replace;                       /* replace an existing output, atomically, once the new one is complete */
+	bool is_tidy;                       /* as that of wcx_output_options */
 	const atomic_bool *stop; /* once true, the job ends with -EINTR; a signal handler may set it; may be NULL */
 	/*
 	 * Reports what is going on ("packing", "verifying"), and the bytes of the original done and in total.  Called from

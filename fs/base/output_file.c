@@ -106,7 +106,7 @@ static int open_directory(struct wcx_output_file *file, struct wcx_error *err)
 }
 
 /* Whoever writes a file with a temporary name holds a lock on it, which ends with the process. */
-static void remove_abandoned(int directory_fd)
+void wcx_output_tidy(int directory_fd)
 {
 	const int copy = openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *directory = copy < 0 ? NULL : fdopendir(copy);
@@ -200,7 +200,8 @@ int wcx_output_create(struct wcx_output_file *file, const struct wcx_output_opti
 	if (r == 0)
 		r = open_directory(file, err);
 	if (r == 0) {
-		remove_abandoned(file->directory_fd);
+		if (!options->is_tidy)
+			wcx_output_tidy(file->directory_fd);
 		file->fd = create_unnamed(file->directory_fd);
 		if (file->fd < 0) {
 			r = create_named(file);

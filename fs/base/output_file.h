@@ -4,7 +4,7 @@
  *
  * Until then it has no name at all (O_TMPFILE), so that a process that is killed leaves nothing behind.  On file systems
  * without unnamed files it is called .wcx-tmp- and 16 letters and digits; such files that no process is writing to are
- * removed when the next output in the directory is created.
+ * removed when the next output in the directory is created, or by wcx_output_tidy.
  */
 #ifndef WCX_OUTPUT_FILE_H
 #define WCX_OUTPUT_FILE_H
@@ -25,6 +25,7 @@ struct wcx_output_options {
 	int source_fd;          /* of the file it is made from: gives owner, permissions and times */
 	bool replace;           /* an existing regular file, in one step; otherwise that is an error */
 	bool replaces_source;   /* the path may be the source's; replace is set then */
+	bool is_tidy;           /* the caller has called wcx_output_tidy for the directory, for many outputs in it */
 	wcx_warn_fn *warn;      /* told what a file system cannot keep; may be NULL */
 	void *user;
 };
@@ -38,6 +39,9 @@ struct wcx_output_file {
 	const char *name;                              /* in the directory */
 	char temporary_name[WCX_TEMPORARY_NAME_BYTES]; /* empty: it has none */
 };
+
+/* wcx_output_tidy - remove from a directory what processes left that were killed */
+void wcx_output_tidy(int directory_fd);
 
 /*
  * wcx_output_create - begin a file

@@ -608,6 +608,7 @@ static int create_output(struct packer *packer, const char *dst_path, struct wcx
 		.shown_path = job->shown_dst,
 		.source_fd = packer->src_fd,
 		.replace = job->replace,
+		.is_tidy = job->is_tidy,
 		.warn = job->warn,
 		.user = job->user,
 	};

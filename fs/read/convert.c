@@ -132,6 +132,7 @@ int wcx_convert(int fd, const char *path, const struct wcx_job_options *options,
 		.source_fd = fd,
 		.replace = true,
 		.replaces_source = true,
+		.is_tidy = options->is_tidy,
 		.warn = options->warn,
 		.user = options->user,
 	};

@@ -53,6 +53,7 @@ int wcx_unpack(struct wcx_image *image, const char *dst_path, const struct wcx_j
 		.shown_path = options->shown_dst,
 		.source_fd = wcx_container_fd(wcx_image_container(image)),
 		.replace = options->replace,
+		.is_tidy = options->is_tidy,
 		.warn = options->warn,
 		.user = options->user,
 	};

@@ -527,6 +527,26 @@ check_whole() {
 	grep -q "interrupted; the same command goes on from here" messages
 }
 
+@test "what killed runs left is removed, and looked for once in a directory" {
+	local left=.wcx-tmp-abcdefghijklmnop
+
+	mkdir src dst
+	cp "$DIR/config.json" src
+	for i in {1..40}; do echo "$i" >"src/$i"; done
+	echo left >dst/$left
+	"$WCX" pack -q src dst
+	[ ! -e dst/$left ]
+	echo left >src/$left
+	cp "$DIR/model-00004-of-00004.safetensors" src
+	"$WCX" pack -q --rm src
+	[ ! -e src/$left ]
+	strace -o /dev/null true || skip "strace is not installed, or may not trace"
+	for i in {1..40}; do echo "$i" >>"src/$i"; done
+	strace -f -qq -o calls -e trace=getdents64 "$WCX" pack -q src dst
+	cmp src/40 dst/40
+	[ "$(wc -l <calls)" -lt 30 ]
+}
+
 @test "directories above a destination are made, and go again if nothing comes of it" {
 	"$WCX" pack -q "$DIR" new/er//dst
 	[ "$(count_packed new/er/dst)" -eq 4 ]
