@@ -323,12 +323,12 @@ static bool ends_with(const char *name, const char *end)
 	return bytes > end_bytes && strcmp(name + bytes - end_bytes, end) == 0;
 }
 
-/* A file of a tree that is no safetensors file: a malformed one is told of, since something is amiss with it. */
-static int keep(struct wcx_file_task *task, int why, const struct wcx_error *fault, struct wcx_error *err)
+/* A file of a tree that is no safetensors file: one with the name of such is told of, since something is amiss with it. */
+static int keep(struct wcx_file_task *task, const struct wcx_error *fault, struct wcx_error *err)
 {
 	struct wcx_error text;
 
-	if (why == -EINVAL && ends_with(task->name, ".safetensors")) {
+	if (ends_with(task->name, ".safetensors")) {
 		wcx_fail(&text, 0, "%s; not packed", fault->text);
 		wcx_report_warn(&task->slot, text.text);
 	}
@@ -349,7 +349,7 @@ static int pack_or_keep(struct wcx_file_task *task, const struct target *target,
 	if (r == 0)
 		return pack_safetensors(task, target, err);
 	if ((r == -EMEDIUMTYPE || r == -EINVAL) && !task->is_named)
-		return keep(task, r, &fault, err);
+		return keep(task, &fault, err);
 	*err = fault;
 	return r;
 }

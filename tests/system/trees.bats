@@ -336,6 +336,19 @@ count_packed() {
 	[[ "$output" == *"warning: src/$name: its contents are not those of the SHA-256 in its name"* ]]
 }
 
+@test "a file of a tree that is called .safetensors and is none is warned of and copied" {
+	mkdir src
+	echo "version https://git-lfs.github.com/spec/v1" >src/pointer.safetensors
+	: >src/empty.safetensors
+	echo '{}' >src/config.json
+	run -0 "$WCX" pack src packed
+	echo "$output"
+	[[ "$output" == *"warning: src/pointer.safetensors: not a safetensors file: looks like a Git LFS pointer; "*"; not packed"* ]]
+	[[ "$output" == *"warning: src/empty.safetensors: not a safetensors file: "*"; not packed"* ]]
+	[ "$(grep -c warning <<<"$output")" -eq 2 ]
+	diff -r src packed
+}
+
 @test "--link makes hard links of what is not packed, --reflink and a plain run do not" {
 	"$WCX" pack -q --link "$DIR" "$BATS_FILE_TMPDIR/linked"
 	[ "$BATS_FILE_TMPDIR/linked/config.json" -ef "$DIR/config.json" ]
