@@ -802,8 +802,8 @@ check_whole() {
 	cp -a src other
 	"$WCX" pack --json --base=dst other against 2>/dev/null >>lines
 	"$WCX" info --json --compare against/model-00004-of-00004.safetensors.wcx >object
-	mv dst away
-	"$WCX" info --json against/model-00004-of-00004.safetensors.wcx >orphan
+	rm -r dst
+	"$WCX" info --json --store=against against/model-00004-of-00004.safetensors.wcx >orphan
 	"$PYTHON" - lines object "$BATS_TEST_DIRNAME/../../docs/json.md" <<-'END'
 		import json, re, sys
 
