@@ -36,7 +36,7 @@
  *640 bytes are always enough.  error may be NULL.  On failure *ret is left alone.
  *
  * Threads: different files and loaders are independent.  A file may be used by any number of threads and loaders at a time,
- * a loader by one thread at a time.
+ * a loader by one thread at a time.  A child of fork(2) may use a file of its parent if no other thread was using it then.
  *
  * This header needs only libc: stream is a cudaStream_t, and device addresses are pointers as CUDA returns them.
  */

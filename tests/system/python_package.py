@@ -14,6 +14,7 @@ import os
 import pathlib
 import pickle
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ import warnings
 import numpy as np
 
 import wcx
+from wcx._file import open_file
 from wcx._gpu import Held
 from wcx._library import library
 
@@ -214,13 +216,38 @@ for path, error, text in (("nothing", FileNotFoundError, "nothing"), (sys.argv[2
                 gc.collect()
                 self.assertEqual(close.call_count, 1, kind)
 
-    def test_a_forked_child_leaves_loaders_and_held_parts_alone(self):
-        for kind, function in ((wcx.Loader, "wcx_loader_close"), (Held, "wcx_held_close")):
+    def test_a_forked_child_does_not_free_what_is_its_parents(self):
+        for kind, function in ((wcx.Loader, "wcx_loader_close"), (Held, "wcx_held_close"), (wcx.File, "wcx_file_close")):
             with unittest.mock.patch.object(library, function) as close:
                 one = kind.__new__(kind)
                 one._handle, one._process = ctypes.c_void_p(8), os.getpid() + 1  # as in a child
                 one.close()
                 close.assert_not_called()
+
+    def test_children_forked_while_threads_load_can_load_too(self):
+        expected, stop = wcx.load_file(PACKED), threading.Event()
+
+        def read():
+            while not stop.is_set():
+                file = open_file(PACKED)  # as load_file does
+                file.read(0, file.bytes)
+
+        threads = [threading.Thread(target=read) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(20):
+                child = os.fork()
+                if child == 0:
+                    signal.alarm(60)  # ends it, should it wait for a lock
+                    open_file(PACKED).read(0, 1 << 20)
+                    found = wcx.load_file(PACKED)
+                    os._exit(not all(same(found[name], expected[name]) for name in expected))
+                self.assertEqual(os.waitpid(child, 0)[1], 0)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
 
     def test_numbers_that_do_not_fit_are_refused(self):
         file, buffer = wcx.File(PACKED), ctypes.create_string_buffer(8)

@@ -35,7 +35,8 @@ class File(Handle):
     """An open packed file.
 
     path names the .wcx file itself.  tensors maps names to Tensor, in the order of their data.  A File may be used by any
-    number of threads.  It is closed when nothing refers to it any more, or at the end of a with statement.
+    number of threads, and in a forked child if no other thread was using it then.  It is closed when nothing refers to it any
+    more, or at the end of a with statement; in a child that ends.
 
     Raises OSError: EBADMSG for a damaged file, ENOTSUP for one that is too new, or the error of opening or reading; and
     ValueError for a path with a null byte, and for every use of a file that has been closed.
@@ -182,6 +183,17 @@ def find_packed(path: PATH) -> Optional[str]:
 _KEPT_FILES = 16
 _kept: "OrderedDict[tuple, File]" = OrderedDict()
 _kept_lock = threading.Lock()  # protects _kept
+
+
+def _begin_in_child() -> None:
+    """Forgets the parent's files, whose locks threads of the parent may have held, as that of the list."""
+    global _kept_lock
+
+    _kept_lock = threading.Lock()
+    _kept.clear()
+
+
+os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def open_file(path: str) -> File:

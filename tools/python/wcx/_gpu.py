@@ -29,7 +29,6 @@ class Loader(Handle):
     """
 
     _close_function = "wcx_loader_close"
-    _is_of_process = True
 
     def __init__(self, device="cuda", threads: int = 0):
         self.device = cuda_device(device)
@@ -75,7 +74,6 @@ class Held(Handle):
     """
 
     _close_function = "wcx_held_close"
-    _is_of_process = True
 
     def __init__(self, loader: Loader, file: File, ranges, on_device: bool):
         self._file = file  # must stay open
@@ -102,15 +100,25 @@ class Held(Handle):
         call("wcx_held_check", self._open(), stream.cuda_stream)
 
 
-_loaders: Dict[tuple, Loader] = {}
+_loaders: Dict[int, Loader] = {}
 _loaders_lock = threading.Lock()  # protects _loaders
+
+
+def _begin_in_child() -> None:
+    """Forgets the parent's loaders.  A thread of the parent may have held the lock."""
+    global _loaders_lock
+
+    _loaders_lock = threading.Lock()
+    _loaders.clear()
+
+
+os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def loader_for(device) -> Loader:
     """Returns this process's loader for a device, which later calls share."""
     device = cuda_device(device)
-    key = (os.getpid(), device.index)
     with _loaders_lock:
-        if key not in _loaders:
-            _loaders[key] = Loader(device)
-        return _loaders[key]
+        if device.index not in _loaders:
+            _loaders[device.index] = Loader(device)
+        return _loaders[device.index]

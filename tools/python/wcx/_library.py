@@ -107,11 +107,11 @@ def targets(ranges):
 class Handle:
     """An object of libwcx, which is freed once: by close(), by the end of a with statement, or when nothing refers to it.
 
-    It can be neither copied nor pickled, and every use after close() raises ValueError.
+    It can be neither copied nor pickled, and every use after close() raises ValueError.  A forked child does not free it: the
+    threads that may hold its locks, and the GPU, are its parent's.
     """
 
     _close_function: str  # of libwcx; takes the handle
-    _is_of_process = False  # has threads or a GPU, which a forked child has not: there it is not freed
     _handle: Optional[ctypes.c_void_p] = None
 
     def _create(self, function: str, *arguments) -> None:
@@ -128,7 +128,7 @@ class Handle:
     def close(self) -> None:
         """Frees the object; no other thread may be using it.  Closing again does nothing."""
         handle, self._handle = self._handle, None
-        if handle and not (self._is_of_process and self._process != os.getpid()):
+        if handle and self._process == os.getpid():
             getattr(library, self._close_function)(handle)
 
     def __enter__(self):
