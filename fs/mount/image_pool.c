@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <search.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -23,6 +24,7 @@ struct wcx_image_pool {
 	struct wcx_tile_cache *cache;
 	struct wcx_decoder *decoder;
 	struct wcx_file_counts *counts;
+	struct wcx_closer *closer;
 	struct wcx_base_finder finder;
 	uint64_t budget_bytes; /* of index_bytes */
 
@@ -43,14 +45,20 @@ static void image_free(void *image)
 	free(image);
 }
 
-/* Frees images that are in no other list. */
-static void free_all(struct pooled_images *images)
+static void close_image(struct wcx_closing *closing)
+{
+	image_free((char *)closing - offsetof(struct wcx_pooled_image, closing));
+}
+
+/* Has images closed that are in no other list. */
+static void close_all(struct wcx_image_pool *pool, struct pooled_images *images)
 {
 	struct wcx_pooled_image *image;
 
 	while ((image = TAILQ_FIRST(images))) {
 		TAILQ_REMOVE(images, image, link);
-		image_free(image);
+		image->closing.close = close_image;
+		wcx_closer_give(pool->closer, &image->closing);
 	}
 }
 
@@ -97,7 +105,7 @@ static void unlist_locked(struct wcx_image_pool *pool, struct wcx_pooled_image *
 	pool->index_bytes -= image->index_bytes;
 }
 
-/* Moves an idle image out of the pool to a list of victims, for the caller to free. */
+/* Moves an idle image out of the pool to a list of victims, for the caller to close. */
 static void evict_locked(struct wcx_image_pool *pool, struct wcx_pooled_image *image, struct pooled_images *victims)
 {
 	unlist_locked(pool, image);
@@ -141,7 +149,7 @@ static int take_space(struct wcx_image_pool *pool, uint64_t index_bytes)
 	if (!r)
 		pool->index_bytes += index_bytes;
 	pthread_mutex_unlock(&pool->lock);
-	free_all(&victims);
+	close_all(pool, &victims);
 	return r;
 }
 
@@ -212,7 +220,7 @@ void wcx_image_pool_release(struct wcx_image_pool *pool, struct wcx_pooled_image
 		TAILQ_INSERT_TAIL(&pool->idle, image, link);
 	}
 	pthread_mutex_unlock(&pool->lock);
-	free_all(&victims);
+	close_all(pool, &victims);
 }
 
 void wcx_image_pool_discard(struct wcx_image_pool *pool, struct wcx_pooled_image *image)
@@ -264,11 +272,12 @@ void wcx_image_pool_release_unused(struct wcx_image_pool *pool)
 		}
 	}
 	pthread_mutex_unlock(&pool->lock);
-	free_all(&victims);
+	close_all(pool, &victims);
 }
 
 struct wcx_image_pool *wcx_image_pool_create(struct wcx_tile_cache *cache, struct wcx_decoder *decoder,
-					     struct wcx_file_counts *counts, uint64_t budget_bytes)
+					     struct wcx_file_counts *counts, struct wcx_closer *closer,
+					     uint64_t budget_bytes)
 {
 	struct wcx_image_pool *pool = calloc(1, sizeof *pool);
 
@@ -277,6 +286,7 @@ struct wcx_image_pool *wcx_image_pool_create(struct wcx_tile_cache *cache, struc
 	pool->cache = cache;
 	pool->decoder = decoder;
 	pool->counts = counts;
+	pool->closer = closer;
 	pool->budget_bytes = budget_bytes;
 	TAILQ_INIT(&pool->idle);
 	pthread_mutex_init(&pool->lock, NULL);

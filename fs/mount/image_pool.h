@@ -15,6 +15,7 @@
 #include <sys/queue.h>
 
 #include "fs/base/error.h"
+#include "fs/mount/closer.h"
 #include "fs/mount/file_counts.h"
 #include "fs/mount/file_id.h"
 #include "fs/read/decoder.h"
@@ -32,6 +33,7 @@ struct wcx_pooled_image {
 	uint64_t idle_since_ms;
 	bool is_unwanted;
 	TAILQ_ENTRY(wcx_pooled_image) link; /* of the idle ones */
+	struct wcx_closing closing;
 };
 
 /*
@@ -41,15 +43,17 @@ struct wcx_pooled_image {
 #define WCX_INDEX_BUDGET_BYTES (UINT64_C(1) << 30)
 
 /*
- * wcx_image_pool_create - make an empty pool; cache, decoder and counts must outlive it
+ * wcx_image_pool_create - make an empty pool; cache, decoder, counts and closer must outlive it
  *
- * The indexes of its images take at most budget_bytes, unless a single one takes more.  Returns NULL when out of memory.
+ * closer closes what makes space, or is not used any more.  The indexes of its images take at most budget_bytes, unless a
+ * single one takes more.  Returns NULL when out of memory.
  */
 struct wcx_image_pool *wcx_image_pool_create(struct wcx_tile_cache *cache, struct wcx_decoder *decoder,
-					     struct wcx_file_counts *counts, uint64_t budget_bytes);
+					     struct wcx_file_counts *counts, struct wcx_closer *closer,
+					     uint64_t budget_bytes);
 /* wcx_image_pool_use_finder - have all images find their bases with this; to be called before the first is opened */
 void wcx_image_pool_use_finder(struct wcx_image_pool *pool, const struct wcx_base_finder *finder);
-void wcx_image_pool_free(struct wcx_image_pool *pool); /* NULL is fine; images still in use are freed too */
+void wcx_image_pool_free(struct wcx_image_pool *pool); /* NULL is fine; images still in use are freed too, at once */
 
 /*
  * wcx_image_pool_open - get the image of a packed file, opening it if the pool does not have it

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@
 #include "fs/base/search.h"
 #include "fs/format/container.h"
 #include "fs/mount/beneath.h"
+#include "fs/mount/closer.h"
 #include "fs/mount/image_pool.h"
 #include "fs/mount/inode_numbers.h"
 #include "fs/mount/shown_names.h"
@@ -35,6 +37,7 @@ enum {
 struct wcx_store {
 	struct wcx_beneath beneath;
 	struct wcx_inode_numbers *numbers;
+	struct wcx_closer *closer;
 	struct wcx_image_pool *images;
 	struct wcx_store_bases *bases;
 	struct wcx_file_counts *counts;
@@ -45,6 +48,7 @@ struct wcx_store_file {
 	int fd;                         /* -1 for a packed file */
 	struct wcx_pooled_image *image; /* NULL for any other */
 	struct wcx_store *store;
+	struct wcx_closing closing;
 };
 
 /* A path to pass to the kernel: with the suffix for a packed file. */
@@ -589,14 +593,24 @@ int wcx_store_open(struct wcx_store *store, const char *path, struct wcx_store_e
 	return 0;
 }
 
+static void close_plain(struct wcx_closing *closing)
+{
+	void *file = (char *)closing - offsetof(struct wcx_store_file, closing);
+
+	close(((struct wcx_store_file *)file)->fd);
+	free(file);
+}
+
 void wcx_store_close(struct wcx_store *store, struct wcx_store_file *file)
 {
 	if (!file)
 		return;
-	if (file->image)
-		wcx_image_pool_release(store->images, file->image);
-	else
-		close(file->fd);
+	if (!file->image) {
+		file->closing.close = close_plain;
+		wcx_closer_give(store->closer, &file->closing);
+		return;
+	}
+	wcx_image_pool_release(store->images, file->image);
 	free(file);
 }
 
@@ -680,8 +694,9 @@ int wcx_store_create(const char *dir, struct wcx_tile_cache *cache, struct wcx_d
 	if (!store)
 		return wcx_fail(err, ENOMEM, "%s: %s", dir, strerror(ENOMEM));
 	store->counts = wcx_file_counts_create();
-	if (store->counts)
-		store->images = wcx_image_pool_create(cache, decoder, store->counts, WCX_INDEX_BUDGET_BYTES);
+	store->closer = wcx_closer_create();
+	if (store->counts && store->closer)
+		store->images = wcx_image_pool_create(cache, decoder, store->counts, store->closer, WCX_INDEX_BUDGET_BYTES);
 	if (store->images)
 		store->bases = wcx_store_bases_create(&store->beneath, store->images);
 	store->numbers = wcx_inode_numbers_create();
@@ -711,6 +726,7 @@ void wcx_store_free(struct wcx_store *store)
 {
 	if (!store)
 		return;
+	wcx_closer_free(store->closer);
 	wcx_image_pool_free(store->images);
 	wcx_store_bases_free(store->bases);
 	wcx_file_counts_free(store->counts);

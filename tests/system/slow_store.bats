@@ -123,6 +123,20 @@ gives_eio() {
 	reader wait_same "$ORIG/ordinary" "$MNT/ordinary"
 }
 
+@test "files that the store does not let the daemon close keep nobody waiting" {
+	local store="$BATS_TEST_TMPDIR/small"
+
+	umount "$LOWER"
+	mkdir "$store"
+	cp "$STORE/ordinary.wcx" "$store"
+	(cd "$store" && seq 100 139 | xargs touch) # more than the daemon has threads
+	"$WCX_BUILD/tests/slow_store" "$store" "$LOWER" 1 "$GATE" 3>&-
+	start_mount "$LOWER"
+	echo "flush /1" >"$GATE"
+	timeout 60 cat "$MNT"/1*
+	timeout 60 cmp "$ORIG/ordinary" "$MNT/ordinary"
+}
+
 @test "SIGTERM ends the mount of a store that does not answer" {
 	start_mount "$LOWER" -o store_timeout=1
 	: >"$GATE"

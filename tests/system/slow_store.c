@@ -99,6 +99,14 @@ static int op_read(const char *path, char *dst, size_t bytes, off_t offset, stru
 	return n < 0 ? -errno : (int)n;
 }
 
+/* What close(2) waits for. */
+static int op_flush(const char *path, struct fuse_file_info *info)
+{
+	(void)info;
+	cross_network("flush", path);
+	return 0;
+}
+
 static int op_release(const char *path, struct fuse_file_info *info)
 {
 	(void)path;
@@ -128,6 +136,7 @@ int main(int argc, char **argv)
 		.readdir = op_readdir,
 		.open = op_open,
 		.read = op_read,
+		.flush = op_flush,
 		.release = op_release,
 		.statfs = op_statfs,
 	};

@@ -18,6 +18,7 @@ struct fixture {
 	struct wcx_tile_cache *cache;
 	struct wcx_decoder *decoder;
 	struct wcx_file_counts *counts;
+	struct wcx_closer *closer;
 	struct wcx_image_pool *pool;
 	struct wcx_pooled_image *images[FILES];
 	struct wcx_error errors[FILES];
@@ -44,7 +45,8 @@ static uint64_t index_bytes_of(struct fixture *fixture)
 {
 	uint64_t bytes;
 
-	fixture->pool = wcx_image_pool_create(fixture->cache, fixture->decoder, fixture->counts, UINT64_MAX / 2);
+	fixture->pool =
+		wcx_image_pool_create(fixture->cache, fixture->decoder, fixture->counts, fixture->closer, UINT64_MAX / 2);
 	sample_require(open_file(fixture, 0) == 0, fixture->errors[0].text);
 	bytes = wcx_container_memory_bytes(wcx_image_container(fixture->images[0]->image));
 	release_file(fixture, 0);
@@ -63,12 +65,14 @@ static void open_fixture_for(struct fixture *fixture, uint64_t fitting)
 	fixture->cache = wcx_tile_cache_create(1 << 20);
 	sample_require(wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &fixture->decoder, &err) == 0, err.text);
 	fixture->counts = wcx_file_counts_create();
-	fixture->pool = wcx_image_pool_create(fixture->cache, fixture->decoder, fixture->counts,
+	fixture->closer = wcx_closer_create();
+	fixture->pool = wcx_image_pool_create(fixture->cache, fixture->decoder, fixture->counts, fixture->closer,
 					      index_bytes_of(fixture) * (2 * fitting + 1) / 2);
 }
 
 static void close_fixture(struct fixture *fixture)
 {
+	wcx_closer_free(fixture->closer);
 	wcx_image_pool_free(fixture->pool);
 	wcx_file_counts_free(fixture->counts);
 	wcx_decoder_free(fixture->decoder);
