@@ -150,12 +150,16 @@ function print_examples(    i, heading, printed) {
 	}
 }
 
-# "0 success, 1 failure (why), 2 invalid command line." as a list
-function print_exit_status(text,    at) {
+# "0 success, 1 failure (why), 2 invalid command line." as a list; sentences may follow
+function print_exit_status(text,    at, rest) {
 	print ".Sh EXIT STATUS"
 	if (text !~ /^0 /) {
 		print_text(text)
 		return
+	}
+	if (at = index(text, ".  ")) {
+		rest = substr(text, at + 3)
+		text = substr(text, 1, at)
 	}
 	sub(/[.]$/, "", text)
 	print ".Bl -tag -width Ds"
@@ -165,6 +169,10 @@ function print_exit_status(text,    at) {
 	}
 	print_status(text)
 	print ".El"
+	if (rest) {
+		print ".Pp"
+		print_text(rest)
+	}
 }
 
 function print_status(text) {
