@@ -127,6 +127,10 @@ class Loading(unittest.TestCase):
             wcx.load_file(WORK / "nothing")
         self.assertIn("nothing", str(caught.exception))
 
+    def test_a_directory_is_refused_as_one(self):
+        with self.assertRaisesRegex(IsADirectoryError, "name a file in it"):
+            wcx.load_file(WORK)
+
     def test_without_safetensors_other_files_are_refused_by_name(self):
         code = """
 import sys

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """safe_open and load_file, as safetensors has them, for packed files."""
+import errno
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -184,6 +185,8 @@ class safe_open:
 
 def _safetensors(filename: PATH):
     """Returns safetensors.safe_open, for a file that is not packed."""
+    if os.path.isdir(filename):  # of which safetensors says "No such device"
+        raise IsADirectoryError(errno.EISDIR, "Is a directory; name a file in it", os.fsdecode(filename))
     try:
         from safetensors import safe_open as original
     except ImportError as error:
