@@ -424,7 +424,7 @@ static void print_summary(const struct wcx_report *report)
 	fprintf(stderr, "%s in %.1f s", *separator ? "" : "no files", seconds);
 	if (report->worked_bytes && seconds > 0)
 		fprintf(stderr, " (%.0f MB/s)", (double)report->worked_bytes * 1e-6 / seconds);
-	if (report->based_files)
+	if (report->based_files && strcmp(report->command->name, "unpack") != 0) /* originals need no base */
 		fprintf(stderr, "; %llu packed against bases, which wcx rm keeps", (unsigned long long)report->based_files);
 	fputc('\n', stderr);
 }
