@@ -121,7 +121,7 @@ static int check_path(const char *path, bool replace, const char *mark, struct w
 	if (is_empty(path))
 		return 0;
 	if (!replace)
-		return wcx_fail(err, EEXIST, "%s: exists already", path);
+		return wcx_fail(err, EEXIST, "%s: exists already; --force replaces it", path);
 	if (asprintf(&marked, "%s/%s", path, mark) < 0)
 		return fail_on(err, path, ENOMEM);
 	if (access(marked, F_OK) < 0)

@@ -332,7 +332,7 @@ make_single() {
 	mkdir out
 	"$WCX" quantize -q "$LLAMA" out # empty
 	run -1 "$WCX" quantize "$LLAMA" out
-	[ "$output" = "wcx quantize: out: exists already" ]
+	[ "$output" = "wcx quantize: out: exists already; --force replaces it" ]
 	touch out/stale.safetensors
 	"$WCX" quantize -q -f "$LLAMA" out/
 	[ ! -e out/stale.safetensors ]
