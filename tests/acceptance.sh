@@ -4,7 +4,8 @@
 # acceptance.sh [SUITE] - what a host does with wcxfs, from the Debian packages on a fresh Debian (bookworm, trixie)
 #
 # Builds the packages (in a system of that suite, if this machine is of another), installs them into a fresh minimal system,
-# runs acceptance_steps.sh there with a real model, and removes the packages again.  Needs root.  With TORCH=FOLDER, a virtual
+# runs acceptance_steps.sh there with a real model, and removes the packages again; then boots that system, for the service.
+# Needs root.  With TORCH=FOLDER, a virtual
 # environment of this machine's Python with transformers, torch and compressed-tensors, the frameworks' part runs too.
 # FRESH=FOLDER is a system as make_tree makes it, to be copied instead of made; WCX_CUDA=ON builds packages with CUDA.
 # Exits with 77 and a reason where this machine cannot make such systems.
@@ -75,5 +76,6 @@ if [ "$suite" = "$host_suite" ]; then # this machine's Python packages fit the t
 	mkdir "$work/tree/acceptance/site"
 	mount --bind "$("$python/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" "$work/tree/acceptance/site"
 fi
-# shellcheck disable=SC2016 # the inner shell expands it
 in_tree "$work/tree" 'bash /acceptance/acceptance_steps.sh'
+in_tree "$work/tree" 'bash /acceptance/acceptance_steps.sh install_service'
+boot_tree "$work/tree" 'bash /acceptance/acceptance_steps.sh service' || [ $? = 77 ]

@@ -4,7 +4,7 @@
 # acceptance_steps.sh [STEP...] - what acceptance.sh does within a fresh Debian; without arguments, all of it
 #
 # Installs the packages that lie beside this script; packs, quantises, mounts and loads a real model; removes the packages.
-# Leaves the system as it was.
+# Leaves the system as it was.  Two more steps are not part of all: install_service, and in the booted system service.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 export PYTHONPATH=$here/site PYTHONDONTWRITEBYTECODE=1 DEBIAN_FRONTEND=noninteractive
@@ -196,6 +196,43 @@ remove_packages() {
 	system_files >"$here/after"
 	diff "$here/before" "$here/after"
 	! grep -qx wcxfs /proc/[0-9]*/comm
+}
+
+install_service() {
+	step "Installing systemd"
+	apt-get -qq install --no-install-recommends systemd-sysv "$here"/wcxfs_*.deb >/dev/null 2>&1
+	mkdir -p /srv/store
+	wcx pack -q "$here/model.safetensors" /srv/store
+}
+
+# until_shown - wait for the service to show the model
+until_shown() {
+	# shellcheck disable=SC2016 # the inner shell expands it
+	timeout 30 bash -c 'until cmp "$0" /srv/models/model.safetensors; do sleep 0.1; done 2>/dev/null' "$here/model.safetensors"
+}
+
+service() {
+	step "The unit, under $(systemctl --version | head -n 1)"
+	mkdir -p /etc/wcxfs /srv/models
+	printf '%s\n' STORE=/srv/store MOUNTPOINT=/srv/models OPTIONS=allow_other,warm=. >/etc/wcxfs/models.conf
+	systemctl enable --now wcxfs@models || { journalctl -u wcxfs@models; return 1; }
+	cmp "$here/model.safetensors" /srv/models/model.safetensors
+	wcx status /srv/models
+	systemctl kill --signal=KILL wcxfs@models
+	until_shown
+	systemctl restart wcxfs@models
+	cmp "$here/model.safetensors" /srv/models/model.safetensors
+	systemctl disable --now wcxfs@models
+	[ -z "$(ls /srv/models)" ]
+	fails 1 systemctl start wcxfs@modles
+
+	step "fstab, under systemd"
+	echo "/srv/store /srv/models wcxfs allow_other,nofail 0 0" >/etc/fstab
+	systemctl daemon-reload
+	systemctl start srv-models.mount
+	cmp "$here/model.safetensors" /srv/models/model.safetensors
+	systemctl stop srv-models.mount
+	[ -z "$(ls /srv/models)" ]
 }
 
 ALL=(install_packages pack_files pack_trees quantize mount_store show_status load_models live_cache fstab remove_packages)

@@ -72,3 +72,18 @@ in_tree() {
 			bash -euc "$2" bash "${@:3}"
 	' bash "$@" </dev/null
 }
+
+# boot_tree TREE SCRIPT - boot the tree, which needs systemd, in a container, run a script of bash there, and print what it
+# printed; its status, or 77 where this machine cannot boot trees.  The machine's own init need not be systemd.
+boot_tree() {
+	local status=0 output=$1/outside/output
+
+	install_packages systemd-container
+	printf 'exec >/outside/output 2>&1\n%s\n' "$2" >"$1/outside/script"
+	SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 timeout --kill-after=10 120 systemd-nspawn --quiet --boot --directory="$1" \
+		--register=no --keep-unit --bind=/dev/fuse --capability=all --system-call-filter=bpf --console=pipe \
+		systemd.run='"bash /outside/script"' </dev/null >"$1/outside/console" 2>&1 || status=$?
+	[ -e "$output" ] || { echo "skipped: no boot: $(tail -n 1 "$1/outside/console")"; return 77; }
+	cat "$output"
+	return "$status"
+}
