@@ -498,15 +498,14 @@ const char *wcx_container_path(const struct wcx_container *c)
 	return c->path;
 }
 
-uint64_t wcx_container_memory_bytes(const struct wcx_container *container)
+uint64_t wcx_container_memory_bytes(const struct wcx_superblock *sb)
 {
-	const struct wcx_superblock *sb = &container->superblock;
+	const struct wcx_container *c = NULL; /* for the sizes of what it has */
 
-	return sizeof *container + sb->index_bytes + sb->tile_count * sizeof *container->packed_offsets +
-	       sb->segment_count * (sizeof *container->segments + sizeof *container->tiled) +
-	       sb->field_count * sizeof *container->fields +
-	       sb->table_count * (sizeof *container->tables + sizeof *container->facts) +
-	       sb->base_count * (sizeof *container->bases + 1) + sb->base_name_bytes;
+	return sizeof *c + sb->index_bytes + sb->tile_count * sizeof *c->packed_offsets +
+	       sb->segment_count * (sizeof *c->segments + sizeof *c->tiled) + sb->field_count * sizeof *c->fields +
+	       sb->table_count * (sizeof *c->tables + sizeof *c->facts) + sb->base_count * (sizeof *c->bases + 1) +
+	       sb->base_name_bytes;
 }
 
 const struct wcx_superblock *wcx_container_superblock(const struct wcx_container *c)

@@ -110,7 +110,10 @@ void wcx_container_free(struct wcx_container *container); /* NULL is fine; close
 
 int wcx_container_fd(const struct wcx_container *container);
 const char *wcx_container_path(const struct wcx_container *container);
-uint64_t wcx_container_memory_bytes(const struct wcx_container *container); /* what it takes as long as it is open */
+
+/* wcx_container_memory_bytes - what a container with this superblock takes as long as it is open, and while it is opened */
+uint64_t wcx_container_memory_bytes(const struct wcx_superblock *superblock);
+
 const struct wcx_superblock *wcx_container_superblock(const struct wcx_container *container);
 
 /* wcx_container_segment - the segment of that index, followed by the others in memory as in the file */

@@ -29,7 +29,8 @@ struct wcx_image_pool {
 	uint64_t budget_bytes; /* of index_bytes */
 
 	pthread_mutex_t lock;      /* protects the rest, and all of every image but id and image */
-	uint64_t index_bytes;      /* of all images, and of those that are about to be added */
+	pthread_cond_t opened;     /* signals that an image is open, or cannot be opened */
+	uint64_t index_bytes;      /* of all images, and of those that are being opened */
 	void *images;              /* tsearch(3) tree: libc's balanced tree */
 	struct pooled_images idle; /* images without users, least recently used first */
 };
@@ -62,39 +63,25 @@ static void close_all(struct wcx_image_pool *pool, struct pooled_images *images)
 	}
 }
 
-/* Adds a user to the open image of a file; NULL if the file has none. */
+/*
+ * Adds a user to the image of a file, for which it waits while another thread opens it: all at once would take the memory of
+ * each.  NULL if the file has none.
+ */
 static struct wcx_pooled_image *image_take_locked(struct wcx_image_pool *pool, const struct wcx_file_id *id)
 {
 	const struct wcx_pooled_image key = { .id = *id };
-	void *found = tfind(&key, &pool->images, compare_images);
 	struct wcx_pooled_image *image;
 
-	if (!found)
-		return NULL;
-	image = *(struct wcx_pooled_image **)found;
-	if (image->user_count++ == 0)
-		TAILQ_REMOVE(&pool->idle, image, link);
-	return image;
-}
+	for (;;) {
+		void *found = tfind(&key, &pool->images, compare_images);
 
-/*
- * Finds the image of a file or, if the pool has none and fresh is not NULL, adds fresh, for which there is space.  The
- * caller becomes a user of the returned image: fresh, or one that is there already.  NULL: neither, or out of memory.
- */
-static struct wcx_pooled_image *find_or_add(struct wcx_image_pool *pool, const struct wcx_file_id *id,
-					    struct wcx_pooled_image *fresh)
-{
-	struct wcx_pooled_image *image;
-
-	pthread_mutex_lock(&pool->lock);
-	image = image_take_locked(pool, id);
-	if (!image && fresh && tsearch(fresh, &pool->images, compare_images)) {
-		fresh->user_count = 1;
-		image = fresh;
+		image = found ? *(struct wcx_pooled_image **)found : NULL;
+		if (!image || image->image)
+			break;
+		pthread_cond_wait(&pool->opened, &pool->lock);
 	}
-	if (fresh && image != fresh)
-		pool->index_bytes -= fresh->index_bytes;
-	pthread_mutex_unlock(&pool->lock);
+	if (image && image->user_count++ == 0)
+		TAILQ_REMOVE(&pool->idle, image, link);
 	return image;
 }
 
@@ -153,49 +140,63 @@ static int take_space(struct wcx_image_pool *pool, uint64_t index_bytes)
 	return r;
 }
 
-static int image_open(struct wcx_image_pool *pool, int fd, const char *path, const struct wcx_file_id *id,
-		      struct wcx_pooled_image **ret, struct wcx_error *err)
+/* Opens an image, with space for what it takes. */
+static int image_open(struct wcx_image_pool *pool, int fd, const char *path, struct wcx_pooled_image *fresh,
+		      struct wcx_image **ret, struct wcx_error *err)
 {
-	struct wcx_pooled_image *fresh = calloc(1, sizeof *fresh), *image;
-	int r = -ENOMEM;
+	struct wcx_superblock sb;
+	int r = wcx_superblock_read(fd, path, &sb, err);
 
-	if (fresh)
-		r = wcx_image_open(fd, path, pool->cache, pool->decoder, &fresh->image, err);
-	if (r) {
-		close(fd);
-		free(fresh);
+	if (r)
 		return r;
-	}
-	wcx_image_count_into(fresh->image, wcx_file_counts_get(pool->counts, id));
-	wcx_image_use_finder(fresh->image, &pool->finder);
-	fresh->id = *id;
-	fresh->index_bytes = wcx_container_memory_bytes(wcx_image_container(fresh->image));
-	r = take_space(pool, fresh->index_bytes);
-	if (r) {
-		wcx_fail(err, -r, "%s: the indexes of open files would take more than %" PRIu64 " MiB", path,
-			 pool->budget_bytes >> 20);
-		image_free(fresh);
+	r = take_space(pool, wcx_container_memory_bytes(&sb));
+	if (r)
+		return wcx_fail(err, -r, "%s: the indexes of open files would take more than %" PRIu64 " MiB", path,
+				pool->budget_bytes >> 20);
+	fresh->index_bytes = wcx_container_memory_bytes(&sb);
+	r = wcx_image_open(fd, path, pool->cache, pool->decoder, ret, err);
+	if (r)
 		return r;
-	}
-	image = find_or_add(pool, id, fresh); /* another thread may have opened the file meanwhile */
-	if (image != fresh)
-		image_free(fresh);
-	if (!image)
-		return -ENOMEM;
-	*ret = image;
+	wcx_image_count_into(*ret, wcx_file_counts_get(pool->counts, &fresh->id));
+	wcx_image_use_finder(*ret, &pool->finder);
 	return 0;
 }
 
 int wcx_image_pool_open(struct wcx_image_pool *pool, int fd, const char *path, const struct wcx_file_id *id,
 			struct wcx_pooled_image **ret, struct wcx_error *err)
 {
-	struct wcx_pooled_image *image = find_or_add(pool, id, NULL);
+	struct wcx_pooled_image *fresh = calloc(1, sizeof *fresh), *found;
+	struct wcx_image *image = NULL;
+	int r = fresh ? 0 : -ENOMEM;
 
-	if (!image)
-		return image_open(pool, fd, path, id, ret, err);
-	close(fd);
-	*ret = image;
-	return 0;
+	pthread_mutex_lock(&pool->lock);
+	found = image_take_locked(pool, id);
+	if (!found && fresh) {
+		fresh->id = *id;
+		fresh->user_count = 1;
+		r = tsearch(fresh, &pool->images, compare_images) ? 0 : -ENOMEM;
+	}
+	pthread_mutex_unlock(&pool->lock);
+	if (found || r) {
+		free(fresh);
+		close(fd);
+		*ret = found;
+		return found ? 0 : r;
+	}
+	r = image_open(pool, fd, path, fresh, &image, err);
+	if (r)
+		close(fd);
+	pthread_mutex_lock(&pool->lock);
+	fresh->image = image;
+	if (r)
+		unlist_locked(pool, fresh);
+	pthread_cond_broadcast(&pool->opened);
+	pthread_mutex_unlock(&pool->lock);
+	if (r)
+		free(fresh);
+	else
+		*ret = fresh;
+	return r;
 }
 
 bool wcx_pooled_image_has_id(const struct wcx_pooled_image *image)
@@ -290,6 +291,7 @@ struct wcx_image_pool *wcx_image_pool_create(struct wcx_tile_cache *cache, struc
 	pool->budget_bytes = budget_bytes;
 	TAILQ_INIT(&pool->idle);
 	pthread_mutex_init(&pool->lock, NULL);
+	pthread_cond_init(&pool->opened, NULL);
 	return pool;
 }
 
@@ -303,6 +305,7 @@ void wcx_image_pool_free(struct wcx_image_pool *pool)
 	if (!pool)
 		return;
 	tdestroy(pool->images, image_free);
+	pthread_cond_destroy(&pool->opened);
 	pthread_mutex_destroy(&pool->lock);
 	free(pool);
 }

@@ -4,7 +4,8 @@
  *
  * The last few images to lose their users stay open, because loaders open a file again for each tensor.  So do bases that
  * other images have, for as long as these are open: whoever opens a base then shares its image.  All functions are
- * safe from any number of threads.  The pool's lock is never held during I/O.
+ * safe from any number of threads.  The pool's lock is never held during I/O; who wants a file that another thread is
+ * opening waits for that thread.
  */
 #ifndef WCX_IMAGE_POOL_H
 #define WCX_IMAGE_POOL_H
@@ -25,9 +26,9 @@
 struct wcx_image_pool;
 
 struct wcx_pooled_image {
-	struct wcx_file_id id; /* first: the key in the pool's tree */
-	struct wcx_image *image;
-	uint64_t index_bytes; /* memory of its index */
+	struct wcx_file_id id;   /* first: the key in the pool's tree */
+	struct wcx_image *image; /* NULL while a thread opens it, which only the pool sees */
+	uint64_t index_bytes;    /* memory of its index */
 	/* The pool's: */
 	size_t user_count;
 	uint64_t idle_since_ms;

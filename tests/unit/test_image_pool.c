@@ -48,7 +48,7 @@ static uint64_t index_bytes_of(struct fixture *fixture)
 	fixture->pool =
 		wcx_image_pool_create(fixture->cache, fixture->decoder, fixture->counts, fixture->closer, UINT64_MAX / 2);
 	sample_require(open_file(fixture, 0) == 0, fixture->errors[0].text);
-	bytes = wcx_container_memory_bytes(wcx_image_container(fixture->images[0]->image));
+	bytes = wcx_container_memory_bytes(wcx_container_superblock(wcx_image_container(fixture->images[0]->image)));
 	release_file(fixture, 0);
 	wcx_image_pool_free(fixture->pool);
 	return bytes;
@@ -169,6 +169,55 @@ static void files_opened_at_once_stay_within_the_budget(void)
 	}
 }
 
+static void *open_first(void *arg)
+{
+	struct opener *opener = arg;
+	const struct wcx_file_id id = { .dev = 1, .ino = 100 };
+	struct fixture *fixture = opener->fixture;
+	const size_t i = opener->file;
+
+	fixture->results[i] = wcx_image_pool_open(fixture->pool, sample_open(fixture->packed.data, fixture->packed.bytes),
+						  "sample", &id, &fixture->images[i], &fixture->errors[i]);
+	return NULL;
+}
+
+static void a_file_that_many_open_at_once_takes_the_space_of_one(void)
+{
+	for (int round = 0; round < 20; round++) {
+		struct opener openers[FILES];
+		pthread_t threads[FILES];
+		struct fixture fixture;
+
+		open_fixture_for(&fixture, 1);
+		for (size_t i = 0; i < FILES; i++) {
+			openers[i] = (struct opener){ &fixture, i };
+			sample_require(pthread_create(&threads[i], NULL, open_first, &openers[i]) == 0, "pthread_create");
+		}
+		for (size_t i = 0; i < FILES; i++) {
+			pthread_join(threads[i], NULL);
+			CHECK(fixture.results[i] == 0 && fixture.images[i] == fixture.images[0]);
+		}
+		close_fixture(&fixture);
+	}
+}
+
+/* A file of zeros beyond its superblock costs nothing on disk. */
+static void space_is_taken_before_an_index_is_read_and_given_back(void)
+{
+	struct fixture fixture;
+
+	open_fixture_for(&fixture, 1);
+	CHECK(open_file(&fixture, 0) == 0);
+	fixture.packed.data[fixture.packed.bytes - 1] ^= 1;
+	CHECK(open_file(&fixture, 1) == -ENFILE);
+	release_file(&fixture, 0);
+	for (size_t i = 1; i < FILES; i++)
+		CHECK(open_file(&fixture, i) == -EBADMSG);
+	fixture.packed.data[fixture.packed.bytes - 1] ^= 1;
+	CHECK(open_file(&fixture, 1) == 0);
+	close_fixture(&fixture);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
@@ -176,6 +225,8 @@ int main(int argc, char **argv)
 		CHECK_TEST(idle_images_make_space),
 		CHECK_TEST(bases_are_counted_as_long_as_they_are_held),
 		CHECK_TEST(files_opened_at_once_stay_within_the_budget),
+		CHECK_TEST(a_file_that_many_open_at_once_takes_the_space_of_one),
+		CHECK_TEST(space_is_taken_before_an_index_is_read_and_given_back),
 	};
 
 	return check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
