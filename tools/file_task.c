@@ -180,8 +180,7 @@ static bool is_copied(const struct wcx_file_task *task)
 
 	if (fd < 0)
 		return false;
-	same = st.st_size == task->st.st_size && st.st_mtim.tv_sec == task->st.st_mtim.tv_sec &&
-	       st.st_mtim.tv_nsec == task->st.st_mtim.tv_nsec;
+	same = st.st_size == task->st.st_size && wcx_has_time_of(&st, &task->st);
 	if (same && task->run->options.check && !wcx_same_version(&st, &task->st))
 		same = wcx_is_beginning(fd, task->fd);
 	close(fd);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/base/file_copy.h"
 #include "fs/base/same_file.h"
 #include "fs/pack/pack_done.h"
 #include "fs/read/unpack.h"
@@ -53,7 +54,7 @@ static int is_original(const struct wcx_file_task *task, int fd, const char *pat
 	if (fd < 0)
 		return 0;
 	r = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == sb->original_bytes &&
-	    st.st_mtim.tv_sec == task->st.st_mtim.tv_sec && st.st_mtim.tv_nsec == task->st.st_mtim.tv_nsec;
+	    wcx_has_time_of(&st, &task->st);
 	if (r && (task->run->options.check || task->run->options.remove)) {
 		r = wcx_file_sha256(fd, path, &wcx_command_stop, sha256, err);
 		if (r == 0)

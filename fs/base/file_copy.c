@@ -24,6 +24,17 @@ bool wcx_same_version(const struct stat *a, const struct stat *b)
 	       a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
+bool wcx_has_time_of(const struct stat *copy, const struct stat *source)
+{
+	static const long kept_ns[] = { 1, 100, 1000, 1000 * 1000, 10 * 1000 * 1000, 1000 * 1000 * 1000 };
+	const long ns = source->st_mtim.tv_nsec;
+	bool same = false;
+
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(kept_ns) && copy->st_ctim.tv_nsec % kept_ns[i] == 0; i++)
+		same |= copy->st_mtim.tv_nsec == ns - ns % kept_ns[i];
+	return same && copy->st_mtim.tv_sec == source->st_mtim.tv_sec;
+}
+
 bool wcx_is_older(const struct stat *a, const struct stat *b)
 {
 	return a->st_mtim.tv_sec < b->st_mtim.tv_sec ||

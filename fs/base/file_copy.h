@@ -45,6 +45,14 @@ int wcx_symlink_copy(const char *text, const struct stat *st, bool replace, int 
 /* wcx_same_version - whether two looks at a file saw the same contents: the same file, size and time of modification */
 bool wcx_same_version(const struct stat *a, const struct stat *b);
 
+/*
+ * wcx_has_time_of - whether a copy has the time of its source, as far as its file system keeps it
+ *
+ * Some keep times to 100 ns (SMB, NTFS), others to a second (SFTP).  How far one does shows in the time of the last change,
+ * which is its own: that is a multiple of what it keeps, and on others hardly ever one of much.
+ */
+bool wcx_has_time_of(const struct stat *copy, const struct stat *source);
+
 /* wcx_is_older - whether a was modified before b */
 bool wcx_is_older(const struct stat *a, const struct stat *b);
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/base/file_copy.h"
 #include "fs/base/file_io.h"
 
 enum { PART_BYTES = 1 << 20 };
@@ -37,7 +38,7 @@ bool wcx_pack_is_current(const char *src_name, const struct stat *src, const str
 
 	if (sb->original_bytes != (uint64_t)src->st_size || sb->packed_bytes != (uint64_t)packed->st_size)
 		return false;
-	if (src->st_mtim.tv_sec == packed->st_mtim.tv_sec && src->st_mtim.tv_nsec == packed->st_mtim.tv_nsec)
+	if (wcx_has_time_of(packed, src))
 		return true;
 	return wcx_name_sha256(src_name, sha256) && memcmp(sha256, sb->sha256, sizeof sha256) == 0;
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "fs/base/file_copy.h"
 #include "tests/unit/check.h"
 
 /* The SHA-256 of "abc", from FIPS 180-2. */
@@ -56,10 +57,43 @@ static void sizes_and_times_or_the_name_decide(void)
 
 		src.st_mtim = (struct timespec){ 1234567890, 123456789 };
 		packed.st_mtim = (struct timespec){ 1234567890 + cases[i].seconds, 123456789 + cases[i].nanoseconds };
+		packed.st_ctim = (struct timespec){ 1234567999, 987654321 };
 		CHECK(wcx_name_sha256(ABC, sb.sha256));
 		sb.sha256[31] ^= cases[i].other_sha256;
 		if (!CHECK(wcx_pack_is_current(cases[i].name, &src, &packed, &sb) == cases[i].expected))
 			fprintf(stderr, "\tcase %zu\n", i);
+	}
+}
+
+static void a_time_is_kept_as_far_as_the_file_system_can(void)
+{
+	static const struct {
+		long kept_ns, changed_ns; /* of the copy: its time, and that of its last change */
+		bool expected;
+	} cases[] = {
+		{ 123456789, 987654321, true },
+		{ 123456700, 987654300, true }, /* SMB */
+		{ 123456000, 987654000, true },
+		{ 120000000, 980000000, true },  /* exFAT */
+		{ 0, 0, true },                  /* SFTP, ext3 */
+		{ 123456789, 0, true },          /* by chance */
+		{ 123456700, 987654321, false }, /* of a file system that keeps more */
+		{ 0, 987654300, false },
+		{ 0, 987654321, false },
+		{ 123456600, 987654300, false }, /* another time */
+		{ 123456788, 987654321, false },
+		{ 200000000, 0, false },
+	};
+	struct stat source = { .st_mtim = { 1234567890, 123456789 } };
+
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(cases); i++) {
+		struct stat copy = { .st_mtim = { 1234567890, cases[i].kept_ns },
+				     .st_ctim = { 1234567999, cases[i].changed_ns } };
+
+		if (!CHECK(wcx_has_time_of(&copy, &source) == cases[i].expected))
+			fprintf(stderr, "\tcase %zu\n", i);
+		copy.st_mtim.tv_sec++;
+		CHECK(!wcx_has_time_of(&copy, &source));
 	}
 }
 
@@ -88,6 +122,7 @@ int main(int argc, char **argv)
 	static const struct check_test tests[] = {
 		CHECK_TEST(a_name_is_a_sha256_if_it_has_64_lower_case_digits),
 		CHECK_TEST(sizes_and_times_or_the_name_decide),
+		CHECK_TEST(a_time_is_kept_as_far_as_the_file_system_can),
 		CHECK_TEST(a_file_is_hashed_from_its_start),
 	};
 
