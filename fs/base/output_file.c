@@ -64,6 +64,15 @@ void wcx_make_temporary_name(char name[WCX_TEMPORARY_NAME_BYTES])
 	name[WCX_TEMPORARY_NAME_BYTES - 1] = '\0';
 }
 
+/* Whether a path is a link to a descriptor, as /dev has: what would be replaced is the link, for everybody. */
+static bool is_descriptor(const char *path)
+{
+	static const char process[] = "/proc/";
+	char text[sizeof process];
+
+	return readlink(path, text, sizeof text) == (ssize_t)sizeof text && memcmp(text, process, strlen(process)) == 0;
+}
+
 static int check_path(const struct wcx_output_file *file, struct wcx_error *err)
 {
 	const char *path = file->options.path;
@@ -78,7 +87,7 @@ static int check_path(const struct wcx_output_file *file, struct wcx_error *err)
 			return wcx_fail(err, EINVAL, "%s: is the source", shown(file));
 		if (S_ISDIR(st.st_mode))
 			return wcx_fail(err, EISDIR, "%s: is a directory", shown(file));
-		if (!S_ISREG(st.st_mode)) /* even if forced: not a device for a file of its name */
+		if (!S_ISREG(st.st_mode) || is_descriptor(path)) /* even if forced: not a device for a file of its name */
 			return wcx_fail(err, EINVAL, "%s: not a regular file", shown(file));
 	}
 	if (!file->options.replace && lstat(path, &st) == 0)

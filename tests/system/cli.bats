@@ -515,6 +515,10 @@ wcx pack: small/out.wcx: No space left on device" ]
 	run -1 "$WCX" unpack --force "$PACKED" pipe
 	[ "$output" = "wcx unpack: pipe: not a regular file" ]
 	[ -p pipe ]
+	ln -s /proc/self/fd/1 stdout # as /dev/stdout
+	! "$WCX" unpack --force "$PACKED" stdout >file 2>message || false
+	[ "$(cat message)" = "wcx unpack: stdout: not a regular file" ]
+	[ -L stdout ]
 }
 
 # Start packing SOURCE into OUTPUT, and return once it writes there what has no name yet.
