@@ -81,6 +81,24 @@ in_container() {
 	check_gone
 }
 
+# As -v MOUNT:/models:rslave does, and -v DIRECTORY_ABOVE:/mnt:rslave.
+@test "a daemon that comes back is seen where the directory above the mount was bound, and not where the mount was" {
+	local bound="$BATS_TEST_TMPDIR/bound" above="$BATS_TEST_TMPDIR/above"
+
+	start_mount "$STORE"
+	start_container slave
+	mkdir "$bound" "$above"
+	in_container mount --rbind "$MNT" "$bound"
+	in_container mount --rbind "${MNT%/*}" "$above"
+	in_container cmp "$bound/model.safetensors" "$ORIG"
+	pkill -KILL -f -- "wcxfs $STORE $MNT"
+	umount -l "$MNT"
+	start_mount "$STORE"
+	in_container cmp "$above/mnt/model.safetensors" "$ORIG"
+	run ! in_container cat "$bound/model.safetensors"
+	[[ "$output" == *"endpoint is not connected"* ]]
+}
+
 @test "wcxfs mounts inside a user namespace, without root and fusermount3, and is gone with it" {
 	unshare --user --map-root-user --mount true 2>/dev/null || skip "user namespaces cannot be made here"
 	# shellcheck disable=SC2016 # the inner shell expands these
