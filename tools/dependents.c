@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,16 +30,25 @@ static int no_memory(struct wcx_error *err)
 
 /* --- the search --- */
 
+/* A directory where searches began. */
+struct place {
+	struct wcx_family family;
+	uint64_t look; /* the number of the last look at it; 0: that failed */
+};
+
 struct wcx_dependents {
 	const char *store; /* NULL: not given */
 	pthread_mutex_t lock;
-	struct wcx_family *families; /* of directories where searches began */
+	struct place *places;
 	size_t count, capacity;
+	_Atomic uint64_t looks; /* that have begun */
 	/* Files that are locked, under their own mutex. */
 	pthread_mutex_t held_lock;
 	struct held {
 		int fd;
 		struct stat st;
+		uint64_t looks; /* that had begun when it was locked */
+		bool is_ahead;  /* nobody has opened it yet */
 	} * held;
 	size_t held_count, held_capacity;
 };
@@ -60,43 +71,67 @@ void wcx_dependents_free(struct wcx_dependents *dependents)
 	if (!dependents)
 		return;
 	for (size_t i = 0; i < dependents->count; i++)
-		wcx_family_free(&dependents->families[i]);
-	free(dependents->families);
+		wcx_family_free(&dependents->places[i].family);
+	for (size_t i = 0; i < dependents->held_count; i++)
+		if (dependents->held[i].is_ahead)
+			close(dependents->held[i].fd);
+	free(dependents->places);
 	free(dependents->held);
 	pthread_mutex_destroy(&dependents->lock);
 	pthread_mutex_destroy(&dependents->held_lock);
 	free(dependents);
 }
 
-/* Another descriptor of a file that the command has locked; -EWOULDBLOCK: it has not. */
-static int share_held(const struct wcx_dependents *dependents, const struct stat *st)
+static struct held *reserve_held(struct wcx_dependents *dependents)
+{
+	struct held *grown =
+		wcx_array_reserve(dependents->held, &dependents->held_capacity, dependents->held_count + 1, sizeof *grown);
+
+	dependents->held = grown ? grown : dependents->held;
+	return grown ? grown + dependents->held_count : NULL;
+}
+
+/* A file that the command has locked; NULL: it has not. */
+static struct held *find_held(const struct wcx_dependents *dependents, const struct stat *st)
 {
 	for (size_t i = 0; i < dependents->held_count; i++)
 		if (wcx_is_same_file(&dependents->held[i].st, st))
-			return fcntl(dependents->held[i].fd, F_DUPFD_CLOEXEC, 0);
-	return -EWOULDBLOCK;
+			return &dependents->held[i];
+	return NULL;
+}
+
+static void drop_held(struct wcx_dependents *dependents, struct held *held)
+{
+	close(held->fd);
+	*held = dependents->held[--dependents->held_count];
 }
 
 static int open_held(struct wcx_dependents *dependents, int directory_fd, const char *name, struct stat *st_ret)
 {
-	struct held *grown =
-		wcx_array_reserve(dependents->held, &dependents->held_capacity, dependents->held_count + 1, sizeof *grown);
+	struct held *fresh = reserve_held(dependents), *shared = NULL;
 	struct stat now;
 	int fd;
 
-	if (!grown)
+	if (!fresh)
 		return -ENOMEM;
-	dependents->held = grown;
 	while ((fd = wcx_base_open_for_removal(directory_fd, name, st_ret)) == -EWOULDBLOCK) {
-		fd = share_held(dependents, st_ret);
+		shared = find_held(dependents, st_ret);
+		if (!shared)
+			return -EWOULDBLOCK;
+		fd = fcntl(shared->fd, F_DUPFD_CLOEXEC, 0);
 		if (fd < 0)
-			return fd == -1 ? -EMFILE : fd;
+			return -EMFILE;
 		if (fstatat(directory_fd, name, &now, AT_SYMLINK_NOFOLLOW) == 0 && wcx_is_same_file(&now, st_ret))
 			break;
 		close(fd);
+		shared = NULL;
 	}
-	if (fd >= 0)
-		grown[dependents->held_count++] = (struct held){ fd, *st_ret };
+	if (fd < 0)
+		return fd;
+	*fresh = (struct held){ fd, *st_ret, shared ? shared->looks : dependents->looks, false };
+	dependents->held_count++;
+	if (shared && shared->is_ahead)
+		drop_held(dependents, shared); /* the lock is that of the duplicate, too */
 	return fd;
 }
 
@@ -117,37 +152,95 @@ void wcx_dependents_close(struct wcx_dependents *dependents, int fd)
 	pthread_mutex_lock(&dependents->held_lock);
 	for (size_t i = 0; i < dependents->held_count; i++)
 		if (dependents->held[i].fd == fd) {
-			dependents->held[i] = dependents->held[--dependents->held_count];
+			drop_held(dependents, &dependents->held[i]);
 			break;
 		}
-	close(fd);
 	pthread_mutex_unlock(&dependents->held_lock);
+}
+
+void wcx_dependents_lock_ahead(struct wcx_dependents *dependents, int directory_fd, const char *name)
+{
+	struct wcx_superblock sb;
+	struct held *fresh;
+	struct stat st;
+	int fd;
+
+	pthread_mutex_lock(&dependents->held_lock);
+	fresh = reserve_held(dependents);
+	fd = fresh ? wcx_base_open_for_removal(directory_fd, name, &st) : -1;
+	if (fd >= 0 && wcx_base_is_locked(fd) && wcx_superblock_read(fd, name, &sb, NULL) == 0 && !sb.base_count) {
+		*fresh = (struct held){ fd, st, dependents->looks, true };
+		dependents->held_count++;
+	} else if (fd >= 0) {
+		close(fd);
+	}
+	pthread_mutex_unlock(&dependents->held_lock);
+}
+
+/* How many looks had begun when a file was locked; without that, it counts as locked just now. */
+static uint64_t looks_before(struct wcx_dependents *dependents, int fd)
+{
+	uint64_t looks = UINT64_MAX;
+
+	pthread_mutex_lock(&dependents->held_lock);
+	for (size_t i = 0; i < dependents->held_count; i++)
+		if (dependents->held[i].fd == fd)
+			looks = dependents->held[i].looks;
+	pthread_mutex_unlock(&dependents->held_lock);
+	return looks;
+}
+
+static struct place *find_place(struct wcx_dependents *dependents, const char *start)
+{
+	for (size_t i = 0; i < dependents->count; i++)
+		if (strcmp(dependents->places[i].family.walk.start, start) == 0)
+			return &dependents->places[i];
+	return NULL;
+}
+
+/* Looks at a place for the first time. */
+static int add_place(struct wcx_dependents *dependents, const char *start, struct place **ret, struct wcx_error *err)
+{
+	struct place *grown =
+		wcx_array_reserve(dependents->places, &dependents->capacity, dependents->count + 1, sizeof *grown);
+	int r;
+
+	if (!grown)
+		return no_memory(err);
+	dependents->places = grown;
+	*ret = grown += dependents->count;
+	r = wcx_family_scan(&grown->family, start, !dependents->store, &wcx_command_stop, err);
+	if (r < 0)
+		wcx_family_free(&grown->family);
+	else
+		dependents->count++;
+	return r;
+}
+
+/* Looks at a place, unless a look has begun after so many. */
+static int look_after(struct wcx_dependents *dependents, const char *start, uint64_t looks, const struct wcx_family **ret,
+		      struct wcx_error *err)
+{
+	const char *path = dependents->store ? dependents->store : start;
+	struct place *place = find_place(dependents, path);
+	uint64_t number;
+	int r = 0;
+
+	if (!place || place->look <= looks) {
+		number = ++dependents->looks;
+		r = place ? wcx_family_refresh(&place->family, &wcx_command_stop, err)
+			  : add_place(dependents, path, &place, err);
+		if (place)
+			place->look = r == 0 ? number : 0;
+	}
+	*ret = r == 0 ? &place->family : NULL;
+	return r;
 }
 
 int wcx_dependents_read(struct wcx_dependents *dependents, const char *start, const struct wcx_family **ret,
 			struct wcx_error *err)
 {
-	struct wcx_family *family;
-	int r;
-
-	if (dependents->store)
-		start = dependents->store;
-	for (size_t i = 0; i < dependents->count; i++) {
-		*ret = family = &dependents->families[i];
-		if (strcmp(family->walk.start, start) == 0)
-			return wcx_family_refresh(family, &wcx_command_stop, err);
-	}
-	family = wcx_array_reserve(dependents->families, &dependents->capacity, dependents->count + 1, sizeof *family);
-	if (!family)
-		return no_memory(err);
-	dependents->families = family;
-	*ret = family += dependents->count;
-	r = wcx_family_scan(family, start, !dependents->store, &wcx_command_stop, err);
-	if (r < 0)
-		wcx_family_free(family);
-	else
-		dependents->count++;
-	return r;
+	return look_after(dependents, start, UINT64_MAX, ret, err);
 }
 
 /* Whether a directory is above a file of a family, or is that: 1, 0, or -errno if nobody can tell. */
@@ -262,9 +355,16 @@ int wcx_dependents_find(struct wcx_dependents *dependents, const char *start, co
 
 	*why = NULL;
 	pthread_mutex_lock(&dependents->lock);
-	r = wcx_dependents_read(dependents, start, &family, err);
+	r = look_after(dependents, start, looks_before(dependents, file->fd), &family, err);
 	if (r == 0)
 		r = find_in(family, file, why, err);
+	if (r < 0 || *why) { /* what needed it may have gone since then */
+		free(*why);
+		*why = NULL;
+		r = wcx_dependents_read(dependents, start, &family, err);
+		if (r == 0)
+			r = find_in(family, file, why, err);
+	}
 	pthread_mutex_unlock(&dependents->lock);
 	return r;
 }

@@ -25,12 +25,20 @@ int wcx_dependents_open(struct wcx_dependents *dependents, int directory_fd, con
 void wcx_dependents_close(struct wcx_dependents *dependents, int fd);
 
 /*
+ * wcx_dependents_lock_ahead - lock a packed file that others may be packed against, if nobody uses it and there are locks
+ *
+ * It stays locked until wcx_dependents_open opens it, which takes the lock over, and what that returns is closed; or until
+ * the end.  wcx_dependents_find looks for what needs a file anew only if it was locked after it looked last.
+ */
+void wcx_dependents_lock_ahead(struct wcx_dependents *dependents, int directory_fd, const char *name);
+
+/*
  * wcx_dependents_find - whether others need a packed file
  *
  * start is the directory that the command line names, where the search begins.  The caller has locked the file for removal,
- * so that what is packed against it has its name already, and is seen.  Returns 0 with *why NULL: none does; 0 with *why: a
- * clause that names one, or says that there may be some which were not found, to be freed; or -errno, also if something in
- * the store cannot be read.
+ * with wcx_dependents_open, so that what is packed against it has its name already, and is seen.  Returns 0 with *why NULL:
+ * none does; 0 with *why: a clause that names one, or says that there may be some which were not found, to be freed; or
+ * -errno, also if something in the store cannot be read.
  */
 int wcx_dependents_find(struct wcx_dependents *dependents, const char *start, const struct wcx_packed_name *file, char **why,
 			struct wcx_error *err);

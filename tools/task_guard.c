@@ -5,10 +5,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include "codec/arith.h"
 #include "fs/base/file_copy.h"
 #include "fs/base/path.h"
 #include "fs/base/same_file.h"
@@ -18,6 +22,83 @@
 #include "fs/read/base_rules.h"
 #include "tools/dependents.h"
 #include "tools/file_task.h"
+
+enum {
+	AHEAD_MAX = 1024, /* items whose outputs or sources are locked at a time */
+	AHEAD_SHARE = 4,  /* of the descriptors that the process may have */
+};
+
+/* --- locks ahead --- */
+
+/* Locks what an item's output replaces, unless that has the source's time: then it is probably done. */
+static void lock_output(const struct wcx_tree_run *run, int directory_fd, const char *name, const struct stat *source)
+{
+	struct stat there;
+
+	if (fstatat(directory_fd, name, &there, AT_SYMLINK_NOFOLLOW) == 0 && !wcx_has_time_of(&there, source))
+		wcx_dependents_lock_ahead(run->dependents, directory_fd, name);
+}
+
+static void lock_of_named(const struct wcx_tree_run *run, size_t item, bool of_source)
+{
+	const char *path = of_source ? run->paths[item] : run->outputs[item];
+	char *directory = wcx_directory_of(path);
+	const int fd = directory ? open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	struct stat st;
+
+	if (fd >= 0 && of_source)
+		wcx_dependents_lock_ahead(run->dependents, fd, wcx_last_name(path));
+	else if (fd >= 0 && stat(run->paths[item], &st) == 0)
+		lock_output(run, fd, wcx_last_name(path), &st);
+	if (fd >= 0)
+		close(fd);
+	free(directory);
+}
+
+static void lock_of_entry(const struct wcx_tree_run *run, size_t item, bool of_source)
+{
+	const struct wcx_tree_entry *entry = &run->tree.entries[run->items[item]];
+	const int root_fd = of_source ? run->tree.root_fd : run->output_root_fd;
+	const int fd = wcx_tree_open_directory(&run->tree, entry->directory, root_fd);
+	uint8_t sha256[WCX_SHA256_BYTES];
+	char packed[NAME_MAX + sizeof ".wcx"];
+
+	snprintf(packed, sizeof packed, "%s%s", entry->name, wcx_is_packed_name(entry->name) ? "" : ".wcx");
+	if (fd >= 0 && of_source && wcx_is_packed_name(entry->name))
+		wcx_dependents_lock_ahead(run->dependents, fd, entry->name);
+	else if (fd >= 0 && !of_source && !wcx_name_sha256(entry->name, sha256)) /* such a one is done, whatever its time */
+		lock_output(run, fd, packed, &entry->st);
+	if (fd >= 0)
+		close(fd);
+}
+
+/*
+ * Locks what this item and the next ones will replace, or with of_source remove.  So one look tells what needs these, and
+ * not each has to look at all names of the store again after the others have changed some.
+ */
+static void lock_ahead(const struct wcx_file_task *task, bool of_source)
+{
+	struct wcx_tree_run *run = task->run;
+	struct rlimit fds;
+	size_t most = AHEAD_MAX;
+
+	if (task->item == SIZE_MAX)
+		return;
+	pthread_mutex_lock(&run->ahead_lock);
+	if (task->item >= run->ahead_end) {
+		if (getrlimit(RLIMIT_NOFILE, &fds) == 0)
+			most = (size_t)WCX_MIN(most, fds.rlim_cur / AHEAD_SHARE);
+		run->ahead_end = WCX_MIN(task->item + most, run->end_item);
+		for (size_t i = task->item; i < run->ahead_end; i++)
+			if (run->paths)
+				lock_of_named(run, i, of_source);
+			else
+				lock_of_entry(run, i, of_source);
+	}
+	pthread_mutex_unlock(&run->ahead_lock);
+}
+
+/* --- outputs --- */
 
 /* Where the search begins for an output: the tree that outputs go to, or the directory of a named one. */
 static char *start_of(const struct wcx_file_task *task)
@@ -129,6 +210,8 @@ int wcx_task_guard_begin(struct wcx_task_guard *guard, struct wcx_file_task *tas
 	*guard = (struct wcx_task_guard){ .fd = -1, .kept_fd = -1, .path = strdup(path) };
 	if (!guard->path)
 		return wcx_fail(err, ENOMEM, "%s: no memory", path);
+	if (fstatat(task->output_directory_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		lock_ahead(task, false);
 	r = open_base(guard, task, name, &st, &sb);
 	if (r == -EWOULDBLOCK)
 		return wcx_fail(err, EBUSY, "%s: not replaced, since another process packs against it, or replaces it",
@@ -178,13 +261,18 @@ void wcx_task_guard_end(struct wcx_task_guard *guard, struct wcx_file_task *task
 	*guard = (struct wcx_task_guard){ .fd = -1, .kept_fd = -1 };
 }
 
+/* --- sources --- */
+
 int wcx_task_lock_source(const struct wcx_file_task *task, struct wcx_error *err)
 {
 	char *start = task->is_named ? wcx_directory_of(task->path) : strdup(task->run->tree.root_path);
 	struct stat st;
-	int r = start ? wcx_dependents_lock(task->run->dependents, start, task->directory_fd, task->name, task->path,
-					    "unpacked, but kept", &st, err)
-		      : wcx_task_fail(task, ENOMEM, err);
+	int r;
+
+	lock_ahead(task, true);
+	r = start ? wcx_dependents_lock(task->run->dependents, start, task->directory_fd, task->name, task->path,
+					"unpacked, but kept", &st, err)
+		  : wcx_task_fail(task, ENOMEM, err);
 
 	free(start);
 	if (r < 0 || wcx_same_version(&st, &task->st))

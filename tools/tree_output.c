@@ -408,7 +408,7 @@ void wcx_tree_output_link_names(struct wcx_tree_run *run)
 	for (size_t i = 1; i < run->tree.count && !wcx_command_stop; i++) {
 		struct tree_mark *mark = &run->marks[i];
 		const size_t directory = run->tree.entries[i].directory;
-		struct wcx_file_task task = { .run = run, .slot = { &run->report, 0 } };
+		struct wcx_file_task task = { .run = run, .slot = { &run->report, 0 }, .item = SIZE_MAX };
 		char *path;
 
 		if (!S_ISREG(run->tree.entries[i].st.st_mode) || mark->leader == i)

@@ -107,15 +107,17 @@ static int do_file(struct wcx_file_task *task, int r, struct wcx_error *err)
 	return wcx_fail(err, -r, "stopped, since other files would fail too%s", has_output(run) ? goes_on : "");
 }
 
-static int do_entry(struct wcx_tree_run *run, unsigned slot, size_t entry, struct wcx_error *err)
+static int do_entry(struct wcx_tree_run *run, unsigned slot, size_t item, struct wcx_error *err)
 {
 	const struct wcx_tree *tree = &run->tree;
+	const size_t entry = run->items[item];
 	const size_t directory = tree->entries[entry].directory;
 	char *path = wcx_tree_path(tree, entry, tree->root_path, "");
 	char *output_path = wcx_tree_path(tree, entry, run->output_root_path ? run->output_root_path : tree->root_path, "");
 	struct wcx_file_task task = {
 		.run = run,
 		.slot = { &run->report, slot },
+		.item = item,
 		.name = tree->entries[entry].name,
 		.path = path ? path : tree->entries[entry].name,
 		.directory_fd = wcx_tree_open_directory(tree, directory, tree->root_fd),
@@ -162,6 +164,7 @@ static int do_named(struct wcx_tree_run *run, unsigned slot, size_t item, struct
 	struct wcx_file_task task = {
 		.run = run,
 		.slot = { &run->report, slot },
+		.item = item,
 		.is_named = true,
 		.name = wcx_last_name(path),
 		.path = path,
@@ -194,7 +197,7 @@ static int do_item(void *user, struct wcx_parallel *loop, unsigned worker, uint6
 {
 	struct wcx_tree_run *run = user;
 	const size_t number = run->first_item + (size_t)item, count = run->end_item - run->first_item;
-	int r = run->paths ? do_named(run, worker, number, err) : do_entry(run, worker, run->items[number], err);
+	int r = run->paths ? do_named(run, worker, number, err) : do_entry(run, worker, number, err);
 	const size_t finished = atomic_fetch_add(&run->finished, 1) + 1;
 
 	(void)loop;
@@ -224,6 +227,7 @@ static int do_range(struct wcx_tree_run *run, size_t first, size_t end, struct w
 {
 	run->first_item = first;
 	run->end_item = end;
+	run->ahead_end = first;
 	share_cores(run);
 	run->finished = 0;
 	return wcx_parallel_for(run->side_by_side, end - first, do_item, run, &wcx_command_stop, err);
@@ -465,6 +469,7 @@ int wcx_run_tree(struct command *command, const struct wcx_tree_ops *ops, const 
 		.output_root_path = (ops->needs || ops->replaces) && !output ? path : output,
 		.output_root_fd = -1,
 		.tree.root_fd = -1,
+		.ahead_lock = PTHREAD_MUTEX_INITIALIZER,
 	};
 	struct wcx_error err = { "" };
 	int r;
@@ -513,6 +518,7 @@ int wcx_run_files(struct command *command, const struct wcx_tree_ops *ops, const
 		.outputs = outputs,
 		.item_count = count,
 		.tree.root_fd = -1,
+		.ahead_lock = PTHREAD_MUTEX_INITIALIZER,
 	};
 	struct wcx_error err = { "" };
 	uint64_t bytes = 0;

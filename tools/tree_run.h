@@ -9,6 +9,7 @@
 #ifndef WCX_TREE_RUN_H
 #define WCX_TREE_RUN_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <sys/stat.h>
 
@@ -29,6 +30,7 @@ enum wcx_name_change { WCX_NAME_KEPT, WCX_NAME_PACKED, WCX_NAME_UNPACKED, WCX_NA
 struct wcx_file_task {
 	struct wcx_tree_run *run;
 	struct wcx_report_slot slot;
+	size_t item;   /* its number in the run; SIZE_MAX: it is none of the items */
 	bool is_named; /* by the user: output is the name to use; otherwise it is to be changed as the command does */
 	const char *name, *path; /* in its directory; for messages */
 	int directory_fd, fd;    /* the directory that it is in; the file, for reading */
@@ -91,6 +93,8 @@ struct wcx_tree_run {
 	const char *store;                 /* where bases and dependents are; NULL: around each file */
 	struct wcx_base_search *bases;     /* for files that have bases; NULL: the command decodes nothing */
 	struct wcx_dependents *dependents; /* of what is replaced and removed */
+	pthread_mutex_t ahead_lock;
+	size_t ahead_end; /* what items before that replace or remove is locked, as far as it could be */
 	struct wcx_report report;
 	struct wcx_core_share share;
 	unsigned side_by_side; /* files at a time */

@@ -53,3 +53,8 @@ int wcx_base_open_for_removal(int directory_fd, const char *name, struct stat *s
 	}
 	return r;
 }
+
+bool wcx_base_is_locked(int fd)
+{
+	return flock(fd, LOCK_EX | LOCK_NB) == 0; /* once more, which changes nothing */
+}

@@ -10,6 +10,7 @@
 #ifndef WCX_BASE_LOCK_H
 #define WCX_BASE_LOCK_H
 
+#include <stdbool.h>
 #include <sys/stat.h>
 
 /*
@@ -27,5 +28,8 @@ int wcx_base_lock(int fd);
  * for what is no regular file either, which is not even opened; or another -errno.
  */
 int wcx_base_open_for_removal(int directory_fd, const char *name, struct stat *st_ret);
+
+/* wcx_base_is_locked - whether what was opened for removal is locked: false where the file system has no locks */
+bool wcx_base_is_locked(int fd);
 
 #endif

@@ -77,6 +77,33 @@ needs_attributes() {
 	[ "$(ls store/changed)" = model.safetensors.wcx ]
 }
 
+@test "of the files that a run replaces or removes together, that which is needed stays" {
+	local i
+
+	mkdir many
+	for i in {1..9}; do
+		cp models/changed/model.safetensors "many/$i.safetensors"
+		printf %s "$i" | dd of="many/$i.safetensors" bs=1 seek=200000 conv=notrunc status=none
+		ln models/changed/model.safetensors "store/llama/$i.safetensors"
+	done
+	"$WCX" pack -q --rm --base=none store/llama
+	cp models/changed/model.safetensors many
+	run -1 "$WCX" pack --base=none many store/llama
+	[[ $output == *"$BASE: not replaced, since store/tuned/model.safetensors.wcx is packed against it"* ]]
+	[[ $output == *"9 packed, 1 failed"* ]]
+	is_safe
+	run -1 "$WCX" unpack --rm --store=store store/llama
+	[[ $output == *"$BASE: unpacked, but kept, since store/tuned/model.safetensors.wcx is packed against it"* ]]
+	[ "$(find store/llama -name "*.wcx")" = "$BASE" ]
+	is_safe
+	for i in {1..9}; do
+		cmp "many/$i.safetensors" "store/llama/$i.safetensors"
+	done
+	# A fine-tune goes before its base.
+	run -0 "$WCX" unpack --rm store
+	[ -z "$(find store -name "*.wcx")" ]
+}
+
 @test "a base is not removed while a file beside its directory needs it" {
 	run -1 "$WCX" unpack --rm store/llama
 	[[ $output == *"$BASE: unpacked, but kept, since store/tuned/model.safetensors.wcx is packed against it"* ]]
