@@ -131,7 +131,7 @@ static void close_file(void *user, fuse_ino_t ino, struct wcx_handle *handle)
 	struct wcx_fuse *fuse = user;
 
 	wcx_prefetch_close(fuse->prefetcher, open->prefetch);
-	wcx_store_close(fuse->store, wcx_node_close(fuse->nodes, wcx_ino_node(ino)));
+	wcx_store_close_later(fuse->store, wcx_node_close(fuse->nodes, wcx_ino_node(ino)));
 	free(open);
 }
 

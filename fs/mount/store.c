@@ -593,25 +593,32 @@ int wcx_store_open(struct wcx_store *store, const char *path, struct wcx_store_e
 	return 0;
 }
 
-static void close_plain(struct wcx_closing *closing)
-{
-	void *file = (char *)closing - offsetof(struct wcx_store_file, closing);
-
-	close(((struct wcx_store_file *)file)->fd);
-	free(file);
-}
-
 void wcx_store_close(struct wcx_store *store, struct wcx_store_file *file)
 {
 	if (!file)
 		return;
-	if (!file->image) {
-		file->closing.close = close_plain;
-		wcx_closer_give(store->closer, &file->closing);
+	if (file->image)
+		wcx_image_pool_release(store->images, file->image);
+	else
+		close(file->fd);
+	free(file);
+}
+
+static void close_plain(struct wcx_closing *closing)
+{
+	void *file = (char *)closing - offsetof(struct wcx_store_file, closing);
+
+	wcx_store_close(((struct wcx_store_file *)file)->store, file);
+}
+
+void wcx_store_close_later(struct wcx_store *store, struct wcx_store_file *file)
+{
+	if (!file || file->image) {
+		wcx_store_close(store, file); /* an image is the pool's, which closes it later, if at all */
 		return;
 	}
-	wcx_image_pool_release(store->images, file->image);
-	free(file);
+	file->closing.close = close_plain;
+	wcx_closer_give(store->closer, &file->closing);
 }
 
 void wcx_store_release_unused(struct wcx_store *store)

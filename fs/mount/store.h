@@ -125,7 +125,11 @@ bool wcx_dir_list_is_current(const struct wcx_dir_list *list, const struct wcx_s
  */
 int wcx_store_open(struct wcx_store *store, const char *path, struct wcx_store_entry *entry_ret, struct wcx_store_file **ret,
 		   struct wcx_error *err);
-void wcx_store_close(struct wcx_store *store, struct wcx_store_file *file); /* waits for nothing; NULL is fine */
+
+/* wcx_store_close, wcx_store_close_later - close a file; NULL is fine.  The first may wait for the store, the other does
+ * not. */
+void wcx_store_close(struct wcx_store *store, struct wcx_store_file *file);
+void wcx_store_close_later(struct wcx_store *store, struct wcx_store_file *file);
 
 /* wcx_store_release_unused - close packed files that nobody has open and that are deleted, or were not used for a while */
 void wcx_store_release_unused(struct wcx_store *store);
