@@ -128,6 +128,19 @@ static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_dat
 	fuse_reply_none(req);
 }
 
+/* Looks at the file that a node has open, whose path has another or none: it may grow, and have another name. */
+static void refresh_open(struct wcx_fuse *fuse, struct wcx_node *node, struct wcx_store_entry *ret)
+{
+	struct wcx_store_file *file = wcx_node_reopen(fuse->nodes, node);
+	struct wcx_store_entry now;
+
+	if (!file)
+		return;
+	if (wcx_store_file_stat(file, &now) == 0)
+		wcx_node_update(fuse->nodes, node, &now, ret);
+	wcx_store_close(fuse->store, wcx_node_close(fuse->nodes, node));
+}
+
 /* What a node stands for, after a look at its path. */
 static int refresh(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store_entry *ret)
 {
@@ -139,10 +152,13 @@ static int refresh(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store_entry
 		wcx_calls_report(&fuse->calls, wcx_ino_path(ino), &err);
 		return r;
 	}
-	if (ino != FUSE_ROOT_ID)
-		return wcx_node_update(fuse->nodes, wcx_ino_node(ino), r ? NULL : &now, ret);
-	if (!r)
+	if (ino != FUSE_ROOT_ID) {
+		r = wcx_node_update(fuse->nodes, wcx_ino_node(ino), r ? NULL : &now, ret);
+		if (!r && !ret->attr.st_nlink)
+			refresh_open(fuse, wcx_ino_node(ino), ret);
+	} else if (!r) {
 		*ret = now;
+	}
 	return r;
 }
 

@@ -46,8 +46,8 @@ void wcx_node_entry(struct wcx_node_table *table, struct wcx_node *node, struct 
 /*
  * wcx_node_update - tell what is at a node's path now
  *
- * now is NULL if nothing is there.  *ret becomes what the node stands for.  Returns 0, or -ESTALE if that is gone and nobody
- * has it open.
+ * now is NULL if nothing is there.  *ret becomes what the node stands for, without links if that is not there but open or
+ * pinned.  Returns 0, or -ESTALE if it is gone and neither.
  */
 int wcx_node_update(struct wcx_node_table *table, struct wcx_node *node, const struct wcx_store_entry *now,
 		    struct wcx_store_entry *ret);

@@ -132,7 +132,7 @@ static void fill_packed_entry(const struct wcx_store *store, const struct stat *
 {
 	fill_entry(store, st, true, ret);
 	ret->attr.st_size = (off_t)sb->original_bytes;
-	ret->attr.st_nlink = 1; /* others may be shown with the packed bytes */
+	ret->attr.st_nlink = WCX_MIN(st->st_nlink, 1u); /* others may be shown with the packed bytes */
 	ret->id = wcx_file_id_of_packed(st, sb);
 }
 
@@ -151,17 +151,24 @@ static int fill_link_entry(const struct wcx_store *store, const struct stored_pa
 }
 
 /* Whether a plain file has the bytes of a packed one, of which hard links may be shown as the original. */
-static bool has_packed_bytes(const struct wcx_store *store, const char *path)
+static bool has_packed_bytes(int fd)
 {
 	uint8_t magic[WCX_MAGIC_BYTES];
+	const ssize_t n = pread(fd, magic, sizeof magic, 0);
+
+	return n < 0 || (n == sizeof magic && memcmp(magic, WCX_MAGIC, sizeof magic) == 0);
+}
+
+static bool path_has_packed_bytes(const struct wcx_store *store, const char *path)
+{
 	struct stored_path stored;
 	struct stat st;
 	const int fd = open_bytes(store, path, false, &stored, &st);
-	const ssize_t n = fd < 0 ? 0 : pread(fd, magic, sizeof magic, 0);
+	const bool is_packed = fd >= 0 && has_packed_bytes(fd);
 
 	if (fd >= 0)
 		close(fd);
-	return n < 0 || (n == sizeof magic && memcmp(magic, WCX_MAGIC, sizeof magic) == 0);
+	return is_packed;
 }
 
 /* Looks up a path without the suffix: -ENOENT if nothing is there, or if what is there is shown under another name. */
@@ -181,7 +188,7 @@ static int lookup_plain(const struct wcx_store *store, const char *path, struct 
 		return wcx_leads_to_itself(&store->beneath, stored.text) ? -ENOENT
 									 : fill_link_entry(store, &stored, &st, false, ret);
 	fill_entry(store, &st, false, ret);
-	if (S_ISREG(st.st_mode) && st.st_nlink > 1 && has_packed_bytes(store, path))
+	if (S_ISREG(st.st_mode) && st.st_nlink > 1 && path_has_packed_bytes(store, path))
 		ret->attr.st_nlink = 1;
 	return 0;
 }
@@ -636,11 +643,31 @@ struct wcx_image *wcx_store_file_image(const struct wcx_store_file *file)
 	return file->image ? file->image->image : NULL;
 }
 
+/* The descriptor of what is stored. */
+static int stored_fd(const struct wcx_store_file *file)
+{
+	return file->image ? wcx_container_fd(wcx_image_container(file->image->image)) : file->fd;
+}
+
+int wcx_store_file_stat(const struct wcx_store_file *file, struct wcx_store_entry *ret)
+{
+	struct stat st;
+
+	if (fstat(stored_fd(file), &st))
+		return shown_errno(-errno);
+	if (file->image) {
+		fill_packed_entry(file->store, &st, wcx_container_superblock(wcx_image_container(file->image->image)), ret);
+		return 0;
+	}
+	fill_entry(file->store, &st, false, ret);
+	if (st.st_nlink > 1 && has_packed_bytes(file->fd))
+		ret->attr.st_nlink = 1;
+	return 0;
+}
+
 ssize_t wcx_store_file_get_acl(const struct wcx_store_file *file, const char *name, void *dst, size_t dst_bytes)
 {
-	const int fd = file->image ? wcx_container_fd(wcx_image_container(file->image->image)) : file->fd;
-
-	return get_acl(fd, name, dst, dst_bytes);
+	return get_acl(stored_fd(file), name, dst, dst_bytes);
 }
 
 /* Reads to the end of the file, if that comes first: after an error in between there is no result. */

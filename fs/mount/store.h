@@ -140,6 +140,9 @@ int wcx_store_file_fd(const struct wcx_store_file *file);
 /* wcx_store_file_image - the image of a packed file, owned by the file; NULL for any other */
 struct wcx_image *wcx_store_file_image(const struct wcx_store_file *file);
 
+/* wcx_store_file_stat - tell of an open file what a lookup would, whatever name it has by now; 0 or -errno */
+int wcx_store_file_stat(const struct wcx_store_file *file, struct wcx_store_entry *ret);
+
 /* wcx_store_file_get_acl - read an ACL of an open file, as wcx_store_get_acl does */
 ssize_t wcx_store_file_get_acl(const struct wcx_store_file *file, const char *name, void *dst, size_t dst_bytes);
 

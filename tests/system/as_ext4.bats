@@ -416,6 +416,27 @@ for e in os.scandir(sys.argv[1]): print(e.inode(), e.name)' "$MNT" | sort)" = "$
 	system_python follow "$MNT/log" "$S/log" 2 3 4 5
 }
 
+@test "an open file that gets another name has its links and permissions, and what is added to it" {
+	local plain packed
+
+	echo 1 >"$S/log"
+	start_mount "$S"
+	exec {plain}<"$MNT/log" {packed}<"$MNT/a.safetensors"
+	mv "$S/log" "$S/log.1"
+	mv "$S/a.safetensors.wcx" "$S/b.safetensors.wcx"
+	echo 2 >>"$S/log.1"
+	chmod 640 "$S"/*
+	has() { [ "$(stat -L -c "%h %a %s" "/dev/fd/$1")" = "$2" ]; }
+	within 2 has "$plain" "1 440 4"
+	within 2 has "$packed" "1 440 $(stat -c %s "$ORIG/1")"
+	[ "$(cat <&"$plain")" = $'1\n2' ]
+	cmp "$ORIG/1" - <&"$packed"
+	rm "$S/log.1" "$S/b.safetensors.wcx"
+	within 2 has "$plain" "0 440 4"
+	within 2 has "$packed" "0 440 $(stat -c %s "$ORIG/1")"
+	exec {plain}<&- {packed}<&-
+}
+
 @test "a deleted packed file's disk space is free within seconds" {
 	local before
 
