@@ -18,6 +18,8 @@
 #include "fs/read/packed_index.h"
 #include "fs/read/store_walk.h"
 
+enum { FOUND_MAX = 32 }; /* bases that stay open for the next file that needs them: each takes a descriptor and its index */
+
 /* A tree that is searched, or what is around it. */
 struct root {
 	bool is_around;
@@ -41,8 +43,8 @@ struct wcx_base_search {
 	pthread_mutex_t lock; /* protects the lists; roots themselves stay as they are */
 	struct root **roots;
 	size_t root_count, root_capacity;
-	struct found *found;
-	size_t found_count, found_capacity;
+	struct found found[FOUND_MAX]; /* the oldest first */
+	size_t found_count;
 };
 
 /* A search for one base. */
@@ -173,18 +175,19 @@ static bool is_public(int fd)
 	return false;
 }
 
-/* Adds what was found for others that need it; without memory they find it again. */
+/* Keeps what was found for others that need it; after many more they find it again. */
 static void keep_found(struct wcx_base_search *search, struct wcx_image *image, const struct stat *st, bool public)
 {
-	struct found *grown;
+	struct wcx_image *oldest = NULL;
 
 	pthread_mutex_lock(&search->lock);
-	grown = wcx_array_reserve(search->found, &search->found_capacity, search->found_count + 1, sizeof *grown);
-	if (grown) {
-		search->found = grown;
-		grown[search->found_count++] = (struct found){ wcx_image_get(image), *st, public };
+	if (search->found_count == FOUND_MAX) {
+		oldest = search->found[0].image;
+		memmove(search->found, search->found + 1, --search->found_count * sizeof search->found[0]);
 	}
+	search->found[search->found_count++] = (struct found){ wcx_image_get(image), *st, public };
 	pthread_mutex_unlock(&search->lock);
+	wcx_image_put(oldest);
 }
 
 /* Takes a file if it will do; owns fd. */
@@ -386,7 +389,6 @@ void wcx_base_search_free(struct wcx_base_search *search)
 		wcx_image_put(search->found[i].image);
 	for (size_t i = 0; i < search->root_count; i++)
 		free_root(search->roots[i]);
-	free(search->found);
 	free(search->roots);
 	pthread_mutex_destroy(&search->lock);
 	free(search->store);

@@ -117,6 +117,29 @@ forge() {
 	[[ "$output" == *": not found in $OWN/tmp/tuned and around it; --store=DIR says where else to look" ]]
 }
 
+@test "a store may have more bases than a process may have files open" {
+	"$PYTHON" - <<-'END'
+		import os, numpy
+		from safetensors_io import Tensor, build_header
+
+		os.mkdir("many")
+		rng = numpy.random.default_rng(5)
+		for family in range(60):
+		    base = rng.integers(0, 100, 10000).astype("u1")
+		    for name, data in ("a", base), ("b", base + (rng.random(10000) < 0.01)):
+		        header = build_header([Tensor(f"w{family}", "U8", [10000], 0, 10000)], {})
+		        open(f"many/{family}{name}.safetensors", "wb").write(header + data.astype("u1").tobytes())
+	END
+	"$WCX" pack -q many packed
+	"$WCX" verify --json packed | tail -1 | grep -q '"based_files":60,'
+	(
+		ulimit -n 64
+		"$WCX" verify -q -j 2 packed
+		"$WCX" unpack -q -j 2 packed back
+	)
+	diff -r many back
+}
+
 @test "what the store lacks is reported, and the rest is verified" {
 	"$WCX" verify -q "$OWN"
 	rm "$BASE"
