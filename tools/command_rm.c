@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -133,6 +134,8 @@ static int open_victim(const struct removal *removal, struct victim *victim, int
 				r == -ELOOP    ? "a link, which is not removed"
 				: r == -EINVAL ? "not a packed file"
 					       : strerror(-r));
+	if (removal->is_dry_run)
+		flock(victim->fd, LOCK_UN); /* nobody is in its way: it was only to be seen whether it can be locked */
 	return wcx_superblock_read(victim->fd, victim->path, &victim->sb, err);
 }
 

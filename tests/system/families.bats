@@ -530,6 +530,22 @@ $BASE: would be removed" ]
 	find "$OWN" -printf "%p %i %C@\n" | sort | diff before -
 }
 
+@test "rm --dry-run is in the way of nobody who packs" {
+	local pid
+
+	mkfifo full
+	exec 7<>full
+	dd if=/dev/zero bs=4096 oflag=nonblock status=none >&7 2>/dev/null || true # what is printed now waits
+	"$WCX" rm -n --store="$OWN" "$BASE" "$OWN/none.wcx" 2>full 3>&- 7>&- &
+	pid=$!
+	until find "/proc/$pid/fd" -lname "$BASE" 2>/dev/null | grep -q .; do
+		kill -0 "$pid"
+	done
+	flock -s -w 20 "$BASE" true
+	kill "$pid"
+	exec 7>&-
+}
+
 @test "rm --dry-run knows of directories that may not be written to" {
 	needs_two_users
 	chmod a+rx "$OWN/tuned"
