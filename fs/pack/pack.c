@@ -31,7 +31,6 @@ enum {
 	POOL_MEMBER_BYTES = 32 << 10, /* tensors up to this size share segments */
 	POOL_BYTES = 4 << 20,         /* the most they have in all */
 	SAME_MIN_BYTES = 4 << 10,     /* segments from this size on are compared with earlier ones */
-	BLOCK_BYTES = 512,            /* of st_blocks */
 };
 
 struct packer {
@@ -73,27 +72,11 @@ static int no_memory(const struct packer *packer, struct wcx_error *err)
 	return fail_on(err, packer->src_path, ENOMEM);
 }
 
-/* Whether a range of the source has no data.  If the file has become shorter, check_source_unchanged finds that. */
-static bool is_hole(const struct packer *packer, uint64_t offset, size_t bytes)
-{
-	off_t data;
-
-	if ((uint64_t)packer->src_stat.st_blocks * BLOCK_BYTES >= (uint64_t)packer->src_stat.st_size)
-		return false; /* as nearly all files: no system call */
-	data = lseek(packer->src_fd, (off_t)offset, SEEK_DATA);
-	return data < 0 ? errno == ENXIO : (uint64_t)data >= offset + bytes;
-}
-
 static int read_source(const void *user, uint8_t *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
 {
 	const struct packer *packer = user;
-	int r;
+	const int r = wcx_read_exact(packer->src_fd, dst, bytes, offset);
 
-	if (is_hole(packer, offset, bytes)) {
-		memset(dst, 0, bytes);
-		return 0;
-	}
-	r = wcx_read_exact(packer->src_fd, dst, bytes, offset);
 	if (r == -ENODATA)
 		return wcx_fail(err, EIO, "%s: became shorter while it was packed, offset %llu", packer->src_path,
 				(unsigned long long)offset);

@@ -456,6 +456,15 @@ check_refused() {
 	cmp sparse.wcx full.wcx
 }
 
+@test "what a file system says of holes is not taken for the contents of a source" {
+	strace -o /dev/null true || skip "strace is not installed, or may not trace"
+	write_safetensors sparse '{"a":{"dtype":"BF16","shape":[10000000],"data_offsets":[0,20000000]}}' 3000000
+	truncate -s $((8 + 69 + 20000000)) sparse
+	"$WCX" pack -q sparse
+	strace -f -qq -o /dev/null -e trace=lseek -e inject=lseek:error=ENXIO "$WCX" pack -q sparse lied.wcx # no data behind that
+	cmp sparse.wcx lied.wcx
+}
+
 @test "unpack of a small file that claims terabytes says at once that there is no space, and info shows the size" {
 	(cd "$BATS_TEST_DIRNAME/../reference" && "$PYTHON" -) >claim.wcx <<-'END'
 		import struct, sys
