@@ -75,12 +75,40 @@ static int open_stored(const struct wcx_store *store, const char *path, bool pac
 	return r ? r : wcx_beneath_open(&store->beneath, stored_ret->text, flags, false, st_ret);
 }
 
+/* The path by which an open file is reached, or opened again. */
+static void descriptor_path(int fd, char path[32])
+{
+	snprintf(path, 32, "/proc/self/fd/%d", fd);
+}
+
+/* Opens a file for reading, if it is a regular one, and waits as long as open(2) does. */
+static int open_regular(const struct wcx_store *store, const char *path, bool packed, struct stored_path *stored_ret,
+			struct stat *st_ret)
+{
+	const int found = open_stored(store, path, packed, O_PATH, stored_ret, st_ret);
+	char fd_path[32];
+	int fd = -ENXIO;
+
+	if (found < 0)
+		return found;
+	if (S_ISREG(st_ret->st_mode)) {
+		descriptor_path(found, fd_path);
+		fd = open(fd_path, O_RDONLY | O_NOCTTY | O_CLOEXEC);
+		fd = fd < 0 ? -errno : fd;
+	}
+	close(found);
+	return fd;
+}
+
 /* Opens a regular file for reading.  O_NONBLOCK: the path may have become a FIFO since it was looked at. */
 static int open_bytes(const struct wcx_store *store, const char *path, bool packed, struct stored_path *stored_ret,
 		      struct stat *st_ret)
 {
 	const int fd = open_stored(store, path, packed, O_RDONLY | O_NONBLOCK | O_NOCTTY, stored_ret, st_ret);
 
+	if (fd ==
+	    -EAGAIN) /* somebody has a lease on it, as file servers do for their clients, who are told to give it back */
+		return open_regular(store, path, packed, stored_ret, st_ret);
 	if (fd >= 0 && !S_ISREG(st_ret->st_mode)) {
 		close(fd);
 		return -ENXIO;
@@ -308,7 +336,7 @@ static ssize_t get_acl(int fd, const char *name, void *dst, size_t dst_bytes)
 	char fd_path[32];
 	ssize_t r;
 
-	snprintf(fd_path, sizeof fd_path, "/proc/self/fd/%d", fd); /* an O_PATH descriptor alone will not do */
+	descriptor_path(fd, fd_path); /* an O_PATH descriptor alone will not do */
 	r = getxattr(fd_path, name, dst, dst_bytes);
 	r = r < 0 ? -errno : r;
 	if (r > 0 && dst_bytes)
@@ -685,7 +713,7 @@ static ssize_t read_plain(int fd, uint8_t *dst, size_t bytes, uint64_t offset, s
 	if (n >= 0)
 		return (ssize_t)done;
 	errnum = errno;
-	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	descriptor_path(fd, link);
 	if (readlink(link, path, sizeof path - 1) < 0)
 		path[0] = '\0';
 	return wcx_fail(err, errnum, "%s: %s", path, strerror(errnum));

@@ -437,6 +437,12 @@ for e in os.scandir(sys.argv[1]): print(e.inode(), e.name)' "$MNT" | sort)" = "$
 	exec {plain}<&- {packed}<&-
 }
 
+@test "a file on which a file server has a lease is read" {
+	start_mount "$S"
+	system_python lease "$S/config.json" "$MNT/config.json"
+	system_python lease "$S/a.safetensors.wcx" "$MNT/a.safetensors"
+}
+
 @test "a deleted packed file's disk space is free within seconds" {
 	local before
 

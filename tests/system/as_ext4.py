@@ -3,11 +3,13 @@
 
 import ctypes
 import errno
+import fcntl
 import multiprocessing
 import os
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -157,6 +159,21 @@ def cmd_follow(mounted, stored, *lines):
                     time.sleep(0.05)
         finally:
             tail.kill()
+
+
+def cmd_lease(stored, mounted):
+    """A reader gets a file on which a file server has a lease, once that is given back."""
+    fd = os.open(stored, os.O_RDWR)
+    breaks = []
+
+    def give_back(*_):
+        breaks.append(stored)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+    signal.signal(signal.SIGIO, give_back)
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    read = subprocess.run(["cat", mounted], stdout=subprocess.PIPE, check=True).stdout
+    assert breaks and read, (breaks, len(read))
 
 
 def cmd_poll_growing(source, stored, mounted, steps):
