@@ -23,7 +23,7 @@
 enum {
 	ENTRIES_MAX = 10000,
 	PACKED_MAX = 500, /* packed files that are looked into */
-	LOOK_MS = 1000,   /* for so long, since a mount waits for it: a store may be far away */
+	LOOK_MS = 1000,   /* for so long each time, since a mount waits for it: a store may be far away */
 	TEXT_BYTES = 640,
 };
 
@@ -32,6 +32,7 @@ enum content { HAS_PACKED, HAS_NONE, IS_UNKNOWN };
 /* Whether a directory tree holds a file or link NAME.wcx. */
 static enum content find_packed(const char *dir)
 {
+	const uint64_t until_ms = wcx_now_ms() + LOOK_MS;
 	enum content content = HAS_NONE;
 	struct wcx_walk walk;
 
@@ -41,7 +42,7 @@ static enum content find_packed(const char *dir)
 			content = wcx_stem_bytes(walk.name) ? HAS_PACKED : HAS_NONE;
 		else if (walk.kind == WCX_WALK_PROBLEM)
 			content = IS_UNKNOWN;
-		if (content == HAS_NONE && count == ENTRIES_MAX)
+		if (content == HAS_NONE && (count == ENTRIES_MAX || wcx_now_ms() > until_ms))
 			content = IS_UNKNOWN;
 	}
 	wcx_walk_end(&walk);

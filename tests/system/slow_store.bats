@@ -110,6 +110,17 @@ gives_eio() {
 	done
 }
 
+@test "a mount does not wait until a slow store has been searched for packed files" {
+	local store="$BATS_TEST_TMPDIR/plain"
+
+	umount "$LOWER"
+	mkdir "$store"
+	(cd "$store" && seq 40 | xargs mkdir)
+	"$WCX_BUILD/tests/slow_store" "$store" "$LOWER" 50 "$GATE" 3>&-
+	start_logged_mount "$LOWER"
+	run ! grep "no packed file" "$LOG" # as it would say at the end of 4 seconds
+}
+
 @test "a store that does not answer gives EIO after store_timeout, and works again when it answers" {
 	start_logged_mount "$LOWER" -o store_timeout=1
 	exec {SLOW_FD}<"$MNT/slow"
