@@ -16,6 +16,7 @@
 
 #include "codec/arith.h"
 #include "fs/base/file_copy.h"
+#include "fs/base/size_text.h"
 #include "fs/pack/pack.h"
 #include "fs/pack/pack_done.h"
 #include "fs/read/base_lock.h"
@@ -609,13 +610,15 @@ static int find_directories(struct hub *hub, char **paths, struct wcx_error *err
 
 static void print_summary(const struct hub *hub)
 {
+	char original[WCX_SIZE_TEXT_BYTES], packed[WCX_SIZE_TEXT_BYTES];
+
 	wcx_progress_clear(hub->command);
 	if (hub->command->quiet || hub->dry_run)
 		return;
 	fprintf(stderr, "%s: %u packed", hub->cache, hub->packed);
 	if (hub->original_bytes)
-		fprintf(stderr, " (%.2f MB into %.2f MB)", (double)hub->original_bytes * 1e-6,
-			(double)hub->packed_bytes * 1e-6);
+		fprintf(stderr, " (%s into %s)", wcx_size_text((double)hub->original_bytes, original),
+			wcx_size_text((double)hub->packed_bytes, packed));
 	fprintf(stderr, ", %u restored, %u no longer in use removed, %u failed\n", hub->restored, hub->removed, hub->failed);
 }
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "fs/base/clock.h"
+#include "fs/base/size_text.h"
 #include "fs/format/container.h"
 #include "tools/json_output.h"
 
@@ -156,11 +157,13 @@ static const char *source_dtype(const struct wcx_quantize_result *result)
 /* One line of sizes: before, quantised and, if it is, packed. */
 static void print_sizes(const char *what, const char *dtype, uint64_t before, uint64_t quantised, uint64_t packed)
 {
-	fprintf(stderr, "  %-14s %s %.3f MB -> INT8 %.3f MB: %.3f x", what, dtype, (double)before * 1e-6,
-		(double)quantised * 1e-6, ratio(before, quantised));
+	char text[WCX_SIZE_TEXT_BYTES], quantised_text[WCX_SIZE_TEXT_BYTES];
+
+	fprintf(stderr, "  %-14s %s %s -> INT8 %s: %.3f x", what, dtype, wcx_size_text((double)before, text),
+		wcx_size_text((double)quantised, quantised_text), ratio(before, quantised));
 	if (packed)
-		fprintf(stderr, " -> packed %.3f MB: %.3f x, in all %.3f x", (double)packed * 1e-6, ratio(quantised, packed),
-			ratio(before, packed));
+		fprintf(stderr, " -> packed %s: %.3f x, in all %.3f x", wcx_size_text((double)packed, text),
+			ratio(quantised, packed), ratio(before, packed));
 	fputc('\n', stderr);
 }
 

@@ -11,6 +11,7 @@
 
 #include "codec/arith.h"
 #include "fs/base/clock.h"
+#include "fs/base/size_text.h"
 #include "tools/json_output.h"
 
 enum { DRAW_INTERVAL_MS = 100 };
@@ -87,6 +88,7 @@ static void draw(struct wcx_report *report, const char *what)
 	const double seconds = seconds_of(report);
 	uint64_t done = report->done_bytes, worked = report->worked_bytes;
 	char left[WCX_TIME_LEFT_BYTES], ratio[24] = "", files[64] = "";
+	char size[WCX_SIZE_TEXT_BYTES], total[WCX_SIZE_TEXT_BYTES], rate[WCX_SIZE_TEXT_BYTES];
 
 	if (report->command->quiet || now - report->drawn_ms < DRAW_INTERVAL_MS || !isatty(STDERR_FILENO))
 		return;
@@ -99,9 +101,10 @@ static void draw(struct wcx_report *report, const char *what)
 	if (report->is_tree)
 		snprintf(files, sizeof files, "  %llu of %llu files", (unsigned long long)report->done_files,
 			 (unsigned long long)report->total_files);
-	fprintf(stderr, "\r\033[K%s %3.0f %%%s  %.2f of %.2f GB  %.0f MB/s%s  %s", what,
-		report->total_bytes ? 100.0 * (double)done / (double)report->total_bytes : 100.0, files, (double)done * 1e-9,
-		(double)report->total_bytes * 1e-9, seconds > 0 ? (double)worked * 1e-6 / seconds : 0, ratio, left);
+	fprintf(stderr, "\r\033[K%s %3.0f %%%s  %s of %s  %s/s%s  %s", what,
+		report->total_bytes ? 100.0 * (double)done / (double)report->total_bytes : 100.0, files,
+		wcx_size_text((double)done, size), wcx_size_text((double)report->total_bytes, total),
+		wcx_size_text(seconds > 0 ? (double)worked / seconds : 0, rate), ratio, left);
 	report->drawn_ms = now;
 }
 
@@ -406,6 +409,7 @@ static void print_summary(const struct wcx_report *report)
 {
 	const double seconds = seconds_of(report);
 	const char *separator = "";
+	char rate[WCX_SIZE_TEXT_BYTES];
 
 	fprintf(stderr, "wcx %s: ", report->command->name);
 	for (int i = 0; i < WCX_OUTCOMES; i++) {
@@ -423,7 +427,7 @@ static void print_summary(const struct wcx_report *report)
 			report->removed_files == 1 ? "" : "s");
 	fprintf(stderr, "%s in %.1f s", *separator ? "" : "no files", seconds);
 	if (report->worked_bytes && seconds > 0)
-		fprintf(stderr, " (%.0f MB/s)", (double)report->worked_bytes * 1e-6 / seconds);
+		fprintf(stderr, " (%s/s)", wcx_size_text((double)report->worked_bytes / seconds, rate));
 	if (report->based_files && strcmp(report->command->name, "unpack") != 0) /* originals need no base */
 		fprintf(stderr, "; %llu packed against bases, which wcx rm keeps", (unsigned long long)report->based_files);
 	fputc('\n', stderr);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "codec/arith.h"
+#include "fs/base/size_text.h"
 #include "fs/base/utf8.h"
 #include "tools/json_output.h"
 
@@ -87,20 +88,6 @@ void wcx_status_print_json(const json_t *mounts)
 
 /* --- the table --- */
 
-/* A number of bytes with three digits or more, and a decimal unit as disks have them. */
-static const char *bytes_text(double bytes, char dst[32])
-{
-	static const char *const units[] = { "B", "kB", "MB", "GB", "TB", "PB", "EB" };
-	size_t unit = 0;
-
-	while (bytes >= 999.5 && unit + 1 < WCX_ARRAY_COUNT(units)) {
-		bytes /= 1000;
-		unit++;
-	}
-	snprintf(dst, 32, unit && bytes < 99.95 ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
-	return dst;
-}
-
 static double ratio(double original_bytes, double packed_bytes)
 {
 	return packed_bytes > 0 ? original_bytes / packed_bytes : 1;
@@ -121,15 +108,15 @@ static void print_safe(const char *value)
 
 static void print_files(const json_t *mount)
 {
-	char original[32], packed[32], plain[32];
+	char original[WCX_SIZE_TEXT_BYTES], packed[WCX_SIZE_TEXT_BYTES], plain[WCX_SIZE_TEXT_BYTES];
 
 	if (!json_object_get(mount, "files"))
 		return;
 	printf("  files     %.0f packed: %s on disk for %s (ratio %.3f); %.0f others with %s",
-	       number(mount, "files", "packed", NULL), bytes_text(number(mount, "files", "packed_bytes", NULL), packed),
-	       bytes_text(number(mount, "files", "original_bytes", NULL), original),
+	       number(mount, "files", "packed", NULL), wcx_size_text(number(mount, "files", "packed_bytes", NULL), packed),
+	       wcx_size_text(number(mount, "files", "original_bytes", NULL), original),
 	       ratio(number(mount, "files", "original_bytes", NULL), number(mount, "files", "packed_bytes", NULL)),
-	       number(mount, "files", "plain", NULL), bytes_text(number(mount, "files", "plain_bytes", NULL), plain));
+	       number(mount, "files", "plain", NULL), wcx_size_text(number(mount, "files", "plain_bytes", NULL), plain));
 	if (number(mount, "files", "unreadable", NULL) > 0)
 		printf("; %.0f that you may not read", number(mount, "files", "unreadable", NULL));
 	putchar('\n');
@@ -137,21 +124,22 @@ static void print_files(const json_t *mount)
 
 static void print_decoded(const json_t *mount, const char *by, const char *name, const char *before)
 {
-	char bytes[32], rate[32];
+	char bytes[WCX_SIZE_TEXT_BYTES], rate[WCX_SIZE_TEXT_BYTES];
 
-	printf("%s%s by %s", before, bytes_text(number(mount, "decoded", by, "bytes"), bytes), name);
+	printf("%s%s by %s", before, wcx_size_text(number(mount, "decoded", by, "bytes"), bytes), name);
 	if (number(mount, "decoded", by, "seconds") > 0)
-		printf(" at %s/s a thread", bytes_text(number(mount, "decoded", by, "bytes_per_second"), rate));
+		printf(" at %s/s a thread", wcx_size_text(number(mount, "decoded", by, "bytes_per_second"), rate));
 }
 
 static void print_work(const json_t *mount)
 {
-	char a[32], b[32], c[32];
+	char a[WCX_SIZE_TEXT_BYTES], b[WCX_SIZE_TEXT_BYTES], c[WCX_SIZE_TEXT_BYTES];
 
 	printf("  cache     %s of %s, at most %s so far; %.1f %% of %.0f tiles found, %.0f evicted\n",
-	       bytes_text(number(mount, "cache", "bytes", NULL), a),
-	       bytes_text(number(mount, "cache", "budget_bytes", NULL), b),
-	       bytes_text(number(mount, "cache", "peak_bytes", NULL), c), 100 * number(mount, "cache", "hit_rate", NULL),
+	       wcx_memory_text(number(mount, "cache", "bytes", NULL), a),
+	       wcx_memory_text(number(mount, "cache", "budget_bytes", NULL), b),
+	       wcx_memory_text(number(mount, "cache", "peak_bytes", NULL), c),
+	       100 * number(mount, "cache", "hit_rate", NULL),
 	       number(mount, "cache", "hits", NULL) + number(mount, "cache", "waits", NULL) +
 		       number(mount, "cache", "misses", NULL),
 	       number(mount, "cache", "evictions", NULL));
@@ -159,16 +147,18 @@ static void print_work(const json_t *mount)
 	print_decoded(mount, "gpu", "GPU", ", ");
 	if (number(mount, "gpu_memory", "device_bytes", NULL) > 0)
 		printf(", with %s of its memory; %s pinned, at most %s of them buffers beside the cache's tiles",
-		       bytes_text(number(mount, "gpu_memory", "device_bytes", NULL), a),
-		       bytes_text(number(mount, "gpu_memory", "pinned_bytes", NULL), b),
-		       bytes_text(number(mount, "gpu_memory", "buffer_bytes", NULL), c));
+		       wcx_memory_text(number(mount, "gpu_memory", "device_bytes", NULL), a),
+		       wcx_memory_text(number(mount, "gpu_memory", "pinned_bytes", NULL), b),
+		       wcx_memory_text(number(mount, "gpu_memory", "buffer_bytes", NULL), c));
 	printf("%s\n", json_is_true(json_object_get(mount, "gpu_lost")) ? ", which has failed" : "");
 	printf("  read      %.0f requests for %s of packed files; %.0f for %s of others\n",
-	       number(mount, "packed_reads", "requests", NULL), bytes_text(number(mount, "packed_reads", "bytes", NULL), a),
-	       number(mount, "plain_reads", "requests", NULL), bytes_text(number(mount, "plain_reads", "bytes", NULL), b));
+	       number(mount, "packed_reads", "requests", NULL),
+	       wcx_size_text(number(mount, "packed_reads", "bytes", NULL), a),
+	       number(mount, "plain_reads", "requests", NULL),
+	       wcx_size_text(number(mount, "plain_reads", "bytes", NULL), b));
 	printf("  ahead     %s pushed into the page cache, %s decoded for O_DIRECT; %.0f readers followed, %.0f lost\n",
-	       bytes_text(number(mount, "ahead", "pushed_bytes", NULL), a),
-	       bytes_text(number(mount, "ahead", "decoded_bytes", NULL), b),
+	       wcx_size_text(number(mount, "ahead", "pushed_bytes", NULL), a),
+	       wcx_size_text(number(mount, "ahead", "decoded_bytes", NULL), b),
 	       number(mount, "ahead", "readers_followed", NULL), number(mount, "ahead", "readers_lost", NULL));
 	printf("  errors    %.0f\n", number(mount, "errors", NULL, NULL));
 }
@@ -182,15 +172,16 @@ static void print_file_list(const json_t *list)
 		printf("\n  %10s %10s %6s %9s %10s %10s %10s %6s  %s\n", "original", "packed", "ratio", "requests", "read",
 		       "decoded", "pushed", "errors", "file");
 	json_array_foreach(list, i, file) {
-		char a[32], b[32], c[32], d[32], e[32];
+		char a[WCX_SIZE_TEXT_BYTES], b[WCX_SIZE_TEXT_BYTES], c[WCX_SIZE_TEXT_BYTES], d[WCX_SIZE_TEXT_BYTES],
+			e[WCX_SIZE_TEXT_BYTES];
 		const double original = number(file, "original_bytes", NULL, NULL);
 		const double packed = number(file, "packed_bytes", NULL, NULL);
 
-		printf("  %10s %10s %6.3f %9.0f %10s %10s %10s %6.0f  ", bytes_text(original, a), bytes_text(packed, b),
-		       ratio(original, packed), number(file, "requests", NULL, NULL),
-		       bytes_text(number(file, "requested_bytes", NULL, NULL), c),
-		       bytes_text(number(file, "decoded_bytes", NULL, NULL), d),
-		       bytes_text(number(file, "pushed_bytes", NULL, NULL), e), number(file, "errors", NULL, NULL));
+		printf("  %10s %10s %6.3f %9.0f %10s %10s %10s %6.0f  ", wcx_size_text(original, a),
+		       wcx_size_text(packed, b), ratio(original, packed), number(file, "requests", NULL, NULL),
+		       wcx_size_text(number(file, "requested_bytes", NULL, NULL), c),
+		       wcx_size_text(number(file, "decoded_bytes", NULL, NULL), d),
+		       wcx_size_text(number(file, "pushed_bytes", NULL, NULL), e), number(file, "errors", NULL, NULL));
 		print_safe(text(file, "path"));
 		putchar('\n');
 	}

@@ -14,6 +14,7 @@
 #include "codec/arith.h"
 #include "fs/base/clock.h"
 #include "fs/base/host_limits.h"
+#include "fs/base/size_text.h"
 #include "fs/base/suggest.h"
 #include "fs/base/version.h"
 #include "tools/command.h"
@@ -235,7 +236,7 @@ void wcx_progress(void *user, const char *what, uint64_t done, uint64_t total)
 {
 	const struct command *command = user;
 	const uint64_t now = wcx_now_ms();
-	char left[WCX_TIME_LEFT_BYTES];
+	char left[WCX_TIME_LEFT_BYTES], size[WCX_SIZE_TEXT_BYTES], whole[WCX_SIZE_TEXT_BYTES], rate[WCX_SIZE_TEXT_BYTES];
 	double seconds;
 
 	if (command->quiet || !isatty(STDERR_FILENO))
@@ -249,8 +250,9 @@ void wcx_progress(void *user, const char *what, uint64_t done, uint64_t total)
 	progress.drawn_ms = now;
 	seconds = (double)(now - progress.started_ms) / 1000;
 	wcx_format_time_left(done ? seconds * (double)(total - done) / (double)done : 0, left);
-	fprintf(stderr, "\r\033[K%s %3.0f %%  %.2f of %.2f GB  %.0f MB/s  %s", what, 100.0 * (double)done / (double)total,
-		(double)done * 1e-9, (double)total * 1e-9, seconds > 0 ? (double)done * 1e-6 / seconds : 0, left);
+	fprintf(stderr, "\r\033[K%s %3.0f %%  %s of %s  %s/s  %s", what, 100.0 * (double)done / (double)total,
+		wcx_size_text((double)done, size), wcx_size_text((double)total, whole),
+		wcx_size_text(seconds > 0 ? (double)done / seconds : 0, rate), left);
 }
 
 static int fail_unknown(const char *name)

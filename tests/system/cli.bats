@@ -93,7 +93,7 @@ check_refused() {
 	[[ "${stderr_lines[0]}" =~ ^"out.wcx: $(stat -c %s "$MODEL") bytes packed into $(stat -c %s out.wcx), ratio 1."[0-9]+$ ]]
 	[[ "${stderr_lines[1]}" =~ ^"dtype "+"tensors "+"bytes "+"packed "+"ratio "+saved$ ]]
 	[[ "${stderr_lines[2]}" =~ ^I8\ +[0-9]+\ +[0-9]+\ +[0-9]+\ +1\.[0-9]+\ +[0-9.]+\ %$ ]]
-	[[ "${stderr_lines[-1]}" =~ ^"wcx pack: 1 packed in "[0-9.]+" s ("[0-9]+" MB/s)"$ ]]
+	[[ "${stderr_lines[-1]}" =~ ^"wcx pack: 1 packed in "[0-9.]+" s ("[0-9.]+" "[kM]?"B/s)"$ ]]
 	[ "$(awk '/^(I8|BF16|F|I|U|BOOL|C)/ { bytes += $3; packed += $4 } /^headers/ { bytes += $3; packed += $4 }
 		/^total/ { print bytes == $3 && packed == $4 }' <<<"$stderr")" = 1 ]
 }

@@ -216,7 +216,7 @@ make_single() {
 		assert [t["tensor"] for t in lines[-1]["lowest_sqnr"]] == worst
 	END
 	"$WCX" quantize -f "$LLAMA" out 2>summary
-	grep -qE "^  linear layers  BF16 0.0[0-9]+ MB -> INT8 0.0[0-9]+ MB: 1\.[0-9]+ x$" summary
+	grep -qE "^  linear layers  BF16 [0-9.]+ kB -> INT8 [0-9.]+ kB: 1\.[0-9]+ x$" summary
 	[ "$(grep -cE "^ +[0-9.]+ dB  model\.layers\." summary)" = 5 ]
 }
 
@@ -235,7 +235,7 @@ make_single() {
 	"$WCX" quantize -q --pack --for=speed "$LLAMA" speed
 	"$WCX" pack -q --for=speed plain/model-00001-of-00003.safetensors speed.wcx
 	cmp speed.wcx speed/model-00001-of-00003.safetensors.wcx
-	grep -qE "^  whole model .* -> packed [0-9.]+ MB: [0-9.]+ x, in all [0-9.]+ x$" summary
+	grep -qE "^  whole model .* -> packed [0-9.]+ [kM]B: [0-9.]+ x, in all [0-9.]+ x$" summary
 }
 
 @test "a trained model loses what INT8 loses by its nature" {

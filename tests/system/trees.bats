@@ -656,7 +656,7 @@ check_whole() {
 	run -1 --separate-stderr "$WCX" unpack --json damaged back
 	[[ "$output" != *'"output"'* && "$output" != *'"ratio"'* && "$output" == *'"dtypes":{}'* ]]
 	run -0 "$WCX" pack "$DIR" dst
-	[[ "${lines[-1]}" == *" MB/s)" ]]
+	[[ "${lines[-1]}" == *"B/s)" ]]
 	run -0 "$WCX" unpack -q dst back
 	run -0 "$WCX" unpack dst back
 	[[ "${lines[-1]}" =~ " done already in "[0-9.]+" s"$ ]]
@@ -763,7 +763,7 @@ check_whole() {
 @test "progress tells files, rate, ratio and time left on a terminal" {
 	script -qec true /dev/null || skip "script(1) cannot create a terminal"
 	run -0 script -qec "'$WCX' pack '$DIR' dst" /dev/null
-	[[ "$output" =~ packing\ +[0-9]+\ %\ +[0-9]+\ of\ 9\ files\ +[0-9.]+\ of\ [0-9.]+\ GB\ +[0-9]+\ MB/s ]]
+	[[ "$output" =~ packing\ +[0-9]+\ %\ +[0-9]+\ of\ 9\ files\ +[0-9.]+\ [kM]?B\ of\ [0-9.]+\ MB\ +[0-9.]+\ [kM]?B/s ]]
 	[[ "$output" =~ ratio\ 1\.[0-9]+\ +[0-9]+:[0-9][0-9]\ left ]]
 	run -0 script -qec "'$WCX' pack -q '$DIR' dst2" /dev/null
 	[ -z "$output" ]
