@@ -226,6 +226,19 @@ service() {
 	[ -z "$(ls /srv/models)" ]
 	fails 1 systemctl start wcxfs@modles
 
+	step "The unit, as a user"
+	chown nobody /srv/models
+	mkdir /etc/systemd/system/wcxfs@models.service.d
+	printf '%s\n' '[Service]' User=nobody AmbientCapabilities=CAP_SYS_ADMIN >/etc/systemd/system/wcxfs@models.service.d/user.conf
+	systemctl daemon-reload
+	systemctl start wcxfs@models || { journalctl -u wcxfs@models; return 1; }
+	[ "$(stat -c %U "/proc/$(systemctl show -P MainPID wcxfs@models)")" = nobody ]
+	cmp "$here/model.safetensors" /srv/models/model.safetensors
+	systemctl kill --signal=KILL wcxfs@models
+	until_shown
+	systemctl stop wcxfs@models
+	[ -z "$(ls /srv/models)" ]
+
 	step "fstab, under systemd"
 	echo "/srv/store /srv/models wcxfs allow_other,nofail 0 0" >/etc/fstab
 	systemctl daemon-reload

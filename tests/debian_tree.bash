@@ -80,9 +80,13 @@ boot_tree() {
 
 	install_packages systemd-container
 	printf 'exec >/outside/output 2>&1\n%s\n' "$2" >"$1/outside/script"
+	mknod -m 666 "$1/outside/fuse" c 10 229 # for all, as udev makes it
+	# Not systemd.run=, which needs a console since systemd 257.
+	printf '%s\n' '[Unit]' SuccessAction=exit FailureAction=exit '[Service]' Type=oneshot \
+		'ExecStart=/bin/bash /outside/script' >"$1/etc/systemd/system/script.service"
 	SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 timeout --kill-after=10 120 systemd-nspawn --quiet --boot --directory="$1" \
-		--register=no --keep-unit --bind=/dev/fuse --capability=all --system-call-filter=bpf --console=pipe \
-		systemd.run='"bash /outside/script"' </dev/null >"$1/outside/console" 2>&1 || status=$?
+		--register=no --keep-unit --bind="$1/outside/fuse:/dev/fuse" --capability=all --system-call-filter=bpf --console=pipe \
+		systemd.unit=script.service </dev/null >"$1/outside/console" 2>&1 || status=$?
 	[ -e "$output" ] || { echo "skipped: no boot: $(tail -n 1 "$1/outside/console")"; return 77; }
 	cat "$output"
 	return "$status"
