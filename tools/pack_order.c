@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,6 +13,7 @@
 #include "fs/base/array.h"
 #include "fs/base/file_io.h"
 #include "fs/format/safetensors_file.h"
+#include "fs/pack/pack_done.h"
 #include "tools/model_card.h"
 #include "tools/relatives.h"
 
@@ -25,7 +28,7 @@ struct order_item {
 	size_t item;  /* number among those of the run */
 	bool is_base; /* a model card calls it the base of others */
 	bool follows;
-	struct wcx_safetensors *st; /* NULL: no safetensors file */
+	struct wcx_safetensors *st; /* NULL: no safetensors file, or done */
 	struct wcx_tensor_list tensors;
 };
 
@@ -55,6 +58,30 @@ static int open_item(const struct ordering *ordering, const struct order_item *i
 	return fd;
 }
 
+/* Whether an earlier run has packed an item, so that nothing waits for it: its packed file is in the store. */
+static bool is_done(const struct ordering *ordering, const struct order_item *item)
+{
+	const struct wcx_tree_run *run = ordering->run;
+	const struct wcx_tree_entry *entry = &run->tree.entries[run->items[item->item]];
+	const int directory = wcx_tree_open_directory(&run->tree, entry->directory, run->output_root_fd);
+	char name[NAME_MAX + sizeof ".wcx"];
+	struct wcx_superblock sb;
+	struct stat st;
+	bool ret;
+	int fd;
+
+	if (directory < 0)
+		return false;
+	snprintf(name, sizeof name, "%s.wcx", entry->name);
+	fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	ret = fd >= 0 && fstat(fd, &st) == 0 && wcx_superblock_read(fd, name, &sb, NULL) == 0 &&
+	      wcx_pack_is_current(entry->name, &entry->st, &st, &sb);
+	if (fd >= 0)
+		close(fd);
+	close(directory);
+	return ret;
+}
+
 /* Reads the header of an item; what cannot be read has no tensors. */
 static int read_item(const struct ordering *ordering, struct order_item *item)
 {
@@ -65,7 +92,7 @@ static int read_item(const struct ordering *ordering, struct order_item *item)
 
 	if (fd < 0)
 		return 0;
-	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && !is_done(ordering, item) &&
 	    wcx_safetensors_read(fd, "", (uint64_t)st.st_size, &item->st, &ignored) == 0)
 		r = wcx_tensor_list_make(item->st, &item->tensors);
 	close(fd);

@@ -172,6 +172,13 @@ size_of() {
 	diff <(sizes store) <(sizes again)
 }
 
+@test "what is done is not compared again to find its place" {
+	strace -o /dev/null true || skip "strace is not installed, or may not trace"
+	"$WCX" pack -q "$FAMILY" store
+	strace -f -qq -o calls -e trace=pread64 "$WCX" pack -q "$FAMILY" store
+	[ "$(wc -l <calls)" -lt 30 ]
+}
+
 @test "a base is found in the store that an earlier run filled, wherever it is" {
 	mkdir tuned store
 	cp -r "$FAMILY/tuned-1" tuned/x
