@@ -16,6 +16,7 @@
 
 #include "codec/arith.h"
 #include "fs/base/file_copy.h"
+#include "fs/base/file_io.h"
 #include "fs/base/size_text.h"
 #include "fs/pack/pack.h"
 #include "fs/pack/pack_done.h"
@@ -360,7 +361,7 @@ static void finish_restoring(struct hub *hub, const struct wcx_hub_blob *blob)
 		tell(hub, blob, "its packed file would be removed");
 	} else if (r > 0) {
 		source_fd = openat(blob->dir_fd, blob->name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-		if (source_fd < 0 || fsync(source_fd) < 0 || fsync(blob->dir_fd) < 0 || fstat(fd, &was) < 0)
+		if (source_fd < 0 || fsync(source_fd) < 0 || wcx_sync_directory(blob->dir_fd) < 0 || fstat(fd, &was) < 0)
 			r = wcx_fail(&err, errno, "%s: %s", blob->path, strerror(errno));
 		if (source_fd >= 0)
 			close(source_fd);
@@ -531,51 +532,40 @@ static void handle_repository(struct hub *hub, const char *repository)
 	wcx_hub_names_free(&names);
 }
 
-static int is_repository(const struct dirent *entry)
-{
-	return entry->d_name[0] != '.' && strstr(entry->d_name, "--") != NULL && entry->d_type != DT_REG;
-}
+/* --- whether the mount is that of the cache --- */
 
-static int handle_cache(struct hub *hub, struct wcx_error *err)
-{
-	struct dirent **entries;
-	int count, lock = open(hub->cache, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+/* Where files are made that are only to be seen in the mount: `hf cache` passes over the first; an old cache may lack it. */
+static const char *const probe_directories[] = { ".locks/", "" };
+static const char probe_prefix[] = ".wcx-hub-";
 
-	if (lock < 0)
-		return wcx_fail(err, errno, "%s: %s", hub->cache, strerror(errno));
-	if (flock(lock, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK) {
-		close(lock);
-		return wcx_fail(err, EBUSY, "%s: another wcx hub is at work there", hub->cache);
-	}
-	count = scandir(hub->cache, &entries, is_repository, alphasort);
-	for (hub->pass = 0; hub->pass < (hub->undo ? 2 : 1); hub->pass++)
-		for (int i = 0; i < count && !wcx_command_stop; i++)
-			handle_repository(hub, entries[i]->d_name);
-	for (int i = 0; i < count; i++)
-		free(entries[i]);
-	if (count >= 0)
-		free(entries);
-	close(lock);
-	return count < 0 ? wcx_fail(err, errno, "%s: %s", hub->cache, strerror(errno)) : 0;
-}
-
-static int find_directory(const char *path, char ret[PATH_MAX], struct stat *st, struct wcx_error *err)
+/* Removes such files as a run has left that was killed.  No other run is at work. */
+static void remove_probes(const struct hub *hub, const char *directory_name)
 {
-	if (!realpath(path, ret) || stat(ret, st) < 0)
-		return wcx_fail(err, errno, "%s: %s", path, strerror(errno));
-	return S_ISDIR(st->st_mode) ? 0 : wcx_fail(err, ENOTDIR, "%s: not a directory", path);
+	const size_t prefix_bytes = strlen(probe_prefix);
+	char path[PATH_MAX + 32];
+	struct stat st;
+	DIR *directory;
+
+	snprintf(path, sizeof path, "%s/%s", hub->cache, directory_name);
+	directory = opendir(path);
+	for (const struct dirent *entry; directory && (entry = readdir(directory));)
+		if (strncmp(entry->d_name, probe_prefix, prefix_bytes) == 0 && strlen(entry->d_name) == prefix_bytes + 6 &&
+		    fstatat(dirfd(directory), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+		    !st.st_size && st.st_uid == geteuid())
+			unlinkat(dirfd(directory), entry->d_name, 0);
+	if (directory)
+		closedir(directory);
 }
 
 /* Whether the mount shows the cache, and not another one with the same files: whether it has a new file, too. */
 static int check_shown(const struct hub *hub, struct wcx_error *err)
 {
-	static const char *const dirs[] = { ".locks/", "" }; /* `hf cache` passes over the first; an old cache may lack it */
 	char path[PATH_MAX + 32], shown[2 * PATH_MAX];
 	struct stat st;
 	int fd = -1, r = 0;
 
-	for (size_t i = 0; i < WCX_ARRAY_COUNT(dirs) && fd < 0; i++) {
-		snprintf(path, sizeof path, "%s/%s.wcx-hub-XXXXXX", hub->cache, dirs[i]);
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(probe_directories) && fd < 0; i++) {
+		snprintf(path, sizeof path, "%s/%s%sXXXXXX", hub->cache, probe_directories[i], probe_prefix);
 		fd = mkostemp(path, O_CLOEXEC);
 	}
 	if (fd < 0)
@@ -586,6 +576,57 @@ static int check_shown(const struct hub *hub, struct wcx_error *err)
 	unlink(path);
 	close(fd);
 	return r;
+}
+
+/* --- the cache --- */
+
+static int is_repository(const struct dirent *entry)
+{
+	return entry->d_name[0] != '.' && strstr(entry->d_name, "--") != NULL && entry->d_type != DT_REG;
+}
+
+static int handle_repositories(struct hub *hub, struct wcx_error *err)
+{
+	struct dirent **entries;
+	const int count = scandir(hub->cache, &entries, is_repository, alphasort);
+
+	if (count < 0)
+		return wcx_fail(err, errno, "%s: %s", hub->cache, strerror(errno));
+	for (hub->pass = 0; hub->pass < (hub->undo ? 2 : 1); hub->pass++)
+		for (int i = 0; i < count && !wcx_command_stop; i++)
+			handle_repository(hub, entries[i]->d_name);
+	for (int i = 0; i < count; i++)
+		free(entries[i]);
+	free(entries);
+	return 0;
+}
+
+static int handle_cache(struct hub *hub, struct wcx_error *err)
+{
+	const int lock = open(hub->cache, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	bool is_alone;
+	int r = 0;
+
+	if (lock < 0)
+		return wcx_fail(err, errno, "%s: %s", hub->cache, strerror(errno));
+	is_alone = flock(lock, LOCK_EX | LOCK_NB) == 0; /* otherwise another is at work, or there are no locks */
+	if (!is_alone && errno == EWOULDBLOCK)
+		r = wcx_fail(err, EBUSY, "%s: another wcx hub is at work there", hub->cache);
+	for (size_t i = 0; i < WCX_ARRAY_COUNT(probe_directories) && is_alone && !hub->dry_run; i++)
+		remove_probes(hub, probe_directories[i]);
+	if (r == 0 && !hub->undo && !hub->dry_run)
+		r = check_shown(hub, err);
+	if (r == 0)
+		r = handle_repositories(hub, err);
+	close(lock);
+	return r;
+}
+
+static int find_directory(const char *path, char ret[PATH_MAX], struct stat *st, struct wcx_error *err)
+{
+	if (!realpath(path, ret) || stat(ret, st) < 0)
+		return wcx_fail(err, errno, "%s: %s", path, strerror(errno));
+	return S_ISDIR(st->st_mode) ? 0 : wcx_fail(err, ENOTDIR, "%s: not a directory", path);
 }
 
 static int find_directories(struct hub *hub, char **paths, struct wcx_error *err)
@@ -605,7 +646,7 @@ static int find_directories(struct hub *hub, char **paths, struct wcx_error *err
 		return wcx_fail(err, EINVAL, "%s: not a mount of wcxfs; run `wcxfs %s %s` first", hub->mount, hub->cache,
 				hub->mount);
 	hub->mount_device = mount.st_dev;
-	return hub->dry_run ? 0 : check_shown(hub, err);
+	return 0;
 }
 
 static void print_summary(const struct hub *hub)

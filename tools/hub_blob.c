@@ -330,8 +330,8 @@ static int exchange(const struct wcx_hub_blob *blob, const char *temporary, dev_
 		r = -EAGAIN;
 	else if (!wait_until_shown(blob, mount_device, source_fd))
 		r = wcx_fail(err, EIO, "%s: the mount does not show the packed file; left as it was", blob->path);
-	else if (fsync(blob->dir_fd) < 0)
-		r = fail_on(blob, errno, err);
+	else if ((r = wcx_sync_directory(blob->dir_fd)) < 0)
+		r = fail_on(blob, -r, err);
 	else if (!is_unchanged(blob, source_fd))
 		r = -EAGAIN;
 	if (r < 0 && swap(blob, temporary) < 0)
@@ -388,8 +388,8 @@ int wcx_hub_blob_restore(const struct wcx_hub_blob *blob, struct wcx_error *err)
 		r = -EAGAIN;
 	if (r == 0)
 		r = name_again(blob, temporary, !blob->only_packed);
-	if (r == 0 && fsync(blob->dir_fd) < 0)
-		return fail_on(blob, errno, err);
+	if (r == 0)
+		r = wcx_sync_directory(blob->dir_fd);
 	if (r < 0)
 		unlinkat(blob->dir_fd, temporary, 0);
 	if (r == -EEXIST)

@@ -258,6 +258,28 @@ damage_tile() {
 	done
 }
 
+@test "a killed run leaves no file behind that it looked for in the mount" {
+	needs_strace
+	strace -f -qq -o /dev/null -e trace=unlink -e inject=unlink:signal=KILL "$WCX" hub -q "$CACHE" "$MNT" || true
+	[ "$(find "$CACHE" -name ".wcx-hub-*" | wc -l)" -eq 1 ]
+	touch "$CACHE/.wcx-hub-zzzzzz" "$CACHE/.wcx-hub-another"
+	echo mine >"$CACHE/.wcx-hub-filled"
+	hub -q --dry-run
+	[ "$(find "$CACHE" -name ".wcx-hub-*" | wc -l)" -eq 4 ]
+	hub -q
+	[ "$(cd "$CACHE" && find . -name ".wcx-hub-*" | sort | tr "\n" " ")" = "./.wcx-hub-another ./.wcx-hub-filled " ]
+}
+
+@test "a file system that cannot sync directories is no failure" {
+	needs_strace
+	strace -f -qq -o trace -P "${BASE%/*}" -e trace=fsync -e inject=fsync:error=EINVAL "$WCX" hub -q "$CACHE" "$MNT"
+	grep -q INJECTED trace
+	check_cache
+	strace -f -qq -o trace -P "${BASE%/*}" -e trace=fsync -e inject=fsync:error=EINVAL "$WCX" hub -q --undo "$CACHE"
+	grep -q INJECTED trace
+	diff -r --no-dereference "$PLAIN" "$CACHE"
+}
+
 @test "--undo removes packed files whose originals are there" {
 	hub -q
 	cp "$ORIG/base/model.safetensors" "$BASE.new"
