@@ -676,7 +676,7 @@ int wcx_command_hub(struct command *command, int argc, char **argv)
 	struct wcx_error err;
 	int option, status, r = 0;
 
-	while ((option = getopt_long(argc, argv, WCX_COMMAND_SHORT_OPTIONS "n", options, NULL)) != -1) {
+	while ((option = wcx_command_getopt(argc, argv, WCX_COMMAND_SHORT_OPTIONS "n", options)) != -1) {
 		if (option == 'u')
 			hub.undo = true;
 		else if (option == 'r')

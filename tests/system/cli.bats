@@ -325,6 +325,8 @@ check_refused() {
 	[[ "$output" == *"did you mean \`--force'?" ]]
 	run -2 "$WCX" unpack --decodr=cpu a b
 	[[ "$output" == *"did you mean \`--decoder'?" ]]
+	run -2 "$WCX" hub --dry-ran a b
+	[[ "$output" == *"did you mean \`--dry-run'?" ]]
 	run -2 "$WCX" pack --mode
 	[[ "$output" != *"did you mean"* ]]
 }
