@@ -47,8 +47,9 @@ const char wcx_mount_help[] =
 	"                       model is not in memory twice\n"
 	"  -o store_timeout=SECONDS\n"
 	"                       what waits for the store for so long fails with EIO (default: 60; 0: never)\n"
-	"  -o warm=PATH         once mounted, read a file or directory of the store into the page cache; . reads "
-	"everything\n"
+	"  -o warm=PATH         once mounted, read a file or directory into the page cache; PATH is relative to the store, "
+	". is\n"
+	"                       all of it\n"
 	"  -o log=FILE|stderr|syslog\n"
 	"                       where messages go; a file is opened again at SIGHUP (default: with -f stderr, else\n"
 	"                       syslog; where there is none, stderr)\n"
@@ -355,7 +356,8 @@ static int check_warm(struct wcx_mount_options *opts, struct wcx_error *err)
 	if (!opts->warm)
 		return 0;
 	if (!is_in_store(opts->store, opts->warm))
-		return wcx_fail(err, ENOENT, "warm=%s: not in the store %s", opts->warm, opts->store);
+		return wcx_fail(err, ENOENT, "warm=%s: not in the store %s, to which the path is relative", opts->warm,
+				opts->store);
 	if (asprintf(&path, "%s/%s", opts->mountpoint, opts->warm) < 0)
 		return wcx_fail(err, ENOMEM, "%s", strerror(ENOMEM));
 	free(opts->warm);
