@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "fs/base/file_copy.h"
+#include "tests/fixtures/shell_tests.h"
 #include "tests/unit/check.h"
 
 static bool has_openat2 = true;
@@ -34,7 +35,6 @@ long __wrap_syscall(long number, ...)
 	return -1;
 }
 
-static char top[] = "/tmp/wcx-tree-XXXXXX";
 static unsigned problems;
 
 static void count_problem(void *user, const struct wcx_error *why)
@@ -42,12 +42,6 @@ static void count_problem(void *user, const struct wcx_error *why)
 	(void)user;
 	(void)why;
 	problems++;
-}
-
-/* Runs a shell command in the directory of the tests, which is empty but for what the test makes. */
-static bool shell(const char *command)
-{
-	return chdir(top) == 0 && system("rm -rf ./* ./.??*") == 0 && system(command) == 0;
 }
 
 static bool list(struct wcx_tree *tree, const char *path)
@@ -233,12 +227,6 @@ int main(int argc, char **argv)
 		CHECK_TEST(a_copy_is_made_once_whole_and_refused_when_the_source_changes),
 		CHECK_TEST(links_are_made_and_replaced_but_nothing_else_is),
 	};
-	int status;
 
-	if (!mkdtemp(top))
-		return 1;
-	status = check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
-	if (!shell("true") || rmdir(top) < 0)
-		fprintf(stderr, "%s is left behind\n", top);
-	return status;
+	return shell_tests_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
 }

@@ -8,14 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/fixtures/shell_tests.h"
 #include "tests/unit/check.h"
-
-static char top[] = "/tmp/wcx-walk-XXXXXX";
-
-static bool shell(const char *command)
-{
-	return chdir(top) == 0 && system("rm -rf ./*") == 0 && system(command) == 0;
-}
 
 /* What a walk shows, each entry as a letter for its kind, its depth and its path. */
 static const char *shown(const char *path, unsigned flags, const char *skipped)
@@ -77,12 +71,6 @@ int main(int argc, char **argv)
 		CHECK_TEST(links_are_followed_on_request_but_not_in_circles),
 		CHECK_TEST(what_cannot_be_listed_is_a_problem),
 	};
-	int status;
 
-	if (!mkdtemp(top))
-		return 1;
-	status = check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
-	if (!shell("true") || rmdir(top) < 0)
-		fprintf(stderr, "%s is left behind\n", top);
-	return status;
+	return shell_tests_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
 }
