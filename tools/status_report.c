@@ -160,7 +160,8 @@ static void print_work(const json_t *mount)
 	       wcx_size_text(number(mount, "ahead", "pushed_bytes", NULL), a),
 	       wcx_size_text(number(mount, "ahead", "decoded_bytes", NULL), b),
 	       number(mount, "ahead", "readers_followed", NULL), number(mount, "ahead", "readers_lost", NULL));
-	printf("  errors    %.0f\n", number(mount, "errors", NULL, NULL));
+	printf("  errors    %.0f%s\n", number(mount, "errors", NULL, NULL),
+	       number(mount, "errors", NULL, NULL) > 0 ? ": the log says which (syslog or journal, or -o log=)" : "");
 }
 
 static void print_file_list(const json_t *list)

@@ -99,6 +99,7 @@ check(json.load(sys.stdin))' "$BATS_TEST_DIRNAME/../../docs/operations.md"
 		grep -xF "(True, True, True)"
 	status '[(f["path"], f["pushed_bytes"] > 0, f["errors"] > 0) for f in s["file_list"]]' |
 		grep -xF "[('bad', False, True), ('model', True, False)]"
+	"$WCX" status "$MNT" | grep -E '^  errors    [1-9][0-9]*: the log says which'
 }
 
 @test "the table shows the same, and what is no mount of wcxfs is refused" {
