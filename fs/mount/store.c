@@ -130,6 +130,8 @@ static int shown_errno(int errnum)
 	case -ECONNRESET:
 	case -ESHUTDOWN:
 		return -EIO;
+	case -EMFILE: /* the daemon has too many, not the reader */
+		return -ENFILE;
 	default:
 		return errnum;
 	}

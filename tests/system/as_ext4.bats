@@ -632,6 +632,15 @@ for e in os.scandir(sys.argv[1]): print(e.inode(), e.name)' "$MNT" | sort)" = "$
 	system_python opens "$(daemons | head -n 1)" "$MNT/a.safetensors" "$S/a.safetensors.wcx" 300
 }
 
+@test "the log tells that the daemon has too many files open, and readers are told that it is not they" {
+	(cd "$S" && seq 80 | xargs touch)
+	(ulimit -n 64 && start_mount "$S" -o log="$BATS_TEST_TMPDIR/messages")
+	run -1 "$PYTHON" -c 'import sys; files = [open(f"{sys.argv[1]}/{i}") for i in range(1, 81)]' "$MNT"
+	[[ "$output" == *"Too many open files in system"* ]]
+	grep "Too many open files" "$BATS_TEST_TMPDIR/messages"
+	shows "$MNT/a.safetensors" "$ORIG/1"
+}
+
 @test "50 readers of a directory of 20,000 entries take less than 30 MiB" {
 	mkdir "$S/many"
 	(cd "$S/many" && seq -f "%020.0f" 20000 | xargs touch)
