@@ -72,9 +72,7 @@ void wcx_dependents_free(struct wcx_dependents *dependents)
 		return;
 	for (size_t i = 0; i < dependents->count; i++)
 		wcx_family_free(&dependents->places[i].family);
-	for (size_t i = 0; i < dependents->held_count; i++)
-		if (dependents->held[i].is_ahead)
-			close(dependents->held[i].fd);
+	wcx_dependents_unlock_ahead(dependents);
 	free(dependents->places);
 	free(dependents->held);
 	pthread_mutex_destroy(&dependents->lock);
@@ -174,6 +172,15 @@ void wcx_dependents_lock_ahead(struct wcx_dependents *dependents, int directory_
 	} else if (fd >= 0) {
 		close(fd);
 	}
+	pthread_mutex_unlock(&dependents->held_lock);
+}
+
+void wcx_dependents_unlock_ahead(struct wcx_dependents *dependents)
+{
+	pthread_mutex_lock(&dependents->held_lock);
+	for (size_t i = dependents->held_count; i-- > 0;)
+		if (dependents->held[i].is_ahead)
+			drop_held(dependents, &dependents->held[i]);
 	pthread_mutex_unlock(&dependents->held_lock);
 }
 

@@ -28,9 +28,11 @@ void wcx_dependents_close(struct wcx_dependents *dependents, int fd);
  * wcx_dependents_lock_ahead - lock a packed file that others may be packed against, if nobody uses it and there are locks
  *
  * It stays locked until wcx_dependents_open opens it, which takes the lock over, and what that returns is closed; or until
- * the end.  wcx_dependents_find looks for what needs a file anew only if it was locked after it looked last.
+ * wcx_dependents_unlock_ahead.  wcx_dependents_find looks for what needs a file anew only if it was locked after it looked
+ * last.
  */
 void wcx_dependents_lock_ahead(struct wcx_dependents *dependents, int directory_fd, const char *name);
+void wcx_dependents_unlock_ahead(struct wcx_dependents *dependents);
 
 /*
  * wcx_dependents_find - whether others need a packed file

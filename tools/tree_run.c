@@ -225,12 +225,17 @@ static void share_cores(struct wcx_tree_run *run)
 /* Does the items from `first` on up to `end`. */
 static int do_range(struct wcx_tree_run *run, size_t first, size_t end, struct wcx_error *err)
 {
+	int r;
+
 	run->first_item = first;
 	run->end_item = end;
 	run->ahead_end = first;
 	share_cores(run);
 	run->finished = 0;
-	return wcx_parallel_for(run->side_by_side, end - first, do_item, run, &wcx_command_stop, err);
+	r = wcx_parallel_for(run->side_by_side, end - first, do_item, run, &wcx_command_stop, err);
+	if (run->dependents)
+		wcx_dependents_unlock_ahead(run->dependents); /* what was not replaced may be a base of those that follow */
+	return r;
 }
 
 static int begin(struct wcx_tree_run *run, struct wcx_error *err)
