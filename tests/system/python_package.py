@@ -427,6 +427,17 @@ class Directories(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, "not a name in the directory"):
             wcx.load_directory(directory)
 
+    def test_an_index_is_utf_8_whatever_the_locale_is(self):
+        directory = WORK / "größe"
+        directory.mkdir()
+        safetensors.numpy.save_file({"größe": np.arange(9)}, WORK / "one.safetensors")
+        pack(WORK / "one.safetensors", directory / "model.safetensors.wcx")
+        text = json.dumps({"weight_map": {"größe": "model.safetensors"}}, ensure_ascii=False)
+        (directory / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+        code = "import sys, wcx; assert wcx.load_directory(sys.argv[1])['gr\\xf6\\xdfe'][8] == 8"
+        environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+        subprocess.run([sys.executable, "-W", "ignore", "-c", code, directory], env=environment, check=True)
+
     def test_a_directory_with_one_file_needs_no_index(self):
         directory = WORK / "single"
         directory.mkdir()

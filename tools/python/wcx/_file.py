@@ -128,7 +128,7 @@ def _unescape(field: str) -> str:
 def _mounts():
     """Yields (mount point, directory of the store that it shows) of the wcxfs mounts, the latest first."""
     try:
-        with open("/proc/self/mountinfo", errors="surrogateescape") as file:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
             lines = file.readlines()
     except OSError:
         return

@@ -242,7 +242,7 @@ def load_directory(path: PATH, device="cpu", framework: Optional[str] = None) ->
     if len(indices) > 1:
         raise ValueError(f"{directory}: more than one index: {', '.join(indices)}")
     if indices:
-        with open(os.path.join(directory, indices[0])) as file:
+        with open(os.path.join(directory, indices[0]), "rb") as file:
             weight_map = json.load(file)["weight_map"]
     else:
         weight_map = None

@@ -72,7 +72,7 @@ def _open_files(path: str) -> Dict[str, Tuple[File, Tensor]]:
         names = sorted(os.listdir(path))
         indices = [name for name in names if name.endswith(".safetensors.index.json")]
         if indices:
-            with open(os.path.join(path, indices[0])) as index:
+            with open(os.path.join(path, indices[0]), "rb") as index:
                 names = sorted(set(json.load(index)["weight_map"].values()))
         else:
             names = sorted({n.removesuffix(".wcx") for n in names if n.removesuffix(".wcx").endswith(".safetensors")})
