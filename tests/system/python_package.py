@@ -262,6 +262,8 @@ for path, error, text in (("nothing", FileNotFoundError, "nothing"), (sys.argv[2
             self.assertRaisesRegex(ValueError, "out of range", use)
         file.load_host([(0, 8, address)])
         self.assertEqual(buffer.raw, file.read(0, 8))
+        self.assertEqual(buffer.raw, file.read(np.uint64(0), np.int32(8)))
+        self.assertRaises(TypeError, file.read, 0.5, 8)
 
     def test_null_bytes_in_paths_and_names_are_refused(self):
         self.assertRaisesRegex(ValueError, "null byte", wcx.File, f"{PACKED}\0junk")

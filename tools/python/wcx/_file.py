@@ -3,6 +3,7 @@
 import builtins
 import ctypes
 import json
+import operator
 import os
 import stat
 import threading
@@ -76,6 +77,7 @@ class File(Handle):
 
     def read(self, offset: int, size: int) -> builtins.bytes:
         """Returns bytes of the original file; fewer than asked for only at its end.  Raises ValueError if offset is negative."""
+        offset, size = operator.index(offset), operator.index(size)  # of numpy, too
         size = max(0, min(size, self.bytes - offset))
         buffer = ctypes.create_string_buffer(size)
         count = call("wcx_file_read", self._open(), buffer, size, offset)
