@@ -44,12 +44,15 @@ static int levels_below_source(const struct wcx_tree_run *run, int fd)
 	return wcx_levels_above(fd, &run->tree.entries[0].st);
 }
 
-/* Whether a run that was interrupted left the directory: those are made for the user alone. */
+/* Of a root that was made, until it gets the source's: nobody makes a sticky directory for the user alone. */
+enum { UNFINISHED_MODE = S_ISVTX | S_IRWXU };
+
+/* Whether a run that was interrupted left the directory. */
 static bool is_unfinished(int fd)
 {
 	struct stat st;
 
-	return fstat(fd, &st) == 0 && st.st_uid == geteuid() && (st.st_mode & 07777) == S_IRWXU;
+	return fstat(fd, &st) == 0 && st.st_uid == geteuid() && (st.st_mode & 07777 & ~(mode_t)S_ISGID) == UNFINISHED_MODE;
 }
 
 static int refuse_levels(const struct wcx_tree_run *run, int levels, struct wcx_error *err)
@@ -74,7 +77,7 @@ static int make_root(struct wcx_tree_run *run, struct wcx_error *err)
 	if (r < 0)
 		return r;
 	r = wcx_parents_make(path, &run->made_above);
-	if (r == 0 && mkdir(path, S_IRWXU) == 0)
+	if (r == 0 && mkdir(path, UNFINISHED_MODE) == 0)
 		run->sets_root = run->made_root = true;
 	else if (r == 0 && errno != EEXIST)
 		r = -errno;

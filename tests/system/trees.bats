@@ -540,6 +540,22 @@ check_whole() {
 	grep -q "interrupted; the same command goes on from here" messages
 }
 
+@test "a directory that the user has made keeps its permissions, one that a killed run has made gets the source's" {
+	mkdir src
+	chmod 755 src
+	cp "$DIR/config.json" src
+	for mode in 700 711 1777; do
+		mkdir -m $mode dst-$mode
+		"$WCX" pack -q src dst-$mode
+		[ "$(stat -c %a dst-$mode)" = $mode ]
+	done
+	strace -o /dev/null true || skip "strace is not installed, or may not trace"
+	run strace -f -qq -o /dev/null -e trace=fsync -e inject=fsync:signal=KILL "$WCX" pack src dst
+	[ -d dst ] && [ "$(stat -c %a dst)" != 755 ]
+	"$WCX" pack -q src dst
+	[ "$(stat -c %a dst)" = 755 ]
+}
+
 @test "what killed runs left is removed, and looked for once in a directory" {
 	local left=.wcx-tmp-abcdefghijklmnop
 
