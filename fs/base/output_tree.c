@@ -201,15 +201,18 @@ static void release(struct wcx_output_tree *tree)
 	*tree = (struct wcx_output_tree){ .fd = -1 };
 }
 
-/* Owner and group if that is allowed; permissions only together with them. */
-static void copy_owner(const struct wcx_output_tree *tree, const char *source_path)
+/* What a directory has besides its contents, but for its times: that of the one that is replaced, or of the source. */
+static int copy_metadata(const struct wcx_output_tree *tree, const char *source_path)
 {
-	struct stat st;
+	int fd = open(tree->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
 
-	if (stat(source_path, &st) == 0 && (fchown(tree->fd, st.st_uid, st.st_gid) == 0 || st.st_uid == geteuid()))
-		fchmod(tree->fd, st.st_mode & 0777);
-	else
-		fchmod(tree->fd, 0755);
+	if (fd < 0)
+		fd = open(source_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	r = wcx_file_metadata_copy(fd, tree->fd, tree->path, NULL, NULL);
+	close(fd);
+	return r == 0 && futimens(tree->fd, NULL) < 0 ? -errno : r;
 }
 
 static int sync_parent(const struct wcx_output_tree *tree)
@@ -254,10 +257,10 @@ static int exchange(const struct wcx_output_tree *tree)
 
 int wcx_output_tree_commit(struct wcx_output_tree *tree, const char *source_path, struct wcx_error *err)
 {
-	int r;
+	int r = copy_metadata(tree, source_path);
 
-	copy_owner(tree, source_path);
-	r = wcx_sync_directory(tree->fd);
+	if (r == 0)
+		r = wcx_sync_directory(tree->fd);
 	if (r == 0)
 		r = exchange(tree);
 	if (r < 0)

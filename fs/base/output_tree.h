@@ -30,11 +30,11 @@ int wcx_output_tree_create(struct wcx_output_tree *tree, const char *path, bool 
 			   struct wcx_error *err);
 
 /*
- * wcx_output_tree_commit - give the directory its name, and the owner, group and permissions of the directory source_path
+ * wcx_output_tree_commit - give the directory its name, and owner, permissions and ACL of what has it, or else of
+ * source_path
  *
  * What is replaced is exchanged in one step where the file system can, and removed once that is on the disk.  Directories in
- * the new one are the caller's to sync.  Returns 0, or -errno, after which
- * the tree is still to be discarded.
+ * the new one are the caller's to sync.  Returns 0, or -errno, after which the tree is still to be discarded.
  */
 int wcx_output_tree_commit(struct wcx_output_tree *tree, const char *source_path, struct wcx_error *err);
 

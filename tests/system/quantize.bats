@@ -366,6 +366,23 @@ make_single() {
 	[ -z "$(find . -name ".wcx-*")" ]
 }
 
+@test "the directory has the permissions and ACL of the model's, or of the one that was there" {
+	cp -r "$LLAMA" model
+	chmod 751 model
+	if command -v setfacl >/dev/null && setfacl -m u:daemon:r model 2>/dev/null; then
+		"$WCX" quantize -q model acl
+		cmp <(getfacl model | tail -n +2) <(getfacl acl | tail -n +2)
+		setfacl -b model
+	fi
+	"$WCX" quantize -q model out
+	[ "$(stat -c %a out)" = 751 ]
+	mkdir -m 700 private
+	for options in -q -qf; do
+		"$WCX" quantize $options model private
+		[ "$(stat -c %a private)" = 700 ]
+	done
+}
+
 @test "what a killed run left is removed by the next one, and nothing else" {
 	local left=.wcx-tmp-abcdefghijklmnop locked=.wcx-tmp-lockedbyanother2
 
