@@ -62,13 +62,19 @@ struct victim {
 	bool is_kept; /* it was told why */
 };
 
+/* A name of a file that was packed again; other names of what it was still have that. */
+struct rebased {
+	struct stat st; /* before */
+	char *path;
+};
+
 struct removal {
 	struct command *command;
 	struct victim *victims;
 	size_t count, capacity;
 	char **starts; /* of arguments */
 	struct wcx_dependents *dependents;
-	struct stat *rebased; /* what was packed again since the store was read; with --dry-run, what would be */
+	struct rebased *rebased; /* what was packed again since the store was read; with --dry-run, what would be */
 	size_t rebased_count, rebased_capacity;
 	bool rebases, is_dry_run, has_looked;
 	int status;
@@ -258,18 +264,27 @@ static bool is_victim(const struct removal *removal, const struct wcx_family *fa
 }
 
 /* A file that was packed against several victims is packed again once. */
-static bool is_rebased(const struct removal *removal, const struct wcx_family_file *file)
+static bool is_rebased(const struct removal *removal, const struct wcx_family *family, const struct wcx_family_file *file)
 {
-	for (size_t i = 0; i < removal->rebased_count; i++)
-		if (wcx_is_same_file(&removal->rebased[i], &file->st))
-			return true;
-	return false;
+	char *path = removal->rebased_count ? wcx_store_walk_shown(&family->walk, file->path) : NULL;
+	bool ret = false;
+
+	for (size_t i = 0; i < removal->rebased_count && path && !ret; i++)
+		ret = wcx_is_same_file(&removal->rebased[i].st, &file->st) && strcmp(removal->rebased[i].path, path) == 0;
+	free(path);
+	return ret;
+}
+
+static void forget_rebased(struct removal *removal)
+{
+	while (removal->rebased_count)
+		free(removal->rebased[--removal->rebased_count].path);
 }
 
 static int rebase(struct removal *removal, const struct wcx_family *family, const struct wcx_family_file *file,
 		  struct wcx_error *err)
 {
-	struct stat *grown =
+	struct rebased *grown =
 		wcx_array_reserve(removal->rebased, &removal->rebased_capacity, removal->rebased_count + 1, sizeof *grown);
 	char *path = wcx_store_walk_shown(&family->walk, file->path), *store = wcx_store_walk_shown(&family->walk, NULL);
 	int r = grown && path && store ? 0 : wcx_fail(err, ENOMEM, "no memory");
@@ -278,8 +293,9 @@ static int rebase(struct removal *removal, const struct wcx_family *family, cons
 	if (r == 0 && !removal->is_dry_run)
 		r = wcx_rebase_file(removal->command, path, &file->st, store, err);
 	if (r == 0) {
-		removal->rebased[removal->rebased_count++] = file->st;
+		removal->rebased[removal->rebased_count++] = (struct rebased){ file->st, path };
 		tell_done(removal, path, "packed again, without a base");
+		path = NULL;
 	}
 	free(path);
 	free(store);
@@ -300,7 +316,7 @@ static void check_dependents(struct removal *removal, struct victim *victim, con
 		char *path;
 
 		if ((!hides && !wcx_family_needs(family, file, &name)) || is_victim(removal, family, file) ||
-		    is_rebased(removal, file))
+		    is_rebased(removal, family, file))
 			continue;
 		if (hides) {
 			wcx_fail(&err, EACCES, "%s: not removed, since what is packed against it is not known: %s",
@@ -351,7 +367,7 @@ static void check_place(struct removal *removal, const char *start, bool rebases
 		fprintf(stderr, "wcx rm: store: %s\n", top);
 	free(top);
 	if (!removal->is_dry_run)
-		removal->rebased_count = 0;
+		forget_rebased(removal);
 	for (size_t i = 0; i < removal->count; i++) {
 		struct victim *victim = &removal->victims[i];
 
@@ -437,6 +453,7 @@ static void free_removal(struct removal *removal, size_t start_count)
 		free(removal->starts[i]);
 	free(removal->starts);
 	free(removal->victims);
+	forget_rebased(removal);
 	free(removal->rebased);
 	wcx_dependents_free(removal->dependents);
 }

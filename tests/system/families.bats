@@ -507,6 +507,19 @@ forge() {
 	"$WCX" verify -q s
 }
 
+@test "rm --rebase packs a dependent again under each of its names" {
+	ln "$TUNED" "$OWN/tuned/again.wcx"
+	ln "$TUNED" "$OWN/model.safetensors.wcx"
+	run -0 --separate-stderr "$WCX" rm --dry-run --rebase --store="$OWN" "$BASE"
+	[ "$(grep -c "would be packed again" <<<"$output")" -eq 3 ]
+	"$WCX" rm -q --rebase --store="$OWN" "$BASE"
+	[ ! -e "$BASE" ]
+	"$WCX" verify -q "$OWN"
+	[ "$("$WCX" info --json "$OWN" | tail -1 | grep -c based_files)" -eq 0 ]
+	"$WCX" unpack "$OWN/tuned/again.wcx" original
+	is_tuned original
+}
+
 @test "rm --rebase --for=speed packs the dependents as pack --for=speed does" {
 	"$WCX" rm --rebase --for=speed --store="$OWN" "$OWN/base"
 	"$WCX" pack -q --for=speed "$ORIG/tuned-1/model.safetensors" speed.wcx
