@@ -11,6 +11,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "fs/read/base_search.h"
+
 enum {
 	WITHIN = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
 	RACES_MAX = 16,   /* the kernel gives up a ".." when something is renamed meanwhile */
@@ -143,4 +145,30 @@ int wcx_beneath_open(const struct wcx_beneath *beneath, const char *path, int fl
 	r = -errno;
 	close(fd);
 	return r;
+}
+
+static bool is_passable(const struct wcx_beneath *beneath, const char *directory)
+{
+	struct stat st;
+	const int fd = wcx_beneath_open(beneath, directory, O_RDONLY | O_DIRECTORY, false, &st);
+	const bool is_open = fd >= 0 && st.st_mode & S_IXOTH && !wcx_has_acl(fd);
+
+	if (fd >= 0)
+		close(fd);
+	return is_open;
+}
+
+bool wcx_beneath_is_passable(const struct wcx_beneath *beneath, const char *path)
+{
+	char directory[PATH_MAX];
+
+	if (!is_passable(beneath, ".") || strlen(path) >= sizeof directory)
+		return false;
+	strcpy(directory, path);
+	for (char *slash; (slash = strrchr(directory, '/'));) {
+		*slash = '\0';
+		if (!is_passable(beneath, directory))
+			return false;
+	}
+	return true;
 }

@@ -29,4 +29,7 @@ struct wcx_beneath {
 int wcx_beneath_open(const struct wcx_beneath *beneath, const char *path, int flags, bool through_links,
 		     struct stat *st_ret);
 
+/* wcx_beneath_is_passable - whether everybody may go through the store and all directories of a path without "." and ".." */
+bool wcx_beneath_is_passable(const struct wcx_beneath *beneath, const char *path);
+
 #endif

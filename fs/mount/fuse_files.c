@@ -103,14 +103,14 @@ static int open_node(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store_fil
 	struct wcx_store_entry now;
 	struct wcx_error err;
 	const int open_r = wcx_store_open(fuse->store, wcx_ino_path(ino), &now, &file, &err);
+	const struct wcx_store_entry *found = open_r ? NULL : wcx_fuse_followed(fuse, ino, &now);
 	bool keep_size = true;
 	int r = -EAGAIN;
 
 	for (int waited_ms = 0; r == -EAGAIN && waited_ms < PUSHED_WAIT_MS; waited_ms += PUSHED_POLL_MS) {
 		if (waited_ms)
 			poll(NULL, 0, PUSHED_POLL_MS);
-		r = wcx_node_open(fuse->nodes, wcx_ino_node(ino), open_r ? NULL : &now, &file, &unused, keep_cache_ret,
-				  &keep_size);
+		r = wcx_node_open(fuse->nodes, wcx_ino_node(ino), found, &file, &unused, keep_cache_ret, &keep_size);
 	}
 	if (r == -EAGAIN)
 		r = -ESTALE;

@@ -128,6 +128,17 @@ static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_dat
 	fuse_reply_none(req);
 }
 
+const struct wcx_store_entry *wcx_fuse_followed(struct wcx_fuse *fuse, fuse_ino_t ino, const struct wcx_store_entry *found)
+{
+	struct wcx_store_entry known;
+
+	wcx_node_entry(fuse->nodes, wcx_ino_node(ino), &known);
+	return (known.id.dev == found->id.dev && known.id.ino == found->id.ino) ||
+			       wcx_store_is_passable(fuse->store, wcx_ino_path(ino))
+		       ? found
+		       : NULL;
+}
+
 /* Looks at the file that a node has open, whose path has another or none: it may grow, and have another name. */
 static void refresh_open(struct wcx_fuse *fuse, struct wcx_node *node, struct wcx_store_entry *ret)
 {
@@ -153,7 +164,7 @@ static int refresh(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store_entry
 		return r;
 	}
 	if (ino != FUSE_ROOT_ID) {
-		r = wcx_node_update(fuse->nodes, wcx_ino_node(ino), r ? NULL : &now, ret);
+		r = wcx_node_update(fuse->nodes, wcx_ino_node(ino), r ? NULL : wcx_fuse_followed(fuse, ino, &now), ret);
 		if (!r && !ret->attr.st_nlink)
 			refresh_open(fuse, wcx_ino_node(ino), ret);
 	} else if (!r) {

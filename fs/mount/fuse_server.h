@@ -33,6 +33,14 @@ static inline struct wcx_fuse *wcx_fuse_of(fuse_req_t req)
 	return fuse_req_userdata(req);
 }
 
+/*
+ * wcx_fuse_followed - what was found at the path of a node, or NULL if the node may not lead there
+ *
+ * Who has a node need not have come by its path: a descriptor, a bind mount.  To another file than the node stands for it
+ * leads only if everybody may pass the directories; else the kernel has to look the path up, and checks them.
+ */
+const struct wcx_store_entry *wcx_fuse_followed(struct wcx_fuse *fuse, fuse_ino_t ino, const struct wcx_store_entry *found);
+
 /* wcx_fuse_push - a wcx_push_fn */
 int wcx_fuse_push(void *user, uint64_t target, uint64_t offset, const struct iovec *segments, size_t count);
 

@@ -4,7 +4,8 @@
  *
  * A node stands for the file at its path.  If another file appears there while the node is open, the path gets a new node.
  * The old node keeps standing for the old file until it is closed, and then for whatever is at its path: those who never
- * look up the path again, such as a bind mount of one file, still use it.
+ * look up the path again, such as a bind mount of one file, still use it.  Callers tell of another file only if all who have
+ * the node may be led there.
  *
  * A node holds one open file for all who have it open, and no descriptor otherwise.  The pages that the kernel keeps for a
  * node belong to the file that it stood for when it was opened last; the table knows whether they are still right.

@@ -315,13 +315,24 @@ void wcx_store_set_own_device(struct wcx_store *store, dev_t device)
 	store->beneath.own_device = device;
 }
 
+bool wcx_store_is_passable(const struct wcx_store *store, const char *path)
+{
+	return wcx_beneath_is_passable(&store->beneath, path);
+}
+
 int wcx_store_readlink(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry, char *dst,
 		       size_t dst_bytes)
 {
 	struct stored_path stored;
-	const int r = stored_path_set(&stored, path, entry->packed);
+	struct stat st;
+	const int fd = open_stored(store, path, entry->packed, O_PATH, &stored, &st);
 
-	return r ? r : wcx_shown_target(&store->beneath, stored.text, dst, dst_bytes);
+	if (fd < 0)
+		return fd == -ENOENT || fd == -ENOTDIR ? -ESTALE : shown_errno(fd);
+	close(fd);
+	if (st.st_dev != entry->id.dev || st.st_ino != entry->id.ino)
+		return -ESTALE;
+	return wcx_shown_target(&store->beneath, stored.text, dst, dst_bytes);
 }
 
 /* Linux keeps an ACL as a version and entries of 8 bytes: tag, permissions, id (linux/posix_acl_xattr.h). */

@@ -71,10 +71,13 @@ void wcx_store_free(struct wcx_store *store); /* NULL is fine; close all files f
  */
 int wcx_store_lookup(struct wcx_store *store, const char *path, struct wcx_store_entry *ret, struct wcx_error *err);
 
+/* wcx_store_is_passable - whether everybody may go through all directories of a path */
+bool wcx_store_is_passable(const struct wcx_store *store, const char *path);
+
 /* wcx_store_set_own_device - tell the device of the mount that shows the store, which is not entered from now on */
 void wcx_store_set_own_device(struct wcx_store *store, dev_t device);
 
-/* wcx_store_readlink - get the target of a symlink as shown, as a string; 0, -ENAMETOOLONG or another -errno */
+/* wcx_store_readlink - get the target of a symlink as shown; 0, -ESTALE if it is not this link, or another -errno */
 int wcx_store_readlink(struct wcx_store *store, const char *path, const struct wcx_store_entry *entry, char *dst,
 		       size_t dst_bytes);
 

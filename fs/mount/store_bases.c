@@ -33,34 +33,6 @@ static int open_beneath(void *user, const char *path, int flags, struct stat *st
 	return wcx_beneath_open(bases->beneath, path, flags, false, st_ret);
 }
 
-/* Whether everybody may go through a directory. */
-static bool is_passable(const struct wcx_store_bases *bases, const char *path)
-{
-	struct stat st;
-	const int fd = wcx_beneath_open(bases->beneath, path, O_RDONLY | O_DIRECTORY, false, &st);
-	const bool is_open = fd >= 0 && st.st_mode & S_IXOTH && !wcx_has_acl(fd);
-
-	if (fd >= 0)
-		close(fd);
-	return is_open;
-}
-
-/* Whether nothing but its own permission bits keeps anybody from a file, whose path has neither "." nor "..". */
-static bool is_public(const struct wcx_store_bases *bases, int fd, const char *path)
-{
-	char directory[PATH_MAX];
-
-	if (wcx_has_acl(fd) || !is_passable(bases, ".") || strlen(path) >= sizeof directory)
-		return false;
-	strcpy(directory, path);
-	for (char *slash; (slash = strrchr(directory, '/'));) {
-		*slash = '\0';
-		if (!is_passable(bases, directory))
-			return false;
-	}
-	return true;
-}
-
 /* Gets the image from the pool; fd becomes the pool's. */
 static struct wcx_image *take_image(struct quest *quest, int fd, const char *path, const struct stat *st,
 				    const struct wcx_superblock *sb)
@@ -100,7 +72,8 @@ static bool try_path(void *user, const char *path)
 		     : -EINVAL;
 	if (fd < 0)
 		return false;
-	if (wcx_base_check_file(&quest->check, fd, path, &st, is_public(quest->bases, fd, path), &sb))
+	if (wcx_base_check_file(&quest->check, fd, path, &st,
+				!wcx_has_acl(fd) && wcx_beneath_is_passable(quest->bases->beneath, path), &sb))
 		quest->image = take_image(quest, fd, path, &st, &sb);
 	else
 		close(fd);

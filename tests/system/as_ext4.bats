@@ -300,6 +300,12 @@ for e in os.scandir(sys.argv[1]): print(e.inode(), e.name)' "$MNT" | sort)" = "$
 	exec 5<&- 6<&-
 }
 
+@test "a descriptor does not lead to what took its path in a directory that is private" {
+	needs_root
+	start_mount "$S" -o allow_other
+	system_python private "$MNT" "$S" 65534
+}
+
 @test "the ACL of a replaced file goes on to decide on its descriptor" {
 	needs_root
 	needs setfacl

@@ -176,6 +176,50 @@ def cmd_lease(stored, mounted):
     assert breaks and read, (breaks, len(read))
 
 
+def cmd_private(mount, store, user):
+    """Descriptors of a file, a directory and a link, which did not need to be read, lead to nothing private in their place."""
+    store, public, secret = Path(store), Path(store, "d"), b"secret" * 3
+
+    def fill(name, text):
+        (public / "sub").mkdir(parents=True)
+        for file in (public / "f", public / "sub" / "f"):
+            file.write_bytes(text)
+        (public / "link").symlink_to(name)
+
+    def look():
+        opened = [os.open(f"{mount}/d/{name}", os.O_PATH | os.O_NOFOLLOW) for name in ("f", "sub", "link")]
+        os.write(ready[1], b"1")
+        os.read(moved[0], 1)
+        for seconds in (0, 2):  # what the kernel knows is a second old at most
+            time.sleep(seconds)
+            for _ in range(2):  # it may ask again
+                for peek in (
+                    lambda: os.read(os.open(f"/proc/self/fd/{opened[0]}", os.O_RDONLY), 99),
+                    lambda: b"secret" * (os.fstat(opened[0]).st_size == len(secret)),
+                    lambda: os.read(os.open("f", os.O_RDONLY, dir_fd=opened[1]), 99) if seconds else b"",
+                    lambda: os.fsencode(os.readlink("", dir_fd=opened[2])),
+                ):
+                    try:
+                        assert b"secret" not in peek()
+                    except OSError as e:
+                        assert e.errno in (errno.ESTALE, errno.EACCES, errno.ENOENT), e
+
+    ready, moved = os.pipe(), os.pipe()
+    fill("public", b"public")
+    if not (child := os.fork()):
+        os.setgid(int(user))
+        os.setuid(int(user))
+        look()
+        os._exit(0)
+    os.read(ready[0], 1)
+    public.rename(store / "old")
+    fill("secret", secret)
+    public.chmod(0o700)
+    time.sleep(1.1)
+    os.write(moved[1], b"1")
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def cmd_poll_growing(source, stored, mounted, steps):
     """A copy in progress, looked at after every piece."""
     data = Path(source).read_bytes()
