@@ -163,7 +163,7 @@ killed_daemon() {
 	ln -s "$MNT" "$BATS_TEST_TMPDIR/link"
 	for name in "$MNT" "$MNT/" "$BATS_TEST_TMPDIR/link"; do
 		start_logged_mount "$STORE"
-		MOUNTPOINT="$name" sh -c "$before" || true
+		MOUNTPOINT="$name" sh -c "$before"
 		cmp "$STORE/config.json" "$MNT/config.json"
 		guard=$(pgrep -P "$DAEMON")
 		kill -KILL "$DAEMON"
