@@ -28,6 +28,7 @@ struct target {
 	char *path;     /* for messages */
 	int fd;         /* of what is there, if that is a regular file; -1 */
 	struct stat st; /* of it */
+	bool is_long;   /* no file can have the name, and so nothing else is set */
 	bool is_there;  /* something of this name is */
 	bool is_packed; /* it is a packed file, with this superblock */
 	struct wcx_superblock sb;
@@ -40,8 +41,9 @@ static int find_target(struct wcx_file_task *task, struct target *target, struct
 	struct stat st;
 
 	*target = (struct target){ .fd = -1 };
-	if (strlen(task->output) + (task->is_named ? 0 : strlen(suffix)) > NAME_MAX)
-		return wcx_task_fail(task, ENAMETOOLONG, err);
+	target->is_long = strlen(task->output) + (task->is_named ? 0 : strlen(suffix)) > NAME_MAX;
+	if (target->is_long)
+		return 0;
 	snprintf(target->name, sizeof target->name, "%s%s", task->output, task->is_named ? "" : suffix);
 	if (asprintf(&target->path, "%s%s", task->output_path, task->is_named ? "" : suffix) < 0) {
 		target->path = NULL;
@@ -347,7 +349,7 @@ static int pack_or_keep(struct wcx_file_task *task, const struct target *target,
 
 	wcx_safetensors_free(st);
 	if (r == 0)
-		return pack_safetensors(task, target, err);
+		return target->is_long ? wcx_task_fail(task, ENAMETOOLONG, err) : pack_safetensors(task, target, err);
 	if ((r == -EMEDIUMTYPE || r == -EINVAL) && !task->is_named)
 		return keep(task, &fault, err);
 	*err = fault;

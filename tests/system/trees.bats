@@ -197,6 +197,25 @@ count_packed() {
 	rm -r src dst back
 }
 
+@test "a name that is too long for .wcx behind it keeps a file from being packed, but not from being copied" {
+	local longest
+
+	longest="$(printf "%0255d" 0)"
+	mkdir src
+	echo text >"src/$longest"
+	cp "$DIR/model-00001-of-00004.safetensors" "src/${longest:4}"
+	"$WCX" pack -q src dst
+	cmp {src,dst}/"$longest"
+	"$WCX" unpack -q dst back
+	same_trees src back
+	cp "$DIR/model-00001-of-00004.safetensors" "src/${longest:3}"
+	run -1 "$WCX" pack -q src dst
+	[ "$output" = "wcx pack: src/${longest:3}: File name too long" ]
+	run -1 "$WCX" pack -q --rm src
+	[ "$output" = "wcx pack: src/${longest:3}: File name too long" ]
+	[ "$(cat "src/$longest")" = text ]
+}
+
 @test "a tree that is too deep is told of, and the rest is packed" {
 	"$PYTHON" - <<-'END'
 		import os
