@@ -12,10 +12,12 @@
 #include <unistd.h>
 
 #include "codec/arith.h"
+#include "fs/base/ancestors.h"
 #include "fs/base/array.h"
 #include "fs/base/path.h"
 #include "fs/base/same_file.h"
 #include "fs/base/tree.h"
+#include "fs/read/base_mark.h"
 #include "fs/read/packed_index.h"
 #include "tools/command.h"
 #include "tools/dependents.h"
@@ -29,10 +31,11 @@ static const char help[] =
 	"another file of the store is packed against is not removed, unless that file goes too: its\n"
 	"dependents are named, and the exit code is 1.\n"
 	"\n"
-	"      --store=DIR     look for dependents in DIR.  Default: the working directory, for a path that\n"
-	"                      leads down from it, otherwise TREE or the directory of FILE.wcx; and up to\n"
-	"                      four directories above that as far as these hold packed files, on the same\n"
-	"                      file system, without / and the home directory\n"
+	"      --store=DIR     look for dependents in DIR, in which a base then has to be.  Default: the\n"
+	"                      working directory, for a path that leads down from it, otherwise TREE or\n"
+	"                      the directory of FILE.wcx; and up to four directories above that as far as\n"
+	"                      these hold packed files, on the same file system, without / and the home\n"
+	"                      directory\n"
 	"      --rebase        first pack the dependents again, without the files that are to go\n"
 	"  -n, --dry-run       only print what would be removed and packed again, and what would be kept\n"
 	"      --for=GOAL      size (default) or speed, as of wcx pack: how these are packed\n"
@@ -339,6 +342,21 @@ static void check_dependents(struct removal *removal, struct victim *victim, con
 	}
 }
 
+/*
+ * Whether others were packed against a file that is not in --store.  What is looked for there may be elsewhere: it is a
+ * mistyped name, mostly.
+ */
+static bool is_base_elsewhere(const struct removal *removal, const struct victim *victim)
+{
+	ino_t *marks = NULL;
+	size_t count = 0;
+	struct stat store;
+	const bool is_base = removal->command->store && wcx_base_marks(victim->fd, &marks, &count) == 0 && count;
+
+	free(marks);
+	return is_base && stat(removal->command->store, &store) == 0 && wcx_levels_above(victim->directory_fd, &store) < 0;
+}
+
 /* Keeps a victim that may have dependents according to its marks, although none has been found. */
 static void check_marks(struct removal *removal, struct victim *victim, const struct wcx_family *family)
 {
@@ -349,6 +367,10 @@ static void check_marks(struct removal *removal, struct victim *victim, const st
 
 	if (r < 0 || why) {
 		wcx_fail(&err, EBUSY, "%s: not removed, since %s", victim->path, why ? why : "there is no memory");
+		keep(removal, victim, &err);
+	} else if (!victim->is_kept && is_base_elsewhere(removal, victim)) {
+		wcx_fail(&err, EBUSY, "%s: not removed, since files were packed against it, and it is not in the store %s",
+			 victim->path, removal->command->store);
 		keep(removal, victim, &err);
 	}
 	free(why);

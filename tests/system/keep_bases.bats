@@ -354,6 +354,16 @@ needs_attributes() {
 	"$WCX" rm "$BASE"
 }
 
+@test "a base is not removed for a --store that it is not in" {
+	needs_attributes
+	mkdir mistyped
+	run -1 "$WCX" rm --store=mistyped "$BASE"
+	[[ $output == *"not removed, since files were packed against it, and it is not in the store mistyped" ]]
+	"$WCX" verify -q store
+	"$WCX" rm store/tuned
+	"$WCX" rm --store=. "$BASE"
+}
+
 @test "neither a copy of the store nor what is above its end is in the way" {
 	cp -r store copy
 	# The copy's fine-tune has a base of its own.
