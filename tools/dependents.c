@@ -395,8 +395,9 @@ int wcx_dependents_lock(struct wcx_dependents *dependents, const char *start, in
 		return file.fd; /* nobody can be packed against it */
 	if (r == 0 && !sb.base_count)
 		r = wcx_dependents_find(dependents, start, &file, &why, &fault);
-	if (r < 0 || why)
-		r = wcx_fail(err, r < 0 ? -r : EBUSY, "%s: %s, since %s", path, what, why ? why : fault.text);
+	if (r < 0 || why) /* -ENOENT is for the file, not for a store that is missing */
+		r = wcx_fail(err, r < 0 && r != -ENOENT ? -r : EBUSY, "%s: %s, since %s", path, what,
+			     why ? why : fault.text);
 	free(why);
 	if (r == 0)
 		return file.fd;

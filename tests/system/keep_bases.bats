@@ -354,8 +354,12 @@ needs_attributes() {
 	"$WCX" rm "$BASE"
 }
 
-@test "a base is not removed for a --store that it is not in" {
+@test "a base is not removed for a --store that is missing or that it is not in" {
 	needs_attributes
+	run -1 "$WCX" rm --store=missing "$BASE"
+	run -1 "$WCX" unpack --rm --store=missing store/llama
+	[[ $output == *"$BASE: unpacked, but kept, since missing: No such file or directory"* ]]
+	rm "${BASE%.wcx}"
 	mkdir mistyped
 	run -1 "$WCX" rm --store=mistyped "$BASE"
 	[[ $output == *"not removed, since files were packed against it, and it is not in the store mistyped" ]]
