@@ -235,12 +235,18 @@ int wcx_base_open_hint(int directory_fd, const char *path, struct stat *st_ret)
 
 static bool try_path(struct quest *quest, const char *path)
 {
+	struct wcx_error why;
 	struct stat st;
 	int fd;
 
 	if (quest->stays && !wcx_is_below(path, quest->search->store))
 		return false;
 	fd = wcx_base_open_hint(AT_FDCWD, path, &st);
+	/* Something may be there, but cannot be read: for want of permission, or of descriptors. */
+	if (fd < 0 && fd != -ENOENT && fd != -ENOTDIR && fd != -EINVAL && !quest->check.is_there) {
+		wcx_fail(&why, -fd, "%s: %s", path, strerror(-fd));
+		wcx_base_check_refuse(&quest->check, fd, &why);
+	}
 	return fd >= 0 && try_file(quest, fd, path);
 }
 

@@ -190,6 +190,21 @@ forge() {
 	log_until "base $BASE_SHA (../base/model.safetensors.wcx): cannot be opened: "
 }
 
+@test "a base that may not be read is told apart from one that is not there" {
+	local message="tuned/model.safetensors.wcx: base $BASE_SHA (../base/model.safetensors.wcx): cannot be opened: "
+
+	needs_two_users
+	chmod o-r "$BASE"
+	run -1 as_user "'$WCX' verify '$TUNED'"
+	[[ "$output" == *"$message"*"base/model.safetensors.wcx: Permission denied" ]]
+	chmod o+r "$BASE"
+	chmod o-x "$OWN/base"
+	run -1 as_user "'$WCX' verify '$OWN'"
+	[[ "$output" == *"$message"*"base/model.safetensors.wcx: Permission denied"* ]]
+	chmod o+x "$OWN/base"
+	as_user "'$WCX' verify -q '$OWN'"
+}
+
 @test "another file in the base's place is not taken for it" {
 	cp "$ORIG/tuned-1/model.safetensors" other.safetensors
 	"$WCX" pack -q other.safetensors other.wcx
