@@ -29,7 +29,8 @@ static int open_at(int dir_fd, const char *path, int flags, int resolve)
 
 	for (int i = 0; fd < 0 && (i == 0 || errno == EAGAIN) && i < RACES_MAX; i++)
 		fd = (int)syscall(SYS_openat2, dir_fd, path, &how, sizeof how);
-	return fd < 0 ? -errno : fd;
+	/* A link in the place of a directory is none: as behind any other file there, nothing is behind it. */
+	return fd >= 0 ? fd : errno == ELOOP && (resolve & RESOLVE_NO_SYMLINKS) ? -ENOTDIR : -errno;
 }
 
 /* Asks for what the kernel knows without asking the file system, which may be our own. */

@@ -24,7 +24,8 @@ struct wcx_beneath {
  *
  * flags are O_PATH, which has no side effects on devices and FIFOs, or what opens for reading; a link as the last component
  * is opened itself.  The kernel refuses links as other components, unless through_links, and paths that lead out.  Returns a
- * descriptor; -ELOOP for the own mount and what is in it, -EXDEV for what is outside, or another -errno.
+ * descriptor; -ELOOP for the own mount and what is in it, -ENOTDIR for what is behind a link that is refused, -EXDEV for
+ * what is outside, or another -errno.
  */
 int wcx_beneath_open(const struct wcx_beneath *beneath, const char *path, int flags, bool through_links,
 		     struct stat *st_ret);

@@ -80,6 +80,8 @@ static void serve_lookup(struct wcx_call *call)
 		return;
 	}
 	r = wcx_store_lookup(fuse->store, path, &entry, &err);
+	if (r == -ENOTDIR) /* the parent's path leads elsewhere by now, such as by a link: the kernel looks it up again */
+		r = -ESTALE;
 	if (r == -ENOENT) {
 		param.entry_timeout = valid_s;
 		wcx_call_reply_entry(call, &param);
@@ -139,17 +141,22 @@ const struct wcx_store_entry *wcx_fuse_followed(struct wcx_fuse *fuse, fuse_ino_
 		       : NULL;
 }
 
-/* Looks at the file that a node has open, whose path has another or none: it may grow, and have another name. */
-static void refresh_open(struct wcx_fuse *fuse, struct wcx_node *node, struct wcx_store_entry *ret)
+/*
+ * Looks at the file that a node has open, if there is one, when its path does not lead there: it may grow, and have another
+ * name.  Returns whether that told what the node stands for.
+ */
+static bool refresh_open(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store_entry *ret)
 {
-	struct wcx_store_file *file = wcx_node_reopen(fuse->nodes, node);
+	struct wcx_node *node = wcx_ino_node(ino);
+	struct wcx_store_file *file = ino == FUSE_ROOT_ID ? NULL : wcx_node_reopen(fuse->nodes, node);
 	struct wcx_store_entry now;
+	bool is_told;
 
 	if (!file)
-		return;
-	if (wcx_store_file_stat(file, &now) == 0)
-		wcx_node_update(fuse->nodes, node, &now, ret);
+		return false;
+	is_told = wcx_store_file_stat(file, &now) == 0 && wcx_node_update(fuse->nodes, node, &now, ret) == 0;
 	wcx_store_close(fuse->store, wcx_node_close(fuse->nodes, node));
+	return is_told;
 }
 
 /* What a node stands for, after a look at its path. */
@@ -160,13 +167,15 @@ static int refresh(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store_entry
 	int r = wcx_store_lookup(fuse->store, wcx_ino_path(ino), &now, &err);
 
 	if (r && r != -ENOENT && r != -ENOTDIR) {
+		if (refresh_open(fuse, ino, ret))
+			return 0;
 		wcx_calls_report(&fuse->calls, wcx_ino_path(ino), &err);
 		return r;
 	}
 	if (ino != FUSE_ROOT_ID) {
 		r = wcx_node_update(fuse->nodes, wcx_ino_node(ino), r ? NULL : wcx_fuse_followed(fuse, ino, &now), ret);
 		if (!r && !ret->attr.st_nlink)
-			refresh_open(fuse, wcx_ino_node(ino), ret);
+			refresh_open(fuse, ino, ret);
 	} else if (!r) {
 		*ret = now;
 	}
@@ -239,6 +248,8 @@ static void serve_getxattr(struct wcx_call *call)
 		n = get_status(fuse, value, sizeof value);
 	else
 		n = wcx_attribute_get(fuse->store, wcx_ino_path(call->ino), &entry, name, value, sizeof value);
+	if (n == -ENOENT || n == -ENOTDIR)
+		n = -ESTALE;
 	if (n >= 0 && !bytes && strcmp(name, WCX_ATTRIBUTE_STATUS) == 0)
 		n += STATUS_GROWTH_BYTES;
 	if (n >= 0 && bytes && (size_t)n > bytes)

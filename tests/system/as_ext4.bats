@@ -443,6 +443,26 @@ for e in os.scandir(sys.argv[1]): print(e.inode(), e.name)' "$MNT" | sort)" = "$
 	exec {plain}<&- {packed}<&-
 }
 
+@test "a file that is open is read whatever takes the place of its directory or of itself" {
+	local there gone
+
+	mkdir "$S/model"
+	cp "$PACKED/2.wcx" "$S/model/first.wcx"
+	echo other >"$S/model/other"
+	start_mount "$S"
+	exec {there}<"$MNT/model/first" {gone}<"$MNT/a.safetensors"
+	mv "$S/model" "$S/model-1" # and has another name from now on, as when a version is switched
+	ln -s model-1 "$S/model"
+	echo other | cmp - "$MNT/model/other" # at once: it was not looked up before
+	head -c 1000 "$PACKED/1.wcx" >"$S/damaged"
+	mv "$S/damaged" "$S/a.safetensors.wcx"
+	sleep 1.1 # until when the kernel may know what was there
+	cmp "$ORIG/2" - <&"$there"
+	cmp "$ORIG/1" - <&"$gone"
+	shows "$MNT/model/first" "$ORIG/2"
+	exec {there}<&- {gone}<&-
+}
+
 @test "a file on which a file server has a lease is read" {
 	start_mount "$S"
 	system_python lease "$S/config.json" "$MNT/config.json"
