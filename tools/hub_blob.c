@@ -18,6 +18,7 @@
 #include "fs/format/container.h"
 #include "fs/pack/pack_done.h"
 #include "tools/command.h"
+#include "tools/hub_names.h"
 
 enum {
 	SUFFIX_BYTES = sizeof ".wcx" - 1,
@@ -283,7 +284,7 @@ static void release_shared(const char *path, const char *cache, const struct sta
 
 	snprintf(list_path, sizeof list_path, "%s.refs", path);
 	snprintf(lock_path, sizeof lock_path, "%s.lock", path);
-	lock = open(lock_path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
+	lock = wcx_hub_open_lock(lock_path);
 	list = lock >= 0 && flock(lock, LOCK_EX) == 0 ? fopen(list_path, "re") : NULL;
 	if (list && lstat(path, &shared) == 0 && is_same(&shared, source)) {
 		while (!used && fgets(line, sizeof line, list)) {

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "fs/base/array.h"
+#include "fs/base/path.h"
 #include "fs/base/walk.h"
 
 static int compare(const void *a, const void *b)
@@ -85,18 +86,31 @@ bool wcx_hub_names_has(const struct wcx_hub_names *names, const char *blob)
 	return names->count && bsearch(&blob, names->names, names->count, sizeof *names->names, compare) != NULL;
 }
 
+int wcx_hub_open_lock(const char *path)
+{
+	const int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666), r = fd < 0 ? -errno : fd;
+	char *directory = wcx_directory_of(path);
+	struct stat st, above;
+
+	if (fd >= 0 && geteuid() == 0 && fstat(fd, &st) == 0 && st.st_uid == 0 && directory &&
+	    stat(directory, &above) == 0 && fchown(fd, above.st_uid, above.st_gid) < 0)
+		errno = 0; /* it is a lock all the same */
+	free(directory);
+	return r;
+}
+
 int wcx_hub_lock(const char *cache, const char *repository, const char *blob)
 {
 	char path[2 * PATH_MAX];
 	int fd;
 
 	snprintf(path, sizeof path, "%s/.locks/%s/%s.lock", cache, repository, blob);
-	fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
+	fd = wcx_hub_open_lock(path);
 	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		const int errnum = errno;
 
 		close(fd);
 		return -errnum;
 	}
-	return fd < 0 ? -errno : fd;
+	return fd;
 }

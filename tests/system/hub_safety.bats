@@ -322,6 +322,18 @@ damage_tile() {
 	[[ $output == *"$MNT/models--org--base/snapshots/1: Input/output error"* ]]
 }
 
+@test "a lock that root makes belongs to the owner of the cache" {
+	local lock="$CACHE/.locks/models--org--base/${BASE##*/}.lock"
+
+	[ "$(id -u)" -eq 0 ] || skip "only root can act as other users"
+	chown -hR 65534:65534 "$CACHE"
+	hub -q
+	rm "$CACHE"/models--org--base/snapshots/1/model.safetensors
+	hub -q
+	[ ! -e "$BASE" ]
+	[ "$(stat -c %u:%g "$lock")" = 65534:65534 ]
+}
+
 @test "a second run at once is refused" {
 	needs_strace
 	stop_in symlinkat "$WCX" hub -q "$CACHE" "$MNT"
