@@ -465,7 +465,9 @@ for e in os.scandir(sys.argv[1]): print(e.inode(), e.name)' "$MNT" | sort)" = "$
 
 @test "a file on which a file server has a lease is read" {
 	start_mount "$S"
-	system_python lease "$S/config.json" "$MNT/config.json"
+	run system_python lease "$S/config.json" "$MNT/config.json"
+	[[ "$output" != *"no leases here"* ]] || skip "the store's file system has no leases"
+	[ "$status" -eq 0 ]
 	system_python lease "$S/a.safetensors.wcx" "$MNT/a.safetensors"
 }
 

@@ -171,7 +171,10 @@ def cmd_lease(stored, mounted):
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
     signal.signal(signal.SIGIO, give_back)
-    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except OSError as e:
+        sys.exit(f"no leases here: {e}")
     read = subprocess.run(["cat", mounted], stdout=subprocess.PIPE, check=True).stdout
     assert breaks and read, (breaks, len(read))
 
