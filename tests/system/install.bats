@@ -256,6 +256,7 @@ write_consumer() {
 	cmake --install "$BUILD" --prefix /opt/p >log 2>&1
 	[ -x "$DESTDIR/opt/p/bin/wcx" ]
 	grep -qx "prefix=/opt/p" "$(find "$DESTDIR" -name wcx.pc)"
+	"$PYTHON" -m compileall -q "$(dirname "$(find "$DESTDIR" -name _library.py)")" # as an import by root does
 	cmake --build "$BUILD" --target uninstall >log 2>&1 || { cat log; false; }
 	[ "$(find "$DESTDIR" ! -type d)" = "$DESTDIR/opt/p/share/man/man1/other.1" ]
 	(! find "$DESTDIR" -type d -name "wcx*" | grep .)

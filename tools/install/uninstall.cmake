@@ -20,6 +20,9 @@ list(REMOVE_DUPLICATES directories)
 list(SORT directories ORDER DESCENDING) # what is in a directory comes before it
 foreach(directory IN LISTS directories)
 	cmake_path(GET directory FILENAME name)
+	if(name IN_LIST NAMES)
+		file(REMOVE_RECURSE "${directory}/__pycache__") # which Python makes
+	endif()
 	file(GLOB left "${directory}/*")
 	if(name IN_LIST NAMES AND NOT left)
 		file(REMOVE_RECURSE "${directory}")
