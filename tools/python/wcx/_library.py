@@ -44,7 +44,9 @@ def _load_library():
     try:
         return ctypes.CDLL(SONAME)  # where the system looks
     except OSError as error:
-        raise ImportError(f"{SONAME} is not found: install wcxfs, or set WCX_LIBRARY to the path of libwcx.so") from error
+        raise ImportError(
+            f"{SONAME} is not found: install libwcx0, run ldconfig after cmake --install, or set WCX_LIBRARY to its path"
+        ) from error
 
 
 _PROTOTYPES: Dict[str, Tuple[Any, List[Any], bool]] = {
