@@ -350,13 +350,6 @@ static bool follows_base(const struct decode_queue *queue, const struct wcx_gpu_
 	       job->base + job->dst_bytes <= last->dst + last->dst_bytes;
 }
 
-/* A call's jobs, and how much of its packed memory they use: behind that there is space for the control. */
-struct call {
-	struct wcx_gpu_batch batch;
-	size_t packed_bytes;
-	int64_t submitted_ns, done_ns; /* the first and the last of its batches; 0: none */
-};
-
 enum place_kind {
 	ON_DEVICE, /* among the bases */
 	DIRECT,    /* at its dst */
@@ -478,12 +471,13 @@ static bool add_job(struct decode_queue *queue, const struct wcx_gpu_batch *batc
 }
 
 /*
- * Submits a batch of the first jobs from number first on.  Constant and stored tiles are restored here at once: that costs
- * less than moving them over PCIe and back.  *next_ret is the first job that is neither submitted nor has a result.
+ * Submits a batch of the next jobs of a call.  Constant and stored tiles are restored here at once: that costs less than
+ * moving them over PCIe and back.
  */
-static cudaError_t submit_jobs(struct decode_queue *queue, struct call *call, size_t first, size_t *next_ret)
+static cudaError_t submit_jobs(struct decode_queue *queue, struct wcx_gpu_call *call)
 {
 	const struct wcx_gpu_batch *batch = &call->batch;
+	const size_t first = call->next;
 	struct wcx_packed_tiles packed = { .pinned = batch->packed };
 	struct wcx_returned_tiles returned = { .bytes = 0 };
 	size_t src_bytes, i;
@@ -505,7 +499,7 @@ static cudaError_t submit_jobs(struct decode_queue *queue, struct call *call, si
 		queue->job_count--; /* decodes a base for the next batch, which does so again */
 		i--;
 	}
-	*next_ret = i;
+	call->next = i;
 	if (queue->error || !queue->job_count)
 		return queue->error;
 	src_bytes = queue->src_bytes;
@@ -525,7 +519,7 @@ static cudaError_t submit_jobs(struct decode_queue *queue, struct call *call, si
 }
 
 /* Waits for the batch and passes results and bytes on to its jobs. */
-static cudaError_t collect_jobs(struct decode_queue *queue, struct call *call)
+static cudaError_t collect_jobs(struct decode_queue *queue, struct wcx_gpu_call *call)
 {
 	cudaError_t error = wcx_gpu_queue_wait(&queue->queue);
 
@@ -547,21 +541,22 @@ static cudaError_t collect_jobs(struct decode_queue *queue, struct call *call)
 }
 
 /*
- * Runs the jobs with one queue or, whenever another is free, with two: one batch is copied in and out while the other is on
- * the device.  Never waits for the second queue, so callers cannot deadlock.
+ * Takes what has been submitted of a call, and runs the rest with its queue or, whenever another is free, with two: one
+ * batch is copied in and out while the other is on the device.  Never waits for the second queue, so callers cannot
+ * deadlock.
  */
-static cudaError_t run_jobs(struct wcx_gpu *gpu, struct decode_queue *idle, struct call *call)
+static cudaError_t run_jobs(struct wcx_gpu *gpu, struct wcx_gpu_call *call)
 {
-	struct decode_queue *busy = NULL, *swap;
+	const bool is_submitted = call->queue && call->queue->job_count;
+	struct decode_queue *busy = is_submitted ? call->queue : NULL, *idle = is_submitted ? NULL : call->queue, *swap;
 	const size_t job_count = call->batch.job_count;
-	size_t next = 0;
-	cudaError_t error = cudaSuccess;
+	cudaError_t error = call->has_failed ? cudaErrorUnknown : cudaSuccess;
 
-	while (!error && (next < job_count || busy)) {
-		if (next < job_count && !idle)
+	while (!error && (call->next < job_count || busy)) {
+		if (call->next < job_count && !idle)
 			idle = take_queue(gpu, false);
-		if (next < job_count && idle) {
-			error = submit_jobs(idle, call, next, &next);
+		if (call->next < job_count && idle) {
+			error = submit_jobs(idle, call);
 			if (idle->job_count == 0)
 				continue;
 			swap = busy;
@@ -604,22 +599,37 @@ static size_t used_bytes(const struct wcx_gpu_batch *batch)
 	return used;
 }
 
-enum wcx_result wcx_gpu_decode(struct wcx_gpu *gpu, const struct wcx_gpu_batch *batch)
+void wcx_gpu_start(struct wcx_gpu *gpu, const struct wcx_gpu_batch *batch, struct wcx_gpu_call *call)
 {
-	struct call call = { *batch, batch->packed ? used_bytes(batch) : SIZE_MAX, 0, 0 };
-	struct decode_queue *queue;
-
-	if (call.packed_bytes == SIZE_MAX)
-		call.batch.packed = NULL;
+	*call = (struct wcx_gpu_call){ *batch, batch->packed ? used_bytes(batch) : SIZE_MAX, .has_failed = true };
+	if (call->packed_bytes == SIZE_MAX)
+		call->batch.packed = NULL;
 	for (size_t i = 0; i < batch->job_count; i++)
 		batch->jobs[i].result = WCX_DEVICE_FAILED;
 	begin_call(gpu);
 	if (cudaSetDevice(gpu->device))
+		return;
+	call->queue = take_queue(gpu, true);
+	if (call->queue)
+		call->has_failed = submit_jobs(call->queue, call) != cudaSuccess;
+}
+
+bool wcx_gpu_wait(struct wcx_gpu *gpu, struct wcx_gpu_call *call)
+{
+	const struct decode_queue *queue = call->queue;
+
+	call->has_failed |= cudaSetDevice(gpu->device) != cudaSuccess;
+	if (!call->has_failed && queue->job_count)
+		call->has_failed = wcx_gpu_queue_sleep(&queue->queue) != cudaSuccess;
+	return call->has_failed || call->next < call->batch.job_count || queue->again_bytes || queue->landed_bytes;
+}
+
+enum wcx_result wcx_gpu_finish(struct wcx_gpu *gpu, struct wcx_gpu_call *call)
+{
+	call->has_failed |= cudaSetDevice(gpu->device) != cudaSuccess;
+	if (run_jobs(gpu, call))
 		return WCX_DEVICE_FAILED;
-	queue = take_queue(gpu, true);
-	if (!queue || run_jobs(gpu, queue, &call))
-		return WCX_DEVICE_FAILED;
-	if (batch->device_ns_ret)
-		*batch->device_ns_ret = (uint64_t)WCX_MAX(call.done_ns - call.submitted_ns, 0);
+	if (call->batch.device_ns_ret)
+		*call->batch.device_ns_ret = (uint64_t)WCX_MAX(call->done_ns - call->submitted_ns, 0);
 	return WCX_OK;
 }

@@ -15,7 +15,7 @@
 
 enum {
 	WCX_GPU_NAME_BYTES = 256,
-	WCX_GPU_CALLS_MAX = 8, /* of wcx_gpu_decode at a time */
+	WCX_GPU_CALLS_MAX = 8, /* under way at a time */
 	/* Packed tiles that the GPU reads from the caller's memory, and the size of that memory, which it also writes to. */
 	WCX_GPU_PACKED_BYTES = (4 << 20) + (516 << 10),
 	WCX_GPU_PACKED_ROOM = (4 << 20) + (640 << 10),
@@ -28,7 +28,7 @@ struct wcx_gpu;
 /*
  * wcx_gpu_open - open a GPU by its number
  *
- * calls: of wcx_gpu_decode that need not wait for each other, at most WCX_GPU_CALLS_MAX and at least one.  Starts the CUDA
+ * calls: that need not wait for each other, at most WCX_GPU_CALLS_MAX and at least one.  Starts the CUDA
  * runtime, which does not survive a fork.  On success the caller frees *ret, and name gets the device's
  * name; otherwise name gets the reason in one line.  Returns WCX_OK, WCX_NO_DEVICE, WCX_NO_MEMORY or WCX_DEVICE_FAILED.
  */
@@ -91,19 +91,49 @@ static inline bool wcx_gpu_is_among_bases(const struct wcx_gpu_batch *batch, con
 	return batch->bases && (uintptr_t)at - (uintptr_t)batch->bases < WCX_GPU_BASE_BYTES;
 }
 
+/* A batch that is being decoded.  All members are private. */
+struct wcx_gpu_call {
+	struct wcx_gpu_batch batch;
+	size_t packed_bytes;           /* of the caller's memory: behind them there is space for the control */
+	size_t next;                   /* the first job that is neither submitted nor has a result */
+	int64_t submitted_ns, done_ns; /* the first and the last of its batches; 0: none */
+	struct decode_queue *queue;    /* where the GPU works on it, or NULL */
+	bool has_failed;
+};
+
 /*
- * wcx_gpu_decode - decode tiles
+ * wcx_gpu_start - start to decode tiles
  *
- * May be called from any number of threads, whose copies and kernels overlap.  Splits the jobs into batches that fit the
- * buffers.  Tiles whose dst is pinned are written there by the GPU itself; others are written to pinned memory, allocated
- * when first needed, and copied by the host.  Waits for the GPU, and for buffers in use by other calls.
+ * May be called from any number of threads, whose copies and kernels overlap.  Waits for buffers in use by other calls, but
+ * not for the GPU: with a batch that fits the buffers, it has all of its work then.  The batch's memory belongs to the call
+ * until wcx_gpu_finish, which must follow and may be called by another thread.
+ */
+void wcx_gpu_start(struct wcx_gpu *gpu, const struct wcx_gpu_batch *batch, struct wcx_gpu_call *call);
+
+/* wcx_gpu_wait - wait until the GPU has done what a call has submitted; returns whether finishing it takes long: copies, say
+ */
+bool wcx_gpu_wait(struct wcx_gpu *gpu, struct wcx_gpu_call *call);
+
+/*
+ * wcx_gpu_finish - wait for the tiles of a call, and give them their results
+ *
+ * Splits jobs that do not fit the buffers into batches.  Tiles whose dst is pinned are written there by the GPU itself;
+ * others are written to pinned memory, allocated when first needed, and copied by the host.
  *
  * Returns WCX_OK when every job has a result: WCX_OK, WCX_BAD_DATA or WCX_WRONG_SIZE, as from wcx_tile_decode, or
  * WCX_NO_MEMORY where none could be pinned; a tile with another checksum has WCX_BAD_DATA, although the CPU may be able to
- * decode it.  Returns
- * WCX_DEVICE_FAILED (out of memory, lost device, failed launch) if jobs may be undone: these have the result
- * WCX_DEVICE_FAILED and an undefined dst.  In any case the GPU does not use the jobs' memory any more.
+ * decode it.  Returns WCX_DEVICE_FAILED (out of memory, lost device, failed launch) if jobs may be undone: these have the
+ * result WCX_DEVICE_FAILED and an undefined dst.  In any case the GPU does not use the jobs' memory any more.
  */
-enum wcx_result wcx_gpu_decode(struct wcx_gpu *gpu, const struct wcx_gpu_batch *batch);
+enum wcx_result wcx_gpu_finish(struct wcx_gpu *gpu, struct wcx_gpu_call *call);
+
+/* wcx_gpu_decode - decode tiles: both of the above */
+static inline enum wcx_result wcx_gpu_decode(struct wcx_gpu *gpu, const struct wcx_gpu_batch *batch)
+{
+	struct wcx_gpu_call call;
+
+	wcx_gpu_start(gpu, batch, &call);
+	return wcx_gpu_finish(gpu, &call);
+}
 
 #endif

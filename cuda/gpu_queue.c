@@ -208,18 +208,21 @@ cudaError_t wcx_gpu_event_poll(cudaEvent_t event)
 }
 
 /*
- * Waits for the latest batch, with few wake-ups.  An event that wakes the thread (cudaEventBlockingSync) costs an interrupt,
- * and of sixteen threads that wait for their own, each learns of it 1.4 ms late on average; by asking, half a millisecond.
+ * With few wake-ups.  An event that wakes the thread (cudaEventBlockingSync) costs an interrupt, and of sixteen threads that
+ * wait for their own, each learns of it 1.4 ms late on average; by asking, half a millisecond.
  */
-static cudaError_t nap(struct wcx_gpu_queue *queue)
+cudaError_t wcx_gpu_queue_sleep(const struct wcx_gpu_queue *queue)
 {
 	static _Thread_local bool is_punctual;
+	const int64_t expected_ns = queue->submitted_ns + NAP_NS + (int64_t)(queue->submitted_bytes >> 10) * NAP_NS_PER_KIB;
+	const int64_t early_ns = expected_ns - wcx_gpu_clock_now();
 	cudaError_t error;
 
 	if (!is_punctual)
 		prctl(PR_SET_TIMERSLACK, 1000UL); /* else sleeps take 50 us longer */
 	is_punctual = true;
-	sleep_ns(NAP_NS + (long)(queue->submitted_bytes >> 10) * NAP_NS_PER_KIB);
+	if (early_ns > 0)
+		sleep_ns((long)WCX_MIN(early_ns, (int64_t)NAP_MAX_NS));
 	error = cudaEventQuery(queue->done);
 	for (long ns = NAP_AGAIN_NS; error == cudaErrorNotReady; ns = WCX_MIN(ns + ns / 16, NAP_MAX_NS)) {
 		cudaGetLastError(); /* "not ready" is remembered like an error */
@@ -254,7 +257,7 @@ cudaError_t wcx_gpu_queue_wait(struct wcx_gpu_queue *queue)
 	cudaError_t error = queue->is_used && !queue->is_timed ? cudaEventRecord(queue->done, queue->stream) : cudaSuccess;
 
 	if (queue->is_used && !error)
-		error = queue->is_timed ? nap(queue) : wcx_gpu_event_poll(queue->done);
+		error = queue->is_timed ? wcx_gpu_queue_sleep(queue) : wcx_gpu_event_poll(queue->done);
 	if (queue->is_used && !error && queue->is_timed)
 		note_done(queue);
 	queue->is_used = false;

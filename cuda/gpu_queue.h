@@ -92,6 +92,9 @@ static inline void wcx_gpu_queue_check(struct wcx_gpu_queue *queue, uint32_t src
 cudaError_t wcx_gpu_queue_submit(struct wcx_gpu_queue *queue, const struct wcx_packed_tiles *packed, size_t src_bytes,
 				 const struct wcx_returned_tiles *returned);
 
+/* wcx_gpu_queue_sleep - sleep until the latest batch, which was submitted without an error, is done; only if is_timed */
+cudaError_t wcx_gpu_queue_sleep(const struct wcx_gpu_queue *queue);
+
 /* wcx_gpu_queue_wait - wait until the stream is empty, and start a new batch */
 cudaError_t wcx_gpu_queue_wait(struct wcx_gpu_queue *queue);
 

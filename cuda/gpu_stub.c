@@ -52,10 +52,19 @@ bool wcx_gpu_takes(const struct wcx_gpu *gpu, const struct wcx_recipe *recipe)
 	return false;
 }
 
-enum wcx_result wcx_gpu_decode(struct wcx_gpu *gpu, const struct wcx_gpu_batch *batch)
+void wcx_gpu_start(struct wcx_gpu *gpu, const struct wcx_gpu_batch *batch, struct wcx_gpu_call *call)
 {
 	for (size_t i = 0; i < batch->job_count; i++)
 		batch->jobs[i].result = WCX_DEVICE_FAILED;
+}
+
+bool wcx_gpu_wait(struct wcx_gpu *gpu, struct wcx_gpu_call *call)
+{
+	return false;
+}
+
+enum wcx_result wcx_gpu_finish(struct wcx_gpu *gpu, struct wcx_gpu_call *call)
+{
 	return WCX_DEVICE_FAILED;
 }
 

@@ -503,8 +503,10 @@ int wcx_fuse_start(struct wcx_fuse *fuse, const struct wcx_fuse_options *opts)
 {
 	const struct wcx_prefetch_options options = {
 		.threads = opts->prefetch_threads,
-		.file_threads = opts->file_threads,
-		.direct_threads = opts->direct_threads,
+		.pieces = opts->pieces,
+		.decoded_pieces = opts->decoded_pieces,
+		.file_pieces = opts->file_pieces,
+		.direct_pieces = opts->direct_pieces,
 		.file_pushers = opts->file_pushers,
 		.window_bytes = opts->window_bytes,
 		.piece_bytes = opts->piece_bytes,

@@ -33,13 +33,12 @@ struct wcx_fuse_options {
 	struct fuse_session *session; /* mounted */
 	void (*unmount)(void *user);  /* called from another thread, before the process is killed */
 	void *unmount_user;
-	unsigned threads;                    /* of its loop */
-	unsigned timeout_ms;                 /* after which requests that wait for the store get EIO; 0: never */
-	unsigned prefetch_threads;           /* 0: no prefetching */
-	unsigned file_threads, file_pushers; /* of these, for the page cache of one file, at most */
-	unsigned direct_threads;             /* and for its O_DIRECT readers */
-	uint64_t window_bytes;               /* how far to prefetch ahead of each reader */
-	uint64_t piece_bytes;                /* how much of that a thread decodes at a time, at most */
+	unsigned threads;          /* of its loop */
+	unsigned timeout_ms;       /* after which requests that wait for the store get EIO; 0: never */
+	unsigned prefetch_threads; /* 0: no prefetching */
+	unsigned pieces, decoded_pieces, file_pieces, direct_pieces, file_pushers; /* as of struct wcx_prefetch_options */
+	uint64_t window_bytes; /* how far to prefetch ahead of each reader */
+	uint64_t piece_bytes;  /* how much of that a thread decodes at a time, at most */
 	bool drop_packed;
 	struct wcx_page_asker *asker; /* the caller's; NULL: pages are pushed */
 };

@@ -17,11 +17,11 @@ enum {
 	ASKED_MAX = 128, /* requests in flight; a push to the page of another one waits until that is answered */
 };
 
-/* A thread that waits until fewer than file_pushers threads push to its file. */
-struct push_turn {
-	pthread_cond_t come;
-	bool has_come;
-	struct push_turn *next;
+struct task;
+
+/* Tasks, first in, first out. */
+struct task_list {
+	struct task *first, **end;
 };
 
 /* image, target and release never change; prefetcher.lock protects the rest. */
@@ -29,21 +29,58 @@ struct wcx_prefetch_file {
 	struct wcx_image *image;
 	uint64_t target;
 	wcx_prefetch_release_fn *release;
-	unsigned open_count, busy_count; /* busy: pieces in hand, and requests in flight */
+	unsigned open_count, busy_count; /* busy: tasks, and requests in flight */
 	bool is_dead;                    /* the target takes no more, or a tile is damaged */
 	bool is_shared;                  /* has been open more than once at a time */
 	struct wcx_readahead readahead;
 	struct wcx_readahead_range asked[ASKED_MAX]; /* pages of requests in flight */
 	size_t asked_count;
-	unsigned pusher_count;
-	unsigned worker_count;   /* threads that decode for its page cache, or push to it */
-	unsigned direct_count;   /* threads that decode for its O_DIRECT readers */
-	atomic_bool is_cached;   /* as far as seen: nothing is decoded for O_DIRECT readers.  Written under the lock */
-	atomic_bool is_refused;  /* its pages can never be asked for */
-	struct push_turn *turns; /* first in, first out */
+	unsigned pusher_count;  /* tasks that push to it */
+	struct task_list turns; /* tasks that wait until fewer do */
+	unsigned pushed_count;  /* tasks for its page cache */
+	unsigned direct_count;  /* tasks for its O_DIRECT readers */
+	atomic_bool is_cached;  /* as far as seen: nothing is decoded for O_DIRECT readers.  Written under the lock */
+	atomic_bool is_refused; /* its pages can never be asked for */
 	struct wcx_prefetch_file *next, **link; /* in the list of all files */
 	struct wcx_prefetch_file *next_waiting; /* in the queue of files that may have work */
 	bool is_waiting;
+};
+
+/* What is to be done next with a task. */
+enum step { START, OPEN_PART, SHOW_PART, PUSH_PART, FINISH };
+
+/*
+ * A piece in hand.  It belongs to one thread at a time, or to the decoder, or waits: to go on, or for its turn to push.  So
+ * no thread waits for a GPU or for others that push.  prefetcher.lock protects next.
+ */
+struct task {
+	struct wcx_prefetcher *prefetcher;
+	struct wcx_prefetch_file *file;
+	struct wcx_readahead_piece piece;
+	enum step step;
+	int r;
+	uint64_t start, stop; /* the part in hand, of what is left: as much as one view shows, in whole pages */
+	struct wcx_image_opening *opening;
+	struct wcx_image_view view;
+	uint8_t *copy;    /* what view shows where none can, or NULL */
+	bool was_cached;  /* all of the piece, before anything was decoded */
+	bool is_last_use; /* of the part's tiles, once they are pushed */
+	/*
+	 * The target for pages, instead of pushing them; of the part in hand.  A single thread of the kernel inserts them
+	 * without waiting for a lock, and faster than they are read.
+	 */
+	bool may_ask, has_asked;
+	bool is_decoded; /* counts among prefetcher.decoded_count */
+	struct task *next;
+};
+
+/* A thread.  prefetcher.lock protects what is below thread. */
+struct worker {
+	struct wcx_prefetcher *prefetcher;
+	pthread_t thread;
+	pthread_cond_t work; /* signalled when is_idle is cleared */
+	bool is_idle;
+	struct worker *next_idle;
 };
 
 struct wcx_prefetcher {
@@ -51,18 +88,22 @@ struct wcx_prefetcher {
 	unsigned thread_count;
 	atomic_bool is_stopping; /* set under lock */
 
-	/* Protects everything below up to threads, and the files.  Never held while decoding or pushing. */
+	/* Protects everything below up to joined_count, and the files.  Never held while decoding or pushing. */
 	pthread_mutex_t lock;
-	pthread_cond_t work;    /* signalled when a file is queued, or is_stopping set */
-	pthread_cond_t settled; /* signalled when a thread has ended, or all are idle */
+	pthread_cond_t settled; /* signalled when a thread has ended, or there is nothing to do */
+	struct worker *idle;    /* threads without work; the one that had some last comes first */
+	struct task_list ready; /* tasks that may go on */
+	struct task *free;
 	struct wcx_prefetch_file *files;
 	struct wcx_prefetch_file *waiting, **waiting_end;
 	struct wcx_prefetch_stats stats;
 	struct wcx_readahead_counts counts;
-	unsigned working_count, ended_count; /* threads with a piece in hand; threads that have ended */
+	unsigned task_count, decoded_count; /* tasks in hand; those whose first part is not open yet */
+	unsigned ended_count;               /* threads */
 
-	unsigned joined_count; /* these are used by create and stop only */
-	pthread_t threads[];
+	unsigned joined_count; /* these are used by create, stop and free only */
+	struct task *tasks;
+	struct worker workers[];
 };
 
 /* --- the queue of files that may have work --- */
@@ -100,6 +141,61 @@ static void remove_waiting(struct wcx_prefetcher *prefetcher, struct wcx_prefetc
 	if (!*at)
 		prefetcher->waiting_end = at;
 	file->is_waiting = false;
+}
+
+/* --- threads that wait for work --- */
+
+/* Whether a piece of a file may be taken in hand. */
+static bool may_begin_locked(const struct wcx_prefetcher *prefetcher)
+{
+	return prefetcher->waiting && prefetcher->free && prefetcher->decoded_count < prefetcher->options.decoded_pieces &&
+	       !prefetcher->is_stopping;
+}
+
+static void end_idle_locked(struct wcx_prefetcher *prefetcher)
+{
+	prefetcher->idle->is_idle = false;
+	prefetcher->idle = prefetcher->idle->next_idle;
+}
+
+/*
+ * Takes a thread that is to be woken, if there is work for one and one is idle: the last that had work, since its core and
+ * caches still know of it.
+ */
+static struct worker *take_idle_locked(struct wcx_prefetcher *prefetcher)
+{
+	struct worker *worker = prefetcher->ready.first || may_begin_locked(prefetcher) ? prefetcher->idle : NULL;
+
+	if (worker)
+		end_idle_locked(prefetcher);
+	return worker;
+}
+
+/* Unlocks before it wakes the thread, which would only wait for the lock. */
+static void unlock_and_wake(struct wcx_prefetcher *prefetcher)
+{
+	struct worker *worker = take_idle_locked(prefetcher);
+
+	pthread_mutex_unlock(&prefetcher->lock);
+	if (worker)
+		pthread_cond_signal(&worker->work);
+}
+
+static void wake_all_locked(struct wcx_prefetcher *prefetcher)
+{
+	while (prefetcher->idle) {
+		pthread_cond_signal(&prefetcher->idle->work);
+		end_idle_locked(prefetcher);
+	}
+}
+
+static void wait_for_work_locked(struct wcx_prefetcher *prefetcher, struct worker *worker)
+{
+	worker->is_idle = true;
+	worker->next_idle = prefetcher->idle;
+	prefetcher->idle = worker;
+	while (worker->is_idle)
+		pthread_cond_wait(&worker->work, &prefetcher->lock);
 }
 
 /* --- files --- */
@@ -177,6 +273,7 @@ struct wcx_prefetch_file *wcx_prefetch_open(struct wcx_prefetcher *prefetcher, s
 		fresh->image = wcx_image_get(image);
 		fresh->target = target;
 		fresh->release = release;
+		fresh->turns.end = &fresh->turns.first;
 		fresh->readahead = (struct wcx_readahead){
 			.file_bytes = wcx_image_bytes(image),
 			.window_bytes = prefetcher->options.window_bytes,
@@ -217,9 +314,9 @@ static enum wcx_reader_kinds wanted_kinds(const struct wcx_prefetcher *prefetche
 {
 	enum wcx_reader_kinds kinds = 0;
 
-	if (wants_work(file) && file->worker_count < prefetcher->options.file_threads)
+	if (wants_work(file) && file->pushed_count < prefetcher->options.file_pieces)
 		kinds |= WCX_READERS_PUSHED;
-	if (wants_work(file) && file->direct_count < prefetcher->options.direct_threads && !file->is_cached)
+	if (wants_work(file) && file->direct_count < prefetcher->options.direct_pieces && !file->is_cached)
 		kinds |= WCX_READERS_DIRECT;
 	return kinds;
 }
@@ -241,7 +338,6 @@ void wcx_prefetch_note(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_fi
 		       bool is_direct)
 {
 	struct wcx_readahead_range request;
-	bool wakes = false;
 
 	if (!file)
 		return;
@@ -255,14 +351,11 @@ void wcx_prefetch_note(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_fi
 		wcx_count(&wcx_image_counts(file->image)->requested_bytes, request.end - request.start);
 		prefetcher->stats.requests++;
 		prefetcher->stats.requested_bytes += request.end - request.start;
-		wakes = wcx_readahead_note(&file->readahead, request, is_direct) && !prefetcher->is_stopping &&
-			wanted_kinds(prefetcher, file) & (is_direct ? WCX_READERS_DIRECT : WCX_READERS_PUSHED);
-		if (wakes)
+		if (wcx_readahead_note(&file->readahead, request, is_direct) && !prefetcher->is_stopping &&
+		    wanted_kinds(prefetcher, file) & (is_direct ? WCX_READERS_DIRECT : WCX_READERS_PUSHED))
 			add_waiting(prefetcher, file);
 	}
-	pthread_mutex_unlock(&prefetcher->lock);
-	if (wakes) /* without the lock, for which the other thread would only wait again */
-		pthread_cond_signal(&prefetcher->work);
+	unlock_and_wake(prefetcher);
 }
 
 void wcx_prefetch_missed(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
@@ -271,11 +364,9 @@ void wcx_prefetch_missed(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_
 		return;
 	pthread_mutex_lock(&prefetcher->lock);
 	file->is_cached = false;
-	if (wants_work(file) && !prefetcher->is_stopping) {
+	if (wants_work(file) && !prefetcher->is_stopping)
 		add_waiting(prefetcher, file);
-		pthread_cond_signal(&prefetcher->work);
-	}
-	pthread_mutex_unlock(&prefetcher->lock);
+	unlock_and_wake(prefetcher);
 }
 
 static void forget_asked_locked(struct wcx_prefetch_file *file, struct wcx_readahead_range pages)
@@ -304,18 +395,6 @@ void wcx_prefetch_answered(struct wcx_prefetcher *prefetcher, struct wcx_prefetc
 }
 
 /* --- pushing --- */
-
-/* A piece in the hands of a thread. */
-struct task {
-	struct wcx_prefetch_file *file;
-	struct wcx_readahead_piece piece;
-	bool was_cached; /* all of it, before anything was decoded */
-	/*
-	 * The target for pages, instead of pushing them; for the view in hand.  A single thread of the kernel inserts them
-	 * without waiting for a lock, and faster than they are read.
-	 */
-	bool may_ask, has_asked;
-};
 
 /* Moves start past what the reader has passed. */
 static uint64_t drop_behind(struct wcx_prefetcher *prefetcher, const struct task *task, uint64_t start, uint64_t end)
@@ -362,9 +441,8 @@ static size_t cut_segments(const struct wcx_image_view *view, uint64_t offset, u
 	return count;
 }
 
-/* Has the target ask for [start, end) of a view that begins at offset or, if it cannot, pushes it. */
-static int put_pages(struct wcx_prefetcher *prefetcher, struct task *task, const struct wcx_image_view *view,
-		     uint64_t offset, uint64_t start, uint64_t end)
+/* Has the target ask for [start, end) of the part in hand or, if it cannot, pushes it. */
+static int put_pages(struct wcx_prefetcher *prefetcher, struct task *task, uint64_t start, uint64_t end)
 {
 	const struct wcx_prefetch_options *options = &prefetcher->options;
 	const uint64_t target = task->file->target;
@@ -379,12 +457,12 @@ static int put_pages(struct wcx_prefetcher *prefetcher, struct task *task, const
 		if (r != -EAGAIN)
 			task->file->is_refused = true;
 	}
-	return options->push(options->user, target, start, segments, cut_segments(view, offset, start, end, segments));
+	return options->push(options->user, target, start, segments,
+			     cut_segments(&task->view, task->start, start, end, segments));
 }
 
-/* Pushes [start, end) of a view that begins at offset, but for what the reader has passed or asked for meanwhile. */
-static int push_range(struct wcx_prefetcher *prefetcher, struct task *task, const struct wcx_image_view *view,
-		      uint64_t offset, uint64_t start, uint64_t end)
+/* Pushes [start, end) of the part in hand, but for what the reader has passed or asked for meanwhile. */
+static int push_range(struct wcx_prefetcher *prefetcher, struct task *task, uint64_t start, uint64_t end)
 {
 	int r = 0;
 
@@ -395,82 +473,22 @@ static int push_range(struct wcx_prefetcher *prefetcher, struct task *task, cons
 		stop = next_unasked(prefetcher, task->file, &start, end);
 		if (start >= end)
 			break;
-		r = put_pages(prefetcher, task, view, offset, start, stop);
+		r = put_pages(prefetcher, task, start, stop);
 		start = stop;
 	}
 	return r;
 }
 
-/* Waits until fewer than the most threads push to the file; who asks for pages, until none does. */
-static void begin_push(struct wcx_prefetcher *prefetcher, const struct task *task)
+/* Pushes the part in hand, but for the marker. */
+static int push_part(struct wcx_prefetcher *prefetcher, struct task *task)
 {
-	const unsigned most = task->may_ask ? 1 : prefetcher->options.file_pushers;
-	struct wcx_prefetch_file *file = task->file;
-	struct push_turn turn = { .come = PTHREAD_COND_INITIALIZER }, **at = &file->turns;
+	const uint64_t start = task->start, stop = task->stop, marker = task->piece.marker;
+	int r;
 
-	pthread_mutex_lock(&prefetcher->lock);
-	if (file->pusher_count < most) {
-		file->pusher_count++;
-	} else {
-		while (*at)
-			at = &(*at)->next;
-		*at = &turn;
-		while (!turn.has_come)
-			pthread_cond_wait(&turn.come, &prefetcher->lock);
-	}
-	pthread_mutex_unlock(&prefetcher->lock);
-	pthread_cond_destroy(&turn.come);
-}
-
-static void end_push(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
-{
-	struct push_turn *turn;
-
-	pthread_mutex_lock(&prefetcher->lock);
-	turn = file->turns;
-	if (turn) { /* pusher_count stays: the place passes to the next */
-		file->turns = turn->next;
-		turn->has_come = true;
-		pthread_cond_signal(&turn->come);
-	} else {
-		file->pusher_count--;
-	}
-	pthread_mutex_unlock(&prefetcher->lock);
-}
-
-/* Pushes [offset, end), which is whole pages and begins the view, but for the marker. */
-static int push_view(struct wcx_prefetcher *prefetcher, struct task *task, const struct wcx_image_view *view,
-		     uint64_t offset, uint64_t end)
-{
-	const uint64_t marker = task->piece.marker;
-	int r = 0;
-
-	begin_push(prefetcher, task);
-	if (marker < offset || marker >= end) {
-		r = push_range(prefetcher, task, view, offset, offset, end);
-	} else {
-		r = push_range(prefetcher, task, view, offset, offset, marker);
-		if (r == 0)
-			r = push_range(prefetcher, task, view, offset, marker + PAGE_BYTES, end);
-	}
-	end_push(prefetcher, task->file);
-	return r;
-}
-
-/* Decodes into a copy: for tiles that a view cannot show. */
-static int push_copy(struct wcx_prefetcher *prefetcher, struct task *task, uint64_t start, uint64_t end)
-{
-	struct wcx_image_view view = { .count = 1, .bytes = (size_t)(end - start) };
-	uint8_t *copy = malloc(view.bytes);
-	ssize_t n = copy ? wcx_image_read(task->file->image, copy, view.bytes, start, NULL) : -ENOMEM;
-	int r = n < 0 ? (int)n : 0;
-
-	view.slices[0] = (struct iovec){ copy, view.bytes };
-	task->may_ask = false;
-	if (r == 0 && !task->piece.is_direct)
-		r = push_view(prefetcher, task, &view, start, end);
-	free(copy);
-	return r;
+	if (marker < start || marker >= stop)
+		return push_range(prefetcher, task, start, stop);
+	r = push_range(prefetcher, task, start, marker);
+	return r ? r : push_range(prefetcher, task, marker + PAGE_BYTES, stop);
 }
 
 /* Pushed tiles are of no more use to a sole reader.  One of several may evict pages that the others have yet to read. */
@@ -490,58 +508,161 @@ static bool may_ask(const struct wcx_prefetcher *prefetcher, const struct task *
 	return prefetcher->options.ask && !task->file->is_refused && !task->piece.is_guess;
 }
 
-/* Decodes and pushes the first part of [*start, end), as much as one view shows, and moves *start behind it. */
-static int do_part(struct wcx_prefetcher *prefetcher, struct task *task, uint64_t *start, uint64_t end)
+/* --- tasks --- */
+
+static void add_task(struct task_list *list, struct task *task)
 {
-	struct wcx_image *image = task->file->image;
-	const bool is_direct = task->piece.is_direct;
-	struct wcx_image_view view;
-	uint64_t stop = end;
-	int r = wcx_image_view_open(image, *start, (size_t)(end - *start), &view, NULL);
-
-	if (r < 0 && r != -E2BIG)
-		return r;
-	if (r == 0 && *start + view.bytes < end)
-		stop = WCX_ALIGN_DOWN(*start + view.bytes, PAGE_BYTES);
-	if (r == 0 && stop > *start) {
-		const bool is_last_use = !is_direct && has_one_reader(prefetcher, task->file);
-
-		task->was_cached &= view.was_cached;
-		task->may_ask = may_ask(prefetcher, task) && is_last_use;
-		task->has_asked = false;
-		if (!is_direct)
-			r = push_view(prefetcher, task, &view, *start, stop);
-		wcx_image_view_close(image, &view, is_last_use && !task->has_asked ? WCX_VIEW_DROP_INNER : WCX_VIEW_KEEP);
-	} else { /* no view, or tiles so small that one shows less than a page */
-		if (r == 0)
-			wcx_image_view_close(image, &view, WCX_VIEW_KEEP);
-		task->was_cached = false;
-		stop = end;
-		r = push_copy(prefetcher, task, *start, stop);
-	}
-	*start = stop;
-	return r;
+	task->next = NULL;
+	*list->end = task;
+	list->end = &task->next;
 }
 
-/* Decodes and pushes a piece.  After -errno the file is not worth more work, unless memory ran out. */
-static int do_task(struct wcx_prefetcher *prefetcher, struct task *task)
+static struct task *take_task(struct task_list *list)
+{
+	struct task *task = list->first;
+
+	if (!task)
+		return NULL;
+	list->first = task->next;
+	if (!list->first)
+		list->end = &list->first;
+	return task;
+}
+
+static void note_open_locked(struct wcx_prefetcher *prefetcher, struct task *task)
+{
+	prefetcher->decoded_count -= task->is_decoded;
+	task->is_decoded = false;
+}
+
+/* Told by the decoder: has any thread go on. */
+static void part_is_open(void *user)
+{
+	struct task *task = user;
+	struct wcx_prefetcher *prefetcher = task->prefetcher;
+	struct worker *worker;
+
+	pthread_mutex_lock(&prefetcher->lock);
+	note_open_locked(prefetcher, task);
+	add_task(&prefetcher->ready, task);
+	worker = take_idle_locked(prefetcher);
+	if (worker) /* with the lock: without it, the task may be finished at any time, and all be gone */
+		pthread_cond_signal(&worker->work);
+	pthread_mutex_unlock(&prefetcher->lock);
+}
+
+static void start_task(struct wcx_prefetcher *prefetcher, struct task *task)
 {
 	const struct wcx_readahead_range pages = task->piece.pages, fetch = task->piece.fetch;
-	uint64_t start;
-	int r = 0;
 
 	if (fetch.start < fetch.end)
 		wcx_image_advise(task->file->image, fetch.start, fetch.end - fetch.start, POSIX_FADV_WILLNEED);
-	start = drop_behind(prefetcher, task, pages.start, pages.end);
-	task->was_cached = start < pages.end;
-	while (start < pages.end && r == 0 && !prefetcher->is_stopping)
-		r = do_part(prefetcher, task, &start, pages.end);
-	if (r == 0 && !task->piece.is_direct && prefetcher->options.drop_packed)
-		wcx_image_advise(task->file->image, pages.start, pages.end - pages.start, POSIX_FADV_DONTNEED);
-	return r;
+	task->start = drop_behind(prefetcher, task, pages.start, pages.end);
+	task->was_cached = task->start < pages.end;
+	task->r = 0;
+	task->step = OPEN_PART;
 }
 
-/* --- threads --- */
+/* Opens a view of what is left.  Returns whether the task is still ours: not while a GPU decodes. */
+static bool open_part(struct wcx_prefetcher *prefetcher, struct task *task)
+{
+	const uint64_t end = task->piece.pages.end;
+
+	task->step = task->start >= end || task->r || prefetcher->is_stopping ? FINISH : SHOW_PART;
+	if (task->step == SHOW_PART && wcx_image_view_start(task->file->image, task->start, (size_t)(end - task->start),
+							    task->opening, part_is_open, task))
+		return false;
+	pthread_mutex_lock(&prefetcher->lock);
+	note_open_locked(prefetcher, task);
+	unlock_and_wake(prefetcher);
+	return true;
+}
+
+/* Decodes the rest into a copy: for tiles that a view cannot show. */
+static int copy_rest(struct task *task)
+{
+	const size_t bytes = (size_t)(task->stop - task->start);
+	uint8_t *copy = malloc(bytes);
+	const ssize_t n = copy ? wcx_image_read(task->file->image, copy, bytes, task->start, NULL) : -ENOMEM;
+
+	if (n < 0) {
+		free(copy);
+		return (int)n;
+	}
+	task->copy = copy;
+	task->view.count = 1;
+	task->view.bytes = bytes;
+	task->view.slices[0] = (struct iovec){ copy, bytes };
+	return 0;
+}
+
+/* Has view show a part, as much of the rest as it can. */
+static int show_part(struct wcx_prefetcher *prefetcher, struct task *task)
+{
+	const uint64_t end = task->piece.pages.end;
+	const int r = wcx_image_view_finish(task->opening, &task->view, NULL);
+
+	task->stop = end;
+	task->copy = NULL;
+	if (r < 0 && r != -E2BIG)
+		return r;
+	if (r == 0 && task->start + task->view.bytes < end)
+		task->stop = WCX_ALIGN_DOWN(task->start + task->view.bytes, PAGE_BYTES);
+	task->is_last_use = !task->piece.is_direct && has_one_reader(prefetcher, task->file);
+	task->may_ask = task->is_last_use && may_ask(prefetcher, task);
+	task->has_asked = false;
+	if (r == 0 && task->stop > task->start) {
+		task->was_cached &= task->view.was_cached;
+		return 0;
+	}
+	/* No view, or tiles so small that one shows less than a page. */
+	if (r == 0)
+		wcx_image_view_close(task->file->image, &task->view, WCX_VIEW_KEEP);
+	task->was_cached = task->may_ask = false;
+	task->stop = end;
+	return copy_rest(task);
+}
+
+/* Takes a task's turn to push, if fewer than the most push to its file, or nobody does where pages are asked for. */
+static bool take_turn(struct wcx_prefetcher *prefetcher, struct task *task)
+{
+	const unsigned most = task->may_ask ? 1 : prefetcher->options.file_pushers;
+	struct wcx_prefetch_file *file = task->file;
+	bool has_come;
+
+	pthread_mutex_lock(&prefetcher->lock);
+	has_come = file->pusher_count < most;
+	if (has_come)
+		file->pusher_count++;
+	else
+		add_task(&file->turns, task);
+	pthread_mutex_unlock(&prefetcher->lock);
+	return has_come;
+}
+
+/* Passes the turn on to the task that has waited longest. */
+static void end_turn(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
+{
+	struct task *next;
+
+	pthread_mutex_lock(&prefetcher->lock);
+	next = take_task(&file->turns);
+	if (next)
+		add_task(&prefetcher->ready, next);
+	else
+		file->pusher_count--;
+	unlock_and_wake(prefetcher);
+}
+
+static void close_part(struct task *task)
+{
+	if (task->copy)
+		free(task->copy);
+	else
+		wcx_image_view_close(task->file->image, &task->view,
+				     task->is_last_use && !task->has_asked ? WCX_VIEW_DROP_INNER : WCX_VIEW_KEEP);
+	task->start = task->stop;
+}
 
 /* Queues a file behind the others if there is more to do for it: threads woken for nothing contend for the lock. */
 static void add_waiting_for_more(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file *file)
@@ -550,46 +671,97 @@ static void add_waiting_for_more(struct wcx_prefetcher *prefetcher, struct wcx_p
 		add_waiting(prefetcher, file);
 }
 
-/* Takes a piece of the first file that has one. */
-static bool take_task_locked(struct wcx_prefetcher *prefetcher, struct task *task_ret)
+/* After -errno the file is not worth more work, unless memory ran out. */
+static void finish_task(struct wcx_prefetcher *prefetcher, struct task *task)
 {
-	while (prefetcher->waiting) {
-		struct wcx_prefetch_file *file = take_waiting(prefetcher);
-
-		if (!wcx_readahead_next(&file->readahead, wanted_kinds(prefetcher, file), &task_ret->piece))
-			continue;
-		task_ret->file = file;
-		*(task_ret->piece.is_direct ? &file->direct_count : &file->worker_count) += 1;
-		file->busy_count++;
-		prefetcher->working_count++;
-		add_waiting_for_more(prefetcher, file);
-		return true;
-	}
-	return false;
-}
-
-static void finish_task(struct wcx_prefetcher *prefetcher, const struct task *task, int r)
-{
-	const uint64_t bytes = task->piece.pages.end - task->piece.pages.start;
+	const struct wcx_readahead_piece *piece = &task->piece;
+	const uint64_t bytes = piece->pages.end - piece->pages.start;
+	struct wcx_prefetch_file *file = task->file;
 	struct wcx_prefetch_stats *stats = &prefetcher->stats;
 
+	if (task->r == 0 && !piece->is_direct && prefetcher->options.drop_packed)
+		wcx_image_advise(file->image, piece->pages.start, bytes, POSIX_FADV_DONTNEED);
 	pthread_mutex_lock(&prefetcher->lock);
-	task->file->is_dead |= r < 0 && r != -ENOMEM; /* memory may be available again soon */
-	*(task->piece.is_direct ? &stats->decoded_bytes : &stats->pushed_bytes) += bytes;
-	if (!task->piece.is_direct)
-		wcx_count(&wcx_image_counts(task->file->image)->pushed_bytes, bytes);
+	file->is_dead |= task->r < 0 && task->r != -ENOMEM; /* memory may be available again soon */
+	*(piece->is_direct ? &stats->decoded_bytes : &stats->pushed_bytes) += bytes;
+	if (!piece->is_direct)
+		wcx_count(&wcx_image_counts(file->image)->pushed_bytes, bytes);
 	/* Where the reader was faster, its own requests may have brought the tiles. */
-	task->file->is_cached |=
-		task->piece.is_direct && task->was_cached && wcx_readahead_is_ahead(&task->file->readahead, &task->piece);
-	*(task->piece.is_direct ? &task->file->direct_count : &task->file->worker_count) -= 1;
-	add_waiting_for_more(prefetcher, task->file); /* if there were enough threads until now */
-	task->file->busy_count--;
-	unlock_and_free_unused(prefetcher, task->file);
+	file->is_cached |= piece->is_direct && task->was_cached && wcx_readahead_is_ahead(&file->readahead, piece);
+	*(piece->is_direct ? &file->direct_count : &file->pushed_count) -= 1;
+	add_waiting_for_more(prefetcher, file); /* if there were enough tasks until now */
+	file->busy_count--;
+	unlock_and_free_unused(prefetcher, file);
+	pthread_mutex_lock(&prefetcher->lock);
+	task->next = prefetcher->free;
+	prefetcher->free = task;
+	if (--prefetcher->task_count == 0 && prefetcher->is_stopping)
+		wake_all_locked(prefetcher);
+	pthread_mutex_unlock(&prefetcher->lock);
+}
+
+/* Goes on with a task until it is finished, or waits where another thread will find it. */
+static void go_on(struct wcx_prefetcher *prefetcher, struct task *task)
+{
+	for (;;) {
+		switch (task->step) {
+		case START:
+			start_task(prefetcher, task);
+			break;
+		case OPEN_PART:
+			if (!open_part(prefetcher, task))
+				return;
+			break;
+		case SHOW_PART:
+			task->r = show_part(prefetcher, task);
+			task->step = task->r ? FINISH : PUSH_PART;
+			if (task->step == PUSH_PART && !task->piece.is_direct && !take_turn(prefetcher, task))
+				return;
+			break;
+		case PUSH_PART:
+			if (!task->piece.is_direct) {
+				task->r = prefetcher->is_stopping ? 0 : push_part(prefetcher, task);
+				end_turn(prefetcher, task->file);
+			}
+			close_part(task);
+			task->step = OPEN_PART;
+			break;
+		case FINISH:
+			finish_task(prefetcher, task);
+			return;
+		}
+	}
+}
+
+/* --- threads --- */
+
+/* A task that may go on, or a new one, for a piece of the first file that has one; NULL if there is none. */
+static struct task *next_task_locked(struct wcx_prefetcher *prefetcher)
+{
+	struct task *task = take_task(&prefetcher->ready);
+
+	while (!task && may_begin_locked(prefetcher)) {
+		struct wcx_prefetch_file *file = take_waiting(prefetcher);
+
+		if (!wcx_readahead_next(&file->readahead, wanted_kinds(prefetcher, file), &prefetcher->free->piece))
+			continue;
+		task = prefetcher->free;
+		prefetcher->free = task->next;
+		prefetcher->task_count++;
+		prefetcher->decoded_count++;
+		task->is_decoded = true;
+		task->file = file;
+		task->step = START;
+		file->busy_count++;
+		*(task->piece.is_direct ? &file->direct_count : &file->pushed_count) += 1;
+		add_waiting_for_more(prefetcher, file);
+	}
+	return task;
 }
 
 static bool is_idle_locked(const struct wcx_prefetcher *prefetcher)
 {
-	return !prefetcher->waiting && !prefetcher->working_count;
+	return !prefetcher->waiting && !prefetcher->task_count;
 }
 
 static bool has_ended_locked(const struct wcx_prefetcher *prefetcher)
@@ -599,25 +771,22 @@ static bool has_ended_locked(const struct wcx_prefetcher *prefetcher)
 
 static void *work_loop(void *user)
 {
-	struct wcx_prefetcher *prefetcher = user;
-	struct task task;
-	bool wakes;
+	struct worker *worker = user;
+	struct wcx_prefetcher *prefetcher = worker->prefetcher;
+	struct task *task;
 
 	pthread_mutex_lock(&prefetcher->lock);
-	while (!prefetcher->is_stopping) {
-		if (!take_task_locked(prefetcher, &task)) {
+	while (!prefetcher->is_stopping || prefetcher->task_count) {
+		task = next_task_locked(prefetcher);
+		if (!task) {
 			if (is_idle_locked(prefetcher))
 				pthread_cond_broadcast(&prefetcher->settled);
-			pthread_cond_wait(&prefetcher->work, &prefetcher->lock);
+			wait_for_work_locked(prefetcher, worker);
 			continue;
 		}
-		wakes = prefetcher->waiting;
-		pthread_mutex_unlock(&prefetcher->lock);
-		if (wakes)
-			pthread_cond_signal(&prefetcher->work);
-		finish_task(prefetcher, &task, do_task(prefetcher, &task));
+		unlock_and_wake(prefetcher);
+		go_on(prefetcher, task);
 		pthread_mutex_lock(&prefetcher->lock);
-		prefetcher->working_count--;
 	}
 	prefetcher->ended_count++;
 	pthread_cond_broadcast(&prefetcher->settled);
@@ -625,23 +794,47 @@ static void *work_loop(void *user)
 	return NULL;
 }
 
+/* Makes as many tasks as there is memory for, up to count. */
+static void add_free_tasks(struct wcx_prefetcher *prefetcher, unsigned count)
+{
+	prefetcher->tasks = calloc(count, sizeof *prefetcher->tasks);
+	for (unsigned i = 0; i < count && prefetcher->tasks; i++) {
+		struct task *task = &prefetcher->tasks[i];
+
+		task->prefetcher = prefetcher;
+		task->opening = wcx_image_opening_create();
+		if (!task->opening)
+			break;
+		task->next = prefetcher->free;
+		prefetcher->free = task;
+	}
+}
+
+static bool start_worker(struct wcx_prefetcher *prefetcher, struct worker *worker)
+{
+	worker->prefetcher = prefetcher;
+	pthread_cond_init(&worker->work, NULL);
+	return pthread_create(&worker->thread, NULL, work_loop, worker) == 0;
+}
+
 struct wcx_prefetcher *wcx_prefetcher_create(const struct wcx_prefetch_options *options)
 {
-	struct wcx_prefetcher *prefetcher = calloc(1, sizeof *prefetcher + options->threads * sizeof prefetcher->threads[0]);
+	struct wcx_prefetcher *prefetcher = calloc(1, sizeof *prefetcher + options->threads * sizeof prefetcher->workers[0]);
 	pthread_condattr_t monotonic;
 
 	if (!prefetcher)
 		return NULL;
 	prefetcher->options = *options;
 	prefetcher->waiting_end = &prefetcher->waiting;
+	prefetcher->ready.end = &prefetcher->ready.first;
+	add_free_tasks(prefetcher, options->pieces);
 	pthread_mutex_init(&prefetcher->lock, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&prefetcher->settled, &monotonic);
 	pthread_condattr_destroy(&monotonic);
-	pthread_cond_init(&prefetcher->work, NULL);
-	while (prefetcher->thread_count < options->threads &&
-	       pthread_create(&prefetcher->threads[prefetcher->thread_count], NULL, work_loop, prefetcher) == 0)
+	while (prefetcher->free && prefetcher->thread_count < options->threads &&
+	       start_worker(prefetcher, &prefetcher->workers[prefetcher->thread_count]))
 		prefetcher->thread_count++;
 	prefetcher->is_stopping = !prefetcher->thread_count; /* then no file is ever queued */
 	return prefetcher;
@@ -678,11 +871,11 @@ int wcx_prefetcher_stop(struct wcx_prefetcher *prefetcher, unsigned timeout_ms)
 
 	pthread_mutex_lock(&prefetcher->lock);
 	prefetcher->is_stopping = true;
-	pthread_cond_broadcast(&prefetcher->work);
+	wake_all_locked(prefetcher);
 	r = wait_locked(prefetcher, has_ended_locked, timeout_ms);
 	pthread_mutex_unlock(&prefetcher->lock);
 	for (; r == 0 && prefetcher->joined_count < prefetcher->thread_count; prefetcher->joined_count++)
-		pthread_join(prefetcher->threads[prefetcher->joined_count], NULL);
+		pthread_join(prefetcher->workers[prefetcher->joined_count].thread, NULL);
 	return r;
 }
 
@@ -696,7 +889,11 @@ void wcx_prefetcher_free(struct wcx_prefetcher *prefetcher)
 		prefetcher->files = file->next;
 		free_file(prefetcher, file);
 	}
-	pthread_cond_destroy(&prefetcher->work);
+	for (unsigned i = 0; i < prefetcher->options.pieces && prefetcher->tasks; i++)
+		wcx_image_opening_free(prefetcher->tasks[i].opening);
+	free(prefetcher->tasks);
+	for (unsigned i = 0; i < prefetcher->thread_count; i++)
+		pthread_cond_destroy(&prefetcher->workers[i].work);
 	pthread_cond_destroy(&prefetcher->settled);
 	pthread_mutex_destroy(&prefetcher->lock);
 	free(prefetcher);

@@ -33,13 +33,13 @@ typedef int wcx_push_fn(void *user, uint64_t target, uint64_t offset, const stru
 typedef int wcx_ask_fn(void *user, uint64_t target, uint64_t offset, uint64_t bytes);
 
 struct wcx_prefetch_options {
-	unsigned threads;        /* 0: nothing is ever done */
-	unsigned file_threads;   /* that decode for the page cache of one file at a time, at most */
-	unsigned file_pushers;   /* of these, that push at a time: more only wait for the lock of the file's page cache */
-	unsigned direct_threads; /* that decode for O_DIRECT readers of one file at a time, at most */
-	uint64_t window_bytes;   /* largest window of one reader */
-	uint64_t piece_bytes;    /* the most that a thread decodes at a time, as of struct wcx_readahead */
-	bool drop_packed;        /* evict packed bytes from the page cache once their pages were pushed */
+	unsigned threads; /* 0: nothing is ever done */
+	/* Pieces in hand, at most: in all, and of these, decoded; for the page cache of a file; for its O_DIRECT readers. */
+	unsigned pieces, decoded_pieces, file_pieces, direct_pieces;
+	unsigned file_pushers; /* of file_pieces, pushed: more only wait for the lock of the file's page cache */
+	uint64_t window_bytes; /* largest window of one reader */
+	uint64_t piece_bytes;  /* the most that a thread decodes at a time, as of struct wcx_readahead */
+	bool drop_packed;      /* evict packed bytes from the page cache once their pages were pushed */
 	wcx_push_fn *push;
 	wcx_ask_fn *ask; /* tried first, if it is not NULL */
 	void *user;

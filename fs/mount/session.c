@@ -45,11 +45,12 @@ enum {
 	PREFETCH_THREADS_MAX = 16,
 	FILE_PUSHERS = 4, /* in turn: meanwhile, the others decode */
 	/*
-	 * With a GPU, a piece costs a launch and a wait, whatever its size, and hardly any time of a core: three threads
-	 * prepare what three push.  More of them only move more memory through the caches.
+	 * With a GPU, a piece costs a launch, whatever its size, and hardly any time of a core.  More threads only move more
+	 * memory through the caches.
 	 */
-	FILE_THREADS_GPU = 6,
+	FILE_PIECES_GPU = 6,
 	FILE_PUSHERS_GPU = 3,
+	DECODED_PIECES_MIN = 4, /* by cores too, if the GPU has buffers for fewer */
 	PIECE_BYTES = 1 << 20,
 	PIECE_BYTES_GPU = 4 << 20,
 	LOCK_MS = 10,
@@ -314,6 +315,12 @@ static unsigned thread_count(const struct wcx_mount_options *opts)
 	return WCX_CLAMP(THREADS_PER_CPU * opts->host.cores, least, (unsigned)THREADS_MAX);
 }
 
+/* That are decoded ahead at a time: one a thread, and those that a GPU decodes. */
+static unsigned pieces(const struct session *session)
+{
+	return prefetch_threads(session->opts) + wcx_decoder_gpu_calls(session->decoder);
+}
+
 /* Creates the cache of tiles with what the buffers of a GPU leave of cache_size. */
 static int create_cache(struct session *session, struct wcx_error *err)
 {
@@ -341,7 +348,7 @@ static int open_store(struct session *session)
 		const size_t bytes = wcx_tile_cache_memory(session->cache, &memory);
 
 		wcx_decoder_use_memory(session->decoder, memory, bytes, opts->cache_bytes, prefetch_threads(opts));
-		wcx_decoder_limit(session->decoder, thread_count(opts) + prefetch_threads(opts)); /* nobody waits for one */
+		wcx_decoder_limit(session->decoder, thread_count(opts) + pieces(session)); /* nobody waits for one */
 		r = wcx_store_create(opts->store, session->cache, session->decoder, &session->store, &err);
 	}
 	if (!r) {
@@ -430,15 +437,10 @@ static uint64_t window_bytes(const struct session *session)
 	return WCX_MIN(session->opts->prefetch_bytes, session->tile_bytes / 4);
 }
 
-/*
- * Those who wait for tiles, and those who answer them, need cores too: with a thread for each core, they wait for one.  With
- * a GPU there are as many as it has queues.
- */
-static unsigned direct_threads(const struct wcx_mount_options *opts, bool is_gpu)
+/* Of one file's O_DIRECT readers.  They wait for tiles, and those who answer them need cores too. */
+static unsigned direct_pieces(const struct wcx_mount_options *opts)
 {
-	const unsigned threads = prefetch_threads(opts);
-
-	return WCX_MAX(is_gpu ? threads / 2 : threads * 3 / 4, (unsigned)PREFETCH_THREADS_MIN);
+	return WCX_MAX(prefetch_threads(opts) * 3 / 4, (unsigned)PREFETCH_THREADS_MIN);
 }
 
 /* Where the kernel has the read-ahead of the mount, in KiB. */
@@ -481,7 +483,8 @@ static int start_serving(struct session *session)
 {
 	const struct wcx_mount_options *opts = session->opts;
 	const uint64_t window = window_bytes(session);
-	const bool is_gpu = wcx_decoder_batch_bytes(session->decoder) > WCX_CPU_BATCH_BYTES;
+	const unsigned gpu_calls = wcx_decoder_gpu_calls(session->decoder);
+	const bool is_gpu = gpu_calls > 0;
 	struct wcx_page_asker *const asker = session->asker = create_asker(session, is_gpu);
 	const struct wcx_fuse_options options = {
 		.session = session->fuse_session,
@@ -492,8 +495,10 @@ static int start_serving(struct session *session)
 		.prefetch_threads = window ? prefetch_threads(opts) : 0,
 		.window_bytes = window,
 		.piece_bytes = is_gpu ? PIECE_BYTES_GPU : PIECE_BYTES,
-		.file_threads = is_gpu ? FILE_THREADS_GPU : PREFETCH_THREADS_MAX,
-		.direct_threads = direct_threads(opts, is_gpu),
+		.pieces = pieces(session),
+		.decoded_pieces = is_gpu ? WCX_MAX(gpu_calls, (unsigned)DECODED_PIECES_MIN) : PREFETCH_THREADS_MAX,
+		.file_pieces = is_gpu ? FILE_PIECES_GPU : PREFETCH_THREADS_MAX,
+		.direct_pieces = direct_pieces(opts),
 		.file_pushers = is_gpu ? FILE_PUSHERS_GPU : FILE_PUSHERS,
 		.drop_packed = opts->drop_packed,
 		.asker = asker,

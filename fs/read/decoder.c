@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #include "fs/base/parallel.h"
 #include "fs/format/container.h"
 #include "fs/read/gpu_choice.h"
+#include "fs/read/gpu_crew.h"
 #include "fs/read/gpu_trial.h"
 #include "fs/read/pinned_range.h"
 
@@ -32,6 +34,7 @@ enum {
 	PINNED_AT_START = 64 << 20,
 	PINNED_SHARE = 4,
 	PIN_AHEAD_CHUNKS = 512, /* 1 GiB in some 70 ms, or 250 if it is fresh */
+	CREW_THREADS = 3,       /* what they copy, where tiles are in fresh memory, is more than one can */
 	CALL_BUFFER_BYTES = WCX_GPU_CALL_BYTES + WCX_GPU_PACKED_ROOM,
 };
 _Static_assert((int)WCX_BATCH_PACKED_BYTES <= (int)WCX_GPU_PACKED_BYTES, "a batch fits what the GPU reads itself");
@@ -45,6 +48,17 @@ struct owned_batch {
 	bool is_pinned; /* batch.packed, so that the GPU reads it itself */
 	uint64_t idle_since_ms;
 	struct owned_batch *next;
+
+	/* While it is decoded. */
+	struct wcx_decoder *decoder;
+	size_t job_count, coded_bytes; /* coded_bytes: of the jobs that a GPU decodes */
+	const uint32_t *checksums;
+	uint64_t start_ns, device_ns;
+	bool is_dst_pinned[WCX_BATCH_TILES];
+	struct wcx_gpu_call call;
+	struct wcx_gpu_work work; /* of the crew, which tells decoded */
+	wcx_decoded_fn *decoded;
+	void *user;
 };
 
 /* WCX_BATCH_BYTES that nobody has borrowed. */
@@ -67,8 +81,9 @@ struct wcx_decoder {
 	bool chooses;        /* between both, for each batch; else all are the GPU's */
 	struct wcx_gpu_choice choice;
 	unsigned gpu_calls_max;
-	atomic_uint gpu_calls; /* under way */
-	atomic_bool gpu_lost;  /* set at the first failure, for good */
+	atomic_uint gpu_calls;     /* under way */
+	atomic_bool gpu_lost;      /* set at the first failure, for good */
+	struct wcx_gpu_crew *crew; /* that finishes batches which were started; or NULL */
 	struct work cpu_work, gpu_work;
 	struct wcx_pinned_range *range; /* where the GPU writes tiles itself; NULL: nowhere */
 	atomic_bool has_refused;        /* to pin memory; set at the first failure */
@@ -325,6 +340,7 @@ void wcx_decoder_free(struct wcx_decoder *decoder)
 {
 	if (!decoder)
 		return;
+	wcx_gpu_crew_free(decoder->crew);
 	free_batches(decoder, decoder->idle);
 	free_bytes(decoder->idle_bytes);
 	wcx_pinned_range_free(decoder->range);
@@ -337,7 +353,7 @@ void wcx_decoder_free(struct wcx_decoder *decoder)
 
 uint64_t wcx_decoder_buffer_bytes(const struct wcx_decoder *decoder)
 {
-	return decoder->gpu ? (uint64_t)decoder->gpu_calls_max * CALL_BUFFER_BYTES : 0;
+	return (uint64_t)wcx_decoder_gpu_calls(decoder) * CALL_BUFFER_BYTES;
 }
 
 size_t wcx_decoder_batch_bytes(const struct wcx_decoder *decoder)
@@ -352,6 +368,11 @@ size_t wcx_decoder_piece_bytes(const struct wcx_decoder *decoder, const struct w
 		!decoder->gpu || atomic_load(&decoder->gpu_lost) || (decoder->chooses && !(owned && owned->is_pinned));
 
 	return is_for_cpu ? CPU_PIECE_BYTES : WCX_BATCH_BYTES;
+}
+
+unsigned wcx_decoder_gpu_calls(const struct wcx_decoder *decoder)
+{
+	return decoder->gpu ? decoder->gpu_calls_max : 0;
 }
 
 const char *wcx_decoder_name(const struct wcx_decoder *decoder)
@@ -448,6 +469,7 @@ void wcx_decoder_use_memory(struct wcx_decoder *decoder, void *memory, size_t by
 		return;
 	if (bytes)
 		decoder->range = wcx_pinned_range_create(memory, bytes, tiles_max, &calls, decoder);
+	decoder->crew = wcx_gpu_crew_create(CREW_THREADS);
 	if (decoder->range)
 		pin_start(decoder->range, memory, (size_t)WCX_MIN(at_start, tiles_max), threads);
 	for (unsigned i = 0; i < decoder->gpu_calls_max; i++) {
@@ -554,35 +576,20 @@ static void pin_jobs(struct wcx_decoder *decoder, const struct wcx_gpu_batch *ba
 	}
 }
 
-/* Has the GPU decode a batch. */
-static void call_gpu(struct wcx_decoder *decoder, const struct wcx_gpu_batch *batch)
+static void start_gpu(struct wcx_decoder *decoder, struct owned_batch *owned, const struct wcx_gpu_batch *batch)
 {
-	enum wcx_result result;
-
+	pin_jobs(decoder, batch, owned->is_dst_pinned);
 	atomic_fetch_add(&decoder->gpu_calls, 1);
-	result = wcx_gpu_decode(decoder->gpu, batch);
+	wcx_gpu_start(decoder->gpu, batch, &owned->call);
+}
+
+static void finish_gpu(struct wcx_decoder *decoder, struct owned_batch *owned)
+{
+	const enum wcx_result result = wcx_gpu_finish(decoder->gpu, &owned->call);
+
 	atomic_fetch_sub(&decoder->gpu_calls, 1);
 	if (result == WCX_DEVICE_FAILED && !atomic_exchange(&decoder->gpu_lost, true))
 		send_notice(decoder, "the GPU failed; decoding on the CPU from now on");
-}
-
-static void run_on_gpu(struct wcx_decoder *decoder, struct owned_batch *owned, size_t job_count, const uint32_t *checksums,
-		       size_t coded_bytes)
-{
-	uint64_t device_ns = 0;
-	bool is_pinned[WCX_BATCH_TILES];
-	const struct wcx_gpu_batch batch = {
-		.jobs = owned->batch.jobs,
-		.job_count = job_count,
-		.dst_is_pinned = is_pinned,
-		.packed = owned->is_pinned ? owned->batch.packed : NULL,
-		.checksums = checksums,
-		.device_ns_ret = &device_ns,
-	};
-
-	pin_jobs(decoder, &batch, is_pinned);
-	call_gpu(decoder, &batch);
-	wcx_gpu_choice_note(&decoder->choice, coded_bytes, device_ns);
 }
 
 /*
@@ -665,27 +672,97 @@ static bool is_for_gpu(struct wcx_decoder *decoder, const struct owned_batch *ow
 		wcx_gpu_choice_takes(&decoder->choice, coded_bytes, wcx_now_ns()));
 }
 
+/* Begins a batch, and starts the GPU if it gets it, which is returned. */
+static bool begin_batch(struct wcx_decoder *decoder, struct owned_batch *owned, size_t job_count, const uint32_t *checksums)
+{
+	struct wcx_tile_job *jobs = owned->batch.jobs;
+
+	owned->job_count = job_count;
+	owned->checksums = checksums;
+	owned->coded_bytes = 0;
+	owned->start_ns = wcx_now_ns();
+	for (size_t i = 0; i < job_count; i++) {
+		jobs[i].result = WCX_DEVICE_FAILED;
+		owned->coded_bytes += is_coded_alone(&jobs[i]) ? jobs[i].dst_bytes : 0;
+	}
+	if (!is_for_gpu(decoder, owned, owned->coded_bytes))
+		return false;
+	owned->device_ns = 0;
+	start_gpu(decoder, owned,
+		  &(struct wcx_gpu_batch){
+			  .jobs = jobs,
+			  .job_count = job_count,
+			  .dst_is_pinned = owned->is_dst_pinned,
+			  .packed = owned->is_pinned ? owned->batch.packed : NULL,
+			  .checksums = checksums,
+			  .device_ns_ret = &owned->device_ns,
+		  });
+	return true;
+}
+
+/* The CPU has the last word on a damaged tile, as the reference; and the GPU does not know the mode ZSTD. */
+static void end_batch(struct wcx_decoder *decoder, struct owned_batch *owned, bool is_on_gpu)
+{
+	struct wcx_tile_job *jobs = owned->batch.jobs;
+	const size_t job_count = owned->job_count;
+	uint64_t gpu_bytes = 0, start_ns = owned->start_ns;
+
+	if (is_on_gpu) {
+		finish_gpu(decoder, owned);
+		wcx_gpu_choice_note(&decoder->choice, owned->coded_bytes, owned->device_ns);
+		gpu_bytes = done_bytes(jobs, job_count);
+		add_work(&decoder->gpu_work, gpu_bytes, start_ns);
+		start_ns = wcx_now_ns();
+	}
+	for (size_t i = 0, count; i < job_count; i += count)
+		count = decode_on_cpu(owned, &jobs[i], owned->checksums ? &owned->checksums[i] : NULL, job_count - i);
+	add_work(&decoder->cpu_work, done_bytes(jobs, job_count) - gpu_bytes, start_ns);
+}
+
 void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count,
 		     const uint32_t *checksums)
 {
 	struct owned_batch *owned = (struct owned_batch *)batch;
-	uint64_t start_ns = wcx_now_ns(), gpu_bytes = 0;
-	size_t coded_bytes = 0;
 
-	for (size_t i = 0; i < job_count; i++) {
-		batch->jobs[i].result = WCX_DEVICE_FAILED;
-		coded_bytes += is_coded_alone(&batch->jobs[i]) ? batch->jobs[i].dst_bytes : 0;
+	end_batch(decoder, owned, begin_batch(decoder, owned, job_count, checksums));
+}
+
+static struct owned_batch *batch_of(struct wcx_gpu_work *work)
+{
+	return (struct owned_batch *)(void *)((uint8_t *)work - offsetof(struct owned_batch, work));
+}
+
+static bool sleep_for_batch(struct wcx_gpu_work *work)
+{
+	struct owned_batch *owned = batch_of(work);
+
+	return wcx_gpu_wait(owned->decoder->gpu, &owned->call);
+}
+
+static void finish_batch(struct wcx_gpu_work *work)
+{
+	struct owned_batch *owned = batch_of(work);
+
+	end_batch(owned->decoder, owned, true);
+	owned->decoded(owned->user);
+}
+
+bool wcx_decoder_start(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count,
+		       const uint32_t *checksums, wcx_decoded_fn *decoded, void *user)
+{
+	struct owned_batch *owned = (struct owned_batch *)batch;
+	const bool is_on_gpu = begin_batch(decoder, owned, job_count, checksums);
+
+	if (!is_on_gpu || !decoder->crew) {
+		end_batch(decoder, owned, is_on_gpu);
+		return false;
 	}
-	if (is_for_gpu(decoder, owned, coded_bytes)) {
-		run_on_gpu(decoder, owned, job_count, checksums, coded_bytes);
-		gpu_bytes = done_bytes(batch->jobs, job_count);
-		add_work(&decoder->gpu_work, gpu_bytes, start_ns);
-		start_ns = wcx_now_ns();
-	}
-	/* The CPU has the last word on a damaged tile, as the reference; and the GPU does not know the mode ZSTD. */
-	for (size_t i = 0, count; i < job_count; i += count)
-		count = decode_on_cpu(owned, &batch->jobs[i], checksums ? &checksums[i] : NULL, job_count - i);
-	add_work(&decoder->cpu_work, done_bytes(batch->jobs, job_count) - gpu_bytes, start_ns);
+	owned->decoder = decoder;
+	owned->decoded = decoded;
+	owned->user = user;
+	owned->work = (struct wcx_gpu_work){ sleep_for_batch, finish_batch, NULL };
+	wcx_gpu_crew_add(decoder->crew, &owned->work);
+	return true;
 }
 
 bool wcx_decoder_has_kernel(const struct wcx_decoder *decoder, const struct wcx_recipe *recipe)
@@ -703,22 +780,22 @@ void wcx_decoder_run_pairs(struct wcx_decoder *decoder, struct wcx_decode_batch 
 {
 	struct owned_batch *owned = (struct owned_batch *)batch;
 	const uint64_t start_ns = wcx_now_ns();
-	uint64_t device_ns = 0, coded_bytes = 0;
-	bool is_pinned[WCX_BATCH_TILES];
-	const struct wcx_gpu_batch pairs = {
-		.jobs = batch->jobs,
-		.job_count = job_count,
-		.dst_is_pinned = is_pinned,
-		.packed = owned->is_pinned ? batch->packed : NULL,
-		.bases = bases,
-		.device_ns_ret = &device_ns,
-	};
+	uint64_t coded_bytes = 0;
 
 	for (size_t i = 0; i < job_count; i++)
 		coded_bytes += batch->jobs[i].dst_bytes;
-	pin_jobs(decoder, &pairs, is_pinned);
-	call_gpu(decoder, &pairs);
-	if (device_ns)
-		wcx_gpu_choice_note_pairs(&decoder->choice, coded_bytes, device_ns);
+	owned->device_ns = 0;
+	start_gpu(decoder, owned,
+		  &(struct wcx_gpu_batch){
+			  .jobs = batch->jobs,
+			  .job_count = job_count,
+			  .dst_is_pinned = owned->is_dst_pinned,
+			  .packed = owned->is_pinned ? batch->packed : NULL,
+			  .bases = bases,
+			  .device_ns_ret = &owned->device_ns,
+		  });
+	finish_gpu(decoder, owned);
+	if (owned->device_ns)
+		wcx_gpu_choice_note_pairs(&decoder->choice, coded_bytes, owned->device_ns);
 	add_work(&decoder->gpu_work, done_bytes(batch->jobs, job_count), start_ns);
 }

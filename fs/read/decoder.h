@@ -60,7 +60,8 @@ void wcx_decoder_free(struct wcx_decoder *decoder); /* NULL is fine; all batches
  *
  * A quarter of the memory, at least 64 MiB, is made resident on so many threads and pinned at once; more is pinned bit by
  * bit, as tiles in it are decoded, up to pinned_max bytes together with the GPU's buffers.  When that fails, the decoder
- * sends a notice, once, and copies.  To be called at most once, before any batch is lent; memory must outlive the decoder.
+ * sends a notice, once, and copies.  Starts threads for wcx_decoder_start.  To be called at most once, before any batch is
+ * lent; memory must outlive the decoder.
  */
 void wcx_decoder_use_memory(struct wcx_decoder *decoder, void *memory, size_t bytes, uint64_t pinned_max, unsigned threads);
 
@@ -84,6 +85,9 @@ void wcx_decoder_release_idle(struct wcx_decoder *decoder, uint64_t idle_ms);
 
 /* wcx_decoder_batch_bytes - how many decoded bytes a batch should have at most: one of the two sizes above */
 size_t wcx_decoder_batch_bytes(const struct wcx_decoder *decoder);
+
+/* wcx_decoder_gpu_calls - how many batches a GPU has at a time, at most; 0 without one */
+unsigned wcx_decoder_gpu_calls(const struct wcx_decoder *decoder);
 
 /* wcx_decoder_name - what decodes, for the log, such as "cpu (avx2)"; valid as long as the decoder */
 const char *wcx_decoder_name(const struct wcx_decoder *decoder);
@@ -149,6 +153,18 @@ void wcx_decoder_return_bytes(struct wcx_decoder *decoder, uint8_t *bytes);
  */
 void wcx_decoder_run(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count,
 		     const uint32_t *checksums);
+
+/* Tells that a batch has its results.  Must wait for nothing: no other batch gets its own meanwhile. */
+typedef void wcx_decoded_fn(void *user);
+
+/*
+ * wcx_decoder_start - wcx_decoder_run that does not wait for a GPU
+ *
+ * Returns false if the batch has its results, as those that a core decodes have.  Else a thread of the decoder's calls
+ * decoded once it has, maybe before this returns; checksums must last until then.  Only after wcx_decoder_use_memory.
+ */
+bool wcx_decoder_start(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count,
+		       const uint32_t *checksums, wcx_decoded_fn *decoded, void *user);
 
 /* wcx_decoder_has_kernel - whether there is a GPU that can decode differences of a recipe */
 bool wcx_decoder_has_kernel(const struct wcx_decoder *decoder, const struct wcx_recipe *recipe);

@@ -41,6 +41,31 @@ struct tile_set {
 	struct wcx_cache_item item[WCX_BATCH_TILES];
 };
 
+/* Tiles that the decoder has together. */
+struct piece {
+	struct wcx_decode_batch *batch;
+	size_t job_count, job_of[WCX_BATCH_TILES]; /* job_of[j]: the number of the tile of job j */
+	uint32_t checksums[WCX_BATCH_TILES];       /* of each job, which the decoder compares if the tile is coded */
+};
+
+/* Tiles of a set that fell to us to fill. */
+struct missing_tiles {
+	size_t count, set_index[WCX_BATCH_TILES];
+	struct wcx_image_tile tiles[WCX_BATCH_TILES];
+};
+
+struct wcx_image_opening {
+	struct wcx_image *image;
+	uint64_t offset;
+	size_t bytes;
+	int r; /* of pinning the tiles */
+	struct tile_set set;
+	struct missing_tiles missing;
+	struct piece piece;
+	wcx_decoded_fn *opened;
+	void *user;
+};
+
 int wcx_image_open(int fd, const char *path, struct wcx_tile_cache *cache, struct wcx_decoder *decoder,
 		   struct wcx_image **ret, struct wcx_error *err)
 {
@@ -294,15 +319,10 @@ static void read_bases(const struct wcx_image *image, struct wcx_image_tile *til
 	}
 }
 
-/*
- * Makes jobs of the tiles that were read; returns how many.  job_of[j] is the tile of job j, and checksums[j] its checksum,
- * which the decoder compares if the tile is coded.
- */
-static size_t make_jobs(struct wcx_decode_batch *batch, struct wcx_image_tile *tiles, size_t count,
-			size_t job_of[WCX_BATCH_TILES], uint32_t checksums[WCX_BATCH_TILES])
+/* Makes jobs of the tiles that were read. */
+static void make_jobs(struct piece *piece, struct wcx_image_tile *tiles, size_t count)
 {
-	size_t job_count = 0;
-
+	piece->job_count = 0;
 	for (size_t i = 0; i < count; i++) {
 		const struct wcx_tile_info *info = tiles[i].info;
 
@@ -317,7 +337,7 @@ static size_t make_jobs(struct wcx_decode_batch *batch, struct wcx_image_tile *t
 			tiles[i].r = -WCX_NO_BASE;
 			continue;
 		}
-		batch->jobs[job_count] = (struct wcx_tile_job){
+		piece->batch->jobs[piece->job_count] = (struct wcx_tile_job){
 			.dims = info->dims,
 			.mode = info->mode,
 			.constant = info->constant,
@@ -328,28 +348,28 @@ static size_t make_jobs(struct wcx_decode_batch *batch, struct wcx_image_tile *t
 			.dst = tiles[i].dst,
 			.dst_bytes = wcx_tile_dims_bytes(&info->dims),
 		};
-		checksums[job_count] = info->checksum;
-		job_of[job_count++] = i;
+		piece->checksums[piece->job_count] = info->checksum;
+		piece->job_of[piece->job_count++] = i;
 	}
-	return job_count;
 }
 
-/* Reads and decodes tiles that have what they need of bases; returns how many bytes were decoded. */
-static uint64_t decode_piece(const struct wcx_image *image, struct wcx_decode_batch *batch, struct wcx_image_tile *tiles,
-			     size_t count)
+/* Reads tiles that have what they need of bases, and makes jobs of them. */
+static void read_piece(const struct wcx_image *image, struct piece *piece, struct wcx_image_tile *tiles, size_t count)
 {
-	uint32_t checksums[WCX_BATCH_TILES];
-	size_t job_of[WCX_BATCH_TILES], job_count;
+	wcx_packed_read_tiles(image->container, tiles, count, piece->batch->packed);
+	make_jobs(piece, tiles, count);
+}
+
+/* Gives tiles the results of their jobs, and counts what was decoded. */
+static void take_results(const struct wcx_image *image, const struct piece *piece, struct wcx_image_tile *tiles)
+{
 	uint64_t bytes = 0;
 
-	wcx_packed_read_tiles(image->container, tiles, count, batch->packed);
-	job_count = make_jobs(batch, tiles, count, job_of, checksums);
-	wcx_decoder_run(image->decoder, batch, job_count, checksums);
-	for (size_t j = 0; j < job_count; j++) {
-		tiles[job_of[j]].r = wcx_result_errno(batch->jobs[j].result);
-		bytes += batch->jobs[j].dst_bytes;
+	for (size_t j = 0; j < piece->job_count; j++) {
+		tiles[piece->job_of[j]].r = wcx_result_errno(piece->batch->jobs[j].result);
+		bytes += piece->batch->jobs[j].dst_bytes;
 	}
-	return bytes;
+	wcx_count(&image->counts->decoded_bytes, bytes);
 }
 
 /* How many of the tiles, at least one, have at most so many decoded bytes together. */
@@ -365,21 +385,21 @@ static size_t piece_count(const struct wcx_image_tile *tiles, size_t count, size
 /* Reads and decodes tiles piece by piece. */
 static void decode_tiles(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count)
 {
-	struct wcx_decode_batch *batch = wcx_decoder_borrow(image->decoder);
-	const size_t piece_bytes = wcx_decoder_piece_bytes(image->decoder, batch);
-	uint64_t bytes = 0;
+	struct piece piece = { .batch = wcx_decoder_borrow(image->decoder) };
+	const size_t piece_bytes = wcx_decoder_piece_bytes(image->decoder, piece.batch);
 
-	for (size_t i = 0; i < count && !batch; i++)
+	for (size_t i = 0; i < count && !piece.batch; i++)
 		tiles[i].r = -ENOMEM;
-	if (!batch)
+	if (!piece.batch)
 		return;
 	wcx_packed_fetch_tiles(image->container, tiles, count);
 	for (size_t i = 0, n; i < count; i += n) {
 		n = piece_count(tiles + i, count - i, piece_bytes);
-		bytes += decode_piece(image, batch, tiles + i, n);
+		read_piece(image, &piece, tiles + i, n);
+		wcx_decoder_run(image->decoder, piece.batch, piece.job_count, piece.checksums);
+		take_results(image, &piece, tiles + i);
 	}
-	wcx_count(&image->counts->decoded_bytes, bytes);
-	wcx_decoder_return(image->decoder, batch);
+	wcx_decoder_return(image->decoder, piece.batch);
 }
 
 void wcx_image_decode_apart(const struct wcx_image *image, struct wcx_image_tile *tiles, size_t count)
@@ -427,25 +447,39 @@ static int acquire_tiles(struct wcx_image *image, struct wcx_tile_iter *iter, st
 	return set->count ? wcx_tile_cache_acquire(image->cache, image->cache_owner, set->item, set->count) : 0;
 }
 
-/* Loads and publishes the tiles that this thread has to fill.  Others may wait for them, even if our read has failed. */
-static void fill_tiles(struct wcx_image *image, struct tile_set *set)
+/* Finds the tiles that this thread has to fill. */
+static void find_missing(struct tile_set *set, struct missing_tiles *missing)
 {
-	struct wcx_image_tile missing[WCX_BATCH_TILES];
-	size_t missing_of[WCX_BATCH_TILES], count = 0;
-
+	missing->count = 0;
 	for (size_t i = 0; i < set->count; i++) {
 		if (set->item[i].outcome != WCX_CACHE_FILL)
 			continue;
-		missing[count] = (struct wcx_image_tile){ .info = &set->info[i], .segment = set->segment[i] };
-		missing[count].dst = set->item[i].data;
-		missing_of[count++] = i;
+		missing->tiles[missing->count] = (struct wcx_image_tile){
+			.info = &set->info[i],
+			.segment = set->segment[i],
+			.dst = set->item[i].data,
+		};
+		missing->set_index[missing->count++] = i;
 	}
-	if (!count)
-		return;
-	wcx_image_decode_tiles(image, missing, count);
-	for (size_t m = 0; m < count; m++)
-		set->item[missing_of[m]].r = missing[m].r;
+}
+
+/* Publishes them with their results.  Others may wait for them, even if our read has failed. */
+static void publish_missing(struct wcx_image *image, struct tile_set *set, const struct missing_tiles *missing)
+{
+	for (size_t m = 0; m < missing->count; m++)
+		set->item[missing->set_index[m]].r = missing->tiles[m].r;
 	wcx_tile_cache_publish(image->cache, set->item, set->count);
+}
+
+static void fill_tiles(struct wcx_image *image, struct tile_set *set)
+{
+	struct missing_tiles missing;
+
+	find_missing(set, &missing);
+	if (!missing.count)
+		return;
+	wcx_image_decode_tiles(image, missing.tiles, missing.count);
+	publish_missing(image, set, &missing);
 }
 
 /* Makes a view of what the pinned tiles hold of [start, end); -E2BIG when a tile is not contiguous. */
@@ -469,27 +503,119 @@ static int show_tiles(const struct tile_set *set, uint64_t start, uint64_t end, 
 	return 0;
 }
 
+static void begin_opening(struct wcx_image_opening *opening, struct wcx_image *image, uint64_t offset, size_t bytes)
+{
+	struct wcx_tile_iter iter = tiles_of_range(image, offset, offset + bytes);
+
+	opening->image = image;
+	opening->offset = offset;
+	opening->bytes = bytes;
+	opening->r = acquire_tiles(image, &iter, &opening->set);
+}
+
 int wcx_image_view_open(struct wcx_image *image, uint64_t offset, size_t bytes, struct wcx_image_view *view,
 			struct wcx_error *err)
 {
-	struct wcx_tile_iter iter = tiles_of_range(image, offset, offset + bytes);
-	struct tile_set set;
-	int r = acquire_tiles(image, &iter, &set);
+	struct wcx_image_opening opening;
+
+	begin_opening(&opening, image, offset, bytes);
+	fill_tiles(image, &opening.set);
+	return wcx_image_view_finish(&opening, view, err);
+}
+
+struct wcx_image_opening *wcx_image_opening_create(void)
+{
+	return malloc(sizeof(struct wcx_image_opening));
+}
+
+void wcx_image_opening_free(struct wcx_image_opening *opening)
+{
+	free(opening);
+}
+
+/* Publishes what the decoder has decoded, and gives the batch back. */
+static void end_piece(struct wcx_image_opening *opening)
+{
+	struct wcx_image *image = opening->image;
+
+	take_results(image, &opening->piece, opening->missing.tiles);
+	wcx_decoder_return(image->decoder, opening->piece.batch);
+	publish_missing(image, &opening->set, &opening->missing);
+}
+
+/* Told by the decoder. */
+static void end_later(void *user)
+{
+	struct wcx_image_opening *opening = user;
+
+	end_piece(opening);
+	opening->opened(opening->user);
+}
+
+/* Whether the decoder can have all missing tiles at once, and then be left alone with them; lends the batch. */
+static bool is_one_piece(struct wcx_image_opening *opening)
+{
+	const struct missing_tiles *missing = &opening->missing;
+	struct wcx_decoder *decoder = opening->image->decoder;
+	struct wcx_decode_batch *batch;
+
+	for (size_t m = 0; m < missing->count; m++)
+		if (wcx_tile_needs_base(missing->tiles[m].segment, missing->tiles[m].info))
+			return false;
+	batch = wcx_decoder_borrow(decoder);
+	if (batch && wcx_decoder_piece_bytes(decoder, batch) == WCX_BATCH_BYTES) {
+		opening->piece.batch = batch;
+		return true;
+	}
+	if (batch)
+		wcx_decoder_return(decoder, batch);
+	return false;
+}
+
+bool wcx_image_view_start(struct wcx_image *image, uint64_t offset, size_t bytes, struct wcx_image_opening *opening,
+			  wcx_decoded_fn *opened, void *user)
+{
+	struct missing_tiles *missing = &opening->missing;
+	struct piece *piece = &opening->piece;
+
+	begin_opening(opening, image, offset, bytes);
+	find_missing(&opening->set, missing);
+	if (!missing->count)
+		return false;
+	if (!is_one_piece(opening)) {
+		wcx_image_decode_tiles(image, missing->tiles, missing->count);
+		publish_missing(image, &opening->set, missing);
+		return false;
+	}
+	opening->opened = opened;
+	opening->user = user;
+	wcx_packed_fetch_tiles(image->container, missing->tiles, missing->count);
+	read_piece(image, piece, missing->tiles, missing->count);
+	if (wcx_decoder_start(image->decoder, piece->batch, piece->job_count, piece->checksums, end_later, opening))
+		return true;
+	end_piece(opening);
+	return false;
+}
+
+int wcx_image_view_finish(struct wcx_image_opening *opening, struct wcx_image_view *view, struct wcx_error *err)
+{
+	struct wcx_image *image = opening->image;
+	struct tile_set *set = &opening->set;
+	int r = opening->r;
 
 	if (r < 0 && err)
 		wcx_fail(err, ENOMEM, "%s: no memory for tiles", wcx_container_path(image->container));
 	view->was_cached = true;
-	for (size_t i = 0; i < set.count; i++)
-		view->was_cached &= set.item[i].outcome == WCX_CACHE_READY;
-	fill_tiles(image, &set);
-	wcx_tile_cache_wait(image->cache, set.item, set.count);
-	for (size_t i = 0; i < set.count && r == 0; i++)
-		if (set.item[i].r < 0)
-			r = wcx_image_fail_tile(image, set.segment[i], &set.info[i], offset, set.item[i].r, err);
+	for (size_t i = 0; i < set->count; i++)
+		view->was_cached &= set->item[i].outcome == WCX_CACHE_READY;
+	wcx_tile_cache_wait(image->cache, set->item, set->count);
+	for (size_t i = 0; i < set->count && r == 0; i++)
+		if (set->item[i].r < 0)
+			r = wcx_image_fail_tile(image, set->segment[i], &set->info[i], opening->offset, set->item[i].r, err);
 	if (r == 0)
-		r = show_tiles(&set, offset, offset + bytes, view);
+		r = show_tiles(set, opening->offset, opening->offset + opening->bytes, view);
 	if (r < 0)
-		wcx_tile_cache_release(image->cache, set.item, set.count, false);
+		wcx_tile_cache_release(image->cache, set->item, set->count, false);
 	return r;
 }
 

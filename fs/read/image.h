@@ -135,6 +135,24 @@ struct wcx_image_view {
 int wcx_image_view_open(struct wcx_image *image, uint64_t offset, size_t bytes, struct wcx_image_view *view,
 			struct wcx_error *err);
 
+/* A view that is being opened: memory for one at a time, for any image.  NULL when there is no memory; free takes NULL. */
+struct wcx_image_opening;
+struct wcx_image_opening *wcx_image_opening_create(void);
+void wcx_image_opening_free(struct wcx_image_opening *opening);
+
+/*
+ * wcx_image_view_start - start to open a view, without waiting for a GPU
+ *
+ * In two parts, wcx_image_view_open: wcx_image_view_finish must follow, at once if this returns false.  Else a GPU decodes,
+ * and a thread of the decoder's calls opened once the tiles have been, maybe before this returns.  opened must wait for
+ * nothing.
+ */
+bool wcx_image_view_start(struct wcx_image *image, uint64_t offset, size_t bytes, struct wcx_image_opening *opening,
+			  wcx_decoded_fn *opened, void *user);
+
+/* wcx_image_view_finish - wait for tiles that other threads decode, and return what wcx_image_view_open does */
+int wcx_image_view_finish(struct wcx_image_opening *opening, struct wcx_image_view *view, struct wcx_error *err);
+
 /* What becomes of a view's tiles that will not be wanted soon: they leave the cache at once. */
 enum wcx_view_drop {
 	WCX_VIEW_KEEP,       /* all may be wanted */

@@ -1314,6 +1314,67 @@ static void check_pinned_memory_comes_and_goes(const struct samples *samples)
 	wcx_gpu_free(gpu);
 }
 
+enum { STARTED_CALLS = 4 };
+
+/* A call that another thread finishes. */
+struct started_call {
+	struct wcx_gpu *gpu;
+	struct wcx_tile_job job;
+	struct wcx_gpu_call call;
+	uint8_t *expected;
+};
+
+/* The last first. */
+static void *finish_calls(void *user)
+{
+	struct started_call *calls = user;
+
+	for (size_t i = STARTED_CALLS; i-- > 0;) {
+		wcx_gpu_wait(calls[i].gpu, &calls[i].call);
+		CHECK(wcx_gpu_finish(calls[i].gpu, &calls[i].call) == WCX_OK && calls[i].job.result == WCX_OK);
+		CHECK(memcmp(calls[i].job.dst, calls[i].expected, calls[i].job.dst_bytes) == 0);
+	}
+	return NULL;
+}
+
+static void check_calls_are_finished_by_others(const struct samples *samples)
+{
+	struct started_call calls[STARTED_CALLS];
+	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(wcx_decode_variant_choose());
+	char name[WCX_GPU_NAME_BYTES];
+	struct wcx_gpu *gpu = NULL;
+	size_t next = 0;
+	pthread_t thread;
+
+	CHECK(wcx_gpu_open(0, STARTED_CALLS, &gpu, name) == WCX_OK);
+	for (size_t i = 0; gpu && i < STARTED_CALLS;) {
+		struct started_call *started = &calls[i];
+
+		started->job = samples->all[next++].job;
+		if (started->job.mode != WCX_TILE_CODED || started->job.recipe->difference != WCX_DIFFERENCE_NONE)
+			continue;
+		started->gpu = gpu;
+		started->expected = started->job.dst = must_alloc(started->job.dst_bytes);
+		wcx_tile_decode(&started->job, scratch);
+		started->job.dst = must_alloc(started->job.dst_bytes);
+		if (started->job.result == WCX_OK) {
+			wcx_gpu_start(gpu, &(struct wcx_gpu_batch){ .jobs = &started->job, .job_count = 1 }, &started->call);
+			i++;
+			continue;
+		}
+		free(started->expected);
+		free(started->job.dst);
+	}
+	if (gpu && CHECK(pthread_create(&thread, NULL, finish_calls, calls) == 0))
+		pthread_join(thread, NULL);
+	for (size_t i = 0; gpu && i < STARTED_CALLS; i++) {
+		free(calls[i].expected);
+		free(calls[i].job.dst);
+	}
+	wcx_decode_scratch_free(scratch);
+	wcx_gpu_free(gpu);
+}
+
 static void check_lost_device_is_reported(const struct samples *samples)
 {
 	char name[WCX_GPU_NAME_BYTES];
@@ -1419,6 +1480,7 @@ static void check_generated(struct wcx_gpu *gpu, bool one_thread)
 	check_pairs(gpu);
 	if (!one_thread)
 		check_many_threads(gpu, &samples);
+	check_calls_are_finished_by_others(&samples);
 	check_lost_device_is_reported(&samples);
 	check_pinned_memory_comes_and_goes(&samples);
 	samples_free(&samples);

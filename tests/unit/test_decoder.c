@@ -125,8 +125,21 @@ WRAPPED(struct wcx_gpu_memory, wcx_gpu_get_memory, struct wcx_gpu *gpu)
 	return (struct wcx_gpu_memory){ 5, 7 };
 }
 
-WRAPPED(enum wcx_result, wcx_gpu_decode, struct wcx_gpu *gpu, const struct wcx_gpu_batch *batch)
+WRAPPED(void, wcx_gpu_start, struct wcx_gpu *gpu, const struct wcx_gpu_batch *batch, struct wcx_gpu_call *call)
 {
+	(void)gpu;
+	*call = (struct wcx_gpu_call){ .batch = *batch };
+}
+
+WRAPPED(bool, wcx_gpu_wait, struct wcx_gpu *gpu, struct wcx_gpu_call *call)
+{
+	(void)gpu, (void)call;
+	return false;
+}
+
+WRAPPED(enum wcx_result, wcx_gpu_finish, struct wcx_gpu *gpu, struct wcx_gpu_call *call)
+{
+	const struct wcx_gpu_batch *batch = &call->batch;
 	struct wcx_tile_job *jobs = batch->jobs;
 	const size_t job_count = batch->job_count;
 	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(wcx_decode_variant_find("portable"));
@@ -249,6 +262,84 @@ static void a_tile_with_another_checksum_is_damaged(void)
 	CHECK(right_results(WCX_DECODER_CUDA) == 3 && checked_count == 3);
 	gpu_fails = true;
 	CHECK(right_results(WCX_DECODER_CUDA) == 3);
+	gpu_exists = gpu_fails = false;
+}
+
+/* --- batches that are started, and finished by others --- */
+
+struct ending {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	unsigned ended;
+};
+
+static void note_end(void *user)
+{
+	struct ending *ending = user;
+
+	pthread_mutex_lock(&ending->lock);
+	ending->ended++;
+	pthread_cond_signal(&ending->changed);
+	pthread_mutex_unlock(&ending->lock);
+}
+
+/* Starts batches of a good tile and a damaged one at once; returns how many were handed over. */
+static unsigned start_batches(enum wcx_decoder_kind kind, bool uses_memory)
+{
+	enum { BATCHES = 6, JOBS = 2, BYTES = 4 << 20 };
+	struct ending ending = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0 };
+	struct wcx_trial_tile *trial = wcx_trial_tile_create();
+	struct wcx_tile_job expected = wcx_trial_tile_job(trial);
+	struct wcx_decode_scratch *scratch = wcx_decode_scratch_create(wcx_decode_variant_find("portable"));
+	static uint8_t dst[BATCHES][JOBS][WCX_TILE_MAX_BYTES], expected_dst[WCX_TILE_MAX_BYTES];
+	struct wcx_decode_batch *batches[BATCHES];
+	uint32_t checksums[JOBS];
+	uint8_t *memory = aligned_alloc(4096, BYTES);
+	struct wcx_decoder *decoder;
+	unsigned handed_over = 0;
+
+	sample_require(wcx_decoder_create(kind, NULL, NULL, &decoder, NULL) == 0, "wcx_decoder_create");
+	if (uses_memory)
+		wcx_decoder_use_memory(decoder, memory, BYTES, UINT64_MAX, 1);
+	expected.dst = expected_dst;
+	wcx_tile_decode(&expected, scratch);
+	memset(dst, 0, sizeof dst);
+	checksums[0] = wcx_checksum32(expected.src, expected.src_bytes);
+	checksums[1] = checksums[0] ^ 1;
+	for (size_t b = 0; b < BATCHES; b++) {
+		batches[b] = wcx_decoder_borrow(decoder);
+		for (size_t i = 0; i < JOBS; i++) {
+			batches[b]->jobs[i] = wcx_trial_tile_job(trial);
+			batches[b]->jobs[i].dst = dst[b][i];
+		}
+		handed_over += wcx_decoder_start(decoder, batches[b], JOBS, checksums, note_end, &ending);
+	}
+	pthread_mutex_lock(&ending.lock);
+	while (ending.ended < handed_over)
+		pthread_cond_wait(&ending.changed, &ending.lock);
+	pthread_mutex_unlock(&ending.lock);
+	for (size_t b = 0; b < BATCHES; b++) {
+		CHECK(batches[b]->jobs[0].result == WCX_OK && batches[b]->jobs[1].result == WCX_BAD_DATA);
+		CHECK(memcmp(dst[b][0], expected_dst, expected.dst_bytes) == 0);
+		wcx_decoder_return(decoder, batches[b]);
+	}
+	CHECK(ending.ended == handed_over);
+	wcx_decoder_free(decoder);
+	wcx_decode_scratch_free(scratch);
+	wcx_trial_tile_free(trial);
+	free(memory);
+	return handed_over;
+}
+
+/* A GPU that has failed gets the first batches at most: how many were started before it failed. */
+static void batches_of_a_gpu_are_finished_by_threads_of_the_decoder(void)
+{
+	CHECK(start_batches(WCX_DECODER_CPU, false) == 0);
+	gpu_exists = true;
+	CHECK(start_batches(WCX_DECODER_CUDA, false) == 0);
+	CHECK(start_batches(WCX_DECODER_CUDA, true) == 6);
+	gpu_fails = true;
+	CHECK(start_batches(WCX_DECODER_CUDA, true) >= 1);
 	gpu_exists = gpu_fails = false;
 }
 
@@ -608,6 +699,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(no_more_batches_are_lent_than_the_limit),
 		CHECK_TEST(decoded_bytes_count_for_whoever_decoded_them),
 		CHECK_TEST(a_tile_with_another_checksum_is_damaged),
+		CHECK_TEST(batches_of_a_gpu_are_finished_by_threads_of_the_decoder),
 		CHECK_TEST(the_gpu_gets_pinned_memory),
 		CHECK_TEST(a_gpu_that_cannot_pin_memory_decodes_all_the_same),
 		CHECK_TEST(what_was_used_is_pinned_later_unless_the_gpu_is_lost),

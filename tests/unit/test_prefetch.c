@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "fs/mount/readahead.h"
+#include "tests/fixtures/fake_gpu_decode.h"
 #include "tests/fixtures/sample_image.h"
 #include "tests/fixtures/wrapped.h"
 #include "tests/unit/check.h"
@@ -31,6 +32,7 @@ enum {
 	HANG_S = 60, /* a wait of this length has failed */
 	WINDOW = 8 * MIB,
 	PUSHERS_MAX = 4, /* threads that may push to one file at once */
+	GPU_PIECES = 8,  /* that a GPU decodes at once */
 };
 
 /* Waits for a signal of `changed`; the test ends if none comes. */
@@ -215,7 +217,15 @@ static const struct sample_part tiny_parts[] = {
 };
 enum { TINY_PARTS = sizeof tiny_parts / sizeof tiny_parts[0] };
 
-static struct file *plain, *square, *tiny, *chunks, *tensors;
+/* What a GPU decodes: of the others most tiles are stored as they are. */
+static const struct sample_part coded_parts[] = {
+	{ { "a", "I8", "[4000,1111]", 4444000, SAMPLE_GAUSSIAN, 20 }, 1111, 58, 1111, &sample_1_byte, 0, 0 },
+	{ { "b", "I8", "[1500000]", 1500000, SAMPLE_CONSTANT, 0 }, 1500000, 1, 65536, &sample_1_byte, 0, 0 },
+	{ { "c", "I8", "[17000001]", 17000001, SAMPLE_GAUSSIAN, 12 }, 17000001, 1, 65536, &sample_1_byte, 0, 0 },
+};
+enum { CODED_PARTS = sizeof coded_parts / sizeof coded_parts[0] };
+
+static struct file *plain, *square, *tiny, *chunks, *tensors, *coded;
 
 /* --- the kernel's side: nodes with cached pages --- */
 
@@ -355,6 +365,7 @@ struct rig {
 	size_t count;
 };
 
+static bool has_gpu;                          /* the next rig, a fake one */
 static unsigned file_threads, direct_threads; /* of the next rig; 0: all its threads */
 static wcx_ask_fn *asks;                      /* of the next rig; NULL: pages are pushed */
 static atomic_ulong asked_bytes;
@@ -372,10 +383,13 @@ static int ask_for_some(void *user, uint64_t target, uint64_t offset, uint64_t b
 
 static void open_rig(struct rig *rig, unsigned threads, uint64_t window_bytes)
 {
+	const unsigned pieces = threads + (has_gpu ? GPU_PIECES : 0);
 	const struct wcx_prefetch_options options = {
 		.threads = threads,
-		.file_threads = file_threads ? file_threads : threads,
-		.direct_threads = direct_threads ? direct_threads : threads,
+		.pieces = pieces,
+		.decoded_pieces = has_gpu ? GPU_PIECES : threads,
+		.file_pieces = file_threads ? file_threads : pieces,
+		.direct_pieces = direct_threads ? direct_threads : pieces,
 		.file_pushers = PUSHERS_MAX,
 		.window_bytes = window_bytes,
 		.drop_packed = 1,
@@ -385,7 +399,15 @@ static void open_rig(struct rig *rig, unsigned threads, uint64_t window_bytes)
 	};
 
 	*rig = (struct rig){ .cache = wcx_tile_cache_create(kernel.cache_bytes) };
-	sample_require(wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &rig->decoder, NULL) == 0, "wcx_decoder_create");
+	sample_require(wcx_decoder_create(has_gpu ? WCX_DECODER_CUDA : WCX_DECODER_CPU, NULL, NULL, &rig->decoder, NULL) ==
+			       0,
+		       "wcx_decoder_create");
+	if (has_gpu) {
+		void *memory;
+		const size_t bytes = wcx_tile_cache_memory(rig->cache, &memory);
+
+		wcx_decoder_use_memory(rig->decoder, memory, bytes, UINT64_MAX, 1);
+	}
 	memset(kernel.nodes, 0, sizeof kernel.nodes);
 	kernel.window_bytes = window_bytes;
 	kernel.pushed = 0;
@@ -1215,7 +1237,8 @@ static void damage_ends_the_work_for_its_file_only(void)
 			ask(&rig, bad, 0, offset, 128 * KIB, (int)direct);
 			settle(&rig);
 		}
-		CHECK(direct || (bad->pushed >= MIB && bad->pushed <= 4 * MIB));
+		CHECK(direct ||
+		      (bad->pushed >= MIB && bad->pushed <= (has_gpu ? 8 : 4) * MIB)); /* coded tiles are smaller */
 		CHECK(!direct || bad->pushes == 0);
 		read_way(&rig, good, add_spot(good, 0, 0), &way);
 		CHECK(good->pushed >= 8 * MIB);
@@ -1455,9 +1478,11 @@ static void file_is_not_watched_when_there_is_no_memory(void)
 static void prefetcher_makes_do_with_the_threads_that_start(void)
 {
 	struct wcx_prefetch_options options = { .threads = 3,
-						.file_threads = 3,
+						.pieces = 3,
+						.decoded_pieces = 3,
+						.file_pieces = 3,
 						.file_pushers = 3,
-						.direct_threads = 3,
+						.direct_pieces = 3,
 						.window_bytes = WINDOW,
 						.push = push,
 						.user = &kernel };
@@ -1502,6 +1527,80 @@ static void failed_allocation_ends_the_work_at_worst(void)
 		CHECK(read_with_failures(at % 2 ? square : tiny, at, at % 3 ? at + 1 : LONG_MAX) == usual);
 }
 
+/* --- a GPU, whose batches are finished by threads of the decoder --- */
+
+static void hang_gpu(bool hangs)
+{
+	pthread_mutex_lock(&fake_gpu.lock);
+	fake_gpu.hangs = hangs;
+	pthread_cond_broadcast(&fake_gpu.changed);
+	pthread_mutex_unlock(&fake_gpu.lock);
+}
+
+static void await_on_device(unsigned count)
+{
+	pthread_mutex_lock(&fake_gpu.lock);
+	while (fake_gpu.on_device < count)
+		await(&fake_gpu.changed, &fake_gpu.lock, "pieces on the GPU");
+	pthread_mutex_unlock(&fake_gpu.lock);
+}
+
+/* A single thread hands over as many pieces as the GPU may have, and goes on when they are done. */
+static void no_thread_waits_for_a_gpu(void)
+{
+	struct node *node;
+	struct rig rig;
+
+	has_gpu = true;
+	open_rig(&rig, 1, 32 * MIB);
+	node = add_file(&rig, coded);
+	add_spot(node, 0, 0);
+	hang_gpu(true);
+	prove(&rig, node, 0, 0, 10 * MIB);
+	await_on_device(GPU_PIECES);
+	CHECK(wcx_prefetcher_wait_idle(rig.prefetcher, 10) == -ETIMEDOUT && fake_gpu.on_device == GPU_PIECES);
+	CHECK(node->pushes == 0);
+	hang_gpu(false);
+	settle(&rig);
+	CHECK(holes(node, 10 * MIB, 18 * MIB) <= 3 && fake_gpu.on_device == 0);
+	hang_gpu(true);
+	prove(&rig, node, 0, 10 * MIB, 3 * MIB);
+	await_on_device(1);
+	CHECK(wcx_prefetcher_stop(rig.prefetcher, 3) == -ETIMEDOUT);
+	hang_gpu(false);
+	close_rig(&rig);
+	CHECK(fake_gpu.on_device == 0);
+	has_gpu = false;
+}
+
+static void all_is_so_with_a_gpu_too(void)
+{
+	static void (*const run[])(void) = {
+		reader_that_does_not_wait_gets_right_pages_only,
+		four_threads_at_most_push_to_a_file_at_a_time,
+		last_page_of_a_file_is_pushed_short,
+		threads_that_read_chunks_get_right_pages,
+		several_files_are_read_ahead_at_the_same_time,
+		direct_reader_finds_tiles_decoded,
+		damage_ends_the_work_for_its_file_only,
+		closed_file_gets_nothing_more,
+		files_come_and_go_while_threads_work,
+		stop_while_busy_leaves_nothing_behind,
+	};
+
+	struct file *const usual = plain;
+
+	has_gpu = true;
+	plain = coded;
+	for (int fails = 0; fails < 2; fails++) {
+		fake_gpu.fails = fails;
+		for (size_t i = 0; i < WCX_ARRAY_COUNT(run); i++)
+			run[i]();
+	}
+	has_gpu = fake_gpu.fails = false;
+	plain = usual;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
@@ -1539,6 +1638,8 @@ int main(int argc, char **argv)
 		CHECK_TEST(file_is_not_watched_when_there_is_no_memory),
 		CHECK_TEST(prefetcher_makes_do_with_the_threads_that_start),
 		CHECK_TEST(failed_allocation_ends_the_work_at_worst),
+		CHECK_TEST(no_thread_waits_for_a_gpu),
+		CHECK_TEST(all_is_so_with_a_gpu_too),
 	};
 	int status;
 
@@ -1549,11 +1650,13 @@ int main(int argc, char **argv)
 	tiny = make_file(tiny_parts, TINY_PARTS);
 	chunks = make_repeated(1234567, 110);
 	tensors = make_repeated(16 * MIB - 1001, 6);
+	coded = make_file(coded_parts, CODED_PARTS);
 	status = check_main(argc, argv, tests, WCX_ARRAY_COUNT(tests));
 	free_file(plain);
 	free_file(square);
 	free_file(tiny);
 	free_file(chunks);
 	free_file(tensors);
+	free_file(coded);
 	return status;
 }
