@@ -87,7 +87,7 @@ static bool copy_owner(const struct copy *copy, const struct stat *src, const st
 	if (dst->st_gid != src->st_gid && fchown(copy->dst_fd, (uid_t)-1, src->st_gid) < 0) {
 		const mode_t shared = *mode >> 3 & *mode & S_IRWXO;
 
-		warn_lost(copy, "the group", "; the new one has no more access than all had");
+		warn_lost(copy, "the group", "; the new group gets only what all others may do");
 		*mode = (*mode & ~(mode_t)(S_IRWXG | S_IRWXO)) | shared << 3 | shared;
 		kept = false;
 	}
