@@ -4,10 +4,16 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "fs/base/utf8.h"
+
+enum {
+	WHOLE_BYTES = 16 << 10, /* two of the longest paths, and what is said of them */
+	BEGIN_BYTES = 200,      /* of a text that is shortened */
+};
 
 /* Removes what a terminal would interpret: names come from untrusted files. */
 static void clean_text(char *text)
@@ -26,31 +32,44 @@ static void clean_text(char *text)
 	}
 }
 
-/* Ends a truncated text in "...", after a whole character. */
-static void mark_cut(char text[WCX_ERROR_TEXT_BYTES])
+static bool is_within_character(char c)
+{
+	return ((unsigned char)c & 0xC0) == 0x80;
+}
+
+/* Leaves out the middle of a text that is too long: the end says what is wrong, the beginning where. */
+static void shorten(const char *whole, char text[WCX_ERROR_TEXT_BYTES])
 {
 	static const char dots[] = "...";
-	size_t end = WCX_ERROR_TEXT_BYTES - sizeof(dots);
+	const size_t bytes = strlen(whole);
+	size_t begin = BEGIN_BYTES, end;
 
-	while (end > 0 && ((unsigned char)text[end] & 0xC0) == 0x80)
-		end--;
-	memcpy(text + end, dots, sizeof(dots));
+	if (bytes < WCX_ERROR_TEXT_BYTES) {
+		memcpy(text, whole, bytes + 1);
+		return;
+	}
+	while (is_within_character(whole[begin]))
+		begin--;
+	end = bytes - (WCX_ERROR_TEXT_BYTES - begin - sizeof dots);
+	while (is_within_character(whole[end]))
+		end++;
+	memcpy(text, whole, begin);
+	memcpy(text + begin, dots, sizeof dots - 1);
+	memcpy(text + begin + sizeof dots - 1, whole + end, bytes - end + 1);
 }
 
 int wcx_fail(struct wcx_error *err, int errnum, const char *format, ...)
 {
+	char whole[WHOLE_BYTES];
 	va_list args;
-	int length;
 
 	if (!err)
 		return -errnum;
-	err->text[0] = '\0';
 	va_start(args, format);
-	length = vsnprintf(err->text, sizeof(err->text), format, args);
+	vsnprintf(whole, sizeof whole, format, args);
 	va_end(args);
-	clean_text(err->text);
-	if (length >= (int)sizeof(err->text))
-		mark_cut(err->text);
+	clean_text(whole);
+	shorten(whole, err->text);
 	return -errnum;
 }
 

@@ -12,7 +12,11 @@ struct wcx_error {
 	char text[WCX_ERROR_TEXT_BYTES];
 };
 
-/* wcx_fail - write a message (err may be NULL) and return -errnum; control characters and malformed UTF-8 become '?' */
+/*
+ * wcx_fail - write a message (err may be NULL) and return -errnum
+ *
+ * Control characters and malformed UTF-8 become '?'.  Of a message that is too long the middle is left out.
+ */
 int wcx_fail(struct wcx_error *err, int errnum, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* wcx_result_errno - the -errno that stands for a result of codec or cuda; 0 for WCX_OK */

@@ -42,25 +42,31 @@ static void controls_and_malformed_bytes_become_question_marks(void)
 	}
 }
 
-/* shift moves the end of the text through all bytes of a character of unit_bytes bytes. */
+/* shift moves the text, and so both cuts, through all bytes of a character of unit_bytes bytes. */
 static void check_long_text(const char *unit, size_t shift)
 {
 	char name[2 * WCX_ERROR_TEXT_BYTES] = "";
-	size_t unit_bytes = strlen(unit), kept;
+	size_t unit_bytes = strlen(unit), bytes, begin, end;
+	const char *dots;
 	struct wcx_error err;
 
 	memset(name, 'x', shift);
 	for (size_t at = shift; at + unit_bytes < sizeof(name); at += unit_bytes)
 		memcpy(name + at, unit, unit_bytes);
-	wcx_fail(&err, EINVAL, "%s", name);
-	kept = strlen(err.text) - 3;
-	CHECK_TEXT(err.text + kept, "...");
-	CHECK(memcmp(err.text, name, kept) == 0);
-	CHECK((kept - shift) % unit_bytes == 0);
-	CHECK(kept + 4 + unit_bytes > WCX_ERROR_TEXT_BYTES);
+	wcx_fail(&err, EINVAL, "%s: the reason", name);
+	bytes = strlen(err.text);
+	CHECK(bytes + unit_bytes >= WCX_ERROR_TEXT_BYTES && bytes < WCX_ERROR_TEXT_BYTES);
+	dots = strstr(err.text, "...");
+	if (!CHECK(dots))
+		return;
+	begin = (size_t)(dots - err.text);
+	CHECK(begin > 100 && (begin - shift) % unit_bytes == 0 && memcmp(err.text, name, begin) == 0);
+	end = bytes - begin - strlen("...") - strlen(": the reason");
+	CHECK(end > 300 && end % unit_bytes == 0 && memcmp(dots + 3, name + strlen(name) - end, end) == 0);
+	CHECK_TEXT(err.text + bytes - strlen(": the reason"), ": the reason");
 }
 
-static void long_text_ends_with_dots_after_a_whole_character(void)
+static void long_text_lacks_whole_characters_in_its_middle(void)
 {
 	for (size_t shift = 0; shift < 4; shift++) {
 		check_long_text("y", shift);
@@ -96,7 +102,7 @@ int main(int argc, char **argv)
 	static const struct check_test tests[] = {
 		CHECK_TEST(message_is_formatted_and_errno_negated),
 		CHECK_TEST(controls_and_malformed_bytes_become_question_marks),
-		CHECK_TEST(long_text_ends_with_dots_after_a_whole_character),
+		CHECK_TEST(long_text_lacks_whole_characters_in_its_middle),
 		CHECK_TEST(text_that_just_fits_is_whole),
 		CHECK_TEST(results_have_their_errno),
 	};
