@@ -16,8 +16,6 @@
 #include "fs/base/array.h"
 #include "fs/base/output_file.h"
 
-enum { SHOWN_BYTES = 300 }; /* of a path in a message */
-
 /* A listing on its way. */
 struct listing {
 	struct wcx_tree *tree;
@@ -30,15 +28,8 @@ static void tell_problem(const struct listing *listing, size_t directory, const 
 {
 	char *path = wcx_tree_path(listing->tree, directory, listing->tree->root_path, *name ? "/" : "");
 	struct wcx_error err;
-	size_t bytes;
 
-	/* Of a path that is too long for a message, the end. */
-	bytes = path ? strlen(path) : 0;
-	wcx_fail(&err, errnum, "%s%s%s: %s", bytes > SHOWN_BYTES ? "..." : "",
-		 !path                 ? ""
-		 : bytes > SHOWN_BYTES ? path + bytes - SHOWN_BYTES
-				       : path,
-		 name, strerror(errnum));
+	wcx_fail(&err, errnum, "%s%s: %s", path ? path : "", name, strerror(errnum));
 	free(path);
 	listing->problem(listing->user, &err);
 }
