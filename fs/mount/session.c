@@ -503,8 +503,10 @@ static int start_serving(struct session *session)
 		.drop_packed = opts->drop_packed,
 		.asker = asker,
 	};
-	const int r = wcx_fuse_start(session->fuse, &options);
+	int r;
 
+	wcx_decoder_start_crew(session->decoder);
+	r = wcx_fuse_start(session->fuse, &options);
 	if (r)
 		fuse_log(FUSE_LOG_ERR, "no memory for serving\n");
 	else

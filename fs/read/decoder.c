@@ -469,7 +469,6 @@ void wcx_decoder_use_memory(struct wcx_decoder *decoder, void *memory, size_t by
 		return;
 	if (bytes)
 		decoder->range = wcx_pinned_range_create(memory, bytes, tiles_max, &calls, decoder);
-	decoder->crew = wcx_gpu_crew_create(CREW_THREADS);
 	if (decoder->range)
 		pin_start(decoder->range, memory, (size_t)WCX_MIN(at_start, tiles_max), threads);
 	for (unsigned i = 0; i < decoder->gpu_calls_max; i++) {
@@ -479,6 +478,12 @@ void wcx_decoder_use_memory(struct wcx_decoder *decoder, void *memory, size_t by
 			return;
 		add_idle_locked(decoder, owned); /* nobody else knows the decoder yet */
 	}
+}
+
+void wcx_decoder_start_crew(struct wcx_decoder *decoder)
+{
+	if (decoder->gpu)
+		decoder->crew = wcx_gpu_crew_create(CREW_THREADS);
 }
 
 /* Ends a loan; owned, unless NULL, becomes idle. */

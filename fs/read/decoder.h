@@ -60,10 +60,17 @@ void wcx_decoder_free(struct wcx_decoder *decoder); /* NULL is fine; all batches
  *
  * A quarter of the memory, at least 64 MiB, is made resident on so many threads and pinned at once; more is pinned bit by
  * bit, as tiles in it are decoded, up to pinned_max bytes together with the GPU's buffers.  When that fails, the decoder
- * sends a notice, once, and copies.  Starts threads for wcx_decoder_start.  To be called at most once, before any batch is
- * lent; memory must outlive the decoder.
+ * sends a notice, once, and copies.  To be called at most once, before any batch is lent; memory must outlive the decoder.
  */
 void wcx_decoder_use_memory(struct wcx_decoder *decoder, void *memory, size_t bytes, uint64_t pinned_max, unsigned threads);
+
+/*
+ * wcx_decoder_start_crew - start the threads that finish what wcx_decoder_start hands over
+ *
+ * They decode what a GPU cannot, so they should have no more privileges than whoever reads.  To be called at most once,
+ * before any batch is lent.
+ */
+void wcx_decoder_start_crew(struct wcx_decoder *decoder);
 
 /* wcx_decoder_buffer_bytes - what the pinned buffers of a GPU take at most; 0 without one */
 uint64_t wcx_decoder_buffer_bytes(const struct wcx_decoder *decoder);
@@ -160,8 +167,8 @@ typedef void wcx_decoded_fn(void *user);
 /*
  * wcx_decoder_start - wcx_decoder_run that does not wait for a GPU
  *
- * Returns false if the batch has its results, as those that a core decodes have.  Else a thread of the decoder's calls
- * decoded once it has, maybe before this returns; checksums must last until then.  Only after wcx_decoder_use_memory.
+ * Returns false if the batch has its results, as those that a core decodes have, and all without a crew.  Else a thread of
+ * the crew calls decoded once it has, maybe before this returns; checksums must last until then.
  */
 bool wcx_decoder_start(struct wcx_decoder *decoder, struct wcx_decode_batch *batch, size_t job_count,
 		       const uint32_t *checksums, wcx_decoded_fn *decoded, void *user);

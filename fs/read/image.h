@@ -144,7 +144,7 @@ void wcx_image_opening_free(struct wcx_image_opening *opening);
  * wcx_image_view_start - start to open a view, without waiting for a GPU
  *
  * In two parts, wcx_image_view_open: wcx_image_view_finish must follow, at once if this returns false.  Else a GPU decodes,
- * and a thread of the decoder's calls opened once the tiles have been, maybe before this returns.  opened must wait for
+ * and a thread of the decoder's crew calls opened once the tiles have been, maybe before this returns.  opened must wait for
  * nothing.
  */
 bool wcx_image_view_start(struct wcx_image *image, uint64_t offset, size_t bytes, struct wcx_image_opening *opening,

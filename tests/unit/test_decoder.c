@@ -284,7 +284,7 @@ static void note_end(void *user)
 }
 
 /* Starts batches of a good tile and a damaged one at once; returns how many were handed over. */
-static unsigned start_batches(enum wcx_decoder_kind kind, bool uses_memory)
+static unsigned start_batches(enum wcx_decoder_kind kind, bool has_crew)
 {
 	enum { BATCHES = 6, JOBS = 2, BYTES = 4 << 20 };
 	struct ending ending = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0 };
@@ -299,8 +299,9 @@ static unsigned start_batches(enum wcx_decoder_kind kind, bool uses_memory)
 	unsigned handed_over = 0;
 
 	sample_require(wcx_decoder_create(kind, NULL, NULL, &decoder, NULL) == 0, "wcx_decoder_create");
-	if (uses_memory)
-		wcx_decoder_use_memory(decoder, memory, BYTES, UINT64_MAX, 1);
+	wcx_decoder_use_memory(decoder, memory, BYTES, UINT64_MAX, 1);
+	if (has_crew)
+		wcx_decoder_start_crew(decoder);
 	expected.dst = expected_dst;
 	wcx_tile_decode(&expected, scratch);
 	memset(dst, 0, sizeof dst);
@@ -334,9 +335,9 @@ static unsigned start_batches(enum wcx_decoder_kind kind, bool uses_memory)
 /* A GPU that has failed gets the first batches at most: how many were started before it failed. */
 static void batches_of_a_gpu_are_finished_by_threads_of_the_decoder(void)
 {
-	CHECK(start_batches(WCX_DECODER_CPU, false) == 0);
+	CHECK(start_batches(WCX_DECODER_CPU, true) == 0);
 	gpu_exists = true;
-	CHECK(start_batches(WCX_DECODER_CUDA, false) == 0);
+	CHECK(start_batches(WCX_DECODER_CUDA, false) == 0); /* the crew comes later: the mount has more privileges before */
 	CHECK(start_batches(WCX_DECODER_CUDA, true) == 6);
 	gpu_fails = true;
 	CHECK(start_batches(WCX_DECODER_CUDA, true) >= 1);

@@ -407,6 +407,7 @@ static void open_rig(struct rig *rig, unsigned threads, uint64_t window_bytes)
 		const size_t bytes = wcx_tile_cache_memory(rig->cache, &memory);
 
 		wcx_decoder_use_memory(rig->decoder, memory, bytes, UINT64_MAX, 1);
+		wcx_decoder_start_crew(rig->decoder);
 	}
 	memset(kernel.nodes, 0, sizeof kernel.nodes);
 	kernel.window_bytes = window_bytes;
