@@ -13,6 +13,8 @@
 #include "codec/arith.h"
 #include "fs/base/file_copy.h"
 #include "fs/base/file_io.h"
+#include "fs/base/same_file.h"
+#include "fs/read/base_lock.h"
 #include "tools/dependents.h"
 #include "tools/task_guard.h"
 
@@ -231,38 +233,68 @@ int wcx_task_copy(struct wcx_file_task *task, struct wcx_error *err)
 	return r;
 }
 
-/* Whoever has written the output, it and its name are on the disk then. */
-static int sync_output(const struct wcx_file_task *task, const char *output, struct wcx_error *err)
+/* Opens the output; whoever has written it, it and its name are on the disk then. */
+static int open_synced(const struct wcx_file_task *task, const char *output, struct stat *st_ret, struct wcx_error *err)
 {
-	struct stat st;
-	const int fd = wcx_task_open_output(task, output, &st);
+	const int fd = wcx_task_open_output(task, output, st_ret);
 	int r = fd < 0 ? fd : fsync(fd) < 0 ? -errno : 0;
 
-	if (fd >= 0)
-		close(fd);
 	if (r == 0)
 		r = wcx_sync_directory(task->output_directory_fd);
-	return r < 0 ? wcx_fail(err, -r, "%s: kept, since its output cannot be synced: %s", task->path, strerror(-r)) : 0;
+	if (r == 0)
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	return wcx_fail(err, -r, "%s: kept, since its output cannot be synced: %s", task->path, strerror(-r));
 }
 
-int wcx_task_remove_source(struct wcx_file_task *task, const char *output, struct wcx_error *err)
+static int check_source(const struct wcx_file_task *task, struct wcx_error *err)
 {
 	struct stat now;
-	int fd = -1, r = sync_output(task, output, err);
 
-	if (r < 0)
-		return r;
 	if (fstatat(task->directory_fd, task->name, &now, AT_SYMLINK_NOFOLLOW) < 0)
 		return wcx_task_fail(task, errno, err);
 	if (S_ISLNK(now.st_mode))
 		return wcx_fail(err, EINVAL, "%s: kept, since it is a link to the file", task->path);
 	if (!wcx_same_version(&now, &task->st))
 		return wcx_fail(err, EBUSY, "%s: kept, since it changed while it was worked on", task->path);
+	return 0;
+}
+
+/*
+ * Of NAME and NAME.wcx one stays: whoever removes either has locked NAME.wcx, exclusively to remove that, and has then seen
+ * that the other is there.  So two commands do not take each other's output for what lets them remove it.
+ */
+static int lock_packed(const struct wcx_file_task *task, const char *output, int output_fd, const struct stat *output_st,
+		       struct wcx_error *err)
+{
+	const int r = task->change == WCX_NAME_UNPACKED ? wcx_task_lock_source(task, err) : wcx_base_lock(output_fd);
+	struct stat now;
+
+	if (task->change == WCX_NAME_UNPACKED && r < 0)
+		return r;
+	if (r >= 0 && fstatat(task->output_directory_fd, output, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    wcx_is_same_file(&now, output_st))
+		return r;
 	if (task->change == WCX_NAME_UNPACKED)
-		r = fd = wcx_task_lock_source(task, err);
+		wcx_dependents_close(task->run->dependents, r);
+	return wcx_fail(err, EBUSY, "%s: kept, since another process removes or replaces its output", task->path);
+}
+
+int wcx_task_remove_source(struct wcx_file_task *task, const char *output, struct wcx_error *err)
+{
+	struct stat st;
+	const int output_fd = open_synced(task, output, &st, err);
+	int locked = -1, r = output_fd < 0 ? output_fd : check_source(task, err);
+
+	if (r == 0)
+		r = locked = lock_packed(task, output, output_fd, &st, err);
 	if (r >= 0)
 		r = unlinkat(task->directory_fd, task->name, 0) < 0 ? wcx_task_fail(task, errno, err) : 0;
-	wcx_dependents_close(task->run->dependents, fd);
+	if (task->change == WCX_NAME_UNPACKED)
+		wcx_dependents_close(task->run->dependents, locked);
+	if (output_fd >= 0)
+		close(output_fd);
 	task->result.is_removed = r == 0;
 	return r;
 }

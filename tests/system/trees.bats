@@ -467,6 +467,21 @@ count_packed() {
 	cmp b "$DIR/model-00001-of-00004.safetensors"
 }
 
+@test "--rm keeps a source while another process removes or replaces its packed file" {
+	local name=model-00001-of-00004.safetensors
+
+	mkdir src
+	cp "$DIR/$name" src
+	"$WCX" pack -q src/$name
+	run -1 flock src/$name.wcx "$WCX" pack -q --rm src
+	[ "$output" = "wcx pack: src/$name: kept, since another process removes or replaces its output" ]
+	run -1 flock -s src/$name.wcx "$WCX" unpack -q --rm src
+	cmp {"$DIR",src}/$name
+	[ -e src/$name.wcx ]
+	flock -s src/$name.wcx "$WCX" pack -q --rm src
+	[ "$(cd src && echo *)" = $name.wcx ]
+}
+
 @test "--rm removes a source only once the output is on the disk, whoever wrote it" {
 	local way command from to order name
 
