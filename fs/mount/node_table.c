@@ -280,8 +280,9 @@ static int open_locked(struct wcx_node *node, const struct wcx_store_entry *now,
 	if (is_there && node->has_pages &&
 	    (!is_same(&node->cached, now) || (!now->packed && !wcx_file_is_unchanged(&node->cached.attr, &now->attr))))
 		node->changed_ms = wcx_now_ms();
-	/* Who opens it first has the kernel drop the pages after our reply; who opens it next may be faster. */
-	*keep_cache_ret = !is_there || !node->changed_ms || wcx_now_ms() - node->changed_ms > DROP_MS;
+	/* Who opens it first has the kernel drop the pages after our reply; who opens it next, or shares it, may be faster.
+	 */
+	*keep_cache_ret = !node->changed_ms || wcx_now_ms() - node->changed_ms > DROP_MS;
 	if (is_there) {
 		set_entry(node, now);
 		node->cached = *now;

@@ -79,6 +79,24 @@ static void an_open_node_keeps_its_file_for_those_who_come_again(void)
 	wcx_node_table_free(table);
 }
 
+/* The kernel may not have dropped the old pages yet, when it has the reply to the second. */
+static void who_shares_a_file_that_was_just_replaced_does_not_keep_old_pages(void)
+{
+	struct wcx_node_table *table = wcx_node_table_create();
+	struct wcx_node *node = take(table, 1);
+	struct opened opened = open_at(table, node, 1);
+
+	CHECK(opened.r == 0 && wcx_node_close(table, node) == file_of(1));
+	opened = open_at(table, node, 2);
+	CHECK(opened.r == 0 && !opened.keep_cache);
+	CHECK(open_at(table, node, 3).r == -ESTALE);
+	opened = open_at(table, node, 3);
+	CHECK(opened.r == 0 && opened.file == file_of(2) && !opened.keep_cache);
+	CHECK(wcx_node_close(table, node) == NULL);
+	CHECK(wcx_node_close(table, node) == file_of(2));
+	wcx_node_table_free(table);
+}
+
 /* Pages of the old file may still be pushed to it: it waits for the end of that, and is not given up. */
 static void a_pinned_node_becomes_another_file_once_it_is_unpinned(void)
 {
@@ -119,6 +137,7 @@ int main(int argc, char **argv)
 	static const struct check_test tests[] = {
 		CHECK_TEST(a_closed_node_becomes_what_is_at_its_path),
 		CHECK_TEST(an_open_node_keeps_its_file_for_those_who_come_again),
+		CHECK_TEST(who_shares_a_file_that_was_just_replaced_does_not_keep_old_pages),
 		CHECK_TEST(a_pinned_node_becomes_another_file_once_it_is_unpinned),
 		CHECK_TEST(a_lookup_does_not_wait_for_a_pinned_node),
 	};
