@@ -90,12 +90,6 @@ static void forget_attributes(struct wcx_fuse *fuse, fuse_ino_t ino)
 		fuse_log(FUSE_LOG_DEBUG, "attributes are kept: %s\n", strerror(errno));
 }
 
-/*
- * Who opened a file last may have closed it while pages of it were still being pushed, and pages of another file cannot
- * follow before these.  That is a matter of milliseconds, and no push waits for an open.
- */
-enum { PUSHED_POLL_MS = 2, PUSHED_WAIT_MS = 2000 };
-
 /* Opens what is at the path of a node, or what others have open of it. */
 static int open_node(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store_file **ret, bool *keep_cache_ret)
 {
@@ -107,9 +101,9 @@ static int open_node(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store_fil
 	bool keep_size = true;
 	int r = -EAGAIN;
 
-	for (int waited_ms = 0; r == -EAGAIN && waited_ms < PUSHED_WAIT_MS; waited_ms += PUSHED_POLL_MS) {
+	for (int waited_ms = 0; r == -EAGAIN && waited_ms < WCX_PUSHED_WAIT_MS; waited_ms += WCX_PUSHED_POLL_MS) {
 		if (waited_ms)
-			poll(NULL, 0, PUSHED_POLL_MS);
+			poll(NULL, 0, WCX_PUSHED_POLL_MS);
 		r = wcx_node_open(fuse->nodes, wcx_ino_node(ino), found, &file, &unused, keep_cache_ret, &keep_size);
 	}
 	if (r == -EAGAIN)
@@ -119,7 +113,7 @@ static int open_node(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store_fil
 		return open_r;
 	}
 	wcx_store_close(fuse->store, r ? file : unused);
-	if (!r && !keep_size)
+	if (r || !keep_size)
 		forget_attributes(fuse, ino);
 	*ret = file;
 	return r;

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fuse_lowlevel.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -159,6 +160,17 @@ static bool refresh_open(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store
 	return is_told;
 }
 
+static int update_node(struct wcx_fuse *fuse, fuse_ino_t ino, const struct wcx_store_entry *now, struct wcx_store_entry *ret)
+{
+	int r = wcx_node_update(fuse->nodes, wcx_ino_node(ino), now, ret);
+
+	for (int waited_ms = 0; r == -EAGAIN && waited_ms < WCX_PUSHED_WAIT_MS; waited_ms += WCX_PUSHED_POLL_MS) {
+		poll(NULL, 0, WCX_PUSHED_POLL_MS);
+		r = wcx_node_update(fuse->nodes, wcx_ino_node(ino), now, ret);
+	}
+	return r == -EAGAIN ? 0 : r;
+}
+
 /* What a node stands for, after a look at its path. */
 static int refresh(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store_entry *ret)
 {
@@ -173,7 +185,7 @@ static int refresh(struct wcx_fuse *fuse, fuse_ino_t ino, struct wcx_store_entry
 		return r;
 	}
 	if (ino != FUSE_ROOT_ID) {
-		r = wcx_node_update(fuse->nodes, wcx_ino_node(ino), r ? NULL : wcx_fuse_followed(fuse, ino, &now), ret);
+		r = update_node(fuse, ino, r ? NULL : wcx_fuse_followed(fuse, ino, &now), ret);
 		if (!r && !ret->attr.st_nlink)
 			refresh_open(fuse, ino, ret);
 	} else if (!r) {

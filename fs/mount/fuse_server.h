@@ -28,6 +28,12 @@ struct wcx_fuse {
 	void *status_user;
 };
 
+/*
+ * Who opened a file last may have closed it while pages of it were still being pushed, and pages of another file cannot
+ * follow before these.  That is a matter of milliseconds, and no push waits for a request that waits for it.
+ */
+enum { WCX_PUSHED_POLL_MS = 2, WCX_PUSHED_WAIT_MS = 2000 };
+
 static inline struct wcx_fuse *wcx_fuse_of(fuse_req_t req)
 {
 	return fuse_req_userdata(req);

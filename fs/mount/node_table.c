@@ -225,12 +225,11 @@ int wcx_node_update(struct wcx_node_table *table, struct wcx_node *node, const s
 	int r = 0;
 
 	pthread_mutex_lock(&table->lock);
-	if (now && is_same(&node->entry, now)) {
+	if (now && (is_same(&node->entry, now) || may_become(node, now))) {
 		set_entry(node, now);
 	} else if (node->open_count || node->pin_count) {
+		r = now && may_become_unpinned(node, now) ? -EAGAIN : 0;
 		node->entry.attr.st_nlink = 0; /* as of a file that is open and has no name any more */
-	} else if (now && may_become(node, now)) {
-		set_entry(node, now);
 	} else {
 		r = -ESTALE;
 	}
@@ -250,22 +249,37 @@ static bool refuse(struct wcx_node *node)
 	return true;
 }
 
+/* Whether what decides on access is as it was, but for ACLs. */
+static bool has_same_access(const struct wcx_store_entry *a, const struct wcx_store_entry *b)
+{
+	return a->attr.st_mode == b->attr.st_mode && a->attr.st_uid == b->attr.st_uid && a->attr.st_gid == b->attr.st_gid;
+}
+
+/*
+ * The kernel has decided on access by what it was told of the node, which may be a second old.  So nothing is opened that
+ * has other permissions: the kernel has to ask first, and the node then stands for what was found.
+ */
 static int open_locked(struct wcx_node *node, const struct wcx_store_entry *now, struct wcx_store_file **file,
 		       struct wcx_store_file **unused_ret, bool *keep_cache_ret, bool *keep_size_ret)
 {
+	const bool has_access = now && has_same_access(&node->entry, now);
 	bool is_there = now && is_same(&node->entry, now);
 
 	*unused_ret = NULL;
-	if (!is_there && now && node->is_current && may_become(node, now)) { /* replaced since it was looked up */
+	if (!is_there && has_access && node->is_current && may_become(node, now)) { /* replaced since it was looked up */
 		set_entry(node, now);
 		is_there = true;
 	}
 	if ((!is_there || !node->is_current) && refuse(node))
 		return -ESTALE;
+	if (!has_access && (is_there || !node->open_count)) {
+		node->refused_ms = wcx_now_ms();
+		return -ESTALE;
+	}
 	if (!is_there && !node->open_count) {
-		if (now && may_become_unpinned(node, now) && node->pin_count)
+		if (may_become_unpinned(node, now) && node->pin_count)
 			return -EAGAIN;
-		if (!now || !may_become(node, now))
+		if (!may_become(node, now))
 			return -ESTALE;
 		set_entry(node, now);
 		is_there = true;

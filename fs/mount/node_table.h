@@ -48,7 +48,8 @@ void wcx_node_entry(struct wcx_node_table *table, struct wcx_node *node, struct 
  * wcx_node_update - tell what is at a node's path now
  *
  * now is NULL if nothing is there.  *ret becomes what the node stands for, without links if that is not there but open or
- * pinned.  Returns 0, or -ESTALE if it is gone and neither.
+ * pinned.  Returns 0; -EAGAIN if it will stand for what is there as soon as it is unpinned; or -ESTALE if what it stands for
+ * is gone, and neither open nor pinned.
  */
 int wcx_node_update(struct wcx_node_table *table, struct wcx_node *node, const struct wcx_store_entry *now,
 		    struct wcx_store_entry *ret);
@@ -61,8 +62,8 @@ int wcx_node_update(struct wcx_node_table *table, struct wcx_node *node, const s
  * the node takes *file.  *keep_cache_ret: the pages that the kernel has are right.  *keep_size_ret: the size that it has is,
  * too; otherwise it has to ask for the attributes before it reads.
  *
- * Returns 0; -ESTALE if the path has to be looked up again first: it holds another file, and the node's is open; or -EAGAIN
- * if the node will stand for what is there as soon as it is unpinned.
+ * Returns 0; -ESTALE if the kernel has to look the path up, or ask for the attributes, first: the path holds another file
+ * and the node's is open, or what is there has other permissions than were told; or -EAGAIN as wcx_node_update does.
  */
 int wcx_node_open(struct wcx_node_table *table, struct wcx_node *node, const struct wcx_store_entry *now,
 		  struct wcx_store_file **file, struct wcx_store_file **unused_ret, bool *keep_cache_ret,

@@ -240,6 +240,26 @@ for e in os.scandir(sys.argv[1]): print(e.inode(), e.name)' "$MNT" | sort)" = "$
 	within 2 user_reads "$MNT"
 }
 
+@test "a file that becomes private, or is replaced by a private one, cannot be opened any more" {
+	local file
+
+	needs_root
+	for file in config.json a.safetensors.wcx; do
+		cp "$S/$file" "$BATS_TEST_TMPDIR/$file"
+		chmod 600 "$BATS_TEST_TMPDIR/$file"
+	done
+	cp -p "$S/config.json" "$S/other"
+	start_mount "$S" -o allow_other
+	for file in config.json a.safetensors.wcx; do
+		user_reads "$MNT/${file%.wcx}"
+		mv "$BATS_TEST_TMPDIR/$file" "$S/$file"
+		user_fails "$MNT/${file%.wcx}" # at once, though the kernel knows the old permissions for a second
+	done
+	user_reads "$MNT/other"
+	chmod 600 "$S/other"
+	user_fails "$MNT/other"
+}
+
 @test "an ACL that shuts a group out does, and one that lets a user in does, within a second" {
 	needs_root
 	needs setfacl

@@ -64,6 +64,28 @@ static void a_closed_node_becomes_what_is_at_its_path(void)
 	wcx_node_table_free(table);
 }
 
+/* The kernel would decide by those of before. */
+static void what_has_other_permissions_is_not_opened_before_they_are_told(void)
+{
+	for (ino_t ino = 1; ino <= 2; ino++) { /* the same file, or one that has replaced it */
+		struct wcx_node_table *table = wcx_node_table_create();
+		struct wcx_store_entry now = entry_of(ino, 1000), shown;
+		struct wcx_node *node = take(table, 1);
+		struct wcx_store_file *file, *unused;
+		bool keep_cache, keep_size;
+
+		now.attr.st_mode = S_IFREG | 0400;
+		for (int i = 0; i < 3; i++) {
+			file = file_of(ino);
+			CHECK(wcx_node_open(table, node, &now, &file, &unused, &keep_cache, &keep_size) == -ESTALE);
+		}
+		CHECK(wcx_node_update(table, node, &now, &shown) == 0 && shown.attr.st_mode == now.attr.st_mode);
+		CHECK(wcx_node_open(table, node, &now, &file, &unused, &keep_cache, &keep_size) == 0);
+		CHECK(file == file_of(ino) && wcx_node_close(table, node) == file);
+		wcx_node_table_free(table);
+	}
+}
+
 static void an_open_node_keeps_its_file_for_those_who_come_again(void)
 {
 	struct wcx_node_table *table = wcx_node_table_create();
@@ -136,6 +158,7 @@ int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
 		CHECK_TEST(a_closed_node_becomes_what_is_at_its_path),
+		CHECK_TEST(what_has_other_permissions_is_not_opened_before_they_are_told),
 		CHECK_TEST(an_open_node_keeps_its_file_for_those_who_come_again),
 		CHECK_TEST(who_shares_a_file_that_was_just_replaced_does_not_keep_old_pages),
 		CHECK_TEST(a_pinned_node_becomes_another_file_once_it_is_unpinned),
