@@ -197,16 +197,20 @@ static uint64_t looks_before(struct wcx_dependents *dependents, int fd)
 	return looks;
 }
 
-static struct place *find_place(struct wcx_dependents *dependents, const char *start)
+static struct place *find_place(struct wcx_dependents *dependents, const char *start, bool climbs)
 {
-	for (size_t i = 0; i < dependents->count; i++)
-		if (strcmp(dependents->places[i].family.walk.start, start) == 0)
+	for (size_t i = 0; i < dependents->count; i++) {
+		const struct wcx_store_walk *walk = &dependents->places[i].family.walk;
+
+		if (walk->climbs == climbs && strcmp(walk->start, start) == 0)
 			return &dependents->places[i];
+	}
 	return NULL;
 }
 
 /* Looks at a place for the first time. */
-static int add_place(struct wcx_dependents *dependents, const char *start, struct place **ret, struct wcx_error *err)
+static int add_place(struct wcx_dependents *dependents, const char *start, bool climbs, struct place **ret,
+		     struct wcx_error *err)
 {
 	struct place *grown =
 		wcx_array_reserve(dependents->places, &dependents->capacity, dependents->count + 1, sizeof *grown);
@@ -216,7 +220,7 @@ static int add_place(struct wcx_dependents *dependents, const char *start, struc
 		return no_memory(err);
 	dependents->places = grown;
 	*ret = grown += dependents->count;
-	r = wcx_family_scan(&grown->family, start, !dependents->store, &wcx_command_stop, err);
+	r = wcx_family_scan(&grown->family, start, climbs, &wcx_command_stop, err);
 	if (r < 0)
 		wcx_family_free(&grown->family);
 	else
@@ -224,19 +228,18 @@ static int add_place(struct wcx_dependents *dependents, const char *start, struc
 	return r;
 }
 
-/* Looks at a place, unless a look has begun after so many. */
-static int look_after(struct wcx_dependents *dependents, const char *start, uint64_t looks, const struct wcx_family **ret,
-		      struct wcx_error *err)
+/* Looks at a place, with climbs also around it, unless a look has begun after so many; *ret is valid until the next one. */
+static int look_after(struct wcx_dependents *dependents, const char *start, bool climbs, uint64_t looks,
+		      const struct wcx_family **ret, struct wcx_error *err)
 {
-	const char *path = dependents->store ? dependents->store : start;
-	struct place *place = find_place(dependents, path);
+	struct place *place = find_place(dependents, start, climbs);
 	uint64_t number;
 	int r = 0;
 
 	if (!place || place->look <= looks) {
 		number = ++dependents->looks;
 		r = place ? wcx_family_refresh(&place->family, &wcx_command_stop, err)
-			  : add_place(dependents, path, &place, err);
+			  : add_place(dependents, start, climbs, &place, err);
 		if (place)
 			place->look = r == 0 ? number : 0;
 	}
@@ -247,7 +250,9 @@ static int look_after(struct wcx_dependents *dependents, const char *start, uint
 int wcx_dependents_read(struct wcx_dependents *dependents, const char *start, const struct wcx_family **ret,
 			struct wcx_error *err)
 {
-	return look_after(dependents, start, UINT64_MAX, ret, err);
+	const char *store = dependents->store;
+
+	return look_after(dependents, store ? store : start, !store, UINT64_MAX, ret, err);
 }
 
 /* Whether a directory is above a file of a family, or is that: 1, 0, or -errno if nobody can tell. */
@@ -267,18 +272,17 @@ static int is_above(const struct wcx_family *family, const struct wcx_family_fil
 	return r;
 }
 
-/* Finds the directory of a mark among those above the file that were looked through. */
-static bool find_marked(const struct wcx_family *family, int directory_fd, ino_t inode, struct stat *ret)
+/* Finds the directory of a mark at or above an open one, up to top; NULL: the root. */
+static bool find_marked(int fd, dev_t device, ino_t inode, const struct stat *top, struct stat *ret)
 {
 	struct wcx_ancestor at;
-	struct stat own;
 	bool is_found = false, is_top = false;
 
-	if (!inode || fstat(directory_fd, &own) < 0)
+	if (!inode)
 		return false;
-	for (bool is_there = wcx_ancestor_first(&at, directory_fd); is_there && !is_found && !is_top;) {
-		is_found = at.st.st_ino == inode && at.st.st_dev == own.st_dev;
-		is_top = wcx_is_same_file(&at.st, &family->walk.top);
+	for (bool is_there = wcx_ancestor_first(&at, fd); is_there && !is_found && !is_top;) {
+		is_found = at.st.st_ino == inode && at.st.st_dev == device;
+		is_top = top && wcx_is_same_file(&at.st, top);
 		*ret = at.st;
 		if (!is_found && !is_top)
 			is_there = wcx_ancestor_next(&at);
@@ -287,18 +291,37 @@ static bool find_marked(const struct wcx_family *family, int directory_fd, ino_t
 	return is_found;
 }
 
-/* Says what is not known of what was packed below the directory of a mark; *why stays NULL if all is. */
-static int explain(const struct wcx_family *family, const struct wcx_packed_name *file, ino_t mark, char **why)
+/* Whether what a mark tells of may be in a store that does not have the base: on another device, or below the mark's
+ * directory. */
+static bool may_be_in(const char *store, dev_t device, ino_t mark)
 {
-	struct stat marked;
+	const int fd = open(store, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct stat st, marked;
+	bool ret;
+
+	if (fd < 0)
+		return false;
+	ret = mark ? find_marked(fd, device, mark, NULL, &marked) : fstat(fd, &st) == 0 && st.st_dev != device;
+	close(fd);
+	return ret;
+}
+
+/* Says what is not known of what was packed below the directory of a mark; *why stays NULL if all is. */
+static int explain(const struct wcx_family *family, const char *store, const struct wcx_packed_name *file, ino_t mark,
+		   char **why)
+{
+	struct stat own, marked;
 	char *top;
 	int r = 0;
 
-	if (!find_marked(family, file->directory_fd, mark, &marked)) {
+	if (fstat(file->directory_fd, &own) < 0 ||
+	    !find_marked(file->directory_fd, own.st_dev, mark, &family->walk.top, &marked)) {
+		if (store && may_be_in(store, own.st_dev, mark))
+			return 0;
 		top = wcx_store_walk_shown(&family->walk, NULL);
 		if (!top ||
-		    asprintf(why, "files were packed against it, none of which is found in %s" WCX_COMMAND_STORE_ADVICE,
-			     top) < 0)
+		    asprintf(why, "files were packed against it, none of which is found in %s%s%s" WCX_COMMAND_STORE_ADVICE,
+			     top, store ? " or " : "", store ? store : "") < 0)
 			r = -ENOMEM;
 		free(top);
 	}
@@ -312,7 +335,8 @@ static int explain(const struct wcx_family *family, const struct wcx_packed_name
 	return r;
 }
 
-int wcx_dependents_unknown(const struct wcx_family *family, const struct wcx_packed_name *file, char **why)
+/* wcx_dependents_unknown, where a store was looked through as well; NULL: none was. */
+static int find_unknown(const struct wcx_family *family, const char *store, const struct wcx_packed_name *file, char **why)
 {
 	ino_t *marks = NULL;
 	size_t count = 0;
@@ -322,15 +346,21 @@ int wcx_dependents_unknown(const struct wcx_family *family, const struct wcx_pac
 	if (!family->walk.climbs)
 		return 0;
 	if (wcx_base_marks(file->fd, &marks, &count) < 0)
-		r = explain(family, file, 0, why); /* marks that cannot be read may be there */
+		r = explain(family, store, file, 0, why); /* marks that cannot be read may be there */
 	for (size_t i = 0; i < count && r == 0 && !*why; i++)
-		r = explain(family, file, marks[i], why);
+		r = explain(family, store, file, marks[i], why);
 	free(marks);
 	return r;
 }
 
+int wcx_dependents_unknown(const struct wcx_family *family, const struct wcx_packed_name *file, char **why)
+{
+	return find_unknown(family, NULL, file, why);
+}
+
 /* Looks through the files of a family. */
-static int find_in(const struct wcx_family *family, const struct wcx_packed_name *file, char **why, struct wcx_error *err)
+static int find_in(const struct wcx_family *family, const char *store, const struct wcx_packed_name *file, char **why,
+		   struct wcx_error *err)
 {
 	int r = 0;
 
@@ -349,28 +379,41 @@ static int find_in(const struct wcx_family *family, const struct wcx_packed_name
 			r = no_memory(err);
 		free(shown);
 	}
-	if (r == 0 && !*why && wcx_dependents_unknown(family, file, why) < 0)
+	if (r == 0 && !*why && find_unknown(family, store, file, why) < 0)
 		r = no_memory(err);
 	return r;
+}
+
+/* Looks in --store, and around a file that is not in there: it may name only where bases are, or be mistyped. */
+static int find_after(struct wcx_dependents *dependents, const char *start, uint64_t looks,
+		      const struct wcx_packed_name *file, char **why, struct wcx_error *err)
+{
+	const char *store = dependents->store;
+	const struct wcx_family *family;
+	int r = 0;
+
+	*why = NULL;
+	if (store) {
+		r = look_after(dependents, store, false, looks, &family, err);
+		if (r == 0)
+			r = find_in(family, NULL, file, why, err);
+		if (r < 0 || *why || wcx_levels_above(file->directory_fd, &family->walk.top) >= 0)
+			return r;
+	}
+	r = look_after(dependents, start, true, looks, &family, err);
+	return r == 0 ? find_in(family, store, file, why, err) : r;
 }
 
 int wcx_dependents_find(struct wcx_dependents *dependents, const char *start, const struct wcx_packed_name *file, char **why,
 			struct wcx_error *err)
 {
-	const struct wcx_family *family;
 	int r;
 
-	*why = NULL;
 	pthread_mutex_lock(&dependents->lock);
-	r = look_after(dependents, start, looks_before(dependents, file->fd), &family, err);
-	if (r == 0)
-		r = find_in(family, file, why, err);
+	r = find_after(dependents, start, looks_before(dependents, file->fd), file, why, err);
 	if (r < 0 || *why) { /* what needed it may have gone since then */
 		free(*why);
-		*why = NULL;
-		r = wcx_dependents_read(dependents, start, &family, err);
-		if (r == 0)
-			r = find_in(family, file, why, err);
+		r = find_after(dependents, start, UINT64_MAX, file, why, err);
 	}
 	pthread_mutex_unlock(&dependents->lock);
 	return r;
@@ -473,7 +516,7 @@ static int refuse_unlisted(void *user, const char *path, int errnum)
 }
 
 /* Looks for dependents of a locked file. */
-static int check_file(const struct tree_check *check, const struct wcx_family *family, const struct wcx_guarded_file *file)
+static int check_file(const struct tree_check *check, const struct wcx_guarded_file *file)
 {
 	char *directory = wcx_directory_of(file->path), *why = NULL;
 	struct stat tree;
@@ -486,7 +529,7 @@ static int check_file(const struct tree_check *check, const struct wcx_family *f
 	};
 	struct wcx_error text;
 	int r = name.directory_fd < 0 ? wcx_fail(&text, -name.directory_fd, "%s", strerror(-name.directory_fd))
-				      : find_in(family, &name, &why, &text);
+				      : wcx_dependents_find(check->guard->dependents, check->path, &name, &why, &text);
 
 	if (r < 0 || why)
 		r = wcx_fail(check->err, r < 0 ? -r : EBUSY, "%s/%s: not replaced, since %s", check->path, file->path,
@@ -502,7 +545,6 @@ int wcx_tree_guard_begin(struct wcx_tree_guard *guard, struct wcx_dependents *de
 			 struct wcx_error *err)
 {
 	struct tree_check check = { guard, path, open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), err };
-	const struct wcx_family *family = NULL;
 	int r;
 
 	*guard = (struct wcx_tree_guard){ .dependents = dependents };
@@ -511,14 +553,9 @@ int wcx_tree_guard_begin(struct wcx_tree_guard *guard, struct wcx_dependents *de
 		return 0; /* whoever replaces it will say why not */
 	r = wcx_packed_paths(&(struct wcx_tree_access){ .open = wcx_open_below, .user = &check.fd }, &wcx_command_stop,
 			     guard_file, refuse_unlisted, &check);
-	for (size_t i = 0; i < guard->count && r == 0; i++) {
-		if (!guard->files[i].is_base)
-			continue;
-		if (!family)
-			r = wcx_dependents_read(dependents, path, &family, err);
-		if (r == 0)
-			r = check_file(&check, family, &guard->files[i]);
-	}
+	for (size_t i = 0; i < guard->count && r == 0; i++)
+		if (guard->files[i].is_base)
+			r = check_file(&check, &guard->files[i]);
 	close(check.fd);
 	return r < 0 && !*err->text ? wcx_fail(err, -r, "%s: %s", path, r == -EINTR ? "interrupted" : strerror(-r)) : r;
 }

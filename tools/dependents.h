@@ -11,7 +11,7 @@
 /* What a command knows of the stores where it looks for dependents, so that it walks through each once.  Thread-safe. */
 struct wcx_dependents;
 
-/* wcx_dependents_create - store is where to look, or NULL: where files are, and around that.  NULL: no memory */
+/* wcx_dependents_create - store is where to look, or NULL: only where files are, and around that.  NULL: no memory */
 struct wcx_dependents *wcx_dependents_create(const char *store);
 void wcx_dependents_free(struct wcx_dependents *dependents); /* NULL is fine */
 
@@ -37,7 +37,8 @@ void wcx_dependents_unlock_ahead(struct wcx_dependents *dependents);
 /*
  * wcx_dependents_find - whether others need a packed file
  *
- * start is the directory that the command line names, where the search begins.  The caller has locked the file for removal,
+ * start is the directory that the command line names.  The search begins there, and in a store that was given, which is
+ * enough for a file in that.  The caller has locked the file for removal,
  * with wcx_dependents_open, so that what is packed against it has its name already, and is seen.  Returns 0 with *why NULL:
  * none does; 0 with *why: a clause that names one, or says that there may be some which were not found, to be freed; or
  * -errno, also if something in the store cannot be read.
@@ -45,7 +46,11 @@ void wcx_dependents_unlock_ahead(struct wcx_dependents *dependents);
 int wcx_dependents_find(struct wcx_dependents *dependents, const char *start, const struct wcx_packed_name *file, char **why,
 			struct wcx_error *err);
 
-/* wcx_dependents_read - the files of such a place, as they are now; *ret is valid until the next call.  For one thread */
+/*
+ * wcx_dependents_read - the files of the store that was given, or else of such a place, as they are now
+ *
+ * *ret is valid until the next call.  For one thread.
+ */
 int wcx_dependents_read(struct wcx_dependents *dependents, const char *start, const struct wcx_family **ret,
 			struct wcx_error *err);
 

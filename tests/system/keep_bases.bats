@@ -368,6 +368,44 @@ needs_attributes() {
 	"$WCX" rm --store=. "$BASE"
 }
 
+@test "a --store that does not have the base is not all that wcx pack, unpack --rm and quantize -f look through" {
+	local needed="since store/tuned/model.safetensors.wcx is packed against it" kept
+
+	mkdir mistyped
+	run -1 "$WCX" pack --store=mistyped models/changed store/llama
+	[[ $output == *"$BASE: not replaced, $needed"* ]]
+	is_safe
+	run -1 "$WCX" unpack --rm -f --store=mistyped store/llama
+	[[ $output == *"$BASE: unpacked, but kept, $needed"* ]]
+	is_safe
+	echo '{}' | tee models/llama/config.json >store/llama/config.json
+	run -1 "$WCX" quantize -f --unknown-type --store=mistyped models/llama store/llama
+	[[ $output == *"$BASE: not replaced, $needed"* ]]
+	is_safe
+	run -0 "$WCX" pack -f --store=mistyped models/changed/model.safetensors "$BASE"
+	[[ $output == *"what it was is kept as "*", $needed"* ]]
+	"$WCX" verify -q store
+	# With the fine-tune gone, none of this is in the way.
+	kept="$(echo store/llama/*.base-*)"
+	"$WCX" rm store/tuned
+	"$WCX" unpack -q --rm --store=mistyped "$kept"
+	[ ! -e "$kept" ]
+}
+
+@test "a --store that does not have the base counts where what the base's marks tell of may be in it" {
+	needs_attributes
+	mkdir -p mistyped apart/1/2/3/4/5
+	mv store/llama apart/1/2/3/4/5
+	cd apart/1/2/3/4/5/llama
+	run -1 "$WCX" unpack --rm -f --store="$OLDPWD/mistyped" model.safetensors.wcx
+	[[ $output == *"unpacked, but kept, since files were packed against it, none of which is found in ../../../.. or $OLDPWD/mistyped; --store=DIR says where else to look"* ]]
+	run -1 "$WCX" unpack --rm -f --store="$OLDPWD/store/tuned" model.safetensors.wcx
+	[[ $output == *"unpacked, but kept, since $OLDPWD/store/tuned/model.safetensors.wcx is packed against it"* ]]
+	rm "$OLDPWD/store/tuned/model.safetensors.wcx"
+	"$WCX" unpack -q --rm -f --store="$OLDPWD/store/tuned" model.safetensors.wcx
+	[ ! -e model.safetensors.wcx ]
+}
+
 @test "neither a copy of the store nor what is above its end is in the way" {
 	cp -r store copy
 	# The copy's fine-tune has a base of its own.
