@@ -471,15 +471,12 @@ static void publish_missing(struct wcx_image *image, struct tile_set *set, const
 	wcx_tile_cache_publish(image->cache, set->item, set->count);
 }
 
-static void fill_tiles(struct wcx_image *image, struct tile_set *set)
+static void fill_missing(struct wcx_image *image, struct tile_set *set, struct missing_tiles *missing)
 {
-	struct missing_tiles missing;
-
-	find_missing(set, &missing);
-	if (!missing.count)
+	if (!missing->count)
 		return;
-	wcx_image_decode_tiles(image, missing.tiles, missing.count);
-	publish_missing(image, set, &missing);
+	wcx_image_decode_tiles(image, missing->tiles, missing->count);
+	publish_missing(image, set, missing);
 }
 
 /* Makes a view of what the pinned tiles hold of [start, end); -E2BIG when a tile is not contiguous. */
@@ -511,6 +508,7 @@ static void begin_opening(struct wcx_image_opening *opening, struct wcx_image *i
 	opening->offset = offset;
 	opening->bytes = bytes;
 	opening->r = acquire_tiles(image, &iter, &opening->set);
+	find_missing(&opening->set, &opening->missing);
 }
 
 int wcx_image_view_open(struct wcx_image *image, uint64_t offset, size_t bytes, struct wcx_image_view *view,
@@ -519,7 +517,7 @@ int wcx_image_view_open(struct wcx_image *image, uint64_t offset, size_t bytes, 
 	struct wcx_image_opening opening;
 
 	begin_opening(&opening, image, offset, bytes);
-	fill_tiles(image, &opening.set);
+	fill_missing(image, &opening.set, &opening.missing);
 	return wcx_image_view_finish(&opening, view, err);
 }
 
@@ -552,7 +550,7 @@ static void end_later(void *user)
 	opening->opened(opening->user);
 }
 
-/* Whether the decoder can have all missing tiles at once, and then be left alone with them; lends the batch. */
+/* Whether a GPU can have all missing tiles at once, and then be left alone with them; borrows the batch. */
 static bool is_one_piece(struct wcx_image_opening *opening)
 {
 	const struct missing_tiles *missing = &opening->missing;
@@ -579,12 +577,8 @@ bool wcx_image_view_start(struct wcx_image *image, uint64_t offset, size_t bytes
 	struct piece *piece = &opening->piece;
 
 	begin_opening(opening, image, offset, bytes);
-	find_missing(&opening->set, missing);
-	if (!missing->count)
-		return false;
-	if (!is_one_piece(opening)) {
-		wcx_image_decode_tiles(image, missing->tiles, missing->count);
-		publish_missing(image, &opening->set, missing);
+	if (!missing->count || !is_one_piece(opening)) {
+		fill_missing(image, &opening->set, missing);
 		return false;
 	}
 	opening->opened = opened;
@@ -707,6 +701,7 @@ ssize_t wcx_image_read_until(struct wcx_image *image, void *dst, size_t bytes, u
 {
 	uint64_t image_bytes = wcx_image_bytes(image), end;
 	struct wcx_tile_iter iter;
+	struct missing_tiles missing;
 	struct tile_set set;
 
 	if (offset >= image_bytes || bytes == 0)
@@ -716,7 +711,8 @@ ssize_t wcx_image_read_until(struct wcx_image *image, void *dst, size_t bytes, u
 	do {
 		int r = acquire_tiles(image, &iter, &set);
 
-		fill_tiles(image, &set);
+		find_missing(&set, &missing);
+		fill_missing(image, &set, &missing);
 		r = use_tiles(image, &set, dst, offset, end, r, err);
 		if (r == -ENOMEM && err)
 			wcx_fail(err, ENOMEM, "%s: no memory for tiles", wcx_container_path(image->container));
