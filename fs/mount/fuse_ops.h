@@ -38,7 +38,7 @@ struct wcx_fuse_options {
 	unsigned prefetch_threads; /* 0: no prefetching */
 	unsigned pieces, decoded_pieces, file_pieces, direct_pieces, file_pushers; /* as of struct wcx_prefetch_options */
 	uint64_t window_bytes; /* how far to prefetch ahead of each reader */
-	uint64_t piece_bytes;  /* how much of that a thread decodes at a time, at most */
+	uint64_t piece_bytes;  /* how much of that is decoded together, at most */
 	bool drop_packed;
 	struct wcx_page_asker *asker; /* the caller's; NULL: pages are pushed */
 };

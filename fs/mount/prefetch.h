@@ -34,11 +34,11 @@ typedef int wcx_ask_fn(void *user, uint64_t target, uint64_t offset, uint64_t by
 
 struct wcx_prefetch_options {
 	unsigned threads; /* 0: nothing is ever done */
-	/* Pieces in hand, at most: in all, and of these, decoded; for the page cache of a file; for its O_DIRECT readers. */
+	/* Pieces in hand, at most: in all, and of these, not decoded yet; for the page cache of a file; for O_DIRECT. */
 	unsigned pieces, decoded_pieces, file_pieces, direct_pieces;
 	unsigned file_pushers; /* of file_pieces, pushed: more only wait for the lock of the file's page cache */
 	uint64_t window_bytes; /* largest window of one reader */
-	uint64_t piece_bytes;  /* the most that a thread decodes at a time, as of struct wcx_readahead */
+	uint64_t piece_bytes;  /* the most that is decoded together, as of struct wcx_readahead */
 	bool drop_packed;      /* evict packed bytes from the page cache once their pages were pushed */
 	wcx_push_fn *push;
 	wcx_ask_fn *ask; /* tried first, if it is not NULL */
@@ -72,8 +72,8 @@ int wcx_prefetcher_wait_idle(struct wcx_prefetcher *prefetcher, unsigned timeout
 /*
  * wcx_prefetcher_stop - end the threads
  *
- * Returns 0 once all have ended, or -ETIMEDOUT after timeout_ms, when a push hangs: the caller may then do what makes
- * that push return, and call again.  Called by one thread at a time.
+ * Returns 0 once all have ended, or -ETIMEDOUT after timeout_ms, when a push, the store or a GPU hangs: the caller may then
+ * do what makes a push return, and call again.  Called by one thread at a time.
  */
 int wcx_prefetcher_stop(struct wcx_prefetcher *prefetcher, unsigned timeout_ms);
 

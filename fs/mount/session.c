@@ -45,7 +45,7 @@ enum {
 	PREFETCH_THREADS_MAX = 16,
 	FILE_PUSHERS = 4, /* in turn: meanwhile, the others decode */
 	/*
-	 * With a GPU, a piece costs a launch, whatever its size, and hardly any time of a core.  More threads only move more
+	 * With a GPU, a piece costs a launch, whatever its size, and hardly any time of a core.  More of them only move more
 	 * memory through the caches.
 	 */
 	FILE_PIECES_GPU = 6,
@@ -315,7 +315,7 @@ static unsigned thread_count(const struct wcx_mount_options *opts)
 	return WCX_CLAMP(THREADS_PER_CPU * opts->host.cores, least, (unsigned)THREADS_MAX);
 }
 
-/* That are decoded ahead at a time: one a thread, and those that a GPU decodes. */
+/* That read-ahead has in hand at a time: one a thread, and those that a GPU decodes. */
 static unsigned pieces(const struct session *session)
 {
 	return prefetch_threads(session->opts) + wcx_decoder_gpu_calls(session->decoder);
