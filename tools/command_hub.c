@@ -288,7 +288,7 @@ static void pack_blob(struct hub *hub, const struct wcx_hub_blob *blob)
 static int remove_restored(struct hub *hub, const struct wcx_hub_blob *blob, const struct stat *was, struct wcx_error *err)
 {
 	char name[NAME_MAX + 8];
-	struct stat st;
+	struct stat st, restored;
 	int r = 0, lock = lock_packed(hub, blob, "restored, but kept", &st, err);
 
 	if (lock < 0)
@@ -296,6 +296,8 @@ static int remove_restored(struct hub *hub, const struct wcx_hub_blob *blob, con
 	snprintf(name, sizeof name, "%s.wcx", blob->name);
 	if (!wcx_same_version(&st, was))
 		r = wcx_fail(err, EBUSY, "%s.wcx: restored, but kept, since it changed meanwhile", blob->path);
+	else if (fstatat(blob->dir_fd, blob->name, &restored, 0) < 0 || !S_ISREG(restored.st_mode))
+		r = wcx_fail(err, EBUSY, "%s.wcx: kept, since another process has removed what was restored", blob->path);
 	else if (unlinkat(blob->dir_fd, name, 0) < 0)
 		r = wcx_fail(err, errno, "%s.wcx: %s", blob->path, strerror(errno));
 	wcx_dependents_close(hub->dependents, lock);

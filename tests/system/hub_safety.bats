@@ -280,6 +280,14 @@ damage_tile() {
 	diff -r --no-dereference "$PLAIN" "$CACHE"
 }
 
+@test "--undo does not remove a packed file whose blob another command has removed" {
+	hub -q
+	cd "$CACHE" || return
+	run -1 remove_once_locked "${TUNED#"$CACHE"/}" "$WCX" hub --undo .
+	[[ "$output" == *"${TUNED##*/}.wcx: kept, since another process has removed what was restored"* ]]
+	cmp "$TUNED" "$ORIG/tuned-1/model.safetensors" # BLOB.wcx came behind BLOB, and was restored again
+}
+
 @test "--undo removes packed files whose originals are there" {
 	hub -q
 	cp "$ORIG/base/model.safetensors" "$BASE.new"

@@ -482,6 +482,18 @@ count_packed() {
 	[ "$(cd src && echo *)" = $name.wcx ]
 }
 
+@test "unpack --rm keeps a packed file whose original another process has removed" {
+	local name=model-00001-of-00004.safetensors
+
+	mkdir src
+	cp "$DIR/$name" src
+	"$WCX" pack -q src/$name
+	run -1 remove_once_locked src/$name "$WCX" unpack -q --rm src
+	[[ "$output" == *"src/$name.wcx: kept, since another process removes or replaces its output" ]]
+	"$WCX" unpack -q src/$name.wcx back
+	cmp "$DIR/$name" back
+}
+
 @test "--rm removes a source only once the output is on the disk, whoever wrote it" {
 	local way command from to order name
 
