@@ -93,6 +93,20 @@ int wcx_fail_without_packed(const char *path, struct wcx_error *err)
 			is_mount ? ", since it is in a mount of wcxfs; name the store of that (wcx status shows it)" : "");
 }
 
+int wcx_explain_read_only(int directory_fd, int r, struct wcx_error *err)
+{
+	char path[32];
+
+	snprintf(path, sizeof path, "/proc/self/fd/%d", directory_fd); /* it may be open with O_PATH */
+	if (r == -EROFS && getxattr(path, "user.wcx.status", NULL, 0) > 0) {
+		const struct wcx_error read_only = *err;
+
+		wcx_fail(err, EROFS, "%s: it is in a mount of wcxfs; write to the store of that (wcx status shows it)",
+			 read_only.text);
+	}
+	return r;
+}
+
 int wcx_task_open_image(struct wcx_file_task *task, struct wcx_image **ret, struct wcx_error *err)
 {
 	struct command *command = task->run->command;

@@ -64,6 +64,9 @@ bool wcx_is_packed_file(int fd);
 /* wcx_fail_without_packed - -ENOENT, since no file below a directory is packed: it may be a mount */
 int wcx_fail_without_packed(const char *path, struct wcx_error *err);
 
+/* wcx_explain_read_only - add to the message of -EROFS that the directory is in a mount, if it is; returns r */
+int wcx_explain_read_only(int directory_fd, int r, struct wcx_error *err);
+
 /* wcx_task_open_image - open the file as a packed one; the caller puts *ret */
 int wcx_task_open_image(struct wcx_file_task *task, struct wcx_image **ret, struct wcx_error *err);
 

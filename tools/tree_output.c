@@ -71,17 +71,19 @@ static int make_root(struct wcx_tree_run *run, struct wcx_error *err)
 
 	if (fd < 0)
 		return wcx_fail(err, -fd, "%s: %s", path, strerror(-fd));
-	if (levels_below_source(run, fd) >= 0 && access(path, F_OK) < 0)
+	if (levels_below_source(run, fd) >= 0 && access(path, F_OK) < 0) {
 		r = refuse_levels(run, 1, err);
+	} else {
+		r = wcx_parents_make(path, &run->made_above);
+		if (r == 0 && mkdir(path, UNFINISHED_MODE) == 0)
+			run->sets_root = run->made_root = true;
+		else if (r == 0 && errno != EEXIST)
+			r = -errno;
+		if (r < 0)
+			wcx_explain_read_only(fd, wcx_fail(err, -r, "%s: %s", path, strerror(-r)), err);
+	}
 	close(fd);
-	if (r < 0)
-		return r;
-	r = wcx_parents_make(path, &run->made_above);
-	if (r == 0 && mkdir(path, UNFINISHED_MODE) == 0)
-		run->sets_root = run->made_root = true;
-	else if (r == 0 && errno != EEXIST)
-		r = -errno;
-	return r < 0 ? wcx_fail(err, -r, "%s: %s", path, strerror(-r)) : 0;
+	return r;
 }
 
 void wcx_tree_output_remove_empty(const struct wcx_tree_run *run)

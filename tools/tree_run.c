@@ -87,7 +87,8 @@ static int do_file(struct wcx_file_task *task, int r, struct wcx_error *err)
 	struct wcx_tree_run *run = task->run;
 
 	if (r == 0)
-		r = run->ops->file(task, err);
+		r = wcx_explain_read_only(task->output_directory_fd < 0 ? task->directory_fd : task->output_directory_fd,
+					  run->ops->file(task, err), err);
 	if (r == -EINTR) {
 		free_result(&task->result);
 		return r;

@@ -132,6 +132,21 @@ check(json.load(sys.stdin))' "$BATS_TEST_DIRNAME/../../docs/operations.md"
 	[ -e "$STORE/$MODEL.wcx" ]
 }
 
+@test "commands that write to a mount say that it is one" {
+	local models="$BATS_TEST_TMPDIR/models" arguments
+
+	start_mount "$STORE"
+	mkdir "$models"
+	cp "$MNT/$MODEL" "$models/new.safetensors"
+	for arguments in "$models $MNT" "$models $MNT/deep/new/tree" "$models/new.safetensors $MNT/new.wcx" "--rm $MNT"; do
+		# shellcheck disable=SC2086
+		run -1 "$WCX" pack $arguments
+		[[ "$output" == "wcx pack: $MNT"*": Read-only file system: it is in a mount of wcxfs; write to the store of that (wcx status shows it)"* ]]
+	done
+	run -1 "$WCX" unpack "$STORE/$MODEL.wcx" "$MNT/new"
+	[[ "$output" == "wcx unpack: $MNT/new: Read-only file system: it is in a mount of wcxfs; "* ]]
+}
+
 @test "a dead mount is told as such, in JSON and for Prometheus" {
 	local pid
 
