@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mount.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -132,10 +133,25 @@ static void stop_prefetching(struct session *session)
 			;
 }
 
+/*
+ * Unmounts without starting a program, as libfuse may: that closes the files of the store that it inherits, for which a
+ * store that does not answer makes it wait.  Returns whether it did; users may not.
+ */
+static bool unmount_directly(const struct session *session)
+{
+	const char *mountpoint = session->opts->mountpoint;
+
+	return session->opts->fuse_fd < 0 && session->device_minor >= 0 &&
+	       wcx_connection_number(mountpoint) == session->device_minor &&
+	       umount2(mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) == 0;
+}
+
 static void unmount(void *user)
 {
 	struct session *session = user;
 
+	if (unmount_directly(session))
+		return; /* its descriptor is closed with the session */
 	fuse_session_unmount(session->fuse_session);
 	if (session->opts->fuse_fd >= 0)
 		wcx_connection_unmount(session->opts->fuse_fd);
