@@ -681,6 +681,7 @@ static void pages_that_a_reader_has_passed_are_not_pushed(void)
 	add_spot(node, 0, 0);
 	prove(&rig, node, 0, 0, 4 * MIB - 128 * KIB);
 	settle(&rig);
+	node->again = 0; /* of what was being pushed when the reader got there */
 	hold_pushes(1);
 	ask(&rig, node, 0, 4 * MIB - 128 * KIB, 3 * MIB, 0);
 	await_held(1);
