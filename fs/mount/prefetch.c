@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/queue.h>
 #include <time.h>
 
 #include "codec/arith.h"
@@ -19,10 +20,7 @@ enum {
 
 struct task;
 
-/* Tasks, first in, first out. */
-struct task_list {
-	struct task *first, **end;
-};
+STAILQ_HEAD(task_list, task); /* first in, first out */
 
 /* image, target and release never change; prefetcher.lock protects the rest. */
 struct wcx_prefetch_file {
@@ -51,7 +49,7 @@ enum step { START, OPEN_PART, SHOW_PART, PUSH_PART, FINISH };
 
 /*
  * A piece in hand.  It belongs to one thread at a time, or to the decoder, or waits: to go on, or for its turn to push.  So
- * no thread waits for a GPU or for others that push.  prefetcher.lock protects next.
+ * no thread waits for a GPU or for others that push.  prefetcher.lock protects link.
  */
 struct task {
 	struct wcx_prefetcher *prefetcher;
@@ -71,7 +69,7 @@ struct task {
 	 */
 	bool may_ask, has_asked;
 	bool is_decoded; /* counts among prefetcher.decoded_count */
-	struct task *next;
+	STAILQ_ENTRY(task) link;
 };
 
 /* A thread.  prefetcher.lock protects what is below thread. */
@@ -93,7 +91,7 @@ struct wcx_prefetcher {
 	pthread_cond_t settled; /* signalled when a thread has ended, or there is nothing to do */
 	struct worker *idle;    /* threads without work; the one that had some last comes first */
 	struct task_list ready; /* tasks that may go on */
-	struct task *free;
+	struct task_list free;
 	struct wcx_prefetch_file *files;
 	struct wcx_prefetch_file *waiting, **waiting_end;
 	struct wcx_prefetch_stats stats;
@@ -148,8 +146,8 @@ static void remove_waiting(struct wcx_prefetcher *prefetcher, struct wcx_prefetc
 /* Whether a piece of a file may be taken in hand. */
 static bool may_begin_locked(const struct wcx_prefetcher *prefetcher)
 {
-	return prefetcher->waiting && prefetcher->free && prefetcher->decoded_count < prefetcher->options.decoded_pieces &&
-	       !prefetcher->is_stopping;
+	return prefetcher->waiting && !STAILQ_EMPTY(&prefetcher->free) &&
+	       prefetcher->decoded_count < prefetcher->options.decoded_pieces && !prefetcher->is_stopping;
 }
 
 static void end_idle_locked(struct wcx_prefetcher *prefetcher)
@@ -164,7 +162,7 @@ static void end_idle_locked(struct wcx_prefetcher *prefetcher)
  */
 static struct worker *take_idle_locked(struct wcx_prefetcher *prefetcher)
 {
-	struct worker *worker = prefetcher->ready.first || may_begin_locked(prefetcher) ? prefetcher->idle : NULL;
+	struct worker *worker = !STAILQ_EMPTY(&prefetcher->ready) || may_begin_locked(prefetcher) ? prefetcher->idle : NULL;
 
 	if (worker)
 		end_idle_locked(prefetcher);
@@ -273,7 +271,7 @@ struct wcx_prefetch_file *wcx_prefetch_open(struct wcx_prefetcher *prefetcher, s
 		fresh->image = wcx_image_get(image);
 		fresh->target = target;
 		fresh->release = release;
-		fresh->turns.end = &fresh->turns.first;
+		STAILQ_INIT(&fresh->turns);
 		fresh->readahead = (struct wcx_readahead){
 			.file_bytes = wcx_image_bytes(image),
 			.window_bytes = prefetcher->options.window_bytes,
@@ -510,22 +508,13 @@ static bool may_ask(const struct wcx_prefetcher *prefetcher, const struct task *
 
 /* --- tasks --- */
 
-static void add_task(struct task_list *list, struct task *task)
-{
-	task->next = NULL;
-	*list->end = task;
-	list->end = &task->next;
-}
-
+/* The first task of a list, or NULL. */
 static struct task *take_task(struct task_list *list)
 {
-	struct task *task = list->first;
+	struct task *task = STAILQ_FIRST(list);
 
-	if (!task)
-		return NULL;
-	list->first = task->next;
-	if (!list->first)
-		list->end = &list->first;
+	if (task)
+		STAILQ_REMOVE_HEAD(list, link);
 	return task;
 }
 
@@ -544,7 +533,7 @@ static void part_is_open(void *user)
 
 	pthread_mutex_lock(&prefetcher->lock);
 	note_open_locked(prefetcher, task);
-	add_task(&prefetcher->ready, task);
+	STAILQ_INSERT_TAIL(&prefetcher->ready, task, link);
 	worker = take_idle_locked(prefetcher);
 	if (worker) /* with the lock: without it, the task may be finished at any time, and all be gone */
 		pthread_cond_signal(&worker->work);
@@ -635,7 +624,7 @@ static bool take_turn(struct wcx_prefetcher *prefetcher, struct task *task)
 	if (has_come)
 		file->pusher_count++;
 	else
-		add_task(&file->turns, task);
+		STAILQ_INSERT_TAIL(&file->turns, task, link);
 	pthread_mutex_unlock(&prefetcher->lock);
 	return has_come;
 }
@@ -648,7 +637,7 @@ static void end_turn(struct wcx_prefetcher *prefetcher, struct wcx_prefetch_file
 	pthread_mutex_lock(&prefetcher->lock);
 	next = take_task(&file->turns);
 	if (next)
-		add_task(&prefetcher->ready, next);
+		STAILQ_INSERT_TAIL(&prefetcher->ready, next, link);
 	else
 		file->pusher_count--;
 	unlock_and_wake(prefetcher);
@@ -692,16 +681,10 @@ static void finish_task(struct wcx_prefetcher *prefetcher, struct task *task)
 	add_waiting_for_more(prefetcher, file); /* if there were enough tasks until now */
 	file->busy_count--;
 	unlock_and_free_unused(prefetcher, file);
-	pthread_mutex_lock(&prefetcher->lock);
-	task->next = prefetcher->free;
-	prefetcher->free = task;
-	if (--prefetcher->task_count == 0 && prefetcher->is_stopping)
-		wake_all_locked(prefetcher);
-	pthread_mutex_unlock(&prefetcher->lock);
 }
 
-/* Goes on with a task until it is finished, or waits where another thread will find it. */
-static void go_on(struct wcx_prefetcher *prefetcher, struct task *task)
+/* Goes on with a task until it is finished, which is returned, or waits where another thread will find it. */
+static bool go_on(struct wcx_prefetcher *prefetcher, struct task *task)
 {
 	for (;;) {
 		switch (task->step) {
@@ -710,13 +693,13 @@ static void go_on(struct wcx_prefetcher *prefetcher, struct task *task)
 			break;
 		case OPEN_PART:
 			if (!open_part(prefetcher, task))
-				return;
+				return false;
 			break;
 		case SHOW_PART:
 			task->r = show_part(prefetcher, task);
 			task->step = task->r ? FINISH : PUSH_PART;
 			if (task->step == PUSH_PART && !task->piece.is_direct && !take_turn(prefetcher, task))
-				return;
+				return false;
 			break;
 		case PUSH_PART:
 			if (!task->piece.is_direct) {
@@ -728,7 +711,7 @@ static void go_on(struct wcx_prefetcher *prefetcher, struct task *task)
 			break;
 		case FINISH:
 			finish_task(prefetcher, task);
-			return;
+			return true;
 		}
 	}
 }
@@ -743,10 +726,10 @@ static struct task *next_task_locked(struct wcx_prefetcher *prefetcher)
 	while (!task && may_begin_locked(prefetcher)) {
 		struct wcx_prefetch_file *file = take_waiting(prefetcher);
 
-		if (!wcx_readahead_next(&file->readahead, wanted_kinds(prefetcher, file), &prefetcher->free->piece))
+		if (!wcx_readahead_next(&file->readahead, wanted_kinds(prefetcher, file),
+					&STAILQ_FIRST(&prefetcher->free)->piece))
 			continue;
-		task = prefetcher->free;
-		prefetcher->free = task->next;
+		task = take_task(&prefetcher->free);
 		prefetcher->task_count++;
 		prefetcher->decoded_count++;
 		task->is_decoded = true;
@@ -757,6 +740,13 @@ static struct task *next_task_locked(struct wcx_prefetcher *prefetcher)
 		add_waiting_for_more(prefetcher, file);
 	}
 	return task;
+}
+
+static void free_task_locked(struct wcx_prefetcher *prefetcher, struct task *task)
+{
+	STAILQ_INSERT_HEAD(&prefetcher->free, task, link);
+	if (--prefetcher->task_count == 0 && prefetcher->is_stopping)
+		wake_all_locked(prefetcher);
 }
 
 static bool is_idle_locked(const struct wcx_prefetcher *prefetcher)
@@ -774,6 +764,7 @@ static void *work_loop(void *user)
 	struct worker *worker = user;
 	struct wcx_prefetcher *prefetcher = worker->prefetcher;
 	struct task *task;
+	bool is_finished;
 
 	pthread_mutex_lock(&prefetcher->lock);
 	while (!prefetcher->is_stopping || prefetcher->task_count) {
@@ -785,8 +776,10 @@ static void *work_loop(void *user)
 			continue;
 		}
 		unlock_and_wake(prefetcher);
-		go_on(prefetcher, task);
+		is_finished = go_on(prefetcher, task);
 		pthread_mutex_lock(&prefetcher->lock);
+		if (is_finished)
+			free_task_locked(prefetcher, task);
 	}
 	prefetcher->ended_count++;
 	pthread_cond_broadcast(&prefetcher->settled);
@@ -805,8 +798,7 @@ static void add_free_tasks(struct wcx_prefetcher *prefetcher, unsigned count)
 		task->opening = wcx_image_opening_create();
 		if (!task->opening)
 			break;
-		task->next = prefetcher->free;
-		prefetcher->free = task;
+		STAILQ_INSERT_HEAD(&prefetcher->free, task, link);
 	}
 }
 
@@ -826,14 +818,15 @@ struct wcx_prefetcher *wcx_prefetcher_create(const struct wcx_prefetch_options *
 		return NULL;
 	prefetcher->options = *options;
 	prefetcher->waiting_end = &prefetcher->waiting;
-	prefetcher->ready.end = &prefetcher->ready.first;
+	STAILQ_INIT(&prefetcher->ready);
+	STAILQ_INIT(&prefetcher->free);
 	add_free_tasks(prefetcher, options->pieces);
 	pthread_mutex_init(&prefetcher->lock, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&prefetcher->settled, &monotonic);
 	pthread_condattr_destroy(&monotonic);
-	while (prefetcher->free && prefetcher->thread_count < options->threads &&
+	while (!STAILQ_EMPTY(&prefetcher->free) && prefetcher->thread_count < options->threads &&
 	       start_worker(prefetcher, &prefetcher->workers[prefetcher->thread_count]))
 		prefetcher->thread_count++;
 	prefetcher->is_stopping = !prefetcher->thread_count; /* then no file is ever queued */

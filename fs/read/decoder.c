@@ -581,11 +581,24 @@ static void pin_jobs(struct wcx_decoder *decoder, const struct wcx_gpu_batch *ba
 	}
 }
 
-static void start_gpu(struct wcx_decoder *decoder, struct owned_batch *owned, const struct wcx_gpu_batch *batch)
+/* bases is NULL, or as of wcx_decoder_run_pairs. */
+static void start_gpu(struct wcx_decoder *decoder, struct owned_batch *owned, size_t job_count, const uint32_t *checksums,
+		      const uint8_t *bases)
 {
-	pin_jobs(decoder, batch, owned->is_dst_pinned);
+	const struct wcx_gpu_batch batch = {
+		.jobs = owned->batch.jobs,
+		.job_count = job_count,
+		.dst_is_pinned = owned->is_dst_pinned,
+		.packed = owned->is_pinned ? owned->batch.packed : NULL,
+		.checksums = checksums,
+		.bases = bases,
+		.device_ns_ret = &owned->device_ns,
+	};
+
+	owned->device_ns = 0;
+	pin_jobs(decoder, &batch, owned->is_dst_pinned);
 	atomic_fetch_add(&decoder->gpu_calls, 1);
-	wcx_gpu_start(decoder->gpu, batch, &owned->call);
+	wcx_gpu_start(decoder->gpu, &batch, &owned->call);
 }
 
 static void finish_gpu(struct wcx_decoder *decoder, struct owned_batch *owned)
@@ -692,16 +705,7 @@ static bool begin_batch(struct wcx_decoder *decoder, struct owned_batch *owned, 
 	}
 	if (!is_for_gpu(decoder, owned, owned->coded_bytes))
 		return false;
-	owned->device_ns = 0;
-	start_gpu(decoder, owned,
-		  &(struct wcx_gpu_batch){
-			  .jobs = jobs,
-			  .job_count = job_count,
-			  .dst_is_pinned = owned->is_dst_pinned,
-			  .packed = owned->is_pinned ? owned->batch.packed : NULL,
-			  .checksums = checksums,
-			  .device_ns_ret = &owned->device_ns,
-		  });
+	start_gpu(decoder, owned, job_count, checksums, NULL);
 	return true;
 }
 
@@ -765,7 +769,7 @@ bool wcx_decoder_start(struct wcx_decoder *decoder, struct wcx_decode_batch *bat
 	owned->decoder = decoder;
 	owned->decoded = decoded;
 	owned->user = user;
-	owned->work = (struct wcx_gpu_work){ sleep_for_batch, finish_batch, NULL };
+	owned->work = (struct wcx_gpu_work){ .sleep = sleep_for_batch, .finish = finish_batch };
 	wcx_gpu_crew_add(decoder->crew, &owned->work);
 	return true;
 }
@@ -789,16 +793,7 @@ void wcx_decoder_run_pairs(struct wcx_decoder *decoder, struct wcx_decode_batch 
 
 	for (size_t i = 0; i < job_count; i++)
 		coded_bytes += batch->jobs[i].dst_bytes;
-	owned->device_ns = 0;
-	start_gpu(decoder, owned,
-		  &(struct wcx_gpu_batch){
-			  .jobs = batch->jobs,
-			  .job_count = job_count,
-			  .dst_is_pinned = owned->is_dst_pinned,
-			  .packed = owned->is_pinned ? batch->packed : NULL,
-			  .bases = bases,
-			  .device_ns_ret = &owned->device_ns,
-		  });
+	start_gpu(decoder, owned, job_count, NULL, bases);
 	finish_gpu(decoder, owned);
 	if (owned->device_ns)
 		wcx_gpu_choice_note_pairs(&decoder->choice, coded_bytes, owned->device_ns);

@@ -8,7 +8,7 @@
 struct wcx_gpu_crew {
 	pthread_mutex_t lock;  /* protects everything below up to threads; never held while sleeping or finishing */
 	pthread_cond_t wanted; /* signals that a thread may sleep for the first work, or that all should end */
-	struct wcx_gpu_work *first, **end;
+	STAILQ_HEAD(, wcx_gpu_work) works; /* in the order in which they were added */
 	bool has_sleeper, is_ending;
 	unsigned thread_count;
 	pthread_t threads[];
@@ -20,14 +20,12 @@ static struct wcx_gpu_work *take_first(struct wcx_gpu_crew *crew)
 	struct wcx_gpu_work *work;
 
 	pthread_mutex_lock(&crew->lock);
-	while (!crew->is_ending && (crew->has_sleeper || !crew->first))
+	while (!crew->is_ending && (crew->has_sleeper || STAILQ_EMPTY(&crew->works)))
 		pthread_cond_wait(&crew->wanted, &crew->lock);
-	work = crew->first;
+	work = STAILQ_FIRST(&crew->works);
 	if (work) {
 		crew->has_sleeper = true;
-		crew->first = work->next;
-		if (!crew->first)
-			crew->end = &crew->first;
+		STAILQ_REMOVE_HEAD(&crew->works, link);
 	}
 	pthread_mutex_unlock(&crew->lock);
 	return work;
@@ -37,7 +35,7 @@ static void let_others_sleep(struct wcx_gpu_crew *crew, bool wakes)
 {
 	pthread_mutex_lock(&crew->lock);
 	crew->has_sleeper = false;
-	if (wakes && crew->first)
+	if (wakes && !STAILQ_EMPTY(&crew->works))
 		pthread_cond_signal(&crew->wanted);
 	pthread_mutex_unlock(&crew->lock);
 }
@@ -65,7 +63,7 @@ struct wcx_gpu_crew *wcx_gpu_crew_create(unsigned threads)
 
 	if (!crew)
 		return NULL;
-	crew->end = &crew->first;
+	STAILQ_INIT(&crew->works);
 	pthread_mutex_init(&crew->lock, NULL);
 	pthread_cond_init(&crew->wanted, NULL);
 	while (crew->thread_count < threads &&
@@ -96,10 +94,8 @@ void wcx_gpu_crew_add(struct wcx_gpu_crew *crew, struct wcx_gpu_work *work)
 {
 	bool wakes;
 
-	work->next = NULL;
 	pthread_mutex_lock(&crew->lock);
-	*crew->end = work;
-	crew->end = &work->next;
+	STAILQ_INSERT_TAIL(&crew->works, work, link);
 	wakes = !crew->has_sleeper;
 	pthread_mutex_unlock(&crew->lock);
 	if (wakes)

@@ -9,6 +9,7 @@
 #define WCX_GPU_CREW_H
 
 #include <stdbool.h>
+#include <sys/queue.h>
 
 struct wcx_gpu_crew;
 
@@ -16,7 +17,7 @@ struct wcx_gpu_crew;
 struct wcx_gpu_work {
 	bool (*sleep)(struct wcx_gpu_work *work);  /* until the GPU has done it; returns whether finishing takes long */
 	void (*finish)(struct wcx_gpu_work *work); /* after which it is the caller's again; must wait for the GPU alone */
-	struct wcx_gpu_work *next;
+	STAILQ_ENTRY(wcx_gpu_work) link;
 };
 
 /* wcx_gpu_crew_create - start the threads, or as many as the system allows; NULL if that is none, or without memory */
