@@ -5,10 +5,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <mntent.h>
+#include <poll.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -119,13 +122,41 @@ int wcx_connection_mountpoint(int fuse_fd, char **path_ret)
 	return r;
 }
 
+static bool is_alive(int fuse_fd)
+{
+	struct pollfd pollfd = { .fd = fuse_fd, .events = POLLIN };
+
+	return poll(&pollfd, 1, 0) >= 0 && !(pollfd.revents & (POLLERR | POLLNVAL));
+}
+
+int wcx_connection_unmount_at(int fuse_fd, const char *mountpoint, int number)
+{
+	const int fd = open(mountpoint, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct statx stat_buf;
+	char path[64];
+	int r = fd < 0 ? -errno : 0;
+
+	/* Who asks for nothing learns the device, without a request. */
+	if (!r && statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &stat_buf))
+		r = -errno;
+	/* In this order: what is held keeps its number, and nothing else has it while the connection is alive. */
+	if (!r && (stat_buf.stx_dev_major || (int)stat_buf.stx_dev_minor != number || !is_alive(fuse_fd)))
+		r = -ENOENT;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	if (!r && umount2(path, MNT_DETACH))
+		r = -errno;
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
 void wcx_connection_unmount(int fuse_fd)
 {
 	char *path = NULL;
 
 	wcx_connection_mountpoint(fuse_fd, &path);
 	if (path)
-		umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
+		wcx_connection_unmount_at(fuse_fd, path, number_of(fuse_fd));
 	free(path);
 }
 

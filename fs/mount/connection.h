@@ -36,6 +36,15 @@ void wcx_connection_abort(const struct wcx_connection *connection, const char *m
  */
 int wcx_connection_mountpoint(int fuse_fd, char **path_ret);
 
+/*
+ * wcx_connection_unmount_at - unmount the topmost mount at an absolute path, if it is that of a descriptor of /dev/fuse
+ *
+ * number: of the mount that was made with the descriptor.  The kernel gives it to the next mount as soon as this one has
+ * ended, so it alone does not tell them apart.  Starts no program and makes no request.  Returns 0; -ENOENT if the
+ * connection has ended or something else is mounted there; -EPERM for users; or another -errno.
+ */
+int wcx_connection_unmount_at(int fuse_fd, const char *mountpoint, int number);
+
 /* wcx_connection_unmount - unmount what a descriptor of /dev/fuse is mounted at, so that no dead mount remains, if allowed
  */
 void wcx_connection_unmount(int fuse_fd);

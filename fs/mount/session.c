@@ -134,27 +134,24 @@ static void stop_prefetching(struct session *session)
 }
 
 /*
- * Unmounts without starting a program, as libfuse may: that closes the files of the store that it inherits, for which a
- * store that does not answer makes it wait.  Returns whether it did; users may not.
+ * Without starting a program, as libfuse may: that closes the files of the store that it inherits, for which a store that
+ * does not answer makes it wait.  What is mounted there by now may be another's, who did not wait for this daemon's end.
  */
-static bool unmount_directly(const struct session *session)
-{
-	const char *mountpoint = session->opts->mountpoint;
-
-	return session->opts->fuse_fd < 0 && session->device_minor >= 0 &&
-	       wcx_connection_number(mountpoint) == session->device_minor &&
-	       umount2(mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) == 0;
-}
-
 static void unmount(void *user)
 {
 	struct session *session = user;
+	const struct wcx_mount_options *opts = session->opts;
+	int r = -EOPNOTSUPP;
 
-	if (unmount_directly(session))
-		return; /* its descriptor is closed with the session */
-	fuse_session_unmount(session->fuse_session);
-	if (session->opts->fuse_fd >= 0)
-		wcx_connection_unmount(session->opts->fuse_fd);
+	if (opts->fuse_fd >= 0) {
+		wcx_connection_unmount(opts->fuse_fd);
+		return;
+	}
+	if (session->device_minor >= 0)
+		r = wcx_connection_unmount_at(fuse_session_fd(session->fuse_session), opts->mountpoint,
+					      session->device_minor);
+	if (r && r != -ENOENT)
+		fuse_session_unmount(session->fuse_session); /* users may not; it is for fusermount3 */
 }
 
 /* --- signals --- */

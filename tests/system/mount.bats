@@ -438,6 +438,28 @@ has_gpu() {
 	done
 }
 
+# The kernel gives the next mount the number of the one that has just ended.
+@test "a daemon that ends late leaves alone what was mounted at its place meanwhile" {
+	local first
+
+	start_mount "$STORE"
+	first="$(daemons)"
+	kill -STOP "$first"
+	umount --lazy "$MNT"
+	start_mount "$STORE"
+	kill -CONT "$first"
+	reader wait_exit "$first"
+	timeout 20 cmp "$STORE/config.json" "$MNT/config.json"
+	first="$(daemons)"
+	mount -t tmpfs none "$MNT"
+	kill -TERM "$first"
+	reader wait_exit "$first"
+	touch "$MNT/file"
+	umount "$MNT"
+	run ! touch "$MNT/file"
+	umount "$MNT" # what is mounted below another cannot be reached
+}
+
 @test "a daemon in the foreground exits with status 0 after a signal" {
 	start_logged_mount "$STORE"
 	kill -TERM "$DAEMON"
