@@ -1,18 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /* wcx status: shows what mounts hold and do. */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <jansson.h>
 #include <mntent.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
 #include "fs/base/array.h"
+#include "fs/base/clock.h"
 #include "fs/base/path.h"
 #include "fs/base/walk.h"
 #include "tools/command.h"
@@ -22,7 +27,11 @@
 /* Attributes that the daemon makes (fs/mount/attributes.h). */
 static const char status_attribute[] = "user.wcx.status", packed_bytes_attribute[] = "user.wcx.packed_bytes";
 
-enum { ATTRIBUTE_BYTES = 1 << 16 }; /* Linux's limit */
+enum {
+	ATTRIBUTE_BYTES = 1 << 16, /* Linux's limit */
+	ANSWER_SECONDS = 10,       /* for an answer; a directory with very many files takes some */
+	SIGN_OF_LIFE_MS = 500,
+};
 
 static const char help[] =
 	"usage: wcx status [OPTIONS] [MOUNT...]\n"
@@ -39,6 +48,7 @@ static const char help[] =
 	"  -h, --help          print this text\n"
 	"\n"
 	"Counters count from when the store was mounted.  The speed of decoding is per thread.\n"
+	"Of a mount that answers nothing for 10 seconds this is told, and the next one is asked.\n"
 	"\n"
 	"Examples:\n"
 	"  wcx status /mnt/models\n"
@@ -49,6 +59,71 @@ static const char help[] =
 struct options {
 	bool lists_files, walks, json, prometheus;
 };
+
+/* --- asking --- */
+
+struct question {
+	struct command *command;
+	const struct options *options;
+	char *path; /* in a mount */
+	bool is_late;
+	int fd; /* where the answer comes from: white space as a sign of life, then an object */
+};
+
+/* Reads on, for jansson. */
+static size_t hear(void *buffer, size_t bytes, void *user)
+{
+	struct question *question = user;
+	struct pollfd pollfd = { .fd = question->fd, .events = POLLIN };
+	const int r = poll(&pollfd, 1, ANSWER_SECONDS * 1000);
+	const ssize_t n = r > 0 ? read(question->fd, buffer, bytes) : -1;
+
+	question->is_late = r == 0;
+	return (size_t)n;
+}
+
+static void answer_and_exit(int fd, const struct question *question, int (*answer)(const struct question *, FILE *))
+{
+	FILE *out = fdopen(fd, "w");
+	const int status = out ? answer(question, out) : WCX_EXIT_FAILED;
+
+	if (out)
+		fflush(out);
+	_exit(status);
+}
+
+/*
+ * Has a child process ask a mount, as answer does, which returns an exit code and may print an object.  While a daemon does
+ * not answer a request that it has read, nothing ends the process that waits for it, not even SIGKILL: only a child can be
+ * left. Returns the object or NULL.
+ */
+static json_t *ask(struct question *question, int (*answer)(const struct question *, FILE *), int *status_ret)
+{
+	json_t *object;
+	int fds[2], status;
+	pid_t pid = -1;
+
+	question->is_late = false;
+	*status_ret = WCX_EXIT_FAILED;
+	if (pipe2(fds, O_CLOEXEC) == 0) {
+		pid = fork();
+		if (pid == 0)
+			answer_and_exit(fds[1], question, answer);
+		close(fds[1]);
+		question->fd = fds[0];
+	}
+	if (pid < 0) {
+		perror("wcx status: no process to ask with");
+		return NULL;
+	}
+	object = json_load_callback(hear, question, 0, NULL);
+	close(fds[0]);
+	if (question->is_late || wcx_command_stop)
+		kill(pid, SIGKILL); /* works once the daemon answers, if not now */
+	else if (waitpid(pid, &status, 0) == pid && WIFEXITED(status))
+		*status_ret = WEXITSTATUS(status);
+	return object;
+}
 
 /* An attribute as a string that the caller frees; NULL with errno. */
 static char *read_attribute(const char *path, const char *name)
@@ -116,35 +191,58 @@ static void count_file(const struct wcx_walk *entry, const char *root, struct to
 	free(text);
 }
 
-/* Counts the files below a path, of this mount alone, each once: links are not followed. */
-static int count_files(struct command *command, char *path, const struct options *options, json_t *object)
+/* The absolute form of a path.  That of a dead mount cannot be found out by asking; as given, it may be right. */
+static char *absolute_path(const char *path)
 {
-	json_t *list = options->lists_files ? json_array() : NULL, *counted = json_object();
+	char *absolute = realpath(path, NULL);
+
+	return absolute || *path != '/' ? absolute : strdup(path);
+}
+
+static json_t *totals_object(const struct totals *totals)
+{
+	json_t *object = json_object();
+
+	wcx_json_set_count(object, "packed", totals->packed_files);
+	wcx_json_set_count(object, "plain", totals->plain_files);
+	wcx_json_set_count(object, "unreadable", totals->unreadable_files);
+	wcx_json_set_count(object, "original_bytes", totals->original_bytes);
+	wcx_json_set_count(object, "packed_bytes", totals->packed_bytes);
+	wcx_json_set_count(object, "plain_bytes", totals->plain_bytes);
+	return object;
+}
+
+/* Counts the files below a path, of this mount alone, each once: links are not followed. */
+static int count_files(const struct question *question, FILE *out)
+{
+	json_t *list = question->options->lists_files ? json_array() : NULL, *object = json_object();
+	char *path = absolute_path(question->path);
 	struct totals totals = { 0 };
 	int status = WCX_EXIT_OK;
+	uint64_t told_ms = 0;
 	struct wcx_error err;
 	struct wcx_walk walk;
 
-	wcx_walk_begin(&walk, path, WCX_WALK_ONE_DEVICE);
+	wcx_walk_begin(&walk, path ? path : question->path, WCX_WALK_ONE_DEVICE);
 	while (!wcx_command_stop && wcx_walk_next(&walk)) {
+		if (wcx_now_ms() - told_ms >= SIGN_OF_LIFE_MS) {
+			fputc(' ', out);
+			fflush(out);
+			told_ms = wcx_now_ms();
+		}
 		if (walk.kind == WCX_WALK_FILE)
-			count_file(&walk, path, &totals, list);
+			count_file(&walk, path ? path : question->path, &totals, list);
 		if (walk.kind != WCX_WALK_PROBLEM)
 			continue;
 		wcx_fail(&err, walk.errnum, "%s: %s", walk.path, strerror(walk.errnum));
-		status = wcx_command_failed(command, &err);
+		status = wcx_command_failed(question->command, &err);
 	}
 	wcx_walk_end(&walk);
-	wcx_json_set_count(counted, "packed", totals.packed_files);
-	wcx_json_set_count(counted, "plain", totals.plain_files);
-	wcx_json_set_count(counted, "unreadable", totals.unreadable_files);
-	wcx_json_set_count(counted, "original_bytes", totals.original_bytes);
-	wcx_json_set_count(counted, "packed_bytes", totals.packed_bytes);
-	wcx_json_set_count(counted, "plain_bytes", totals.plain_bytes);
-	json_object_set_new(object, "files", counted);
+	json_object_set_new(object, "files", totals_object(&totals));
 	if (list)
 		json_object_set_new(object, "file_list", list);
-	return wcx_command_stop ? WCX_EXIT_FAILED : status;
+	json_dumpf(object, out, 0);
+	return status;
 }
 
 /* --- mounts --- */
@@ -176,47 +274,79 @@ static bool find_mount(const char *path, char **mountpoint_ret, char **store_ret
 	return *mountpoint_ret && *store_ret;
 }
 
-/* The absolute form of a path.  That of a dead mount cannot be found out by asking; as given, it may be right. */
-static char *absolute_path(const char *path)
+/*
+ * Prints what is known of the mount that holds a path: only where it is and that it is not up, if its daemon is dead.
+ */
+static int tell_mount(const struct question *question, FILE *out)
 {
-	char *absolute = realpath(path, NULL);
+	char *path = absolute_path(question->path), *mountpoint, *store;
+	int status = WCX_EXIT_OK;
+	struct wcx_error err;
+	json_t *object;
 
-	return absolute || *path != '/' ? absolute : strdup(path);
+	if (!path) {
+		wcx_fail(&err, errno, "%s: %s", question->path, strerror(errno));
+		return wcx_command_failed(question->command, &err);
+	}
+	if (!find_mount(path, &mountpoint, &store)) {
+		wcx_fail(&err, ENODEV, "%s: not in a mount of wcxfs", question->path);
+		return wcx_command_failed(question->command, &err);
+	}
+	object = read_object(mountpoint);
+	if (!object) {
+		const bool is_old = errno == ENODATA;
+
+		wcx_fail(&err, errno, "%s: %s", mountpoint,
+			 is_old ? "its daemon is older and tells no status" : strerror(errno));
+		status = wcx_command_failed(question->command, &err);
+		object = is_old ? json_object() : NULL;
+	}
+	json_dumpf(wcx_status_object(object, mountpoint, store), out, 0);
+	return status;
 }
 
-/*
- * Adds what is known of the mount that holds a path to a list: only where it is and that it is not up, if its daemon does
- * not answer.
- */
-static int add_mount(struct command *command, char *path, const struct options *options, json_t *list)
+/* Tells that a mount does not answer. */
+static void fail_late(const struct question *question, const char *doing)
 {
-	char *absolute = absolute_path(path), *mountpoint = NULL, *store = NULL;
 	struct wcx_error err;
-	json_t *object = NULL;
-	int status = WCX_EXIT_OK, r = absolute ? 0 : wcx_fail(&err, errno, "%s: %s", path, strerror(errno));
 
-	if (!r && !find_mount(absolute, &mountpoint, &store))
-		r = wcx_fail(&err, ENODEV, "%s: not in a mount of wcxfs", path);
-	if (!r) {
-		object = read_object(mountpoint);
-		if (!object) {
-			const bool is_old = errno == ENODATA;
+	wcx_fail(&err, ETIMEDOUT, "%s: no answer within %d seconds%s", question->path, ANSWER_SECONDS, doing);
+	wcx_command_failed(question->command, &err);
+}
 
-			wcx_fail(&err, errno, "%s: %s", mountpoint,
-				 is_old ? "its daemon is older and tells no status" : strerror(errno));
-			status = wcx_command_failed(command, &err);
-			object = is_old ? json_object() : NULL;
-		}
-		object = wcx_status_object(object, mountpoint, store);
-	}
-	if (!r && status == WCX_EXIT_OK && options->walks)
-		status = count_files(command, absolute, options, object);
-	if (!r)
-		json_array_append_new(list, object);
-	free(absolute);
+/* The mount that holds a path and does not answer, not even where the path leads; NULL if it is not known. */
+static json_t *late_mount(const char *path)
+{
+	char *mountpoint, *store;
+	json_t *object = find_mount(path, &mountpoint, &store) ? wcx_status_object(NULL, mountpoint, store) : NULL;
+
 	free(mountpoint);
 	free(store);
-	return r ? wcx_command_failed(command, &err) : status;
+	return object;
+}
+
+/* Adds what is known of the mount that holds a path to a list. */
+static int add_mount(struct command *command, char *path, const struct options *options, json_t *list)
+{
+	struct question question = { .command = command, .options = options, .path = path };
+	json_t *object, *files = NULL;
+	int status;
+
+	object = ask(&question, tell_mount, &status);
+	if (question.is_late) {
+		fail_late(&question, "");
+		object = late_mount(path);
+	} else if (object && status == WCX_EXIT_OK && options->walks) {
+		files = ask(&question, count_files, &status);
+		if (question.is_late)
+			fail_late(&question, " while its files were counted");
+	}
+	if (files)
+		json_object_update(object, files);
+	json_decref(files);
+	if (object)
+		json_array_append_new(list, object);
+	return status;
 }
 
 /* Where stores are mounted.  A place with two mounts, as of a directory that is bound to itself, is listed once. */

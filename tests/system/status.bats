@@ -161,6 +161,25 @@ check(json.load(sys.stdin))' "$BATS_TEST_DIRNAME/../../docs/operations.md"
 	umount -l "$MNT"
 }
 
+@test "a mount whose daemon hangs is told as such, and the others are asked" {
+	local other="$BATS_TEST_TMPDIR/other" pid
+
+	mkdir "$other"
+	start_mount "$STORE" -o decoder=cpu
+	"$WCXFS" "$STORE" "$other" -o decoder=cpu
+	pid=$(daemons)
+	kill -STOP "$pid"
+	run --separate-stderr timeout 60 "$WCX" status --json "$MNT/deep" "$other"
+	kill -CONT "$pid"
+	umount "$other"
+	echo "$status: $output $stderr"
+	[ "$status" -eq 1 ]
+	[ "${#lines[@]}" -eq 2 ]
+	[[ "${lines[0]}" == *"\"mountpoint\":\"$MNT\","*'"up":false'* && "${lines[1]}" == *'"up":true'*'"packed":2'* ]]
+	[[ "$stderr" == "wcx status: $MNT/deep: no answer within 10 seconds" ]]
+	run -0 "$WCX" status "$MNT"
+}
+
 # The grammar of https://prometheus.io/docs/instrumenting/exposition_formats: names, escaped labels, HELP and TYPE once and
 # before the samples, which stand together; counters end in _total.
 @test "what Prometheus gets can be parsed, and names and units are as they should be" {
