@@ -59,6 +59,7 @@ enum {
 	BUFFER_SHARE = 4, /* of cache_size, that buffers of the GPU may take */
 	IDLE_MS = 10000,  /* until memory that nobody uses is given back */
 	STOP_MS = 10,
+	GIVE_UP_S = 10, /* how long the end waits for a store that does not answer, as requests.c does until then */
 };
 
 #define LITTLE_MEMORY (UINT64_C(2) << 30)
@@ -131,6 +132,7 @@ static void stop_prefetching(struct session *session)
 	while (wcx_fuse_stop(session->fuse, STOP_MS))
 		while (poll_session(fuse_session) == POLLIN && answer_one(fuse_session) > 0)
 			;
+	alarm(GIVE_UP_S); /* unmounting with a program, and closing, may wait for the store */
 }
 
 /*
@@ -660,6 +662,7 @@ static void leave_state(struct session *session)
 		wcx_fuse_free(session->fuse);
 		wcx_page_asker_free(session->asker);
 		wcx_store_free(session->store);
+		alarm(0);
 		wcx_decoder_free(session->decoder);
 		wcx_tile_cache_free(session->cache);
 		break;
@@ -674,8 +677,8 @@ static void leave_state(struct session *session)
 
 /*
  * Undoes the build-up from the state it reached.  Any of it may wait for a store that does not answer: until it has stopped
- * prefetching, the watcher of the requests limits that.  A second ending signal must neither kill the daemon before it has
- * unmounted, nor make libfuse drop the requests still to be answered.
+ * prefetching, the watcher of the requests limits that, and then SIGALRM, which kills the daemon.  A second ending signal
+ * must neither kill the daemon before it has unmounted, nor make libfuse drop the requests still to be answered.
  */
 static void tear_down(struct session *session)
 {

@@ -390,6 +390,14 @@ def cmd_wait_exit(pid):
         raise Differs(f"process {pid} has not exited")
 
 
+def cmd_wait_killed(pid):
+    """Waits until a process has ended, but for threads that the kernel does not let go."""
+    def is_killed():
+        return read_file(f"/proc/{pid}/stat").rpartition(b")")[2].split()[0] == b"Z"
+
+    wait_until(is_killed, f"process {pid} goes on")
+
+
 def cmd_held(fd, count):
     """Reads an inherited descriptor by threads, with O_DIRECT."""
     fd = int(fd)

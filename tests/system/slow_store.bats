@@ -170,6 +170,18 @@ gives_eio() {
 	check_gone
 }
 
+@test "SIGTERM ends the mount of a store that does not let the daemon close files" {
+	start_mount "$LOWER" -o store_timeout=1
+	DAEMON="$(daemons | head -n 1)"
+	echo "flush /config.json" >"$GATE"
+	cat "$MNT/config.json"
+	kill -TERM "$DAEMON"
+	reader wait_unmounted "$MNT"
+	reader wait_killed "$DAEMON"
+	rm "$GATE" # its thread may not exit before
+	check_gone
+}
+
 @test "a store_timeout that is no number of seconds is refused" {
 	for value in 1s -1 x 86401; do
 		run -2 "$WCXFS" "$STORE" "$MNT" -o "store_timeout=$value"
