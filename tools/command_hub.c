@@ -27,6 +27,7 @@
 #include "tools/dependents.h"
 #include "tools/hub_blob.h"
 #include "tools/hub_names.h"
+#include "tools/print.h"
 
 static const char help[] = "usage: wcx hub [OPTIONS] CACHE MOUNT\n"
 			   "       wcx hub --undo [OPTIONS] CACHE\n"
@@ -80,7 +81,7 @@ static void tell(const struct hub *hub, const struct wcx_hub_blob *blob, const c
 {
 	wcx_progress_clear(hub->command);
 	if (hub->command->verbose || hub->dry_run)
-		printf("%s: %s\n", blob->path, what);
+		wcx_print(stdout, "%s: %s\n", blob->path, what);
 }
 
 /*
@@ -659,7 +660,7 @@ static void print_summary(const struct hub *hub)
 	wcx_progress_clear(hub->command);
 	if (hub->command->quiet || hub->dry_run)
 		return;
-	fprintf(stderr, "%s: %u packed", hub->cache, hub->packed);
+	wcx_print(stderr, "%s: %u packed", hub->cache, hub->packed);
 	if (hub->original_bytes)
 		fprintf(stderr, " (%s into %s)", wcx_size_text((double)hub->original_bytes, original),
 			wcx_size_text((double)hub->packed_bytes, packed));

@@ -131,26 +131,23 @@ static void show_relatives(const struct wcx_file_task *task, struct wcx_image *i
 	const struct wcx_container *c = wcx_image_container(image);
 	const struct wcx_superblock *sb = wcx_container_superblock(c);
 	struct wcx_family_file self = { .original_bytes = sb->original_bytes, .base_count = sb->base_count };
-	struct wcx_error shown;
+	struct wcx_error why;
 
 	memcpy(self.sha256, sb->sha256, sizeof self.sha256);
 	for (uint32_t number = 1; number <= wcx_container_base_count(c); number++) {
 		struct wcx_image *base = NULL;
 		char *path = NULL;
 
-		if (wcx_image_bases_get(wcx_image_bases(image), number, &base, &shown) == 0)
+		if (wcx_image_bases_get(wcx_image_bases(image), number, &base, &why) == 0)
 			path = wcx_plain_path(wcx_container_path(wcx_image_container(base)));
-		if (path)
-			wcx_fail(&shown, 0, "base: %s", path);
+		wcx_report_print(task->slot.report, "%40s%s%s", "", path ? "base: " : "", path ? path : why.text);
 		free(path);
 		wcx_image_put(base);
-		wcx_report_print(task->slot.report, "%40s%s", "", shown.text);
 	}
 	for (size_t i = 0; family && i < family->count; i++) {
 		if (!wcx_family_depends(&family->files[i], &self))
 			continue;
-		wcx_fail(&shown, 0, "%s/%s", family->walk.start, family->files[i].path);
-		wcx_report_print(task->slot.report, "%40sbase of: %s", "", shown.text);
+		wcx_report_print(task->slot.report, "%40sbase of: %s/%s", "", family->walk.start, family->files[i].path);
 	}
 }
 

@@ -22,6 +22,7 @@
 #include "tools/command.h"
 #include "tools/dependents.h"
 #include "tools/file_task.h"
+#include "tools/print.h"
 #include "tools/rebase_file.h"
 
 static const char help[] =
@@ -92,9 +93,9 @@ static void tell(struct removal *removal, const struct wcx_error *err)
 static void tell_done(const struct removal *removal, const char *path, const char *what)
 {
 	if (removal->is_dry_run)
-		printf("%s: would be %s\n", path, what);
+		wcx_print(stdout, "%s: would be %s\n", path, what);
 	else if (removal->command->verbose)
-		fprintf(stderr, "wcx rm: %s: %s\n", path, what);
+		wcx_print(stderr, "wcx rm: %s: %s\n", path, what);
 }
 
 static void keep(struct removal *removal, struct victim *victim, const struct wcx_error *why)
@@ -386,7 +387,7 @@ static void check_place(struct removal *removal, const char *start, bool rebases
 										: NULL;
 
 	if (top)
-		fprintf(stderr, "wcx rm: store: %s\n", top);
+		wcx_print(stderr, "wcx rm: store: %s\n", top);
 	free(top);
 	if (!removal->is_dry_run)
 		forget_rebased(removal);

@@ -17,6 +17,7 @@
 #include "fs/format/dtype.h"
 #include "fs/read/image.h"
 #include "tools/json_output.h"
+#include "tools/print.h"
 
 enum { MODE_TEXT_BYTES = WCX_FIELDS_MAX * 16 };
 
@@ -335,16 +336,15 @@ static void print_bases(const struct wcx_info *info)
 		const struct wcx_base *base = wcx_container_base(info->container, number);
 		char sha256[2 * WCX_SHA256_BYTES + 1];
 		struct wcx_image *image = NULL;
-		struct wcx_error why = { "" }, shown;
+		struct wcx_error why = { "" };
 		char *path = NULL;
 
 		format_sha256(base->sha256, sha256);
 		printf("base %u: sha256 %s, %llu bytes\n", number, sha256, (unsigned long long)base->original_bytes);
 		if (wcx_image_bases_get(wcx_image_bases(info->image), number, &image, &why) == 0)
 			path = wcx_plain_path(wcx_container_path(wcx_image_container(image)));
-		wcx_fail(&shown, 0, "%s", path ? path : why.text);
+		wcx_print(stdout, "  %s\n", path ? path : why.text);
 		free(path);
-		printf("  %s\n", shown.text);
 		wcx_image_put(image);
 	}
 }
@@ -401,8 +401,10 @@ void wcx_info_print_table(const struct wcx_info *info)
 		print_table_row(&row);
 	}
 	format_sha256(sb->sha256, sha256);
-	printf("\n%s: %llu bytes packed into %llu (index %llu), ratio %.4f\nsha256 %s\n",
-	       wcx_container_path(info->container), (unsigned long long)sb->original_bytes,
-	       (unsigned long long)sb->packed_bytes, (unsigned long long)sb->index_bytes, ratio(sb), sha256);
+	putchar('\n');
+	wcx_print(stdout, "%s: %llu bytes packed into %llu (index %llu), ratio %.4f\n", wcx_container_path(info->container),
+		  (unsigned long long)sb->original_bytes, (unsigned long long)sb->packed_bytes,
+		  (unsigned long long)sb->index_bytes, ratio(sb));
+	printf("sha256 %s\n", sha256);
 	print_bases(info);
 }

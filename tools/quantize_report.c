@@ -12,6 +12,7 @@
 #include "fs/base/size_text.h"
 #include "fs/format/container.h"
 #include "tools/json_output.h"
+#include "tools/print.h"
 
 enum { SHAPE_TEXT_BYTES = 64 };
 
@@ -66,19 +67,16 @@ static void print_json_tensor(const struct wcx_quantize_report *report, const st
 static void print_table_tensor(struct wcx_quantize_report *report, const struct wcx_shard_tensor *tensor)
 {
 	const struct wcx_tensor *source = tensor->source;
-	struct wcx_error dtype, name; /* from a header, made safe to print */
 	char shape[SHAPE_TEXT_BYTES] = "[";
 	size_t at = 1;
 
-	wcx_fail(&dtype, 0, "%s", source->dtype);
-	wcx_fail(&name, 0, "%s", source->name);
 	for (size_t i = 0; i < source->dim_count && at < sizeof shape; i++)
 		at += (size_t)snprintf(shape + at, sizeof shape - at, "%s%" PRIu64, i ? "," : "", source->shape[i]);
 	if (report->tensor_count == 0)
 		printf("%-7s %-13s %-5s %-16s %s\n", "becomes", "because", "dtype", "shape", "tensor");
-	printf("%-7s %-13s %-5s %-16s %s\n", tensor->role == WCX_ROLE_LINEAR ? "INT8" : "same",
-	       wcx_tensor_role_name(tensor->role), dtype.text, strncat(shape, "]", sizeof shape - strlen(shape) - 1),
-	       name.text);
+	wcx_print(stdout, "%-7s %-13s %-5s %-16s %s\n", tensor->role == WCX_ROLE_LINEAR ? "INT8" : "same",
+		  wcx_tensor_role_name(tensor->role), source->dtype, strncat(shape, "]", sizeof shape - strlen(shape) - 1),
+		  source->name);
 }
 
 void wcx_quantize_report_tensor(struct wcx_quantize_report *report, const struct wcx_shard *shard,
@@ -170,10 +168,10 @@ static void print_sizes(const char *what, const char *dtype, uint64_t before, ui
 static void print_text(const struct wcx_quantize_report *report, const struct wcx_quantize_result *result,
 		       const char *target)
 {
-	fprintf(stderr, "%s%s%zu tensors in %zu file%s: %zu %s INT8, %zu the same\n", target ? target : "",
-		target ? ": " : "", result->linear_count + result->kept_count, result->file_count,
-		result->file_count == 1 ? "" : "s", result->linear_count, report->is_dry_run ? "would become" : "became",
-		result->kept_count);
+	wcx_print(stderr, "%s%s%zu tensors in %zu file%s: %zu %s INT8, %zu the same\n", target ? target : "",
+		  target ? ": " : "", result->linear_count + result->kept_count, result->file_count,
+		  result->file_count == 1 ? "" : "s", result->linear_count, report->is_dry_run ? "would become" : "became",
+		  result->kept_count);
 	print_sizes("whole model", source_dtype(result), result->source_bytes, result->quantised_bytes,
 		    report->packed_bytes);
 	print_sizes("linear layers", source_dtype(result), result->linear_source_bytes, result->linear_quantised_bytes,
@@ -181,12 +179,8 @@ static void print_text(const struct wcx_quantize_report *report, const struct wc
 	if (report->is_dry_run)
 		return;
 	fprintf(stderr, "  signal to quantisation noise %.2f dB; the lowest:\n", sqnr_db(&report->total));
-	for (size_t i = 0; i < WCX_WORST_COUNT && report->worst[i].name; i++) {
-		struct wcx_error name; /* made safe to print */
-
-		wcx_fail(&name, 0, "%s", report->worst[i].name);
-		fprintf(stderr, "    %6.2f dB  %s\n", report->worst[i].sqnr_db, name.text);
-	}
+	for (size_t i = 0; i < WCX_WORST_COUNT && report->worst[i].name; i++)
+		wcx_print(stderr, "    %6.2f dB  %s\n", report->worst[i].sqnr_db, report->worst[i].name);
 }
 
 static void print_json_summary(const struct wcx_quantize_report *report, const struct wcx_quantize_result *result,

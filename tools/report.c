@@ -13,6 +13,7 @@
 #include "fs/base/clock.h"
 #include "fs/base/size_text.h"
 #include "tools/json_output.h"
+#include "tools/print.h"
 
 enum { DRAW_INTERVAL_MS = 100 };
 
@@ -150,7 +151,7 @@ void wcx_report_warn(void *user, const char *text)
 	pthread_mutex_lock(&report->lock);
 	if (!hide_warning_locked(report, text)) {
 		clear_line(report);
-		fprintf(stderr, "wcx %s: warning: %s\n", report->command->name, text);
+		wcx_print(stderr, "wcx %s: warning: %s\n", report->command->name, text);
 	}
 	pthread_mutex_unlock(&report->lock);
 }
@@ -159,8 +160,8 @@ static void print_hidden_warnings(struct wcx_report *report)
 {
 	for (int i = 0; i < WCX_REPORT_WARNINGS; i++) {
 		if (report->warnings[i].hidden)
-			fprintf(stderr, "wcx %s: warning: %llu more (-v names them): %s\n", report->command->name,
-				(unsigned long long)report->warnings[i].hidden, report->warnings[i].what);
+			wcx_print(stderr, "wcx %s: warning: %llu more (-v names them): %s\n", report->command->name,
+				  (unsigned long long)report->warnings[i].hidden, report->warnings[i].what);
 		free(report->warnings[i].what);
 	}
 }
@@ -185,7 +186,7 @@ void wcx_report_print(struct wcx_report *report, const char *format, ...)
 	pthread_mutex_lock(&report->lock);
 	clear_line(report);
 	va_start(args, format);
-	vprintf(format, args);
+	wcx_print_list(stdout, format, args);
 	va_end(args);
 	putchar('\n');
 	pthread_mutex_unlock(&report->lock);
@@ -270,13 +271,10 @@ static void print_json_file(const struct wcx_report *report, const struct wcx_fi
 /* ", 99.8 % of it against ../base.wcx and 2 more" */
 static void print_bases(const struct wcx_file_result *result)
 {
-	struct wcx_error shown; /* a path from a file, made safe to print */
-
 	if (!result->base_count)
 		return;
-	wcx_fail(&shown, 0, "%s", *result->base ? result->base : "a base");
-	fprintf(stderr, ", %.1f %% of it against %s", 100.0 * (double)result->based_bytes / (double)result->bytes,
-		shown.text);
+	wcx_print(stderr, ", %.1f %% of it against %s", 100.0 * (double)result->based_bytes / (double)result->bytes,
+		  *result->base ? result->base : "a base");
 	if (result->base_count > 1)
 		fprintf(stderr, " and %u more", result->base_count - 1);
 }
@@ -307,27 +305,27 @@ void wcx_report_file(struct wcx_report *report, unsigned slot, const struct wcx_
 	if ((outcome == WCX_OUTCOME_PACKED || (outcome == WCX_OUTCOME_DONE && result->packed_bytes)) && !report->is_tree &&
 	    !report->command->quiet && !report->command->json) {
 		clear_line(report);
-		fprintf(stderr, "%s: %llu bytes packed %sinto %llu, ratio %.4f", result->output,
-			(unsigned long long)result->bytes, outcome == WCX_OUTCOME_DONE ? "already " : "",
-			(unsigned long long)result->packed_bytes, ratio_of(result->bytes, result->packed_bytes));
+		wcx_print(stderr, "%s: %llu bytes packed %sinto %llu, ratio %.4f", result->output,
+			  (unsigned long long)result->bytes, outcome == WCX_OUTCOME_DONE ? "already " : "",
+			  (unsigned long long)result->packed_bytes, ratio_of(result->bytes, result->packed_bytes));
 		print_bases(result);
 		fputs(result->is_removed ? "; source removed\n" : "\n", stderr);
 	}
 	if (outcome == WCX_OUTCOME_CONVERTED && !report->is_tree && !report->command->quiet && !report->command->json) {
 		clear_line(report);
-		fprintf(stderr, "%s: converted to version %d\n", result->path, WCX_VERSION);
+		wcx_print(stderr, "%s: converted to version %d\n", result->path, WCX_VERSION);
 	}
 	if (outcome == WCX_OUTCOME_SOUND && !report->command->quiet && !report->command->json) {
 		clear_line(report);
-		printf("%s: sound%s%s\n", result->path, result->base_found ? ", with the base " : "",
-		       result->base_found ? result->base_found : "");
+		wcx_print(stdout, "%s: sound%s%s\n", result->path, result->base_found ? ", with the base " : "",
+			  result->base_found ? result->base_found : "");
 	}
 	if (report->command->json) {
 		clear_line(report);
 		print_json_file(report, result);
 	} else if (report->command->verbose && (report->is_tree || outcome == WCX_OUTCOME_WARMED)) {
 		clear_line(report);
-		fprintf(stderr, "wcx %s: %s: %s", report->command->name, result->path, outcome_names[outcome]);
+		wcx_print(stderr, "wcx %s: %s: %s", report->command->name, result->path, outcome_names[outcome]);
 		print_bases(result);
 		fputc('\n', stderr);
 	}
@@ -371,8 +369,8 @@ static int compare_totals(const void *a, const void *b)
 
 static void print_row(FILE *out, const char *dtype, uint64_t tensors, uint64_t bytes, uint64_t packed, bool has_ratio)
 {
-	fprintf(out, "%-10s %9llu %16llu %16llu", dtype, (unsigned long long)tensors, (unsigned long long)bytes,
-		(unsigned long long)packed);
+	wcx_print(out, "%-10s %9llu %16llu %16llu", dtype, (unsigned long long)tensors, (unsigned long long)bytes,
+		  (unsigned long long)packed);
 	/* Nothing has no ratio to something, nor something to nothing; nor have headers to the index, which is about
 	 * tensors. */
 	if (bytes && packed && has_ratio)
@@ -393,10 +391,8 @@ static void print_table(const struct wcx_report *report)
 	fprintf(out, "%-10s %9s %16s %16s %8s %10s\n", "dtype", "tensors", "bytes", "packed", "ratio", "saved");
 	for (size_t i = 0; i < report->dtypes.count; i++) {
 		const struct wcx_dtype_total *total = &report->dtypes.items[i];
-		struct wcx_error shown; /* a name from a header, made safe to print */
 
-		wcx_fail(&shown, 0, "%s", total->dtype);
-		print_row(out, shown.text, total->tensors, total->bytes, total->packed_bytes, true);
+		print_row(out, total->dtype, total->tensors, total->bytes, total->packed_bytes, true);
 		tensors += total->tensors;
 		bytes -= WCX_MIN(total->bytes, bytes);
 		packed -= WCX_MIN(total->packed_bytes, packed);

@@ -10,8 +10,8 @@
 
 #include "codec/arith.h"
 #include "fs/base/size_text.h"
-#include "fs/base/utf8.h"
 #include "tools/json_output.h"
+#include "tools/print.h"
 
 enum { KEYS_MAX = 3, LABEL_BYTES = 8192 };
 
@@ -93,19 +93,6 @@ static double ratio(double original_bytes, double packed_bytes)
 	return packed_bytes > 0 ? original_bytes / packed_bytes : 1;
 }
 
-/* Prints a string of JSON, without what a terminal would take for a command. */
-static void print_safe(const char *value)
-{
-	for (int length; *value; value += length) {
-		length = wcx_utf8_sequence(value, strlen(value));
-		length = WCX_MAX(length, 1);
-		if (wcx_utf8_is_control(value))
-			putchar('?');
-		else
-			printf("%.*s", length, value);
-	}
-}
-
 static void print_files(const json_t *mount)
 {
 	char original[WCX_SIZE_TEXT_BYTES], packed[WCX_SIZE_TEXT_BYTES], plain[WCX_SIZE_TEXT_BYTES];
@@ -183,8 +170,7 @@ static void print_file_list(const json_t *list)
 		       wcx_size_text(number(file, "requested_bytes", NULL, NULL), c),
 		       wcx_size_text(number(file, "decoded_bytes", NULL, NULL), d),
 		       wcx_size_text(number(file, "pushed_bytes", NULL, NULL), e), number(file, "errors", NULL, NULL));
-		print_safe(text(file, "path"));
-		putchar('\n');
+		wcx_print(stdout, "%s\n", text(file, "path"));
 	}
 }
 
@@ -208,9 +194,7 @@ void wcx_status_print_table(const json_t *mounts)
 	json_array_foreach(mounts, i, mount) {
 		if (i)
 			putchar('\n');
-		print_safe(text(mount, "mountpoint"));
-		printf(": store ");
-		print_safe(text(mount, "store"));
+		wcx_print(stdout, "%s: store %s", text(mount, "mountpoint"), text(mount, "store"));
 		if (!json_is_true(json_object_get(mount, "up"))) {
 			printf(", does not answer\n");
 			continue;
@@ -221,9 +205,8 @@ void wcx_status_print_table(const json_t *mounts)
 		}
 		printf(", mounted for ");
 		print_since(number(mount, "uptime_seconds", NULL, NULL));
-		printf(" by process %.0f, decoding with ", number(mount, "pid", NULL, NULL));
-		print_safe(text(mount, "decoder"));
-		putchar('\n');
+		wcx_print(stdout, " by process %.0f, decoding with %s\n", number(mount, "pid", NULL, NULL),
+			  text(mount, "decoder"));
 		print_files(mount);
 		print_work(mount);
 		print_file_list(json_object_get(mount, "file_list"));

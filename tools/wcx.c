@@ -18,6 +18,7 @@
 #include "fs/base/suggest.h"
 #include "fs/base/version.h"
 #include "tools/command.h"
+#include "tools/print.h"
 #include "tools/report.h"
 
 enum { THREADS_MAX = 1024, CACHE_BYTES = 64 << 20, PROGRESS_INTERVAL_MS = 100 };
@@ -229,7 +230,7 @@ void wcx_warn(void *user, const char *text)
 	const struct command *command = user;
 
 	wcx_progress_clear(command);
-	fprintf(stderr, "wcx %s: warning: %s\n", command->name, text);
+	wcx_print(stderr, "wcx %s: warning: %s\n", command->name, text);
 }
 
 void wcx_progress(void *user, const char *what, uint64_t done, uint64_t total)
@@ -263,9 +264,9 @@ static int fail_unknown(const char *name)
 		wcx_suggest_more(&suggestion, commands[i].name);
 	wcx_suggest_more(&suggestion, "help");
 	if (suggestion.best)
-		fprintf(stderr, "wcx: unknown command `%s'; did you mean `%s'?\n", name, suggestion.best);
+		wcx_print(stderr, "wcx: unknown command `%s'; did you mean `%s'?\n", name, suggestion.best);
 	else
-		fprintf(stderr, "wcx: unknown command `%s'; see wcx help\n", name);
+		wcx_print(stderr, "wcx: unknown command `%s'; see wcx help\n", name);
 	return WCX_EXIT_USAGE;
 }
 

@@ -15,8 +15,7 @@ enum {
 	BEGIN_BYTES = 200,      /* of a text that is shortened */
 };
 
-/* Removes what a terminal would interpret: names come from untrusted files. */
-static void clean_text(char *text)
+void wcx_clean_text(char *text)
 {
 	size_t left = strlen(text);
 
@@ -68,7 +67,7 @@ int wcx_fail(struct wcx_error *err, int errnum, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(whole, sizeof whole, format, args);
 	va_end(args);
-	clean_text(whole);
+	wcx_clean_text(whole);
 	shorten(whole, err->text);
 	return -errnum;
 }

@@ -19,6 +19,13 @@ struct wcx_error {
  */
 int wcx_fail(struct wcx_error *err, int errnum, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/*
+ * wcx_clean_text - replace what a terminal would interpret, since names come from untrusted files
+ *
+ * Control characters and malformed UTF-8 become '?', as in messages.
+ */
+void wcx_clean_text(char *text);
+
 /* wcx_result_errno - the -errno that stands for a result of codec or cuda; 0 for WCX_OK */
 int wcx_result_errno(enum wcx_result result);
 

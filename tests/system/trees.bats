@@ -840,6 +840,37 @@ check_whole() {
 	grep -qE "^total +[0-9]+ +$(find "$CACHE/$REPO/blobs" -size +100k -printf '%s\n' | awk '{ s += $1 } END { print s }') " <<<"$output"
 }
 
+@test "no line that any command prints has a control character of a name" {
+	local odd=$'a\e[31m\xc2\x9b2J\nb' name
+
+	name="$odd.safetensors"
+	mkdir "$odd" "cache$odd"
+	cp "$DIR/model-00001-of-00004.safetensors" "$odd/$name"
+	cp "$odd/$name" "$odd/other$name"
+	truncate -s 30 "$odd/other$name.none"
+	{
+		"$WCX" pack "$odd/$name" "$odd/$name.wcx"
+		"$WCX" pack "$odd/$name" "$odd/$name.wcx" || true
+		"$WCX" pack --base="$odd/$name.wcx" "$odd/other$name" "$odd/other$name.wcx"
+		"$WCX" pack -v "$odd" "copy$odd"
+		"$WCX" verify "$odd/$name.wcx" "$odd/other$name.wcx"
+		"$WCX" verify -v "$odd"
+		"$WCX" info "$odd/other$name.wcx"
+		"$WCX" info "$odd"
+		"$WCX" info "$odd/none$odd" || true
+		"$WCX" unpack -v "copy$odd" "plain$odd"
+		"$WCX" warm -v "$odd" || true
+		"$WCX" hub --undo "cache$odd"
+		"$WCX" hub -v --undo "cache$odd"
+		"$WCX" rm -n -v --store="$odd" "$odd/other$name.wcx"
+		"$WCX" rm -v --store="$odd" "$odd/other$name.wcx" "$odd/$name.wcx"
+		"$WCX" "$odd" || true
+	} >../printed 2>&1
+	cat -v ../printed
+	grep -qF 'a?[31m??2J?b' ../printed
+	LC_ALL=C run -1 grep -nP '[\x00-\x1f\x7f]|\xc2[\x80-\x9f]|^b[./:\x27]' ../printed
+}
+
 @test "all JSON that is printed is as docs/json.md says" {
 	local name=$'\xff.safetensors' status=0
 
