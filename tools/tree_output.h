@@ -10,7 +10,7 @@
 /* What a run remembers of an entry of its tree. */
 struct tree_mark {
 	size_t leader;          /* of a file with several names: the one that is worked on; otherwise the entry itself */
-	bool is_finished;       /* of a leader: worked on without an error */
+	bool is_finished;       /* of a leader: it was the file that was listed, and was worked on without an error */
 	atomic_bool is_touched; /* of a directory: something in it was replaced, in place; by any thread */
 	enum wcx_name_change change;
 };

@@ -13,6 +13,7 @@
 #include "fs/base/host_limits.h"
 #include "fs/base/parallel.h"
 #include "fs/base/path.h"
+#include "fs/base/same_file.h"
 #include "tools/dependents.h"
 #include "tools/file_task.h"
 #include "tools/tree_output.h"
@@ -139,7 +140,9 @@ static int do_entry(struct wcx_tree_run *run, unsigned slot, size_t item, struct
 	}
 	r = do_file(&task, r, err);
 	run->marks[entry].change = task.change;
-	run->marks[entry].is_finished = task.result.outcome != WCX_OUTCOME_FAILED;
+	/* What has taken its place since the tree was listed has not the contents of its further names. */
+	run->marks[entry].is_finished =
+		task.result.outcome != WCX_OUTCOME_FAILED && wcx_is_same_file(&task.st, &tree->entries[entry].st);
 	if (task.result.is_removed || task.change == WCX_NAME_REPLACED)
 		run->marks[directory].is_touched = true;
 	close_task(&task);

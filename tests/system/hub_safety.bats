@@ -46,10 +46,6 @@ teardown() {
 	mount_teardown
 }
 
-needs_strace() {
-	strace -o /dev/null true || skip "strace is not installed, or may not trace"
-}
-
 hub() {
 	"$WCX" hub -j 2 "$@" "$CACHE" "$MNT"
 }
@@ -57,23 +53,6 @@ hub() {
 # Run a command for which one directory cannot be read to its end.
 unreadable() {
 	run strace -f -qq -o /dev/null -P "$1" -e trace=getdents64 -e inject=getdents64:error=EIO "${@:2}"
-}
-
-# Run a command in the background and stop it in its first call of a system call; go_on continues it, and waits.
-stop_in() {
-	local call="$1"
-
-	rm -f trace
-	strace -f -qq -o trace -e trace="$call" -e inject="$call":signal=SIGSTOP:when=1 "${@:2}" >stopped.out 2>&1 3>&- &
-	STOPPED=$!
-	until grep -q "stopped by SIGSTOP" trace 2>/dev/null; do
-		kill -0 "$STOPPED" || return
-	done
-}
-
-go_on() {
-	kill -CONT "$(pgrep -P "$STOPPED")"
-	wait "$STOPPED"
 }
 
 # Every file of the cache reads as its original, and packed files are sound.

@@ -494,10 +494,44 @@ count_packed() {
 	cmp "$DIR/$name" back
 }
 
+# Run a command on a copy of a tree where file a, which has the further name b, comes after file big.  It is stopped in a system
+# call, and a file replaced.
+replace_in() {
+	local call="$1" file="$2" new="$3" tree="$5"
+
+	rm -rf work
+	cp -a "$tree" work
+	cp "$new" new
+	stop_in "$call" "$WCX" "$4" -q -j 1 --rm work
+	mv new "work/$file"
+	go_on
+	[ ! -e work/b.wcx ] || "$WCX" unpack -q --rm work/b.wcx
+	cmp work/b "$DIR/model-00001-of-00004.safetensors"
+}
+
+@test "--rm of a file that is replaced loses no contents that have a further name" {
+	local new="$DIR/model-00002-of-00004.safetensors"
+
+	needs_strace
+	mkdir plain
+	cp "$DIR/model-00001-of-00004.safetensors" plain/a
+	ln plain/a plain/b
+	cp "$DIR/model-00003-of-00004.safetensors" plain/big
+	cp -a plain packed
+	"$WCX" pack -q --rm packed
+	"$WCX" pack -q "$new" new.wcx
+	# The source, before it is opened
+	replace_in linkat a "$new" pack plain
+	replace_in linkat a.wcx new.wcx unpack packed
+	# The output, before its further name is made
+	replace_in unlinkat:2 a.wcx new.wcx pack plain
+	replace_in unlinkat:2 a "$new" unpack packed
+}
+
 @test "--rm removes a source only once the output is on the disk, whoever wrote it" {
 	local way command from to order name
 
-	strace -qo trace true 2>/dev/null || skip "strace is not installed, or may not trace"
+	needs_strace
 	cp -a "$DIR" tree
 	"$WCX" pack -q tree there
 	for way in "pack .safetensors .safetensors.wcx" "unpack .safetensors.wcx .safetensors"; do
