@@ -14,8 +14,8 @@
 
 /*
  * version: for a packed file, a value made of its index checksum and SHA-256: a rewrite with the same size and times changes
- * it, a chmod does not.  For a symlink, whose text never changes, the inode's change time, because inode numbers are reused.
- * For anything else, 0.
+ * it, a chmod does not.  Inode numbers are reused, so for a symlink, whose text never changes, the inode's change time, and
+ * for anything else the time of its birth; 0 where the file system does not tell that.
  */
 struct wcx_file_id {
 	dev_t dev;

@@ -136,8 +136,7 @@ const struct wcx_store_entry *wcx_fuse_followed(struct wcx_fuse *fuse, fuse_ino_
 	struct wcx_store_entry known;
 
 	wcx_node_entry(fuse->nodes, wcx_ino_node(ino), &known);
-	return (known.id.dev == found->id.dev && known.id.ino == found->id.ino) ||
-			       wcx_store_is_passable(fuse->store, wcx_ino_path(ino))
+	return wcx_file_id_compare(&known.id, &found->id) == 0 || wcx_store_is_passable(fuse->store, wcx_ino_path(ino))
 		       ? found
 		       : NULL;
 }

@@ -147,36 +147,59 @@ static int fail_stored(const struct stored_path *stored, int errnum, struct wcx_
 	return shown;
 }
 
-static void fill_entry(const struct wcx_store *store, const struct stat *st, bool packed, struct wcx_store_entry *ret)
+static uint64_t nanoseconds(int64_t s, uint64_t ns)
+{
+	return (uint64_t)s * 1000000000 + ns;
+}
+
+/* The version in the id of what is not a packed file. */
+static uint64_t version_of(int fd, const struct stat *st)
+{
+	struct statx stx;
+
+	if (S_ISLNK(st->st_mode))
+		return nanoseconds(st->st_ctim.tv_sec, (uint64_t)st->st_ctim.tv_nsec);
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &stx) || !(stx.stx_mask & STATX_BTIME))
+		return 0;
+	return nanoseconds(stx.stx_btime.tv_sec, stx.stx_btime.tv_nsec);
+}
+
+/* Whether what was opened is what an entry tells of, as far as that shows without a look at the bytes of a packed file. */
+static bool is_of(int fd, const struct stat *st, const struct wcx_store_entry *entry)
+{
+	return st->st_dev == entry->id.dev && st->st_ino == entry->id.ino &&
+	       ((entry->packed && S_ISREG(st->st_mode)) || version_of(fd, st) == entry->id.version);
+}
+
+static void fill_entry(const struct wcx_store *store, const struct stat *st, uint64_t version, bool packed,
+		       struct wcx_store_entry *ret)
 {
 	ret->attr = *st;
 	ret->attr.st_ino = wcx_inode_number(store->numbers, st->st_dev, st->st_ino, packed);
 	if (!S_ISLNK(st->st_mode))
 		ret->attr.st_mode &= ~(mode_t)WRITE_BITS;
-	ret->id = (struct wcx_file_id){ .dev = st->st_dev, .ino = st->st_ino };
+	ret->id = (struct wcx_file_id){ st->st_dev, st->st_ino, version };
 	ret->packed = packed;
 }
 
 static void fill_packed_entry(const struct wcx_store *store, const struct stat *st, const struct wcx_superblock *sb,
 			      struct wcx_store_entry *ret)
 {
-	fill_entry(store, st, true, ret);
+	fill_entry(store, st, wcx_file_id_of_packed(st, sb).version, true, ret);
 	ret->attr.st_size = (off_t)sb->original_bytes;
 	ret->attr.st_nlink = WCX_MIN(st->st_nlink, 1u); /* others may be shown with the packed bytes */
-	ret->id = wcx_file_id_of_packed(st, sb);
 }
 
-/* The text of a link decides its size; its text may change only with the inode. */
+/* The text of a link decides its size. */
 static int fill_link_entry(const struct wcx_store *store, const struct stored_path *stored, const struct stat *st,
 			   bool packed, struct wcx_store_entry *ret)
 {
 	char text[PATH_MAX];
 	const int r = wcx_shown_target(&store->beneath, stored->text, text, sizeof text);
 
-	fill_entry(store, st, packed, ret);
+	fill_entry(store, st, version_of(-1, st), packed, ret);
 	ret->attr.st_size = (off_t)strlen(text);
 	ret->attr.st_nlink = 1;
-	ret->id.version = (uint64_t)st->st_ctim.tv_sec * 1000000000 + (uint64_t)st->st_ctim.tv_nsec;
 	return r;
 }
 
@@ -207,9 +230,11 @@ static int lookup_plain(const struct wcx_store *store, const char *path, struct 
 	struct stored_path stored;
 	struct stat st;
 	const int fd = open_stored(store, path, false, O_PATH, &stored, &st);
+	uint64_t version;
 
 	if (fd < 0)
 		return fail_stored(&stored, fd, err);
+	version = version_of(fd, &st);
 	close(fd);
 	if (wcx_is_temporary_name(wcx_last_component(path)) ||
 	    wcx_is_shown_stripped(&store->beneath, stored.text, st.st_mode))
@@ -217,7 +242,7 @@ static int lookup_plain(const struct wcx_store *store, const char *path, struct 
 	if (S_ISLNK(st.st_mode))
 		return wcx_leads_to_itself(&store->beneath, stored.text) ? -ENOENT
 									 : fill_link_entry(store, &stored, &st, false, ret);
-	fill_entry(store, &st, false, ret);
+	fill_entry(store, &st, version, false, ret);
 	if (S_ISREG(st.st_mode) && st.st_nlink > 1 && path_has_packed_bytes(store, path))
 		ret->attr.st_nlink = 1;
 	return 0;
@@ -326,13 +351,13 @@ int wcx_store_readlink(struct wcx_store *store, const char *path, const struct w
 	struct stored_path stored;
 	struct stat st;
 	const int fd = open_stored(store, path, entry->packed, O_PATH, &stored, &st);
+	bool is_same;
 
 	if (fd < 0)
 		return fd == -ENOENT || fd == -ENOTDIR ? -ESTALE : shown_errno(fd);
+	is_same = is_of(fd, &st, entry);
 	close(fd);
-	if (st.st_dev != entry->id.dev || st.st_ino != entry->id.ino)
-		return -ESTALE;
-	return wcx_shown_target(&store->beneath, stored.text, dst, dst_bytes);
+	return is_same ? wcx_shown_target(&store->beneath, stored.text, dst, dst_bytes) : -ESTALE;
 }
 
 /* Linux keeps an ACL as a version and entries of 8 bytes: tag, permissions, id (linux/posix_acl_xattr.h). */
@@ -367,7 +392,7 @@ ssize_t wcx_store_get_acl(struct wcx_store *store, const char *path, const struc
 
 	if (fd < 0)
 		return fd == -ENOENT || fd == -ENOTDIR ? -ESTALE : shown_errno(fd);
-	if (st.st_dev == entry->id.dev && st.st_ino == entry->id.ino)
+	if (is_of(fd, &st, entry))
 		r = get_acl(fd, name, dst, dst_bytes);
 	close(fd);
 	return r;
@@ -530,6 +555,7 @@ int wcx_store_list(struct wcx_store *store, const char *path, struct wcx_dir_lis
 		return -ENOMEM;
 	clock_gettime(CLOCK_REALTIME, &list->at);
 	fd = open_stored(store, path, false, O_RDONLY | O_DIRECTORY, &stored, &list->dir);
+	list->version = fd < 0 ? 0 : version_of(fd, &list->dir);
 	dir = fd < 0 ? NULL : fdopendir(fd);
 	if (!dir) {
 		r = fd < 0 ? shown_errno(fd) : -errno;
@@ -560,7 +586,9 @@ void wcx_dir_list_free(struct wcx_dir_list *list)
 
 bool wcx_dir_list_is_of(const struct wcx_dir_list *list, const struct wcx_store_entry *dir)
 {
-	return list->dir.st_dev == dir->id.dev && list->dir.st_ino == dir->id.ino;
+	const struct wcx_file_id id = { list->dir.st_dev, list->dir.st_ino, list->version };
+
+	return wcx_file_id_compare(&id, &dir->id) == 0;
 }
 
 /* Quiet by the time of the inode's change, which nobody can set, to a time to come for instance. */
@@ -613,10 +641,10 @@ static int open_shown(struct wcx_store *store, const char *path, struct wcx_stor
 	file->fd = open_bytes(store, path, false, &stored, &st);
 	if (file->fd < 0)
 		return fail_stored(&stored, file->fd, err);
-	if (st.st_dev != entry_ret->id.dev || st.st_ino != entry_ret->id.ino) {
+	if (!is_of(file->fd, &st, entry_ret)) {
 		const nlink_t links = entry_ret->attr.st_nlink;
 
-		fill_entry(store, &st, false, entry_ret); /* replaced since it was looked up */
+		fill_entry(store, &st, version_of(file->fd, &st), false, entry_ret); /* replaced since it was looked up */
 		entry_ret->attr.st_nlink = WCX_MIN(links, st.st_nlink);
 	}
 	return 0;
@@ -700,7 +728,7 @@ int wcx_store_file_stat(const struct wcx_store_file *file, struct wcx_store_entr
 		fill_packed_entry(file->store, &st, wcx_container_superblock(wcx_image_container(file->image->image)), ret);
 		return 0;
 	}
-	fill_entry(file->store, &st, false, ret);
+	fill_entry(file->store, &st, version_of(file->fd, &st), false, ret);
 	if (st.st_nlink > 1 && has_packed_bytes(file->fd))
 		ret->attr.st_nlink = 1;
 	return 0;

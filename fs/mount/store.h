@@ -51,6 +51,7 @@ struct wcx_dir_list {
 	char *names;
 	size_t count, capacity, name_bytes, name_capacity;
 	struct stat dir;    /* the directory before it was read */
+	uint64_t version;   /* in its id */
 	struct timespec at; /* when that was, by the clock of files' times */
 };
 

@@ -322,8 +322,24 @@ for e in os.scandir(sys.argv[1]): print(e.inode(), e.name)' "$MNT" | sort)" = "$
 
 @test "a descriptor does not lead to what took its path in a directory that is private" {
 	needs_root
+	cp "$PACKED/1.wcx" "$PACKED/2.wcx" "$S"
 	start_mount "$S" -o allow_other
 	system_python private "$MNT" "$S" 65534
+}
+
+@test "nor does it where the inode numbers are those of what was removed" {
+	local image="$BATS_TEST_TMPDIR/image" disk="$BATS_TEST_TMPDIR/disk"
+
+	needs_root
+	needs mkfs.ext4
+	truncate -s 64M "$image"
+	mkfs.ext4 -q -I 256 "$image" # with times of birth
+	mkdir "$disk"
+	mount -o loop "$image" "$disk" || skip "ext4 cannot be mounted"
+	MOUNTED+=("$disk")
+	cp "$PACKED/1.wcx" "$PACKED/2.wcx" "$disk"
+	start_mount "$disk" -o allow_other
+	system_python private "$MNT" "$disk" 65534 removed
 }
 
 @test "the ACL of a replaced file goes on to decide on its descriptor" {

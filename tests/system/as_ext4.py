@@ -179,18 +179,23 @@ def cmd_lease(stored, mounted):
     assert breaks and read, (breaks, len(read))
 
 
-def cmd_private(mount, store, user):
+def cmd_private(mount, store, user, is_removed=""):
     """Descriptors of a file, a directory and a link, which did not need to be read, lead to nothing private in their place."""
     store, public, secret = Path(store), Path(store, "d"), b"secret" * 3
+    packed = [next(Path(store).glob(f"{i}*.wcx")).read_bytes() for i in (1, 2)]
 
-    def fill(name, text):
+    def fill(name, text, packed):
         (public / "sub").mkdir(parents=True)
-        for file in (public / "f", public / "sub" / "f"):
+        for file in (public / "f", public / "sub" / "f", public / "sub" / name):
             file.write_bytes(text)
         (public / "link").symlink_to(name)
+        (public / "p.wcx").write_bytes(packed)
+        return [file.lstat().st_ino for file in (public, *sorted(public.glob("**/*"))) if file.name != name]
 
     def look():
-        opened = [os.open(f"{mount}/d/{name}", os.O_PATH | os.O_NOFOLLOW) for name in ("f", "sub", "link")]
+        opened = [os.open(f"{mount}/d/{name}", os.O_PATH | os.O_NOFOLLOW) for name in ("f", "sub", "link", "p")]
+        listed = os.open(f"{mount}/d/sub", os.O_RDONLY | os.O_DIRECTORY)
+        os.listdir(listed)
         os.write(ready[1], b"1")
         os.read(moved[0], 1)
         for seconds in (0, 2):  # what the kernel knows is a second old at most
@@ -201,6 +206,8 @@ def cmd_private(mount, store, user):
                     lambda: b"secret" * (os.fstat(opened[0]).st_size == len(secret)),
                     lambda: os.read(os.open("f", os.O_RDONLY, dir_fd=opened[1]), 99) if seconds else b"",
                     lambda: os.fsencode(os.readlink("", dir_fd=opened[2])),
+                    lambda: b"secret" * (len(os.read(os.open(f"/proc/self/fd/{opened[3]}", os.O_RDONLY), 99)) > 0),
+                    lambda: os.fsencode(" ".join(os.listdir(listed))),
                 ):
                     try:
                         assert b"secret" not in peek()
@@ -208,15 +215,18 @@ def cmd_private(mount, store, user):
                         assert e.errno in (errno.ESTALE, errno.EACCES, errno.ENOENT), e
 
     ready, moved = os.pipe(), os.pipe()
-    fill("public", b"public")
+    numbers = fill("public", b"public", packed[0])
     if not (child := os.fork()):
         os.setgid(int(user))
         os.setuid(int(user))
         look()
         os._exit(0)
     os.read(ready[0], 1)
-    public.rename(store / "old")
-    fill("secret", secret)
+    if is_removed:
+        shutil.rmtree(public)
+    else:
+        public.rename(store / "old")
+    assert (fill("secret", secret, packed[1]) == numbers) == bool(is_removed), "inode numbers"
     public.chmod(0o700)
     time.sleep(1.1)
     os.write(moved[1], b"1")
