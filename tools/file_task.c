@@ -248,9 +248,10 @@ int wcx_task_copy(struct wcx_file_task *task, struct wcx_error *err)
 }
 
 /* Opens the output; whoever has written it, it and its name are on the disk then. */
-static int open_synced(const struct wcx_file_task *task, const char *output, struct stat *st_ret, struct wcx_error *err)
+static int open_synced(const struct wcx_file_task *task, const char *output, struct wcx_error *err)
 {
-	const int fd = wcx_task_open_output(task, output, st_ret);
+	struct stat st;
+	const int fd = wcx_task_open_output(task, output, &st);
 	int r = fd < 0 ? fd : fsync(fd) < 0 ? -errno : 0;
 
 	if (r == 0)
@@ -288,21 +289,21 @@ static int lock_packed(const struct wcx_file_task *task, const char *output, int
 	if (task->change == WCX_NAME_UNPACKED && r < 0)
 		return r;
 	if (r >= 0 && fstatat(task->output_directory_fd, output, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
-	    wcx_is_same_file(&now, output_st))
+	    wcx_same_version(&now, output_st))
 		return r;
 	if (task->change == WCX_NAME_UNPACKED)
 		wcx_dependents_close(task->run->dependents, r);
 	return wcx_fail(err, EBUSY, "%s: kept, since another process removes or replaces its output", task->path);
 }
 
-int wcx_task_remove_source(struct wcx_file_task *task, const char *output, struct wcx_error *err)
+int wcx_task_remove_source(struct wcx_file_task *task, const char *output, const struct stat *output_st,
+			   struct wcx_error *err)
 {
-	struct stat st;
-	const int output_fd = open_synced(task, output, &st, err);
+	const int output_fd = open_synced(task, output, err);
 	int locked = -1, r = output_fd < 0 ? output_fd : check_source(task, err);
 
 	if (r == 0)
-		r = locked = lock_packed(task, output, output_fd, &st, err);
+		r = locked = lock_packed(task, output, output_fd, output_st, err);
 	if (r >= 0)
 		r = unlinkat(task->directory_fd, task->name, 0) < 0 ? wcx_task_fail(task, errno, err) : 0;
 	if (task->change == WCX_NAME_UNPACKED)

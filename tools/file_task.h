@@ -47,10 +47,12 @@ int wcx_task_copy(struct wcx_file_task *task, struct wcx_error *err);
 /*
  * wcx_task_remove_source - when the output is complete: sync it and its directory, and remove the source
  *
- * An output that was there already may be as another program left it, in memory alone.  A source that was changed or
- * replaced since it was opened stays, and so does a packed file that others are packed against; that is an error.
+ * output_st is the status of the output when it was found to be complete.  One that was there already may be as another
+ * program left it, in memory alone.  If source or output was changed or replaced meanwhile, the source stays, and so does a
+ * packed file that others are packed against; that is an error.
  */
-int wcx_task_remove_source(struct wcx_file_task *task, const char *output, struct wcx_error *err);
+int wcx_task_remove_source(struct wcx_file_task *task, const char *output, const struct stat *output_st,
+			   struct wcx_error *err);
 
 /* wcx_task_open_output - open a regular file in the output's directory for reading: a descriptor or -errno */
 int wcx_task_open_output(const struct wcx_file_task *task, const char *name, struct stat *st_ret);

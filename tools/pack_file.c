@@ -27,7 +27,7 @@ struct target {
 	char name[NAME_MAX + sizeof suffix];
 	char *path;     /* for messages */
 	int fd;         /* of what is there, if that is a regular file; -1 */
-	struct stat st; /* of it */
+	struct stat st; /* of it, and later of what was packed */
 	bool is_long;   /* no file can have the name, and so nothing else is set */
 	bool is_there;  /* something of this name is */
 	bool is_packed; /* it is a packed file, with this superblock */
@@ -180,7 +180,7 @@ static void warn_of_space(struct wcx_file_task *task, const struct target *targe
 
 /* Packs against bases.  One that was found, and cannot be read after all, is done without. */
 static int pack_against(struct wcx_file_task *task, const struct target *target, bool replace, struct wcx_task_bases *bases,
-			struct wcx_error *err)
+			struct wcx_pack_result *result, struct wcx_error *err)
 {
 	char src[WCX_FD_PATH_BYTES], dst[WCX_FD_PATH_BYTES];
 	const char *from = wcx_fd_path(task->fd, NULL, task->path, src);
@@ -195,41 +195,41 @@ static int pack_against(struct wcx_file_task *task, const struct target *target,
 		.needs = wcx_task_bases_mark,
 		.needs_user = bases,
 	};
-	struct wcx_pack_result result;
 	struct wcx_error text;
 	int r;
 
-	r = wcx_pack(from, to, &options, &result, err);
+	r = wcx_pack(from, to, &options, result, err);
 	if ((r != -EBADMSG && r != -EIO) || !bases->found.count)
 		return r;
 	wcx_fail(&text, 0, "%s: packed without a base, since there was an error with it: %s", task->path, err->text);
 	options.bases = NULL;
 	options.base_count = 0;
-	r = wcx_pack(from, to, &options, &result, err);
+	r = wcx_pack(from, to, &options, result, err);
 	if (r == 0)
 		wcx_report_warn(&task->slot, text.text);
 	return r;
 }
 
 /* What takes the place of a base that others need is packed alone, or it would not be one. */
-static int pack(struct wcx_file_task *task, const struct target *target, const struct wcx_task_guard *guard,
-		struct wcx_error *err)
+static int pack(struct wcx_file_task *task, struct target *target, const struct wcx_task_guard *guard, struct wcx_error *err)
 {
 	struct wcx_task_bases bases = { 0 };
-	struct stat st;
+	struct wcx_pack_result result;
 	int fd, r = 0;
 
 	if (!guard->keeps || task->run->options.replace)
 		r = wcx_task_bases_find(&bases, task, target->fd >= 0 ? &target->st : NULL, err);
 	if (r == 0)
-		r = pack_against(task, target, guard->is_there, &bases, err);
+		r = pack_against(task, target, guard->is_there, &bases, &result, err);
 	if (r < 0) {
 		wcx_task_bases_free(&bases);
 		return r;
 	}
-	fd = wcx_task_open_output(task, target->name, &st);
+	fd = wcx_task_open_output(task, target->name, &target->st);
 	r = fd < 0 ? wcx_fail(err, -fd, "%s: %s", target->path, strerror(-fd))
 		   : look_into(task, fd, target->path, false, err);
+	if (r == 0 && memcmp(task->result.sha256, result.sha256, sizeof result.sha256) != 0)
+		r = wcx_fail(err, EBUSY, "%s: was replaced by another process", target->path);
 	if (fd >= 0)
 		close(fd);
 	wcx_task_bases_free(&bases);
@@ -290,7 +290,7 @@ static int check_collision(struct wcx_file_task *task, const struct target *targ
 }
 
 /* Packs a safetensors file. */
-static int pack_safetensors(struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
+static int pack_safetensors(struct wcx_file_task *task, struct target *target, struct wcx_error *err)
 {
 	const struct wcx_output_source source = { task->fd, task->run->options.base_choice != WCX_BASE_GIVEN };
 	struct wcx_task_guard guard;
@@ -341,7 +341,7 @@ static int keep(struct wcx_file_task *task, const struct wcx_error *fault, struc
 }
 
 /* Packs a file, or does with it what its kind asks for. */
-static int pack_or_keep(struct wcx_file_task *task, const struct target *target, struct wcx_error *err)
+static int pack_or_keep(struct wcx_file_task *task, struct target *target, struct wcx_error *err)
 {
 	struct wcx_safetensors *st = NULL;
 	struct wcx_error fault;
@@ -373,7 +373,7 @@ static int do_file(struct wcx_file_task *task, struct wcx_error *err)
 	    task->result.packed_bytes)
 		task->change = WCX_NAME_PACKED;
 	if (r == 0 && task->change == WCX_NAME_PACKED && task->run->options.remove)
-		r = wcx_task_remove_source(task, target.name, err);
+		r = wcx_task_remove_source(task, target.name, &target.st, err);
 	if (task->change == WCX_NAME_PACKED) {
 		task->result.output = target.path;
 		target.path = NULL;

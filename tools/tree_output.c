@@ -353,14 +353,6 @@ static bool is_as_listed(int directory_fd, const struct wcx_tree_entry *entry)
 	return fstatat(directory_fd, entry->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && wcx_same_version(&st, &entry->st);
 }
 
-/* Whether an output has the time of the file that it was made from, which whatever has taken its place since has not. */
-static bool has_time(int directory_fd, const char *name, const struct wcx_tree_entry *source)
-{
-	struct stat st;
-
-	return fstatat(directory_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && wcx_has_time_of(&st, &source->st);
-}
-
 /* Whether a further name may become a link; one that may not is for the command to judge, as a file of its own. */
 static bool may_link(const struct wcx_tree_run *run, const struct wcx_file_task *task, size_t entry, const char *to)
 {
@@ -401,8 +393,10 @@ static int link_name(struct wcx_tree_run *run, size_t entry, struct wcx_file_tas
 	char *from = changed_name(run, leader, change);
 	char *to = changed_name(run, entry, change);
 	int r = from && to && leader_fd >= 0 && task->output_directory_fd >= 0 ? 0 : -EXDEV;
+	struct stat st;
 
-	if (r == 0 && removes && !has_time(leader_fd, from, e))
+	/* Whatever has taken the place of the leader's output since has another time. */
+	if (r == 0 && removes && (fstatat(leader_fd, from, &st, AT_SYMLINK_NOFOLLOW) < 0 || !wcx_has_time_of(&st, &e->st)))
 		r = -EBUSY;
 	if (r == 0 && !is_linked(leader_fd, from, task->output_directory_fd, to))
 		r = !may_link(run, task, entry, to) ? -EEXIST : replace_by_link(leader_fd, from, task, to, err);
@@ -410,7 +404,7 @@ static int link_name(struct wcx_tree_run *run, size_t entry, struct wcx_file_tas
 		task->name = e->name;
 		task->st = e->st;
 		task->change = change;
-		r = wcx_task_remove_source(task, to, err);
+		r = wcx_task_remove_source(task, to, &st, err);
 	}
 	if (leader_fd >= 0)
 		close(leader_fd);

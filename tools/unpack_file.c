@@ -45,16 +45,15 @@ static int find_target(const struct wcx_file_task *task, struct target *target, 
 
 /* Whether a file has the original's size and time, and with options.check its contents; or -errno.  Closes fd. */
 static int is_original(const struct wcx_file_task *task, int fd, const char *path, const struct wcx_superblock *sb,
-		       struct wcx_error *err)
+		       struct stat *st_ret, struct wcx_error *err)
 {
 	uint8_t sha256[WCX_SHA256_BYTES];
-	struct stat st;
 	int r;
 
 	if (fd < 0)
 		return 0;
-	r = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == sb->original_bytes &&
-	    wcx_has_time_of(&st, &task->st);
+	r = fstat(fd, st_ret) == 0 && S_ISREG(st_ret->st_mode) && (uint64_t)st_ret->st_size == sb->original_bytes &&
+	    wcx_has_time_of(st_ret, &task->st);
 	if (r && (task->run->options.check || task->run->options.remove)) {
 		r = wcx_file_sha256(fd, path, &wcx_command_stop, sha256, err);
 		if (r == 0)
@@ -66,11 +65,11 @@ static int is_original(const struct wcx_file_task *task, int fd, const char *pat
 
 /* Whether the output is there. */
 static int is_done(const struct wcx_file_task *task, const struct target *target, const struct wcx_superblock *sb,
-		   struct wcx_error *err)
+		   struct stat *st_ret, struct wcx_error *err)
 {
-	struct stat st;
-
-	return task->is_named ? 0 : is_original(task, wcx_task_open_output(task, target->name, &st), target->path, sb, err);
+	if (task->is_named)
+		return 0;
+	return is_original(task, wcx_task_open_output(task, target->name, st_ret), target->path, sb, st_ret, err);
 }
 
 /* The name may be that of another file of the source, which is copied to it.  Returns 1 if that is the original. */
@@ -83,7 +82,7 @@ static int check_collision(const struct wcx_file_task *task, const struct target
 	if (task->is_named || fstatat(task->directory_fd, target->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0;
 	fd = openat(task->directory_fd, target->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	r = is_original(task, fd, target->path, sb, err);
+	r = is_original(task, fd, target->path, sb, &st, err);
 	if (r)
 		return r;
 	return wcx_fail(
@@ -112,7 +111,8 @@ static int unpack(struct wcx_file_task *task, struct wcx_image *image, const str
 	struct wcx_job_options job = wcx_task_job(task, replace, target->path);
 	const struct wcx_superblock *sb = wcx_container_superblock(wcx_image_container(image));
 	char path[WCX_FD_PATH_BYTES];
-	int r = is_done(task, target, sb, err);
+	struct stat st;
+	int r = is_done(task, target, sb, &st, err);
 
 	task->result.outcome = WCX_OUTCOME_DONE;
 	if (r == 0) {
@@ -133,11 +133,13 @@ static int unpack(struct wcx_file_task *task, struct wcx_image *image, const str
 			r = wcx_unpack(image, wcx_fd_path(task->output_directory_fd, target->name, target->path, path), &job,
 				       err);
 		wcx_task_guard_end(&guard, task, target->name, r);
+		if (r == 0 && fstatat(task->output_directory_fd, target->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			r = wcx_fail(err, errno, "%s: %s", target->path, strerror(errno));
 	}
 	if (r < 0)
 		return r;
 	task->change = WCX_NAME_UNPACKED;
-	return task->run->options.remove ? wcx_task_remove_source(task, target->name, err) : 0;
+	return task->run->options.remove ? wcx_task_remove_source(task, target->name, &st, err) : 0;
 }
 
 static int do_file(struct wcx_file_task *task, struct wcx_error *err)

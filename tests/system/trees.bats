@@ -528,6 +528,28 @@ replace_in() {
 	replace_in unlinkat:2 a "$new" unpack packed
 }
 
+@test "--rm keeps a source whose output is replaced after it was found to be complete" {
+	local old="$DIR/model-00001-of-00004.safetensors" new="$DIR/model-00002-of-00004.safetensors"
+
+	needs_strace
+	mkdir work
+	cp "$old" work/a
+	"$WCX" pack -q work/a
+	"$WCX" pack -q "$new" new.wcx
+	cp -a work both
+	stop_in pread64:3 -P "$PWD/work/a.wcx" "$WCX" pack -q -j 1 --rm work
+	mv new.wcx work/a.wcx
+	! go_on || false
+	cmp work/a "$old"
+	grep "^wcx pack: work/a: kept, since another process removes or replaces its output$" stopped.out
+	stop_in pread64 -P "$PWD/both/a" "$WCX" unpack -q -j 1 --rm both
+	cp "$new" new
+	mv new both/a
+	! go_on || false
+	"$WCX" unpack -q both/a.wcx back
+	cmp back "$old"
+}
+
 @test "--rm removes a source only once the output is on the disk, whoever wrote it" {
 	local way command from to order name
 
