@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <jansson.h>
+#include <limits.h>
 #include <mntent.h>
 #include <poll.h>
 #include <signal.h>
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
@@ -31,6 +33,7 @@ enum {
 	ATTRIBUTE_BYTES = 1 << 16, /* Linux's limit */
 	ANSWER_SECONDS = 10,       /* for an answer; a directory with very many files takes some */
 	SIGN_OF_LIFE_MS = 500,
+	ANSWER_FD = STDERR_FILENO + 1, /* in the child */
 };
 
 static const char help[] =
@@ -82,14 +85,34 @@ static size_t hear(void *buffer, size_t bytes, void *user)
 	return (size_t)n;
 }
 
-static void answer_and_exit(int fd, const struct question *question, int (*answer)(const struct question *, FILE *))
+/* Keeps nothing of the command's: who waits for the end of what it prints must not wait for a child that is left. */
+static void answer_and_exit(int fd, int messages, const struct question *question,
+			    int (*answer)(const struct question *, FILE *))
 {
-	FILE *out = fdopen(fd, "w");
-	const int status = out ? answer(question, out) : WCX_EXIT_FAILED;
+	FILE *out;
+	int status;
+
+	for (int standard = STDIN_FILENO; standard <= STDERR_FILENO; standard++)
+		dup2(messages, standard);
+	if (fd != ANSWER_FD)
+		dup2(fd, ANSWER_FD);
+	close_range(ANSWER_FD + 1, UINT_MAX, 0);
+	out = fdopen(ANSWER_FD, "w");
+	status = out ? answer(question, out) : WCX_EXIT_FAILED;
 
 	if (out)
 		fflush(out);
 	_exit(status);
+}
+
+/* Prints what a child has said. */
+static void tell(int messages)
+{
+	char text[4096];
+	ssize_t n;
+
+	for (off_t at = 0; (n = pread(messages, text, sizeof text, at)) > 0; at += n)
+		fwrite(text, 1, (size_t)n, stderr);
 }
 
 /*
@@ -99,16 +122,17 @@ static void answer_and_exit(int fd, const struct question *question, int (*answe
  */
 static json_t *ask(struct question *question, int (*answer)(const struct question *, FILE *), int *status_ret)
 {
+	const int messages = memfd_create("messages", MFD_CLOEXEC);
 	json_t *object;
 	int fds[2], status;
 	pid_t pid = -1;
 
 	question->is_late = false;
 	*status_ret = WCX_EXIT_FAILED;
-	if (pipe2(fds, O_CLOEXEC) == 0) {
+	if (messages >= 0 && pipe2(fds, O_CLOEXEC) == 0) {
 		pid = fork();
 		if (pid == 0)
-			answer_and_exit(fds[1], question, answer);
+			answer_and_exit(fds[1], messages, question, answer);
 		close(fds[1]);
 		question->fd = fds[0];
 	}
@@ -118,6 +142,8 @@ static json_t *ask(struct question *question, int (*answer)(const struct questio
 	}
 	object = json_load_callback(hear, question, 0, NULL);
 	close(fds[0]);
+	tell(messages);
+	close(messages);
 	if (question->is_late || wcx_command_stop)
 		kill(pid, SIGKILL); /* works once the daemon answers, if not now */
 	else if (waitpid(pid, &status, 0) == pid && WIFEXITED(status))

@@ -113,6 +113,14 @@ static int op_release(const char *path, struct fuse_file_info *info)
 	return close((int)info->fh);
 }
 
+/* There are none, and the kernel asks once. */
+static int op_getxattr(const char *path, const char *name, char *dst, size_t bytes)
+{
+	(void)name, (void)dst, (void)bytes;
+	cross_network("getxattr", path);
+	return -ENOSYS;
+}
+
 static int op_statfs(const char *path, struct statvfs *st)
 {
 	cross_network("statfs", path);
@@ -138,6 +146,7 @@ int main(int argc, char **argv)
 		.read = op_read,
 		.flush = op_flush,
 		.release = op_release,
+		.getxattr = op_getxattr,
 		.statfs = op_statfs,
 	};
 	char *arguments[] = { argv[0], argc == 5 ? argv[2] : NULL, "-o", "max_threads=256,max_idle_threads=64" };

@@ -180,6 +180,22 @@ check(json.load(sys.stdin))' "$BATS_TEST_DIRNAME/../../docs/operations.md"
 	run -0 "$WCX" status "$MNT"
 }
 
+# Not even SIGKILL ends who waits for a request that was read.
+@test "nothing that reads what wcx status prints waits for a mount that has read a request and does not answer" {
+	local gate="$BATS_TEST_TMPDIR/gate"
+
+	ln -s "$WCX_BUILD/tests/slow_store" "$BATS_TEST_TMPDIR/wcxfs" # which gives the mount its type
+	"$BATS_TEST_TMPDIR/wcxfs" "$ORIG" "$MNT" 0 "$gate" 3>&-
+	echo "getxattr /" >"$gate"
+	# shellcheck disable=SC2016 # for bash
+	run timeout 60 bash -c '"$WCX" status "$1" 2>&1 7>&1 | cat' - "$MNT"
+	rm "$gate"
+	umount --lazy "$MNT" # a child may still be there
+	echo "$status: $output"
+	[ "$status" -eq 0 ]
+	[[ "$output" == "wcx status: $MNT: no answer within 10 seconds"* ]]
+}
+
 # The grammar of https://prometheus.io/docs/instrumenting/exposition_formats: names, escaped labels, HELP and TYPE once and
 # before the samples, which stand together; counters end in _total.
 @test "what Prometheus gets can be parsed, and names and units are as they should be" {
@@ -247,7 +263,7 @@ check(json.load(sys.stdin))' "$BATS_TEST_DIRNAME/../../docs/operations.md"
 @test "a mount that is bound to itself is told of once" {
 	start_mount "$STORE"
 	mount --bind "$MNT" "$MNT"
-	run -0 "$WCX" status --prometheus
+	run "$WCX" status --prometheus # of all mounts, some of which may be others'
 	umount "$MNT"
 	[ "$(grep -cF "wcxfs_up{mount=\"$MNT\"} 1" <<<"$output")" -eq 1 ]
 }
