@@ -78,7 +78,7 @@ def check(value):
         check(part)
 check(json.load(sys.stdin))' "$BATS_TEST_DIRNAME/../../docs/operations.md"
 	# The counters stay when the file is closed and dropped from memory, and the kernel asks again.
-	echo 1 >/proc/sys/vm/drop_caches || skip "page caches cannot be dropped"
+	dd if="$MNT/$MODEL" iflag=nocache count=0 status=none
 	cmp "$ORIG/model" "$MNT/$MODEL"
 	[ "$(status 's["packed_reads"]["bytes"]')" -eq $((2 * original)) ]
 	[ "$(status 's["decoded"]["cpu"]["bytes"]')" -eq "$decoded" ]
@@ -263,7 +263,7 @@ check(json.load(sys.stdin))' "$BATS_TEST_DIRNAME/../../docs/operations.md"
 @test "a mount that is bound to itself is told of once" {
 	start_mount "$STORE"
 	mount --bind "$MNT" "$MNT"
-	run "$WCX" status --prometheus # of all mounts, some of which may be others'
+	run "$WCX" status --prometheus --no-walk # of all mounts, some of which may be others'
 	umount "$MNT"
 	[ "$(grep -cF "wcxfs_up{mount=\"$MNT\"} 1" <<<"$output")" -eq 1 ]
 }
