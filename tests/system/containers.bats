@@ -45,7 +45,7 @@ start_container() {
 
 	mkfifo "$ready"
 	# shellcheck disable=SC2016 # the inner shell expands it
-	unshare --mount --propagation "$1" bash -c 'echo >"$1"; exec sleep 60' bash "$ready" 3>&- &
+	unshare --mount --propagation "$1" bash -c 'echo >"$1"; exec sleep 600' bash "$ready" 3>&- &
 	CONTAINER=$!
 	read -r <"$ready"
 }
@@ -83,7 +83,7 @@ in_container() {
 
 # As -v MOUNT:/models:rslave does, and -v DIRECTORY_ABOVE:/mnt:rslave.
 @test "a daemon that comes back is seen where the directory above the mount was bound, and not where the mount was" {
-	local bound="$BATS_TEST_TMPDIR/bound" above="$BATS_TEST_TMPDIR/above"
+	local bound="$BATS_TEST_TMPDIR/bound" above="$BATS_TEST_TMPDIR/above" daemon
 
 	start_mount "$STORE"
 	start_container slave
@@ -91,7 +91,9 @@ in_container() {
 	in_container mount --rbind "$MNT" "$bound"
 	in_container mount --rbind "${MNT%/*}" "$above"
 	in_container cmp "$bound/model.safetensors" "$ORIG"
-	pkill -KILL -f -- "wcxfs $STORE $MNT"
+	daemon="$(daemons)"
+	kill -KILL "$daemon"
+	reader wait_exit "$daemon"
 	umount -l "$MNT"
 	start_mount "$STORE"
 	in_container cmp "$above/mnt/model.safetensors" "$ORIG"

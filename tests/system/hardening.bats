@@ -78,14 +78,14 @@ mask_of() {
 	printf '%016x' $((mask & 16#$(sed -n 's/^CapPrm:\t//p' /proc/self/status)))
 }
 
-# Check what /proc says of the privileges of all threads of a process.
+# Whether /proc says so of the privileges of all threads of a process.
 has_only() { # PID NO_NEW_PRIVS MASK
 	local status
 
 	for status in /proc/"$1"/task/*/status; do
-		[ "$(sed -n 's/^NoNewPrivs:\t//p' "$status")" = "$2" ]
-		[ "$(sed -n 's/^Cap\(Prm\|Eff\):\t//p' "$status" | sort -u)" = "$3" ]
-		[ "$(sed -n 's/^Cap\(Inh\|Amb\):\t//p' "$status" | sort -u)" = 0000000000000000 ]
+		[ "$(sed -n 's/^NoNewPrivs:\t//p' "$status")" = "$2" ] &&
+			[ "$(sed -n 's/^Cap\(Prm\|Eff\):\t//p' "$status" | sort -u)" = "$3" ] &&
+			[ "$(sed -n 's/^Cap\(Inh\|Amb\):\t//p' "$status" | sort -u)" = 0000000000000000 ] || return
 	done
 }
 
@@ -124,8 +124,9 @@ teardown() {
 	grep -F " $MNT " /proc/mounts | grep -q ' ro,nosuid,nodev,.*default_permissions'
 	daemon="$(daemons)"
 	guard="$(pgrep -P "$daemon")"
+	has_only "$daemon" 1 "$(mask_of $CAP_DAC_READ_SEARCH $CAP_SYS_ADMIN)"
+	within 60 has_only "$guard" 1 "$(mask_of $CAP_DAC_READ_SEARCH $CAP_SYS_ADMIN)" # it may still be starting
 	for pid in "$daemon" "$guard"; do
-		has_only "$pid" 1 "$(mask_of $CAP_DAC_READ_SEARCH $CAP_SYS_ADMIN)"
 		[ "$(sed -n 's/^CapBnd:\t//p' "/proc/$pid/status")" = "$(mask_of $CAP_DAC_READ_SEARCH $CAP_SYS_ADMIN)" ]
 	done
 	cmp "$ORIG" "$MNT/private/model.safetensors"

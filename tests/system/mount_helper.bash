@@ -33,6 +33,20 @@ daemons() {
 	done
 }
 
+# within SECONDS COMMAND... - whether the command succeeds in this time; a try that begins later is the last
+within() {
+	local end now
+
+	end=$(($(date +%s%N) + $1 * 1000000000))
+	while now=$(date +%s%N) && ! "${@:2}"; do
+		[ "$now" -lt "$end" ] || {
+			echo "not within $1 s: ${*:2}"
+			return 1
+		}
+		sleep 0.05
+	done
+}
+
 is_mounted() {
 	grep -qF " $MNT " /proc/mounts
 }

@@ -479,8 +479,8 @@ def cmd_passed_mount(mountpoint, number, original, *command):
     same(read_file(original), read_file(os.path.join(mountpoint, os.path.basename(original))), "passed mount")
     pids = subprocess.run(["pgrep", "-f", " ".join(command)], capture_output=True, check=True, text=True).stdout.split()
     pids = [int(pid) for pid in pids if int(pid) != os.getpid()]
-    os.kill(pids[-1], signal.SIGTERM)
-    cmd_wait_exit(pids[-1])
+    os.kill(pids[0], signal.SIGTERM)  # the guard, which is called so at first, comes after the daemon
+    cmd_wait_exit(pids[0])
     with open("/proc/mounts") as mounts:
         if f" {mountpoint} " in mounts.read():
             raise Differs("still mounted")

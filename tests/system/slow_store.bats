@@ -39,7 +39,10 @@ teardown() {
 	[ -z "$SUITE_LACKS" ] || return 0
 	[ -z "${SLOW_FD:-}" ] || exec {SLOW_FD}<&-
 	rm -f "$GATE"
-	[ "${#READERS[@]}" -eq 0 ] || kill -KILL "${READERS[@]}" 2>/dev/null || true
+	if [ "${#READERS[@]}" -gt 0 ]; then # until they are gone, the mount is busy
+		kill -KILL "${READERS[@]}" 2>/dev/null || true
+		wait "${READERS[@]}" || true
+	fi
 	mount_teardown
 	! grep -qF " $LOWER " /proc/mounts || umount "$LOWER"
 }
