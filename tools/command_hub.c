@@ -388,7 +388,7 @@ static bool is_due(const struct hub *hub, const struct wcx_hub_blob *blob)
 
 static void remove_packed(struct hub *hub, const struct wcx_hub_blob *blob, bool with_link)
 {
-	char packed_path[PATH_MAX + 8];
+	char name[NAME_MAX + 8];
 	struct wcx_error err;
 	struct stat st;
 	int lock;
@@ -402,9 +402,10 @@ static void remove_packed(struct hub *hub, const struct wcx_hub_blob *blob, bool
 		wcx_warn(hub->command, err.text); /* as it should be */
 		return;
 	}
-	snprintf(packed_path, sizeof packed_path, "%s.wcx", blob->path);
+	snprintf(name, sizeof name, "%s.wcx", blob->name);
 	/* The link first: a link without its file would look like a blob that is still to come. */
-	if ((with_link && unlink(blob->path) < 0 && errno != ENOENT) || (unlink(packed_path) < 0 && errno != ENOENT)) {
+	if ((with_link && unlinkat(blob->dir_fd, blob->name, 0) < 0 && errno != ENOENT) ||
+	    (unlinkat(blob->dir_fd, name, 0) < 0 && errno != ENOENT)) {
 		wcx_fail(&err, errno, "%s: %s", blob->path, strerror(errno));
 		fail(hub, &err);
 	} else {

@@ -92,8 +92,9 @@ int wcx_hub_open_lock(const char *path)
 	char *directory = wcx_directory_of(path);
 	struct stat st, above;
 
-	if (fd >= 0 && geteuid() == 0 && fstat(fd, &st) == 0 && st.st_uid == 0 && directory &&
-	    stat(directory, &above) == 0 && fchown(fd, above.st_uid, above.st_gid) < 0)
+	/* A file with contents or other names is no lock: the cache's owner may have linked it there to own it. */
+	if (fd >= 0 && geteuid() == 0 && fstat(fd, &st) == 0 && st.st_uid == 0 && !st.st_size && st.st_nlink == 1 &&
+	    directory && stat(directory, &above) == 0 && fchown(fd, above.st_uid, above.st_gid) < 0)
 		errno = 0; /* it is a lock all the same */
 	free(directory);
 	return r;

@@ -321,6 +321,22 @@ damage_tile() {
 	[ "$(stat -c %u:%g "$lock")" = 65534:65534 ]
 }
 
+@test "what is root's in place of a lock stays root's, if it has other names or contents" {
+	local linked="$CACHE/.locks/models--org--base/${BASE##*/}.lock"
+	local full="$CACHE/.locks/models--org--tuned-1/${TUNED##*/}.lock"
+
+	[ "$(id -u)" -eq 0 ] || skip "only root can act as other users"
+	chown -hR 65534:65534 "$CACHE"
+	: >private
+	ln private "$linked"
+	echo text >"$full"
+	hub -q
+	rm "$CACHE"/models--org--*/snapshots/1/model.safetensors
+	hub -q
+	[ ! -e "$BASE" ] && [ ! -e "$TUNED" ]
+	[ "$(stat -c %u:%g "$linked" "$full" | uniq)" = 0:0 ]
+}
+
 @test "a second run at once is refused" {
 	needs_strace
 	stop_in symlinkat "$WCX" hub -q "$CACHE" "$MNT"
