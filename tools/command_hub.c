@@ -206,9 +206,8 @@ static int open_sound(struct hub *hub, const struct wcx_hub_blob *blob, struct w
  */
 static int make_packed(struct hub *hub, const struct wcx_hub_blob *blob, int *held_ret, struct wcx_error *err)
 {
-	const struct wcx_pack_options options = {
+	struct wcx_pack_options options = {
 		.job = { .thread_count = hub->command->thread_count,
-			 .replace = true,
 			 .stop = &wcx_command_stop,
 			 .progress = wcx_progress,
 			 .warn = wcx_warn,
@@ -228,6 +227,7 @@ static int make_packed(struct hub *hub, const struct wcx_hub_blob *blob, int *he
 	if (lock < 0 && lock != -ENOENT)
 		return lock;
 	snprintf(packed_path, sizeof packed_path, "%s.wcx", blob->path);
+	options.job.replace = lock >= 0; /* what comes there meanwhile may be a base soon */
 	r = wcx_pack(blob->path, packed_path, &options, &result, err);
 	wcx_dependents_close(hub->dependents, lock);
 	if (r == -EINVAL) /* malformed: as it came */

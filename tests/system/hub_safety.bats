@@ -337,6 +337,20 @@ damage_tile() {
 	[ "$(stat -c %u:%g "$linked" "$full" | uniq)" = 0:0 ]
 }
 
+@test "what another command packs meanwhile is not replaced" {
+	local inode
+
+	needs_strace
+	stop_in fsync "$WCX" hub -q "$CACHE" "$MNT"
+	"$WCX" pack -q "$BASE" "$BASE.wcx"
+	inode="$(stat -c %i "$BASE.wcx")"
+	! go_on || false
+	grep -Fx "wcx hub: $BASE.wcx: File exists" stopped.out
+	hub -q
+	[ "$(stat -c %i "$BASE.wcx")" = "$inode" ]
+	check_cache
+}
+
 @test "a second run at once is refused" {
 	needs_strace
 	stop_in symlinkat "$WCX" hub -q "$CACHE" "$MNT"
