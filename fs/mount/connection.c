@@ -122,11 +122,11 @@ int wcx_connection_mountpoint(int fuse_fd, char **path_ret)
 	return r;
 }
 
-static bool is_alive(int fuse_fd)
+bool wcx_connection_is_alive(int fuse_fd)
 {
 	struct pollfd pollfd = { .fd = fuse_fd, .events = POLLIN };
 
-	return poll(&pollfd, 1, 0) >= 0 && !(pollfd.revents & (POLLERR | POLLNVAL));
+	return fuse_fd >= 0 && poll(&pollfd, 1, 0) >= 0 && !(pollfd.revents & (POLLERR | POLLNVAL));
 }
 
 int wcx_connection_unmount_at(int fuse_fd, const char *mountpoint, int number)
@@ -140,7 +140,7 @@ int wcx_connection_unmount_at(int fuse_fd, const char *mountpoint, int number)
 	if (!r && statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &stat_buf))
 		r = -errno;
 	/* In this order: what is held keeps its number, and nothing else has it while the connection is alive. */
-	if (!r && (stat_buf.stx_dev_major || (int)stat_buf.stx_dev_minor != number || !is_alive(fuse_fd)))
+	if (!r && (stat_buf.stx_dev_major || (int)stat_buf.stx_dev_minor != number || !wcx_connection_is_alive(fuse_fd)))
 		r = -ENOENT;
 	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
 	if (!r && umount2(path, MNT_DETACH))

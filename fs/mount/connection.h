@@ -36,6 +36,9 @@ void wcx_connection_abort(const struct wcx_connection *connection, const char *m
  */
 int wcx_connection_mountpoint(int fuse_fd, char **path_ret);
 
+/* wcx_connection_is_alive - whether what was mounted with a descriptor of /dev/fuse is neither unmounted nor aborted */
+bool wcx_connection_is_alive(int fuse_fd);
+
 /*
  * wcx_connection_unmount_at - unmount the topmost mount at an absolute path, if it is that of a descriptor of /dev/fuse
  *

@@ -143,6 +143,7 @@ static void unmount(void *user)
 {
 	struct session *session = user;
 	const struct wcx_mount_options *opts = session->opts;
+	const int fd = fuse_session_fd(session->fuse_session);
 	int r = -EOPNOTSUPP;
 
 	if (opts->fuse_fd >= 0) {
@@ -150,10 +151,10 @@ static void unmount(void *user)
 		return;
 	}
 	if (session->device_minor >= 0)
-		r = wcx_connection_unmount_at(fuse_session_fd(session->fuse_session), opts->mountpoint,
-					      session->device_minor);
-	if (r && r != -ENOENT)
-		fuse_session_unmount(session->fuse_session); /* users may not; it is for fusermount3 */
+		r = wcx_connection_unmount_at(fd, opts->mountpoint, session->device_minor);
+	/* Users may not: it is for fusermount3.  For a connection that has ended, libfuse only frees what it knows. */
+	if ((r && r != -ENOENT) || !wcx_connection_is_alive(fd))
+		fuse_session_unmount(session->fuse_session);
 }
 
 /* --- signals --- */
