@@ -444,7 +444,8 @@ static int read_index(struct wcx_container *c, struct wcx_error *err)
 	return r;
 }
 
-int wcx_container_open(int fd, const char *path, struct wcx_container **ret, struct wcx_error *err)
+int wcx_container_open_as(int fd, const char *path, const struct wcx_superblock *superblock, struct wcx_container **ret,
+			  struct wcx_error *err)
 {
 	struct wcx_container *c = calloc(1, sizeof *c);
 	int r = -ENOMEM;
@@ -456,9 +457,8 @@ int wcx_container_open(int fd, const char *path, struct wcx_container **ret, str
 		goto out;
 	}
 	c->fd = fd;
-	r = wcx_superblock_read(fd, path, &c->superblock, err);
-	if (r == 0)
-		r = read_index(c, err);
+	c->superblock = *superblock;
+	r = read_index(c, err);
 	if (r == 0)
 		*ret = c;
 out:
@@ -467,6 +467,14 @@ out:
 		wcx_container_free(c);
 	}
 	return r;
+}
+
+int wcx_container_open(int fd, const char *path, struct wcx_container **ret, struct wcx_error *err)
+{
+	struct wcx_superblock superblock;
+	const int r = wcx_superblock_read(fd, path, &superblock, err);
+
+	return r < 0 ? r : wcx_container_open_as(fd, path, &superblock, ret, err);
 }
 
 void wcx_container_free(struct wcx_container *c)

@@ -106,6 +106,10 @@ int wcx_packed_read(int fd, const char *path, void *dst, size_t bytes, uint64_t 
  * failed read.
  */
 int wcx_container_open(int fd, const char *path, struct wcx_container **ret, struct wcx_error *err);
+
+/* wcx_container_open_as - the same with a superblock that was read before: takes no more memory than that tells */
+int wcx_container_open_as(int fd, const char *path, const struct wcx_superblock *superblock, struct wcx_container **ret,
+			  struct wcx_error *err);
 void wcx_container_free(struct wcx_container *container); /* NULL is fine; closes fd */
 
 int wcx_container_fd(const struct wcx_container *container);

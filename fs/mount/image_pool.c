@@ -154,7 +154,7 @@ static int image_open(struct wcx_image_pool *pool, int fd, const char *path, str
 		return wcx_fail(err, -r, "%s: the indexes of open files would take more than %" PRIu64 " MiB", path,
 				pool->budget_bytes >> 20);
 	fresh->index_bytes = wcx_container_memory_bytes(&sb);
-	r = wcx_image_open(fd, path, pool->cache, pool->decoder, ret, err);
+	r = wcx_image_open_as(fd, path, &sb, pool->cache, pool->decoder, ret, err);
 	if (r)
 		return r;
 	wcx_image_count_into(*ret, wcx_file_counts_get(pool->counts, &fresh->id));

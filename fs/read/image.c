@@ -66,8 +66,8 @@ struct wcx_image_opening {
 	void *user;
 };
 
-int wcx_image_open(int fd, const char *path, struct wcx_tile_cache *cache, struct wcx_decoder *decoder,
-		   struct wcx_image **ret, struct wcx_error *err)
+int wcx_image_open_as(int fd, const char *path, const struct wcx_superblock *superblock, struct wcx_tile_cache *cache,
+		      struct wcx_decoder *decoder, struct wcx_image **ret, struct wcx_error *err)
 {
 	struct wcx_image *image = calloc(1, sizeof *image);
 	int r;
@@ -75,7 +75,7 @@ int wcx_image_open(int fd, const char *path, struct wcx_tile_cache *cache, struc
 	if (!image)
 		return wcx_fail(err, ENOMEM, "%s: no memory", path);
 	image->bases = wcx_image_bases_create();
-	r = image->bases ? wcx_container_open(fd, path, &image->container, err)
+	r = image->bases ? wcx_container_open_as(fd, path, superblock, &image->container, err)
 			 : wcx_fail(err, ENOMEM, "%s: no memory", path);
 	if (r < 0) {
 		wcx_image_bases_free(image->bases);
@@ -91,6 +91,15 @@ int wcx_image_open(int fd, const char *path, struct wcx_tile_cache *cache, struc
 	atomic_init(&image->refs, 1);
 	*ret = image;
 	return 0;
+}
+
+int wcx_image_open(int fd, const char *path, struct wcx_tile_cache *cache, struct wcx_decoder *decoder,
+		   struct wcx_image **ret, struct wcx_error *err)
+{
+	struct wcx_superblock superblock;
+	const int r = wcx_superblock_read(fd, path, &superblock, err);
+
+	return r < 0 ? r : wcx_image_open_as(fd, path, &superblock, cache, decoder, ret, err);
 }
 
 void wcx_image_count_into(struct wcx_image *image, struct wcx_image_counts *counts)

@@ -50,6 +50,10 @@ static inline uint64_t wcx_count_get(const _Atomic uint64_t *counter)
  */
 int wcx_image_open(int fd, const char *path, struct wcx_tile_cache *cache, struct wcx_decoder *decoder,
 		   struct wcx_image **ret, struct wcx_error *err);
+
+/* wcx_image_open_as - the same with a superblock that was read before: takes no more memory than that tells */
+int wcx_image_open_as(int fd, const char *path, const struct wcx_superblock *superblock, struct wcx_tile_cache *cache,
+		      struct wcx_decoder *decoder, struct wcx_image **ret, struct wcx_error *err);
 struct wcx_image *wcx_image_get(struct wcx_image *image); /* add a reference; returns image */
 void wcx_image_put(struct wcx_image *image);              /* drop a reference; the last one closes.  NULL is fine */
 

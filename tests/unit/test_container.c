@@ -1046,6 +1046,24 @@ static void what_is_no_regular_file_is_refused(void)
 	close(fd);
 }
 
+/* Space for the index is taken by it, and a file may be written to in between. */
+static void a_superblock_that_was_read_is_not_read_again(void)
+{
+	struct sample_bytes copy = copy_of_packed();
+	struct wcx_container *container = NULL;
+	struct wcx_superblock sb;
+	struct wcx_error err = { "" };
+	int fd;
+
+	CHECK(wcx_superblock_parse(path, packed.data, packed.bytes, &sb, &err) == 0);
+	memset(copy.data, 0, WCX_SUPERBLOCK_BYTES);
+	fd = sample_open(copy.data, copy.bytes);
+	if (CHECK(wcx_container_open_as(fd, path, &sb, &container, &err) == 0))
+		CHECK(wcx_container_superblock(container)->index_bytes == sb.index_bytes);
+	wcx_container_free(container);
+	free(copy.data);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
@@ -1060,6 +1078,7 @@ int main(int argc, char **argv)
 		CHECK_TEST(file_cut_at_any_length_is_refused),
 		CHECK_TEST(file_with_a_byte_more_is_refused),
 		CHECK_TEST(changed_byte_of_superblock_or_index_is_refused),
+		CHECK_TEST(a_superblock_that_was_read_is_not_read_again),
 		CHECK_TEST(each_field_of_the_superblock_is_checked),
 		CHECK_TEST(each_part_of_a_segment_is_checked),
 		CHECK_TEST(small_first_segment_is_refused),
