@@ -19,17 +19,15 @@
 enum { THREADS = 8, SECOND_MS = 1000 };
 
 static enum wcx_decoder_kind decoder_kind = WCX_DECODER_CPU;
-static _Atomic uint64_t passed_ms; /* what tests have added to the clock */
+static _Atomic uint64_t passed_ms; /* what tests have added to the clock, which stands still else, however slow they are */
 
-int __real_clock_gettime(clockid_t clock, struct timespec *ret);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *ret);
 
 int __wrap_clock_gettime(clockid_t clock, struct timespec *ret)
 {
-	const int r = __real_clock_gettime(clock, ret);
-
-	ret->tv_sec += (time_t)(passed_ms / SECOND_MS);
-	return r;
+	(void)clock;
+	*ret = (struct timespec){ .tv_sec = (time_t)(passed_ms / SECOND_MS) };
+	return 0;
 }
 
 /* --- fixture --- */

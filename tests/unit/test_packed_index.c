@@ -13,17 +13,15 @@
 #include "tests/fixtures/sample_family.h"
 #include "tests/unit/check.h"
 
-static time_t passed_s; /* what tests have added to the clock */
+static time_t passed_s; /* what tests have added to the clock, which stands still else, however slow they are */
 
-int __real_clock_gettime(clockid_t clock, struct timespec *ret);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *ret);
 
 int __wrap_clock_gettime(clockid_t clock, struct timespec *ret)
 {
-	const int r = __real_clock_gettime(clock, ret);
-
-	ret->tv_sec += passed_s;
-	return r;
+	(void)clock;
+	*ret = (struct timespec){ .tv_sec = passed_s };
+	return 0;
 }
 
 /* --- fixture --- */
