@@ -22,6 +22,7 @@ enum {
 	COMMON_MIN_SHARE = 8,   /* and of those of one file at least one of this many */
 	SKETCHES_MAX = 32,      /* of a file */
 	SKETCH_TENSORS = 3,
+	LOOKS_MAX_BYTES = 64 << 20, /* that are kept: of the first files, against which the others are sketched */
 };
 
 struct order_item {
@@ -30,6 +31,8 @@ struct order_item {
 	bool follows;
 	struct wcx_safetensors *st; /* NULL: no safetensors file, or done */
 	struct wcx_tensor_list tensors;
+	struct wcx_looks looks;
+	bool keeps_looks;
 };
 
 struct card {
@@ -41,6 +44,14 @@ struct ordering {
 	struct order_item *items;
 	struct card *cards;
 	size_t card_count, card_capacity;
+	size_t looks_bytes;
+};
+
+/* An item that is read in a sketch. */
+struct sketched_item {
+	const struct ordering *ordering;
+	const struct order_item *item;
+	int fd; /* -1: not opened yet */
 };
 
 /* Opens the file of an item: a descriptor, or -1. */
@@ -136,37 +147,42 @@ static int mark_base(struct ordering *ordering, struct order_item *item)
 	return path ? 0 : -ENOMEM;
 }
 
-static int read_fd(const void *user, uint8_t *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
+static int read_sketched(const void *user, uint8_t *dst, size_t bytes, uint64_t offset, struct wcx_error *err)
 {
-	const int r = wcx_read_exact(*(const int *)user, dst, bytes, offset);
+	struct sketched_item *sketched = (struct sketched_item *)(uintptr_t)user;
+	int r;
 
+	if (sketched->fd < 0)
+		sketched->fd = open_item(sketched->ordering, sketched->item);
+	r = sketched->fd < 0 ? -EIO : wcx_read_exact(sketched->fd, dst, bytes, offset);
 	return r < 0 ? wcx_fail(err, -r, "%s", strerror(-r)) : 0;
 }
 
 /* Whether samples show that an item is smaller against another; false if one cannot be read. */
-static bool is_smaller(const struct ordering *ordering, const struct order_item *item, const struct order_item *base)
+static bool is_smaller(struct ordering *ordering, struct order_item *item, struct order_item *base)
 {
-	const int fds[2] = { open_item(ordering, item), open_item(ordering, base) };
+	struct sketched_item items[2] = { { ordering, item, -1 }, { ordering, base, -1 } };
 	const struct wcx_sketched_file files[2] = {
-		{ item->st, { .read = read_fd, .user = &fds[0] } },
-		{ base->st, { .read = read_fd, .user = &fds[1] } },
+		{ item->st, { .read = read_sketched, .user = &items[0] }, &item->looks },
+		{ base->st, { .read = read_sketched, .user = &items[1] }, base->keeps_looks ? &base->looks : NULL },
 	};
+	const size_t looks_bytes = base->looks.bytes;
 	struct wcx_base_sketch sketch = { 0 };
 	struct wcx_error ignored;
-	const bool ret = fds[0] >= 0 && fds[1] >= 0 &&
-			 wcx_base_sketch_make(&files[1], &files[0], SKETCH_TENSORS, &sketch, &ignored) == 0 &&
+	const bool ret = wcx_base_sketch_make(&files[1], &files[0], SKETCH_TENSORS, &sketch, &ignored) == 0 &&
 			 sketch.gain >= WCX_BASE_MIN_GAIN;
 
+	ordering->looks_bytes += base->looks.bytes - looks_bytes;
 	for (int i = 0; i < 2; i++)
-		if (fds[i] >= 0)
-			close(fds[i]);
+		if (items[i].fd >= 0)
+			close(items[i].fd);
 	return ret;
 }
 
 /* Whether an item follows those before it that go ahead. */
-static bool follows(const struct ordering *ordering, struct order_item *const *sorted, size_t number)
+static bool follows(struct ordering *ordering, struct order_item *const *sorted, size_t number)
 {
-	const struct order_item *item = sorted[number];
+	struct order_item *item = sorted[number];
 	uint64_t covered = 0;
 	int sketches = 0;
 
@@ -185,6 +201,19 @@ static bool follows(const struct ordering *ordering, struct order_item *const *s
 			return true;
 	}
 	return false;
+}
+
+/* Finds out whether an item follows those before it; if not, those behind it will be compared with it. */
+static void place(struct ordering *ordering, struct order_item *const *sorted, size_t number)
+{
+	struct order_item *item = sorted[number];
+
+	item->follows = item->tensors.bytes && follows(ordering, sorted, number);
+	item->keeps_looks = !item->follows && ordering->looks_bytes < LOOKS_MAX_BYTES;
+	if (item->keeps_looks)
+		ordering->looks_bytes += item->looks.bytes;
+	else
+		wcx_looks_free(&item->looks);
 }
 
 /* The entries of the run's items, for the comparison. */
@@ -234,8 +263,7 @@ int wcx_pack_order(struct wcx_tree_run *run)
 	if (r == 0) {
 		qsort_r(sorted, run->item_count, sizeof *sorted, compare_items, run->items);
 		for (size_t i = 0; i < run->item_count && r == 0; i++) {
-			if (sorted[i]->tensors.bytes)
-				sorted[i]->follows = follows(&ordering, sorted, i);
+			place(&ordering, sorted, i);
 			r = wcx_command_stop ? -EINTR : 0;
 		}
 	}
@@ -243,6 +271,7 @@ int wcx_pack_order(struct wcx_tree_run *run)
 		r = reorder(&ordering);
 	for (size_t i = 0; ordering.items && i < run->item_count; i++) {
 		free(ordering.items[i].tensors.keys);
+		wcx_looks_free(&ordering.items[i].looks);
 		wcx_safetensors_free(ordering.items[i].st);
 	}
 	free(ordering.items);

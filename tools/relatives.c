@@ -240,6 +240,8 @@ struct choice {
 struct search {
 	struct wcx_relatives *relatives;
 	const struct wcx_based_file *file;
+	struct wcx_sketched_file sketched; /* the same, with its looks */
+	struct wcx_looks looks;
 	struct wcx_tensor_list missing; /* tensors of the file that no base has so far */
 	struct choice *choices;
 	size_t count;
@@ -326,7 +328,7 @@ static int sketch_choices(struct search *search, size_t most, unsigned tensor_co
 			const struct wcx_sketched_file base = wcx_sketched_image(set.files->image, set.files->st);
 
 			/* What cannot be read of the file itself will be told of when it is packed. */
-			if (wcx_base_sketch_make(&base, &search->file->file, tensor_count, &sketch, &ignored) == -ENOMEM)
+			if (wcx_base_sketch_make(&base, &search->sketched, tensor_count, &sketch, &ignored) == -ENOMEM)
 				r = -ENOMEM;
 		}
 		if (sketch.gain >= WCX_BASE_MIN_GAIN)
@@ -370,9 +372,10 @@ static int add_others(struct search *search, const char *best, struct wcx_base_s
 int wcx_relatives_find(struct wcx_relatives *relatives, const struct wcx_based_file *file, struct wcx_base_set *set,
 		       struct wcx_error *err)
 {
-	struct search search = { .relatives = relatives, .file = file };
+	struct search search = { .relatives = relatives, .file = file, .sketched = file->file };
 	int r = scan_once(relatives);
 
+	search.sketched.looks = &search.looks;
 	if (r == 0)
 		r = wcx_tensor_list_make(file->file.st, &search.missing);
 	if (r == 0)
@@ -391,6 +394,7 @@ int wcx_relatives_find(struct wcx_relatives *relatives, const struct wcx_based_f
 	}
 	free(search.choices);
 	free(search.missing.keys);
+	wcx_looks_free(&search.looks);
 	if (r == -EINTR)
 		wcx_fail(err, EINTR, "interrupted");
 	return r;

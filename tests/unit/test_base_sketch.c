@@ -46,7 +46,7 @@ static void make_file(struct file *file, const char *dtype, size_t elem_bytes)
 	fd = sample_open(file->bytes.data, file->bytes.bytes);
 	sample_require(wcx_safetensors_read(fd, "", file->bytes.bytes, &st, &err) == 0, err.text);
 	close(fd);
-	file->sketched = (struct wcx_sketched_file){ st, { .read = read_file, .user = file } };
+	file->sketched = (struct wcx_sketched_file){ .st = st, .reader = { .read = read_file, .user = file } };
 }
 
 static void free_file(struct file *file)
@@ -155,10 +155,40 @@ static void all_kinds_of_relatives_are_found(void)
 		}
 }
 
+static void what_was_looked_at_is_not_read_again(void)
+{
+	static tune_element *const kinds[] = { draw_anew, drift };
+
+	for (size_t k = 0; k < WCX_ARRAY_COUNT(kinds); k++) {
+		struct wcx_looks looks[2] = { 0 };
+		struct wcx_base_sketch kept = { 0 };
+		struct wcx_error err = { "" };
+		struct file base, file;
+		const double gain = sketch(&sample_floats[SAMPLE_BF16], kinds[k], TENSORS, &base, &file);
+		const unsigned reads = file.reads;
+
+		file.sketched.looks = &looks[0];
+		base.sketched.looks = &looks[1];
+		for (int again = 0; again < 2; again++) {
+			file.reads = base.reads = 0;
+			CHECK(wcx_base_sketch_make(&base.sketched, &file.sketched, TENSORS, &kept, &err) == 0);
+			CHECK(kept.gain == gain);
+			/* Of relatives, the first look tells that they are; drafts read on their own. */
+			CHECK(file.reads == reads - (again ? looks[0].count : 0));
+		}
+		CHECK((k > 0 || base.reads == 0) && looks[0].count == (k ? 1 : reads) && looks[1].count == looks[0].count);
+		wcx_looks_free(&looks[0]);
+		wcx_looks_free(&looks[1]);
+		free_file(&base);
+		free_file(&file);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check_test tests[] = {
 		CHECK_TEST(unrelated_files_are_read_once_and_not_drafted),
+		CHECK_TEST(what_was_looked_at_is_not_read_again),
 		CHECK_TEST(all_kinds_of_relatives_are_found),
 	};
 
