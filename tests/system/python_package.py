@@ -274,6 +274,12 @@ for path, error, text in (("nothing", FileNotFoundError, "nothing"), (sys.argv[2
             wcx.File(WORK / "nul.wcx")
         self.assertEqual(caught.exception.errno, errno.ENOTSUP)
 
+    def test_no_file_is_at_a_path_with_a_null_byte(self):
+        self.assertIsNone(wcx.find_packed("a\0b.safetensors"))
+        with wcx.accelerate():
+            self.assertFalse(os.path.exists("a\0b.safetensors"))
+            self.assertFalse(os.path.isfile("a\0b.safetensors"))
+
     def test_a_file_that_is_replaced_is_seen(self):
         path = WORK / "replaced.wcx"
         pack(SMALL, path)

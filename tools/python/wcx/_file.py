@@ -170,7 +170,9 @@ def find_packed(path: PATH) -> Optional[str]:
     try:
         os.stat(name)  # not os.path.exists, which accelerate replaces
         exists = True
-    except (OSError, ValueError):
+    except ValueError:  # a null byte
+        return None
+    except OSError:
         exists = False
     if exists:
         return name if _is_packed(name) else _behind_mount(name)
