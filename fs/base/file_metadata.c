@@ -10,6 +10,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "fs/base/error.h"
+
 static const char acl_name[] = "system.posix_acl_access";
 static const char default_acl_name[] = "system.posix_acl_default"; /* of a directory, for what is created in it */
 
@@ -23,12 +25,12 @@ struct copy {
 
 static void warn_lost(const struct copy *copy, const char *what, const char *consequence)
 {
-	char text[512];
+	struct wcx_error text;
 
 	if (!copy->warn)
 		return;
-	snprintf(text, sizeof text, "%s: %s cannot be kept: %s%s", copy->path, what, strerror(errno), consequence);
-	copy->warn(copy->user, text);
+	wcx_fail(&text, errno, "%s: %s cannot be kept: %s%s", copy->path, what, strerror(errno), consequence);
+	copy->warn(copy->user, text.text);
 }
 
 /* Reads an extended attribute; NULL with errno where there is none (ENODATA, EOPNOTSUPP) or no memory. */

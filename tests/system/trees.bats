@@ -816,10 +816,13 @@ check_whole() {
 @test "what cannot be kept of many files is said once" {
 	[ "$(id -u)" -eq 0 ] || skip "only root can act as other users"
 	command -v setpriv >/dev/null || skip "setpriv is not installed"
-	local user=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+	local user=(setpriv --reuid=65534 --regid=65534 --clear-groups) name
 
 	chmod a+rx "$BATS_RUN_TMPDIR" "$BATS_FILE_TMPDIR" "${BATS_TEST_TMPDIR%/*}" "$BATS_TEST_TMPDIR" .
 	cp -a "$DIR" src
+	# A path that is too long for a message
+	name="$(printf 'x%.0s' {1..200})"
+	mkdir -p "src/$name/$name/$name"
 	chmod -R u=rwX,go=rX src
 	mkdir mine
 	chown 65534:65534 mine
