@@ -32,7 +32,7 @@ static const char help[] =
 	"another file of the store is packed against is not removed, unless that file goes too: its\n"
 	"dependents are named, and the exit code is 1.\n"
 	"\n"
-	"      --store=DIR     look for dependents in DIR, in which a base then has to be.  Default: the\n"
+	"      --store=DIR     look for dependents in DIR, which has to hold the base and them.  Default: the\n"
 	"                      working directory, for a path that leads down from it, otherwise TREE or\n"
 	"                      the directory of FILE.wcx; and up to four directories above that as far as\n"
 	"                      these hold packed files, on the same file system, without / and the home\n"

@@ -335,7 +335,7 @@ static int explain(const struct wcx_family *family, const char *store, const str
 	return r;
 }
 
-/* wcx_dependents_unknown, where a store was looked through as well; NULL: none was. */
+/* wcx_dependents_unknown around a file, where a store that does not have it was looked through as well; NULL: none was. */
 static int find_unknown(const struct wcx_family *family, const char *store, const struct wcx_packed_name *file, char **why)
 {
 	ino_t *marks = NULL;
@@ -343,8 +343,6 @@ static int find_unknown(const struct wcx_family *family, const char *store, cons
 	int r = 0;
 
 	*why = NULL;
-	if (!family->walk.climbs)
-		return 0;
 	if (wcx_base_marks(file->fd, &marks, &count) < 0)
 		r = explain(family, store, file, 0, why); /* marks that cannot be read may be there */
 	for (size_t i = 0; i < count && r == 0 && !*why; i++)
@@ -353,9 +351,42 @@ static int find_unknown(const struct wcx_family *family, const char *store, cons
 	return r;
 }
 
+/*
+ * Whether a store that has a file reaches as far as its marks: none is of a directory above the store.  A file that was
+ * moved or copied is in none of these directories, and the store is what the user says.
+ */
+static bool reaches_marks(const struct wcx_family *family, const struct wcx_packed_name *file)
+{
+	const struct stat *top = &family->walk.top;
+	ino_t *marks = NULL;
+	size_t count = 0;
+	struct stat marked;
+	bool ret = true;
+
+	wcx_base_marks(file->fd, &marks, &count);
+	for (size_t i = 0; i < count && ret; i++)
+		ret = !find_marked(family->walk.fd, top->st_dev, marks[i], NULL, &marked) || wcx_is_same_file(&marked, top);
+	free(marks);
+	return ret;
+}
+
 int wcx_dependents_unknown(const struct wcx_family *family, const struct wcx_packed_name *file, char **why)
 {
-	return find_unknown(family, NULL, file, why);
+	char *store;
+	int r = 0;
+
+	if (family->walk.climbs)
+		return find_unknown(family, NULL, file, why);
+	*why = NULL;
+	if (reaches_marks(family, file))
+		return 0;
+	store = wcx_store_walk_shown(&family->walk, NULL);
+	if (!store || asprintf(why, "files outside of %s were packed against it" WCX_COMMAND_STORE_ADVICE, store) < 0) {
+		*why = NULL;
+		r = -ENOMEM;
+	}
+	free(store);
+	return r;
 }
 
 /* Looks through the files of a family. */
@@ -379,17 +410,21 @@ static int find_in(const struct wcx_family *family, const char *store, const str
 			r = no_memory(err);
 		free(shown);
 	}
-	if (r == 0 && !*why && find_unknown(family, store, file, why) < 0)
+	if (r == 0 && !*why && family->walk.climbs && find_unknown(family, store, file, why) < 0)
 		r = no_memory(err);
 	return r;
 }
 
-/* Looks in --store, and around a file that is not in there: it may name only where bases are, or be mistyped. */
+/*
+ * Looks in --store, and around a file that is not in there, or not alone according to its marks: --store may name only where
+ * bases are, or be too narrow, or mistyped.
+ */
 static int find_after(struct wcx_dependents *dependents, const char *start, uint64_t looks,
 		      const struct wcx_packed_name *file, char **why, struct wcx_error *err)
 {
 	const char *store = dependents->store;
 	const struct wcx_family *family;
+	bool has_file;
 	int r = 0;
 
 	*why = NULL;
@@ -397,8 +432,12 @@ static int find_after(struct wcx_dependents *dependents, const char *start, uint
 		r = look_after(dependents, store, false, looks, &family, err);
 		if (r == 0)
 			r = find_in(family, NULL, file, why, err);
-		if (r < 0 || *why || wcx_levels_above(file->directory_fd, &family->walk.top) >= 0)
+		if (r < 0 || *why)
 			return r;
+		has_file = wcx_levels_above(file->directory_fd, &family->walk.top) >= 0;
+		if (has_file && reaches_marks(family, file))
+			return 0;
+		store = has_file ? NULL : store; /* what is missing is not in there */
 	}
 	r = look_after(dependents, start, true, looks, &family, err);
 	return r == 0 ? find_in(family, store, file, why, err) : r;

@@ -38,7 +38,7 @@ void wcx_dependents_unlock_ahead(struct wcx_dependents *dependents);
  * wcx_dependents_find - whether others need a packed file
  *
  * start is the directory that the command line names.  The search begins there, and in a store that was given, which is
- * enough for a file in that.  The caller has locked the file for removal,
+ * enough for a file in that, unless its marks tell of more.  The caller has locked the file for removal,
  * with wcx_dependents_open, so that what is packed against it has its name already, and is seen.  Returns 0 with *why NULL:
  * none does; 0 with *why: a clause that names one, or says that there may be some which were not found, to be freed; or
  * -errno, also if something in the store cannot be read.

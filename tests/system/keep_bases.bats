@@ -160,7 +160,7 @@ needs_attributes() {
 
 @test "with --force a base that holds the same original again needs no other name" {
 	"$WCX" pack -q -f --for=speed models/llama/model.safetensors "$BASE"
-	[ "$(stat -c %i "$BASE")" != "$BEFORE" ]
+	run -1 cmp "$MADE/$BASE" "$BASE"
 	[ "$(ls store/llama)" = model.safetensors.wcx ]
 	"$WCX" verify -q store
 	# Nor is one left where packing fails.
@@ -175,7 +175,7 @@ needs_attributes() {
 	touch models/llama/model.safetensors
 	run -0 "$WCX" pack models/llama store/llama
 	[[ $output == *"1 packed in "* ]]
-	[ "$(stat -c %i "$BASE")" != "$BEFORE" ]
+	run -1 cmp "$MADE/$BASE" "$BASE"
 	[ "$(ls store/llama)" = model.safetensors.wcx ]
 	"$WCX" verify -q store
 	needs_attributes # it has the marks of the one that it replaced
@@ -404,6 +404,36 @@ needs_attributes() {
 	rm "$OLDPWD/store/tuned/model.safetensors.wcx"
 	"$WCX" unpack -q --rm -f --store="$OLDPWD/store/tuned" model.safetensors.wcx
 	[ ! -e model.safetensors.wcx ]
+}
+
+@test "a --store that has the base but not its dependents is not all that counts" {
+	local needed="since store/tuned/model.safetensors.wcx is packed against it"
+
+	needs_attributes
+	run -1 "$WCX" rm --store=store/llama "$BASE"
+	[[ $output == *"$BASE: not removed, since files outside of store/llama were packed against it; --store=DIR says where else to look" ]]
+	run -1 "$WCX" pack --store=store/llama models/changed store/llama
+	[[ $output == *"$BASE: not replaced, $needed"* ]]
+	run -1 "$WCX" unpack --rm -f --store=store/llama store/llama
+	[[ $output == *"$BASE: unpacked, but kept, $needed"* ]]
+	is_safe
+	rm store/llama/model.safetensors
+	# Nothing was moved: a mark tells of a directory that is out of reach without --store.
+	mkdir -p store/1/2/3/4/5
+	mv store/llama store/1/2/3/4/5
+	cd store/1/2/3/4/5
+	run -1 "$WCX" unpack --rm -f --store=llama llama/model.safetensors.wcx
+	[[ $output == *"kept, since files were packed against it, none of which is found in "*"; --store=DIR says where else to look"* ]]
+	cd "$OLDPWD"
+	"$WCX" verify -q --store=store store/tuned
+	mv store/1/2/3/4/5/llama store
+	# With the fine-tune gone, the mark stays, and a store that reaches as far is enough.
+	"$WCX" rm -q store/tuned
+	rm store/llama/model.safetensors
+	run -1 "$WCX" rm -n --store=store/llama "$BASE"
+	"$WCX" rm -n --store=store "$BASE"
+	"$WCX" pack -q --store=store/llama models/changed store/llama
+	run -1 cmp "$MADE/$BASE" "$BASE"
 }
 
 @test "neither a copy of the store nor what is above its end is in the way" {
