@@ -42,20 +42,43 @@ static bool find_mount(struct wcx_walk *walk, const char *path)
 	return false;
 }
 
+static int is_shown(const struct dirent *entry)
+{
+	return strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+}
+
+/* By descriptors, so that a directory which somebody exchanges for a link meanwhile leads to nothing else. */
+static void remove_entry(int directory_fd, const char *name, dev_t device)
+{
+	struct dirent **entries = NULL;
+	int fd, count = 0;
+	struct stat st;
+
+	if (unlinkat(directory_fd, name, 0) == 0)
+		return;
+	fd = openat(directory_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == device)
+		count = scandirat(fd, ".", &entries, is_shown, alphasort);
+	for (int i = 0; i < count; i++) {
+		remove_entry(fd, entries[i]->d_name, device); /* what stays makes its directory stay, too */
+		free(entries[i]);
+	}
+	free(entries);
+	if (fd >= 0)
+		close(fd);
+	unlinkat(directory_fd, name, AT_REMOVEDIR);
+}
+
 /* A tree in which something is mounted stays: a device number does not tell a bind mount of the same file system. */
 static void remove_tree(const char *path)
 {
 	struct wcx_walk walk;
 	const bool stays = find_mount(&walk, path);
+	struct stat st;
 
 	wcx_walk_end(&walk);
-	if (stays)
-		return;
-	wcx_walk_begin(&walk, path, WCX_WALK_ONE_DEVICE | WCX_WALK_TYPES);
-	while (wcx_walk_next(&walk))
-		if (walk.kind != WCX_WALK_DIRECTORY && walk.kind != WCX_WALK_PROBLEM)
-			remove(walk.path); /* what stays makes its directory stay, too */
-	wcx_walk_end(&walk);
+	if (!stays && lstat(path, &st) == 0)
+		remove_entry(AT_FDCWD, path, st.st_dev);
 }
 
 /* Removes trees in a directory that no process holds. */

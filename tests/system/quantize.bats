@@ -366,6 +366,23 @@ make_single() {
 	[ -z "$(find . -name ".wcx-*")" ]
 }
 
+@test "of a directory that is replaced nothing else is removed, if a directory in it is exchanged for a link" {
+	local replaced
+
+	needs_strace
+	"$WCX" quantize -q "$LLAMA" out
+	mkdir out/aside precious
+	touch {out/aside,precious}/{first,second}
+	stop_in unlinkat -P first "$WCX" quantize -q -f "$LLAMA" out
+	replaced="$(echo .wcx-tmp-*)"
+	mv "$replaced/aside" .
+	ln -s "$PWD/precious" "$replaced/aside"
+	go_on
+	[ "$(ls precious)" = $'first\nsecond' ]
+	"$WCX" quantize -q -f "$LLAMA" out
+	[ ! -e "$replaced" ]
+}
+
 @test "the directory has the permissions and ACL of the model's, or of the one that was there" {
 	cp -r "$LLAMA" model
 	chmod 751 model

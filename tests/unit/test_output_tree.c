@@ -78,10 +78,10 @@ WRAPPED(int, renameat2, int from_fd, const char *from, int to_fd, const char *to
 	return r;
 }
 
-WRAPPED(int, remove, const char *name)
+WRAPPED(int, unlinkat, int directory_fd, const char *name, int flags)
 {
 	note('R');
-	return __real_remove(name);
+	return __real_unlinkat(directory_fd, name, flags);
 }
 
 static size_t entries_of_parent(void)
