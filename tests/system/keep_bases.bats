@@ -160,7 +160,7 @@ needs_attributes() {
 
 @test "with --force a base that holds the same original again needs no other name" {
 	"$WCX" pack -q -f --for=speed models/llama/model.safetensors "$BASE"
-	run -1 cmp "$MADE/$BASE" "$BASE"
+	[ "$(stat -c %i "$BASE")" != "$BEFORE" ]
 	[ "$(ls store/llama)" = model.safetensors.wcx ]
 	"$WCX" verify -q store
 	# Nor is one left where packing fails.
@@ -175,7 +175,7 @@ needs_attributes() {
 	touch models/llama/model.safetensors
 	run -0 "$WCX" pack models/llama store/llama
 	[[ $output == *"1 packed in "* ]]
-	run -1 cmp "$MADE/$BASE" "$BASE"
+	[ "$(stat -c %i "$BASE")" != "$BEFORE" ]
 	[ "$(ls store/llama)" = model.safetensors.wcx ]
 	"$WCX" verify -q store
 	needs_attributes # it has the marks of the one that it replaced
