@@ -59,7 +59,8 @@ static const char help[] =
 struct victim {
 	char *path;
 	const char *name; /* in its directory */
-	int directory_fd, fd;
+	int directory_fd; /* the same for neighbours in one directory */
+	int fd;
 	struct stat st;
 	const char *start; /* where its dependents are looked for */
 	struct wcx_superblock sb;
@@ -126,6 +127,15 @@ static int open_directory(int tree_fd, const char *path)
 	return r;
 }
 
+/* Whether the directory of a victim is that of the one before it, by its path. */
+static bool is_beside_last(const struct removal *removal, const struct victim *victim)
+{
+	const size_t bytes = (size_t)(victim->name - victim->path);
+
+	return victim > removal->victims && victim[-1].directory_fd >= 0 &&
+	       (size_t)(victim[-1].name - victim[-1].path) == bytes && memcmp(victim[-1].path, victim->path, bytes) == 0;
+}
+
 /* path: relative to the tree, or else victim->path. */
 static int open_victim(const struct removal *removal, struct victim *victim, int tree_fd, const char *path,
 		       struct wcx_error *err)
@@ -133,7 +143,7 @@ static int open_victim(const struct removal *removal, struct victim *victim, int
 	int r;
 
 	victim->name = wcx_last_name(victim->path);
-	r = victim->directory_fd = open_directory(tree_fd, path);
+	r = victim->directory_fd = is_beside_last(removal, victim) ? victim[-1].directory_fd : open_directory(tree_fd, path);
 	if (r >= 0)
 		r = victim->fd = wcx_dependents_open(removal->dependents, victim->directory_fd, victim->name, &victim->st);
 	if (r == -EWOULDBLOCK)
@@ -468,7 +478,8 @@ static void free_removal(struct removal *removal, size_t start_count)
 		struct victim *victim = &removal->victims[i];
 
 		wcx_dependents_close(removal->dependents, victim->fd);
-		if (victim->directory_fd >= 0)
+		if (victim->directory_fd >= 0 &&
+		    (i + 1 == removal->count || removal->victims[i + 1].directory_fd != victim->directory_fd))
 			close(victim->directory_fd);
 		free(victim->path);
 	}
