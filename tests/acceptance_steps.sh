@@ -208,7 +208,7 @@ install_service() {
 # until_shown - wait for the service to show the model
 until_shown() {
 	# shellcheck disable=SC2016 # the inner shell expands it
-	timeout 30 bash -c 'until cmp "$0" /srv/models/model.safetensors; do sleep 0.1; done 2>/dev/null' "$here/model.safetensors"
+	timeout 60 bash -c 'until cmp "$0" /srv/models/model.safetensors; do sleep 0.1; done 2>/dev/null' "$here/model.safetensors"
 }
 
 service() {

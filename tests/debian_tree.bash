@@ -84,7 +84,7 @@ boot_tree() {
 	# Not systemd.run=, which needs a console since systemd 257.
 	printf '%s\n' '[Unit]' SuccessAction=exit FailureAction=exit '[Service]' Type=oneshot \
 		'ExecStart=/bin/bash /outside/script' >"$1/etc/systemd/system/script.service"
-	SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 timeout --kill-after=10 120 systemd-nspawn --quiet --boot --directory="$1" \
+	SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 timeout --kill-after=10 300 systemd-nspawn --quiet --boot --directory="$1" \
 		--register=no --keep-unit --bind="$1/outside/fuse:/dev/fuse" --capability=all --system-call-filter=bpf --console=pipe \
 		systemd.unit=script.service </dev/null >"$1/outside/console" 2>&1 || status=$?
 	[ -e "$output" ] || { echo "skipped: no boot: $(tail -n 1 "$1/outside/console")"; return 77; }
