@@ -141,20 +141,17 @@ static int take_space(struct wcx_image_pool *pool, uint64_t index_bytes)
 }
 
 /* Opens an image, with space for what it takes. */
-static int image_open(struct wcx_image_pool *pool, int fd, const char *path, struct wcx_pooled_image *fresh,
-		      struct wcx_image **ret, struct wcx_error *err)
+static int image_open(struct wcx_image_pool *pool, int fd, const char *path, const struct wcx_superblock *superblock,
+		      struct wcx_pooled_image *fresh, struct wcx_image **ret, struct wcx_error *err)
 {
-	struct wcx_superblock sb;
-	int r = wcx_superblock_read(fd, path, &sb, err);
+	const uint64_t index_bytes = wcx_container_memory_bytes(superblock);
+	int r = take_space(pool, index_bytes);
 
-	if (r)
-		return r;
-	r = take_space(pool, wcx_container_memory_bytes(&sb));
 	if (r)
 		return wcx_fail(err, -r, "%s: the indexes of open files would take more than %" PRIu64 " MiB", path,
 				pool->budget_bytes >> 20);
-	fresh->index_bytes = wcx_container_memory_bytes(&sb);
-	r = wcx_image_open_as(fd, path, &sb, pool->cache, pool->decoder, ret, err);
+	fresh->index_bytes = index_bytes;
+	r = wcx_image_open_as(fd, path, superblock, pool->cache, pool->decoder, ret, err);
 	if (r)
 		return r;
 	wcx_image_count_into(*ret, wcx_file_counts_get(pool->counts, &fresh->id));
@@ -163,7 +160,7 @@ static int image_open(struct wcx_image_pool *pool, int fd, const char *path, str
 }
 
 int wcx_image_pool_open(struct wcx_image_pool *pool, int fd, const char *path, const struct wcx_file_id *id,
-			struct wcx_pooled_image **ret, struct wcx_error *err)
+			const struct wcx_superblock *superblock, struct wcx_pooled_image **ret, struct wcx_error *err)
 {
 	struct wcx_pooled_image *fresh = calloc(1, sizeof *fresh), *found;
 	struct wcx_image *image = NULL;
@@ -183,7 +180,7 @@ int wcx_image_pool_open(struct wcx_image_pool *pool, int fd, const char *path, c
 		*ret = found;
 		return found ? 0 : r;
 	}
-	r = image_open(pool, fd, path, fresh, &image, err);
+	r = image_open(pool, fd, path, superblock, fresh, &image, err);
 	if (r)
 		close(fd);
 	pthread_mutex_lock(&pool->lock);
@@ -197,14 +194,6 @@ int wcx_image_pool_open(struct wcx_image_pool *pool, int fd, const char *path, c
 	else
 		*ret = fresh;
 	return r;
-}
-
-bool wcx_pooled_image_has_id(const struct wcx_pooled_image *image)
-{
-	const struct wcx_superblock *sb = wcx_container_superblock(wcx_image_container(image->image));
-	const struct stat st = { .st_dev = image->id.dev, .st_ino = image->id.ino };
-
-	return wcx_file_id_of_packed(&st, sb).version == image->id.version;
 }
 
 void wcx_image_pool_release(struct wcx_image_pool *pool, struct wcx_pooled_image *image)
@@ -222,19 +211,6 @@ void wcx_image_pool_release(struct wcx_image_pool *pool, struct wcx_pooled_image
 	}
 	pthread_mutex_unlock(&pool->lock);
 	close_all(pool, &victims);
-}
-
-void wcx_image_pool_discard(struct wcx_image_pool *pool, struct wcx_pooled_image *image)
-{
-	bool is_last;
-
-	pthread_mutex_lock(&pool->lock);
-	is_last = --image->user_count == 0;
-	if (is_last)
-		unlist_locked(pool, image);
-	pthread_mutex_unlock(&pool->lock);
-	if (is_last)
-		image_free(image);
 }
 
 /* Whether an image has no name any more: its disk space is free once it is closed. */

@@ -59,19 +59,13 @@ void wcx_image_pool_free(struct wcx_image_pool *pool); /* NULL is fine; images s
 /*
  * wcx_image_pool_open - get the image of a packed file, opening it if the pool does not have it
  *
- * fd is a descriptor of the file, which the pool closes in every case; id is the file's.  path is only for messages.  The
- * caller releases *ret.  Returns 0, -ENOMEM without err, -ENFILE if the images in use leave no space for the index, or an
- * error of wcx_image_open.
+ * fd is a descriptor of the file, which the pool closes in every case; id and superblock are the file's.  path is only for
+ * messages.  The caller releases *ret.  Returns 0, -ENOMEM without err, -ENFILE if the images in use leave no space for the
+ * index, or an error of wcx_image_open: -EBADMSG if the file was rewritten since its superblock was read.
  */
 int wcx_image_pool_open(struct wcx_image_pool *pool, int fd, const char *path, const struct wcx_file_id *id,
-			struct wcx_pooled_image **ret, struct wcx_error *err);
-
-/* wcx_pooled_image_has_id - whether a packed file has the content that its id tells, and was not rewritten in between */
-bool wcx_pooled_image_has_id(const struct wcx_pooled_image *image);
+			const struct wcx_superblock *superblock, struct wcx_pooled_image **ret, struct wcx_error *err);
 void wcx_image_pool_release(struct wcx_image_pool *pool, struct wcx_pooled_image *image);
-
-/* wcx_image_pool_discard - release an image that does not have the content that its id tells: nobody is to find it */
-void wcx_image_pool_discard(struct wcx_image_pool *pool, struct wcx_pooled_image *image);
 
 /* wcx_image_pool_release_unused - close idle images whose files are deleted, or that nobody used for a minute */
 void wcx_image_pool_release_unused(struct wcx_image_pool *pool);

@@ -29,7 +29,6 @@
 enum {
 	SUFFIX_BYTES = sizeof ".wcx" - 1,
 	WRITE_BITS = S_IWUSR | S_IWGRP | S_IWOTH,
-	OPEN_TRIES = 3,
 	/* File systems stamp times by a tick of up to 10 ms: a change this soon after the last may not show. */
 	TIME_GRAIN_MS = 100,
 };
@@ -54,6 +53,13 @@ struct wcx_store_file {
 /* A path to pass to the kernel: with the suffix for a packed file. */
 struct stored_path {
 	char text[PATH_MAX];
+};
+
+/* A packed file that was found. */
+struct packed {
+	int fd; /* -1: something else was found */
+	struct stored_path path;
+	struct wcx_superblock superblock;
 };
 
 static int stored_path_set(struct stored_path *stored, const char *path, bool packed)
@@ -248,64 +254,61 @@ static int lookup_plain(const struct wcx_store *store, const char *path, struct 
 	return 0;
 }
 
-/* Opens a packed file and reads its superblock; returns a descriptor or -errno. */
-static int open_packed(const struct wcx_store *store, const char *path, struct stored_path *stored_ret,
-		       struct wcx_store_entry *entry_ret, struct wcx_error *err)
+/* Opens a packed file and reads its superblock. */
+static int open_packed(const struct wcx_store *store, const char *path, struct wcx_store_entry *entry_ret,
+		       struct packed *packed_ret, struct wcx_error *err)
 {
-	struct wcx_superblock sb;
 	struct stat st;
-	const int fd = open_bytes(store, path, true, stored_ret, &st);
+	const int fd = open_bytes(store, path, true, &packed_ret->path, &st);
 	int r;
 
 	if (fd < 0)
-		return fail_stored(stored_ret, fd, err);
-	r = wcx_superblock_read(fd, stored_ret->text, &sb, err);
+		return fail_stored(&packed_ret->path, fd, err);
+	r = wcx_superblock_read(fd, packed_ret->path.text, &packed_ret->superblock, err);
 	if (r) {
 		close(fd);
 		return shown_errno(r);
 	}
-	fill_packed_entry(store, &st, &sb, entry_ret);
-	return fd;
+	fill_packed_entry(store, &st, &packed_ret->superblock, entry_ret);
+	packed_ret->fd = fd;
+	return 0;
 }
 
 static int lookup_packed(const struct wcx_store *store, const char *path, struct wcx_store_entry *ret,
-			 struct stored_path *stored_ret, int *fd_ret, struct wcx_error *err)
+			 struct packed *packed_ret, struct wcx_error *err)
 {
+	struct stored_path stored;
 	struct stat st;
-	const int fd = open_stored(store, path, true, O_PATH, stored_ret, &st);
+	const int fd = open_stored(store, path, true, O_PATH, &stored, &st);
 
 	if (fd < 0) /* a name of 255 bytes is legal but has no packed form */
-		return fd == -ENAMETOOLONG ? -ENOENT : fail_stored(stored_ret, fd, err);
+		return fd == -ENAMETOOLONG ? -ENOENT : fail_stored(&stored, fd, err);
 	close(fd);
-	if (!wcx_is_shown_stripped(&store->beneath, stored_ret->text, st.st_mode))
+	if (!wcx_is_shown_stripped(&store->beneath, stored.text, st.st_mode))
 		return -ENOENT;
-	if (S_ISLNK(st.st_mode))
-		return fill_link_entry(store, stored_ret, &st, true, ret);
-	*fd_ret = open_packed(store, path, stored_ret, ret, err);
-	return WCX_MIN(*fd_ret, 0);
+	return S_ISLNK(st.st_mode) ? fill_link_entry(store, &stored, &st, true, ret)
+				   : open_packed(store, path, ret, packed_ret, err);
 }
 
-/* Finds what is shown at a path.  Of a packed file, *stored_ret is its own path and *fd_ret a descriptor, which is else -1.
- */
+/* Finds what is shown at a path. */
 static int find_shown(const struct wcx_store *store, const char *path, struct wcx_store_entry *ret,
-		      struct stored_path *stored_ret, int *fd_ret, struct wcx_error *err)
+		      struct packed *packed_ret, struct wcx_error *err)
 {
 	int r;
 
 	err->text[0] = '\0';
-	*fd_ret = -1;
+	packed_ret->fd = -1;
 	r = lookup_plain(store, path, ret, err);
-	return r == -ENOENT ? lookup_packed(store, path, ret, stored_ret, fd_ret, err) : r;
+	return r == -ENOENT ? lookup_packed(store, path, ret, packed_ret, err) : r;
 }
 
 int wcx_store_lookup(struct wcx_store *store, const char *path, struct wcx_store_entry *ret, struct wcx_error *err)
 {
-	struct stored_path stored;
-	int fd;
-	const int r = find_shown(store, path, ret, &stored, &fd, err);
+	struct packed packed;
+	const int r = find_shown(store, path, ret, &packed, err);
 
-	if (fd >= 0)
-		close(fd);
+	if (packed.fd >= 0)
+		close(packed.fd);
 	return r;
 }
 
@@ -603,41 +606,21 @@ bool wcx_dir_list_is_current(const struct wcx_dir_list *list, const struct wcx_s
 
 /* --- files --- */
 
-/* Opens the packed file that find_shown has found; closes fd. */
-static int open_image(struct wcx_store *store, const char *path, struct wcx_store_entry *entry, struct stored_path *stored,
-		      int fd, struct wcx_store_file *file, struct wcx_error *err)
-{
-	for (int i = 0; i < OPEN_TRIES; i++) {
-		int r;
-
-		if (i > 0)
-			fd = open_packed(store, path, stored, entry, err);
-		if (fd < 0)
-			return fd;
-		r = wcx_image_pool_open(store->images, fd, stored->text, &entry->id, &file->image, err);
-		if (r)
-			return shown_errno(r);
-		if (wcx_pooled_image_has_id(file->image))
-			return 0;
-		/* Rewritten between one look and the other. */
-		wcx_image_pool_discard(store->images, file->image);
-		file->image = NULL;
-	}
-	return -EAGAIN;
-}
-
 static int open_shown(struct wcx_store *store, const char *path, struct wcx_store_entry *entry_ret,
 		      struct wcx_store_file *file, struct wcx_error *err)
 {
 	struct stored_path stored;
+	struct packed packed;
 	struct stat st;
-	int fd;
-	const int r = find_shown(store, path, entry_ret, &stored, &fd, err);
+	const int r = find_shown(store, path, entry_ret, &packed, err);
 
 	if (r)
 		return r;
+	if (packed.fd >= 0)
+		return shown_errno(wcx_image_pool_open(store->images, packed.fd, packed.path.text, &entry_ret->id,
+						       &packed.superblock, &file->image, err));
 	if (entry_ret->packed)
-		return fd >= 0 ? open_image(store, path, entry_ret, &stored, fd, file, err) : -ENXIO;
+		return -ENXIO;
 	file->fd = open_bytes(store, path, false, &stored, &st);
 	if (file->fd < 0)
 		return fail_stored(&stored, file->fd, err);

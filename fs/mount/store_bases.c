@@ -42,14 +42,10 @@ static struct wcx_image *take_image(struct quest *quest, int fd, const char *pat
 	struct wcx_error why = { "" };
 	struct wcx_pooled_image *pooled;
 	struct wcx_image *image;
-	const int r = wcx_image_pool_open(bases->pool, fd, path, &id, &pooled, &why);
+	const int r = wcx_image_pool_open(bases->pool, fd, path, &id, sb, &pooled, &why);
 
 	if (r < 0) {
 		wcx_base_check_refuse(&quest->check, r, &why);
-		return NULL;
-	}
-	if (!wcx_pooled_image_has_id(pooled)) { /* rewritten since its superblock was read */
-		wcx_image_pool_discard(bases->pool, pooled);
 		return NULL;
 	}
 	image = wcx_image_get(pooled->image);

@@ -23,6 +23,7 @@ struct fixture {
 	struct wcx_pooled_image *images[FILES];
 	struct wcx_error errors[FILES];
 	int results[FILES];
+	struct wcx_superblock superblock;
 };
 
 static int open_file(struct fixture *fixture, size_t i)
@@ -30,8 +31,9 @@ static int open_file(struct fixture *fixture, size_t i)
 	const struct wcx_file_id id = { .dev = 1, .ino = 100 + i };
 
 	fixture->images[i] = NULL;
-	fixture->results[i] = wcx_image_pool_open(fixture->pool, sample_open(fixture->packed.data, fixture->packed.bytes),
-						  "sample", &id, &fixture->images[i], &fixture->errors[i]);
+	fixture->results[i] =
+		wcx_image_pool_open(fixture->pool, sample_open(fixture->packed.data, fixture->packed.bytes), "sample", &id,
+				    &fixture->superblock, &fixture->images[i], &fixture->errors[i]);
 	return fixture->results[i];
 }
 
@@ -39,19 +41,6 @@ static void release_file(struct fixture *fixture, size_t i)
 {
 	wcx_image_pool_release(fixture->pool, fixture->images[i]);
 	fixture->images[i] = NULL;
-}
-
-static uint64_t index_bytes_of(struct fixture *fixture)
-{
-	uint64_t bytes;
-
-	fixture->pool =
-		wcx_image_pool_create(fixture->cache, fixture->decoder, fixture->counts, fixture->closer, UINT64_MAX / 2);
-	sample_require(open_file(fixture, 0) == 0, fixture->errors[0].text);
-	bytes = wcx_container_memory_bytes(wcx_container_superblock(wcx_image_container(fixture->images[0]->image)));
-	release_file(fixture, 0);
-	wcx_image_pool_free(fixture->pool);
-	return bytes;
 }
 
 static void open_fixture_for(struct fixture *fixture, uint64_t fitting)
@@ -64,10 +53,13 @@ static void open_fixture_for(struct fixture *fixture, uint64_t fitting)
 	fixture->packed = sample_image(fixture->original, sample_small_parts, parts);
 	fixture->cache = wcx_tile_cache_create(1 << 20);
 	sample_require(wcx_decoder_create(WCX_DECODER_CPU, NULL, NULL, &fixture->decoder, &err) == 0, err.text);
+	sample_require(
+		wcx_superblock_parse("sample", fixture->packed.data, fixture->packed.bytes, &fixture->superblock, &err) == 0,
+		err.text);
 	fixture->counts = wcx_file_counts_create();
 	fixture->closer = wcx_closer_create();
 	fixture->pool = wcx_image_pool_create(fixture->cache, fixture->decoder, fixture->counts, fixture->closer,
-					      index_bytes_of(fixture) * (2 * fitting + 1) / 2);
+					      wcx_container_memory_bytes(&fixture->superblock) * (2 * fitting + 1) / 2);
 }
 
 static void close_fixture(struct fixture *fixture)
@@ -176,8 +168,9 @@ static void *open_first(void *arg)
 	struct fixture *fixture = opener->fixture;
 	const size_t i = opener->file;
 
-	fixture->results[i] = wcx_image_pool_open(fixture->pool, sample_open(fixture->packed.data, fixture->packed.bytes),
-						  "sample", &id, &fixture->images[i], &fixture->errors[i]);
+	fixture->results[i] =
+		wcx_image_pool_open(fixture->pool, sample_open(fixture->packed.data, fixture->packed.bytes), "sample", &id,
+				    &fixture->superblock, &fixture->images[i], &fixture->errors[i]);
 	return NULL;
 }
 
