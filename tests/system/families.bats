@@ -407,7 +407,10 @@ forge() {
 	run -0 "$WCX" hub "$cache" "$MNT"
 	[[ $output == *"warning: $blobs/$sha.wcx: no longer in use, but kept, since "*"/store/tuned.wcx is packed against it"* ]]
 	unpacks
-	run -0 "$WCX" hub --store="$cache" "$cache" "$MNT"
+	run -0 "$WCX" hub --store="$cache" "$cache" "$MNT" # which is below the directory that the mark names
+	[[ $output == *"no longer in use, but kept"* ]]
+	rm "$TUNED"
+	run -0 "$WCX" hub --store="$BATS_TEST_TMPDIR" "$cache" "$MNT"
 	[[ $output == *"1 no longer in use removed"* ]]
 	[ ! -e "$blobs/$sha.wcx" ]
 }
