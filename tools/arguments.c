@@ -3,10 +3,16 @@
 #include "tools/arguments.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+#include "fs/base/output_file.h"
+#include "fs/base/path.h"
 
 static bool is_directory(const char *path)
 {
@@ -35,7 +41,25 @@ static char *output_path(const char *path, const char *directory, char *(*output
 
 static int compare_paths(const void *a, const void *b)
 {
-	return strcmp(*(const char *const *)a, *(const char *const *)b);
+	const char *x = *(const char *const *)a, *y = *(const char *const *)b;
+	const int order = strcasecmp(x, y);
+
+	return order ? order : strcmp(x, y);
+}
+
+/* Whether two paths that differ in case lead to one file, in a directory that is there. */
+static bool is_one(const char *a, const char *b)
+{
+	char *directory = wcx_directory_of(a);
+	const int fd = directory && strncmp(a, b, strlen(a) - strlen(wcx_last_name(a))) == 0
+			       ? open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+			       : -1;
+	const bool ret = fd >= 0 && wcx_output_folds_case(fd);
+
+	if (fd >= 0)
+		close(fd);
+	free(directory);
+	return ret;
 }
 
 /* Fails if two files would have one output, of which the second would replace the first with --force. */
@@ -49,7 +73,8 @@ static int check_outputs(char **outputs, size_t count, struct wcx_error *err)
 	if (sorted)
 		qsort(sorted, count, sizeof *sorted, compare_paths);
 	for (size_t i = 1; i < count && r == 0; i++)
-		if (strcmp(sorted[i - 1], sorted[i]) == 0)
+		if (strcmp(sorted[i - 1], sorted[i]) == 0 ||
+		    (strcasecmp(sorted[i - 1], sorted[i]) == 0 && is_one(sorted[i - 1], sorted[i])))
 			r = wcx_fail(err, EEXIST, "%s: would be the output of several files; nothing was done", sorted[i]);
 	free(sorted);
 	return r;

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "codec/arith.h"
@@ -132,6 +133,63 @@ int wcx_tree_output_open(struct wcx_tree_run *run, struct wcx_error *err)
 		return refuse_levels(run, levels, err);
 	run->sets_root = run->sets_root || is_unfinished(run->output_root_fd);
 	return check_apart(run, err);
+}
+
+/* The bytes of a name that it has packed and unpacked. */
+static size_t stem_bytes(const char *name)
+{
+	const size_t bytes = strlen(name);
+
+	return wcx_is_packed_name(name) ? bytes - strlen(".wcx") : bytes;
+}
+
+/* Puts entries next to each other that have one name but for case and ".wcx". */
+static int compare_folded(const void *a, const void *b)
+{
+	const struct wcx_tree_entry *x = *(const struct wcx_tree_entry *const *)a;
+	const struct wcx_tree_entry *y = *(const struct wcx_tree_entry *const *)b;
+	const size_t x_bytes = stem_bytes(x->name), y_bytes = stem_bytes(y->name);
+	const int order = x->directory != y->directory ? (x->directory > y->directory ? 1 : -1)
+						       : strncasecmp(x->name, y->name, WCX_MIN(x_bytes, y_bytes));
+
+	return order ? order : (x_bytes > y_bytes) - (x_bytes < y_bytes);
+}
+
+/* Whether the destination of a directory takes names for one that differ in case. */
+static bool folds_case(const struct wcx_tree_run *run, size_t directory)
+{
+	const int fd = wcx_tree_open_directory(&run->tree, directory, run->output_root_fd);
+	const bool ret = wcx_output_folds_case(fd < 0 ? run->output_root_fd : fd); /* it is made like the root */
+
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
+
+int wcx_tree_output_check_names(struct wcx_tree_run *run, struct wcx_error *err)
+{
+	const struct wcx_tree *tree = &run->tree;
+	const struct wcx_tree_entry **sorted = run->is_in_place ? NULL : calloc(tree->count, sizeof *sorted);
+	int r = sorted || run->is_in_place ? 0 : wcx_fail(err, ENOMEM, "%s: no memory", run->output_root_path);
+
+	for (size_t i = 0; sorted && i < tree->count; i++)
+		sorted[i] = &tree->entries[i];
+	if (sorted)
+		qsort(sorted + 1, tree->count - 1, sizeof *sorted, compare_folded); /* behind the root */
+	for (size_t i = 2; sorted && i < tree->count && r == 0; i++) {
+		const char *name = sorted[i]->name, *before = sorted[i - 1]->name;
+		char *path;
+
+		if (compare_folded(&sorted[i - 1], &sorted[i]) != 0 || strncmp(name, before, stem_bytes(name)) == 0 ||
+		    !folds_case(run, sorted[i]->directory))
+			continue;
+		path = wcx_tree_path(tree, (size_t)(sorted[i] - tree->entries), run->tree.root_path, "");
+		r = wcx_fail(err, EEXIST, "%s: %s is beside it, and %s takes both names for one; nothing was written",
+			     path ? path : name, before, run->output_root_path);
+		free(path);
+	}
+	free(sorted);
+	return r;
 }
 
 int wcx_tree_output_check_space(struct wcx_tree_run *run, struct wcx_error *err)

@@ -40,6 +40,9 @@ void wcx_tree_output_finish(struct wcx_tree_run *run);
 /* wcx_tree_output_remove_empty - after a run that failed: remove what was made of the root and above it, if it is empty */
 void wcx_tree_output_remove_empty(const struct wcx_tree_run *run);
 
+/* wcx_tree_output_check_names - refuse names that are one in the destination, if case does not count there: 0 or -EEXIST */
+int wcx_tree_output_check_names(struct wcx_tree_run *run, struct wcx_error *err);
+
 /* wcx_tree_output_check_space - tell before the work when there is too little space for it: 0 or -ENOSPC */
 int wcx_tree_output_check_space(struct wcx_tree_run *run, struct wcx_error *err);
 

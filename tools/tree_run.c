@@ -409,8 +409,10 @@ static int make_files(struct wcx_tree_run *run, struct wcx_error *err)
 
 	if (r == 0) {
 		wcx_tree_output_tidy(run);
-		r = wcx_tree_output_check_space(run, err);
+		r = wcx_tree_output_check_names(run, err);
 	}
+	if (r == 0)
+		r = wcx_tree_output_check_space(run, err);
 	if (r == 0) {
 		run->is_begun = true;
 		if (!run->is_in_place)

@@ -3,6 +3,7 @@
 #include "fs/base/output_file.h"
 
 #include <dirent.h>
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -62,6 +63,25 @@ void wcx_make_temporary_name(char name[WCX_TEMPORARY_NAME_BYTES])
 	for (size_t i = 0; i < sizeof random; i++)
 		name[sizeof prefix - 1 + i] = letters[random[i] % (sizeof letters - 1)];
 	name[WCX_TEMPORARY_NAME_BYTES - 1] = '\0';
+}
+
+bool wcx_output_folds_case(int directory_fd)
+{
+	char name[WCX_TEMPORARY_NAME_BYTES], other[WCX_TEMPORARY_NAME_BYTES];
+	struct stat st;
+	bool ret;
+	int fd;
+
+	wcx_make_temporary_name(name);
+	for (size_t i = 0; i < sizeof name; i++)
+		other[i] = (char)toupper((unsigned char)name[i]);
+	fd = openat(directory_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return false;
+	ret = fstatat(directory_fd, other, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	unlinkat(directory_fd, name, 0);
+	close(fd);
+	return ret;
 }
 
 /* Whether a path is a link to a descriptor, as /dev has: what would be replaced is the link, for everybody. */

@@ -78,6 +78,9 @@ int wcx_output_commit(struct wcx_output_file *file, struct wcx_error *err);
 /* wcx_output_discard - close and remove a file that was not committed */
 void wcx_output_discard(struct wcx_output_file *file);
 
+/* wcx_output_folds_case - whether names in a directory, which may be written to, are the same in upper and lower case */
+bool wcx_output_folds_case(int directory_fd);
+
 /* wcx_make_temporary_name - a name, at random, for something that will be renamed */
 void wcx_make_temporary_name(char name[WCX_TEMPORARY_NAME_BYTES]);
 

@@ -762,6 +762,41 @@ check_whole() {
 	"$WCX" unpack -q --link small/src small/linked
 }
 
+# Mount a file system that takes a and A for one name at small, as teardown expects it.
+mount_folding() {
+	local loop
+
+	mkdir small
+	truncate -s 64M image
+	mount -t tmpfs -o casefold tmpfs small 2>/dev/null && mkdir small/dir && chattr +F small/dir && return
+	mkfs.vfat image >/dev/null && mount -o loop image small 2>/dev/null && mkdir small/dir && return
+	loop="$(losetup -f --show image)"
+	mkfs.exfat "$loop" >/dev/null && mount.exfat-fuse "$loop" small >/dev/null 3>&- && mkdir small/dir
+	losetup -d "$loop" # once it is unmounted
+	[ ! -d small/dir ] || return 0
+	rmdir small
+	return 1
+}
+
+@test "names that are one in the destination are refused before anything is written" {
+	mkdir -p src/deep packed
+	cp "$DIR/model-00001-of-00004.safetensors" src/deep/model.safetensors
+	cp "$DIR/model-00002-of-00004.safetensors" src/deep/Model.safetensors
+	"$WCX" pack -q src other # where case counts
+	[ "$(count_packed other)" -eq 2 ]
+	mount_folding 2>/dev/null || skip "no file system that takes upper and lower case for the same can be mounted"
+	run -1 "$WCX" pack src small/dir/dst
+	[[ "$output" == *"odel.safetensors: "?"odel.safetensors is beside it, and small/dir/dst takes both names for one; nothing was written" ]]
+	run -1 "$WCX" unpack -f other small/dir/dst
+	[[ "$output" == *"takes both names for one; nothing was written" ]]
+	run -1 "$WCX" pack -f src/deep/*odel.safetensors small/dir
+	[[ "$output" == *"small/dir/model.safetensors.wcx: would be the output of several files; nothing was done" ]]
+	[ -z "$(ls -A small/dir)" ]
+	mv src/deep/Model.safetensors src/deep/model2.safetensors
+	"$WCX" pack -q src small/dir/dst
+	[ "$(count_packed small/dir/dst)" -eq 2 ]
+}
+
 # --- what is said ---
 
 @test "a rate counts what was worked on, and rows those files that did not fail" {
