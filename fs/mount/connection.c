@@ -15,6 +15,10 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#ifndef STATX_MNT_ID_UNIQUE
+#define STATX_MNT_ID_UNIQUE 0x4000U /* since Linux 6.8; before, the id of a later mount may be the same */
+#endif
+
 /* Undoes mountinfo's \ooo escapes of white space. */
 static void unescape(char *text)
 {
@@ -55,17 +59,34 @@ int wcx_connection_number(const char *mountpoint)
 	return found;
 }
 
+/* The id of the mount at an absolute path, or with "" of that of a descriptor; 0 if it is not told.  Makes no request. */
+static uint64_t mount_id_of(int fd, const char *path)
+{
+	const int flags = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC;
+	struct statx stat_buf;
+
+	return statx(fd, path, flags, STATX_MNT_ID_UNIQUE, &stat_buf) ? 0 : stat_buf.stx_mnt_id;
+}
+
+/* Opens what is mounted at a path, without a request to it. */
+static int open_mount(const char *mountpoint)
+{
+	return open(mountpoint, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
 void wcx_connection_find(const char *mountpoint, struct wcx_connection *ret)
 {
 	char path[64];
 
 	ret->number = wcx_connection_number(mountpoint);
+	ret->mount_id = mount_id_of(AT_FDCWD, mountpoint);
 	snprintf(path, sizeof path, "/sys/fs/fuse/connections/%d/abort", ret->number);
 	ret->abort_fd = ret->number >= 0 ? open(path, O_WRONLY | O_CLOEXEC) : -1;
 }
 
 void wcx_connection_abort(const struct wcx_connection *connection, const char *mountpoint)
 {
+	char path[64];
 	int fd;
 
 	if (connection->abort_fd >= 0 && write(connection->abort_fd, "1", 1) == 1)
@@ -73,11 +94,12 @@ void wcx_connection_abort(const struct wcx_connection *connection, const char *m
 	if (connection->abort_fd >= 0 || connection->number < 0)
 		return;
 	/* A forced unmount first aborts the connection; this descriptor then keeps the mount busy. */
-	fd = open(mountpoint, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	fd = open_mount(mountpoint);
 	if (fd < 0)
 		return;
-	if (wcx_connection_number(mountpoint) == connection->number)
-		umount2(mountpoint, MNT_FORCE);
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	if (mount_id_of(fd, "") == connection->mount_id && wcx_connection_number(mountpoint) == connection->number)
+		umount2(path, MNT_FORCE);
 	close(fd);
 }
 
@@ -131,7 +153,7 @@ bool wcx_connection_is_alive(int fuse_fd)
 
 int wcx_connection_unmount_at(int fuse_fd, const char *mountpoint, int number)
 {
-	const int fd = open(mountpoint, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	const int fd = open_mount(mountpoint);
 	struct statx stat_buf;
 	char path[64];
 	int r = fd < 0 ? -errno : 0;

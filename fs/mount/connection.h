@@ -4,6 +4,7 @@
 #define WCX_CONNECTION_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /*
  * wcx_connection_number - the minor number of the device of the topmost mount at an absolute path
@@ -13,8 +14,9 @@
 int wcx_connection_number(const char *mountpoint);
 
 struct wcx_connection {
-	int number;   /* minor number of the mount's device, reused by later mounts; -1: no connection */
-	int abort_fd; /* aborts this connection and no later one; -1: /sys/fs/fuse/connections is not available */
+	int number;        /* minor number of the mount's device, reused by later mounts; -1: no connection */
+	uint64_t mount_id; /* also reused before Linux 6.8 */
+	int abort_fd;      /* aborts this connection and no later one; -1: /sys/fs/fuse/connections is not available */
 };
 
 /* wcx_connection_find - find what is mounted at an absolute path; the caller closes abort_fd */

@@ -506,6 +506,24 @@ has_gpu() {
 	[ ! -e "/proc/$guard" ]
 }
 
+@test "a guard that comes late leaves the mount of the next daemon alone" {
+	local guard
+
+	[ "$(id -u)" -eq 0 ] && grep -q . /proc/self/stack || skip "only root can read where a process waits"
+	[ "$(printf '6.8\n%s\n' "$(uname -r)" | sort -V | head -n 1)" = 6.8 ] || skip "the kernel reuses the ids of mounts"
+	start_logged_mount "$STORE"
+	guard=$(pgrep -P "$DAEMON")
+	within 60 grep -q sigtimedwait "/proc/$guard/stack"
+	kill -STOP "$guard"
+	kill -KILL "$DAEMON"
+	run ! wait "$DAEMON"
+	umount "$MNT"
+	start_logged_mount "$STORE" # with the device number of the last one
+	kill -CONT "$guard"
+	reader wait_exit "$guard"
+	same_sha256 "$ORIG/model.safetensors" "$MNT/model.safetensors"
+}
+
 @test "the daemon keeps no descriptor of its caller" {
 	local fd
 
