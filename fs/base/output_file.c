@@ -2,8 +2,8 @@
 /* Writes a file without a name, or under a temporary one, and names it when it is whole. */
 #include "fs/base/output_file.h"
 
-#include <dirent.h>
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
