@@ -217,7 +217,7 @@ static int copy(struct wcx_file_task *task, bool replace, struct wcx_error *err)
 	};
 
 	if (task->run->options.link &&
-	    wcx_file_link(task->directory_fd, task->name, task->output_directory_fd, task->output) == 0)
+	    wcx_file_link(task->directory_fd, task->name, task->output_directory_fd, task->output, replace) == 0)
 		return 0; /* otherwise a copy: as across file systems */
 	return wcx_file_copy(&output, task->run->options.reflink ? WCX_COPY_REFLINK : WCX_COPY_DATA, &wcx_command_stop, err);
 }

@@ -433,7 +433,7 @@ static int replace_by_link(int leader_fd, const char *from, struct wcx_file_task
 	int r = wcx_task_guard_begin(&guard, task, to, task->output_path, &source, err);
 
 	if (r == 0)
-		r = wcx_file_link(leader_fd, from, task->output_directory_fd, to);
+		r = wcx_file_link(leader_fd, from, task->output_directory_fd, to, guard.is_there);
 	wcx_task_guard_end(&guard, task, to, r);
 	if (source.fd >= 0)
 		close(source.fd);

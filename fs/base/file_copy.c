@@ -167,10 +167,12 @@ static int make_hard_link(const void *user, int directory_fd, const char *name)
 	return linkat(src->directory_fd, src->name, directory_fd, name, 0) < 0 ? -errno : 0;
 }
 
-int wcx_file_link(int src_directory_fd, const char *src_name, int dst_directory_fd, const char *dst_name)
+int wcx_file_link(int src_directory_fd, const char *src_name, int dst_directory_fd, const char *dst_name, bool replace)
 {
 	const struct name src = { src_directory_fd, src_name };
 
+	if (!replace)
+		return make_hard_link(&src, dst_directory_fd, dst_name);
 	return make_and_move(make_hard_link, &src, dst_directory_fd, dst_name);
 }
 

@@ -26,12 +26,11 @@ int wcx_file_copy(const struct wcx_output_options *output, enum wcx_copy_kind ki
 		  struct wcx_error *err);
 
 /*
- * wcx_file_link - give a file, open as src_fd, another name, in place of what is there; not in place of a directory
+ * wcx_file_link - give a file another name; with replace in place of what is there, but for a directory
  *
- * src_directory_fd and src_name are a name that it has.  Returns 0 or -errno without a message: -EXDEV where only a copy can
- * be made.
+ * Returns 0 or -errno without a message: -EXDEV where only a copy can be made.
  */
-int wcx_file_link(int src_directory_fd, const char *src_name, int dst_directory_fd, const char *dst_name);
+int wcx_file_link(int src_directory_fd, const char *src_name, int dst_directory_fd, const char *dst_name, bool replace);
 
 /*
  * wcx_symlink_copy - make a symbolic link with this text, and the owner and times of st

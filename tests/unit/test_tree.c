@@ -202,8 +202,11 @@ static void links_are_made_and_replaced_but_nothing_else_is(void)
 	st.st_mtim.tv_nsec++;
 	CHECK(wcx_symlink_copy("newer", &st, false, fd, "link") == 0 && readlink("link", text, sizeof text) == 5);
 	CHECK(wcx_symlink_copy("new", &st, true, fd, "file") == -EEXIST);
-	CHECK(wcx_file_link(fd, "file", fd, "other") == 0 && wcx_file_link(fd, "file", fd, "other") == 0);
-	CHECK(stat("file", &st) == 0 && stat("other", &now) == 0 && st.st_ino == now.st_ino && now.st_nlink == 2);
+	CHECK(wcx_file_link(fd, "file", fd, "other", false) == -EEXIST &&
+	      wcx_file_link(fd, "file", fd, "fresh", false) == 0);
+	CHECK(stat("other", &now) == 0 && now.st_nlink == 1);
+	CHECK(wcx_file_link(fd, "file", fd, "other", true) == 0 && wcx_file_link(fd, "file", fd, "other", true) == 0);
+	CHECK(stat("file", &st) == 0 && stat("other", &now) == 0 && st.st_ino == now.st_ino && now.st_nlink == 3);
 	CHECK(system("[ -z \"$(ls -A | grep wcx)\" ]") == 0); /* no temporary name is left */
 	close(fd);
 }
