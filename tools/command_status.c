@@ -57,7 +57,8 @@ static const char help[] =
 	"  wcx status /mnt/models\n"
 	"  wcx status --prometheus > /var/lib/node_exporter/wcxfs.prom\n"
 	"\n"
-	"Exit codes: 0 success, 1 a mount does not answer or is none of wcxfs, 2 invalid command line.\n";
+	"Exit codes: 0 success, 1 a mount does not answer, is none of wcxfs, or has a directory that cannot be\n"
+	"listed, 2 invalid command line.\n";
 
 struct options {
 	bool lists_files, walks, json, prometheus;
