@@ -218,11 +218,12 @@ static bool has_packed_bytes(int fd)
 	return n < 0 || (n == sizeof magic && memcmp(magic, WCX_MAGIC, sizeof magic) == 0);
 }
 
+/* The same of a path, which is only looked up: nobody waits for a lease, and such a file counts as none. */
 static bool path_has_packed_bytes(const struct wcx_store *store, const char *path)
 {
 	struct stored_path stored;
 	struct stat st;
-	const int fd = open_bytes(store, path, false, &stored, &st);
+	const int fd = open_stored(store, path, false, O_RDONLY | O_NONBLOCK | O_NOCTTY, &stored, &st);
 	const bool is_packed = fd >= 0 && has_packed_bytes(fd);
 
 	if (fd >= 0)

@@ -490,6 +490,9 @@ for e in os.scandir(sys.argv[1]): print(e.inode(), e.name)' "$MNT" | sort)" = "$
 	[[ "$output" != *"no leases here"* ]] || skip "the store's file system has no leases"
 	[ "$status" -eq 0 ]
 	system_python lease "$S/a.safetensors.wcx" "$MNT/a.safetensors"
+	echo "{}" >"$S/linked.json"
+	ln "$S/linked.json" "$S/other.json"
+	system_python lease_looked_at "$S/linked.json" "$MNT/linked.json"
 }
 
 @test "a deleted packed file's disk space is free within seconds" {
