@@ -15,7 +15,7 @@
 /*
  * version: for a packed file, a value made of its index checksum and SHA-256: a rewrite with the same size and times changes
  * it, a chmod does not.  Inode numbers are reused, so for a symlink, whose text never changes, the inode's change time, and
- * for anything else the time of its birth; 0 where the file system does not tell that.
+ * for anything else the time of its birth; 0 where the file system does not tell that, or may change it.
  */
 struct wcx_file_id {
 	dev_t dev;

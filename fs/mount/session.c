@@ -701,6 +701,7 @@ int wcx_session_run(const struct wcx_mount_options *opts, wcx_mounted_fn *on_mou
 		signal(SIGPIPE, SIG_IGN); /* writing to a child that has exited */
 		mask_signals(SIG_BLOCK, ending_signals, ending_count());
 		mask_signals(SIG_BLOCK, reporting_signals, reporting_count());
+		signal(SIGALRM, SIG_DFL); /* the caller may have had it ignored */
 		if (wcx_log_can_reopen())
 			signal(SIGHUP, SIG_DFL); /* under nohup it would be ignored */
 		r = open_store(&session);

@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/vfs.h>
 #include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
@@ -162,10 +164,14 @@ static uint64_t nanoseconds(int64_t s, uint64_t ns)
 static uint64_t version_of(int fd, const struct stat *st)
 {
 	struct statx stx;
+	struct statfs fs;
 
 	if (S_ISLNK(st->st_mode))
 		return nanoseconds(st->st_ctim.tv_sec, (uint64_t)st->st_ctim.tv_nsec);
 	if (statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &stx) || !(stx.stx_mask & STATX_BTIME))
+		return 0;
+	/* There, what is copied up has another time of birth, and its old number. */
+	if (fstatfs(fd, &fs) || fs.f_type == OVERLAYFS_SUPER_MAGIC)
 		return 0;
 	return nanoseconds(stx.stx_btime.tv_sec, stx.stx_btime.tv_nsec);
 }

@@ -560,6 +560,27 @@ for e in os.scandir(sys.argv[1]): print(e.inode(), e.name)' "$MNT" | sort)" = "$
 	done
 }
 
+# Which gives it the time of birth of another directory, and keeps its number.
+@test "an open directory of a store on overlayfs stays what it is when it is copied up" {
+	local layers="$BATS_TEST_TMPDIR/layers"
+
+	mkdir "$layers"
+	mount_below -t tmpfs none "$layers"
+	mkdir -p "$layers"/{lower/d,upper,work,store}
+	echo "{}" >"$layers/lower/d/config.json"
+	chmod 700 "$layers"/{lower,upper,lower/d} # where everybody passes, what has its name is followed
+	mount_below -t overlay -o "lowerdir=$layers/lower,upperdir=$layers/upper,workdir=$layers/work" none "$layers/store"
+	start_mount "$layers/store"
+	run -0 "$PYTHON" - "$MNT/d" "$layers/store/d/config.json" <<-'END'
+		import os, sys, time
+		directory = os.open(sys.argv[1], os.O_RDONLY)
+		os.utime(sys.argv[2])
+		time.sleep(1.2)  # until the mount looks again
+		print(*os.listdir(directory))
+	END
+	[ "$output" = config.json ]
+}
+
 # Each time with another size, while the kernel still knows the one before.
 @test "bind mounts of single files give whole versions of files that are replaced many times a second" {
 	local models=() plain=() version
