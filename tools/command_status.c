@@ -100,7 +100,6 @@ static void answer_and_exit(int fd, int messages, const struct question *questio
 	close_range(ANSWER_FD + 1, UINT_MAX, 0);
 	out = fdopen(ANSWER_FD, "w");
 	status = out ? answer(question, out) : WCX_EXIT_FAILED;
-
 	if (out)
 		fflush(out);
 	_exit(status);

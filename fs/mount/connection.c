@@ -74,6 +74,15 @@ static int open_mount(const char *mountpoint)
 	return open(mountpoint, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
 
+/* Unmounts what was opened, whatever is at its path by now: 0 or -errno. */
+static int unmount_opened(int fd, int flags)
+{
+	char path[64];
+
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	return umount2(path, flags) ? -errno : 0;
+}
+
 void wcx_connection_find(const char *mountpoint, struct wcx_connection *ret)
 {
 	char path[64];
@@ -86,7 +95,6 @@ void wcx_connection_find(const char *mountpoint, struct wcx_connection *ret)
 
 void wcx_connection_abort(const struct wcx_connection *connection, const char *mountpoint)
 {
-	char path[64];
 	int fd;
 
 	if (connection->abort_fd >= 0 && write(connection->abort_fd, "1", 1) == 1)
@@ -97,9 +105,8 @@ void wcx_connection_abort(const struct wcx_connection *connection, const char *m
 	fd = open_mount(mountpoint);
 	if (fd < 0)
 		return;
-	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
 	if (mount_id_of(fd, "") == connection->mount_id && wcx_connection_number(mountpoint) == connection->number)
-		umount2(path, MNT_FORCE);
+		unmount_opened(fd, MNT_FORCE);
 	close(fd);
 }
 
@@ -155,7 +162,6 @@ int wcx_connection_unmount_at(int fuse_fd, const char *mountpoint, int number)
 {
 	const int fd = open_mount(mountpoint);
 	struct statx stat_buf;
-	char path[64];
 	int r = fd < 0 ? -errno : 0;
 
 	/* Who asks for nothing learns the device, without a request. */
@@ -164,9 +170,8 @@ int wcx_connection_unmount_at(int fuse_fd, const char *mountpoint, int number)
 	/* In this order: what is held keeps its number, and nothing else has it while the connection is alive. */
 	if (!r && (stat_buf.stx_dev_major || (int)stat_buf.stx_dev_minor != number || !wcx_connection_is_alive(fuse_fd)))
 		r = -ENOENT;
-	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-	if (!r && umount2(path, MNT_DETACH))
-		r = -errno;
+	if (!r)
+		r = unmount_opened(fd, MNT_DETACH);
 	if (fd >= 0)
 		close(fd);
 	return r;
